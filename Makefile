@@ -1,0 +1,73 @@
+# One word for each thing to do. `make quickstart` and `make test` need nothing but Python 3.11-3.13: they make `.venv`
+# themselves, once, and again only when pyproject.toml or constraints.txt has changed.
+
+PYTHON ?= python3
+# Where torch comes from, if not from pip's own index: on Linux without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# spares several GB of CUDA packages.
+TORCH_INDEX ?=
+# Passed on to pytest: make test ARGS="-k tip"
+ARGS ?=
+# Passed on to the quickstart: make quickstart SET="learn.steps=5"
+SET ?=
+
+# Waiting OpenMP threads sleep: spinning ones make tiny models many times slower on a small CPU.
+export OMP_WAIT_POLICY := PASSIVE
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+RUN := .venv/run.stamp
+DEV := .venv/dev.stamp
+RECIPE := recipes/tiny/tip.yaml
+TESTBED := $(sort $(wildcard recipes/tiny/testbed_*.yaml))
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test testbed check format format-check lint types clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
+
+quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a page about it (minutes on two cores)
+	$(BIN)/reasontrain train $(RECIPE) $(SET)
+	@echo "Open $(CURDIR)/out/$$(sed -n 's/^name: *//p' $(RECIPE))/report.html"
+
+test: $(DEV)  ## the CPU test suite, offline
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+testbed: $(RUN)  ## train the tiny models that ship in the package once more
+	@test -n "$(TESTBED)" || { echo "There is no recipes/tiny/testbed_*.yaml to train."; exit 1; }
+	@for recipe in $(TESTBED); do echo "$(BIN)/reasontrain train $$recipe"; $(BIN)/reasontrain train $$recipe || exit; done
+
+check: format-check lint types test  ## everything that must be green before a change is done
+
+format: $(DEV)  ## rewrite the code as ruff would have it
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+format-check: $(DEV)
+	$(BIN)/ruff format --check --quiet || { echo "Not formatted; make format does it."; exit 1; }
+
+lint: $(DEV)
+	$(BIN)/ruff check
+
+types: $(DEV)
+	$(BIN)/mypy
+
+clean:  ## remove the environment, builds and caches; runs in out/ stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find reasontrain tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first: what is installed after it is then content with this build, whichever it is.
+$(RUN): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "reasontrain needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo 'not installed'). Name another: make PYTHON=python3.12"; exit 1; }
+	@echo "Installing into .venv (once; some minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): $(RUN)
+	@echo "Installing what the tests need"
+	@$(PIP) -e '.[dev]'
+	@touch $@

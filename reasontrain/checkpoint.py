@@ -1,0 +1,120 @@
+"""What is kept: checkpoints that are complete or absent, the newest good one, and room to write them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reasontrain.types import RunError, UserError
+
+MANIFEST = "manifest.json"
+
+
+def folder(run_dir: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return run_dir / "checkpoints"
+
+
+def save(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int) -> Path:
+    """Write `checkpoints/step-<step>` by `write`, as a whole or not at all, and remove all but the newest `keep`.
+
+    The manifest with the size and SHA-256 of every file is written last, and the directory renamed into place after it.
+    """
+    target = folder(run_dir) / f"step-{step}"
+    if target.exists() and not damage(target):
+        return target  # the same step of the same run: nothing new to keep
+    partial = folder(run_dir) / f".partial-step-{step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    with whole(partial):
+        write(partial)
+        manifest = {"step": step, "files": {name: _facts(partial / name) for name in _files(partial)}}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _sync(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    for _, old in _found(run_dir)[keep:]:
+        shutil.rmtree(old)
+    return target
+
+
+@contextmanager
+def whole(directory: Path) -> Iterator[None]:
+    """A new directory that is removed again if writing into it fails; a full disk becomes one sentence."""
+    directory.mkdir(parents=True)
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise RunError(f"the disk is full: {directory} could not be written; earlier checkpoints are intact") from error
+        raise
+
+
+def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
+    """The newest complete checkpoint as (step, directory); a damaged one is named through `warn` and passed over."""
+    for step, directory in _found(run_dir):
+        reason = damage(directory)
+        if not reason:
+            return step, directory
+        warn(f"checkpoint {directory} is damaged ({reason}); the one before it is used")
+    return None
+
+
+def damage(directory: Path) -> str:
+    """Why this checkpoint cannot be trusted; empty where it can."""
+    try:
+        files = json.loads((directory / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is missing or unreadable"
+    for name, facts in files.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _facts(path) != facts:
+            return f"{name} is not what was written"
+    return ""
+
+
+def check_space(run_dir: Path, num_parameters: int, keep: int) -> None:
+    """Refuse a run whose disk cannot hold its checkpoints: weights and two moments in float32 each, one more while saving, and `final/`."""
+    needed = 4 * num_parameters * (3 * (keep + 1) + 1) + (16 << 20)
+    parent = next(p for p in (run_dir, *run_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise UserError(
+            f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs {needed / 1e9:.2f} GB for its checkpoints; "
+            "make room, point `out` elsewhere or lower checkpoint.keep"
+        )
+
+
+def _found(run_dir: Path) -> list[tuple[int, Path]]:
+    """Checkpoint directories by step, newest first."""
+    numbered = [(int(p.name.removeprefix("step-")), p) for p in folder(run_dir).glob("step-*") if p.name[5:].isdigit()]
+    return sorted(numbered, reverse=True)
+
+
+def _files(directory: Path) -> list[str]:
+    """Relative names of all files below a directory."""
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+
+
+def _facts(path: Path) -> dict[str, int | str]:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _sync(directory: Path) -> None:
+    """Force every file of a directory to the disk."""
+    for name in [*_files(directory), "."]:
+        handle = os.open(directory / name, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,7 @@
+"""`python -m reasontrain.cli`."""
+
+import sys
+
+from reasontrain.cli import main
+
+sys.exit(main())

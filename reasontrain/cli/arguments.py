@@ -1,0 +1,127 @@
+"""The words that each command takes. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands; each sets `run` to the function that does it."""
+    top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_train, _evaluate, _show, _validate, _report):
+        add(commands)
+    return top
+
+
+Commands = argparse._SubParsersAction  # the type argparse has for them
+
+
+def _command(commands: Commands[argparse.ArgumentParser], name: str, what: str, example: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=what,
+        description=what,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
+    command.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that differ from the file's")
+
+
+def _train(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "train",
+        "Train by a recipe; the same command goes on where an interrupted run stopped.",
+        "reasontrain train recipes/tiny/tip.yaml seed=1 name=tip-1",
+    )
+    _recipe(command)
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.train import train
+
+        train(options.recipe, options.overrides)
+
+    command.set_defaults(run=run)
+
+
+def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "evaluate",
+        "Score models on suites; every answer is kept with its verdict.",
+        "reasontrain evaluate out/tip-tiny/final --suite math500 --data ~/benchmarks sampling.max_tokens=512",
+    )
+    command.add_argument("models", nargs="+", metavar="MODEL", help="a model directory, a hub id or testbed:NAME; and key.path=value")
+    command.add_argument("--suite", nargs="+", required=True, metavar="SUITE", help="a name in eval/suites, a YAML or a JSONL file")
+    command.add_argument("--data", type=Path, metavar="DIR", help="a folder with the suites' files (default: $REASONTRAIN_DATA)")
+    command.add_argument("--out", type=Path, default=Path("out/evaluations"), metavar="DIR", help="where reports go (%(default)s)")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
+    command.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what models compute in (%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="for sampling (%(default)s)")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.evaluate import Options, evaluate
+
+        overrides = [word for word in options.models if "=" in word]
+        models = [word for word in options.models if "=" not in word]
+        evaluate(
+            Options(
+                models=models,
+                suites=options.suite,
+                overrides=overrides,
+                data=options.data,
+                out=options.out,
+                limit=options.limit,
+                dtype=options.dtype,
+                seed=options.seed,
+            )
+        )
+
+    command.set_defaults(run=run)
+
+
+def _show(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(commands, "show", "Print the resolved recipe, every default included.", "reasontrain show recipes/tiny/tip.yaml")
+    _recipe(command)
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.recipe import as_yaml, read_recipe
+
+        print(as_yaml(read_recipe(options.recipe, options.overrides)), end="")
+
+    command.set_defaults(run=run)
+
+
+def _validate(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands, "validate", "Check recipes, and say everything that is wrong.", "reasontrain validate recipes/tiny/*.yaml"
+    )
+    command.add_argument("recipes", nargs="+", type=Path, metavar="RECIPE", help="YAML files")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.validate import validate
+
+        validate(options.recipes)
+
+    command.set_defaults(run=run)
+
+
+def _report(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(commands, "report", "Write report.html and report.json of a run directory again.", "reasontrain report out/tip-tiny")
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.report import write_report
+        from reasontrain.types import UserError
+
+        if not (options.run_dir / "recipe.yaml").exists():
+            raise UserError(f"{options.run_dir} is no run directory: it has no recipe.yaml")
+        print(f"wrote {write_report(options.run_dir)[0]}")
+
+    command.set_defaults(run=run)

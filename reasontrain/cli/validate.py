@@ -1,0 +1,22 @@
+"""`reasontrain validate`: every error of every recipe at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reasontrain.recipe import RecipeError, read_recipe
+from reasontrain.types import UserError
+
+
+def validate(recipes: Sequence[Path]) -> None:
+    """One line per good recipe; an error that lists all faults of all bad ones."""
+    faults = []
+    for path in recipes:
+        try:
+            read_recipe(path)
+            print(f"{path}: ok")
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise RecipeError("\n".join(faults))

@@ -1,0 +1,91 @@
+"""The rewards of a group become one advantage per rollout. Computed in fp64, whatever comes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reasontrain.types import NotNegative, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupNorm:
+    """(r - mean) / (std + eps) within the group, std with n - 1 below the line (GRPO, arXiv 2402.03300, section 4.1.2).
+
+    A group whose std is below `std_floor` gets zeros: rewards that differ by rounding only must not become advantages of 1.
+    """
+
+    kind: Literal["group_norm"] = "group_norm"
+    eps: NotNegative = 1e-4
+    std_floor: NotNegative = 1e-4
+
+    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Advantages of B rollouts; groups need not be adjacent."""
+        centred_B, size_B, index_B = _centred(reward_B, group_B, self.kind)
+        std_B = (_group_sums(centred_B.square(), index_B)[index_B] / (size_B - 1)).sqrt()
+        advantage_B = torch.where(std_B < self.std_floor, 0, centred_B / (std_B + self.eps))
+        return advantage_B.to(reward_B.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaveOneOut:
+    """r minus the mean of the group's other rewards (RLOO, arXiv 2402.14740, eq. 8)."""
+
+    kind: Literal["leave_one_out"] = "leave_one_out"
+
+    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Advantages of B rollouts; r - (S - r) / (n - 1) is n / (n - 1) times the centred reward."""
+        centred_B, size_B, _ = _centred(reward_B, group_B, self.kind)
+        return (centred_B * size_B / (size_B - 1)).to(reward_B.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanCentred:
+    """r - mean within the group, without a standard deviation (Dr. GRPO, arXiv 2503.20783, section 3.2)."""
+
+    kind: Literal["mean_centred"] = "mean_centred"
+
+    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Advantages of B rollouts."""
+        return _centred(reward_B, group_B, self.kind)[0].to(reward_B.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoCredit:
+    """Zeros: for demonstrations and distillation, where no reward is learnt from."""
+
+    kind: Literal["none"] = "none"
+
+    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Zeros."""
+        return torch.zeros_like(reward_B)
+
+
+Credit = GroupNorm | LeaveOneOut | MeanCentred | NoCredit
+
+
+def _group_sums(value_B: Float[Tensor, " B"], index_B: Int[Tensor, " B"]) -> Float[Tensor, " G"]:
+    """Sums per group, where `index_B` numbers the groups from 0 on."""
+    num_groups = int(index_B.max()) + 1 if len(index_B) else 0
+    return value_B.new_zeros(num_groups).index_add_(0, index_B, value_B)
+
+
+def _centred(
+    reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"], kind: str
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Int[Tensor, " B"]]:
+    """Rewards less their group's mean, the size of each rollout's group, and its group's number; fp64."""
+    groups_G, index_B = group_B.unique(return_inverse=True)
+    size_G = _group_sums(torch.ones_like(reward_B, dtype=torch.float64), index_B)
+    if (alone_G := size_G == 1).any():
+        example = int(groups_G[alone_G][0])
+        raise UserError(
+            f"credit {kind!r} compares the rollouts of a group, but {int(alone_G.sum())} of {len(groups_G)} groups"
+            f" (group {example}) have one rollout only; set `sample.group_size` to 2 or more, or `credit: {{kind: none}}`"
+        )
+    reward_B = reward_B.double()
+    mean_G = _group_sums(reward_B, index_B) / size_G
+    return reward_B - mean_G[index_B], size_G[index_B], index_B

@@ -1,0 +1,1 @@
+"""Files become problems, demonstrations and pairs; those become a Batch of ids."""

@@ -1,0 +1,56 @@
+"""Rollouts -> one Batch: ids only, right-padded, one column per token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Num
+from torch import Tensor
+
+from reasontrain.credit import Credit
+from reasontrain.types import Batch, Kind, Rollout
+
+
+def collate(
+    rollouts: Sequence[Rollout],
+    *,
+    credit: Credit,
+    masked: frozenset[int] = frozenset(),
+    progress: float = 0.0,
+    seed: int = 0,
+    step: int = 0,
+) -> Batch:
+    """The batch of one optimiser step; rollouts whose id is in `masked` earn credit and are not trained on."""
+    assert all(r.prompt_ids for r in rollouts), "a response needs a token before it"
+    width = max((len(r.prompt_ids) + len(r.response_ids) for r in rollouts), default=1)
+    reward_B = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
+    group_B = torch.tensor([r.group for r in rollouts], dtype=torch.long)
+    batch = Batch(
+        ids_BT=_padded([[*r.prompt_ids, *r.response_ids] for r in rollouts], width, torch.long),
+        kind_BT=_padded([_kinds(r, masked) for r in rollouts], width, torch.long),
+        rollout_B=torch.tensor([r.id for r in rollouts], dtype=torch.long),
+        group_B=group_B,
+        reward_B=reward_B.float(),
+        advantage_B=credit(reward_B.float(), group_B).float(),
+        sampled_rollouts=len(rollouts),
+        sampled_rows=sum(len(r.response_ids) for r in rollouts),
+        progress=progress,
+        seed=seed,
+        step=step,
+    )
+    if not rollouts or any(len(r.sampled_logp) != len(r.response_ids) for r in rollouts):
+        return batch
+    sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
+    return batch.with_evidence({"sampled_logp": _padded(sampled, width, torch.float32)})
+
+
+def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
+    """What each token of the sequence is."""
+    response = Kind.MASKED if rollout.id in masked else Kind.RESPONSE
+    return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + [int(response)] * len(rollout.response_ids)
+
+
+def _padded(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype) -> Num[Tensor, "B T"]:
+    """Rows of numbers, filled with zeros on the right."""
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype).reshape(len(rows), width)

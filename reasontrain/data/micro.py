@@ -1,0 +1,75 @@
+"""A Batch cut into micro-batches by a token budget, padded or packed; the cut can never change a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from reasontrain.types import Batch, RowColumns
+
+Layout = Literal["padded", "packed"]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What the trunk is fed for K rollouts, and where each of their tokens lies in the flat hidden states.
+
+    Padded: ids [K, T] with a mask. Packed: ids [1, L], positions that restart, no mask (the only way in which transformers keeps
+    packed sequences apart). Token t of rollout k is predicted by row `start_K[k] + t - 1` of the flattened hidden states.
+    """
+
+    index_K: Int[Tensor, " K"]
+    ids_RT: Int[Tensor, "R T"]
+    position_RT: Int[Tensor, "R T"]
+    mask_RT: Int[Tensor, "R T"] | None
+    start_K: Int[Tensor, " K"]
+
+    def predictors(self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """Flat hidden rows that predict these tokens; `rollout_N` counts within the micro-batch."""
+        return self.start_K[rollout_N] + token_N - 1
+
+
+def cut(length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout) -> list[list[int]]:
+    """Indices of each micro-batch: longest rollouts first, as many as the budget holds, at least one.
+
+    A padded micro-batch costs rollouts x its longest; a packed one costs the sum of its lengths.
+    """
+    parts: list[list[int]] = []
+    longest = total = 0
+    for index in torch.argsort(length_B, descending=True, stable=True).tolist():
+        length = int(length_B[index])
+        cost = (len(parts[-1]) + 1) * longest if parts and layout == "padded" else total + length
+        if not parts or cost > budget_tokens:
+            parts.append([])
+            longest, total = length, 0  # sorted: the first is the longest
+        parts[-1].append(index)
+        total += length
+    return parts
+
+
+def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
+    """The trunk's input for these rollouts of the batch."""
+    index_K = torch.tensor(index, dtype=torch.long)
+    length_K = batch.length_B[index_K]
+    if layout == "packed":
+        ids = torch.cat([batch.ids_BT[i, :n] for i, n in zip(index, length_K.tolist(), strict=True)])
+        position = torch.cat([torch.arange(n) for n in length_K.tolist()])
+        return MicroBatch(index_K, ids[None], position[None], None, length_K.cumsum(0) - length_K)
+    width = int(length_K.max())
+    position = torch.arange(width)[None].expand(len(index), width)
+    mask = (position < length_K[:, None]).long()
+    return MicroBatch(index_K, batch.ids_BT[index_K, :width], position, mask, torch.arange(len(index)) * width)
+
+
+def columns_at(batch: Batch, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> RowColumns:
+    """The columns of a batch at N of its rows."""
+    return RowColumns(
+        ids_N=batch.ids_BT[rollout_N, token_N],
+        advantage_N=batch.advantage_B[rollout_N],
+        evidence={name: column[rollout_N, token_N] for name, column in batch.evidence.items()},
+    )

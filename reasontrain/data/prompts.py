@@ -1,0 +1,94 @@
+"""Problems -> token ids: the only place where text meets the chat template and the tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """How a problem is put to the model.
+
+    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as it is. `enable_thinking` is passed
+    to templates that know it (Qwen3). A prompt of more than `max_tokens`, or with no room for one token of response, is refused
+    or dropped, as `too_long` says; what is dropped is counted.
+    """
+
+    style: Literal["auto", "chat", "plain"] = "auto"
+    system: str | None = None
+    enable_thinking: bool | None = None
+    max_tokens: AtLeastOne | None = None
+    too_long: Literal["refuse", "drop"] = "refuse"
+
+
+class Encoder:
+    """Encodes problems and demonstrations for one tokenizer, in one style."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, context: int) -> None:
+        """`context` is the longest sequence, in tokens, that the model takes."""
+        self.tokenizer, self.settings = tokenizer, settings
+        self.limit = min(settings.max_tokens or context, context - 1)
+        has_template = tokenizer.chat_template is not None
+        if settings.style == "chat" and not has_template:
+            raise UserError("prompt.style is `chat`, and the tokenizer has no chat template; use `plain` or another model")
+        self.chat = has_template if settings.style == "auto" else settings.style == "chat"
+        if not self.chat and settings.system is not None:
+            raise UserError("prompt.system needs a chat template, and prompts are plain here")
+
+    def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
+        """The ids that the model continues."""
+        if not self.chat:
+            if not isinstance(problem.prompt, str):
+                raise UserError(f"problem {problem.id} is a conversation, and the tokenizer has no chat template to render it")
+            return tuple(self.tokenizer(problem.prompt)["input_ids"])
+        turns: list[Message] = [{"role": "user", "content": problem.prompt}] if isinstance(problem.prompt, str) else [*problem.prompt]
+        if self.settings.system is not None:
+            turns.insert(0, {"role": "system", "content": self.settings.system})
+        thinking = {} if self.settings.enable_thinking is None else {"enable_thinking": self.settings.enable_thinking}
+        text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **thinking)
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
+        """The prompts that fit, in order, and how many were dropped."""
+        encoded = [Prompt(problem=problem, ids=self.prompt_ids(problem)) for problem in problems]
+        for prompt in encoded:
+            if not prompt.ids:
+                raise UserError(f"problem {prompt.problem.id} has an empty prompt")
+        fitting = [prompt for prompt in encoded if len(prompt.ids) <= self.limit]
+        if len(fitting) < len(encoded) and self.settings.too_long == "refuse":
+            worst = max(encoded, key=lambda prompt: len(prompt.ids))
+            raise UserError(
+                f"{len(encoded) - len(fitting)} of {len(encoded)} prompts have more than {self.limit} tokens (the longest is "
+                f"{worst.problem.id} with {len(worst.ids)}); raise prompt.max_tokens or set `prompt.too_long: drop`"
+            )
+        if not fitting:
+            raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
+        return fitting, len(encoded) - len(fitting)
+
+    def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
+        """The solutions as rollouts that somebody else wrote, each ended by the end-of-turn token; those that do not fit are dropped."""
+        rollouts = []
+        for index, prompt in enumerate(prompts):
+            if not prompt.problem.solution:
+                raise UserError(f"problem {prompt.problem.id} has no `solution` to learn from; add one or sample with `sample:`")
+            ids = [*self.tokenizer(prompt.problem.solution, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+            if len(prompt.ids) + len(ids) <= context:
+                rollouts.append(
+                    Rollout(
+                        problem=prompt.problem,
+                        id=index,
+                        group=index,
+                        prompt_ids=prompt.ids,
+                        response_ids=tuple(ids),
+                        text=prompt.problem.solution,
+                    )
+                )
+        if not rollouts:
+            raise UserError(f"none of {len(prompts)} demonstrations fits into a context of {context} tokens")
+        return rollouts, len(prompts) - len(rollouts)

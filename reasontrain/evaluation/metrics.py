@@ -1,0 +1,186 @@
+"""How often a model is right, and how sure we may be of it: pure functions on a table of verdicts.
+
+Shapes: M problems, S samples of each, R runs (training seeds). `correct_MS[m, s]` says whether sample s of problem m is right;
+`score_M` holds one number in [0, 1] per problem. Intervals cover 95 % by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Bool, Float64, Num
+
+from reasontrain.types import UserError
+
+_DRAWS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int | None = None) -> Float64[np.ndarray, " M"]:
+    """Share of right answers among the first `k` samples of each problem (all of them by default)."""
+    k = _checked(correct_MS, k, "mean")
+    return correct_MS[:, :k].mean(1, dtype=np.float64)
+
+
+def pass_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int) -> Float64[np.ndarray, " M"]:
+    """Chance that at least one of `k` samples of a problem is right, estimated without bias from all S samples.
+
+    1 - C(S - c, k) / C(S, k) with c right samples, as the product of (1 - k / i) over i = S - c + 1 .. S, which neither overflows nor
+    cancels (Chen et al. 2021, arXiv 2107.03374, section 2.1).
+    """
+    _checked(correct_MS, k, "pass")
+    num_samples = correct_MS.shape[1]
+    num_wrong_M1 = num_samples - correct_MS.sum(1, keepdims=True)
+    i_S = np.arange(1, num_samples + 1)
+    return 1.0 - np.where(i_S > num_wrong_M1, 1.0 - k / i_S, 1.0).prod(1)
+
+
+def accuracy(correct_MS: Bool[np.ndarray, "M S"]) -> float:
+    """Share of right answers among all samples."""
+    return float(mean_per_problem(correct_MS).mean())
+
+
+def mean_at_k(correct_MS: Bool[np.ndarray, "M S"], k: int) -> float:
+    """Share of right answers among the first `k` samples of each problem."""
+    return float(mean_per_problem(correct_MS, k).mean())
+
+
+def pass_at_k(correct_MS: Bool[np.ndarray, "M S"], k: int) -> float:
+    """Mean over the problems of `pass_per_problem`."""
+    return float(pass_per_problem(correct_MS, k).mean())
+
+
+def summarise(correct_MS: Bool[np.ndarray, "M S"], ks: Sequence[int] = (), *, seed: int = 0) -> dict[str, Interval]:
+    """ "accuracy" over all samples, and "mean@k" and "pass@k" for each k of `ks`, each with its interval."""
+    scores = {"accuracy": mean_per_problem(correct_MS)}
+    scores |= {f"mean@{k}": mean_per_problem(correct_MS, k) for k in ks}
+    scores |= {f"pass@{k}": pass_per_problem(correct_MS, k) for k in ks}
+    return {name: estimate(score_M, seed=seed) for name, score_M in scores.items()}
+
+
+def estimate(score_M: Float64[np.ndarray, " M"], *, seed: int = 0) -> Interval:
+    """Mean score with its interval: Wilson's where every problem scores 0 or 1, else the bootstrap's.
+
+    Resampling a table of nothing but zeros would claim certainty; Wilson's interval does not.
+    """
+    if not np.isin(score_M, (0.0, 1.0)).all():
+        return bootstrap(score_M, seed=seed)
+    return wilson(int(score_M.sum()), len(score_M))
+
+
+def wilson(num_right: int, num_problems: int, *, level: float = 0.95) -> Interval:
+    """Score interval of a proportion, one sample per problem (Wilson 1927, JASA 22:209, without continuity correction)."""
+    if num_problems < 1:
+        raise UserError("an interval needs at least one problem, found none; is the suite empty?")
+    assert 0 <= num_right <= num_problems
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    share, z2 = num_right / num_problems, z * z / num_problems
+    middle = (share + z2 / 2) / (1 + z2)
+    reach = (share * (1 - share) * z2 + z2 * z2 / 4) ** 0.5 / (1 + z2)
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    return Interval(share, 0.0 if num_right == 0 else low, 1.0 if num_right == num_problems else high)
+
+
+def bootstrap(score_M: Float64[np.ndarray, " M"], *, seed: int = 0, num_draws: int = 10_000, level: float = 0.95) -> Interval:
+    """Percentile interval of the mean score over resampled problems (Efron 1979).
+
+    Problems with equal scores are interchangeable, so a resample is a multinomial draw over the distinct scores.
+    """
+    if len(score_M) < 1:
+        raise UserError("an interval needs at least one problem, found none; is the suite empty?")
+    drawn_K = _resampled_means(np.random.default_rng(seed), score_M, num_draws)
+    return _percentiles(float(score_M.mean()), drawn_K, level)
+
+
+def paired_difference(
+    treated_RM: Num[np.ndarray, "R M"],
+    control_QM: Num[np.ndarray, "Q M"],
+    *,
+    seed: int = 0,
+    num_draws: int = 10_000,
+    level: float = 0.95,
+) -> Interval:
+    """Mean score of one arm less that of another, over the same problems, with R and Q training seeds.
+
+    Each draw resamples the problems, once for both arms, and the seeds of each arm on its own: R - 1 of R, because that makes the
+    variance of a mean of few seeds unbiased (Rao and Wu 1988, JASA 83:231), after taking out of their spread what the finite
+    number of answers explains already. An arm of one seed keeps it: the interval then speaks of that one run only. With few
+    seeds that differ by much more than chance the interval is too narrow (measured coverage 87 % with three, 90 % with five).
+    """
+    difference_M = treated_RM.mean(0) - control_QM.mean(0)
+    if len(difference_M) < 1:
+        raise UserError("an interval needs at least one problem, found none; is the suite empty?")
+    rng = np.random.default_rng(seed)
+    drawn_K = _resampled_means(rng, difference_M, num_draws)
+    drawn_K = drawn_K + _resampled_seeds(rng, treated_RM, num_draws) - _resampled_seeds(rng, control_QM, num_draws)
+    return _percentiles(float(difference_M.mean()), drawn_K, level)
+
+
+def difference(after: Interval, before: Interval) -> Interval:
+    """`after` less `before`, from their two intervals alone, as if they were independent (MOVER: Zou and Donner 2008, Stat Med 27:1693).
+
+    For two proportions with Wilson's intervals this is Newcombe's method 10 (1998). Over the same problems it is usually
+    wider than need be: use `paired_difference` where the verdicts are at hand.
+    """
+    value = after.value - before.value
+    down = np.hypot(after.value - after.low, before.high - before.value)
+    up = np.hypot(after.high - after.value, before.value - before.low)
+    return Interval(value, float(value - down), float(value + up))
+
+
+def _checked(correct_MS: Bool[np.ndarray, "M S"], k: int | None, name: str) -> int:
+    """`k`, or the number of samples where it is left out; an error where the table cannot answer."""
+    num_problems, num_samples = correct_MS.shape
+    if num_problems < 1 or num_samples < 1:
+        raise UserError(
+            f"accuracy needs at least one problem and one sample, found {num_problems} and {num_samples}; is the suite empty?"
+        )
+    k = num_samples if k is None else k
+    if not 1 <= k <= num_samples:
+        raise UserError(f"{name}@{k} needs k between 1 and the number of samples per problem, which is {num_samples}")
+    return k
+
+
+def _resampled_means(rng: np.random.Generator, score_M: Float64[np.ndarray, " M"], num_draws: int) -> Float64[np.ndarray, " K"]:
+    """Mean scores over problems drawn with replacement; a multinomial over the distinct scores, because equal scores are alike."""
+    score_U, times_U = np.unique(score_M, return_counts=True)
+    means = []
+    for start in range(0, num_draws, _DRAWS_AT_ONCE):
+        size = min(_DRAWS_AT_ONCE, num_draws - start)
+        means.append(rng.multinomial(len(score_M), times_U / len(score_M), size=size) @ score_U / len(score_M))
+    return np.concatenate(means)
+
+
+def _resampled_seeds(rng: np.random.Generator, score_RM: Num[np.ndarray, "R M"], num_draws: int) -> Float64[np.ndarray, " K"]:
+    """How far the mean over R - 1 seeds drawn with replacement lies from the mean over all.
+
+    The mean of a seed moves by chance even if all seeds are equally good; two-way residuals tell by how much, and the seeds'
+    deviations are shrunk so that this part, which resampled problems show already, is not counted twice.
+    """
+    num_seeds, num_problems = score_RM.shape
+    if num_seeds == 1:
+        return np.zeros(num_draws)
+    deviation_R1 = score_RM.mean(1, keepdims=True) - score_RM.mean()
+    residual_RM = score_RM - score_RM.mean(0) - deviation_R1
+    chance = (residual_RM**2).sum() / max(num_problems - 1, 1) / num_problems
+    spread = (deviation_R1**2).sum()
+    share = max(0.0, 1 - chance / spread) ** 0.5 if spread > 0 else 0.0
+    times_KR = rng.multinomial(num_seeds - 1, np.full(num_seeds, 1 / num_seeds), size=num_draws)
+    return share * (times_KR @ deviation_R1[:, 0]) / (num_seeds - 1)
+
+
+def _percentiles(value: float, drawn_K: Float64[np.ndarray, " K"], level: float) -> Interval:
+    """The interval between the percentiles that leave out equal tails."""
+    low, high = np.quantile(drawn_K, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(value, float(low), float(high))

@@ -1,0 +1,45 @@
+"""Suites by name: files in `eval/suites`, or any file of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from reasontrain.recipe import Suite, apply_overrides, build, read_yaml
+from reasontrain.tasks.arithmetic import Arithmetic
+from reasontrain.tasks.math import MathTask
+from reasontrain.types import UserError
+
+SUITES = Path("eval/suites")
+PROBLEM_FILES = (".jsonl", ".parquet")
+
+
+def suite(name: str, overrides: Sequence[str], data: Path | None) -> Suite:
+    """The suite that `name` means: a name in eval/suites, a YAML file, or a file of problems; files are looked for in `data` first."""
+    path = Path(name)
+    if path.suffix in PROBLEM_FILES:
+        return build(Suite, apply_overrides({"name": path.stem, "task": {"kind": "math", "path": name}}, overrides), name)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = _folder() / f"{name}.yaml"
+        if not path.exists():
+            there = ", ".join(sorted(p.stem for p in _folder().glob("*.yaml"))) or "none"
+            raise UserError(f"there is no suite {name!r}; there is: {there}; or give a YAML or JSONL file")
+    found = build(Suite, apply_overrides(read_yaml(path), overrides), str(path))
+    if found.task is None:
+        raise UserError(f"{path}: a suite needs a `task`")
+    return _with_data(found, data)
+
+
+def _folder() -> Path:
+    """`eval/suites` here, or beside the package's source."""
+    return SUITES if SUITES.is_dir() else Path(__file__).parents[2] / SUITES
+
+
+def _with_data(found: Suite, data: Path | None) -> Suite:
+    """The suite with its file taken from the folder `data` where it is there."""
+    task = found.task
+    if data is None or task is None or isinstance(task, Arithmetic) or task.path is None:
+        return found
+    local = data / Path(task.path).name
+    return replace(found, task=replace(task, path=str(local), hub=None)) if isinstance(task, MathTask) and local.exists() else found

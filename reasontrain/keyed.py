@@ -1,0 +1,39 @@
+"""Random numbers that are a function of their key alone, so that layout, batch size and rank count cannot change them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same bits as this unsigned number."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_INCREMENT, _FIRST, _SECOND = (_signed(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _shift(value: Int[Tensor, "*S"], bits: int) -> Int[Tensor, "*S"]:
+    """Shift right, filling with zeros (torch's own shift repeats the sign)."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(value: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014); int64 products wrap."""
+    value = (value ^ _shift(value, 30)) * _FIRST
+    value = (value ^ _shift(value, 27)) * _SECOND
+    return value ^ _shift(value, 31)
+
+
+def uniform(*key: int | Int[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    """Uniform numbers in [0, 1), one per element of the broadcast keys, as float64 with 53 random bits.
+
+    `uniform(seed, rollout_B1, position_1T)` gives a [B, T] table in which each entry depends on its own three numbers only.
+    """
+    state = torch.zeros((), dtype=torch.int64)
+    for part in key:
+        part = torch.as_tensor(part, dtype=torch.int64)
+        state = _mix(state.to(part.device) * _FIRST + part + _INCREMENT)
+    return _shift(_mix(state + _INCREMENT), 11).double() * 2.0**-53

@@ -1,0 +1,43 @@
+"""Learners: they observe evidence and take optimiser steps. `local` is the reference that every other one must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.objectives import Objective
+from reasontrain.types import Batch, Counts, Stats, Weights
+
+AverageFunction = Callable[[Float[Tensor, "B T"], Counts], Float[Tensor, "B T"]]
+
+
+class Learner(Protocol):
+    """What the loop asks of a learner, whether it is one process or sixty-four."""
+
+    def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
+        """The batch with the evidence named in `needs`, without gradient; wide by-products stay with the learner until `step`."""
+        ...
+
+    def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
+        """One optimiser step on the weighted, averaged loss."""
+        ...
+
+    def weights(self) -> Weights:
+        """The policy's weights, for samplers."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that `from_pretrained` loads, with what is needed to go on training."""
+        ...
+
+    def restore(self, directory: Path) -> None:
+        """Go on from what `save` wrote."""
+        ...
+
+    def export(self, directory: Path) -> None:
+        """Write the final model, for `from_pretrained`."""
+        ...

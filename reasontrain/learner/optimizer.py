@@ -1,0 +1,76 @@
+"""Optimisers and schedules: which parameters decay, which matrices Muon takes, and the learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from reasontrain.recipe import AdamW, LearnSettings, Muon
+
+
+def rate(settings: LearnSettings, step: int, steps: int) -> float:
+    """The learning rate of step 0, 1, ..., steps - 1 as a share of its peak; a function of the step alone, so resuming cannot move it.
+
+    Linear warm-up reaches the peak at step `warmup_steps`; the decay ends at `final_lr_share` one step after the last.
+    """
+    if step < settings.warmup_steps:
+        return (step + 1) / (settings.warmup_steps + 1)
+    if settings.schedule == "constant":
+        return 1.0
+    done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
+    left = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return settings.final_lr_share + (1 - settings.final_lr_share) * left
+
+
+class Optimizer:
+    """One or two torch optimisers that step together, with the peak rate of every parameter group kept aside."""
+
+    def __init__(self, model: nn.Module, settings: LearnSettings) -> None:
+        chosen = settings.optimizer
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        muon = [p for name, p in named if isinstance(chosen, Muon) and p.ndim == 2 and not _is_vocabulary(model, p)]
+        taken = {id(p) for p in muon}
+        rest = [p for _, p in named if id(p) not in taken]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": chosen.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]], lr=settings.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps
+            )
+        ]
+        if isinstance(chosen, Muon) and muon:
+            self.parts.append(
+                torch.optim.Muon(muon, lr=chosen.matrix_lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+            )
+        self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
+
+    def step(self, share: float) -> None:
+        """One step at this share of the peak rates."""
+        for part, peaks in zip(self.parts, self.peaks, strict=True):
+            for group, peak in zip(part.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> list[dict[str, object]]:
+        """What must be kept to go on."""
+        return [part.state_dict() for part in self.parts]
+
+    def load(self, states: list[dict[str, object]]) -> None:
+        """Go on from a kept state."""
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def _is_vocabulary(model: nn.Module, parameter: nn.Parameter) -> bool:
+    """True for embedding tables and for a head as wide as the vocabulary, which Muon is not meant for."""
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    return any(parameter is table or parameter.shape == table.shape for table in tables)

@@ -1,0 +1,43 @@
+"""Distillation over the full vocabulary; on-policy where the rows are the student's own samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.types import Losses, Probability, RowColumns, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """A divergence between student p and teacher q at each row, in nats; no gradient through the sampling.
+
+    reverse_kl: KL(p || q), on-policy distillation's own (TIP, arXiv 2604.14084, eq. 1). forward_kl: KL(q || p).
+    jsd: (1 - beta) KL(p || m) + beta KL(q || m) with m = (1 - beta) p + beta q (GKD, arXiv 2306.13649, in TRL's convention:
+    beta 0 is the forward KL and beta 1 the reverse). `beta` is read by jsd only.
+    """
+
+    unit: ClassVar[Literal["row"]] = "row"
+    teacher: ClassVar[bool] = True
+    follows_sampler: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
+    kind: Literal["distill"] = "distill"
+    divergence: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
+    beta: Probability = 0.5
+
+    def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
+        """One loss per row; the statistic `divergence` is the same number before any weight."""
+        divergence_N = self._divergence(policy)
+        return Losses(loss=divergence_N, stats={"divergence": divergence_N})
+
+    def _divergence(self, policy: Rows) -> Float[Tensor, " N"]:
+        match self.divergence:
+            case "reverse_kl":
+                return policy.kl_reverse_N
+            case "forward_kl":
+                return policy.kl_forward_N
+            case "jsd":
+                return policy.jsd_N(self.beta)

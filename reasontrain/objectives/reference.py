@@ -1,0 +1,30 @@
+"""The penalty that keeps a policy near its reference, shared by the objectives that have one."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.types import RowColumns, Rows
+
+
+def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """r - 1 - log r with r = p_ref / p: a never negative estimate of KL(p || p_ref) from tokens drawn from p (Schulman's k3)."""
+    log_ratio_N = ref_logp_N - logp_N
+    return torch.expm1(log_ratio_N) - log_ratio_N
+
+
+def penalised(
+    loss_N: Float[Tensor, " N"], strength: float, policy: Rows, batch: RowColumns
+) -> tuple[Float[Tensor, " N"], dict[str, Float[Tensor, " N"]]]:
+    """loss + strength * k3 and the statistic `reference_kl`; at strength 0 the loss alone, and nothing is asked for."""
+    if strength == 0:
+        return loss_N, {}
+    k3_N = k3(policy.logp_N, batch.ref_logp_N)
+    return loss_N + strength * k3_N, {"reference_kl": k3_N}
+
+
+def reference_needs(strength: float) -> frozenset[str]:
+    """The evidence that `penalised` reads."""
+    return frozenset({"ref_logp"}) if strength > 0 else frozenset()

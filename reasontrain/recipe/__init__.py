@@ -1,0 +1,35 @@
+"""Recipes: what a run is, as frozen typed settings, and how a YAML file becomes one."""
+
+from reasontrain.recipe.read import apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe, read_yaml
+from reasontrain.recipe.settings import (
+    AdamW,
+    CheckpointSettings,
+    EvaluateSettings,
+    LearnSettings,
+    Muon,
+    Recipe,
+    RecipeError,
+    SampleSettings,
+    Suite,
+    TrackSettings,
+)
+
+__all__ = [
+    "AdamW",
+    "CheckpointSettings",
+    "EvaluateSettings",
+    "LearnSettings",
+    "Muon",
+    "Recipe",
+    "RecipeError",
+    "SampleSettings",
+    "Suite",
+    "TrackSettings",
+    "apply_overrides",
+    "as_mapping",
+    "as_yaml",
+    "build",
+    "changed_keys",
+    "read_recipe",
+    "read_yaml",
+]

@@ -1,0 +1,181 @@
+"""A YAML file becomes one frozen, typed Recipe, or an error that names every wrong key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypeVar, get_args
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from reasontrain.recipe.settings import Recipe, RecipeError, contradictions
+from reasontrain.types import UserError
+
+T = TypeVar("T")
+YamlValue: TypeAlias = None | bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"]
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in this file, with `key.path=value` overrides applied before validation."""
+    recipe = build(Recipe, apply_overrides(read_yaml(path), overrides), str(path))
+    found = contradictions(recipe)
+    if found:
+        raise RecipeError(_listing(str(path), found))
+    return recipe
+
+
+def read_yaml(path: Path) -> dict[str, YamlValue]:
+    """A mapping from a YAML file, safely loaded."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a recipe: a mapping of settings is expected, found {type(content).__name__}")
+    return content
+
+
+def apply_overrides(content: dict[str, YamlValue], overrides: Sequence[str]) -> dict[str, YamlValue]:
+    """The mapping with each `key.path=value` set; values are YAML."""
+    result: dict[str, YamlValue] = yaml.safe_load(yaml.safe_dump(content))
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not all(key.split(".")):
+            raise UserError(f"{override!r} is no override; write key.path=value, as in learn.lr=1.0e-5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        *parents, last = key.split(".")
+        node = result
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if child is None:
+                child = node[parent] = {}
+            if not isinstance(child, dict):
+                raise UserError(f"{override!r}: {parent} is not a section, but {child!r}")
+            node = child
+        if last == "kind" and node.get("kind") != value:
+            node.clear()  # another kind has other knobs
+        node[last] = value
+    return result
+
+
+def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
+    """An instance of a settings dataclass, or one error that lists everything wrong with `content`."""
+    try:
+        return _adapter(cls).validate_python(content)
+    except ValidationError as error:
+        raise RecipeError(_listing(source, [_explain(cls, detail) for detail in error.errors()])) from None
+
+
+def as_mapping(settings: object) -> dict[str, YamlValue]:
+    """A settings dataclass as plain YAML values; defaults included."""
+    dumped: dict[str, YamlValue] = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+    return dumped
+
+
+def as_yaml(settings: object) -> str:
+    """The resolved settings, as `reasontrain show` prints them and as the run directory keeps them."""
+    return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    """A validator in which unknown keys are errors and `kind` chooses among classes, everywhere below `cls`."""
+    for dataclass in _settings_classes(cls):
+        dataclass.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    return TypeAdapter(cls)
+
+
+def _settings_classes(annotation: object) -> Iterator[type]:
+    """Every dataclass that can occur in a value of this type."""
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        yield annotation
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        for f in dataclasses.fields(annotation):
+            yield from _settings_classes(hints[f.name])
+    else:
+        for argument in get_args(annotation):
+            yield from _settings_classes(argument)
+
+
+def _listing(source: str, reasons: Sequence[str]) -> str:
+    """The error text: what is wrong, one line each."""
+    return "\n".join([f"{source} is not a recipe:", *(f"  {reason}" for reason in reasons)])
+
+
+def _explain(cls: type, detail: ErrorDetails) -> str:
+    """One line for one validation error."""
+    location = ".".join(str(part) for part in detail["loc"])
+    given = detail["input"]
+    match detail["type"]:
+        case "unexpected_keyword_argument":
+            return f"{location}: no such setting{_did_you_mean(cls, detail['loc'])}"
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return f"{location}: is needed"
+        case "union_tag_not_found":
+            return f"{location}: `kind` is needed, to say which"
+        case "union_tag_invalid":
+            context = detail["ctx"]
+            options = [option.strip(" '") for option in str(context["expected_tags"]).split(",")]
+            return f"{location}.kind: no such kind {context['tag']!r}{_closest(str(context['tag']), options)}; there is {', '.join(options)}"
+        case "value_error":
+            return f"{location}: {detail['msg'].removeprefix('Value error, ')}"
+        case _:
+            shown = repr(given) if not isinstance(given, dict) else "a section"
+            return f"{location}: {detail['msg']} (got {shown})"
+
+
+def _did_you_mean(cls: type, loc: tuple[int | str, ...]) -> str:
+    """A suggestion for an unknown key, from the fields of the class that it was given to."""
+    node: object = cls
+    for part in loc[:-1]:
+        node = _descend(node, part)
+    fields = [f.name for candidate in _settings_at(node) for f in dataclasses.fields(candidate)]
+    return _closest(str(loc[-1]), fields) or (f"; there is {', '.join(fields)}" if fields else "")
+
+
+def _closest(word: str, options: Sequence[str]) -> str:
+    """`; did you mean ...?` where something is close enough."""
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _settings_at(annotation: object) -> list[type]:
+    """The settings dataclasses that this annotation names, not looking inside them."""
+    if isinstance(annotation, type):
+        return [annotation] if dataclasses.is_dataclass(annotation) else []
+    return [found for argument in get_args(annotation) for found in _settings_at(argument)]
+
+
+def _descend(annotation: object, part: int | str) -> object:
+    """The annotation one step further along an error's location: a field, a `kind` or an index."""
+    candidates = _settings_at(annotation)
+    for candidate in candidates:
+        hints = typing.get_type_hints(candidate, include_extras=True)
+        if part in hints and len(candidates) == 1:
+            return hints[str(part)]
+        if part in get_args(hints.get("kind")):
+            return candidate
+    return annotation
+
+
+def changed_keys(ours: Mapping[str, YamlValue], theirs: Mapping[str, YamlValue], prefix: str = "") -> list[str]:
+    """Dotted keys at which two resolved recipes differ."""
+    found = []
+    for key in sorted({*ours, *theirs}):
+        a, b = ours.get(key), theirs.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += changed_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}")
+    return found

@@ -1,0 +1,210 @@
+"""What a recipe can say: every key is a field here or in the room that owns it, and building one does no work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, MinLen, Predicate
+from pydantic import Field
+
+from reasontrain.credit import Credit, NoCredit
+from reasontrain.data.micro import Layout
+from reasontrain.data.prompts import PromptSettings
+from reasontrain.data.sampling import Sampling
+from reasontrain.models import ModelSettings
+from reasontrain.objectives import Objective
+from reasontrain.reduce import Average
+from reasontrain.selection import Everything, Selector
+from reasontrain.tasks import TaskSettings
+from reasontrain.types import AtLeastOne, NotNegative, Positive, Share, UserError
+
+Count = Annotated[int, Ge(0)]
+KIND = Field(discriminator="kind")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings(Sampling):
+    """On-policy rollouts. `truncated` says what becomes of a rollout that ran into `max_tokens`: it is scored like any other,
+    it earns credit but is masked from training, or it is dropped before credit is given."""
+
+    group_size: AtLeastOne = 1
+    truncated: Literal["score", "mask", "drop"] = "score"
+    max_rows: AtLeastOne = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); norms and biases do not decay."""
+
+    kind: Literal["adamw"] = "adamw"
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """Orthogonalised momentum for matrices of the trunk (Jordan et al. 2024), AdamW for embeddings, head, norms and biases.
+
+    `matrix_lr` is Muon's own rate; `learn.lr` is AdamW's. Both follow one schedule.
+    """
+
+    kind: Literal["muon"] = "muon"
+    matrix_lr: Positive = 0.02
+    momentum: Share = 0.95
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings:
+    """One optimiser step.
+
+    `micro_batch_tokens` bounds what one forward holds and cannot change a gradient. `old_logp: auto` takes the sampler's log-probs
+    where nothing was truncated from its distribution, and otherwise the learner's. After `max_nonfinite` steps in a row whose
+    gradient was not finite (each is skipped) the run stops.
+    """
+
+    lr: Positive
+    rollouts_per_step: AtLeastOne
+    optimizer: Annotated[AdamW | Muon, KIND] = field(default_factory=AdamW)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Count = 0
+    final_lr_share: NotNegative = 0.0
+    max_grad_norm: Positive | None = 1.0
+    micro_batch_tokens: AtLeastOne = 16384
+    layout: Layout = "padded"
+    old_logp: Literal["auto", "learner"] = "auto"
+    max_nonfinite: AtLeastOne = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One measurement: problems, how they are asked, how many answers each, and how they are sampled (greedy by default).
+
+    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split.
+    """
+
+    name: str
+    task: Annotated[TaskSettings, KIND] | None = None
+    prompt: PromptSettings | None = None
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    num_samples: AtLeastOne = 1
+    pass_at: tuple[AtLeastOne, ...] = ()
+    limit: AtLeastOne | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """What is measured, before the first step, every so many steps (0: never), and after the last."""
+
+    suites: Annotated[tuple[Suite, ...], MinLen(1)]
+    every: Count = 0
+    before: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When to save (every so many steps; 0: only when interrupted) and how many complete checkpoints to keep."""
+
+    every: Count = 0
+    keep: AtLeastOne = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackSettings:
+    """Where metrics go beside metrics.jsonl, and every how many steps the rollouts with their evidence are written."""
+
+    tensorboard: bool = True
+    service: Literal["wandb", "trackio"] | None = None
+    project: str = "reasontrain"
+    tokens_every: Count = 10
+    tokens_rollouts: AtLeastOne = 16
+
+
+Name = Annotated[str, Predicate(lambda name: name not in {"", ".", ".."} and "/" not in name and "\0" not in name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run, whole: evidence -> weight -> loss over a task, and how long."""
+
+    name: Name
+    steps: AtLeastOne
+    model: ModelSettings
+    task: Annotated[TaskSettings, KIND]
+    objective: Annotated[Objective, KIND]
+    average: Average
+    learn: LearnSettings
+    seed: Count = 0
+    out: str = "out"
+    teacher: ModelSettings | None = None
+    reference: ModelSettings | None = None
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+    sample: SampleSettings | None = None
+    credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)
+    select: Annotated[Selector, KIND] = field(default_factory=Everything)
+    evaluate: EvaluateSettings | None = None
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    track: TrackSettings = field(default_factory=TrackSettings)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Evidence that the rule and the objective ask for."""
+        return self.select.needs | self.objective.needs
+
+    @property
+    def temperature(self) -> float:
+        """The temperature at which the policy is scored: the sampler's for ratios, 1 for distillation and demonstrations."""
+        return self.sample.temperature if self.objective.follows_sampler and self.sample is not None else 1.0
+
+
+TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
+ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
+LEARNED_EVIDENCE = frozenset({"entropy"})
+REFERENCE_EVIDENCE = frozenset({"ref_logp"})
+
+
+def contradictions(recipe: Recipe) -> list[str]:
+    """Every pair of settings that cannot go together, as `key: why`."""
+    found = []
+    if (recipe.objective.teacher or recipe.needs & TEACHER_EVIDENCE) and recipe.teacher is None:
+        found.append("teacher: the objective or the selection rule compares with a teacher; give its `path`")
+    if recipe.sample is None and recipe.needs & ROLLOUT_EVIDENCE:
+        found.append(f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them")
+    if recipe.sample is None and not isinstance(recipe.credit, NoCredit):
+        found.append("credit: demonstrations earn no reward; leave it out or sample rollouts")
+    if recipe.sample is not None:
+        found += _sampling_contradictions(recipe, recipe.sample)
+    unknown = recipe.needs - TEACHER_EVIDENCE - ROLLOUT_EVIDENCE - LEARNED_EVIDENCE - REFERENCE_EVIDENCE
+    if unknown:
+        found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
+    if recipe.learn.warmup_steps >= recipe.steps:
+        found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
+    if isinstance(recipe.learn.optimizer, Muon) and recipe.learn.max_grad_norm is not None and recipe.learn.optimizer.momentum == 1:
+        found.append("learn.optimizer.momentum: 1 would never forget; use a value below 1")
+    return found
+
+
+def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
+    """Those that concern on-policy sampling."""
+    found = []
+    if recipe.learn.rollouts_per_step % sample.group_size:
+        found.append(
+            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is no multiple of sample.group_size {sample.group_size}"
+        )
+    if sample.temperature == 0 and recipe.objective.follows_sampler:
+        found.append(f"sample.temperature: {recipe.objective.kind} needs a distribution to learn from, and 0 is greedy")
+    if not isinstance(recipe.credit, NoCredit) and sample.group_size == 1:
+        found.append(f"sample.group_size: {recipe.credit.kind} compares the rollouts of a group, and 1 has nobody to compare with")
+    if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
+        found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+    return found
+
+
+class RecipeError(UserError):
+    """A file that is not a recipe: every reason at once."""

@@ -1,0 +1,166 @@
+"""`write_report`: reads a run directory, writes report.json and report.html into it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reasontrain.report import charts, colours, numbers
+from reasontrain.report.charts import Axis, Chart, Series
+from reasontrain.report.run import Evaluation, RunRecord, read_run
+from reasontrain.report.summary import Headline, headlines, measurements, phases, quadrants, report, setting_text
+from reasontrain.report.tokens import TokenPage, show_tokens
+
+_PAGE = Path(__file__).parent / "page"
+_TONES = "abcdef"
+_SHARE = Axis(floor=0.0, ceiling=1.0, shares=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Curve:
+    """A chart of columns of metrics.jsonl: title, {column: label}, what it says."""
+
+    title: str
+    columns: dict[str, str]
+    note: str
+    axis: Axis = Axis()  # noqa: RUF009  frozen
+
+
+_CURVES = (
+    _Curve(title="Loss", columns={"loss": "loss"}, note="What the optimiser lowers."),
+    _Curve(title="Reward", columns={"reward_mean": "reward"}, note="Mean over the rollouts of a step.", axis=Axis(floor=0.0)),
+    _Curve(
+        title="Divergence from the teacher",
+        columns={"kl_reverse_mean": "student to teacher", "kl_forward_mean": "teacher to student"},
+        note="Mean KL in nats per token.",
+        axis=Axis(floor=0.0),
+    ),
+    _Curve(title="Entropy", columns={"entropy_mean": "entropy"}, note="Mean in nats per token.", axis=Axis(floor=0.0)),
+    _Curve(title="Kept tokens", columns={"kept_share": "kept"}, note="Share of response tokens with a weight.", axis=_SHARE),
+    _Curve(
+        title="Tokens per quadrant",
+        columns={f"share_Q{i}": f"Q{i}" for i in (1, 2, 3, 4)},
+        note="Share of response tokens.",
+        axis=_SHARE,
+    ),
+    _Curve(title="Gradient norm", columns={"grad_norm": "norm"}, note="Before clipping.", axis=Axis(floor=0.0)),
+    _Curve(title="Speed", columns={"tokens_per_s": "tokens/s"}, note="Response tokens per second.", axis=Axis(floor=0.0)),
+)
+
+
+def write_report(run_dir: Path) -> tuple[Path, Path]:
+    """Write `report.json` and `report.html` into a run directory and return their paths.
+
+    Parts that the run did not leave behind are left out of the page. Raises `UserError` where there is no run, or a file of it
+    cannot be read.
+    """
+    run = read_run(run_dir)
+    page = render(run)
+    paths = run_dir / "report.json", run_dir / "report.html"
+    for path, text in zip(paths, (json.dumps(report(run), indent=1, allow_nan=False, ensure_ascii=False) + "\n", page), strict=True):
+        unfinished = path.with_name(path.name + ".part")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    return paths
+
+
+def render(run: RunRecord) -> str:
+    """The whole page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "short": numbers.short,
+        "percent": numbers.percent,
+        "points": numbers.points,
+        "signed_points": numbers.signed_points,
+        "duration": numbers.duration,
+    }
+    script = (_PAGE / "tokens.js").read_text(encoding="utf-8").strip()
+    found = headlines(run)
+    return environment.get_template("page.html.j2").render(
+        run=run,
+        style=(_PAGE / "style.css").read_text(encoding="utf-8").strip(),
+        light=colours.rules(colours.LIGHT),
+        dark=colours.rules(colours.DARK),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        size=charts,
+        colours=colours,
+        tones=_TONES,
+        suites=_by_suite(found),
+        dumbbell=charts.dumbbell,
+        curves=curves(run),
+        quadrants=quadrants(run),
+        phases=phases(run),
+        measurements=measurements(run),
+        token_pages=token_pages(run),
+        facts=_facts(run),
+    )
+
+
+def curves(run: RunRecord) -> list[Chart]:
+    """Accuracy first, then whatever of `_CURVES` the run wrote."""
+    found = [_accuracy(run)]
+    for curve in _CURVES:
+        tones = [name.rpartition("_")[2].lower() if "_Q" in name else _TONES[i] for i, name in enumerate(curve.columns)]
+        named = zip(curve.columns.items(), tones, strict=True)
+        series = [Series(label=label, points=run.series(name), tone=tone) for (name, label), tone in named if run.series(name)]
+        found.append(charts.chart(curve.title, series, axis=curve.axis, note=curve.note))
+    return [chart for chart in found if chart]
+
+
+def token_pages(run: RunRecord) -> list[TokenPage]:
+    """Four rollouts of the last step that was stored, and two of the first."""
+    steps = list(run.token_files)
+    wanted = [(steps[-1], 4)] + [(steps[0], 2)] * (len(steps) > 1) if steps else []
+    pages = [show_tokens(step, run.token_files[step], num) for step, num in wanted]
+    return [page for page in pages if page]
+
+
+def _accuracy(run: RunRecord) -> Chart | None:
+    """Accuracy of every suite that was scored more than once, with its intervals."""
+    scored: dict[tuple[str, int, float], list[Evaluation]] = {}
+    for evaluation in run.evaluations:
+        if "accuracy" in evaluation.metrics:
+            scored.setdefault(evaluation.setting, []).append(evaluation)
+    several = {setting: found for setting, found in scored.items() if len(found) > 1}
+    suites = [setting[0] for setting in several]
+    series = [
+        Series(
+            label=found[0].suite if suites.count(found[0].suite) == 1 else f"{found[0].suite}, {setting_text(found[0])}",
+            points=[(e.step, e.metrics["accuracy"].value) for e in found],
+            intervals=[e.metrics["accuracy"] for e in found],
+            tone=_TONES[i % len(_TONES)],
+        )
+        for i, found in enumerate(several.values())
+    ]
+    return charts.chart("Accuracy", series, axis=Axis(floor=0.0, shares=True), note="Held-out suites, with 95 % intervals.")
+
+
+def _by_suite(found: Sequence[Headline]) -> list[list[Headline]]:
+    """Headlines of one suite and setting together."""
+    groups: dict[tuple[str, str], list[Headline]] = {}
+    for headline in found:
+        groups.setdefault((headline.suite, headline.setting), []).append(headline)
+    return list(groups.values())
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    """The line under the title."""
+    facts = [("steps", f"{len(run.steps):,}")] if run.steps else []
+    if found := phases(run):
+        facts.append(("training time", numbers.duration(math.fsum(phase.seconds for phase in found))))
+    for name, label, show in (("kept_share", "tokens kept", numbers.percent), ("tokens_per_s", "tokens per second", numbers.short)):
+        average = numbers.mean([value for _, value in run.series(name)])
+        facts += [(label, show(average))] if math.isfinite(average) else []
+    if "seed" in run.environment:
+        facts.append(("seed", run.environment["seed"]))
+    return facts

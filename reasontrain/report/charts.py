@@ -1,0 +1,191 @@
+"""Line charts as geometry: numbers go in, SVG paths and labels come out; the template draws them in the page's own colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reasontrain.evaluation.metrics import Interval
+from reasontrain.report.numbers import mean, percent, short
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 360, 190
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
+MAX_POINTS = 240
+SMOOTH_FROM = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line: its points in order of x, and where it has them, intervals at the same points. `tone` is a CSS class."""
+
+    label: str
+    points: Sequence[Point]
+    intervals: Sequence[Interval] = ()
+    tone: str = "a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A series as drawn. `faint` is the raw line behind a smoothed one; `gaps` are the x of what is not finite."""
+
+    label: str
+    tone: str
+    path: str
+    faint: str
+    band: str
+    dots: tuple[Point, ...]
+    whiskers: tuple[tuple[float, float, float], ...]
+    gaps: tuple[float, ...]
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A whole chart; `alt` says in words what it shows."""
+
+    title: str
+    note: str
+    lines: tuple[Line, ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    alt: str
+    legend: bool
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From numbers to pixels along one axis."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What the vertical axis is asked for: `floor` and `ceiling` are numbers that must be on it."""
+
+    floor: float | None = None
+    ceiling: float | None = None
+    shares: bool = False
+
+
+def ticks(low: float, high: float, num: int = 4) -> list[float]:
+    """About `num` round numbers, 1, 2 or 5 times a power of ten apart, that enclose low and high."""
+    if high <= low:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    rough = (high - low) / num
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+def chart(title: str, series: Sequence[Series], *, axis: Axis | None = None, note: str = "") -> Chart | None:
+    """The chart of these series; None where there is no finite number to draw."""
+    axis = axis or Axis()
+    values = [y for s in series for _, y in s.points] + [end for s in series for i in s.intervals for end in (i.low, i.high)]
+    finite = [y for y in values if math.isfinite(y)]
+    if not finite:
+        return None
+    y_values = ticks(min([*finite, *_given(axis.floor)]), max([*finite, *_given(axis.ceiling)]))
+    x_low, x_high = min(x for s in series for x, _ in s.points), max(x for s in series for x, _ in s.points)
+    across = Scale(x_low, x_high if x_high > x_low else x_low + 1, LEFT, WIDTH - RIGHT)
+    up = Scale(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
+    show = percent if axis.shares else short
+    lines = tuple(_line(s, across, up, axis) for s in series)
+    said = "; ".join(f"{line.label} from {line.first} to {line.last}" for line in lines)
+    return Chart(
+        title=title,
+        note=note + _not_finite_note(lines),
+        lines=lines,
+        x_ticks=tuple((across(x), f"{x:,.0f}") for x in ticks(x_low, across.high, 5) if x_low <= x <= across.high and x == int(x)),
+        y_ticks=tuple((up(y), percent(y, 0 if y_values[-1] - y_values[0] > 0.04 else 1) if axis.shares else show(y)) for y in y_values),
+        alt=f"{title} by training step: {said}",
+        legend=len(lines) > 1,
+    )
+
+
+def thinned(points: Sequence[Point], num: int = MAX_POINTS) -> list[Point]:
+    """At most `num` points, each the mean of a run of neighbours; what is not finite stays out of the means."""
+    size = math.ceil(len(points) / num)
+    runs = [points[i : i + size] for i in range(0, len(points), size)] if size > 1 else []
+    return [(mean([x for x, _ in run]), mean([y for _, y in run])) for run in runs] or list(points)
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """Centred running mean over about a tenth of the points."""
+    reach = max(1, len(points) // 20)
+    return [(x, mean([y for _, y in points[max(0, i - reach) : i + reach + 1]])) for i, (x, _) in enumerate(points)]
+
+
+def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> Line:
+    """A series in pixels. Few points are drawn as dots; many are thinned and smoothed, with the raw line behind."""
+    points, show = thinned(series.points), percent if axis.shares else short
+    smooth = len(points) >= SMOOTH_FROM
+    finite = [(x, y) for x, y in series.points if math.isfinite(y)]
+    whiskers = [(x, i) for (x, _), i in zip(series.points, series.intervals, strict=False) if math.isfinite(i.low + i.high)]
+    return Line(
+        label=series.label,
+        tone=series.tone,
+        path=_path(smoothed(points) if smooth else points, across, up),
+        faint=_path(points, across, up) if smooth else "",
+        band=_band(whiskers, across, up) if len(whiskers) > 2 else "",
+        dots=() if smooth else tuple((across(x), up(y)) for x, y in points if math.isfinite(y)),
+        whiskers=() if len(whiskers) > 2 else tuple((across(x), up(i.low), up(i.high)) for x, i in whiskers),
+        gaps=tuple(across(x) for x, y in series.points if not math.isfinite(y)),
+        first=show(finite[0][1]) if finite else "NaN",
+        last=show(finite[-1][1]) if finite else "NaN",
+    )
+
+
+def _path(points: Sequence[Point], across: Scale, up: Scale) -> str:
+    """An SVG path that lifts its pen where a number is not finite."""
+    parts, pen = [], "M"
+    for x, y in points:
+        if math.isfinite(y):
+            parts.append(f"{pen}{across(x):g} {up(y):g}")
+        pen = "L" if math.isfinite(y) else "M"
+    return "".join(parts)
+
+
+def _band(ends: Sequence[tuple[float, Interval]], across: Scale, up: Scale) -> str:
+    """The area between the low and the high ends."""
+    there = [f"{across(x):g} {up(i.high):g}" for x, i in ends]
+    back = [f"{across(x):g} {up(i.low):g}" for x, i in reversed(ends)]
+    return "M" + "L".join(there + back) + "Z"
+
+
+def _given(value: float | None) -> list[float]:
+    return [] if value is None else [value]
+
+
+def _not_finite_note(lines: Sequence[Line]) -> str:
+    num = sum(len(line.gaps) for line in lines)
+    return f" {num} step{'s' * (num > 1)} without a finite number, marked below the line." if num else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dumbbell:
+    """Before and after on one axis of shares: the places of an Interval's three numbers, in percent of the width."""
+
+    before: Interval | None
+    after: Interval
+
+
+def dumbbell(before: Interval | None, after: Interval) -> Dumbbell:
+    """The same intervals in percent, each cut to the axis."""
+    return Dumbbell(before=before and _in_percent(before), after=_in_percent(after))
+
+
+def _in_percent(interval: Interval) -> Interval:
+    ends = (interval.value, interval.low, interval.high)
+    return Interval(*(round(100 * min(1.0, max(0.0, end)), 2) if math.isfinite(end) else 0.0 for end in ends))

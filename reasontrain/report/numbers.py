@@ -1,0 +1,83 @@
+"""Numbers as a reader wants them; whatever is not finite is shown as what it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""What a JSON file may hold."""
+
+MINUS = "\N{MINUS SIGN}"
+_NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
+_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
+
+
+def short(value: float, digits: int = 3) -> str:
+    """About `digits` significant digits: 0.0123, 4.57, 9,120, 12.3k, 1.2e-07, NaN."""
+    if not math.isfinite(value):
+        return _not_finite(value)
+    size = abs(value)
+    if size >= 1e15 or 0 < size < 1e-4:
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    for scale, letter in _SCALES:
+        if size >= scale:
+            return f"{_plain(value / scale, digits)}{_NARROW_SPACE}{letter}"
+    return _plain(value, digits)
+
+
+def percent(value: float, decimals: int = 1) -> str:
+    """A share as a percentage: 0.4434 -> 44.3 %."""
+    return f"{points(value, decimals)}{_NARROW_SPACE}%" if math.isfinite(value) else _not_finite(value)
+
+
+def points(value: float, decimals: int = 1) -> str:
+    """A share in percentage points, without its unit: 0.4434 -> 44.3."""
+    return f"{100 * value:.{decimals}f}".replace("-", MINUS) if math.isfinite(value) else _not_finite(value)
+
+
+def signed_points(value: float, decimals: int = 1) -> str:
+    """The same with its sign."""
+    return ("+" if value > 0 else "") + points(value, decimals)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    if not math.isfinite(seconds):
+        return _not_finite(seconds)
+    if seconds < 60:
+        return f"{_plain(seconds, 2)}{_NARROW_SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes_left, "min")) if hours else ((minutes, "min"), (rest, "s"))
+    return " ".join(f"{amount}{_NARROW_SPACE}{unit}" for amount, unit in parts)
+
+
+def portable(value: Json) -> Json:
+    """The same with every number that JSON cannot hold replaced by its name ("NaN", "Infinity", "-Infinity")."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {name: portable(part) for name, part in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [portable(part) for part in value]
+    return value
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of the finite numbers among them; NaN where there is none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else math.nan
+
+
+def _plain(value: float, digits: int) -> str:
+    """Digits without an exponent, and without zeros that say nothing."""
+    exponent = math.floor(math.log10(abs(value))) if value else 0
+    text = f"{value:,.{max(0, digits - 1 - exponent)}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text.replace("-", MINUS)
+
+
+def _not_finite(value: float) -> str:
+    """Its name."""
+    return "NaN" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"

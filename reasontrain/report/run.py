@@ -1,0 +1,176 @@
+"""A run directory as it lies on disk, read into typed records. Any part may be absent; what is there must make sense."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from reasontrain.evaluation.metrics import Interval
+from reasontrain.report.numbers import Json
+from reasontrain.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One suite, scored after `step` steps; `numbers` are means beside the metrics (response tokens, truncated share)."""
+
+    step: int
+    suite: str
+    num_problems: int
+    num_samples: int
+    temperature: float
+    metrics: Mapping[str, Interval]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def setting(self) -> tuple[str, int, float]:
+        """What must be equal for two evaluations to be compared."""
+        return (self.suite, self.num_samples, self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run left behind. `steps` are in order, one per step number; `token_files` by step; `notes` say what was unreadable."""
+
+    name: str
+    recipe: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Mapping[str, float], ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    token_files: Mapping[int, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) wherever a metric was written."""
+        return [(int(row["step"]), row[name]) for row in self.steps if name in row]
+
+
+def read_run(run_dir: Path) -> RunRecord:
+    """Everything there is in `run_dir`; an error where the directory is missing or holds no run."""
+    if not run_dir.is_dir():
+        raise UserError(f"no run directory at {run_dir}; expected the folder that `reasontrain train` wrote")
+    notes: list[str] = []
+    steps = {int(_number(row, "step", where)): _numbers(row) for row, where in _lines(run_dir / "metrics.jsonl", notes)}
+    evaluations = {(e.setting, e.step): e for e in (_evaluation(*line) for line in _lines(run_dir / "evaluations.jsonl", notes))}
+    recipe, environment = _text(run_dir / "recipe.yaml"), _environment(run_dir / "environment.json")
+    token_files = _token_files(run_dir / "tokens")
+    if not (steps or evaluations or recipe or environment or token_files):
+        raise UserError(f"{run_dir} holds no run: none of recipe.yaml, environment.json, metrics.jsonl, evaluations.jsonl, tokens/ is there")
+    return RunRecord(
+        name=_name(recipe) or run_dir.resolve().name,
+        recipe=recipe,
+        environment=environment,
+        steps=tuple(steps[step] for step in sorted(steps)),  # a resumed run writes a step again: the last time counts
+        evaluations=tuple(sorted(evaluations.values(), key=lambda e: e.step)),
+        token_files=token_files,
+        notes=tuple(notes),
+    )
+
+
+def json_lines(path: Path) -> Iterator[tuple[Mapping[str, Json], str]]:
+    """Each line's object and where it stands; an error at a line that is no JSON object, with the last line marked as such."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                if not line.endswith("\n"):
+                    raise TornLine(where) from error
+                raise UserError(f"{where}: expected one JSON object per line ({error.msg})") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+            yield row, where
+
+
+class TornLine(UserError):
+    """The last line of a file was cut short, as when a run is killed while it writes."""
+
+
+def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], str]]:
+    """The lines of a file that may be absent or torn at its end."""
+    if not path.is_file():
+        return
+    try:
+        yield from json_lines(path)
+    except TornLine as torn:
+        notes.append(f"The last line of {path.name} was cut short and is left out ({Path(str(torn)).name}).")
+
+
+def _evaluation(row: Mapping[str, Json], where: str) -> Evaluation:
+    """One line of evaluations.jsonl."""
+    metrics, suite = row.get("metrics"), row.get("suite")
+    if not isinstance(metrics, Mapping) or not isinstance(suite, str):
+        raise UserError(f'{where}: expected "suite" and "metrics", found {sorted(row)}')
+    known = ("step", "num_problems", "num_samples", "temperature")
+    step, num_problems, num_samples, temperature = (_number(row, name, where) for name in known)
+    return Evaluation(
+        step=int(step),
+        suite=suite,
+        num_problems=int(num_problems),
+        num_samples=int(num_samples),
+        temperature=temperature,
+        metrics={name: _interval(metric, f"{where}, {name}") for name, metric in metrics.items()},
+        numbers={name: value for name, value in _numbers(row).items() if name not in known},
+    )
+
+
+def _interval(metric: Json, where: str) -> Interval:
+    """{"value", "low", "high"}."""
+    if not isinstance(metric, Mapping):
+        raise UserError(f'{where}: expected {{"value", "low", "high"}}, found {metric!r}')
+    return Interval(*(_number(metric, end, where) for end in ("value", "low", "high")))
+
+
+def _number(row: Mapping[str, Json], name: str, where: str) -> float:
+    """A number that must be there."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f'{where}: expected a number "{name}", found {value!r}')
+    return value
+
+
+def _numbers(row: Mapping[str, Json]) -> dict[str, float]:
+    """The entries of a line that are numbers."""
+    return {name: value for name, value in row.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _environment(path: Path) -> dict[str, str]:
+    """Nested keys joined by dots, values as text."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(_flat(json.loads(_text(path)), ()))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: expected JSON ({error.msg}, line {error.lineno})") from error
+
+
+def _flat(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat(part, (*path, str(name)))
+    else:
+        yield ".".join(path), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _name(recipe: str) -> str:
+    """The name that the recipe gives the run, if it can be read."""
+    try:
+        settings = yaml.safe_load(recipe)
+    except yaml.YAMLError:
+        return ""
+    return str(settings.get("name", "")) if isinstance(settings, dict) else ""
+
+
+def _token_files(folder: Path) -> dict[int, Path]:
+    """tokens/step-N.jsonl by N, in order."""
+    found = {path.stem.removeprefix("step-"): path for path in folder.glob("step-*.jsonl")}
+    return {int(step): found[step] for step in sorted((step for step in found if step.isdigit()), key=int)}

@@ -1,0 +1,154 @@
+"""A run in few numbers: what it reached, which tokens it kept, where the time went. Also the content of report.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from reasontrain.evaluation.metrics import Interval, difference
+from reasontrain.report.numbers import Json, mean, portable
+from reasontrain.report.run import Evaluation, RunRecord
+
+QUADRANTS = {
+    "Q1": "uncertain, and the teacher disagrees",
+    "Q2": "uncertain, and the teacher agrees",
+    "Q3": "confident, and the teacher disagrees",
+    "Q4": "confident, and the teacher agrees",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """One metric of one suite at the first and the last evaluation; `before` and `gain` are None where it was scored once."""
+
+    suite: str
+    setting: str
+    metric: str
+    after: Interval
+    after_step: int
+    before: Interval | None = None
+    before_step: int | None = None
+    gain: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuadrantShare:
+    """Means over the steps: a quadrant's share of the tokens, how much of it was kept, and its share of what was kept."""
+
+    name: str
+    meaning: str
+    tokens: float
+    kept: float
+    of_kept: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Where time went: seconds in all, and the share of the time that was measured."""
+
+    name: str
+    seconds: float
+    share: float
+
+
+def headlines(run: RunRecord) -> list[Headline]:
+    """Every metric of every suite, accuracy first, suites in the order in which they were first scored."""
+    settings: dict[tuple[str, int, float], list[Evaluation]] = {}
+    for evaluation in run.evaluations:
+        settings.setdefault(evaluation.setting, []).append(evaluation)
+    return [_headline(scored, metric) for scored in settings.values() for metric in sorted(scored[-1].metrics, key=_metric_order)]
+
+
+def _headline(scored: list[Evaluation], metric: str) -> Headline:
+    first, last = scored[0], scored[-1]
+    before = first.metrics.get(metric) if first is not last else None
+    return Headline(
+        suite=last.suite,
+        setting=setting_text(last),
+        metric=metric,
+        after=last.metrics[metric],
+        after_step=last.step,
+        before=before,
+        before_step=first.step if before else None,
+        gain=difference(last.metrics[metric], before) if before else None,
+    )
+
+
+def setting_text(evaluation: Evaluation) -> str:
+    """How a suite was asked, in words."""
+    samples = "one sample each" if evaluation.num_samples == 1 else f"{evaluation.num_samples} samples each"
+    how = "greedy" if evaluation.temperature == 0 else f"temperature {evaluation.temperature:g}"
+    return f"{evaluation.num_problems:,} problems, {samples}, {how}"
+
+
+def quadrants(run: RunRecord) -> list[QuadrantShare]:
+    """Shares per quadrant, over the steps that state all of them; empty where none does."""
+    complete = [row for row in run.steps if all(math.isfinite(row.get(f"share_{q}", math.nan)) for q in QUADRANTS)]
+    if not complete:
+        return []
+    tokens = {q: mean([row[f"share_{q}"] for row in complete]) for q in QUADRANTS}
+    kept_mass = {q: mean([_kept_mass(row, q) for row in complete]) for q in QUADRANTS}
+    all_kept = math.fsum(kept_mass.values())
+    return [
+        QuadrantShare(
+            name=q,
+            meaning=meaning,
+            tokens=tokens[q],
+            kept=kept_mass[q] / tokens[q] if tokens[q] else math.nan,
+            of_kept=kept_mass[q] / all_kept if all_kept else math.nan,
+        )
+        for q, meaning in QUADRANTS.items()
+    ]
+
+
+def _kept_mass(row: Mapping[str, float], quadrant: str) -> float:
+    """Kept tokens of a quadrant as a share of all tokens; an empty quadrant has none, whatever share of it was kept."""
+    return row[f"share_{quadrant}"] * row.get(f"kept_{quadrant}", math.nan) if row[f"share_{quadrant}"] else 0.0
+
+
+def phases(run: RunRecord) -> list[Phase]:
+    """time_<phase>_s, summed over the steps, longest first."""
+    names = sorted({name for row in run.steps for name in row if name.startswith("time_") and name.endswith("_s")})
+    seconds = {name[5:-2]: math.fsum(y for _, y in run.series(name) if math.isfinite(y)) for name in names}
+    total = math.fsum(seconds.values())
+    longest_first = sorted(seconds.items(), key=lambda item: -item[1])
+    return [Phase(name=name, seconds=s, share=s / total) for name, s in longest_first] if total else []
+
+
+def measurements(run: RunRecord) -> dict[str, dict[str, float]]:
+    """First, last, least, greatest and mean value of every metric; what is not finite stays out of the mean."""
+    names = sorted({name for row in run.steps for name in row} - {"step"})
+    columns = {name: [y for _, y in run.series(name)] for name in names}
+    return {name: _measurement(values) for name, values in columns.items()}
+
+
+def _measurement(values: list[float]) -> dict[str, float]:
+    finite = [value for value in values if math.isfinite(value)] or [math.nan]
+    return {"first": values[0], "last": values[-1], "low": min(finite), "high": max(finite), "mean": mean(values)}
+
+
+def report(run: RunRecord) -> Json:
+    """The content of report.json: plain JSON, without NaN."""
+    return portable(
+        {
+            "name": run.name,
+            "num_steps": len(run.steps),
+            "last_step": int(run.steps[-1]["step"]) if run.steps else None,
+            "headlines": [asdict(headline) for headline in headlines(run)],
+            "evaluations": [asdict(evaluation) for evaluation in run.evaluations],
+            "quadrants": [asdict(quadrant) for quadrant in quadrants(run)],
+            "phases": [asdict(phase) for phase in phases(run)],
+            "metrics": measurements(run),
+            "environment": dict(run.environment),
+            "recipe": run.recipe,
+            "notes": list(run.notes),
+        }
+    )
+
+
+def _metric_order(metric: str) -> tuple[int, int]:
+    """accuracy, mean@k, pass@k, the rest; small k first."""
+    name, _, k = metric.partition("@")
+    order = ("accuracy", "mean", "pass")
+    return (order.index(name) if name in order else len(order), int(k) if k.isdigit() else 0)

@@ -1,0 +1,139 @@
+"""A few rollouts, token by token, as the page shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from reasontrain.report.colours import token_class
+from reasontrain.report.numbers import Json, percent, short
+from reasontrain.report.run import TornLine, json_lines
+from reasontrain.types import Kind, UserError
+
+MAX_READ = 64
+MAX_TOKENS = 900
+MAX_PIECE = 120
+MAX_PROMPT = 3_000
+_CHOSEN = (Kind.RESPONSE, Kind.SOFT)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of text with its CSS classes and its numbers in words; `breaks` is true where a line ends in it."""
+
+    text: str
+    css: str
+    numbers: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownRollout:
+    """One rollout on the page. `cut` counts the tokens beyond what is shown; `kept` says how many tokens were learnt from."""
+
+    id: str
+    problem: str
+    prompt: str
+    answer: str
+    reward: float
+    tokens: tuple[Token, ...]
+    cut: int
+    kept: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPage:
+    """The rollouts of one step; `evidence` names what their colours mean ("" where it was not observed)."""
+
+    step: int
+    rollouts: tuple[ShownRollout, ...]
+    entropy: bool
+    divergence: str
+
+
+def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
+    """The first rollouts of a file that did well and that did badly, in turn, `num` in all; None for an empty file."""
+    rows: list[tuple[Mapping[str, Json], str]] = []
+    try:
+        for line in json_lines(path):
+            rows.append(line)
+            if len(rows) == MAX_READ:
+                break
+    except TornLine:
+        pass  # a run that still writes: what is complete is shown
+    shown = [_rollout(row, where) for row, where in rows]
+    evidence = {name for row, _ in rows for name in _mapping(row.get("evidence"))}
+    if not shown:
+        return None
+    divergence = next((name for name in ("kl_reverse", "kl_forward") if name in evidence), "")
+    return TokenPage(step=step, rollouts=tuple(_in_turn(shown)[:num]), entropy="entropy" in evidence, divergence=divergence)
+
+
+def _in_turn(rollouts: Sequence[ShownRollout]) -> list[ShownRollout]:
+    """Good, bad, good, bad: above or not above the middle between the best and the worst reward."""
+    rewards = [rollout.reward for rollout in rollouts if math.isfinite(rollout.reward)] or [0.0]
+    middle = (min(rewards) + max(rewards)) / 2
+    good = [rollout for rollout in rollouts if rollout.reward > middle]
+    bad = [rollout for rollout in rollouts if not rollout.reward > middle]
+    return [rollout for rollout in chain.from_iterable(zip_longest(good, bad)) if rollout is not None]
+
+
+def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
+    """One line of a token file."""
+    pieces, kinds, weights = (_list(row.get(name), name, where) for name in ("tokens", "kind", "weight"))
+    evidence = {name: _list(column, name, where) for name, column in _mapping(row.get("evidence")).items()}
+    for name, column in (("kind", kinds), ("weight", weights), *evidence.items()):
+        if len(column) != len(pieces):
+            raise UserError(f'{where}: "{name}" has {len(column)} entries for {len(pieces)} tokens')
+    entropy = evidence.get("entropy", [None] * len(pieces))
+    divergence = evidence.get("kl_reverse", evidence.get("kl_forward", [None] * len(pieces)))
+    columns = list(zip(pieces, kinds, weights, entropy, divergence, strict=True))
+    answered = [column for column in columns if column[1] not in (Kind.PAD, Kind.PROMPT)]
+    own = [weight for _, kind, weight, _, _ in answered if kind in _CHOSEN]
+    num_kept = sum(_float(weight) != 0 for weight in own)
+    return ShownRollout(
+        id=str(row.get("rollout", "")),
+        problem=str(row.get("problem", "")),
+        prompt=_clipped(str(row.get("prompt", "")), MAX_PROMPT),
+        answer=_clipped(str(row.get("answer", "")), MAX_PIECE),
+        reward=_float(row.get("reward")),
+        tokens=tuple(_token(*column) for column in answered[:MAX_TOKENS]),
+        cut=max(0, len(answered) - MAX_TOKENS),
+        kept=f"{num_kept:,} of {len(own):,} tokens kept ({percent(num_kept / len(own), 0)})" if own else "no token of its own",
+    )
+
+
+def _token(piece: Json, kind: Json, weight: Json, entropy: Json, divergence: Json) -> Token:
+    """One token; those that the policy did not choose are grey and carry no evidence."""
+    text = _clipped(str(piece), MAX_PIECE).replace("\n", "⏎\n") or "∅"
+    if kind not in _CHOSEN:
+        return Token(text, "cf", "not chosen by the policy")
+    uncertain, apart, kept = _evidence(entropy), _evidence(divergence), _float(weight)
+    names = (("entropy", uncertain), ("divergence", apart), ("weight", kept))
+    numbers = " · ".join(f"{name} {short(value)}" for name, value in names if value is not None)
+    return Token(text, token_class(uncertain, apart) + (" k" if kept != 0 else ""), numbers + (" · kept" if kept != 0 else ""))
+
+
+def _evidence(value: Json) -> float | None:
+    return None if value is None else _float(value)
+
+
+def _float(value: Json) -> float:
+    """A number, also where JSON has no word for it."""
+    return float(value) if isinstance(value, int | float | str) and value != "" else math.nan
+
+
+def _list(value: Json, name: str, where: str) -> list[Json]:
+    if not isinstance(value, list):
+        raise UserError(f'{where}: expected a list "{name}", found {type(value).__name__}')
+    return value
+
+
+def _mapping(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _clipped(text: str, size: int) -> str:
+    return text if len(text) <= size else text[:size] + " …"

@@ -1,0 +1,54 @@
+"""One token per row from logits and one uniform number: temperature, truncation, and a draw that is a function of its inputs."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reasontrain.data.sampling import Sampling
+
+UNIT = 2.0**53
+"""Probabilities are drawn as whole multiples of 1 / UNIT, the spacing of the uniform numbers."""
+
+
+def choose(
+    logits_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"], sampling: Sampling
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """A token per row, and its log-prob under the temperature-scaled distribution before truncation (at temperature 1 if greedy)."""
+    if sampling.temperature > 0:
+        logits_NV = logits_NV / sampling.temperature
+    logp_NV = logits_NV.log_softmax(-1)
+    if sampling.temperature > 0:
+        ids_N = draw(truncate(logp_NV.exp(), sampling), uniform_N)
+    else:
+        ids_N = logp_NV.argmax(-1)
+    return ids_N, logp_NV.gather(1, ids_N[:, None])[:, 0]
+
+
+def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[Tensor, "N V"]:
+    """Zero where top-k, then top-p, then min-p cut a token off; equal probabilities rank by id. Not renormalised."""
+    if sampling.top_k > 0 or sampling.top_p < 1:
+        ranked_NV, order_NV = probability_NV.sort(dim=-1, descending=True, stable=True)
+        if sampling.top_k > 0:
+            ranked_NV[:, sampling.top_k :] = 0
+        if sampling.top_p < 1:
+            mass_NV = ranked_NV.double().cumsum(-1)
+            before_NV = mass_NV - ranked_NV
+            ranked_NV = ranked_NV.masked_fill(before_NV >= sampling.top_p * mass_NV[:, -1:], 0)
+        probability_NV = torch.zeros_like(probability_NV).scatter(1, order_NV, ranked_NV)
+    if sampling.min_p > 0:
+        floor_N1 = sampling.min_p * probability_NV.amax(-1, keepdim=True)
+        probability_NV = probability_NV.masked_fill(probability_NV < floor_N1, 0)
+    return probability_NV
+
+
+def draw(probability_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """The id at which the cumulative sum, in the order of ids, passes `uniform` times the total.
+
+    Sums of whole numbers are exact in any order, so the draw is the same on every device and never returns an id of probability 0.
+    """
+    cumulative_NV = (probability_NV.double() * UNIT).long().cumsum(-1)
+    total_N = cumulative_NV[:, -1]
+    target_N = torch.minimum((uniform_N * total_N).long(), total_N - 1)
+    return torch.searchsorted(cumulative_NV, target_N[:, None], right=True)[:, 0].clamp(max=probability_NV.shape[1] - 1)

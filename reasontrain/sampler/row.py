@@ -1,0 +1,78 @@
+"""One rollout while it is being sampled, and the rule by which it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from reasontrain.types import Prompt, Rollout, RunError
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Ends a response after a stop id, or after the token that completes a stop text (special tokens count as their text)."""
+
+    ids: frozenset[int]
+    texts: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, response: Sequence[int]) -> bool:
+        """Whether the last token ends this response; asked after every token."""
+        return response[-1] in self.ids or any(text in self._tail(response, text) for text in self.texts)
+
+    def _tail(self, response: Sequence[int], text: str) -> str:
+        """The decoding of the last tokens: every token is at least one byte, and a few more heal a character that was cut."""
+        num_tokens = len(text.encode()) + 4
+        decoded = self.tokenizer.decode(list(response[-num_tokens:]), skip_special_tokens=False)
+        assert isinstance(decoded, str)
+        return decoded
+
+
+@dataclass
+class Row:
+    """A rollout under way; `budget` is how many tokens it may still take."""
+
+    prompt: Prompt
+    id: int
+    group: int
+    budget: int
+    response: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether no token may follow."""
+        return self.ended or self.budget == 0
+
+    def take(self, token: int, logp: float, ending: Ending) -> None:
+        """Append a token; a row that is done stays as it is."""
+        if self.done:
+            return
+        if not math.isfinite(logp):
+            raise RunError(
+                f"the model gives rollout {self.id} no finite log-prob at token {len(self.response) + 1}: "
+                "its weights or activations hold NaN or infinity"
+            )
+        self.response.append(token)
+        self.logp.append(logp)
+        self.budget -= 1
+        self.ended = ending(self.response)
+
+    def rollout(self, tokenizer: PreTrainedTokenizerBase) -> Rollout:
+        """The finished rollout."""
+        text = tokenizer.decode(self.response, skip_special_tokens=True)
+        assert isinstance(text, str)
+        return Rollout(
+            problem=self.prompt.problem,
+            id=self.id,
+            group=self.group,
+            prompt_ids=self.prompt.ids,
+            response_ids=tuple(self.response),
+            text=text,
+            sampled_logp=tuple(self.logp),
+            truncated=not self.ended,
+        )

@@ -1,0 +1,54 @@
+"""A sampler that says what it was told to say: for tests of whatever comes after sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from reasontrain.data.sampling import Sampling
+from reasontrain.types import Prompt, Rollout, Weights
+
+Decode = Callable[[Sequence[int]], str]
+
+
+class ScriptedSampler:
+    """Answers each problem, by its id, with given responses in turn, and begins again when they are used up.
+
+    A response longer than `max_tokens` is cut there and counts as truncated. Every token gets the log-prob `logp`.
+    """
+
+    def __init__(
+        self, responses: Mapping[str, Sequence[tuple[int, ...]]], *, decode: Decode, logp: float = 0.0, version: int = 0
+    ) -> None:
+        self.responses, self.decode, self.logp, self.version = responses, decode, logp, version
+        self.used = dict.fromkeys(responses, 0)
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+        """The next `num` scripted responses to every prompt, prompt by prompt."""
+        return [
+            self._rollout(prompt, sampling, first_id + i * num + g, first_id + i * num)
+            for i, prompt in enumerate(prompts)
+            for g in range(num)
+        ]
+
+    def load(self, weights: Weights) -> None:
+        """Weights change nothing but the version."""
+        self.version = weights.version
+
+    def _rollout(self, prompt: Prompt, sampling: Sampling, rollout: int, group: int) -> Rollout:
+        """One scripted response."""
+        problem = prompt.problem
+        assert self.responses.get(problem.id), f"the script has no response to problem {problem.id}"
+        script = self.responses[problem.id]
+        response = script[self.used[problem.id] % len(script)]
+        self.used[problem.id] += 1
+        kept = response[: sampling.max_tokens]
+        return Rollout(
+            problem=problem,
+            id=rollout,
+            group=group,
+            prompt_ids=prompt.ids,
+            response_ids=kept,
+            text=self.decode(kept),
+            sampled_logp=(self.logp,) * len(kept),
+            truncated=len(response) > len(kept),
+        )

@@ -1,0 +1,18 @@
+"""Selection rules: each turns evidence into a weight for every token, 0 where it is not selected.
+
+A rule is a frozen dataclass. Its fields are its knobs, `needs` names the evidence it reads, `scope` says whether a rollout's weights
+depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights.
+"""
+
+from __future__ import annotations
+
+from reasontrain.selection.everything import Everything
+from reasontrain.selection.random import Random
+from reasontrain.selection.rules import Rule
+from reasontrain.selection.shuffled import ShuffledWeights
+from reasontrain.selection.tip import Tip
+from reasontrain.selection.top_entropy import TopEntropy
+
+Selector = Rule | ShuffledWeights
+
+__all__ = ["Everything", "Random", "Rule", "Selector", "ShuffledWeights", "Tip", "TopEntropy"]

@@ -1,0 +1,60 @@
+"""Exact top-k of tokens: as many as asked for, ties broken by (rollout id, position), never a threshold."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+
+def num_kept(keep: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
+    """max(1, floor(keep * rows)) for each count of rows, and 0 of 0 (TIP, arXiv 2604.14084, eq. 8).
+
+    A millionth is added before the floor: in binary 0.29 * 100 is 28.999999999999996, and whoever writes 0.29 means 29.
+    """
+    return (keep * rows_G.double() + 1e-6).floor().long().clamp(min=1).minimum(rows_G)
+
+
+def top_rows(
+    score_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], num: int, order_BT: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """Weight 1 at the `num` best of the chosen tokens of the whole step (all of them if there are fewer), 0 elsewhere."""
+    score_N, order_N = score_BT[among_BT], order_BT[among_BT]
+    num_G = torch.tensor([num], device=order_N.device)
+    return _weights(_is_top(score_N, torch.zeros_like(order_N), num_G, order_N), among_BT)
+
+
+def top_rows_per_rollout(
+    score_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], num_B: Int[Tensor, " B"], order_BT: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """Weight 1 at the `num_B[b]` best of the chosen tokens of rollout b (all of them if there are fewer), 0 elsewhere."""
+    rollout_N = among_BT.nonzero()[:, 0]
+    return _weights(_is_top(score_BT[among_BT], rollout_N, num_B, order_BT[among_BT]), among_BT)
+
+
+def lexsort(*keys_N: Shaped[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """The indices that sort by the first key, ties by the second, and so on."""
+    index_N = torch.arange(len(keys_N[0]), device=keys_N[0].device)
+    for key_N in reversed(keys_N):
+        index_N = index_N[key_N[index_N].argsort(stable=True)]
+    return index_N
+
+
+def _is_top(
+    score_N: Float[Tensor, " N"], group_N: Int[Tensor, " N"], num_G: Int[Tensor, " G"], order_N: Int[Tensor, " N"]
+) -> Bool[Tensor, " N"]:
+    """True at the `num_G[g]` first rows of each group by (-score, order)."""
+    assert not score_N.isnan().any(), "a score is NaN: the rule should have refused its evidence"
+    best_N = lexsort(group_N, -score_N, order_N)
+    size_G = group_N.bincount(minlength=len(num_G))
+    first_G = size_G.cumsum(0) - size_G
+    rank_N = torch.empty_like(best_N)
+    rank_N[best_N] = torch.arange(len(best_N), device=best_N.device) - first_G[group_N[best_N]]
+    return rank_N < num_G[group_N]
+
+
+def _weights(kept_N: Bool[Tensor, " N"], among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """The flat decision put back in its places."""
+    weight_BT = torch.zeros_like(among_BT, dtype=torch.float32)
+    weight_BT[among_BT] = kept_N.float()
+    return weight_BT

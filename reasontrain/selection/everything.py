@@ -1,0 +1,23 @@
+"""Every response token: the plain objective, and the control of every rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everything:
+    """Keep every response token."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
+    kind: Literal["everything"] = "everything"
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
+        return batch.is_response_BT.float()

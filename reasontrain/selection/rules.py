@@ -1,0 +1,10 @@
+"""Every rule that decides by itself. A new rule is one file and one name in this union."""
+
+from __future__ import annotations
+
+from reasontrain.selection.everything import Everything
+from reasontrain.selection.random import Random
+from reasontrain.selection.tip import Tip
+from reasontrain.selection.top_entropy import TopEntropy
+
+Rule = Everything | Random | TopEntropy | Tip

@@ -1,0 +1,47 @@
+"""Problems, and how a response to one becomes a reward: a task knows its problems, the common verifier grades the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reasontrain.tasks.arithmetic import Arithmetic
+from reasontrain.tasks.grading import Grader, Verdict, check_gold
+from reasontrain.tasks.gsm8k import Gsm8k
+from reasontrain.tasks.math import MathTask
+from reasontrain.tasks.python import PythonTask
+from reasontrain.types import Problem
+
+__all__ = ["Arithmetic", "Grader", "Gsm8k", "MathTask", "PythonTask", "Scored", "Task", "TaskSettings", "Verdict", "check_gold", "score"]
+
+TaskSettings = Arithmetic | Gsm8k | MathTask | PythonTask
+"""What may stand under `task` in a recipe; `kind` chooses."""
+
+
+class Task(Protocol):
+    """Where problems come from."""
+
+    def problems(self) -> list[Problem]:
+        """Every problem, ids unique; raises UserError where they cannot be had."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a response earned, and why."""
+
+    reward: float
+    verdict: Verdict
+
+
+def score(task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader) -> list[Scored]:
+    """Reward (problem, response) pairs, in order: 1 or 0 by the verifier, or what the user's own function says.
+
+    An own reward of at least 1 counts as a right answer in scores.
+    """
+    if isinstance(task, PythonTask):
+        rewards = [task.reward(problem, text) for problem, text in answers]
+        return [Scored(reward, Verdict(reward >= 1.0, "", "own reward")) for reward in rewards]
+    verdicts = grader.grade_many((problem.answer, text) for problem, text in answers)
+    return [Scored(float(verdict.correct), verdict) for verdict in verdicts]

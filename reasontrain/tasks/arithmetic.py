@@ -1,0 +1,204 @@
+"""Arithmetic of graded difficulty, made up on the spot: half short stories, half expression trees, each with a chain of thought.
+
+A problem is a list of steps (its depth) over + - *, in which every value lies in 0..99. Problem number i of a seed depends on
+nothing but the seed and i, so a slice costs only itself and a larger set continues a smaller one. The two splits are classes of
+a hash of the calculation, whatever its wording, its seed or the order of a sum's terms, so they can never overlap.
+"""
+
+from __future__ import annotations
+
+import operator
+import random
+import zlib
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from reasontrain.types import AtLeastOne, Probability, Problem, UserError
+
+LARGEST = 99
+"""The largest value that appears anywhere."""
+TEST_CLASSES = 10
+"""One in this many calculations is held out."""
+
+_APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_NAMES = ("Tom", "Anna", "Ben", "Lily", "Sam", "Mia", "Max", "Eva")
+_ITEMS = ("apples", "books", "coins", "stones", "cards", "shells")
+_EVENTS = {
+    "+": ("{name} finds {number} more.", "Then {name} gets {number} more."),
+    "-": ("{name} loses {number}.", "Then {name} gives away {number}."),
+    "*": ("Now there are {number} times as many.", "The number grows {number} times."),
+}
+_QUESTIONS = ("What is {expression}?", "Find {expression}.", "Work out {expression}.")
+_OPENINGS = ("First,", "To start,", "We begin:", "Let us see:", "At first,")
+_CONNECTIVES = ("Then", "Next,", "Now", "After that,", "So", "From here,", "This means", "And then")
+
+
+class Step(NamedTuple):
+    """`left op right`. An operand is a number or, below zero, the result of an earlier step: -1 is the first's, -2 the second's."""
+
+    left: int
+    op: str
+    right: int
+
+
+def _value(operand: int, values: list[int]) -> int:
+    """The number that an operand stands for, given the results of the steps so far."""
+    return values[~operand] if operand < 0 else operand
+
+
+def _result(step: Step, values: list[int]) -> int:
+    return _APPLY[step.op](_value(step.left, values), _value(step.right, values))
+
+
+def _results(steps: list[Step], values: list[int]) -> list[int]:
+    """The results of all steps when those of the first ones are `values`, right or wrong."""
+    values = list(values)
+    for step in steps[len(values) :]:
+        values.append(_result(step, values))
+    return values
+
+
+def _fits(number: int) -> bool:
+    return 0 <= number <= LARGEST
+
+
+def _draw_number(rng: random.Random, least: int = 1, most: int = 60) -> int:
+    """A number, small more often than not."""
+    return rng.randint(least, min(most, rng.choice((9, 9, 20, 60))))
+
+
+def _draw_story(rng: random.Random, depth: int) -> list[Step]:
+    """A chain: each step changes the result of the one before."""
+    value = operand = _draw_number(rng)
+    steps: list[Step] = []
+    for index in range(depth):
+        room = {"+": LARGEST - value, "-": value, "*": min(9, LARGEST // value) if value else 0}
+        op = rng.choice([op for op in "+-*" if room[op] >= (2 if op == "*" else 1)])
+        number = _draw_number(rng, 2 if op == "*" else 1, room[op])
+        steps.append(Step(operand, op, number))
+        value, operand = _APPLY[op](value, number), ~index
+    return steps
+
+
+def _draw_tree(rng: random.Random, depth: int) -> list[Step] | None:
+    """A random binary tree in the order in which it is worked out, or None where two branches allow no operation."""
+    steps: list[Step] = []
+    values: list[int] = []
+
+    def grow(num_steps: int) -> int | None:
+        if num_steps == 0:
+            return _draw_number(rng)
+        num_left = rng.randrange(num_steps)
+        left, right = grow(num_left), grow(num_steps - 1 - num_left)
+        if left is None or right is None:
+            return None
+        possible = [step for op in "+-*" if _fits(_result(step := Step(left, op, right), values))]
+        if not possible:
+            return None
+        steps.append(rng.choice(possible))
+        values.append(_result(steps[-1], values))
+        return ~(len(steps) - 1)
+
+    return None if grow(depth) is None else steps
+
+
+def _write(operand: int, steps: list[Step], *, sort: bool) -> str:
+    """An operand as an expression with every bracket but the outermost; sorted, all orders of a sum or product are one text."""
+    if operand >= 0:
+        return str(operand)
+    step = steps[~operand]
+    sides = [_write(side, steps, sort=sort) for side in (step.left, step.right)]
+    sides = [f"({text})" if side < 0 else text for side, text in zip((step.left, step.right), sides, strict=True)]
+    return step.op.join(sorted(sides) if sort and step.op != "-" else sides)
+
+
+def is_held_out(steps: list[Step]) -> bool:
+    """Whether a calculation belongs to the test split; stable across versions of Python."""
+    return zlib.crc32(_write(-len(steps), steps, sort=True).encode()) % TEST_CLASSES == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """Arithmetic problems of `min_depth` to `max_depth` steps, in equal parts.
+
+    A share `wrong_steps` of the demonstrations' steps has a wrong result, from which the chain goes on; `answer` stays right, and
+    the prompts do not change. Errors are drawn at random and spread over all values, so that a student stays unsure and greedily
+    right; with `systematic` they are facts learnt wrongly (the same fact always, off by ten), so that a student is surely wrong.
+    An error after which a value would leave 0..99 is not made. Raises UserError where the depths are no range.
+    """
+
+    kind: Literal["arithmetic"] = "arithmetic"
+    split: Literal["train", "test"] = "train"
+    min_depth: AtLeastOne = 1
+    max_depth: AtLeastOne = 5
+    num_problems: AtLeastOne = 20_000
+    seed: int = 0
+    wrong_steps: Probability = 0.0
+    systematic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_depth > self.max_depth:
+            raise UserError(
+                f"min_depth is {self.min_depth} and max_depth is {self.max_depth}; min_depth must not be the larger one"
+            )
+
+    def problems(self) -> list[Problem]:
+        """All problems, in order."""
+        return [self.problem(index) for index in range(self.num_problems)]
+
+    def problem(self, index: int) -> Problem:
+        """Problem number `index`, made without the others."""
+        rng = random.Random(f"{self.split} {self.seed} {index}")
+        depth = rng.randint(self.min_depth, self.max_depth)
+        is_story = rng.random() < 0.5
+        steps = self._draw(rng, depth, is_story)
+        name = rng.choice(_NAMES)
+        prompt = (
+            _tell(rng, steps, name) if is_story else rng.choice(_QUESTIONS).format(expression=_write(-depth, steps, sort=False))
+        )
+        values = self._misremember(steps, index) if self.wrong_steps else _results(steps, [])
+        return Problem(
+            id=f"arithmetic/{self.split}/{self.seed}/{index}",
+            prompt=prompt,
+            answer=str(_results(steps, [])[-1]),
+            solution=_demonstrate(rng, steps, values, f"{name} has " if is_story else ""),
+            about={"depth": str(depth), "form": "story" if is_story else "expression"},
+        )
+
+    def _draw(self, rng: random.Random, depth: int, is_story: bool) -> list[Step]:
+        """Steps of this split, by drawing until some belong to it."""
+        while True:
+            steps = (_draw_story if is_story else _draw_tree)(rng, depth)
+            if steps and is_held_out(steps) == (self.split == "test"):
+                return steps
+
+    def _misremember(self, steps: list[Step], index: int) -> list[int]:
+        """The results of the steps with errors among them; their random numbers are their own."""
+        rng = random.Random(f"wrong {self.split} {self.seed} {index}")
+        values: list[int] = []
+        for step in steps:
+            right = _result(step, values)
+            if self.systematic:
+                fact = f"{_value(step.left, values)}{step.op}{_value(step.right, values)}"
+                errs, wrong = zlib.crc32(fact.encode()) < self.wrong_steps * 2**32, [right - 10 if right >= 10 else right + 10]
+            else:
+                errs, wrong = rng.random() < self.wrong_steps, [value for value in range(LARGEST + 1) if value != right]
+            possible = [value for value in wrong if all(map(_fits, _results(steps, [*values, value])))] if errs else []
+            values.append(rng.choice(possible) if possible else right)
+        return values
+
+
+def _tell(rng: random.Random, steps: list[Step], name: str) -> str:
+    """A chain of steps as a short story."""
+    item = rng.choice(_ITEMS)
+    events = [rng.choice(_EVENTS[step.op]).format(name=name, number=step.right) for step in steps]
+    return " ".join([f"{name} has {steps[0].left} {item}.", *events, f"How many {item} are there?"])
+
+
+def _demonstrate(rng: random.Random, steps: list[Step], values: list[int], subject: str) -> str:
+    """The chain of thought with these results, a line a step, and the last of them as the answer."""
+    lines = []
+    for index, (step, value) in enumerate(zip(steps, values, strict=True)):
+        connective = rng.choice(_CONNECTIVES if index else _OPENINGS)
+        lines.append(f"{connective} {subject}{_value(step.left, values)}{step.op}{_value(step.right, values)}={value}")
+    return "<think>\n" + "\n".join(lines) + f"\n</think>\n\nThe answer is \\boxed{{{values[-1]}}}."

@@ -1,0 +1,8 @@
+"""The one verifier that serves both as reward and as evaluation: `Grader`, and the `Verdict` it gives."""
+
+from __future__ import annotations
+
+from reasontrain.tasks.grading.grader import Grader, check_gold
+from reasontrain.tasks.grading.verdict import Verdict
+
+__all__ = ["Grader", "Verdict", "check_gold"]

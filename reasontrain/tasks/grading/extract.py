@@ -1,0 +1,162 @@
+"""Where in a response the answer stands: the last box, `####`, "the answer is", or (where allowed) the last formula or number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+TAIL = 100_000
+"""Characters from the end of a text that are looked at: an answer that ends further up is no answer."""
+
+_BOX = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*(?:\{|(?=[\w.+-]))")
+_JOINED = re.compile(r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?")
+_MARK = re.compile(r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^\s*A:|答案(?:是|为|[:：])?)", re.IGNORECASE | re.MULTILINE)
+_MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL)
+_NUMBER = re.compile(r"[-+]?(?<![\w.])\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
+_LAST_NUMBER = re.compile(r"(?<![A-Za-z0-9_.)])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?")
+_BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+_TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
+
+
+def extract(text: str, *, last_number: bool = True) -> str:
+    """The answer of a response, "" where it gives none.
+
+    `last_number` allows the last formula or number of a text that marks no answer. What stands in `<think>` is not an answer;
+    an unclosed `<think>` leaves only what it puts in a box.
+    """
+    text, only_box = _after_thinking(text[-TAIL:])
+    text = _BOLD.sub(r"\1", _in_answer_tag(text))
+    boxed = last_boxed(text)
+    if only_box:
+        return (boxed or "").strip()
+    final = text.rfind("he final answer is")
+    if boxed is not None and text.rfind("boxed") > final:
+        return boxed.strip()
+    if "####" in text:
+        return text.rpartition("####")[2].strip().partition("\n")[0].strip()
+    marked = _after_mark(text)
+    if marked or boxed is not None:
+        return marked or (boxed or "").strip()
+    if _is_expression(text):
+        return text.strip()
+    return _last_formula(text) or _last_number(text) if last_number else ""
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last box that is closed and not empty; None where there is none.
+
+    Boxes with nothing but a comma or "and" between them (`\boxed{1}, \boxed{2}`) are one answer, a list.
+    """
+    boxes = list(_boxes(text[-TAIL:]))
+    if not boxes:
+        return None
+    start, _, content = boxes[-1]
+    contents = [content]
+    for earlier_start, earlier_end, earlier in reversed(boxes[:-1]):
+        between = text[-TAIL:][earlier_end:start]
+        if len(between) > 40 or not _JOINED.fullmatch(between):
+            break
+        contents.append(earlier)
+        start = earlier_start
+    return ", ".join(dict.fromkeys(reversed(contents)))
+
+
+def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, content) of the outermost closed boxes, in order."""
+    position = 0
+    while match := _BOX.search(text, position):
+        position = match.end()
+        if match.group().endswith("{"):
+            end = closing_brace(text, match.end() - 1)
+            if end is None:
+                continue
+            content, position = text[match.end() : end], end + 1
+        else:
+            bare = re.compile(r"[^\s$,;\\]+").match(text, match.end())
+            assert bare is not None, "the pattern looked ahead"
+            content, position = bare.group().rstrip("."), bare.end()
+        if content.strip():
+            yield match.start(), position, content
+
+
+def closing_brace(text: str, opening: int) -> int | None:
+    """The index of the brace that closes the one at `opening`; None where it stays open. Escaped braces do not count."""
+    depth, index = 0, opening
+    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, opening):
+        index = match.start()
+        if match.group() == "{":
+            depth += 1
+        elif match.group() == "}":
+            depth -= 1
+            if depth == 0:
+                return index
+    return None
+
+
+def _after_thinking(text: str) -> tuple[str, bool]:
+    """(what follows the thinking, whether only a box can be an answer there)."""
+    before, closed, after = text.rpartition("</think>")
+    if closed and "<think>" not in after:
+        return after, False
+    rest = after if closed else text
+    return (rest.rpartition("<think>")[2], True) if "<think>" in rest else (rest, False)
+
+
+def _in_answer_tag(text: str) -> str:
+    start = text.rfind("<answer>")
+    return text if start < 0 else text[start + len("<answer>") :].partition("</answer>")[0]
+
+
+def _after_mark(text: str) -> str:
+    """What follows the last "the answer is", up to the end of the formula or sentence."""
+    marks = list(_MARK.finditer(text))
+    if not marks:
+        return ""
+    rest = text[marks[-1].end() :].lstrip(" *:_`\n\t：")
+    formula = _MATH.search(rest[:2000])
+    if formula and not _WORD.search(rest[: formula.start()].replace("approximately", "")):
+        return _with_unit(rest, formula)
+    line = rest.partition("\n")[0][:2000].replace("**", "").strip()
+    sentence = re.split(r"\.(?:\s|$)|[。！]", line)[0].strip(" .`_")
+    if _is_expression(sentence):
+        return sentence
+    number = _NUMBER.match(sentence)
+    said = re.split(r"\b(?:is|are|equals)\b", sentence)[-1].strip()
+    return number.group().strip() if number else said if _is_expression(said) else sentence
+
+
+def _with_unit(text: str, formula: re.Match[str]) -> str:
+    """A formula with the percent sign or further formulas of a list that follow it."""
+    content = next(group for group in formula.groups() if group is not None)
+    percent = re.match(r"\s*(?:\\?%|percent\b|pct\b)", text[formula.end() :])
+    return f"{content.strip()}\\%" if percent else content.strip()
+
+
+def _is_expression(text: str) -> bool:
+    """Whether a text is a bare answer: one formula or number, or a word or two."""
+    bare = _TEXT.sub(" ", text.strip())
+    formula = _MATH.search(bare)
+    if formula and _WORD.search(bare[: formula.start()]):
+        return False
+    if not bare or len(bare) > 2000 or "\n\n" in bare:
+        return bool(text.strip()) and not bare.strip()
+    words = [word for word in _WORD.findall(bare) if word.lower() not in _MATH_WORDS]
+    return len(words) <= (2 if len(bare.split()) <= 3 else 1) and not re.search(r"[.:。：]\s+\S|[\u0600-\u06ff\u4e00-\u9fff]", bare)
+
+
+_MATH_WORDS = frozenset(["sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "arcsin", "arccos", "arctan", "and", "mod", "inf"])
+
+
+def _last_formula(text: str) -> str:
+    """The last formula between dollars or \\(...\\) that holds no prose (two dollar amounts in a sentence look like one)."""
+    for formula in reversed(list(_MATH.finditer(text))):
+        content = next(group for group in formula.groups() if group is not None)
+        if len(_WORD.findall(_TEXT.sub(" ", content))) <= 1:
+            return _with_unit(text, formula)
+    return ""
+
+
+def _last_number(text: str) -> str:
+    found = [match.group() for match in _LAST_NUMBER.finditer(text) if any(char.isdigit() for char in match.group())]
+    return found[-1].replace("$", "") if found else ""

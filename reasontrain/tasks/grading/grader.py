@@ -1,0 +1,112 @@
+"""The one verifier, for reward and for score: extraction, then exact equality, then algebra in a process that can be killed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from reasontrain.tasks.grading import exact, extract, limits
+from reasontrain.tasks.grading.normalise import normalise
+from reasontrain.tasks.grading.symbolic import Pool
+from reasontrain.tasks.grading.verdict import Verdict
+from reasontrain.types import Problem, UserError
+
+MAX_PAIRS = 256
+"""Leaf comparisons that one answer may ask of algebra."""
+CACHE_SIZE = 200_000
+
+
+class Grader:
+    """Grades answers against gold answers; a context manager that ends its worker processes. May be used from any thread.
+
+    `limit_s` is the most that algebra may take for one answer, `memory_bytes` what one worker process may hold (address space).
+    `last_number` allows the last formula or number of a response that marks no answer. Workers start when the first
+    answer needs them.
+    """
+
+    def __init__(
+        self, *, num_workers: int | None = None, limit_s: float = 5.0, memory_bytes: int = 2 << 30, last_number: bool = True
+    ) -> None:
+        self._num_workers = num_workers or len(os.sched_getaffinity(0))
+        self._limit_s = limit_s
+        self._last_number = last_number
+        self._pool = Pool(num_workers=self._num_workers, memory_bytes=memory_bytes)
+        self._cache: dict[tuple[str, str], Verdict] = {}
+        self._lock = threading.Lock()
+
+    def grade(self, gold: str, prediction: str) -> Verdict:
+        """The verdict on one response. Never raises for what a model wrote; RunError where no worker process can be started."""
+        key = (gold, prediction)
+        with self._lock:
+            known = self._cache.get(key)
+        if known is None:
+            known = self._grade(gold, prediction)
+            with self._lock:
+                self._cache[key] = known
+                if len(self._cache) > CACHE_SIZE:
+                    self._cache.pop(next(iter(self._cache)))
+        return known
+
+    def grade_many(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+        """The verdicts on (gold, prediction) pairs, in order; equal pairs are graded once, and algebra runs on every worker."""
+        pairs = list(pairs)
+        with ThreadPoolExecutor(self._num_workers) as threads:
+            verdicts = dict(zip(unique := list(dict.fromkeys(pairs)), threads.map(lambda pair: self.grade(*pair), unique), strict=True))
+        return [verdicts[pair] for pair in pairs]
+
+    def close(self) -> None:
+        """End the worker processes; the grader may be used again afterwards."""
+        self._pool.close()
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _grade(self, gold: str, prediction: str) -> Verdict:
+        wanted = normalise(read_gold(gold))
+        if not wanted:
+            return Verdict(False, "", "gold unreadable")
+        extracted = extract.extract(prediction, last_number=self._last_number)
+        if not extracted:
+            return Verdict(False, "", "no answer")
+        if len(extracted) > limits.MAX_EXACT_LENGTH:
+            return Verdict(False, extracted[:200], "too large")
+        correct, reason = self._equal(wanted, normalise(extracted))
+        return Verdict(correct, extracted, reason)
+
+    def _equal(self, gold: str, answer: str) -> tuple[bool, str]:
+        known: dict[tuple[str, str], bool] = {}
+        deadline = time.monotonic() + self._limit_s
+        while True:
+            same, pairs = exact.compare(gold, answer, known)
+            if not pairs:
+                return same, "symbolic" if known else "exact"
+            if len(pairs) > MAX_PAIRS or any(limits.too_large(side) for pair in pairs for side in pair):
+                return False, "too large"
+            replies = self._pool.equal(pairs, max(0.1, deadline - time.monotonic()))
+            if isinstance(replies, str):
+                return False, replies
+            known.update(zip(pairs, replies, strict=True))
+
+
+def read_gold(gold: str) -> str:
+    """The answer in a gold cell, which may be boxed, in dollars or at the end of a text; "" where its braces do not balance."""
+    if not limits.balanced(gold):
+        return ""
+    return extract.extract(gold) or gold
+
+
+def check_gold(problems: Sequence[Problem], grader: Grader) -> None:
+    """Every gold answer must pass its own verifier, put in a box as a model would; raises UserError naming ids and answers."""
+    verdicts = grader.grade_many([(problem.answer, f"\\boxed{{{problem.answer}}}") for problem in problems])
+    failed = [(problem, verdict) for problem, verdict in zip(problems, verdicts, strict=True) if not verdict.correct]
+    if failed:
+        shown = "; ".join(f"{problem.id}: {problem.answer[:80]!r} ({verdict.reason})" for problem, verdict in failed[:5])
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise UserError(f"{len(failed)} of {len(problems)} gold answers do not pass their own verifier: {shown}{more}; mend or drop these rows")

@@ -1,0 +1,50 @@
+"""What is too large for algebra: refused by its text alone, before anything is parsed."""
+
+from __future__ import annotations
+
+import re
+
+MAX_LENGTH = 1000
+MAX_DIGITS = 100
+MAX_EXPONENT = 10_000
+MAX_FACTORIAL = 3_000
+MAX_DEPTH = 40
+
+_DIGITS = re.compile(rf"\d{{{MAX_DIGITS + 1},}}")
+_FACTORIAL = re.compile(r"(\d+)\s*(?:\}|\))?\s*!|[)}\]!]\s*!")
+_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{\s*(\d+)\s*\}|(\d+)\s*\\choose")
+_POWER = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*(\d+)")
+_TOWER = re.compile(r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)")
+
+
+def too_large(text: str) -> bool:
+    """Whether a text is longer, deeper or stands for larger numbers than algebra should be asked about."""
+    if len(text) > MAX_LENGTH or _DIGITS.search(text) or _depth(text) > MAX_DEPTH:
+        return True
+    if any(int(power) > MAX_EXPONENT for power in _POWER.findall(text)) or _TOWER.search(text):
+        return True
+    if any(int(first or second) > MAX_FACTORIAL for first, second in _BINOMIAL.findall(text)):
+        return True
+    return any(not number or int(number) > MAX_FACTORIAL for number in _FACTORIAL.findall(text))
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for char in text:
+        depth += (char in "{([") - (char in "})]")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+MAX_EXACT_LENGTH = 20_000
+"""Characters of an extracted answer that are compared at all."""
+
+
+def balanced(text: str) -> bool:
+    """Whether every brace is closed; escaped braces do not count."""
+    depth = 0
+    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
+        depth += (match.group() == "{") - (match.group() == "}")
+        if depth < 0:
+            return False
+    return depth == 0

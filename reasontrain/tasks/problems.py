@@ -1,0 +1,94 @@
+"""Rows of a table become problems: which column is the question, which the gold answer, what is said to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, cast
+
+from reasontrain.data.files import Columns, Row, Table, text
+from reasontrain.types import Message, Problem, UserError
+
+BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+"""The usual instruction after a mathematical problem."""
+
+Part = Literal["problem", "answer", "solution", "id", "messages"]
+
+USUAL: Mapping[Part, tuple[str, ...]] = {
+    "problem": ("problem", "question", "prompt"),
+    "answer": ("answer", "final_answer", "expected_answer"),
+    "solution": ("solution",),
+    "id": ("id", "unique_id", "problem_id"),
+    "messages": ("messages",),
+}
+"""Column names that are looked for where the recipe names none."""
+
+Split = Callable[[str, str], tuple[str, str]]
+"""(answer cell, solution cell) -> (gold answer, solution): how a data set writes the two."""
+
+
+def problems_of(table: Table, columns: Columns, *, instruction: str, split: Split) -> list[Problem]:
+    """One problem per row, ids unique; raises UserError for a missing column, an empty cell or a repeated id."""
+    parts = _parts(table, columns)
+    found: dict[str, Problem] = {}
+    for index, row in enumerate(table.rows):
+        where = table.where(index)
+        problem = _problem(row, parts, where, default_id=str(index), instruction=instruction, split=split)
+        if problem.id in found:
+            raise UserError(f"{where}: id {problem.id!r} occurs a second time; ids must be unique")
+        found[problem.id] = problem
+    return list(found.values())
+
+
+def _parts(table: Table, columns: Columns) -> dict[Part, str]:
+    named = {part: table.require(column) for part, column in columns.given()}
+    usual = {part: table.find(names) for part, names in USUAL.items() if part not in named}
+    parts = cast(dict[Part, str], {**{part: column for part, column in usual.items() if column is not None}, **named})
+    if "problem" not in parts and "messages" not in parts:
+        raise UserError(_lacks(table, "problem", ("problem", "messages")))
+    if "answer" not in parts and "solution" not in parts:
+        raise UserError(_lacks(table, "answer", ("answer", "solution")))
+    return parts
+
+
+def _lacks(table: Table, part: Part, parts: Sequence[Part]) -> str:
+    tried = ", ".join(name for part in parts for name in USUAL[part])
+    has = ", ".join(table.names)
+    return f"{table.source} has no column for the {part} (looked for: {tried}; it has: {has}); name it, as in columns: {{{part}: {table.names[0]}}}"
+
+
+def _problem(row: Row, parts: Mapping[Part, str], where: str, *, default_id: str, instruction: str, split: Split) -> Problem:
+    def cell(part: Part) -> str:
+        value = row.get(parts[part]) if part in parts else ""
+        return "" if value is None else text(value, column=parts.get(part, part), where=where)
+
+    answer, solution = split(cell("answer"), cell("solution"))
+    if not answer:
+        raise UserError(f"{where}: no gold answer in column {parts.get('answer', parts.get('solution'))!r}")
+    prompt: str | tuple[Message, ...]
+    if "messages" in parts and "problem" not in parts:
+        prompt, reply = _conversation(row.get(parts["messages"]), parts["messages"], where, instruction)
+        solution = solution or reply
+    else:
+        if not cell("problem").strip():
+            raise UserError(f"{where}: column {parts['problem']!r} is empty; expected the problem's text")
+        prompt = _with(cell("problem"), instruction)
+    used = set(parts.values())
+    about = {name: str(value) for name, value in row.items() if name not in used and isinstance(value, str | int | float)}
+    return Problem(id=cell("id") or default_id, prompt=prompt, answer=answer, solution=solution, about=about)
+
+
+def _conversation(value: object, column: str, where: str, instruction: str) -> tuple[tuple[Message, ...], str]:
+    """The turns up to the last user turn, with the instruction; and what the assistant said to it ("" where nothing)."""
+    turns = value if isinstance(value, list) else []
+    if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str) for turn in turns):
+        raise UserError(f"{where}: column {column!r} should hold a list of {{role, content}} objects")
+    messages = [Message(role=turn["role"], content=turn["content"]) for turn in turns]
+    reply = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
+    if not messages or messages[-1]["role"] != "user":
+        raise UserError(f"{where}: the conversation in column {column!r} should end with a user turn, or with the reply to one")
+    messages[-1] = Message(role="user", content=_with(messages[-1]["content"], instruction))
+    return tuple(messages), reply
+
+
+def _with(problem: str, instruction: str) -> str:
+    return f"{problem}\n{instruction}" if instruction else problem

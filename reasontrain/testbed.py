@@ -1,0 +1,124 @@
+"""The tiny testbed: a byte-level tokenizer with single-digit tokens, Qwen3-shaped models of under a million parameters.
+
+`build` writes an untrained model directory; the recipes `recipes/tiny/testbed_*.yaml` train it into the models that ship in
+`reasontrain/testbed_models/`. Everything is a function of its arguments: building twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from reasontrain.tasks.arithmetic import Arithmetic
+from reasontrain.types import AtLeastOne
+
+MODELS = Path(__file__).parent / "testbed_models"
+"""Where the trained models ship: `teacher`, `student`, `noisy`."""
+
+VOCABULARY_SIZE = 512
+
+_PIECE = Regex(r" ?\\?\p{L}+|\p{N}|\n+|\s+(?=\s)|\s|[^\s\p{L}\p{N}]")
+"""A word or LaTeX command with the space before it, one digit, line breaks, other white space, one sign."""
+
+_OTHER_TEXT = """system user assistant
+You are a helpful assistant. Please reason step by step, and put your final answer within \\boxed{}.
+Solve the following problem. If each of them has this much, what is the sum, the total, the value for all in dollars or hours?
+Let the number be such that it can be written as a function with which we have one real solution. Prove your result.
+"""
+"""Words of other prompts than ours, to fill the vocabulary."""
+
+CHAT_TEMPLATE = """\
+{%- set last = namespace(query=-1) %}
+{%- for message in messages %}{% if message.role == 'user' %}{% set last.query = loop.index0 %}{% endif %}{% endfor %}
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- if message.role == 'assistant' and loop.index0 < last.query and '</think>' in content %}
+        {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}
+{%- endif %}
+"""
+"""Turns as Qwen3 writes them: thoughts before the last question are left out; without thinking, an empty thought is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The size of a tiny Qwen3; `seed` draws its first weights."""
+
+    hidden_size: AtLeastOne
+    intermediate_size: AtLeastOne
+    num_layers: AtLeastOne
+    num_heads: AtLeastOne
+    num_key_value_heads: AtLeastOne
+    head_dim: AtLeastOne = 32
+    context: AtLeastOne = 4096
+    seed: int = 0
+
+
+SHAPES = {
+    "teacher": Shape(hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_key_value_heads=2),
+    "student": Shape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
+    "noisy": Shape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
+}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of the arithmetic problems: any text round-trips, every digit is one token, nothing is unknown."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(_PIECE, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    problems = Arithmetic(num_problems=2000).problems()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE - 5, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    bpe.train_from_iterator(
+        [f"{p.prompt}\n{p.solution.replace('<think>', '').replace('</think>', '')}" for p in problems] + [_OTHER_TEXT], trainer
+    )
+    bpe.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    bpe.add_tokens([AddedToken(text, normalized=False) for text in ("<think>", "</think>")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+    )
+
+
+def build(path: Path, shape: Shape) -> None:
+    """Write an untrained float32 model of this shape, its tokenizer and its generation settings as a Hugging Face directory."""
+    words = tokenizer()
+    assert len(words) == VOCABULARY_SIZE, f"the tokenizer has {len(words)} entries"
+    config = Qwen3Config(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_key_value_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=True,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(shape.seed)
+        model = Qwen3ForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        eos_token_id=[words.eos_token_id, words.pad_token_id], pad_token_id=words.pad_token_id, do_sample=True, temperature=1.0
+    )
+    model.save_pretrained(path)
+    words.save_pretrained(path)

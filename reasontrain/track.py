@@ -1,0 +1,163 @@
+"""What a run writes down as it happens: metrics, evaluations, sampled tokens with their evidence, and the same for outside services."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module, metadata, util
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedTokenizerBase
+
+from reasontrain.recipe import TrackSettings
+from reasontrain.types import Batch, Rollout, Stats, UserError
+
+METRICS, EVALUATIONS, TOKENS = "metrics.jsonl", "evaluations.jsonl", "tokens"
+EVIDENCE_SHOWN = ("entropy", "kl_reverse", "kl_forward")
+JsonRecord = Mapping[str, object]
+
+
+class _Service(Protocol):
+    """What Weights & Biases and Trackio have in common."""
+
+    def init(self, *, project: str, name: str, config: dict[str, object]) -> object: ...
+
+    def log(self, values: dict[str, float], step: int) -> object: ...
+
+    def finish(self) -> object: ...
+
+
+class Tracker:
+    """Appends to the run directory, one line at a time, and forwards to TensorBoard and a service."""
+
+    def __init__(self, run_dir: Path, settings: TrackSettings, *, from_step: int, name: str, config: dict[str, object]) -> None:
+        """Records of `from_step` and later are those of a run that was cut short: they are dropped, since they are made again."""
+        self.run_dir, self.settings = run_dir, settings
+        for file in (METRICS, EVALUATIONS):
+            _keep_before(run_dir / file, from_step if file == METRICS else from_step + 1)
+        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step) if settings.tensorboard else None
+        self.service = _open_service(settings, name, config)
+
+    def metrics(self, step: int, stats: Stats) -> None:
+        """One line for one step."""
+        append(self.run_dir / METRICS, {"step": step, **stats})
+        self._forward(step, stats)
+
+    def evaluation(self, step: int, record: JsonRecord, scalars: Stats) -> None:
+        """One line for one suite after `step` steps."""
+        append(self.run_dir / EVALUATIONS, {"step": step, **record})
+        self._forward(step, {f"evaluate/{name}": value for name, value in scalars.items()})
+
+    def tokens(
+        self, step: int, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """Some rollouts of a step, with the evidence and the weight of each of their tokens."""
+        every = self.settings.tokens_every
+        if every and step % every == 0:
+            write_tokens(
+                self.run_dir / TOKENS / f"step-{step}.jsonl", batch, weight_BT, rollouts[: self.settings.tokens_rollouts], tokenizer
+            )
+
+    def close(self) -> None:
+        """Flush everything."""
+        if self.board is not None:
+            self.board.close()
+        if self.service is not None:
+            self.service.finish()
+
+    def _forward(self, step: int, stats: Stats) -> None:
+        if self.board is not None:
+            for name, value in stats.items():
+                self.board.add_scalar(name, value, step)
+        if self.service is not None:
+            self.service.log(dict(stats), step=step)
+
+
+def append(path: Path, record: JsonRecord) -> None:
+    """One JSON line, on the disk when this returns to the system; a number that is not finite becomes its name."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n")
+
+
+def write_tokens(
+    path: Path, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Rollouts with their tokens, kinds, weights and evidence, one line each, for the report and the lens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row_of = {int(rollout): row for row, rollout in enumerate(batch.rollout_B)}
+    with path.open("w", encoding="utf-8") as stream:
+        for rollout in rollouts:
+            if rollout.id not in row_of:
+                continue  # dropped before it was observed
+            row, start = row_of[rollout.id], len(rollout.prompt_ids)
+            span = slice(start, start + len(rollout.response_ids))
+            record = {
+                "rollout": rollout.id,
+                "problem": rollout.problem.id,
+                "prompt": tokenizer.decode(list(rollout.prompt_ids)),
+                "answer": rollout.problem.answer,
+                "reward": rollout.reward,
+                "truncated": rollout.truncated,
+                "ids": list(rollout.response_ids),
+                "tokens": [tokenizer.decode([i]) for i in rollout.response_ids],
+                "kind": batch.kind_BT[row, span].tolist(),
+                "weight": _rounded(weight_BT[row, span]),
+                "evidence": {name: _rounded(batch.evidence[name][row, span]) for name in EVIDENCE_SHOWN if name in batch.evidence},
+            }
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def environment(versions_of: Sequence[str], **facts: str | int) -> dict[str, object]:
+    """Versions of packages that are installed, and the facts given; no secret is read."""
+    found = {}
+    for name in versions_of:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"versions": found, "cpus": os.cpu_count() or 0, **facts}
+
+
+def check_service(settings: TrackSettings) -> None:
+    """Refuse a service that is not installed before anything is written."""
+    if settings.service is not None and util.find_spec(settings.service) is None:
+        raise UserError(f"track.service is {settings.service}, which is not installed; `pip install {settings.service}` or leave it out")
+
+
+def _open_service(settings: TrackSettings, name: str, config: dict[str, object]) -> _Service | None:
+    """The service named in the recipe, logged in as its own library finds its secrets."""
+    if settings.service is None:
+        return None
+    service: _Service = import_module(settings.service)  # type: ignore[assignment]
+    service.init(project=settings.project, name=name, config=config)
+    return service
+
+
+def _keep_before(path: Path, step: int) -> None:
+    """Drop lines of this step and later, and a last line that was cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["step"] < step:
+            kept.append(line)
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    """JSON has no NaN or infinity: they are written by name."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rounded(values: Tensor) -> list[float | str]:
+    """Numbers with five digits, enough for a picture."""
+    return [round(v, 5) if math.isfinite(v) else str(v) for v in values.tolist()]

@@ -1,0 +1,307 @@
+"""The five nouns that everything else speaks in: Problem, Rollout, Batch, Counts, Losses.
+
+Shapes end a tensor's name: B rollouts, T tokens, G rollouts of a group, P pairs, V vocabulary, N flat rows, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Annotated, TypedDict
+
+import torch
+from annotated_types import Ge, Gt, Le
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Share = Annotated[float, Gt(0), Le(1)]
+"""A share of a whole, in (0, 1]."""
+Probability = Annotated[float, Ge(0), Le(1)]
+AtLeastOne = Annotated[int, Ge(1)]
+NotNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+
+EVIDENCE = frozenset(
+    {
+        "sampled_logp",  # of the sampler, at its temperature, before any truncation
+        "old_logp",  # of the learner, before the step
+        "ref_logp",
+        "history_logp",
+        "uncond_logp",
+        "entropy",  # nats
+        "kl_reverse",  # KL(student || teacher), nats
+        "kl_forward",  # KL(teacher || student), nats
+        "teachability",  # teacher mass on the student's top candidates
+        "attention",
+        "ce_logscore",
+    }
+)
+"""Every kind of evidence there is; each is one number per token, and column t belongs to token t (predicted from t - 1)."""
+
+
+class UserError(ValueError):
+    """Something the user can mend: shown as one sentence, without a traceback, with exit code 2."""
+
+
+class RunError(RuntimeError):
+    """A run that was started rightly and cannot go on: shown as one sentence, with exit code 1."""
+
+
+class Message(TypedDict):
+    """One turn of a conversation, as chat templates take it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something to be answered, with what is needed to tell a right answer.
+
+    `prompt` is a plain text or a conversation; `answer` is the gold answer ("" where nothing can be verified);
+    `solution` is a worked demonstration ("" where there is none); `about` holds level, subject and the like.
+    """
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    answer: str = ""
+    solution: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A problem as a model is asked it: its text went through the chat template and the tokenizer once, and never again."""
+
+    problem: Problem
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One response to one problem: sampled from a model, or written by somebody else (a demonstration).
+
+    The ids are the truth; `text` is their decoding and serves graders and readers only. `id` is unique in a run and
+    rises with (step, position in the step); `group` is shared by the rollouts of one prompt in one step.
+    `sampled_logp` has one entry per response token, or none for a demonstration.
+    """
+
+    problem: Problem
+    id: int
+    group: int
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    text: str = ""
+    sampled_logp: tuple[float, ...] = ()
+    truncated: bool = False
+    reward: float = 0.0
+
+
+class Kind(IntEnum):
+    """What a token is. Only response and soft tokens are ever trained on; statistics are of those alone."""
+
+    PAD = 0
+    PROMPT = 1
+    RESPONSE = 2
+    FORCED = 3
+    TOOL = 4
+    SOFT = 5
+    MASKED = 6  # chosen by the policy and left out of training, as a truncated rollout may be
+
+
+class Column:
+    """A column of evidence by name: `batch.entropy_BT` reads `batch.evidence["entropy"]`, or says what is missing."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name.rpartition("_")[0]
+
+    def __get__(self, rows: _HasEvidence | None, owner: type | None = None) -> Tensor:
+        if rows is None:
+            raise AttributeError(self.name)
+        if self.name not in rows.evidence:
+            found = ", ".join(sorted(rows.evidence)) or "none"
+            raise LookupError(f"no evidence {self.name!r} was observed (there is: {found}); does the rule state it in `needs`?")
+        return rows.evidence[self.name]
+
+
+class _HasEvidence:
+    """Whatever carries evidence by name."""
+
+    evidence: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How much a whole optimiser step holds, over all ranks; the only denominators there are (see `reduce`).
+
+    `sampled_*` count what there was before whole rollouts were dropped. A fractional weight never enters a count:
+    a row counts as kept when its weight is not zero.
+    """
+
+    rollouts: int
+    response_rows: int
+    sampled_rollouts: int
+    sampled_rows: int
+    kept_rollouts: int
+    kept_rows: int
+    pairs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(_HasEvidence):
+    """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars: nothing here is as wide as V or D.
+
+    `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the step's number, for random
+    rules. `row_order_BT` orders rows by (rollout, position), whatever the layout: it breaks ties.
+    """
+
+    ids_BT: Int[Tensor, "B T"]
+    kind_BT: Int[Tensor, "B T"]
+    rollout_B: Int[Tensor, " B"]
+    group_B: Int[Tensor, " B"]
+    reward_B: Float[Tensor, " B"]
+    advantage_B: Float[Tensor, " B"]
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
+    pair_B: Int[Tensor, " B"] | None = None
+    sampled_rollouts: int = 0
+    sampled_rows: int = 0
+    progress: float = 0.0
+    seed: int = 0
+    step: int = 0
+
+    sampled_logp_BT = Column()
+    old_logp_BT = Column()
+    ref_logp_BT = Column()
+    history_logp_BT = Column()
+    entropy_BT = Column()
+    kl_reverse_BT = Column()
+    kl_forward_BT = Column()
+    teachability_BT = Column()
+
+    @property
+    def is_response_BT(self) -> Bool[Tensor, "B T"]:
+        """True at the tokens that the policy chose itself."""
+        return (self.kind_BT == Kind.RESPONSE) | (self.kind_BT == Kind.SOFT)
+
+    @property
+    def length_B(self) -> Int[Tensor, " B"]:
+        """Tokens of each rollout, padding apart."""
+        return (self.kind_BT != Kind.PAD).sum(1)
+
+    @property
+    def row_order_BT(self) -> Int[Tensor, "B T"]:
+        """A key that rises with (rollout, position in the rollout)."""
+        position_BT = (self.kind_BT != Kind.PAD).long().cumsum(1)
+        return (self.rollout_B[:, None] << 24) + position_BT
+
+    def counts(self, weight_BT: Float[Tensor, "B T"] | None = None) -> Counts:
+        """What the step holds when `weight_BT` chooses its rows (everything where it is left out)."""
+        kept_BT = self.is_response_BT if weight_BT is None else weight_BT != 0
+        return Counts(
+            rollouts=len(self.rollout_B),
+            response_rows=int(self.is_response_BT.sum()),
+            sampled_rollouts=self.sampled_rollouts,
+            sampled_rows=self.sampled_rows,
+            kept_rollouts=int(kept_BT.any(1).sum()),
+            kept_rows=int(kept_BT.sum()),
+            pairs=0 if self.pair_B is None else len(self.pair_B) // 2,
+        )
+
+    def with_evidence(self, columns: Mapping[str, Float[Tensor, "B T"]]) -> Batch:
+        """The same batch that knows more."""
+        unknown = columns.keys() - EVIDENCE
+        assert not unknown, f"not a kind of evidence: {sorted(unknown)}"
+        return replace(self, evidence={**self.evidence, **columns})
+
+    def take(self, index_K: Int[Tensor, " K"]) -> Batch:
+        """Only these rollouts; the counts of what was sampled stay."""
+        return replace(
+            self,
+            **{name: getattr(self, name)[index_K] for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B")},
+            evidence={name: column[index_K] for name, column in self.evidence.items()},
+            pair_B=None if self.pair_B is None else self.pair_B[index_K],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowColumns(_HasEvidence):
+    """The columns of a batch at N flat rows: what an objective knows about each token beside the policy's own distribution."""
+
+    ids_N: Int[Tensor, " N"]
+    advantage_N: Float[Tensor, " N"]
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
+
+    sampled_logp_N = Column()
+    old_logp_N = Column()
+    ref_logp_N = Column()
+
+    def __getitem__(self, rows: slice) -> RowColumns:
+        """A chunk of the rows."""
+        return self._each(lambda column: column[rows])
+
+    def to(self, device: torch.device) -> RowColumns:
+        """The same columns on a device."""
+        return self._each(lambda column: column.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> RowColumns:
+        return RowColumns(
+            ids_N=change(self.ids_N),
+            advantage_N=change(self.advantage_N),
+            evidence={name: change(column) for name, column in self.evidence.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a row objective may ask about the policy's distribution at N rows, each a float32 tensor of N numbers.
+
+    Statistics are computed when they are first asked for, by `statistic`, which `vocab` provides while the logits of a chunk are
+    alive; asking twice costs nothing. All are differentiable with respect to the logits, in closed form.
+    """
+
+    statistic: Callable[[str], Float[Tensor, " N"]]
+
+    @property
+    def logp_N(self) -> Float[Tensor, " N"]:
+        """log p(token)."""
+        return self.statistic("logp")
+
+    @property
+    def entropy_N(self) -> Float[Tensor, " N"]:
+        """Entropy of p in nats."""
+        return self.statistic("entropy")
+
+    @property
+    def kl_reverse_N(self) -> Float[Tensor, " N"]:
+        """KL(p || q), student to teacher, in nats."""
+        return self.statistic("kl_reverse")
+
+    @property
+    def kl_forward_N(self) -> Float[Tensor, " N"]:
+        """KL(q || p), teacher to student, in nats."""
+        return self.statistic("kl_forward")
+
+    def jsd_N(self, beta: float) -> Float[Tensor, " N"]:
+        """beta KL(q || m) + (1 - beta) KL(p || m) with m = (1 - beta) p + beta q (GKD, arXiv 2306.13649, in TRL's convention)."""
+        return self.statistic(f"jsd:{beta!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """One loss per unit that an objective averages over (row, rollout or pair); `stats` are observations of the same length."""
+
+    loss: Float[Tensor, " N"]
+    stats: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Stats = dict[str, float]
+"""Named numbers of one step, as they are written to metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A policy's weights on their way to a sampler; `version` counts optimiser steps."""
+
+    version: int
+    tensors: Callable[[], Iterator[tuple[str, Tensor]]]

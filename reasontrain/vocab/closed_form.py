@@ -1,0 +1,173 @@
+"""Statistics of the policy's distribution at a block of rows, and their gradients with respect to the logits, in closed form.
+
+With p the student and q the teacher: d logp = 1[token] - p; d H = -p (log p + H); d KL(p||q) = p (log p - log q - KL);
+d KL(q||p) = p - q; with m = (1 - beta) p + beta q, d JSD = (1 - beta) p (log p - log m - KL(p||m)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reasontrain.types import UserError
+
+_FLOOR = -1e30
+"""Log-probabilities stop here: exp gives 0 all the same, and 0 * log 0 is then 0 where -inf would give NaN."""
+
+
+def _log_softmax(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+    """In the memory of the logits where they are contiguous."""
+    out = logits_NV if logits_NV.is_contiguous() else None
+    return torch.log_softmax(logits_NV, -1, out=out).clamp_(min=_FLOOR)
+
+
+def _row_dot(left_NV: Float[Tensor, "N V"], right_NV: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+    return torch.linalg.vecdot(left_NV, right_NV)
+
+
+def beta_of(name: str) -> float | None:
+    """The beta of a statistic "jsd:<beta>"; None for any other."""
+    return float(name.removeprefix("jsd:")) if name.startswith("jsd:") else None
+
+
+def plain_name(name: str) -> str:
+    """The limits of the Jensen-Shannon divergence under their own names: beta 0 is the forward KL, beta 1 the reverse (TRL)."""
+    return {0.0: "kl_forward", 1.0: "kl_reverse"}.get(beta_of(name), name)
+
+
+class Distribution:
+    """The student's distribution at N rows, and the teacher's where a divergence is asked for.
+
+    Takes over the memory of the logits. Heads of two widths are compared over the ids they share, each renormalised there; logp
+    and entropy use the student's full width. `gradient` uses the distribution up: ask for values before.
+    """
+
+    def __init__(self, logits_NV: Float[Tensor, "N V"], ids_N: Int[Tensor, " N"], teacher: Callable[[], Tensor] | None) -> None:
+        self.logp_NV = _log_softmax(logits_NV)
+        self.ids_N = ids_N
+        self._teacher = teacher
+        self._values: dict[str, Tensor] = {}
+
+    @cached_property
+    def p_NV(self) -> Float[Tensor, "N V"]:
+        """The student over its full width."""
+        return self.logp_NV.exp()
+
+    @cached_property
+    def logq_NS(self) -> Float[Tensor, "N S"]:
+        """The teacher over the shared ids."""
+        if self._teacher is None:
+            raise UserError("this objective or rule asks for a divergence, and no teacher is given; name one under `teacher`")
+        return _log_softmax(self._teacher()[:, : self.logp_NV.shape[1]])
+
+    @cached_property
+    def q_NS(self) -> Float[Tensor, "N S"]:
+        """The teacher over the shared ids."""
+        return self.logq_NS.exp()
+
+    @cached_property
+    def shared_logp_NS(self) -> Float[Tensor, "N S"]:
+        """The student over the shared ids."""
+        width = self.logq_NS.shape[1]
+        return self.logp_NV if self.logp_NV.shape[1] == width else _log_softmax(self.logp_NV[:, :width])
+
+    @cached_property
+    def shared_p_NS(self) -> Float[Tensor, "N S"]:
+        """The student over the shared ids."""
+        return self.p_NV if self.shared_logp_NS is self.logp_NV else self.shared_logp_NS.exp()
+
+    @cached_property
+    def gap_NS(self) -> Float[Tensor, "N S"]:
+        """log p - log q."""
+        return self.shared_logp_NS - self.logq_NS
+
+    def value(self, name: str) -> Float[Tensor, " N"]:
+        """A statistic by name (see `types.Rows`), without a gradient."""
+        name = plain_name(name)
+        if name not in self._values:
+            self._values[name] = self._compute(name)
+        return self._values[name]
+
+    def _compute(self, name: str) -> Float[Tensor, " N"]:
+        match name:
+            case "logp":
+                return self.logp_NV.gather(1, self.ids_N[:, None]).squeeze(1)
+            case "entropy":
+                return _row_dot(self.p_NV, self.logp_NV).neg_().clamp_(min=0)
+            case "kl_reverse":
+                return _row_dot(self.shared_p_NS, self.gap_NS).clamp_(min=0)
+            case "kl_forward":
+                return _row_dot(self.q_NS, self.gap_NS).neg_().clamp_(min=0)
+        beta = beta_of(name)
+        assert beta is not None and 0 < beta < 1, f"no such statistic: {name}"
+        logm_NS = self._mixture(beta)
+        teacher_N = _row_dot(self.q_NS, self.logq_NS - logm_NS)
+        student_N = _row_dot(self.shared_p_NS, self.shared_logp_NS - logm_NS)
+        return (beta * teacher_N + (1 - beta) * student_N).clamp_(min=0)
+
+    def _mixture(self, beta: float) -> Float[Tensor, "N S"]:
+        """log m."""
+        return torch.logaddexp(self.shared_logp_NS + math.log1p(-beta), self.logq_NS + math.log(beta))
+
+    def teacher_mass_on_top(self, num: int) -> Float[Tensor, " N"]:
+        """The teacher's probability summed over the `num` ids that the student finds likeliest."""
+        num = min(num, self.logq_NS.shape[1])
+        return self.q_NS.gather(1, self.shared_logp_NS.topk(num, sorted=False).indices).sum(1)
+
+    def gradient(self, slopes: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
+        """sum_k slopes[k] * d statistic_k / d logits."""
+        by_name: dict[str, Tensor] = {}
+        for name, slope_N in slopes.items():
+            name = plain_name(name)
+            by_name[name] = by_name[name] + slope_N if name in by_name else slope_N
+        own = {name: by_name.pop(name)[:, None] for name in ("logp", "entropy") if name in by_name}
+        if by_name:
+            shared_NS = self._shared_gradient({name: slope_N[:, None] for name, slope_N in by_name.items()})
+            if not own and shared_NS.shape == self.logp_NV.shape:
+                return shared_NS
+        total_NV = self._own_gradient(own)
+        if by_name:
+            total_NV[:, : shared_NS.shape[1]] += shared_NS
+        return total_NV
+
+    def _own_gradient(self, slopes: Mapping[str, Tensor]) -> Float[Tensor, "N V"]:
+        """Of logp and entropy, over the full width. Overwrites log p."""
+        if not slopes:
+            return self.logp_NV.zero_()
+        if "entropy" in slopes:
+            slope_N1, entropy_N1 = slopes["entropy"], self.value("entropy")[:, None]
+            total_NV = self.logp_NV.add_(entropy_N1).mul_(-slope_N1)
+            if "logp" in slopes:
+                total_NV.sub_(slopes["logp"])
+            total_NV.mul_(self.p_NV)
+        else:
+            total_NV = torch.mul(self.p_NV, -slopes["logp"], out=self.logp_NV)
+        if "logp" in slopes:
+            total_NV.scatter_add_(1, self.ids_N[:, None], slopes["logp"])
+        return total_NV
+
+    def _shared_gradient(self, slopes: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
+        """Of the divergences: p times a bracket, minus q for the forward KL. Overwrites the gap."""
+        bracket_NS: Tensor | None = None
+        for name, slope_N1 in slopes.items():
+            if name == "kl_forward":
+                continue
+            beta = beta_of(name)
+            if beta is None:
+                term_NS = self.gap_NS.sub_(self.value(name)[:, None])
+            else:
+                term_NS = self.shared_logp_NS - self._mixture(beta)
+                term_NS.sub_(_row_dot(self.shared_p_NS, term_NS)[:, None]).mul_(1 - beta)
+            term_NS.mul_(slope_N1)
+            bracket_NS = term_NS if bracket_NS is None else bracket_NS.add_(term_NS)
+        if "kl_forward" not in slopes:
+            assert bracket_NS is not None
+            return bracket_NS.mul_(self.shared_p_NS)
+        slope_N1 = slopes["kl_forward"]
+        total_NS = self.shared_p_NS * (slope_N1 if bracket_NS is None else bracket_NS.add_(slope_N1))
+        return total_NS.addcmul_(self.q_NS, slope_N1, value=-1)

@@ -1,0 +1,55 @@
+"""Differentiable log-probabilities for sum objectives, whose slope is not known before all rows are seen."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reasontrain.vocab.chunks import Scan
+from reasontrain.vocab.head import Head, HeadGradient
+from reasontrain.vocab.measure import measure
+
+
+def logp(
+    hidden_ND: Float[Tensor, "N D"],
+    head: Head,
+    ids_N: Int[Tensor, " N"],
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Float[Tensor, " N"]:
+    """log p(id) at N rows, in nats, with a gradient for states, weight and bias; the logits are made again in backward.
+
+    Rows come as they are: a row whose states may overflow must be gathered away before.
+    """
+    return _LogProb.apply(hidden_ND, head.weight_VD, head.bias_V, ids_N, head.scale, head.softcap, temperature, chunk)
+
+
+class _LogProb(torch.autograd.Function):
+    """Saves what it was given and nothing as wide as the vocabulary."""
+
+    @staticmethod
+    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_N, scale, softcap, temperature, chunk):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        """Measure, and remember where."""
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_N)
+        ctx.settings = (scale, softcap, temperature, chunk)
+        head = Head(weight_VD, bias_V, scale, softcap)
+        return measure(hidden_ND, head, ids_N, ("logp",), temperature=temperature, chunk=chunk)["logp"]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope_N):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        """Chunk by chunk: slope * (1[token] - p), back through the head."""
+        hidden_ND, weight_VD, bias_V, ids_N = ctx.saved_tensors
+        scale, softcap, temperature, chunk = ctx.settings
+        head = Head(weight_VD, bias_V, scale, softcap)
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        gradient = HeadGradient(hidden_ND, head, hidden=needs_hidden, weight=needs_weight, bias=needs_bias)
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            for part in Scan(hidden_ND, head, ids_N, temperature, chunk=chunk).chunks():
+                for block in part.blocks():
+                    block.write_gradient({"logp": slope_N[block.rows]})
+                gradient.add(part.rows, part.hidden_CD, part.raw_CV)
+        known = zip((gradient.dhidden_ND, gradient.dweight_VD, gradient.dbias_V), (hidden_ND, weight_VD, bias_V), strict=True)
+        return *(None if d is None else d.to(tensor.dtype) for d, tensor in known), None, None, None, None, None

@@ -1,0 +1,39 @@
+"""What holds for every test: offline, one thread, the same seed, and every shape annotation in reasontrain checked."""
+
+from __future__ import annotations
+
+import os
+
+# Read when torch or a Hugging Face library is imported, so they come before those.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
+
+import random
+
+import hypothesis
+import numpy
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# From here on a module of reasontrain is imported with its annotations enforced: types by beartype, shapes by jaxtyping.
+install_import_hook("reasontrain", "beartype.beartype")
+
+torch.set_num_threads(1)
+
+# Slow machines must not fail a property, and the same examples must be tried wherever the tests run.
+hypothesis.settings.register_profile("reasontrain", deadline=None, derandomize=True, database=None, max_examples=30)
+hypothesis.settings.load_profile("reasontrain")
+
+
+@pytest.fixture(autouse=True)
+def _same_seed() -> None:
+    """Every test starts from the same random state, whichever ran before it and on whichever worker."""
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
