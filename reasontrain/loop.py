@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain import checkpoint, signals
+from reasontrain import checkpoint
 from reasontrain.credit import Credit
 from reasontrain.data.collate import collate
 from reasontrain.data.order import Order
@@ -24,6 +24,7 @@ from reasontrain.objectives import Objective
 from reasontrain.recipe import CheckpointSettings
 from reasontrain.sampler import Sampler
 from reasontrain.selection import Selector
+from reasontrain.signals.quadrants import medians, quadrants, recall, shares
 from reasontrain.track import TOKENS, Tracker, write_tokens
 from reasontrain.types import Batch, Rollout, RunError, Stats
 
@@ -132,13 +133,13 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
 def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
     """Shares of all and of kept tokens in TIP's quadrants at the step's medians, and the share of each quadrant that was kept."""
     columns, among_BT, kept_BT = (batch.entropy_BT, batch.kl_reverse_BT), batch.is_response_BT, weight_BT != 0
-    quadrant_BT = signals.quadrants(*columns, among_BT, signals.medians(*columns, among_BT))
-    kept_of = signals.shares(quadrant_BT, kept_BT)
+    quadrant_BT = quadrants(*columns, among_BT, medians(*columns, among_BT))
+    kept_of = shares(quadrant_BT, kept_BT)
     stats: Stats = {}
-    for quadrant, share in signals.shares(quadrant_BT, among_BT).items():
+    for quadrant, share in shares(quadrant_BT, among_BT).items():
         stats[f"share_{quadrant.name}"] = share
         stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
-        stats[f"kept_{quadrant.name}"] = signals.recall(quadrant_BT, kept_BT, quadrant) or 0.0
+        stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
     return stats
 
 

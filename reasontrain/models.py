@@ -35,7 +35,7 @@ class ModelSettings:
     revision: str | None = None
     dtype: DType = "float32"
     export: DType | None = None
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -49,6 +49,7 @@ class Policy:
     """A causal language model split into the trunk, which makes hidden states, and the head, which makes logits of them."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32) -> None:
+        """`dtype` is what the trunk and the head's products compute in, whatever the weights are kept in."""
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
 
     @property
@@ -62,7 +63,8 @@ class Policy:
         linear = self.model.get_output_embeddings()
         config = self.model.config.to_dict()
         scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
-        return Head(weight_VD=linear.weight, bias_V=linear.bias, scale=scale, softcap=config.get("final_logit_softcapping"))
+        weight_VD = linear.weight.to(self.dtype)  # a float32 master's gradient passes through the cast
+        return Head(weight_VD=weight_VD, bias_V=linear.bias, scale=scale, softcap=config.get("final_logit_softcapping"))
 
     @property
     def context(self) -> int:
@@ -150,7 +152,7 @@ def _from_pretrained(path: str, settings: ModelSettings, trainable: bool) -> tup
             config=config,
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
-            attn_implementation=settings.attention,
+            attn_implementation=None if settings.attention == "auto" else settings.attention,
             dtype=dtype,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, revision=settings.revision, trust_remote_code=settings.trust_remote_code)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata, util
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -22,6 +22,7 @@ EVIDENCE_SHOWN = ("entropy", "kl_reverse", "kl_forward")
 JsonRecord = Mapping[str, object]
 
 
+@runtime_checkable
 class _Service(Protocol):
     """What Weights & Biases and Trackio have in common."""
 

@@ -15,9 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MAP = """types keyed | vocab reduce credit | signals selection objectives tasks data models testbed | recipe
+MAP = """types keyed | vocab reduce credit | signals selection objectives data tasks testbed models | recipe
     | checkpoint track learner sampler | loop evaluation report lens plan bridge bench | cluster | doctor assemble cli __main__"""
-"""Rooms, left to right; a room imports only from rooms to its left. Bars part the floors, for the reader."""
+"""Rooms, left to right; a room imports only from rooms to its left, on its own floor too. Bars part the floors."""
 
 ROOMS = MAP.replace("|", " ").split()
 
@@ -51,7 +51,9 @@ NEVER_CALLED = {
 }
 NEVER_PASSED = {"shell": True, "trust_remote_code": True, "weights_only": False}
 
-ALLOWED: Mapping[tuple[str, str], str] = {}
+ALLOWED: Mapping[tuple[str, str], str] = {
+    ("reasontrain/sampler/cache.py", "update swallows **kwargs"): "transformers calls it, and with what differs between models",
+}
 """(path, offence as reported without its line) -> why it has to be. Something that is no longer needed fails the test."""
 
 MAX_FUNCTION_LINES, MAX_FILE_LINES, MEDIAN_FILE_LINES = 60, 400, 150
@@ -105,7 +107,7 @@ def size_faults(source: str) -> Iterator[str]:
 
 
 def paper_faults(source: str) -> Iterator[str]:
-    """What papers over a missing idea: Any, **kwargs, getattr with a default, hasattr; and a file that does not say what it holds."""
+    """What papers over a missing idea (Any, **kwargs, getattr with a default, hasattr), and files without a docstring."""
     tree = ast.parse(source)
     if tree.body and ast.get_docstring(tree) is None:
         yield "line 1: no module docstring"
@@ -113,11 +115,8 @@ def paper_faults(source: str) -> Iterator[str]:
         match node:
             case ast.Name(id="Any") | ast.Attribute(attr="Any"):
                 yield f"line {node.lineno}: Any"
-            case (
-                ast.FunctionDef(args=ast.arguments(kwarg=ast.arg() as swallow))
-                | ast.AsyncFunctionDef(args=ast.arguments(kwarg=ast.arg() as swallow))
-            ):
-                yield f"line {node.lineno}: {node.name} swallows **{swallow.arg}"
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if node.args.kwarg:
+                yield f"line {node.lineno}: {name} swallows **{node.args.kwarg.arg}"
             case ast.Lambda(args=ast.arguments(kwarg=ast.arg() as swallow)):
                 yield f"line {node.lineno}: a lambda swallows **{swallow.arg}"
             case ast.Call(func=ast.Name(id="getattr"), args=[_, _, _]):
@@ -283,8 +282,8 @@ def test_an_unsafe_call_is_named(source: str, fault: str):
 
 
 def test_safe_calls_pass():
-    calls = "model.eval()\nyaml.safe_load(file)\ntorch.load(path, weights_only=True)\nrun(x, shell=False)\nfrom_pretrained(x, trust_remote_code=told)"
-    assert list(safety_faults(calls)) == []
+    calls = ["model.eval()", "yaml.safe_load(file)", "torch.load(path, weights_only=True)", "run(line, shell=False)"]
+    assert list(safety_faults("\n".join([*calls, "from_pretrained(path, trust_remote_code=told)"]))) == []
 
 
 def test_a_recipe_without_its_first_line_or_run_bit_is_named(tmp_path: Path):
@@ -307,7 +306,7 @@ def test_an_allowance_takes_away_one_fault_and_may_not_outlive_it():
 
 
 def test_the_package_keeps_its_layers():
-    assert [f"{path}: {fault}" for path, text in sources().items() for fault in import_faults(text, path)] == []
+    assert [f"{path}: {fault}" for path, text in sources().items() for fault in dict.fromkeys(import_faults(text, path))] == []
 
 
 def test_files_and_functions_are_small():

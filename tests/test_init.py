@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,18 +15,23 @@ import reasontrain
 from reasontrain import keyed
 from reasontrain.types import Batch
 
-
-def test_importing_the_package_sets_the_wait_policy_and_brings_nothing_heavy():
-    code = "import os, sys, reasontrain; print(os.environ['OMP_WAIT_POLICY'], sorted({'torch', 'transformers', 'pydantic'} & {*sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code], env={}, cwd=".", capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "PASSIVE []"
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_an_environment_that_chose_its_own_wait_policy_keeps_it():
+def in_a_new_process(code: str, **environment: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_the_package_brings_nothing_heavy():
+    code = "import sys, reasontrain; print(sorted({'numpy', 'pydantic', 'torch', 'transformers'} & {*sys.modules}))"
+    assert in_a_new_process(code) == "[]"
+
+
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise():
     code = "import os, reasontrain; print(os.environ['OMP_WAIT_POLICY'])"
-    env = {"OMP_WAIT_POLICY": "ACTIVE"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=".", capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "ACTIVE"
+    assert in_a_new_process(code) == "PASSIVE"
+    assert in_a_new_process(code, OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
 
 
 def test_arguments_of_the_wrong_type_are_caught_while_tests_run():
@@ -41,9 +47,11 @@ def test_fields_of_the_wrong_shape_are_caught_while_tests_run():
 
 
 def test_a_warning_from_our_own_code_is_an_error_and_another_one_is_not():
-    warnings.warn_explicit("elsewhere", UserWarning, "elsewhere.py", 1, module="elsewhere")
-    with pytest.raises(UserWarning, match="ours"):
-        warnings.warn_explicit("ours", UserWarning, "loop.py", 1, module="reasontrain.loop")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.warn_explicit("theirs", UserWarning, "elsewhere.py", 1, module="elsewhere")
+        with pytest.raises(UserWarning, match="ours"):
+            warnings.warn_explicit("ours", UserWarning, "loop.py", 1, module="reasontrain.loop")
+    assert [str(warning.message) for warning in heard] == ["theirs"]
 
 
 def test_the_version_is_three_numbers():

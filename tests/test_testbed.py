@@ -131,7 +131,8 @@ def test_a_model_loads_as_it_was_shaped(tmp_path: Path) -> None:
     model, words = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     config = model.config
     assert (config.model_type, config.head_dim, config.max_position_embeddings) == ("qwen3", 32, 4096)
-    assert model.lm_head.weight is model.model.embed_tokens.weight and model.dtype == torch.float32
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.dtype == torch.float32
     assert 300_000 < model.num_parameters() < 400_000
     assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == [words.eos_token_id, words.pad_token_id]
     assert words.get_vocab() == TOKENIZER.get_vocab()

@@ -36,8 +36,8 @@ def mean_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int | None = None) 
 def pass_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int) -> Float64[np.ndarray, " M"]:
     """Chance that at least one of `k` samples of a problem is right, estimated without bias from all S samples.
 
-    1 - C(S - c, k) / C(S, k) with c right samples, as the product of (1 - k / i) over i = S - c + 1 .. S, which neither overflows nor
-    cancels (Chen et al. 2021, arXiv 2107.03374, section 2.1).
+    1 - C(S - c, k) / C(S, k) with c right samples, as the product of (1 - k / i) over i = S - c + 1 .. S, which neither overflows
+    nor cancels (Chen et al. 2021, arXiv 2107.03374, section 2.1).
     """
     _checked(correct_MS, k, "pass")
     num_samples = correct_MS.shape[1]
@@ -128,7 +128,7 @@ def paired_difference(
 
 
 def difference(after: Interval, before: Interval) -> Interval:
-    """`after` less `before`, from their two intervals alone, as if they were independent (MOVER: Zou and Donner 2008, Stat Med 27:1693).
+    """`after` less `before` from their two intervals alone, as if independent (MOVER: Zou and Donner 2008, Stat Med 27:1693).
 
     For two proportions with Wilson's intervals this is Newcombe's method 10 (1998). Over the same problems it is usually
     wider than need be: use `paired_difference` where the verdicts are at hand.
@@ -153,7 +153,7 @@ def _checked(correct_MS: Bool[np.ndarray, "M S"], k: int | None, name: str) -> i
 
 
 def _resampled_means(rng: np.random.Generator, score_M: Float64[np.ndarray, " M"], num_draws: int) -> Float64[np.ndarray, " K"]:
-    """Mean scores over problems drawn with replacement; a multinomial over the distinct scores, because equal scores are alike."""
+    """Mean scores over problems drawn with replacement; a multinomial over distinct scores, as equal ones are alike."""
     score_U, times_U = np.unique(score_M, return_counts=True)
     means = []
     for start in range(0, num_draws, _DRAWS_AT_ONCE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,7 @@ from reasontrain.types import Batch, Counts, Stats, Weights
 AverageFunction = Callable[[Float[Tensor, "B T"], Counts], Float[Tensor, "B T"]]
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What the loop asks of a learner, whether it is one process or sixty-four."""
 

@@ -149,7 +149,7 @@ class LocalLearner:
                 teacher=self._teacher_at(batch, micro, local_N, token_N) if objective.teacher else None,
             )
             result.loss.backward()
-            loss += float(result.loss)
+            loss += float(result.loss.detach())
             num_rows += len(local_N)
             for name, value in result.stats.items():
                 sums[name] += float(value)

@@ -73,7 +73,8 @@ def apply_overrides(content: dict[str, YamlValue], overrides: Sequence[str]) -> 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
     """An instance of a settings dataclass, or one error that lists everything wrong with `content`."""
     try:
-        return _adapter(cls).validate_python(content)
+        _forbid_unknown_keys(cls)
+        return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
         raise RecipeError(_listing(source, [_explain(cls, detail) for detail in error.errors()])) from None
 
@@ -89,11 +90,10 @@ def as_yaml(settings: object) -> str:
     return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
-    """A validator in which unknown keys are errors and `kind` chooses among classes, everywhere below `cls`."""
-    for dataclass in _settings_classes(cls):
-        dataclass.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
-    return TypeAdapter(cls)
+def _forbid_unknown_keys(cls: type) -> None:
+    """Make unknown keys errors everywhere below `cls`; pydantic reads this attribute of plain dataclasses."""
+    for settings in _settings_classes(cls):
+        settings.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
 
 
 def _settings_classes(annotation: object) -> Iterator[type]:

@@ -15,11 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reasontrain.report import charts, colours, numbers
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.run import Evaluation, RunRecord, read_run
-from reasontrain.report.summary import Headline, headlines, measurements, phases, quadrants, report, setting_text
+from reasontrain.report.summary import Headline, QuadrantShare, headlines, measurements, phases, quadrants, report, setting_text
 from reasontrain.report.tokens import TokenPage, show_tokens
 
 _PAGE = Path(__file__).parent / "page"
 _TONES = "abcdef"
+_FREE = Axis()
 _SHARE = Axis(floor=0.0, ceiling=1.0, shares=True)
 
 
@@ -30,22 +31,22 @@ class _Curve:
     title: str
     columns: dict[str, str]
     note: str
-    axis: Axis = Axis()  # noqa: RUF009  frozen
+    axis: Axis = _FREE
 
 
 _CURVES = (
     _Curve(title="Loss", columns={"loss": "loss"}, note="What the optimiser lowers."),
     _Curve(title="Reward", columns={"reward_mean": "reward"}, note="Mean over the rollouts of a step.", axis=Axis(floor=0.0)),
     _Curve(
-        title="Divergence from the teacher",
+        title="Divergence",
         columns={"kl_reverse_mean": "student to teacher", "kl_forward_mean": "teacher to student"},
-        note="Mean KL in nats per token.",
+        note="KL between student and teacher, mean in nats per token.",
         axis=Axis(floor=0.0),
     ),
     _Curve(title="Entropy", columns={"entropy_mean": "entropy"}, note="Mean in nats per token.", axis=Axis(floor=0.0)),
     _Curve(title="Kept tokens", columns={"kept_share": "kept"}, note="Share of response tokens with a weight.", axis=_SHARE),
     _Curve(
-        title="Tokens per quadrant",
+        title="Quadrants",
         columns={f"share_Q{i}": f"Q{i}" for i in (1, 2, 3, 4)},
         note="Share of response tokens.",
         axis=_SHARE,
@@ -56,19 +57,19 @@ _CURVES = (
 
 
 def write_report(run_dir: Path) -> tuple[Path, Path]:
-    """Write `report.json` and `report.html` into a run directory and return their paths.
+    """Write `report.html` and `report.json` into a run directory and return their paths.
 
     Parts that the run did not leave behind are left out of the page. Raises `UserError` where there is no run, or a file of it
     cannot be read.
     """
     run = read_run(run_dir)
-    page = render(run)
-    paths = run_dir / "report.json", run_dir / "report.html"
-    for path, text in zip(paths, (json.dumps(report(run), indent=1, allow_nan=False, ensure_ascii=False) + "\n", page), strict=True):
+    numbers_text = json.dumps(report(run), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    page, summary = run_dir / "report.html", run_dir / "report.json"
+    for path, text in ((page, render(run)), (summary, numbers_text)):
         unfinished = path.with_name(path.name + ".part")
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
-    return paths
+    return page, summary
 
 
 def render(run: RunRecord) -> str:
@@ -99,6 +100,7 @@ def render(run: RunRecord) -> str:
         dumbbell=charts.dumbbell,
         curves=curves(run),
         quadrants=quadrants(run),
+        bars=_bars(quadrants(run)),
         phases=phases(run),
         measurements=measurements(run),
         token_pages=token_pages(run),
@@ -153,12 +155,21 @@ def _by_suite(found: Sequence[Headline]) -> list[list[Headline]]:
     return list(groups.values())
 
 
+def _bars(shares: Sequence[QuadrantShare]) -> list[tuple[str, list[tuple[str, float]]]]:
+    """All tokens, and where it is known the kept ones, as (quadrant, share)."""
+    rows = ("all tokens", [(q.name, q.tokens) for q in shares]), ("kept tokens", [(q.name, q.of_kept) for q in shares])
+    return [(label, parts) for label, parts in rows if all(math.isfinite(share) for _, share in parts)]
+
+
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     """The line under the title."""
     facts = [("steps", f"{len(run.steps):,}")] if run.steps else []
     if found := phases(run):
         facts.append(("training time", numbers.duration(math.fsum(phase.seconds for phase in found))))
-    for name, label, show in (("kept_share", "tokens kept", numbers.percent), ("tokens_per_s", "tokens per second", numbers.short)):
+    for name, label, show in (
+        ("kept_share", "tokens kept", numbers.percent),
+        ("tokens_per_s", "tokens per second", numbers.short),
+    ):
         average = numbers.mean([value for _, value in run.series(name)])
         facts += [(label, show(average))] if math.isfinite(average) else []
     if "seed" in run.environment:

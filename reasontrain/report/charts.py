@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reasontrain.evaluation.metrics import Interval
-from reasontrain.report.numbers import mean, percent, short
+from reasontrain.report.numbers import Number, mean, percent, short
 
-Point = tuple[float, float]
+Point = tuple[Number, Number]
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
@@ -37,7 +37,7 @@ class Line:
     faint: str
     band: str
     dots: tuple[Point, ...]
-    whiskers: tuple[tuple[float, float, float], ...]
+    whiskers: tuple[tuple[Number, Number, Number], ...]
     gaps: tuple[float, ...]
     first: str
     last: str
@@ -60,12 +60,12 @@ class Chart:
 class Scale:
     """From numbers to pixels along one axis."""
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: Number
+    high: Number
+    start: Number
+    end: Number
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: Number) -> float:
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
 
@@ -73,12 +73,12 @@ class Scale:
 class Axis:
     """What the vertical axis is asked for: `floor` and `ceiling` are numbers that must be on it."""
 
-    floor: float | None = None
-    ceiling: float | None = None
+    floor: Number | None = None
+    ceiling: Number | None = None
     shares: bool = False
 
 
-def ticks(low: float, high: float, num: int = 4) -> list[float]:
+def ticks(low: Number, high: Number, num: int = 4) -> list[float]:
     """About `num` round numbers, 1, 2 or 5 times a power of ten apart, that enclose low and high."""
     if high <= low:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
@@ -107,8 +107,12 @@ def chart(title: str, series: Sequence[Series], *, axis: Axis | None = None, not
         title=title,
         note=note + _not_finite_note(lines),
         lines=lines,
-        x_ticks=tuple((across(x), f"{x:,.0f}") for x in ticks(x_low, across.high, 5) if x_low <= x <= across.high and x == int(x)),
-        y_ticks=tuple((up(y), percent(y, 0 if y_values[-1] - y_values[0] > 0.04 else 1) if axis.shares else show(y)) for y in y_values),
+        x_ticks=tuple(
+            (across(x), f"{x:,.0f}") for x in ticks(x_low, across.high, 5) if x_low <= x <= across.high and x == int(x)
+        ),
+        y_ticks=tuple(
+            (up(y), percent(y, 0 if y_values[-1] - y_values[0] > 0.04 else 1) if axis.shares else show(y)) for y in y_values
+        ),
         alt=f"{title} by training step: {said}",
         legend=len(lines) > 1,
     )
@@ -157,14 +161,14 @@ def _path(points: Sequence[Point], across: Scale, up: Scale) -> str:
     return "".join(parts)
 
 
-def _band(ends: Sequence[tuple[float, Interval]], across: Scale, up: Scale) -> str:
+def _band(ends: Sequence[tuple[Number, Interval]], across: Scale, up: Scale) -> str:
     """The area between the low and the high ends."""
     there = [f"{across(x):g} {up(i.high):g}" for x, i in ends]
     back = [f"{across(x):g} {up(i.low):g}" for x, i in reversed(ends)]
     return "M" + "L".join(there + back) + "Z"
 
 
-def _given(value: float | None) -> list[float]:
+def _given(value: Number | None) -> list[Number]:
     return [] if value is None else [value]
 
 

@@ -5,43 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
-"""What a JSON file may hold."""
+Json = object
+"""What `json.loads` gave: nothing is known of it until `isinstance` says so."""
+
+Number = int | float
+"""What JSON calls a number."""
 
 MINUS = "\N{MINUS SIGN}"
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
-_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
+_SCALES = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 
 
-def short(value: float, digits: int = 3) -> str:
+def short(value: Number, digits: int = 3) -> str:
     """About `digits` significant digits: 0.0123, 4.57, 9,120, 12.3k, 1.2e-07, NaN."""
     if not math.isfinite(value):
         return _not_finite(value)
     size = abs(value)
     if size >= 1e15 or 0 < size < 1e-4:
         return f"{value:.{digits - 1}e}".replace("-", MINUS)
-    for scale, letter in _SCALES:
-        if size >= scale:
+    for least, scale, letter in _SCALES:
+        if size >= least:
             return f"{_plain(value / scale, digits)}{_NARROW_SPACE}{letter}"
     return _plain(value, digits)
 
 
-def percent(value: float, decimals: int = 1) -> str:
+def percent(value: Number, decimals: int = 1) -> str:
     """A share as a percentage: 0.4434 -> 44.3 %."""
     return f"{points(value, decimals)}{_NARROW_SPACE}%" if math.isfinite(value) else _not_finite(value)
 
 
-def points(value: float, decimals: int = 1) -> str:
+def points(value: Number, decimals: int = 1) -> str:
     """A share in percentage points, without its unit: 0.4434 -> 44.3."""
     return f"{100 * value:.{decimals}f}".replace("-", MINUS) if math.isfinite(value) else _not_finite(value)
 
 
-def signed_points(value: float, decimals: int = 1) -> str:
+def signed_points(value: Number, decimals: int = 1) -> str:
     """The same with its sign."""
     return ("+" if value > 0 else "") + points(value, decimals)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Number) -> str:
     """A length of time in its two largest units."""
     if not math.isfinite(seconds):
         return _not_finite(seconds)
@@ -64,13 +67,20 @@ def portable(value: Json) -> Json:
     return value
 
 
-def mean(values: Sequence[float]) -> float:
+def number(value: Json) -> float | None:
+    """The number that a JSON value is or names ("nan", "Infinity"); None where it is none."""
+    if isinstance(value, str):
+        return float(value) if value.lower().lstrip("+-") in ("nan", "inf", "infinity") else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def mean(values: Sequence[Number]) -> float:
     """Mean of the finite numbers among them; NaN where there is none."""
     finite = [value for value in values if math.isfinite(value)]
     return math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def _plain(value: float, digits: int) -> str:
+def _plain(value: Number, digits: int) -> str:
     """Digits without an exponent, and without zeros that say nothing."""
     exponent = math.floor(math.log10(abs(value))) if value else 0
     text = f"{value:,.{max(0, digits - 1 - exponent)}f}"
@@ -78,6 +88,6 @@ def _plain(value: float, digits: int) -> str:
     return "0" if text in ("-0", "") else text.replace("-", MINUS)
 
 
-def _not_finite(value: float) -> str:
+def _not_finite(value: Number) -> str:
     """Its name."""
     return "NaN" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"

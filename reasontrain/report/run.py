@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from reasontrain.evaluation.metrics import Interval
-from reasontrain.report.numbers import Json
+from reasontrain.report.numbers import Json, Number, number
 from reasontrain.types import UserError
 
 
@@ -24,7 +24,7 @@ class Evaluation:
     num_samples: int
     temperature: float
     metrics: Mapping[str, Interval]
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, Number] = field(default_factory=dict)
 
     @property
     def setting(self) -> tuple[str, int, float]:
@@ -34,17 +34,17 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run left behind. `steps` are in order, one per step number; `token_files` by step; `notes` say what was unreadable."""
+    """What a run left behind. `steps` are in order, one per number; `token_files` by step; `notes` say what was unreadable."""
 
     name: str
     recipe: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    steps: tuple[Mapping[str, float], ...] = ()
+    steps: tuple[Mapping[str, Number], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     token_files: Mapping[int, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def series(self, name: str) -> list[tuple[int, float]]:
+    def series(self, name: str) -> list[tuple[int, Number]]:
         """(step, value) wherever a metric was written."""
         return [(int(row["step"]), row[name]) for row in self.steps if name in row]
 
@@ -59,7 +59,9 @@ def read_run(run_dir: Path) -> RunRecord:
     recipe, environment = _text(run_dir / "recipe.yaml"), _environment(run_dir / "environment.json")
     token_files = _token_files(run_dir / "tokens")
     if not (steps or evaluations or recipe or environment or token_files):
-        raise UserError(f"{run_dir} holds no run: none of recipe.yaml, environment.json, metrics.jsonl, evaluations.jsonl, tokens/ is there")
+        raise UserError(
+            f"{run_dir} holds no run: none of recipe.yaml, environment.json, metrics.jsonl, evaluations.jsonl, tokens/ is there"
+        )
     return RunRecord(
         name=_name(recipe) or run_dir.resolve().name,
         recipe=recipe,
@@ -80,14 +82,14 @@ def json_lines(path: Path) -> Iterator[tuple[Mapping[str, Json], str]]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 if not line.endswith("\n"):
-                    raise TornLine(where) from error
+                    raise TornLineError(where) from error
                 raise UserError(f"{where}: expected one JSON object per line ({error.msg})") from error
             if not isinstance(row, dict):
                 raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
             yield row, where
 
 
-class TornLine(UserError):
+class TornLineError(UserError):
     """The last line of a file was cut short, as when a run is killed while it writes."""
 
 
@@ -97,7 +99,7 @@ def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], s
         return
     try:
         yield from json_lines(path)
-    except TornLine as torn:
+    except TornLineError as torn:
         notes.append(f"The last line of {path.name} was cut short and is left out ({Path(str(torn)).name}).")
 
 
@@ -128,15 +130,16 @@ def _interval(metric: Json, where: str) -> Interval:
 
 def _number(row: Mapping[str, Json], name: str, where: str) -> float:
     """A number that must be there."""
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f'{where}: expected a number "{name}", found {value!r}')
+    value = number(row.get(name))
+    if value is None:
+        raise UserError(f'{where}: expected a number "{name}", found {row.get(name)!r}')
     return value
 
 
-def _numbers(row: Mapping[str, Json]) -> dict[str, float]:
+def _numbers(row: Mapping[str, Json]) -> dict[str, Number]:
     """The entries of a line that are numbers."""
-    return {name: value for name, value in row.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    found = ((name, number(value)) for name, value in row.items())
+    return {name: value for name, value in found if value is not None}
 
 
 def _text(path: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from reasontrain.evaluation.metrics import Interval, difference
-from reasontrain.report.numbers import Json, mean, portable
+from reasontrain.report.numbers import Json, Number, mean, portable
 from reasontrain.report.run import Evaluation, RunRecord
 
 QUADRANTS = {
@@ -54,7 +54,7 @@ class Phase:
 
 def headlines(run: RunRecord) -> list[Headline]:
     """Every metric of every suite, accuracy first, suites in the order in which they were first scored."""
-    settings: dict[tuple[str, int, float], list[Evaluation]] = {}
+    settings: dict[tuple[str, int, Number], list[Evaluation]] = {}
     for evaluation in run.evaluations:
         settings.setdefault(evaluation.setting, []).append(evaluation)
     return [_headline(scored, metric) for scored in settings.values() for metric in sorted(scored[-1].metrics, key=_metric_order)]
@@ -102,7 +102,7 @@ def quadrants(run: RunRecord) -> list[QuadrantShare]:
     ]
 
 
-def _kept_mass(row: Mapping[str, float], quadrant: str) -> float:
+def _kept_mass(row: Mapping[str, Number], quadrant: str) -> float:
     """Kept tokens of a quadrant as a share of all tokens; an empty quadrant has none, whatever share of it was kept."""
     return row[f"share_{quadrant}"] * row.get(f"kept_{quadrant}", math.nan) if row[f"share_{quadrant}"] else 0.0
 
@@ -116,14 +116,14 @@ def phases(run: RunRecord) -> list[Phase]:
     return [Phase(name=name, seconds=s, share=s / total) for name, s in longest_first] if total else []
 
 
-def measurements(run: RunRecord) -> dict[str, dict[str, float]]:
+def measurements(run: RunRecord) -> dict[str, dict[str, Number]]:
     """First, last, least, greatest and mean value of every metric; what is not finite stays out of the mean."""
     names = sorted({name for row in run.steps for name in row} - {"step"})
     columns = {name: [y for _, y in run.series(name)] for name in names}
     return {name: _measurement(values) for name, values in columns.items()}
 
 
-def _measurement(values: list[float]) -> dict[str, float]:
+def _measurement(values: list[Number]) -> dict[str, Number]:
     finite = [value for value in values if math.isfinite(value)] or [math.nan]
     return {"first": values[0], "last": values[-1], "low": min(finite), "high": max(finite), "mean": mean(values)}
 

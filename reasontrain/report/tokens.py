@@ -9,8 +9,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from reasontrain.report.colours import token_class
-from reasontrain.report.numbers import Json, percent, short
-from reasontrain.report.run import TornLine, json_lines
+from reasontrain.report.numbers import Json, number, percent, short
+from reasontrain.report.run import TornLineError, json_lines
 from reasontrain.types import Kind, UserError
 
 MAX_READ = 64
@@ -22,7 +22,7 @@ _CHOSEN = (Kind.RESPONSE, Kind.SOFT)
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of text with its CSS classes and its numbers in words; `breaks` is true where a line ends in it."""
+    """A piece of text with its CSS classes and its numbers in words."""
 
     text: str
     css: str
@@ -38,6 +38,7 @@ class ShownRollout:
     prompt: str
     answer: str
     reward: float
+    truncated: bool
     tokens: tuple[Token, ...]
     cut: int
     kept: str
@@ -61,7 +62,7 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
             rows.append(line)
             if len(rows) == MAX_READ:
                 break
-    except TornLine:
+    except TornLineError:
         pass  # a run that still writes: what is complete is shown
     shown = [_rollout(row, where) for row, where in rows]
     evidence = {name for row, _ in rows for name in _mapping(row.get("evidence"))}
@@ -99,6 +100,7 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
         prompt=_clipped(str(row.get("prompt", "")), MAX_PROMPT),
         answer=_clipped(str(row.get("answer", "")), MAX_PIECE),
         reward=_float(row.get("reward")),
+        truncated=row.get("truncated") is True,
         tokens=tuple(_token(*column) for column in answered[:MAX_TOKENS]),
         cut=max(0, len(answered) - MAX_TOKENS),
         kept=f"{num_kept:,} of {len(own):,} tokens kept ({percent(num_kept / len(own), 0)})" if own else "no token of its own",
@@ -121,8 +123,9 @@ def _evidence(value: Json) -> float | None:
 
 
 def _float(value: Json) -> float:
-    """A number, also where JSON has no word for it."""
-    return float(value) if isinstance(value, int | float | str) and value != "" else math.nan
+    """A number; NaN where there is none."""
+    found = number(value)
+    return math.nan if found is None else found
 
 
 def _list(value: Json, name: str, where: str) -> list[Json]:

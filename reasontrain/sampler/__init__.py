@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable, runtime_checkable
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import Prompt, Rollout, Weights
 
 
+@runtime_checkable
+@runtime_checkable
 class Sampler(Protocol):
     """Whatever answers prompts with the weights that it was given last."""
 

@@ -75,9 +75,9 @@ class Clock:
         start_N = torch.tensor(flight.start, device=device)
         self.mask_NS, self.position_NS = _columns(start_N, self.length + room)
         self.padded = any(flight.start)
-        first_N1 = torch.tensor([[len(row.response)] for row in flight.rows], device=device)
-        id_N1 = torch.tensor([[row.id] for row in flight.rows], device=device)
-        self.uniform_NS = keyed.uniform(seed, STREAM, id_N1, first_N1 + torch.arange(room, device=device))
+        place_NS = torch.tensor([[len(row.response)] for row in flight.rows], device=device) + torch.arange(room, device=device)
+        id_NS = torch.tensor([[row.id] for row in flight.rows], device=device).expand_as(place_NS)
+        self.uniform_NS = keyed.uniform(seed, STREAM, id_NS, place_NS)
         self.step = 0
 
     def uniform_N(self) -> Float[Tensor, " N"]:

@@ -1,7 +1,7 @@
 """Selection rules: each turns evidence into a weight for every token, 0 where it is not selected.
 
-A rule is a frozen dataclass. Its fields are its knobs, `needs` names the evidence it reads, `scope` says whether a rollout's weights
-depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights.
+A rule is a frozen dataclass. Its fields are its knobs, `needs` names the evidence it reads, `scope` says whether a rollout's
+weights depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights.
 """
 
 from __future__ import annotations

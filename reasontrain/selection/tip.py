@@ -47,9 +47,10 @@ class Tip:
     - `entropy_topk`: h^; `divergence`: KL(student || teacher); `teachability`: teacher mass on the student's top candidates
       (arXiv 2605.26844)
 
-    Departure: the paper clips the entropy only. One outlier then flattens d^ and Soft-OR becomes entropy top-k, so both are clipped;
-    `delta_clip_quantile=1.0` is the literal reading. `stats_scope` and `top_scope` choose where statistics and ranking are taken;
-    with `top_scope="step"`, m counts the tokens of the step. Raises RunError where evidence is not finite at a response token.
+    Departure: the paper clips the entropy only. One outlier then flattens d^ and Soft-OR becomes entropy top-k, so both are
+    clipped; `delta_clip_quantile=1.0` is the literal reading. `stats_scope` says where statistics are taken and `top_scope`
+    where tokens are ranked; with `top_scope="step"`, m counts the tokens of the step. Raises RunError where evidence is not
+    finite at a response token.
     """
 
     kind: Literal["tip"] = "tip"
@@ -83,7 +84,7 @@ class Tip:
         }
 
     def given(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
-        """The weights of some rollouts of a step, by the spans of the whole step; with ranking per rollout, any cut gives the same."""
+        """The weights of some rollouts, by the spans of their whole step; any cut gives the same if ranking is per rollout."""
         among_BT = batch.is_response_BT
         score_BT = self.score(batch, spans)
         if self.top_scope == "rollout":

@@ -58,7 +58,7 @@ def finite(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], name: 
     broken_BT = among_BT & ~value_BT.isfinite()
     if broken_BT.any():
         raise RunError(
-            f"evidence {name!r} is NaN or infinite at {int(broken_BT.sum())} of {int(among_BT.sum())} response tokens, where a finite "
-            "number was expected; most likely a model's logits overflowed: check its weights and use bfloat16 or float32"
+            f"evidence {name!r} is NaN or infinite at {int(broken_BT.sum())} of {int(among_BT.sum())} response tokens, where a "
+            "finite number was expected; most likely a model's logits overflowed: check its weights and use bfloat16 or float32"
         )
     return torch.where(among_BT, value_BT.detach().double(), 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
@@ -19,6 +19,7 @@ TaskSettings = Arithmetic | Gsm8k | MathTask | PythonTask
 """What may stand under `task` in a recipe; `kind` chooses."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """Where problems come from."""
 

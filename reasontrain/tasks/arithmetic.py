@@ -34,7 +34,7 @@ _CONNECTIVES = ("Then", "Next,", "Now", "After that,", "So", "From here,", "This
 
 
 class Step(NamedTuple):
-    """`left op right`. An operand is a number or, below zero, the result of an earlier step: -1 is the first's, -2 the second's."""
+    """`left op right`. An operand is a number or, below zero, an earlier step's result: -1 is the first's, -2 the second's."""
 
     left: int
     op: str

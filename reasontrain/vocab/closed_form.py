@@ -20,10 +20,9 @@ _FLOOR = -1e30
 """Log-probabilities stop here: exp gives 0 all the same, and 0 * log 0 is then 0 where -inf would give NaN."""
 
 
-def _log_softmax(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
-    """In the memory of the logits where they are contiguous."""
-    out = logits_NV if logits_NV.is_contiguous() else None
-    return torch.log_softmax(logits_NV, -1, out=out).clamp_(min=_FLOOR)
+def _log_softmax_(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+    """In the memory of the logits: row by row, a row is read before it is written."""
+    return torch.log_softmax(logits_NV, -1, out=logits_NV).clamp_(min=_FLOOR)
 
 
 def _row_dot(left_NV: Float[Tensor, "N V"], right_NV: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
@@ -37,7 +36,8 @@ def beta_of(name: str) -> float | None:
 
 def plain_name(name: str) -> str:
     """The limits of the Jensen-Shannon divergence under their own names: beta 0 is the forward KL, beta 1 the reverse (TRL)."""
-    return {0.0: "kl_forward", 1.0: "kl_reverse"}.get(beta_of(name), name)
+    beta = beta_of(name)
+    return name if beta is None else {0.0: "kl_forward", 1.0: "kl_reverse"}.get(beta, name)
 
 
 class Distribution:
@@ -48,7 +48,7 @@ class Distribution:
     """
 
     def __init__(self, logits_NV: Float[Tensor, "N V"], ids_N: Int[Tensor, " N"], teacher: Callable[[], Tensor] | None) -> None:
-        self.logp_NV = _log_softmax(logits_NV)
+        self.logp_NV = _log_softmax_(logits_NV)
         self.ids_N = ids_N
         self._teacher = teacher
         self._values: dict[str, Tensor] = {}
@@ -63,7 +63,8 @@ class Distribution:
         """The teacher over the shared ids."""
         if self._teacher is None:
             raise UserError("this objective or rule asks for a divergence, and no teacher is given; name one under `teacher`")
-        return _log_softmax(self._teacher()[:, : self.logp_NV.shape[1]])
+        logits_NU, width = self._teacher(), self.logp_NV.shape[1]
+        return _log_softmax_(logits_NU if logits_NU.shape[1] <= width else logits_NU[:, :width].clone())
 
     @cached_property
     def q_NS(self) -> Float[Tensor, "N S"]:
@@ -74,7 +75,7 @@ class Distribution:
     def shared_logp_NS(self) -> Float[Tensor, "N S"]:
         """The student over the shared ids."""
         width = self.logq_NS.shape[1]
-        return self.logp_NV if self.logp_NV.shape[1] == width else _log_softmax(self.logp_NV[:, :width])
+        return self.logp_NV if self.logp_NV.shape[1] == width else _log_softmax_(self.logp_NV[:, :width].clone())
 
     @cached_property
     def shared_p_NS(self) -> Float[Tensor, "N S"]:

@@ -59,7 +59,9 @@ def fused(
     with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
         for part in scan.chunks():
             for block in part.blocks():
-                row_sums = _evaluate(block, columns[block.rows], coefficient_N[block.rows], objective, with_gradient=gradient.needed)
+                row_sums = _evaluate(
+                    block, columns[block.rows], coefficient_N[block.rows], objective, with_gradient=gradient.needed
+                )
                 sums = {name: sums[name] + value if name in sums else value for name, value in row_sums.items()}
             if gradient.needed:
                 gradient.add(part.rows, part.hidden_CD, part.raw_CV)

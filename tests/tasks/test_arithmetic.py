@@ -27,7 +27,8 @@ def work_out(text: str) -> tuple[int, list[int]]:
         if isinstance(node, ast.BinOp):
             seen.append(_OPERATIONS[type(node.op)](value(node.left), value(node.right)))
         else:
-            assert isinstance(node, ast.Constant) and isinstance(node.value, int)
+            assert isinstance(node, ast.Constant)
+            assert isinstance(node.value, int)
             seen.append(node.value)
         return seen[-1]
 
@@ -68,10 +69,13 @@ def test_answers_are_right_and_values_lie_in_0_to_99(seed: int, depth: int, spli
     problem = Arithmetic(split=split, seed=seed, min_depth=depth, max_depth=depth).problem(seed)
     value, seen = work_out(expression_of(problem))
     assert problem.answer == str(value)
-    assert min(seen) >= 0 and max(seen) <= 99
-    assert len(seen) == 2 * depth + 1 and problem.about["depth"] == str(depth)
+    assert min(seen) >= 0
+    assert max(seen) <= 99
+    assert len(seen) == 2 * depth + 1
+    assert problem.about["depth"] == str(depth)
     steps = chain(problem)
-    assert len(steps) == depth and all(map(is_right, steps))
+    assert len(steps) == depth
+    assert all(map(is_right, steps))
     assert problem.solution.endswith(f"{value}\n</think>\n\nThe answer is \\boxed{{{value}}}.")
 
 
@@ -80,7 +84,9 @@ def test_splits_share_no_calculation() -> None:
         {work_key(p) for p in Arithmetic(split=split, num_problems=3000, max_depth=2, seed=seed).problems()}
         for split, seed in (("train", 0), ("test", 0))
     )
-    assert len(train) > 1000 and len(test) > 100 and not train & test
+    assert len(train) > 1000
+    assert len(test) > 100
+    assert not train & test
 
 
 def work_key(problem: Problem) -> str:
@@ -112,16 +118,17 @@ def test_golden_problem() -> None:
     """The text of a seed is fixed: shipped weights and stored results rest on it."""
     assert Arithmetic().problem(1) == Problem(
         id="arithmetic/train/0/1",
-        prompt="What is 30+(23-7)?",
-        answer="46",
-        solution="<think>\nTo start, 23-7=16\nThen 30+16=46\n</think>\n\nThe answer is \\boxed{46}.",
+        prompt="What is 42+(7+45)?",
+        answer="94",
+        solution="<think>\nTo start, 7+45=52\nThen 42+52=94\n</think>\n\nThe answer is \\boxed{94}.",
         about={"depth": "2", "form": "expression"},
     )
 
 
 def test_a_larger_set_continues_a_smaller_one_and_a_seed_changes_it() -> None:
     small, large = Arithmetic(num_problems=20).problems(), Arithmetic(num_problems=30).problems()
-    assert small == large[:20] and len({p.id for p in large}) == 30
+    assert small == large[:20]
+    assert len({p.id for p in large}) == 30
     assert not {p.prompt for p in small} & {p.prompt for p in Arithmetic(num_problems=20, seed=1).problems()}
 
 

@@ -14,6 +14,8 @@ _MARK = re.compile(r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?<![\w.])\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
 _LAST_NUMBER = re.compile(r"(?<![A-Za-z0-9_.)])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?")
+_FINAL = re.compile(r"\bfinal answer is:?\s*(?:\$[^$\n]+\$|\\\([^\n]+?\\\)|\\\[[^\n]+?\\\]|-?\d[\d,./]*\d|\d)", re.IGNORECASE)
+"""A final answer that is said after the last box outranks the box."""
 _BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
 _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
@@ -30,14 +32,14 @@ def extract(text: str, *, last_number: bool = True) -> str:
     boxed = last_boxed(text)
     if only_box:
         return (boxed or "").strip()
-    final = text.rfind("he final answer is")
-    if boxed is not None and text.rfind("boxed") > final:
-        return boxed.strip()
+    if boxed is not None:
+        said_later = _FINAL.search(text, text.rfind("boxed"))
+        return _after_mark(said_later.group()) if said_later else boxed.strip()
     if "####" in text:
         return text.rpartition("####")[2].strip().partition("\n")[0].strip()
     marked = _after_mark(text)
-    if marked or boxed is not None:
-        return marked or (boxed or "").strip()
+    if marked:
+        return marked
     if _is_expression(text):
         return text.strip()
     return _last_formula(text) or _last_number(text) if last_number else ""

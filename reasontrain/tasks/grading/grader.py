@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from reasontrain.tasks.grading import exact, extract, limits
-from reasontrain.tasks.grading.normalise import normalise
+from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.tasks.grading.symbolic import Pool
 from reasontrain.tasks.grading.verdict import Verdict
 from reasontrain.types import Problem, UserError
 
 MAX_PAIRS = 256
 """Leaf comparisons that one answer may ask of algebra."""
+GOLD_WORDS = 12
+"""A gold cell of more words than this is a text with an answer in it, not an answer."""
 CACHE_SIZE = 200_000
 
 
@@ -77,7 +79,10 @@ class Grader:
             return Verdict(False, "", "no answer")
         if len(extracted) > limits.MAX_EXACT_LENGTH:
             return Verdict(False, extracted[:200], "too large")
-        correct, reason = self._equal(wanted, normalise(extracted))
+        answer = normalise(extracted)
+        if squeezed(answer) == squeezed(normalise(gold)):
+            return Verdict(True, extracted, "exact")
+        correct, reason = self._equal(wanted, answer)
         return Verdict(correct, extracted, reason)
 
     def _equal(self, gold: str, answer: str) -> tuple[bool, str]:
@@ -96,10 +101,12 @@ class Grader:
 
 
 def read_gold(gold: str) -> str:
-    """The answer in a gold cell, which may be boxed, in dollars or at the end of a text; "" where its braces do not balance."""
+    """The answer in a gold cell: whole, unless it is a text that ends in a box or a formula; "" where its braces do not balance."""
     if not limits.balanced(gold):
         return ""
-    return extract.extract(gold) or gold
+    boxed = extract.last_boxed(gold)
+    is_text = len(gold.split()) > GOLD_WORDS
+    return boxed or (extract.extract(gold) if is_text else "") or gold
 
 
 def check_gold(problems: Sequence[Problem], grader: Grader) -> None:

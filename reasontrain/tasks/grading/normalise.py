@@ -20,6 +20,7 @@ _UNIT_WORDS = re.compile(
     r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if|for|when|where|choose|i)\b)"
     r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)[A-Za-z0-9 ^/.,'-]*$"
 )
+_MODULUS = re.compile(r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$")
 _PERCENT = re.compile(r"\s*(?:\\%|%|\\?text\{\s*percent\s*\}|\\text\{\s*%\s*\}|\bpercent\b|\bpct\b)\.?\s*$")
 
 _SHORT_WORDS = frozenset(["no", "of", "in", "at", "to", "is", "am", "pm", "or", "on"])
@@ -62,7 +63,7 @@ def without_unit(text: str) -> str:
     """An expression without the unit behind it; a percent sign in any spelling becomes `%`."""
     if _PERCENT.search(text) and not _PERCENT.fullmatch(text):
         return _PERCENT.sub("%", text)
-    shorter = _UNIT_TEXT.sub("", text)
+    shorter = _UNIT_TEXT.sub("", _MODULUS.sub("", text))
     return _UNIT_WORDS.sub("", shorter).strip() or text
 
 

@@ -1,0 +1,312 @@
+"""The reference learner against plain transformers logits and float64 sums; what may not change a gradient does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.strategies import integers, sampled_from
+from torch import Tensor
+from torch.testing import assert_close
+
+from reasontrain.data.micro import Layout
+from reasontrain.learner.local import LocalLearner
+from reasontrain.models import Policy
+from reasontrain.objectives import Distill, Grpo, Nll, Objective, Reinforce
+from reasontrain.recipe import LearnSettings
+from reasontrain.reduce import AVERAGES
+from reasontrain.selection import Everything, Random, ShuffledWeights, Tip, TopEntropy
+from reasontrain.types import Batch, RunError
+from tests.tiny import ARCHITECTURES, VOCABULARY, batch, policy
+
+OBJECTIVES = {
+    "nll": Nll(),
+    "reverse_kl": Distill(),
+    "forward_kl": Distill(divergence="forward_kl"),
+    "jsd": Distill(divergence="jsd", beta=0.3),
+    "grpo": Grpo(reference_kl=0.1),
+    "reinforce": Reinforce(reference_kl=0.1),
+}
+SELECTORS = {
+    "everything": Everything(),
+    "random": Random(keep=0.4),
+    "top_entropy": TopEntropy(keep=0.4),
+    "shuffled": ShuffledWeights(of=TopEntropy(keep=0.4)),
+    **{
+        mode: Tip(mode=mode, keep=0.4)
+        for mode in ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
+    },
+}
+
+
+def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", **changes: object) -> LocalLearner:
+    chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
+    return LocalLearner(
+        model, replace(chosen, **changes), steps=10, teacher=policy("llama", seed=5), reference=policy("qwen3", seed=6)
+    )
+
+
+def gradients(model: Policy) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+
+
+def weights(data: Batch) -> Tensor:
+    """Half of the response rows, some with fractional weights."""
+    draw = torch.Generator().manual_seed(1)
+    keep_BT = torch.rand(data.ids_BT.shape, generator=draw) < 0.5
+    return torch.where(keep_BT & data.is_response_BT, 0.5 + torch.rand(data.ids_BT.shape, generator=draw), 0.0)
+
+
+def run(model: Policy, data: Batch, objective: Objective, weight_BT: Tensor, **options: object) -> tuple[float, dict[str, Tensor]]:
+    used = learner(model, **options)
+    model.model.zero_grad()
+    stats = used.gradient(data, AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT)), objective)
+    return stats["loss"], gradients(model)
+
+
+# ---- against plain transformers
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_loss_and_gradient_are_those_of_plain_logits(architecture: str, tied: bool, layout: Layout) -> None:
+    model, data = policy(architecture, tied=tied), batch()
+    weight_BT = weights(data)
+    loss, found = run(model, data, Nll(), weight_BT, layout=layout, budget=60)
+
+    model.model.zero_grad()
+    expected = torch.zeros(())
+    coefficient_BT = AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT))
+    for row, length in enumerate(data.length_B.tolist()):  # one sequence at a time, without padding
+        logp_TV = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0].log_softmax(-1)
+        taken_T = logp_TV[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0]
+        expected = expected - (coefficient_BT[row, 1:length] * taken_T).sum()
+    expected.backward()
+    assert loss == pytest.approx(float(expected.detach()), abs=2e-6)
+    for name, gradient in gradients(model).items():
+        assert_close(found[name], gradient, rtol=1e-4, atol=3e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_packed_batch_equals_separate_sequences(architecture: str, checkpointing: bool, training: bool) -> None:
+    model, data = policy(architecture, checkpointing=checkpointing), batch(num=4)
+    model.model.train(training)
+    packed = run(model, data, Nll(), weights(data), layout="packed")
+    alone = run(model, data, Nll(), weights(data), layout="packed", budget=1)  # one sequence per micro-batch
+    assert packed[0] == pytest.approx(alone[0], abs=1e-6)
+    for name, gradient in alone[1].items():
+        assert_close(packed[1][name], gradient, rtol=1e-4, atol=2e-6)
+
+
+# ---- the six promises
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@settings(max_examples=8)
+@given(seed=integers(0, 10_000), budget=integers(1, 200), layout=sampled_from(["padded", "packed"]), pad=integers(0, 5))
+def test_micro_batches_padding_and_packing_never_change_the_gradient(name: str, seed: int, budget: int, layout: Layout, pad: int) -> None:
+    model, data = policy(seed=1), batch(seed=seed)
+    wide = replace(
+        data,
+        ids_BT=torch.nn.functional.pad(data.ids_BT, (0, pad)),
+        kind_BT=torch.nn.functional.pad(data.kind_BT, (0, pad)),
+        evidence={key: torch.nn.functional.pad(column, (0, pad)) for key, column in data.evidence.items()},
+    )
+    weight_BT = weights(data)
+    whole = run(model, data, OBJECTIVES[name], weight_BT)
+    cut = run(model, wide, OBJECTIVES[name], torch.nn.functional.pad(weight_BT, (0, pad)), budget=budget, layout=layout)
+    assert cut[0] == pytest.approx(whole[0], abs=1e-6)
+    for key, gradient in whole[1].items():
+        assert_close(cut[1][key], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", SELECTORS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_rule_feeds_every_objective_and_an_order_of_rollouts_changes_nothing(rule: str, name: str) -> None:
+    model, data, select, objective = policy(seed=2), batch(seed=3), SELECTORS[rule], OBJECTIVES[name]
+    permuted = data.take(torch.tensor([3, 5, 0, 4, 1, 2]))
+    results = []
+    for order in (data, permuted):
+        used = learner(model, budget=50)
+        model.model.zero_grad()
+        seen = used.observe(order, select.needs)
+        stats = used.gradient(seen, AVERAGES["per_kept_row"](select(seen), seen.counts(select(seen))), objective)
+        results.append((stats["loss"], gradients(model)))
+    assert results[0][0] != 0
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    for key, gradient in results[0][1].items():
+        assert_close(results[1][1][key], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(name: str) -> None:
+    model, data = policy(seed=1), batch()
+    weight_BT = weights(data)
+    used = learner(model)
+    used.observe(data, frozenset({"kl_reverse"}))
+    clean = used.gradient(data, AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT)), OBJECTIVES[name])
+    before = gradients(model)
+    model.model.zero_grad()
+    for row, rollout in enumerate(data.rollout_B.tolist()):  # an overflow at every row that is not selected
+        unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
+        used._teacher_rows[rollout][unused_N] = float("inf")
+    broken = data.with_evidence({"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)})
+    again = used.gradient(broken, AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT)), OBJECTIVES[name])
+    assert again == clean
+    for key, gradient in before.items():
+        assert torch.equal(gradients(model)[key], gradient)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_nothing_selected_is_a_step_that_changes_nothing(name: str) -> None:
+    model, data = policy(), batch()
+    before = {key: value.clone() for key, value in model.model.state_dict().items()}
+    stats = learner(model).step(data, torch.zeros(data.ids_BT.shape), OBJECTIVES[name], AVERAGES["per_kept_row"])
+    assert (stats["loss"], stats["kept_share"], stats["skipped"]) == (0.0, 0.0, 0.0)
+    assert all(torch.equal(before[key], value) for key, value in model.model.state_dict().items())
+
+
+def test_the_kept_teacher_states_are_those_of_a_fresh_forward() -> None:
+    data = batch()
+    weight_BT = weights(data)
+    for layout in ("padded", "packed"):
+        models = [policy(seed=1), policy(seed=1)]
+        results = []
+        for model, observed in zip(models, (True, False), strict=True):
+            used = learner(model, budget=50, layout=layout)
+            if observed:
+                used.observe(data, frozenset({"kl_reverse"}))
+            used.gradient(data, weight_BT, Distill())
+            results.append(gradients(model))
+        assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
+
+
+def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_kept() -> None:
+    """TIP sheet, test 4: dividing by all tokens instead of the kept ones would halve it."""
+    model, data = policy(seed=1), batch()
+    for parameter in [*model.model.parameters()]:
+        torch.nn.init.zeros_(parameter)  # uniform p at every row, so KL(p || q) is the same wherever q is
+    used = learner(model)
+    torch.nn.init.zeros_(used.teacher.model.lm_head.weight)
+    used.teacher.model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
+    losses = []
+    for keep in (0.1, 0.5, 1.0):
+        seen = used.observe(data, Tip(keep=keep).needs)
+        weight_BT = Tip(keep=keep)(seen)
+        losses.append(used.gradient(seen, AVERAGES["per_rollout"](weight_BT, seen.counts(weight_BT)), Distill())["loss"])
+    assert losses[0] > 0.1
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"])
+def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
+    data = batch()
+    results = []
+    for select in (Everything(), Tip(mode=mode, keep=1.0)):
+        model = policy(seed=1)
+        used = learner(model)
+        seen = used.observe(data, frozenset({"entropy", "kl_reverse", "kl_forward", "teachability"}))
+        loss = used.gradient(seen, AVERAGES["per_rollout"](select(seen), seen.counts(select(seen))), Distill())["loss"]
+        results.append((loss, gradients(model)))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(results[0][1][key], results[1][1][key]) for key in results[0][1])
+
+
+# ---- evidence
+
+
+def test_evidence_is_that_of_plain_logits_in_float64() -> None:
+    model, data = policy(), batch()
+    used = learner(model, budget=60)
+    seen = used.observe(data, frozenset({"entropy", "kl_reverse", "kl_forward", "old_logp", "ref_logp", "teachability"}))
+    for row, length in enumerate(data.length_B.tolist()):
+        ids = data.ids_BT[row : row + 1, :length]
+        p, q, r = (
+            m.model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1) for m in (model, used.teacher, used.reference)
+        )
+        top = p.topk(16, dim=-1).indices
+        expected = {
+            "entropy": -(p.exp() * p).sum(-1),
+            "kl_reverse": (p.exp() * (p - q)).sum(-1),
+            "kl_forward": (q.exp() * (q - p)).sum(-1),
+            "old_logp": p.gather(1, ids[0, 1:, None])[:, 0],
+            "ref_logp": r.gather(1, ids[0, 1:, None])[:, 0],
+            "teachability": q.exp().gather(1, top).sum(-1),
+        }
+        among = data.is_response_BT[row, 1:length]
+        for name, values in expected.items():
+            assert_close(seen.evidence[name][row, 1:length][among], values[among].float(), rtol=1e-4, atol=2e-5)
+            assert (seen.evidence[name][row][~data.is_response_BT[row]] == 0).all()
+
+
+def test_the_first_ratio_is_one() -> None:
+    model, data = policy(), batch()
+    used = learner(model, budget=40)
+    seen = used.observe(replace(data, evidence={}), frozenset({"old_logp"}))
+    weight_BT = data.is_response_BT.float()
+    stats = used.gradient(seen, AVERAGES["per_kept_row"](weight_BT, seen.counts(weight_BT)), Grpo())
+    assert stats["ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert stats["clipped"] == 0
+
+
+# ---- the optimiser's step
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_and_three_in_a_row_stop_the_run() -> None:
+    model, data = policy(), batch()
+    used = learner(model)
+    weight_BT = data.is_response_BT.float()
+    bad = replace(data, advantage_B=torch.full_like(data.advantage_B, float("nan")))
+    before = {key: value.clone() for key, value in model.model.state_dict().items()}
+    step = lambda what: used.step(what, weight_BT, Reinforce(), AVERAGES["per_kept_row"])  # noqa: E731
+    assert [step(bad)["skipped"], step(bad)["skipped"]] == [1.0, 1.0]
+    assert all(torch.equal(before[key], value) for key, value in model.model.state_dict().items())
+    assert step(replace(data, evidence={}))["skipped"] == 0.0  # a good one in between starts the count anew
+    step(bad)
+    step(bad)
+    with pytest.raises(RunError, match=r"not finite in 3 steps in a row \(the last is step 5\)"):
+        step(bad)
+
+
+def test_clipping_scales_the_gradient_to_the_norm() -> None:
+    model, data = policy(), batch()
+    moved = {}
+    for limit in (None, 1e-3):
+        model = policy()
+        used = learner(model, max_grad_norm=limit)
+        used.optimizer.step = lambda share: None  # only the gradient is of interest
+        used.optimizer.zero_grad = lambda: None
+        stats = used.step(data, data.is_response_BT.float(), Nll(), AVERAGES["per_kept_row"])
+        moved[limit] = (stats["grad_norm"], gradients(model))
+    assert moved[None][0] == moved[1e-3][0] > 0.1
+    for key, gradient in moved[None][1].items():
+        assert_close(moved[1e-3][1][key], gradient * 1e-3 / moved[None][0], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:  # noqa: ANN001
+    from reasontrain.recipe import AdamW, Muon
+
+    optimizer = {"adamw": AdamW(weight_decay=0.1), "muon": Muon()}[kind]
+    data = batch()
+
+    def step(used: LocalLearner) -> float:
+        return used.step(data, data.is_response_BT.float(), Nll(), AVERAGES["per_kept_row"])["loss"]
+
+    straight = learner(policy(), optimizer=optimizer, schedule="cosine", warmup_steps=1)
+    expected = [step(straight) for _ in range(4)]
+    first = learner(policy(), optimizer=optimizer, schedule="cosine", warmup_steps=1)
+    losses = [step(first), step(first)]
+    first.save(tmp_path)
+    second = learner(policy(seed=9), optimizer=optimizer, schedule="cosine", warmup_steps=1)
+    second.restore(tmp_path)
+    losses += [step(second), step(second)]
+    assert losses == expected
+    for (name, a), (_, b) in zip(straight.weights().tensors(), second.weights().tensors(), strict=True):
+        assert torch.equal(a, b), name
+    assert second.weights().version == 4

@@ -1,0 +1,94 @@
+"""Small random steps, the same step in other layouts, and what a rule chose, told by rollout and position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from reasontrain.types import Batch, Kind
+
+Token = tuple[int, int]
+"""(rollout id, position in the rollout, from 1): what no layout changes."""
+EVIDENCE = ("entropy", "kl_reverse", "kl_forward", "teachability")
+
+
+class Steps:
+    """Makes steps and lays them out anew."""
+
+    @staticmethod
+    def of(kinds: list[list[int]], rollouts: list[int] | None = None, **evidence: list[list[float]]) -> Batch:
+        """A step from lists; every list of a column has one entry per token."""
+        num = len(kinds)
+        zeros_B = torch.zeros(num)
+        return Batch(
+            ids_BT=torch.zeros(num, len(kinds[0]), dtype=torch.long),
+            kind_BT=torch.tensor(kinds),
+            rollout_B=torch.tensor(rollouts or list(range(num))),
+            group_B=torch.zeros(num, dtype=torch.long),
+            reward_B=zeros_B,
+            advantage_B=zeros_B,
+            evidence={name: torch.tensor(rows) for name, rows in evidence.items()},
+            seed=7,
+            step=3,
+        )
+
+    @staticmethod
+    def random(seed: int, num_rollouts: int = 5) -> Batch:
+        """Many lengths (some without a response), forced and tool tokens, ties, outliers, and NaN where no rule may look."""
+        draw = torch.Generator().manual_seed(seed)
+        kinds = []
+        for _ in range(num_rollouts):
+            num_prompt, num_response = (int(torch.randint(low, high, (), generator=draw)) for low, high in ((1, 4), (0, 15)))
+            middle = torch.tensor([Kind.RESPONSE, Kind.RESPONSE, Kind.RESPONSE, Kind.SOFT, Kind.FORCED, Kind.TOOL, Kind.MASKED])
+            response = middle[torch.randint(7, (num_response,), generator=draw)].tolist()
+            kinds.append([int(Kind.PROMPT)] * num_prompt + response + [int(Kind.PAD)] * (18 - num_prompt - num_response))
+        rollouts = (torch.randperm(40, generator=draw)[:num_rollouts] + 100 * seed).tolist()
+        batch = Steps.of(kinds, rollouts)
+        columns = {}
+        for name in EVIDENCE:
+            grid_BT = torch.randint(0, 24, batch.ids_BT.shape, generator=draw) / 8
+            outlier_BT = torch.rand(batch.ids_BT.shape, generator=draw) < 0.04
+            columns[name] = torch.where(batch.is_response_BT, torch.where(outlier_BT, grid_BT * 9, grid_BT), torch.nan)
+        return replace(batch.with_evidence(columns), seed=seed, step=seed % 5)
+
+    @staticmethod
+    def padded(batch: Batch, left: int, right: int) -> Batch:
+        """The same step with more padding on either side."""
+
+        def pad(column_BT: Tensor, value: float) -> Tensor:
+            return torch.nn.functional.pad(column_BT, (left, right), value=value)
+
+        evidence = {name: pad(column_BT, torch.nan) for name, column_BT in batch.evidence.items()}
+        return replace(batch, ids_BT=pad(batch.ids_BT, 0), kind_BT=pad(batch.kind_BT, Kind.PAD), evidence=evidence)
+
+    @staticmethod
+    def scaled(batch: Batch, factor: float) -> Batch:
+        """The same step with its evidence in another unit."""
+        return replace(batch, evidence={name: column_BT * factor for name, column_BT in batch.evidence.items()})
+
+    @staticmethod
+    def tokens(batch: Batch) -> Iterator[tuple[Token, int, int]]:
+        """Every response token, with its place in the tensors."""
+        for line, rollout in enumerate(batch.rollout_B.tolist()):
+            position = 0
+            for place, kind in enumerate(batch.kind_BT[line].tolist()):
+                position += kind != Kind.PAD
+                if kind in (Kind.RESPONSE, Kind.SOFT):
+                    yield (rollout, position), line, place
+
+    @staticmethod
+    def chosen(batch: Batch, weight_BT: Tensor) -> dict[Token, float]:
+        """The weights that are not zero; fails if one lies outside the response."""
+        found = {token: float(weight_BT[line, place]) for token, line, place in Steps.tokens(batch)}
+        found = {token: weight for token, weight in found.items() if weight != 0}
+        assert len(found) == int((weight_BT != 0).sum()), "a token outside the response was chosen"
+        return found
+
+
+@pytest.fixture(scope="session")
+def steps() -> type[Steps]:
+    return Steps

@@ -1,0 +1,82 @@
+"""Tiny models of every supported architecture, and batches for them: shared by tests of learners, samplers and the loop."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from reasontrain import testbed
+from reasontrain.models import Policy
+from reasontrain.types import Batch, Kind
+
+VOCABULARY = testbed.VOCABULARY_SIZE
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+}
+ARCHITECTURES: dict[str, type[PreTrainedConfig]] = {
+    "qwen3": Qwen3Config,
+    "qwen2": Qwen2Config,
+    "llama": LlamaConfig,
+    "gemma": GemmaConfig,
+    "gemma2": Gemma2Config,
+    "mistral": MistralConfig,
+}
+
+
+tokenizer = cache(testbed.tokenizer)
+"""Training it takes a second, and no test changes it."""
+
+
+def policy(
+    architecture: str = "qwen3", *, tied: bool = False, seed: int = 0, checkpointing: bool = False, vocab_size: int = VOCABULARY
+) -> Policy:
+    """A random model with logits that are far from uniform, in training mode."""
+    torch.manual_seed(seed)
+    config = ARCHITECTURES[architecture](**SIZES | {"vocab_size": vocab_size}, tie_word_embeddings=tied)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager" if architecture == "gemma2" else "sdpa").float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return Policy(model.train(), tokenizer())
+
+
+def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOCABULARY) -> Batch:
+    """Rollouts of many lengths in groups of two, with rewards, advantages and old log-probs."""
+    draw = torch.Generator().manual_seed(seed)
+    kind_BT = torch.zeros(num, width, dtype=torch.long)
+    for row in range(num):
+        prompt = int(torch.randint(1, 6, (), generator=draw))
+        response = int(torch.randint(1, width - prompt + 1, (), generator=draw))
+        kind_BT[row, :prompt] = Kind.PROMPT
+        kind_BT[row, prompt : prompt + response] = Kind.RESPONSE
+    ids_BT = torch.randint(3, vocab_size, (num, width), generator=draw) * (kind_BT != Kind.PAD)
+    return Batch(
+        ids_BT=ids_BT,
+        kind_BT=kind_BT,
+        rollout_B=torch.arange(num) + 10,
+        group_B=torch.arange(num) // 2 * 2 + 10,
+        reward_B=torch.randint(0, 2, (num,), generator=draw).float(),
+        advantage_B=torch.randn(num, generator=draw),
+        sampled_rollouts=num,
+        sampled_rows=int((kind_BT == Kind.RESPONSE).sum()),
+    ).with_evidence({"old_logp": -3 - torch.rand(num, width, generator=draw), "ref_logp": -3 - torch.rand(num, width, generator=draw)})
