@@ -17,7 +17,8 @@ GROUPED = ALL[:3]
 @pytest.mark.parametrize(
     ("credit", "expected"),
     [
-        # group 7 holds 1, 0, 0, 1: mean 1/2, variance (4 * 1/4) / 3 = 1/3; group 3 holds 2, 5: mean 3.5, variance (2 * 2.25) / 1 = 4.5
+        # group 7 holds 1, 0, 0, 1: mean 1/2, variance (4 * 1/4) / 3 = 1/3
+        # group 3 holds 2, 5: mean 3.5, variance (2 * 2.25) / 1 = 4.5
         (GroupNorm(eps=0.0), [0.75**0.5, -(0.5**0.5), -(0.75**0.5), -(0.75**0.5), 0.5**0.5, 0.75**0.5]),
         # others' means: of 1: (0+0+1)/3 = 1/3; of 0: 2/3; of 2: 5; of 5: 2
         (LeaveOneOut(), [2 / 3, -3.0, -2 / 3, -2 / 3, 3.0, 2 / 3]),

@@ -21,7 +21,7 @@ def batch() -> Batch:
         ids_BT=torch.arange(15).reshape(3, 5),
         kind_BT=kind_BT,
         rollout_B=torch.tensor([8, 2, 5]),
-        group_B=torch.tensor([1, 0, 1]),
+        group_B=torch.tensor([4, 0, 1]),
         reward_B=torch.tensor([0.0, 1.0, 0.5]),
         advantage_B=torch.tensor([-1.0, 0.0, 1.0]),
         evidence={"entropy": torch.arange(15.0).reshape(3, 5)},

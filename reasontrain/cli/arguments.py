@@ -55,26 +55,25 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "evaluate",
         "Score models on suites; every answer is kept with its verdict.",
-        "reasontrain evaluate out/tip-tiny/final --suite math500 --data ~/benchmarks sampling.max_tokens=512",
+        "reasontrain evaluate out/tip-tiny/final --suite math500 --data ~/benchmarks --set sampling.max_tokens=512",
     )
-    command.add_argument("models", nargs="+", metavar="MODEL", help="a model directory, a hub id or testbed:NAME; and key.path=value")
+    command.add_argument("models", nargs="+", metavar="MODEL", help="a model directory, a hub id or testbed:NAME")
     command.add_argument("--suite", nargs="+", required=True, metavar="SUITE", help="a name in eval/suites, a YAML or a JSONL file")
     command.add_argument("--data", type=Path, metavar="DIR", help="a folder with the suites' files (default: $REASONTRAIN_DATA)")
     command.add_argument("--out", type=Path, default=Path("out/evaluations"), metavar="DIR", help="where reports go (%(default)s)")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
     command.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what models compute in (%(default)s)")
     command.add_argument("--seed", type=int, default=0, help="for sampling (%(default)s)")
+    command.add_argument("--set", nargs="+", default=[], metavar="key.path=value", help="settings that differ from the suites'")
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.evaluate import Options, evaluate
 
-        overrides = [word for word in options.models if "=" in word]
-        models = [word for word in options.models if "=" not in word]
         evaluate(
             Options(
-                models=models,
+                models=options.models,
                 suites=options.suite,
-                overrides=overrides,
+                overrides=options.set,
                 data=options.data,
                 out=options.out,
                 limit=options.limit,

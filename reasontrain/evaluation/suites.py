@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reasontrain.recipe import Suite, apply_overrides, build, read_yaml
-from reasontrain.tasks.arithmetic import Arithmetic
+from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 from reasontrain.types import UserError
 
@@ -37,9 +37,10 @@ def _folder() -> Path:
 
 
 def _with_data(found: Suite, data: Path | None) -> Suite:
-    """The suite with its file taken from the folder `data` where it is there."""
-    task = found.task
-    if data is None or task is None or isinstance(task, Arithmetic) or task.path is None:
+    """The suite with its problems from the folder `data`, where its file is there."""
+    if data is None or found.file is None or not isinstance(found.task, Gsm8k | MathTask):
         return found
-    local = data / Path(task.path).name
-    return replace(found, task=replace(task, path=str(local), hub=None)) if isinstance(task, MathTask) and local.exists() else found
+    local = data / found.file
+    if not local.exists():
+        raise UserError(f"suite {found.name} looks for {local}, which does not exist; give the folder that holds {found.file}")
+    return replace(found, task=replace(found.task, path=str(local), hub=None))

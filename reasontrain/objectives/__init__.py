@@ -1,6 +1,6 @@
 """One file per objective: a loss per row, not masked, weighted or averaged (see `reduce`).
 
-An objective is a frozen dataclass: its fields are its knobs and its call is its mathematics. It states what it `needs` (evidence),
+An objective is a frozen dataclass: its fields are its knobs and its call is its mathematics. It states which evidence it `needs`,
 whether it asks for a `teacher`, and whether it `follows_sampler` (is scored at the sampler's temperature; at 1 otherwise).
 """
 

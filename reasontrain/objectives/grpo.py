@@ -13,9 +13,10 @@ from reasontrain.types import Losses, NotNegative, Probability, RowColumns, Rows
 
 @dataclass(frozen=True, kw_only=True)
 class Grpo:
-    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = p / p_old, plus reference_kl * k3 (GRPO, arXiv 2402.03300, eq. 3).
+    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = p / p_old, plus reference_kl * k3.
 
-    A clip_high above clip_low is DAPO's (arXiv 2503.14476). How advantages and averages are made is not decided here.
+    GRPO, arXiv 2402.03300, eq. 3. A clip_high above clip_low is DAPO's (arXiv 2503.14476).
+    How advantages and averages are made is not decided here.
     """
 
     unit: ClassVar[Literal["row"]] = "row"

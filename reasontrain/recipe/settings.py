@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen, Predicate
+from annotated_types import Ge, MinLen
 from pydantic import Field
 
 from reasontrain.credit import Credit, NoCredit
@@ -21,6 +21,7 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive, Share, UserErro
 
 Count = Annotated[int, Ge(0)]
 KIND = Field(discriminator="kind")
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +87,12 @@ class LearnSettings:
 class Suite:
     """One measurement: problems, how they are asked, how many answers each, and how they are sampled (greedy by default).
 
-    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split.
+    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split. `file` is the name of the
+    same problems as a file, for `reasontrain evaluate --data`.
     """
 
-    name: str
+    name: Name
+    file: str | None = None
     task: Annotated[TaskSettings, KIND] | None = None
     prompt: PromptSettings | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
@@ -124,9 +127,6 @@ class TrackSettings:
     project: str = "reasontrain"
     tokens_every: Count = 10
     tokens_rollouts: AtLeastOne = 16
-
-
-Name = Annotated[str, Predicate(lambda name: name not in {"", ".", ".."} and "/" not in name and "\0" not in name)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ MAX_READ = 64
 MAX_TOKENS = 900
 MAX_PIECE = 120
 MAX_PROMPT = 3_000
+_Line = tuple[Mapping[str, Json], str]
 _CHOSEN = (Kind.RESPONSE, Kind.SOFT)
 
 
@@ -56,7 +57,7 @@ class TokenPage:
 
 def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
     """The first rollouts of a file that did well and that did badly, in turn, `num` in all; None for an empty file."""
-    rows: list[tuple[Mapping[str, Json], str]] = []
+    rows: list[_Line] = []
     try:
         for line in json_lines(path):
             rows.append(line)
@@ -64,21 +65,22 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
                 break
     except TornLineError:
         pass  # a run that still writes: what is complete is shown
-    shown = [_rollout(row, where) for row, where in rows]
+    shown = [_rollout(row, where) for row, where in _in_turn(rows)[:num]]
     evidence = {name for row, _ in rows for name in _mapping(row.get("evidence"))}
     if not shown:
         return None
     divergence = next((name for name in ("kl_reverse", "kl_forward") if name in evidence), "")
-    return TokenPage(step=step, rollouts=tuple(_in_turn(shown)[:num]), entropy="entropy" in evidence, divergence=divergence)
+    return TokenPage(step=step, rollouts=tuple(shown), entropy="entropy" in evidence, divergence=divergence)
 
 
-def _in_turn(rollouts: Sequence[ShownRollout]) -> list[ShownRollout]:
+def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
     """Good, bad, good, bad: above or not above the middle between the best and the worst reward."""
-    rewards = [rollout.reward for rollout in rollouts if math.isfinite(rollout.reward)] or [0.0]
-    middle = (min(rewards) + max(rewards)) / 2
-    good = [rollout for rollout in rollouts if rollout.reward > middle]
-    bad = [rollout for rollout in rollouts if not rollout.reward > middle]
-    return [rollout for rollout in chain.from_iterable(zip_longest(good, bad)) if rollout is not None]
+    rewards = [_float(row.get("reward")) for row, _ in rows]
+    finite = [reward for reward in rewards if math.isfinite(reward)] or [0.0]
+    middle = (min(finite) + max(finite)) / 2
+    good = [line for line, reward in zip(rows, rewards, strict=True) if reward > middle]
+    bad = [line for line, reward in zip(rows, rewards, strict=True) if not reward > middle]
+    return [line for line in chain.from_iterable(zip_longest(good, bad)) if line is not None]
 
 
 def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import Prompt, Rollout, Weights
 
 
-@runtime_checkable
 @runtime_checkable
 class Sampler(Protocol):
     """Whatever answers prompts with the weights that it was given last."""
@@ -19,7 +18,7 @@ class Sampler(Protocol):
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
         """`num` rollouts of every prompt, prompt by prompt.
 
-        Rollout g of prompt i has id `first_id + i * num + g` and group `first_id + i * num`. A response holds the id that ended it.
+        Rollout g of prompt i has id `first_id + i * num + g` and group `first_id + i * num`. Responses hold the id that ended them.
         """
 
     def load(self, weights: Weights) -> None:

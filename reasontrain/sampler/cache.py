@@ -14,8 +14,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 class Layer(CacheLayerMixin):
     """Keys and values of one attention layer, [B, heads, capacity, D], of which attention sees the filled part only.
 
-    Layers with a sliding window keep every column too: the mask that transformers makes from column distances is exact then, since
-    padding is on the left.
+    Layers with a sliding window keep every column too: as padding is on the left, the mask that transformers makes from the
+    distances of columns is exact.
     """
 
     def __init__(self, capacity: int, dtype: torch.dtype | None) -> None:
@@ -36,7 +36,8 @@ class Layer(CacheLayerMixin):
         """Append T columns; gives all that are filled."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         start, self.length = self.length, self.length + key_states.shape[2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
@@ -91,7 +92,7 @@ def _join_layer(parts: Sequence[Part], index: int, width: int, room: int) -> Lay
     joined.keys = _aligned([(source.keys, part) for source, part in zip(sources, parts, strict=True)], width, room)
     joined.values = _aligned([(source.values, part) for source, part in zip(sources, parts, strict=True)], width, room)
     for source in sources:
-        source.keys = source.values = None
+        source.keys, source.values = None, None
     return joined
 
 

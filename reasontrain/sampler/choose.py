@@ -15,14 +15,10 @@ UNIT = 2.0**53
 def choose(
     logits_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"], sampling: Sampling
 ) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """A token per row, and its log-prob under the temperature-scaled distribution before truncation (at temperature 1 if greedy)."""
-    if sampling.temperature > 0:
-        logits_NV = logits_NV / sampling.temperature
-    logp_NV = logits_NV.log_softmax(-1)
-    if sampling.temperature > 0:
-        ids_N = draw(truncate(logp_NV.exp(), sampling), uniform_N)
-    else:
-        ids_N = logp_NV.argmax(-1)
+    """A token per row, and its log-prob at the temperature (1 if greedy) before truncation."""
+    logp_NV = (logits_NV / (sampling.temperature or 1.0)).log_softmax(-1)
+    greedy = sampling.temperature == 0
+    ids_N = logp_NV.argmax(-1) if greedy else draw(truncate(logp_NV.exp(), sampling), uniform_N)
     return ids_N, logp_NV.gather(1, ids_N[:, None])[:, 0]
 
 
@@ -46,7 +42,7 @@ def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[
 def draw(probability_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
     """The id at which the cumulative sum, in the order of ids, passes `uniform` times the total.
 
-    Sums of whole numbers are exact in any order, so the draw is the same on every device and never returns an id of probability 0.
+    Sums of whole numbers are exact in any order, so the draw is the same on every device and never an id of probability 0.
     """
     cumulative_NV = (probability_NV.double() * UNIT).long().cumsum(-1)
     total_N = cumulative_NV[:, -1]

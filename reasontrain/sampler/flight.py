@@ -23,7 +23,7 @@ STREAM = 0x5A3B_0001
 class Flight:
     """Rows in a batch.
 
-    `slots` are their rows in the cache, `start` the columns of their first tokens, `hidden_ND` the states that predict the next ones.
+    `slots` are their rows in the cache, `start` the columns of their first tokens, `hidden_ND` the states that predict the next.
     """
 
     rows: list[Row]
@@ -102,5 +102,5 @@ def _columns(start_N: Int[Tensor, " N"], num_columns: int) -> tuple[Int[Tensor, 
 
 
 def _stored(policy: Policy) -> torch.dtype | None:
-    """Under autocast, attention rounds its inputs to the policy's dtype; rounding them when stored is the same and half the size."""
+    """Attention under autocast rounds its inputs to the policy's dtype; to round them when stored is the same and half the size."""
     return None if policy.dtype == torch.float32 else policy.dtype

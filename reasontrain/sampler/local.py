@@ -18,7 +18,7 @@ from reasontrain.types import Prompt, Rollout, UserError, Weights
 from reasontrain.vocab import Head
 
 Feed = Callable[[Int[Tensor, " N"], Float[Tensor, "N V"]], Tensor]
-"""What goes into the model next, given the ids just taken and the logits they were taken from: ids [N, 1] or embeddings [N, 1, D]."""
+"""What goes into the model next, given the ids just taken and the logits they came from: ids [N, 1] or embeddings [N, 1, D]."""
 
 ROOM = 128
 """Columns that a cache is allocated ahead; when they are used up it is copied, which costs about as much as one step."""
@@ -36,8 +36,8 @@ def feed_ids(ids_N: Int[Tensor, " N"], logits_NV: Float[Tensor, "N V"]) -> Int[T
 class LocalSampler:
     """Samples with a policy in this process, which may be the very one that learns.
 
-    A rollout is a function of (weights, prompt, sampling, seed, rollout id): neither `max_rows`, the most rows that decode together,
-    nor the company it keeps changes it, except where rounding (about 2e-6) decides between two tokens.
+    A rollout is a function of (weights, prompt, sampling, seed, rollout id): neither `max_rows`, the most rows that decode
+    together, nor the company it keeps changes it, except where rounding (about 2e-6) decides between two tokens.
     """
 
     def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, feed: Feed = feed_ids) -> None:
@@ -48,7 +48,7 @@ class LocalSampler:
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
         """`num` rollouts of every prompt, prompt by prompt (see `Sampler`).
 
-        A response is cut off where prompt and response fill the model's context. Raises UserError for a prompt that leaves no room.
+        A response is cut where prompt and response fill the model's context. Raises UserError for a prompt that leaves no room.
         """
         rows = [self._row(prompt, sampling, first_id + i * num, g) for i, prompt in enumerate(prompts) for g in range(num)]
         ending = Ending(self.policy.stop_ids | frozenset(sampling.stop_ids), sampling.stop, self.policy.tokenizer)

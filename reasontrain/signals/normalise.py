@@ -34,12 +34,13 @@ def span_of(
 ) -> Span:
     """Minimum and `clip_quantile` of the chosen values (TIP, arXiv 2604.14084, section 6; 1.0 is plain min-max).
 
-    Built from sorting alone, never from sums, so the same tokens give the same span bit for bit in any layout.
+    Built from order statistics alone, never from sums, so the same tokens give the same span bit for bit in any layout.
     """
     if scope == "step":
         value_BT, among_BT = value_BT.reshape(1, -1), among_BT.reshape(1, -1)
-    low_B, high_B = (quantile(value_BT, among_BT, share) for share in (0.0, clip_quantile))
-    return Span(low_S1=low_B[:, None], high_S1=high_B[:, None])
+    low_S1 = value_BT.double().masked_fill(~among_BT, torch.inf).amin(1, keepdim=True)
+    high_S1 = quantile(value_BT, among_BT, clip_quantile)[:, None]
+    return Span(low_S1=torch.where(low_S1.isfinite(), low_S1, 0.0), high_S1=high_S1)
 
 
 def quantile(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], share: float) -> Float[Tensor, " B"]:

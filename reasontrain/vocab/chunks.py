@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -84,7 +83,8 @@ class Chunk:
     @cached_property
     def teacher_raw_CU(self) -> Float[Tensor, "C U"]:
         """The teacher's projection, made when a divergence is first asked for."""
-        assert self._teacher is not None and self.scan.teacher is not None
+        assert self._teacher is not None
+        assert self.scan.teacher is not None
         return self._teacher(self.scan.part(self.scan.teacher.hidden_ND, self.rows))
 
     def teacher_logits(self, block: slice) -> Float[Tensor, "N U"]:

@@ -105,7 +105,8 @@ class Distribution:
             case "kl_forward":
                 return _row_dot(self.q_NS, self.gap_NS).neg_().clamp_(min=0)
         beta = beta_of(name)
-        assert beta is not None and 0 < beta < 1, f"no such statistic: {name}"
+        assert beta is not None, f"no such statistic: {name}"
+        assert 0 < beta < 1, f"beta is a share: {name}"
         logm_NS = self._mixture(beta)
         teacher_N = _row_dot(self.q_NS, self.logq_NS - logm_NS)
         student_N = _row_dot(self.shared_p_NS, self.shared_logp_NS - logm_NS)
@@ -126,7 +127,7 @@ class Distribution:
         for name, slope_N in slopes.items():
             name = plain_name(name)
             by_name[name] = by_name[name] + slope_N if name in by_name else slope_N
-        own = {name: by_name.pop(name)[:, None] for name in ("logp", "entropy") if name in by_name}
+        own: dict[str, Tensor] = {name: by_name.pop(name)[:, None] for name in ("logp", "entropy") if name in by_name}
         if by_name:
             shared_NS = self._shared_gradient({name: slope_N[:, None] for name, slope_N in by_name.items()})
             if not own and shared_NS.shape == self.logp_NV.shape:

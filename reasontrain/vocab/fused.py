@@ -108,14 +108,14 @@ class _KnownGradient(torch.autograd.Function):
     """A number whose gradient was formed together with it: backward multiplies, in place, and can therefore run once only."""
 
     @staticmethod
-    def forward(ctx, loss, gradient, hidden_ND, weight_VD, bias_V):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def forward(ctx, loss, gradient, hidden_ND, weight_VD, bias_V):  # type: ignore[no-untyped-def]
         """Keep the gradient beside the loss."""
         ctx.gradient = gradient
         ctx.dtypes = tuple(None if tensor is None else tensor.dtype for tensor in (hidden_ND, weight_VD, bias_V))
         return loss.clone()
 
     @staticmethod
-    def backward(ctx, outer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx, outer):  # type: ignore[no-untyped-def]
         """The known gradient times the incoming one."""
         gradient, ctx.gradient = ctx.gradient, None
         assert gradient is not None, "the gradient of a fused loss is used up by its first backward"

@@ -30,7 +30,7 @@ class _LogProb(torch.autograd.Function):
     """Saves what it was given and nothing as wide as the vocabulary."""
 
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_N, scale, softcap, temperature, chunk):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_N, scale, softcap, temperature, chunk):  # type: ignore[no-untyped-def]
         """Measure, and remember where."""
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_N)
         ctx.settings = (scale, softcap, temperature, chunk)
@@ -39,7 +39,7 @@ class _LogProb(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, slope_N):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx, slope_N):  # type: ignore[no-untyped-def]
         """Chunk by chunk: slope * (1[token] - p), back through the head."""
         hidden_ND, weight_VD, bias_V, ids_N = ctx.saved_tensors
         scale, softcap, temperature, chunk = ctx.settings

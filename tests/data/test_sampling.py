@@ -14,8 +14,14 @@ def test_an_empty_stop_text_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("knobs", "expected"),
-    [({}, False), ({"temperature": 0.3}, False), ({"temperature": 0.0}, True), ({"top_p": 0.9}, True), ({"top_k": 5}, True),
-     ({"min_p": 0.1}, True)],
+    [
+        ({}, False),
+        ({"temperature": 0.3}, False),
+        ({"temperature": 0.0}, True),
+        ({"top_p": 0.9}, True),
+        ({"top_k": 5}, True),
+        ({"min_p": 0.1}, True),
+    ],
 )
 def test_what_truncates(knobs: dict[str, float], expected: bool) -> None:
     assert Sampling(**knobs).truncates is expected

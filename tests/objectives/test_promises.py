@@ -81,7 +81,8 @@ def test_weight_zero_means_gradient_exactly_zero_even_beside_inf(objective: Obje
             for column in (*inputs.columns.evidence.values(), inputs.columns.advantage_N):
                 column[2], column[4] = -torch.inf, torch.inf
     masked, gathered = inputs.gradient(objective), inputs.gradient(objective, kept_K)
-    assert torch.equal(masked[1][[2, 4]], torch.zeros(2, 4)) and torch.equal(gathered[1][[2, 4]], torch.zeros(2, 4))
+    assert torch.equal(masked[1][[2, 4]], torch.zeros(2, 4))
+    assert torch.equal(gathered[1][[2, 4]], torch.zeros(2, 4))
     assert_close(masked, plain, rtol=1e-12, atol=1e-14)
     assert_close(gathered, plain, rtol=1e-12, atol=1e-14)
 
@@ -128,7 +129,9 @@ def test_nothing_selected_still_runs_backward(objective: Objective):
     inputs = Inputs(0)
     inputs.coefficient_N.zero_()
     for loss, dhidden_ND, dweight_VD in (nothing, inputs.gradient(objective)):
-        assert loss == 0 and not dhidden_ND.any() and not dweight_VD.any()
+        assert loss == 0
+        assert not dhidden_ND.any()
+        assert not dweight_VD.any()
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)

@@ -22,4 +22,5 @@ def test_reference_penalty():  # r = e^(-3 - -2) = 1/e: k3 = 1/e - 1 + 1 = 1/e; 
     batch = RowColumns(ids_N=tensor([0]), advantage_N=tensor([2.0]), evidence={"ref_logp": tensor([-3.0])})
     losses = Reinforce(reference_kl=0.5)(Rows({"logp": tensor([-2.0])}.__getitem__), batch)
     assert_close(losses.loss, tensor([4 + 0.5 / math.e]))
-    assert Reinforce().needs == set() and Reinforce(reference_kl=0.5).needs == {"ref_logp"}
+    assert Reinforce().needs == set()
+    assert Reinforce(reference_kl=0.5).needs == {"ref_logp"}

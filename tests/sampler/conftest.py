@@ -28,20 +28,20 @@ from reasontrain.models import Policy
 from reasontrain.types import Problem, Prompt, Rollout
 
 END, PAD, NUM_IDS, CONTEXT = 256, 257, 260, 96
-SHAPE = dict(
-    vocab_size=NUM_IDS,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=8,
-    max_position_embeddings=CONTEXT,
-    eos_token_id=END,
-    pad_token_id=PAD,
-    bos_token_id=None,
-    initializer_range=0.2,
-)
+SHAPE = {
+    "vocab_size": NUM_IDS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": CONTEXT,
+    "eos_token_id": END,
+    "pad_token_id": PAD,
+    "bos_token_id": None,
+    "initializer_range": 0.2,
+}
 MODELS = {
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{k: v for k, v in SHAPE.items() if k != "head_dim"})),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, tensor
+from torch import tensor
 from transformers.cache_utils import Cache
 
 from reasontrain.sampler.cache import Layer, Part, join, new

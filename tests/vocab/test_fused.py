@@ -168,7 +168,8 @@ def test_tied_head_receives_both_gradients():
         torch.autograd.grad(loss_of(table_VD, s, h), table_VD)[0] for s, h in [(True, True), (True, False), (False, True)]
     )
     assert_close(tied, states + head)
-    assert states.abs().max() > 0.1 and head.abs().max() > 0.1
+    assert states.abs().max() > 0.1
+    assert head.abs().max() > 0.1
 
 
 def test_frozen_parts_are_skipped():
@@ -193,7 +194,9 @@ def test_incoming_gradient_multiplies():
 def test_no_rows_is_a_zero_that_runs_backward():
     case = Case(num_rows=0, bias=True)
     loss, stats, gradients = case.fused(Weighted(NAMES))
-    assert loss == 0 and set(stats) == set(NAMES) and not any(stats.values())
+    assert loss == 0
+    assert set(stats) == set(NAMES)
+    assert not any(stats.values())
     assert [g.shape for g in gradients] == [leaf.shape for leaf in case.leaves]
     assert not any(g.any() for g in gradients)
 
@@ -204,7 +207,8 @@ def test_extreme_logits_never_make_nan(size: float):
     case.head = Head(case.weight_VD, (case.bias_V.detach() * size).requires_grad_())
     case.leaves = [case.hidden_ND, case.weight_VD, case.head.bias_V]
     _, stats, gradients = case.fused(Weighted(("entropy",)))
-    assert stats["entropy"] == 0 and all(g.isfinite().all() for g in gradients)
+    assert stats["entropy"] == 0
+    assert all(g.isfinite().all() for g in gradients)
     bounded = Weighted(("logp", "kl_reverse", "kl_forward", "jsd:0.5"))
     assert not any(g.isnan().any() for g in case.fused(bounded)[2])
 

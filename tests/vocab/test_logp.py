@@ -37,7 +37,9 @@ def test_no_rows_and_a_frozen_head():
     hidden_ND, weight_VD = draw(0, 3), draw(7, 3)
     none_N = logp(hidden_ND, Head(weight_VD), torch.empty(0, dtype=torch.long))
     dhidden_ND, dweight_VD = torch.autograd.grad(none_N.sum(), (hidden_ND, weight_VD))
-    assert dhidden_ND.shape == (0, 3) and dweight_VD.shape == (7, 3) and not dweight_VD.any()
+    assert dhidden_ND.shape == (0, 3)
+    assert dweight_VD.shape == (7, 3)
+    assert not dweight_VD.any()
     frozen_N = logp(draw(2, 3), Head(weight_VD.detach()), torch.tensor([1, 2]))
     frozen_N.sum().backward()
     assert weight_VD.grad is None

@@ -9,6 +9,9 @@ from reasontrain.tasks.grading import normalise, number, structure
 _BY_ZERO = re.compile(r"/\s*0+(?![\d.])|\\frac\{[^{}]*\}\{\s*0+\s*\}")
 """Division by zero is equal to nothing but itself."""
 
+_ADJACENT = re.compile(r"\d\s+\d")
+"""Two numbers side by side that are no mixed number: a parser would add or multiply them."""
+
 
 def equal(gold: str, answer: str) -> bool | None:
     """Whether two leaves (normalised expressions without lists) are equal; None where algebra would have to decide."""
@@ -22,6 +25,8 @@ def equal(gold: str, answer: str) -> bool | None:
     numbers = number.read(gold), number.read(answer)
     if numbers[0] is not None and numbers[1] is not None:
         return number.equal(*numbers)
+    if _ADJACENT.search(gold) or _ADJACENT.search(answer):
+        return False
     words = normalise.words(gold), normalise.words(answer)
     if words[0] is not None or words[1] is not None:
         return words[0] == words[1]

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 TAIL = 100_000
 """Characters from the end of a text that are looked at: an answer that ends further up is no answer."""
+NEAR = 4_000
+"""Characters from the end in which an unmarked formula or number is looked for."""
 
-_BOX = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*(?:\{|(?=[\w.+-]))")
+_BOX = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{|\\boxed\s+(?=[\w+-])")
+_BARE = re.compile(r"[\w+-][\w.+/-]*(?<!\.)")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINED = re.compile(r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?")
 _MARK = re.compile(r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^\s*A:|答案(?:是|为|[:：])?)", re.IGNORECASE | re.MULTILINE)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL)
@@ -29,12 +33,13 @@ def extract(text: str, *, last_number: bool = True) -> str:
     """
     text, only_box = _after_thinking(text[-TAIL:])
     text = _BOLD.sub(r"\1", _in_answer_tag(text))
-    boxed = last_boxed(text)
+    box = _last_box(text)
+    if box is not None:
+        content, end = box
+        said_later = None if only_box else _FINAL.search(text, end)
+        return _after_mark(said_later.group()) if said_later else content.strip()
     if only_box:
-        return (boxed or "").strip()
-    if boxed is not None:
-        said_later = _FINAL.search(text, text.rfind("boxed"))
-        return _after_mark(said_later.group()) if said_later else boxed.strip()
+        return ""
     if "####" in text:
         return text.rpartition("####")[2].strip().partition("\n")[0].strip()
     marked = _after_mark(text)
@@ -42,7 +47,7 @@ def extract(text: str, *, last_number: bool = True) -> str:
         return marked
     if _is_expression(text):
         return text.strip()
-    return _last_formula(text) or _last_number(text) if last_number else ""
+    return _last_formula(text[-NEAR:]) or _last_number(text[-NEAR:]) if last_number else ""
 
 
 def last_boxed(text: str) -> str | None:
@@ -50,50 +55,52 @@ def last_boxed(text: str) -> str | None:
 
     Boxes with nothing but a comma or "and" between them (`\boxed{1}, \boxed{2}`) are one answer, a list.
     """
-    boxes = list(_boxes(text[-TAIL:]))
+    found = _last_box(text[-TAIL:])
+    return None if found is None else found[0]
+
+
+def _last_box(text: str) -> tuple[str, int] | None:
+    """(content, where the box ends)."""
+    boxes = list(_boxes(text))
     if not boxes:
         return None
-    start, _, content = boxes[-1]
+    start, last_end, content = boxes[-1]
     contents = [content]
     for earlier_start, earlier_end, earlier in reversed(boxes[:-1]):
-        between = text[-TAIL:][earlier_end:start]
-        if len(between) > 40 or not _JOINED.fullmatch(between):
+        if start - earlier_end > 40 or not _JOINED.fullmatch(text, earlier_end, start):
             break
         contents.append(earlier)
         start = earlier_start
-    return ", ".join(dict.fromkeys(reversed(contents)))
+    return ", ".join(dict.fromkeys(reversed(contents))), last_end
 
 
 def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, content) of the outermost closed boxes, in order."""
+    """(start, end, content) of the outermost closed boxes that hold anything, in order."""
+    closing = _closing_braces(text)
     position = 0
     while match := _BOX.search(text, position):
-        position = match.end()
+        start = position = match.end()
         if match.group().endswith("{"):
-            end = closing_brace(text, match.end() - 1)
-            if end is None:
+            if start - 1 not in closing:
                 continue
-            content, position = text[match.end() : end], end + 1
+            end = closing[start - 1]
+            position = end + 1
         else:
-            bare = re.compile(r"[^\s$,;\\]+").match(text, match.end())
-            assert bare is not None, "the pattern looked ahead"
-            content, position = bare.group().rstrip("."), bare.end()
-        if content.strip():
-            yield match.start(), position, content
+            position = end = _BARE.match(text, start).end()  # type: ignore[union-attr]  # the box pattern looked ahead
+        if text[start:end].strip():
+            yield match.start(), position, text[start:end]
 
 
-def closing_brace(text: str, opening: int) -> int | None:
-    """The index of the brace that closes the one at `opening`; None where it stays open. Escaped braces do not count."""
-    depth, index = 0, opening
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, opening):
-        index = match.start()
+def _closing_braces(text: str) -> dict[int, int]:
+    """The index of every opening brace that is closed, and of the brace that closes it; escaped braces do not count."""
+    closing: dict[int, int] = {}
+    waiting: list[int] = []
+    for match in _BRACE.finditer(text):
         if match.group() == "{":
-            depth += 1
-        elif match.group() == "}":
-            depth -= 1
-            if depth == 0:
-                return index
-    return None
+            waiting.append(match.start())
+        elif match.group() == "}" and waiting:
+            closing[waiting.pop()] = match.start()
+    return closing
 
 
 def _after_thinking(text: str) -> tuple[str, bool]:
@@ -137,11 +144,13 @@ def _with_unit(text: str, formula: re.Match[str]) -> str:
 
 def _is_expression(text: str) -> bool:
     """Whether a text is a bare answer: one formula or number, or a word or two."""
+    if len(text.strip()) > NEAR:
+        return False
     bare = _TEXT.sub(" ", text.strip())
     formula = _MATH.search(bare)
     if formula and _WORD.search(bare[: formula.start()]):
         return False
-    if not bare or len(bare) > 2000 or "\n\n" in bare:
+    if not bare.strip() or "\n\n" in bare:
         return bool(text.strip()) and not bare.strip()
     words = [word for word in _WORD.findall(bare) if word.lower() not in _MATH_WORDS]
     return len(words) <= (2 if len(bare.split()) <= 3 else 1) and not re.search(r"[.:。：]\s+\S|[\u0600-\u06ff\u4e00-\u9fff]", bare)

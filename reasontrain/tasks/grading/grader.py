@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ class Grader:
     def __init__(
         self, *, num_workers: int | None = None, limit_s: float = 5.0, memory_bytes: int = 2 << 30, last_number: bool = True
     ) -> None:
-        self._num_workers = num_workers or len(os.sched_getaffinity(0))
+        self._num_workers = num_workers or num_cores()
         self._limit_s = limit_s
         self._last_number = last_number
         self._pool = Pool(num_workers=self._num_workers, memory_bytes=memory_bytes)
@@ -98,6 +99,11 @@ class Grader:
             if isinstance(replies, str):
                 return False, replies
             known.update(zip(pairs, replies, strict=True))
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def read_gold(gold: str) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 
-MAX_LENGTH = 1000
+MAX_EXACT_LENGTH = 4_000
+"""Characters of an extracted answer that are compared at all."""
+MAX_LENGTH = 1_000
 MAX_DIGITS = 100
 MAX_EXPONENT = 10_000
 MAX_FACTORIAL = 3_000
-MAX_DEPTH = 40
+MAX_SUM_EXPONENT = 60
+MAX_DEPTH = 16
 
 _DIGITS = re.compile(rf"\d{{{MAX_DIGITS + 1},}}")
 _FACTORIAL = re.compile(r"(\d+)\s*(?:\}|\))?\s*!|[)}\]!]\s*!")
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*\{\s*(\d+)\s*\}|(\d+)\s*\\choose")
 _POWER = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*(\d+)")
+_SUM_POWER = re.compile(r"[)\]]\s*\^\s*\{?\s*(\d+)")
 _TOWER = re.compile(r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)")
 
 
@@ -22,6 +26,8 @@ def too_large(text: str) -> bool:
     if len(text) > MAX_LENGTH or _DIGITS.search(text) or _depth(text) > MAX_DEPTH:
         return True
     if any(int(power) > MAX_EXPONENT for power in _POWER.findall(text)) or _TOWER.search(text):
+        return True
+    if any(int(power) > MAX_SUM_EXPONENT for power in _SUM_POWER.findall(text)):
         return True
     if any(int(first or second) > MAX_FACTORIAL for first, second in _BINOMIAL.findall(text)):
         return True
@@ -34,10 +40,6 @@ def _depth(text: str) -> int:
         depth += (char in "{([") - (char in "})]")
         deepest = max(deepest, depth)
     return deepest
-
-
-MAX_EXACT_LENGTH = 20_000
-"""Characters of an extracted answer that are compared at all."""
 
 
 def balanced(text: str) -> bool:

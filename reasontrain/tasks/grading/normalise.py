@@ -37,7 +37,6 @@ def normalise(text: str) -> str:
     text = re.sub(r"\\[()\[\]](?![a-zA-Z\d]*\{)", "", text)
     text = text.replace("{,}", ",").replace(r"\!", "").replace(r"\cr", _NEW_ROW)
     text = re.sub(r"\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\thinspace", " ", text)
-    text = re.sub(r"(?<=\d) (?=\d{3}(?:\D|$))(?<=\d )", "", text) if re.search(r"\\,|\\ ", text) else text
     text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree(?:s)?(?![a-zA-Z])", "", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"\\(?:dots|ldots|cdots)(?![a-zA-Z])", "...", text)

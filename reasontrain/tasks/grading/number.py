@@ -11,7 +11,7 @@ MAX_EXPONENT = 1000
 ROUNDING = Fraction(1, 1_000_000)
 """Decimals are equal when they differ by less than this, and by less than this share of the gold answer."""
 
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
+_UNSIGNED = r"(?:\d{1,3}(?:,\d{3}|\ \d{3})+(?!\d)(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _DECIMAL = re.compile(rf"([-+]?)\s*({_UNSIGNED})(?:[eE]([-+]?\d{{1,5}}))?")
 _FRACTION = re.compile(rf"([-+]?)\s*\\frac\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}")
 _SLASH = re.compile(rf"([-+]?)\s*\(?({_UNSIGNED})\)?\s*/\s*\(?([-+]?{_UNSIGNED})\)?")

@@ -133,8 +133,9 @@ def _brackets(text: str) -> tuple[str, str, str]:
 
 
 def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
-    if number.read(normalise.without_unit(gold)) or number.read(normalise.without_unit(answer)):  # 1,000 is no list
-        return leaf(gold, answer)
+    is_number = [number.read(normalise.without_unit(side)) is not None for side in (gold, answer)]  # 1,000 is no list
+    if any(is_number):
+        return all(is_number or len(items(side)) == 1 for is_number, side in zip(is_number, (gold, answer), strict=True)) and leaf(gold, answer)
     gold_open, gold_inside, gold_close = _brackets(gold)
     answer_open, answer_inside, answer_close = _brackets(answer)
     golds, answers = items(gold_inside), items(answer_inside)
