@@ -105,7 +105,7 @@ def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
 
 def observe(run: Run, batch: Batch) -> Batch:
     """The batch with the evidence that the rule and the objective need, each from where it is cheapest."""
-    missing = run.needs - batch.evidence.keys()
+    missing = run.needs - frozenset(batch.evidence)
     if "old_logp" in missing and run.reuse_sampled_logp:
         batch = batch.with_evidence({"old_logp": batch.sampled_logp_BT})
         missing -= {"old_logp"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reasontrain.types import Batch, Kind, RowColumns
+from reasontrain.types import Batch, Kind, RowColumns, Rows
 
 PAD, PROMPT, RESPONSE, FORCED, TOOL, SOFT, MASKED = (int(kind) for kind in Kind)
 
@@ -103,3 +103,10 @@ def test_a_chunk_of_row_columns():
     assert (chunk.ids_N.tolist(), chunk.advantage_N.tolist(), chunk.old_logp_N.tolist()) == ([1, 2], [1.0, 2.0], [-1.0, -2.0])
     with pytest.raises(LookupError, match="ref_logp"):
         _ = chunk.ref_logp_N
+
+
+def test_rows_ask_for_each_statistic_by_its_name():
+    values = {"logp": 1.0, "entropy": 2.0, "kl_reverse": 3.0, "kl_forward": 4.0, "jsd:0.25": 5.0}
+    rows = Rows(statistic=lambda name: torch.tensor([values[name]]))
+    found = (rows.logp_N, rows.entropy_N, rows.kl_reverse_N, rows.kl_forward_N, rows.jsd_N(0.25))
+    assert [float(value_N) for value_N in found] == [1.0, 2.0, 3.0, 4.0, 5.0]

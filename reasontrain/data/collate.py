@@ -51,6 +51,6 @@ def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
     return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + [int(response)] * len(rollout.response_ids)
 
 
-def _padded(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype) -> Num[Tensor, "B T"]:
+def _padded(rows: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype) -> Num[Tensor, "B T"]:
     """Rows of numbers, filled with zeros on the right."""
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype).reshape(len(rows), width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -41,7 +41,9 @@ class Table:
     def require(self, name: str) -> str:
         """This column's name; raises UserError with the columns there are when the table lacks it."""
         if name not in self.names:
-            raise UserError(f"{self.source} has no column {name!r}{_did_you_mean(name, self.names)} (it has: {', '.join(self.names)})")
+            raise UserError(
+                f"{self.source} has no column {name!r}{_did_you_mean(name, self.names)} (it has: {', '.join(self.names)})"
+            )
         return name
 
 
@@ -57,17 +59,18 @@ class Columns:
 
     def given(self) -> Iterator[tuple[str, str]]:
         """(part, column) for every part that the user named."""
-        for field in fields(self):
-            column: str | None = self.__dict__[field.name]
+        for part in fields(self):
+            column: str | None = self.__dict__[part.name]
             if column is not None:
-                yield field.name, column
+                yield part.name, column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows come from: `path` (JSONL or Parquet; relative to the working directory) or `hub` (a data set id), and how many of them.
+    """Where rows come from, and how many of them: `path` (JSONL or Parquet) or `hub` (a data set id).
 
-    `split`, `subset` and `revision` concern the hub only; `limit` keeps the first rows.
+    A relative path is relative to the working directory; `split`, `subset` and `revision` concern the
+    hub only; `limit` keeps the first rows.
     """
 
     path: str | None = None
@@ -75,7 +78,7 @@ class Source:
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     limit: AtLeastOne | None = None
 
     def table(self) -> Table:
@@ -96,7 +99,9 @@ class Source:
 def read_file(path: Path) -> Table:
     """The rows of a JSONL or Parquet file; raises UserError that names the file and, where it can, the line."""
     if path.is_dir():
-        inside = ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in JSONL_ENDINGS + PARQUET_ENDINGS)) or "none"
+        inside = (
+            ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in JSONL_ENDINGS + PARQUET_ENDINGS)) or "none"
+        )
         raise UserError(f"{path} is a folder; expected a .jsonl or .parquet file (data files in it: {inside})")
     if not path.exists():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -162,7 +167,9 @@ def _json_object(raw: bytes, where: str) -> Row:
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: byte {error.start + 1} is not UTF-8 (0x{raw[error.start]:02x}); save the file as UTF-8") from error
+        raise UserError(
+            f"{where}: byte {error.start + 1} is not UTF-8 (0x{raw[error.start]:02x}); save the file as UTF-8"
+        ) from error
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply; expected one JSON object per line") from error
     except ValueError as error:

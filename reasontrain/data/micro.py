@@ -19,14 +19,15 @@ Layout = Literal["padded", "packed"]
 class MicroBatch:
     """What the trunk is fed for K rollouts, and where each of their tokens lies in the flat hidden states.
 
-    Padded: ids [K, T] with a mask. Packed: ids [1, L], positions that restart, no mask (the only way in which transformers keeps
-    packed sequences apart). Token t of rollout k is predicted by row `start_K[k] + t - 1` of the flattened hidden states.
+    Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token. Packed: ids [1, L] and positions
+    that restart, which is how transformers tells sequences apart. Neither needs a mask: with one, packed sequences would see each
+    other, and padded ones would miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1` of the flattened
+    hidden states.
     """
 
     index_K: Int[Tensor, " K"]
     ids_RT: Int[Tensor, "R T"]
     position_RT: Int[Tensor, "R T"]
-    mask_RT: Int[Tensor, "R T"] | None
     start_K: Int[Tensor, " K"]
 
     def predictors(self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -59,11 +60,10 @@ def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     if layout == "packed":
         ids = torch.cat([batch.ids_BT[i, :n] for i, n in zip(index, length_K.tolist(), strict=True)])
         position = torch.cat([torch.arange(n) for n in length_K.tolist()])
-        return MicroBatch(index_K, ids[None], position[None], None, length_K.cumsum(0) - length_K)
+        return MicroBatch(index_K, ids[None], position[None], length_K.cumsum(0) - length_K)
     width = int(length_K.max())
     position = torch.arange(width)[None].expand(len(index), width)
-    mask = (position < length_K[:, None]).long()
-    return MicroBatch(index_K, batch.ids_BT[index_K, :width], position, mask, torch.arange(len(index)) * width)
+    return MicroBatch(index_K, batch.ids_BT[index_K, :width], position, torch.arange(len(index)) * width)
 
 
 def columns_at(batch: Batch, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> RowColumns:

@@ -15,8 +15,9 @@ class Sampling:
     """One law for the next token.
 
     `temperature` divides the logits; 0 takes the likeliest token. Of the scaled distribution `top_k` keeps that many likeliest
-    tokens (0 keeps all), then `top_p` the fewest likeliest ones that hold this share of what is left (nucleus sampling, Holtzman et
-    al. 2020), then `min_p` those at least this probable relative to the likeliest (Nguyen et al. 2024); the rest is renormalised.
+    tokens (0 keeps all), then `top_p` the fewest likeliest ones that hold this share of what is left (nucleus sampling, Holtzman
+    et al. 2020), then `min_p` those at least this probable relative to the likeliest (Nguyen et al. 2024); what is left is
+    renormalised.
     A response ends after the model's own end-of-sequence ids, one of `stop_ids`, the token that completes one of the texts
     `stop`, or `max_tokens`.
     """

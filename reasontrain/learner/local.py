@@ -216,6 +216,5 @@ class LocalLearner:
 def _rows(policy: Policy, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
     """A model's hidden states at flat rows of a micro-batch."""
     device = policy.device
-    mask = None if micro.mask_RT is None else micro.mask_RT.to(device)
-    hidden = policy.hidden(micro.ids_RT.to(device), position=micro.position_RT.to(device), mask=mask)
+    hidden = policy.hidden(micro.ids_RT.to(device), position=micro.position_RT.to(device))
     return hidden.flatten(0, 1)[row_N.to(device)]

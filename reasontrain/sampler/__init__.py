@@ -18,7 +18,7 @@ class Sampler(Protocol):
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
         """`num` rollouts of every prompt, prompt by prompt.
 
-        Rollout g of prompt i has id `first_id + i * num + g` and group `first_id + i * num`. Responses hold the id that ended them.
+        Rollout g of prompt i has id `first_id + i * num + g` and group `first_id + i * num`. A response holds its stop id.
         """
 
     def load(self, weights: Weights) -> None:

@@ -20,6 +20,8 @@ class Layer(CacheLayerMixin):
 
     def __init__(self, capacity: int, dtype: torch.dtype | None) -> None:
         super().__init__()
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
         self.capacity, self.dtype, self.length = capacity, dtype, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:

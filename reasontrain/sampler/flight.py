@@ -102,5 +102,5 @@ def _columns(start_N: Int[Tensor, " N"], num_columns: int) -> tuple[Int[Tensor, 
 
 
 def _stored(policy: Policy) -> torch.dtype | None:
-    """Attention under autocast rounds its inputs to the policy's dtype; to round them when stored is the same and half the size."""
+    """Attention under autocast rounds its inputs to the policy's dtype: stored rounded, they are the same and half the size."""
     return None if policy.dtype == torch.float32 else policy.dtype

@@ -13,7 +13,19 @@ from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem
 
-__all__ = ["Arithmetic", "Grader", "Gsm8k", "MathTask", "PythonTask", "Scored", "Task", "TaskSettings", "Verdict", "check_gold", "score"]
+__all__ = [
+    "Arithmetic",
+    "Grader",
+    "Gsm8k",
+    "MathTask",
+    "PythonTask",
+    "Scored",
+    "Task",
+    "TaskSettings",
+    "Verdict",
+    "check_gold",
+    "score",
+]
 
 TaskSettings = Arithmetic | Gsm8k | MathTask | PythonTask
 """What may stand under `task` in a recipe; `kind` chooses."""

@@ -182,9 +182,10 @@ class Arithmetic:
                 fact = f"{_value(step.left, values)}{step.op}{_value(step.right, values)}"
                 errs, wrong = zlib.crc32(fact.encode()) < self.wrong_steps * 2**32, [right - 10 if right >= 10 else right + 10]
             else:
-                errs, wrong = rng.random() < self.wrong_steps, [value for value in range(LARGEST + 1) if value != right]
-            possible = [value for value in wrong if all(map(_fits, _results(steps, [*values, value])))] if errs else []
-            values.append(rng.choice(possible) if possible else right)
+                errs = rng.random() < self.wrong_steps
+                wrong = rng.sample(range(LARGEST + 1), LARGEST + 1) if errs else []
+            possible = (value for value in wrong if value != right and all(map(_fits, _results(steps, [*values, value]))))
+            values.append(next(possible, right) if errs else right)
         return values
 
 

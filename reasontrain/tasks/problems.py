@@ -53,7 +53,8 @@ def _parts(table: Table, columns: Columns) -> dict[Part, str]:
 def _lacks(table: Table, part: Part, parts: Sequence[Part]) -> str:
     tried = ", ".join(name for part in parts for name in USUAL[part])
     has = ", ".join(table.names)
-    return f"{table.source} has no column for the {part} (looked for: {tried}; it has: {has}); name it, as in columns: {{{part}: {table.names[0]}}}"
+    hint = f"name it, as in columns: {{{part}: {table.names[0]}}}"
+    return f"{table.source} has no column for the {part} (looked for: {tried}; it has: {has}); {hint}"
 
 
 def _problem(row: Row, parts: Mapping[Part, str], where: str, *, default_id: str, instruction: str, split: Split) -> Problem:
@@ -80,7 +81,9 @@ def _problem(row: Row, parts: Mapping[Part, str], where: str, *, default_id: str
 def _conversation(value: object, column: str, where: str, instruction: str) -> tuple[tuple[Message, ...], str]:
     """The turns up to the last user turn, with the instruction; and what the assistant said to it ("" where nothing)."""
     turns = value if isinstance(value, list) else []
-    if not turns or not all(isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str) for turn in turns):
+    if not turns or not all(
+        isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str) for turn in turns
+    ):
         raise UserError(f"{where}: column {column!r} should hold a list of {{role, content}} objects")
     messages = [Message(role=turn["role"], content=turn["content"]) for turn in turns]
     reply = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -30,7 +30,7 @@ class PythonTask:
     problems_path: str
     kind: Literal["python"] = "python"
     function: str = "score"
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     limit: AtLeastOne | None = None
     instruction: str = ""
 
@@ -45,7 +45,13 @@ class PythonTask:
 
     def reward(self, problem: Problem, response: str) -> float:
         """What the function says of this response; raises UserError where it fails or returns no finite number."""
-        asked = {**problem.about, "id": problem.id, "prompt": problem.prompt, "answer": problem.answer, "solution": problem.solution}
+        asked = {
+            **problem.about,
+            "id": problem.id,
+            "prompt": problem.prompt,
+            "answer": problem.answer,
+            "solution": problem.solution,
+        }
         where = f"{self.path}, function {self.function!r}, problem {problem.id!r}"
         score = self.load()
         try:

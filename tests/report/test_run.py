@@ -75,3 +75,9 @@ def test_no_run(tmp_path):
 def test_an_unreadable_recipe_still_names_the_run_after_its_folder(tmp_path):
     (tmp_path / "recipe.yaml").write_text("a: [")
     assert read_run(tmp_path).name == tmp_path.name
+
+
+def test_evaluations_come_in_order_of_their_steps_and_the_last_time_counts(tmp_path):
+    line = '{{"step": {}, "suite": "s", "num_problems": 1, "num_samples": 1, "temperature": 0, "metrics": {{}}, "x": {}}}\n'
+    (tmp_path / "evaluations.jsonl").write_text(line.format(9, 1) + line.format(0, 2) + line.format(9, 3))
+    assert [(e.step, e.numbers["x"]) for e in read_run(tmp_path).evaluations] == [(0, 2), (9, 3)]

@@ -22,9 +22,9 @@ def equal(gold: str, answer: str) -> bool | None:
         return True
     if _BY_ZERO.search(gold) or _BY_ZERO.search(answer):
         return False
-    numbers = number.read(gold), number.read(answer)
-    if numbers[0] is not None and numbers[1] is not None:
-        return number.equal(*numbers)
+    gold_number, answer_number = number.read(gold), number.read(answer)
+    if gold_number is not None and answer_number is not None:
+        return number.equal(gold_number, answer_number)
     if _ADJACENT.search(gold) or _ADJACENT.search(answer):
         return False
     words = normalise.words(gold), normalise.words(answer)

@@ -13,8 +13,13 @@ NEAR = 4_000
 _BOX = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{|\\boxed\s+(?=[\w+-])")
 _BARE = re.compile(r"[\w+-][\w.+/-]*(?<!\.)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOINED = re.compile(r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?")
-_MARK = re.compile(r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^\s*A:|答案(?:是|为|[:：])?)", re.IGNORECASE | re.MULTILINE)
+_JOINED = re.compile(
+    r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?"
+)
+_MARK = re.compile(
+    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^\s*A:|答案(?:是|为|[:：])?)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?<![\w.])\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
 _LAST_NUMBER = re.compile(r"(?<![A-Za-z0-9_.)])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?")
@@ -105,7 +110,7 @@ def _closing_braces(text: str) -> dict[int, int]:
 
 def _after_thinking(text: str) -> tuple[str, bool]:
     """(what follows the thinking, whether only a box can be an answer there)."""
-    before, closed, after = text.rpartition("</think>")
+    _, closed, after = text.rpartition("</think>")
     if closed and "<think>" not in after:
         return after, False
     rest = after if closed else text
@@ -153,10 +158,14 @@ def _is_expression(text: str) -> bool:
     if not bare.strip() or "\n\n" in bare:
         return bool(text.strip()) and not bare.strip()
     words = [word for word in _WORD.findall(bare) if word.lower() not in _MATH_WORDS]
-    return len(words) <= (2 if len(bare.split()) <= 3 else 1) and not re.search(r"[.:。：]\s+\S|[\u0600-\u06ff\u4e00-\u9fff]", bare)
+    return len(words) <= (2 if len(bare.split()) <= 3 else 1) and not re.search(
+        r"[.:。：]\s+\S|[\u0600-\u06ff\u4e00-\u9fff]", bare
+    )
 
 
-_MATH_WORDS = frozenset(["sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "arcsin", "arccos", "arctan", "and", "mod", "inf"])
+_MATH_WORDS = frozenset(
+    ["sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "arcsin", "arccos", "arctan", "and", "mod", "inf"]
+)
 
 
 def _last_formula(text: str) -> str:

@@ -58,7 +58,9 @@ class Grader:
         """The verdicts on (gold, prediction) pairs, in order; equal pairs are graded once, and algebra runs on every worker."""
         pairs = list(pairs)
         with ThreadPoolExecutor(self._num_workers) as threads:
-            verdicts = dict(zip(unique := list(dict.fromkeys(pairs)), threads.map(lambda pair: self.grade(*pair), unique), strict=True))
+            verdicts = dict(
+                zip(unique := list(dict.fromkeys(pairs)), threads.map(lambda pair: self.grade(*pair), unique), strict=True)
+            )
         return [verdicts[pair] for pair in pairs]
 
     def close(self) -> None:
@@ -107,7 +109,7 @@ def num_cores() -> int:
 
 
 def read_gold(gold: str) -> str:
-    """The answer in a gold cell: whole, unless it is a text that ends in a box or a formula; "" where its braces do not balance."""
+    """The answer in a gold cell: whole, unless it is a text with a box or formula; "" where its braces do not balance."""
     if not limits.balanced(gold):
         return ""
     boxed = extract.last_boxed(gold)
@@ -122,4 +124,6 @@ def check_gold(problems: Sequence[Problem], grader: Grader) -> None:
     if failed:
         shown = "; ".join(f"{problem.id}: {problem.answer[:80]!r} ({verdict.reason})" for problem, verdict in failed[:5])
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise UserError(f"{len(failed)} of {len(problems)} gold answers do not pass their own verifier: {shown}{more}; mend or drop these rows")
+        raise UserError(
+            f"{len(failed)} of {len(problems)} gold answers do not pass their own verifier: {shown}{more}; mend or drop them"
+        )

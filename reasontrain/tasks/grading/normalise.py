@@ -5,17 +5,53 @@ from __future__ import annotations
 import re
 
 _SIGNS = {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt", "°": "",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}",
-    "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "θ": r"\theta ", "α": r"\alpha ", "∅": r"\emptyset ", "€": "", "£": "", "¥": "", "，": ",", "（": "(",
-    "）": ")", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u200b": "", "\x00": " ",
-}  # fmt: skip
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "÷": "/",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "√": r"\sqrt",
+    "°": "",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\ne ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "±": r"\pm ",
+    "²": "^2",
+    "³": "^3",
+    "½": r"\frac{1}{2}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+    "θ": r"\theta ",
+    "α": r"\alpha ",
+    "∅": r"\emptyset ",
+    "€": "",
+    "£": "",
+    "¥": "",
+    "，": ",",
+    "（": "(",
+    "）": ")",
+    "\xa0": " ",
+    "\u202f": " ",
+    "\u2009": " ",
+    "\u200b": "",
+    "\x00": " ",
+}
 _NEW_ROW = "\x01"
 """Stands for the double backslash of a matrix while single ones are looked for."""
 _TABLE = str.maketrans(_SIGNS)
-_WRAPPER = re.compile(r"\\(?:boxed|fbox|framebox|mathbf|mathrm|mathit|boldsymbol|bm|displaystyle|textbf|textit|ensuremath|operatorname\*?)\s*\{([^{}]*)\}")
+_WRAPPER = re.compile(
+    r"\\(?:boxed|fbox|framebox|mathbf|mathrm|mathit|boldsymbol|bm|displaystyle|textbf|textit|ensuremath|operatorname\*?)\s*\{([^{}]*)\}"
+)
 _TEXT = re.compile(r"\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{([^{}]*)\}")
-_UNIT_TEXT = re.compile(r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?)?\s*)+$")
+_UNIT_TEXT = re.compile(
+    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?)?\s*)+$"
+)
 _UNIT_WORDS = re.compile(
     r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if|for|when|where|choose|i)\b)"
     r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)[A-Za-z0-9 ^/.,'-]*$"

@@ -55,7 +55,7 @@ def _share(number: Number) -> Fraction:
 
 
 def _close(gold: Fraction, answer: Fraction, *, rounded: bool) -> bool:
-    return gold == answer or (rounded and abs(gold - answer) < ROUNDING * min(1, abs(gold)))
+    return gold == answer or (rounded and abs(gold - answer) < ROUNDING * min(Fraction(1), abs(gold)))
 
 
 def _plain(text: str) -> Number | None:

@@ -40,9 +40,9 @@ def equal(gold: str, answer: str, leaf: Leaf, *, depth: int = 0) -> bool:
     gold_matrix, answer_matrix = _matrix(gold), _matrix(answer)
     if gold_matrix or answer_matrix:
         return _rows_equal(gold_matrix, answer_matrix, leaf, depth)
-    unions = [_union(gold), _union(answer)]
+    unions = _union(gold), _union(answer)
     if any(len(parts) > 1 for parts in unions):
-        return _same_in_any_order(*unions, leaf, depth)
+        return _same_in_any_order(unions[0], unions[1], leaf, depth)
     if _RELATION.search(gold) or _RELATION.search(answer):
         return leaf(gold, answer)
     return _bracketed_equal(gold, answer, leaf, depth)
@@ -135,7 +135,10 @@ def _brackets(text: str) -> tuple[str, str, str]:
 def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
     is_number = [number.read(normalise.without_unit(side)) is not None for side in (gold, answer)]  # 1,000 is no list
     if any(is_number):
-        return all(is_number or len(items(side)) == 1 for is_number, side in zip(is_number, (gold, answer), strict=True)) and leaf(gold, answer)
+        is_list = [
+            not plain and len(items(_brackets(side)[1])) > 1 for plain, side in zip(is_number, (gold, answer), strict=True)
+        ]
+        return not any(is_list) and leaf(gold, answer)
     gold_open, gold_inside, gold_close = _brackets(gold)
     answer_open, answer_inside, answer_close = _brackets(answer)
     golds, answers = items(gold_inside), items(answer_inside)
@@ -151,7 +154,9 @@ def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
     if gold_kind and answer_kind:
         return gold_kind == answer_kind and _same_in_order(golds, answers, leaf, depth)
     if gold_kind or answer_kind:
-        return "(" in (gold_open, answer_open) and ")" in (gold_close, answer_close) and _same_in_order(golds, answers, leaf, depth)
+        return (
+            "(" in (gold_open, answer_open) and ")" in (gold_close, answer_close) and _same_in_order(golds, answers, leaf, depth)
+        )
     return _same_in_any_order(golds, answers, leaf, depth)
 
 
@@ -161,7 +166,11 @@ def _same_in_order(golds: Sequence[str], answers: Sequence[str], leaf: Leaf, dep
 
 def _same_in_any_order(golds: Sequence[str], answers: Sequence[str], leaf: Leaf, depth: int) -> bool:
     """As sets: every member of either has its like in the other."""
-    if min(len(golds), len(answers)) * MAX_REPEATS < max(len(golds), len(answers)) or len(golds) > MAX_ITEMS or (1 in (len(golds), len(answers))):
+    if (
+        min(len(golds), len(answers)) * MAX_REPEATS < max(len(golds), len(answers))
+        or len(golds) > MAX_ITEMS
+        or (1 in (len(golds), len(answers)))
+    ):
         return False
     table = [[_member_equal(gold, answer, leaf, depth) for answer in answers] for gold in golds]
     return all(any(row) for row in table) and all(any(column) for column in zip(*table, strict=True))

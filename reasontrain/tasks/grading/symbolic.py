@@ -1,4 +1,4 @@
-"""Algebraic equality through math-verify, in a pool of worker processes that can be killed; no text is evaluated in this process."""
+"""Algebraic equality through math-verify, in a pool of worker processes that can be killed; no text is evaluated here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRACE_S = 1.0
 """How much longer than the worker's own alarm the parent waits before it kills."""
 
 
-class Dead(Exception):
+class DeadWorkerError(Exception):
     """The worker did not answer; `reason` says why."""
 
     def __init__(self, reason: Failure) -> None:
@@ -46,25 +46,26 @@ class Worker:
         )
         try:
             self._read_line(START_LIMIT_S)
-        except Dead as dead:
+        except DeadWorkerError as dead:
             self.kill()
             raise RunError(
-                f"a grader process did not start ({dead.reason}); is math-verify installed, and is there memory for {memory_bytes >> 20} MiB?"
+                f"a grader process did not start ({dead.reason}); "
+                f"is math-verify installed, and is there memory for {memory_bytes >> 20} MiB?"
             ) from dead
 
     def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> list[bool]:
-        """One truth value per (gold, answer) pair; raises Dead, after which the worker must be killed."""
+        """One truth value per (gold, answer) pair; raises DeadWorkerError, after which the worker must be killed."""
         assert self._process.stdin is not None
         started = time.monotonic()
         try:
             self._process.stdin.write(json.dumps([limit_s, pairs]).encode() + b"\n")
             reply = self._read_line(limit_s + GRACE_S)
         except OSError as error:
-            raise Dead("crash") from error
-        except Dead as dead:
-            raise Dead("timeout" if time.monotonic() - started >= limit_s else dead.reason) from dead
+            raise DeadWorkerError("crash") from error
+        except DeadWorkerError as dead:
+            raise DeadWorkerError("timeout" if time.monotonic() - started >= limit_s else dead.reason) from dead
         if not isinstance(reply, list):
-            raise Dead("memory")
+            raise DeadWorkerError("memory")
         return reply
 
     def kill(self) -> None:
@@ -81,17 +82,17 @@ class Worker:
         poll.register(self._process.stdout, select.POLLIN)
         while not line.endswith(b"\n"):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise Dead("timeout")
+                raise DeadWorkerError("timeout")
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
-                raise Dead("crash")
+                raise DeadWorkerError("crash")
             line += chunk
         value: object = json.loads(line)
         return value
 
 
 class Pool:
-    """Up to `num_workers` workers, each started when it is first needed and replaced when it dies; may be used from any thread."""
+    """Up to `num_workers` workers, started when first needed and replaced when they die; may be used from any thread."""
 
     def __init__(self, *, num_workers: int, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
@@ -107,7 +108,7 @@ class Pool:
         try:
             worker = worker or Worker(memory_bytes=self._memory_bytes)
             return worker.equal(pairs, limit_s)
-        except Dead as dead:
+        except DeadWorkerError as dead:
             assert worker is not None
             worker.kill()
             worker = None

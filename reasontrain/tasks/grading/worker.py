@@ -61,7 +61,9 @@ def _equality():  # type: ignore[no-untyped-def]
 
     def parsed(text: str) -> list[object]:
         boxed = f"\\boxed{{{as_latex(text)}}}"
-        found: list[object] = parse(boxed, config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None)
+        found: list[object] = parse(
+            boxed, config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
+        )
         return [part for part in found if not isinstance(part, str)]
 
     def close(gold: object, answer: object) -> bool:
@@ -74,9 +76,9 @@ def _equality():  # type: ignore[no-untyped-def]
     def equal(gold: str, answer: str) -> bool:
         try:
             golds, answers = parsed(gold), parsed(answer)
-            return bool(golds and answers and verify(golds, answers, float_rounding=6, strict=True, timeout_seconds=None)) and close(
-                golds[0], answers[0]
-            )
+            return bool(
+                golds and answers and verify(golds, answers, float_rounding=6, strict=True, timeout_seconds=None)
+            ) and close(golds[0], answers[0])
         except MemoryError:
             raise
         except Exception:  # whatever a parser says of a model's text: it is not equal

@@ -73,7 +73,23 @@ def test_last_boxed_is_none_without_a_box() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["\\boxed{", "{", "$", "\\(", "\\[", "**", "answer is ", "<think>", "####", "\\", "1,000,", "\\text{ and } ", "\\fbox{1},", "1."]
+    "piece",
+    [
+        "\\boxed{",
+        "{",
+        "$",
+        "\\(",
+        "\\[",
+        "**",
+        "answer is ",
+        "<think>",
+        "####",
+        "\\",
+        "1,000,",
+        "\\text{ and } ",
+        "\\fbox{1},",
+        "1.",
+    ],
 )
 def test_time_is_bounded_on_a_megabyte_of_anything(piece: str) -> None:
     start = time.monotonic()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,37 @@ from reasontrain.types import Problem, UserError
 DATA = Path(os.environ.get("REASONTRAIN_DATA", Path(__file__).parents[4] / "shared" / "data"))
 BENCHMARKS = DATA / "benchmarks" if (DATA / "benchmarks").is_dir() else DATA
 HOSTILE = [
-    "9^{9^9}", "100000000!", "((9!)!)!", r"\binom{1000000}{500000}", "7" * 1_000_000, r"\frac{1}{" * 300 + "2" + "}" * 300, "{" * 5000, "}" * 5000,
-    "\x00\x00", "1\x002", "__import__('os').abort()", "(1).__class__.__mro__[1].__subclasses__()", "10**10**10", "2^{2^{2^{49}}}", "e" * 100_000,
-    "\u202e321", r"\boxed{" * 20_000, r"\begin{pmatrix}" * 500, "(" * 3000, "1/" * 3000 + "1", "1e99999999", "-" * 10_000, "$" * 50_000,
-    r"\prod_{k=1}^{100000} k", "(x+1)^{5000}", "9" * 5000 + "/" + "9" * 5000, "²³" * 1000, "<think>" * 9000, "a=b=" * 1000, r"\pm 1 \pm" * 50,
-]  # fmt: skip
+    "9^{9^9}",
+    "100000000!",
+    "((9!)!)!",
+    r"\binom{1000000}{500000}",
+    "7" * 1_000_000,
+    r"\frac{1}{" * 300 + "2" + "}" * 300,
+    "{" * 5000,
+    "}" * 5000,
+    "\x00\x00",
+    "1\x002",
+    "__import__('os').abort()",
+    "(1).__class__.__mro__[1].__subclasses__()",
+    "10**10**10",
+    "2^{2^{2^{49}}}",
+    "e" * 100_000,
+    "\u202e321",
+    r"\boxed{" * 20_000,
+    r"\begin{pmatrix}" * 500,
+    "(" * 3000,
+    "1/" * 3000 + "1",
+    "1e99999999",
+    "-" * 10_000,
+    "$" * 50_000,
+    r"\prod_{k=1}^{100000} k",
+    "(x+1)^{5000}",
+    "9" * 5000 + "/" + "9" * 5000,
+    "²³" * 1000,
+    "<think>" * 9000,
+    "a=b=" * 1000,
+    r"\pm 1 \pm" * 50,
+]
 TIMEOUTS = [r"\int_0^{\infty} e^{-x^{x}} dx", r"\sum_{n=1}^{\infty}\frac{\sin(n)}{n^{3/2}}"]
 
 
@@ -43,22 +70,40 @@ def test_verdicts_say_how_they_came_about(grader: Grader) -> None:
     assert grader.grade("3", r"\boxed{9^{9^9}}") == Verdict(False, "9^{9^9}", "too large")
 
 
-@pytest.mark.parametrize("gold", ["$$42$$", r"\boxed{42}", r"$\boxed{42}$", r"Adding the two numbers that we found in the first step gives us \boxed{42}.", "42"])
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "$$42$$",
+        r"\boxed{42}",
+        r"$\boxed{42}$",
+        r"Adding the two numbers that we found in the first step gives us \boxed{42}.",
+        "42",
+    ],
+)
 def test_gold_cells_as_suites_write_them(grader: Grader, gold: str) -> None:
-    assert grader.grade(gold, "The answer is 42.").correct and not grader.grade(gold, "The answer is 43.").correct
+    assert grader.grade(gold, "The answer is 42.").correct
+    assert not grader.grade(gold, "The answer is 43.").correct
 
 
 def test_no_worker_starts_while_exact_equality_decides() -> None:
     before = children()
     with Grader(num_workers=2) as grader:
-        assert [verdict.correct for verdict in grader.grade_many([("1/2", "0.5"), ("2", "3"), ("east", "west")])] == [True, False, False]
+        assert [verdict.correct for verdict in grader.grade_many([("1/2", "0.5"), ("2", "3"), ("east", "west")])] == [
+            True,
+            False,
+            False,
+        ]
         assert children() == before
 
 
 def test_hostile_answers_leave_ordinary_verdicts_right_and_no_process_behind() -> None:
     before = children()
-    ordinary = [(str(i), rf"so \boxed{{{i + i % 2}}}") for i in range(280)] + [(f"{i}x+1", rf"\boxed{{1+{i + i % 2}x}}") for i in range(2, 22)]
-    hostile = [("3", form) for text in HOSTILE for form in (text, rf"\boxed{{{text}}}")] + [("3", rf"\boxed{{{text}}}") for text in TIMEOUTS]
+    ordinary = [(str(i), rf"so \boxed{{{i + i % 2}}}") for i in range(280)] + [
+        (f"{i}x+1", rf"\boxed{{1+{i + i % 2}x}}") for i in range(2, 22)
+    ]
+    hostile = [("3", form) for text in HOSTILE for form in (text, rf"\boxed{{{text}}}")] + [
+        ("3", rf"\boxed{{{text}}}") for text in TIMEOUTS
+    ]
     mixed: list[tuple[str, str]] = []
     for index, pair in enumerate(ordinary):
         mixed += [pair, hostile[index]] if index < len(hostile) else [pair]
@@ -92,7 +137,8 @@ def test_a_thread_that_ends_does_not_take_its_worker_with_it() -> None:
 def test_many_are_graded_in_order_and_equal_ones_once(grader: Grader) -> None:
     pairs = [("1", "1"), ("1", "2"), ("1", "1")]
     verdicts = grader.grade_many(iter(pairs))
-    assert [verdict.correct for verdict in verdicts] == [True, False, True] and verdicts[0] is verdicts[2]
+    assert [verdict.correct for verdict in verdicts] == [True, False, True]
+    assert verdicts[0] is verdicts[2]
 
 
 def test_check_gold_names_the_rows(grader: Grader) -> None:
@@ -122,11 +168,11 @@ def test_every_gold_passes_its_own_verifier(grader: Grader, suite: str) -> None:
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the data folder is not on this machine")
 @pytest.mark.parametrize("suite", ["gsm8k_test", "math500", "aime24"])
-def test_every_worked_solution_earns_its_gold_and_not_its_neighbours(grader: Grader, suite: str) -> None:
-    rows = lines(BENCHMARKS / f"{suite}.jsonl")
-    if suite != "aime24":  # those say "(answer)" by hand in some ten ways
-        assert all(verdict.correct for verdict in grader.grade_many([(row["answer"], row["solution"]) for row in rows]))
-    shifted = [(row["answer"], rf"\boxed{{{other['answer']}}}") for row, other in zip(rows, rows[1:], strict=False) if row["answer"] != other["answer"]]
+def test_worked_solutions_earn_their_gold_and_not_their_neighbours(grader: Grader, suite: str) -> None:
+    rows = lines(BENCHMARKS / f"{suite}.jsonl")[::3]
+    assert all(verdict.correct for verdict in grader.grade_many([(row["answer"], row["solution"]) for row in rows]))
+    neighbours = [(row["answer"], other["answer"]) for row, other in pairwise(rows) if row["answer"] != other["answer"]]
+    shifted = [(gold, rf"\boxed{{{other}}}") for gold, other in neighbours if "=" not in gold + other]  # x=5 would be right for 5
     assert not [pair for pair, verdict in zip(shifted, grader.grade_many(shifted), strict=True) if verdict.correct]
 
 
@@ -137,4 +183,4 @@ def lines(path: Path) -> list[dict[str, str]]:
 def children() -> set[str]:
     """Process ids of this process's living children."""
     found = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    return {line.split()[0] for line in found.splitlines() if "ps" != line.split()[1] and "defunct" not in line}
+    return {line.split()[0] for line in found.splitlines() if line.split()[1] != "ps" and "defunct" not in line}

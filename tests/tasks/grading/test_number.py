@@ -33,24 +33,47 @@ from reasontrain.tasks.grading.number import Number, equal, read
 )
 def test_reads(text: str, value: Fraction) -> None:
     found = read(text)
-    assert found is not None and found.value == value
+    assert found is not None
+    assert found.value == value
 
 
-@pytest.mark.parametrize("text", ["", "x", "1,23", "1,2345", "4 4/0", "11 6/6", "1/0", r"\frac{1}{0}", "1e99999", "10^99999", "9" * 5000, "1/2/3", "12:00", "1 2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "1,23",
+        "1,2345",
+        "4 4/0",
+        "11 6/6",
+        "1/0",
+        r"\frac{1}{0}",
+        "1e99999",
+        "10^99999",
+        "9" * 5000,
+        "1/2/3",
+        "12:00",
+        "1 2",
+    ],
+)
 def test_reads_nothing_else(text: str) -> None:
     assert read(text) is None
 
 
 def test_percentages_agree_with_their_share_and_with_the_bare_number() -> None:
     share, percent, bare = Number(Fraction(67, 200), decimal=True), Number(Fraction(67, 2), percent=True), Number(Fraction(67, 2))
-    assert equal(share, percent) and equal(percent, bare) and not equal(share, bare)
+    assert equal(share, percent)
+    assert equal(percent, bare)
+    assert not equal(share, bare)
 
 
 def test_decimals_are_rounded_at_a_millionth_and_integers_never() -> None:
     third = Number(Fraction(1, 3))
     assert equal(third, Number(Fraction("0.3333333"), decimal=True))  # off by 3.3e-8 < 1e-6 / 3
     assert not equal(third, Number(Fraction("0.33333"), decimal=True))  # off by 3.3e-6
-    assert not equal(Number(Fraction(1, 10**9), decimal=True), Number(Fraction(2, 10**9), decimal=True))  # small numbers: relative
+    assert not equal(
+        Number(Fraction(1, 10**9), decimal=True), Number(Fraction(2, 10**9), decimal=True)
+    )  # small numbers: relative
     assert not equal(Number(Fraction(12345678902)), Number(Fraction(12345678901)))
 
 
@@ -59,7 +82,8 @@ def test_every_spelling_of_a_fraction_is_the_same_number(top: int, bottom: int) 
     sign = "-" if top < 0 else ""
     for spelling in (f"{top}/{bottom}", rf"\frac{{{top}}}{{{bottom}}}", rf"{sign}\frac{{{abs(top)}}}{{{bottom}}}"):
         found = read(spelling)
-        assert found is not None and found.value == Fraction(top, bottom)
+        assert found is not None
+        assert found.value == Fraction(top, bottom)
 
 
 @given(text(max_size=30))

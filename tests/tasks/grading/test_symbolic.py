@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reasontrain.tasks.grading.symbolic import Dead, Pool, Worker
+from reasontrain.tasks.grading.symbolic import DeadWorkerError, Pool, Worker
 
 SLOW = r"\int_0^{\infty} e^{-x^{x}} dx"
 
@@ -58,22 +58,30 @@ def test_python_code_is_not_run(pool: Pool, tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_is_a_crash() -> None:
     worker = Worker(memory_bytes=1 << 30)
     os.kill(worker._process.pid, signal.SIGKILL)
-    with pytest.raises(Dead, match="crash"):
+    with pytest.raises(DeadWorkerError, match="crash"):
         worker.equal([("x", "y")], 5.0)
     worker.kill()
 
 
-def test_workers_end_with_a_killed_parent() -> None:
-    script = (
-        "import os, signal\nfrom reasontrain.tasks.grading.symbolic import Worker\n"
-        "worker = Worker(memory_bytes=1 << 30)\nprint(worker._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
-    )
+ORPHANS = """
+import json, os, signal
+from reasontrain.tasks.grading.symbolic import Worker
+idle, busy = Worker(memory_bytes=1 << 30), Worker(memory_bytes=1 << 30)
+busy._process.stdin.write(json.dumps([1.0, [["3", SLOW]]]).encode() + b"\\n")
+print(idle._process.pid, busy._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_killed_parent_idle_or_busy() -> None:
     root = Path(__file__).parents[3]
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
-    worker = int(run.stdout)
-    deadline = time.monotonic() + 10.0
-    while is_alive(worker):
-        assert time.monotonic() < deadline, "the worker outlived its parent"
+    command = [sys.executable, "-c", ORPHANS.replace("SLOW", repr(SLOW))]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    workers = [int(process) for process in run.stdout.split()]
+    assert len(workers) == 2, run.stderr
+    deadline = time.monotonic() + 5.0  # the busy one has a limit of 1 s; algebra alone would take far longer
+    while any(is_alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.02)
 
 

@@ -1,0 +1,269 @@
+"""`reasontrain train` end to end on untrained tiny models: what it writes, how it repeats, stops, goes on, and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reasontrain import loop
+from reasontrain.cli import main
+from reasontrain.testbed import Shape, build
+from reasontrain.types import Stats
+
+RECIPE = """
+name: run
+steps: 4
+model: {path: ../models/student}
+teacher: {path: ../models/teacher}
+task: {kind: arithmetic, num_problems: 50}
+sample: {max_tokens: 16, group_size: 2}
+select: {kind: tip, keep: 0.5}
+objective: {kind: distill}
+average: per_rollout
+learn: {lr: 1.0e-2, rollouts_per_step: 4, schedule: cosine, warmup_steps: 1, micro_batch_tokens: 200}
+track: {tokens_every: 2, tokens_rollouts: 3}
+evaluate:
+  every: 2
+  suites: [{name: heldout, limit: 6, num_samples: 2, pass_at: [2], sampling: {temperature: 1.0, max_tokens: 12}}]
+"""
+METHODS = {
+    "tip": (),
+    "sft": ("objective.kind=nll", "teacher=null", "sample=null", "select.kind=everything"),
+    "grpo": ("objective.kind=grpo", "objective.reference_kl=0.1", "teacher=null", "credit.kind=group_norm", "select.kind=top_entropy"),
+    "reinforce": ("objective.kind=reinforce", "teacher=null", "credit.kind=leave_one_out", "select.kind=random", "sample.truncated=mask"),
+    "packed": ("learn.layout=packed", "objective.divergence=jsd", "select.kind=everything"),
+}
+Train = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student and a teacher of another width, with random weights."""
+    where = tmp_path_factory.mktemp("models")
+    for name, hidden_size, seed in (("student", 32, 1), ("teacher", 48, 2)):
+        shape = Shape(hidden_size=hidden_size, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16, seed=seed)
+        build(where / name, shape)
+    return where
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_dir: Path) -> Train:
+    """Run the recipe in an empty directory; the exit code."""
+    (tmp_path / "models").symlink_to(model_dir)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("recipe.yaml").write_text(RECIPE)
+    return lambda *overrides: main(["train", "recipe.yaml", *overrides])
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def timeless(records: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    return [{k: v for k, v in record.items() if not k.startswith("time_") and k != "tokens_per_s"} for record in records]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """The same metrics, evaluations and weights, bit for bit."""
+    for file in ("metrics.jsonl", "evaluations.jsonl"):
+        assert timeless(lines(a / file)) == timeless(lines(b / file))
+    ours, theirs = (load_file(run / "final" / "model.safetensors") for run in (a, b))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_writes_what_it_promises_and_repeats_bit_for_bit(train: Train, method: str) -> None:
+    assert train(*METHODS[method]) == 0
+    run = Path("out/run")
+    assert [record["step"] for record in lines(run / "metrics.jsonl")] == [0, 1, 2, 3]
+    assert [record["step"] for record in lines(run / "evaluations.jsonl")] == [0, 2, 4]
+    assert sorted(p.name for p in (run / "tokens").iterdir()) == ["step-0.jsonl", "step-2.jsonl"]
+    answers = lines(run / "answers" / "heldout-step-4.jsonl")
+    assert len(answers) == 12
+    model = AutoModelForCausalLM.from_pretrained(run / "final")
+    assert AutoTokenizer.from_pretrained(run / "final").chat_template is not None
+    start = load_file(run / "checkpoints" / "step-4" / "model.safetensors")
+    assert all(torch.equal(start[name], value) for name, value in model.state_dict().items() if name in start)
+    assert json.loads((run / "report.json").read_text())
+    assert "<html" in (run / "report.html").read_text()
+    assert train(*METHODS[method], "name=again") == 0
+    assert_same_run(run, Path("out/again"))
+
+
+def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
+    assert train("select.kind=random", "select.keep=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null") == 0
+    assert train("select.kind=random", "select.keep=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null", "name=other", "seed=1") == 0
+    ours, theirs = (lines(Path(f"out/{name}/tokens/step-0.jsonl")) for name in ("run", "other"))
+    for key in ("problem", "ids", "weight"):
+        assert [r[key] for r in ours] != [r[key] for r in theirs]
+
+
+def test_training_moves_the_student_towards_its_teacher(train: Train) -> None:
+    assert train("steps=12", "learn.rollouts_per_step=8", "evaluate=null", "select.kind=everything") == 0
+    losses = [float(str(record["loss"])) for record in lines(Path("out/run/metrics.jsonl"))]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_started_again_it_equals_a_run_that_was_not(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    assert train("name=straight") == 0
+    whole_step = loop.train_step
+
+    def interrupted(run: loop.Run, step: int) -> Stats:
+        if step == 1:
+            os.kill(os.getpid(), number)
+        return whole_step(run, step)
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    assert train() == 1
+    said = capsys.readouterr().err
+    assert f"stopped by {number.name} after step 1; saved out/run/checkpoints/step-2; the same command goes on from there" in said
+    assert not Path("out/run/final").exists()
+    monkeypatch.setattr(loop, "train_step", whole_step)
+    assert train() == 0
+    assert_same_run(Path("out/straight"), Path("out/run"))
+    assert signal.getsignal(number) in {signal.default_int_handler, signal.SIG_DFL}
+
+
+def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train("name=straight", "checkpoint.every=1") == 0
+    whole_step = loop.train_step
+
+    def killed(run: loop.Run, step: int) -> Stats:
+        stats = whole_step(run, step)
+        if step == 2:
+            run.tracker.metrics(step, stats)  # written, but the checkpoint after it never was
+            raise SystemExit("kill -9")
+        return stats
+
+    monkeypatch.setattr(loop, "train_step", killed)
+    with pytest.raises(SystemExit):
+        train("checkpoint.every=1")
+    monkeypatch.setattr(loop, "train_step", whole_step)
+    assert train("checkpoint.every=1") == 0
+    assert_same_run(Path("out/straight"), Path("out/run"))
+
+
+def test_a_finished_run_is_extended_by_more_steps(train: Train) -> None:
+    assert train("learn.schedule=constant") == 0
+    assert train("learn.schedule=constant", "steps=6") == 0
+    assert train("learn.schedule=constant", "steps=6", "name=straight") == 0
+    straight, extended = (timeless(lines(Path(f"out/{name}/metrics.jsonl"))) for name in ("straight", "run"))
+    losses = [[record["loss"] for record in records] for records in (straight, extended)]
+    assert losses[0] == losses[1]
+    ours, theirs = (load_file(f"out/{name}/final/model.safetensors") for name in ("straight", "run"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_real_problems_go_through_the_chat_template(train: Train) -> None:
+    rows = [{"id": f"p{i}", "problem": f"Tom has {i} apples and eats one. How many are left?", "answer": str(i - 1)} for i in range(1, 9)]
+    Path("gsm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suites = "evaluate.suites=[{name: own, task: {kind: math, path: gsm.jsonl}, sampling: {max_tokens: 4}}]"
+    assert train("task.kind=gsm8k", "task.path=gsm.jsonl", suites, "steps=2", "learn.warmup_steps=0") == 0
+    prompt = str(lines(Path("out/run/tokens/step-0.jsonl"))[0]["prompt"])
+    assert prompt.startswith("<|im_start|>user\nTom has ")
+    assert prompt.endswith("within \\boxed{}.<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_an_own_reward_trains(train: Train) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5)))
+    Path("mine.py").write_text("def score(problem, response):\n    return 1.0 if problem['answer'] in response else 0.25\n")
+    own = ("task.kind=python", "task.path=mine.py", "task.problems_path=rows.jsonl", "evaluate=null")
+    assert train(*METHODS["grpo"], *own) == 0
+    assert {0.25, 1.0} >= {r["reward"] for r in lines(Path("out/run/tokens/step-0.jsonl"))}
+
+
+# ---- what is refused: one sentence, exit code 2, nothing written
+
+BAD_MODEL = "a directory that is no model"
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "unknown key": (("select.kep=0.5",), "select.tip.kep: no such setting; did you mean `keep`?"),
+    "missing file": (("task.kind=gsm8k", "task.path=none.jsonl"), "none.jsonl does not exist"),
+    "empty file": (("task.kind=gsm8k", "task.path=empty.jsonl"), "empty.jsonl is empty"),
+    "malformed file": (("task.kind=gsm8k", "task.path=bad.jsonl"), "bad.jsonl, line 2: expected one JSON object per line"),
+    "gold that does not pass": (("task.kind=math", "task.path=gold.jsonl"), "gold"),
+    "no model": (("model.path=nothing",), "nothing is no model that can be loaded"),
+    "prompts too long": (("prompt.max_tokens=20",), "prompts have more than 20 tokens"),
+    "no demonstration": ((*METHODS["sft"], "task.kind=math", "task.path=short.jsonl"), "has no `solution` to learn from"),
+    "own reward": (("task.kind=python", "task.path=no.py", "task.problems_path=short.jsonl"), "no.py"),
+    "unknown service": (("track.service=wandb",), "track.service is wandb, which is not installed"),
+    "testbed name": (("model.path=testbed:nobody",), "testbed:nobody is no testbed model"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_input_is_one_sentence_and_leaves_nothing(
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    Path("empty.jsonl").write_text("")
+    Path("bad.jsonl").write_text('{"problem": "a", "answer": "1"}\n{"problem": \n')
+    Path("gold.jsonl").write_text('{"problem": "a", "answer": "\\\\boxed{"}\n')
+    Path("short.jsonl").write_text('{"problem": "What is 1+1?", "answer": "2"}\n')
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    overrides, message = REFUSED[case]
+    assert train(*overrides, *(("evaluate=null",) if "task.kind" in str(overrides) else ())) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("reasontrain: ")
+    assert "Traceback" not in said
+    assert not Path("out").exists()
+
+
+def test_a_teacher_with_other_ids_is_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("../models/teacher", "foreign")
+    path = Path("foreign/tokenizer.json")
+    content = json.loads(path.read_text())
+    vocab = content["model"]["vocab"]
+    first, second = list(vocab)[300:302]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    path.write_text(json.dumps(content))
+    assert train("teacher.path=foreign") == 2
+    assert "the teacher has other token ids than the model: id 300 is" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_a_directory_with_another_run_is_left_alone(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("steps=2", "evaluate=null", "learn.warmup_steps=0") == 0
+    before = Path("out/run/metrics.jsonl").read_bytes()
+    assert train("steps=2", "evaluate=null", "learn.warmup_steps=0", "learn.lr=0.5") == 2
+    assert "out/run holds a run of another recipe (other: learn.lr)" in capsys.readouterr().err
+    assert Path("out/run/metrics.jsonl").read_bytes() == before
+    Path("out/mine").mkdir()
+    Path("out/mine/thesis.txt").write_text("dear")
+    assert train("name=mine") == 2
+    assert "out/mine exists and is no run" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_was_saved(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import errno
+
+    from reasontrain.learner.local import LocalLearner
+
+    save = LocalLearner.save
+
+    def full(self: LocalLearner, directory: Path) -> None:
+        if self.steps_done == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory))
+        save(self, directory)
+
+    monkeypatch.setattr(LocalLearner, "save", full)
+    assert train("checkpoint.every=1", "evaluate=null") == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-1"]
+    monkeypatch.setattr(LocalLearner, "save", save)
+    assert train("checkpoint.every=1", "evaluate=null") == 0

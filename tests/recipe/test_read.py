@@ -1,0 +1,131 @@
+"""A recipe is read, or every fault of it is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reasontrain.recipe import Muon, Recipe, RecipeError, apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe
+from reasontrain.selection import Tip
+from reasontrain.types import UserError
+
+RECIPES = sorted(Path(__file__).parents[2].joinpath("recipes").rglob("*.yaml"))
+GOOD = """
+name: small
+steps: 4
+model: {path: "testbed:student"}
+task: {kind: arithmetic}
+objective: {kind: nll}
+average: per_kept_row
+learn: {lr: 1.0e-3, rollouts_per_step: 8}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def fault(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        read_recipe(path, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_parses_and_reads_back_as_itself(path: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(path)
+    again = tmp_path / "again.yaml"
+    again.write_text(as_yaml(recipe))
+    assert read_recipe(again) == recipe
+    assert changed_keys(as_mapping(recipe), yaml.safe_load(as_yaml(recipe))) == []
+
+
+def test_the_baselines_differ_from_tip_by_their_rule_alone() -> None:
+    tip, opd = (read_recipe(p) for stem in ("tip", "opd") for p in RECIPES if p.parent.name == "tiny" and p.stem == stem)
+    assert {key.partition(".")[0] for key in changed_keys(as_mapping(tip), as_mapping(opd))} == {"name", "select"}
+
+
+def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
+    read = read_recipe(recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"])
+    assert (read.learn.lr, read.seed, read.select) == (1e-6, 3, Tip(keep=0.25))  # YAML reads 1e-6 as text; pydantic makes it a number
+    assert read.learn.optimizer == Muon()
+    assert read_recipe(recipe).learn.optimizer.kind == "adamw"
+
+
+def test_an_override_of_a_kind_drops_the_knobs_of_the_other_kind() -> None:
+    changed = apply_overrides({"task": {"kind": "arithmetic", "max_depth": 3}}, ["task.kind=gsm8k", "task.path=x.jsonl"])
+    assert changed == {"task": {"kind": "gsm8k", "path": "x.jsonl"}}
+
+
+def test_all_faults_are_named_at_once(recipe: Path) -> None:
+    recipe.write_text(
+        GOOD.replace("nll", "grpo, clip_hihg: 0.2")
+        .replace("rollouts_per_step: 8", "rollouts_per_step: 0, schedule: cosin")
+        .replace("steps: 4", "steps: many")
+        + "sample: {group_size: 0}\nselekt: {kind: tip}\n"
+    )
+    lines = fault(recipe).splitlines()
+    assert lines[0] == f"{recipe} is not a recipe:"
+    assert "  objective.grpo.clip_hihg: no such setting; did you mean `clip_high`?" in lines
+    assert "  selekt: no such setting; did you mean `select`?" in lines
+    assert "  learn.rollouts_per_step: Input should be greater than or equal to 1 (got 0)" in lines
+    assert "  learn.schedule: Input should be 'constant', 'linear' or 'cosine' (got 'cosin')" in lines
+    assert "  sample.group_size: Input should be greater than or equal to 1 (got 0)" in lines
+    assert any(line.startswith("  steps: Input should be a valid integer") for line in lines)
+    assert len(lines) == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.kind=gpro"], "objective.kind: no such kind 'gpro'; did you mean `grpo`?; there is nll, distill, grpo, reinforce"),
+        (["objective={}"], "objective: `kind` is needed, to say which"),
+        (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
+        (["select.kind=tip", "select.keep=1.5"], "select.tip.keep: Input should be less than or equal to 1 (got 1.5)"),
+        (["objective.kind=distill"], "teacher: the objective or the selection rule compares with a teacher; give its `path`"),
+        (["objective.kind=grpo"], "sample: grpo learns from rollouts; say how to sample them"),
+        (["learn.warmup_steps=4"], "learn.warmup_steps: 4 is not below the 4 steps of the run"),
+        (["name=../elsewhere"], "name: String should match pattern"),
+        (["model.trust_remote_code=true"], "model: trust_remote_code needs a `revision`"),
+        (["objective.kind=grpo", "credit.kind=group_norm", "sample={}"], "sample.group_size: group_norm compares the rollouts of a group"),
+        (["objective.kind=reinforce", "sample.group_size=3"], "learn.rollouts_per_step: 8 is no multiple of sample.group_size 3"),
+        (["objective.kind=reinforce", "sample={}"], "credit: reinforce learns from advantages; choose how rewards become credit"),
+        (["evaluate.suites=[]"], "evaluate.suites: Tuple should have at least 1 item"),
+        (["seed"], "'seed' is no override; write key.path=value"),
+        (["name.first=x"], "'name.first=x': name is not a section, but 'small'"),
+    ],
+)
+def test_each_fault_has_its_sentence(recipe: Path, overrides: list[str], message: str) -> None:
+    assert message in fault(recipe, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a\n- b\n", "a mapping of settings is expected, found list"),
+        ("a: [1,\n", "is not YAML"),
+        ("", "a mapping of settings is expected, found NoneType"),
+        ("a: !!python/object/apply:os.system [ls]\n", "is not YAML"),
+    ],
+)
+def test_a_file_that_holds_no_recipe(recipe: Path, content: str, message: str) -> None:
+    recipe.write_text(content)
+    assert message in fault(recipe)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert "there is no file" in fault(tmp_path / "none.yaml")
+
+
+def test_keys_that_differ_are_named_by_their_path() -> None:
+    assert changed_keys({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 3}) == ["a.c", "d", "e"]
+
+
+def test_a_wrong_type_at_the_top_is_a_recipe_error() -> None:
+    with pytest.raises(RecipeError, match="name: is needed"):
+        build(Recipe, {}, "nothing")

@@ -1,0 +1,65 @@
+"""Rows become problems: columns by their usual or given names, the instruction, conversations, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from reasontrain.data.files import Columns, Row, Table
+from reasontrain.tasks.problems import problems_of
+from reasontrain.types import Problem, UserError
+
+USUAL = Columns()
+
+
+def read(*rows: Row, columns: Columns = USUAL, instruction: str = "") -> list[Problem]:
+    table = Table(source="x.jsonl", rows=rows, lines=range(1, len(rows) + 1))
+    return problems_of(table, columns, instruction=instruction, split=lambda answer, solution: (answer, solution))
+
+
+def test_usual_columns_and_the_rest_is_about() -> None:
+    row = {"id": "m/1", "problem": "2+2?", "answer": 4, "solution": "Add.", "level": 5, "subject": "Algebra", "all": ["x"]}
+    expected = Problem(id="m/1", prompt="2+2?\nBox it.", answer="4", solution="Add.", about={"level": "5", "subject": "Algebra"})
+    assert read(row, instruction="Box it.") == [expected]
+
+
+def test_given_columns_win_and_ids_default_to_the_position() -> None:
+    rows = [{"q": "2+2?", "problem": "no", "gold": "4"}, {"q": "3+3?", "problem": "no", "gold": "6"}]
+    problems = read(*rows, columns=Columns(problem="q", answer="gold"))
+    assert [(problem.id, problem.prompt, problem.answer) for problem in problems] == [("0", "2+2?", "4"), ("1", "3+3?", "6")]
+
+
+def test_conversations_end_with_the_user_and_a_reply_is_the_solution() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}]
+    (problem,) = read({"messages": [*turns, {"role": "assistant", "content": "It is 4."}], "answer": "4"}, instruction="Box it.")
+    assert problem.prompt == (turns[0], {"role": "user", "content": "2+2?\nBox it."})
+    assert problem.solution == "It is 4."
+    (problem,) = read({"messages": turns, "answer": "4"})
+    assert problem.prompt == tuple(turns)
+    assert problem.solution == ""
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        (
+            [{"text": "?", "answer": "4"}],
+            Columns(),
+            r"no column for the problem \(looked for: .*question.*; it has: text, answer\)",
+        ),
+        ([{"problem": "?", "label": "4"}], Columns(), r"no column for the answer .* it has: problem, label\)"),
+        ([{"problem": "?", "answer": "4"}], Columns(problem="probelm"), "no column 'probelm'; did you mean 'problem'?"),
+        (
+            [{"problem": "?", "answer": "4"}, {"problem": "?", "answer": None}],
+            Columns(),
+            "line 2: no gold answer in column 'answer'",
+        ),
+        ([{"problem": " ", "answer": "4"}], Columns(), "line 1: column 'problem' is empty"),
+        ([{"problem": ["?"], "answer": "4"}], Columns(), "line 1: column 'problem' holds list"),
+        ([{"id": "a", "problem": "?", "answer": "4"}] * 2, Columns(), "line 2: id 'a' occurs a second time"),
+        ([{"messages": "hello", "answer": "4"}], Columns(), r"line 1: column 'messages' should hold a list of \{role, content\}"),
+        ([{"messages": [{"role": "assistant", "content": "4"}], "answer": "4"}], Columns(), "should end with a user turn"),
+    ],
+)
+def test_what_is_refused(rows: list[Row], columns: Columns, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(*rows, columns=columns)

@@ -1,0 +1,73 @@
+"""Checkpoints are complete or absent; a damaged one is named and the one before is used."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reasontrain import checkpoint
+from reasontrain.types import RunError, UserError
+
+
+def writer(content: bytes) -> Callable[[Path], None]:
+    def write(directory: Path) -> None:
+        (directory / "model.bin").write_bytes(content)
+        (directory / "more").mkdir()
+        (directory / "more" / "state.bin").write_bytes(content[::-1])
+
+    return write
+
+
+def test_the_newest_few_are_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 10):
+        checkpoint.save(tmp_path, step, writer(b"%d" % step), keep=2)
+    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-10", "step-4"]
+    assert checkpoint.newest(tmp_path, pytest.fail) == (10, checkpoint.folder(tmp_path) / "step-10")
+
+
+@pytest.mark.parametrize("file", ["model.bin", "more/state.bin", "manifest.json"])
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "missing"])
+def test_every_damaged_file_is_noticed(tmp_path: Path, file: str, fault: str) -> None:
+    checkpoint.save(tmp_path, 1, writer(b"first"), keep=3)
+    newest = checkpoint.save(tmp_path, 2, writer(b"second"), keep=3)
+    path = newest / file
+    content = path.read_bytes()
+    if fault == "missing":
+        path.unlink()
+    else:
+        half = len(content) // 2
+        path.write_bytes(content[:half] if fault == "truncated" else content[:half] + bytes([content[half] ^ 4]) + content[half + 1 :])
+    said: list[str] = []
+    assert checkpoint.newest(tmp_path, said.append) == (1, checkpoint.folder(tmp_path) / "step-1")
+    assert len(said) == 1
+    assert "step-2" in said[0]
+
+
+def test_a_save_that_fails_leaves_no_trace_and_the_older_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, writer(b"first"), keep=1)
+
+    def full(directory: Path) -> None:
+        (directory / "model.bin").write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device", str(directory / "model.bin"))
+
+    with pytest.raises(RunError, match="the disk is full: .* earlier checkpoints are intact"):
+        checkpoint.save(tmp_path, 2, full, keep=1)
+    assert [p.name for p in checkpoint.folder(tmp_path).iterdir()] == ["step-1"]
+    assert checkpoint.newest(tmp_path, pytest.fail) == (1, checkpoint.folder(tmp_path) / "step-1")
+
+
+def test_a_directory_without_its_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    (checkpoint.folder(tmp_path) / "step-7").mkdir(parents=True)
+    said: list[str] = []
+    assert checkpoint.newest(tmp_path, said.append) is None
+    assert "manifest.json is missing" in said[0]
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"GB free, and this run needs .* GB for its checkpoints"):
+        checkpoint.check_space(tmp_path / "run", num_parameters=10**13, keep=2)
+    assert not (tmp_path / "run").exists()
+    checkpoint.check_space(tmp_path / "run", num_parameters=1000, keep=2)
