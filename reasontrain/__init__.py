@@ -9,5 +9,5 @@ import os
 
 __version__ = "0.1.0"
 
-# Waiting OpenMP threads must sleep: on a small CPU their spinning makes tiny matrices 50 times slower. Read when torch is imported.
+# Waiting OpenMP threads must sleep: on a small CPU spinning makes tiny matrices 50 times slower. Torch reads it when imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""A Recipe becomes a Run: models loaded, problems read and checked, everything that can be wrong found before anything is written."""
+"""A Recipe becomes a Run: models loaded, problems read and checked, every fault found before anything is written."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from reasontrain.learner.local import LocalLearner
 from reasontrain.loop import Run
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import Recipe, Suite, as_mapping, as_yaml, changed_keys, read_yaml
+from reasontrain.recipe.read import YamlValue
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
@@ -28,7 +29,19 @@ from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Prompt, Rollout, Stats, UserError
 
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
-VERSIONS = ("reasontrain", "torch", "transformers", "tokenizers", "trl", "peft", "deepspeed", "ray", "datasets", "math-verify", "vllm")
+VERSIONS = (
+    "reasontrain",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "peft",
+    "deepspeed",
+    "ray",
+    "datasets",
+    "math-verify",
+    "vllm",
+)
 MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out")
 """Keys that a run may be continued with other values of: a finished run is extended by raising `steps`."""
 Say = Callable[[str], None]
@@ -60,12 +73,12 @@ class Assembled:
     say: Say
 
     def begin(self) -> tuple[Run, int]:
-        """The run directory, and the run with the step it goes on from; raises UserError where the directory holds another run."""
+        """The run and the step it goes on from, its directory made; raises UserError where that holds another run."""
         config = as_mapping(self.recipe)
         found = _resume(self.directory, config, self.learner, self.say)
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / RECIPE).write_text(as_yaml(self.recipe), encoding="utf-8")
-        facts = track.environment(VERSIONS, seed=self.recipe.seed, device=str(self.policy.device))
+        facts = track.environment(VERSIONS, {"seed": self.recipe.seed, "device": str(self.policy.device)})
         (self.directory / ENVIRONMENT).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         tracker = track.Tracker(self.directory, self.recipe.track, from_step=found, name=self.recipe.name, config=config)
         return self._run(tracker), found
@@ -97,7 +110,9 @@ class Assembled:
     def _evaluate(self, done: int, tracker: track.Tracker) -> None:
         """All suites, where the recipe wants them after `done` steps."""
         settings = self.recipe.evaluate
-        if settings is None or not (settings.before if done == 0 else done == self.recipe.steps or _divides(settings.every, done)):
+        if settings is None or not (
+            settings.before if done == 0 else done == self.recipe.steps or _divides(settings.every, done)
+        ):
             return
         for asked in self.suites:
             sampler = LocalSampler(self.policy, seed=self.recipe.seed)
@@ -124,7 +139,12 @@ def write_answers(path: Path, result: Evaluation) -> None:
     path.unlink(missing_ok=True)
     for answer in result.answers:
         rollout, verdict = answer.rollout, answer.scored.verdict
-        facts = {"correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason, "truncated": rollout.truncated}
+        facts = {
+            "correct": verdict.correct,
+            "extracted": verdict.extracted,
+            "reason": verdict.reason,
+            "truncated": rollout.truncated,
+        }
         track.append(path, {"problem": rollout.problem.id, "gold": rollout.problem.answer, "response": rollout.text, **facts})
 
 
@@ -236,18 +256,16 @@ def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
     return replace(task, split="test", wrong_steps=0.0)
 
 
-def _resume(directory: Path, config: Mapping[str, object], learner: LocalLearner, say: Say) -> int:
+def _resume(directory: Path, config: Mapping[str, YamlValue], learner: LocalLearner, say: Say) -> int:
     """The step that the run in `directory` goes on from, with the learner as it was then; 0 where there is no run."""
     if not directory.exists() or not any(directory.iterdir()):
         return 0
     written = directory / RECIPE
     if not written.exists():
         raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
-    changed = [key for key in changed_keys(read_yaml(written), dict(config)) if key.partition(".")[0] not in MAY_CHANGE]
+    changed = [key for key in changed_keys(read_yaml(written), config) if key.partition(".")[0] not in MAY_CHANGE]
     if changed:
-        raise UserError(
-            f"{directory} holds a run of another recipe (other: {', '.join(changed)}); choose another `name`, or remove that directory"
-        )
+        raise UserError(f"{directory} holds a run of another recipe (other: {', '.join(changed)}); choose another `name`")
     found = checkpoint.newest(directory, say)
     if found is None:
         return 0

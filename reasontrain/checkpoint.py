@@ -82,14 +82,14 @@ def damage(directory: Path) -> str:
 
 
 def check_space(run_dir: Path, num_parameters: int, keep: int) -> None:
-    """Refuse a run whose disk cannot hold its checkpoints: weights and two moments in float32 each, one more while saving, and `final/`."""
+    """Refuse a run whose disk cannot hold its checkpoints (float32 weights and two moments each, and one more while saving)."""
     needed = 4 * num_parameters * (3 * (keep + 1) + 1) + (16 << 20)
     parent = next(p for p in (run_dir, *run_dir.absolute().parents) if p.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise UserError(
-            f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs {needed / 1e9:.2f} GB for its checkpoints; "
-            "make room, point `out` elsewhere or lower checkpoint.keep"
+            f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs {needed / 1e9:.2f} GB for its "
+            "checkpoints; make room, point `out` elsewhere or lower checkpoint.keep"
         )
 
 

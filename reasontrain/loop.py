@@ -1,4 +1,4 @@
-"""One training step as verbs, and the loop around it. It cannot tell one process from sixty-four, nor rollouts from demonstrations."""
+"""One training step as verbs, and the loop around it; it cannot tell one process from many, nor rollouts from demonstrations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,8 +28,6 @@ from reasontrain.signals.quadrants import medians, quadrants, recall, shares
 from reasontrain.track import TOKENS, Tracker, write_tokens
 from reasontrain.types import Batch, Rollout, RunError, Stats
 
-Truncated = str
-
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -40,7 +38,7 @@ class Run:
     sampler: Sampler
     sampling: Sampling
     group_size: int
-    truncated: Truncated
+    truncated: Literal["score", "mask", "drop"]
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     credit: Credit
     select: Selector
@@ -91,7 +89,9 @@ def train_step(run: Run, step: int) -> Stats:
         write_tokens(run.directory / TOKENS / f"nonfinite-step-{step}.jsonl", batch, weight_BT, rollouts, run.order.tokenizer)
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
     seconds = sum(clock.seconds.values())
-    return learned | describe(batch, weight_BT, rollouts) | clock.seconds | {"tokens_per_s": batch.counts().response_rows / seconds}
+    return (
+        learned | describe(batch, weight_BT, rollouts) | clock.seconds | {"tokens_per_s": batch.counts().response_rows / seconds}
+    )
 
 
 def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
@@ -169,12 +169,12 @@ class Stop:
         self.signal = signal.Signals(number)
 
 
-class Interrupted(RunError):
+class StoppedError(RunError):
     """The run was asked to stop and did, with a checkpoint."""
 
 
 def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None]) -> None:
-    """Steps `from_step` to the last, with evaluations and checkpoints between them; raises Interrupted after saving when asked to stop."""
+    """Steps `from_step` to the last, evaluations and checkpoints between; saves and raises StoppedError when asked to."""
     with Stop().listening() as stop:
         if from_step == 0:
             run.evaluate(0)
@@ -187,7 +187,9 @@ def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None]) -> 
             every = run.checkpoint.every
             if stop.signal is not None and done < run.steps:
                 where = save(run, done)
-                raise Interrupted(f"stopped by {stop.signal.name} after step {step}; saved {where}; the same command goes on from there")
+                raise StoppedError(
+                    f"stopped by {stop.signal.name} after step {step}; saved {where}; the same command goes on from there"
+                )
             if done == run.steps or (every and done % every == 0):
                 save(run, done)
 

@@ -12,7 +12,14 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.cache_utils import Cache
 
 from reasontrain import testbed
@@ -89,7 +96,7 @@ class Policy:
     ) -> Float[Tensor, "B T D"]:
         """Last hidden states (after the final norm), from ids or input embeddings.
 
-        Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`, T new tokens are appended to it.
+        Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`, T new tokens are added to it.
         """
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             output = self.model.base_model(

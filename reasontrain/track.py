@@ -1,4 +1,4 @@
-"""What a run writes down as it happens: metrics, evaluations, sampled tokens with their evidence, and the same for outside services."""
+"""What a run writes down as it happens: metrics, evaluations, tokens with their evidence; and what outside services get of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Service(Protocol):
 class Tracker:
     """Appends to the run directory, one line at a time, and forwards to TensorBoard and a service."""
 
-    def __init__(self, run_dir: Path, settings: TrackSettings, *, from_step: int, name: str, config: dict[str, object]) -> None:
+    def __init__(self, run_dir: Path, settings: TrackSettings, *, from_step: int, name: str, config: JsonRecord) -> None:
         """Records of `from_step` and later are those of a run that was cut short: they are dropped, since they are made again."""
         self.run_dir, self.settings = run_dir, settings
         for file in (METRICS, EVALUATIONS):
@@ -61,7 +61,11 @@ class Tracker:
         every = self.settings.tokens_every
         if every and step % every == 0:
             write_tokens(
-                self.run_dir / TOKENS / f"step-{step}.jsonl", batch, weight_BT, rollouts[: self.settings.tokens_rollouts], tokenizer
+                self.run_dir / TOKENS / f"step-{step}.jsonl",
+                batch,
+                weight_BT,
+                rollouts[: self.settings.tokens_rollouts],
+                tokenizer,
             )
 
     def close(self) -> None:
@@ -108,12 +112,14 @@ def write_tokens(
                 "tokens": [tokenizer.decode([i]) for i in rollout.response_ids],
                 "kind": batch.kind_BT[row, span].tolist(),
                 "weight": _rounded(weight_BT[row, span]),
-                "evidence": {name: _rounded(batch.evidence[name][row, span]) for name in EVIDENCE_SHOWN if name in batch.evidence},
+                "evidence": {
+                    name: _rounded(batch.evidence[name][row, span]) for name in EVIDENCE_SHOWN if name in batch.evidence
+                },
             }
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def environment(versions_of: Sequence[str], **facts: str | int) -> dict[str, object]:
+def environment(versions_of: Sequence[str], facts: JsonRecord) -> dict[str, object]:
     """Versions of packages that are installed, and the facts given; no secret is read."""
     found = {}
     for name in versions_of:
@@ -127,15 +133,17 @@ def environment(versions_of: Sequence[str], **facts: str | int) -> dict[str, obj
 def check_service(settings: TrackSettings) -> None:
     """Refuse a service that is not installed before anything is written."""
     if settings.service is not None and util.find_spec(settings.service) is None:
-        raise UserError(f"track.service is {settings.service}, which is not installed; `pip install {settings.service}` or leave it out")
+        raise UserError(
+            f"track.service is {settings.service}, which is not installed; `pip install {settings.service}` or leave it out"
+        )
 
 
-def _open_service(settings: TrackSettings, name: str, config: dict[str, object]) -> _Service | None:
+def _open_service(settings: TrackSettings, name: str, config: JsonRecord) -> _Service | None:
     """The service named in the recipe, logged in as its own library finds its secrets."""
     if settings.service is None:
         return None
-    service: _Service = import_module(settings.service)  # type: ignore[assignment]
-    service.init(project=settings.project, name=name, config=config)
+    service: _Service = import_module(settings.service)
+    service.init(project=settings.project, name=name, config=dict(config))
     return service
 
 

@@ -218,7 +218,10 @@ class Batch(_HasEvidence):
         """Only these rollouts; the counts of what was sampled stay."""
         return replace(
             self,
-            **{name: getattr(self, name)[index_K] for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B")},
+            **{
+                name: getattr(self, name)[index_K]
+                for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B")
+            },
             evidence={name: column[index_K] for name, column in self.evidence.items()},
             pair_B=None if self.pair_B is None else self.pair_B[index_K],
         )

@@ -39,7 +39,9 @@ def test_every_damaged_file_is_noticed(tmp_path: Path, file: str, fault: str) ->
         path.unlink()
     else:
         half = len(content) // 2
-        path.write_bytes(content[:half] if fault == "truncated" else content[:half] + bytes([content[half] ^ 4]) + content[half + 1 :])
+        path.write_bytes(
+            content[:half] if fault == "truncated" else content[:half] + bytes([content[half] ^ 4]) + content[half + 1 :]
+        )
     said: list[str] = []
     assert checkpoint.newest(tmp_path, said.append) == (1, checkpoint.folder(tmp_path) / "step-1")
     assert len(said) == 1
@@ -53,7 +55,7 @@ def test_a_save_that_fails_leaves_no_trace_and_the_older_one(tmp_path: Path) -> 
         (directory / "model.bin").write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device", str(directory / "model.bin"))
 
-    with pytest.raises(RunError, match="the disk is full: .* earlier checkpoints are intact"):
+    with pytest.raises(RunError, match=r"the disk is full: .* earlier checkpoints are intact"):
         checkpoint.save(tmp_path, 2, full, keep=1)
     assert [p.name for p in checkpoint.folder(tmp_path).iterdir()] == ["step-1"]
     assert checkpoint.newest(tmp_path, pytest.fail) == (1, checkpoint.folder(tmp_path) / "step-1")

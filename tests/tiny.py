@@ -79,4 +79,6 @@ def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOC
         advantage_B=torch.randn(num, generator=draw),
         sampled_rollouts=num,
         sampled_rows=int((kind_BT == Kind.RESPONSE).sum()),
-    ).with_evidence({"old_logp": -3 - torch.rand(num, width, generator=draw), "ref_logp": -3 - torch.rand(num, width, generator=draw)})
+    ).with_evidence(
+        {"old_logp": -3 - torch.rand(num, width, generator=draw), "ref_logp": -3 - torch.rand(num, width, generator=draw)}
+    )

@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; each sets `run` to the function that does it."""
     top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_train, _evaluate, _show, _validate, _report):
+    for add in (_train, _evaluate, _show, _validate, _report, _compare):
         add(commands)
     return top
 
@@ -58,11 +58,17 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
         "reasontrain evaluate out/tip-tiny/final --suite math500 --data ~/benchmarks --set sampling.max_tokens=512",
     )
     command.add_argument("models", nargs="+", metavar="MODEL", help="a model directory, a hub id or testbed:NAME")
-    command.add_argument("--suite", nargs="+", required=True, metavar="SUITE", help="a name in eval/suites, a YAML or a JSONL file")
+    command.add_argument(
+        "--suite", nargs="+", required=True, metavar="SUITE", help="a name in eval/suites, a YAML or a JSONL file"
+    )
     command.add_argument("--data", type=Path, metavar="DIR", help="a folder with the suites' files (default: $REASONTRAIN_DATA)")
-    command.add_argument("--out", type=Path, default=Path("out/evaluations"), metavar="DIR", help="where reports go (%(default)s)")
+    command.add_argument(
+        "--out", type=Path, default=Path("out/evaluations"), metavar="DIR", help="where reports go (%(default)s)"
+    )
     command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
-    command.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what models compute in (%(default)s)")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what models compute in (%(default)s)"
+    )
     command.add_argument("--seed", type=int, default=0, help="for sampling (%(default)s)")
     command.add_argument("--set", nargs="+", default=[], metavar="key.path=value", help="settings that differ from the suites'")
 
@@ -86,7 +92,9 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _show(commands: Commands[argparse.ArgumentParser]) -> None:
-    command = _command(commands, "show", "Print the resolved recipe, every default included.", "reasontrain show recipes/tiny/tip.yaml")
+    command = _command(
+        commands, "show", "Print the resolved recipe, every default included.", "reasontrain show recipes/tiny/tip.yaml"
+    )
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
@@ -112,7 +120,9 @@ def _validate(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _report(commands: Commands[argparse.ArgumentParser]) -> None:
-    command = _command(commands, "report", "Write report.html and report.json of a run directory again.", "reasontrain report out/tip-tiny")
+    command = _command(
+        commands, "report", "Write report.html and report.json of a run directory again.", "reasontrain report out/tip-tiny"
+    )
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
 
     def run(options: argparse.Namespace) -> None:
@@ -122,5 +132,25 @@ def _report(commands: Commands[argparse.ArgumentParser]) -> None:
         if not (options.run_dir / "recipe.yaml").exists():
             raise UserError(f"{options.run_dir} is no run directory: it has no recipe.yaml")
         print(f"wrote {write_report(options.run_dir)[0]}")
+
+    command.set_defaults(run=run)
+
+
+def _compare(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "compare",
+        "Set runs beside each other: what each recipe gained, over seeds and problems.",
+        "reasontrain compare out/tip-tiny-* out/opd-tiny-* --suite heldout",
+    )
+    command.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run directories; those that differ by seed make one arm"
+    )
+    command.add_argument("--suite", default="heldout", help="the suite to compare by (%(default)s)")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.evaluation.compare import compare, markdown
+
+        print(markdown(compare(options.runs, options.suite)))
 
     command.set_defaults(run=run)

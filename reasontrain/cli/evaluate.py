@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from reasontrain import models
@@ -71,7 +72,7 @@ def _evaluate(model: str, suites: Sequence[Suite], options: Options, grader: Gra
                 score=asked.score,
                 dropped=asked.dropped,
                 at_once=64,
-                progress=lambda done, show=advance: show(done, ""),
+                progress=partial(advance, note=""),
             )
             say(f"{model} on {summary(result)}")
         write_answers(folder / f"{suite.name}.jsonl", result)

@@ -6,12 +6,19 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_EVERY_S = 10.0
-Advance = Callable[[int, str], None]
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """Shows how far the work is."""
+
+    def __call__(self, done: int, note: str) -> None: ...
 
 
 def quiet_libraries() -> None:
@@ -32,7 +39,13 @@ def progress(what: str, total: int) -> Iterator[tuple[Advance, Callable[[str], N
     if not console.is_terminal:
         yield _lines(what, total), lambda line: print(line, flush=True)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, note="")
         yield (

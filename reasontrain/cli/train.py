@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reasontrain import checkpoint, loop
@@ -33,7 +33,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
         say(f"model: {run.directory / 'final'}\nreport: {page}")
 
 
-def _export(write: loop.Callable[[Path], None], directory: Path) -> None:
+def _export(write: Callable[[Path], None], directory: Path) -> None:
     """`final/`, as a whole or not at all."""
     partial, final = directory / ".partial-final", directory / "final"
     shutil.rmtree(partial, ignore_errors=True)

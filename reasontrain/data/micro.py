@@ -19,10 +19,10 @@ Layout = Literal["padded", "packed"]
 class MicroBatch:
     """What the trunk is fed for K rollouts, and where each of their tokens lies in the flat hidden states.
 
-    Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token. Packed: ids [1, L] and positions
-    that restart, which is how transformers tells sequences apart. Neither needs a mask: with one, packed sequences would see each
-    other, and padded ones would miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1` of the flattened
-    hidden states.
+    Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token. Packed: ids [1, L] and
+    positions that restart, which is how transformers tells sequences apart. Neither needs a mask: with one, packed sequences
+    would see each other, and padded ones would miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1`
+    of the flattened hidden states.
     """
 
     index_K: Int[Tensor, " K"]

@@ -1,4 +1,4 @@
-"""Which prompts a step asks: epochs in an order that depends on the seed alone, so that any step can be found without the ones before."""
+"""Which prompts a step asks: epochs in an order of the seed alone, so that any step can be found without the ones before."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, Use
 class PromptSettings:
     """How a problem is put to the model.
 
-    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as it is. `enable_thinking` is passed
-    to templates that know it (Qwen3). A prompt of more than `max_tokens`, or with no room for one token of response, is refused
-    or dropped, as `too_long` says; what is dropped is counted.
+    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as it is. `enable_thinking` is
+    passed to templates that know it (Qwen3). A prompt of more than `max_tokens`, or with no room for one token of response, is
+    refused or dropped, as `too_long` says; what is dropped is counted.
     """
 
     style: Literal["auto", "chat", "plain"] = "auto"
@@ -47,7 +47,9 @@ class Encoder:
             if not isinstance(problem.prompt, str):
                 raise UserError(f"problem {problem.id} is a conversation, and the tokenizer has no chat template to render it")
             return tuple(self.tokenizer(problem.prompt)["input_ids"])
-        turns: list[Message] = [{"role": "user", "content": problem.prompt}] if isinstance(problem.prompt, str) else [*problem.prompt]
+        turns: list[Message] = (
+            [{"role": "user", "content": problem.prompt}] if isinstance(problem.prompt, str) else [*problem.prompt]
+        )
         if self.settings.system is not None:
             turns.insert(0, {"role": "system", "content": self.settings.system})
         thinking = {} if self.settings.enable_thinking is None else {"enable_thinking": self.settings.enable_thinking}
@@ -72,7 +74,7 @@ class Encoder:
         return fitting, len(encoded) - len(fitting)
 
     def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
-        """The solutions as rollouts that somebody else wrote, each ended by the end-of-turn token; those that do not fit are dropped."""
+        """The solutions as rollouts that somebody else wrote, ended by the end-of-turn token; what does not fit is dropped."""
         rollouts = []
         for index, prompt in enumerate(prompts):
             if not prompt.problem.solution:

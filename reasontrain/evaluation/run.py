@@ -26,7 +26,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a suite measured. `metrics` are shares with 95 % intervals over problems; `dropped` counts prompts that did not fit."""
+    """What a suite measured: shares with 95 % intervals over problems; `dropped` counts prompts that did not fit."""
 
     suite: str
     num_problems: int
@@ -59,7 +59,7 @@ def evaluate(
     at_once: int = 512,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Ask `suite.num_samples` answers to each prompt and grade them, `at_once` prompts at a time; `progress` hears how many are done.
+    """Ask `suite.num_samples` answers to each prompt and grade them, `at_once` prompts at a time; `progress` hears of each part.
 
     A prompt that was dropped because it did not fit counts as answered wrongly, so that scores stay comparable.
     """

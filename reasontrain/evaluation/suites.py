@@ -16,7 +16,7 @@ PROBLEM_FILES = (".jsonl", ".parquet")
 
 
 def suite(name: str, overrides: Sequence[str], data: Path | None) -> Suite:
-    """The suite that `name` means: a name in eval/suites, a YAML file, or a file of problems; files are looked for in `data` first."""
+    """The suite that `name` means: a name in eval/suites, a YAML file, or a file of problems; `data` holds its problems."""
     path = Path(name)
     if path.suffix in PROBLEM_FILES:
         return build(Suite, apply_overrides({"name": path.stem, "task": {"kind": "math", "path": name}}, overrides), name)

@@ -48,7 +48,7 @@ class LocalLearner:
     # ---- evidence
 
     def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
-        """The batch with the evidence in `needs`; the teacher's hidden states of response rows are kept until the step is over."""
+        """The batch with the evidence in `needs`; the teacher's hidden states at response rows are kept for the step."""
         self._teacher_rows.clear()
         columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(needs)}
         for micro in self._micro_batches(batch):
@@ -71,7 +71,10 @@ class LocalLearner:
         ours = sorted({STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())})
         if ours:
             found = self._statistics(self.policy, micro, row_N, ids_N, ours, teacher)
-            found = {name: found[STUDENT_STATISTICS.get(name, name)] for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())}
+            found = {
+                name: found[STUDENT_STATISTICS.get(name, name)]
+                for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())
+            }
         if "ref_logp" in needs:
             assert self.reference is not None
             found["ref_logp"] = self._statistics(self.reference, micro, row_N, ids_N, ["logp"], None)["logp"]
@@ -93,9 +96,7 @@ class LocalLearner:
         )
 
     @torch.no_grad()
-    def _teacher(
-        self, micro: MicroBatch, row_N: Int[Tensor, " N"], batch: Batch, local_N: Int[Tensor, " N"]
-    ) -> vocab.Teacher:
+    def _teacher(self, micro: MicroBatch, row_N: Int[Tensor, " N"], batch: Batch, local_N: Int[Tensor, " N"]) -> vocab.Teacher:
         """The teacher's hidden states at these rows, kept per rollout for the step that follows."""
         assert self.teacher is not None, "the recipe refuses a comparison without a teacher"
         hidden_ND = _rows(self.teacher, micro, row_N)
@@ -125,13 +126,13 @@ class LocalLearner:
         self.steps_done += 1
         if self.nonfinite_in_a_row >= self.settings.max_nonfinite:
             raise RunError(
-                f"the gradient was not finite in {self.nonfinite_in_a_row} steps in a row (the last is step {self.steps_done - 1}); "
-                "lower learn.lr, or look at the rollouts that were saved"
+                f"the gradient was not finite in {self.nonfinite_in_a_row} steps in a row (the last is step "
+                f"{self.steps_done - 1}); lower learn.lr, or look at the rollouts that were saved"
             )
         return stats
 
     def gradient(self, batch: Batch, coefficient_BT: Float[Tensor, "B T"], objective: Objective) -> Stats:
-        """Accumulate the gradient of sum(coefficient x loss) over all micro-batches; rows with coefficient zero never meet the loss."""
+        """Accumulate the gradient of sum(coefficient x loss), by micro-batches; rows without coefficient never meet the loss."""
         loss, sums, num_rows = 0.0, defaultdict[str, float](float), 0
         for micro in self._micro_batches(batch):
             local_N, token_N = (coefficient_BT[micro.index_K] != 0).nonzero(as_tuple=True)

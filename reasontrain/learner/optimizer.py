@@ -7,11 +7,11 @@ import math
 import torch
 from torch import nn
 
-from reasontrain.recipe import AdamW, LearnSettings, Muon
+from reasontrain.recipe import LearnSettings, Muon
 
 
 def rate(settings: LearnSettings, step: int, steps: int) -> float:
-    """The learning rate of step 0, 1, ..., steps - 1 as a share of its peak; a function of the step alone, so resuming cannot move it.
+    """The learning rate of steps 0, 1, ..., as a share of its peak; a function of the step, so that resuming cannot move it.
 
     Linear warm-up reaches the peak at step `warmup_steps`; the decay ends at `final_lr_share` one step after the last.
     """

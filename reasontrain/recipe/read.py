@@ -17,7 +17,7 @@ from reasontrain.recipe.settings import Recipe, RecipeError, contradictions
 from reasontrain.types import UserError
 
 T = TypeVar("T")
-YamlValue: TypeAlias = None | bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"]
+YamlValue: TypeAlias = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -127,7 +127,8 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
         case "union_tag_invalid":
             context = detail["ctx"]
             options = [option.strip(" '") for option in str(context["expected_tags"]).split(",")]
-            return f"{location}.kind: no such kind {context['tag']!r}{_closest(str(context['tag']), options)}; there is {', '.join(options)}"
+            near = _closest(str(context["tag"]), options)
+            return f"{location}.kind: no such kind {context['tag']!r}{near}; there is {', '.join(options)}"
         case "value_error":
             return f"{location}: {detail['msg'].removeprefix('Value error, ')}"
         case _:

@@ -65,9 +65,9 @@ class Muon:
 class LearnSettings:
     """One optimiser step.
 
-    `micro_batch_tokens` bounds what one forward holds and cannot change a gradient. `old_logp: auto` takes the sampler's log-probs
-    where nothing was truncated from its distribution, and otherwise the learner's. After `max_nonfinite` steps in a row whose
-    gradient was not finite (each is skipped) the run stops.
+    `micro_batch_tokens` bounds what one forward holds and cannot change a gradient. `old_logp: auto` takes the sampler's
+    log-probs where nothing was truncated from its distribution, and otherwise the learner's. After `max_nonfinite` steps in a
+    row whose gradient was not finite (each is skipped) the run stops.
     """
 
     lr: Positive
@@ -87,8 +87,8 @@ class LearnSettings:
 class Suite:
     """One measurement: problems, how they are asked, how many answers each, and how they are sampled (greedy by default).
 
-    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split. `file` is the name of the
-    same problems as a file, for `reasontrain evaluate --data`.
+    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split. `file` is the name of
+    the same problems as a file, for `reasontrain evaluate --data`.
     """
 
     name: Name
@@ -185,7 +185,11 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
     if recipe.learn.warmup_steps >= recipe.steps:
         found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
-    if isinstance(recipe.learn.optimizer, Muon) and recipe.learn.max_grad_norm is not None and recipe.learn.optimizer.momentum == 1:
+    if (
+        isinstance(recipe.learn.optimizer, Muon)
+        and recipe.learn.max_grad_norm is not None
+        and recipe.learn.optimizer.momentum == 1
+    ):
         found.append("learn.optimizer.momentum: 1 would never forget; use a value below 1")
     return found
 
@@ -200,7 +204,9 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
     if sample.temperature == 0 and recipe.objective.follows_sampler:
         found.append(f"sample.temperature: {recipe.objective.kind} needs a distribution to learn from, and 0 is greedy")
     if not isinstance(recipe.credit, NoCredit) and sample.group_size == 1:
-        found.append(f"sample.group_size: {recipe.credit.kind} compares the rollouts of a group, and 1 has nobody to compare with")
+        found.append(
+            f"sample.group_size: {recipe.credit.kind} compares the rollouts of a group, and 1 has nobody to compare with"
+        )
     if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
         found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
     return found

@@ -45,6 +45,5 @@ def draw(probability_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"]) -
     Sums of whole numbers are exact in any order, so the draw is the same on every device and never an id of probability 0.
     """
     cumulative_NV = (probability_NV.double() * UNIT).long().cumsum(-1)
-    total_N = cumulative_NV[:, -1]
-    target_N = torch.minimum((uniform_N * total_N).long(), total_N - 1)
+    target_N = (uniform_N * cumulative_NV[:, -1]).long()  # below the total, as uniform is below 1
     return torch.searchsorted(cumulative_NV, target_N[:, None], right=True)[:, 0].clamp(max=probability_NV.shape[1] - 1)

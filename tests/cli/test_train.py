@@ -38,8 +38,20 @@ evaluate:
 METHODS = {
     "tip": (),
     "sft": ("objective.kind=nll", "teacher=null", "sample=null", "select.kind=everything"),
-    "grpo": ("objective.kind=grpo", "objective.reference_kl=0.1", "teacher=null", "credit.kind=group_norm", "select.kind=top_entropy"),
-    "reinforce": ("objective.kind=reinforce", "teacher=null", "credit.kind=leave_one_out", "select.kind=random", "sample.truncated=mask"),
+    "grpo": (
+        "objective.kind=grpo",
+        "objective.reference_kl=0.1",
+        "teacher=null",
+        "credit.kind=group_norm",
+        "select.kind=top_entropy",
+    ),
+    "reinforce": (
+        "objective.kind=reinforce",
+        "teacher=null",
+        "credit.kind=leave_one_out",
+        "select.kind=random",
+        "sample.truncated=mask",
+    ),
     "packed": ("learn.layout=packed", "objective.divergence=jsd", "select.kind=everything"),
 }
 Train = Callable[..., int]
@@ -50,7 +62,15 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student and a teacher of another width, with random weights."""
     where = tmp_path_factory.mktemp("models")
     for name, hidden_size, seed in (("student", 32, 1), ("teacher", 48, 2)):
-        shape = Shape(hidden_size=hidden_size, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16, seed=seed)
+        shape = Shape(
+            hidden_size=hidden_size,
+            intermediate_size=48,
+            num_layers=1,
+            num_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            seed=seed,
+        )
         build(where / name, shape)
     return where
 
@@ -103,7 +123,10 @@ def test_a_run_writes_what_it_promises_and_repeats_bit_for_bit(train: Train, met
 
 def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
     assert train("select.kind=random", "select.keep=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null") == 0
-    assert train("select.kind=random", "select.keep=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null", "name=other", "seed=1") == 0
+    assert (
+        train("select.kind=random", "select.keep=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null", "name=other", "seed=1")
+        == 0
+    )
     ours, theirs = (lines(Path(f"out/{name}/tokens/step-0.jsonl")) for name in ("run", "other"))
     for key in ("problem", "ids", "weight"):
         assert [r[key] for r in ours] != [r[key] for r in theirs]
@@ -169,7 +192,10 @@ def test_a_finished_run_is_extended_by_more_steps(train: Train) -> None:
 
 
 def test_real_problems_go_through_the_chat_template(train: Train) -> None:
-    rows = [{"id": f"p{i}", "problem": f"Tom has {i} apples and eats one. How many are left?", "answer": str(i - 1)} for i in range(1, 9)]
+    rows = [
+        {"id": f"p{i}", "problem": f"Tom has {i} apples and eats one. How many are left?", "answer": str(i - 1)}
+        for i in range(1, 9)
+    ]
     Path("gsm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     suites = "evaluate.suites=[{name: own, task: {kind: math, path: gsm.jsonl}, sampling: {max_tokens: 4}}]"
     assert train("task.kind=gsm8k", "task.path=gsm.jsonl", suites, "steps=2", "learn.warmup_steps=0") == 0

@@ -59,7 +59,9 @@ def weights(data: Batch) -> Tensor:
     return torch.where(keep_BT & data.is_response_BT, 0.5 + torch.rand(data.ids_BT.shape, generator=draw), 0.0)
 
 
-def run(model: Policy, data: Batch, objective: Objective, weight_BT: Tensor, **options: object) -> tuple[float, dict[str, Tensor]]:
+def run(
+    model: Policy, data: Batch, objective: Objective, weight_BT: Tensor, **options: object
+) -> tuple[float, dict[str, Tensor]]:
     used = learner(model, **options)
     model.model.zero_grad()
     stats = used.gradient(data, AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT)), objective)
@@ -109,7 +111,9 @@ def test_a_packed_batch_equals_separate_sequences(architecture: str, checkpointi
 @pytest.mark.parametrize("name", OBJECTIVES)
 @settings(max_examples=8)
 @given(seed=integers(0, 10_000), budget=integers(1, 200), layout=sampled_from(["padded", "packed"]), pad=integers(0, 5))
-def test_micro_batches_padding_and_packing_never_change_the_gradient(name: str, seed: int, budget: int, layout: Layout, pad: int) -> None:
+def test_micro_batches_padding_and_packing_never_change_the_gradient(
+    name: str, seed: int, budget: int, layout: Layout, pad: int
+) -> None:
     model, data = policy(seed=1), batch(seed=seed)
     wide = replace(
         data,
@@ -289,7 +293,7 @@ def test_clipping_scales_the_gradient_to_the_norm() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:  # noqa: ANN001
+def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:
     from reasontrain.recipe import AdamW, Muon
 
     optimizer = {"adamw": AdamW(weight_decay=0.1), "muon": Muon()}[kind]

@@ -51,8 +51,14 @@ def test_the_baselines_differ_from_tip_by_their_rule_alone() -> None:
 
 
 def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
-    read = read_recipe(recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"])
-    assert (read.learn.lr, read.seed, read.select) == (1e-6, 3, Tip(keep=0.25))  # YAML reads 1e-6 as text; pydantic makes it a number
+    read = read_recipe(
+        recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"]
+    )
+    assert (read.learn.lr, read.seed, read.select) == (
+        1e-6,
+        3,
+        Tip(keep=0.25),
+    )  # YAML reads 1e-6 as text; pydantic makes it a number
     assert read.learn.optimizer == Muon()
     assert read_recipe(recipe).learn.optimizer.kind == "adamw"
 
@@ -83,7 +89,10 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["objective.kind=gpro"], "objective.kind: no such kind 'gpro'; did you mean `grpo`?; there is nll, distill, grpo, reinforce"),
+        (
+            ["objective.kind=gpro"],
+            "objective.kind: no such kind 'gpro'; did you mean `grpo`?; there is nll, distill, grpo, reinforce",
+        ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
         (["select.kind=tip", "select.keep=1.5"], "select.tip.keep: Input should be less than or equal to 1 (got 1.5)"),
@@ -92,7 +101,10 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (["learn.warmup_steps=4"], "learn.warmup_steps: 4 is not below the 4 steps of the run"),
         (["name=../elsewhere"], "name: String should match pattern"),
         (["model.trust_remote_code=true"], "model: trust_remote_code needs a `revision`"),
-        (["objective.kind=grpo", "credit.kind=group_norm", "sample={}"], "sample.group_size: group_norm compares the rollouts of a group"),
+        (
+            ["objective.kind=grpo", "credit.kind=group_norm", "sample={}"],
+            "sample.group_size: group_norm compares the rollouts of a group",
+        ),
         (["objective.kind=reinforce", "sample.group_size=3"], "learn.rollouts_per_step: 8 is no multiple of sample.group_size 3"),
         (["objective.kind=reinforce", "sample={}"], "credit: reinforce learns from advantages; choose how rewards become credit"),
         (["evaluate.suites=[]"], "evaluate.suites: Tuple should have at least 1 item"),

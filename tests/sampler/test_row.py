@@ -54,6 +54,9 @@ def test_a_row_that_is_done_takes_nothing(tiny: type) -> None:
     cut.take(8, -1.0, ending)
     assert cut.done
     assert cut.rollout(tiny.tokenizer()).truncated
+    just = Row(prompt, 6, 4, budget=1)
+    just.take(9, -1.0, ending)
+    assert not just.rollout(tiny.tokenizer()).truncated
 
 
 @pytest.mark.parametrize("logp", [math.nan, -math.inf])

@@ -108,13 +108,13 @@ def test_hostile_answers_leave_ordinary_verdicts_right_and_no_process_behind() -
     for index, pair in enumerate(ordinary):
         mixed += [pair, hostile[index]] if index < len(hostile) else [pair]
     start = time.monotonic()
-    with Grader(num_workers=1, limit_s=1.0) as grader:
+    with Grader(num_workers=1, limit_s=3.0) as grader:
         verdicts = dict(zip(mixed, grader.grade_many(mixed), strict=True))
     assert [verdicts[pair].correct for pair in ordinary] == [i % 2 == 0 for i in range(280)] + [i % 2 == 0 for i in range(2, 22)]
     assert not any(verdicts[pair].correct for pair in hostile)
     assert [verdicts[pair].reason for pair in hostile[-2:]] == ["timeout", "timeout"]
     assert children() == before
-    assert time.monotonic() - start < 40.0
+    assert time.monotonic() - start < 60.0
 
 
 def test_threads_share_a_grader_and_see_the_same_verdicts() -> None:

@@ -1,0 +1,105 @@
+"""Runs set beside each other: what each arm gained, over its seeds and over the same problems."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from reasontrain.evaluation.metrics import Interval, paired_difference
+from reasontrain.recipe import read_yaml
+from reasontrain.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One recipe with several seeds: shares of right answers before and after, and what was gained.
+
+    The interval covers 95 %, over problems and seeds; `name` is what the names of the runs have in common.
+    """
+
+    name: str
+    num_seeds: int
+    num_problems: int
+    before: float
+    after: float
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class _Verdicts:
+    """One run's first and last answers to a suite, a row per problem."""
+
+    problems: tuple[str, ...]
+    before_M: Bool[np.ndarray, " M"]
+    after_M: Bool[np.ndarray, " M"]
+
+
+def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
+    """The arms that these run directories make up, best first; raises UserError where they were not asked the same problems."""
+    by_arm: dict[str, tuple[list[str], list[_Verdicts]]] = {}
+    for run in runs:
+        recipe = read_yaml(run / "recipe.yaml")
+        own = {key: value for key, value in recipe.items() if key not in {"name", "seed", "out"}}
+        names, verdicts = by_arm.setdefault(json.dumps(own, sort_keys=True), ([], []))
+        names.append(str(recipe["name"]))
+        verdicts.append(_verdicts(run, suite))
+    everyone = [v for _, verdicts in by_arm.values() for v in verdicts]
+    if len({v.problems for v in everyone}) > 1:
+        raise UserError(f"the runs were asked different problems in suite {suite!r}; compare runs of one suite")
+    return sorted((_arm(names, verdicts) for names, verdicts in by_arm.values()), key=lambda arm: -arm.gain.value)
+
+
+def markdown(arms: Sequence[Arm]) -> str:
+    """A table for a README; figures in percent."""
+    rows = ["| arm | seeds | before | after | gain [95 % interval] |", "| --- | --- | --- | --- | --- |"]
+    for arm in arms:
+        gain = f"{100 * arm.gain.value:+.1f} [{100 * arm.gain.low:+.1f}, {100 * arm.gain.high:+.1f}]"
+        rows.append(f"| {arm.name} | {arm.num_seeds} | {100 * arm.before:.1f} | {100 * arm.after:.1f} | {gain} |")
+    return "\n".join(rows)
+
+
+def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
+    before_RM, after_RM = (
+        np.stack(rows).astype(float) for rows in ([v.before_M for v in verdicts], [v.after_M for v in verdicts])
+    )
+    return Arm(
+        name=_common(names),
+        num_seeds=len(names),
+        num_problems=len(verdicts[0].problems),
+        before=float(before_RM.mean()),
+        after=float(after_RM.mean()),
+        gain=paired_difference(after_RM, before_RM),
+    )
+
+
+def _common(names: Sequence[str]) -> str:
+    """What the names begin with, all of them."""
+    shortest = min(names, key=len)
+    length = next((i for i in range(len(shortest)) if len({name[i] for name in names}) > 1), len(shortest))
+    return shortest[:length].rstrip("-_.") or shortest
+
+
+def _verdicts(run: Path, suite: str) -> _Verdicts:
+    """The verdicts of the first and of the last evaluation; a problem with several answers counts by the first."""
+    found = sorted((run / "answers").glob(f"{suite}-step-*.jsonl"), key=lambda p: int(p.stem.rpartition("-")[2]))
+    if len(found) < 2:
+        raise UserError(
+            f"{run} has no evaluation of suite {suite!r} before and after training; is it finished, and is the name right?"
+        )
+    first, last = (_by_problem(path) for path in (found[0], found[-1]))
+    problems = tuple(first)
+    return _Verdicts(problems, *(np.array([answers[p] for p in problems], dtype=bool) for answers in (first, last)))
+
+
+def _by_problem(path: Path) -> dict[str, bool]:
+    """Problem -> whether its first answer is right."""
+    verdicts: dict[str, bool] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        answer = json.loads(line)
+        verdicts.setdefault(answer["problem"], answer["correct"])
+    return verdicts
