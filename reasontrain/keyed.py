@@ -27,7 +27,7 @@ def _mix(value: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
     return value ^ _shift(value, 31)
 
 
-def uniform(*key: int | Int[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+def uniform(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Uniform numbers in [0, 1), one per element of the broadcast keys, as float64 with 53 random bits.
 
     `uniform(seed, rollout_B1, position_1T)` gives a [B, T] table in which each entry depends on its own three numbers only.

@@ -79,7 +79,7 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.score(rollouts)
         batch = _credit(run, rollouts, step)
     with clock("observe"):
-        batch = observe(run, batch)
+        batch = observe(run.learner, batch, run.needs, reuse_sampled_logp=run.reuse_sampled_logp)
         weight_BT = run.select(batch)
     with clock("learn"):
         learned = run.learner.step(batch, weight_BT, run.objective, run.average)
@@ -103,13 +103,13 @@ def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
     return collate(rollouts, credit=run.credit, masked=masked, progress=progress, seed=run.seed, step=step)
 
 
-def observe(run: Run, batch: Batch) -> Batch:
+def observe(learner: Learner, batch: Batch, needs: frozenset[str], *, reuse_sampled_logp: bool) -> Batch:
     """The batch with the evidence that the rule and the objective need, each from where it is cheapest."""
-    missing = run.needs - frozenset(batch.evidence)
-    if "old_logp" in missing and run.reuse_sampled_logp:
+    missing = needs - frozenset(batch.evidence)
+    if "old_logp" in missing and reuse_sampled_logp:
         batch = batch.with_evidence({"old_logp": batch.sampled_logp_BT})
         missing -= {"old_logp"}
-    return run.learner.observe(batch, missing) if missing else batch
+    return learner.observe(batch, missing) if missing else batch
 
 
 def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]) -> Stats:

@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +18,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from reasontrain.tasks.arithmetic import Arithmetic
-from reasontrain.types import AtLeastOne
+from reasontrain.types import AtLeastOne, UserError
 
 MODELS = Path(__file__).parent / "testbed_models"
 """Where the trained models ship: `teacher`, `student`, `noisy`."""
 
+WEIGHTS, MADE = "model.safetensors", "made.json"
 VOCABULARY_SIZE = 512
 
 _PIECE = Regex(r" ?\\?\p{L}+|\p{N}|\n+|\s+(?=\s)|\s|[^\s\p{L}\p{N}]")
@@ -122,3 +127,30 @@ def build(path: Path, shape: Shape) -> None:
     )
     model.save_pretrained(path)
     words.save_pretrained(path)
+
+
+def ship(run: Path) -> Path:
+    """Copy the model of a finished run of `recipes/tiny/testbed_<name>.yaml` into the package, with how it was made.
+
+    Raises UserError where the run is not finished or not one of the testbed's.
+    """
+    name = run.name.removeprefix("testbed-")
+    if name not in SHAPES or not (run / "final").is_dir():
+        raise UserError(f"{run} holds no finished run of recipes/tiny/testbed_{{{','.join(SHAPES)}}}.yaml")
+    target = MODELS / name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(run / "final", target)
+    last: dict[str, dict[str, object]] = {}
+    for line in (run / "evaluations.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        last[record["suite"]] = record["metrics"]["accuracy"]
+    weights = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
+    made = {"recipe": f"recipes/tiny/testbed_{name}.yaml", "sha256": weights, "accuracy": last}
+    made |= json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    (target / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(ship(Path(argument)))

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis.strategies import characters, text
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from reasontrain import testbed
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.testbed import SHAPES, VOCABULARY_SIZE, Shape, build, tokenizer
+from reasontrain.types import UserError
 
 TOKENIZER = tokenizer()
 TINY = Shape(hidden_size=32, intermediate_size=32, num_layers=1, num_heads=2, num_key_value_heads=1)
@@ -138,3 +140,23 @@ def test_a_model_loads_as_it_was_shaped(tmp_path: Path) -> None:
     assert words.get_vocab() == TOKENIZER.get_vocab()
     question = words.apply_chat_template([QUESTION], tokenize=False, add_generation_prompt=True)
     assert question == ASKED + "<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("name", testbed.SHAPES)
+def test_a_shipped_model_is_the_one_that_its_recipe_made(name: str) -> None:
+    directory = testbed.MODELS / name
+    made = json.loads((directory / testbed.MADE).read_text())
+    assert sha256((directory / testbed.WEIGHTS).read_bytes()).hexdigest() == made["sha256"]
+    assert (Path(__file__).parents[1] / made["recipe"]).exists()
+    assert json.loads((directory / "tokenizer.json").read_text()) == json.loads(testbed.tokenizer().backend_tokenizer.to_str())
+    accuracy = made["accuracy"]["heldout"]["value"]
+    assert {"teacher": accuracy > 0.85, "student": 0.15 < accuracy < 0.45, "noisy": 0.3 < accuracy < 0.8}[name]
+
+
+def test_the_shipped_models_are_small() -> None:
+    assert sum(path.stat().st_size for path in testbed.MODELS.rglob("*") if path.is_file()) <= 6_000_000
+
+
+def test_only_a_finished_run_of_the_testbed_is_shipped(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no finished run of recipes/tiny/testbed_"):
+        testbed.ship(tmp_path)

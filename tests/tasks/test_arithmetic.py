@@ -81,11 +81,11 @@ def test_answers_are_right_and_values_lie_in_0_to_99(seed: int, depth: int, spli
 
 def test_splits_share_no_calculation() -> None:
     train, test = (
-        {work_key(p) for p in Arithmetic(split=split, num_problems=3000, max_depth=2, seed=seed).problems()}
-        for split, seed in (("train", 0), ("test", 0))
+        {work_key(p) for p in Arithmetic(split=split, num_problems=number, max_depth=2, seed=0).problems()}
+        for split, number in (("train", 1000), ("test", 200))
     )
-    assert len(train) > 1000
-    assert len(test) > 100
+    assert len(train) > 500
+    assert len(test) > 50
     assert not train & test
 
 
@@ -133,23 +133,23 @@ def test_a_larger_set_continues_a_smaller_one_and_a_seed_changes_it() -> None:
 
 
 def test_half_are_stories_and_depths_are_even() -> None:
-    """2,000 draws: a share of 1/2 has standard deviation 0.011, one of 1/5 has 0.009."""
-    abouts = [problem.about for problem in Arithmetic(num_problems=2000).problems()]
-    assert abs(sum(about["form"] == "story" for about in abouts) / 2000 - 0.5) < 0.04
+    """1,000 draws: a share of 1/2 has standard deviation 0.016, one of 1/5 has 0.013."""
+    abouts = [problem.about for problem in Arithmetic(num_problems=1000).problems()]
+    assert abs(sum(about["form"] == "story" for about in abouts) / 1000 - 0.5) < 0.05
     for depth in "12345":
-        assert abs(sum(about["depth"] == depth for about in abouts) / 2000 - 0.2) < 0.04
+        assert abs(sum(about["depth"] == depth for about in abouts) / 1000 - 0.2) < 0.04
 
 
 @pytest.mark.parametrize("systematic", [False, True])
 def test_wrong_steps_change_demonstrations_at_their_rate_and_nothing_else(systematic: bool) -> None:
-    """About 6,000 steps of share 0.25: standard deviation 0.0056. Up to 0.02 of the errors would leave 0..99 and are not made;
+    """About 3,000 steps of share 0.25: standard deviation 0.008. Up to 0.02 of the errors would leave 0..99 and are not made;
     of systematic ones (a few thousand facts, unequally frequent, one candidate each) more."""
-    right = Arithmetic(num_problems=2000).problems()
-    wrong = Arithmetic(num_problems=2000, wrong_steps=0.25, systematic=systematic).problems()
+    right = Arithmetic(num_problems=1000).problems()
+    wrong = Arithmetic(num_problems=1000, wrong_steps=0.25, systematic=systematic).problems()
     assert [(p.prompt, p.answer, p.about) for p in wrong] == [(p.prompt, p.answer, p.about) for p in right]
     steps = [step for problem in wrong for step in chain(problem)]
     rate = sum(not is_right(step) for step in steps) / len(steps)
-    assert (0.18 < rate < 0.26) if systematic else (0.23 < rate < 0.26)
+    assert (0.18 < rate < 0.27) if systematic else (0.23 < rate < 0.27)
     assert all(0 <= number <= 99 for left, _, value, result in steps for number in (left, value, result))
     for problem in wrong:
         *before, last = chain(problem)
@@ -160,7 +160,7 @@ def test_wrong_steps_change_demonstrations_at_their_rate_and_nothing_else(system
 
 def test_random_errors_spread_and_systematic_ones_repeat() -> None:
     for systematic in (False, True):
-        task = Arithmetic(num_problems=3000, max_depth=1, wrong_steps=0.5, systematic=systematic)
+        task = Arithmetic(num_problems=1000, max_depth=1, wrong_steps=0.5, systematic=systematic)
         results: dict[tuple[int, str, int], set[int]] = {}
         for left, op, right, result in (step for problem in task.problems() for step in chain(problem)):
             results.setdefault((left, op, right), set()).add(result)

@@ -1,0 +1,68 @@
+"""Problems become ids once, through the chat template; what does not fit is refused or counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.types import Message, Problem, UserError
+from tests.tiny import tokenizer
+
+SHORT = Problem(id="a", prompt="What is 1+1?", answer="2", solution="1+1=2")
+LONG = Problem(id="b", prompt="What is 1" + "+1" * 50 + "?", answer="51")
+
+
+def encoder(context: int = 256, **settings: object) -> Encoder:
+    return Encoder(tokenizer(), PromptSettings(**settings), context)
+
+
+def shown(ids: tuple[int, ...]) -> str:
+    return tokenizer().decode(list(ids))
+
+
+def test_a_plain_prompt_becomes_a_user_turn() -> None:
+    assert shown(encoder().prompt_ids(SHORT)) == "<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_system_prompt_thinking_and_conversations() -> None:
+    turns = (Message(role="user", content="1?"), Message(role="assistant", content="One."), Message(role="user", content="2?"))
+    found = shown(encoder(system="Be brief.", enable_thinking=False).prompt_ids(Problem(id="c", prompt=turns)))
+    assert found == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\nOne.<|im_end|>\n"
+        "<|im_start|>user\n2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+
+
+def test_a_plain_style_feeds_the_text_as_it_is() -> None:
+    assert shown(encoder(style="plain").prompt_ids(SHORT)) == "What is 1+1?"
+    with pytest.raises(UserError, match="problem c is a conversation"):
+        encoder(style="plain").prompt_ids(Problem(id="c", prompt=(Message(role="user", content="1?"),)))
+    with pytest.raises(UserError, match=r"prompt.system needs a chat template"):
+        encoder(style="plain", system="Be brief.")
+
+
+def test_what_is_too_long_is_refused_or_dropped_and_counted() -> None:
+    with pytest.raises(UserError, match=r"1 of 2 prompts have more than 30 tokens \(the longest is b with 1\d\d\)"):
+        encoder(max_tokens=30).prompts([SHORT, LONG])
+    kept, dropped = encoder(max_tokens=30, too_long="drop").prompts([LONG, SHORT])
+    assert ([p.problem.id for p in kept], dropped) == (["a"], 1)
+    with pytest.raises(UserError, match="none of 1 prompts fits into 30 tokens"):
+        encoder(max_tokens=30, too_long="drop").prompts([LONG])
+
+
+def test_a_prompt_that_fills_the_context_leaves_no_room_for_a_response() -> None:
+    length = len(encoder().prompt_ids(SHORT))
+    assert encoder(context=length + 1).prompts([SHORT])[1] == 0
+    with pytest.raises(UserError, match=f"more than {length - 1} tokens"):
+        encoder(context=length).prompts([SHORT])
+
+
+def test_demonstrations_end_their_turn_and_must_fit() -> None:
+    prompts, _ = encoder().prompts([SHORT])
+    (written,), dropped = encoder().demonstrations(prompts, context=256)
+    assert shown(written.response_ids) == "1+1=2<|im_end|>"
+    assert (written.prompt_ids, dropped) == (prompts[0].ids, 0)
+    with pytest.raises(UserError, match="none of 1 demonstrations fits into a context of 20 tokens"):
+        encoder().demonstrations(prompts, context=20)
+    with pytest.raises(UserError, match="problem b has no `solution` to learn from"):
+        encoder().demonstrations(encoder().prompts([LONG])[0], context=256)

@@ -1,0 +1,82 @@
+"""The loop's own decisions: truncated rollouts, where old log-probs come from, what a step is described by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from reasontrain.credit import NoCredit
+from reasontrain.data.collate import collate
+from reasontrain.loop import Clock, describe, observe
+from reasontrain.types import Batch, Problem, Rollout
+from tests.tiny import batch
+
+
+class Watching:
+    """A learner that says what it was asked for, and answers 9."""
+
+    def __init__(self) -> None:
+        self.asked: list[frozenset[str]] = []
+
+    def observe(self, data: Batch, needs: frozenset[str]) -> Batch:
+        self.asked.append(needs)
+        return data.with_evidence({name: torch.full(data.ids_BT.shape, 9.0) for name in needs})
+
+    def step(self) -> None: ...
+
+    def weights(self) -> None: ...
+
+    def save(self) -> None: ...
+
+    def restore(self) -> None: ...
+
+    def export(self) -> None: ...
+
+
+def data() -> Batch:
+    return replace(batch(), evidence={"sampled_logp": torch.full((6, 24), -2.0)})
+
+
+def test_old_log_probs_are_the_samplers_where_they_are_the_same_numbers() -> None:
+    learner = Watching()
+    seen = observe(learner, data(), frozenset({"old_logp", "entropy"}), reuse_sampled_logp=True)
+    assert learner.asked == [frozenset({"entropy"})]
+    assert torch.equal(seen.old_logp_BT, seen.sampled_logp_BT)
+
+
+def test_old_log_probs_are_the_learners_where_sampling_was_truncated() -> None:
+    learner = Watching()
+    seen = observe(learner, data(), frozenset({"old_logp", "sampled_logp"}), reuse_sampled_logp=False)
+    assert learner.asked == [frozenset({"old_logp"})]
+    assert (seen.old_logp_BT == 9).all()
+
+
+def test_nothing_needed_is_nothing_asked() -> None:
+    learner = Watching()
+    observe(learner, data(), frozenset(), reuse_sampled_logp=True)
+    assert learner.asked == []
+
+
+def test_quadrants_of_a_step_by_hand() -> None:
+    """Four response tokens, one in each quadrant of the medians (2.5, 2.5), Q1 to Q4; the first two are kept."""
+    rollout = Rollout(problem=Problem(id="a", prompt=""), id=0, group=0, prompt_ids=(1,), response_ids=(5, 6, 7, 8), reward=0.5)
+    known = collate([rollout], credit=NoCredit()).with_evidence(
+        {"entropy": torch.tensor([[0.0, 4, 3, 1, 2]]), "kl_reverse": torch.tensor([[0.0, 3, 2, 4, 1]])}
+    )
+    stats = describe(known, torch.tensor([[0.0, 1, 1, 0, 0]]), [rollout])
+    assert [stats[f"share_Q{q}"] for q in (1, 2, 3, 4)] == [0.25] * 4
+    assert [stats[f"kept_Q{q}"] for q in (1, 2, 3, 4)] == [1, 1, 0, 0]
+    assert [stats[f"share_of_kept_Q{q}"] for q in (1, 2, 3, 4)] == [0.5, 0.5, 0, 0]
+    assert (stats["trained_tokens"], stats["reward_mean"], stats["entropy_mean"], stats["kl_reverse_mean"]) == (2, 0.5, 2.5, 2.5)
+
+
+def test_a_clock_adds_up() -> None:
+    clock = Clock()
+    with pytest.raises(KeyError), clock("sample"):
+        raise KeyError
+    for _ in range(2):
+        with clock("learn"):
+            sum(range(1000))
+    assert clock.seconds["time_learn_s"] > 0

@@ -1,0 +1,98 @@
+"""Models are loaded as trunk and head, or refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig, PreTrainedConfig, PreTrainedTokenizerFast
+
+from reasontrain.models import ModelSettings, Policy, check_head, check_same_ids, load
+from reasontrain.types import UserError
+from tests.tiny import ARCHITECTURES, SIZES, policy, tokenizer
+
+SCALED: dict[str, PreTrainedConfig] = {
+    "cohere": CohereConfig(**SIZES, logit_scale=0.25),
+    "granite": GraniteConfig(**SIZES, logits_scaling=8.0),
+}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> str:
+    model = policy("llama")
+    model.model.config.attention_dropout = 0.5
+    model.model.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_head_gives_the_logits_of_the_architecture(architecture: str) -> None:
+    model = policy(architecture)
+    check_head(model)
+    assert (model.head.softcap is not None) == (architecture == "gemma2")
+
+
+@pytest.mark.parametrize("architecture", SCALED)
+def test_scaled_logits_are_known(architecture: str) -> None:
+    model = Policy(AutoModelForCausalLM.from_config(SCALED[architecture]).float(), tokenizer())
+    check_head(model)
+    assert model.head.scale == {"cohere": 0.25, "granite": 0.125}[architecture]
+
+
+def test_a_head_that_is_not_the_architectures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Policy(AutoModelForCausalLM.from_config(SCALED["granite"]).float(), tokenizer())
+    with torch.no_grad():
+        model.model.lm_head.weight.mul_(100)
+    model.model.config.logits_scaling = 4.0  # what the forward pass divides by was fixed when the model was made
+    monkeypatch.setattr(
+        type(model.model), "forward", lambda self, input_ids, **_: type("O", (), {"logits": torch.ones(1, 4, 512)})
+    )
+    with pytest.raises(UserError, match="granite transforms its logits in a way that reasontrain does not know"):
+        check_head(model)
+
+
+def test_dropout_is_off_and_a_trained_model_keeps_float32(saved: str) -> None:
+    trained, frozen = (
+        load(ModelSettings(path=saved, dtype="bfloat16"), trainable=True),
+        load(ModelSettings(path=saved, dtype="bfloat16")),
+    )
+    assert trained.model.config.attention_dropout == 0.0
+    assert (trained.model.dtype, frozen.model.dtype) == (torch.float32, torch.bfloat16)
+    assert trained.hidden(torch.tensor([[5, 6]])).dtype in {torch.float32, torch.bfloat16}
+    assert trained.head.weight_VD.dtype == torch.bfloat16
+    assert all(p.requires_grad for p in trained.model.parameters())
+    assert not any(p.requires_grad for p in frozen.model.parameters())
+
+
+def test_checkpointing_is_for_the_model_that_is_trained(saved: str) -> None:
+    settings = ModelSettings(path=saved, gradient_checkpointing=True)
+    assert load(settings, trainable=True).model.is_gradient_checkpointing
+    assert not load(settings).model.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "untrained:nobody", "testbed:nobody"])
+def test_what_is_no_model_is_named(path: str) -> None:
+    with pytest.raises(UserError, match=path):
+        load(ModelSettings(path=path))
+
+
+def test_a_directory_without_weights_is_no_model(saved: str) -> None:
+    (Path(saved) / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="is no model that can be loaded"):
+        load(ModelSettings(path=saved))
+
+
+def test_other_ids_are_refused_and_padding_rows_are_not() -> None:
+    wide = policy("llama", vocab_size=640)
+    check_same_ids(policy(), wide, "teacher")
+    content = json.loads(tokenizer().backend_tokenizer.to_str())
+    ids = content["model"]["vocab"]
+    first, second = sorted(ids, key=ids.get)[300:302]
+    ids[first], ids[second] = ids[second], ids[first]
+    swapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)))
+    with pytest.raises(UserError, match=r"the reference has other token ids than the model: id 300 is .* there and .* here"):
+        check_same_ids(policy(), Policy(wide.model, swapped), "reference")
