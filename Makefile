@@ -18,10 +18,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
-TESTBED := $(sort $(wildcard recipes/tiny/testbed_*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test testbed check format format-check lint types clean
+.PHONY: help quickstart seeds test testbed check format format-check lint types clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -33,9 +32,15 @@ quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a pag
 test: $(DEV)  ## the CPU test suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
-testbed: $(RUN)  ## train the tiny models that ship in the package once more
-	@test -n "$(TESTBED)" || { echo "There is no recipes/tiny/testbed_*.yaml to train."; exit 1; }
-	@for recipe in $(TESTBED); do echo "$(BIN)/reasontrain train $$recipe"; $(BIN)/reasontrain train $$recipe || exit; done
+seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)
+	@for rule in tip opd random sft; do for seed in 0 1 2; do \
+	  $(BIN)/reasontrain train recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
+	@for suite in heldout heldout-sampled; do echo "$$suite"; \
+	  $(BIN)/reasontrain compare $(foreach rule,tip opd random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed))) --suite $$suite; done
+
+testbed: $(RUN)  ## train the tiny models that ship in the package once more (half an hour)
+	@for name in teacher student noisy; do OMP_NUM_THREADS=1 $(BIN)/reasontrain train recipes/tiny/testbed_$$name.yaml || exit; done
+	$(BIN)/python -m reasontrain.testbed out/testbed-teacher out/testbed-student out/testbed-noisy
 
 check: format-check lint types test  ## everything that must be green before a change is done
 

@@ -24,9 +24,12 @@ from reasontrain.objectives import Objective
 from reasontrain.recipe import CheckpointSettings
 from reasontrain.sampler import Sampler
 from reasontrain.selection import Selector
-from reasontrain.signals.quadrants import medians, quadrants, recall, shares
+from reasontrain.signals.quadrants import Thresholds, medians, quadrants, recall, shares
 from reasontrain.track import TOKENS, Tracker, write_tokens
 from reasontrain.types import Batch, Rollout, RunError, Stats
+
+FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
+"""Nats above which a token counts as unsure, and as far from its teacher, in every run alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +134,17 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
 
 
 def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """Shares of all and of kept tokens in TIP's quadrants at the step's medians, and the share of each quadrant that was kept."""
+    """Shares of all and of kept tokens in TIP's quadrants at the step's medians, and the share of each quadrant that was kept.
+
+    Medians force the shares, so `fixed_share_*` gives them at thresholds that do not move.
+    """
     columns, among_BT, kept_BT = (batch.entropy_BT, batch.kl_reverse_BT), batch.is_response_BT, weight_BT != 0
     quadrant_BT = quadrants(*columns, among_BT, medians(*columns, among_BT))
-    kept_of = shares(quadrant_BT, kept_BT)
+    kept_of, fixed = shares(quadrant_BT, kept_BT), shares(quadrants(*columns, among_BT, FIXED_THRESHOLDS), among_BT)
     stats: Stats = {}
     for quadrant, share in shares(quadrant_BT, among_BT).items():
         stats[f"share_{quadrant.name}"] = share
+        stats[f"fixed_share_{quadrant.name}"] = fixed[quadrant]
         stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
         stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
     return stats

@@ -69,6 +69,7 @@ def test_quadrants_of_a_step_by_hand() -> None:
     assert [stats[f"share_Q{q}"] for q in (1, 2, 3, 4)] == [0.25] * 4
     assert [stats[f"kept_Q{q}"] for q in (1, 2, 3, 4)] == [1, 1, 0, 0]
     assert [stats[f"share_of_kept_Q{q}"] for q in (1, 2, 3, 4)] == [0.5, 0.5, 0, 0]
+    assert [stats[f"fixed_share_Q{q}"] for q in (1, 2, 3, 4)] == [1, 0, 0, 0]  # all above 0.3 and 0.5 nats
     assert (stats["trained_tokens"], stats["reward_mean"], stats["entropy_mean"], stats["kl_reverse_mean"]) == (2, 0.5, 2.5, 2.5)
 
 

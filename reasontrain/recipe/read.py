@@ -76,7 +76,7 @@ def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
         _forbid_unknown_keys(cls)
         return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
-        raise RecipeError(_listing(source, [_explain(cls, detail) for detail in error.errors()])) from None
+        raise RecipeError(_listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])) from None
 
 
 def as_mapping(settings: object) -> dict[str, YamlValue]:
@@ -111,6 +111,18 @@ def _settings_classes(annotation: object) -> Iterator[type]:
 def _listing(source: str, reasons: Sequence[str]) -> str:
     """The error text: what is wrong, one line each."""
     return "\n".join([f"{source} is not a recipe:", *(f"  {reason}" for reason in reasons)])
+
+
+def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the errors of those members of a plain union whose `kind` was not asked for; all are kept where none was."""
+    others = {detail["loc"][:-1] for detail in details if detail["type"] == "literal_error" and detail["loc"][-1] == "kind"}
+    meant = [detail for detail in details if detail["loc"][: _depth(detail["loc"], others)] not in others]
+    return meant or list(details)
+
+
+def _depth(loc: tuple[int | str, ...], prefixes: set[tuple[int | str, ...]]) -> int:
+    """How much of a location is one of these prefixes; its whole length where none is."""
+    return next((len(prefix) for prefix in prefixes if loc[: len(prefix)] == prefix), len(loc))
 
 
 def _explain(cls: type, detail: ErrorDetails) -> str:

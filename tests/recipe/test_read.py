@@ -107,6 +107,10 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (["objective.kind=reinforce", "sample.group_size=3"], "learn.rollouts_per_step: 8 is no multiple of sample.group_size 3"),
         (["objective.kind=reinforce", "sample={}"], "credit: reinforce learns from advantages; choose how rewards become credit"),
+        (
+            ["select={kind: shuffled, of: {kind: tip, kep: 0.5}}"],
+            "select.shuffled.of.Tip.kep: no such setting; did you mean `keep`?",
+        ),
         (["evaluate.suites=[]"], "evaluate.suites: Tuple should have at least 1 item"),
         (["seed"], "'seed' is no override; write key.path=value"),
         (["name.first=x"], "'name.first=x': name is not a section, but 'small'"),
@@ -128,6 +132,11 @@ def test_each_fault_has_its_sentence(recipe: Path, overrides: list[str], message
 def test_a_file_that_holds_no_recipe(recipe: Path, content: str, message: str) -> None:
     recipe.write_text(content)
     assert message in fault(recipe)
+
+
+def test_a_rule_inside_a_rule_is_explained_by_the_kind_that_was_asked_for(recipe: Path) -> None:
+    assert len(fault(recipe, "select={kind: shuffled, of: {kind: tip, kep: 0.5}}").splitlines()) == 2
+    assert "of" in fault(recipe, "select={kind: shuffled, of: {kind: tipp}}")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
