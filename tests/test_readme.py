@@ -1,0 +1,72 @@
+"""What the documents say is so: commands parse, the recipe is one, the example rule runs, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from reasontrain.cli.arguments import parser
+from reasontrain.credit import NoCredit
+from reasontrain.data.collate import collate
+from reasontrain.recipe import Recipe, build
+from reasontrain.types import Problem, Rollout
+
+ROOT = Path(__file__).parents[1]
+README, GUIDE = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+COMMANDS = re.findall(r"^reasontrain [^|\n]*$", README, re.MULTILINE)
+IMPORTS = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+from jaxtyping import Float
+from torch import Tensor
+from reasontrain.types import Batch, Probability
+"""
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_parses(command: str) -> None:
+    options = parser().parse_args(shlex.split(command.partition("#")[0])[1:])
+    assert callable(options.run)
+    for path in re.findall(r"recipes/\S+\.yaml", command):
+        assert (ROOT / path).exists()
+
+
+def test_there_are_commands_to_parse() -> None:
+    assert len(COMMANDS) >= 6
+
+
+def test_the_recipe_of_the_readme_is_one() -> None:
+    (block,) = blocks(README, "yaml")
+    recipe = build(Recipe, yaml.safe_load(block), "README.md")
+    assert recipe.needs == {"entropy", "old_logp", "ref_logp"}
+
+
+def test_the_example_rule_runs_and_both_documents_show_the_same() -> None:
+    (rule,), (same,) = blocks(README, "python"), blocks(GUIDE, "python")
+    assert rule == same
+    names: dict[str, type] = {}
+    exec(IMPORTS + rule, names)
+    logp = (-0.1, -2.0, -0.5)  # probabilities 0.90, 0.14, 0.61
+    rollout = Rollout(
+        problem=Problem(id="a", prompt=""), id=0, group=0, prompt_ids=(1, 2), response_ids=(3, 4, 5), sampled_logp=logp
+    )
+    weight_BT = names["Surprise"](below=0.5)(collate([rollout], credit=NoCredit()))
+    assert torch.equal(weight_BT, torch.tensor([[0.0, 0, 0, 1, 0]]))
+
+
+@pytest.mark.parametrize("text", [README, GUIDE], ids=["README", "CONTRIBUTING"])
+def test_links_and_named_files_exist(text: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    named = re.findall(r"`((?:tests|reasontrain|recipes)/[\w/.]+\.\w+)`", text)
+    for path in links + named:
+        assert (ROOT / path).exists(), path
