@@ -49,11 +49,17 @@ def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, 
 
 
 REFUSED = {
-    "a suite that is not there": (["--suite", "gms8k"], "there is no suite 'gms8k'; there is: aime24, arithmetic, gsm8k, math500"),
+    "a suite that is not there": (
+        ["--suite", "gms8k"],
+        "there is no suite 'gms8k'; there is: aime24, arithmetic, gsm8k, math500",
+    ),
     "a folder that is not there": (["--suite", "gsm8k", "--data", "nowhere"], "nowhere is no folder"),
     "a file that is not in the folder": (["--suite", "gsm8k", "--data", "empty"], "gsm8k_test.jsonl, which does not exist"),
     "a limit of nothing": (["--suite", "math500.jsonl", "--limit", "0"], "--limit must be at least 1, got 0"),
-    "a setting that does not exist": (["--suite", "math500.jsonl", "--set", "sampling.temprature=1"], "did you mean `temperature`?"),
+    "a setting that does not exist": (
+        ["--suite", "math500.jsonl", "--set", "sampling.temprature=1"],
+        "did you mean `temperature`?",
+    ),
 }
 
 
