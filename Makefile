@@ -7,7 +7,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # Passed on to pytest: make test ARGS="-k tip"
 ARGS ?=
-# Passed on to the quickstart: make quickstart SET="learn.steps=5"
+# Passed on to the quickstart: make quickstart SET="steps=20"
 SET ?=
 
 # Waiting OpenMP threads sleep: spinning ones make tiny models many times slower on a small CPU.
@@ -27,7 +27,6 @@ help:  ## this list
 
 quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a page about it (minutes on two cores)
 	$(BIN)/reasontrain train $(RECIPE) $(SET)
-	@echo "Open $(CURDIR)/out/$$(sed -n 's/^name: *//p' $(RECIPE))/report.html"
 
 test: $(DEV)  ## the CPU test suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)

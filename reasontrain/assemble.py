@@ -29,6 +29,8 @@ from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Prompt, Rollout, Stats, UserError
 
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
+MAX_ROWS = 256
+"""Answers that are sampled together where the recipe does not say."""
 VERSIONS = (
     "reasontrain",
     "torch",
@@ -76,11 +78,12 @@ class Assembled:
         """The run and the step it goes on from, its directory made; raises UserError where that holds another run."""
         config = as_mapping(self.recipe)
         found = _resume(self.directory, config, self.learner, self.say)
+        service = track.open_service(self.recipe.track, self.recipe.name, config)
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / RECIPE).write_text(as_yaml(self.recipe), encoding="utf-8")
+        checkpoint.replace_text(self.directory / RECIPE, as_yaml(self.recipe))
         facts = track.environment(VERSIONS, {"seed": self.recipe.seed, "device": str(self.policy.device)})
-        (self.directory / ENVIRONMENT).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        tracker = track.Tracker(self.directory, self.recipe.track, from_step=found, name=self.recipe.name, config=config)
+        checkpoint.replace_text(self.directory / ENVIRONMENT, json.dumps(facts, indent=1))
+        tracker = track.Tracker(self.directory, self.recipe.track, service, from_step=found)
         return self._run(tracker), found
 
     def _run(self, tracker: track.Tracker) -> Run:
@@ -103,6 +106,7 @@ class Assembled:
             tracker=tracker,
             evaluate=lambda done: self._evaluate(done, tracker),
             checkpoint=recipe.checkpoint,
+            max_nonfinite=recipe.learn.max_nonfinite,
             steps=recipe.steps,
             seed=recipe.seed,
         )
@@ -115,7 +119,10 @@ class Assembled:
         ):
             return
         for asked in self.suites:
-            sampler = LocalSampler(self.policy, seed=self.recipe.seed)
+            if tracker.has_evaluation(done, asked.suite.name):
+                continue
+            max_rows = self.recipe.sample.max_rows if self.recipe.sample else MAX_ROWS
+            sampler = LocalSampler(self.policy, seed=self.recipe.seed, max_rows=max_rows)
             result = evaluate(asked.suite, asked.prompts, sampler=sampler, score=asked.score, dropped=asked.dropped)
             tracker.evaluation(done, result.record(), result.scalars())
             write_answers(self.directory / ANSWERS / f"{asked.suite.name}-step-{done}.jsonl", result)
@@ -198,7 +205,7 @@ def _rewarded(grade: Score) -> Callable[[Sequence[Rollout]], list[Rollout]]:
 
 def _frozen(settings: ModelSettings, policy: Policy, role: str) -> Policy:
     """A model that is only compared with, speaking the same token ids."""
-    frozen = models.load(replace(settings, export=None))
+    frozen = models.load(replace(settings, export=None, device="cuda" if policy.device.type == "cuda" else "cpu"))
     models.check_same_ids(policy, frozen, role)
     return frozen
 
@@ -240,7 +247,9 @@ def ask(suite: Suite, recipe: Recipe, policy: Policy, grader: Grader, say: Say) 
 def prepare(suite: Suite, task: TaskSettings, prompt: PromptSettings, policy: Policy, grader: Grader, say: Say) -> Asked:
     """The suite's prompts in this model's token ids; those that are too long are counted, and count as wrong."""
     problems = task.problems()[: suite.limit]
-    if not isinstance(task, PythonTask):
+    if isinstance(task, PythonTask):
+        task.load()
+    else:
         check_gold(problems, grader)
     encoder = Encoder(policy.tokenizer, replace(prompt, too_long="drop"), policy.context)
     prompts, dropped = encoder.prompts(problems)
@@ -270,6 +279,8 @@ def _resume(directory: Path, config: Mapping[str, YamlValue], learner: LocalLear
     if found is None:
         return 0
     step, where = found
+    if step > learner.steps:
+        raise UserError(f"{directory} has {step} steps already, more than the {learner.steps} asked for; choose another `name`")
     learner.restore(where)
     say(f"going on from {where}")
     return step

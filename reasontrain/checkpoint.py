@@ -14,6 +14,8 @@ from pathlib import Path
 from reasontrain.types import RunError, UserError
 
 MANIFEST = "manifest.json"
+LITTLE_BYTES = 1 << 20
+"""Less than this is a full disk."""
 
 
 def folder(run_dir: Path) -> Path:
@@ -24,7 +26,8 @@ def folder(run_dir: Path) -> Path:
 def save(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int) -> Path:
     """Write `checkpoints/step-<step>` by `write`, as a whole or not at all, and remove all but the newest `keep`.
 
-    The manifest with the size and SHA-256 of every file is written last, and the directory renamed into place after it.
+    The manifest with the size and SHA-256 of every file is written last, and the directory renamed into place after it. A
+    checkpoint of a later step was passed over as damaged when this run went on, and goes.
     """
     target = folder(run_dir) / f"step-{step}"
     if target.exists() and not damage(target):
@@ -38,8 +41,11 @@ def save(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int) 
         _sync(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-    for _, old in _found(run_dir)[keep:]:
-        shutil.rmtree(old)
+    kept = 0
+    for number, directory in _found(run_dir):
+        kept += number <= step
+        if number > step or kept > keep:
+            shutil.rmtree(directory)
     return target
 
 
@@ -51,9 +57,23 @@ def whole(directory: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         shutil.rmtree(directory, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if is_disk_full(error, directory.parent):
             raise RunError(f"the disk is full: {directory} could not be written; earlier checkpoints are intact") from error
         raise
+
+
+def is_disk_full(error: BaseException, directory: Path) -> bool:
+    """Whether writing into a directory failed for want of room; torch and safetensors say so in errors of their own."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return isinstance(error, Exception) and shutil.disk_usage(directory).free < LITTLE_BYTES
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file as a whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
@@ -85,7 +105,12 @@ def check_space(run_dir: Path, num_parameters: int, keep: int) -> None:
     """Refuse a run whose disk cannot hold its checkpoints (float32 weights and two moments each, and one more while saving)."""
     needed = 4 * num_parameters * (3 * (keep + 1) + 1) + (16 << 20)
     parent = next(p for p in (run_dir, *run_dir.absolute().parents) if p.exists())
-    free = shutil.disk_usage(parent).free
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(
+            f"{run_dir} cannot be written, because {parent} is no folder that may be written to; point `out` elsewhere"
+        )
+    own = sum(file.stat().st_size for file in folder(run_dir).rglob("*") if file.is_file())
+    free = shutil.disk_usage(parent).free + own  # what this run keeps already is rotated away
     if free < needed:
         raise UserError(
             f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs {needed / 1e9:.2f} GB for its "

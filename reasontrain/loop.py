@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain import checkpoint
-from reasontrain.credit import Credit
+from reasontrain.credit import Credit, NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
@@ -53,6 +55,7 @@ class Run:
     tracker: Tracker
     evaluate: Callable[[int], None]
     checkpoint: CheckpointSettings
+    max_nonfinite: int
     steps: int
     seed: int
 
@@ -99,11 +102,19 @@ def train_step(run: Run, step: int) -> Stats:
 
 def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
     """The batch of these rollouts; truncated ones are dropped before credit or masked after it, as the recipe says."""
-    if run.truncated == "drop":
-        rollouts = [rollout for rollout in rollouts if not rollout.truncated]
+    sampled_rows = sum(len(rollout.response_ids) for rollout in rollouts)
+    kept = _without_truncated(rollouts, alone=isinstance(run.credit, NoCredit)) if run.truncated == "drop" else rollouts
     masked = frozenset(r.id for r in rollouts if r.truncated) if run.truncated == "mask" else frozenset()
     progress = step / max(run.steps - 1, 1)
-    return collate(rollouts, credit=run.credit, masked=masked, progress=progress, seed=run.seed, step=step)
+    batch = collate(kept, credit=run.credit, masked=masked, progress=progress, seed=run.seed, step=step)
+    return replace(batch, sampled_rollouts=len(rollouts), sampled_rows=sampled_rows)
+
+
+def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Rollout]:
+    """The rollouts that came to their end; where credit compares a group, one that is left `alone` goes as well."""
+    left = [rollout for rollout in rollouts if not rollout.truncated]
+    size = Counter(rollout.group for rollout in left)
+    return [rollout for rollout in left if alone or size[rollout.group] > 1]
 
 
 def observe(learner: Learner, batch: Batch, needs: frozenset[str], *, reuse_sampled_logp: bool) -> Batch:
@@ -181,24 +192,48 @@ class StoppedError(RunError):
 
 
 def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None]) -> None:
-    """Steps `from_step` to the last, evaluations and checkpoints between; saves and raises StoppedError when asked to."""
+    """Steps `from_step` to the last, checkpoints and evaluations between; nothing that was finished is lost.
+
+    Raises StoppedError, having saved, when asked to stop; RunError, having saved the steps before, when a step cannot be taken.
+    """
     with Stop().listening() as stop:
-        if from_step == 0:
-            run.evaluate(0)
+        run.evaluate(from_step)
         for step in range(from_step, run.steps):
-            stats = train_step(run, step)
+            stats = _step_or_save(run, step)
             run.tracker.metrics(step, stats)
             report(step, stats)
             done = step + 1
-            run.evaluate(done)
-            every = run.checkpoint.every
-            if stop.signal is not None and done < run.steps:
-                where = save(run, done)
+            stopped = stop.signal if done < run.steps else None
+            due = run.checkpoint.every > 0 and done % run.checkpoint.every == 0
+            if stopped or due or done == run.steps:
+                where = save(run, done)  # before the evaluation, which may take long
+            if stopped:
                 raise StoppedError(
-                    f"stopped by {stop.signal.name} after step {step}; saved {where}; the same command goes on from there"
+                    f"stopped by {stopped.name} after step {step}; saved {where}; the same command goes on from there"
                 )
-            if done == run.steps or (every and done % every == 0):
-                save(run, done)
+            if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
+                raise RunError(
+                    f"the gradient was not finite in {run.max_nonfinite} steps in a row (the last is step {step}); lower "
+                    f"learn.lr, or look at their rollouts in {run.directory / TOKENS}/nonfinite-step-*.jsonl"
+                )
+            run.evaluate(done)
+
+
+def _step_or_save(run: Run, step: int) -> Stats:
+    """One step; when it cannot be taken, a checkpoint of the steps before it and the reason."""
+    try:
+        return train_step(run, step)
+    except RunError:
+        if step:
+            save(run, step)
+        raise
+    except torch.OutOfMemoryError as error:
+        if step:
+            save(run, step)
+        raise RunError(
+            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, sample.max_rows or "
+            "sample.max_tokens, or set model.gradient_checkpointing"
+        ) from error
 
 
 def save(run: Run, step: int) -> Path:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -70,13 +71,16 @@ class Policy:
         linear = self.model.get_output_embeddings()
         config = self.model.config.to_dict()
         scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
-        weight_VD = linear.weight.to(self.dtype)  # a float32 master's gradient passes through the cast
-        return Head(weight_VD=weight_VD, bias_V=linear.bias, scale=scale, softcap=config.get("final_logit_softcapping"))
+        softcap = config.get("final_logit_softcapping")
+        return Head(weight_VD=linear.weight, bias_V=linear.bias, scale=scale, softcap=softcap, product_dtype=self.dtype)
 
     @property
     def context(self) -> int:
         """The longest sequence, in tokens, that the model was made for."""
-        return int(self.model.config.max_position_embeddings)
+        context = self.model.config.to_dict().get("max_position_embeddings")
+        if context is None:
+            raise UserError(f"{self.model.config.model_type} does not say how long its context is (max_position_embeddings)")
+        return int(context)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -108,7 +112,7 @@ class Policy:
                 use_cache=cache is not None,
             )
         hidden: Tensor = output.last_hidden_state
-        return hidden
+        return hidden.to(self.dtype)  # a norm that is kept in float32 gives float32
 
 
 @contextmanager
@@ -163,7 +167,7 @@ def _from_pretrained(path: str, settings: ModelSettings, trainable: bool) -> tup
             dtype=dtype,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{settings.path} is no model that can be loaded: {first}") from error
     return model, tokenizer

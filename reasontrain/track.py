@@ -23,7 +23,7 @@ JsonRecord = Mapping[str, object]
 
 
 @runtime_checkable
-class _Service(Protocol):
+class Service(Protocol):
     """What Weights & Biases and Trackio have in common."""
 
     def init(self, *, project: str, name: str, config: dict[str, object]) -> object: ...
@@ -36,13 +36,16 @@ class _Service(Protocol):
 class Tracker:
     """Appends to the run directory, one line at a time, and forwards to TensorBoard and a service."""
 
-    def __init__(self, run_dir: Path, settings: TrackSettings, *, from_step: int, name: str, config: JsonRecord) -> None:
-        """Records of `from_step` and later are those of a run that was cut short: they are dropped, since they are made again."""
-        self.run_dir, self.settings = run_dir, settings
-        for file in (METRICS, EVALUATIONS):
-            _keep_before(run_dir / file, from_step if file == METRICS else from_step + 1)
+    def __init__(self, run_dir: Path, settings: TrackSettings, service: Service | None = None, *, from_step: int) -> None:
+        """Records of `from_step` and later are those of a run that was cut short: they are dropped, since they are made again.
+
+        An evaluation after `from_step` steps is of the very weights that the run goes on with, and stays; that of step 0 does
+        not, so that a run without a checkpoint begins anew.
+        """
+        self.run_dir, self.settings, self.service = run_dir, settings, service
+        _keep_before(run_dir / METRICS, from_step)
+        _keep_before(run_dir / EVALUATIONS, from_step + 1 if from_step else 0)
         self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step) if settings.tensorboard else None
-        self.service = _open_service(settings, name, config)
 
     def metrics(self, step: int, stats: Stats) -> None:
         """One line for one step."""
@@ -53,6 +56,12 @@ class Tracker:
         """One line for one suite after `step` steps."""
         append(self.run_dir / EVALUATIONS, {"step": step, **record})
         self._forward(step, {f"evaluate/{name}": value for name, value in scalars.items()})
+
+    def has_evaluation(self, step: int, suite: str) -> bool:
+        """Whether a suite was measured after `step` steps already."""
+        path = self.run_dir / EVALUATIONS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return any((record["step"], record["suite"]) == (step, suite) for record in map(json.loads, lines))
 
     def tokens(
         self, step: int, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase
@@ -138,12 +147,17 @@ def check_service(settings: TrackSettings) -> None:
         )
 
 
-def _open_service(settings: TrackSettings, name: str, config: JsonRecord) -> _Service | None:
-    """The service named in the recipe, logged in as its own library finds its secrets."""
+def open_service(settings: TrackSettings, name: str, config: JsonRecord) -> Service | None:
+    """The service named in the recipe, logged in as its own library finds its secrets; UserError where it will not start."""
     if settings.service is None:
         return None
-    service: _Service = import_module(settings.service)
-    service.init(project=settings.project, name=name, config=dict(config))
+    service: Service = import_module(settings.service)
+    try:
+        service.init(project=settings.project, name=name, config=dict(config))
+    except Exception as error:  # each service has errors of its own
+        raise UserError(
+            f"track.service: {settings.service} did not start: {str(error).strip() or type(error).__name__}"
+        ) from error
     return service
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,6 +49,27 @@ def test_every_damaged_file_is_noticed(tmp_path: Path, file: str, fault: str) ->
     assert "step-2" in said[0]
 
 
+def test_going_on_before_a_damaged_checkpoint_removes_it_and_not_the_new_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 50, writer(b"good"), keep=1)
+    torn = checkpoint.folder(tmp_path) / "step-100"
+    torn.mkdir()
+    (torn / "model.bin").write_bytes(b"torn")
+    saved = checkpoint.save(tmp_path, 60, writer(b"new"), keep=1)
+    assert [p.name for p in checkpoint.folder(tmp_path).iterdir()] == ["step-60"]
+    assert checkpoint.newest(tmp_path, pytest.fail) == (60, saved)
+
+
+def test_a_full_disk_is_known_by_its_room_where_the_error_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def torch_save(directory: Path) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file data.pkl")
+
+    with pytest.raises(RuntimeError, match="inline_container"):
+        checkpoint.save(tmp_path, 1, torch_save, keep=1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(RunError, match="the disk is full"):
+        checkpoint.save(tmp_path, 1, torch_save, keep=1)
+
+
 def test_a_save_that_fails_leaves_no_trace_and_the_older_one(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, writer(b"first"), keep=1)
 
@@ -73,3 +95,9 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
         checkpoint.check_space(tmp_path / "run", num_parameters=10**13, keep=2)
     assert not (tmp_path / "run").exists()
     checkpoint.check_space(tmp_path / "run", num_parameters=1000, keep=2)
+
+
+def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written, because .*file is no folder"):
+        checkpoint.check_space(tmp_path / "file" / "run", num_parameters=10, keep=1)

@@ -9,7 +9,7 @@ import torch
 
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
-from reasontrain.loop import Clock, describe, observe
+from reasontrain.loop import Clock, _without_truncated, describe, observe
 from reasontrain.types import Batch, Problem, Rollout
 from tests.tiny import batch
 
@@ -71,6 +71,21 @@ def test_quadrants_of_a_step_by_hand() -> None:
     assert [stats[f"share_of_kept_Q{q}"] for q in (1, 2, 3, 4)] == [0.5, 0.5, 0, 0]
     assert [stats[f"fixed_share_Q{q}"] for q in (1, 2, 3, 4)] == [1, 0, 0, 0]  # all above 0.3 and 0.5 nats
     assert (stats["trained_tokens"], stats["reward_mean"], stats["entropy_mean"], stats["kl_reverse_mean"]) == (2, 0.5, 2.5, 2.5)
+
+
+def rollouts(*truncated: bool) -> list[Rollout]:
+    """Groups of two, one token each."""
+    problem = Problem(id="a", prompt="")
+    return [
+        Rollout(problem=problem, id=i, group=i // 2 * 2, prompt_ids=(1,), response_ids=(5,), sampled_logp=(-1.0,), truncated=cut)
+        for i, cut in enumerate(truncated)
+    ]
+
+
+def test_a_rollout_that_is_left_alone_in_its_group_goes_with_the_truncated_ones() -> None:
+    some = rollouts(False, False, True, False, True, True)
+    assert [r.id for r in _without_truncated(some, alone=False)] == [0, 1]
+    assert [r.id for r in _without_truncated(some, alone=True)] == [0, 1, 3]
 
 
 def test_a_clock_adds_up() -> None:

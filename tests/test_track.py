@@ -14,13 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.recipe import TrackSettings
-from reasontrain.track import Tracker, check_service, environment
+from reasontrain.track import Tracker, check_service, environment, open_service
 from reasontrain.types import Problem, Rollout, UserError
 from tests.tiny import tokenizer
 
 
 def tracker(where: Path, *, from_step: int = 0, **settings: object) -> Tracker:
-    return Tracker(where, TrackSettings(**settings), from_step=from_step, name="run", config={"seed": 1})
+    return Tracker(where, TrackSettings(**settings), from_step=from_step)
 
 
 def records(path: Path) -> list[dict[str, object]]:
@@ -64,7 +64,8 @@ def test_a_service_gets_the_recipe_and_the_numbers(tmp_path: Path, monkeypatch: 
         finish=lambda: calls.append("finish"),
     )
     monkeypatch.setitem(sys.modules, service, fake)
-    track = tracker(tmp_path, tensorboard=False, service=service, project="p")
+    settings = TrackSettings(tensorboard=False, service=service, project="p")
+    track = Tracker(tmp_path, settings, open_service(settings, "run", {"seed": 1}), from_step=0)
     track.metrics(0, {"loss": 1.0})
     track.close()
     assert calls == [("p", "run", {"seed": 1}), ({"loss": 1.0}, 0), "finish"]
@@ -73,6 +74,21 @@ def test_a_service_gets_the_recipe_and_the_numbers(tmp_path: Path, monkeypatch: 
 def test_a_service_that_is_not_installed_is_refused() -> None:
     with pytest.raises(UserError, match=r"track.service is trackio, which is not installed; `pip install trackio`"):
         check_service(TrackSettings(service="trackio"))
+
+
+def test_a_service_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*, project: str, name: str, config: dict[str, object]) -> None:
+        raise RuntimeError("api_key not configured (no-tty)")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, log=None, finish=None))
+    with pytest.raises(UserError, match=r"track.service: wandb did not start: api_key not configured"):
+        open_service(TrackSettings(service="wandb"), "run", {})
+
+
+def test_an_evaluation_is_found_by_step_and_suite(tmp_path: Path) -> None:
+    track = tracker(tmp_path, tensorboard=False)
+    track.evaluation(3, {"suite": "a"}, {})
+    assert [track.has_evaluation(3, "a"), track.has_evaluation(3, "b"), track.has_evaluation(2, "a")] == [True, False, False]
 
 
 def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:

@@ -40,13 +40,15 @@ class Options:
 
 
 def evaluate(options: Options) -> None:
-    """Score every model on every suite; all suites and models are found before the first question is asked."""
+    """Score every model on every suite; all suites are found before the first question is asked."""
     quiet_libraries()
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit must be at least 1, got {options.limit}")
     data = options.data or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)
     if data is not None and not data.is_dir():
         raise UserError(f"{data} is no folder; --data and {DATA_VARIABLE} name the folder that holds the suites' files")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is no folder; --out names the folder that reports are written to")
     suites = [find(name, options.overrides, data) for name in options.suites]
     suites = [replace(suite, limit=options.limit or suite.limit) for suite in suites]
     with Grader() as grader:

@@ -39,7 +39,7 @@ def collate(
         seed=seed,
         step=step,
     )
-    if not rollouts or any(len(r.sampled_logp) != len(r.response_ids) for r in rollouts):
+    if any(len(r.sampled_logp) != len(r.response_ids) for r in rollouts):
         return batch
     sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
     return batch.with_evidence({"sampled_logp": _padded(sampled, width, torch.float32)})

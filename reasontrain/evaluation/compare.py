@@ -46,8 +46,10 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
         recipe = read_yaml(run / "recipe.yaml")
         own = {key: value for key, value in recipe.items() if key not in {"name", "seed", "out"}}
         names, verdicts = by_arm.setdefault(json.dumps(own, sort_keys=True), ([], []))
+        if str(recipe["name"]) in names:
+            raise UserError(f"{run} is given twice, or another run has its name; a run counts once")
         names.append(str(recipe["name"]))
-        verdicts.append(_verdicts(run, suite))
+        verdicts.append(_verdicts(run, suite, int(str(recipe.get("steps")))))
     everyone = [v for _, verdicts in by_arm.values() for v in verdicts]
     if len({v.problems for v in everyone}) > 1:
         raise UserError(f"the runs were asked different problems in suite {suite!r}; compare runs of one suite")
@@ -84,14 +86,17 @@ def _common(names: Sequence[str]) -> str:
     return shortest[:length].rstrip("-_.") or shortest
 
 
-def _verdicts(run: Path, suite: str) -> _Verdicts:
-    """The verdicts of the first and of the last evaluation; a problem with several answers counts by the first."""
-    found = sorted((run / "answers").glob(f"{suite}-step-*.jsonl"), key=lambda p: int(p.stem.rpartition("-")[2]))
-    if len(found) < 2:
+def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
+    """The verdicts before the first step and after the last; a problem with several answers counts by the first."""
+    paths = [run / "answers" / f"{suite}-step-{step}.jsonl" for step in (0, steps)]
+    if not all(path.exists() for path in paths):
         raise UserError(
-            f"{run} has no evaluation of suite {suite!r} before and after training; is it finished, and is the name right?"
+            f"{run} was not evaluated on suite {suite!r} both before training and after its {steps} steps; is it finished, "
+            "and is the name right?"
         )
-    first, last = (_by_problem(path) for path in (found[0], found[-1]))
+    first, last = (_by_problem(path) for path in paths)
+    if first.keys() != last.keys():
+        raise UserError(f"{run} was asked other problems of suite {suite!r} after training than before; its gain cannot be told")
     problems = tuple(first)
     return _Verdicts(problems, *(np.array([answers[p] for p in problems], dtype=bool) for answers in (first, last)))
 
@@ -99,7 +104,8 @@ def _verdicts(run: Path, suite: str) -> _Verdicts:
 def _by_problem(path: Path) -> dict[str, bool]:
     """Problem -> whether its first answer is right."""
     verdicts: dict[str, bool] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        answer = json.loads(line)
-        verdicts.setdefault(answer["problem"], answer["correct"])
+    with path.open(encoding="utf-8") as stream:  # by lines of the file: a response may hold separators of its own
+        for line in stream:
+            answer = json.loads(line)
+            verdicts.setdefault(answer["problem"], answer["correct"])
     return verdicts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from reasontrain.learner.optimizer import Optimizer, rate
 from reasontrain.models import DType, Policy
 from reasontrain.objectives import Objective
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import Batch, RunError, Stats, Weights
+from reasontrain.types import Batch, Stats, Weights
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
 TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -109,7 +110,7 @@ class LocalLearner:
     def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
         """One optimiser step: coefficients first, for the whole step, then one backward per micro-batch.
 
-        A step whose gradient is not finite is skipped and counted; RunError after `max_nonfinite` in a row.
+        A step whose gradient is not finite is skipped and counted; `nonfinite_in_a_row` says how many came one after another.
         """
         counts = batch.counts(weight_BT)
         stats = self.gradient(batch, average(weight_BT, counts), objective)
@@ -118,17 +119,13 @@ class LocalLearner:
         share = rate(self.settings, self.steps_done, self.steps)
         stats["lr"] = self.settings.lr * share
         finite = bool(torch.isfinite(norm))
-        stats["skipped"] = float(not finite)
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
+        stats |= {"skipped": float(not finite), "nonfinite_in_a_row": float(self.nonfinite_in_a_row)}
         if finite and counts.kept_rows:
             self.optimizer.step(share)
         self.optimizer.zero_grad()
+        self._teacher_rows.clear()
         self.steps_done += 1
-        if self.nonfinite_in_a_row >= self.settings.max_nonfinite:
-            raise RunError(
-                f"the gradient was not finite in {self.nonfinite_in_a_row} steps in a row (the last is step "
-                f"{self.steps_done - 1}); lower learn.lr, or look at the rollouts that were saved"
-            )
         return stats
 
     def gradient(self, batch: Batch, coefficient_BT: Float[Tensor, "B T"], objective: Objective) -> Stats:
@@ -199,7 +196,7 @@ class LocalLearner:
         """Go on from a directory that `save` wrote."""
         source = type(self.policy.model).from_pretrained(directory, dtype=torch.float32)
         self.policy.model.load_state_dict(source.state_dict())
-        kept = torch.load(directory / OPTIMIZER_FILE, map_location=self.policy.device, weights_only=True)
+        kept = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
         self.optimizer.load(kept["optimizer"])
         self.steps_done, self.nonfinite_in_a_row = kept["steps_done"], kept["nonfinite"]
 
@@ -211,6 +208,7 @@ class LocalLearner:
         """A Hugging Face directory with weights of this dtype."""
         state = {name: tensor.to(dtype) for name, tensor in self.policy.model.state_dict().items()}
         self.policy.model.save_pretrained(directory, state_dict=state)
+        _set_dtype(directory / "config.json", dtype)
         self.policy.tokenizer.save_pretrained(directory)
 
 
@@ -219,3 +217,10 @@ def _rows(policy: Policy, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[
     device = policy.device
     hidden = policy.hidden(micro.ids_RT.to(device), position=micro.position_RT.to(device))
     return hidden.flatten(0, 1)[row_N.to(device)]
+
+
+def _set_dtype(config: Path, dtype: torch.dtype) -> None:
+    """Let a saved configuration name the dtype of the weights beside it, for those who load with `dtype="auto"`."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["dtype"] = str(dtype).removeprefix("torch.")
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -47,7 +47,9 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
 def apply_overrides(content: dict[str, YamlValue], overrides: Sequence[str]) -> dict[str, YamlValue]:
     """The mapping with each `key.path=value` set; values are YAML."""
     result: dict[str, YamlValue] = yaml.safe_load(yaml.safe_dump(content))
-    for override in overrides:
+    for override in sorted(
+        overrides, key=lambda text: not text.partition("=")[0].endswith(".kind")
+    ):  # another kind, then its knobs
         key, sign, text = override.partition("=")
         if not sign or not all(key.split(".")):
             raise UserError(f"{override!r} is no override; write key.path=value, as in learn.lr=1.0e-5")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Lt, MinLen
 from pydantic import Field
 
 from reasontrain.credit import Credit, NoCredit
@@ -17,9 +17,11 @@ from reasontrain.objectives import Objective
 from reasontrain.reduce import Average
 from reasontrain.selection import Everything, Selector
 from reasontrain.tasks import TaskSettings
-from reasontrain.types import AtLeastOne, NotNegative, Positive, Share, UserError
+from reasontrain.types import AtLeastOne, NotNegative, Positive, UserError
 
 Count = Annotated[int, Ge(0)]
+Seed = Annotated[int, Ge(0), Lt(2**62)]
+Decay = Annotated[float, Ge(0), Lt(1)]
 KIND = Field(discriminator="kind")
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -39,8 +41,8 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); norms and biases do not decay."""
 
     kind: Literal["adamw"] = "adamw"
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
     eps: Positive = 1e-8
     weight_decay: NotNegative = 0.0
 
@@ -54,9 +56,9 @@ class Muon:
 
     kind: Literal["muon"] = "muon"
     matrix_lr: Positive = 0.02
-    momentum: Share = 0.95
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    momentum: Decay = 0.95
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
     eps: Positive = 1e-8
     weight_decay: NotNegative = 0.0
 
@@ -100,6 +102,10 @@ class Suite:
     pass_at: tuple[AtLeastOne, ...] = ()
     limit: AtLeastOne | None = None
 
+    def __post_init__(self) -> None:
+        if self.pass_at and max(self.pass_at) > self.num_samples:
+            raise ValueError(f"pass_at {max(self.pass_at)} needs as many samples, and num_samples is {self.num_samples}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
@@ -112,7 +118,7 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """When to save (every so many steps; 0: only when interrupted) and how many complete checkpoints to keep."""
+    """When to save beside the last step and an interrupt (every so many steps; 0: never), and how many checkpoints to keep."""
 
     every: Count = 0
     keep: AtLeastOne = 2
@@ -140,7 +146,7 @@ class Recipe:
     objective: Annotated[Objective, KIND]
     average: Average
     learn: LearnSettings
-    seed: Count = 0
+    seed: Seed = 0
     out: str = "out"
     teacher: ModelSettings | None = None
     reference: ModelSettings | None = None
@@ -185,12 +191,10 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
     if recipe.learn.warmup_steps >= recipe.steps:
         found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
-    if (
-        isinstance(recipe.learn.optimizer, Muon)
-        and recipe.learn.max_grad_norm is not None
-        and recipe.learn.optimizer.momentum == 1
-    ):
-        found.append("learn.optimizer.momentum: 1 would never forget; use a value below 1")
+    if recipe.average == "per_pair":
+        found.append("average: per_pair counts pairs, and nothing in this recipe makes pairs")
+    names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
+    found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
     return found
 
 

@@ -38,6 +38,9 @@ def span_of(
     """
     if scope == "step":
         value_BT, among_BT = value_BT.reshape(1, -1), among_BT.reshape(1, -1)
+    if not value_BT.numel():  # a step whose rollouts were all dropped
+        nothing_S1 = torch.zeros(len(value_BT), 1, dtype=torch.float64)
+        return Span(low_S1=nothing_S1, high_S1=nothing_S1)
     low_S1 = value_BT.double().masked_fill(~among_BT, torch.inf).amin(1, keepdim=True)
     high_S1 = quantile(value_BT, among_BT, clip_quantile)[:, None]
     return Span(low_S1=torch.where(low_S1.isfinite(), low_S1, 0.0), high_S1=high_S1)
@@ -48,6 +51,8 @@ def quantile(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], shar
 
     Not torch.quantile, which takes no mask and refuses more than 2^24 numbers.
     """
+    if not value_BT.shape[1]:
+        return torch.zeros(len(value_BT), dtype=torch.float64)
     sorted_BT = value_BT.double().masked_fill(~among_BT, torch.inf).sort(1).values
     place_B = share * (among_BT.sum(1) - 1).clamp(min=0).double()
     low_B, high_B = (sorted_BT.gather(1, place.long()[:, None])[:, 0] for place in (place_B.floor(), place_B.ceil()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -29,13 +30,20 @@ class Head:
     """logits = softcap * tanh(x / softcap) with x = scale * (h W^T + b); without a softcap, logits = x.
 
     A tied head passes the embedding matrix itself: autograd then adds both of its gradients. `scale` is a multiplier (Cohere's
-    `logit_scale`; the inverse of Granite's `logits_scaling`), `softcap` is Gemma's `final_logit_softcapping`.
+    `logit_scale`; the inverse of Granite's `logits_scaling`), `softcap` is Gemma's `final_logit_softcapping`. `product_dtype` is
+    that of the products where it is not the weight's: bfloat16 beside a float32 master.
     """
 
     weight_VD: Float[Tensor, "V D"]
     bias_V: Float[Tensor, " V"] | None = None
     scale: float = 1.0
     softcap: float | None = None
+    product_dtype: torch.dtype | None = None
+
+    @cached_property
+    def product_VD(self) -> Float[Tensor, "V D"]:
+        """The weight as matrix products take it, cast once; its own gradient is summed for the weight itself, in fp32."""
+        return self.weight_VD.detach().to(self.product_dtype or self.weight_VD.dtype)
 
     @property
     def width(self) -> int:
@@ -51,7 +59,7 @@ class Head:
 
     def project(self, hidden_ND: Float[Tensor, "N D"], out_NV: Float[Tensor, "N V"] | None = None) -> Float[Tensor, "N V"]:
         """h W^T + b in fp32, into the memory of `out_NV` where it is given."""
-        weight_VD = self.weight_VD.detach()
+        weight_VD = self.product_VD
         if hidden_ND.is_cuda and weight_VD.dtype in _TENSOR_CORES:
             raw_NV = torch.mm(hidden_ND.to(weight_VD.dtype), weight_VD.t(), out_dtype=torch.float32, out=out_NV)
         else:
@@ -82,7 +90,7 @@ class HeadGradient:
     """Sums the gradients of hidden states, weight and bias over chunks of rows; skips what needs none."""
 
     def __init__(self, hidden_ND: Float[Tensor, "N D"], head: Head, *, hidden: bool, weight: bool, bias: bool) -> None:
-        self.weight_VD = head.weight_VD.detach()
+        self.weight_VD = head.product_VD
         self.dhidden_ND, self.dweight_VD, self.dbias_V = (
             None if tensor is None or not needed else torch.zeros_like(tensor, dtype=wide(tensor), requires_grad=False)
             for tensor, needed in ((hidden_ND, hidden), (head.weight_VD, weight), (head.bias_V, bias))

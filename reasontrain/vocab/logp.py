@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -23,18 +25,34 @@ def logp(
 
     Rows come as they are: a row whose states may overflow must be gathered away before.
     """
-    return _LogProb.apply(hidden_ND, head.weight_VD, head.bias_V, ids_N, head.scale, head.softcap, temperature, chunk)
+    return _LogProb.apply(
+        hidden_ND,
+        head.weight_VD,
+        head.bias_V,
+        ids_N,
+        _Transforms(head.scale, head.softcap, head.product_dtype),
+        temperature,
+        chunk,
+    )
+
+
+class _Transforms(NamedTuple):
+    """What a Head is beside its tensors."""
+
+    scale: float
+    softcap: float | None
+    product_dtype: torch.dtype | None
 
 
 class _LogProb(torch.autograd.Function):
     """Saves what it was given and nothing as wide as the vocabulary."""
 
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_N, scale, softcap, temperature, chunk):  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_N, transforms, temperature, chunk):  # type: ignore[no-untyped-def]
         """Measure, and remember where."""
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_N)
-        ctx.settings = (scale, softcap, temperature, chunk)
-        head = Head(weight_VD, bias_V, scale, softcap)
+        ctx.settings = (transforms, temperature, chunk)
+        head = Head(weight_VD, bias_V, *transforms)
         return measure(hidden_ND, head, ids_N, ("logp",), temperature=temperature, chunk=chunk)["logp"]
 
     @staticmethod
@@ -42,8 +60,8 @@ class _LogProb(torch.autograd.Function):
     def backward(ctx, slope_N):  # type: ignore[no-untyped-def]
         """Chunk by chunk: slope * (1[token] - p), back through the head."""
         hidden_ND, weight_VD, bias_V, ids_N = ctx.saved_tensors
-        scale, softcap, temperature, chunk = ctx.settings
-        head = Head(weight_VD, bias_V, scale, softcap)
+        transforms, temperature, chunk = ctx.settings
+        head = Head(weight_VD, bias_V, *transforms)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         gradient = HeadGradient(hidden_ND, head, hidden=needs_hidden, weight=needs_weight, bias=needs_bias)
         with torch.autocast(hidden_ND.device.type, enabled=False):
@@ -52,4 +70,4 @@ class _LogProb(torch.autograd.Function):
                     block.write_gradient({"logp": slope_N[block.rows]})
                 gradient.add(part.rows, part.hidden_CD, part.raw_CV)
         known = zip((gradient.dhidden_ND, gradient.dweight_VD, gradient.dbias_V), (hidden_ND, weight_VD, bias_V), strict=True)
-        return *(None if d is None else d.to(tensor.dtype) for d, tensor in known), None, None, None, None, None
+        return *(None if d is None else d.to(tensor.dtype) for d, tensor in known), None, None, None, None

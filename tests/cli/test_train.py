@@ -180,6 +180,43 @@ def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(train: Train
     assert_same_run(Path("out/straight"), Path("out/run"))
 
 
+@pytest.mark.parametrize("method", ["grpo", "tip"])
+def test_a_step_whose_rollouts_are_all_truncated_and_dropped_changes_nothing(train: Train, method: str) -> None:
+    short = ("sample.truncated=drop", "sample.max_tokens=1", "evaluate=null", "steps=2", "learn.warmup_steps=0")
+    assert train(*METHODS[method], *short) == 0
+    records = lines(Path("out/run/metrics.jsonl"))
+    assert [(r["rollouts"], r["trained_tokens"], r["loss"], r["truncated_share"]) for r in records] == [(0, 0, 0, 1)] * 2
+
+
+def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reasontrain.learner.local import LocalLearner
+
+    monkeypatch.setattr(LocalLearner, "_clip", lambda self: torch.tensor(float("nan")))
+    assert train("evaluate=null") == 1
+    assert "the gradient was not finite in 3 steps in a row (the last is step 2)" in capsys.readouterr().err
+    assert len(list(Path("out/run/tokens").glob("nonfinite-step-*.jsonl"))) == 3
+    assert [r["skipped"] for r in lines(Path("out/run/metrics.jsonl"))] == [1, 1, 1]
+
+
+def test_a_reward_that_fails_in_the_middle_loses_no_step(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5)))
+    Path("mine.py").write_text(
+        "calls = []\ndef score(problem, response):\n    calls.append(1)\n    return 1.0 / (len(calls) <= 10)\n"
+    )
+    own = ("task.kind=python", "task.path=mine.py", "task.problems_path=rows.jsonl", "evaluate=null")
+    assert train(*METHODS["grpo"], *own) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-2"]
+
+
+def test_fewer_steps_than_were_taken_are_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("evaluate=null") == 0
+    assert train("evaluate=null", "steps=2") == 2
+    assert "out/run has 4 steps already, more than the 2 asked for" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_extended_by_more_steps(train: Train) -> None:
     assert train("learn.schedule=constant") == 0
     assert train("learn.schedule=constant", "steps=6") == 0

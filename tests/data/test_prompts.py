@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from reasontrain.data.prompts import Encoder, PromptSettings
@@ -10,6 +12,12 @@ from tests.tiny import tokenizer
 
 SHORT = Problem(id="a", prompt="What is 1+1?", answer="2", solution="1+1=2")
 LONG = Problem(id="b", prompt="What is 1" + "+1" * 50 + "?", answer="51")
+
+
+REFUSES_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% if messages|length > 1 %}{{ raise_exception('Roles must alternate') }}{% endif %}{{ messages[0]['content'] }}"
+)
 
 
 def encoder(context: int = 256, **settings: object) -> Encoder:
@@ -39,6 +47,39 @@ def test_a_plain_style_feeds_the_text_as_it_is() -> None:
         encoder(style="plain").prompt_ids(Problem(id="c", prompt=(Message(role="user", content="1?"),)))
     with pytest.raises(UserError, match=r"prompt.system needs a chat template"):
         encoder(style="plain", system="Be brief.")
+
+
+def test_plain_prompts_cannot_think() -> None:
+    with pytest.raises(UserError, match=r"prompt.enable_thinking needs a chat template"):
+        encoder(style="plain", enable_thinking=False)
+
+
+def test_there_is_one_system_turn() -> None:
+    turns = (Message(role="system", content="Be kind."), Message(role="user", content="1?"))
+    asked = Problem(id="c", prompt=turns)
+    assert shown(encoder().prompt_ids(asked)).startswith("<|im_start|>system\nBe kind.<|im_end|>")
+    with pytest.raises(UserError, match=r"problem c begins with a system turn, and `prompt.system` is a second one"):
+        encoder(system="Be brief.").prompt_ids(asked)
+
+
+def test_what_a_template_refuses_is_said() -> None:
+    gemma = copy.deepcopy(tokenizer())
+    gemma.chat_template = REFUSES_SYSTEM
+    user = Message(role="user", content="1?")
+    with pytest.raises(UserError, match=r"problem a: .*'System role not supported'; leave out `prompt.system`"):
+        Encoder(gemma, PromptSettings(system="Be brief."), 256).prompt_ids(SHORT)
+    with pytest.raises(UserError, match=r"problem c: .*'System role not supported'; take the system turn out of the data"):
+        Encoder(gemma, PromptSettings(), 256).prompt_ids(Problem(id="c", prompt=(Message(role="system", content="x"), user)))
+    with pytest.raises(UserError, match=r"problem c: .*'Roles must alternate'; mend the order of the turns"):
+        Encoder(gemma, PromptSettings(), 256).prompt_ids(Problem(id="c", prompt=(user, user)))
+
+
+def test_a_demonstration_needs_a_token_to_end_with() -> None:
+    endless = copy.deepcopy(tokenizer())
+    endless.eos_token = None
+    writer = Encoder(endless, PromptSettings(), 256)
+    with pytest.raises(UserError, match="the tokenizer has no end-of-text token"):
+        writer.demonstrations(writer.prompts([SHORT])[0], context=256)
 
 
 def test_what_is_too_long_is_refused_or_dropped_and_counted() -> None:

@@ -14,7 +14,9 @@ from reasontrain.types import UserError
 
 def run(where: Path, name: str, rule: str, seed: int, before: list[bool], after: list[bool], first: str = "p") -> Path:
     (where / name / "answers").mkdir(parents=True)
-    (where / name / "recipe.yaml").write_text(yaml.safe_dump({"name": name, "seed": seed, "select": {"kind": rule}, "out": "x"}))
+    (where / name / "recipe.yaml").write_text(
+        yaml.safe_dump({"name": name, "seed": seed, "steps": 10, "select": {"kind": rule}, "out": "x"})
+    )
     for step, verdicts in ((0, before), (9, [not v for v in after]), (10, after)):  # 10 is the last, though "9" sorts after it
         answers = [{"problem": f"{first}{i}", "correct": v} for i, v in enumerate(verdicts)]
         (where / name / "answers" / f"held-step-{step}.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
@@ -43,5 +45,14 @@ def test_other_problems_are_not_compared(tmp_path: Path) -> None:
 
 def test_a_run_that_was_not_finished_is_named(tmp_path: Path) -> None:
     unfinished = run(tmp_path, "a", "tip", 0, [True], [True])
-    with pytest.raises(UserError, match="no evaluation of suite 'other' before and after"):
+    with pytest.raises(UserError, match="was not evaluated on suite 'other' both before training and after its 10 steps"):
         compare([unfinished], "other")
+    with pytest.raises(UserError, match="is given twice"):
+        compare([unfinished, unfinished], "held")
+
+
+def test_a_response_may_hold_separators_of_lines(tmp_path: Path) -> None:
+    one = run(tmp_path, "a", "tip", 0, [True], [True])
+    answer = json.dumps({"problem": "p0", "correct": True, "response": "a\u2028b\x85c"}, ensure_ascii=False)
+    (one / "answers" / "held-step-10.jsonl").write_text(answer + "\n")
+    assert compare([one], "held")[0].after == 1.0

@@ -66,6 +66,7 @@ def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
 def test_an_override_of_a_kind_drops_the_knobs_of_the_other_kind() -> None:
     changed = apply_overrides({"task": {"kind": "arithmetic", "max_depth": 3}}, ["task.kind=gsm8k", "task.path=x.jsonl"])
     assert changed == {"task": {"kind": "gsm8k", "path": "x.jsonl"}}
+    assert apply_overrides({"task": {"kind": "arithmetic"}}, ["task.path=x.jsonl", "task.kind=gsm8k"]) == changed
 
 
 def test_all_faults_are_named_at_once(recipe: Path) -> None:
@@ -111,6 +112,14 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["select={kind: shuffled, of: {kind: tip, kep: 0.5}}"],
             "select.shuffled.of.Tip.kep: no such setting; did you mean `keep`?",
         ),
+        (["average=per_pair"], "average: per_pair counts pairs, and nothing in this recipe makes pairs"),
+        (["evaluate.suites=[{name: a}, {name: a}]"], "evaluate.suites: two suites are called 'a'"),
+        (
+            ["evaluate.suites=[{name: a, pass_at: [8]}]"],
+            "evaluate.suites.0: pass_at 8 needs as many samples, and num_samples is 1",
+        ),
+        (["learn.optimizer={kind: muon, momentum: 1}"], "learn.optimizer.muon.momentum: Input should be less than 1 (got 1)"),
+        (["seed=18446744073709551616"], "seed: Input should be less than 4611686018427387904"),
         (["evaluate.suites=[]"], "evaluate.suites: Tuple should have at least 1 item"),
         (["seed"], "'seed' is no override; write key.path=value"),
         (["name.first=x"], "'name.first=x': name is not a section, but 'small'"),

@@ -18,6 +18,8 @@ from reasontrain.tasks.problems import BOXED
         (("18", "2 * 9 = 18\n#### 18"), ("18", "2 * 9 = 18\n#### 18")),
         (("2 * 9 = 18\n#### 1,018", ""), ("1018", "2 * 9 = 18\n#### 1,018")),
         (("", "so\n#### -5"), ("-5", "so\n#### -5")),
+        (("", "It is -5."), ("", "It is -5.")),  # a text without the mark is no answer
+        (("", ""), ("", "")),
     ],
 )
 def test_gold_and_solution(cells: tuple[str, str], expected: tuple[str, str]) -> None:
@@ -37,6 +39,14 @@ def test_problems_of_a_file(tmp_path: Path) -> None:
         ("t/0", f"0+0?\n{BOXED}", "0"),
         ("t/1", f"1+1?\n{BOXED}", "2"),
     ]
+
+
+def test_a_conversation_needs_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "chat.jsonl"
+    turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is 4."}]
+    path.write_text(json.dumps({"messages": turns}))
+    (problem,) = Gsm8k(path=str(path), instruction="").problems()
+    assert (problem.prompt, problem.answer, problem.solution) == ((turns[0],), "", "It is 4.")
 
 
 def test_the_hub_is_asked_where_no_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from reasontrain.tasks.math import MathTask, split_answer
-from reasontrain.types import UserError
 
 
 def test_gold_is_the_answer_or_else_the_last_box() -> None:
@@ -19,6 +16,14 @@ def test_gold_is_the_answer_or_else_the_last_box() -> None:
 def test_a_solution_without_a_box_has_no_gold(tmp_path: Path) -> None:
     path = tmp_path / "math.jsonl"
     path.write_text("".join(json.dumps({"problem": "?", "solution": solution}) + "\n" for solution in (r"\boxed{2}", "two")))
-    assert MathTask(path=str(path), limit=1).problems()[0].answer == "2"
-    with pytest.raises(UserError, match=r"math\.jsonl, line 2: no gold answer in column 'solution'"):
-        MathTask(path=str(path)).problems()
+    assert [(problem.answer, problem.solution) for problem in MathTask(path=str(path)).problems()] == [
+        ("2", r"\boxed{2}"),
+        ("", "two"),
+    ]
+
+
+def test_prompts_alone_have_no_gold(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "2+2?"}))
+    (problem,) = MathTask(path=str(path), instruction="").problems()
+    assert (problem.prompt, problem.answer, problem.solution) == ("2+2?", "", "")

@@ -38,6 +38,29 @@ def test_conversations_end_with_the_user_and_a_reply_is_the_solution() -> None:
     assert problem.solution == ""
 
 
+def test_an_answer_may_be_missing() -> None:
+    turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is 4."}]
+    assert read({"messages": turns}) == [Problem(id="0", prompt=(turns[0],), answer="", solution="It is 4.")]
+    assert read({"prompt": "2+2?", "label": "x"}) == [Problem(id="0", prompt="2+2?", about={"label": "x"})]
+    rows = [{"problem": "2+2?", "answer": "4"}, {"problem": "3+3?", "answer": None}, {"problem": "4+4?", "answer": " "}]
+    assert [problem.answer for problem in read(*rows)] == ["4", "", ""]
+
+
+def test_a_named_conversation_wins_over_a_usual_problem() -> None:
+    turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4."}]
+    (problem,) = read({"prompt": "no", "chat": turns}, columns=Columns(messages="chat"))
+    assert (problem.prompt, problem.solution, problem.about) == ((turns[0],), "4.", {"prompt": "no"})
+    (problem,) = read({"prompt": turns}, columns=Columns(messages="prompt"))
+    assert (problem.prompt, problem.solution) == ((turns[0],), "4.")
+    (problem,) = read({"messages": turns, "q": "3+3?"}, columns=Columns(problem="q"))
+    assert problem.prompt == "3+3?"
+
+
+def test_a_named_column_plays_no_other_part() -> None:
+    (problem,) = read({"problem": "2+2?", "answer": "Add. It is 4."}, columns=Columns(solution="answer"))
+    assert (problem.answer, problem.solution) == ("", "Add. It is 4.")
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
@@ -46,13 +69,8 @@ def test_conversations_end_with_the_user_and_a_reply_is_the_solution() -> None:
             Columns(),
             r"no column for the problem \(looked for: .*question.*; it has: text, answer\)",
         ),
-        ([{"problem": "?", "label": "4"}], Columns(), r"no column for the answer .* it has: problem, label\)"),
+        ([{"problem": "?"}], Columns(answer="gold"), r"no column 'gold' \(it has: problem\)"),
         ([{"problem": "?", "answer": "4"}], Columns(problem="probelm"), "no column 'probelm'; did you mean 'problem'?"),
-        (
-            [{"problem": "?", "answer": "4"}, {"problem": "?", "answer": None}],
-            Columns(),
-            "line 2: no gold answer in column 'answer'",
-        ),
         ([{"problem": " ", "answer": "4"}], Columns(), "line 1: column 'problem' is empty"),
         ([{"problem": ["?"], "answer": "4"}], Columns(), "line 1: column 'problem' holds list"),
         ([{"id": "a", "problem": "?", "answer": "4"}] * 2, Columns(), "line 2: id 'a' occurs a second time"),

@@ -148,6 +148,24 @@ def test_check_gold_names_the_rows(grader: Grader) -> None:
         check_gold(problems, grader)
 
 
+def test_check_gold_asks_for_answers_only_where_they_are_required(grader: Grader) -> None:
+    problems = [Problem(id="a/1", prompt="?", answer="5"), Problem(id="a/2", prompt="?"), Problem(id="a/3", prompt="?", answer=" ")]
+    check_gold(problems, grader, required=False)
+    with pytest.raises(UserError, match=r"^problem a/2 has no gold answer; "):
+        check_gold(problems, grader, required=True)
+    broken = [*problems, Problem(id="a/4", prompt="?", answer=r"\frac{1}{2")]
+    with pytest.raises(UserError, match=r"1 of 2 gold answers .* a/4"):
+        check_gold(broken, grader, required=False)
+
+
+@pytest.mark.parametrize("gold", ["", " \n"])
+def test_nothing_is_right_where_there_is_no_gold(gold: str) -> None:
+    before = children()
+    with Grader(num_workers=1) as grader:
+        assert [grader.grade(gold, text) for text in ("", r"\boxed{}", r"\boxed{x+1}")] == [Verdict(False, "", "no gold")] * 3
+        assert children() == before
+
+
 @pytest.mark.skipif(not (DATA / "grader_cases.jsonl").is_file(), reason="the data folder is not on this machine")
 def test_agreement_on_the_collected_cases(grader: Grader) -> None:
     cases = [case for case in lines(DATA / "grader_cases.jsonl") if "policy" not in case["tags"]]
