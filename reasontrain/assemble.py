@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasontrain import checkpoint, models, track
+from reasontrain.credit import NoCredit
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
@@ -214,7 +215,7 @@ def _prompts(recipe: Recipe, policy: Policy, grader: Grader, say: Say) -> list[P
     """The training prompts, their gold answers checked."""
     problems = recipe.task.problems()
     if not isinstance(recipe.task, PythonTask):
-        check_gold(problems, grader)
+        check_gold(problems, grader, required=not isinstance(recipe.credit, NoCredit))
     elif recipe.sample:
         recipe.task.load()
     prompts, dropped = Encoder(policy.tokenizer, recipe.prompt, policy.context).prompts(problems)
@@ -250,7 +251,7 @@ def prepare(suite: Suite, task: TaskSettings, prompt: PromptSettings, policy: Po
     if isinstance(task, PythonTask):
         task.load()
     else:
-        check_gold(problems, grader)
+        check_gold(problems, grader, required=True)
     encoder = Encoder(policy.tokenizer, replace(prompt, too_long="drop"), policy.context)
     prompts, dropped = encoder.prompts(problems)
     if dropped:

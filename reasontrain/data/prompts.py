@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, UserError
@@ -40,6 +41,8 @@ class Encoder:
         self.chat = has_template if settings.style == "auto" else settings.style == "chat"
         if not self.chat and settings.system is not None:
             raise UserError("prompt.system needs a chat template, and prompts are plain here")
+        if not self.chat and settings.enable_thinking is not None:
+            raise UserError("prompt.enable_thinking needs a chat template, and prompts are plain here")
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The ids that the model continues."""
@@ -51,10 +54,27 @@ class Encoder:
             [{"role": "user", "content": problem.prompt}] if isinstance(problem.prompt, str) else [*problem.prompt]
         )
         if self.settings.system is not None:
+            if turns[0]["role"] == "system":
+                raise UserError(
+                    f"problem {problem.id} begins with a system turn, and `prompt.system` is a second one; leave one of them out"
+                )
             turns.insert(0, {"role": "system", "content": self.settings.system})
         thinking = {} if self.settings.enable_thinking is None else {"enable_thinking": self.settings.enable_thinking}
-        text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **thinking)
+        try:
+            text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **thinking)
+        except TemplateError as error:
+            raise UserError(
+                f"problem {problem.id}: the model's chat template refuses it with {str(error)!r}; {self._remedy(turns)}"
+            ) from error
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _remedy(self, turns: Sequence[Message]) -> str:
+        """What most likely helps where the template refuses these turns; many know no system turn."""
+        if self.settings.system is not None:
+            return "leave out `prompt.system` (the task's `instruction` can say the same)"
+        if turns[0]["role"] == "system":
+            return "take the system turn out of the data (a user turn can say the same)"
+        return "mend the order of the turns" if len(turns) > 1 else "use `prompt.style: plain` or another model"
 
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
         """The prompts that fit, in order, and how many were dropped."""
@@ -75,11 +95,16 @@ class Encoder:
 
     def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
         """The solutions as rollouts that somebody else wrote, ended by the end-of-turn token; what does not fit is dropped."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise UserError(
+                "the tokenizer has no end-of-text token (eos_token) for demonstrations to end with; use another model"
+            )
         rollouts = []
         for index, prompt in enumerate(prompts):
             if not prompt.problem.solution:
                 raise UserError(f"problem {prompt.problem.id} has no `solution` to learn from; add one or sample with `sample:`")
-            ids = [*self.tokenizer(prompt.problem.solution, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+            ids = [*self.tokenizer(prompt.problem.solution, add_special_tokens=False)["input_ids"], end]
             if len(prompt.ids) + len(ids) <= context:
                 rollouts.append(
                     Rollout(

@@ -121,8 +121,8 @@ class LocalLearner:
         finite = bool(torch.isfinite(norm))
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         stats |= {"skipped": float(not finite), "nonfinite_in_a_row": float(self.nonfinite_in_a_row)}
-        if finite and counts.kept_rows:
-            self.optimizer.step(share)
+        if finite:
+            self.optimizer.step(share)  # where nothing was selected there is no gradient, and nothing moves
         self.optimizer.zero_grad()
         self._teacher_rows.clear()
         self.steps_done += 1

@@ -24,6 +24,7 @@ class Gsm8k(Source):
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """(gold, solution) of a row: the number after the last `####` of either cell, and the worked text."""
+    """(gold, solution) of a row: the number after the last `####` of either cell, else the whole answer; and the worked text."""
     solution = solution or (answer if "####" in answer else "")
-    return (answer.strip() or solution).rpartition("####")[2].strip().replace(",", ""), solution
+    gold = answer if answer.strip() or "####" not in solution else solution
+    return gold.rpartition("####")[2].strip().replace(",", ""), solution

@@ -25,5 +25,5 @@ class MathTask(Source):
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """(gold, solution) of a row: where there is no answer, the last box of the solution is the gold."""
+    """(gold, solution) of a row: where there is no answer, the last box of the solution is the gold ("" without one)."""
     return answer.strip() or (last_boxed(solution) or "").strip(), solution

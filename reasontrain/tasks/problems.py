@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
 from reasontrain.data.files import Columns, Row, Table, text
@@ -27,7 +27,10 @@ Split = Callable[[str, str], tuple[str, str]]
 
 
 def problems_of(table: Table, columns: Columns, *, instruction: str, split: Split) -> list[Problem]:
-    """One problem per row, ids unique; raises UserError for a missing column, an empty cell or a repeated id."""
+    """One problem per row, ids unique, its answer "" where the row has none.
+
+    Raises UserError for a column that is not there, a problem without text or a repeated id.
+    """
     parts = _parts(table, columns)
     found: dict[str, Problem] = {}
     for index, row in enumerate(table.rows):
@@ -40,21 +43,17 @@ def problems_of(table: Table, columns: Columns, *, instruction: str, split: Spli
 
 
 def _parts(table: Table, columns: Columns) -> dict[Part, str]:
+    """The column of each part: those that the user named, and by their usual names those that play no part yet."""
     named = {part: table.require(column) for part, column in columns.given()}
-    usual = {part: table.find(names) for part, names in USUAL.items() if part not in named}
+    wanted = [part for part in USUAL if part not in named and not (part == "problem" and "messages" in named)]
+    usual = {part: table.find([name for name in USUAL[part] if name not in named.values()]) for part in wanted}
     parts = cast(dict[Part, str], {**{part: column for part, column in usual.items() if column is not None}, **named})
     if "problem" not in parts and "messages" not in parts:
-        raise UserError(_lacks(table, "problem", ("problem", "messages")))
-    if "answer" not in parts and "solution" not in parts:
-        raise UserError(_lacks(table, "answer", ("answer", "solution")))
+        tried = ", ".join((*USUAL["problem"], *USUAL["messages"]))
+        has = ", ".join(table.names)
+        hint = f"name it, as in columns: {{problem: {table.names[0]}}}"
+        raise UserError(f"{table.source} has no column for the problem (looked for: {tried}; it has: {has}); {hint}")
     return parts
-
-
-def _lacks(table: Table, part: Part, parts: Sequence[Part]) -> str:
-    tried = ", ".join(name for part in parts for name in USUAL[part])
-    has = ", ".join(table.names)
-    hint = f"name it, as in columns: {{{part}: {table.names[0]}}}"
-    return f"{table.source} has no column for the {part} (looked for: {tried}; it has: {has}); {hint}"
 
 
 def _problem(row: Row, parts: Mapping[Part, str], where: str, *, default_id: str, instruction: str, split: Split) -> Problem:
@@ -63,8 +62,6 @@ def _problem(row: Row, parts: Mapping[Part, str], where: str, *, default_id: str
         return "" if value is None else text(value, column=parts.get(part, part), where=where)
 
     answer, solution = split(cell("answer"), cell("solution"))
-    if not answer:
-        raise UserError(f"{where}: no gold answer in column {parts.get('answer', parts.get('solution'))!r}")
     prompt: str | tuple[Message, ...]
     if "messages" in parts and "problem" not in parts:
         prompt, reply = _conversation(row.get(parts["messages"]), parts["messages"], where, instruction)
@@ -75,7 +72,9 @@ def _problem(row: Row, parts: Mapping[Part, str], where: str, *, default_id: str
         prompt = _with(cell("problem"), instruction)
     used = set(parts.values())
     about = {name: str(value) for name, value in row.items() if name not in used and isinstance(value, str | int | float)}
-    return Problem(id=cell("id") or default_id, prompt=prompt, answer=answer, solution=solution, about=about)
+    return Problem(
+        id=cell("id") or default_id, prompt=prompt, answer=answer if answer.strip() else "", solution=solution, about=about
+    )
 
 
 def _conversation(value: object, column: str, where: str, instruction: str) -> tuple[tuple[Message, ...], str]:

@@ -241,6 +241,17 @@ def test_real_problems_go_through_the_chat_template(train: Train) -> None:
     assert prompt.endswith("within \\boxed{}.<|im_end|>\n<|im_start|>assistant\n")
 
 
+def test_prompts_and_conversations_without_answers_train_where_nothing_is_graded(train: Train) -> None:
+    Path("ask.jsonl").write_text("".join(json.dumps({"prompt": f"Say {i}"}) + "\n" for i in range(5)))
+    turns = [{"role": "user", "content": "Say 1"}, {"role": "assistant", "content": "1"}]
+    Path("talk.jsonl").write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(5)))
+    short = ("evaluate=null", "steps=2", "learn.warmup_steps=0")
+    assert train("task.kind=math", "task.path=ask.jsonl", *short) == 0
+    assert train(*METHODS["sft"], "task.kind=math", "task.path=talk.jsonl", "name=talk", *short) == 0
+    assert train(*METHODS["grpo"], "task.kind=math", "task.path=ask.jsonl", "name=graded", *short) == 2
+    assert not Path("out/graded").exists()
+
+
 def test_an_own_reward_trains(train: Train) -> None:
     Path("rows.jsonl").write_text("".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5)))
     Path("mine.py").write_text("def score(problem, response):\n    return 1.0 if problem['answer'] in response else 0.25\n")

@@ -42,7 +42,8 @@ def test_the_folder_of_data_is_taken_unless_the_user_says_otherwise(tmp_path: Pa
     assert asked("task.path=mine.jsonl", data=tmp_path / "nowhere") == ("mine.jsonl", None)
     assert asked("task.hub=mine/gsm8k") == (None, "mine/gsm8k")
     assert asked("task={kind: math, path: mine.jsonl}") == ("mine.jsonl", None)
-    assert asked("task.instruction=Go.", "task.path=null") == (str(local), None)
+    assert asked("task.path=null") == (None, "openai/gsm8k")
+    assert asked("task.instruction=Go.") == (str(local), None)
 
 
 def test_more_answers_than_there_are_cannot_be_looked_at() -> None:

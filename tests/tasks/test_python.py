@@ -64,7 +64,11 @@ def test_a_function_that_fails_while_it_scores_ends_the_run(tmp_path: Path, func
 @pytest.mark.parametrize(
     ("function", "code", "message"),
     [
-        ("scored", CODE, r"my_reward\.py defines no function 'scored' \(it defines: broken, huge, infinite, listed, score, wrong\)"),
+        (
+            "scored",
+            CODE,
+            r"my_reward\.py defines no function 'scored' \(it defines: broken, huge, infinite, listed, score, wrong\)",
+        ),
         ("score", "def score(:", r"my_reward\.py cannot be loaded: SyntaxError"),
         ("score", "import nothing_of_this_name", r"cannot be loaded: ModuleNotFoundError"),
     ],
@@ -105,7 +109,8 @@ def test_a_problem_that_is_not_in_the_file_has_what_is_known_about_it(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "code", ["True", "1", "Fraction(1)", "Decimal(1)", "numpy.float32(1)", "numpy.bool_(True)", "numpy.array(1)", "torch.tensor(1)"]
+    "code",
+    ["True", "1", "Fraction(1)", "Decimal(1)", "numpy.float32(1)", "numpy.bool_(True)", "numpy.array(1)", "torch.tensor(1)"],
 )
 def test_whatever_is_a_number_is_a_reward(tmp_path: Path, code: str) -> None:
     imports = "import numpy, torch\nfrom decimal import Decimal\nfrom fractions import Fraction\n"

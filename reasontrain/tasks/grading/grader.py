@@ -74,6 +74,8 @@ class Grader:
         self.close()
 
     def _grade(self, gold: str, prediction: str) -> Verdict:
+        if not gold.strip():
+            return Verdict(False, "", "no gold")
         wanted = normalise(read_gold(gold))
         if not wanted:
             return Verdict(False, "", "gold unreadable")
@@ -117,13 +119,23 @@ def read_gold(gold: str) -> str:
     return boxed or (extract.extract(gold) if is_text else "") or gold
 
 
-def check_gold(problems: Sequence[Problem], grader: Grader) -> None:
-    """Every gold answer must pass its own verifier, put in a box as a model would; raises UserError naming ids and answers."""
-    verdicts = grader.grade_many([(problem.answer, f"\\boxed{{{problem.answer}}}") for problem in problems])
-    failed = [(problem, verdict) for problem, verdict in zip(problems, verdicts, strict=True) if not verdict.correct]
+def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = False) -> None:
+    """Every gold answer must pass its own verifier, put in a box as a model would; raises UserError naming ids and answers.
+
+    A problem without one is passed over, or refused where answers are `required`: where responses will be graded.
+    """
+    golden = [problem for problem in problems if problem.answer.strip()]
+    if required and len(golden) < len(problems):
+        first = next(problem for problem in problems if not problem.answer.strip())
+        raise UserError(
+            f"problem {first.id} has no gold answer; responses are graded here ({len(problems) - len(golden)} of {len(problems)} "
+            f"problems have none), so add it or name its column under `columns`"
+        )
+    verdicts = grader.grade_many([(problem.answer, f"\\boxed{{{problem.answer}}}") for problem in golden])
+    failed = [(problem, verdict) for problem, verdict in zip(golden, verdicts, strict=True) if not verdict.correct]
     if failed:
         shown = "; ".join(f"{problem.id}: {problem.answer[:80]!r} ({verdict.reason})" for problem, verdict in failed[:5])
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise UserError(
-            f"{len(failed)} of {len(problems)} gold answers do not pass their own verifier: {shown}{more}; mend or drop them"
+            f"{len(failed)} of {len(golden)} gold answers do not pass their own verifier: {shown}{more}; mend or drop them"
         )

@@ -65,7 +65,8 @@ def test_verdicts_say_how_they_came_about(grader: Grader) -> None:
     assert grader.grade("x+1", r"\boxed{1+x}") == Verdict(True, "1+x", "symbolic")
     assert grader.grade("3", "<think> hm") == Verdict(False, "", "no answer")
     assert grader.grade("3", "") == Verdict(False, "", "no answer")
-    assert grader.grade("", r"\boxed{3}") == Verdict(False, "", "gold unreadable")
+    assert grader.grade("", r"\boxed{3}") == Verdict(False, "", "no gold")
+    assert grader.grade("$", r"\boxed{3}") == Verdict(False, "", "gold unreadable")
     assert grader.grade(r"\frac{1}{2", r"\boxed{3}") == Verdict(False, "", "gold unreadable")
     assert grader.grade("3", r"\boxed{9^{9^9}}") == Verdict(False, "9^{9^9}", "too large")
 
@@ -149,9 +150,13 @@ def test_check_gold_names_the_rows(grader: Grader) -> None:
 
 
 def test_check_gold_asks_for_answers_only_where_they_are_required(grader: Grader) -> None:
-    problems = [Problem(id="a/1", prompt="?", answer="5"), Problem(id="a/2", prompt="?"), Problem(id="a/3", prompt="?", answer=" ")]
+    problems = [
+        Problem(id="a/1", prompt="?", answer="5"),
+        Problem(id="a/2", prompt="?"),
+        Problem(id="a/3", prompt="?", answer=" "),
+    ]
     check_gold(problems, grader, required=False)
-    with pytest.raises(UserError, match=r"^problem a/2 has no gold answer; "):
+    with pytest.raises(UserError, match=r"^problem a/2 has no gold answer; .* \(2 of 3 problems have none\)"):
         check_gold(problems, grader, required=True)
     broken = [*problems, Problem(id="a/4", prompt="?", answer=r"\frac{1}{2")]
     with pytest.raises(UserError, match=r"1 of 2 gold answers .* a/4"):
