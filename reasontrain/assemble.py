@@ -13,11 +13,11 @@ from reasontrain.credit import NoCredit
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.run import Evaluation, evaluate
+from reasontrain.evaluation.run import evaluate, summary, write_answers
 from reasontrain.learner.local import LocalLearner
 from reasontrain.loop import Run
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.recipe import Recipe, Suite, as_mapping, as_yaml, changed_keys, read_yaml
+from reasontrain.recipe import Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
 from reasontrain.recipe.read import YamlValue
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler import Sampler
@@ -27,7 +27,7 @@ from reasontrain.tasks import Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.python import PythonTask
-from reasontrain.types import Prompt, Rollout, Stats, UserError
+from reasontrain.types import Prompt, Rollout, UserError
 
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
 MAX_ROWS = 256
@@ -115,9 +115,7 @@ class Assembled:
     def _evaluate(self, done: int, tracker: track.Tracker) -> None:
         """All suites, where the recipe wants them after `done` steps."""
         settings = self.recipe.evaluate
-        if settings is None or not (
-            settings.before if done == 0 else done == self.recipe.steps or _divides(settings.every, done)
-        ):
+        if settings is None or not (settings.before if done == 0 else done == self.recipe.steps or is_due(settings.every, done)):
             return
         for asked in self.suites:
             if tracker.has_evaluation(done, asked.suite.name):
@@ -125,35 +123,9 @@ class Assembled:
             max_rows = self.recipe.sample.max_rows if self.recipe.sample else MAX_ROWS
             sampler = LocalSampler(self.policy, seed=self.recipe.seed, max_rows=max_rows)
             result = evaluate(asked.suite, asked.prompts, sampler=sampler, score=asked.score, dropped=asked.dropped)
-            tracker.evaluation(done, result.record(), result.scalars())
             write_answers(self.directory / ANSWERS / f"{asked.suite.name}-step-{done}.jsonl", result)
+            tracker.evaluation(done, result.record(), result.scalars())  # last: what is recorded is not measured again
             self.say(summary(result, done))
-
-
-def _divides(every: int, done: int) -> bool:
-    return every > 0 and done % every == 0
-
-
-def summary(result: Evaluation, done: int | None = None) -> str:
-    """One line for a person."""
-    parts = [f"{name} {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]" for name, m in result.metrics.items()]
-    when = "" if done is None else f" after {done} steps"
-    return f"{result.suite}{when}: {', '.join(parts)} ({result.num_problems} problems x {result.num_samples})"
-
-
-def write_answers(path: Path, result: Evaluation) -> None:
-    """Every answer with its verdict, one line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    for answer in result.answers:
-        rollout, verdict = answer.rollout, answer.scored.verdict
-        facts = {
-            "correct": verdict.correct,
-            "extracted": verdict.extracted,
-            "reason": verdict.reason,
-            "truncated": rollout.truncated,
-        }
-        track.append(path, {"problem": rollout.problem.id, "gold": rollout.problem.answer, "response": rollout.text, **facts})
 
 
 @contextmanager
@@ -285,9 +257,3 @@ def _resume(directory: Path, config: Mapping[str, YamlValue], learner: LocalLear
     learner.restore(where)
     say(f"going on from {where}")
     return step
-
-
-def scalars(stats: Stats) -> str:
-    """The few numbers of a step that fit on a line."""
-    shown = [name for name in ("loss", "reward_mean", "kl_reverse_mean", "kept_share", "grad_norm") if name in stats]
-    return "  ".join(f"{name.removesuffix('_mean')} {stats[name]:.4g}" for name in shown)

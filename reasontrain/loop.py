@@ -23,7 +23,7 @@ from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import AverageFunction, Learner
 from reasontrain.objectives import Objective
-from reasontrain.recipe import CheckpointSettings
+from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.sampler import Sampler
 from reasontrain.selection import Selector
 from reasontrain.signals.quadrants import Thresholds, medians, quadrants, recall, shares
@@ -204,8 +204,7 @@ def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None]) -> 
             report(step, stats)
             done = step + 1
             stopped = stop.signal if done < run.steps else None
-            due = run.checkpoint.every > 0 and done % run.checkpoint.every == 0
-            if stopped or due or done == run.steps:
+            if stopped or is_due(run.checkpoint.every, done) or done == run.steps:
                 where = save(run, done)  # before the evaluation, which may take long
             if stopped:
                 raise StoppedError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase
 
-from reasontrain.recipe import TrackSettings
+from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.types import Batch, Rollout, Stats, UserError
 
 METRICS, EVALUATIONS, TOKENS = "metrics.jsonl", "evaluations.jsonl", "tokens"
@@ -67,8 +67,7 @@ class Tracker:
         self, step: int, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase
     ) -> None:
         """Some rollouts of a step, with the evidence and the weight of each of their tokens."""
-        every = self.settings.tokens_every
-        if every and step % every == 0:
+        if is_due(self.settings.tokens_every, step):
             write_tokens(
                 self.run_dir / TOKENS / f"step-{step}.jsonl",
                 batch,
@@ -93,9 +92,14 @@ class Tracker:
 
 
 def append(path: Path, record: JsonRecord) -> None:
-    """One JSON line, on the disk when this returns to the system; a number that is not finite becomes its name."""
+    """Add one line to a JSONL file, handed to the system when this returns."""
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n")
+        stream.write(json_line(record))
+
+
+def json_line(record: JsonRecord) -> str:
+    """A record as one line of a JSONL file; a number that is not finite becomes its name."""
+    return json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
 
 
 def write_tokens(

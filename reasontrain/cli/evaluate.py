@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from reasontrain import models
-from reasontrain.assemble import prepare, summary, write_answers
+from reasontrain.assemble import prepare
 from reasontrain.cli.terminal import progress, quiet_libraries
 from reasontrain.data.prompts import PromptSettings
-from reasontrain.evaluation.run import Evaluation
+from reasontrain.evaluation.run import Evaluation, summary, write_answers
 from reasontrain.evaluation.run import evaluate as ask
 from reasontrain.evaluation.suites import suite as find
 from reasontrain.models import DType, ModelSettings

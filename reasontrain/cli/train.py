@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reasontrain import checkpoint, loop
-from reasontrain.assemble import assembled, scalars
+from reasontrain.assemble import assembled
 from reasontrain.cli.terminal import progress, quiet_libraries
 from reasontrain.recipe import read_recipe
 from reasontrain.report import write_report
@@ -22,7 +22,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
         run, from_step = ready.begin()
 
         def report(step: int, stats: Stats) -> None:
-            advance(step + 1, scalars(stats))
+            advance(step + 1, _few(stats))
 
         try:
             loop.train(run, from_step=from_step, report=report)
@@ -41,3 +41,9 @@ def _export(write: Callable[[Path], None], directory: Path) -> None:
         write(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
+
+
+def _few(stats: Stats) -> str:
+    """The few numbers of a step that fit on a line."""
+    shown = [name for name in ("loss", "reward_mean", "kl_reverse_mean", "kept_share", "grad_norm") if name in stats]
+    return "  ".join(f"{name.removesuffix('_mean')} {stats[name]:.4g}" for name in shown)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
+from reasontrain import checkpoint, track
 from reasontrain.evaluation.metrics import Interval, summarise
 from reasontrain.recipe import Suite
 from reasontrain.sampler import Sampler
@@ -83,4 +85,32 @@ def evaluate(
         truncated_share=float(np.mean([a.rollout.truncated for a in answers])),
         dropped=dropped,
         answers=tuple(answers),
+    )
+
+
+def summary(result: Evaluation, done: int | None = None) -> str:
+    """One line for a person."""
+    parts = [f"{name} {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]" for name, m in result.metrics.items()]
+    when = "" if done is None else f" after {done} steps"
+    return f"{result.suite}{when}: {', '.join(parts)} ({result.num_problems} problems x {result.num_samples})"
+
+
+def write_answers(path: Path, result: Evaluation) -> None:
+    """Every answer with its verdict, one line each; the file is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.replace_text(path, "".join(map(_answer_line, result.answers)))
+
+
+def _answer_line(answer: Answer) -> str:
+    rollout, verdict = answer.rollout, answer.scored.verdict
+    return track.json_line(
+        {
+            "problem": rollout.problem.id,
+            "gold": rollout.problem.answer,
+            "response": rollout.text,
+            "correct": verdict.correct,
+            "extracted": verdict.extracted,
+            "reason": verdict.reason,
+            "truncated": rollout.truncated,
+        }
     )

@@ -69,15 +69,12 @@ class LocalLearner:
         ids_N = batch.ids_BT[micro.index_K[local_N], token_N]
         found: dict[str, Tensor] = {}
         teacher = self._teacher(micro, row_N, batch, local_N) if needs & TEACHER_STATISTICS else None
-        ours = sorted({STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())})
+        ours = {name: STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())}
         if ours:
-            found = self._statistics(self.policy, micro, row_N, ids_N, ours, teacher)
-            found = {
-                name: found[STUDENT_STATISTICS.get(name, name)]
-                for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())
-            }
+            measured = self._statistics(self.policy, micro, row_N, ids_N, sorted({*ours.values()}), teacher)
+            found = {name: measured[statistic] for name, statistic in ours.items()}
         if "ref_logp" in needs:
-            assert self.reference is not None
+            assert self.reference is not None, "a run that needs ref_logp is given a reference"
             found["ref_logp"] = self._statistics(self.reference, micro, row_N, ids_N, ["logp"], None)["logp"]
         return found
 

@@ -12,6 +12,7 @@ from reasontrain.recipe.settings import (
     SampleSettings,
     Suite,
     TrackSettings,
+    is_due,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "as_yaml",
     "build",
     "changed_keys",
+    "is_due",
     "read_recipe",
     "read_yaml",
 ]

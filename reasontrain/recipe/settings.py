@@ -169,6 +169,11 @@ class Recipe:
         return self.sample.temperature if self.objective.follows_sampler and self.sample is not None else 1.0
 
 
+def is_due(every: int, count: int) -> bool:
+    """Whether something that happens `every` so many steps (0: never) happens at this count."""
+    return every > 0 and count % every == 0
+
+
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
 LEARNED_EVIDENCE = frozenset({"entropy"})

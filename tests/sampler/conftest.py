@@ -26,16 +26,11 @@ from transformers.cache_utils import Cache
 
 from reasontrain.models import Policy
 from reasontrain.types import Problem, Prompt, Rollout
+from tests.tiny import SIZES
 
 END, PAD, NUM_IDS, CONTEXT = 256, 257, 260, 96
-SHAPE = {
+SHAPE = SIZES | {
     "vocab_size": NUM_IDS,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
     "max_position_embeddings": CONTEXT,
     "eos_token_id": END,
     "pad_token_id": PAD,
