@@ -24,11 +24,32 @@ from transformers import (
 from transformers.cache_utils import Cache
 
 from reasontrain import testbed
-from reasontrain.types import UserError
+from reasontrain.types import AtLeastOne, Positive, UserError
 from reasontrain.vocab import Head
 
 TESTBED, UNTRAINED = "testbed:", "untrained:"
 DType = Literal["float32", "bfloat16"]
+
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The matrices of a Llama or Qwen layer, by their names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021) on matrices of the trunk: W + alpha / rank * B A, with W frozen.
+
+    No dropout, because evidence and loss must see the same logits; not on the head, whose weight the fused loss takes as it is.
+    """
+
+    rank: AtLeastOne = 16
+    alpha: Positive = 32.0
+    targets: tuple[str, ...] = LINEAR
+
+    def __post_init__(self) -> None:
+        wrong = sorted({"lm_head", "embed_tokens"} & set(self.targets))
+        if wrong:
+            raise ValueError(f"targets: an adapter on {', '.join(wrong)} is not supported; choose matrices of the trunk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +66,56 @@ class ModelSettings:
     export: DType | None = None
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     gradient_checkpointing: bool = False
+    lora: Lora | None = None
     trust_remote_code: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and self.revision is None:
             raise ValueError("trust_remote_code needs a `revision`, so that the code which runs is named")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a model without its weights."""
+
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    num_parameters: int
+
+    @property
+    def context(self) -> int:
+        """The longest sequence, in tokens, that the model was made for."""
+        return context_of(self.config)
+
+
+def context_of(config: PreTrainedConfig) -> int:
+    """The longest sequence, in tokens, of models with this configuration."""
+    context = config.to_dict().get("max_position_embeddings")
+    if context is None:
+        raise UserError(f"{config.model_type} does not say how long its context is (max_position_embeddings)")
+    return int(context)
+
+
+def describe(settings: ModelSettings) -> Description:
+    """Configuration, tokenizer and size of the model at `settings.path`; raises UserError where it cannot be read."""
+    with located(settings.path) as path, _readable(settings.path):
+        chosen = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+        config = AutoConfig.from_pretrained(path, **chosen)
+        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    return Description(config, tokenizer, model.num_parameters())
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """What transformers raises where a model cannot be read, as one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} is no model that can be loaded: {first}") from error
 
 
 class Policy:
@@ -77,10 +142,7 @@ class Policy:
     @property
     def context(self) -> int:
         """The longest sequence, in tokens, that the model was made for."""
-        context = self.model.config.to_dict().get("max_position_embeddings")
-        if context is None:
-            raise UserError(f"{self.model.config.model_type} does not say how long its context is (max_position_embeddings)")
-        return int(context)
+        return context_of(self.model.config)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -155,21 +217,13 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
 def _from_pretrained(path: str, settings: ModelSettings, trainable: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model without dropout, and its tokenizer."""
     dtype = torch.float32 if trainable else getattr(torch, settings.dtype)
-    try:
-        config = AutoConfig.from_pretrained(path, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+    chosen = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    with _readable(settings.path):
+        config = AutoConfig.from_pretrained(path, **chosen)
         _no_dropout(config)
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-            attn_implementation=None if settings.attention == "auto" else settings.attention,
-            dtype=dtype,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{settings.path} is no model that can be loaded: {first}") from error
+        attention = None if settings.attention == "auto" else settings.attention
+        model = AutoModelForCausalLM.from_pretrained(path, config=config, attn_implementation=attention, dtype=dtype, **chosen)
+        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
     return model, tokenizer
 
 

@@ -1,6 +1,7 @@
 """Recipes: what a run is, as frozen typed settings, and how a YAML file becomes one."""
 
 from reasontrain.recipe.read import apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe, read_yaml
+from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.recipe.settings import (
     AdamW,
     CheckpointSettings,
@@ -18,6 +19,7 @@ from reasontrain.recipe.settings import (
 __all__ = [
     "AdamW",
     "CheckpointSettings",
+    "Cluster",
     "EvaluateSettings",
     "LearnSettings",
     "Muon",
@@ -26,6 +28,7 @@ __all__ = [
     "SampleSettings",
     "Suite",
     "TrackSettings",
+    "Zero",
     "apply_overrides",
     "as_mapping",
     "as_yaml",

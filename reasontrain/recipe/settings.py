@@ -14,6 +14,7 @@ from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
 from reasontrain.objectives import Objective
+from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.reduce import Average
 from reasontrain.selection import Everything, Selector
 from reasontrain.tasks import TaskSettings
@@ -69,7 +70,7 @@ class LearnSettings:
 
     `micro_batch_tokens` bounds what one forward holds and cannot change a gradient. `old_logp: auto` takes the sampler's
     log-probs where nothing was truncated from its distribution, and otherwise the learner's. After `max_nonfinite` steps in a
-    row whose gradient was not finite (each is skipped) the run stops.
+    row whose gradient was not finite (each is skipped) the run stops. `zero` is for the ranks of a `cluster`.
     """
 
     lr: Positive
@@ -83,6 +84,7 @@ class LearnSettings:
     layout: Layout = "padded"
     old_logp: Literal["auto", "learner"] = "auto"
     max_nonfinite: AtLeastOne = 3
+    zero: Zero | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,7 @@ class Recipe:
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+    cluster: Cluster | None = None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -198,6 +201,7 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
     if recipe.average == "per_pair":
         found.append("average: per_pair counts pairs, and nothing in this recipe makes pairs")
+    found += _scale_contradictions(recipe)
     names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
     found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
     return found
@@ -218,6 +222,34 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
         )
     if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
         found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+    return found
+
+
+def _scale_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern ranks and processes."""
+    found, learn, cluster = [], recipe.learn, recipe.cluster
+    if cluster is None:
+        return ["learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` section"] if learn.zero else []
+    if cluster.learners > 1 and learn.zero is None:
+        found.append(f"learn.zero: {cluster.learners} learner ranks share their work by DeepSpeed; say `learn.zero.stage`")
+    if learn.zero is not None and isinstance(learn.optimizer, Muon):
+        found.append("learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of them; use adamw")
+    if cluster.teachers and recipe.teacher is None:
+        found.append("cluster.teachers: this recipe has no `teacher`")
+    if cluster.overlap:
+        found += _overlap_contradictions(recipe, cluster)
+    return found
+
+
+def _overlap_contradictions(recipe: Recipe, cluster: Cluster) -> list[str]:
+    """What sampling one step ahead asks for: samplers of their own, and a loss that corrects for the older weights."""
+    found = []
+    if not cluster.samplers or recipe.sample is None:
+        found.append("cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`")
+    if "old_logp" not in recipe.objective.needs:
+        found.append(f"cluster.overlap: {recipe.objective.kind} has no importance ratio to correct for rollouts of older weights")
+    if recipe.learn.old_logp != "auto" or (recipe.sample is not None and recipe.sample.truncates):
+        found.append("cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: auto` and no truncation")
     return found
 
 
