@@ -15,6 +15,7 @@ from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.run import evaluate, summary, write_answers
 from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.scorer import WholeModel
 from reasontrain.loop import Run
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
@@ -154,8 +155,8 @@ def _assemble(recipe: Recipe, grader: Grader, say: Say) -> Assembled:
             recipe.learn,
             steps=recipe.steps,
             temperature=recipe.temperature,
-            teacher=teacher,
-            reference=reference,
+            teacher=WholeModel(teacher) if teacher else None,
+            reference=WholeModel(reference) if reference else None,
             export_dtype=recipe.model.export or recipe.model.dtype,
         ),
         order=order,
