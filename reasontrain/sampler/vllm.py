@@ -40,7 +40,7 @@ class VllmSampler:
         heads = int(described.config.get_text_config().num_attention_heads)
         if heads % settings.tensor_parallel:
             raise UserError(f"sample.engine.tensor_parallel {settings.tensor_parallel} does not divide the model's {heads} heads")
-        self.tokenizer, self.stop_ids = described.tokenizer, described.stop_ids
+        self.tokenizer, self.stop_ids, self.num_parameters = described.tokenizer, described.stop_ids, described.num_parameters
         self.context = min(described.context, settings.max_model_len or described.context)
         self.tied = bool(described.config.get_text_config().tie_word_embeddings)
         self.seed, self.colocated, self.asleep, self.version = seed, colocated, False, 0
@@ -88,9 +88,13 @@ class VllmSampler:
     def _replace(self, weights: Weights) -> None:
         """Every weight, a buffer at a time."""
         courier = Courier(self.gpus, self.dtype)
+        num_bytes = 0
         self.engine.start_weight_update()
         for update in courier.updates(self._untied(weights)):
             self.engine.update_weights({"update_info": update})
+            num_bytes += sum(update["tensor_sizes"])
+        found = num_bytes // self.dtype.itemsize  # vLLM would leave what is missing as it was
+        assert found >= self.num_parameters, f"{found} numbers came for a model of {self.num_parameters} parameters"
         self.engine.finish_weight_update(weight_version=str(weights.version))
         courier.close()
 

@@ -134,7 +134,7 @@ def start(library: Library, path: str, model: ModelSettings, settings: Vllm, *, 
             logprobs_mode=LOGPROBS_MODE,
             weight_transfer_config={"backend": "ipc"},
         )
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # what a worker raised comes as this very class
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RunError(
             f"vLLM could not start on {settings.tensor_parallel} GPU(s) with a share of {share:g} of each: {first}; "

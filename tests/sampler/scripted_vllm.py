@@ -205,6 +205,7 @@ class ScriptedLLM:
         assert set(info) <= set(SIGNATURES["classes"]["IPCWeightTransferUpdateInfo"])
         for uuid, model in self.workers.items():
             packed = rebuild_tensor(*info["ipc_handles"][uuid])
+            assert not (model.config.tie_word_embeddings and "lm_head.weight" in info["names"])
             state, pieces = model.state_dict(), packed[: sum(info["tensor_sizes"])].split(info["tensor_sizes"])
             for name, shape, dtype, piece in zip(info["names"], info["shapes"], info["dtype_names"], pieces, strict=True):
                 state[name].copy_(piece.view(getattr(torch, dtype)).view(*shape))

@@ -134,6 +134,15 @@ def test_stop_ids_and_texts_stay_in_the_response(tiny: type, saved: Callable) ->
     assert not stopped.truncated
 
 
+def test_a_special_token_counts_as_its_text(tiny: type, saved: Callable) -> None:
+    used, (prompt,) = sampler(saved()), tiny.prompts(4)
+    free = used.sample([prompt], Sampling(max_tokens=60), num=30, first_id=0)
+    thinking = next(r for r in free if tiny.THINK in r.response_ids)
+    (stopped,) = used.sample([prompt], Sampling(max_tokens=60, stop=("<think>",)), num=1, first_id=thinking.id)
+    assert stopped.response_ids == thinking.response_ids[: thinking.response_ids.index(tiny.THINK) + 1]
+    assert not stopped.truncated
+
+
 def test_responses_are_cut_at_the_context_of_model_and_engine(tiny: type, saved: Callable) -> None:
     sampling = Sampling(max_tokens=40, temperature=0.0)
     rollouts = sampler(saved()).sample(tiny.prompts(90, tiny.CONTEXT - 1), sampling, num=1, first_id=0)
@@ -141,6 +150,7 @@ def test_responses_are_cut_at_the_context_of_model_and_engine(tiny: type, saved:
     used = sampler(saved(), max_model_len=30)
     (rollout,) = used.sample(tiny.prompts(20), sampling, num=1, first_id=0)
     assert (len(rollout.response_ids), rollout.truncated) == (10, True)
+    assert [params.max_tokens for params in used.engine.requests] == [10]
     with pytest.raises(UserError, match="problem p30 has 30 tokens, and the model's context is 30"):
         used.sample(tiny.prompts(30), sampling, num=1, first_id=0)
 
@@ -271,6 +281,15 @@ def test_an_update_that_fails_leaves_the_version(saved: Callable) -> None:
     used = sampler(saved())
     with pytest.raises(KeyError):
         used.load(Weights(version=4, tensors=lambda: iter([("model.other", torch.zeros(1))])))
+    assert used.version == 0
+
+
+def test_weights_that_are_missing_are_missed(saved: Callable) -> None:
+    model = saved()
+    used, state = sampler(model), other(model)
+    del state["model.norm.weight"]
+    with pytest.raises(AssertionError, match=r"\d+ numbers came for a model of \d+ parameters"):
+        used.load(given(state, version=4))
     assert used.version == 0
 
 
