@@ -14,10 +14,10 @@ from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.run import evaluate, summary, write_answers
-from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.scorer import WholeModel
+from reasontrain.learner import Learner
+from reasontrain.learner.make import make_learner
 from reasontrain.loop import Run
-from reasontrain.models import ModelSettings, Policy
+from reasontrain.models import Description, Policy
 from reasontrain.recipe import Local, Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
 from reasontrain.recipe.read import YamlValue
 from reasontrain.reduce import AVERAGES
@@ -28,7 +28,7 @@ from reasontrain.tasks import Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.python import PythonTask
-from reasontrain.types import Prompt, Rollout, UserError
+from reasontrain.types import LostError, Prompt, Rollout, UserError
 
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
 VERSIONS = (
@@ -44,7 +44,7 @@ VERSIONS = (
     "math-verify",
     "vllm",
 )
-MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out")
+MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster")
 """Keys that a run may be continued with other values of: a finished run is extended by raising `steps`."""
 Say = Callable[[str], None]
 Score = Callable[[Sequence[Rollout]], list[Scored]]
@@ -61,36 +61,53 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Assembled:
-    """A run that could start now: nothing of it is written yet."""
+class Prepared:
+    """What a run is made of before any weight is loaded: nothing of it is written yet."""
 
     recipe: Recipe
     directory: Path
-    policy: Policy
-    learner: LocalLearner
     order: Order
-    sampler: Sampler
-    score: Callable[[Sequence[Rollout]], list[Rollout]]
+    written: WrittenSampler | None
     suites: Sequence[Asked]
+    num_parameters: int
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A run that could start now."""
+
+    prepared: Prepared
+    learner: Learner
+    answerer: Sampler
+    score: Callable[[Sequence[Rollout]], list[Rollout]]
+    recover: Callable[[LostError], int]
+    device: str
     say: Say
 
     def begin(self) -> tuple[Run, int]:
-        """The run and the step it goes on from, its directory made; raises UserError where that holds another run."""
-        config = as_mapping(self.recipe)
-        found = _resume(self.directory, config, self.learner, self.say)
-        service = track.open_service(self.recipe.track, self.recipe.name, config)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace_text(self.directory / RECIPE, as_yaml(self.recipe))
-        facts = track.environment(VERSIONS, {"seed": self.recipe.seed, "device": str(self.policy.device)})
-        checkpoint.replace_text(self.directory / ENVIRONMENT, json.dumps(facts, indent=1))
-        tracker = track.Tracker(self.directory, self.recipe.track, service, from_step=found)
+        """The run and the step it goes on from, its directory made."""
+        recipe, directory = self.prepared.recipe, self.prepared.directory
+        config = as_mapping(recipe)
+        found = _resume(directory, recipe.steps, self.learner, self.say)
+        self.sampler.load(self.learner.weights())
+        service = track.open_service(recipe.track, recipe.name, config)
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpoint.replace_text(directory / RECIPE, as_yaml(recipe))
+        facts = track.environment(VERSIONS, {"seed": recipe.seed, "device": self.device})
+        checkpoint.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
+        tracker = track.Tracker(directory, recipe.track, service, from_step=found)
         return self._run(tracker), found
 
+    @property
+    def sampler(self) -> Sampler:
+        """Who gives the rollouts of a step."""
+        return self.prepared.written or self.answerer
+
     def _run(self, tracker: track.Tracker) -> Run:
-        recipe, sample = self.recipe, self.recipe.sample
+        recipe, sample = self.prepared.recipe, self.prepared.recipe.sample
         return Run(
-            directory=self.directory,
-            order=self.order,
+            directory=self.prepared.directory,
+            order=self.prepared.order,
             sampler=self.sampler,
             sampling=sample or Sampling(),
             group_size=sample.group_size if sample else 1,
@@ -105,6 +122,7 @@ class Assembled:
             average=AVERAGES[recipe.average],
             tracker=tracker,
             evaluate=lambda done: self._evaluate(done, tracker),
+            recover=self.recover,
             checkpoint=recipe.checkpoint,
             max_nonfinite=recipe.learn.max_nonfinite,
             steps=recipe.steps,
@@ -113,55 +131,57 @@ class Assembled:
 
     def _evaluate(self, done: int, tracker: track.Tracker) -> None:
         """All suites, where the recipe wants them after `done` steps."""
-        settings = self.recipe.evaluate
-        if settings is None or not (settings.before if done == 0 else done == self.recipe.steps or is_due(settings.every, done)):
+        recipe, directory = self.prepared.recipe, self.prepared.directory
+        settings = recipe.evaluate
+        if settings is None or not (settings.before if done == 0 else done == recipe.steps or is_due(settings.every, done)):
             return
-        for asked in self.suites:
+        for asked in self.prepared.suites:
             if tracker.has_evaluation(done, asked.suite.name):
                 continue
-            sampler = LocalSampler(self.policy, seed=self.recipe.seed, max_rows=_engine(self.recipe).max_rows)
-            result = evaluate(asked.suite, asked.prompts, sampler=sampler, score=asked.score, dropped=asked.dropped)
-            write_answers(self.directory / ANSWERS / f"{asked.suite.name}-step-{done}.jsonl", result)
+            result = evaluate(asked.suite, asked.prompts, sampler=self.answerer, score=asked.score, dropped=asked.dropped)
+            write_answers(directory / ANSWERS / f"{asked.suite.name}-step-{done}.jsonl", result)
             tracker.evaluation(done, result.record(), result.scalars())  # last: what is recorded is not measured again
             self.say(summary(result, done))
 
 
 @contextmanager
 def assembled(recipe: Recipe, say: Say) -> Iterator[Assembled]:
-    """Load and check everything that the recipe names; the grader's processes end with this block."""
+    """Load and check everything that the recipe names; the processes that it starts end with this block."""
     track.check_service(recipe.track)
     with Grader() as grader:
-        yield _assemble(recipe, grader, say)
+        prepared = _prepare(recipe, grader, say)
+        if recipe.cluster is None:
+            learner = make_learner(recipe)
+            engine = recipe.sample.engine if recipe.sample else Local()
+            assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
+            sampler = LocalSampler(learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True)
+            rewarded = _rewarded(recipe, grader)
+            yield Assembled(prepared, learner, sampler, rewarded, _cannot_recover, str(learner.policy.device), say)
+            return
+        from reasontrain.cluster.running import running  # Ray is for those who ask for it
+
+        with running(recipe, recipe.cluster, prepared.directory, grader, say) as processes:
+            device, rewarded = "cuda" if processes.gpu else "cpu", _rewarded(recipe, processes.grader)
+            yield Assembled(prepared, processes.learner, processes.sampler, rewarded, processes.recover, device, say)
 
 
-def _assemble(recipe: Recipe, grader: Grader, say: Say) -> Assembled:
-    policy = models.load(recipe.model, trainable=True)
-    teacher = _frozen(recipe.teacher, policy, "teacher") if recipe.teacher else None
-    needs_reference = "ref_logp" in recipe.needs
-    reference = _frozen(recipe.reference or recipe.model, policy, "reference") if needs_reference else None
-    prompts = _prompts(recipe, policy, grader, say)
-    sampler, order = _sampler(recipe, policy, prompts, say)
+def _cannot_recover(error: LostError) -> int:
+    """One process has nothing to start again."""
+    raise error
+
+
+def _prepare(recipe: Recipe, grader: Grader, say: Say) -> Prepared:
+    described = models.describe(recipe.model)
+    others = [(recipe.teacher, "teacher"), (recipe.reference, "reference")]
+    for settings, role in [(settings, role) for settings, role in others if settings is not None]:
+        models.check_same_ids(described, models.describe(settings), role)
+    prompts = _prompts(recipe, described, grader, say)
+    written, order = _order(recipe, described, prompts, say)
     directory = Path(recipe.out) / recipe.name
-    checkpoint.check_space(directory, policy.model.num_parameters(), recipe.checkpoint.keep)
-    return Assembled(
-        recipe=recipe,
-        directory=directory,
-        policy=policy,
-        learner=LocalLearner(
-            policy,
-            recipe.learn,
-            steps=recipe.steps,
-            temperature=recipe.temperature,
-            teacher=WholeModel(teacher) if teacher else None,
-            reference=WholeModel(reference) if reference else None,
-            export_dtype=recipe.model.export or recipe.model.dtype,
-        ),
-        order=order,
-        sampler=sampler,
-        score=_rewarded(_scorer(recipe.task, grader)) if recipe.sample else list,
-        suites=[ask(suite, recipe, policy, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())],
-        say=say,
-    )
+    _check_directory(directory, as_mapping(recipe))
+    checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.keep)
+    suites = [ask(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())]
+    return Prepared(recipe, directory, order, written, suites, described.num_parameters)
 
 
 def _scorer(task: TaskSettings, grader: Grader) -> Score:
@@ -169,19 +189,15 @@ def _scorer(task: TaskSettings, grader: Grader) -> Score:
     return lambda rollouts: score(task, [(rollout.problem, rollout.text) for rollout in rollouts], grader)
 
 
-def _rewarded(grade: Score) -> Callable[[Sequence[Rollout]], list[Rollout]]:
-    """Rollouts with their rewards."""
+def _rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], list[Rollout]]:
+    """What gives rollouts their rewards; demonstrations have none."""
+    if recipe.sample is None:
+        return list
+    grade = _scorer(recipe.task, grader)
     return lambda rollouts: [replace(r, reward=s.reward) for r, s in zip(rollouts, grade(rollouts), strict=True)]
 
 
-def _frozen(settings: ModelSettings, policy: Policy, role: str) -> Policy:
-    """A model that is only compared with, speaking the same token ids."""
-    frozen = models.load(replace(settings, export=None, device="cuda" if policy.device.type == "cuda" else "cpu"))
-    models.check_same_ids(policy, frozen, role)
-    return frozen
-
-
-def _prompts(recipe: Recipe, policy: Policy, grader: Grader, say: Say) -> list[Prompt]:
+def _prompts(recipe: Recipe, policy: Description, grader: Grader, say: Say) -> list[Prompt]:
     """The training prompts, their gold answers checked."""
     problems = recipe.task.problems()
     if not isinstance(recipe.task, PythonTask):
@@ -194,35 +210,29 @@ def _prompts(recipe: Recipe, policy: Policy, grader: Grader, say: Say) -> list[P
     return prompts
 
 
-def _sampler(recipe: Recipe, policy: Policy, prompts: list[Prompt], say: Say) -> tuple[Sampler, Order]:
-    """Who answers the prompts, and in which order they are asked."""
+def _order(recipe: Recipe, described: Description, prompts: list[Prompt], say: Say) -> tuple[WrittenSampler | None, Order]:
+    """Demonstrations where they are learned from, and the order in which prompts are asked."""
     if recipe.sample:
         per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
-        sampler: Sampler = LocalSampler(policy, seed=recipe.seed, max_rows=_engine(recipe).max_rows)
-        return sampler, Order(prompts, per_step, recipe.seed, policy.tokenizer)
-    encoder = Encoder(policy.tokenizer, recipe.prompt, policy.context)
-    written, dropped = encoder.demonstrations(prompts, policy.context)
+        return None, Order(prompts, per_step, recipe.seed, described.tokenizer)
+    encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
+    written, dropped = encoder.demonstrations(prompts, described.context)
     if dropped:
         say(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
     by_id = {rollout.problem.id: rollout for rollout in written}
     asked = [prompt for prompt in prompts if prompt.problem.id in by_id]
-    return WrittenSampler(by_id), Order(asked, recipe.learn.rollouts_per_step, recipe.seed, policy.tokenizer)
+    return WrittenSampler(by_id), Order(asked, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer)
 
 
-def _engine(recipe: Recipe) -> Local:
-    """How this process decodes."""
-    engine = recipe.sample.engine if recipe.sample else Local()
-    assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
-    return engine
-
-
-def ask(suite: Suite, recipe: Recipe, policy: Policy, grader: Grader, say: Say) -> Asked:
+def ask(suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say) -> Asked:
     """A suite made ready for this model: its own task, or the recipe's on the held-out split."""
     task = suite.task or _held_out(recipe.task, suite)
     return prepare(suite, task, suite.prompt or recipe.prompt, policy, grader, say)
 
 
-def prepare(suite: Suite, task: TaskSettings, prompt: PromptSettings, policy: Policy, grader: Grader, say: Say) -> Asked:
+def prepare(
+    suite: Suite, task: TaskSettings, prompt: PromptSettings, policy: Policy | Description, grader: Grader, say: Say
+) -> Asked:
     """The suite's prompts in this model's token ids; those that are too long are counted, and count as wrong."""
     problems = task.problems()[: suite.limit]
     if isinstance(task, PythonTask):
@@ -243,22 +253,26 @@ def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
     return replace(task, split="test", wrong_steps=0.0)
 
 
-def _resume(directory: Path, config: Mapping[str, YamlValue], learner: LocalLearner, say: Say) -> int:
-    """The step that the run in `directory` goes on from, with the learner as it was then; 0 where there is no run."""
+def _check_directory(directory: Path, config: Mapping[str, YamlValue]) -> None:
+    """Refuse a directory that holds something else, or a run of another recipe."""
     if not directory.exists() or not any(directory.iterdir()):
-        return 0
+        return
     written = directory / RECIPE
     if not written.exists():
         raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
     changed = [key for key in changed_keys(read_yaml(written), config) if key.partition(".")[0] not in MAY_CHANGE]
     if changed:
         raise UserError(f"{directory} holds a run of another recipe (other: {', '.join(changed)}); choose another `name`")
+
+
+def _resume(directory: Path, steps: int, learner: Learner, say: Say) -> int:
+    """The step that the run in `directory` goes on from, with the learner as it was then; 0 where there is no run."""
     found = checkpoint.newest(directory, say)
     if found is None:
         return 0
     step, where = found
-    if step > learner.steps:
-        raise UserError(f"{directory} has {step} steps already, more than the {learner.steps} asked for; choose another `name`")
+    if step > steps:
+        raise UserError(f"{directory} has {step} steps already, more than the {steps} asked for; choose another `name`")
     learner.restore(where)
     say(f"going on from {where}")
     return step

@@ -28,7 +28,7 @@ from reasontrain.sampler import Sampler
 from reasontrain.selection import Selector
 from reasontrain.signals.quadrants import Thresholds, medians, quadrants, recall, shares
 from reasontrain.track import TOKENS, Tracker, write_tokens
-from reasontrain.types import Batch, Rollout, RunError, Stats
+from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
 
 FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
 """Nats above which a token counts as unsure, and as far from its teacher, in every run alike."""
@@ -54,6 +54,7 @@ class Run:
     average: AverageFunction
     tracker: Tracker
     evaluate: Callable[[int], None]
+    recover: Callable[[LostError], int]
     checkpoint: CheckpointSettings
     max_nonfinite: int
     steps: int
@@ -166,15 +167,15 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class Stop:
-    """Ctrl-C and SIGTERM, noticed between two steps; a second signal acts at once."""
+    """Ctrl-C, SIGTERM and SIGUSR1 (schedulers warn by either), noticed between two steps; a second signal acts at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Handle both signals inside this block."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Handle these signals inside this block."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
         try:
             yield self
         finally:
@@ -197,31 +198,47 @@ def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None]) -> 
     Raises StoppedError, having saved, when asked to stop; RunError, having saved the steps before, when a step cannot be taken.
     """
     with Stop().listening() as stop:
-        run.evaluate(from_step)
-        for step in range(from_step, run.steps):
-            stats = _step_or_save(run, step)
-            run.tracker.metrics(step, stats)
-            report(step, stats)
-            done = step + 1
-            stopped = stop.signal if done < run.steps else None
-            if stopped or is_due(run.checkpoint.every, done) or done == run.steps:
-                where = save(run, done)  # before the evaluation, which may take long
-            if stopped:
-                raise StoppedError(
-                    f"stopped by {stopped.name} after step {step}; saved {where}; the same command goes on from there"
-                )
-            if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
-                raise RunError(
-                    f"the gradient was not finite in {run.max_nonfinite} steps in a row (the last is step {step}); lower "
-                    f"learn.lr, or look at their rollouts in {run.directory / TOKENS}/nonfinite-step-*.jsonl"
-                )
-            run.evaluate(done)
+        done = from_step
+        begun = False
+        while not begun or done < run.steps:
+            try:
+                if not begun:
+                    run.evaluate(done)
+                    begun = True
+                while done < run.steps:
+                    done = _advance(run, done, stop, report)
+            except LostError as error:
+                done = run.recover(error)
+                run.tracker.rewind(done)
+                begun = False
+
+
+def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], None]) -> int:
+    """One step with all that follows it: what was measured, a checkpoint, an evaluation; the number of steps done."""
+    stats = _step_or_save(run, step)
+    run.tracker.metrics(step, stats)
+    report(step, stats)
+    done = step + 1
+    stopped = stop.signal if done < run.steps else None
+    if stopped or is_due(run.checkpoint.every, done) or done == run.steps:
+        where = save(run, done)  # before the evaluation, which may take long
+    if stopped:
+        raise StoppedError(f"stopped by {stopped.name} after step {step}; saved {where}; the same command goes on from there")
+    if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
+        raise RunError(
+            f"the gradient was not finite in {run.max_nonfinite} steps in a row (the last is step {step}); lower "
+            f"learn.lr, or look at their rollouts in {run.directory / TOKENS}/nonfinite-step-*.jsonl"
+        )
+    run.evaluate(done)
+    return done
 
 
 def _step_or_save(run: Run, step: int) -> Stats:
     """One step; when it cannot be taken, a checkpoint of the steps before it and the reason."""
     try:
         return train_step(run, step)
+    except LostError:
+        raise  # there is nobody to save
     except RunError:
         if step:
             save(run, step)

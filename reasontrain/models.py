@@ -266,7 +266,7 @@ def check_head(policy: Policy) -> None:
         )
 
 
-def check_same_ids(student: Policy, other: Policy, role: str) -> None:
+def check_same_ids(student: Policy | Description, other: Policy | Description, role: str) -> None:
     """Refuse a teacher or reference whose token ids mean something else; padding rows of the head may differ in number."""
     ours, theirs = ({index: token for token, index in p.tokenizer.get_vocab().items()} for p in (student, other))
     for index in sorted(ours.keys() | theirs.keys()):

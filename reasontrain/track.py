@@ -47,6 +47,11 @@ class Tracker:
         _keep_before(run_dir / EVALUATIONS, from_step + 1 if from_step else 0)
         self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step) if settings.tensorboard else None
 
+    def rewind(self, step: int) -> None:
+        """Drop what was written of this step and later: they are made again."""
+        _keep_before(self.run_dir / METRICS, step)
+        _keep_before(self.run_dir / EVALUATIONS, step + 1)
+
     def metrics(self, step: int, stats: Stats) -> None:
         """One line for one step."""
         append(self.run_dir / METRICS, {"step": step, **stats})
@@ -132,15 +137,20 @@ def write_tokens(
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def environment(versions_of: Sequence[str], facts: JsonRecord) -> dict[str, object]:
-    """Versions of packages that are installed, and the facts given; no secret is read."""
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Versions of those of these packages that are installed."""
     found = {}
-    for name in versions_of:
+    for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"versions": found, "cpus": os.cpu_count() or 0, **facts}
+    return found
+
+
+def environment(versions_of: Sequence[str], facts: JsonRecord) -> dict[str, object]:
+    """Versions of packages that are installed, and the facts given; no secret is read."""
+    return {"versions": versions(versions_of), "cpus": os.cpu_count() or 0, **facts}
 
 
 def check_service(settings: TrackSettings) -> None:

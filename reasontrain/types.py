@@ -48,6 +48,14 @@ class RunError(RuntimeError):
     """A run that was started rightly and cannot go on: shown as one sentence, with exit code 1."""
 
 
+class LostError(RunError):
+    """A process of a run died or does not answer; it can be started again."""
+
+    def __init__(self, role: str, rank: int, message: str) -> None:
+        super().__init__(message)
+        self.role, self.rank = role, rank
+
+
 class Message(TypedDict):
     """One turn of a conversation, as chat templates take it."""
 
@@ -302,7 +310,7 @@ Stats = dict[str, float]
 """Named numbers of one step, as they are written to metrics.jsonl."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Weights:
     """A policy's weights on their way to a sampler; `version` counts optimiser steps."""
 

@@ -40,9 +40,11 @@ class LocalSampler:
     together, nor the company it keeps changes it, except where rounding (about 2e-6) decides between two tokens.
     """
 
-    def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, feed: Feed = feed_ids) -> None:
+    def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, feed: Feed = feed_ids, shared: bool = False) -> None:
+        """`shared` says that the policy is the learner's own, so that its weights are always the newest."""
         assert max_rows >= 1, "a batch has at least one row"
         self.policy, self.seed, self.max_rows, self.feed, self.version = policy, seed, max_rows, feed, 0
+        self.shared = shared
         _check_layers(policy)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
@@ -57,14 +59,16 @@ class LocalSampler:
         return [row.rollout(self.policy.tokenizer) for row in rows]
 
     def load(self, weights: Weights) -> None:
-        """Copy these weights into the policy, but for those it shares with their owner."""
+        """Copy these weights into the policy, unless it is their owner's."""
+        if self.shared:
+            self.version = weights.version
+            return
         own = self.policy.model.state_dict()
         given = set()
         with torch.no_grad():
             for name, tensor in weights.tensors():
                 assert name in own, f"the sampler's model has no weight {name}"
-                if own[name].data_ptr() != tensor.data_ptr():
-                    own[name].copy_(tensor)
+                own[name].copy_(tensor)
                 given.add(own[name].data_ptr())
         missing = [name for name, _ in self.policy.model.named_parameters() if own[name].data_ptr() not in given]
         assert not missing, f"no weights came for {missing[:3]}"

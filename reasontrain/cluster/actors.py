@@ -1,0 +1,212 @@
+"""What runs in Ray's processes: one class per role, a thin shell around the same learner, sampler or grader as in one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import ray
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reasontrain import models
+from reasontrain.cluster.channel import Channel, Receipt, Slot
+from reasontrain.cluster.teacher import RemoteTeacher
+from reasontrain.data.sampling import Sampling
+from reasontrain.learner import AverageFunction
+from reasontrain.learner.make import make_learner
+from reasontrain.learner.ranks import Place, free_port, join
+from reasontrain.models import Policy
+from reasontrain.objectives import Objective
+from reasontrain.recipe import Local, Recipe, Vllm
+from reasontrain.sampler import Sampler
+from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.vllm import VllmSampler
+from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
+from reasontrain.vocab import Head
+
+VERSIONS = ("reasontrain", "torch", "transformers", "tokenizers", "peft", "deepspeed", "ray", "math-verify")
+
+
+class Worker:
+    """What every role has: a log of its own, a sign of life, and facts about where it runs."""
+
+    def __init__(self, log: Path) -> None:
+        """What this process prints from now on goes to `log`."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        sys.stdout.flush()
+        for stream in (1, 2):
+            os.dup2(handle, stream)
+        os.close(handle)
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
+    def ping(self) -> None:
+        """Answers while there is life in the process."""
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
+    def facts(self) -> dict[str, str]:
+        """Host, address and process id."""
+        return {"host": socket.gethostname(), "address": ray.util.get_node_ip_address(), "pid": str(os.getpid())}
+
+
+class SamplingWorker(Worker):
+    """What both kinds of samplers have."""
+
+    sampler: Sampler
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
+        """The version of the weights, and rollouts by them."""
+        return self.sampler.version, self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
+
+
+class LearnerRank(SamplingWorker):
+    """One rank of the learner; where there are no sampler processes, it samples with the weights that it trains."""
+
+    def __init__(self, log: Path, recipe: Recipe) -> None:
+        super().__init__(log)
+        self.recipe = recipe
+
+    def address(self, host: str) -> str:
+        """Where rank 0 will listen."""
+        return f"{host}:{free_port(host)}"
+
+    def build(self, place: Place, teacher: ray.actor.ActorHandle | None) -> None:
+        """Join the other ranks and load the models."""
+        recipe = self.recipe
+        if recipe.learn.zero is not None:
+            join(place)
+        self.rank = place.rank
+        remote = RemoteTeacher(teacher) if teacher is not None else None
+        self.learner = make_learner(recipe, remote)
+        engine = recipe.sample.engine if recipe.sample else Local()
+        assert recipe.cluster is not None, "ranks are of a cluster"
+        if recipe.cluster.samplers:
+            return
+        if isinstance(engine, Vllm):
+            self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed, colocated=True)
+        else:
+            self.sampler = LocalSampler(self.learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True)
+
+    def observe(self, batch: Batch, needs: frozenset[str]) -> Batch | None:
+        """See `Learner`; rank 0 alone answers, with the evidence of all ranks."""
+        self._rest()
+        seen = self.learner.observe(batch, needs)
+        return seen if self.rank == 0 else None
+
+    def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
+        """See `Learner`."""
+        self._rest()
+        return self.learner.step(batch, weight_BT, objective, average)
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
+        """Rollouts by the weights as they are, whole on this rank for so long."""
+        with self.learner.gathered() if isinstance(self.sampler, LocalSampler) else nullcontext():
+            return super().sample(prompts, sampling, num, first_id)
+
+    def load(self) -> None:
+        """Let this rank's own sampler have the weights."""
+        self.sampler.load(self.learner.weights())
+
+    def slots(self) -> list[Slot]:
+        """Names and shapes of the weights."""
+        return [(name, tuple(tensor.shape)) for name, tensor in self.learner.weights().tensors()]
+
+    def listen(self, host: str, num_samplers: int, timeout_s: float) -> int:
+        """Open a new line to samplers; its port."""
+        self.channel = Channel(host, 0, 0, 1 + num_samplers, timeout_s)
+        return self.channel.port
+
+    def send(self) -> Receipt | None:
+        """Send the weights: rank 0 speaks, the others help to gather."""
+        weights, dtype = self.learner.weights(), getattr(torch, self.recipe.model.dtype)
+        if self.rank == 0:
+            self.channel.connect(self.learner.policy.device)
+            return self.channel.send(weights.version, weights.tensors(), dtype)
+        for _ in weights.tensors():
+            pass
+        return None
+
+    def save(self, directory: Path) -> None:
+        """See `Learner`."""
+        self.learner.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        """See `Learner`."""
+        self.learner.restore(directory)
+
+    def export(self, directory: Path) -> None:
+        """See `Learner`."""
+        self.learner.export(directory)
+
+    def _rest(self) -> None:
+        """Give a colocated engine's memory to the learner."""
+        if self.recipe.cluster is not None and not self.recipe.cluster.samplers and isinstance(self.sampler, VllmSampler):
+            self.sampler.sleep()
+
+
+class SamplerWorker(SamplingWorker):
+    """A sampler with weights of its own."""
+
+    def __init__(self, log: Path, recipe: Recipe) -> None:
+        super().__init__(log)
+        engine = recipe.sample.engine if recipe.sample else Local()
+        if isinstance(engine, Vllm):
+            self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed)
+            self.device = torch.device("cuda", 0)
+        else:
+            policy = models.load(recipe.model)
+            self.sampler = LocalSampler(policy, seed=recipe.seed, max_rows=engine.max_rows)
+            self.device = policy.device
+        self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
+
+    def connect(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
+        """Take the other end of the learner's line."""
+        self.channel = Channel(host, port, rank, size, timeout_s)
+
+    def receive(self, version: int, slots: Sequence[Slot]) -> Receipt:
+        """Replace the weights by what comes over the line."""
+        self.channel.connect(self.device)
+        self.sampler.load(Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device)))
+        return self.channel.receipt
+
+
+class TeacherWorker(Worker):
+    """A frozen model that answers with hidden states, never with logits."""
+
+    def __init__(self, log: Path, recipe: Recipe) -> None:
+        super().__init__(log)
+        assert recipe.teacher is not None, "the recipe refuses teachers where there is none"
+        self.policy: Policy = models.load(recipe.teacher)
+
+    def head(self) -> Head:
+        """The head, for learner ranks to keep."""
+        head = self.policy.head
+        bias = None if head.bias_V is None else head.bias_V.cpu()
+        return Head(head.weight_VD.detach().cpu(), bias, head.scale, head.softcap, head.product_dtype)
+
+    @torch.no_grad()
+    def hidden(
+        self, ids_RT: Int[Tensor, "R T"], position_RT: Int[Tensor, "R T"], row_N: Int[Tensor, " N"]
+    ) -> Float[Tensor, "N D"]:
+        """Hidden states at flat rows."""
+        device = self.policy.device
+        return self.policy.hidden(ids_RT.to(device), position=position_RT.to(device)).flatten(0, 1)[row_N.to(device)].cpu()
+
+
+class GraderWorker(Worker):
+    """A verifier with its own processes."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(log)
+        self.grader = Grader()
+
+    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """See `Grader`."""
+        return self.grader.grade_many(pairs)

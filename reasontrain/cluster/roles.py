@@ -1,0 +1,226 @@
+"""Groups of actors spoken to as a learner, a sampler and a grader: what the loop sees of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import ray
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.cluster.group import Group
+from reasontrain.data.sampling import Sampling
+from reasontrain.learner import AverageFunction
+from reasontrain.learner.ranks import Place
+from reasontrain.objectives import Objective
+from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
+
+Say = Callable[[str], None]
+Answer = tuple[int, list[Rollout]]
+
+
+@dataclass
+class Restarts:
+    """How many deaths a run still survives, over all roles."""
+
+    left: int
+    say: Say
+
+    def take(self, error: LostError) -> None:
+        """Use one up, or give in."""
+        if self.left == 0:
+            raise RunError(
+                f"{error}\nno restart is left (cluster.max_restarts); the same command goes on from the last checkpoint"
+            ) from error
+        self.left -= 1
+        self.say(f"{error}\nstarting it again ({self.left} restarts left)")
+
+
+class LearnerGroup:
+    """All ranks of the learner: the same call on each, the answer of rank 0."""
+
+    def __init__(self, group: Group, teachers: Group | None) -> None:
+        self.group, self.teachers, self.steps_done = group, teachers, 0
+
+    def build(self) -> None:
+        """Let the ranks find each other and load their models."""
+        hosts = {about["host"] for about in self.group.about}
+        host = "127.0.0.1" if len(hosts) == 1 else self._host()
+        address = cast(str, self._first("address", host))
+        teachers = self.teachers.actors if self.teachers else []
+        number = len(self.group.actors)
+        self.host = host
+        self.group.each(
+            "build",
+            [
+                (Place(rank, number, address, self.group.deadline_s), teachers[rank % len(teachers)] if teachers else None)
+                for rank in range(number)
+            ],
+        )
+
+    def rebuild(self) -> None:
+        """All ranks anew: one that lost a peer is of no use. Teachers that died go with them."""
+        if self.teachers:
+            self.teachers.restart(range(len(self.teachers.actors)))
+        self.group.restart(range(len(self.group.actors)))
+        self.build()
+
+    def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
+        """See `Learner`."""
+        return cast(Batch, self.group.all("observe", ray.put(batch), needs)[0])
+
+    def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
+        """See `Learner`."""
+        stats = cast(Stats, self.group.all("step", ray.put(batch), ray.put(weight_BT), objective, average)[0])
+        self.steps_done += 1
+        return stats
+
+    def weights(self) -> Weights:
+        """The version alone: the weights themselves go from process to process."""
+        return Weights(version=self.steps_done, tensors=self._not_here)
+
+    def save(self, directory: Path) -> None:
+        """See `Learner`; every rank writes its part."""
+        self.group.all("save", directory.absolute())
+
+    def restore(self, directory: Path) -> None:
+        """See `Learner`."""
+        self.group.all("restore", directory.absolute())
+        self.steps_done = int(directory.name.removeprefix("step-"))
+
+    def export(self, directory: Path) -> None:
+        """See `Learner`."""
+        self.group.all("export", directory.absolute())
+
+    def _first(self, method: str, *arguments: object) -> object:
+        return self.group.wait([getattr(self.group.actors[0], method).remote(*arguments)], [0])[0]
+
+    def _host(self) -> str:
+        return self.group.about[0]["address"]
+
+    def _not_here(self) -> Iterator[tuple[str, Tensor]]:
+        raise AssertionError("the weights of a cluster's learner do not come to the driver")
+
+
+class SamplerGroup:
+    """Samplers side by side, each with a part of the prompts: the learner's own ranks, or processes of their own."""
+
+    def __init__(self, group: Group) -> None:
+        self.group, self.version = group, 0
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+        """See `Sampler`; part r of the prompts goes to process r."""
+        return self.collect(self.begin(prompts, sampling, num=num, first_id=first_id))
+
+    def begin(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[ray.ObjectRef]:
+        """Ask for rollouts by the weights as they are now."""
+        return self.group.submit("sample", self._parts(prompts, sampling, num, first_id))
+
+    def collect(self, refs: Sequence[ray.ObjectRef]) -> list[Rollout]:
+        """The rollouts of all processes, in order."""
+        return [rollout for answer in self.group.wait(refs) for rollout in cast(Answer, answer)[1]]
+
+    def load(self, weights: Weights) -> None:
+        """The ranks sample with what they train; only the version is new."""
+        self.group.all("load")
+        self.version = weights.version
+
+    def _parts(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> list[tuple[object, ...]]:
+        number = len(self.group.actors)
+        bounds = [len(prompts) * part // number for part in range(number + 1)]
+        return [(prompts[a:b], sampling, num, first_id + a * num) for a, b in pairwise(bounds)]
+
+
+class SeparateSamplers(SamplerGroup):
+    """Samplers with weights of their own, sent by learner rank 0; one that dies is started again and asked again."""
+
+    def __init__(self, group: Group, learners: LearnerGroup, restarts: Restarts) -> None:
+        super().__init__(group)
+        self.learners, self.restarts = learners, restarts
+        self._line_is_open = False
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+        """See `Sampler`."""
+        parts = self._parts(prompts, sampling, num, first_id)
+        found: list[list[Rollout] | None] = [None] * len(parts)
+        while None in found:
+            missing = [rank for rank, rollouts in enumerate(found) if rollouts is None]
+            refs = {rank: self.group.actors[rank].sample.remote(*parts[rank]) for rank in missing}
+            for rank, ref in refs.items():
+                try:
+                    version, found[rank] = cast(Answer, self.group.wait([ref], [rank])[0])
+                    assert version == self.version, f"sampler {rank} has weights {version}, not {self.version}"
+                except LostError as error:
+                    self.revive(error)
+        return [rollout for rollouts in found if rollouts is not None for rollout in rollouts]
+
+    def revive(self, error: LostError) -> None:
+        """A new process in place of one that died, with the weights of now."""
+        self.restarts.take(error)
+        self.group.restart([error.rank])
+        self._line_is_open = False
+        self._send()
+
+    def load(self, weights: Weights) -> None:
+        """Send the learner's weights to every sampler, and compare what arrived with what was sent."""
+        self.version = weights.version
+        self._send()
+
+    def _send(self) -> None:
+        while True:
+            try:
+                if not self._line_is_open:
+                    self._open()
+                sending = self.learners.group.submit("send", [()] * len(self.learners.group.actors))
+                got = self.group.all("receive", self.version, self.slots)
+                sent = self.learners.group.wait(sending)[0]
+            except LostError as error:
+                if error.role != self.group.role:
+                    raise
+                self.restarts.take(error)
+                self.group.restart([error.rank])
+                self._line_is_open = False
+                continue
+            if any(receipt != sent for receipt in got):
+                raise RunError(f"weights changed on their way to the samplers: sent {sent}, arrived {got}")
+            return
+
+    def _open(self) -> None:
+        """A new line from rank 0 to all samplers."""
+        learners, size = self.learners, 1 + len(self.group.actors)
+        self.slots = ray.put(learners.group.all("slots")[0])
+        timeout_s = self.group.heartbeat_s
+        port = learners.group.wait([learners.group.actors[0].listen.remote(learners.host, size - 1, timeout_s)], [0])[0]
+        self.group.each("connect", [(learners.host, port, 1 + rank, size, timeout_s) for rank in range(size - 1)])
+        self._line_is_open = True
+
+
+class GraderGroup(Grader):
+    """Graders side by side; one that dies is started again and asked again."""
+
+    def __init__(self, group: Group, restarts: Restarts) -> None:
+        super().__init__()
+        self.group, self.restarts = group, restarts
+
+    def grade_many(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+        """See `Grader`."""
+        pairs = list(pairs)
+        number = len(self.group.actors)
+        parts = [pairs[rank::number] for rank in range(number)]
+        refs = self.group.submit("grade_many", [(part,) for part in parts])
+        found = [self._graded(rank, ref, parts[rank]) for rank, ref in enumerate(refs)]
+        return [found[index % number][index // number] for index in range(len(pairs))]
+
+    def _graded(self, rank: int, ref: ray.ObjectRef, part: Sequence[tuple[str, str]]) -> list[Verdict]:
+        while True:
+            try:
+                return cast("list[Verdict]", self.group.wait([ref], [rank])[0])
+            except LostError as error:
+                self.restarts.take(error)
+                self.group.restart([rank])
+                ref = self.group.actors[rank].grade_many.remote(part)

@@ -1,0 +1,87 @@
+"""A recipe's processes started, and all that the loop needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reasontrain import checkpoint
+from reasontrain.cluster import start
+from reasontrain.cluster.actors import GraderWorker, LearnerRank, SamplerWorker, TeacherWorker, Worker
+from reasontrain.cluster.group import Group, Slot
+from reasontrain.cluster.roles import GraderGroup, LearnerGroup, Restarts, SamplerGroup, SeparateSamplers
+from reasontrain.recipe import Cluster, Recipe
+from reasontrain.tasks.grading import Grader
+from reasontrain.types import LostError, UserError
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Processes:
+    """The groups of a running recipe; `grader` is the driver's own where the recipe has no graders."""
+
+    directory: Path
+    learner: LearnerGroup
+    sampler: SamplerGroup
+    grader: Grader
+    restarts: Restarts
+    gpu: bool
+
+    def recover(self, error: LostError) -> int:
+        """All learner ranks anew, from the newest complete checkpoint or from the start; the step to go on from."""
+        if error.role not in ("learner", "teacher"):
+            raise error
+        self.restarts.take(error)
+        self.learner.rebuild()
+        found = checkpoint.newest(self.directory, self.restarts.say)
+        self.learner.steps_done = 0
+        if found is not None:
+            self.learner.restore(found[1])
+        self.sampler.load(self.learner.weights())
+        return self.learner.steps_done
+
+
+@contextmanager
+def running(recipe: Recipe, cluster: Cluster, directory: Path, grader: Grader, say: Say) -> Iterator[Processes]:
+    """Check the cluster against the recipe, start every process, and end them with the block."""
+    with start.connected(recipe, cluster):
+        gpu = start.uses_gpus(recipe)
+        wanted = start.needs(recipe, cluster, gpu=gpu)
+        start.check_room(wanted)
+        start.check_versions()
+        with start.placed(wanted, cluster.placement) as slots:
+            yield _started(recipe, cluster, directory, grader, slots, gpu=gpu, say=say)
+
+
+def _started(
+    recipe: Recipe, cluster: Cluster, directory: Path, grader: Grader, slots: dict[str, list[Slot]], *, gpu: bool, say: Say
+) -> Processes:
+    def group(role: str, cls: type[Worker], *arguments: object) -> Group:
+        logs = (directory / "logs").absolute()
+        made = Group(role, cls, slots[role], logs, deadline_s=cluster.deadline_s, heartbeat_s=cluster.heartbeat_s)
+        made.start(*arguments)
+        return made
+
+    restarts = Restarts(cluster.max_restarts, say)
+    teachers = group("teacher", TeacherWorker, recipe) if cluster.teachers else None
+    ranks = group("learner", LearnerRank, recipe)
+    _check_shared(ranks, directory)
+    learner = LearnerGroup(ranks, teachers)
+    samplers = group("sampler", SamplerWorker, recipe) if cluster.samplers else None
+    if cluster.graders:
+        grader = GraderGroup(group("grader", GraderWorker), restarts)
+    learner.build()
+    sampler = SeparateSamplers(samplers, learner, restarts) if samplers else SamplerGroup(ranks)
+    return Processes(directory, learner, sampler, grader, restarts, gpu)
+
+
+def _check_shared(ranks: Group, directory: Path) -> None:
+    """Every rank writes its part of a checkpoint where this process can complete it; raises UserError where it cannot."""
+    missing = [ranks.name(rank) for rank in range(len(ranks.actors)) if not ranks.log(rank).exists()]
+    if missing:
+        raise UserError(
+            f"{directory} is another folder for {', '.join(missing)}: checkpoints need an `out` on a disk that all nodes share"
+        )
