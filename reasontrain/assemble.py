@@ -78,6 +78,7 @@ class Assembled:
 
     prepared: Prepared
     learner: Learner
+    rollouts: Sampler
     answerer: Sampler
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
@@ -89,7 +90,7 @@ class Assembled:
         recipe, directory = self.prepared.recipe, self.prepared.directory
         config = as_mapping(recipe)
         found = _resume(directory, recipe.steps, self.learner, self.say)
-        self.sampler.load(self.learner.weights())
+        self.answerer.load(self.learner.weights())
         service = track.open_service(recipe.track, recipe.name, config)
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.replace_text(directory / RECIPE, as_yaml(recipe))
@@ -101,7 +102,7 @@ class Assembled:
     @property
     def sampler(self) -> Sampler:
         """Who gives the rollouts of a step."""
-        return self.prepared.written or self.answerer
+        return self.prepared.written or self.rollouts
 
     def _run(self, tracker: track.Tracker) -> Run:
         recipe, sample = self.prepared.recipe, self.prepared.recipe.sample
@@ -156,13 +157,14 @@ def assembled(recipe: Recipe, say: Say) -> Iterator[Assembled]:
             assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
             sampler = LocalSampler(learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True)
             rewarded = _rewarded(recipe, grader)
-            yield Assembled(prepared, learner, sampler, rewarded, _cannot_recover, str(learner.policy.device), say)
+            yield Assembled(prepared, learner, sampler, sampler, rewarded, _cannot_recover, str(learner.policy.device), say)
             return
         from reasontrain.cluster.running import running  # Ray is for those who ask for it
 
-        with running(recipe, recipe.cluster, prepared.directory, grader, say) as processes:
+        with running(recipe, recipe.cluster, prepared.directory, prepared.order, grader, say) as processes:
             device, rewarded = "cuda" if processes.gpu else "cpu", _rewarded(recipe, processes.grader)
-            yield Assembled(prepared, processes.learner, processes.sampler, rewarded, processes.recover, device, say)
+            who = processes.sampler, processes.answerer
+            yield Assembled(prepared, processes.learner, *who, rewarded, processes.recover, device, say)
 
 
 def _cannot_recover(error: LostError) -> int:

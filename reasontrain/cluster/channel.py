@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
-from torch.distributed import ProcessGroup, distributed_c10d
+from torch.distributed import distributed_c10d
 
 Slot = tuple[str, tuple[int, ...]]
 """Name and shape of a tensor on its way."""
 CHECK_MODULUS = (1 << 61) - 1
+_FROM_RANK_0 = distributed_c10d.BroadcastOptions()
+_FROM_RANK_0.rootRank, _FROM_RANK_0.rootTensor = 0, 0
+
+
+class Line(Protocol):
+    """What gloo and nccl have in common."""
+
+    def broadcast(self, tensors: list[Tensor], options: distributed_c10d.BroadcastOptions) -> distributed_c10d.Work: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Channel:
         self.rank = rank
         self.store = TCPStore(host, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout)
         self.size, self.timeout = size, timeout
-        self._line: ProcessGroup | distributed_c10d.ProcessGroupNCCL | distributed_c10d.ProcessGroupGloo | None = None
+        self._line: Line | None = None
 
     @property
     def port(self) -> int:
@@ -48,9 +57,9 @@ class Channel:
             if device.type == "cuda":
                 options = distributed_c10d.ProcessGroupNCCL.Options()
                 options._timeout = self.timeout
-                self._line = distributed_c10d.ProcessGroupNCCL(*ends, options)
+                self._line = cast(Line, distributed_c10d.ProcessGroupNCCL(*ends, options))
             else:
-                self._line = distributed_c10d.ProcessGroupGloo(*ends, self.timeout)
+                self._line = cast(Line, distributed_c10d.ProcessGroupGloo(*ends, self.timeout))
 
     def send(self, version: int, named: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> Receipt:
         """Send every tensor in this dtype. The iterator is used up even where the line breaks: other ranks gather with it."""
@@ -81,7 +90,7 @@ class Channel:
 
     def _broadcast(self, tensor: Tensor) -> None:
         assert self._line is not None, "connect comes first"
-        self._line.broadcast(tensor, 0).wait()
+        self._line.broadcast([tensor], _FROM_RANK_0).wait()
 
 
 def _mixed(total: int, name: str, tensor: Tensor) -> int:

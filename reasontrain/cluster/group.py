@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from reasontrain.checkpoint import replace_text
 from reasontrain.cluster.actors import Worker
 from reasontrain.types import LostError, RunError, UserError
 
@@ -50,15 +52,22 @@ class Group:
         """Start every actor; its class takes its log and these arguments."""
         self.arguments = arguments
         self.actors = [self._started(rank) for rank in range(len(self.slots))]
-        self.about = [cast("dict[str, str]", found) for found in self.each("facts", [()] * len(self.slots))]
+        self.about = [{} for _ in self.slots]
+        self._meet(range(len(self.slots)))
 
     def restart(self, ranks: Sequence[int]) -> None:
         """Put new actors in the places of these."""
         self.stop(ranks)
         for rank in ranks:
             self.actors[rank] = self._started(rank)
-        for rank in ranks:
-            self.about[rank] = cast("dict[str, str]", self.wait([self.actors[rank].facts.remote()], [rank])[0])
+        self._meet(ranks)
+
+    def _meet(self, ranks: Sequence[int]) -> None:
+        """Learn where these actors run, and write it down beside their logs."""
+        found = self.wait([self.actors[rank].facts.remote() for rank in ranks], ranks)
+        for rank, about in zip(ranks, found, strict=True):
+            self.about[rank] = cast("dict[str, str]", about)
+            replace_text(self.log(rank).with_suffix(".json"), json.dumps(about))
 
     def stop(self, ranks: Sequence[int] | None = None) -> None:
         """End actors at once."""
@@ -102,7 +111,7 @@ class Group:
 
     def name(self, rank: int) -> str:
         """Role, rank and where it runs."""
-        about = self.about[rank] if rank < len(self.about) else None
+        about = self.about[rank]
         return f"{self.role} {rank}" + (f" on {about['host']} (process {about['pid']})" if about else "")
 
     def log(self, rank: int) -> Path:
@@ -131,6 +140,14 @@ class Group:
                 raise LostError(self.role, rank, why + self.tail(rank)) from None
             except RayActorError as error:
                 raise self._lost(rank, error) from None
+
+    def is_alive(self, rank: int) -> bool:
+        """Whether the actor in this place answers."""
+        try:
+            self._check_life([rank])
+        except LostError:
+            return False
+        return True
 
     def _value(self, ref: ray.ObjectRef, rank: int) -> object:
         try:

@@ -17,6 +17,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.learner import AverageFunction
 from reasontrain.learner.ranks import Place
 from reasontrain.objectives import Objective
+from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
 
@@ -139,9 +140,12 @@ class SamplerGroup:
 class SeparateSamplers(SamplerGroup):
     """Samplers with weights of their own, sent by learner rank 0; one that dies is started again and asked again."""
 
-    def __init__(self, group: Group, learners: LearnerGroup, restarts: Restarts) -> None:
+    def __init__(
+        self, group: Group, learners: LearnerGroup, restarts: Restarts, canary: Callable[[Sampler], None] | None
+    ) -> None:
+        """`canary` looks at the sampler after each load, and raises where it is not what the learner is."""
         super().__init__(group)
-        self.learners, self.restarts = learners, restarts
+        self.learners, self.restarts, self.canary = learners, restarts, canary
         self._line_is_open = False
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
@@ -167,9 +171,11 @@ class SeparateSamplers(SamplerGroup):
         self._send()
 
     def load(self, weights: Weights) -> None:
-        """Send the learner's weights to every sampler, and compare what arrived with what was sent."""
+        """Send the learner's weights to every sampler, compare what arrived with what was sent, and look at one rollout."""
         self.version = weights.version
         self._send()
+        if self.canary is not None:
+            self.canary(self)
 
     def _send(self) -> None:
         while True:

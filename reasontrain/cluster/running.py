@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,19 @@ from pathlib import Path
 from reasontrain import checkpoint
 from reasontrain.cluster import start
 from reasontrain.cluster.actors import GraderWorker, LearnerRank, SamplerWorker, TeacherWorker, Worker
+from reasontrain.cluster.ahead import Ahead
+from reasontrain.cluster.canary import Canary
 from reasontrain.cluster.group import Group, Slot
 from reasontrain.cluster.roles import GraderGroup, LearnerGroup, Restarts, SamplerGroup, SeparateSamplers
+from reasontrain.data.order import Order
 from reasontrain.recipe import Cluster, Recipe
+from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader
-from reasontrain.types import LostError, UserError
+from reasontrain.types import LostError, Prompt, UserError
 
 Say = Callable[[str], None]
+LOGS = "logs"
+"""Where in a run's directory every process writes what it prints, and `<role>-<rank>.json` where it runs."""
 
 
 @dataclass
@@ -25,7 +31,8 @@ class Processes:
 
     directory: Path
     learner: LearnerGroup
-    sampler: SamplerGroup
+    answerer: SamplerGroup
+    ahead: Ahead | None
     grader: Grader
     restarts: Restarts
     gpu: bool
@@ -43,9 +50,14 @@ class Processes:
         self.sampler.load(self.learner.weights())
         return self.learner.steps_done
 
+    @property
+    def sampler(self) -> Sampler:
+        """Who gives the rollouts of a step: who answers, or who answers ahead."""
+        return self.ahead or self.answerer
+
 
 @contextmanager
-def running(recipe: Recipe, cluster: Cluster, directory: Path, grader: Grader, say: Say) -> Iterator[Processes]:
+def running(recipe: Recipe, cluster: Cluster, directory: Path, order: Order, grader: Grader, say: Say) -> Iterator[Processes]:
     """Check the cluster against the recipe, start every process, and end them with the block."""
     with start.connected(recipe, cluster):
         gpu = start.uses_gpus(recipe)
@@ -53,18 +65,28 @@ def running(recipe: Recipe, cluster: Cluster, directory: Path, grader: Grader, s
         start.check_room(wanted)
         start.check_versions()
         with start.placed(wanted, cluster.placement) as slots:
-            yield _started(recipe, cluster, directory, grader, slots, gpu=gpu, say=say)
+            parts = recipe, cluster, directory, order, grader
+            yield _started(*parts, slots, gpu=gpu, say=say)
 
 
 def _started(
-    recipe: Recipe, cluster: Cluster, directory: Path, grader: Grader, slots: dict[str, list[Slot]], *, gpu: bool, say: Say
+    recipe: Recipe,
+    cluster: Cluster,
+    directory: Path,
+    order: Order,
+    grader: Grader,
+    slots: dict[str, list[Slot]],
+    *,
+    gpu: bool,
+    say: Say,
 ) -> Processes:
     def group(role: str, cls: type[Worker], *arguments: object) -> Group:
-        logs = (directory / "logs").absolute()
+        logs = (directory / LOGS).absolute()
         made = Group(role, cls, slots[role], logs, deadline_s=cluster.deadline_s, heartbeat_s=cluster.heartbeat_s)
         made.start(*arguments)
         return made
 
+    assert order.prompts, "there is something to ask"
     restarts = Restarts(cluster.max_restarts, say)
     teachers = group("teacher", TeacherWorker, recipe) if cluster.teachers else None
     ranks = group("learner", LearnerRank, recipe)
@@ -74,8 +96,19 @@ def _started(
     if cluster.graders:
         grader = GraderGroup(group("grader", GraderWorker), restarts)
     learner.build()
-    sampler = SeparateSamplers(samplers, learner, restarts) if samplers else SamplerGroup(ranks)
-    return Processes(directory, learner, sampler, grader, restarts, gpu)
+    if samplers is None:
+        return Processes(directory, learner, SamplerGroup(ranks), None, grader, restarts, gpu)
+    temperature = recipe.temperature or 1.0
+    canary = Canary(learner, order.prompts[0], temperature, cluster.canary_every, cluster.canary_gap)
+    separate = SeparateSamplers(samplers, learner, restarts, canary)
+    ahead = Ahead(separate, lambda first_id: _after(recipe, order, first_id)) if cluster.overlap else None
+    return Processes(directory, learner, separate, ahead, grader, restarts, gpu)
+
+
+def _after(recipe: Recipe, order: Order, first_id: int) -> tuple[Sequence[Prompt], int] | None:
+    """What the step after the one with this first rollout asks."""
+    step = first_id // recipe.learn.rollouts_per_step + 1
+    return (order.at(step), step * recipe.learn.rollouts_per_step) if step < recipe.steps else None
 
 
 def _check_shared(ranks: Group, directory: Path) -> None:

@@ -13,7 +13,10 @@ from reasontrain.types import Prompt, Rollout, Weights
 class Sampler(Protocol):
     """Whatever answers prompts with the weights that it was given last."""
 
-    version: int
+    @property
+    def version(self) -> int:
+        """Of the weights: how many optimiser steps they have seen."""
+        ...
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
         """`num` rollouts of every prompt, prompt by prompt.

@@ -1,0 +1,161 @@
+"""Runs that lose a process: one `kill -9` at a seeded moment of each, and final weights that are those of an undisturbed run.
+
+`python -m tests.soak --runs 20` kills a learner rank, a sampler, a grader, the driver and the Ray head, so often each. A learner,
+sampler or grader is replaced within the run; after the death of the driver or the head the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("learner", "sampler", "grader", "driver", "head")
+STEPS = 8
+OVERRIDES = (
+    f"steps={STEPS}",
+    "evaluate=null",
+    "learn.rollouts_per_step=32",
+    "checkpoint.every=2",
+    "cluster.learners=2",
+    "learn.zero.stage=2",
+    "cluster.samplers=1",
+    "cluster.graders=1",
+    "track.tensorboard=false",
+)
+LIMIT_S = 400.0
+
+
+def command(out: Path, name: str) -> list[str]:
+    """The run, as it is typed."""
+    return [
+        sys.executable,
+        "-m",
+        "reasontrain.cli",
+        "train",
+        str(ROOT / "recipes/tiny/tip.yaml"),
+        f"out={out}",
+        f"name={name}",
+        *OVERRIDES,
+    ]
+
+
+def begin(out: Path, name: str) -> subprocess.Popen[str]:
+    """Start it in a session of its own."""
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    log = (out / f"{name}.log").open("a")
+    return subprocess.Popen(
+        command(out, name), env=environment, stdout=log, stderr=log, text=True, start_new_session=True, cwd=out
+    )
+
+
+def steps_done(run: Path) -> int:
+    """Lines that the run has written."""
+    path = run / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def fingerprint(run: Path) -> str:
+    """Of the final weights."""
+    return hashlib.sha256((run / "final" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [below for child in task.read_text().split() for below in descendants(int(child))]
+    return found
+
+
+def victim(kind: str, run: Path, driver: int, draw: random.Random) -> int:
+    """The process to be killed."""
+    if kind == "driver":
+        return driver
+    if kind == "head":
+        return next(pid for pid in descendants(driver) if "gcs_server" in Path(f"/proc/{pid}/cmdline").read_text())
+    rank = draw.randrange(2) if kind == "learner" else 0
+    return int(json.loads((run / "logs" / f"{kind}-{rank}.json").read_text())["pid"])
+
+
+def end(pids: list[int]) -> None:
+    """What is left of a run that was killed."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def disturbed(kind: str, out: Path, name: str, draw: random.Random) -> tuple[int, float, float]:
+    """One run with one death; the step at which it came, the seconds after it until the end, and those of all."""
+    started = time.monotonic()
+    process, run = begin(out, name), out / name
+    at, wait_s = draw.randrange(STEPS - 1), draw.random()
+    while steps_done(run) <= at:
+        assert process.poll() is None, f"{name} ended before anything was done to it; see {out / name}.log"
+        assert time.monotonic() - started < LIMIT_S, f"{name} hangs"
+        time.sleep(0.02)
+    time.sleep(wait_s)
+    everything = descendants(process.pid)
+    os.kill(victim(kind, run, process.pid, draw), signal.SIGKILL)
+    killed = time.monotonic()
+    if kind in ("driver", "head"):
+        if kind == "head":
+            try:
+                process.wait(LIMIT_S)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{name}: without its head the run neither ended nor said so") from None
+        end(everything)
+        process.wait()
+        process = begin(out, name)
+    code = process.wait(LIMIT_S)
+    assert code == 0, f"{name}: exit code {code} after a {kind} was killed; see {out / name}.log"
+    return at, time.monotonic() - killed, time.monotonic() - started
+
+
+def main() -> int:
+    """Print a line for each run and one for each kind; exit code 1 where any run differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, which is its seed")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "soak")
+    options = parser.parse_args()
+    out: Path = options.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "undisturbed" / "final").exists():
+        assert begin(out, "undisturbed").wait(LIMIT_S) == 0, f"the undisturbed run failed; see {out / 'undisturbed.log'}"
+    wanted, failures = fingerprint(out / "undisturbed"), 0
+    for kind in options.kinds:
+        passed, after = 0, []
+        for number in range(options.first, options.first + options.runs):
+            name = f"{kind}-{number}"
+            try:
+                at, after_s, total_s = disturbed(kind, out, name, random.Random(f"{kind} {number}"))
+                same = fingerprint(out / name) == wanted
+                passed += same
+                after.append(after_s)
+                print(
+                    f"{name}: killed after step {at}, {after_s:.0f} s to the end, {total_s:.0f} s in all, "
+                    f"weights {'equal' if same else 'DIFFER'}",
+                    flush=True,
+                )
+            except AssertionError as error:
+                print(f"{name}: {error}", flush=True)
+        failures += options.runs - passed
+        print(f"{kind}: {passed} of {options.runs} finished with the undisturbed run's weights", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
