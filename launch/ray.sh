@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# A Ray cluster of your own machines, with token authentication. Each machine needs reasontrain installed and the same token.
+#   launch/ray.sh head [ray start options]             start the cluster here; makes ~/.ray/auth_token where there is none
+#   launch/ray.sh worker ADDRESS [ray start options]   join it from another machine, which has a copy of that file
+#   launch/ray.sh submit RECIPE out=/shared/folder [key.path=value ...]   run a recipe on it, with the files of this folder
+#   launch/ray.sh stop                                 end every Ray process that is yours on this machine
+# The dashboard listens on the head's loopback alone. From elsewhere: ssh -L 8265:127.0.0.1:8265 HEAD, and submit as on the head.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [[ -d $root/.venv ]]; then PATH=$root/.venv/bin:$PATH; fi # the environment that make made; else the one that is active
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
+umask 077 # whoever can read the token can run code on the cluster
+
+usage() {
+  sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+}
+
+fail() {
+  echo "launch/ray.sh: $1" >&2
+  exit 2
+}
+
+token=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
+
+need_token() {
+  [[ -n ${RAY_AUTH_TOKEN:-} || -s $token ]] || fail "there is no token in $token; copy that file from the head (scp), readable by you alone"
+}
+
+head() {
+  if [[ -z ${RAY_AUTH_TOKEN:-} && ! -s $token ]]; then
+    RAY_AUTH_TOKEN_PATH='' ray get-auth-token --generate >/dev/null
+    need_token
+  fi
+  if [[ -s $token ]]; then chmod 600 "$token"; fi
+  ray start --head --dashboard-host=127.0.0.1 "$@"
+}
+
+worker() {
+  if (($# == 0)) || [[ $1 != *:* ]]; then fail "worker wants the head's ADDRESS, as host:port"; fi
+  need_token
+  ray start --address="$1" "${@:2}"
+}
+
+submit() {
+  if (($# == 0)); then fail "submit wants a RECIPE"; fi
+  need_token
+  # Paths of the recipe and its files are of this folder, which Ray copies to the head. What runs write must outlive that copy.
+  [[ " ${*:2}" == *" out=/"* ]] ||
+    fail "say where runs go on the cluster: out=/shared/folder (a relative one lies in Ray's copy of this folder, which it deletes)"
+  ray job submit --working-dir . -- "$@"
+}
+
+if (($# == 0)); then usage; fi
+case $1 in
+  head | worker | submit) "$@" ;;
+  stop) ray stop ;;
+  *) usage ;;
+esac
