@@ -30,11 +30,12 @@ need_token() {
 
 head() {
   if [[ -z ${RAY_AUTH_TOKEN:-} && ! -s $token ]]; then
-    RAY_AUTH_TOKEN_PATH='' ray get-auth-token --generate >/dev/null
+    ray get-auth-token --generate >/dev/null
     need_token
   fi
   if [[ -s $token ]]; then chmod 600 "$token"; fi
-  ray start --head --dashboard-host=127.0.0.1 "$@"
+  # A run that `ray job stop` ends saves a checkpoint first; Ray's own patience is three seconds.
+  RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-600} ray start --head --dashboard-host=127.0.0.1 "$@"
 }
 
 worker() {

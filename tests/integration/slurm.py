@@ -162,7 +162,13 @@ def _daemons(stack: ExitStack, folder: Path, env: Mapping[str, str], nodes: int)
             until((munge / "socket").exists, limit_s=20, what="munged", watch=started)
 
     def idle() -> bool:
-        said = subprocess.run(["sinfo", "--noheader", "--Node", "--partition=all", "--format=%t"], env=env, capture_output=True, text=True, check=False)
+        said = subprocess.run(
+            ["sinfo", "--noheader", "--Node", "--partition=all", "--format=%t"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         return said.stdout.split() == ["idle"] * nodes
 
     until(idle, limit_s=60, what="Slurm's nodes", watch=started)

@@ -151,7 +151,17 @@ def test_an_array_is_a_run_for_each_seed(two_nodes: Slurm, in_one_process: Refer
 
 
 def test_evaluation_divides_models_over_nodes(two_nodes: Slurm, tmp_path: Path) -> None:
-    words = ("testbed:student", "testbed:teacher", "testbed:noisy", "--suite", "arithmetic", "--limit", "8", "--out", str(tmp_path))
+    words = (
+        "testbed:student",
+        "testbed:teacher",
+        "testbed:noisy",
+        "--suite",
+        "arithmetic",
+        "--limit",
+        "8",
+        "--out",
+        str(tmp_path),
+    )
     job = two_nodes.wait(two_nodes.sbatch(EVALUATE, *words, options=NODES))
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     reports = {path.name: json.loads((path / "report.json").read_text()) for path in tmp_path.iterdir()}
