@@ -37,7 +37,8 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
-SchedulerParameters=sched_interval=1,sched_min_interval=0,preempt_send_user_signal
+SchedulerParameters=sched_interval=1,sched_min_interval=0
+SlurmctldParameters=preempt_send_user_signal
 GresTypes=gpu
 MpiDefault=none
 SwitchType=switch/none
