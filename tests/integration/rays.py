@@ -42,7 +42,7 @@ def ray_cluster(*, cpus: int = 2, nodes: Sequence[Mapping[str, str]] = ()) -> It
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        env = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+        env = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_JOB_STOP_WAIT_TIME_S="60")
         (port,) = free_ports(1)
         address = folder / "0" / "ray_current_cluster"
         head = ("--head", "--port=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}")

@@ -97,6 +97,10 @@ class Slurm:
         path = self.folder / f"job-{whole}_{index or 4294967294}.log"  # Slurm's word for: no array
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def left_behind(self, job: str) -> list[Path]:
+        """Folders of tokens and sockets that a job should have removed."""
+        return [*ROOT.glob(f".ray-{job}-*"), *Path(self.env["RAY_TMPDIR"]).iterdir()]
+
     def scancel(self, job: str, *options: str) -> None:
         """End a job, or signal it: `--batch --signal=USR1` is the warning that its script asks for."""
         self._run("scancel", *options, job)
@@ -116,7 +120,8 @@ def slurm(*, nodes: int = 2, cpus: int = 2, gpus: int = 0) -> Iterator[Slurm]:
         folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets have short names
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         _configure(folder, nodes, cpus, gpus)
-        env = environment(PATH=f"{environment()['PATH']}:/usr/sbin", SLURM_CONF=str(folder / "slurm.conf"))
+        own = {"SLURM_CONF": str(folder / "slurm.conf"), "RAY_TMPDIR": str(folder / "ray")}
+        env = environment(PATH=f"{environment()['PATH']}:/usr/sbin", **own)
         _daemons(stack, folder, env, nodes)
         cluster = Slurm(folder, env)
         stack.callback(_cancel_all, cluster)
@@ -130,7 +135,7 @@ def _path() -> str:
 def _configure(folder: Path, nodes: int, cpus: int, gpus: int) -> None:
     """The key and the configuration."""
     folder.chmod(0o755)  # munge refuses a socket that others could not reach
-    for name in ("munge", "state"):
+    for name in ("munge", "state", "ray"):
         (folder / name).mkdir(mode=0o755)
     key = folder / "munge" / "key"
     key.touch(mode=0o600)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,30 +17,29 @@ from tests.integration.slurm import Slurm
 pytestmark = pytest.mark.integration
 
 TRAIN, EVALUATE = "launch/slurm/train.sbatch", "launch/slurm/evaluate.sbatch"
-NODES = ("--nodes=2", "--exclusive")
+NODES = ("--nodes=2",)
+"""One CPU of each node: two learner ranks of a CPU each have to be on one each."""
 SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null")
 LONGER = ("steps=40", "learn.rollouts_per_step=16", "evaluate=null")
 ONE_PROCESS: tuple[str, ...] = ()
+SCALES = {"one process": ONE_PROCESS}
+RECIPES = (RECIPE,)
 
 
-def left_behind() -> list[str]:
-    """Folders of tokens and sockets that a job should have removed."""
-    return [str(path) for path in [*ROOT.glob(".ray-*"), *Path("/tmp").glob("ray-??????")]]
-
-
-@pytest.mark.parametrize("scale", [pytest.param(ONE_PROCESS, id="one-process")])
-@pytest.mark.parametrize("recipe", [RECIPE])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_two_nodes_give_the_losses_of_one_process(
-    two_nodes: Slurm, in_one_process: Reference, tmp_path: Path, recipe: str, scale: Sequence[str]
+    two_nodes: Slurm, in_one_process: Reference, tmp_path: Path, recipe: str, scale: str
 ) -> None:
     expected = in_one_process(*SHORT, recipe=recipe)
-    job = two_nodes.wait(two_nodes.sbatch(TRAIN, recipe, *SHORT, *scale, f"out={tmp_path}", options=NODES))
+    number = two_nodes.sbatch(TRAIN, recipe, *SHORT, *SCALES[scale], f"out={tmp_path}", options=NODES)
+    job = two_nodes.wait(number)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     (run,) = tmp_path.iterdir()
     assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
     assert len(losses(run)) == 2
     assert f"report: {run}/report.html" in job.output
-    assert left_behind() == []
+    assert two_nodes.left_behind(number) == []
 
 
 PROBE = """#!{python}
@@ -75,7 +73,8 @@ def probed(two_nodes: Slurm, tmp_path: Path) -> Slurm:
 
 def test_ray_has_what_slurm_gave_and_nobody_else_may_use_it(probed: Slurm) -> None:
     options = ("--nodes=2", "--cpus-per-task=2", "--gpus-per-node=1")
-    job = probed.wait(probed.sbatch(TRAIN, "any.yaml", "a=b c", options=options))
+    number = probed.sbatch(TRAIN, "any.yaml", "a=b c", options=options)
+    job = probed.wait(number)
     assert (job.state, job.exit_code) == ("FAILED", 3), job.output
     facts = json.loads(job.output.partition("FACTS ")[2].partition("\n")[0])
     assert facts["arguments"] == ["train", "any.yaml", "a=b c"]
@@ -84,7 +83,7 @@ def test_ray_has_what_slurm_gave_and_nobody_else_may_use_it(probed: Slurm) -> No
     assert facts["temporary"] == "0o700"
     assert facts["dashboard"].startswith("127.0.0.1:")
     assert facts["auth"] == "token"
-    assert left_behind() == []
+    assert probed.left_behind(number) == []
 
 
 def test_two_jobs_on_one_host_have_a_ray_each(probed: Slurm) -> None:
@@ -98,13 +97,13 @@ def has_steps(run: Path, count: int) -> bool:
     return (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= count
 
 
-@pytest.mark.parametrize("scale", [pytest.param(ONE_PROCESS, id="one-process")])
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("how", ["warned", "pre-empted"])
 def test_a_pre_empted_job_saves_goes_back_into_the_queue_and_loses_nothing(
-    two_nodes: Slurm, in_one_process: Reference, tmp_path: Path, how: str, scale: Sequence[str]
+    two_nodes: Slurm, in_one_process: Reference, tmp_path: Path, how: str, scale: str
 ) -> None:
     expected = in_one_process(*LONGER)
-    job = two_nodes.sbatch(TRAIN, RECIPE, *LONGER, *scale, f"out={tmp_path}", options=(*NODES, "--partition=low"))
+    job = two_nodes.sbatch(TRAIN, RECIPE, *LONGER, *SCALES[scale], f"out={tmp_path}", options=(*NODES, "--partition=low"))
     run = tmp_path / "tip-tiny"
     until(lambda: has_steps(run, 2), limit_s=120, what="two steps")
     if how == "warned":
@@ -112,17 +111,17 @@ def test_a_pre_empted_job_saves_goes_back_into_the_queue_and_loses_nothing(
     else:
         urgent = two_nodes.folder / "urgent"
         urgent.write_text("#!/bin/sh\nsleep 1\n")
-        first = two_nodes.sbatch(str(urgent), options=(*NODES, "--partition=high"))
+        first = two_nodes.sbatch(str(urgent), options=("--nodes=2", "--exclusive", "--partition=high"))
         assert two_nodes.wait(first).state == "COMPLETED"
     ended = two_nodes.wait(job)
     assert (ended.state, ended.exit_code) == ("COMPLETED", 0), ended.output
     assert two_nodes.fact(job, "Restarts") == "1"
     assert "stopped by SIGTERM after step" in ended.output
     assert f"going on from {run}/checkpoints/step-" in ended.output
-    if scale == ONE_PROCESS:
+    if SCALES[scale] == ONE_PROCESS:
         assert_same_run(run, expected)
     assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
-    assert left_behind() == []
+    assert two_nodes.left_behind(job) == []
 
 
 def test_a_cancelled_job_saves_and_does_not_come_back(two_nodes: Slurm, tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_a_cancelled_job_saves_and_does_not_come_back(two_nodes: Slurm, tmp_path
     two_nodes.scancel(job)
     ended = two_nodes.wait(job)
     assert ended.state == "CANCELLED"
-    until(lambda: left_behind() == [], limit_s=30, what="the job to clean up")
+    until(lambda: two_nodes.left_behind(job) == [], limit_s=30, what="the job to clean up")
     assert two_nodes.fact(job, "Restarts") == "0"
     assert "stopped by SIGTERM after step" in two_nodes.output(job)
     assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{len(metrics(run))}"]
@@ -201,8 +200,9 @@ def test_a_ray_that_does_not_start_is_shown(two_nodes: Slurm, tmp_path: Path) ->
     broken.chmod(0o755)
     env = {**two_nodes.env, "PATH": f"{tmp_path}{os.pathsep}{two_nodes.env['PATH']}"}
     cluster = Slurm(two_nodes.folder, env)
-    job = cluster.wait(cluster.sbatch(TRAIN, RECIPE, options=("--nodes=1",)))
+    number = cluster.sbatch(TRAIN, RECIPE, options=("--nodes=1",))
+    job = cluster.wait(number)
     assert (job.state, job.exit_code) == ("FAILED", 1)
     assert "Ray did not start on all of n" in job.output
     assert "no ray today" in job.output
-    assert left_behind() == []
+    assert cluster.left_behind(number) == []
