@@ -36,6 +36,7 @@ head() {
   if [[ -s $token ]]; then chmod 600 "$token"; fi
   # A run that `ray job stop` ends saves a checkpoint first; Ray's own patience is three seconds.
   RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-600} ray start --head --dashboard-host=127.0.0.1 "$@"
+  echo "On the other machines: copy $token to ~/.ray/auth_token, then launch/ray.sh worker with the address above."
 }
 
 worker() {
