@@ -5,7 +5,7 @@ set -euo pipefail
 if (($# == 0)) || [[ $1 == -* ]]; then sed -n '2s/^# //p' "$0" >&2; exit 2; fi
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if [[ -d $root/.venv ]]; then PATH=$root/.venv/bin:$PATH; fi # the environment that make made; else the one that is active
+command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else the one that make made
 
 umask 077 # Ray writes its token to ~/.ray/auth_token
 unset RAY_ADDRESS

@@ -8,7 +8,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if [[ -d $root/.venv ]]; then PATH=$root/.venv/bin:$PATH; fi # the environment that make made; else the one that is active
+command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else the one that make made
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
 umask 077 # whoever can read the token can run code on the cluster
 

@@ -20,21 +20,21 @@ Reference = Callable[..., Path]
 Metrics = list[dict[str, object]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Slurm]:
     """Slurm with two nodes that claim two CPUs and two GPUs each."""
     with slurm(nodes=2, cpus=2, gpus=2) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def one_ray() -> Iterator[RayCluster]:
     """A Ray head."""
     with ray_cluster() as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mixed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """Two Ray nodes, of which the second has math-verify 9.9.9, or says so."""
     other = tmp_path_factory.mktemp("other")

@@ -120,7 +120,7 @@ def slurm(*, nodes: int = 2, cpus: int = 2, gpus: int = 0) -> Iterator[Slurm]:
         folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets have short names
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         _configure(folder, nodes, cpus, gpus)
-        own = {"SLURM_CONF": str(folder / "slurm.conf"), "RAY_TMPDIR": str(folder / "ray")}
+        own = {"SLURM_CONF": str(folder / "slurm.conf"), "RAY_TMPDIR": str(folder / "ray"), "RAY_START_TIMEOUT_S": "60"}
         env = environment(PATH=f"{environment()['PATH']}:/usr/sbin", **own)
         _daemons(stack, folder, env, nodes)
         cluster = Slurm(folder, env)
