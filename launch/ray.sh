@@ -10,7 +10,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else the one that make made
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
-umask 077 # whoever can read the token can run code on the cluster
 
 usage() {
   sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2
@@ -29,11 +28,13 @@ need_token() {
 }
 
 head() {
-  if [[ -z ${RAY_AUTH_TOKEN:-} && ! -s $token ]]; then
-    ray get-auth-token --generate >/dev/null
+  if [[ -z ${RAY_AUTH_TOKEN:-} ]]; then
+    # Whoever can read the token can run code on the cluster, and Ray leaves it readable by all.
+    mkdir -p ~/.ray && chmod 700 ~/.ray
+    [[ -s $token ]] || ray get-auth-token --generate >/dev/null
     need_token
+    chmod 600 "$token"
   fi
-  if [[ -s $token ]]; then chmod 600 "$token"; fi
   # A run that `ray job stop` ends saves a checkpoint first; Ray's own patience is three seconds.
   RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-600} ray start --head --dashboard-host=127.0.0.1 "$@"
   echo "On the other machines: copy $token to ~/.ray/auth_token, then launch/ray.sh worker with the address above."

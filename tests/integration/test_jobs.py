@@ -162,6 +162,7 @@ def test_local_sh_trains_and_says_how_it_is_used(tmp_path: Path, in_one_process:
     env = environment(HOME=str(tmp_path), RAY_ADDRESS="nowhere:1")
     done = subprocess.run([local, RECIPE, *SHORT, f"out={tmp_path}"], cwd=ROOT, env=env, check=False)
     assert done.returncode == 0
+    assert (tmp_path / ".ray").stat().st_mode & 0o777 == 0o700
     assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
     asked = subprocess.run([local, "--help"], env=env, capture_output=True, text=True, check=False)
     assert (asked.returncode, "launch/local.sh RECIPE" in asked.stderr) == (2, True)
