@@ -61,14 +61,27 @@ sys.exit(3)
 """
 
 
+SLOW_TO_SAVE = """#!/bin/sh
+trap 'sleep 3; test -e "$RAY_AUTH_TOKEN_PATH" && echo "RAY IS THERE"; exit 1' TERM
+echo STARTED
+while true; do sleep 0.1; done
+"""
+
+
+def with_program(cluster: Slurm, folder: Path, name: str, text: str) -> Slurm:
+    """The cluster as it is where a command is this program."""
+    program = folder / "bin" / name
+    program.parent.mkdir()
+    program.write_text(text)
+    program.chmod(0o755)
+    return Slurm(cluster.folder, {**cluster.env, "PATH": f"{program.parent}{os.pathsep}{cluster.env['PATH']}"})
+
+
 @pytest.fixture
 def probed(two_nodes: Slurm, tmp_path: Path) -> Slurm:
-    """The cluster as it is where `reasontrain` is a program that looks around and ends with 3."""
-    program = tmp_path / "bin" / "reasontrain"
-    program.parent.mkdir()
-    program.write_text(PROBE.format(python=Path(two_nodes.env["PATH"].partition(":")[0]) / "python"))
-    program.chmod(0o755)
-    return Slurm(two_nodes.folder, {**two_nodes.env, "PATH": f"{program.parent}:{two_nodes.env['PATH']}"})
+    """`reasontrain` looks around and ends with 3."""
+    python = Path(two_nodes.env["PATH"].partition(":")[0]) / "python"
+    return with_program(two_nodes, tmp_path, "reasontrain", PROBE.format(python=python))
 
 
 def test_ray_has_what_slurm_gave_and_nobody_else_may_use_it(probed: Slurm) -> None:
@@ -137,6 +150,14 @@ def test_a_cancelled_job_saves_and_does_not_come_back(two_nodes: Slurm, tmp_path
     assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{len(metrics(run))}"]
 
 
+def test_ray_outlives_the_saving_of_a_cancelled_job(two_nodes: Slurm, tmp_path: Path) -> None:
+    cluster = with_program(two_nodes, tmp_path, "reasontrain", SLOW_TO_SAVE)
+    job = cluster.sbatch(TRAIN, RECIPE, options=("--nodes=1",))
+    until(lambda: "STARTED" in cluster.output(job), limit_s=60, what="the driver")
+    cluster.scancel(job)
+    assert "RAY IS THERE" in cluster.wait(job).output
+
+
 def test_an_array_is_a_run_for_each_seed(two_nodes: Slurm, in_one_process: Reference, tmp_path: Path) -> None:
     words = (TRAIN, RECIPE, "name=tip-%a", "seed=%a", *SHORT, f"out={tmp_path}")
     job = two_nodes.sbatch(*words, options=("--nodes=1", "--array=0-1"))
@@ -165,6 +186,7 @@ def test_evaluation_divides_models_over_nodes(two_nodes: Slurm, tmp_path: Path) 
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     reports = {path.name: json.loads((path / "report.json").read_text()) for path in tmp_path.iterdir()}
     assert sorted(reports) == ["testbed-noisy", "testbed-student", "testbed-teacher"]
+    assert job.output.count("report: ") == 3  # each by one node
     assert all(suite["num_problems"] == 8 for report in reports.values() for suite in report["suites"])
     alone = tmp_path / "alone"
     command = ["reasontrain", "evaluate", "testbed:teacher", *words[3:-1], str(alone)]
@@ -195,11 +217,7 @@ def test_runs_of_an_array_must_not_share_a_folder(two_nodes: Slurm) -> None:
 
 
 def test_a_ray_that_does_not_start_is_shown(two_nodes: Slurm, tmp_path: Path) -> None:
-    broken = tmp_path / "ray"
-    broken.write_text("#!/bin/sh\necho no ray today >&2\nexit 1\n")
-    broken.chmod(0o755)
-    env = {**two_nodes.env, "PATH": f"{tmp_path}{os.pathsep}{two_nodes.env['PATH']}"}
-    cluster = Slurm(two_nodes.folder, env)
+    cluster = with_program(two_nodes, tmp_path, "ray", "#!/bin/sh\necho no ray today >&2\nexit 1\n")
     number = cluster.sbatch(TRAIN, RECIPE, options=("--nodes=1",))
     job = cluster.wait(number)
     assert (job.state, job.exit_code) == ("FAILED", 1)
