@@ -61,13 +61,6 @@ sys.exit(3)
 """
 
 
-SLOW_TO_SAVE = """#!/bin/sh
-trap 'sleep 3; test -e "$RAY_AUTH_TOKEN_PATH" && echo "RAY IS THERE"; exit 1' TERM
-echo STARTED
-while true; do sleep 0.1; done
-"""
-
-
 def with_program(cluster: Slurm, folder: Path, name: str, text: str) -> Slurm:
     """The cluster as it is where a command is this program."""
     program = folder / "bin" / name
@@ -148,14 +141,6 @@ def test_a_cancelled_job_saves_and_does_not_come_back(two_nodes: Slurm, tmp_path
     assert two_nodes.fact(job, "Restarts") == "0"
     assert "stopped by SIGTERM after step" in two_nodes.output(job)
     assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{len(metrics(run))}"]
-
-
-def test_ray_outlives_the_saving_of_a_cancelled_job(two_nodes: Slurm, tmp_path: Path) -> None:
-    cluster = with_program(two_nodes, tmp_path, "reasontrain", SLOW_TO_SAVE)
-    job = cluster.sbatch(TRAIN, RECIPE, options=("--nodes=1",))
-    until(lambda: "STARTED" in cluster.output(job), limit_s=60, what="the driver")
-    cluster.scancel(job)
-    assert "RAY IS THERE" in cluster.wait(job).output
 
 
 def test_an_array_is_a_run_for_each_seed(two_nodes: Slurm, in_one_process: Reference, tmp_path: Path) -> None:
