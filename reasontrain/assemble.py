@@ -15,9 +15,10 @@ from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.run import evaluate, summary, write_answers
 from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.scorer import WholeModel
 from reasontrain.loop import Run
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.recipe import Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
+from reasontrain.recipe import Local, Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
 from reasontrain.recipe.read import YamlValue
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler import Sampler
@@ -30,8 +31,6 @@ from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Prompt, Rollout, UserError
 
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
-MAX_ROWS = 256
-"""Answers that are sampled together where the recipe does not say."""
 VERSIONS = (
     "reasontrain",
     "torch",
@@ -120,8 +119,7 @@ class Assembled:
         for asked in self.suites:
             if tracker.has_evaluation(done, asked.suite.name):
                 continue
-            max_rows = self.recipe.sample.max_rows if self.recipe.sample else MAX_ROWS
-            sampler = LocalSampler(self.policy, seed=self.recipe.seed, max_rows=max_rows)
+            sampler = LocalSampler(self.policy, seed=self.recipe.seed, max_rows=_engine(self.recipe).max_rows)
             result = evaluate(asked.suite, asked.prompts, sampler=sampler, score=asked.score, dropped=asked.dropped)
             write_answers(self.directory / ANSWERS / f"{asked.suite.name}-step-{done}.jsonl", result)
             tracker.evaluation(done, result.record(), result.scalars())  # last: what is recorded is not measured again
@@ -154,8 +152,8 @@ def _assemble(recipe: Recipe, grader: Grader, say: Say) -> Assembled:
             recipe.learn,
             steps=recipe.steps,
             temperature=recipe.temperature,
-            teacher=teacher,
-            reference=reference,
+            teacher=WholeModel(teacher) if teacher else None,
+            reference=WholeModel(reference) if reference else None,
             export_dtype=recipe.model.export or recipe.model.dtype,
         ),
         order=order,
@@ -200,7 +198,7 @@ def _sampler(recipe: Recipe, policy: Policy, prompts: list[Prompt], say: Say) ->
     """Who answers the prompts, and in which order they are asked."""
     if recipe.sample:
         per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
-        sampler: Sampler = LocalSampler(policy, seed=recipe.seed, max_rows=recipe.sample.max_rows)
+        sampler: Sampler = LocalSampler(policy, seed=recipe.seed, max_rows=_engine(recipe).max_rows)
         return sampler, Order(prompts, per_step, recipe.seed, policy.tokenizer)
     encoder = Encoder(policy.tokenizer, recipe.prompt, policy.context)
     written, dropped = encoder.demonstrations(prompts, policy.context)
@@ -209,6 +207,13 @@ def _sampler(recipe: Recipe, policy: Policy, prompts: list[Prompt], say: Say) ->
     by_id = {rollout.problem.id: rollout for rollout in written}
     asked = [prompt for prompt in prompts if prompt.problem.id in by_id]
     return WrittenSampler(by_id), Order(asked, recipe.learn.rollouts_per_step, recipe.seed, policy.tokenizer)
+
+
+def _engine(recipe: Recipe) -> Local:
+    """How this process decodes."""
+    engine = recipe.sample.engine if recipe.sample else Local()
+    assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
+    return engine
 
 
 def ask(suite: Suite, recipe: Recipe, policy: Policy, grader: Grader, say: Say) -> Asked:

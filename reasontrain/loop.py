@@ -230,7 +230,7 @@ def _step_or_save(run: Run, step: int) -> Stats:
         if step:
             save(run, step)
         raise RunError(
-            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, sample.max_rows or "
+            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, sample.engine.max_rows or "
             "sample.max_tokens, or set model.gradient_checkpointing"
         ) from error
 

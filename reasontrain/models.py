@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -82,6 +83,7 @@ class Description:
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     num_parameters: int
+    stop_ids: frozenset[int]
 
     @property
     def context(self) -> int:
@@ -105,7 +107,18 @@ def describe(settings: ModelSettings) -> Description:
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
-    return Description(config, tokenizer, model.num_parameters())
+        try:
+            generation = GenerationConfig.from_pretrained(path, revision=settings.revision)
+        except OSError:  # there is no such file, as there need not be
+            generation = model.generation_config
+    return Description(config, tokenizer, model.num_parameters(), _stop_ids(generation, tokenizer))
+
+
+def _stop_ids(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that end a response."""
+    configured = generation.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
 
 
 @contextmanager
@@ -147,9 +160,7 @@ class Policy:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Ids that end a response."""
-        configured = self.model.generation_config.eos_token_id
-        ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(int(i) for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+        return _stop_ids(self.model.generation_config, self.tokenizer)
 
     def hidden(
         self,

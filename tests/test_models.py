@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from reasontrain.models import ModelSettings, Policy, check_head, check_same_ids, load
+from reasontrain.models import ModelSettings, Policy, check_head, check_same_ids, describe, load
 from reasontrain.types import UserError
 from tests.tiny import ARCHITECTURES, SIZES, policy, tokenizer
 
@@ -53,6 +53,18 @@ def test_a_head_that_is_not_the_architectures_is_refused(monkeypatch: pytest.Mon
     )
     with pytest.raises(UserError, match="granite transforms its logits in a way that reasontrain does not know"):
         check_head(model)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_description_knows_the_model_without_its_weights(saved: str, written: bool) -> None:
+    generation = Path(saved, "generation_config.json")
+    generation.write_text(json.dumps({"eos_token_id": [7, 9]}))
+    if not written:
+        generation.unlink()
+    described, loaded = describe(ModelSettings(path=saved)), load(ModelSettings(path=saved))
+    assert described.stop_ids == loaded.stop_ids
+    assert ({7, 9} <= described.stop_ids) == written
+    assert (described.context, described.num_parameters) == (loaded.context, loaded.model.num_parameters())
 
 
 def test_dropout_is_off_and_a_trained_model_keeps_float32(saved: str) -> None:

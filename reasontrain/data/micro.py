@@ -53,8 +53,25 @@ def cut(length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout) -> list
     return parts
 
 
+def share(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list[int]]:
+    """Indices of the rollouts that each rank works on: the longest first, each to the rank with the fewest tokens so far.
+
+    A function of the lengths alone, so that every rank finds the same division, for evidence and for learning.
+    """
+    parts: list[list[int]] = [[] for _ in range(num_ranks)]
+    load = [0] * num_ranks
+    for index in torch.argsort(length_B, descending=True, stable=True).tolist():
+        rank = load.index(min(load))
+        parts[rank].append(index)
+        load[rank] += int(length_B[index])
+    return parts
+
+
 def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The trunk's input for these rollouts of the batch."""
+    """The trunk's input for these rollouts of the batch; for none of them, one token that no row looks at."""
+    if not index:
+        nothing, one = torch.zeros(0, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
+        return MicroBatch(nothing, one, one, nothing)
     index_K = torch.tensor(index, dtype=torch.long)
     length_K = batch.length_B[index_K]
     if layout == "packed":

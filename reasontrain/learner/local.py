@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from reasontrain import vocab
 from reasontrain.data.micro import MicroBatch, build, columns_at, cut
-from reasontrain.learner import AverageFunction
+from reasontrain.learner import AverageFunction, whole
+from reasontrain.learner.lora import is_adapted, load_adapter
 from reasontrain.learner.optimizer import Optimizer, rate
+from reasontrain.learner.scorer import Frozen, Scorer, Work
 from reasontrain.models import DType, Policy
 from reasontrain.objectives import Objective
 from reasontrain.recipe import LearnSettings
@@ -26,7 +29,10 @@ OPTIMIZER_FILE = "optimizer.pt"
 
 
 class LocalLearner:
-    """A trainable policy, its optimiser, and the frozen models it is compared with."""
+    """A trainable policy, its optimiser, and the frozen models it is compared with.
+
+    What ranks do in another way is in methods of their own: which rollouts are `mine`, `forward`, `backward`, `update`, `total`.
+    """
 
     def __init__(
         self,
@@ -35,16 +41,61 @@ class LocalLearner:
         *,
         steps: int,
         temperature: float = 1.0,
-        teacher: Policy | None = None,
-        reference: Policy | None = None,
+        teacher: Frozen | None = None,
+        reference: Frozen | None = None,
         export_dtype: DType = "float32",
     ) -> None:
         """`steps` is the length of the run, for the schedule; `temperature` divides the policy's logits wherever it is scored."""
         self.policy, self.teacher, self.reference = policy, teacher, reference
         self.settings, self.steps, self.temperature, self.export_dtype = settings, steps, temperature, export_dtype
-        self.optimizer = Optimizer(policy.model, settings)
+        self.scorer = Scorer(policy)
         self.steps_done = self.nonfinite_in_a_row = 0
         self._teacher_rows: dict[int, Float[Tensor, "N D"]] = {}
+        self.prepare()
+
+    # ---- what ranks do in another way
+
+    alone: ClassVar[bool] = True
+    """False where other ranks wait for this one in every forward and backward, so that none may be left out."""
+
+    def prepare(self) -> None:
+        """Make the optimiser."""
+        self.optimizer = Optimizer(self.policy.model, self.settings)
+
+    def mine(self, batch: Batch) -> list[list[int]]:
+        """The micro-batches of this rank, as indices of rollouts; an empty one is run for the company of other ranks."""
+        return cut(batch.length_B, self.settings.micro_batch_tokens, self.settings.layout)
+
+    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+        """`work` on the policy's hidden states at these rows, and its head."""
+        device = self.policy.device
+        return self.scorer(micro.ids_RT.to(device), micro.position_RT.to(device), row_N.to(device), work)
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Add the gradient of one micro-batch."""
+        loss.backward()
+
+    def update(self, share: float) -> Float[Tensor, ""]:
+        """Clip, and step at this share of the peak rate, unless a gradient is not finite; the gradient's norm before clipping."""
+        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
+        limit = self.settings.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        if torch.isfinite(norm):
+            self.optimizer.step(share)  # where nothing was selected there is no gradient, and nothing moves
+        self.optimizer.zero_grad()
+        return norm
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """The sum of these numbers over all ranks."""
+        return numbers
+
+    def gather(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
+        """A block in which these parameters are whole on this rank; all ranks enter it together."""
+        return whole.in_place(parameters)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """A block in which the policy's weights are whole on this rank, for sampling."""
+        return nullcontext()
 
     # ---- evidence
 
@@ -58,7 +109,7 @@ class LocalLearner:
             measured = self._measure(batch, micro, local_N, token_N, needs)
             for name, value_N in measured.items():
                 columns[name][rollout_N, token_N] = value_N.float().cpu()
-        return batch.with_evidence(columns)
+        return batch.with_evidence({name: self.total(column_BT) for name, column_BT in columns.items()})
 
     @torch.no_grad()
     def _measure(
@@ -68,39 +119,43 @@ class LocalLearner:
         row_N = micro.predictors(local_N, token_N)
         ids_N = batch.ids_BT[micro.index_K[local_N], token_N]
         found: dict[str, Tensor] = {}
-        teacher = self._teacher(micro, row_N, batch, local_N) if needs & TEACHER_STATISTICS else None
-        ours = {name: STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())}
-        if ours:
-            measured = self._statistics(self.policy, micro, row_N, ids_N, sorted({*ours.values()}), teacher)
-            found = {name: measured[statistic] for name, statistic in ours.items()}
+        names = {name: STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())}
+        if names:
+            statistics = sorted({*names.values()})
+            if needs & TEACHER_STATISTICS:
+                hidden_ND = self._teacher_hidden(batch, micro, local_N, row_N)
+                with self._teacher.head() as head:
+                    measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, vocab.Teacher(hidden_ND, head)))
+            else:
+                measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, None))
+            found = {name: measured[statistic] for name, statistic in names.items()}
         if "ref_logp" in needs:
             assert self.reference is not None, "a run that needs ref_logp is given a reference"
-            found["ref_logp"] = self._statistics(self.reference, micro, row_N, ids_N, ["logp"], None)["logp"]
+            hidden_ND = self.reference.hidden(micro, row_N)
+            with self.reference.head() as head:
+                found["ref_logp"] = self._statistics(ids_N, ["logp"], None)(hidden_ND, head)["logp"]
         return found
 
-    def _statistics(
-        self,
-        policy: Policy,
-        micro: MicroBatch,
-        row_N: Int[Tensor, " N"],
-        ids_N: Int[Tensor, " N"],
-        names: list[str],
-        teacher: vocab.Teacher | None,
-    ) -> dict[str, Float[Tensor, " N"]]:
-        """Statistics of a model's distribution at rows of a micro-batch."""
-        hidden_ND = _rows(policy, micro, row_N)
-        return vocab.measure(
-            hidden_ND, policy.head, ids_N.to(hidden_ND.device), names, temperature=self.temperature, teacher=teacher
+    def _statistics(self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None) -> Work:
+        """The work of measuring these statistics of a model's distribution."""
+        return lambda hidden_ND, head: vocab.measure(
+            hidden_ND, head, ids_N.to(hidden_ND.device), names, temperature=self.temperature, teacher=teacher
         )
 
-    @torch.no_grad()
-    def _teacher(self, micro: MicroBatch, row_N: Int[Tensor, " N"], batch: Batch, local_N: Int[Tensor, " N"]) -> vocab.Teacher:
-        """The teacher's hidden states at these rows, kept per rollout for the step that follows."""
+    @property
+    def _teacher(self) -> Frozen:
         assert self.teacher is not None, "the recipe refuses a comparison without a teacher"
-        hidden_ND = _rows(self.teacher, micro, row_N)
+        return self.teacher
+
+    def _teacher_hidden(
+        self, batch: Batch, micro: MicroBatch, local_N: Int[Tensor, " N"], row_N: Int[Tensor, " N"]
+    ) -> Float[Tensor, "N D"]:
+        """The teacher's hidden states at these rows, kept per rollout for the step that follows."""
+        hidden_ND = self._teacher.hidden(micro, row_N)
+        self._teacher_rows[_NOBODY] = hidden_ND[:0]
         for local, index in enumerate(micro.index_K.tolist()):
             self._teacher_rows[int(batch.rollout_B[index])] = hidden_ND[local_N == local]
-        return vocab.Teacher(hidden_ND, self.teacher.head)
+        return hidden_ND
 
     # ---- learning
 
@@ -111,113 +166,119 @@ class LocalLearner:
         """
         counts = batch.counts(weight_BT)
         stats = self.gradient(batch, average(weight_BT, counts), objective)
-        norm = self._clip()
-        stats |= {"grad_norm": float(norm), "kept_share": counts.kept_rows / max(counts.response_rows, 1)}
         share = rate(self.settings, self.steps_done, self.steps)
-        stats["lr"] = self.settings.lr * share
+        norm = self.update(share)
         finite = bool(torch.isfinite(norm))
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
-        stats |= {"skipped": float(not finite), "nonfinite_in_a_row": float(self.nonfinite_in_a_row)}
-        if finite:
-            self.optimizer.step(share)  # where nothing was selected there is no gradient, and nothing moves
-        self.optimizer.zero_grad()
+        stats |= {"grad_norm": float(norm), "kept_share": counts.kept_rows / max(counts.response_rows, 1)}
+        stats |= {"lr": self.settings.lr * share, "skipped": float(not finite)}
+        stats["nonfinite_in_a_row"] = float(self.nonfinite_in_a_row)
         self._teacher_rows.clear()
         self.steps_done += 1
         return stats
 
     def gradient(self, batch: Batch, coefficient_BT: Float[Tensor, "B T"], objective: Objective) -> Stats:
         """Accumulate the gradient of sum(coefficient x loss), by micro-batches; rows without coefficient never meet the loss."""
-        loss, sums, num_rows = 0.0, defaultdict[str, float](float), 0
+        sums = defaultdict[str, float](float)
+        if not bool((coefficient_BT != 0).any()):
+            return {"loss": 0.0}
         for micro in self._micro_batches(batch):
             local_N, token_N = (coefficient_BT[micro.index_K] != 0).nonzero(as_tuple=True)
-            if not len(local_N):
+            if self.alone and not len(local_N):
                 continue
-            rollout_N = micro.index_K[local_N]
-            hidden_ND = _rows(self.policy, micro, micro.predictors(local_N, token_N))
-            result = vocab.fused(
-                hidden_ND,
-                self.policy.head,
-                columns_at(batch, rollout_N, token_N).to(hidden_ND.device),
-                coefficient_BT[rollout_N, token_N].to(hidden_ND.device),
-                objective,
-                temperature=self.temperature,
-                teacher=self._teacher_at(batch, micro, local_N, token_N) if objective.teacher else None,
-            )
-            result.loss.backward()
-            loss += float(result.loss.detach())
-            num_rows += len(local_N)
-            for name, value in result.stats.items():
-                sums[name] += float(value)
-        return {"loss": loss, **{name: value / max(num_rows, 1) for name, value in sums.items()}}
+            result = self._micro_gradient(batch, micro, local_N, token_N, coefficient_BT, objective)
+            for name, value in result.items():
+                sums[name] += float(value.detach())
+            sums[_ROWS] += len(local_N)
+        total = self.total(torch.tensor([sums[name] for name in sorted(sums)], dtype=torch.float64))
+        numbers = dict(zip(sorted(sums), total.tolist(), strict=True))
+        num_rows, loss = numbers.pop(_ROWS), numbers.pop(_LOSS)
+        return {"loss": loss, **{name: value / num_rows for name, value in numbers.items()}}
 
-    def _teacher_at(
-        self, batch: Batch, micro: MicroBatch, local_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]
-    ) -> vocab.Teacher:
-        """The teacher at these rows: from what `observe` kept, or by a forward now."""
-        assert self.teacher is not None, "the recipe refuses an objective that has no teacher"
+    def _micro_gradient(
+        self,
+        batch: Batch,
+        micro: MicroBatch,
+        local_N: Int[Tensor, " N"],
+        token_N: Int[Tensor, " N"],
+        coefficient_BT: Float[Tensor, "B T"],
+        objective: Objective,
+    ) -> Mapping[str, Tensor]:
+        """Forward and backward of one micro-batch: the loss and sums over its rows."""
+        rollout_N, row_N = micro.index_K[local_N], micro.predictors(local_N, token_N)
+        columns, coefficient_N = columns_at(batch, rollout_N, token_N), coefficient_BT[rollout_N, token_N]
+        hidden_ND = self._kept_rows(batch, micro, local_N, token_N, row_N) if objective.teacher else None
+
+        def run(teacher: vocab.Teacher | None) -> Mapping[str, Tensor]:
+            def loss(student_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
+                device, temperature = student_ND.device, self.temperature
+                here = columns.to(device), coefficient_N.to(device)
+                found = vocab.fused(student_ND, head, *here, objective, temperature=temperature, teacher=teacher)
+                return {_LOSS: found.loss, **found.stats}
+
+            result = self.forward(micro, row_N, loss)
+            self.backward(result[_LOSS])
+            return result
+
+        if hidden_ND is None:
+            return run(None)
+        with self._teacher.head() as head:
+            return run(vocab.Teacher(hidden_ND, head))
+
+    def _kept_rows(
+        self,
+        batch: Batch,
+        micro: MicroBatch,
+        local_N: Int[Tensor, " N"],
+        token_N: Int[Tensor, " N"],
+        row_N: Int[Tensor, " N"],
+    ) -> Float[Tensor, "N D"]:
+        """The teacher's hidden states at these rows: what `observe` kept, or a forward now."""
         if not self._teacher_rows:
-            with torch.no_grad():
-                return vocab.Teacher(_rows(self.teacher, micro, micro.predictors(local_N, token_N)), self.teacher.head)
-        kept = []
+            return self._teacher.hidden(micro, row_N)
+        kept = [self._teacher_rows[_NOBODY]]
         for local, index in enumerate(micro.index_K.tolist()):
-            response_T = batch.is_response_BT[index]
-            rank_T = response_T.long().cumsum(0) - 1
+            rank_T = batch.is_response_BT[index].long().cumsum(0) - 1
             rows_ND = self._teacher_rows[int(batch.rollout_B[index])]
             kept.append(rows_ND[rank_T[token_N[local_N == local]].to(rows_ND.device)])
-        return vocab.Teacher(torch.cat(kept), self.teacher.head)
+        return torch.cat(kept)
 
     def _micro_batches(self, batch: Batch) -> Iterator[MicroBatch]:
         """The step's rollouts in micro-batches, the same ones for `observe` and `step`."""
-        for index in cut(batch.length_B, self.settings.micro_batch_tokens, self.settings.layout):
+        for index in self.mine(batch):
             yield build(batch, index, self.settings.layout)
-
-    def _clip(self) -> Float[Tensor, ""]:
-        """Clip the gradient to the recipe's norm; its norm before that."""
-        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
-        limit = self.settings.max_grad_norm
-        return torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
 
     # ---- weights
 
     def weights(self) -> Weights:
-        """The policy's weights as they are, without a copy."""
-        return Weights(version=self.steps_done, tensors=lambda: iter(self.policy.model.state_dict().items()))
+        """The policy's weights as they are, without a copy; adapters merged."""
+        return Weights(version=self.steps_done, tensors=lambda: whole.tensors(self.policy.model, self.gather))
 
     def save(self, directory: Path) -> None:
-        """The model in float32, its tokenizer, and the optimiser's state."""
-        self._save_model(directory, torch.float32)
+        """The model in float32 (or its adapters alone), its tokenizer, and the optimiser's state."""
+        if is_adapted(self.policy.model):
+            whole.save_adapted(self.policy, directory, whole.adapters(self.policy.model, self.gather))
+        else:
+            whole.save_model(self.policy, directory, self.weights().tensors(), torch.float32)
         kept = {"optimizer": self.optimizer.state(), "steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
         torch.save(kept, directory / OPTIMIZER_FILE)
 
     def restore(self, directory: Path) -> None:
         """Go on from a directory that `save` wrote."""
-        source = type(self.policy.model).from_pretrained(directory, dtype=torch.float32)
-        self.policy.model.load_state_dict(source.state_dict())
+        if is_adapted(self.policy.model):
+            load_adapter(self.policy.model, directory)
+        else:
+            source = type(self.policy.model).from_pretrained(directory, dtype=torch.float32)
+            self.policy.model.load_state_dict(source.state_dict())
         kept = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
         self.optimizer.load(kept["optimizer"])
         self.steps_done, self.nonfinite_in_a_row = kept["steps_done"], kept["nonfinite"]
 
     def export(self, directory: Path) -> None:
-        """The model as others load it, in the recipe's dtype."""
-        self._save_model(directory, getattr(torch, self.export_dtype))
-
-    def _save_model(self, directory: Path, dtype: torch.dtype) -> None:
-        """A Hugging Face directory with weights of this dtype."""
-        state = {name: tensor.to(dtype) for name, tensor in self.policy.model.state_dict().items()}
-        self.policy.model.save_pretrained(directory, state_dict=state)
-        _set_dtype(directory / "config.json", dtype)
-        self.policy.tokenizer.save_pretrained(directory)
+        """The model as others load it, in the recipe's dtype, adapters merged."""
+        whole.save_model(self.policy, directory, self.weights().tensors(), getattr(torch, self.export_dtype))
 
 
-def _rows(policy: Policy, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-    """A model's hidden states at flat rows of a micro-batch."""
-    device = policy.device
-    hidden = policy.hidden(micro.ids_RT.to(device), position=micro.position_RT.to(device))
-    return hidden.flatten(0, 1)[row_N.to(device)]
-
-
-def _set_dtype(config: Path, dtype: torch.dtype) -> None:
-    """Let a saved configuration name the dtype of the weights beside it, for those who load with `dtype="auto"`."""
-    content = json.loads(config.read_text(encoding="utf-8"))
-    content["dtype"] = str(dtype).removeprefix("torch.")
-    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+_LOSS, _ROWS = "loss", "rows"
+_NOBODY = -1
+"""The rollout without a row: it knows the width of the teacher's hidden states where a rank has nothing else."""

@@ -24,6 +24,18 @@ def rate(settings: LearnSettings, step: int, steps: int) -> float:
     return settings.final_lr_share + (1 - settings.final_lr_share) * left
 
 
+def adamw(model: nn.Module, settings: LearnSettings, taken: frozenset[int] = frozenset()) -> torch.optim.AdamW:
+    """AdamW on the trainable parameters whose ids are not in `taken`; vectors (norms, biases) do not decay."""
+    chosen = settings.optimizer
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": chosen.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (chosen.beta1, chosen.beta2)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, betas=betas, eps=chosen.eps)
+
+
 class Optimizer:
     """One or two torch optimisers that step together, with the peak rate of every parameter group kept aside."""
 
@@ -31,17 +43,7 @@ class Optimizer:
         chosen = settings.optimizer
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         muon = [p for name, p in named if isinstance(chosen, Muon) and p.ndim == 2 and not _is_vocabulary(model, p)]
-        taken = {id(p) for p in muon}
-        rest = [p for _, p in named if id(p) not in taken]
-        groups = [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": chosen.weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [group for group in groups if group["params"]], lr=settings.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps
-            )
-        ]
+        self.parts: list[torch.optim.Optimizer] = [adamw(model, settings, frozenset(id(p) for p in muon))]
         if isinstance(chosen, Muon) and muon:
             self.parts.append(
                 torch.optim.Muon(muon, lr=chosen.matrix_lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)

@@ -18,7 +18,7 @@ class Zero:
 
     Stage 0 divides nothing, 1 the optimiser's state, 2 the gradients too, 3 the weights too. `offload_*` moves a rank's part to
     main memory or to files under `nvme_path`. `frozen` says how a teacher or a reference lies: whole on every rank, or sharded
-    over them and gathered layer by layer.
+    over them and gathered layer by layer. At stage 3, tensors of fewer than `persist_below` numbers stay whole on every rank.
     """
 
     stage: Literal[0, 1, 2, 3] = 3
@@ -26,6 +26,7 @@ class Zero:
     offload_parameters: Offload = "none"
     nvme_path: str | None = None
     frozen: Literal["whole", "sharded"] = "whole"
+    persist_below: Annotated[int, Ge(0)] = 100_000
 
     def __post_init__(self) -> None:
         if self.offload_optimizer != "none" and self.stage == 0:

@@ -14,6 +14,7 @@ from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
 from reasontrain.objectives import Objective
+from reasontrain.recipe.engines import Local, Vllm, unsampleable
 from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.reduce import Average
 from reasontrain.selection import Everything, Selector
@@ -30,11 +31,11 @@ Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings(Sampling):
     """On-policy rollouts. `truncated` says what becomes of a rollout that ran into `max_tokens`: it is scored like any other,
-    it earns credit but is masked from training, or it is dropped before credit is given."""
+    it earns credit but is masked from training, or it is dropped before credit is given. `engine` decodes them."""
 
     group_size: AtLeastOne = 1
     truncated: Literal["score", "mask", "drop"] = "score"
-    max_rows: AtLeastOne = 256
+    engine: Annotated[Local | Vllm, KIND] = field(default_factory=Local)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +223,27 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
         )
     if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
         found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+    if isinstance(sample.engine, Vllm):
+        found += _vllm_contradictions(recipe, sample, sample.engine)
+    return found
+
+
+def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: Vllm) -> list[str]:
+    """What vLLM cannot do."""
+    found = []
+    if recipe.model.device == "cpu":
+        found.append("sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`")
+    if recipe.cluster is None:
+        found.append("sample.engine: vllm runs in the processes of a cluster; add a `cluster` section")
+    elif not recipe.cluster.samplers and engine.tensor_parallel > 1:
+        found.append(
+            f"sample.engine.tensor_parallel: a learner rank has one GPU to share, not {engine.tensor_parallel}; "
+            "set `cluster.samplers`"
+        )
+    if reason := unsampleable(sample):
+        found.append(f"sample.temperature: {reason}")
+    if sample.truncates and sample.temperature and "sampled_logp" in recipe.needs:
+        found.append("select: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off")
     return found
 
 

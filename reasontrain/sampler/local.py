@@ -13,7 +13,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
 from reasontrain.sampler.choose import choose
 from reasontrain.sampler.flight import Clock, Flight, merge, prefill
-from reasontrain.sampler.row import Ending, Row
+from reasontrain.sampler.row import Ending, Row, begin
 from reasontrain.types import Prompt, Rollout, UserError, Weights
 from reasontrain.vocab import Head
 
@@ -50,7 +50,7 @@ class LocalSampler:
 
         A response is cut where prompt and response fill the model's context. Raises UserError for a prompt that leaves no room.
         """
-        rows = [self._row(prompt, sampling, first_id + i * num, g) for i, prompt in enumerate(prompts) for g in range(num)]
+        rows = begin(prompts, num=num, first_id=first_id, max_tokens=sampling.max_tokens, context=self.policy.context)
         ending = Ending(self.policy.stop_ids | frozenset(sampling.stop_ids), sampling.stop, self.policy.tokenizer)
         with torch.inference_mode(), _evaluating(self.policy):
             self._decode(rows, sampling, ending)
@@ -69,16 +69,6 @@ class LocalSampler:
         missing = [name for name, _ in self.policy.model.named_parameters() if own[name].data_ptr() not in given]
         assert not missing, f"no weights came for {missing[:3]}"
         self.version = weights.version
-
-    def _row(self, prompt: Prompt, sampling: Sampling, group: int, member: int) -> Row:
-        """A rollout about to begin."""
-        space = self.policy.context - len(prompt.ids)
-        if not prompt.ids or space < 1:
-            raise UserError(
-                f"the prompt of problem {prompt.problem.id} has {len(prompt.ids)} tokens, and the model's context is "
-                f"{self.policy.context}: there must be at least one token of prompt and one left for the response"
-            )
-        return Row(prompt, group + member, group, min(sampling.max_tokens, space))
 
     def _decode(self, rows: Sequence[Row], sampling: Sampling, ending: Ending) -> None:
         """Bring every row to its end."""

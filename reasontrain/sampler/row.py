@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from reasontrain.types import Prompt, Rollout, RunError
+from reasontrain.types import Prompt, Rollout, RunError, UserError
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,19 @@ class Row:
         """Append a token; a row that is done stays as it is."""
         if self.done:
             return
-        if not math.isfinite(logp):
-            raise RunError(
-                f"the model gives rollout {self.id} no finite log-prob at token {len(self.response) + 1}: "
-                "its weights or activations hold NaN or infinity"
-            )
+        self.check(logp, len(self.response))
         self.response.append(token)
         self.logp.append(logp)
         self.budget -= 1
         self.ended = ending(self.response)
+
+    def check(self, logp: float, place: int) -> None:
+        """Refuse to go on where the token at this place of the response has no log-prob."""
+        if not math.isfinite(logp):
+            raise RunError(
+                f"the model gives rollout {self.id} no finite log-prob at token {place + 1}: "
+                "its weights or activations hold NaN or infinity"
+            )
 
     def rollout(self, tokenizer: PreTrainedTokenizerBase) -> Rollout:
         """The finished rollout."""
@@ -76,3 +80,23 @@ class Row:
             sampled_logp=tuple(self.logp),
             truncated=not self.ended,
         )
+
+
+def begin(prompts: Sequence[Prompt], *, num: int, first_id: int, max_tokens: int, context: int) -> list[Row]:
+    """`num` rows of every prompt, prompt by prompt, numbered as `Sampler` says; a row ends where the context is full."""
+    return [
+        Row(prompt, first_id + i * num + g, first_id + i * num, min(max_tokens, _room(prompt, context)))
+        for i, prompt in enumerate(prompts)
+        for g in range(num)
+    ]
+
+
+def _room(prompt: Prompt, context: int) -> int:
+    """Tokens that fit after this prompt."""
+    room = context - len(prompt.ids)
+    if not prompt.ids or room < 1:
+        raise UserError(
+            f"the prompt of problem {prompt.problem.id} has {len(prompt.ids)} tokens, and the model's context is "
+            f"{context}: there must be at least one token of prompt and one left for the response"
+        )
+    return room

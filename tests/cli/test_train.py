@@ -193,7 +193,7 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
 ) -> None:
     from reasontrain.learner.local import LocalLearner
 
-    monkeypatch.setattr(LocalLearner, "_clip", lambda self: torch.tensor(float("nan")))
+    monkeypatch.setattr(LocalLearner, "update", lambda self, share: torch.tensor(float("nan")))
     assert train("evaluate=null") == 1
     assert "the gradient was not finite in 3 steps in a row (the last is step 2)" in capsys.readouterr().err
     assert len(list(Path("out/run/tokens").glob("nonfinite-step-*.jsonl"))) == 3

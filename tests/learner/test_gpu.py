@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.scorer import WholeModel
 from reasontrain.objectives import Distill
 from reasontrain.recipe import LearnSettings
 from reasontrain.reduce import AVERAGES
@@ -26,7 +27,7 @@ def test_a_gpu_observes_selects_and_learns_as_a_cpu_does(layout: str) -> None:
         for model in models:
             model.model.to(device)
         settings = LearnSettings(lr=0.1, rollouts_per_step=6, layout=layout, micro_batch_tokens=60)
-        used = LocalLearner(models[0], settings, steps=1, teacher=models[1])
+        used = LocalLearner(models[0], settings, steps=1, teacher=WholeModel(models[1]))
         seen = used.observe(data, Tip().needs)
         used.gradient(seen, AVERAGES["per_rollout"](Tip()(seen), seen.counts(Tip()(seen))), Distill())
         gradients.append({name: p.grad.cpu() for name, p in models[0].model.named_parameters()})

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from reasontrain.data.micro import Layout
 from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.scorer import WholeModel
 from reasontrain.models import Policy
 from reasontrain.objectives import Distill, Grpo, Nll, Objective, Reinforce
 from reasontrain.recipe import LearnSettings
@@ -44,7 +45,11 @@ SELECTORS = {
 def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", **changes: object) -> LocalLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
     return LocalLearner(
-        model, replace(chosen, **changes), steps=10, teacher=policy("llama", seed=5), reference=policy("qwen3", seed=6)
+        model,
+        replace(chosen, **changes),
+        steps=10,
+        teacher=WholeModel(policy("llama", seed=5)),
+        reference=WholeModel(policy("qwen3", seed=6)),
     )
 
 
@@ -198,8 +203,8 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
     for parameter in [*model.model.parameters()]:
         torch.nn.init.zeros_(parameter)  # uniform p at every row, so KL(p || q) is the same wherever q is
     used = learner(model)
-    torch.nn.init.zeros_(used.teacher.model.lm_head.weight)
-    used.teacher.model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
+    torch.nn.init.zeros_(used.teacher.policy.model.lm_head.weight)
+    used.teacher.policy.model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
     losses = []
     for keep in (0.1, 0.5, 1.0):
         seen = used.observe(data, Tip(keep=keep).needs)
@@ -233,7 +238,8 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
     for row, length in enumerate(data.length_B.tolist()):
         ids = data.ids_BT[row : row + 1, :length]
         p, q, r = (
-            m.model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1) for m in (model, used.teacher, used.reference)
+            m.model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
+            for m in (model, used.teacher.policy, used.reference.policy)
         )
         top = p.topk(16, dim=-1).indices
         expected = {

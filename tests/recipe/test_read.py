@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
 
-from reasontrain.recipe import Muon, Recipe, RecipeError, apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe
-from reasontrain.selection import Tip
+from reasontrain.recipe import (
+    Local,
+    Muon,
+    Recipe,
+    RecipeError,
+    Vllm,
+    apply_overrides,
+    as_mapping,
+    as_yaml,
+    build,
+    changed_keys,
+    read_recipe,
+)
+from reasontrain.recipe.settings import contradictions
+from reasontrain.selection import Everything, Tip
 from reasontrain.types import UserError
 
 RECIPES = sorted(Path(__file__).parents[2].joinpath("recipes").rglob("*.yaml"))
@@ -21,6 +36,13 @@ objective: {kind: nll}
 average: per_kept_row
 learn: {lr: 1.0e-3, rollouts_per_step: 8}
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanting(Everything):
+    """A rule that asks the sampler."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"sampled_logp"})
 
 
 @pytest.fixture
@@ -61,6 +83,23 @@ def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     )  # YAML reads 1e-6 as text; pydantic makes it a number
     assert read.learn.optimizer == Muon()
     assert read_recipe(recipe).learn.optimizer.kind == "adamw"
+
+
+def test_an_engine_is_chosen_by_its_kind(recipe: Path) -> None:
+    assert read_recipe(recipe, ["sample={}"]).sample.engine == Local()
+    asked = ["sample.engine={kind: vllm, tensor_parallel: 2, max_model_len: 4096}", "cluster.samplers=2"]
+    assert read_recipe(recipe, asked).sample.engine == Vllm(tensor_parallel=2, max_model_len=4096)
+
+
+def test_vllm_gives_no_log_probs_before_truncation(recipe: Path) -> None:
+    known = read_recipe(recipe, ["sample={engine: {kind: vllm}, top_p: 0.9}", "cluster.samplers=1"])
+    wanting = replace(known, select=Wanting())
+    assert contradictions(wanting) == [
+        "select: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off"
+    ]
+    assert contradictions(replace(wanting, sample=replace(known.sample, engine=Local()))) == []
+    assert contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0))) == []
+    assert contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0, temperature=0.0))) == []
 
 
 def test_an_override_of_a_kind_drops_the_knobs_of_the_other_kind() -> None:
@@ -123,6 +162,21 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (["evaluate.suites=[]"], "evaluate.suites: Tuple should have at least 1 item"),
         (["seed"], "'seed' is no override; write key.path=value"),
         (["name.first=x"], "'name.first=x': name is not a section, but 'small'"),
+        (["sample.engine={kind: vlm}"], "sample.engine.kind: no such kind 'vlm'; did you mean `vllm`?; there is local, vllm"),
+        (["sample.engine.kind=vllm"], "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section"),
+        (
+            ["sample.engine.kind=vllm", "cluster={}", "model.device=cpu"],
+            "sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`",
+        ),
+        (
+            ["sample.engine={kind: vllm, tensor_parallel: 2}", "cluster={}"],
+            "sample.engine.tensor_parallel: a learner rank has one GPU to share, not 2; set `cluster.samplers`",
+        ),
+        (
+            ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],
+            "sample.temperature: vLLM knows 0 (greedy) and 0.01 to 2, not 2.5",
+        ),
+        (["sample.engine={kind: vllm, gpu_memory_share: 1.5}"], "sample.engine.vllm.gpu_memory_share: Input should be less than"),
     ],
 )
 def test_each_fault_has_its_sentence(recipe: Path, overrides: list[str], message: str) -> None:

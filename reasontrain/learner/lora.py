@@ -1,0 +1,80 @@
+"""LoRA through peft: adapters put into a policy in place, saved alone, and merged for those who want an ordinary model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from reasontrain.models import Lora, Policy
+from reasontrain.types import UserError
+
+ADAPTER = "default"
+PREFIX = "base_model.model."
+"""What peft and transformers put before the names in an adapter's file."""
+
+
+def configuration(lora: Lora, base: str) -> LoraConfig:
+    """The adapter as peft describes it; `base` is where the frozen weights come from."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(lora.targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+    )
+
+
+def adapt(policy: Policy, lora: Lora) -> None:
+    """Put trainable float32 adapters on the policy and freeze all else.
+
+    Raises UserError where the model has no matrix of a name in `lora.targets`.
+    """
+    names = {name.rpartition(".")[2] for name, module in policy.model.named_modules() if isinstance(module, nn.Linear)}
+    missing = sorted(set(lora.targets) - names)
+    if missing:
+        raise UserError(
+            f"model.lora.targets: the model has no matrix called {', '.join(missing)}; it has {', '.join(sorted(names))}"
+        )
+    policy.model.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the start of A is the same on every rank and in every run
+        inject_adapter_in_model(configuration(lora, policy.model.name_or_path), policy.model, adapter_name=ADAPTER)
+    for name, parameter in policy.model.named_parameters():
+        if parameter.requires_grad:
+            assert "lora_" in name, f"{name} is no adapter"
+            parameter.data = parameter.data.float()
+    policy.model.train(policy.model.training)
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether a model carries adapters."""
+    return any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: Path) -> None:
+    """An adapter directory that peft and `from_pretrained` load; `tensors` are the adapters' weights by the model's names."""
+    config: LoraConfig = model.peft_config[ADAPTER]
+    state = get_peft_model_state_dict(model, state_dict=tensors, adapter_name=ADAPTER)
+    save_file({PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, directory / SAFETENSORS_WEIGHTS_NAME)
+    config.save_pretrained(directory)
+
+
+def load_adapter(model: nn.Module, directory: Path) -> None:
+    """Set the adapters to what `save_adapter` wrote."""
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(directory / SAFETENSORS_WEIGHTS_NAME).items()}
+    set_peft_model_state_dict(model, state, adapter_name=ADAPTER)
+
+
+def merged_weight(layer: LoraLayer) -> Tensor:
+    """W + alpha / rank * B A, in the dtype of W."""
+    base = layer.get_base_layer().weight
+    return base + layer.get_delta_weight(ADAPTER).to(base.dtype)

@@ -1,0 +1,242 @@
+"""The learner of many ranks: DeepSpeed's engine around the scorer, its averaging undone, everything else as in `local`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import ClassVar
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from reasontrain.data.micro import MicroBatch, cut, share
+from reasontrain.learner import whole
+from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.lora import is_adapted
+from reasontrain.learner.optimizer import adamw
+from reasontrain.learner.scorer import Scorer, Work
+from reasontrain.models import Policy
+from reasontrain.recipe import LearnSettings, Zero
+from reasontrain.types import Batch, UserError
+from reasontrain.vocab import Head
+
+STATE, TAG, ABOUT = "deepspeed", "ranks", "ranks.json"
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+class ZeroLearner(LocalLearner):
+    """One rank of a learner. All ranks are given the same calls with the same whole batch; each works on its share.
+
+    `observe` and `step` answer the same on every rank. `join` (see `ranks`) comes first.
+    """
+
+    alone: ClassVar[bool] = False
+
+    def prepare(self) -> None:
+        """Wrap the scorer in an engine; the optimiser's state is made by it, in the ranks' parts."""
+        assert self.settings.zero is not None, "a learner of many ranks has `learn.zero`"
+        self.zero = self.settings.zero
+        self.rank, self.num_ranks = dist.get_rank(), dist.get_world_size()
+        self.optimizer_part = adamw(self.policy.model, self.settings)
+        self.peaks = [group["lr"] for group in self.optimizer_part.param_groups]
+        bf16 = self.policy.dtype == torch.bfloat16
+        self.engine, *_ = deepspeed.initialize(
+            model=self.scorer, optimizer=self.optimizer_part, config=configuration(self.zero, self.settings, bf16=bf16)
+        )
+        self._norm = torch.zeros(())
+        if self.zero.stage == 0:
+            self.optimizer_part.register_step_pre_hook(lambda *_: self._clip_whole())
+
+    # ---- what ranks do in another way
+
+    def mine(self, batch: Batch) -> list[list[int]]:
+        """This rank's micro-batches, filled up with empty ones: every rank runs as many forwards as the busiest."""
+        settings = self.settings
+        cuts = []
+        for rollouts in share(batch.length_B, self.num_ranks):
+            parts = cut(batch.length_B[rollouts], settings.micro_batch_tokens, settings.layout)
+            cuts.append([[rollouts[i] for i in part] for part in parts])
+        most = max(1, *map(len, cuts))
+        return cuts[self.rank] + [[]] * (most - len(cuts[self.rank]))
+
+    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+        """`work` inside the engine module's forward, where the head is whole."""
+        device = self.policy.device
+        return self.engine(micro.ids_RT.to(device), micro.position_RT.to(device), row_N.to(device), work)
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Add the gradient of one micro-batch; the engine averages over ranks, and what we want is the sum."""
+        self.engine.backward(loss * self.num_ranks, scale_wrt_gas=False)
+        self._went_backward = True
+
+    _went_backward = False
+
+    def update(self, share: float) -> Float[Tensor, ""]:
+        """Sum the ranks' gradients, clip and step; the norm, or infinity where the step was skipped."""
+        if not self._went_backward:
+            return torch.zeros(())
+        self._went_backward = False
+        for group, peak in zip(self.optimizer_part.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+        self.engine.step()
+        return self._norm if self.zero.stage == 0 else torch.tensor(float(self.engine.get_global_grad_norm()))
+
+    def _clip_whole(self) -> None:
+        """At stage 0 torch's own optimiser steps: clip before it, and leave it no gradient where one is not finite."""
+        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
+        limit = self.settings.max_grad_norm
+        self._norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        if not torch.isfinite(self._norm):
+            self.engine.zero_grad()
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """The sum over all ranks."""
+        numbers = numbers.to(self.policy.device)
+        dist.all_reduce(numbers)
+        return numbers.cpu()
+
+    def gather(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
+        """A block in which these parameters are whole on this rank."""
+        return gathered(parameters) if self.zero.stage == 3 else nullcontext()
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """All weights whole, in place and without the engine's hooks, which would divide them again after each layer."""
+        if self.zero.stage < 3:
+            yield
+            return
+        offload = self.engine.optimizer.parameter_offload
+        with gathered(list(self.policy.model.parameters())):
+            for hook in [*offload.forward_hooks, *offload.backward_hooks]:
+                hook.remove()
+            offload.forward_hooks, offload.backward_hooks = [], []
+            for parameter in self.scorer.parameters():
+                vars(parameter)["ds_active_sub_modules"].clear()
+            try:
+                yield
+            finally:
+                coordinator = offload.param_coordinator
+                if not coordinator.is_invalid_trace():
+                    coordinator._invalidate_trace()
+                offload._register_deepspeed_module(offload.module)
+
+    # ---- what is kept
+
+    def save(self, directory: Path) -> None:
+        """Every rank's part of the state, and from rank 0 the model (or its adapters alone) as others load it."""
+        adapted = is_adapted(self.policy.model)
+        self.engine.save_checkpoint(
+            str(directory / STATE), tag=TAG, save_latest=False, exclude_frozen_parameters=adapted, client_state={}
+        )
+        if adapted:
+            named = _kept(whole.adapters(self.policy.model, self.gather), self.rank == 0)
+        else:
+            named = _kept(self.weights().tensors(), self.rank == 0)
+        if self.rank == 0:
+            if adapted:
+                whole.save_adapted(self.policy, directory, iter(named))
+            else:
+                whole.save_model(self.policy, directory, iter(named), torch.float32)
+            about = {"num_ranks": self.num_ranks, "stage": self.zero.stage, "steps_done": self.steps_done}
+            about["nonfinite"] = self.nonfinite_in_a_row
+            (directory / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        dist.barrier()
+
+    def restore(self, directory: Path) -> None:
+        """Go on from a directory that as many ranks wrote at the same stage; raises UserError for another one."""
+        written = directory / ABOUT
+        about = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {"num_ranks": 0, "stage": 0}
+        if (about["num_ranks"], about["stage"]) != (self.num_ranks, self.zero.stage):
+            by = (
+                f"{about['num_ranks']} ranks at ZeRO stage {about['stage']}" if about["num_ranks"] else "one process without ZeRO"
+            )
+            raise UserError(
+                f"{directory} was written by {by}, and this run has {self.num_ranks} at stage {self.zero.stage}: set "
+                "cluster.learners and learn.zero.stage as they were, or begin a new run with its directory as model.path"
+            )
+        loaded, _ = self.engine.load_checkpoint(
+            str(directory / STATE), tag=TAG, load_module_strict=not is_adapted(self.policy.model)
+        )
+        assert loaded is not None, f"DeepSpeed found nothing in {directory / STATE}"
+        self.steps_done, self.nonfinite_in_a_row = about["steps_done"], about["nonfinite"]
+
+    def export(self, directory: Path) -> None:
+        """The model as others load it, written by rank 0."""
+        named = _kept(self.weights().tensors(), self.rank == 0)
+        if self.rank == 0:
+            whole.save_model(self.policy, directory, iter(named), getattr(torch, self.export_dtype))
+        dist.barrier()
+
+
+class ShardedModel:
+    """A frozen model whose weights the ranks share, gathered layer by layer (ZeRO stage 3 without an optimiser)."""
+
+    def __init__(self, policy: Policy, zero: Zero, settings: LearnSettings) -> None:
+        self.policy, self.scorer = policy, Scorer(policy)
+        sharded = Zero(stage=3, offload_parameters=zero.offload_parameters, nvme_path=zero.nvme_path)
+        config = configuration(sharded, settings, bf16=policy.dtype == torch.bfloat16)
+        self.engine, *_ = deepspeed.initialize(model=self.scorer, config=config)
+
+    @torch.no_grad()
+    def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
+        """Hidden states at flat rows; every rank asks for its own at the same time."""
+        device = self.policy.device
+        inputs = micro.ids_RT.to(device), micro.position_RT.to(device), row_N.to(device)
+        found: Tensor = self.engine(*inputs, lambda hidden_ND, head: {"hidden": hidden_ND})["hidden"]
+        return found
+
+    @contextmanager
+    def head(self) -> Iterator[Head]:
+        """The head, gathered on every rank."""
+        linear = self.policy.model.get_output_embeddings()
+        with gathered(list(linear.parameters())):
+            yield self.policy.head
+
+
+def gathered(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
+    """These parameters whole on every rank."""
+    return deepspeed.zero.GatheredParameters(list(parameters))
+
+
+def configuration(zero: Zero, settings: LearnSettings, *, bf16: bool) -> dict[str, object]:
+    """DeepSpeed's own settings. Accumulation is ours: managed by DeepSpeed, two backwards at stage 1 or 2 would be wrong."""
+    optimization: dict[str, object] = {
+        "stage": zero.stage,
+        "overlap_comm": zero.stage >= 2 and torch.cuda.is_available(),
+        "offload_optimizer": {
+            "device": zero.offload_optimizer,
+            "nvme_path": zero.nvme_path,
+            "pin_memory": torch.cuda.is_available(),
+        },
+    }
+    if zero.stage == 3:
+        optimization |= {
+            "stage3_param_persistence_threshold": zero.persist_below,
+            "offload_param": {
+                "device": zero.offload_parameters,
+                "nvme_path": zero.nvme_path,
+                "pin_memory": torch.cuda.is_available(),
+            },
+        }
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # not used: what a micro-batch holds is ours to say
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": 0.0 if zero.stage == 0 else settings.max_grad_norm or 0.0,
+        "zero_optimization": optimization,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bf16, "check_grad_overflow": True},
+        "steps_per_print": 1 << 40,
+    }
+
+
+def _kept(named: Iterator[tuple[str, Tensor]], keep: bool) -> list[tuple[str, Tensor]]:
+    """Copies in main memory on the rank that keeps them; the others only take part in the gathering."""
+    return [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in named if keep]

@@ -1,0 +1,393 @@
+"""The vLLM sampler, driven by a scripted engine here; test_vllm_gpu.py drives it with vLLM."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, tensor
+from transformers import AutoModelForCausalLM
+
+from reasontrain import models
+from reasontrain.data.sampling import Sampling
+from reasontrain.models import ModelSettings
+from reasontrain.recipe import Vllm
+from reasontrain.sampler import Sampler, vllm_weights
+from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.vllm import VllmSampler, seeds
+from reasontrain.sampler.vllm_engine import ENVIRONMENT, LOGPROBS_MODE, Engine, installed
+from reasontrain.sampler.vllm_weights import Courier, Gpu
+from reasontrain.types import RunError, UserError, Weights
+from tests.sampler import signatures
+from tests.sampler.scripted_vllm import Params, ScriptedLLM, library
+
+LENGTHS = (3, 19, 1, 11, 3)
+
+
+@pytest.fixture
+def saved(tiny: type, tmp_path: Path) -> Callable[..., ModelSettings]:
+    """Writes a tiny model and says where."""
+
+    def save(name: str = "qwen3", dtype: str = "float32") -> ModelSettings:
+        policy = tiny.policy(name)
+        policy.model.save_pretrained(tmp_path / name)
+        policy.tokenizer.save_pretrained(tmp_path / name)
+        return ModelSettings(path=str(tmp_path / name), dtype=dtype)
+
+    return save
+
+
+def sampler(model: ModelSettings, *, seed: int = 0, colocated: bool = False, **settings: object) -> VllmSampler:
+    return VllmSampler(model, Vllm(**settings), seed=seed, colocated=colocated, library=library())
+
+
+def local(model: ModelSettings) -> LocalSampler:
+    return LocalSampler(models.load(model), seed=0)
+
+
+def other(model: ModelSettings) -> dict[str, Tensor]:
+    """Weights of another model of this shape."""
+    torch.manual_seed(99)
+    moved = AutoModelForCausalLM.from_pretrained(model.path, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return moved.state_dict()
+
+
+def given(state: dict[str, Tensor], version: int = 1) -> Weights:
+    return Weights(version=version, tensors=lambda: iter(state.items()))
+
+
+# ---- rollouts
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen2", "llama", "gemma"])
+def test_greedy_equals_the_local_sampler(tiny: type, saved: Callable, name: str) -> None:
+    model, prompts = saved(name), tiny.prompts(*LENGTHS)
+    sampling = Sampling(temperature=0.0, max_tokens=30, stop_ids=tuple(range(20)))
+    ours, theirs = (s.sample(prompts, sampling, num=2, first_id=8) for s in (sampler(model), local(model)))
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(tensor(mine.sampled_logp), tensor(reference.sampled_logp), rtol=0, atol=1e-5)
+        assert (mine.id, mine.group, mine.problem, mine.prompt_ids) == (
+            reference.id,
+            reference.group,
+            reference.problem,
+            reference.prompt_ids,
+        )
+        assert (mine.response_ids, mine.text, mine.truncated) == (reference.response_ids, reference.text, reference.truncated)
+    assert {r.truncated for r in ours} == {True, False}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_logp_is_at_the_temperature(tiny: type, saved: Callable, temperature: float) -> None:
+    model = saved()
+    policy = models.load(model)
+    for rollout in sampler(model).sample(tiny.prompts(4, 9), Sampling(temperature=temperature, max_tokens=20), num=3, first_id=0):
+        expected = tiny.logp(policy, rollout, temperature).gather(1, tensor(rollout.response_ids)[:, None])[:, 0]
+        torch.testing.assert_close(tensor(rollout.sampled_logp), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("law", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}])
+def test_a_truncated_law_has_no_logp(tiny: type, saved: Callable, law: dict[str, float]) -> None:
+    rollouts = sampler(saved()).sample(tiny.prompts(4), Sampling(max_tokens=9, **law), num=3, first_id=0)
+    assert [r.sampled_logp for r in rollouts] == [()] * 3
+    assert all(r.response_ids for r in rollouts)
+
+
+def test_a_rollout_is_a_function_of_seed_and_id(tiny: type, saved: Callable) -> None:
+    model, prompts, sampling = saved(), tiny.prompts(4, 9), Sampling(max_tokens=20)
+    used = sampler(model, seed=3)
+    both = used.sample(prompts, sampling, num=2, first_id=6)
+    assert len({r.response_ids for r in both}) == 4
+    assert [r.response_ids for r in used.sample(prompts[1:], sampling, num=2, first_id=8)] == [r.response_ids for r in both[2:]]
+    assert [r.response_ids for r in sampler(model, seed=4).sample(prompts, sampling, num=2, first_id=6)] != [
+        r.response_ids for r in both
+    ]
+    assert len({*seeds(3, range(1000)), *seeds(4, range(1000))}) == 2000
+    assert min(seeds(3, range(1000))) >= 0  # vLLM takes -1 for no seed
+
+
+def test_stop_ids_and_texts_stay_in_the_response(tiny: type, saved: Callable) -> None:
+    used, (prompt,) = sampler(saved()), tiny.prompts(4)
+    free = used.sample([prompt], Sampling(max_tokens=40), num=30, first_id=0)
+    cut = {r.id: r for r in used.sample([prompt], Sampling(max_tokens=40, stop_ids=(65, 66, 67, 68)), num=30, first_id=0)}
+    ended = 0
+    for rollout in free:
+        place = next((i for i, t in enumerate(rollout.response_ids) if t in (65, 66, 67, 68, tiny.END)), None)
+        expected = rollout.response_ids if place is None else rollout.response_ids[: place + 1]
+        assert cut[rollout.id].response_ids == expected
+        assert cut[rollout.id].truncated == (place is None)
+        assert len(cut[rollout.id].sampled_logp) == len(expected)
+        ended += place is not None
+    assert 0 < ended < 30
+    (words,) = [r for r in free if r.id == 3]
+    place = next(i for i in range(1, 40) if all(33 <= t < 127 for t in words.response_ids[i - 1 : i + 1]))
+    text = bytes(words.response_ids[place - 1 : place + 1]).decode()
+    (stopped,) = used.sample([prompt], Sampling(max_tokens=40, stop=(text,)), num=1, first_id=3)
+    assert stopped.response_ids == words.response_ids[: place + 1]
+    assert not stopped.truncated
+
+
+def test_a_special_token_counts_as_its_text(tiny: type, saved: Callable) -> None:
+    used, (prompt,) = sampler(saved()), tiny.prompts(4)
+    free = used.sample([prompt], Sampling(max_tokens=60), num=30, first_id=0)
+    thinking = next(r for r in free if tiny.THINK in r.response_ids)
+    (stopped,) = used.sample([prompt], Sampling(max_tokens=60, stop=("<think>",)), num=1, first_id=thinking.id)
+    assert stopped.response_ids == thinking.response_ids[: thinking.response_ids.index(tiny.THINK) + 1]
+    assert not stopped.truncated
+
+
+def test_responses_are_cut_at_the_context_of_model_and_engine(tiny: type, saved: Callable) -> None:
+    sampling = Sampling(max_tokens=40, temperature=0.0)
+    rollouts = sampler(saved()).sample(tiny.prompts(90, tiny.CONTEXT - 1), sampling, num=1, first_id=0)
+    assert [len(r.response_ids) for r in rollouts] == [6, 1]
+    used = sampler(saved(), max_model_len=30)
+    (rollout,) = used.sample(tiny.prompts(20), sampling, num=1, first_id=0)
+    assert (len(rollout.response_ids), rollout.truncated) == (10, True)
+    assert [params.max_tokens for params in used.engine.requests] == [10]
+    with pytest.raises(UserError, match="problem p30 has 30 tokens, and the model's context is 30"):
+        used.sample(tiny.prompts(30), sampling, num=1, first_id=0)
+
+
+def test_nothing_asked_is_nothing_answered(saved: Callable) -> None:
+    assert sampler(saved()).sample([], Sampling(), num=4, first_id=0) == []
+
+
+@pytest.mark.parametrize("temperature", [0.005, 2.5])
+def test_a_temperature_that_vllm_does_not_know_is_refused(tiny: type, saved: Callable, temperature: float) -> None:
+    with pytest.raises(UserError, match=rf"0 \(greedy\) and 0.01 to 2, not {temperature}"):
+        sampler(saved()).sample(tiny.prompts(4), Sampling(temperature=temperature), num=1, first_id=0)
+
+
+def test_what_vllm_aborted_or_cannot_score_stops_the_run(tiny: type, saved: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    used, ask = sampler(saved()), (tiny.prompts(4), Sampling(max_tokens=3))
+    for parameter in used.engine._parameters():
+        parameter.data.fill_(torch.nan)
+    monkeypatch.setattr(used.engine, "_choose", lambda logits, params, draw: (7, float(logits[7])))
+    with pytest.raises(RunError, match="gives rollout 5 no finite log-prob at token 1"):
+        used.sample(*ask, num=1, first_id=5)
+    monkeypatch.setattr(used.engine, "_check_stop", lambda *about: "abort")
+    with pytest.raises(RunError, match="ended rollout 5 for the reason 'abort'"):
+        used.sample(*ask, num=1, first_id=5)
+
+
+# ---- weights
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_new_weights_are_seen_by_every_worker(tiny: type, saved: Callable, dtype: str, tensor_parallel: int) -> None:
+    model = saved("gemma", dtype)  # its head is its embedding
+    used, state, ask = (
+        sampler(model, tensor_parallel=tensor_parallel),
+        other(model),
+        (tiny.prompts(4, 9), Sampling(max_tokens=12)),
+    )
+    assert isinstance(used, Sampler)
+    before = used.sample(*ask, num=2, first_id=0)
+    used.load(given(state, version=7))
+    assert (used.version, used.engine.weight_version) == (7, "7")
+    for worker in used.engine.workers.values():
+        assert len(used.engine.workers) == tensor_parallel
+        for name, ours in worker.state_dict().items():
+            assert torch.equal(ours, state[name].to(getattr(torch, dtype)))
+    after = used.sample(*ask, num=2, first_id=0)
+    assert [r.response_ids for r in after] != [r.response_ids for r in before]
+    reference = AutoModelForCausalLM.from_pretrained(model.path, dtype=getattr(torch, dtype))
+    reference.load_state_dict(state)
+    policy = models.Policy(reference, used.tokenizer, getattr(torch, dtype))
+    for rollout in after if dtype == "float32" else []:  # the first token too: nothing of the prompt was remembered
+        expected = tiny.logp(policy, rollout).gather(1, tensor(rollout.response_ids)[:, None])[:, 0]
+        torch.testing.assert_close(tensor(rollout.sampled_logp), expected, rtol=0, atol=1e-5)
+
+
+def test_weights_travel_in_buffers_of_bounded_size(saved: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    empty = torch.empty
+
+    def count(*size: object, **about: object) -> Tensor:
+        made.extend([size[0]] if about.get("dtype") == torch.uint8 else [])
+        return empty(*size, **about)
+
+    model = saved()
+    monkeypatch.setattr(vllm_weights.torch, "empty", count)
+    courier = Courier([Gpu(torch.device("cpu"), "GPU-a"), Gpu(torch.device("cpu"), "GPU-b")], torch.float32, num_bytes=10_000)
+    state = models.load(model).model.state_dict()
+    sizes = [sum(update["tensor_sizes"]) for update in courier.updates(state.items())]
+    largest = max(t.numel() for t in state.values()) * 4
+    assert largest > 10_000
+    assert made == [largest, largest]  # the embedding, which comes first, is the largest
+    assert max(sizes) <= largest
+    assert sum(sizes) == sum(t.numel() for t in state.values()) * 4
+    assert len(sizes) > 2
+
+
+def test_a_weight_is_copied_before_the_next_is_asked_for() -> None:
+    passing = torch.zeros(4)
+
+    def gathered() -> Iterator[tuple[str, Tensor]]:
+        """One tensor that is used again and again, as a gathered shard may be."""
+        for index in range(3):
+            yield f"w{index}", passing.fill_(index)
+
+    courier = Courier([Gpu(torch.device("cpu"), "GPU-a")], torch.bfloat16, num_bytes=2**10)
+    (update,) = courier.updates(gathered())
+    assert (update["names"], update["shapes"], update["tensor_sizes"]) == (["w0", "w1", "w2"], [[4]] * 3, [8, 8, 8])
+    assert courier._buffers[0][:24].view(torch.bfloat16).tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
+    courier.close()
+    assert courier._buffers == []
+
+
+def test_a_weight_that_is_no_real_number_is_refused() -> None:
+    courier = Courier([Gpu(torch.device("cpu"), "GPU-a")], torch.float32)
+    with pytest.raises(AssertionError, match=r"steps holds torch\.int64"):
+        list(courier.updates([("steps", torch.zeros(1, dtype=torch.int64))]))
+
+
+def test_a_colocated_engine_sleeps_until_it_is_given_weights(tiny: type, saved: Callable) -> None:
+    model = saved()
+    used, state, ask = sampler(model, colocated=True), other(model), (tiny.prompts(4), Sampling(max_tokens=12))
+    used.sample(*ask, num=1, first_id=0)
+    used.sleep()
+    used.sleep()  # it sleeps already
+    assert used.engine.resident == set()
+    assert all(p.isnan().all() for p in used.engine._parameters())
+    with pytest.raises(AssertionError, match="sleeps"):
+        used.sample(*ask, num=1, first_id=0)
+    awake: list[set[str]] = []
+    update = used.engine.update_weights
+    used.engine.update_weights = lambda request: (awake.append(set(used.engine.resident)), update(request))[1]
+    used.load(given(state, version=2))
+    assert awake == [{"weights"}]  # the cache's memory is taken last
+    expected = sampler(model)
+    expected.load(given(state))
+    assert used.sample(*ask, num=2, first_id=0) == expected.sample(*ask, num=2, first_id=0)
+    used.load(given(state, version=3))  # without having slept
+    assert used.version == 3
+
+
+def test_an_engine_of_its_own_does_not_sleep(saved: Callable) -> None:
+    with pytest.raises(AssertionError, match="nobody to make room for"):
+        sampler(saved()).sleep()
+
+
+def test_an_update_that_fails_leaves_the_version(saved: Callable) -> None:
+    used = sampler(saved())
+    with pytest.raises(KeyError):
+        used.load(Weights(version=4, tensors=lambda: iter([("model.other", torch.zeros(1))])))
+    assert used.version == 0
+
+
+def test_weights_that_are_missing_are_missed(saved: Callable) -> None:
+    model = saved()
+    used, state = sampler(model), other(model)
+    del state["model.norm.weight"]
+    with pytest.raises(AssertionError, match=r"\d+ numbers came for a model of \d+ parameters"):
+        used.load(given(state, version=4))
+    assert used.version == 0
+
+
+# ---- starting
+
+
+def test_settings_reach_the_engine(saved: Callable) -> None:
+    alone = sampler(saved(), tensor_parallel=2, max_rows=9, enforce_eager=True)
+    assert alone.engine.options == {"tp": 2, "share": 0.9, "rows": 9, "eager": True}
+    assert (alone.engine.mode, alone.engine.sleepy) == (LOGPROBS_MODE, False)
+    assert sampler(saved(), colocated=True).engine.options["share"] == 0.45
+    assert sampler(saved(), colocated=True, gpu_memory_share=0.3).engine.options["share"] == 0.3
+
+
+def test_a_testbed_model_needs_no_directory(tiny: type) -> None:
+    used = sampler(ModelSettings(path="testbed:student"))
+    assert used.context >= 2048
+
+
+def test_an_engine_that_cannot_start_says_why(saved: Callable) -> None:
+    with pytest.raises(
+        RunError, match=r"1 GPU\(s\) with a share of 1 of each: Free memory on device .*; see sample.engine.gpu_memory_share"
+    ):
+        sampler(saved(), gpu_memory_share=1.0)
+
+
+def test_heads_are_divided_evenly(saved: Callable) -> None:
+    with pytest.raises(UserError, match="tensor_parallel 3 does not divide the model's 4 heads"):
+        sampler(saved(), tensor_parallel=3)
+
+
+def test_a_missing_vllm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match=r"pip install 'reasontrain\[vllm\]' -c constraints-vllm.txt, or use `kind: local`"):
+        installed()
+
+
+# ---- what we take vLLM 0.31 to be
+
+
+KNOWN = json.loads(signatures.FILE.read_text())
+
+
+def faults(name: str, num_placed: int, named: list[str], known: dict = KNOWN) -> list[str]:
+    """What is wrong with a call of ours, by vLLM's signatures."""
+    if name == "LLM":
+        allowed, required = {*known["LLM"], *known["classes"]["EngineArgs"]}, {"model"}
+    elif name == "SamplingParams":
+        allowed, required = set(known["classes"]["SamplingParams"]), set()
+    elif name in known["methods"]:
+        allowed = set(known["methods"][name])
+        placed = [p for p in known["methods"][name] if p != "*"][:num_placed]
+        required = {p for p in known["methods"][name] if not p.endswith(("=", "*"))} - set(placed)
+    else:
+        return [f"vLLM has no {name}"]
+    bare = {p.rstrip("=") for p in allowed}
+    return [f"{name} has no parameter {k}" for k in named if k not in bare] + [
+        f"{name} wants {p}" for p in sorted(required - set(named))
+    ]
+
+
+def test_our_calls_are_calls_that_vllm_has() -> None:
+    found = list(signatures.calls())
+    assert {name for name, *_ in found} == {*KNOWN["methods"], "LLM", "SamplingParams"}
+    assert [fault for call in found for fault in faults(*call)] == []
+    assert faults("generate", 1, ["use_tqmd"]) == ["generate has no parameter use_tqmd"]
+    assert faults("update_weights", 0, []) == ["update_weights wants request"]
+    assert faults("load_weights", 1, []) == ["vLLM has no load_weights"]
+
+
+@pytest.mark.parametrize("side", [Engine, ScriptedLLM])
+def test_protocol_and_script_have_the_signatures_of_vllm(side: type) -> None:
+    for name, theirs in KNOWN["methods"].items():
+        named_only = theirs.index("*") if "*" in theirs else len(theirs)
+        for place, parameter in enumerate(list(inspect.signature(getattr(side, name)).parameters.values())[1:]):
+            bare = [p.rstrip("=") for p in theirs]
+            assert parameter.name in bare, f"{side.__name__}.{name}: {parameter.name}"
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                continue
+            assert bare.index(parameter.name) == place or bare.index(parameter.name) > named_only
+    for scripted, theirs in ((Params, "SamplingParams"), (ScriptedLLM, "EngineArgs")):
+        assert {*inspect.signature(scripted).parameters} <= {*KNOWN["classes"][theirs]}
+
+
+def test_the_words_that_we_say_are_known() -> None:
+    assert KNOWN["texts"] == signatures.TEXTS
+    assert {*ENVIRONMENT} <= {*KNOWN["texts"]["envs.py"]}
+    assert KNOWN["texts"]["config/model.py"] == [LOGPROBS_MODE]
+    assert {"token_ids", "logprobs", "finish_reason"} <= {*KNOWN["classes"]["CompletionOutput"]}
+    assert {"token_ids", "logprobs"} <= {*KNOWN["classes"]["FlatLogprobs"]}
+    assert {"prompt_token_ids", "outputs"} <= {*KNOWN["RequestOutput"]}
+    assert "prompt_token_ids" in KNOWN["classes"]["TokensPrompt"]
+    assert "packed" in KNOWN["classes"]["IPCWeightTransferInitInfo"]
+    assert {*vllm_weights.Update.__annotations__} <= {*KNOWN["classes"]["IPCWeightTransferUpdateInfo"]}
+
+
+@pytest.mark.skipif(signatures.source() is None, reason="no vLLM here, and REASONTRAIN_VLLM_SOURCE names no source of it")
+def test_the_signatures_are_those_of_the_source() -> None:
+    assert signatures.read(signatures.source()) == {key: value for key, value in KNOWN.items() if key != "version"}

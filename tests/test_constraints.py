@@ -1,0 +1,46 @@
+"""The pinned sets hold everything that we ask for, in versions that we allow, and vLLM's set what vLLM 0.31.0 asks for."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+VLLM = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0", "transformers>=5.10.4,<5.18.0", "huggingface_hub>=1.31.0"]
+"""Of the metadata of vllm 0.31.0: what our own dependencies or other sets could pull away."""
+
+
+def pins(name: str) -> dict[str, Version]:
+    """The versions that a file of constraints holds."""
+    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(package): Version(version) for package, _, version in (line.partition("==") for line in lines)}
+
+
+def unmet(requirements: Sequence[str], name: str) -> list[str]:
+    """What a set lacks, or holds in a version that is not allowed."""
+    held, wanted = pins(name), [Requirement(text) for text in requirements]
+    return [str(r) for r in wanted if (version := held.get(canonicalize_name(r.name))) is None or version not in r.specifier]
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("constraints.txt", ["dev", "vision"]), ("constraints-vllm.txt", ["dev", "vision", "vllm"])]
+)
+def test_a_set_holds_what_we_ask_for(name: str, extras: list[str]) -> None:
+    asked = [*PROJECT["dependencies"], *(r for extra in extras for r in PROJECT["optional-dependencies"][extra])]
+    assert unmet(asked, name) == []
+
+
+def test_the_set_for_vllm_holds_what_vllm_asks_for() -> None:
+    assert unmet([*VLLM, "vllm==0.31.0", "trl==1.16.0"], "constraints-vllm.txt") == []
+    assert unmet(VLLM, "constraints.txt") == [
+        "torchvision==0.28.0",
+        "torchaudio==2.11.0",
+        "transformers<5.18.0,>=5.10.4",
+    ]  # so it needs its own
