@@ -1,0 +1,1 @@
+"""What a recipe will cost: memory, traffic and time, by stated arithmetic."""
