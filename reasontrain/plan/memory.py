@@ -1,7 +1,7 @@
 """Memory of one process, part by part and phase by phase; the phase that needs most decides whether it fits.
 
-State: weights, gradients and AdamW's two moments, with float32 masters under ZeRO; ZeRO divides the last at stage 1, the gradients
-too at 2, the weights too at 3 (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1). Activations: `plan.activations`.
+State: weights, gradients and AdamW's two moments, with float32 masters under ZeRO, which divides the last two at stage 1, the
+gradients too at 2, the weights too at 3 (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1). Activations: `plan.activations`.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def _state(job: Job) -> Iterator[Part]:
         running: dict[Phase, int] = {"observe": gathered, "loss": gathered, "backward": gathered}
         yield Part("weights gathered", running | ({"sample": all_weights} if job.samples_here else {}))
     accumulating = gradients if job.work.micro_batches_per_rank > 1 else 0
-    yield Part(
-        "gradients", {"loss": accumulating, "backward": accumulating, "gradients": gradients, "update": gradients}
-    )
+    yield Part("gradients", {"loss": accumulating, "backward": accumulating, "gradients": gradients, "update": gradients})
     if zero is not None:
         bucket = min(gradients, wide * BUCKET)
         yield Part("reduction bucket", {"backward": bucket, "gradients": bucket})
@@ -155,7 +153,9 @@ def _frozen_models(job: Job) -> Iterator[Part]:
             yield Part(f"{model.role} gathered", {"observe": gathered, "loss": gathered})
     if job.teacher is not None and job.observes_teacher:
         states = job.work.rows_per_rank * job.teacher.shape.hidden_size * job.teacher.number_bytes
-        yield Part("teacher's states", {"observe": states, "loss": states, "backward": states, "gradients": states, "update": states})
+        yield Part(
+            "teacher's states", {"observe": states, "loss": states, "backward": states, "gradients": states, "update": states}
+        )
 
 
 def _forward(job: Job) -> Iterator[Part]:

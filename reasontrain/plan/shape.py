@@ -57,8 +57,8 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
     counted, true = num_parameters(shape), model.num_parameters()
     if abs(counted - true) > TOLERANCE * true:
         raise UserError(
-            f"{key}: {config.model_type} has {true:,} parameters, and a dense decoder of its sizes would have {counted:,}; a plan "
-            "knows the architecture of Llama and Qwen only"
+            f"{key}: {config.model_type} has {true:,} parameters, and a dense decoder of its sizes would have {counted:,}; a "
+            "plan knows the architecture of Llama and Qwen only"
         )
     return shape
 

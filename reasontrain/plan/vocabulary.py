@@ -21,8 +21,8 @@ def logits_of_sampler(vocab_size: int, rows: int) -> int:
 def chunks(job: Job, rows: int) -> dict[Phase, int]:
     """Bytes of the live chunk, when evidence is measured and at the loss.
 
-    A chunk is projected once for each model, in memory of its own; its statistics take a block's worth more, which on a GPU is the
-    chunk itself. Beside it lies the head's weight as products take it, where that is not what is kept.
+    A chunk is projected once for each model, in memory of its own; its statistics take some blocks more, and a block on a GPU is
+    the chunk itself. Beside it lies the head's weight as products take it, where that is not what is kept.
     """
     table = 4 * shapes.num_table(job.shape)
     extra = 0

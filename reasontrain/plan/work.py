@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
 from reasontrain.recipe import Recipe
+from reasontrain.selection import Random, Selector, ShuffledWeights, Tip, TopEntropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +68,17 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         rollouts_per_micro_batch=fitting,
         micro_batches_per_rank=_share(per_rank, fitting),
         rows_per_sampler=rows,
-        kept_share=_kept_share(recipe),
+        kept_share=_kept_share(recipe.select),
     )
 
 
-def _kept_share(recipe: Recipe) -> float:
+def _kept_share(select: Selector) -> float:
     """The share of response rows that the selection rule keeps, where it says."""
-    match recipe.select:
-        case object(keep=float(keep)):
-            return keep
+    match select:
+        case ShuffledWeights():
+            return _kept_share(select.of)
+        case Random() | Tip() | TopEntropy():
+            return select.keep
     return 1.0
 
 

@@ -98,9 +98,7 @@ class Chunk:
         """The chunk's rows in order, at least one block."""
         scan = self.scan
         on_cpu = self.raw_CV.device.type == "cpu"
-        for block in spans(
-            len(self.raw_CV), max(1, BLOCK_FLOATS_CPU // scan.head.width) if on_cpu else max(1, len(self.raw_CV))
-        ):
+        for block in spans(len(self.raw_CV), max(1, BLOCK_FLOATS_CPU // scan.head.width) if on_cpu else max(1, len(self.raw_CV))):
             rows = slice(self.rows.start + block.start, self.rows.start + block.stop)
             teacher = None if self._teacher is None else partial(self.teacher_logits, block)
             yield Block(scan, rows, self.raw_CV[block], teacher)
