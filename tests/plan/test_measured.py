@@ -103,7 +103,7 @@ def check(what: str, content: dict[str, object], length: int, overrides: list[st
     ids=["plain", "checkpointing", "larger micro-batch", "bfloat16", "tied, Muon"],
 )
 def test_learning(tied: bool, length: int, overrides: list[str], tmp_path: Path) -> None:
-    content = LEARN | {"model": model(tmp_path / "model", tied=tied, vocab_size=64000 if tied else 40000)}
+    content = LEARN | {"model": model(tmp_path / "model", tied=tied, vocab_size=70000 if tied else 40000)}
     check("learn", content, length, overrides, tmp_path, AT_LEAST)
 
 

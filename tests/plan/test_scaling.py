@@ -36,6 +36,9 @@ def test_every_power_of_two_has_its_line_and_scaling_stops_once() -> None:
     found = predictions(job())
     assert tuple(line.gpus for line in found) == GPUS == (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
     assert found[0].efficiency == 1
+    for line in found:
+        assert line.step_s == line.sampling_s + line.evidence_s + line.learning_s + line.communication_s
+        assert line.efficiency == found[0].step_s / line.step_s / line.gpus
     stop = stops_at(found)
     assert stop is not None
     assert all((line.efficiency < 0.5) == (line.gpus >= stop) for line in found)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3MoeConfig
 
 from reasontrain.models import Lora, ModelSettings, describe
 from reasontrain.plan.shape import num_adapter, num_parameters, shape_of
@@ -52,18 +51,19 @@ def test_an_adapter_on_nothing_is_named() -> None:
 
 
 def test_a_model_of_the_hub_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("a plan opened a connection")
+    asked = []
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    def from_pretrained(path: str, *, local_files_only: bool, **_: object) -> None:
+        asked.append((path, local_files_only))
+        raise OSError("it is not in the cache")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     with pytest.raises(UserError, match=r"write its sizes under `teacher\.shape`"):
         shape_of(ModelSettings(path="nobody/nothing"), "teacher")
+    assert asked == [("nobody/nothing", True)]
 
 
 def test_an_architecture_of_other_parts_is_refused(tmp_path: Path) -> None:
-    from transformers import Qwen3MoeConfig
-
     sizes = SIZES | {"num_experts": 8, "moe_intermediate_size": 48}
     Qwen3MoeConfig(**sizes).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="a dense decoder of its sizes would have"):
