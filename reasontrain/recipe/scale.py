@@ -56,11 +56,11 @@ class Cluster:
     samplers: Annotated[int, Ge(0)] = 0
     teachers: Annotated[int, Ge(0)] = 0
     graders: Annotated[int, Ge(0)] = 0
-    cpus: Annotated[float, Ge(0)] = 1
+    cpus: Annotated[float, Ge(0)] = 1.0
     placement: Literal["pack", "spread"] = "pack"
     overlap: Literal[0, 1] = 0
     max_restarts: Annotated[int, Ge(0)] = 3
-    deadline_s: Positive = 3600
-    heartbeat_s: Positive = 60
+    deadline_s: Positive = 3600.0
+    heartbeat_s: Positive = 60.0
     canary_every: Annotated[int, Ge(0)] = 1
     canary_gap: NotNegative = 0.01
