@@ -1,7 +1,8 @@
 """What a recipe will cost, by stated arithmetic: no GPU, no weights, no download.
 
 `shape` counts parameters, `work` a step, `activations`, `vocabulary` and `memory` what a process holds, `traffic` what moves,
-`placement` what runs where, `scaling` how long a step takes, `remedies` what to change where it does not fit.
+`engine` vLLM's share, `placement` what runs where, `scaling` how long a step takes, `remedies` what to change where it does
+not fit.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reasontrain.plan import shape as shapes
-from reasontrain.plan.machine import GIB, PHASES, Machine
-from reasontrain.plan.memory import Part, Role, roles
+from reasontrain.plan.machine import GIB, PHASES, Machine, Part
+from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.placement import Group, placement
 from reasontrain.plan.remedies import Remedy, fits, remedy
 from reasontrain.plan.roles import Job, job_of

@@ -1,7 +1,8 @@
-"""What a plan assumes of the machine and of the rollouts; every number is printed with the plan."""
+"""What a plan assumes of the machine and of the rollouts, every number of which is printed with it; and what is held there."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,22 @@ CONTEXT_BYTES = GIB
 Phase = Literal["sample", "observe", "loss", "backward", "gradients", "update"]
 PHASES: tuple[Phase, ...] = ("sample", "observe", "loss", "backward", "gradients", "update")
 """Decoding; evidence without gradient; a micro-batch at the head; its backward as it begins; as it ends; the optimiser's step."""
+
+Place = Literal["device", "host", "nvme"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is held, and how many bytes of it in each phase."""
+
+    name: str
+    held: Mapping[Phase, int]
+    place: Place = "device"
+
+    @property
+    def most(self) -> int:
+        """Bytes in the phase that holds most of it."""
+        return max(self.held.values(), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)

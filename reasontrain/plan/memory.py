@@ -6,35 +6,19 @@ gradients too at 2, the weights too at 3 (Rajbhandari et al. 2020, arXiv 1910.02
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from reasontrain.plan import activations as acts
+from reasontrain.plan import engine as engines
 from reasontrain.plan import shape as shapes
-from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, Phase
+from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, Part, Phase, Place
 from reasontrain.plan.roles import Frozen, Job
 from reasontrain.plan.vocabulary import chunks, logits_of_sampler
 from reasontrain.sampler.local import PREFILL_TOKENS
 
-Place = Literal["device", "host", "nvme"]
-
 LIVE_PARAMETERS, BUCKET = 10**9, 5 * 10**8
 """DeepSpeed's defaults: parameters gathered at a time under stage 3, and numbers in a bucket that is reduced at once."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Something that is held, and how many bytes of it in each phase."""
-
-    name: str
-    held: Mapping[Phase, int]
-    place: Place = "device"
-
-    @property
-    def most(self) -> int:
-        """Bytes in the phase that holds most of it."""
-        return max(self.held.values(), default=0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +54,8 @@ def roles(job: Job) -> list[Role]:
     found = [Role("learner", job.ranks, _present(_learner(job)))]
     if job.cluster.samplers:
         weights = Part("weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)})
-        found.append(Role("sampler", job.cluster.samplers, _present([_context(job), weights, *_decoding(job)])))
+        own = engines.alone(job, job.vllm) if job.vllm is not None else (weights, *_decoding(job))
+        found.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
     if job.cluster.teachers and job.teacher is not None:
         found.append(Role("teacher", job.cluster.teachers, _present(_teacher(job, job.teacher))))
     return found
@@ -95,7 +80,7 @@ def _learner(job: Job) -> Iterator[Part]:
     yield from _frozen_models(job)
     yield from _forward(job)
     if job.samples_here:
-        yield from _decoding(job)
+        yield from _decoding(job) if job.vllm is None else engines.colocated(job, job.vllm)
 
 
 def _state(job: Job) -> Iterator[Part]:
@@ -111,7 +96,9 @@ def _state(job: Job) -> Iterator[Part]:
     if job.stage >= 3:
         gathered = min(all_weights, wide * LIVE_PARAMETERS)
         running: dict[Phase, int] = {"observe": gathered, "loss": gathered, "backward": gathered}
-        yield Part("weights gathered", running | ({"sample": all_weights} if job.samples_here else {}))
+        if job.samples_here:
+            running |= {"sample": all_weights if job.vllm is None else wide * shapes.num_table(job.shape)}
+        yield Part("weights gathered", running)
     accumulating = gradients if job.work.micro_batches_per_rank > 1 else 0
     yield Part("gradients", {"loss": accumulating, "backward": accumulating, "gradients": gradients, "update": gradients})
     if zero is not None:
@@ -172,8 +159,12 @@ def _forward(job: Job) -> Iterator[Part]:
     if mode == "autocast":
         linear = 2 * shapes.num_linear(shape)
         trunk = linear * shape.num_layers
+        decoding = trunk if job.vllm is None else 0
         cast: dict[Phase, int] = {"observe": trunk, "loss": 0 if checkpointing else trunk}
-        yield Part("weights in bfloat16", cast | {"backward": linear if checkpointing else trunk, "sample": trunk})
+        yield Part(
+            "weights in bfloat16",
+            cast | {"backward": linear if checkpointing else trunk, "sample": decoding},
+        )
     yield from _head(job, rows, tokens)
 
 

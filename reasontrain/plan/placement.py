@@ -20,21 +20,37 @@ class Group:
 
 
 def placement(job: Job) -> list[Group]:
-    """Learners first, then samplers and teachers, node by node (`pack`) or in turns (`spread`); graders go where cores are."""
+    """Learners first, then samplers and teachers; graders go where cores are.
+
+    `pack` takes the first node that has room, `spread` the emptiest. An engine of vLLM takes all its GPUs on one node.
+    """
     cluster, gpu = job.cluster, int(job.on_gpu)
-    names = ["learner"] * cluster.learners + ["sampler"] * cluster.samplers + ["teacher"] * cluster.teachers
-    per_node = job.machine.gpus_per_node
-    num_nodes = -(-len(names) // per_node)
+    engine = gpu * (job.vllm.tensor_parallel if job.vllm is not None else 1)
+    wanted = (
+        [("learner", gpu)] * cluster.learners + [("sampler", engine)] * cluster.samplers + [("teacher", gpu)] * cluster.teachers
+    )
+    used = [0] * -(-sum(gpus for _, gpus in wanted) // job.machine.gpus_per_node)
     found: list[Group] = []
     count: dict[str, int] = {}
-    for index, name in enumerate(names):
-        node = (index // per_node if cluster.placement == "pack" else index % num_nodes) if gpu else None
+    for name, gpus in wanted:
+        node = _node(used, gpus, job) if gpu else None
         rank = count[name] = count.get(name, -1) + 1
         last = found[-1] if found else None
         if last is not None and (last.role, last.node) == (name, node):
-            found[-1] = Group(name, last.first, last.processes + 1, cluster.cpus, gpu, node)
+            found[-1] = Group(name, last.first, last.processes + 1, cluster.cpus, gpus, node)
         else:
-            found.append(Group(name, rank, 1, cluster.cpus, gpu, node))
+            found.append(Group(name, rank, 1, cluster.cpus, gpus, node))
     if cluster.graders:
         found.append(Group("grader", 0, cluster.graders, cluster.cpus, 0, None))
     return found
+
+
+def _node(used: list[int], gpus: int, job: Job) -> int:
+    """The node that takes so many GPUs more, written down in `used`; a new one where none has room."""
+    room = [node for node, taken in enumerate(used) if taken + gpus <= job.machine.gpus_per_node]
+    if not room:
+        used.append(0)
+        room = [len(used) - 1]
+    node = room[0] if job.cluster.placement == "pack" else min(room, key=lambda node: used[node])
+    used[node] += gpus
+    return node

@@ -11,6 +11,7 @@ from reasontrain.recipe import Cluster, Recipe, Zero
 from reasontrain.recipe.settings import contradictions
 
 MAX_RANKS = 1024
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 ROUNDS = 2
 """A change can make another phase the fullest, for which a change before it would have been right."""
 
@@ -77,11 +78,26 @@ def _halves(value: int, least: int) -> Iterator[int]:
 
 
 def _fewer_rows(job: Job) -> Iterator[Change]:
-    """A smaller cache."""
+    """A smaller cache; vLLM's has the size of what it is given."""
     sample = job.recipe.sample
-    if sample is not None and _fullest(job).phase == "sample":
+    if sample is not None and job.vllm is None and _fullest(job).phase == "sample":
         for rows in _halves(job.work.rows_per_sampler, 1):
-            yield (f"sample.max_rows={rows}",), replace(job.recipe, sample=replace(sample, max_rows=rows))
+            fewer = replace(sample, engine=replace(sample.engine, max_rows=rows))
+            yield ("sample.engine.kind=local", f"sample.engine.max_rows={rows}"), replace(job.recipe, sample=fewer)
+
+
+def _other_engine(job: Job) -> Iterator[Change]:
+    """Another share for vLLM, as large as can be; then engines on twice as many GPUs, and again, in one node."""
+    sample, engine = job.recipe.sample, job.vllm
+    if sample is None or engine is None or _fullest(job).phase != "sample":
+        return
+    for share in SHARES:
+        given = replace(sample, engine=replace(engine, gpu_memory_share=share))
+        yield (f"sample.engine.gpu_memory_share={share}",), replace(job.recipe, sample=given)
+    gpus = engine.tensor_parallel
+    while (gpus := 2 * gpus) <= job.machine.gpus_per_node and job.shape.num_heads % gpus == 0:
+        wider = replace(sample, engine=replace(engine, tensor_parallel=gpus))
+        yield (f"sample.engine.tensor_parallel={gpus}",), replace(job.recipe, sample=wider)
 
 
 def _smaller_micro_batches(job: Job) -> Iterator[Change]:
@@ -150,6 +166,7 @@ def _more_ranks(job: Job) -> Iterator[Change]:
 
 KINDS: tuple[Kind, ...] = (
     _fewer_rows,
+    _other_engine,
     _smaller_micro_batches,
     _checkpointing,
     _higher_stage,

@@ -10,7 +10,7 @@ from reasontrain.plan import shape as shapes
 from reasontrain.plan.activations import Mode
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.work import Work, work_of
-from reasontrain.recipe import Cluster, Muon, Recipe, Zero
+from reasontrain.recipe import Cluster, Muon, Recipe, Vllm, Zero
 
 STUDENT_EVIDENCE = frozenset({"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp"})
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -114,6 +114,12 @@ class Job:
     def samples_here(self) -> bool:
         """Whether the learner ranks sample."""
         return self.recipe.sample is not None and self.cluster.samplers == 0
+
+    @property
+    def vllm(self) -> Vllm | None:
+        """The engine that samples, where it is not our own loop."""
+        sample = self.recipe.sample
+        return sample.engine if sample is not None and isinstance(sample.engine, Vllm) else None
 
     @property
     def observed(self) -> frozenset[str]:

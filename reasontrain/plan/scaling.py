@@ -59,7 +59,10 @@ def stops_at(found: list[Prediction]) -> int | None:
 def _on(job: Job, gpus: int) -> Job:
     """The same recipe with this many learner ranks and no other processes."""
     cluster = replace(job.cluster, learners=gpus, samplers=0, teachers=0, overlap=0)
-    return replace(job, recipe=replace(job.recipe, cluster=cluster))
+    sample = job.recipe.sample
+    if sample is not None and job.vllm is not None and job.cluster.samplers:
+        sample = replace(sample, engine=replace(job.vllm, tensor_parallel=1, gpu_memory_share=None))  # those of a GPU of its own
+    return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample))
 
 
 def _predict(job: Job, gpus: int) -> Prediction:

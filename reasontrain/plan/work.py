@@ -57,7 +57,7 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
     rollouts = recipe.learn.rollouts_per_step
     per_rank = _share(rollouts, ranks)
     fitting = min(per_rank, max(1, recipe.learn.micro_batch_tokens // (prompt + response)))
-    rows = min(recipe.sample.max_rows, _share(rollouts, samplers or ranks)) if recipe.sample else 0
+    rows = min(recipe.sample.engine.max_rows, _share(rollouts, samplers or ranks)) if recipe.sample else 0
     return Work(
         ranks=ranks,
         prompts=rollouts // (recipe.sample.group_size if recipe.sample else 1),

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from reasontrain import testbed
 from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.scorer import WholeModel
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.reduce import AVERAGES
@@ -60,7 +61,7 @@ def batch(num: int, length: int) -> Batch:
 def learn(recipe: Recipe, length: int) -> None:
     """Some steps: evidence, selection, one backward for each micro-batch, the optimiser."""
     policy = random_policy(recipe.model, trainable=True)
-    teacher = random_policy(recipe.teacher, trainable=False) if recipe.teacher else None
+    teacher = WholeModel(random_policy(recipe.teacher, trainable=False)) if recipe.teacher else None
     learner = LocalLearner(policy, recipe.learn, steps=STEPS, teacher=teacher)
     for _ in range(STEPS):
         given = learner.observe(batch(recipe.learn.rollouts_per_step, length), recipe.needs - {"old_logp", "sampled_logp"})
@@ -74,7 +75,7 @@ def sample(recipe: Recipe, length: int) -> None:
     ids = torch.randint(3, len(WORDS), (recipe.learn.rollouts_per_step, PROMPT)).tolist()
     prompts = [Prompt(problem=Problem(id=str(i), prompt="", answer=""), ids=tuple(row)) for i, row in enumerate(ids)]
     sampling = replace(recipe.sample, max_tokens=length - PROMPT)
-    LocalSampler(policy, seed=0, max_rows=recipe.sample.max_rows).sample(prompts, sampling, num=1, first_id=0)
+    LocalSampler(policy, seed=0, max_rows=recipe.sample.engine.max_rows).sample(prompts, sampling, num=1, first_id=0)
 
 
 def tiny(recipe: Recipe) -> Recipe:

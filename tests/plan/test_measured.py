@@ -38,7 +38,7 @@ DISTILL = LEARN | {"objective": {"kind": "distill"}, "select": {"kind": "tip"}, 
 SAMPLE = LEARN | {
     "objective": {"kind": "grpo"},
     "credit": {"kind": "group_norm"},
-    "sample": {"max_tokens": 112, "max_rows": 128, "group_size": 2},
+    "sample": {"max_tokens": 112, "engine": {"kind": "local", "max_rows": 128}, "group_size": 2},
     "learn": {"lr": 1.0e-4, "rollouts_per_step": 128},
     "cluster": {"samplers": 1},
 }

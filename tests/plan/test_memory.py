@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reasontrain.plan.machine import GIB
-from reasontrain.plan.memory import Part, roles
+from reasontrain.plan.machine import GIB, Machine, Part
+from reasontrain.plan.memory import roles
 from reasontrain.plan.roles import Job
 from tests.plan.jobs import job
 
@@ -55,7 +55,7 @@ def test_the_heads_gradient_is_counted_once_more_when_tied() -> None:
 def test_the_cache_of_all_rows() -> None:
     # 36 layers x 256 rows x (512 + 1536) columns x keys and values x 8 heads x 128 x 2 bytes
     assert parts(job())["key-value cache"].most == 36 * 256 * 2048 * 2 * 8 * 128 * 2 == 72 * GIB
-    assert parts(job("sample.max_rows=64"))["key-value cache"].most == 18 * GIB
+    assert parts(job("sample.engine={kind: local, max_rows: 64}"))["key-value cache"].most == 18 * GIB
 
 
 def test_checkpointing_keeps_the_inputs_of_layers() -> None:
@@ -81,3 +81,33 @@ def test_what_is_offloaded_is_not_on_the_device() -> None:
     (here,), (away,) = (roles(job(*zero, f"learn.zero.offload_optimizer={place}")) for place in ("none", "cpu"))
     assert away.host == 6 * PARAMETERS
     assert here.peak - away.peak == away.host
+
+
+VLLM = "sample.engine={kind: vllm}"
+
+
+def test_vllm_takes_its_share_and_nothing_of_what_our_own_loop_takes() -> None:
+    found = parts(job(VLLM, "cluster={}"))
+    assert found["vLLM's share"].held["sample"] == int(0.45 * 80 * GIB)
+    assert found["vLLM's share"].held["backward"] == GIB  # asleep
+    assert not {"key-value cache", "decoding"} & found.keys()
+    assert found["weights in bfloat16"].held["sample"] == 0
+
+
+def test_an_engine_of_its_own_has_a_buffer_beside_its_share() -> None:
+    found = parts(job(VLLM, "cluster={samplers: 2}"), "sampler")
+    assert found["vLLM's share"].most == int(0.9 * 80 * GIB)
+    assert found["buffer for new weights"].most == 2 * TABLE  # of the largest tensor
+    assert found.keys() == {"process", "vLLM's share", "buffer for new weights"}
+
+
+def test_a_share_that_cannot_hold_the_weights_does_not_fit() -> None:
+    # 2 bytes each of 4,022,468,096 weights and 36 layers x 2048 columns x keys and values x 8 heads x 128, over two GPUs
+    least = 2 * (PARAMETERS + 36 * 2048 * 2 * 1024) // 2
+    engine = "sample.engine={kind: vllm, tensor_parallel: 2, gpu_memory_share: 0.5}"
+    fitting, short = (
+        parts(job(engine, "cluster={samplers: 1}", machine=Machine(memory_gib=2 * size / GIB)), "sampler")["vLLM's share"].most
+        for size in (least + 2, least - 2)
+    )
+    assert abs(fitting - least) <= 2
+    assert short == 2 * least

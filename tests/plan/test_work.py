@@ -70,5 +70,16 @@ def test_spread_processes_take_turns() -> None:
     assert [group.node for group in found] == [0, 1, 0]
 
 
+def test_an_engine_of_many_gpus_lies_on_one_node() -> None:
+    cluster = "cluster={learners: 6, samplers: 2, teachers: 1}"
+    distil = ("objective={kind: distill}", "credit={kind: none}", "teacher={path: testbed:teacher}")
+    engine = "sample.engine={kind: vllm, tensor_parallel: 4}"
+    assert placement(job(cluster, engine, *distil, "learn.zero.stage=2")) == [
+        Group("learner", 0, 6, 1.0, 1, 0),
+        Group("sampler", 0, 2, 1.0, 4, 1),
+        Group("teacher", 0, 1, 1.0, 1, 0),
+    ]
+
+
 def test_processes_without_a_gpu_go_anywhere() -> None:
     assert placement(job("model.device=cpu")) == [Group("learner", 0, 1, 1.0, 0, None)]
