@@ -20,7 +20,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds test testbed check format format-check lint types clean
+.PHONY: help quickstart seeds test integration testbed check format format-check lint types clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -30,6 +30,9 @@ quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a pag
 
 test: $(DEV)  ## the CPU test suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+integration: $(DEV)  ## the tests on a real Ray and a real Slurm on this machine (apt-get install slurm-wlm munge)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m integration tests/integration --durations=20 $(ARGS)
 
 seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)
 	@for rule in tip opd random sft; do for seed in 0 1 2; do \

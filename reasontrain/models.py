@@ -54,11 +54,35 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The sizes of a dense Llama or Qwen, as its configuration names them: enough to count what it costs without reading it.
+
+    `qkv_bias` is Qwen2's, `qk_norm` Qwen3's.
+    """
+
+    hidden_size: AtLeastOne
+    intermediate_size: AtLeastOne
+    num_layers: AtLeastOne
+    num_heads: AtLeastOne
+    num_kv_heads: AtLeastOne
+    head_dim: AtLeastOne
+    vocab_size: AtLeastOne
+    tied: bool
+    qkv_bias: bool = False
+    qk_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """Which model, and how it computes.
 
     `path` is a directory, a hub id or `testbed:NAME` for a shipped tiny model. `dtype` is what the trunk computes in; a policy
-    that is trained keeps float32 weights. `export` is the dtype of `final/` (that of `dtype` where it is left out).
+    that is trained keeps float32 weights. `export` is the dtype of `final/` (that of `dtype` where it is left out). `shape` lets
+    `reasontrain plan` count a model that is not at hand; nothing else reads it.
     """
 
     path: str
@@ -70,6 +94,7 @@ class ModelSettings:
     lora: Lora | None = None
     trust_remote_code: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    shape: Shape | None = None
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and self.revision is None:

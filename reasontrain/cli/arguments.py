@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; each sets `run` to the function that does it."""
     top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_train, _evaluate, _show, _validate, _report, _compare):
+    for add in (_train, _evaluate, _plan, _show, _validate, _report, _compare):
         add(commands)
     return top
 
@@ -87,6 +87,46 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
                 seed=options.seed,
             )
         )
+
+    command.set_defaults(run=run)
+
+
+def _plan(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "plan",
+        "Say what a recipe will cost, without a GPU or a download: memory, traffic, placement, time, and what to change.",
+        "reasontrain plan recipes/tip_qwen3.yaml cluster.learners=8 learn.zero.stage=3",
+    )
+    _recipe(command)
+    for flag, unit, default, what in (
+        ("--memory-gib", float, 80.0, "memory of one GPU"),
+        ("--gpus-per-node", int, 8, "GPUs of a node"),
+        ("--tflops", float, 400.0, "TFLOP/s that matrix products achieve on one GPU"),
+        ("--intra-gb-s", float, 300.0, "GB/s from one GPU to others of its node"),
+        ("--inter-gb-s", float, 50.0, "GB/s from one GPU to other nodes"),
+        ("--hbm-tb-s", float, 3.3, "TB/s at which a GPU reads its memory"),
+    ):
+        command.add_argument(flag, type=unit, default=default, metavar="N", help=f"{what} (%(default)s)")
+    command.add_argument("--prompt-tokens", type=int, metavar="N", help="length of a prompt (prompt.max_tokens, or 512)")
+    command.add_argument("--response-tokens", type=int, metavar="N", help="length of a response (sample.max_tokens, or 1024)")
+    command.add_argument("--json", action="store_true", help="for machines: all of it, in bytes and seconds")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.plan import show_plan
+        from reasontrain.plan import Machine
+
+        machine = Machine(
+            memory_gib=options.memory_gib,
+            gpus_per_node=options.gpus_per_node,
+            tflops=options.tflops,
+            intra_gb_s=options.intra_gb_s,
+            inter_gb_s=options.inter_gb_s,
+            hbm_tb_s=options.hbm_tb_s,
+            prompt_tokens=options.prompt_tokens,
+            response_tokens=options.response_tokens,
+        )
+        show_plan(options.recipe, options.overrides, machine, as_json=options.json)
 
     command.set_defaults(run=run)
 

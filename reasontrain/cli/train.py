@@ -30,7 +30,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
             run.tracker.close()
         _export(ready.learner.export, run.directory)
         page, _ = write_report(run.directory)
-        say(f"model: {run.directory / 'final'}\nreport: {page.resolve()}")
+        say(f"model: {(run.directory / 'final').resolve()}\nreport: {page.resolve()}")
 
 
 def _export(write: Callable[[Path], None], directory: Path) -> None:

@@ -46,21 +46,22 @@ class Cluster:
 
     `learners` ranks learn together; `samplers`, `teachers` and `graders` are processes of their own, and 0 of them means that the
     learner ranks sample with the very weights they train and hold the teacher, and that the driver grades. Every process takes
-    `cpus` cores, and one GPU unless it grades or `model.device` says cpu. `overlap: 1` samples the next batch while this one is
-    learned from, one step behind. A remote call that takes longer than `deadline_s`, or a process that is silent for
-    `heartbeat_s`, ends the wait; dead processes are started again, `max_restarts` times in all. Where samplers have weights of
-    their own, trainer and sampler score one rollout every `canary_every` steps (0: never).
+    `cpus` cores, and one GPU unless it grades or `model.device` says cpu; a sampler with vLLM takes `tensor_parallel` GPUs.
+    `overlap: 1` samples the next batch while this one is learned from, one step behind. A remote call that takes longer than
+    `deadline_s`, or a process that is silent for `heartbeat_s`, ends the wait; dead processes are started again, `max_restarts`
+    times in all. Where samplers have weights of their own, trainer and sampler score one rollout every `canary_every` steps
+    (0: never).
     """
 
     learners: AtLeastOne = 1
     samplers: Annotated[int, Ge(0)] = 0
     teachers: Annotated[int, Ge(0)] = 0
     graders: Annotated[int, Ge(0)] = 0
-    cpus: Annotated[float, Ge(0)] = 1
+    cpus: Annotated[float, Ge(0)] = 1.0
     placement: Literal["pack", "spread"] = "pack"
     overlap: Literal[0, 1] = 0
     max_restarts: Annotated[int, Ge(0)] = 3
-    deadline_s: Positive = 3600
-    heartbeat_s: Positive = 60
+    deadline_s: Positive = 3600.0
+    heartbeat_s: Positive = 60.0
     canary_every: Annotated[int, Ge(0)] = 1
     canary_gap: NotNegative = 0.01

@@ -12,9 +12,9 @@ from torch import Tensor
 from reasontrain.vocab.closed_form import Distribution
 from reasontrain.vocab.head import Head, Teacher
 
-_CHUNK_FLOATS_CPU = 2**24
-_CHUNK_FLOATS_GPU = 2**26
-_BLOCK_FLOATS_CPU = 2**18
+CHUNK_FLOATS_CPU = 2**24
+CHUNK_FLOATS_GPU = 2**26
+BLOCK_FLOATS_CPU = 2**18
 """1 MB: a block is read a dozen times, from the cache and not from memory. A GPU takes the chunk whole."""
 
 
@@ -59,7 +59,7 @@ class Scan:
     def chunks(self) -> Iterator[Chunk]:
         """All rows in order, at least one chunk. They share memory: a chunk is dead when the next one comes."""
         assert self.temperature > 0, "at temperature zero there is no distribution"
-        floats = _CHUNK_FLOATS_CPU if self.hidden_ND.device.type == "cpu" else _CHUNK_FLOATS_GPU
+        floats = CHUNK_FLOATS_CPU if self.hidden_ND.device.type == "cpu" else CHUNK_FLOATS_GPU
         size = self.chunk if self.chunk is not None else max(1, floats // self.head.width)
         student = Projection(self.head)
         teacher = None if self.teacher is None else Projection(self.teacher.head)
@@ -98,9 +98,7 @@ class Chunk:
         """The chunk's rows in order, at least one block."""
         scan = self.scan
         on_cpu = self.raw_CV.device.type == "cpu"
-        for block in spans(
-            len(self.raw_CV), max(1, _BLOCK_FLOATS_CPU // scan.head.width) if on_cpu else max(1, len(self.raw_CV))
-        ):
+        for block in spans(len(self.raw_CV), max(1, BLOCK_FLOATS_CPU // scan.head.width) if on_cpu else max(1, len(self.raw_CV))):
             rows = slice(self.rows.start + block.start, self.rows.start + block.stop)
             teacher = None if self._teacher is None else partial(self.teacher_logits, block)
             yield Block(scan, rows, self.raw_CV[block], teacher)

@@ -141,7 +141,7 @@ def test_chunks_in_fp32(chunk: int | None):
 
 
 def test_many_blocks_of_one_chunk(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("reasontrain.vocab.chunks._BLOCK_FLOATS_CPU", 22)  # two rows a block
+    monkeypatch.setattr("reasontrain.vocab.chunks.BLOCK_FLOATS_CPU", 22)  # two rows a block
     case = Case(dtype=torch.float64)
     assert_same(case.fused(Weighted(NAMES), chunk=5), case.naive(Weighted(NAMES)), rtol=1e-12, atol=1e-12)
 

@@ -1,0 +1,164 @@
+"""`reasontrain plan`: what a recipe will cost, as tables or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from reasontrain.cli.terminal import quiet_libraries
+from reasontrain.plan import GIB, PHASES, WORTH, Machine, Plan, Prediction, Role, plan
+from reasontrain.recipe import read_recipe
+
+WIDTH = 118
+"""Columns where the output is no terminal that says how wide it is."""
+
+
+def show_plan(path: Path, overrides: Sequence[str], machine: Machine, *, as_json: bool) -> None:
+    """Print the plan of a recipe."""
+    quiet_libraries()
+    found = plan(read_recipe(path, overrides), machine)
+    if as_json:
+        print(json.dumps(_mapping(found), indent=1))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    for item in _page(found):
+        console.print(item, markup=False)
+
+
+def _mapping(found: Plan) -> dict[str, object]:
+    """The plan with what its properties compute."""
+    mapping: dict[str, object] = dataclasses.asdict(found)
+    mapping["roles"] = [
+        dataclasses.asdict(role) | {"total": {p: role.total(p) for p in PHASES}, "peak": role.peak, "host": role.host}
+        for role in found.roles
+    ]
+    mapping["scaling"] = [dataclasses.asdict(p) | {"step_s": p.step_s} for p in found.scaling]
+    return mapping
+
+
+def _page(found: Plan) -> Iterator[Table | str]:
+    """All that a person reads, in order."""
+    yield f"{found.name}: a plan by arithmetic; nothing was loaded, downloaded or measured"
+    yield "parameters: " + ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
+    yield _work(found)
+    for role in found.roles:
+        yield f"\nmemory of each {role.name} ({role.processes}), GiB; * is the fullest phase"
+        yield _memory(role)
+        if role.host:
+            yield f"in main memory, for each {role.name}: {_gib(role.host)} GiB"
+    yield _verdict(found)
+    yield "\nwhat moves in a step" if found.traffic else "\nwhat moves in a step: nothing, one process does it all"
+    if found.traffic:
+        yield _traffic(found)
+    yield "\nplacement"
+    yield _placement(found)
+    yield _rates(found.machine)
+    yield _scaling(found)
+    yield _stop(found)
+
+
+def _work(found: Plan) -> str:
+    work = found.work
+    return (
+        f"a step: {work.prompts:,} prompts, {work.rollouts:,} rollouts of {work.prompt_tokens:,} + {work.response_tokens:,} "
+        f"tokens (assumed), {work.tokens:,} tokens\n"
+        f"a rank of {work.ranks}: {work.rollouts_per_rank:,} rollouts in {work.micro_batches_per_rank:,} micro-batches of "
+        f"{work.rollouts_per_micro_batch:,} ({work.micro_batch_tokens:,} tokens, {work.micro_batch_rows:,} rows with a loss); "
+        f"{work.rows_per_sampler:,} rows decode together"
+    )
+
+
+def _memory(role: Role) -> Table:
+    phases = [phase for phase in PHASES if role.total(phase)]
+    table = Table()
+    table.add_column("part")
+    for phase in phases:
+        table.add_column(phase, justify="right")
+    for part in role.parts:
+        place = "" if part.place == "device" else f" (in {'main memory' if part.place == 'host' else 'NVMe files'})"
+        table.add_row(part.name + place, *(_gib(part.held.get(phase, 0)) for phase in phases))
+    table.add_section()
+    table.add_row("total", *(_gib(role.total(phase)) + ("*" if phase == role.phase else "") for phase in phases))
+    return table
+
+
+def _verdict(found: Plan) -> str:
+    """Whether it fits, and if not, what to change."""
+    fullest = max(found.roles, key=lambda role: role.peak)
+    said = f"the fullest process is a {fullest.name} while it is at `{fullest.phase}`: {_gib(fullest.peak)} GiB"
+    limit = f"{found.machine.memory_gib:g} GiB"
+    if found.fits:
+        return f"FITS: {said} of {limit}"
+    if found.remedy is None:
+        return f"DOES NOT FIT: {said}, and there are {limit}; no change that a plan knows makes room"
+    return (
+        f"DOES NOT FIT: {said}, and there are {limit}\nit would fit with: {' '.join(found.remedy.overrides)} "
+        f"({_gib(found.remedy.peak)} GiB)"
+    )
+
+
+def _traffic(found: Plan) -> Table:
+    table = Table("what", "through")
+    table.add_column("GB", justify="right")
+    for flow in found.traffic:
+        table.add_row(flow.name, flow.through, f"{flow.size / 1e9:,.2f}")
+    return table
+
+
+def _placement(found: Plan) -> Table:
+    table = Table("role", "processes", "bundle of each", "node")
+    for group in found.placement:
+        last = group.first + group.processes - 1
+        numbers = f"{group.first}" if last == group.first else f"{group.first}-{last}"
+        gpus = f", GPU: {group.gpus}" if group.gpus else ""
+        table.add_row(group.role, numbers, f"{{CPU: {group.cpus:g}{gpus}}}", "any" if group.node is None else str(group.node))
+    return table
+
+
+def _rates(machine: Machine) -> str:
+    return (
+        f"\nseconds of a step if every GPU learns and samples and nothing overlaps, at {machine.tflops:g} TFLOP/s, "
+        f"{machine.intra_gb_s:g} GB/s in a node\nof {machine.gpus_per_node}, {machine.inter_gb_s:g} GB/s between nodes, "
+        f"{machine.hbm_tb_s:g} TB/s of memory"
+    )
+
+
+def _scaling(found: Plan) -> Table:
+    table = Table()
+    for name in ("GPUs", "step", "sampling", "evidence", "learning", "communication", "efficiency", "GiB each"):
+        table.add_column(name, justify="right")
+    for prediction in found.scaling:
+        table.add_row(*_line(prediction, found.machine))
+    return table
+
+
+def _line(prediction: Prediction, machine: Machine) -> Iterator[str]:
+    yield f"{prediction.gpus:,}"
+    for seconds in (
+        prediction.step_s,
+        prediction.sampling_s,
+        prediction.evidence_s,
+        prediction.learning_s,
+        prediction.communication_s,
+    ):
+        yield f"{seconds:,.3g}" if seconds < 1000 else f"{seconds:,.0f}"
+    yield f"{prediction.efficiency:.0%}"
+    yield _gib(prediction.memory_bytes) + ("!" if prediction.memory_bytes > machine.memory_bytes else "")
+
+
+def _stop(found: Plan) -> str:
+    marked = "! does not fit; " if any(p.memory_bytes > found.machine.memory_bytes for p in found.scaling) else ""
+    if found.stops_at is None:
+        return f"{marked}scaling is worth it up to {found.scaling[-1].gpus:,} GPUs (efficiency of at least {WORTH:.0%})"
+    return f"{marked}scaling stops at {found.stops_at:,} GPUs, where efficiency falls below {WORTH:.0%}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:,.2f}" if size else "-"

@@ -1,0 +1,74 @@
+"""What autograd keeps of a forward pass, tensor by tensor; `tests/plan/test_activations.py` counts the same by its hooks.
+
+A layer of a Llama or Qwen under sdpa or flash attention, which never keep the T x T probabilities (Dao et al. 2022), in bytes per
+token. d, f, q, k are the widths of the residual stream, of the feed-forward part, of all queries and of all keys; h heads.
+
+    kept                                     float32      bfloat16 under autocast     bfloat16 weights
+    two norms: input, normed, 1/rms          8 d + 4      8 d + 4                     6 d + 4           each
+    inputs of matrices after a norm          4 d each norm    2 d each of q, k, v, gate, up    2 d each norm
+    queries, keys, values, output, logsumexp 4 (2 q + 2 k + h)    4 (q + k + h)       4 (q + k + h)
+    Qwen3's norms of queries and keys        8 (q + k) + 4 heads    6 (q + k) + 4 heads    6 (q + k) + 4 heads
+    gate, silu(gate), up, product            16 f         8 f                         8 f
+
+Korthikanti et al. 2022 (arXiv 2205.05198) count the same way for GPT.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from reasontrain.models import Shape
+from reasontrain.plan.shape import width_k, width_q
+
+Mode = Literal["float32", "autocast", "bfloat16"]
+"""float32 throughout; bfloat16 products beside float32 weights (the plain learner); bfloat16 weights (under ZeRO)."""
+
+
+def number(mode: Mode) -> int:
+    """Bytes of what matrix products give."""
+    return 4 if mode == "float32" else 2
+
+
+def residual(mode: Mode) -> int:
+    """Bytes of a number of the residual stream, which autocast leaves in float32."""
+    return 2 if mode == "bfloat16" else 4
+
+
+def per_layer(shape: Shape, mode: Mode, *, eager_length: int = 0, lora_rank: int = 0, lora_targets: int = 0) -> int:
+    """Bytes that one layer keeps per token.
+
+    `eager_length` is the length of a sequence where attention is eager, and keeps its probabilities twice (as they leave the
+    softmax, and as the product takes them) with keys and values repeated for every head.
+    """
+    d, f, q, k, h = shape.hidden_size, shape.intermediate_size, width_q(shape), width_k(shape), shape.num_heads
+    wide = number(mode)
+    norms = 2 * ((6 if mode == "bfloat16" else 8) * d + 4)
+    inputs = {"float32": 2 * 4 * d, "autocast": 5 * 2 * d, "bfloat16": 2 * 2 * d}[mode]
+    attention = wide * (2 * q + 2 * k) + 4 * h
+    if eager_length:
+        attention = wide * (2 * q + 2 * q) + h * eager_length * (4 + (wide if wide != 4 else 0))
+    if shape.qk_norm:
+        attention += (8 if mode == "float32" else 6) * (q + k) + 4 * (h + shape.num_kv_heads)
+    return norms + inputs + attention + wide * (4 * f + lora_rank * lora_targets)
+
+
+def outside_layers(shape: Shape, mode: Mode) -> int:
+    """Bytes per token of ids, rotary tables and the last norm."""
+    d = shape.hidden_size
+    return 8 + 2 * residual(mode) * shape.head_dim + (6 if mode == "bfloat16" else 8) * d + 4
+
+
+def kept(shape: Shape, mode: Mode, layer_bytes: int, *, checkpointing: bool) -> int:
+    """Bytes per token that lie between forward and backward: all of every layer, or its input alone (Chen et al. 2016)."""
+    per = residual(mode) * shape.hidden_size if checkpointing else layer_bytes
+    return shape.num_layers * per + outside_layers(shape, mode)
+
+
+def passing(shape: Shape, mode: Mode) -> int:
+    """Bytes per token of a forward without gradient, at its widest: residual, its norm, silu(gate), up and their product."""
+    return 2 * residual(mode) * shape.hidden_size + 3 * number(mode) * shape.intermediate_size
+
+
+def returning(shape: Shape, mode: Mode) -> int:
+    """Bytes per token of gradients inside one layer, at their widest: of the product, silu(gate) and up, and of the residual."""
+    return residual(mode) * shape.hidden_size + 3 * number(mode) * shape.intermediate_size

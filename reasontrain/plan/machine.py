@@ -1,0 +1,68 @@
+"""What a plan assumes of the machine and of the rollouts, every number of which is printed with it; and what is held there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from reasontrain.types import AtLeastOne, Positive, UserError
+
+GIB = 2**30
+DEFAULT_PROMPT, DEFAULT_RESPONSE = 512, 1024
+"""Tokens where neither the recipe nor the command says how long prompts and responses are."""
+CONTEXT_BYTES = GIB
+"""What a process takes of a GPU before it holds a tensor: CUDA's context, cuBLAS workspaces, NCCL's buffers. On a CPU, 0."""
+
+Phase = Literal["sample", "observe", "loss", "backward", "gradients", "update"]
+PHASES: tuple[Phase, ...] = ("sample", "observe", "loss", "backward", "gradients", "update")
+"""Decoding; evidence without gradient; a micro-batch at the head; its backward as it begins; as it ends; the optimiser's step."""
+
+Place = Literal["device", "host", "nvme"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is held, and how many bytes of it in each phase."""
+
+    name: str
+    held: Mapping[Phase, int]
+    place: Place = "device"
+
+    @property
+    def most(self) -> int:
+        """Bytes in the phase that holds most of it."""
+        return max(self.held.values(), default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Sizes and rates, all stated and none measured.
+
+    `tflops` is what matrix products really achieve on one GPU; `intra_gb_s` and `inter_gb_s` are what one GPU sends to others of
+    its node and of other nodes; `hbm_tb_s` is what decoding reads weights and cache at. The defaults are round numbers for H100
+    nodes with NVLink and 400 Gbit/s for every GPU.
+    """
+
+    memory_gib: Positive = 80.0
+    gpus_per_node: AtLeastOne = 8
+    tflops: Positive = 400.0
+    intra_gb_s: Positive = 300.0
+    inter_gb_s: Positive = 50.0
+    hbm_tb_s: Positive = 3.3
+    prompt_tokens: int | None = None
+    response_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value <= 0:
+                raise UserError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+
+    @property
+    def memory_bytes(self) -> int:
+        """What one GPU holds."""
+        return int(self.memory_gib * GIB)
+
+    def bandwidth(self, num_ranks: int) -> float:
+        """Bytes a second of a collective over so many GPUs: its slowest link decides."""
+        return 1e9 * (self.intra_gb_s if num_ranks <= self.gpus_per_node else self.inter_gb_s)

@@ -1,0 +1,159 @@
+"""What a plan reads off a recipe: the models with their shapes and bytes, and which process holds what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from reasontrain.models import ModelSettings, Shape
+from reasontrain.plan import shape as shapes
+from reasontrain.plan.activations import Mode
+from reasontrain.plan.machine import Machine
+from reasontrain.plan.work import Work, work_of
+from reasontrain.recipe import Cluster, Muon, Recipe, Vllm, Zero
+
+STUDENT_EVIDENCE = frozenset({"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp"})
+TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A teacher or a reference."""
+
+    role: str
+    shape: Shape
+    number_bytes: int
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the whole model."""
+        return self.number_bytes * shapes.num_parameters(self.shape)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe as a plan sees it."""
+
+    recipe: Recipe
+    machine: Machine
+    shape: Shape
+    teacher: Frozen | None
+    reference: Frozen | None
+
+    @property
+    def zero(self) -> Zero | None:
+        """How the ranks divide their state."""
+        return self.recipe.learn.zero
+
+    @property
+    def stage(self) -> int:
+        """0 without ZeRO."""
+        return self.zero.stage if self.zero else 0
+
+    @property
+    def cluster(self) -> Cluster:
+        """Processes of each role; one process of all roles where the recipe names no cluster."""
+        return self.recipe.cluster or Cluster()
+
+    @property
+    def ranks(self) -> int:
+        """Learner ranks."""
+        return self.cluster.learners
+
+    @property
+    def on_gpu(self) -> bool:
+        """A plan is for GPUs unless the recipe says otherwise."""
+        return self.recipe.model.device != "cpu"
+
+    @cached_property
+    def work(self) -> Work:
+        """The step."""
+        return work_of(self.recipe, self.machine, self.ranks, self.cluster.samplers)
+
+    @property
+    def mode(self) -> Mode:
+        """The plain learner keeps float32 weights and computes under autocast; ZeRO keeps weights of the dtype itself."""
+        if self.recipe.model.dtype == "float32":
+            return "float32"
+        return "autocast" if self.zero is None else "bfloat16"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one weight of the learner."""
+        return 2 if self.mode == "bfloat16" else 4
+
+    @property
+    def sampler_bytes(self) -> int:
+        """Bytes of one weight where a sampler holds its own, and of one number of its cache."""
+        return _bytes(self.recipe.model)
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that move."""
+        lora = self.recipe.model.lora
+        return shapes.num_parameters(self.shape) if lora is None else shapes.num_adapter(self.shape, lora)
+
+    @property
+    def base(self) -> int:
+        """Parameters of the policy that stay, under adapters."""
+        return 0 if self.recipe.model.lora is None else shapes.num_parameters(self.shape)
+
+    @property
+    def muon_parameters(self) -> int:
+        """Those that Muon takes: every matrix of the trunk that moves."""
+        if not isinstance(self.recipe.learn.optimizer, Muon):
+            return 0
+        return self.trainable if self.base else self.shape.num_layers * shapes.num_linear(self.shape)
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the head's gradient dW is formed."""
+        return self.base == 0
+
+    @property
+    def samples_here(self) -> bool:
+        """Whether the learner ranks sample."""
+        return self.recipe.sample is not None and self.cluster.samplers == 0
+
+    @property
+    def vllm(self) -> Vllm | None:
+        """The engine that samples, where it is not our own loop."""
+        sample = self.recipe.sample
+        return sample.engine if sample is not None and isinstance(sample.engine, Vllm) else None
+
+    @property
+    def observed(self) -> frozenset[str]:
+        """Evidence that costs a forward: the sampler's own log-probs are taken over where nothing was truncated."""
+        sample = self.recipe.sample
+        reused = sample is not None and not sample.truncates and self.recipe.learn.old_logp == "auto"
+        return self.recipe.needs - {"sampled_logp"} - ({"old_logp"} if reused else set())
+
+    @property
+    def observes_student(self) -> bool:
+        """Whether the policy runs once more before the loss."""
+        return bool(self.observed & STUDENT_EVIDENCE)
+
+    @property
+    def observes_teacher(self) -> bool:
+        """Whether the teacher's hidden states are made before the step and kept for it."""
+        return bool(self.observed & TEACHER_EVIDENCE)
+
+
+def job_of(recipe: Recipe, machine: Machine) -> Job:
+    """Shapes found, nothing downloaded; raises UserError where a model's sizes are not at hand."""
+    reference = recipe.reference or recipe.model
+    return Job(
+        recipe,
+        machine,
+        shapes.shape_of(recipe.model, "model"),
+        _frozen(recipe.teacher, "teacher") if recipe.teacher else None,
+        _frozen(reference, "reference" if recipe.reference else "model") if "ref_logp" in recipe.needs else None,
+    )
+
+
+def _frozen(settings: ModelSettings, key: str) -> Frozen:
+    return Frozen("teacher" if key == "teacher" else "reference", shapes.shape_of(settings, key), _bytes(settings))
+
+
+def _bytes(settings: ModelSettings) -> int:
+    return 4 if settings.dtype == "float32" else 2

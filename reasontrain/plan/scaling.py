@@ -1,0 +1,128 @@
+"""How long a step takes on 1, 2, 4, ... 1,024 GPUs, from stated rates, and where more of them stop helping.
+
+A dense forward costs 2 operations per parameter and token, a backward twice that (Kaplan et al. 2020, arXiv 2001.08361), causal
+attention 2 x width x length per token and layer beside it. Decoding reads all weights for every token of a wave, or is bound by
+its products, whichever takes longer, and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps: the time
+is an upper bound for the stated rates. Every GPU is a learner rank that samples too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from reasontrain.models import Shape
+from reasontrain.plan import shape as shapes
+from reasontrain.plan.memory import roles
+from reasontrain.plan.roles import Frozen, Job
+from reasontrain.plan.traffic import collective_bytes
+
+GPUS = tuple(2**power for power in range(11))
+WORTH = 0.5
+"""Below this efficiency, half of every GPU waits."""
+UPDATE_BYTES = 28
+"""AdamW reads weight, gradient and two moments, and writes three of them, in float32."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A step on so many GPUs; `efficiency` is the speed-up over one GPU, divided by their number."""
+
+    gpus: int
+    sampling_s: float
+    evidence_s: float
+    learning_s: float
+    communication_s: float
+    efficiency: float
+    memory_bytes: int
+
+    @property
+    def step_s(self) -> float:
+        """All of it."""
+        return self.sampling_s + self.evidence_s + self.learning_s + self.communication_s
+
+
+def predictions(job: Job) -> list[Prediction]:
+    """One for each number of GPUs."""
+    found: list[Prediction] = []
+    for gpus in GPUS:
+        prediction = _predict(_on(job, gpus), gpus)
+        alone = found[0].step_s if found else prediction.step_s
+        found.append(replace(prediction, efficiency=alone / prediction.step_s / gpus))
+    return found
+
+
+def stops_at(found: list[Prediction]) -> int | None:
+    """The first number of GPUs that is not worth it."""
+    return next((prediction.gpus for prediction in found if prediction.efficiency < WORTH), None)
+
+
+def _on(job: Job, gpus: int) -> Job:
+    """The same recipe with this many learner ranks and no other processes."""
+    cluster = replace(job.cluster, learners=gpus, samplers=0, teachers=0, overlap=0)
+    sample = job.recipe.sample
+    if sample is not None and job.vllm is not None and job.cluster.samplers:
+        sample = replace(sample, engine=replace(job.vllm, tensor_parallel=1, gpu_memory_share=None))  # those of a GPU of its own
+    return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample))
+
+
+def _predict(job: Job, gpus: int) -> Prediction:
+    machine = job.machine
+    rate = 1e12 * machine.tflops
+    update = UPDATE_BYTES * job.trainable / (gpus if job.stage >= 1 else 1) / (1e12 * machine.hbm_tb_s)
+    return Prediction(
+        gpus=gpus,
+        sampling_s=_sampling(job) if job.recipe.sample else 0.0,
+        evidence_s=_evidence(job) / rate,
+        learning_s=_learning(job) / rate + update,
+        communication_s=collective_bytes(job) / machine.bandwidth(gpus),
+        efficiency=1.0,
+        memory_bytes=roles(job)[0].peak,
+    )
+
+
+def _sampling(job: Job) -> float:
+    """Seconds to read the prompts and write the responses of one rank."""
+    work, shape, machine = job.work, job.shape, job.machine
+    rate, memory = 1e12 * machine.tflops, 1e12 * machine.hbm_tb_s
+    parameters, rows = shapes.num_parameters(shape), work.rows_per_sampler
+    waves = -(-work.rollouts_per_rank // rows)
+    columns = work.prompt_tokens + work.response_tokens / 2
+    cache = rows * columns * 2 * shapes.width_k(shape) * job.sampler_bytes * shape.num_layers
+    token = max(job.sampler_bytes * parameters / memory, 2 * parameters * rows / rate) + cache / memory
+    groups = work.rollouts // work.prompts
+    prompts = -(-work.rollouts_per_rank // groups)
+    return waves * work.response_tokens * token + prompts * work.prompt_tokens * _forward(shape, work.prompt_tokens) / rate
+
+
+def _forward(shape: Shape, length: int) -> float:
+    """Operations per token of one pass through the trunk."""
+    return shape.num_layers * (2.0 * shapes.num_linear(shape) + 2 * shapes.width_q(shape) * length)
+
+
+def _evidence(job: Job) -> float:
+    """Operations of a rank before the loss, and of models that are only compared with."""
+    work = job.work
+    tokens, rows = work.rollouts_per_rank * work.length, work.rows_per_rank
+    total = 0.0
+    if job.observes_student:
+        total += tokens * _forward(job.shape, work.length) + 2.0 * rows * shapes.num_table(job.shape)
+    frozen = [job.reference] if job.reference is not None else []
+    if job.teacher is not None and (job.observes_teacher or job.recipe.objective.teacher):
+        frozen.append(job.teacher)
+    return total + sum(_compared(model, tokens, rows, work.length) for model in frozen)
+
+
+def _compared(model: Frozen, tokens: int, rows: int, length: int) -> float:
+    return tokens * _forward(model.shape, length) + 2.0 * rows * shapes.num_table(model.shape)
+
+
+def _learning(job: Job) -> float:
+    """Operations of a rank's forward and backward, and of the head's products at the rows that are kept."""
+    work = job.work
+    backward = 2 if job.trains_head else 1  # frozen weights have no gradient
+    passes = 1 + backward + (1 if job.recipe.model.gradient_checkpointing else 0)
+    trunk = work.rollouts_per_rank * work.length * _forward(job.shape, work.length) * passes
+    products = 2.0 * shapes.num_table(job.shape) * (3 if job.trains_head else 2)
+    if job.teacher is not None and job.recipe.objective.teacher:
+        products += 2.0 * shapes.num_table(job.teacher.shape)
+    return trunk + work.rows_per_rank * work.kept_share * products

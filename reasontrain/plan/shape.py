@@ -1,0 +1,129 @@
+"""How many parameters a model has, and where they sit, from its shape alone."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from reasontrain.models import Lora, ModelSettings, Shape, located
+from reasontrain.types import UserError
+
+TOLERANCE = 0.01
+"""How far the count by formula may be from the model's own before its architecture is called unknown."""
+
+
+def shape_of(settings: ModelSettings, key: str) -> Shape:
+    """The shape that the recipe states, or the one in the configuration at `path`: a directory, the testbed, or the hub's cache.
+
+    Nothing is downloaded. Raises UserError where there is no configuration, or one of another architecture.
+    """
+    if settings.shape is not None:
+        return settings.shape
+    with located(settings.path) as path:
+        try:
+            config = AutoConfig.from_pretrained(
+                path, revision=settings.revision, local_files_only=True, trust_remote_code=settings.trust_remote_code
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{key}: there is no configuration of {settings.path} on this machine, and a plan downloads nothing; write its "
+                f"sizes under `{key}.shape`, or set `{key}.path` to a directory that holds its config.json"
+            ) from error
+    return _from_config(config, settings, key)
+
+
+def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) -> Shape:
+    """The shape of a configuration; its model is built without memory, to see whether the formula counts it rightly."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    names = {name.rpartition("self_attn.")[2] for name, _ in model.named_parameters()}
+    sizes = config.get_text_config().to_dict()
+    try:
+        heads = sizes["num_attention_heads"]
+        shape = Shape(
+            hidden_size=sizes["hidden_size"],
+            intermediate_size=sizes["intermediate_size"],
+            num_layers=sizes["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=sizes.get("num_key_value_heads") or heads,
+            head_dim=sizes.get("head_dim") or sizes["hidden_size"] // heads,
+            vocab_size=sizes["vocab_size"],
+            tied=bool(sizes.get("tie_word_embeddings")),
+            qkv_bias="q_proj.bias" in names,
+            qk_norm="q_norm.weight" in names,
+        )
+    except KeyError as error:
+        raise UserError(f"{key}: {config.model_type} has no {error} in its configuration; a plan knows dense decoders") from error
+    counted, true = num_parameters(shape), model.num_parameters()
+    if abs(counted - true) > TOLERANCE * true:
+        raise UserError(
+            f"{key}: {config.model_type} has {true:,} parameters, and a dense decoder of its sizes would have {counted:,}; a "
+            "plan knows the architecture of Llama and Qwen only"
+        )
+    return shape
+
+
+def matrices(shape: Shape) -> dict[str, int]:
+    """Numbers in each matrix of one layer, by the names that adapters target."""
+    d, f = shape.hidden_size, shape.intermediate_size
+    q, k = width_q(shape), width_k(shape)
+    return {
+        "q_proj": d * q,
+        "k_proj": d * k,
+        "v_proj": d * k,
+        "o_proj": q * d,
+        "gate_proj": d * f,
+        "up_proj": d * f,
+        "down_proj": f * d,
+    }
+
+
+def width_q(shape: Shape) -> int:
+    """Numbers that the queries of one token take."""
+    return shape.num_heads * shape.head_dim
+
+
+def width_k(shape: Shape) -> int:
+    """Numbers that the keys of one token take; its values take as many."""
+    return shape.num_kv_heads * shape.head_dim
+
+
+def num_layer(shape: Shape) -> int:
+    """Parameters of one layer: matrices, two norms, and what an architecture adds to them."""
+    extra = 2 * shape.hidden_size
+    extra += 2 * shape.head_dim if shape.qk_norm else 0
+    extra += width_q(shape) + 2 * width_k(shape) if shape.qkv_bias else 0
+    return num_linear(shape) + extra
+
+
+def num_linear(shape: Shape) -> int:
+    """Parameters in the matrices of one layer."""
+    return sum(matrices(shape).values())
+
+
+def num_table(shape: Shape) -> int:
+    """Numbers in a matrix of vocabulary x hidden size: the embedding, and the head where it is not tied."""
+    return shape.vocab_size * shape.hidden_size
+
+
+def num_parameters(shape: Shape) -> int:
+    """All parameters; a tied head counts once."""
+    return shape.num_layers * num_layer(shape) + shape.hidden_size + num_table(shape) * (1 if shape.tied else 2)
+
+
+def num_adapter(shape: Shape, lora: Lora) -> int:
+    """Parameters of adapters: rank x (inputs + outputs) for every matrix they sit on (Hu et al. 2021, section 4.1)."""
+    d, f, q, k = shape.hidden_size, shape.intermediate_size, width_q(shape), width_k(shape)
+    ends = {
+        "q_proj": d + q,
+        "k_proj": d + k,
+        "v_proj": d + k,
+        "o_proj": q + d,
+        "gate_proj": d + f,
+        "up_proj": d + f,
+        "down_proj": f + d,
+    }
+    unknown = sorted(set(lora.targets) - ends.keys())
+    if unknown:
+        raise UserError(f"model.lora.targets: a plan knows no matrix {', '.join(unknown)}; there is {', '.join(ends)}")
+    return shape.num_layers * lora.rank * sum(ends[name] for name in lora.targets)

@@ -1,0 +1,76 @@
+"""What moves between processes in one step.
+
+A ring moves (N - 1) / N of a buffer through every rank for a gather or a reduce-scatter, and twice that for an all-reduce
+(Patarasuk and Yuan 2009). ZeRO 0 and 1 move two such volumes of the model a step; ZeRO 2 and 3 scatter gradients once for each
+micro-batch; 2 gathers weights after the update, 3 for every forward and every backward (arXiv 1910.02054, section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from reasontrain.plan import shape as shapes
+from reasontrain.plan.roles import Frozen, Job
+
+ID_BYTES, LOGP_BYTES = 8, 4
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Bytes of one step: through every learner rank, or in all through Ray's object store."""
+
+    name: str
+    size: int
+    through: Literal["each rank", "object store"]
+
+
+def flows(job: Job) -> list[Flow]:
+    """Everything that moves; nothing where one process does it all."""
+    return [flow for flow in (*_collectives(job), *_objects(job)) if flow.size]
+
+
+def collective_bytes(job: Job) -> int:
+    """What goes through one rank's link."""
+    return sum(flow.size for flow in _collectives(job))
+
+
+def _collectives(job: Job) -> Iterator[Flow]:
+    """Between learner ranks."""
+    ring = (job.ranks - 1) / job.ranks
+    gradients = ring * job.weight_bytes * job.trainable
+    weights = ring * job.weight_bytes * (job.trainable + job.base)
+    micro = job.work.micro_batches_per_rank
+    if job.stage < 2:
+        yield Flow("gradients, reduced once", int(2 * gradients), "each rank")
+        return
+    yield Flow(f"gradients, scattered for {micro} micro-batches", int(gradients * micro), "each rank")
+    if job.stage == 2:
+        yield Flow("weights, gathered after the update", int(weights), "each rank")
+        return
+    passes = 2 * micro + (micro if job.observes_student else 0) + (1 if job.samples_here else 0)
+    yield Flow(f"weights, gathered {passes} times", int(weights * passes), "each rank")
+    for model in (job.teacher, job.reference):
+        if model is not None and job.zero is not None and job.zero.frozen == "sharded":
+            yield Flow(f"{model.role}, gathered {micro} times", int(ring * model.weights * micro), "each rank")
+
+
+def _objects(job: Job) -> Iterator[Flow]:
+    """Through Ray."""
+    if job.recipe.cluster is None:
+        return
+    work = job.work
+    if job.cluster.samplers:
+        size = job.sampler_bytes * shapes.num_parameters(job.shape)
+        yield Flow(f"weights to {job.cluster.samplers} samplers", size * job.cluster.samplers, "object store")
+    if job.recipe.sample is not None:
+        size = work.rollouts * (work.length * ID_BYTES + work.response_tokens * LOGP_BYTES)
+        yield Flow("rollouts", size, "object store")
+    if job.cluster.teachers and job.teacher is not None:
+        yield Flow("teacher's states", _states(job, job.teacher), "object store")
+
+
+def _states(job: Job, teacher: Frozen) -> int:
+    """Hidden states of all response rows."""
+    return job.work.rollouts * job.work.response_tokens * teacher.shape.hidden_size * teacher.number_bytes

@@ -1,0 +1,87 @@
+"""A step in numbers: rollouts, tokens and micro-batches, in all and on one rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
+from reasontrain.recipe import Recipe
+from reasontrain.selection import Random, Selector, ShuffledWeights, Tip, TopEntropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One optimiser step, where every prompt and response has the assumed length."""
+
+    ranks: int
+    prompts: int
+    rollouts: int
+    prompt_tokens: int
+    response_tokens: int
+    rollouts_per_rank: int
+    rollouts_per_micro_batch: int
+    micro_batches_per_rank: int
+    rows_per_sampler: int
+    kept_share: float
+
+    @property
+    def length(self) -> int:
+        """Tokens of a rollout."""
+        return self.prompt_tokens + self.response_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step that go through the trunk."""
+        return self.rollouts * self.length
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Tokens that one forward holds."""
+        return self.rollouts_per_micro_batch * self.length
+
+    @property
+    def micro_batch_rows(self) -> int:
+        """Rows of one forward that meet the loss."""
+        return max(1, int(self.rollouts_per_micro_batch * self.response_tokens * self.kept_share))
+
+    @property
+    def rows_per_rank(self) -> int:
+        """Response rows of a rank's rollouts."""
+        return self.rollouts_per_rank * self.response_tokens
+
+
+def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work:
+    """The step of this recipe on so many learner ranks; with no samplers, the ranks sample."""
+    prompt = machine.prompt_tokens or recipe.prompt.max_tokens or DEFAULT_PROMPT
+    response = machine.response_tokens or (recipe.sample.max_tokens if recipe.sample else DEFAULT_RESPONSE)
+    rollouts = recipe.learn.rollouts_per_step
+    per_rank = _share(rollouts, ranks)
+    fitting = min(per_rank, max(1, recipe.learn.micro_batch_tokens // (prompt + response)))
+    rows = min(recipe.sample.engine.max_rows, _share(rollouts, samplers or ranks)) if recipe.sample else 0
+    return Work(
+        ranks=ranks,
+        prompts=rollouts // (recipe.sample.group_size if recipe.sample else 1),
+        rollouts=rollouts,
+        prompt_tokens=prompt,
+        response_tokens=response,
+        rollouts_per_rank=per_rank,
+        rollouts_per_micro_batch=fitting,
+        micro_batches_per_rank=_share(per_rank, fitting),
+        rows_per_sampler=rows,
+        kept_share=_kept_share(recipe.select),
+    )
+
+
+def _kept_share(select: Selector) -> float:
+    """The share of response rows that the selection rule keeps, where it says."""
+    match select:
+        case ShuffledWeights():
+            return _kept_share(select.of)
+        case Random() | Tip() | TopEntropy():
+            return select.keep
+    return 1.0
+
+
+def _share(total: int, parts: int) -> int:
+    """The largest of nearly equal parts."""
+    return -(-total // parts)

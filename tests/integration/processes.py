@@ -1,0 +1,77 @@
+"""Processes that a test starts: each in a group of its own, ended by that group's id and never by a name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This tree first, this Python's commands first, no Ray or Slurm of anybody else's, no colours, one thread."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_", "SBATCH_", "PYTEST_"))}
+    return {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "NO_COLOR": "1",
+        **more,
+    }
+
+
+class Process:
+    """A command in the background, its output in a file."""
+
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None) -> None:
+        self.log = log
+        with log.open("wb") as stream:
+            self.popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, cwd=cwd, start_new_session=True
+            )
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self.popen.poll() is not None
+
+    def end(self, grace_s: float = 20) -> None:
+        """Ask the command to end, then kill what is left of its group."""
+        if not self.ended:
+            self.popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(grace_s)
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+
+def until(true: Callable[[], bool], *, limit_s: float, what: str, watch: Sequence[Process] = ()) -> None:
+    """Wait for a fact; an AssertionError with the logs of the processes where it does not come about."""
+    deadline = time.monotonic() + limit_s
+    while not true():
+        late = time.monotonic() > deadline
+        ended = [process for process in watch if process.ended]
+        if late or ended:
+            said = "\n".join(f"{p.log.name}:\n{p.log.read_text(errors='replace')[-3000:]}" for p in (ended or watch))
+            raise AssertionError(f"{what}: {'not within ' + str(limit_s) + ' s' if late else 'a process ended'}\n{said}")
+        time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports

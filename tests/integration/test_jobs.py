@@ -1,0 +1,169 @@
+"""Recipes as Ray jobs on a cluster with token authentication, and what becomes of those who have no token or a wrong one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import RECIPE, Reference, assert_same_run
+from tests.integration.processes import ROOT, environment, free_ports, until
+from tests.integration.rays import RayCluster
+
+pytestmark = pytest.mark.integration
+
+SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null")
+ELSEWHERE = {
+    "in the folder where Ray was started": ((), ROOT),
+    "with the files of this folder": (("--working-dir", "."), ROOT),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_recipe_is_a_job_as_it_stands(one_ray: RayCluster, in_one_process: Reference, tmp_path: Path, where: str) -> None:
+    options, cwd = ELSEWHERE[where]
+    job = one_ray.submit(*options, RECIPE, *SHORT, f"out={tmp_path}", cwd=cwd)
+    assert job.returncode == 0, job.stdout
+    assert "succeeded" in job.stdout
+    assert f"report: {tmp_path}/tip-tiny/report.html" in job.stdout
+    assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
+
+
+def test_a_relative_out_lies_in_rays_copy_and_the_log_says_where(one_ray: RayCluster) -> None:
+    job = one_ray.submit("--working-dir", ".", "--", RECIPE, *SHORT)
+    assert job.returncode == 0, job.stdout
+    page = re.search(r"^report: (/.*/working_dir_files/_ray_pkg_\w+/out/tip-tiny/report.html)$", job.stdout, re.MULTILINE)
+    assert page is not None, job.stdout
+    assert Path(page[1]).is_relative_to(one_ray.folder)
+
+
+def test_a_wrong_recipe_fails_with_its_sentence_and_no_traceback(one_ray: RayCluster) -> None:
+    job = one_ray.submit(RECIPE, "steps=0")
+    assert job.returncode == 1
+    assert "steps: Input should be greater than or equal to 1 (got 0)" in job.stdout
+    assert "exit code 2" in job.stdout
+    assert "Traceback" not in job.stdout
+
+
+def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
+    one_ray: RayCluster, in_one_process: Reference, tmp_path: Path
+) -> None:
+    longer = ("steps=40", "learn.rollouts_per_step=16", "evaluate=null")
+    words = (RECIPE, *longer, f"out={tmp_path}")
+    assert one_ray.submit("--no-wait", "--submission-id=first", "--", *words).returncode == 0
+    metrics = tmp_path / "tip-tiny" / "metrics.jsonl"
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, limit_s=120, what="two steps")
+    assert one_ray.run("ray", "job", "stop", "first").returncode == 0
+    assert "stopped by SIGTERM after step" in one_ray.run("ray", "job", "logs", "first").stdout
+    again = one_ray.submit("--", *words)
+    assert again.returncode == 0, again.stdout
+    assert "going on from" in again.stdout
+    assert_same_run(tmp_path / "tip-tiny", in_one_process(*longer))
+
+
+STRANGERS = {
+    "no token": ({"RAY_AUTH_TOKEN_PATH": ""}, "Ray couldn't find an authentication token"),
+    "a wrong token": ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "wrong"}, "Forbidden: Invalid authentication token"),
+    "no idea of tokens": ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_MODE": "disabled"}, "Missing authentication token"),
+}
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+def test_strangers_are_told_what_they_lack(one_ray: RayCluster, tmp_path: Path, who: str) -> None:
+    env, sentence = STRANGERS[who]
+    job = one_ray.submit("--", "touch", str(tmp_path / "done"), env={**env, "HOME": str(tmp_path)})
+    assert job.returncode != 0
+    assert "ray.exceptions.AuthenticationError: " in job.stdout
+    assert sentence in job.stdout
+    assert not (tmp_path / "done").exists()
+
+
+def script(*words: str, home: Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """`launch/ray.sh WORDS`, for somebody with this home."""
+    return subprocess.run(
+        [str(ROOT / "launch" / "ray.sh"), *words], cwd=cwd, env=environment(HOME=str(home), **env), text=True, timeout=300,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+
+
+def test_ray_sh_starts_a_head_and_a_worker_and_submits(in_one_process: Reference, tmp_path: Path) -> None:
+    home, other, temporary = tmp_path / "home", tmp_path / "other", Path("/tmp") / f"rs-{os.getpid()}"
+    home.mkdir()
+    other.mkdir()
+    dashboard, port = free_ports(2)
+    started = script(
+        "head", f"--dashboard-port={dashboard}", f"--port={port}", f"--temp-dir={temporary}", "--num-cpus=1", home=home
+    )
+    try:
+        assert started.returncode == 0, started.stdout
+        token = home / ".ray" / "auth_token"
+        assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        assert token.read_text() not in started.stdout
+        address = (temporary / "ray_current_cluster").read_text()
+        refused = script("worker", address, home=other)
+        assert (refused.returncode, "there is no token in" in refused.stdout) == (2, True)
+        (other / ".ray").mkdir()
+        shutil.copy(token, other / ".ray")
+        joined = script("worker", address, f"--temp-dir={temporary}w", "--num-cpus=1", home=other)
+        assert joined.returncode == 0, joined.stdout
+        url = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        job = script("submit", RECIPE, *SHORT, f"out={tmp_path}/out", home=home, **url)
+        assert job.returncode == 0, job.stdout
+        assert_same_run(tmp_path / "out" / "tip-tiny", in_one_process(*SHORT))
+        seen = 'import ray; ray.init(logging_level="error"); print("NODES", len(ray.nodes()))'
+        env = environment(HOME=str(home), RAY_AUTH_MODE="token", RAY_ADDRESS=address)
+        said = subprocess.run(["python", "-c", seen], env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert "NODES 2" in said
+    finally:
+        _end_ray_in(temporary)
+        _end_ray_in(Path(f"{temporary}w"))
+
+
+def _end_ray_in(temporary: Path) -> None:
+    """Kill the processes of the Ray whose folder this is: `ray stop` would end everybody's."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        inside = f"{temporary}/".encode()
+        if any(inside in word or word == inside[:-1] for word in words) or any(word.endswith(inside[:-1]) for word in words):
+            os.kill(int(process.name), signal.SIGKILL)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "launch/ray.sh head"),
+        (("sumbit",), "launch/ray.sh submit RECIPE"),
+        (("worker",), "worker wants the head's ADDRESS"),
+        (("submit",), "submit wants a RECIPE"),
+        (("submit", RECIPE), "there is no token in"),
+    ],
+)
+def test_ray_sh_explains_itself(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    said = script(*words, home=tmp_path)
+    assert (said.returncode, sentence in said.stdout) == (2, True), said.stdout
+
+
+def test_ray_sh_wants_to_know_where_runs_go(tmp_path: Path) -> None:
+    said = script("submit", RECIPE, "out=here", home=tmp_path, RAY_AUTH_TOKEN="any")
+    assert (said.returncode, "say where runs go on the cluster: out=/shared/folder" in said.stdout) == (2, True), said.stdout
+
+
+def test_local_sh_trains_and_says_how_it_is_used(tmp_path: Path, in_one_process: Reference) -> None:
+    local = str(ROOT / "launch" / "local.sh")
+    env = environment(HOME=str(tmp_path), RAY_ADDRESS="nowhere:1")
+    done = subprocess.run([local, RECIPE, *SHORT, f"out={tmp_path}"], cwd=ROOT, env=env, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / ".ray").stat().st_mode & 0o777 == 0o700
+    assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
+    asked = subprocess.run([local, "--help"], env=env, capture_output=True, text=True, check=False)
+    assert (asked.returncode, "launch/local.sh RECIPE" in asked.stderr) == (2, True)
+    assert subprocess.run([local, RECIPE, "steps=0"], cwd=ROOT, env=env, capture_output=True, check=False).returncode == 2

@@ -1,0 +1,113 @@
+"""State as ZeRO divides it, by the figure of its paper; and what else a process holds, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from reasontrain.plan.machine import GIB, Machine, Part
+from reasontrain.plan.memory import roles
+from reasontrain.plan.roles import Job
+from tests.plan.jobs import job
+
+PARAMETERS = 4_022_468_096
+TABLE = 151936 * 2560
+
+
+def parts(given: Job, role: str = "learner") -> dict[str, Part]:
+    (found,) = (found for found in roles(given) if found.name == role)
+    return {part.name: part for part in found.parts}
+
+
+@pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
+def test_zero_divides_as_in_figure_1_of_its_paper(stage: int, gigabytes: float) -> None:
+    # arXiv 1910.02054, figure 1: 7.5 billion parameters, 64 ranks, Adam in mixed precision: 2 + 2 + 12 bytes each
+    found = parts(job("cluster.learners=64", f"learn.zero.stage={stage}"))
+    state = sum(found[name].most for name in ("weights", "gradients", "optimiser"))
+    assert round(state * 7.5 / PARAMETERS, 1) == gigabytes
+
+
+def test_the_plain_learner_keeps_float32() -> None:
+    found = parts(job())
+    assert found["weights"].most == found["gradients"].most == 4 * PARAMETERS
+    assert found["optimiser"].most == 8 * PARAMETERS
+    assert found["weights in bfloat16"].held["sample"] == 2 * 36 * 100_925_440
+
+
+def test_muon_keeps_one_moment_of_the_matrices() -> None:
+    assert parts(job("learn.optimizer={kind: muon}"))["optimiser"].most == 8 * PARAMETERS - 4 * 36 * 100_925_440
+
+
+def test_adapters_alone_have_gradients_and_moments() -> None:
+    found = parts(job("model.lora={rank: 16}"))
+    # rank 16 x (q 6656, k and v 3584 each, o 6656, gate, up and down 12288 each) x 36 layers
+    adapters = 36 * 16 * (6656 + 2 * 3584 + 6656 + 3 * 12288)
+    assert found["weights"].most == 4 * (PARAMETERS + adapters)
+    assert (found["gradients"].most, found["optimiser"].most) == (4 * adapters, 8 * adapters)
+    assert "head's gradient dW" not in found
+
+
+def test_the_heads_gradient_is_counted_once_more_when_tied() -> None:
+    tied, untied = parts(job()), parts(job("model.shape.tied=false"))
+    assert tied["head's gradient dW"].held == {"loss": 4 * TABLE, "backward": 4 * TABLE, "gradients": 4 * TABLE}
+    assert untied["head's gradient dW"].held["gradients"] == 0
+
+
+def test_the_cache_of_all_rows() -> None:
+    # 36 layers x 256 rows x (512 + 1536) columns x keys and values x 8 heads x 128 x 2 bytes
+    assert parts(job())["key-value cache"].most == 36 * 256 * 2048 * 2 * 8 * 128 * 2 == 72 * GIB
+    assert parts(job("sample.engine={kind: local, max_rows: 64}"))["key-value cache"].most == 18 * GIB
+
+
+def test_checkpointing_keeps_the_inputs_of_layers() -> None:
+    kept, whole = (parts(job(f"model.gradient_checkpointing={on}"))["activations"].most for on in ("true", "false"))
+    tokens = 8 * 2048
+    # of the residual stream in float32, 36 layers; then ids, rotary tables in float32, and the last norm
+    assert kept == tokens * (36 * 4 * 2560 + 8 + 2 * 4 * 128 + 8 * 2560 + 4)
+    assert whole > 8 * kept
+
+
+def test_separate_samplers_and_teachers_take_their_parts_along() -> None:
+    distil = ("objective={kind: distill}", "credit={kind: none}", "teacher={path: testbed:teacher}", "select={kind: tip}")
+    together = parts(job(*distil))
+    apart = job(*distil, "cluster.samplers=2", "cluster.teachers=1")
+    assert {"key-value cache", "teacher"} <= together.keys()
+    assert not {"key-value cache", "teacher"} & parts(apart).keys()
+    assert parts(apart, "sampler")["weights"].most == 2 * PARAMETERS
+    assert parts(apart)["teacher's head"].most == 4 * 512 * 128
+
+
+def test_what_is_offloaded_is_not_on_the_device() -> None:
+    zero = ("cluster.learners=2", "learn.zero.stage=3")
+    (here,), (away,) = (roles(job(*zero, f"learn.zero.offload_optimizer={place}")) for place in ("none", "cpu"))
+    assert away.host == 6 * PARAMETERS
+    assert here.peak - away.peak == away.host
+
+
+VLLM = "sample.engine={kind: vllm}"
+
+
+def test_vllm_takes_its_share_and_nothing_of_what_our_own_loop_takes() -> None:
+    found = parts(job(VLLM, "cluster={}"))
+    assert found["vLLM's share"].held["sample"] == int(0.45 * 80 * GIB)
+    assert found["vLLM's share"].held["backward"] == GIB  # asleep
+    assert not {"key-value cache", "decoding"} & found.keys()
+    assert found["weights in bfloat16"].held["sample"] == 0
+
+
+def test_an_engine_of_its_own_has_a_buffer_beside_its_share() -> None:
+    found = parts(job(VLLM, "cluster={samplers: 2}"), "sampler")
+    assert found["vLLM's share"].most == int(0.9 * 80 * GIB)
+    assert found["buffer for new weights"].most == 2 * TABLE  # of the largest tensor
+    assert found.keys() == {"process", "vLLM's share", "buffer for new weights"}
+
+
+def test_a_share_that_cannot_hold_the_weights_does_not_fit() -> None:
+    # 2 bytes each of 4,022,468,096 weights and 36 layers x 2048 columns x keys and values x 8 heads x 128, over two GPUs
+    least = 2 * (PARAMETERS + 36 * 2048 * 2 * 1024) // 2
+    engine = "sample.engine={kind: vllm, tensor_parallel: 2, gpu_memory_share: 0.5}"
+    fitting, short = (
+        parts(job(engine, "cluster={samplers: 1}", machine=Machine(memory_gib=2 * size / GIB)), "sampler")["vLLM's share"].most
+        for size in (least + 2, least - 2)
+    )
+    assert abs(fitting - least) <= 2
+    assert short == 2 * least

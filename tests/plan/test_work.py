@@ -1,0 +1,85 @@
+"""Batch arithmetic, traffic, placement: by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from reasontrain.plan.machine import Machine
+from reasontrain.plan.placement import Group, placement
+from reasontrain.plan.traffic import collective_bytes, flows
+from reasontrain.types import UserError
+from tests.plan.jobs import job
+
+PARAMETERS = 4_022_468_096
+
+
+def test_a_step_by_hand() -> None:
+    # 256 rollouts of 512 + 1536 tokens in groups of 8; 86 on the fullest of 3 ranks; 16384 // 2048 = 8 in a micro-batch
+    work = job("cluster.learners=3", "learn.zero.stage=2", "select={kind: tip, keep: 0.25}").work
+    assert (work.prompts, work.tokens, work.rollouts_per_rank) == (32, 256 * 2048, 86)
+    assert (work.rollouts_per_micro_batch, work.micro_batches_per_rank) == (8, 11)
+    assert work.micro_batch_rows == 8 * 1536 // 4
+    assert work.rows_per_sampler == 86
+
+
+def test_lengths_are_the_commands_before_the_recipes() -> None:
+    work = job("prompt.max_tokens=100", machine=Machine(response_tokens=50)).work
+    assert (work.prompt_tokens, work.response_tokens) == (100, 50)
+
+
+def test_shuffled_weights_keep_what_their_rule_keeps() -> None:
+    assert job("select={kind: shuffled, of: {kind: tip, keep: 0.25}}").work.kept_share == 0.25
+
+
+def test_a_machine_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="--memory-gib must be above 0"):
+        Machine(memory_gib=0.0)
+
+
+@pytest.mark.parametrize(("stage", "volumes"), [(0, 2), (1, 2), (2, 2), (3, 4)])
+def test_collectives_move_what_the_paper_says(stage: int, volumes: int) -> None:
+    # arXiv 1910.02054, section 7: 2 volumes of the model, 3 at stage 3; here one gather more, with which the ranks sample.
+    # One micro-batch; 4 ranks pass 3/4 of every volume on.
+    found = job("cluster.learners=4", f"learn.zero.stage={stage}", "learn.micro_batch_tokens=131072")
+    assert found.work.micro_batches_per_rank == 1
+    assert collective_bytes(found) == volumes * 2 * PARAMETERS * 3 // 4
+
+
+def test_one_process_moves_nothing() -> None:
+    assert flows(job()) == []
+
+
+def test_samplers_of_their_own_get_weights_and_send_rollouts() -> None:
+    found = {flow.name: flow.size for flow in flows(job("cluster.samplers=2"))}
+    assert found == {"weights to 2 samplers": 2 * 2 * PARAMETERS, "rollouts": 256 * (2048 * 8 + 1536 * 4)}
+
+
+def test_packed_processes_fill_one_node_after_the_other() -> None:
+    found = placement(job("cluster={learners: 6, samplers: 4, graders: 2, cpus: 4}", "learn.zero.stage=2"))
+    assert found == [
+        Group("learner", 0, 6, 4.0, 1, 0),
+        Group("sampler", 0, 2, 4.0, 1, 0),
+        Group("sampler", 2, 2, 4.0, 1, 1),
+        Group("grader", 0, 2, 4.0, 0, None),
+    ]
+
+
+def test_spread_processes_take_turns() -> None:
+    cluster = "cluster={learners: 3, placement: spread}"
+    found = placement(job(cluster, "learn.zero.stage=2", machine=Machine(gpus_per_node=2)))
+    assert [group.node for group in found] == [0, 1, 0]
+
+
+def test_an_engine_of_many_gpus_lies_on_one_node() -> None:
+    cluster = "cluster={learners: 6, samplers: 2, teachers: 1}"
+    distil = ("objective={kind: distill}", "credit={kind: none}", "teacher={path: testbed:teacher}")
+    engine = "sample.engine={kind: vllm, tensor_parallel: 4}"
+    assert placement(job(cluster, engine, *distil, "learn.zero.stage=2")) == [
+        Group("learner", 0, 6, 1.0, 1, 0),
+        Group("sampler", 0, 2, 1.0, 4, 1),
+        Group("teacher", 0, 1, 1.0, 1, 0),
+    ]
+
+
+def test_processes_without_a_gpu_go_anywhere() -> None:
+    assert placement(job("model.device=cpu")) == [Group("learner", 0, 1, 1.0, 0, None)]
