@@ -192,25 +192,23 @@ class StoppedError(RunError):
     """The run was asked to stop and did, with a checkpoint."""
 
 
-def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None]) -> None:
-    """Steps `from_step` to the last, checkpoints and evaluations between; nothing that was finished is lost.
+def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None], finish: Callable[[], None]) -> None:
+    """Steps `from_step` to the last, checkpoints and evaluations between, and `finish`; nothing that was finished is lost.
 
     Raises StoppedError, having saved, when asked to stop; RunError, having saved the steps before, when a step cannot be taken.
     """
     with Stop().listening() as stop:
-        done = from_step
-        begun = False
-        while not begun or done < run.steps:
+        done, finished = from_step, False
+        while not finished:
             try:
-                if not begun:
-                    run.evaluate(done)
-                    begun = True
+                run.evaluate(done)
                 while done < run.steps:
                     done = _advance(run, done, stop, report)
+                finish()
+                finished = True
             except LostError as error:
                 done = run.recover(error)
                 run.tracker.rewind(done)
-                begun = False
 
 
 def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], None]) -> int:

@@ -25,10 +25,9 @@ def train(path: Path, overrides: Sequence[str]) -> None:
             advance(step + 1, _few(stats))
 
         try:
-            loop.train(run, from_step=from_step, report=report)
+            loop.train(run, from_step=from_step, report=report, finish=lambda: _export(ready.learner.export, run.directory))
         finally:
             run.tracker.close()
-        _export(ready.learner.export, run.directory)
         page, _ = write_report(run.directory)
         say(f"model: {(run.directory / 'final').resolve()}\nreport: {page.resolve()}")
 

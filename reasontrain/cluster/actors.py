@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -45,6 +46,8 @@ class Worker:
         for stream in (1, 2):
             os.dup2(handle, stream)
         os.close(handle)
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def ping(self) -> None:
