@@ -64,7 +64,7 @@ class Group:
 
     def _meet(self, ranks: Sequence[int]) -> None:
         """Learn where these actors run, and write it down beside their logs."""
-        found = self.wait([self.actors[rank].facts.remote() for rank in ranks], ranks)
+        found = self.wait([self.actors[rank].facts.remote() for rank in ranks], ranks, starting=True)
         for rank, about in zip(ranks, found, strict=True):
             self.about[rank] = cast("dict[str, str]", about)
             replace_text(self.log(rank).with_suffix(".json"), json.dumps(about))
@@ -86,8 +86,8 @@ class Group:
         """Begin such a call."""
         return [getattr(actor, method).remote(*given) for actor, given in zip(self.actors, arguments, strict=True)]
 
-    def wait(self, refs: Sequence[ray.ObjectRef], ranks: Sequence[int] | None = None) -> list[object]:
-        """What the calls answered, by rank.
+    def wait(self, refs: Sequence[ray.ObjectRef], ranks: Sequence[int] | None = None, *, starting: bool = False) -> list[object]:
+        """What the calls answered, by rank; a process that is `starting` gives no sign of life yet.
 
         Raises LostError when an actor died, is silent, or takes longer than the deadline; and whatever the call itself raised.
         """
@@ -99,7 +99,7 @@ class Group:
             for ref in ready:  # an error of one ends the wait for all
                 self._value(ref, ranks[list(refs).index(ref)])
             now = time.monotonic()
-            if waiting and now - beat > self.heartbeat_s:
+            if waiting and not starting and now - beat > self.heartbeat_s:
                 self._check_life(ranks)
                 beat = now
             if waiting and now - started > self.deadline_s:

@@ -22,8 +22,8 @@ NODES = ("--nodes=2",)
 SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null")
 LONGER = ("steps=40", "learn.rollouts_per_step=16", "evaluate=null")
 ONE_PROCESS: tuple[str, ...] = ()
-SCALES = {"one process": ONE_PROCESS}
-RECIPES = (RECIPE,)
+SCALES = {"one process": ONE_PROCESS, "two ranks": ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")}
+RECIPES = (RECIPE, "recipes/tiny/grpo.yaml")
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -1,0 +1,145 @@
+"""Recipes under Ray, started by the run itself: the numbers of one process, refusals within seconds, deaths that cost nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from reasontrain import checkpoint
+from tests import soak
+from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses
+from tests.integration.processes import ROOT, environment
+from tests.integration.rays import RayCluster
+
+pytestmark = pytest.mark.integration
+
+GRPO = "recipes/tiny/grpo.yaml"
+SHORT = ("steps=4", "evaluate=null", "learn.rollouts_per_step=64")
+ONE_ZERO = ("cluster.learners=1", "learn.zero.stage=1")
+TWO_ZERO_3 = ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    output: str
+    seconds: float
+
+
+def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = None) -> Ended:
+    start = time.monotonic()
+    given = environment() if env is None else env
+    done = subprocess.run(["reasontrain", "train", recipe, *overrides], cwd=ROOT, env=given, capture_output=True, text=True)
+    return Ended(done.returncode, done.stdout + done.stderr, time.monotonic() - start)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, GRPO])
+@pytest.mark.parametrize("scale", [ONE_ZERO, TWO_ZERO_3], ids=["one ZeRO rank", "two ZeRO-3 ranks"])
+def test_ranks_give_the_losses_of_one_process(
+    in_one_process: Reference, tmp_path: Path, recipe: str, scale: Sequence[str]
+) -> None:
+    expected = in_one_process(*SHORT, recipe=recipe)
+    ended = train(*SHORT, *scale, f"out={tmp_path}", recipe=recipe)
+    assert ended.code == 0, ended.output
+    (run,) = tmp_path.iterdir()
+    assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
+    assert len(losses(run)) == 4
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        ("cluster.learners=1",),
+        ("cluster.learners=1", "cluster.samplers=1", "cluster.graders=2"),
+        ("cluster.learners=1", "cluster.samplers=1", "cluster.teachers=1"),
+    ],
+    ids=["together", "sampler and graders apart", "sampler and teacher apart"],
+)
+def test_processes_without_ranks_repeat_one_process_bit_for_bit(
+    in_one_process: Reference, tmp_path: Path, scale: Sequence[str]
+) -> None:
+    ended = train(*SHORT, *scale, f"out={tmp_path}")
+    assert ended.code == 0, ended.output
+    (run,) = tmp_path.iterdir()
+    assert_same_run(run, in_one_process(*SHORT))
+
+
+def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(tmp_path: Path) -> None:
+    overrides = ("learn.lr=3.0e-3", "cluster.learners=1", "cluster.samplers=1")
+    ratios = {}
+    for overlap in (0, 1):
+        ended = train(*SHORT, *overrides, f"cluster.overlap={overlap}", f"out={tmp_path / str(overlap)}", recipe=GRPO)
+        assert ended.code == 0, ended.output
+        (run,) = (tmp_path / str(overlap)).iterdir()
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        ratios[overlap] = [abs(record["ratio"] - 1) for record in records]
+    assert max(ratios[0]) < 1e-5
+    assert ratios[1][0] < 1e-5  # the first batch has no older weights
+    assert min(ratios[1][1:]) > 1e-4
+
+
+def test_more_gpus_than_there_are_is_an_error_within_seconds(tmp_path: Path) -> None:
+    ended = train("model.device=cuda", "cluster.learners=9", "learn.zero.stage=3", f"out={tmp_path}")
+    assert ended.code == 2, ended.output
+    assert "9 learner processes need a bundle of {'CPU': 1.0, 'GPU': 1.0} each" in ended.output
+    assert "0 GPUs) has room for 0 of them" in ended.output
+    assert "Traceback" not in ended.output
+    assert ended.seconds < 30
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nodes_with_other_versions_are_refused_with_a_table(mixed_cluster: RayCluster, tmp_path: Path) -> None:
+    ended = train("cluster.learners=1", f"out={tmp_path}", env=dict(mixed_cluster.env))
+    assert ended.code == 2, ended.output
+    assert "math-verify: driver 0.9.0" in ended.output
+    assert "9.9.9" in ended.output
+    assert "Traceback" not in ended.output
+
+
+def test_a_wrong_token_is_a_sentence(one_ray: RayCluster, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0" * 64)
+    ended = train("cluster.learners=1", f"out={tmp_path / 'out'}", env=one_ray.env | {"RAY_AUTH_TOKEN_PATH": str(token)})
+    assert ended.code == 2, ended.output
+    assert "cannot be joined" in ended.output
+    assert "token" in ended.output
+    assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize("kind", soak.KINDS)
+def test_a_killed_process_costs_nothing(kind: str, undisturbed: Path, tmp_path: Path) -> None:
+    soak.disturbed(kind, tmp_path, "run", random.Random(f"{kind} 1"))
+    assert soak.fingerprint(tmp_path / "run") == soak.fingerprint(undisturbed)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == soak.STEPS
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("soak")
+    assert soak.begin(out, "undisturbed").wait(soak.LIMIT_S) == 0, (out / "undisturbed.log").read_text()
+    return out / "undisturbed"
+
+
+def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(undisturbed: Path) -> None:
+    (_, newest), (step, _) = checkpoint._found(undisturbed)[:2]
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".pt", ".safetensors", ".json"}
+    for path in files:
+        whole = path.read_bytes()
+        middle = len(whole) // 2
+        for damaged in (whole[:-1], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+            path.write_bytes(damaged)
+            warnings: list[str] = []
+            found = checkpoint.newest(undisturbed, warnings.append)
+            assert found is not None and found[0] == step, path
+            assert str(newest) in warnings[0]
+        path.write_bytes(whole)
+    found = checkpoint.newest(undisturbed, pytest.fail)
+    assert found is not None and found[1] == newest
