@@ -20,7 +20,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds test integration testbed check format format-check lint types clean
+.PHONY: help quickstart seeds test integration testbed check format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -58,6 +58,9 @@ lint: $(DEV)
 
 types: $(DEV)
 	$(BIN)/mypy
+
+soak: $(DEV)  ## kill a learner rank, a sampler, a grader, the driver and the Ray head, 20 runs each (two hours)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 clean:  ## remove the environment, builds and caches; runs in out/ stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

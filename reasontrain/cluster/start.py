@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from reasontrain.cluster.group import Slot
 from reasontrain.recipe import Cluster, Recipe, Vllm
 from reasontrain.types import UserError
 
+NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
+"""Ray would start a process per core in advance; our actors have an environment of their own and cannot use them."""
 READY_S = 10.0
+VERSIONS_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ def connected(recipe: Recipe, cluster: Cluster) -> Iterator[None]:
         else:
             cpus = sum(need.number * need.cpus for need in needs(recipe, cluster, gpu=False))
             ray.init(
-                num_cpus=max(os.cpu_count() or 1, int(cpus + 1)), include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+                num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+                include_dashboard=False,
+                _system_config=NO_SPARE_WORKERS,
+                **quiet,
             )
     except AuthenticationError as error:
         raise UserError(f"the Ray cluster at {address} wants a token: {str(error).strip().splitlines()[0]}") from None
@@ -103,7 +110,12 @@ def check_room(wanted: list[Need]) -> None:
 
 
 def check_versions() -> None:
-    """Refuse nodes whose libraries are not those of this process, with the table of what differs."""
+    """Refuse nodes whose libraries are not those of this process, with the table of what differs.
+
+    A Ray that this process started is of this process's own environment.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return
     ours = {"python": sys.version.split()[0], **track.versions(VERSIONS)}
     here = {"driver": ours}
     asked = {}
@@ -113,8 +125,10 @@ def check_versions() -> None:
             asked[f"{node['NodeManagerHostname']}:{node['NodeManagerPort']}"] = _versions.options(
                 scheduling_strategy=where
             ).remote()
-    for name, ref in asked.items():
-        here[name] = ray.get(ref, timeout=60)
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=VERSIONS_S) if asked else ([], [])
+    here |= {name: ray.get(ref) for name, ref in asked.items() if ref in ready}
+    if missing := [name for name in asked if name not in here]:
+        raise UserError(f"no process could be started on {', '.join(missing)} within {VERSIONS_S:g} s; look at that node's Ray")
     keys = [key for key in ours if len({found.get(key) for found in here.values()}) > 1]
     if keys:
         rows = [f"  {key}: " + ", ".join(f"{name} {found.get(key) or 'none'}" for name, found in here.items()) for key in keys]

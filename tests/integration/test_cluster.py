@@ -128,7 +128,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(undisturbed: Path) -> None:
-    (_, newest), (step, _) = checkpoint._found(undisturbed)[:2]
+    (last, newest), (step, older) = checkpoint._found(undisturbed)[:2]
     files = [path for path in newest.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} >= {".pt", ".safetensors", ".json"}
     for path in files:
@@ -137,9 +137,7 @@ def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(un
         for damaged in (whole[:-1], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
             path.write_bytes(damaged)
             warnings: list[str] = []
-            found = checkpoint.newest(undisturbed, warnings.append)
-            assert found is not None and found[0] == step, path
+            assert checkpoint.newest(undisturbed, warnings.append) == (step, older), path
             assert str(newest) in warnings[0]
         path.write_bytes(whole)
-    found = checkpoint.newest(undisturbed, pytest.fail)
-    assert found is not None and found[1] == newest
+    assert checkpoint.newest(undisturbed, pytest.fail) == (last, newest)
