@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
-import deepspeed
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said before the import, or DeepSpeed warns that it had to guess
+
+import deepspeed
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -28,6 +34,8 @@ from reasontrain.vocab import Head
 
 STATE, TAG, ABOUT = "deepspeed", "ranks", "ranks.json"
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # DeepSpeed's calls, one a layer
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled at first use; gloo does without it
 
 
 class ZeroLearner(LocalLearner):
