@@ -144,7 +144,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(ranks: Ra
 def test_a_sharded_teacher_and_reference_say_what_whole_ones_say(ranks: Ranks, world: int) -> None:
     for rank, (found,) in enumerate(ranks(world, "sharded")):
         assert_equal_steps(found, alone("sharded", world)[0], f"rank {rank}")
-        assert found["share"] == pytest.approx(1 / world, rel=0.01)
+        assert found["whole"] == 0  # between forwards, no rank holds a parameter
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -164,19 +164,20 @@ def test_sampling_between_steps_is_that_of_a_plain_model_and_leaves_no_trace(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_bfloat16_learner_keeps_float32_masters(ranks: Ranks, stage: int) -> None:
-    """Of 12 steps of 5e-5, none moves a bfloat16 weight of 0.1, whose neighbours are 5e-4 away."""
+    """Of four steps of about 1e-4, none would move a bfloat16 weight of 0.1, whose neighbours are 5e-4 away."""
     expected = alone("bfloat16", 2)
     for found in ranks(2, f"bfloat16-{stage}"):
-        moved, wanted = [
-            torch.cat([(end["weights"][name] - end["start"][name]).flatten() for name in sorted(end["start"])])
-            for end in (found, expected)
-        ]
-        assert wanted.abs().mean() > 2e-4
-        cosine = torch.nn.functional.cosine_similarity(moved, wanted, dim=0)
-        assert cosine > 0.5
-        assert found["stats"][0]["loss"] == pytest.approx(expected["stats"][0]["loss"], rel=0.05)
-        fall, wanted_fall = [end["stats"][0]["loss"] - end["stats"][-1]["loss"] for end in (found, expected)]
-        assert fall == pytest.approx(wanted_fall, rel=0.2)
+        moved, wanted = (flat(end["masters"]) - flat(end["start"]) for end in (found, expected))
+        assert 1e-5 < wanted.abs().mean() < 1e-4
+        assert (moved - wanted).norm() < 0.02 * wanted.norm()  # clipped alike, or they would go further
+        gradient, right = (flat(end["first"]["gradients"]) for end in (found, expected))
+        assert (gradient - right).norm() < 0.02 * right.norm()
+        assert all(tensor.dtype == torch.float32 for tensor in found["first"]["gradients"].values())
+        assert found["first"]["stats"]["loss"] == pytest.approx(expected["first"]["stats"]["loss"], rel=2e-3)
+
+
+def flat(named: dict[str, Tensor]) -> Tensor:
+    return torch.cat([named[name].float().flatten() for name in sorted(named)])
 
 
 # ---- checkpoints

@@ -78,6 +78,16 @@ def weights(used: LocalLearner) -> Named:
     return {name: tensor.detach().float().clone() for name, tensor in used.weights().tensors()}
 
 
+def masters(used: LocalLearner) -> Named:
+    """The weights that the optimiser moves, in float32."""
+    named = used.policy.model.named_parameters()
+    if used.settings.zero is None or used.settings.zero.stage == 0:
+        return {name: p.detach().clone() for name, p in named}
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    return {name: safe_get_full_fp32_param(p).detach().clone() for name, p in named}
+
+
 def step(
     used: LocalLearner, data: Batch, weight_BT: Tensor | None = None, objective: Objective | None = None
 ) -> dict[str, object]:
@@ -153,8 +163,7 @@ def sharded(zero: Zero | None, world: int) -> object:
         return made[-1]
 
     found = step(learner(student(), zero, shard, micro_batch_tokens=40), batch(seed=3))
-    part = sum(p.ds_tensor.numel() for m in made for p in m.policy.model.parameters())
-    return [found | {"share": part / sum(p.ds_numel for m in made for p in m.policy.model.parameters())}]
+    return [found | {"whole": sum(p.numel() for m in made for p in m.policy.model.parameters())}]
 
 
 def sampling(zero: Zero | None, world: int, model: str) -> object:
@@ -173,13 +182,14 @@ def sampling(zero: Zero | None, world: int, model: str) -> object:
 def bfloat16(zero: Zero | None, world: int) -> object:
     """Updates too small for a bfloat16 weight to see one of them."""
     model = student()
+    for parameter in model.model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
     start = {name: p.detach().clone() for name, p in model.model.named_parameters()}
     model.dtype = torch.bfloat16
-    used = learner(model, zero, lr=5e-5, micro_batch_tokens=40, optimizer=AdamW(eps=1e-8))
-    data, stats = batch(seed=3), []
-    for _ in range(12):
-        stats.append(used.step(data, data.is_response_BT.float(), Distill(), AVERAGES["per_rollout"]))
-    return {"stats": stats, "start": start, "weights": weights(used)}
+    used = learner(model, zero, lr=1e-3, micro_batch_tokens=24, max_grad_norm=0.01)
+    data = batch(seed=3, num=16)
+    first, *_, last = [step(used, data, data.is_response_BT.float()) for _ in range(4)]
+    return {"start": start, "first": first, "last": last, "masters": masters(used)}
 
 
 def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
