@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from reasontrain.learner.ranks import free_port
 from reasontrain.learner.whole import tensors
 from tests.learner import zero_cases
-from tests.learner.zero_cases import MODELS, SPECIAL, STAGES, student
+from tests.learner.zero_cases import MODELS, SAVED, SPECIAL, STAGES, student
 
 WORLDS = (1, 2)
 LIMIT_S = 240
@@ -109,11 +109,10 @@ def test_steps_are_those_of_one_process(ranks: Ranks, world: int, stage: int, mo
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
 
 
-@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", SPECIAL)
-def test_so_are_they_with_every_way_to_save_memory(ranks: Ranks, world: int, name: str) -> None:
-    expected = alone("special", world, name)
-    for rank, found in enumerate(ranks(world, f"special-{name}")):
+def test_so_are_they_with_every_way_to_save_memory(ranks: Ranks, name: str) -> None:
+    expected = alone("special", 2, name)
+    for rank, found in enumerate(ranks(2, f"special-{name}")):
         for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
 
@@ -147,10 +146,9 @@ def test_a_sharded_teacher_and_reference_say_what_whole_ones_say(ranks: Ranks, w
         assert found["whole"] == 0  # between forwards, no rank holds a parameter
 
 
-@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize(
-    ("name", "model"),
-    [("0-untied", "untied"), ("100000-untied", "untied"), ("0-lora", "lora"), ("0-tied", "tied"), ("stage2", "untied")],
+    ("world", "name", "model"),
+    [(1, "0-untied", "untied"), (2, "0-untied", "untied"), (2, "100000-tied", "tied"), (2, "0-lora", "lora")],
 )
 def test_sampling_between_steps_is_that_of_a_plain_model_and_leaves_no_trace(
     ranks: Ranks, world: int, name: str, model: str
@@ -168,7 +166,7 @@ def test_a_bfloat16_learner_keeps_float32_masters(ranks: Ranks, stage: int) -> N
     expected = alone("bfloat16", 2)
     for found in ranks(2, f"bfloat16-{stage}"):
         moved, wanted = (flat(end["masters"]) - flat(end["start"]) for end in (found, expected))
-        assert 1e-5 < wanted.abs().mean() < 1e-4
+        assert 1e-5 < wanted.abs().mean() < 2e-4
         assert (moved - wanted).norm() < 0.02 * wanted.norm()  # clipped alike, or they would go further
         gradient, right = (flat(end["first"]["gradients"]) for end in (found, expected))
         assert (gradient - right).norm() < 0.02 * right.norm()
@@ -181,8 +179,6 @@ def flat(named: dict[str, Tensor]) -> Tensor:
 
 
 # ---- checkpoints
-
-SAVED = [(2, stage, model) for stage in STAGES for model in ("untied", "lora")] + [(1, 3, "untied"), (1, 3, "lora")]
 
 
 @pytest.mark.parametrize(("world", "stage", "model"), SAVED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -187,7 +187,7 @@ def bfloat16(zero: Zero | None, world: int) -> object:
     start = {name: p.detach().clone() for name, p in model.model.named_parameters()}
     model.dtype = torch.bfloat16
     used = learner(model, zero, lr=1e-3, micro_batch_tokens=24, max_grad_norm=0.01)
-    data = batch(seed=3, num=16)
+    data = batch(seed=3, num=10)
     first, *_, last = [step(used, data, data.is_response_BT.float()) for _ in range(4)]
     return {"start": start, "first": first, "last": last, "masters": masters(used)}
 
@@ -238,25 +238,29 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         for model in MODELS:
             found[f"parity-{stage}-{model}"] = partial(parity, zero, world, model)
         found[f"edges-{stage}"] = partial(edges, zero, world)
-        if world == 2:
-            found[f"bfloat16-{stage}"] = partial(bfloat16, zero, world)
-        if world == 2 or stage == 3:
-            for model in ("untied", "lora"):
-                directory = out / f"saved-{stage}-{model}"
-                directory.mkdir(parents=True, exist_ok=True)
-                found[f"resumed-{stage}-{model}"] = partial(resumed, zero, world, model, directory=directory)
+    for number, stage, model in SAVED:
+        if number == world:
+            directory = out / f"saved-{stage}-{model}"
+            directory.mkdir()
+            zero = Zero(stage=stage, persist_below=0)
+            found[f"resumed-{stage}-{model}"] = partial(resumed, zero, world, model, directory=directory)
+    found["sharded"] = partial(sharded, Zero(persist_below=0), world)
+    found["sampling-0-untied"] = partial(sampling, Zero(persist_below=0), world, "untied")
+    if world == 1:
+        return found
+    found["sampling-100000-tied"] = partial(sampling, Zero(), world, "tied")
+    found["sampling-0-lora"] = partial(sampling, Zero(persist_below=0), world, "lora")
+    for stage in STAGES:
+        found[f"bfloat16-{stage}"] = partial(bfloat16, Zero(stage=stage, persist_below=0), world)
     for name, changes in SPECIAL.items():
         found[f"special-{name}"] = partial(parity, changes["zero"], world, "untied", **changes["learn"])
-    found["sharded"] = partial(sharded, Zero(persist_below=0), world)
-    for below, model in ((0, "untied"), (100_000, "untied"), (0, "lora"), (0, "tied")):
-        found[f"sampling-{below}-{model}"] = partial(sampling, Zero(persist_below=below), world, model)
-    found["sampling-stage2"] = partial(sampling, Zero(stage=2), world, "untied")
-    if world == 2:
-        directories = [out.parent / "1" / "saved-3-untied", out / "saved-2-untied", out]
-        found["refused"] = partial(refused, Zero(persist_below=0), world, directories=directories)
+    directories = [out.parent / "1" / "saved-3-untied", out / "saved-2-untied", out]
+    found["refused"] = partial(refused, Zero(persist_below=0), world, directories=directories)
     return found
 
 
+SAVED = [(1, 3, "untied"), *((2, stage, "untied") for stage in STAGES), (2, 1, "lora"), (2, 3, "lora")]
+"""Ranks, stage and model of every checkpoint."""
 SPECIAL: dict[str, dict[str, object]] = {
     "persist": {"zero": Zero(), "learn": {}},
     "offload-2": {"zero": Zero(stage=2, offload_optimizer="cpu"), "learn": {}},
@@ -268,14 +272,12 @@ SPECIAL: dict[str, dict[str, object]] = {
 }
 
 
-def work(rank: int, world: int, address: str, out: Path, only: Iterable[str] = ()) -> None:
+def work(rank: int, world: int, address: str, out: Path) -> None:
     """Every case on this rank; one that fails ends them, since the other ranks would wait for this one."""
     from reasontrain.learner.ranks import Place, join, leave
 
     join(Place(rank, world, address, timeout_s=60.0))
     for name, case in cases(world, out).items():
-        if only and not any(chosen in name for chosen in only):
-            continue
         try:
             answer = case()
         except Exception:
