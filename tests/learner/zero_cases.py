@@ -241,7 +241,7 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     for number, stage, model in SAVED:
         if number == world:
             directory = out / f"saved-{stage}-{model}"
-            directory.mkdir()
+            directory.mkdir(exist_ok=True)
             zero = Zero(stage=stage, persist_below=0)
             found[f"resumed-{stage}-{model}"] = partial(resumed, zero, world, model, directory=directory)
     found["sharded"] = partial(sharded, Zero(persist_below=0), world)
