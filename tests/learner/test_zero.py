@@ -148,7 +148,13 @@ def test_a_sharded_teacher_and_reference_say_what_whole_ones_say(ranks: Ranks, w
 
 @pytest.mark.parametrize(
     ("world", "name", "model"),
-    [(1, "0-untied", "untied"), (2, "0-untied", "untied"), (2, "100000-tied", "tied"), (2, "0-lora", "lora")],
+    [
+        (1, "0-untied", "untied"),
+        (2, "0-untied", "untied"),
+        (2, "0-tied", "tied"),
+        (2, "100000-untied", "untied"),
+        (2, "0-lora", "lora"),
+    ],
 )
 def test_sampling_between_steps_is_that_of_a_plain_model_and_leaves_no_trace(
     ranks: Ranks, world: int, name: str, model: str

@@ -248,7 +248,8 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     found["sampling-0-untied"] = partial(sampling, Zero(persist_below=0), world, "untied")
     if world == 1:
         return found
-    found["sampling-100000-tied"] = partial(sampling, Zero(), world, "tied")
+    found["sampling-100000-untied"] = partial(sampling, Zero(), world, "untied")
+    found["sampling-0-tied"] = partial(sampling, Zero(persist_below=0), world, "tied")
     found["sampling-0-lora"] = partial(sampling, Zero(persist_below=0), world, "lora")
     for stage in STAGES:
         found[f"bfloat16-{stage}"] = partial(bfloat16, Zero(stage=stage, persist_below=0), world)
