@@ -21,7 +21,7 @@ from reasontrain.learner.scorer import Frozen, Scorer, Work
 from reasontrain.models import DType, Policy
 from reasontrain.objectives import Objective
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import Batch, Stats, Weights
+from reasontrain.types import Batch, Stats, UserError, Weights
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
 TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -264,7 +264,12 @@ class LocalLearner:
         torch.save(kept, directory / OPTIMIZER_FILE)
 
     def restore(self, directory: Path) -> None:
-        """Go on from a directory that `save` wrote."""
+        """Go on from a directory that `save` wrote; raises UserError for one that ranks wrote."""
+        if not (directory / OPTIMIZER_FILE).exists():
+            raise UserError(
+                f"{directory} has no {OPTIMIZER_FILE}: it was not written by one process without ZeRO, as this run is; set "
+                "cluster.learners and learn.zero as they were, or begin a new run with its directory as model.path"
+            )
         if is_adapted(self.policy.model):
             load_adapter(self.policy.model, directory)
         else:

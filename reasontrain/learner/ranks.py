@@ -47,3 +47,9 @@ def join(place: Place) -> None:
         timeout=timedelta(seconds=place.timeout_s),
         device_id=torch.device("cuda", 0) if gpu else None,
     )
+
+
+def leave() -> None:
+    """Part from the other ranks; a process that ends without it may abort in gloo's threads."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import ClassVar
 
-import deepspeed
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said before the import, or DeepSpeed warns that it had to guess
+
+import deepspeed
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -28,6 +35,8 @@ from reasontrain.vocab import Head
 
 STATE, TAG, ABOUT = "deepspeed", "ranks", "ranks.json"
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # DeepSpeed's calls, one a layer
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled at first use; gloo does without it
 
 
 class ZeroLearner(LocalLearner):
@@ -45,10 +54,11 @@ class ZeroLearner(LocalLearner):
         self.rank, self.num_ranks = dist.get_rank(), dist.get_world_size()
         self.optimizer_part = adamw(self.policy.model, self.settings)
         self.peaks = [group["lr"] for group in self.optimizer_part.param_groups]
-        bf16 = self.policy.dtype == torch.bfloat16
-        self.engine, *_ = deepspeed.initialize(
-            model=self.scorer, optimizer=self.optimizer_part, config=configuration(self.zero, self.settings, bf16=bf16)
-        )
+        # At stage 0 every rank has float32 weights and autocast, as `local` has; else bfloat16 ones, and its part of the masters.
+        bf16 = self.policy.dtype == torch.bfloat16 and self.zero.stage > 0
+        config = configuration(self.zero, self.settings, bf16=bf16)
+        with redirect_stdout(io.StringIO()):  # its bfloat16 optimiser prints how much memory there is
+            self.engine, *_ = deepspeed.initialize(model=self.scorer, optimizer=self.optimizer_part, config=config)
         self._norm = torch.zeros(())
         if self.zero.stage == 0:
             self.optimizer_part.register_step_pre_hook(lambda *_: self._clip_whole())
@@ -179,7 +189,7 @@ class ShardedModel:
 
     def __init__(self, policy: Policy, zero: Zero, settings: LearnSettings) -> None:
         self.policy, self.scorer = policy, Scorer(policy)
-        sharded = Zero(stage=3, offload_parameters=zero.offload_parameters, nvme_path=zero.nvme_path)
+        sharded = Zero(offload_parameters=zero.offload_parameters, nvme_path=zero.nvme_path, persist_below=zero.persist_below)
         config = configuration(sharded, settings, bf16=policy.dtype == torch.bfloat16)
         self.engine, *_ = deepspeed.initialize(model=self.scorer, config=config)
 
@@ -233,6 +243,8 @@ def configuration(zero: Zero, settings: LearnSettings, *, bf16: bool) -> dict[st
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": bf16, "check_grad_overflow": True},
+        "data_types": {"grad_accum_dtype": "fp32"},  # else bfloat16 micro-batches are summed in eight bits
+        "communication_data_type": "fp32",
         "steps_per_print": 1 << 40,
     }
 

@@ -19,7 +19,7 @@ from reasontrain.objectives import Distill, Grpo, Nll, Objective, Reinforce
 from reasontrain.recipe import LearnSettings
 from reasontrain.reduce import AVERAGES
 from reasontrain.selection import Everything, Random, ShuffledWeights, Tip, TopEntropy
-from reasontrain.types import Batch
+from reasontrain.types import Batch, UserError
 from tests.tiny import ARCHITECTURES, VOCABULARY, batch, policy
 
 OBJECTIVES = {
@@ -339,3 +339,8 @@ def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:
     for (name, a), (_, b) in zip(straight.weights().tensors(), second.weights().tensors(), strict=True):
         assert torch.equal(a, b), name
     assert second.weights().version == 4
+
+
+def test_a_directory_that_ranks_wrote_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"has no optimizer.pt: it was not written by one process without ZeRO"):
+        learner(policy()).restore(tmp_path)

@@ -1,0 +1,240 @@
+"""The learner of many ranks against the one process it must equal: one group of processes per number of ranks, for all cases."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor, multiprocessing
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM
+
+from reasontrain.learner.ranks import free_port
+from reasontrain.learner.whole import tensors
+from tests.learner import zero_cases
+from tests.learner.zero_cases import MODELS, SAVED, SPECIAL, STAGES, student
+
+WORLDS = (1, 2)
+LIMIT_S = 500
+"""Far above what all cases take; ranks that wait for each other end with it."""
+
+
+class Ranks:
+    """What the ranks found; whichever test process comes first runs them, and the others read its files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __call__(self, world: int, name: str) -> list[object]:
+        """What every rank answered in this case."""
+        out = self.directory / str(world)
+        with (self.directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for earlier in range(1, world + 1):
+                if not (self.directory / str(earlier)).exists():
+                    run(earlier, self.directory / str(earlier))
+        paths = [out / f"{name}.{rank}.pt" for rank in range(world)]
+        if not all(path.exists() for path in paths):
+            said = "\n".join(path.read_text(encoding="utf-8") for path in sorted(out.glob("failed-*.txt")))
+            pytest.fail(f"{name} was not run to its end: {said or 'no rank says why'}", pytrace=False)
+        return [torch.load(path, weights_only=True) for path in paths]
+
+
+def run(world: int, out: Path) -> None:
+    """All cases on so many ranks."""
+    out.mkdir()
+    address = f"127.0.0.1:{free_port('127.0.0.1')}"
+    started = multiprocessing.spawn(zero_cases.work, (world, address, out), nprocs=world, join=False)
+    try:
+        started.join(timeout=LIMIT_S, grace_period=5)
+    except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException):
+        pass  # what happened is in the files
+    finally:
+        for process in started.processes:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zero"
+    directory.mkdir(exist_ok=True)
+    return Ranks(directory)
+
+
+@cache
+def alone(case: str, *given: object) -> object:
+    """What one process finds."""
+    if case == "special":
+        world, name = given
+        return zero_cases.parity(None, world, "untied", **SPECIAL[name]["learn"])
+    return getattr(zero_cases, case)(None, *given)
+
+
+def assert_equal_steps(found: dict[str, object], expected: dict[str, object], where: str) -> None:
+    """Evidence, loss, norm, gradients before clipping and weights after the step."""
+    for key in ("loss", "grad_norm", "kept_share", "lr", "skipped"):
+        assert found["stats"][key] == pytest.approx(expected["stats"][key], rel=2e-5, abs=1e-6), f"{where}: {key}"
+    for kind, rtol, atol in (("evidence", 1e-5, 2e-5), ("gradients", 1e-4, 2e-6), ("weights", 1e-5, 2e-6)):
+        ours, theirs = found.get(kind, {}), expected.get(kind, {})
+        assert ours.keys() == theirs.keys(), f"{where}: {kind}"
+        for name, tensor in theirs.items():
+            assert_close(ours[name], tensor, rtol=rtol, atol=atol, msg=lambda m, k=kind, n=name: f"{where}: {k} {n}: {m}")
+
+
+def assert_bit_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+# ---- what one process finds, any number of ranks find
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("model", MODELS)
+def test_steps_are_those_of_one_process(ranks: Ranks, world: int, stage: int, model: str) -> None:
+    expected = alone("parity", world, model)
+    for rank, found in enumerate(ranks(world, f"parity-{stage}-{model}")):
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            assert ours["micro"] == index + 1  # 1, 2 and 3 micro-batches
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_so_are_they_with_every_way_to_save_memory(ranks: Ranks, name: str) -> None:
+    expected = alone("special", 2, name)
+    for rank, found in enumerate(ranks(2, f"special-{name}")):
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_rank_without_work_and_a_step_without_any_change_nothing(ranks: Ranks, world: int, stage: int) -> None:
+    expected = alone("edges", world)
+    for rank, found in enumerate(ranks(world, f"edges-{stage}")):
+        for name, theirs in expected.items():
+            assert_equal_steps(found[name], theirs, f"rank {rank}, {name}")
+        assert_bit_equal(found["nothing selected"]["weights"], found["one rollout"]["weights"])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(ranks: Ranks, world: int, stage: int) -> None:
+    expected = alone("edges", world)  # never saw it
+    for rank, found in enumerate(ranks(world, f"edges-{stage}")):
+        stats = found["not finite"]["stats"]
+        assert (stats["skipped"], stats["nonfinite_in_a_row"]) == (1.0, 1.0)
+        assert_bit_equal(found["not finite"]["weights"], found["nothing selected"]["weights"])
+        assert found["after"]["stats"]["nonfinite_in_a_row"] == 0.0
+        assert_equal_steps(found["after"], expected["after"], f"rank {rank}")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_sharded_teacher_and_reference_say_what_whole_ones_say(ranks: Ranks, world: int) -> None:
+    for rank, (found,) in enumerate(ranks(world, "sharded")):
+        assert_equal_steps(found, alone("sharded", world)[0], f"rank {rank}")
+        assert found["whole"] == 0  # between forwards, no rank holds a parameter
+
+
+@pytest.mark.parametrize(
+    ("world", "name", "model"),
+    [
+        (1, "0-untied", "untied"),
+        (2, "0-untied", "untied"),
+        (2, "0-tied", "tied"),
+        (2, "100000-untied", "untied"),
+        (2, "0-lora", "lora"),
+    ],
+)
+def test_sampling_between_steps_is_that_of_a_plain_model_and_leaves_no_trace(
+    ranks: Ranks, world: int, name: str, model: str
+) -> None:
+    expected = alone("sampling", world, model)
+    for rank, found in enumerate(ranks(world, f"sampling-{name}")):
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            assert ours.get("rollouts") == theirs.get("rollouts")
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_bfloat16_learner_keeps_float32_masters(ranks: Ranks, stage: int) -> None:
+    """Of four steps of about 1e-4, none would move a bfloat16 weight of 0.1, whose neighbours are 5e-4 away."""
+    expected = alone("bfloat16", 2)
+    for found in ranks(2, f"bfloat16-{stage}"):
+        moved, wanted = (flat(end["masters"]) - flat(end["start"]) for end in (found, expected))
+        assert 1e-5 < wanted.abs().mean() < 2e-4
+        assert (moved - wanted).norm() < 0.02 * wanted.norm()  # clipped alike, or they would go further
+        gradient, right = (flat(end["first"]["gradients"]) for end in (found, expected))
+        assert (gradient - right).norm() < 0.02 * right.norm()
+        assert all(tensor.dtype == torch.float32 for tensor in found["first"]["gradients"].values())
+        assert found["first"]["stats"]["loss"] == pytest.approx(expected["first"]["stats"]["loss"], rel=2e-3)
+
+
+def flat(named: dict[str, Tensor]) -> Tensor:
+    return torch.cat([named[name].float().flatten() for name in sorted(named)])
+
+
+# ---- checkpoints
+
+
+@pytest.mark.parametrize(("world", "stage", "model"), SAVED)
+def test_restored_it_goes_on_bit_for_bit(ranks: Ranks, world: int, stage: int, model: str) -> None:
+    for found in ranks(world, f"resumed-{stage}-{model}"):
+        assert_bit_equal(found["loaded"], found["saved"])
+        assert found["version"] == 4
+        for ours, theirs in zip(found["again"], found["straight"], strict=True):
+            assert ours["stats"] == theirs["stats"]
+            for kind in ("evidence", "gradients", "weights"):
+                assert_bit_equal(ours[kind], theirs[kind])
+
+
+@pytest.mark.parametrize(("world", "stage", "model"), SAVED)
+def test_what_is_saved_and_exported_is_what_others_load(ranks: Ranks, world: int, stage: int, model: str) -> None:
+    found = ranks(world, f"resumed-{stage}-{model}")[0]
+    directory = ranks.directory / str(world) / f"saved-{stage}-{model}"
+    exported = dict(tensors(AutoModelForCausalLM.from_pretrained(directory / "export", dtype="auto")))
+    assert_bit_equal(exported, found["exported"])
+    if model == "lora":
+        base = student(**MODELS["untied"]).model
+        adapted = PeftModel.from_pretrained(base, directory)
+        assert_bit_equal(dict(tensors(adapted.base_model.model)), found["saved"])
+    else:
+        assert_bit_equal(dict(tensors(AutoModelForCausalLM.from_pretrained(directory, dtype="auto"))), found["saved"])
+
+
+def test_a_directory_of_other_ranks_or_another_stage_is_refused(ranks: Ranks) -> None:
+    for ours in ranks(2, "refused"):
+        assert "was written by 1 ranks at ZeRO stage 3, and this run has 2 at stage 3" in ours[0]
+        assert "was written by 2 ranks at ZeRO stage 2, and this run has 2 at stage 3" in ours[1]
+        assert "was written by one process without ZeRO" in ours[2]
+
+
+# ---- what a user sees
+
+
+def test_neither_a_compiler_nor_a_warning_is_needed(tmp_path: Path) -> None:
+    """One step in a process that finds no compiler, with an empty home: nothing is built and nothing is printed."""
+    code = (
+        "if True:\n"
+        "    from reasontrain.learner.ranks import Place, free_port, join, leave\n"
+        "    from reasontrain.recipe import Zero\n"
+        "    from tests.learner import zero_cases\n"
+        "    from tests.tiny import batch\n"
+        "    join(Place(0, 1, f'127.0.0.1:{free_port(\"127.0.0.1\")}'))\n"
+        "    zero_cases.step(zero_cases.learner(zero_cases.student(), Zero(persist_below=0)), batch())\n"
+        "    leave()\n"
+    )
+    environment = os.environ | {"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("CXX", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

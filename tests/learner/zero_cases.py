@@ -1,0 +1,288 @@
+"""What every rank of a test does: cases by name, one after another in one process group; the parent compares their numbers."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import tests.conftest  # noqa: F401  (annotations are checked in the ranks too)
+from reasontrain.data.sampling import Sampling
+from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.lora import adapt
+from reasontrain.learner.scorer import Frozen, WholeModel
+from reasontrain.models import Lora, Policy
+from reasontrain.objectives import Distill, Objective, Reinforce
+from reasontrain.recipe import LearnSettings, Zero
+from reasontrain.recipe.settings import AdamW
+from reasontrain.reduce import AVERAGES
+from reasontrain.sampler.local import LocalSampler
+from reasontrain.selection import Tip
+from reasontrain.types import Batch, Problem, Prompt
+from tests.tiny import batch, policy
+
+STAGES = (0, 1, 2, 3)
+MODELS = {"untied": {}, "tied": {"tied": True}, "lora": {"lora": True}, "lora-tied": {"lora": True, "tied": True}}
+BUDGETS = {1: (10_000, 60, 50), 2: (10_000, 40, 24)}
+"""Tokens per micro-batch at steps 0, 1 and 2, which give the busiest of so many ranks 1, 2 and 3 micro-batches."""
+
+Make = Callable[..., LocalLearner]
+Named = dict[str, Tensor]
+RULE = Tip(keep=0.3)
+NEEDS = RULE.needs | {"ref_logp", "old_logp"}
+
+
+def student(*, tied: bool = False, lora: bool = False, seed: int = 1, **options: object) -> Policy:
+    found = policy("qwen3", tied=tied, seed=seed, **options)
+    if lora:
+        adapt(found, Lora(rank=4, alpha=8.0))
+        draw = torch.Generator().manual_seed(seed)
+        for name, parameter in found.model.named_parameters():
+            if "lora_B" in name:  # zero at the start, which would hide half of the gradients
+                parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw)
+    return found
+
+
+def learner(
+    model: Policy, zero: Zero | None, frozen: Callable[[Policy], Frozen] = WholeModel, *, lr: float = 0.01, **changes: object
+) -> LocalLearner:
+    """With an epsilon that keeps AdamW from making a step of the rounding in a gradient of zero."""
+    settings = LearnSettings(lr=lr, rollouts_per_step=6, optimizer=AdamW(eps=1e-3, weight_decay=0.1), zero=zero)
+    if zero is None:
+        kind: type[LocalLearner] = LocalLearner
+    else:
+        from reasontrain.learner.zero import ZeroLearner as kind  # noqa: N813 (the parent stays without DeepSpeed)
+    others = [policy("llama", seed=5), policy("qwen3", seed=6)]
+    for other in others:
+        other.model.requires_grad_(False)
+    teacher, reference = map(frozen, others)
+    return kind(model, replace(settings, **changes), steps=10, teacher=teacher, reference=reference)
+
+
+def gradients(used: LocalLearner) -> Named:
+    """Whole, over all ranks, before clipping."""
+    named = [(name, p) for name, p in used.policy.model.named_parameters() if p.requires_grad]
+    if used.settings.zero is None or used.settings.zero.stage == 0:
+        return {name: p.grad.clone() for name, p in named if p.grad is not None}
+    from deepspeed.utils import safe_get_full_grad
+
+    return {name: safe_get_full_grad(p).clone() for name, p in named}
+
+
+def weights(used: LocalLearner) -> Named:
+    return {name: tensor.detach().float().clone() for name, tensor in used.weights().tensors()}
+
+
+def masters(used: LocalLearner) -> Named:
+    """The weights that the optimiser moves, in float32."""
+    named = used.policy.model.named_parameters()
+    if used.settings.zero is None or used.settings.zero.stage == 0:
+        return {name: p.detach().clone() for name, p in named}
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    return {name: safe_get_full_fp32_param(p).detach().clone() for name, p in named}
+
+
+def step(
+    used: LocalLearner, data: Batch, weight_BT: Tensor | None = None, objective: Objective | None = None
+) -> dict[str, object]:
+    """One step, and everything it makes: evidence, loss, gradients before clipping."""
+    seen = used.observe(data, NEEDS)
+    chosen_BT = RULE(seen) if weight_BT is None else weight_BT
+    found: dict[str, object] = {"evidence": dict(seen.evidence), "micro": len(used.mine(data))}
+    engine = None if used.settings.zero is None else used.engine
+    inner = used.update if engine is None else engine._take_model_step  # gradients are summed over ranks when this is called
+
+    def watched(given: object) -> object:
+        found["gradients"] = gradients(used)
+        return inner(given)
+
+    if engine is None:
+        used.update = watched
+    else:
+        engine._take_model_step = watched
+    found["stats"] = used.step(seen, chosen_BT, objective or Distill(), AVERAGES["per_rollout"])
+    if engine is None:
+        used.update = inner
+    else:
+        engine._take_model_step = inner
+    found["weights"] = weights(used)
+    return found
+
+
+# ---- cases: what one rank does, and what it answers; without `zero`, the one process that it must equal
+
+
+def parity(zero: Zero | None, world: int, model: str, **changes: object) -> object:
+    """Three steps with 1, 2 and 3 micro-batches on the busiest rank."""
+    options = dict(MODELS[model])
+    options |= {"checkpointing": True} if changes.pop("checkpointing", False) else {}
+    used = learner(student(**options), zero, **changes)
+    found = []
+    for seed, budget in enumerate(BUDGETS[world]):
+        used.settings = replace(used.settings, micro_batch_tokens=budget)
+        found.append(step(used, batch(seed=seed)))
+    return found
+
+
+def edges(zero: Zero | None, world: int) -> object:
+    """Steps in which a rank has nothing to do, or nobody has, or a gradient is not finite."""
+    used = learner(student(), zero, micro_batch_tokens=40)
+    data = batch(seed=3)
+    alone_BT = torch.zeros(data.ids_BT.shape)
+    alone_BT[2] = data.is_response_BT[2].float()
+    bad = replace(data, advantage_B=torch.full_like(data.advantage_B, float("nan")))
+    found = {
+        "first": step(used, data),
+        "one rollout selected": step(used, data, alone_BT),
+        "one rollout": step(used, batch(seed=4, num=1)),
+        "nothing selected": step(used, data, torch.zeros(data.ids_BT.shape)),
+    }
+    if zero is not None:  # the one process never sees it
+        found["not finite"] = step(used, bad, data.is_response_BT.float(), Reinforce())
+    found["after"] = step(used, batch(seed=7))
+    return found
+
+
+def sharded(zero: Zero | None, world: int) -> object:
+    """A teacher and a reference that no rank holds whole."""
+    if zero is None:
+        return [step(learner(student(), None, micro_batch_tokens=40), batch(seed=3))]
+    from reasontrain.learner.zero import ShardedModel
+
+    settings = LearnSettings(lr=0.01, rollouts_per_step=6)
+    made: list[ShardedModel] = []
+
+    def shard(frozen: Policy) -> Frozen:
+        made.append(ShardedModel(frozen, zero, settings))
+        return made[-1]
+
+    found = step(learner(student(), zero, shard, micro_batch_tokens=40), batch(seed=3))
+    return [found | {"whole": sum(p.numel() for m in made for p in m.policy.model.parameters())}]
+
+
+def sampling(zero: Zero | None, world: int, model: str) -> object:
+    """Rollouts between steps, from the very weights that are trained."""
+    used = learner(student(**MODELS[model]), zero, micro_batch_tokens=40)
+    prompts = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(5, 6, 7 + i)) for i in range(3)]
+    found = []
+    for seed in range(2):
+        found.append(step(used, batch(seed=seed)))
+        with used.gathered():
+            rollouts = LocalSampler(used.policy, seed=0).sample(prompts, Sampling(max_tokens=12), num=2, first_id=0)
+        found[-1]["rollouts"] = [rollout.response_ids for rollout in rollouts]
+    return [*found, step(used, batch(seed=2))]
+
+
+def bfloat16(zero: Zero | None, world: int) -> object:
+    """Updates too small for a bfloat16 weight to see one of them."""
+    model = student()
+    for parameter in model.model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    start = {name: p.detach().clone() for name, p in model.model.named_parameters()}
+    model.dtype = torch.bfloat16
+    used = learner(model, zero, lr=1e-3, micro_batch_tokens=24, max_grad_norm=0.01)
+    data = batch(seed=3, num=10)
+    first, *_, last = [step(used, data, data.is_response_BT.float()) for _ in range(4)]
+    return {"start": start, "first": first, "last": last, "masters": masters(used)}
+
+
+def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
+    """Two steps, a save and two more steps; and the last two again, by another learner that was given what was saved."""
+
+    def begin(seed: int) -> LocalLearner:
+        made = student(**MODELS[model], seed=1)
+        for parameter in made.model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.1 * seed
+        return learner(made, zero, micro_batch_tokens=40, schedule="linear")
+
+    used = begin(0)
+    for seed in range(2):
+        step(used, batch(seed=seed))
+    used.save(directory)
+    saved = weights(used)
+    found = {"straight": [step(used, batch(seed=seed)) for seed in (2, 3)], "saved": saved}
+    again = begin(1)
+    again.restore(directory)
+    found["loaded"] = weights(again)
+    found["again"] = [step(again, batch(seed=seed)) for seed in (2, 3)]
+    again.export(directory / "export")
+    return found | {"exported": weights(again), "version": again.weights().version}
+
+
+def refused(zero: Zero, world: int, *, directories: list[Path]) -> object:
+    """What is said of directories that others wrote."""
+    from reasontrain.types import UserError
+
+    used, found = learner(student(), zero), []
+    for directory in directories:
+        try:
+            used.restore(directory)
+            found.append("restored")
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
+    """All of them, for so many ranks."""
+    found: dict[str, Callable[[], object]] = {}
+    for stage in STAGES:
+        zero = Zero(stage=stage, persist_below=0)
+        for model in MODELS:
+            found[f"parity-{stage}-{model}"] = partial(parity, zero, world, model)
+        found[f"edges-{stage}"] = partial(edges, zero, world)
+    for number, stage, model in SAVED:
+        if number == world:
+            directory = out / f"saved-{stage}-{model}"
+            directory.mkdir(exist_ok=True)
+            zero = Zero(stage=stage, persist_below=0)
+            found[f"resumed-{stage}-{model}"] = partial(resumed, zero, world, model, directory=directory)
+    found["sharded"] = partial(sharded, Zero(persist_below=0), world)
+    found["sampling-0-untied"] = partial(sampling, Zero(persist_below=0), world, "untied")
+    if world == 1:
+        return found
+    found["sampling-100000-untied"] = partial(sampling, Zero(), world, "untied")
+    found["sampling-0-tied"] = partial(sampling, Zero(persist_below=0), world, "tied")
+    found["sampling-0-lora"] = partial(sampling, Zero(persist_below=0), world, "lora")
+    for stage in STAGES:
+        found[f"bfloat16-{stage}"] = partial(bfloat16, Zero(stage=stage, persist_below=0), world)
+    for name, changes in SPECIAL.items():
+        found[f"special-{name}"] = partial(parity, changes["zero"], world, "untied", **changes["learn"])
+    directories = [out.parent / "1" / "saved-3-untied", out / "saved-2-untied", out]
+    found["refused"] = partial(refused, Zero(persist_below=0), world, directories=directories)
+    return found
+
+
+SAVED = [(1, 3, "untied"), *((2, stage, "untied") for stage in STAGES), (2, 1, "lora"), (2, 3, "lora")]
+"""Ranks, stage and model of every checkpoint."""
+SPECIAL: dict[str, dict[str, object]] = {
+    "persist": {"zero": Zero(), "learn": {}},
+    "offload-2": {"zero": Zero(stage=2, offload_optimizer="cpu"), "learn": {}},
+    "offload-3": {"zero": Zero(offload_optimizer="cpu", offload_parameters="cpu", persist_below=0), "learn": {}},
+    "checkpointing": {"zero": Zero(persist_below=0), "learn": {"checkpointing": True}},
+    "packed": {"zero": Zero(persist_below=0), "learn": {"layout": "packed"}},
+    "unclipped-1": {"zero": Zero(stage=1), "learn": {"max_grad_norm": None}},
+    "unclipped-3": {"zero": Zero(persist_below=0), "learn": {"max_grad_norm": None}},
+}
+
+
+def work(rank: int, world: int, address: str, out: Path) -> None:
+    """Every case on this rank; one that fails ends them, since the other ranks would wait for this one."""
+    from reasontrain.learner.ranks import Place, join, leave
+
+    join(Place(rank, world, address, timeout_s=60.0))
+    for name, case in cases(world, out).items():
+        try:
+            answer = case()
+        except Exception:
+            (out / f"failed-{rank}.txt").write_text(f"{name}: {traceback.format_exc()}", encoding="utf-8")
+            raise
+        torch.save(answer, out / f"{name}.{rank}.pt")
+    leave()
