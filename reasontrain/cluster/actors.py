@@ -21,7 +21,7 @@ from reasontrain.cluster.teacher import RemoteTeacher
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import AverageFunction
 from reasontrain.learner.make import make_learner
-from reasontrain.learner.ranks import Place, free_port, join
+from reasontrain.learner.ranks import Place, free_port, join, leave
 from reasontrain.models import Policy
 from reasontrain.objectives import Objective
 from reasontrain.recipe import Local, Recipe, Vllm
@@ -147,6 +147,10 @@ class LearnerRank(SamplingWorker):
     def export(self, directory: Path) -> None:
         """See `Learner`."""
         self.learner.export(directory)
+
+    def leave(self) -> None:
+        """Part from the other ranks before the process ends."""
+        leave()
 
     def _rest(self) -> None:
         """Give a colocated engine's memory to the learner."""

@@ -23,6 +23,9 @@ from reasontrain.types import LostError, RunError, UserError
 LOG_LINES = 8
 POLL_S = 1.0
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": ""}
+PING_S = 5.0
+LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
+"""Words of the errors that a rank raises when another one is gone."""
 MEMORY_WORDS = ("running low on memory", "OutOfMemory", "out of memory")
 
 
@@ -170,8 +173,20 @@ class Group:
         if isinstance(cause, RayError):
             return LostError(self.role, rank, f"{self.name(rank)} lost another process: {_first_line(cause)}")
         text = f"{self.name(rank)} failed: {type(cause).__name__}: {_first_line(cause)}{self.tail(rank)}"
-        lost_peer = "onnection" in str(cause) or "Gloo" in str(cause) or "NCCL" in str(cause)
-        return LostError(self.role, rank, text) if lost_peer else RunError(text)
+        if not any(word in str(cause) for word in LOST_PEER):
+            return RunError(text)
+        return self._first_death() or LostError(self.role, rank, text)
+
+    def _first_death(self) -> LostError | None:
+        """Whose death it was that the others noticed, where somebody is dead."""
+        for rank, actor in enumerate(self.actors):
+            try:
+                ray.get(actor.ping.remote(), timeout=PING_S)
+            except GetTimeoutError:
+                continue
+            except RayActorError as error:
+                return self._lost(rank, error)
+        return None
 
     def _lost(self, rank: int, error: RayError) -> LostError:
         """The death of an actor, with its reason and its last words."""

@@ -46,7 +46,7 @@ class LearnerGroup:
     """All ranks of the learner: the same call on each, the answer of rank 0."""
 
     def __init__(self, group: Group, teachers: Group | None) -> None:
-        self.group, self.teachers, self.steps_done = group, teachers, 0
+        self.group, self.teachers, self.steps_done, self.generation = group, teachers, 0, 0
 
     def build(self) -> None:
         """Let the ranks find each other and load their models."""
@@ -69,6 +69,7 @@ class LearnerGroup:
         if self.teachers:
             self.teachers.restart(range(len(self.teachers.actors)))
         self.group.restart(range(len(self.group.actors)))
+        self.generation += 1
         self.build()
 
     def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
@@ -146,7 +147,7 @@ class SeparateSamplers(SamplerGroup):
         """`canary` looks at the sampler after each load, and raises where it is not what the learner is."""
         super().__init__(group)
         self.learners, self.restarts, self.canary = learners, restarts, canary
-        self._line_is_open = False
+        self._line_of: int | None = None  # the generation of learners that it leads from
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
         """See `Sampler`."""
@@ -167,7 +168,7 @@ class SeparateSamplers(SamplerGroup):
         """A new process in place of one that died, with the weights of now."""
         self.restarts.take(error)
         self.group.restart([error.rank])
-        self._line_is_open = False
+        self._line_of = None
         self._send()
 
     def load(self, weights: Weights) -> None:
@@ -180,7 +181,7 @@ class SeparateSamplers(SamplerGroup):
     def _send(self) -> None:
         while True:
             try:
-                if not self._line_is_open:
+                if self._line_of != self.learners.generation:
                     self._open()
                 sending = self.learners.group.submit("send", [()] * len(self.learners.group.actors))
                 got = self.group.all("receive", self.version, self.slots)
@@ -190,7 +191,7 @@ class SeparateSamplers(SamplerGroup):
                     raise
                 self.restarts.take(error)
                 self.group.restart([error.rank])
-                self._line_is_open = False
+                self._line_of = None
                 continue
             if any(receipt != sent for receipt in got):
                 raise RunError(f"weights changed on their way to the samplers: sent {sent}, arrived {got}")
@@ -203,7 +204,7 @@ class SeparateSamplers(SamplerGroup):
         timeout_s = self.group.heartbeat_s
         port = learners.group.wait([learners.group.actors[0].listen.remote(learners.host, size - 1, timeout_s)], [0])[0]
         self.group.each("connect", [(learners.host, port, 1 + rank, size, timeout_s) for rank in range(size - 1)])
-        self._line_is_open = True
+        self._line_of = learners.generation
 
 
 class GraderGroup(Grader):

@@ -41,14 +41,19 @@ class Processes:
         """All learner ranks anew, from the newest complete checkpoint or from the start; the step to go on from."""
         if error.role not in ("learner", "teacher"):
             raise error
-        self.restarts.take(error)
-        self.learner.rebuild()
-        found = checkpoint.newest(self.directory, self.restarts.say)
-        self.learner.steps_done = 0
-        if found is not None:
-            self.learner.restore(found[1])
-        self.sampler.load(self.learner.weights())
-        return self.learner.steps_done
+        while True:
+            self.restarts.take(error)
+            try:
+                self.learner.rebuild()
+                found = checkpoint.newest(self.directory, self.restarts.say)
+                self.learner.steps_done = 0
+                if found is not None:
+                    self.learner.restore(found[1])
+                self.answerer.load(self.learner.weights())
+            except LostError as again:
+                error = again
+                continue
+            return self.learner.steps_done
 
     @property
     def sampler(self) -> Sampler:
@@ -66,7 +71,9 @@ def running(recipe: Recipe, cluster: Cluster, directory: Path, order: Order, gra
         start.check_versions()
         with start.placed(wanted, cluster.placement) as slots:
             parts = recipe, cluster, directory, order, grader
-            yield _started(*parts, slots, gpu=gpu, say=say)
+            processes = _started(*parts, slots, gpu=gpu, say=say)
+            yield processes
+            processes.learner.group.all("leave")
 
 
 def _started(
