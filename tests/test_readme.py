@@ -13,7 +13,8 @@ import yaml
 from reasontrain.cli.arguments import parser
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
-from reasontrain.recipe import Recipe, build
+from reasontrain.recipe import Recipe, Zero, build
+from reasontrain.recipe.settings import contradictions
 from reasontrain.types import Problem, Rollout
 
 ROOT = Path(__file__).parents[1]
@@ -46,9 +47,12 @@ def test_there_are_commands_to_parse() -> None:
 
 
 def test_the_recipe_of_the_readme_is_one() -> None:
-    (block,) = blocks(README, "yaml")
-    recipe = build(Recipe, yaml.safe_load(block), "README.md")
+    block, scaled = map(yaml.safe_load, blocks(README, "yaml"))
+    recipe = build(Recipe, block, "README.md")
     assert recipe.needs == {"entropy", "old_logp", "ref_logp"}
+    larger = build(Recipe, block | {"cluster": scaled["cluster"], "learn": block["learn"] | scaled["learn"]}, "README.md")
+    assert contradictions(larger) == []
+    assert larger.learn.zero == Zero(stage=3, offload_optimizer="cpu")
 
 
 def test_the_example_rule_runs_and_both_documents_show_the_same() -> None:
