@@ -34,6 +34,15 @@ def test_a_recipe_is_a_job_as_it_stands(one_ray: RayCluster, in_one_process: Ref
     assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
 
 
+def test_a_job_of_many_processes_joins_the_cluster_that_runs_it(
+    one_ray: RayCluster, in_one_process: Reference, tmp_path: Path
+) -> None:
+    processes = ("cluster.learners=1", "cluster.samplers=1", "cluster.cpus=0.5")
+    job = one_ray.submit("--", RECIPE, *SHORT, *processes, f"out={tmp_path}")
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
+
+
 def test_a_relative_out_lies_in_rays_copy_and_the_log_says_where(one_ray: RayCluster) -> None:
     job = one_ray.submit("--working-dir", ".", "--", RECIPE, *SHORT)
     assert job.returncode == 0, job.stdout
