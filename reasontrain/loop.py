@@ -238,16 +238,20 @@ def _step_or_save(run: Run, step: int) -> Stats:
     except LostError:
         raise  # there is nobody to save
     except RunError:
-        if step:
-            save(run, step)
+        _save_before(run, step)
         raise
     except torch.OutOfMemoryError as error:
-        if step:
-            save(run, step)
+        _save_before(run, step)
         raise RunError(
             f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, sample.engine.max_rows or "
             "sample.max_tokens, or set model.gradient_checkpointing"
         ) from error
+
+
+def _save_before(run: Run, step: int) -> None:
+    """A checkpoint of the steps before this one, where the learner holds just them: a step may fail after it was learned from."""
+    if step and run.learner.weights().version == step:
+        save(run, step)
 
 
 def save(run: Run, step: int) -> Path:

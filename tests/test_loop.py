@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
-from reasontrain.loop import Clock, _without_truncated, describe, observe
-from reasontrain.types import Batch, Problem, Rollout
+from reasontrain.loop import Clock, Run, _save_before, _without_truncated, describe, observe
+from reasontrain.types import Batch, Problem, Rollout, Weights
 from tests.tiny import batch
 
 
 class Watching:
     """A learner that says what it was asked for, and answers 9."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: int = 0) -> None:
+        self.done = done
         self.asked: list[frozenset[str]] = []
 
     def observe(self, data: Batch, needs: frozenset[str]) -> Batch:
@@ -26,9 +30,11 @@ class Watching:
 
     def step(self) -> None: ...
 
-    def weights(self) -> None: ...
+    def weights(self) -> Weights:
+        return Weights(self.done, lambda: iter(()))
 
-    def save(self) -> None: ...
+    def save(self, directory: Path) -> None:
+        (directory / "done").write_text(str(self.done))
 
     def restore(self) -> None: ...
 
@@ -96,3 +102,15 @@ def test_a_clock_adds_up() -> None:
         with clock("learn"):
             sum(range(1000))
     assert clock.seconds["time_learn_s"] > 0
+
+
+@pytest.mark.parametrize(("step", "done", "kept"), [(3, 3, ["step-3"]), (3, 4, []), (3, -1, []), (0, 0, [])])
+def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
+    tmp_path: Path, step: int, done: int, kept: list[str]
+) -> None:
+    """Weights that have seen the step already (`sync` failed) under the name of the one before would see it twice."""
+    run = cast(Run, object.__new__(Run))
+    for name, value in [("directory", tmp_path), ("learner", Watching(done)), ("checkpoint", SimpleNamespace(keep=2))]:
+        object.__setattr__(run, name, value)
+    _save_before(run, step)
+    assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept

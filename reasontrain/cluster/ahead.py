@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import ray
@@ -47,7 +48,10 @@ class Ahead:
         return rollouts
 
     def load(self, weights: Weights) -> None:
-        """New weights, once the rollouts under way are done: a sampler does one thing after the other."""
+        """New weights, once the rollouts under way are done: the learner's end of the line would give up on a busy sampler."""
+        if self._pending is not None:
+            with suppress(LostError):  # who died is found again, and started again, by the load
+                self.samplers.group.wait(self._pending.refs)
         self.samplers.load(weights)
 
     def _collect(self, pending: _Pending) -> list[Rollout] | None:

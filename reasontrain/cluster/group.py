@@ -26,7 +26,7 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", 
 PING_S = 5.0
 LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
 """Words of the errors that a rank raises when another one is gone."""
-MEMORY_WORDS = ("running low on memory", "OutOfMemory", "out of memory")
+MEMORY_WORDS = ("running low on memory", "OutOfMemory")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,10 @@ class Group:
             except RayActorError as error:
                 raise self._lost(rank, error) from None
 
+    def check(self) -> None:
+        """Raises LostError for the first actor that is dead or silent."""
+        self._check_life(range(len(self.actors)))
+
     def is_alive(self, rank: int) -> bool:
         """Whether the actor in this place answers."""
         try:
@@ -157,6 +161,10 @@ class Group:
             return ray.get(ref)
         except RayTaskError as error:
             raise self._explained(rank, error) from error
+        except RayActorError as error:
+            if error.actor_init_failed:  # it would fail again
+                raise RunError(f"{self.name(rank)} could not start: {_last_line(error)}") from None
+            raise self._lost(rank, error) from None
         except RayError as error:
             raise self._lost(rank, error) from None
 
@@ -173,7 +181,7 @@ class Group:
         if isinstance(cause, RayError):
             return LostError(self.role, rank, f"{self.name(rank)} lost another process: {_first_line(cause)}")
         text = f"{self.name(rank)} failed: {type(cause).__name__}: {_first_line(cause)}{self.tail(rank)}"
-        if not any(word in str(cause) for word in LOST_PEER):
+        if not isinstance(cause, torch.distributed.DistError) and not any(word in str(cause) for word in LOST_PEER):
             return RunError(text)
         return self._first_death() or LostError(self.role, rank, text)
 
@@ -191,7 +199,7 @@ class Group:
     def _lost(self, rank: int, error: RayError) -> LostError:
         """The death of an actor, with its reason and its last words."""
         text = str(error)
-        if any(word in text for word in MEMORY_WORDS[:2]):
+        if any(word in text for word in MEMORY_WORDS):
             reason = "was ended because its machine ran out of memory"
         elif "node" in text and "died" in text and "process" not in text:
             reason = "died with its node"
@@ -214,3 +222,9 @@ class Group:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    """The end of a traceback, which is what was raised: `module.Class: message`."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

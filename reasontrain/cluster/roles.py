@@ -23,6 +23,8 @@ from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
 
 Say = Callable[[str], None]
 Answer = tuple[int, list[Rollout]]
+NOWHERE = -1
+"""The version of ranks of which one failed within a step, and the others may wait for it still: nothing can be saved."""
 
 
 @dataclass
@@ -50,12 +52,10 @@ class LearnerGroup:
 
     def build(self) -> None:
         """Let the ranks find each other and load their models."""
-        hosts = {about["host"] for about in self.group.about}
-        host = "127.0.0.1" if len(hosts) == 1 else self._host()
+        host = self.host()
         address = cast(str, self._first("address", host))
         teachers = self.teachers.actors if self.teachers else []
         number = len(self.group.actors)
-        self.host = host
         self.group.each(
             "build",
             [
@@ -65,20 +65,20 @@ class LearnerGroup:
         )
 
     def rebuild(self) -> None:
-        """All ranks anew: one that lost a peer is of no use. Teachers that died go with them."""
+        """All ranks anew: one that lost a peer is of no use. Teachers that died are started again."""
         if self.teachers:
-            self.teachers.restart(range(len(self.teachers.actors)))
+            self.teachers.restart([rank for rank in range(len(self.teachers.actors)) if not self.teachers.is_alive(rank)])
         self.group.restart(range(len(self.group.actors)))
         self.generation += 1
         self.build()
 
     def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
         """See `Learner`."""
-        return cast(Batch, self.group.all("observe", ray.put(batch), needs)[0])
+        return cast(Batch, self._together("observe", ray.put(batch), needs))
 
     def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
         """See `Learner`."""
-        stats = cast(Stats, self.group.all("step", ray.put(batch), ray.put(weight_BT), objective, average)[0])
+        stats = cast(Stats, self._together("step", ray.put(batch), ray.put(weight_BT), objective, average))
         self.steps_done += 1
         return stats
 
@@ -102,8 +102,23 @@ class LearnerGroup:
     def _first(self, method: str, *arguments: object) -> object:
         return self.group.wait([getattr(self.group.actors[0], method).remote(*arguments)], [0])[0]
 
-    def _host(self) -> str:
-        return self.group.about[0]["address"]
+    def host(self, *others: Group) -> str:
+        """Where rank 0 is reached by the other ranks, and by other groups: loopback where all are on one machine."""
+        hosts = {about["host"] for group in (self.group, *others) for about in group.about}
+        return "127.0.0.1" if len(hosts) == 1 else self.group.about[0]["address"]
+
+    def _together(self, method: str, *arguments: object) -> object:
+        """Rank 0's answer to a call in which ranks wait for each other, and for their teachers."""
+        try:
+            return self.group.all(method, *arguments)[0]
+        except LostError:
+            if self.teachers:
+                self.teachers.check()  # a rank that lost its teacher says less about it
+            raise
+        except RunError:
+            if len(self.group.actors) > 1:
+                self.steps_done = NOWHERE
+            raise
 
     def _not_here(self) -> Iterator[tuple[str, Tensor]]:
         raise AssertionError("the weights of a cluster's learner do not come to the driver")
@@ -199,11 +214,11 @@ class SeparateSamplers(SamplerGroup):
 
     def _open(self) -> None:
         """A new line from rank 0 to all samplers."""
-        learners, size = self.learners, 1 + len(self.group.actors)
+        learners, size, host = self.learners, 1 + len(self.group.actors), self.learners.host(self.group)
         self.slots = ray.put(learners.group.all("slots")[0])
         timeout_s = self.group.heartbeat_s
-        port = learners.group.wait([learners.group.actors[0].listen.remote(learners.host, size - 1, timeout_s)], [0])[0]
-        self.group.each("connect", [(learners.host, port, 1 + rank, size, timeout_s) for rank in range(size - 1)])
+        port = learners.group.wait([learners.group.actors[0].listen.remote(host, size - 1, timeout_s)], [0])[0]
+        self.group.each("connect", [(host, port, 1 + rank, size, timeout_s) for rank in range(size - 1)])
         self._line_of = learners.generation
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,8 @@ def running(recipe: Recipe, cluster: Cluster, directory: Path, order: Order, gra
             parts = recipe, cluster, directory, order, grader
             processes = _started(*parts, slots, gpu=gpu, say=say)
             yield processes
-            processes.learner.group.all("leave")
+            with suppress(LostError):  # everything is written by now
+                processes.learner.group.all("leave")
 
 
 def _started(

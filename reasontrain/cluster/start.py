@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import AuthenticationError, GetTimeoutError
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -126,7 +126,13 @@ def check_versions() -> None:
                 scheduling_strategy=where
             ).remote()
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=VERSIONS_S) if asked else ([], [])
-    here |= {name: ray.get(ref) for name, ref in asked.items() if ref in ready}
+    try:
+        here |= {name: ray.get(ref) for name, ref in asked.items() if ref in ready}
+    except RayError as error:
+        last = [line for line in str(error).splitlines() if line.strip()][-1]
+        raise UserError(
+            f"a node of this cluster cannot run reasontrain ({last.strip()}); install the same on all nodes"
+        ) from None
     if missing := [name for name in asked if name not in here]:
         raise UserError(f"no process could be started on {', '.join(missing)} within {VERSIONS_S:g} s; look at that node's Ray")
     keys = [key for key in ours if len({found.get(key) for found in here.values()}) > 1]

@@ -1,0 +1,86 @@
+"""Groups without Ray: actors are plain objects, a call is made when it is submitted, and its answer waits under a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+
+from reasontrain.cluster.group import Group
+from reasontrain.types import LostError
+
+
+@dataclass
+class Call:
+    """A method that is called as Ray's are; it may raise, and so may waiting for it."""
+
+    method: Callable[..., object]
+    answers: dict[ray.ObjectRef, Callable[[], object]]
+
+    def remote(self, *arguments: object) -> ray.ObjectRef:
+        ref = ray.ObjectRef.from_random()
+        try:
+            answer = self.method(*arguments)
+        except LostError as error:
+            self.answers[ref] = _raising(error)
+        else:
+            self.answers[ref] = lambda: answer
+        return ref
+
+
+class Actor:
+    """A worker with Ray's way of being called."""
+
+    def __init__(self, worker: object, answers: dict[ray.ObjectRef, Callable[[], object]]) -> None:
+        self.worker, self.answers = worker, answers
+
+    def __getattr__(self, name: str) -> Call:
+        return Call(getattr(self.worker, name), self.answers)
+
+
+class FakeGroup(Group):
+    """`make` gives the worker of a rank; one that is restarted is made anew."""
+
+    def __init__(self, role: str, number: int, make: Callable[[int], object], logs: Path = Path("nowhere")) -> None:
+        self.role, self.logs, self.make = role, logs, make
+        self.deadline_s = self.heartbeat_s = 5.0
+        self.answers: dict[ray.ObjectRef, Callable[[], object]] = {}
+        self.actors = [Actor(make(rank), self.answers) for rank in range(number)]
+        self.about = [{"host": "here", "address": "10.0.0.1", "pid": str(rank)} for rank in range(number)]
+        self.dead: set[int] = set()
+        self.restarted: list[int] = []
+
+    def wait(self, refs: Sequence[ray.ObjectRef], ranks: Sequence[int] | None = None, *, starting: bool = False) -> list[object]:
+        return [self.answers[ref]() for ref in refs]
+
+    def restart(self, ranks: Sequence[int]) -> None:
+        for rank in ranks:
+            self.actors[rank] = Actor(self.make(rank), self.answers)
+            self.dead.discard(rank)
+            self.restarted.append(rank)
+
+    def is_alive(self, rank: int) -> bool:
+        return rank not in self.dead
+
+    def check(self) -> None:
+        for rank in self.dead:
+            raise LostError(self.role, rank, f"{self.role} {rank} was killed")
+
+
+@dataclass
+class Said:
+    """What a run told its user."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def _raising(error: LostError) -> Callable[[], object]:
+    def answer() -> object:
+        raise error
+
+    return answer

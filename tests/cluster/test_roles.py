@@ -1,0 +1,164 @@
+"""Groups answer as one learner, one sampler and one grader would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis.strategies import integers
+
+from reasontrain.cluster import roles
+from reasontrain.cluster.roles import NOWHERE, GraderGroup, LearnerGroup, Restarts, SamplerGroup
+from reasontrain.data.sampling import Sampling
+from reasontrain.objectives import Nll
+from reasontrain.reduce import per_kept_row
+from reasontrain.sampler.local import LocalSampler
+from reasontrain.tasks.grading import Verdict
+from reasontrain.types import Batch, LostError, Problem, Prompt, Rollout, RunError, Stats
+from tests import tiny
+from tests.cluster.fakes import FakeGroup, Said
+
+SAMPLING = Sampling(max_tokens=4)
+POLICY = tiny.policy()
+
+
+class SampleWorker:
+    """What a `SamplingWorker` does."""
+
+    def __init__(self) -> None:
+        self.sampler = LocalSampler(POLICY, seed=3, max_rows=8)
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
+        return 0, self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
+
+
+class GradeWorker:
+    """Finds right whatever is equal, and dies over what is deadly."""
+
+    def __init__(self, rank: int, deadly: list[str]) -> None:
+        self.rank, self.deadly = rank, deadly
+
+    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        if self.deadly and any(self.deadly[0] == answer for _, answer in pairs):
+            self.deadly.pop()
+            raise LostError("grader", self.rank, f"grader {self.rank} was killed")
+        return [verdict(answer) for _, answer in pairs]
+
+
+class Rank:
+    """A learner's rank that fails as it is told."""
+
+    def __init__(self, error: RunError | None) -> None:
+        self.error = error
+
+    def step(self, *_: object) -> Stats:
+        if self.error is not None:
+            raise self.error
+        return {"loss": 1.0}
+
+
+def verdict(answer: str) -> Verdict:
+    return Verdict(correct=True, extracted=answer, reason="exact")
+
+
+@given(num_prompts=integers(1, 7), num_samplers=integers(1, 4), num=integers(1, 2))
+def test_samplers_side_by_side_give_what_one_gives(num_prompts: int, num_samplers: int, num: int) -> None:
+    """Ids, groups, tokens and their order; also where there are fewer prompts than samplers."""
+    prompts = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(5 + i, 6, 7)) for i in range(num_prompts)]
+    group = SamplerGroup(FakeGroup("sampler", num_samplers, lambda rank: SampleWorker()))
+    alone = LocalSampler(POLICY, seed=3, max_rows=8).sample(prompts, SAMPLING, num=num, first_id=40)
+    together = group.sample(prompts, SAMPLING, num=num, first_id=40)
+    facts = [[(r.id, r.group, r.problem.id, r.response_ids) for r in rollouts] for rollouts in (alone, together)]
+    assert facts[0] == facts[1]
+
+
+@given(num_pairs=integers(0, 9), num_graders=integers(1, 4))
+def test_graders_side_by_side_keep_the_order(num_pairs: int, num_graders: int) -> None:
+    group = FakeGroup("grader", num_graders, lambda rank: GradeWorker(rank, []))
+    pairs = [("gold", str(i)) for i in range(num_pairs)]
+    assert GraderGroup(group, Restarts(0, Said())).grade_many(iter(pairs)) == [verdict(str(i)) for i in range(num_pairs)]
+
+
+def test_a_grader_that_dies_is_started_again_and_asked_again() -> None:
+    said, deadly = Said(), ["4"]
+    group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
+    found = GraderGroup(group, Restarts(1, said)).grade_many(("gold", str(i)) for i in range(6))
+    assert found == [verdict(str(i)) for i in range(6)]
+    assert (group.restarted, said.lines) == ([1], ["grader 1 was killed\nstarting it again (0 restarts left)"])
+
+
+def test_restarts_are_counted_over_all_roles() -> None:
+    said = Said()
+    restarts = Restarts(2, said)
+    restarts.take(LostError("sampler", 0, "sampler 0 died"))
+    restarts.take(LostError("learner", 1, "learner 1 died"))
+    assert said.lines == [
+        "sampler 0 died\nstarting it again (1 restarts left)",
+        "learner 1 died\nstarting it again (0 restarts left)",
+    ]
+    with pytest.raises(RunError) as error:
+        restarts.take(LostError("grader", 0, "grader 0 died"))
+    assert not isinstance(error.value, LostError)  # or the loop would start it again
+    assert str(error.value) == (
+        "grader 0 died\nno restart is left (cluster.max_restarts); the same command goes on from the last checkpoint"
+    )
+
+
+@pytest.fixture
+def batch(monkeypatch: pytest.MonkeyPatch) -> Batch:
+    """A batch, and an object store that is none."""
+    monkeypatch.setattr(roles.ray, "put", lambda value: value)
+    return tiny.batch()
+
+
+def step(learner: LearnerGroup, batch: Batch) -> Stats:
+    return learner.step(batch, torch.ones(batch.ids_BT.shape), Nll(), per_kept_row)
+
+
+def group_of(*errors: RunError | None) -> FakeGroup:
+    """Learner ranks of which some fail; an error of a call is met when it is waited for."""
+    return FakeGroup("learner", len(errors), lambda rank: Rank(errors[rank]))
+
+
+def test_a_step_counts_once_it_is_taken(batch: Batch) -> None:
+    learner = LearnerGroup(group_of(None, None), None)
+    assert step(learner, batch) == {"loss": 1.0}
+    assert learner.weights().version == 1
+
+
+@pytest.mark.parametrize(("others", "version"), [([], 0), ([None], NOWHERE)])
+def test_ranks_of_which_one_failed_hold_no_step_that_could_be_saved(batch: Batch, others: list[None], version: int) -> None:
+    """The others may wait for it inside of the step, so that a save would wait for them until the deadline."""
+    learner = LearnerGroup(group_of(RunError("no memory"), *others), None)
+    with pytest.raises(RunError, match="no memory"):
+        step(learner, batch)
+    assert learner.weights().version == version
+
+
+def test_a_teacher_that_died_is_named_in_place_of_the_rank_that_missed_it(batch: Batch) -> None:
+    teachers = FakeGroup("teacher", 2, lambda rank: object())
+    learner = LearnerGroup(group_of(LostError("learner", 0, "learner 0 lost another process")), teachers)
+    with pytest.raises(LostError, match="learner 0 lost"):
+        step(learner, batch)
+    teachers.dead.add(1)
+    with pytest.raises(LostError, match="teacher 1 was killed") as error:
+        step(learner, batch)
+    assert (error.value.role, error.value.rank) == ("teacher", 1)
+
+
+def test_only_teachers_that_died_are_started_again_with_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = FakeGroup("teacher", 3, lambda rank: object())
+    learner = LearnerGroup(group_of(None, None), teachers)
+    monkeypatch.setattr(learner, "build", lambda: None)
+    teachers.dead.add(2)
+    learner.rebuild()
+    assert (teachers.restarted, learner.group.restarted) == ([2], [0, 1])
+
+
+def test_a_line_leads_over_loopback_only_on_one_machine() -> None:
+    learner, samplers = LearnerGroup(group_of(None), None), FakeGroup("sampler", 2, lambda rank: object())
+    assert learner.host(samplers) == "127.0.0.1"
+    samplers.about[1]["host"] = "there"
+    assert (learner.host(), learner.host(samplers)) == ("127.0.0.1", "10.0.0.1")
