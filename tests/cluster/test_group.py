@@ -163,10 +163,8 @@ def test_the_dead_are_named_and_not_who_missed_them(learners: Callable[..., Grou
 
 def test_a_process_that_cannot_start_says_what_it_raised(learners: Callable[..., Group], fake: Ray) -> None:
     """Its constructor raised, and would again: no restart is spent on it."""
-    text = (
-        "ray::TeacherWorker.__init__() (pid=1)\n  File x\nreasontrain.types.UserError: x is no model: there is no config.json\n"
-    )
+    text = "ray::TeacherWorker.__init__() (pid=1)\n  File x\nreasontrain.types.UserError: x is no model: no config.json\n"
     error = ActorDiedError(RayTaskError("__init__", text, ValueError(), actor_id="aa"))
     found = fault(learners(), fake, "a", error)
     assert type(found) is RunError
-    assert str(found) == f"{NAME} could not start: reasontrain.types.UserError: x is no model: there is no config.json"
+    assert str(found) == f"{NAME} could not start: reasontrain.types.UserError: x is no model: no config.json"

@@ -80,7 +80,7 @@ def test_processes_fit_over_two_nodes_and_no_process_over_the_gap_between_them(n
     check_room([Need("learner", 2, 3.0, 1.0)])
     with pytest.raises(UserError, match="has room for 2 of them"):
         check_room([Need("learner", 3, 2.0, 1.0)])  # 6 cores, and no two of the third's are on one node
-    with pytest.raises(UserError, match="1 sampler processes .* 'GPU': 4.0"):
+    with pytest.raises(UserError, match=r"1 sampler processes .* 'GPU': 4\.0"):
         check_room([Need("sampler", 1, 1.0, 4.0)])
 
 
