@@ -69,7 +69,6 @@ class Prepared:
     order: Order
     written: WrittenSampler | None
     suites: Sequence[Asked]
-    num_parameters: int
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def assembled(recipe: Recipe, say: Say) -> Iterator[Assembled]:
         prepared = _prepare(recipe, grader, say)
         if recipe.cluster is None:
             learner = make_learner(recipe)
-            engine = recipe.sample.engine if recipe.sample else Local()
+            engine = recipe.engine
             assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
             sampler = LocalSampler(learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True)
             rewarded = _rewarded(recipe, grader)
@@ -183,7 +182,7 @@ def _prepare(recipe: Recipe, grader: Grader, say: Say) -> Prepared:
     _check_directory(directory, as_mapping(recipe))
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.keep)
     suites = [ask(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())]
-    return Prepared(recipe, directory, order, written, suites, described.num_parameters)
+    return Prepared(recipe, directory, order, written, suites)
 
 
 def _scorer(task: TaskSettings, grader: Grader) -> Score:

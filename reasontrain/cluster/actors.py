@@ -24,7 +24,7 @@ from reasontrain.learner.make import make_learner
 from reasontrain.learner.ranks import Place, free_port, join, leave
 from reasontrain.models import Policy
 from reasontrain.objectives import Objective
-from reasontrain.recipe import Local, Recipe, Vllm
+from reasontrain.recipe import Recipe, Vllm
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
@@ -88,7 +88,7 @@ class LearnerRank(SamplingWorker):
         self.rank = place.rank
         remote = RemoteTeacher(teacher) if teacher is not None else None
         self.learner = make_learner(recipe, remote)
-        engine = recipe.sample.engine if recipe.sample else Local()
+        engine = recipe.engine
         assert recipe.cluster is not None, "ranks are of a cluster"
         if recipe.cluster.samplers:
             return
@@ -163,7 +163,7 @@ class SamplerWorker(SamplingWorker):
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
-        engine = recipe.sample.engine if recipe.sample else Local()
+        engine = recipe.engine
         if isinstance(engine, Vllm):
             self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed)
             self.device = torch.device("cuda", 0)

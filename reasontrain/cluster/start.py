@@ -44,7 +44,7 @@ class Need:
 def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[Need]:
     """What the recipe's processes take; `gpu` says whether models lie on GPUs."""
     one = 1.0 if gpu else 0.0
-    engine = recipe.sample.engine if recipe.sample else None
+    engine = recipe.engine
     per_sampler = float(engine.tensor_parallel) if isinstance(engine, Vllm) else one
     wanted = [
         Need("learner", cluster.learners, cluster.cpus, one),

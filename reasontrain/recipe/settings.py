@@ -168,6 +168,11 @@ class Recipe:
         return self.select.needs | self.objective.needs
 
     @property
+    def engine(self) -> Local | Vllm:
+        """What decodes: rollouts where there are any, and the answers of evaluations."""
+        return self.sample.engine if self.sample else Local()
+
+    @property
     def temperature(self) -> float:
         """The temperature at which the policy is scored: the sampler's for ratios, 1 for distillation and demonstrations."""
         return self.sample.temperature if self.objective.follows_sampler and self.sample is not None else 1.0
