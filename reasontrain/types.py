@@ -299,6 +299,31 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Responses:
+    """All N response rows of K whole rollouts: what an objective sees whose non-linearity comes after a sum over a response.
+
+    `logp_N` is differentiable, in nats; `weight_N` is the selection's; `rollout_N` counts the rollouts here from 0, and `token_N`
+    is the position in the sequence, prompt included. Where there are pairs, the chosen side is an even rollout and the rejected
+    one the next.
+    """
+
+    logp_N: Float[Tensor, " N"]
+    weight_N: Float[Tensor, " N"]
+    rollout_N: Int[Tensor, " N"]
+    token_N: Int[Tensor, " N"]
+    num_rollouts: int
+    columns: RowColumns
+
+    def sums(self, value_N: Float[Tensor, " N"]) -> Float[Tensor, " K"]:
+        """The sum over each response; zero for one without rows."""
+        return value_N.new_zeros(self.num_rollouts).index_add(0, self.rollout_N, value_N)
+
+    def means(self, value_N: Float[Tensor, " N"]) -> Float[Tensor, " K"]:
+        """The mean over each response; zero for one without rows."""
+        return self.sums(value_N) / self.sums(torch.ones_like(value_N)).clamp(min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Losses:
     """One loss per unit that an objective averages over (row, rollout or pair); `stats` are observations of the same length."""
 

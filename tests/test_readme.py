@@ -14,7 +14,7 @@ from reasontrain.cli.arguments import parser
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.recipe import Recipe, Zero, build
-from reasontrain.recipe.settings import contradictions
+from reasontrain.recipe.contradictions import contradictions
 from reasontrain.types import Problem, Rollout
 
 ROOT = Path(__file__).parents[1]

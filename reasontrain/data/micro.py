@@ -67,6 +67,20 @@ def share(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list[int]]:
     return parts
 
 
+def unsplit(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
+    """How long each unit is that stays in one micro-batch, and how many rollouts it holds: a rollout, or a pair of neighbours."""
+    if batch.pair_B is None:
+        return batch.length_B, 1
+    assert torch.equal(batch.pair_B[1::2], batch.pair_B[::2] + 1), "the two sides of a pair lie side by side"
+    length_P2 = batch.length_B.view(-1, 2)
+    return (2 * length_P2.amax(1) if layout == "padded" else length_P2.sum(1)), 2
+
+
+def members(units: Sequence[int], size: int) -> list[int]:
+    """The rollouts of these units of so many each."""
+    return [unit * size + one for unit in units for one in range(size)]
+
+
 def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     """The trunk's input for these rollouts of the batch; for none of them, one token that no row looks at."""
     if not index:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,15 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reasontrain import vocab
-from reasontrain.data.micro import MicroBatch, build, columns_at, cut
+from reasontrain.data.micro import MicroBatch, build, columns_at, cut, members, unsplit
 from reasontrain.learner import AverageFunction, whole
 from reasontrain.learner.lora import is_adapted, load_adapter
 from reasontrain.learner.optimizer import Optimizer, rate
 from reasontrain.learner.scorer import Frozen, Scorer, Work
 from reasontrain.models import DType, Policy
-from reasontrain.objectives import Objective
+from reasontrain.objectives import Objective, RowObjective, SumObjective
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import Batch, Stats, UserError, Weights
+from reasontrain.types import Batch, Responses, Stats, UserError, Weights
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
 TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -64,7 +65,8 @@ class LocalLearner:
 
     def mine(self, batch: Batch) -> list[list[int]]:
         """The micro-batches of this rank, as indices of rollouts; an empty one is run for the company of other ranks."""
-        return cut(batch.length_B, self.settings.micro_batch_tokens, self.settings.layout)
+        length_U, size = unsplit(batch, self.settings.layout)
+        return [members(part, size) for part in cut(length_U, self.settings.micro_batch_tokens, self.settings.layout)]
 
     def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
         """`work` on the policy's hidden states at these rows, and its head."""
@@ -165,7 +167,7 @@ class LocalLearner:
         A step whose gradient is not finite is skipped and counted; `nonfinite_in_a_row` says how many came one after another.
         """
         counts = batch.counts(weight_BT)
-        stats = self.gradient(batch, average(weight_BT, counts), objective)
+        stats = self.gradient(batch, weight_BT, objective, average)
         share = rate(self.settings, self.steps_done, self.steps)
         norm = self.update(share)
         finite = bool(torch.isfinite(norm))
@@ -177,37 +179,40 @@ class LocalLearner:
         self.steps_done += 1
         return stats
 
-    def gradient(self, batch: Batch, coefficient_BT: Float[Tensor, "B T"], objective: Objective) -> Stats:
-        """Accumulate the gradient of sum(coefficient x loss), by micro-batches; rows without coefficient never meet the loss."""
+    def gradient(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
+        """Accumulate the gradient of sum(coefficient x loss), by micro-batches; rows without coefficient never meet the loss.
+
+        A pair counts whole, and the weights of its rows are the objective's business; a row objective's weight is in the
+        coefficient.
+        """
+        counted_BT = weight_BT if objective.unit == "row" else batch.is_response_BT.to(weight_BT.dtype)
+        coefficient_BT = average(counted_BT, batch.counts(weight_BT))
         sums = defaultdict[str, float](float)
         if not bool((coefficient_BT != 0).any()):
             return {"loss": 0.0}
+        among_BT = coefficient_BT != 0
+        if isinstance(objective, SumObjective):
+            among_BT = batch.is_response_BT & among_BT.any(1, keepdim=True)
         for micro in self._micro_batches(batch):
-            local_N, token_N = (coefficient_BT[micro.index_K] != 0).nonzero(as_tuple=True)
+            local_N, token_N = among_BT[micro.index_K].nonzero(as_tuple=True)
             if self.alone and not len(local_N):
                 continue
-            result = self._micro_gradient(batch, micro, local_N, token_N, coefficient_BT, objective)
+            rows = _Rows(micro, local_N, token_N, weight_BT, coefficient_BT)
+            if isinstance(objective, SumObjective):
+                result = self._sum_gradient(batch, rows, objective)
+            else:
+                result = self._row_gradient(batch, rows, objective)
             for name, value in result.items():
                 sums[name] += float(value.detach())
-            sums[_ROWS] += len(local_N)
         total = self.total(torch.tensor([sums[name] for name in sorted(sums)], dtype=torch.float64))
         numbers = dict(zip(sorted(sums), total.tolist(), strict=True))
-        num_rows, loss = numbers.pop(_ROWS), numbers.pop(_LOSS)
-        return {"loss": loss, **{name: value / num_rows for name, value in numbers.items()}}
+        num_losses, loss = numbers.pop(_NUMBER), numbers.pop(_LOSS)
+        return {"loss": loss, **{name: value / num_losses for name, value in numbers.items()}}
 
-    def _micro_gradient(
-        self,
-        batch: Batch,
-        micro: MicroBatch,
-        local_N: Int[Tensor, " N"],
-        token_N: Int[Tensor, " N"],
-        coefficient_BT: Float[Tensor, "B T"],
-        objective: Objective,
-    ) -> Mapping[str, Tensor]:
+    def _row_gradient(self, batch: Batch, rows: _Rows, objective: RowObjective) -> Mapping[str, Tensor]:
         """Forward and backward of one micro-batch: the loss and sums over its rows."""
-        rollout_N, row_N = micro.index_K[local_N], micro.predictors(local_N, token_N)
-        columns, coefficient_N = columns_at(batch, rollout_N, token_N), coefficient_BT[rollout_N, token_N]
-        hidden_ND = self._kept_rows(batch, micro, local_N, token_N, row_N) if objective.teacher else None
+        columns, coefficient_N = columns_at(batch, rows.rollout_N, rows.token_N), rows.coefficient_N
+        hidden_ND = self._kept_rows(batch, rows) if objective.teacher else None
 
         def run(teacher: vocab.Teacher | None) -> Mapping[str, Tensor]:
             def loss(student_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
@@ -216,31 +221,49 @@ class LocalLearner:
                 found = vocab.fused(student_ND, head, *here, objective, temperature=temperature, teacher=teacher)
                 return {_LOSS: found.loss, **found.stats}
 
-            result = self.forward(micro, row_N, loss)
+            result = self.forward(rows.micro, rows.row_N, loss)
             self.backward(result[_LOSS])
-            return result
+            return {**result, _NUMBER: torch.tensor(len(rows.row_N))}
 
         if hidden_ND is None:
             return run(None)
         with self._teacher.head() as head:
             return run(vocab.Teacher(hidden_ND, head))
 
-    def _kept_rows(
-        self,
-        batch: Batch,
-        micro: MicroBatch,
-        local_N: Int[Tensor, " N"],
-        token_N: Int[Tensor, " N"],
-        row_N: Int[Tensor, " N"],
-    ) -> Float[Tensor, "N D"]:
+    def _sum_gradient(self, batch: Batch, rows: _Rows, objective: SumObjective) -> Mapping[str, Tensor]:
+        """Forward and backward of one micro-batch of whole responses."""
+        columns = columns_at(batch, rows.rollout_N, rows.token_N)
+
+        def loss(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
+            device = hidden_ND.device
+            ids_N = columns.ids_N.to(device)
+            seen = Responses(
+                logp_N=vocab.logp(hidden_ND, head, ids_N, temperature=self.temperature),
+                weight_N=rows.weight_N.to(device),
+                rollout_N=rows.local_N.to(device),
+                token_N=rows.token_N.to(device),
+                num_rollouts=len(rows.micro.index_K),
+                columns=columns.to(device),
+            )
+            losses = objective(seen)
+            coefficient = (rows.coefficient_N if objective.unit == "row" else rows.coefficient_of_pairs).to(device)
+            kept = coefficient != 0
+            sums = {name: torch.where(kept, value.detach().to(coefficient), 0).sum() for name, value in losses.stats.items()}
+            return {_LOSS: torch.where(kept, coefficient * losses.loss, 0).sum(), _NUMBER: kept.sum(), **sums}
+
+        result = self.forward(rows.micro, rows.row_N, loss)
+        self.backward(result[_LOSS])
+        return result
+
+    def _kept_rows(self, batch: Batch, rows: _Rows) -> Float[Tensor, "N D"]:
         """The teacher's hidden states at these rows: what `observe` kept, or a forward now."""
         if not self._teacher_rows:
-            return self._teacher.hidden(micro, row_N)
+            return self._teacher.hidden(rows.micro, rows.row_N)
         kept = [self._teacher_rows[_NOBODY]]
-        for local, index in enumerate(micro.index_K.tolist()):
+        for local, index in enumerate(rows.micro.index_K.tolist()):
             rank_T = batch.is_response_BT[index].long().cumsum(0) - 1
             rows_ND = self._teacher_rows[int(batch.rollout_B[index])]
-            kept.append(rows_ND[rank_T[token_N[local_N == local]].to(rows_ND.device)])
+            kept.append(rows_ND[rank_T[rows.token_N[rows.local_N == local]].to(rows_ND.device)])
         return torch.cat(kept)
 
     def _micro_batches(self, batch: Batch) -> Iterator[MicroBatch]:
@@ -284,6 +307,42 @@ class LocalLearner:
         whole.save_model(self.policy, directory, self.weights().tensors(), getattr(torch, self.export_dtype))
 
 
-_LOSS, _ROWS = "loss", "rows"
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a micro-batch that meet the loss: `local_N` counts its rollouts, `token_N` is the position in each."""
+
+    micro: MicroBatch
+    local_N: Int[Tensor, " N"]
+    token_N: Int[Tensor, " N"]
+    weight_BT: Float[Tensor, "B T"]
+    coefficient_BT: Float[Tensor, "B T"]
+
+    @property
+    def rollout_N(self) -> Int[Tensor, " N"]:
+        """Indices in the batch."""
+        return self.micro.index_K[self.local_N]
+
+    @property
+    def row_N(self) -> Int[Tensor, " N"]:
+        """Flat hidden rows that predict these tokens."""
+        return self.micro.predictors(self.local_N, self.token_N)
+
+    @property
+    def weight_N(self) -> Float[Tensor, " N"]:
+        """What selection gave these rows."""
+        return self.weight_BT[self.rollout_N, self.token_N]
+
+    @property
+    def coefficient_N(self) -> Float[Tensor, " N"]:
+        """What their losses are multiplied by."""
+        return self.coefficient_BT[self.rollout_N, self.token_N]
+
+    @property
+    def coefficient_of_pairs(self) -> Float[Tensor, " P"]:
+        """What the losses of pairs are multiplied by: that of any row of the chosen side."""
+        return self.coefficient_BT[self.micro.index_K[::2]].amax(1)
+
+
+_LOSS, _NUMBER = "loss", "number of losses"
 _NOBODY = -1
 """The rollout without a row: it knows the width of the teacher's hidden states where a rank has nothing else."""

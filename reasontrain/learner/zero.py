@@ -22,7 +22,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reasontrain.data.micro import MicroBatch, cut, share
+from reasontrain.data.micro import MicroBatch, cut, members, share, unsplit
 from reasontrain.learner import whole
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import is_adapted
@@ -68,10 +68,11 @@ class ZeroLearner(LocalLearner):
     def mine(self, batch: Batch) -> list[list[int]]:
         """This rank's micro-batches, filled up with empty ones: every rank runs as many forwards as the busiest."""
         settings = self.settings
+        length_U, size = unsplit(batch, settings.layout)
         cuts = []
-        for rollouts in share(batch.length_B, self.num_ranks):
-            parts = cut(batch.length_B[rollouts], settings.micro_batch_tokens, settings.layout)
-            cuts.append([[rollouts[i] for i in part] for part in parts])
+        for units in share(length_U, self.num_ranks):
+            parts = cut(length_U[units], settings.micro_batch_tokens, settings.layout)
+            cuts.append([members([units[i] for i in part], size) for part in parts])
         most = max(1, *map(len, cuts))
         return cuts[self.rank] + [[]] * (most - len(cuts[self.rank]))
 

@@ -1,16 +1,22 @@
-"""One file per objective: a loss per row, not masked, weighted or averaged (see `reduce`).
+"""One file per objective: a loss per row or per pair, not masked or averaged (see `reduce`).
 
-An objective is a frozen dataclass: its fields are its knobs and its call is its mathematics. It states which evidence it `needs`,
-whether it asks for a `teacher`, and whether it `follows_sampler` (is scored at the sampler's temperature; at 1 otherwise).
+A row objective maps one row's statistics to one loss while its logits are alive. A sum objective, whose non-linearity comes after
+a sum over a response, is given differentiable log-probs of whole responses. An objective is a frozen dataclass: its fields are
+its knobs and its call is its mathematics. It states which evidence it `needs`, whether it asks for a `teacher`, and whether it
+`follows_sampler` (is scored at the sampler's temperature; at 1 otherwise).
 """
 
 from __future__ import annotations
 
 from reasontrain.objectives.distill import Distill
+from reasontrain.objectives.dpo import Dpo
 from reasontrain.objectives.grpo import Grpo
+from reasontrain.objectives.gspo import Gspo
 from reasontrain.objectives.nll import Nll
 from reasontrain.objectives.reinforce import Reinforce
 
-Objective = Nll | Distill | Grpo | Reinforce
+RowObjective = Nll | Distill | Grpo | Reinforce
+SumObjective = Gspo | Dpo
+Objective = RowObjective | SumObjective
 
-__all__ = ["Distill", "Grpo", "Nll", "Objective", "Reinforce"]
+__all__ = ["Distill", "Dpo", "Grpo", "Gspo", "Nll", "Objective", "Reinforce", "RowObjective", "SumObjective"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.roles import Job
 from reasontrain.recipe import Cluster, Recipe, Zero
-from reasontrain.recipe.settings import contradictions
+from reasontrain.recipe.contradictions import contradictions
 
 MAX_RANKS = 1024
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)

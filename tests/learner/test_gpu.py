@@ -29,7 +29,7 @@ def test_a_gpu_observes_selects_and_learns_as_a_cpu_does(layout: str) -> None:
         settings = LearnSettings(lr=0.1, rollouts_per_step=6, layout=layout, micro_batch_tokens=60)
         used = LocalLearner(models[0], settings, steps=1, teacher=WholeModel(models[1]))
         seen = used.observe(data, Tip().needs)
-        used.gradient(seen, AVERAGES["per_rollout"](Tip()(seen), seen.counts(Tip()(seen))), Distill())
+        used.gradient(seen, Tip()(seen), Distill(), AVERAGES["per_rollout"])
         gradients.append({name: p.grad.cpu() for name, p in models[0].model.named_parameters()})
     for name, gradient in gradients[0].items():
         assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)

@@ -69,7 +69,7 @@ def run(
 ) -> tuple[float, dict[str, Tensor]]:
     used = learner(model, **options)
     model.model.zero_grad()
-    stats = used.gradient(data, AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT)), objective)
+    stats = used.gradient(data, weight_BT, objective, AVERAGES["per_rollout"])
     return stats["loss"], gradients(model)
 
 
@@ -144,7 +144,7 @@ def test_every_rule_feeds_every_objective_and_an_order_of_rollouts_changes_nothi
         used = learner(model, budget=50)
         model.model.zero_grad()
         seen = used.observe(order, select.needs)
-        stats = used.gradient(seen, AVERAGES["per_kept_row"](select(seen), seen.counts(select(seen))), objective)
+        stats = used.gradient(seen, select(seen), objective, AVERAGES["per_kept_row"])
         results.append((stats["loss"], gradients(model)))
     assert results[0][0] != 0
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
@@ -158,14 +158,14 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
     weight_BT = weights(data)
     used = learner(model)
     used.observe(data, frozenset({"kl_reverse"}))
-    clean = used.gradient(data, AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT)), OBJECTIVES[name])
+    clean = used.gradient(data, weight_BT, OBJECTIVES[name], AVERAGES["per_rollout"])
     before = gradients(model)
     model.model.zero_grad()
     for row, rollout in enumerate(data.rollout_B.tolist()):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
         used._teacher_rows[rollout][unused_N] = float("inf")
     broken = data.with_evidence({"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)})
-    again = used.gradient(broken, AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT)), OBJECTIVES[name])
+    again = used.gradient(broken, weight_BT, OBJECTIVES[name], AVERAGES["per_rollout"])
     assert again == clean
     for key, gradient in before.items():
         assert torch.equal(gradients(model)[key], gradient)
@@ -192,7 +192,7 @@ def test_the_kept_teacher_states_are_those_of_a_fresh_forward() -> None:
             used = learner(model, budget=50, layout=layout)
             if observed:
                 used.observe(data, frozenset({"kl_reverse"}))
-            used.gradient(data, weight_BT, Distill())
+            used.gradient(data, weight_BT, Distill(), AVERAGES["per_kept_row"])
             results.append(gradients(model))
         assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
@@ -209,7 +209,7 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
     for keep in (0.1, 0.5, 1.0):
         seen = used.observe(data, Tip(keep=keep).needs)
         weight_BT = Tip(keep=keep)(seen)
-        losses.append(used.gradient(seen, AVERAGES["per_rollout"](weight_BT, seen.counts(weight_BT)), Distill())["loss"])
+        losses.append(used.gradient(seen, weight_BT, Distill(), AVERAGES["per_rollout"])["loss"])
     assert losses[0] > 0.1
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
 
@@ -222,7 +222,7 @@ def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
         model = policy(seed=1)
         used = learner(model)
         seen = used.observe(data, frozenset({"entropy", "kl_reverse", "kl_forward", "teachability"}))
-        loss = used.gradient(seen, AVERAGES["per_rollout"](select(seen), seen.counts(select(seen))), Distill())["loss"]
+        loss = used.gradient(seen, select(seen), Distill(), AVERAGES["per_rollout"])["loss"]
         results.append((loss, gradients(model)))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(results[0][1][key], results[1][1][key]) for key in results[0][1])
@@ -261,7 +261,7 @@ def test_the_first_ratio_is_one() -> None:
     used = learner(model, budget=40)
     seen = used.observe(replace(data, evidence={}), frozenset({"old_logp"}))
     weight_BT = data.is_response_BT.float()
-    stats = used.gradient(seen, AVERAGES["per_kept_row"](weight_BT, seen.counts(weight_BT)), Grpo())
+    stats = used.gradient(seen, weight_BT, Grpo(), AVERAGES["per_kept_row"])
     assert stats["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert stats["clipped"] == 0
 
@@ -291,12 +291,12 @@ def test_a_bfloat16_head_gives_its_float32_master_an_unrounded_gradient_whatever
         model = policy()
         model.dtype = torch.bfloat16
         used = learner(model, budget=budget)
-        used.gradient(data, AVERAGES["per_kept_row"](weight_BT, data.counts(weight_BT)), Nll())
+        used.gradient(data, weight_BT, Nll(), AVERAGES["per_kept_row"])
         found.append(model.model.lm_head.weight.grad)
     assert found[0].dtype == torch.float32
     assert not torch.equal(found[0], found[0].bfloat16().float())
     plain = policy()
-    learner(plain).gradient(data, AVERAGES["per_kept_row"](weight_BT, data.counts(weight_BT)), Nll())
+    learner(plain).gradient(data, weight_BT, Nll(), AVERAGES["per_kept_row"])
     for gradient in found:
         error = (gradient - plain.model.lm_head.weight.grad).norm() / plain.model.lm_head.weight.grad.norm()
         assert 0 < error < 0.02  # bfloat16 has eight bits

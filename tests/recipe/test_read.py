@@ -22,7 +22,7 @@ from reasontrain.recipe import (
     changed_keys,
     read_recipe,
 )
-from reasontrain.recipe.settings import contradictions
+from reasontrain.recipe.contradictions import contradictions
 from reasontrain.selection import Everything, Tip
 from reasontrain.types import UserError
 
@@ -131,7 +131,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
     [
         (
             ["objective.kind=gpro"],
-            "objective.kind: no such kind 'gpro'; did you mean `grpo`?; there is nll, distill, grpo, reinforce",
+            "objective.kind: no such kind 'gpro'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
@@ -151,7 +151,9 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["select={kind: shuffled, of: {kind: tip, kep: 0.5}}"],
             "select.shuffled.of.Tip.kep: no such setting; did you mean `keep`?",
         ),
-        (["average=per_pair"], "average: per_pair counts pairs, and nothing in this recipe makes pairs"),
+        (["average=per_pair"], "average: per_pair is not for distill; per_pair is for losses of pairs, and only it"),
+        (["objective={kind: dpo}"], "objective: dpo compares pairs, and nothing in this recipe makes pairs"),
+        (["objective={kind: dpo}"], "average: per_rollout is not for dpo; per_pair is for losses of pairs, and only it"),
         (["evaluate.suites=[{name: a}, {name: a}]"], "evaluate.suites: two suites are called 'a'"),
         (
             ["evaluate.suites=[{name: a, pass_at: [8]}]"],

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from reasontrain.recipe import Cluster, Recipe, RecipeError, Zero, apply_overrides, build
-from reasontrain.recipe.settings import contradictions
+from reasontrain.recipe.contradictions import contradictions
 
 SMALL = """
 name: small

@@ -1,0 +1,22 @@
+"""Language models as a trunk and a head: described without their weights, loaded, and refused where they cannot serve."""
+
+from reasontrain.models.describe import Description, context_of, describe, located
+from reasontrain.models.load import check_head, check_same_ids, load
+from reasontrain.models.policy import Policy
+from reasontrain.models.settings import LINEAR, DType, Lora, ModelSettings, Shape
+
+__all__ = [
+    "LINEAR",
+    "DType",
+    "Description",
+    "Lora",
+    "ModelSettings",
+    "Policy",
+    "Shape",
+    "check_head",
+    "check_same_ids",
+    "context_of",
+    "describe",
+    "load",
+    "located",
+]

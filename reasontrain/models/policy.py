@@ -1,0 +1,69 @@
+"""A model as a trunk, which makes hidden states, and a head, which makes logits of them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache
+
+from reasontrain.models.describe import context_of, stop_ids_of
+from reasontrain.vocab import Head
+
+
+class Policy:
+    """A causal language model split into the trunk, which makes hidden states, and the head, which makes logits of them."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32) -> None:
+        """`dtype` is what the trunk and the head's products compute in, whatever the weights are kept in."""
+        self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    @property
+    def head(self) -> Head:
+        """The output head as it is now, with the transforms that this architecture applies to its logits."""
+        linear = self.model.get_output_embeddings()
+        config = self.model.config.to_dict()
+        scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
+        softcap = config.get("final_logit_softcapping")
+        return Head(weight_VD=linear.weight, bias_V=linear.bias, scale=scale, softcap=softcap, product_dtype=self.dtype)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence, in tokens, that the model was made for."""
+        return context_of(self.model.config)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a response."""
+        return stop_ids_of(self.model.generation_config, self.tokenizer)
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "B T"] | None = None,
+        *,
+        embeds: Float[Tensor, "B T D"] | None = None,
+        position: Int[Tensor, "B T"] | None = None,
+        mask: Int[Tensor, "B S"] | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Last hidden states (after the final norm), from ids or input embeddings.
+
+        Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`, T new tokens are added to it.
+        """
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            output = self.model.base_model(
+                input_ids=ids,
+                inputs_embeds=embeds,
+                position_ids=position,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        hidden: Tensor = output.last_hidden_state
+        return hidden.to(self.dtype)  # a norm that is kept in float32 gives float32

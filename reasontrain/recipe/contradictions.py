@@ -1,0 +1,108 @@
+"""Settings that are right one by one and cannot go together."""
+
+from __future__ import annotations
+
+from reasontrain.credit import NoCredit
+from reasontrain.recipe.engines import Vllm, unsampleable
+from reasontrain.recipe.scale import Cluster
+from reasontrain.recipe.settings import Muon, Recipe, SampleSettings
+
+TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
+ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
+LEARNED_EVIDENCE = frozenset({"entropy"})
+REFERENCE_EVIDENCE = frozenset({"ref_logp"})
+
+
+def contradictions(recipe: Recipe) -> list[str]:
+    """Every pair of settings that cannot go together, as `key: why`."""
+    found = []
+    if (recipe.objective.teacher or recipe.needs & TEACHER_EVIDENCE) and recipe.teacher is None:
+        found.append("teacher: the objective or the selection rule compares with a teacher; give its `path`")
+    if recipe.sample is None and recipe.needs & ROLLOUT_EVIDENCE:
+        found.append(f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them")
+    if recipe.sample is None and not isinstance(recipe.credit, NoCredit):
+        found.append("credit: demonstrations earn no reward; leave it out or sample rollouts")
+    if recipe.sample is not None:
+        found += _sampling_contradictions(recipe, recipe.sample)
+    unknown = recipe.needs - TEACHER_EVIDENCE - ROLLOUT_EVIDENCE - LEARNED_EVIDENCE - REFERENCE_EVIDENCE
+    if unknown:
+        found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
+    if recipe.learn.warmup_steps >= recipe.steps:
+        found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
+    if recipe.objective.unit == "pair":
+        found.append(f"objective: {recipe.objective.kind} compares pairs, and nothing in this recipe makes pairs")
+    if (recipe.average == "per_pair") != (recipe.objective.unit == "pair"):
+        found.append(
+            f"average: {recipe.average} is not for {recipe.objective.kind}; per_pair is for losses of pairs, and only it"
+        )
+    found += _scale_contradictions(recipe)
+    names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
+    found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+    return found
+
+
+def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
+    """Those that concern on-policy sampling."""
+    found = []
+    if recipe.learn.rollouts_per_step % sample.group_size:
+        found.append(
+            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is no multiple of sample.group_size {sample.group_size}"
+        )
+    if sample.temperature == 0 and recipe.objective.follows_sampler:
+        found.append(f"sample.temperature: {recipe.objective.kind} needs a distribution to learn from, and 0 is greedy")
+    if not isinstance(recipe.credit, NoCredit) and sample.group_size == 1:
+        found.append(
+            f"sample.group_size: {recipe.credit.kind} compares the rollouts of a group, and 1 has nobody to compare with"
+        )
+    if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
+        found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+    if isinstance(sample.engine, Vllm):
+        found += _vllm_contradictions(recipe, sample, sample.engine)
+    return found
+
+
+def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: Vllm) -> list[str]:
+    """What vLLM cannot do."""
+    found = []
+    if recipe.model.device == "cpu":
+        found.append("sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`")
+    if recipe.cluster is None:
+        found.append("sample.engine: vllm runs in the processes of a cluster; add a `cluster` section")
+    elif not recipe.cluster.samplers and engine.tensor_parallel > 1:
+        found.append(
+            f"sample.engine.tensor_parallel: a learner rank has one GPU to share, not {engine.tensor_parallel}; "
+            "set `cluster.samplers`"
+        )
+    if reason := unsampleable(sample):
+        found.append(f"sample.temperature: {reason}")
+    if sample.truncates and sample.temperature and "sampled_logp" in recipe.needs:
+        found.append("select: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off")
+    return found
+
+
+def _scale_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern ranks and processes."""
+    found, learn, cluster = [], recipe.learn, recipe.cluster
+    if cluster is None:
+        return ["learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` section"] if learn.zero else []
+    if cluster.learners > 1 and learn.zero is None:
+        found.append(f"learn.zero: {cluster.learners} learner ranks share their work by DeepSpeed; say `learn.zero.stage`")
+    if learn.zero is not None and isinstance(learn.optimizer, Muon):
+        found.append("learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of them; use adamw")
+    if cluster.teachers and recipe.teacher is None:
+        found.append("cluster.teachers: this recipe has no `teacher`")
+    if cluster.overlap:
+        found += _overlap_contradictions(recipe, cluster)
+    return found
+
+
+def _overlap_contradictions(recipe: Recipe, cluster: Cluster) -> list[str]:
+    """What sampling one step ahead asks for: samplers of their own, and a loss that corrects for the older weights."""
+    found = []
+    if not cluster.samplers or recipe.sample is None:
+        found.append("cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`")
+    if "old_logp" not in recipe.objective.needs:
+        found.append(f"cluster.overlap: {recipe.objective.kind} has no importance ratio to correct for rollouts of older weights")
+    if recipe.learn.old_logp != "auto" or (recipe.sample is not None and recipe.sample.truncates):
+        found.append("cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: auto` and no truncation")
+    return found
