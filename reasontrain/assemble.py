@@ -180,7 +180,7 @@ def _prepare(recipe: Recipe, grader: Grader, say: Say) -> Prepared:
     written, order = _order(recipe, described, prompts, say)
     directory = Path(recipe.out) / recipe.name
     _check_directory(directory, as_mapping(recipe))
-    checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.keep)
+    checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [ask(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())]
     return Prepared(recipe, directory, order, written, suites)
 

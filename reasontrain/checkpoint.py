@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,12 @@ def folder(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
-def save(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int) -> Path:
-    """Write `checkpoints/step-<step>` by `write`, as a whole or not at all, and remove all but the newest `keep`.
+def save(
+    run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int, scores: Mapping[int, float] | None = None
+) -> Path:
+    """Write `checkpoints/step-<step>` by `write`, as a whole or not at all; remove all but the newest `keep` and the best one.
+
+    `scores` are of the steps that were measured; of equal ones the later is the best.
 
     The manifest with the size and SHA-256 of every file is written last, and the directory renamed into place after it. A
     checkpoint of a later step was passed over as damaged when this run went on, and goes.
@@ -41,12 +45,17 @@ def save(run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int) 
         _sync(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-    kept = 0
+    there = [number for number, _ in _found(run_dir) if number <= step]
+    kept = {*there[:keep], best(there, scores or {})}
     for number, directory in _found(run_dir):
-        kept += number <= step
-        if number > step or kept > keep:
+        if number not in kept:
             shutil.rmtree(directory)
     return target
+
+
+def best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
+    """The step with the highest score among these, the later of equal ones; None where none was measured."""
+    return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
 
 
 @contextmanager
@@ -56,8 +65,9 @@ def whole(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        full = is_disk_full(error, directory.parent)  # asked before there is room again
         shutil.rmtree(directory, ignore_errors=True)
-        if is_disk_full(error, directory.parent):
+        if full:
             raise RunError(f"the disk is full: {directory} could not be written; earlier checkpoints are intact") from error
         raise
 

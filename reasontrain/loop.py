@@ -256,4 +256,6 @@ def _save_before(run: Run, step: int) -> None:
 
 def save(run: Run, step: int) -> Path:
     """A complete checkpoint after `step` steps."""
-    return checkpoint.save(run.directory, step, run.learner.save, keep=run.checkpoint.keep)
+    settings = run.checkpoint
+    scores = run.tracker.scores(settings.best) if settings.best else {}
+    return checkpoint.save(run.directory, step, run.learner.save, keep=settings.keep, scores=scores)

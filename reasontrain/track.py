@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata, util
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -31,6 +31,18 @@ class Service(Protocol):
     def log(self, values: dict[str, float], step: int) -> object: ...
 
     def finish(self) -> object: ...
+
+
+class _Estimate(TypedDict):
+    value: float
+
+
+class _Evaluated(TypedDict):
+    """What is read again of a line of evaluations.jsonl."""
+
+    step: int
+    suite: str
+    metrics: dict[str, _Estimate]
 
 
 class Tracker:
@@ -64,9 +76,17 @@ class Tracker:
 
     def has_evaluation(self, step: int, suite: str) -> bool:
         """Whether a suite was measured after `step` steps already."""
+        return any((record["step"], record["suite"]) == (step, suite) for record in self._evaluations())
+
+    def scores(self, suite: str) -> dict[int, float]:
+        """The accuracy on a suite after so many steps, where it was measured."""
+        return {
+            record["step"]: record["metrics"]["accuracy"]["value"] for record in self._evaluations() if record["suite"] == suite
+        }
+
+    def _evaluations(self) -> list[_Evaluated]:
         path = self.run_dir / EVALUATIONS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return any((record["step"], record["suite"]) == (step, suite) for record in map(json.loads, lines))
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def tokens(
         self, step: int, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase

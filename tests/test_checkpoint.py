@@ -29,6 +29,17 @@ def test_the_newest_few_are_kept(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path, pytest.fail) == (10, checkpoint.folder(tmp_path) / "step-10")
 
 
+def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    scores: dict[int, float] = {}
+    for step, score in [(1, 0.2), (2, 0.5), (3, 0.5), (4, 0.1), (5, 0.3)]:
+        checkpoint.save(tmp_path, step, writer(b"%d" % step), keep=1, scores=scores)
+        scores[step] = score  # a step is measured after it is saved
+    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-3", "step-5"]
+    assert checkpoint.newest(tmp_path, pytest.fail) == (5, checkpoint.folder(tmp_path) / "step-5")
+    checkpoint.save(tmp_path, 6, writer(b"6"), keep=1, scores=scores | {9: 1.0})  # of a step that is not there
+    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-3", "step-6"]
+
+
 @pytest.mark.parametrize("file", ["model.bin", "more/state.bin", "manifest.json"])
 @pytest.mark.parametrize("fault", ["truncated", "flipped", "missing"])
 def test_every_damaged_file_is_noticed(tmp_path: Path, file: str, fault: str) -> None:

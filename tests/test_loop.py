@@ -110,7 +110,7 @@ def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
 ) -> None:
     """Weights that have seen the step already (`sync` failed) under the name of the one before would see it twice."""
     run = cast(Run, object.__new__(Run))
-    for name, value in [("directory", tmp_path), ("learner", Watching(done)), ("checkpoint", SimpleNamespace(keep=2))]:
+    for name, value in [("directory", tmp_path), ("learner", Watching(done)), ("checkpoint", SimpleNamespace(keep=2, best=None))]:
         object.__setattr__(run, name, value)
     _save_before(run, step)
     assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept

@@ -91,6 +91,14 @@ def test_an_evaluation_is_found_by_step_and_suite(tmp_path: Path) -> None:
     assert [track.has_evaluation(3, "a"), track.has_evaluation(3, "b"), track.has_evaluation(2, "a")] == [True, False, False]
 
 
+def test_scores_of_a_suite_by_step(tmp_path: Path) -> None:
+    track = tracker(tmp_path, tensorboard=False)
+    assert track.scores("s") == {}
+    for step, suite, value in [(2, "s", 0.25), (2, "t", 0.5), (4, "s", 0.75)]:
+        track.evaluation(step, {"suite": suite, "metrics": {"accuracy": {"value": value, "low": 0.0, "high": 1.0}}}, {})
+    assert track.scores("s") == {2: 0.25, 4: 0.75}
+
+
 def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
     words = tokenizer()
     rollout = Rollout(

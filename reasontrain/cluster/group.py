@@ -96,21 +96,23 @@ class Group:
         """
         ranks = range(len(refs)) if ranks is None else ranks
         started = beat = time.monotonic()
-        waiting = list(refs)
+        waiting = dict(zip(refs, ranks, strict=True))
+        found: dict[int, object] = {}
         while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
+            ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL_S)
             for ref in ready:  # an error of one ends the wait for all
-                self._value(ref, ranks[list(refs).index(ref)])
+                rank = waiting.pop(ref)
+                found[rank] = self._value(ref, rank)
             now = time.monotonic()
             if waiting and not starting and now - beat > self.heartbeat_s:
                 self._check_life(ranks)
                 beat = now
             if waiting and now - started > self.deadline_s:
-                late = ranks[list(refs).index(waiting[0])]
+                late = next(iter(waiting.values()))
                 raise LostError(
                     self.role, late, f"{self.name(late)} did not answer within cluster.deadline_s = {self.deadline_s:g} s"
                 )
-        return [self._value(ref, rank) for ref, rank in zip(refs, ranks, strict=True)]
+        return [found[rank] for rank in ranks]
 
     def name(self, rank: int) -> str:
         """Role, rank and where it runs."""
@@ -133,16 +135,24 @@ class Group:
         return ray.remote(concurrency_groups={"watch": 1})(self.cls).options(**options).remote(self.log(rank), *self.arguments)
 
     def _check_life(self, ranks: Sequence[int]) -> None:
-        """Every actor answers a ping, from a thread of its own, or is taken for dead."""
+        """Every actor answers a ping, or is taken for dead."""
+        silent = self._silent(ranks, self.heartbeat_s)
+        if silent:
+            why = f"{self.name(silent[0])} gave no sign of life for cluster.heartbeat_s = {self.heartbeat_s:g} s"
+            raise LostError(self.role, silent[0], why + self.tail(silent[0]))
+
+    def _silent(self, ranks: Sequence[int], within_s: float) -> list[int]:
+        """Those that do not answer a ping, which each does from a thread of its own; raises LostError for one that is dead."""
         pings = [self.actors[rank].ping.remote() for rank in ranks]
+        silent = []
         for ping, rank in zip(pings, ranks, strict=True):
             try:
-                ray.get(ping, timeout=self.heartbeat_s)
+                ray.get(ping, timeout=within_s)
             except GetTimeoutError:
-                why = f"{self.name(rank)} gave no sign of life for cluster.heartbeat_s = {self.heartbeat_s:g} s"
-                raise LostError(self.role, rank, why + self.tail(rank)) from None
+                silent.append(rank)
             except RayActorError as error:
                 raise self._lost(rank, error) from None
+        return silent
 
     def check(self) -> None:
         """Raises LostError for the first actor that is dead or silent."""
@@ -183,18 +193,11 @@ class Group:
         text = f"{self.name(rank)} failed: {type(cause).__name__}: {_first_line(cause)}{self.tail(rank)}"
         if not isinstance(cause, torch.distributed.DistError) and not any(word in str(cause) for word in LOST_PEER):
             return RunError(text)
-        return self._first_death() or LostError(self.role, rank, text)
-
-    def _first_death(self) -> LostError | None:
-        """Whose death it was that the others noticed, where somebody is dead."""
-        for rank, actor in enumerate(self.actors):
-            try:
-                ray.get(actor.ping.remote(), timeout=PING_S)
-            except GetTimeoutError:
-                continue
-            except RayActorError as error:
-                return self._lost(rank, error)
-        return None
+        try:
+            self._silent(range(len(self.actors)), PING_S)
+        except LostError as death:  # it was this one that the others noticed
+            return death
+        return LostError(self.role, rank, text)
 
     def _lost(self, rank: int, error: RayError) -> LostError:
         """The death of an actor, with its reason and its last words."""

@@ -43,6 +43,15 @@ class Restarts:
         self.left -= 1
         self.say(f"{error}\nstarting it again ({self.left} restarts left)")
 
+    def replace(self, group: Group, error: LostError) -> None:
+        """A new process in place of the one that died; one that dies while it starts is replaced again."""
+        while True:
+            self.take(error)
+            try:
+                return group.restart([error.rank])
+            except LostError as again:
+                error = again
+
 
 class LearnerGroup:
     """All ranks of the learner: the same call on each, the answer of rank 0."""
@@ -181,10 +190,12 @@ class SeparateSamplers(SamplerGroup):
 
     def revive(self, error: LostError) -> None:
         """A new process in place of one that died, with the weights of now."""
-        self.restarts.take(error)
-        self.group.restart([error.rank])
-        self._line_of = None
+        self._replace(error)
         self._send()
+
+    def _replace(self, error: LostError) -> None:
+        self.restarts.replace(self.group, error)
+        self._line_of = None
 
     def load(self, weights: Weights) -> None:
         """Send the learner's weights to every sampler, compare what arrived with what was sent, and look at one rollout."""
@@ -204,9 +215,7 @@ class SeparateSamplers(SamplerGroup):
             except LostError as error:
                 if error.role != self.group.role:
                     raise
-                self.restarts.take(error)
-                self.group.restart([error.rank])
-                self._line_of = None
+                self._replace(error)
                 continue
             if any(receipt != sent for receipt in got):
                 raise RunError(f"weights changed on their way to the samplers: sent {sent}, arrived {got}")
@@ -243,6 +252,5 @@ class GraderGroup(Grader):
             try:
                 return cast("list[Verdict]", self.group.wait([ref], [rank])[0])
             except LostError as error:
-                self.restarts.take(error)
-                self.group.restart([rank])
+                self.restarts.replace(self.group, error)
                 ref = self.group.actors[rank].grade_many.remote(part)

@@ -67,6 +67,7 @@ def running(recipe: Recipe, cluster: Cluster, directory: Path, order: Order, gra
     with start.connected(recipe, cluster):
         gpu = start.uses_gpus(recipe)
         wanted = start.needs(recipe, cluster, gpu=gpu)
+        start.check_engine(recipe, gpu=gpu)
         start.check_room(wanted)
         start.check_versions()
         with start.placed(wanted, cluster.placement) as slots:

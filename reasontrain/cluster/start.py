@@ -22,6 +22,8 @@ from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
 """Ray would start a process per core in advance; our actors have an environment of their own and cannot use them."""
+HEAD_GONE = {"gcs_rpc_server_reconnect_timeout_s": 10}
+"""How long everybody waits for a head that does not answer; nothing starts a head again that lives in this process's cluster."""
 READY_S = 10.0
 VERSIONS_S = 120.0
 
@@ -69,7 +71,7 @@ def connected(recipe: Recipe, cluster: Cluster) -> Iterator[None]:
             ray.init(
                 num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
                 include_dashboard=False,
-                _system_config=NO_SPARE_WORKERS,
+                _system_config=NO_SPARE_WORKERS | HEAD_GONE,
                 **quiet,
             )
     except AuthenticationError as error:
@@ -88,6 +90,12 @@ def connected(recipe: Recipe, cluster: Cluster) -> Iterator[None]:
 def uses_gpus(recipe: Recipe) -> bool:
     """Whether models lie on GPUs: as the recipe says, or where the cluster has any."""
     return recipe.model.device == "cuda" or (recipe.model.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+
+
+def check_engine(recipe: Recipe, *, gpu: bool) -> None:
+    """Refuse an engine that this cluster cannot run; raises UserError."""
+    if isinstance(recipe.engine, Vllm) and not gpu:
+        raise UserError("sample.engine: vllm needs GPUs, and this cluster has none; use `kind: local`")
 
 
 def check_room(wanted: list[Need]) -> None:

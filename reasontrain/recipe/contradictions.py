@@ -38,6 +38,11 @@ def contradictions(recipe: Recipe) -> list[str]:
     found += _scale_contradictions(recipe)
     names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
     found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+    best = recipe.checkpoint.best
+    if best is not None and best not in names:
+        found.append(f"checkpoint.best: no suite of `evaluate` is called {best!r}; there is {', '.join(names) or 'none'}")
+    elif best is not None and not (recipe.checkpoint.every and recipe.evaluate and recipe.evaluate.every):
+        found.append("checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both")
     return found
 
 

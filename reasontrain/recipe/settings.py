@@ -121,10 +121,19 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """When to save beside the last step and an interrupt (every so many steps; 0: never), and how many checkpoints to keep."""
+    """When to save beside the last step and an interrupt (every so many steps; 0: never), and how many checkpoints to keep.
+
+    `best` names a suite of `evaluate`: the checkpoint with the highest accuracy on it is kept beside the newest `keep`.
+    """
 
     every: Count = 0
     keep: AtLeastOne = 2
+    best: Name | None = None
+
+    @property
+    def num_kept(self) -> int:
+        """The most checkpoints that there are at a time."""
+        return self.keep + (self.best is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

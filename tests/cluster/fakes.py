@@ -51,12 +51,16 @@ class FakeGroup(Group):
         self.about = [{"host": "here", "address": "10.0.0.1", "pid": str(rank)} for rank in range(number)]
         self.dead: set[int] = set()
         self.restarted: list[int] = []
+        self.still_births = 0  # so many of those that are started again die while they start
 
     def wait(self, refs: Sequence[ray.ObjectRef], ranks: Sequence[int] | None = None, *, starting: bool = False) -> list[object]:
         return [self.answers[ref]() for ref in refs]
 
     def restart(self, ranks: Sequence[int]) -> None:
         for rank in ranks:
+            if self.still_births:
+                self.still_births -= 1
+                raise LostError(self.role, rank, f"{self.role} {rank} was killed while it started")
             self.actors[rank] = Actor(self.make(rank), self.answers)
             self.dead.discard(rank)
             self.restarted.append(rank)

@@ -89,6 +89,15 @@ def test_a_grader_that_dies_is_started_again_and_asked_again() -> None:
     assert (group.restarted, said.lines) == ([1], ["grader 1 was killed\nstarting it again (0 restarts left)"])
 
 
+def test_who_dies_while_it_starts_is_started_again() -> None:
+    said, deadly = Said(), ["4"]
+    group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
+    group.still_births = 1
+    assert len(GraderGroup(group, Restarts(2, said)).grade_many(("gold", str(i)) for i in range(6))) == 6
+    assert group.restarted == [1]
+    assert said.lines[1] == "grader 1 was killed while it started\nstarting it again (0 restarts left)"
+
+
 def test_restarts_are_counted_over_all_roles() -> None:
     said = Said()
     restarts = Restarts(2, said)

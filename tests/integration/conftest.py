@@ -45,8 +45,8 @@ def mixed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayClust
 
 
 @pytest.fixture(scope="session")
-def in_one_process(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """Train in one process, without Ray: the run directory. The same command is run once."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """Train on this machine with nothing in the way: the run directory. The same command is run once."""
     done: dict[tuple[str, ...], Path] = {}
 
     def run(*overrides: str, recipe: str = RECIPE) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from reasontrain import checkpoint
 from tests import soak
 from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses
-from tests.integration.processes import ROOT, environment
+from tests.integration.processes import ROOT, environment, until
 from tests.integration.rays import RayCluster
 
 pytestmark = pytest.mark.integration
@@ -42,10 +43,8 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
 
 @pytest.mark.parametrize("recipe", [RECIPE, GRPO])
 @pytest.mark.parametrize("scale", [ONE_ZERO, TWO_ZERO_3], ids=["one ZeRO rank", "two ZeRO-3 ranks"])
-def test_ranks_give_the_losses_of_one_process(
-    in_one_process: Reference, tmp_path: Path, recipe: str, scale: Sequence[str]
-) -> None:
-    expected = in_one_process(*SHORT, recipe=recipe)
+def test_ranks_give_the_losses_of_one_process(reference: Reference, tmp_path: Path, recipe: str, scale: Sequence[str]) -> None:
+    expected = reference(*SHORT, recipe=recipe)
     ended = train(*SHORT, *scale, f"out={tmp_path}", recipe=recipe)
     assert ended.code == 0, ended.output
     (run,) = tmp_path.iterdir()
@@ -63,12 +62,12 @@ def test_ranks_give_the_losses_of_one_process(
     ids=["together", "sampler and graders apart", "sampler and teacher apart"],
 )
 def test_processes_without_ranks_repeat_one_process_bit_for_bit(
-    in_one_process: Reference, tmp_path: Path, scale: Sequence[str]
+    reference: Reference, tmp_path: Path, scale: Sequence[str]
 ) -> None:
     ended = train(*SHORT, *scale, f"out={tmp_path}")
     assert ended.code == 0, ended.output
     (run,) = tmp_path.iterdir()
-    assert_same_run(run, in_one_process(*SHORT))
+    assert_same_run(run, reference(*SHORT))
 
 
 def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(tmp_path: Path) -> None:
@@ -125,6 +124,30 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("soak")
     assert soak.begin(out, "undisturbed").wait(soak.LIMIT_S) == 0, (out / "undisturbed.log").read_text()
     return out / "undisturbed"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_disk_that_fills_up_under_ranks_is_a_sentence_and_keeps_what_was_saved(small_disk: Path, undisturbed: Path) -> None:
+    process, run = soak.begin(small_disk, "run"), small_disk / "run"
+    until(lambda: (run / "checkpoints" / "step-2").exists(), limit_s=soak.LIMIT_S, what="a checkpoint")
+    thesis = small_disk / "thesis"
+    room = shutil.disk_usage(small_disk).free - (2 << 20)
+    thesis.write_bytes(bytes(room))
+    assert process.wait(soak.LIMIT_S) == 1
+    said = (small_disk / "run.log").read_text()
+    assert "the disk is full" in said, said
+    assert "Traceback" not in said
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-2"]
+    thesis.unlink()
+    assert soak.begin(small_disk, "run").wait(soak.LIMIT_S) == 0
+    assert soak.fingerprint(run) == soak.fingerprint(undisturbed)
 
 
 def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(undisturbed: Path) -> None:

@@ -25,22 +25,22 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_a_recipe_is_a_job_as_it_stands(one_ray: RayCluster, in_one_process: Reference, tmp_path: Path, where: str) -> None:
+def test_a_recipe_is_a_job_as_it_stands(one_ray: RayCluster, reference: Reference, tmp_path: Path, where: str) -> None:
     options, cwd = ELSEWHERE[where]
     job = one_ray.submit(*options, RECIPE, *SHORT, f"out={tmp_path}", cwd=cwd)
     assert job.returncode == 0, job.stdout
     assert "succeeded" in job.stdout
     assert f"report: {tmp_path}/tip-tiny/report.html" in job.stdout
-    assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
+    assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
 
 
 def test_a_job_of_many_processes_joins_the_cluster_that_runs_it(
-    one_ray: RayCluster, in_one_process: Reference, tmp_path: Path
+    one_ray: RayCluster, reference: Reference, tmp_path: Path
 ) -> None:
     processes = ("cluster.learners=1", "cluster.samplers=1", "cluster.cpus=0.5")
     job = one_ray.submit("--", RECIPE, *SHORT, *processes, f"out={tmp_path}")
     assert job.returncode == 0, job.stdout + job.stderr
-    assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
+    assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
 
 
 def test_a_relative_out_lies_in_rays_copy_and_the_log_says_where(one_ray: RayCluster) -> None:
@@ -60,7 +60,7 @@ def test_a_wrong_recipe_fails_with_its_sentence_and_no_traceback(one_ray: RayClu
 
 
 def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
-    one_ray: RayCluster, in_one_process: Reference, tmp_path: Path
+    one_ray: RayCluster, reference: Reference, tmp_path: Path
 ) -> None:
     longer = ("steps=40", "learn.rollouts_per_step=16", "evaluate=null")
     words = (RECIPE, *longer, f"out={tmp_path}")
@@ -72,7 +72,7 @@ def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
     again = one_ray.submit("--", *words)
     assert again.returncode == 0, again.stdout
     assert "going on from" in again.stdout
-    assert_same_run(tmp_path / "tip-tiny", in_one_process(*longer))
+    assert_same_run(tmp_path / "tip-tiny", reference(*longer))
 
 
 STRANGERS = {
@@ -100,7 +100,7 @@ def script(*words: str, home: Path, cwd: Path = ROOT, **env: str) -> subprocess.
     )  # fmt: skip
 
 
-def test_ray_sh_starts_a_head_and_a_worker_and_submits(in_one_process: Reference, tmp_path: Path) -> None:
+def test_ray_sh_starts_a_head_and_a_worker_and_submits(reference: Reference, tmp_path: Path) -> None:
     home, other, temporary = tmp_path / "home", tmp_path / "other", Path("/tmp") / f"rs-{os.getpid()}"
     home.mkdir()
     other.mkdir()
@@ -123,7 +123,7 @@ def test_ray_sh_starts_a_head_and_a_worker_and_submits(in_one_process: Reference
         url = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
         job = script("submit", RECIPE, *SHORT, f"out={tmp_path}/out", home=home, **url)
         assert job.returncode == 0, job.stdout
-        assert_same_run(tmp_path / "out" / "tip-tiny", in_one_process(*SHORT))
+        assert_same_run(tmp_path / "out" / "tip-tiny", reference(*SHORT))
         seen = 'import ray; ray.init(logging_level="error"); print("NODES", len(ray.nodes()))'
         env = environment(HOME=str(home), RAY_AUTH_MODE="token", RAY_ADDRESS=address)
         said = subprocess.run(["python", "-c", seen], env=env, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -166,13 +166,13 @@ def test_ray_sh_wants_to_know_where_runs_go(tmp_path: Path) -> None:
     assert (said.returncode, "say where runs go on the cluster: out=/shared/folder" in said.stdout) == (2, True), said.stdout
 
 
-def test_local_sh_trains_and_says_how_it_is_used(tmp_path: Path, in_one_process: Reference) -> None:
+def test_local_sh_trains_and_says_how_it_is_used(tmp_path: Path, reference: Reference) -> None:
     local = str(ROOT / "launch" / "local.sh")
     env = environment(HOME=str(tmp_path), RAY_ADDRESS="nowhere:1")
     done = subprocess.run([local, RECIPE, *SHORT, f"out={tmp_path}"], cwd=ROOT, env=env, check=False)
     assert done.returncode == 0
     assert (tmp_path / ".ray").stat().st_mode & 0o777 == 0o700
-    assert_same_run(tmp_path / "tip-tiny", in_one_process(*SHORT))
+    assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
     asked = subprocess.run([local, "--help"], env=env, capture_output=True, text=True, check=False)
     assert (asked.returncode, "launch/local.sh RECIPE" in asked.stderr) == (2, True)
     assert subprocess.run([local, RECIPE, "steps=0"], cwd=ROOT, env=env, capture_output=True, check=False).returncode == 2

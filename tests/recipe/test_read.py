@@ -130,8 +130,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
     ("overrides", "message"),
     [
         (
-            ["objective.kind=gpro"],
-            "objective.kind: no such kind 'gpro'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, gspo, dpo",
+            ["objective.kind=grppo"],
+            "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
@@ -151,9 +151,14 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["select={kind: shuffled, of: {kind: tip, kep: 0.5}}"],
             "select.shuffled.of.Tip.kep: no such setting; did you mean `keep`?",
         ),
-        (["average=per_pair"], "average: per_pair is not for distill; per_pair is for losses of pairs, and only it"),
+        (["checkpoint.best=hold"], "checkpoint.best: no suite of `evaluate` is called 'hold'; there is none"),
+        (
+            ["checkpoint.best=s", "evaluate={every: 2, suites: [{name: s}]}"],
+            "checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both",
+        ),
+        (["average=per_pair"], "average: per_pair is not for nll; per_pair is for losses of pairs, and only it"),
         (["objective={kind: dpo}"], "objective: dpo compares pairs, and nothing in this recipe makes pairs"),
-        (["objective={kind: dpo}"], "average: per_rollout is not for dpo; per_pair is for losses of pairs, and only it"),
+        (["objective={kind: dpo}"], "average: per_kept_row is not for dpo; per_pair is for losses of pairs, and only it"),
         (["evaluate.suites=[{name: a}, {name: a}]"], "evaluate.suites: two suites are called 'a'"),
         (
             ["evaluate.suites=[{name: a, pass_at: [8]}]"],
