@@ -79,13 +79,17 @@ class LocalLearner:
 
     def update(self, share: float) -> Float[Tensor, ""]:
         """Clip, and step at this share of the peak rate, unless a gradient is not finite; the gradient's norm before clipping."""
-        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
-        limit = self.settings.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        norm = self.clip()
         if torch.isfinite(norm):
             self.optimizer.step(share)  # where nothing was selected there is no gradient, and nothing moves
         self.optimizer.zero_grad()
         return norm
+
+    def clip(self) -> Float[Tensor, ""]:
+        """Scale gradients that lie whole in this process down to `max_grad_norm`; their norm before."""
+        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
+        limit = self.settings.max_grad_norm
+        return torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
 
     def total(self, numbers: Tensor) -> Tensor:
         """The sum of these numbers over all ranks."""
@@ -279,10 +283,7 @@ class LocalLearner:
 
     def save(self, directory: Path) -> None:
         """The model in float32 (or its adapters alone), its tokenizer, and the optimiser's state."""
-        if is_adapted(self.policy.model):
-            whole.save_adapted(self.policy, directory, whole.adapters(self.policy.model, self.gather))
-        else:
-            whole.save_model(self.policy, directory, self.weights().tensors(), torch.float32)
+        whole.save_policy(self.policy, directory)
         kept = {"optimizer": self.optimizer.state(), "steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
         torch.save(kept, directory / OPTIMIZER_FILE)
 
@@ -304,7 +305,7 @@ class LocalLearner:
 
     def export(self, directory: Path) -> None:
         """The model as others load it, in the recipe's dtype, adapters merged."""
-        whole.save_model(self.policy, directory, self.weights().tensors(), getattr(torch, self.export_dtype))
+        whole.save_model(self.policy, directory, getattr(torch, self.export_dtype))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from reasontrain.learner.lora import merged_weight, save_adapter
+from reasontrain.learner.lora import is_adapted, merged_weight, save_adapter
 from reasontrain.models import Policy
 
 Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
@@ -56,18 +56,32 @@ def adapters(model: nn.Module, gather: Gather = in_place) -> Iterator[tuple[str,
                 yield name, parameter
 
 
-def save_model(policy: Policy, directory: Path, named: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> None:
-    """A Hugging Face directory of these weights in one dtype, with the tokenizer."""
-    state = {name: tensor.detach().to("cpu", dtype, copy=True) for name, tensor in named}
-    policy.model.save_pretrained(directory, state_dict=state)
-    _set_dtype(directory / "config.json", dtype)
-    policy.tokenizer.save_pretrained(directory)
+def save_policy(policy: Policy, directory: Path, gather: Gather = in_place, *, writes: bool = True) -> None:
+    """A directory to go on from, which `from_pretrained` loads: the model in float32, or its adapters alone.
+
+    Every rank takes part in the gathering, and the one that `writes` keeps what it sees.
+    """
+    if not is_adapted(policy.model):
+        save_model(policy, directory, torch.float32, gather, writes=writes)
+        return
+    state = _copies(adapters(policy.model, gather), torch.float32, writes)
+    if writes:
+        save_adapter(policy.model, state, directory)
+        policy.tokenizer.save_pretrained(directory)
 
 
-def save_adapted(policy: Policy, directory: Path, named: Iterator[tuple[str, Tensor]]) -> None:
-    """An adapter directory, with the tokenizer."""
-    save_adapter(policy.model, {name: tensor.detach().to("cpu", copy=True) for name, tensor in named}, directory)
-    policy.tokenizer.save_pretrained(directory)
+def save_model(policy: Policy, directory: Path, dtype: torch.dtype, gather: Gather = in_place, *, writes: bool = True) -> None:
+    """A Hugging Face directory of the whole model in one dtype, adapters merged, with the tokenizer."""
+    state = _copies(tensors(policy.model, gather), dtype, writes)
+    if writes:
+        policy.model.save_pretrained(directory, state_dict=state)
+        _set_dtype(directory / "config.json", dtype)
+        policy.tokenizer.save_pretrained(directory)
+
+
+def _copies(named: Iterator[tuple[str, Tensor]], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
+    """Copies in main memory where they are kept; everywhere, the way through all of them."""
+    return {name: tensor.detach().to("cpu", dtype, copy=True) for name, tensor in named if keep}
 
 
 def _set_dtype(config: Path, dtype: torch.dtype) -> None:

@@ -100,9 +100,7 @@ class ZeroLearner(LocalLearner):
 
     def _clip_whole(self) -> None:
         """At stage 0 torch's own optimiser steps: clip before it, and leave it no gradient where one is not finite."""
-        parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
-        limit = self.settings.max_grad_norm
-        self._norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        self._norm = self.clip()
         if not torch.isfinite(self._norm):
             self.engine.zero_grad()
 
@@ -145,15 +143,8 @@ class ZeroLearner(LocalLearner):
         self.engine.save_checkpoint(
             str(directory / STATE), tag=TAG, save_latest=False, exclude_frozen_parameters=adapted, client_state={}
         )
-        if adapted:
-            named = _kept(whole.adapters(self.policy.model, self.gather), self.rank == 0)
-        else:
-            named = _kept(self.weights().tensors(), self.rank == 0)
+        whole.save_policy(self.policy, directory, self.gather, writes=self.rank == 0)
         if self.rank == 0:
-            if adapted:
-                whole.save_adapted(self.policy, directory, iter(named))
-            else:
-                whole.save_model(self.policy, directory, iter(named), torch.float32)
             about = {"num_ranks": self.num_ranks, "stage": self.zero.stage, "steps_done": self.steps_done}
             about["nonfinite"] = self.nonfinite_in_a_row
             (directory / ABOUT).write_text(json.dumps(about), encoding="utf-8")
@@ -179,9 +170,8 @@ class ZeroLearner(LocalLearner):
 
     def export(self, directory: Path) -> None:
         """The model as others load it, written by rank 0."""
-        named = _kept(self.weights().tensors(), self.rank == 0)
-        if self.rank == 0:
-            whole.save_model(self.policy, directory, iter(named), getattr(torch, self.export_dtype))
+        dtype = getattr(torch, self.export_dtype)
+        whole.save_model(self.policy, directory, dtype, self.gather, writes=self.rank == 0)
         dist.barrier()
 
 
@@ -248,8 +238,3 @@ def configuration(zero: Zero, settings: LearnSettings, *, bf16: bool) -> dict[st
         "communication_data_type": "fp32",
         "steps_per_print": 1 << 40,
     }
-
-
-def _kept(named: Iterator[tuple[str, Tensor]], keep: bool) -> list[tuple[str, Tensor]]:
-    """Copies in main memory on the rank that keeps them; the others only take part in the gathering."""
-    return [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in named if keep]
