@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from pathlib import Path
+from typing import TypeVar
 
 import ray
 import torch
@@ -35,8 +38,27 @@ from reasontrain.vocab import Head
 VERSIONS = ("reasontrain", "torch", "transformers", "tokenizers", "peft", "deepspeed", "ray", "math-verify")
 
 
+R = TypeVar("R")
+
+
+def work(method: Callable[..., R]) -> Callable[..., R]:
+    """Count the seconds in this method as work: what is left of a step is orchestration."""
+
+    @wraps(method)
+    def counted(self: Worker, *arguments: object) -> R:
+        start = time.perf_counter()
+        try:
+            return method(self, *arguments)
+        finally:
+            self.work_s += time.perf_counter() - start
+
+    return counted
+
+
 class Worker:
     """What every role has: a log of its own, a sign of life, and facts about where it runs."""
+
+    work_s = 0.0
 
     def __init__(self, log: Path) -> None:
         """What this process prints from now on goes to `log`."""
@@ -55,8 +77,9 @@ class Worker:
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def facts(self) -> dict[str, str]:
-        """Host, address and process id."""
-        return {"host": socket.gethostname(), "address": ray.util.get_node_ip_address(), "pid": str(os.getpid())}
+        """Host, address and process id, and how long it worked until now, in seconds."""
+        about = {"host": socket.gethostname(), "address": ray.util.get_node_ip_address(), "pid": str(os.getpid())}
+        return about | {"work_s": f"{self.work_s:.3f}"}
 
 
 class SamplingWorker(Worker):
@@ -64,9 +87,15 @@ class SamplingWorker(Worker):
 
     sampler: Sampler
 
+    @work
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
         """The version of the weights, and rollouts by them."""
-        return self.sampler.version, self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
+        with self.whole():
+            return self.sampler.version, self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """A block in which the weights are whole in this process."""
+        return nullcontext()
 
 
 class LearnerRank(SamplingWorker):
@@ -97,22 +126,24 @@ class LearnerRank(SamplingWorker):
         else:
             self.sampler = LocalSampler(self.learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True)
 
+    @work
     def observe(self, batch: Batch, needs: frozenset[str]) -> Batch | None:
         """See `Learner`; rank 0 alone answers, with the evidence of all ranks."""
         self._rest()
         seen = self.learner.observe(batch, needs)
         return seen if self.rank == 0 else None
 
+    @work
     def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
         """See `Learner`."""
         self._rest()
         return self.learner.step(batch, weight_BT, objective, average)
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
-        """Rollouts by the weights as they are, whole on this rank for so long."""
-        with self.learner.gathered() if isinstance(self.sampler, LocalSampler) else nullcontext():
-            return super().sample(prompts, sampling, num, first_id)
+    def whole(self) -> AbstractContextManager[None]:
+        """Gathered from all ranks, for a sampler that uses the weights as they are."""
+        return self.learner.gathered() if isinstance(self.sampler, LocalSampler) else nullcontext()
 
+    @work
     def load(self) -> None:
         """Let this rank's own sampler have the weights."""
         self.sampler.load(self.learner.weights())
@@ -126,6 +157,7 @@ class LearnerRank(SamplingWorker):
         self.channel = Channel(host, 0, 0, 1 + num_samplers, timeout_s)
         return self.channel.port
 
+    @work
     def send(self) -> Receipt | None:
         """Send the weights: rank 0 speaks, the others help to gather."""
         weights, dtype = self.learner.weights(), getattr(torch, self.recipe.model.dtype)
@@ -177,6 +209,7 @@ class SamplerWorker(SamplingWorker):
         """Take the other end of the learner's line."""
         self.channel = Channel(host, port, rank, size, timeout_s)
 
+    @work
     def receive(self, version: int, slots: Sequence[Slot]) -> Receipt:
         """Replace the weights by what comes over the line."""
         self.channel.connect(self.device)
@@ -214,6 +247,7 @@ class GraderWorker(Worker):
         super().__init__(log)
         self.grader = Grader()
 
+    @work
     def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """See `Grader`."""
         return self.grader.grade_many(pairs)

@@ -65,6 +65,10 @@ class Group:
             self.actors[rank] = self._started(rank)
         self._meet(ranks)
 
+    def note(self) -> None:
+        """Write down how long each actor worked until now."""
+        self._meet(range(len(self.actors)))
+
     def _meet(self, ranks: Sequence[int]) -> None:
         """Learn where these actors run, and write it down beside their logs."""
         found = self.wait([self.actors[rank].facts.remote() for rank in ranks], ranks, starting=True)

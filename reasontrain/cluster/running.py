@@ -56,6 +56,12 @@ class Processes:
             return self.learner.steps_done
 
     @property
+    def groups(self) -> list[Group]:
+        """Those that work in every step."""
+        grader = [self.grader.group] if isinstance(self.grader, GraderGroup) else []
+        return [self.learner.group, self.answerer.group, *grader]
+
+    @property
     def sampler(self) -> Sampler:
         """Who gives the rollouts of a step: who answers, or who answers ahead."""
         return self.ahead or self.answerer
@@ -75,6 +81,8 @@ def running(recipe: Recipe, cluster: Cluster, directory: Path, order: Order, gra
             processes = _started(*parts, slots, gpu=gpu, say=say)
             yield processes
             with suppress(LostError):  # everything is written by now
+                for group in processes.groups:
+                    group.note()
                 processes.learner.group.all("leave")
 
 

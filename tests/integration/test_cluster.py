@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pytest
 from reasontrain import checkpoint
 from tests import soak
 from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses
-from tests.integration.processes import ROOT, environment, until
+from tests.integration.processes import ROOT, Process, environment, until
 from tests.integration.rays import RayCluster
 
 pytestmark = pytest.mark.integration
@@ -110,6 +111,40 @@ def test_a_wrong_token_is_a_sentence(one_ray: RayCluster, tmp_path: Path) -> Non
     assert "cannot be joined" in ended.output
     assert "token" in ended.output
     assert "Traceback" not in ended.output
+
+
+def test_orchestration_is_a_twentieth_of_a_step_at_most(tmp_path: Path) -> None:
+    """The driver's time for sampling, evidence, learning and sync, less what the only actor worked meanwhile."""
+    ended = train("steps=12", "evaluate=null", "learn.rollouts_per_step=64", "cluster.learners=1", f"out={tmp_path}")
+    assert ended.code == 0, ended.output
+    (run,) = tmp_path.iterdir()
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    spent_s = sum(record[f"time_{part}_s"] for record in records for part in ("sample", "observe", "learn", "sync"))
+    worked_s = float(json.loads((run / "logs" / "learner-0.json").read_text())["work_s"])
+    assert spent_s > 1
+    assert 0 < spent_s - worked_s < 0.05 * spent_s
+
+
+STORE = """
+import ray, time
+ray.init(logging_level="error", log_to_driver=False)
+from ray._private.internal_api import memory_summary
+while True:
+    print(memory_summary(stats_only=True).partition("Plasma memory usage ")[2].partition(",")[0], flush=True)
+    time.sleep(0.2)
+"""
+
+
+def test_the_object_store_never_holds_weights(one_ray: RayCluster, tmp_path: Path) -> None:
+    """Rollouts of two steps are about 0.2 MB, and the weights 1.2 MB: they go from process to process."""
+    watch = Process([sys.executable, "-c", STORE], tmp_path / "store", one_ray.env)
+    apart = ("cluster.learners=1", "cluster.samplers=1", "cluster.graders=1", "cluster.cpus=0.5")
+    ended = train(*SHORT, *apart, f"out={tmp_path / 'out'}", env=dict(one_ray.env))
+    watch.end()
+    assert ended.code == 0, ended.output
+    seen = [int(line.removesuffix(" MiB")) for line in (tmp_path / "store").read_text().split("\n") if line.endswith(" MiB")]
+    assert len(seen) > 10
+    assert max(seen) < 1
 
 
 @pytest.mark.parametrize("kind", soak.KINDS)
