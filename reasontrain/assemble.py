@@ -44,7 +44,7 @@ VERSIONS = (
     "math-verify",
     "vllm",
 )
-MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster")
+MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "baseline")
 """Keys that a run may be continued with other values of: a finished run is extended by raising `steps`."""
 Say = Callable[[str], None]
 Score = Callable[[Sequence[Rollout]], list[Scored]]

@@ -44,12 +44,12 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
     by_arm: dict[str, tuple[list[str], list[_Verdicts]]] = {}
     for run in runs:
         recipe = read_yaml(run / "recipe.yaml")
-        own = {key: value for key, value in recipe.items() if key not in {"name", "seed", "out"}}
-        names, verdicts = by_arm.setdefault(json.dumps(own, sort_keys=True), ([], []))
+        own = {key: value for key, value in recipe.items() if key not in {"name", "seed", "out", "baseline"}}
+        names, found = by_arm.setdefault(json.dumps(own, sort_keys=True), ([], []))
         if str(recipe["name"]) in names:
             raise UserError(f"{run} is given twice, or another run has its name; a run counts once")
         names.append(str(recipe["name"]))
-        verdicts.append(_verdicts(run, suite, int(str(recipe.get("steps")))))
+        found.append(_verdicts(run, suite, int(str(recipe.get("steps")))))
     everyone = [v for _, verdicts in by_arm.values() for v in verdicts]
     if len({v.problems for v in everyone}) > 1:
         raise UserError(f"the runs were asked different problems in suite {suite!r}; compare runs of one suite")
@@ -94,18 +94,18 @@ def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
             f"{run} was not evaluated on suite {suite!r} both before training and after its {steps} steps; is it finished, "
             "and is the name right?"
         )
-    first, last = (_by_problem(path) for path in paths)
+    first, last = (verdicts(path) for path in paths)
     if first.keys() != last.keys():
         raise UserError(f"{run} was asked other problems of suite {suite!r} after training than before; its gain cannot be told")
     problems = tuple(first)
     return _Verdicts(problems, *(np.array([answers[p] for p in problems], dtype=bool) for answers in (first, last)))
 
 
-def _by_problem(path: Path) -> dict[str, bool]:
-    """Problem -> whether its first answer is right."""
-    verdicts: dict[str, bool] = {}
+def verdicts(path: Path) -> dict[str, bool]:
+    """Problem -> whether its first answer is right, from a file of answers."""
+    found: dict[str, bool] = {}
     with path.open(encoding="utf-8") as stream:  # by lines of the file: a response may hold separators of its own
         for line in stream:
             answer = json.loads(line)
-            verdicts.setdefault(answer["problem"], answer["correct"])
-    return verdicts
+            found.setdefault(answer["problem"], answer["correct"])
+    return found

@@ -149,7 +149,10 @@ class TrackSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A run, whole: evidence -> weight -> loss over a task, and how long."""
+    """A run, whole: evidence -> weight -> loss over a task, and how long.
+
+    `baseline` is the name of the run in the same `out` that the report sets this one beside.
+    """
 
     name: Name
     steps: AtLeastOne
@@ -160,6 +163,7 @@ class Recipe:
     learn: LearnSettings
     seed: Seed = 0
     out: str = "out"
+    baseline: Name | None = None
     teacher: ModelSettings | None = None
     reference: ModelSettings | None = None
     prompt: PromptSettings = field(default_factory=PromptSettings)

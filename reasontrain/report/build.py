@@ -7,13 +7,15 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reasontrain.report import charts, colours, numbers
+from reasontrain.report.beside import Beside, beside
 from reasontrain.report.charts import Axis, Chart, Series
+from reasontrain.report.numbers import portable
 from reasontrain.report.run import Evaluation, RunRecord, read_run
 from reasontrain.report.summary import Headline, QuadrantShare, headlines, measurements, phases, quadrants, report, setting_text
 from reasontrain.report.tokens import TokenPage, show_tokens
@@ -63,17 +65,19 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     cannot be read.
     """
     run = read_run(run_dir)
-    numbers_text = json.dumps(report(run), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    compared = beside(run, run_dir)
+    content = report(run) | {"baseline": portable(asdict(compared)) if compared else None}
+    numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     page, summary = run_dir / "report.html", run_dir / "report.json"
-    for path, text in ((page, render(run)), (summary, numbers_text)):
+    for path, text in ((page, render(run, compared)), (summary, numbers_text)):
         unfinished = path.with_name(path.name + ".part")
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
     return page, summary
 
 
-def render(run: RunRecord) -> str:
-    """The whole page as text."""
+def render(run: RunRecord, compared: Beside | None = None) -> str:
+    """The whole page as text; `compared` sets the run beside its baseline."""
     environment = Environment(
         loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -88,6 +92,7 @@ def render(run: RunRecord) -> str:
     found = headlines(run)
     return environment.get_template("page.html.j2").render(
         run=run,
+        beside=compared,
         style=(_PAGE / "style.css").read_text(encoding="utf-8").strip(),
         light=colours.rules(colours.LIGHT),
         dark=colours.rules(colours.DARK),

@@ -38,6 +38,7 @@ class RunRecord:
 
     name: str
     recipe: str = ""
+    baseline: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Mapping[str, Number], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
@@ -63,8 +64,9 @@ def read_run(run_dir: Path) -> RunRecord:
             f"{run_dir} holds no run: none of recipe.yaml, environment.json, metrics.jsonl, evaluations.jsonl, tokens/ is there"
         )
     return RunRecord(
-        name=_name(recipe) or run_dir.resolve().name,
+        name=_named(recipe, "name") or run_dir.resolve().name,
         recipe=recipe,
+        baseline=_named(recipe, "baseline"),
         environment=environment,
         steps=tuple(steps[step] for step in sorted(steps)),  # a resumed run writes a step again: the last time counts
         evaluations=tuple(sorted(evaluations.values(), key=lambda e: e.step)),
@@ -164,13 +166,13 @@ def _flat(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         yield ".".join(path), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _name(recipe: str) -> str:
-    """The name that the recipe gives the run, if it can be read."""
+def _named(recipe: str, key: str) -> str:
+    """A name that the recipe gives, if it can be read."""
     try:
         settings = yaml.safe_load(recipe)
     except yaml.YAMLError:
         return ""
-    return str(settings.get("name", "")) if isinstance(settings, dict) else ""
+    return str(settings.get(key) or "") if isinstance(settings, dict) else ""
 
 
 def _token_files(folder: Path) -> dict[int, Path]:

@@ -128,23 +128,22 @@ def _measurement(values: list[Number]) -> dict[str, Number]:
     return {"first": values[0], "last": values[-1], "low": min(finite), "high": max(finite), "mean": mean(values)}
 
 
-def report(run: RunRecord) -> Json:
+def report(run: RunRecord) -> dict[str, Json]:
     """The content of report.json: plain JSON, without NaN."""
-    return portable(
-        {
-            "name": run.name,
-            "num_steps": len(run.steps),
-            "last_step": int(run.steps[-1]["step"]) if run.steps else None,
-            "headlines": [asdict(headline) for headline in headlines(run)],
-            "evaluations": [asdict(evaluation) for evaluation in run.evaluations],
-            "quadrants": [asdict(quadrant) for quadrant in quadrants(run)],
-            "phases": [asdict(phase) for phase in phases(run)],
-            "metrics": measurements(run),
-            "environment": dict(run.environment),
-            "recipe": run.recipe,
-            "notes": list(run.notes),
-        }
-    )
+    content = {
+        "name": run.name,
+        "num_steps": len(run.steps),
+        "last_step": int(run.steps[-1]["step"]) if run.steps else None,
+        "headlines": [asdict(headline) for headline in headlines(run)],
+        "evaluations": [asdict(evaluation) for evaluation in run.evaluations],
+        "quadrants": [asdict(quadrant) for quadrant in quadrants(run)],
+        "phases": [asdict(phase) for phase in phases(run)],
+        "metrics": measurements(run),
+        "environment": dict(run.environment),
+        "recipe": run.recipe,
+        "notes": list(run.notes),
+    }
+    return {name: portable(part) for name, part in content.items()}
 
 
 def _metric_order(metric: str) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def test_every_recipe_parses_and_reads_back_as_itself(path: Path, tmp_path: Path
 
 def test_the_baselines_differ_from_tip_by_their_rule_alone() -> None:
     tip, opd = (read_recipe(p) for stem in ("tip", "opd") for p in RECIPES if p.parent.name == "tiny" and p.stem == stem)
-    assert {key.partition(".")[0] for key in changed_keys(as_mapping(tip), as_mapping(opd))} == {"name", "select"}
+    assert {key.partition(".")[0] for key in changed_keys(as_mapping(tip), as_mapping(opd))} == {"name", "select", "baseline"}
 
 
 def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
