@@ -186,6 +186,7 @@ class Batch(_HasEvidence):
     kl_reverse_BT = Column()
     kl_forward_BT = Column()
     teachability_BT = Column()
+    attention_BT = Column()
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:

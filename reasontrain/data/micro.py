@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from reasontrain.types import Batch, RowColumns
@@ -33,6 +33,13 @@ class MicroBatch:
     def predictors(self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
         """Flat hidden rows that predict these tokens; `rollout_N` counts within the micro-batch."""
         return self.start_K[rollout_N] + token_N - 1
+
+    def laid_out(self, mask_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, "R T"]:
+        """A mask over the batch's tokens, where this layout has them."""
+        local_N, token_N = mask_BT[self.index_K].nonzero(as_tuple=True)
+        found_M = torch.zeros(self.ids_RT.numel(), dtype=torch.bool)
+        found_M[self.start_K[local_N] + token_N] = True
+        return found_M.view(self.ids_RT.shape)
 
 
 def cut(length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout) -> list[list[int]]:

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from reasontrain import vocab
 from reasontrain.data.micro import MicroBatch, build, columns_at, cut, members, unsplit
 from reasontrain.learner import AverageFunction, whole
+from reasontrain.learner.history import History
 from reasontrain.learner.lora import is_adapted, load_adapter
 from reasontrain.learner.optimizer import Optimizer, rate
 from reasontrain.learner.scorer import Frozen, Scorer, Work
-from reasontrain.models import DType, Policy
+from reasontrain.models import DType, Importance, Policy
+from reasontrain.models.attention import watching
 from reasontrain.objectives import Objective, RowObjective, SumObjective
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import Batch, Responses, Stats, UserError, Weights
+from reasontrain.types import Batch, Kind, Responses, Stats, UserError, Weights
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
 TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -44,10 +46,13 @@ class LocalLearner:
         temperature: float = 1.0,
         teacher: Frozen | None = None,
         reference: Frozen | None = None,
+        history: History | None = None,
+        importance: Importance | None = None,
         export_dtype: DType = "float32",
     ) -> None:
         """`steps` is the length of the run, for the schedule; `temperature` divides the policy's logits wherever it is scored."""
         self.policy, self.teacher, self.reference = policy, teacher, reference
+        self.history, self.importance = history, importance or Importance()
         self.settings, self.steps, self.temperature, self.export_dtype = settings, steps, temperature, export_dtype
         self.scorer = Scorer(policy)
         self.steps_done = self.nonfinite_in_a_row = 0
@@ -126,21 +131,36 @@ class LocalLearner:
         ids_N = batch.ids_BT[micro.index_K[local_N], token_N]
         found: dict[str, Tensor] = {}
         names = {name: STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())}
-        if names:
+        if names or "attention" in needs:
             statistics = sorted({*names.values()})
-            if needs & TEACHER_STATISTICS:
-                hidden_ND = self._teacher_hidden(batch, micro, local_N, row_N)
-                with self._teacher.head() as head:
-                    measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, vocab.Teacher(hidden_ND, head)))
-            else:
-                measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, None))
+            with self._watching(batch, micro) if "attention" in needs else nullcontext([]) as paid:
+                if needs & TEACHER_STATISTICS:
+                    hidden_ND = self._teacher_hidden(batch, micro, local_N, row_N)
+                    with self._teacher.head() as head:
+                        measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, vocab.Teacher(hidden_ND, head)))
+                else:
+                    measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, None))
             found = {name: measured[statistic] for name, statistic in names.items()}
+            if "attention" in needs:
+                found["attention"] = paid[0].flatten()[
+                    row_N.to(paid[0].device) + 1
+                ]  # the token's own position, not its predictor's
         if "ref_logp" in needs:
             assert self.reference is not None, "a run that needs ref_logp is given a reference"
             hidden_ND = self.reference.hidden(micro, row_N)
             with self.reference.head() as head:
                 found["ref_logp"] = self._statistics(ids_N, ["logp"], None)(hidden_ND, head)["logp"]
+        if "history_logp" in needs:
+            assert self.history is not None, "a run that needs history_logp is given a history"
+            work = self._statistics(ids_N, ["logp"], None)
+            found["history_logp"] = self.history.measure(self.forward, micro, row_N, work)["logp"]
         return found
+
+    def _watching(self, batch: Batch, micro: MicroBatch) -> AbstractContextManager[list[Float[Tensor, "R T"]]]:
+        """A block in whose forwards it is seen how much attention is paid to the prompt: to what the policy did not say."""
+        prompt_BT = (batch.kind_BT == Kind.PROMPT) | (batch.kind_BT == Kind.TOOL)
+        prompt_BT[:, : self.importance.skip_first] = False
+        return watching(self.policy.model, micro.laid_out(prompt_BT).to(self.policy.device), self.importance.layer)
 
     def _statistics(self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None) -> Work:
         """The work of measuring these statistics of a model's distribution."""
@@ -174,6 +194,8 @@ class LocalLearner:
         stats = self.gradient(batch, weight_BT, objective, average)
         share = rate(self.settings, self.steps_done, self.steps)
         norm = self.update(share)
+        if self.history is not None:
+            self.history.follow(self.weights().tensors())
         finite = bool(torch.isfinite(norm))
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         stats |= {"grad_norm": float(norm), "kept_share": counts.kept_rows / max(counts.response_rows, 1)}
@@ -286,6 +308,8 @@ class LocalLearner:
         whole.save_policy(self.policy, directory)
         kept = {"optimizer": self.optimizer.state(), "steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
         torch.save(kept, directory / OPTIMIZER_FILE)
+        if self.history is not None:
+            self.history.save(directory)
 
     def restore(self, directory: Path) -> None:
         """Go on from a directory that `save` wrote; raises UserError for one that ranks wrote."""
@@ -302,6 +326,8 @@ class LocalLearner:
         kept = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
         self.optimizer.load(kept["optimizer"])
         self.steps_done, self.nonfinite_in_a_row = kept["steps_done"], kept["nonfinite"]
+        if self.history is not None:
+            self.history.restore(directory)
 
     def export(self, directory: Path) -> None:
         """The model as others load it, in the recipe's dtype, adapters merged."""

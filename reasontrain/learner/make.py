@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Literal
 
 from reasontrain import models
+from reasontrain.learner.history import AdaptersOff, Average, History, Kept
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.scorer import Frozen, WholeModel
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.recipe import Recipe
+from reasontrain.models.attention import check
+from reasontrain.recipe import MovingAverage, PastCheckpoint, Recipe
 
 
 def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
@@ -22,6 +24,9 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
         teacher = frozen(recipe, recipe.teacher, policy, "teacher")
     needs_reference = "ref_logp" in recipe.needs
     reference = frozen(recipe, recipe.reference or recipe.model, policy, "reference") if needs_reference else None
+    if "attention" in recipe.needs:
+        check(policy, recipe.importance)
+    history = earlier(recipe, policy) if "history_logp" in recipe.needs else None
     kind: type[LocalLearner] = LocalLearner
     if recipe.learn.zero is not None:
         from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for those who ask for it
@@ -34,6 +39,8 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
         temperature=recipe.temperature,
         teacher=teacher,
         reference=reference,
+        history=history,
+        importance=recipe.importance,
         export_dtype=recipe.model.export or recipe.model.dtype,
     )
 
@@ -49,3 +56,39 @@ def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy, role: str) -
 
         return ShardedModel(loaded, zero, recipe.learn)
     return WholeModel(loaded)
+
+
+def earlier(recipe: Recipe, policy: Policy) -> History:
+    """The history model that the recipe asks for.
+
+    A copy computes as the policy does, or bfloat16 would part the two before the first step: in float32 weights under autocast
+    where the policy keeps such.
+    """
+    match recipe.history:
+        case PastCheckpoint():
+            return Kept(_copy(recipe, policy))
+        case MovingAverage(decay=decay):
+            return Average(_wide(recipe, policy), decay)
+        case _ if recipe.model.lora is not None:
+            return AdaptersOff(policy.model)
+        case _:
+            return Kept(_copy(recipe, policy))
+
+
+def _copy(recipe: Recipe, policy: Policy) -> Frozen:
+    """The history model, frozen; ZeRO keeps bfloat16 weights from stage 1 on, and may divide those that are frozen."""
+    zero = recipe.learn.zero
+    if zero is not None and (zero.stage > 0 or zero.frozen == "sharded"):
+        return frozen(recipe, recipe.earlier, policy, "history model")
+    return WholeModel(_wide(recipe, policy))
+
+
+def _wide(recipe: Recipe, policy: Policy) -> Policy:
+    """The history model with float32 weights, computing in the dtype of the policy."""
+    device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
+    loaded = models.load(
+        replace(recipe.earlier, export=None, lora=None, gradient_checkpointing=False, device=device), trainable=True
+    )
+    models.check_same_ids(policy, loaded, "history model")
+    loaded.model.requires_grad_(False).eval()
+    return loaded

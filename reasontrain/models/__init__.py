@@ -1,5 +1,6 @@
 """Language models as a trunk and a head: described without their weights, loaded, and refused where they cannot serve."""
 
+from reasontrain.models.attention import Importance
 from reasontrain.models.describe import Description, context_of, describe, located
 from reasontrain.models.load import check_head, check_same_ids, load
 from reasontrain.models.policy import Policy
@@ -9,6 +10,7 @@ __all__ = [
     "LINEAR",
     "DType",
     "Description",
+    "Importance",
     "Lora",
     "ModelSettings",
     "Policy",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from reasontrain.credit import NoCredit
 from reasontrain.recipe.engines import Vllm, unsampleable
+from reasontrain.recipe.history import MovingAverage, StartWeights
 from reasontrain.recipe.scale import Cluster
 from reasontrain.recipe.settings import Muon, Recipe, SampleSettings
 
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
-LEARNED_EVIDENCE = frozenset({"entropy"})
+LEARNED_EVIDENCE = frozenset({"entropy", "attention", "history_logp"})
 REFERENCE_EVIDENCE = frozenset({"ref_logp"})
 
 
@@ -18,7 +19,7 @@ def contradictions(recipe: Recipe) -> list[str]:
     found = []
     if (recipe.objective.teacher or recipe.needs & TEACHER_EVIDENCE) and recipe.teacher is None:
         found.append("teacher: the objective or the selection rule compares with a teacher; give its `path`")
-    if recipe.sample is None and recipe.needs & ROLLOUT_EVIDENCE:
+    if recipe.sample is None and (recipe.objective.needs & ROLLOUT_EVIDENCE or "sampled_logp" in recipe.needs):
         found.append(f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them")
     if recipe.sample is None and not isinstance(recipe.credit, NoCredit):
         found.append("credit: demonstrations earn no reward; leave it out or sample rollouts")
@@ -35,7 +36,7 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(
             f"average: {recipe.average} is not for {recipe.objective.kind}; per_pair is for losses of pairs, and only it"
         )
-    found += _scale_contradictions(recipe)
+    found += _scale_contradictions(recipe) + _history_contradictions(recipe)
     names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
     found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
     best = recipe.checkpoint.best
@@ -98,6 +99,23 @@ def _scale_contradictions(recipe: Recipe) -> list[str]:
         found.append("cluster.teachers: this recipe has no `teacher`")
     if cluster.overlap:
         found += _overlap_contradictions(recipe, cluster)
+    return found
+
+
+def _history_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern an earlier version of the model, and its attention."""
+    found, zero = [], recipe.learn.zero
+    if "history_logp" not in recipe.needs and not isinstance(recipe.history, StartWeights):
+        found.append(
+            f"history: neither {recipe.select.kind} nor {recipe.objective.kind} compares with an earlier model; leave it out"
+        )
+    if isinstance(recipe.history, MovingAverage) and zero is not None and zero.frozen == "sharded":
+        found.append("history: a moving average lies whole on every rank; set learn.zero.frozen to whole, or take `kind: start`")
+    if "attention" in recipe.needs and recipe.model.attention == "eager":
+        found.append(
+            "model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none; use sdpa or "
+            "flash_attention_2"
+        )
     return found
 
 

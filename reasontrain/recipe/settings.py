@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt, MinLen
@@ -12,9 +12,10 @@ from reasontrain.credit import Credit, NoCredit
 from reasontrain.data.micro import Layout
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.models import ModelSettings
+from reasontrain.models import Importance, ModelSettings
 from reasontrain.objectives import Objective
 from reasontrain.recipe.engines import Local, Vllm
+from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.reduce import Average
 from reasontrain.selection import Everything, Selector
@@ -166,6 +167,8 @@ class Recipe:
     baseline: Name | None = None
     teacher: ModelSettings | None = None
     reference: ModelSettings | None = None
+    history: Annotated[History, KIND] = field(default_factory=StartWeights)
+    importance: Importance = field(default_factory=Importance)
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)
@@ -179,6 +182,11 @@ class Recipe:
     def needs(self) -> frozenset[str]:
         """Evidence that the rule and the objective ask for."""
         return self.select.needs | self.objective.needs
+
+    @property
+    def earlier(self) -> ModelSettings:
+        """The model that `history_logp` begins with."""
+        return replace(self.model, path=self.history.path) if isinstance(self.history, PastCheckpoint) else self.model
 
     @property
     def engine(self) -> Local | Vllm:

@@ -10,9 +10,10 @@ from reasontrain.selection.everything import Everything
 from reasontrain.selection.random import Random
 from reasontrain.selection.rules import Rule
 from reasontrain.selection.shuffled import ShuffledWeights
+from reasontrain.selection.sstoken import SsToken
 from reasontrain.selection.tip import Tip
 from reasontrain.selection.top_entropy import TopEntropy
 
 Selector = Rule | ShuffledWeights
 
-__all__ = ["Everything", "Random", "Rule", "Selector", "ShuffledWeights", "Tip", "TopEntropy"]
+__all__ = ["Everything", "Random", "Rule", "Selector", "ShuffledWeights", "SsToken", "Tip", "TopEntropy"]

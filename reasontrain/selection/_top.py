@@ -15,6 +15,14 @@ def num_kept(keep: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
     return (keep * rows_G.double() + 1e-6).floor().long().clamp(min=1).minimum(rows_G)
 
 
+def num_kept_up(keep: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
+    """ceil(keep * rows) for each count of rows, at least 1, and 0 of 0 (ssToken, arXiv 2510.18250, section 2.3).
+
+    A billionth is taken off before: in binary 0.07 * 100 is 7.000000000000001, and whoever writes 0.07 means 7.
+    """
+    return (keep * rows_G.double() - 1e-9).ceil().long().clamp(min=1).minimum(rows_G)
+
+
 def top_rows(
     score_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], num: int, order_BT: Int[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
