@@ -50,10 +50,10 @@ def watching(model: PreTrainedModel, among_RT: Bool[Tensor, "R T"], layer: int) 
     attention is wrapped under its own name: a new name would have no mask. Raises UserError where the model's attention is of a
     kind that cannot tell.
     """
-    name = str(model.config._attn_implementation)
+    name, architecture = str(model.config._attn_implementation), model.config.model_type
     if name not in KNOWN:
         raise UserError(
-            f"the evidence `attention` is one more call of a fused kernel, and {model.config.model_type} has `{name}` attention here; "
+            f"the evidence `attention` is one more call of a fused kernel, and {architecture} has `{name}` attention here; "
             f"set model.attention to {' or '.join(KNOWN)} where the architecture knows it, or choose a rule that needs none"
         )
     original = ALL_ATTENTION_FUNCTIONS[name]
@@ -67,7 +67,7 @@ def watching(model: PreTrainedModel, among_RT: Bool[Tensor, "R T"], layer: int) 
             changed = [option for option in OTHER_SOFTMAX if rest.get(option) is not None]
             if changed:
                 raise UserError(
-                    f"{model.config.model_type} changes its attention by {', '.join(changed)}, and the evidence `attention` "
+                    f"{architecture} changes its attention by {', '.join(changed)}, and the evidence `attention` "
                     "would not see it; choose a rule that needs none"
                 )
             chosen = _indicator(among_RT, key)
@@ -111,7 +111,7 @@ def mass(
 def check(policy: Policy, importance: Importance) -> None:
     """Raise UserError where the attention of this model cannot be looked at in this way, by looking at that of four tokens."""
     ids = torch.arange(4, device=policy.device)[None]
-    layers = policy.model.config.get_text_config().num_hidden_layers
+    architecture, layers = policy.model.config.model_type, policy.model.config.get_text_config().num_hidden_layers
     if -importance.layer > layers:
         raise UserError(f"importance.layer is {importance.layer}, and the model has {layers} layers")
     try:
@@ -119,12 +119,12 @@ def check(policy: Policy, importance: Importance) -> None:
             policy.hidden(ids)
     except RuntimeError as error:
         raise UserError(
-            f"no fused kernel computes the attention of {policy.model.config.model_type} here, so the evidence `attention` cannot "
+            f"no fused kernel computes the attention of {architecture} here, so the evidence `attention` cannot "
             f"be had ({str(error).splitlines()[0]}); choose a rule that needs none"
         ) from error
     if not found:
         raise UserError(
-            f"layer {importance.layer} of {policy.model.config.model_type} has no attention that transformers' functions compute, so "
+            f"layer {importance.layer} of {architecture} has no attention that transformers' functions compute, so "
             "the evidence `attention` cannot be had; choose another importance.layer or a rule that needs none"
         )
 
