@@ -64,5 +64,5 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
 def _parameters(job: Job) -> dict[str, int]:
     """What moves and what stays, by role."""
     found = {"trainable": job.trainable, "frozen": job.base}
-    found |= {model.role: shapes.num_parameters(model.shape) for model in (job.teacher, job.reference) if model is not None}
+    found |= {model.role: shapes.num_parameters(model.shape) for model in job.frozen}
     return {name: count for name, count in found.items() if count}

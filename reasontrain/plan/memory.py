@@ -125,10 +125,8 @@ def _step_workspace(job: Job) -> int:
 
 
 def _frozen_models(job: Job) -> Iterator[Part]:
-    """Teacher and reference on a learner rank, and the teacher's states that wait for the step."""
-    for model in (job.teacher, job.reference):
-        if model is None:
-            continue
+    """Models that are compared with on a learner rank, and the teacher's states that wait for the step."""
+    for model in job.frozen:
         if model is job.teacher and job.cluster.teachers:
             head = model.number_bytes * shapes.num_table(model.shape)
             yield Part("teacher's head", _everywhere(head))
@@ -191,7 +189,7 @@ def _observing(job: Job) -> int:
 def _looking(job: Job) -> list[Frozen]:
     """Frozen models that run in the learner's process before the loss."""
     teacher = [job.teacher] if job.teacher is not None and job.observes_teacher and not job.cluster.teachers else []
-    return teacher + ([job.reference] if job.reference is not None else [])
+    return teacher + [model for model in (job.reference, job.history) if model is not None]
 
 
 def _teacher_now(job: Job) -> int:

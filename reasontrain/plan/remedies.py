@@ -149,14 +149,14 @@ def _offload(job: Job) -> Iterator[Change]:
 
 
 def _sharded_frozen(job: Job) -> Iterator[Change]:
-    """A teacher or a reference in pieces."""
-    if job.zero is not None and job.zero.frozen == "whole" and job.ranks > 1 and (job.teacher or job.reference):
+    """Models that are only compared with in pieces."""
+    if job.zero is not None and job.zero.frozen == "whole" and job.ranks > 1 and job.shardable:
         yield _with_zero(job, ("learn.zero.frozen=sharded",), replace(job.zero, frozen="sharded"), job.ranks)
 
 
 def _more_ranks(job: Job) -> Iterator[Change]:
     """Twice as many, and again, with all of the state divided; whole frozen models first, then sharded ones."""
-    for frozen in ("whole", "sharded") if job.teacher or job.reference else ("whole",):
+    for frozen in ("whole", "sharded") if job.shardable else ("whole",):
         zero = replace(job.zero or Zero(), stage=3, frozen=frozen)
         overrides = ("learn.zero.stage=3", *(("learn.zero.frozen=sharded",) if frozen == "sharded" else ()))
         ranks = job.ranks

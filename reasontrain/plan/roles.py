@@ -10,15 +10,15 @@ from reasontrain.plan import shape as shapes
 from reasontrain.plan.activations import Mode
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.work import Work, work_of
-from reasontrain.recipe import Cluster, Muon, Recipe, Vllm, Zero
+from reasontrain.recipe import Cluster, MovingAverage, Muon, Recipe, StartWeights, Vllm, Zero
 
-STUDENT_EVIDENCE = frozenset({"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp"})
+STUDENT_EVIDENCE = frozenset({"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp", "attention"})
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A teacher or a reference."""
+    """A teacher, a reference or a copy of an earlier policy."""
 
     role: str
     shape: Shape
@@ -39,6 +39,17 @@ class Job:
     shape: Shape
     teacher: Frozen | None
     reference: Frozen | None
+    history: Frozen | None
+
+    @property
+    def frozen(self) -> list[Frozen]:
+        """Every model that is only compared with."""
+        return [model for model in (self.teacher, self.reference, self.history) if model is not None]
+
+    @property
+    def shardable(self) -> bool:
+        """Whether there are such models, and all may lie in pieces."""
+        return bool(self.frozen) and not isinstance(self.recipe.history, MovingAverage)
 
     @property
     def zero(self) -> Zero | None:
@@ -148,7 +159,18 @@ def job_of(recipe: Recipe, machine: Machine) -> Job:
         shapes.shape_of(recipe.model, "model"),
         _frozen(recipe.teacher, "teacher") if recipe.teacher else None,
         _frozen(reference, "reference" if recipe.reference else "model") if "ref_logp" in recipe.needs else None,
+        _history(recipe) if "history_logp" in recipe.needs else None,
     )
+
+
+def _history(recipe: Recipe) -> Frozen | None:
+    """A copy that computes as the policy does (see `learner.make`); adapters switched off are none."""
+    if recipe.model.lora is not None and isinstance(recipe.history, StartWeights):
+        return None
+    zero = recipe.learn.zero
+    plain = zero is None or (zero.stage == 0 and zero.frozen == "whole")
+    wide = plain or isinstance(recipe.history, MovingAverage)
+    return Frozen("history", shapes.shape_of(recipe.earlier, "model"), 4 if wide else _bytes(recipe.model))
 
 
 def _frozen(settings: ModelSettings, key: str) -> Frozen:

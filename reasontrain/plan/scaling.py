@@ -106,7 +106,7 @@ def _evidence(job: Job) -> float:
     total = 0.0
     if job.observes_student:
         total += tokens * _forward(job.shape, work.length) + 2.0 * rows * shapes.num_table(job.shape)
-    frozen = [job.reference] if job.reference is not None else []
+    frozen = [model for model in (job.reference, job.history) if model is not None]
     if job.teacher is not None and (job.observes_teacher or job.recipe.objective.teacher):
         frozen.append(job.teacher)
     return total + sum(_compared(model, tokens, rows, work.length) for model in frozen)

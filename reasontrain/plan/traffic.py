@@ -51,8 +51,8 @@ def _collectives(job: Job) -> Iterator[Flow]:
         return
     passes = 2 * micro + (micro if job.observes_student else 0) + (1 if job.samples_here else 0)
     yield Flow(f"weights, gathered {passes} times", int(weights * passes), "each rank")
-    for model in (job.teacher, job.reference):
-        if model is not None and job.zero is not None and job.zero.frozen == "sharded":
+    for model in job.frozen:
+        if job.zero is not None and job.zero.frozen == "sharded":
             yield Flow(f"{model.role}, gathered {micro} times", int(ring * model.weights * micro), "each rank")
 
 

@@ -31,7 +31,7 @@ def chunks(job: Job, rows: int) -> dict[Phase, int]:
     if job.recipe.model.dtype == "bfloat16" and not job.on_gpu:
         extra += table  # a CPU multiplies in float32
     observed = _live(job, rows if not job.observes_student else _response_rows(job), job.observes_teacher, 4) + extra
-    looks = job.observes_student or job.reference is not None
+    looks = job.observes_student or job.reference is not None or job.history is not None
     compares = job.recipe.objective.teacher
     return {
         "observe": observed if looks else 0,
