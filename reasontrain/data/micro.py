@@ -34,9 +34,9 @@ class MicroBatch:
         """Flat hidden rows that predict these tokens; `rollout_N` counts within the micro-batch."""
         return self.start_K[rollout_N] + token_N - 1
 
-    def laid_out(self, mask_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, "R T"]:
-        """A mask over the batch's tokens, where this layout has them."""
-        local_N, token_N = mask_BT[self.index_K].nonzero(as_tuple=True)
+    def laid_out(self, mask_BS: Bool[Tensor, "B S"]) -> Bool[Tensor, "R T"]:
+        """A mask over the tokens of the batch (S wide), where this layout has them."""
+        local_N, token_N = mask_BS[self.index_K].nonzero(as_tuple=True)
         found_M = torch.zeros(self.ids_RT.numel(), dtype=torch.bool)
         found_M[self.start_K[local_N] + token_N] = True
         return found_M.view(self.ids_RT.shape)

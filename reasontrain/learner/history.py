@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from jaxtyping import Int
@@ -22,27 +22,24 @@ Forward = Callable[[MicroBatch, Int[Tensor, " N"], Work], Mapping[str, Tensor]]
 """The policy's own forward, as its learner does it."""
 
 
-class History(Protocol):
-    """What a learner asks of an earlier version of its policy."""
+class History(ABC):
+    """An earlier version of the policy, as a learner asks it; one that does not change has nothing to follow or to keep."""
 
+    @abstractmethod
     def measure(self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
         """`work` on the earlier hidden states at these rows, and the earlier head; every rank asks at the same time."""
-        ...
 
-    def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
+    def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:  # noqa: B027
         """The policy has made a step, and these are its weights; who takes one takes all, since ranks gather them together."""
-        ...
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path) -> None:  # noqa: B027
         """Write what a resumed run could not make again."""
-        ...
 
-    def restore(self, directory: Path) -> None:
+    def restore(self, directory: Path) -> None:  # noqa: B027
         """Go on from what `save` wrote."""
-        ...
 
 
-class Kept:
+class Kept(History):
     """A model that stays as it is: the start weights or a past checkpoint, read again from where they lie by a resumed run."""
 
     def __init__(self, model: Frozen) -> None:
@@ -54,17 +51,8 @@ class Kept:
         with self.model.head() as head:
             return work(hidden_ND, head)
 
-    def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        """It does not."""
 
-    def save(self, directory: Path) -> None:
-        """Nothing changes."""
-
-    def restore(self, directory: Path) -> None:
-        """Nothing changed."""
-
-
-class AdaptersOff(Kept):
+class AdaptersOff(History):
     """The policy without its adapters: the start weights at the price of a forward, without a copy."""
 
     def __init__(self, model: nn.Module) -> None:

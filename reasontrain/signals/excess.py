@@ -44,7 +44,8 @@ def normalised(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], no
             num_B1 = among_BT.sum(1, keepdim=True).clamp(min=1)
             centred_BT = _centred(value_BT.double(), among_BT)
             deviation_B1 = (centred_BT.square().sum(1, keepdim=True) / num_B1).sqrt()
-            return torch.where(deviation_B1 > 0, centred_BT / torch.where(deviation_B1 > 0, deviation_B1, 1.0), 0.0)
+            varies_B1 = width(value_BT, among_BT) > 0  # not the deviation, which the rounding of a mean makes larger than 0
+            return torch.where(varies_B1, centred_BT / torch.where(varies_B1, deviation_B1, 1.0), 0.0)
 
 
 def detrended(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:

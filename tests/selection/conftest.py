@@ -13,7 +13,7 @@ from reasontrain.types import Batch, Kind
 
 Token = tuple[int, int]
 """(rollout id, position in the rollout, from 1): what no layout changes."""
-EVIDENCE = ("entropy", "kl_reverse", "kl_forward", "teachability")
+EVIDENCE = ("entropy", "kl_reverse", "kl_forward", "teachability", "old_logp", "history_logp", "attention")
 
 
 class Steps:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
-from reasontrain.selection import Everything, Random, Selector, ShuffledWeights, Tip, TopEntropy
+from reasontrain.selection import Everything, Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
 from reasontrain.types import EVIDENCE
 
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
@@ -19,7 +19,8 @@ SCOPES = ("step", "rollout")
 def every_selector(keep: float) -> list[Selector]:
     """Each rule in each of its ways."""
     tips = [Tip(mode=mode, keep=keep, stats_scope=stats, top_scope=top) for mode in MODES for stats in SCOPES for top in SCOPES]
-    rules = [Everything(), Random(keep=keep), TopEntropy(keep=keep), *tips]
+    gated = [SsToken(keep=keep, gamma=gamma, warmup=0.0, gate=0.0) for gamma in (0.0, 0.5, 1.0)]
+    rules = [Everything(), Random(keep=keep), TopEntropy(keep=keep), *tips, *gated, SsToken(keep=keep, norm="rank", detrend=True)]
     return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep=keep))]
 
 
@@ -28,10 +29,17 @@ def name(selector: Selector) -> str:
     match selector:
         case Tip():
             return f"tip-{selector.mode}-{selector.stats_scope}-{selector.top_scope}"
+        case SsToken():
+            return f"sstoken-{selector.gamma}-{selector.norm}"
         case ShuffledWeights():
             return f"shuffled-{selector.of.kind}"
         case _:
             return selector.kind
+
+
+def mixes_units(selector: Selector) -> bool:
+    """ssToken adds a share of attention, which has no unit, to excess loss, and its gate is in nats."""
+    return isinstance(selector, SsToken) and selector.gamma == 0.5
 
 
 each_at_40_percent = pytest.mark.parametrize("selector", every_selector(0.4), ids=name)
@@ -55,7 +63,7 @@ def test_a_layout_changes_nothing(steps, selector, seed, left, right, turn):
     assert steps.chosen(other, selector(other)) == steps.chosen(batch, selector(batch))
 
 
-@each_at_40_percent
+@pytest.mark.parametrize("selector", [s for s in every_selector(0.4) if not mixes_units(s)], ids=name)
 @given(seed=integers(0, 10_000), power=integers(-3, 3))
 @few
 def test_the_unit_of_the_evidence_changes_nothing(steps, selector, seed, power):
@@ -76,6 +84,7 @@ def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, c
 def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
     told = {name(s): s.scope for s in every_selector(0.4)}
     alone = {"everything", "random", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
+    alone |= {"sstoken-0.0-minmax", "sstoken-0.5-minmax", "sstoken-1.0-minmax", "sstoken-0.5-rank"}
     alone |= {f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")}  # these normalise nothing
     assert {rule for rule, scope in told.items() if scope == "rollout"} == alone
 
@@ -106,6 +115,6 @@ def test_weights_are_float32_zeros_and_ones_without_a_graph(steps, selector):
 @each_at_40_percent
 def test_a_step_without_a_response_keeps_nothing(steps, selector):
     nothing = [[float("nan")] * 3] * 2
-    evidence = dict.fromkeys(("entropy", "kl_reverse", "kl_forward", "teachability"), nothing)
+    evidence = dict.fromkeys(EVIDENCE - {"ce_logscore"}, nothing)
     batch = steps.of([[1, 1, 0], [1, 4, 3]], **evidence)
     torch.testing.assert_close(selector(batch), torch.zeros(2, 3), rtol=0, atol=0)

@@ -1,0 +1,314 @@
+"""The history model in a learner, the attention it observes, and what ssToken makes of both (checks 1, 6 to 9 of its sheet)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from reasontrain.data.micro import Layout
+from reasontrain.learner.history import HISTORY_FILE, AdaptersOff, Average, History, Kept
+from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.lora import adapt
+from reasontrain.learner.make import make_learner
+from reasontrain.learner.scorer import WholeModel
+from reasontrain.models import Importance, Lora, Policy
+from reasontrain.objectives import Nll
+from reasontrain.recipe import LearnSettings, read_recipe
+from reasontrain.reduce import AVERAGES
+from reasontrain.selection import Everything, Selector, SsToken
+from reasontrain.types import Batch, UserError
+from tests.tiny import batch, policy
+
+RULE = SsToken(keep=0.5, warmup=0.0, gate=0.0)
+TINY = Path(__file__).parents[2] / "recipes" / "tiny" / "sstoken.yaml"
+
+
+def fresh(data: Batch) -> Batch:
+    """Without evidence of other tests."""
+    return replace(data, evidence={})
+
+
+def start(seed: int = 1) -> Policy:
+    """The weights before the first step, frozen."""
+    model = policy(seed=seed)
+    model.model.requires_grad_(False).eval()
+    return model
+
+
+def adapted(seed: int = 1) -> Policy:
+    model = policy(seed=seed)
+    adapt(model, Lora(rank=4, alpha=8.0))
+    return model
+
+
+def learner(
+    model: Policy,
+    history: History | None = None,
+    *,
+    budget: int = 10_000,
+    layout: Layout = "padded",
+    importance: Importance | None = None,
+) -> LocalLearner:
+    chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
+    return LocalLearner(model, chosen, steps=10, history=history or Kept(WholeModel(start())), importance=importance)
+
+
+def step(used: LocalLearner, seed: int, rule: Selector = RULE) -> tuple[float, dict[str, Tensor]]:
+    """One step of the whole method: its loss and its evidence."""
+    seen = used.observe(fresh(batch(seed=seed)), rule.needs)
+    return used.step(seen, rule(seen), Nll(), AVERAGES["per_kept_row"])["loss"], dict(seen.evidence)
+
+
+def gradients(model: Policy) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+
+
+def weights(used: LocalLearner) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in used.weights().tensors()}
+
+
+# ---- check 1: all of it is plain fine-tuning
+
+
+@pytest.mark.parametrize("average", ["per_kept_row", "per_rollout"])
+def test_keeping_everything_is_plain_fine_tuning(average: str) -> None:
+    found = []
+    for rule in (Everything(), SsToken(keep=1.0, warmup=0.0, gate=0.0)):
+        model = policy(seed=2)
+        used = learner(model, budget=60)
+        data = fresh(batch())
+        seen = used.observe(data, rule.needs) if rule.needs else data
+        loss = used.gradient(seen, rule(seen), Nll(), AVERAGES[average])["loss"]
+        found.append((loss, gradients(model)))
+    (plain, expected), (ours, gradient) = found
+    assert ours == pytest.approx(plain, abs=1e-6)
+    for name, value in expected.items():
+        assert_close(gradient[name], value, rtol=0, atol=1e-6)
+
+
+# ---- check 6: attention, as the learner observes it
+
+
+@torch.no_grad()
+def eager(model: Policy, data: Batch, row: int, first: int) -> Tensor:
+    """Of one sequence alone, at each token's own position: the mean over heads of what goes to prompt tokens from `first` on."""
+    length = int(data.length_B[row])
+    model.model.set_attn_implementation("eager")
+    output = model.model(data.ids_BT[row : row + 1, :length], use_cache=False, output_attentions=True)
+    model.model.set_attn_implementation("sdpa")
+    prompt = (data.kind_BT[row, :length] == 1) & (torch.arange(length) >= first)
+    return output.attentions[-1][0][..., prompt].sum(-1).mean(0)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("budget", [1, 60, 10_000])
+@pytest.mark.parametrize("first", [0, 1])
+def test_attention_is_that_of_eager_softmax_in_every_layout(layout: Layout, budget: int, first: int) -> None:
+    model, data = policy(seed=2), fresh(batch())
+    used = learner(model, budget=budget, layout=layout, importance=Importance(skip_first=first))
+    found_BT = used.observe(data, frozenset({"attention"})).attention_BT
+    for row in range(len(data.rollout_B)):
+        among = data.is_response_BT[row, : data.length_B[row]]
+        assert_close(found_BT[row, : len(among)][among], eager(model, data, row, first)[among], rtol=0, atol=1e-5)
+    assert (found_BT[~data.is_response_BT] == 0).all()
+
+
+def test_checkpointed_layers_and_adapters_say_the_same() -> None:
+    data, wanted = fresh(batch()), frozenset({"attention", "old_logp"})
+    seen = [
+        learner(model).observe(data, wanted).evidence for model in (policy(seed=1), policy(seed=1, checkpointing=True), adapted())
+    ]
+    for other in seen[1:]:
+        for name in wanted:
+            assert_close(other[name], seen[0][name], rtol=0, atol=1e-6)
+
+
+# ---- check 7: three ways to the same history
+
+
+def test_before_the_first_step_nothing_has_been_gained() -> None:
+    for used in (learner(policy(seed=1)), learner(model := adapted(), AdaptersOff(model.model))):
+        seen = used.observe(fresh(batch()), RULE.needs)
+        assert torch.equal(seen.old_logp_BT, seen.history_logp_BT)
+        assert seen.old_logp_BT.abs().max() > 1
+
+
+def test_adapters_off_a_copy_and_a_stored_column_say_the_same() -> None:
+    model = adapted()
+    used = learner(model, AdaptersOff(model.model), budget=60)
+    stored = learner(policy(seed=1), budget=60).observe(fresh(batch(seed=5)), frozenset({"old_logp"})).old_logp_BT
+    for seed in range(3):
+        step(used, seed)
+    data = fresh(batch(seed=5))
+    off = used.observe(data, RULE.needs)
+    copied = learner(model, budget=60).observe(data, RULE.needs)
+    assert torch.equal(off.history_logp_BT, copied.history_logp_BT)
+    assert torch.equal(off.history_logp_BT, stored)
+    gained_BT = off.old_logp_BT - off.history_logp_BT
+    assert gained_BT.abs().max() > 0.1  # the adapters were on again for the policy
+    assert torch.equal(gained_BT, copied.old_logp_BT - copied.history_logp_BT)
+
+
+def test_switching_adapters_off_leaves_training_alone() -> None:
+    found = []
+    for observed in (True, False):
+        model = adapted()
+        used = learner(model, AdaptersOff(model.model))
+        data = fresh(batch())
+        for _ in range(2):
+            if observed:
+                used.observe(data, frozenset({"history_logp"}))
+            used.step(data, data.is_response_BT.float(), Nll(), AVERAGES["per_kept_row"])
+        found.append(weights(used))
+        assert all(p.requires_grad == ("lora_" in name) for name, p in model.model.named_parameters())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+# ---- check 8: what is not selected
+
+
+def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = policy(seed=2), fresh(batch())
+    used = learner(model)
+    seen = used.observe(data, RULE.needs)
+    weight_BT = RULE(seen)
+    states: list[Tensor] = []
+    plain = model.hidden
+
+    def hidden(*args: object, **given: object) -> Tensor:
+        states.append(plain(*args, **given))
+        states[-1].retain_grad()
+        return states[-1]
+
+    monkeypatch.setattr(model, "hidden", hidden)
+    before = used.gradient(data, weight_BT, Nll(), AVERAGES["per_kept_row"])["loss"]
+    predicts_BT = torch.zeros_like(data.is_response_BT)
+    predicts_BT[:, :-1] = weight_BT[:, 1:] != 0
+    length_B = data.length_B.argsort(descending=True, stable=True)  # the order of rollouts in the one micro-batch
+    moved_BT = states[0].grad.abs().sum(-1) > 0
+    assert torch.equal(moved_BT, predicts_BT[length_B, : moved_BT.shape[1]])
+
+    row, token = next(
+        (row, token)
+        for row, token in (data.is_response_BT & (weight_BT == 0)).nonzero().tolist()
+        if weight_BT[row, token + 1 :].any() and weight_BT[row, token] == 0
+    )
+    ids_BT = data.ids_BT.clone()
+    ids_BT[row, token] = 3 + (ids_BT[row, token] + 1) % 50
+    after = used.gradient(replace(data, ids_BT=ids_BT), weight_BT, Nll(), AVERAGES["per_kept_row"])["loss"]
+    assert abs(after - before) > 1e-4
+
+
+# ---- check 9: the cut
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_one_micro_batch_or_four_is_one_step(layout: Layout) -> None:
+    found = []
+    for budget, parts in ((10_000, 1), (34, 4)):
+        model = policy(seed=2)
+        used = learner(model, budget=budget, layout=layout)
+        data = fresh(batch())
+        assert layout == "packed" or len(used.mine(data)) == parts
+        seen = used.observe(data, RULE.needs)
+        weight_BT = RULE(seen)
+        loss = used.gradient(seen, weight_BT, Nll(), AVERAGES["per_kept_row"])["loss"]
+        found.append((weight_BT, loss, gradients(model)))
+    (weight_BT, loss, gradient), (cut_BT, cut_loss, cut_gradient) = found
+    assert torch.equal(weight_BT, cut_BT)
+    assert cut_loss == pytest.approx(loss, abs=1e-6)
+    for name, value in gradient.items():
+        assert_close(cut_gradient[name], value, rtol=1e-4, atol=1e-6)
+
+
+# ---- a moving average
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_average_follows_the_policy(lora: bool) -> None:
+    model = adapted() if lora else policy(seed=1)
+    used = learner(model, Average(start(), 0.75))
+    expected = weights(used)
+    for seed in range(3):
+        step(used, seed)
+        expected = {name: 0.75 * expected[name] + 0.25 * now for name, now in weights(used).items()}
+    assert isinstance(used.history, Average)
+    for name, weight in used.history.weights.items():
+        assert_close(weight, expected[name], rtol=1e-6, atol=1e-7)
+    plain = policy()
+    plain.model.load_state_dict(expected)
+    data = fresh(batch(seed=9))
+    measured = learner(plain).observe(data, frozenset({"old_logp"})).old_logp_BT
+    assert_close(used.observe(data, frozenset({"history_logp"})).history_logp_BT, measured, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_restored_with_its_average_it_goes_on_bit_for_bit(lora: bool, tmp_path: Path) -> None:
+    def begin(seed: int) -> LocalLearner:
+        return learner(adapted() if lora else policy(seed=seed), Average(start(seed), 0.75))
+
+    straight = begin(1)
+    expected = [step(straight, seed)[0] for seed in range(4)]
+    first = begin(1)
+    losses = [step(first, seed)[0] for seed in range(2)]
+    first.save(tmp_path)
+    second = begin(1 if lora else 7)
+    second.restore(tmp_path)
+    losses += [step(second, seed)[0] for seed in (2, 3)]
+    assert losses == expected
+    assert isinstance(straight.history, Average)
+    assert isinstance(second.history, Average)
+    assert all(torch.equal(weight, second.history.weights[name]) for name, weight in straight.history.weights.items())
+
+
+def test_what_stays_is_not_written(tmp_path: Path) -> None:
+    learner(policy(seed=1)).save(tmp_path)
+    assert not (tmp_path / HISTORY_FILE).exists()
+    learner(policy(seed=1), Average(start(), 0.5)).save(tmp_path)
+    assert load_file(tmp_path / HISTORY_FILE).keys() == dict(policy().model.named_parameters()).keys()
+
+
+# ---- by recipe
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        ([], Kept),
+        (["history={kind: ema, decay: 0.9}"], Average),
+        (["history={kind: checkpoint, path: 'testbed:student'}"], Kept),
+        (["model.lora={rank: 4}"], AdaptersOff),
+        (["model.lora={rank: 4}", "history={kind: ema}"], Average),
+    ],
+    ids=["start", "ema", "checkpoint", "adapters off", "ema of adapters"],
+)
+def test_each_history_is_the_start_weights_at_the_start(overrides: list[str], kind: type[History], dtype: str) -> None:
+    used = make_learner(read_recipe(TINY, [*overrides, f"model.dtype={dtype}"]))
+    assert type(used.history) is kind
+    seen = used.observe(fresh(batch(vocab_size=400)), RULE.needs)
+    assert torch.equal(seen.old_logp_BT, seen.history_logp_BT)  # also in bfloat16, which rounds both alike
+
+
+def test_another_checkpoint_is_another_history_and_one_with_other_ids_is_refused(tmp_path: Path) -> None:
+    used = make_learner(read_recipe(TINY, ["history={kind: checkpoint, path: 'testbed:noisy'}"]))
+    seen = used.observe(fresh(batch(vocab_size=400)), RULE.needs)
+    other = make_learner(read_recipe(TINY, ["model.path=testbed:noisy"])).observe(seen, frozenset({"old_logp"}))
+    assert_close(seen.history_logp_BT, other.old_logp_BT, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="is no model that can be loaded"):
+        make_learner(read_recipe(TINY, [f"history={{kind: checkpoint, path: {tmp_path}}}"]))
+
+
+def test_a_rule_that_asks_for_neither_has_no_second_model() -> None:
+    assert make_learner(read_recipe(TINY, ["select={kind: sstoken, gamma: 0.0}"])).history is None
+
+
+def test_a_model_whose_attention_cannot_be_seen_is_refused_before_anything_else() -> None:
+    with pytest.raises(UserError, match=r"importance.layer is -9, and the model has"):
+        make_learner(read_recipe(TINY, ["importance.layer=-9"]))
