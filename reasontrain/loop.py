@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reasontrain import checkpoint
@@ -140,9 +140,21 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
     for name, column_BT in batch.evidence.items():
         if among_BT.any():
             stats[f"{name}_mean"] = float(column_BT[among_BT].double().mean())
+    stats |= _kept_by_place(among_BT, weight_BT)
     if {"entropy", "kl_reverse"} <= batch.evidence.keys() and among_BT.any():
         stats |= _quadrants(batch, weight_BT)
     return stats
+
+
+def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
+    """The share that is kept of the first, the middle and the last third of each response: a rule may only like beginnings."""
+    place_BT = (among_BT.cumsum(1) - 1) * 3 // among_BT.sum(1, keepdim=True).clamp(min=1)
+    thirds = {name: among_BT & (place_BT == third) for third, name in enumerate(("first", "middle", "last"))}
+    return {
+        f"kept_of_{name}_third": float((weight_BT != 0)[part_BT].double().mean())
+        for name, part_BT in thirds.items()
+        if part_BT.any()
+    }
 
 
 def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:

@@ -114,3 +114,12 @@ def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
         object.__setattr__(run, name, value)
     _save_before(run, step)
     assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept
+
+
+def test_what_is_kept_is_told_by_its_place_in_the_response() -> None:
+    # six response tokens after two of the prompt: thirds of two tokens; and one of a single token, which is the first third
+    kind_BT = torch.tensor([[1, 1, 2, 2, 2, 2, 2, 2], [1, 2, 0, 0, 0, 0, 0, 0]])
+    known = replace(batch(num=2, width=8), kind_BT=kind_BT, evidence={})
+    stats = describe(known, torch.tensor([[0.0, 0, 1, 1, 1, 0, 0, 0], [0] * 8]), [])
+    assert stats["kept_of_first_third"] == pytest.approx(2 / 3)
+    assert (stats["kept_of_middle_third"], stats["kept_of_last_third"]) == (0.5, 0.0)

@@ -145,6 +145,11 @@ class Job:
         return bool(self.observed & STUDENT_EVIDENCE)
 
     @property
+    def passes(self) -> int:
+        """How often the policy runs before the loss: for its own evidence, and with its adapters off as its own history."""
+        return int(self.observes_student) + int("history_logp" in self.observed and self.history is None)
+
+    @property
     def observes_teacher(self) -> bool:
         """Whether the teacher's hidden states are made before the step and kept for it."""
         return bool(self.observed & TEACHER_EVIDENCE)

@@ -103,9 +103,7 @@ def _evidence(job: Job) -> float:
     """Operations of a rank before the loss, and of models that are only compared with."""
     work = job.work
     tokens, rows = work.rollouts_per_rank * work.length, work.rows_per_rank
-    total = 0.0
-    if job.observes_student:
-        total += tokens * _forward(job.shape, work.length) + 2.0 * rows * shapes.num_table(job.shape)
+    total = job.passes * (tokens * _forward(job.shape, work.length) + 2.0 * rows * shapes.num_table(job.shape))
     frozen = [model for model in (job.reference, job.history) if model is not None]
     if job.teacher is not None and (job.observes_teacher or job.recipe.objective.teacher):
         frozen.append(job.teacher)

@@ -49,7 +49,7 @@ def _collectives(job: Job) -> Iterator[Flow]:
     if job.stage == 2:
         yield Flow("weights, gathered after the update", int(weights), "each rank")
         return
-    passes = 2 * micro + (micro if job.observes_student else 0) + (1 if job.samples_here else 0)
+    passes = 2 * micro + micro * job.passes + (1 if job.samples_here else 0)
     yield Flow(f"weights, gathered {passes} times", int(weights * passes), "each rank")
     for model in job.frozen:
         if job.zero is not None and job.zero.frozen == "sharded":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
 from reasontrain.recipe import Recipe
-from reasontrain.selection import Random, Selector, ShuffledWeights, Tip, TopEntropy
+from reasontrain.selection import Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def _kept_share(select: Selector) -> float:
     match select:
         case ShuffledWeights():
             return _kept_share(select.of)
-        case Random() | Tip() | TopEntropy():
+        case Random() | Tip() | TopEntropy() | SsToken():
             return select.keep
     return 1.0
 

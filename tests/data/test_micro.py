@@ -46,3 +46,13 @@ def test_columns_at_rows() -> None:
     assert columns.ids_N.tolist() == [data.ids_BT[1, 2], data.ids_BT[4, 3]]
     assert columns.advantage_N.tolist() == [data.advantage_B[1], data.advantage_B[4]]
     assert columns.old_logp_N.tolist() == [data.old_logp_BT[1, 2], data.old_logp_BT[4, 3]]
+
+
+def test_a_mask_finds_its_tokens_in_every_layout() -> None:
+    data = batch(num=4)
+    for layout in ("padded", "packed"):
+        micro = build(data, [2, 0, 3], layout)
+        wanted_BS = data.is_response_BT & (data.ids_BT % 2 == 0)
+        found = micro.ids_RT[micro.laid_out(wanted_BS)].tolist()
+        assert found == [i for row in (2, 0, 3) for i in data.ids_BT[row][wanted_BS[row]].tolist()]
+        assert not build(data, [], layout).laid_out(wanted_BS).any()

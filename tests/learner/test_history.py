@@ -211,11 +211,11 @@ def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeyp
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_one_micro_batch_or_four_is_one_step(layout: Layout) -> None:
     found = []
-    for budget, parts in ((10_000, 1), (34, 4)):
+    for budget, parts in ((10_000, 1), (30 if layout == "padded" else 24, 4)):
         model = policy(seed=2)
         used = learner(model, budget=budget, layout=layout)
         data = fresh(batch())
-        assert layout == "packed" or len(used.mine(data)) == parts
+        assert len(used.mine(data)) == parts
         seen = used.observe(data, RULE.needs)
         weight_BT = RULE(seen)
         loss = used.gradient(seen, weight_BT, Nll(), AVERAGES["per_kept_row"])["loss"]

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.data.micro import Layout
+from reasontrain.learner.history import Kept
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.scorer import WholeModel
 from reasontrain.models import Policy
 from reasontrain.objectives import Distill, Grpo, Nll, Objective, Reinforce
 from reasontrain.recipe import LearnSettings
 from reasontrain.reduce import AVERAGES
-from reasontrain.selection import Everything, Random, ShuffledWeights, Tip, TopEntropy
+from reasontrain.selection import Everything, Random, ShuffledWeights, SsToken, Tip, TopEntropy
 from reasontrain.types import Batch, UserError
 from tests.tiny import ARCHITECTURES, VOCABULARY, batch, policy
 
@@ -35,6 +36,7 @@ SELECTORS = {
     "random": Random(keep=0.4),
     "top_entropy": TopEntropy(keep=0.4),
     "shuffled": ShuffledWeights(of=TopEntropy(keep=0.4)),
+    "sstoken": SsToken(keep=0.4, warmup=0.0),
     **{
         mode: Tip(mode=mode, keep=0.4)
         for mode in ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
@@ -50,6 +52,7 @@ def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", *
         steps=10,
         teacher=WholeModel(policy("llama", seed=5)),
         reference=WholeModel(policy("qwen3", seed=6)),
+        history=Kept(WholeModel(policy("qwen3", seed=7))),
     )
 
 

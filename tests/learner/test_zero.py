@@ -109,6 +109,18 @@ def test_steps_are_those_of_one_process(ranks: Ranks, world: int, stage: int, mo
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
 
 
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("model", ["untied", "lora"])
+def test_a_moving_average_and_switched_off_adapters_are_those_of_one_process(
+    ranks: Ranks, world: int, stage: int, model: str
+) -> None:
+    expected = alone("histories", world, model)
+    for rank, found in enumerate(ranks(world, f"histories-{stage}-{model}")):
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+
+
 @pytest.mark.parametrize("name", SPECIAL)
 def test_so_are_they_with_every_way_to_save_memory(ranks: Ranks, name: str) -> None:
     expected = alone("special", 2, name)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import tests.conftest  # noqa: F401  (annotations are checked in the ranks too)
 from reasontrain.data.sampling import Sampling
+from reasontrain.learner.history import AdaptersOff, Average, History, Kept
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.scorer import Frozen, WholeModel
@@ -34,7 +35,7 @@ BUDGETS = {1: (10_000, 60, 50), 2: (10_000, 40, 24)}
 Make = Callable[..., LocalLearner]
 Named = dict[str, Tensor]
 RULE = Tip(keep=0.3)
-NEEDS = RULE.needs | {"ref_logp", "old_logp"}
+NEEDS = RULE.needs | {"ref_logp", "old_logp", "history_logp", "attention"}
 
 
 def student(*, tied: bool = False, lora: bool = False, seed: int = 1, **options: object) -> Policy:
@@ -49,7 +50,13 @@ def student(*, tied: bool = False, lora: bool = False, seed: int = 1, **options:
 
 
 def learner(
-    model: Policy, zero: Zero | None, frozen: Callable[[Policy], Frozen] = WholeModel, *, lr: float = 0.01, **changes: object
+    model: Policy,
+    zero: Zero | None,
+    frozen: Callable[[Policy], Frozen] = WholeModel,
+    *,
+    lr: float = 0.01,
+    history: History | None = None,
+    **changes: object,
 ) -> LocalLearner:
     """With an epsilon that keeps AdamW from making a step of the rounding in a gradient of zero."""
     settings = LearnSettings(lr=lr, rollouts_per_step=6, optimizer=AdamW(eps=1e-3, weight_decay=0.1), zero=zero)
@@ -57,11 +64,12 @@ def learner(
         kind: type[LocalLearner] = LocalLearner
     else:
         from reasontrain.learner.zero import ZeroLearner as kind  # noqa: N813 (the parent stays without DeepSpeed)
-    others = [policy("llama", seed=5), policy("qwen3", seed=6)]
+    others = [policy("llama", seed=5), policy("qwen3", seed=6), *([] if history else [policy("qwen2", seed=7)])]
     for other in others:
         other.model.requires_grad_(False)
-    teacher, reference = map(frozen, others)
-    return kind(model, replace(settings, **changes), steps=10, teacher=teacher, reference=reference)
+    teacher, reference, *earlier = map(frozen, others)
+    compared = {"teacher": teacher, "reference": reference, "history": history or Kept(*earlier)}
+    return kind(model, replace(settings, **changes), steps=10, **compared)
 
 
 def gradients(used: LocalLearner) -> Named:
@@ -128,6 +136,20 @@ def parity(zero: Zero | None, world: int, model: str, **changes: object) -> obje
         used.settings = replace(used.settings, micro_batch_tokens=budget)
         found.append(step(used, batch(seed=seed)))
     return found
+
+
+def histories(zero: Zero | None, world: int, model: str) -> object:
+    """Steps whose history is the policy without its adapters, or follows it."""
+    used = student(**MODELS[model])
+    made = learner(used, zero, history=AdaptersOff(used.model) if model == "lora" else average(7), micro_batch_tokens=40)
+    return [step(made, batch(seed=seed)) for seed in range(3)]
+
+
+def average(seed: int) -> Average:
+    """Of weights that are nobody's at first."""
+    model = policy("qwen3", seed=seed)
+    model.model.requires_grad_(False)
+    return Average(model, 0.75)
 
 
 def edges(zero: Zero | None, world: int) -> object:
@@ -200,7 +222,7 @@ def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
         for parameter in made.model.parameters():
             if parameter.requires_grad:
                 parameter.data += 0.1 * seed
-        return learner(made, zero, micro_batch_tokens=40, schedule="linear")
+        return learner(made, zero, micro_batch_tokens=40, schedule="linear", history=average(7 + seed))
 
     used = begin(0)
     for seed in range(2):
@@ -237,6 +259,8 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         zero = Zero(stage=stage, persist_below=0)
         for model in MODELS:
             found[f"parity-{stage}-{model}"] = partial(parity, zero, world, model)
+        for model in ("untied", "lora"):
+            found[f"histories-{stage}-{model}"] = partial(histories, zero, world, model)
         found[f"edges-{stage}"] = partial(edges, zero, world)
     for number, stage, model in SAVED:
         if number == world:

@@ -6,6 +6,7 @@ import pytest
 
 from reasontrain.plan.machine import GIB, Machine, Part
 from reasontrain.plan.memory import roles
+from reasontrain.plan.remedies import remedy
 from reasontrain.plan.roles import Job
 from tests.plan.jobs import job
 
@@ -111,3 +112,41 @@ def test_a_share_that_cannot_hold_the_weights_does_not_fit() -> None:
     )
     assert abs(fitting - least) <= 2
     assert short == 2 * least
+
+
+SSTOKEN = ("objective={kind: nll}", "credit={kind: none}", "sample=null", "select={kind: sstoken}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "size"),
+    [
+        ((), 4 * PARAMETERS),  # float32 under autocast, as the policy it is compared with
+        (("history={kind: ema}",), 4 * PARAMETERS),
+        (("history={kind: checkpoint, path: nobody/earlier}",), 4 * PARAMETERS),
+        (("cluster.learners=2", "learn.zero.stage=3"), 2 * PARAMETERS),
+        (("cluster.learners=2", "learn.zero.stage=0"), 4 * PARAMETERS),
+        (("cluster.learners=2", "learn.zero={stage: 3, frozen: sharded}"), PARAMETERS),
+        (("cluster.learners=2", "learn.zero.stage=3", "history={kind: ema}"), 4 * PARAMETERS),
+    ],
+    ids=["start", "ema", "checkpoint", "ZeRO-3", "ZeRO-0", "sharded", "ema under ZeRO-3"],
+)
+def test_a_history_is_one_more_model(overrides: tuple[str, ...], size: int) -> None:
+    assert parts(job(*SSTOKEN, *overrides))["history"].most == size
+    assert job(*SSTOKEN, *overrides).passes == 1
+
+
+def test_adapters_that_are_switched_off_cost_a_forward_and_no_memory() -> None:
+    lora = job(*SSTOKEN, "model.lora={rank: 16}")
+    assert "history" not in parts(lora)
+    assert lora.passes == 2
+    assert "history" in parts(job(*SSTOKEN, "model.lora={rank: 16}", "history={kind: ema}"))
+    assert "history" not in parts(job(*SSTOKEN, "select={kind: sstoken, gamma: 0}"))
+
+
+def test_a_moving_average_is_never_advised_to_be_sharded() -> None:
+    small = Machine(memory_gib=20)
+    for history, advised in (("{kind: start}", True), ("{kind: ema}", False)):
+        given = job(*SSTOKEN, "cluster.learners=2", "learn.zero.stage=3", f"history={history}", machine=small)
+        assert given.shardable is advised
+        found = remedy(given)
+        assert ("learn.zero.frozen=sharded" in (found.overrides if found else ())) is advised

@@ -72,6 +72,13 @@ def test_the_baselines_differ_from_tip_by_their_rule_alone() -> None:
     assert {key.partition(".")[0] for key in changed_keys(as_mapping(tip), as_mapping(opd))} == {"name", "select", "baseline"}
 
 
+def test_the_arms_of_sstoken_differ_by_their_rule_alone() -> None:
+    tiny = {path.stem: read_recipe(path) for path in RECIPES if path.parent.name == "tiny"}
+    for arm in ("sstoken_full", "sstoken_random"):
+        changed = changed_keys(as_mapping(tiny["sstoken"]), as_mapping(tiny[arm]))
+        assert {key.partition(".")[0] for key in changed} == {"name", "select"}
+
+
 def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     read = read_recipe(
         recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"]
@@ -138,6 +145,19 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (["select.kind=tip", "select.keep=1.5"], "select.tip.keep: Input should be less than or equal to 1 (got 1.5)"),
         (["objective.kind=distill"], "teacher: the objective or the selection rule compares with a teacher; give its `path`"),
         (["objective.kind=grpo"], "sample: grpo learns from rollouts; say how to sample them"),
+        (
+            ["select={kind: sstoken}", "model.attention=eager"],
+            "model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none; use sdpa or",
+        ),
+        (["history={kind: ema}"], "history: neither everything nor nll compares with an earlier model; leave it out"),
+        (
+            ["select={kind: sstoken}", "history={kind: ema}", "cluster.learners=2", "learn.zero={stage: 3, frozen: sharded}"],
+            "history: a moving average lies whole on every rank; set learn.zero.frozen to whole, or take `kind: start`",
+        ),
+        (["select={kind: sstoken, gamma: 1.5}"], "select.sstoken.gamma: Input should be less than or equal to 1 (got 1.5)"),
+        (["history={kind: ema, decay: 1}"], "history.ema.decay: Input should be less than 1 (got 1)"),
+        (["history={kind: checkpoint}"], "history.checkpoint.path: is needed"),
+        (["importance.layer=0"], "importance.layer: Input should be less than 0 (got 0)"),
         (["learn.warmup_steps=4"], "learn.warmup_steps: 4 is not below the 4 steps of the run"),
         (["name=../elsewhere"], "name: String should match pattern"),
         (["model.trust_remote_code=true"], "model: trust_remote_code needs a `revision`"),
