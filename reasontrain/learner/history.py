@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,20 +21,20 @@ Forward = Callable[[MicroBatch, Int[Tensor, " N"], Work], Mapping[str, Tensor]]
 """The policy's own forward, as its learner does it."""
 
 
-class History(ABC):
-    """An earlier version of the policy, as a learner asks it; one that does not change has nothing to follow or to keep."""
+class History:
+    """An earlier version of the policy, as a learner asks it. This one is none; one that does not change has nothing to keep."""
 
-    @abstractmethod
     def measure(self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
         """`work` on the earlier hidden states at these rows, and the earlier head; every rank asks at the same time."""
+        raise AssertionError("a run that needs history_logp is given a history")
 
-    def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:  # noqa: B027
+    def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
         """The policy has made a step, and these are its weights; who takes one takes all, since ranks gather them together."""
 
-    def save(self, directory: Path) -> None:  # noqa: B027
+    def save(self, directory: Path) -> None:
         """Write what a resumed run could not make again."""
 
-    def restore(self, directory: Path) -> None:  # noqa: B027
+    def restore(self, directory: Path) -> None:
         """Go on from what `save` wrote."""
 
 

@@ -52,7 +52,7 @@ class LocalLearner:
     ) -> None:
         """`steps` is the length of the run, for the schedule; `temperature` divides the policy's logits wherever it is scored."""
         self.policy, self.teacher, self.reference = policy, teacher, reference
-        self.history, self.importance = history, importance or Importance()
+        self.history, self.importance = history or History(), importance or Importance()
         self.settings, self.steps, self.temperature, self.export_dtype = settings, steps, temperature, export_dtype
         self.scorer = Scorer(policy)
         self.steps_done = self.nonfinite_in_a_row = 0
@@ -141,17 +141,14 @@ class LocalLearner:
                 else:
                     measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, None))
             found = {name: measured[statistic] for name, statistic in names.items()}
-            if "attention" in needs:
-                found["attention"] = paid[0].flatten()[
-                    row_N.to(paid[0].device) + 1
-                ]  # the token's own position, not its predictor's
+            if "attention" in needs:  # at the token's own position, not at the one that predicts it
+                found["attention"] = paid[0].flatten().cpu()[row_N + 1]
         if "ref_logp" in needs:
             assert self.reference is not None, "a run that needs ref_logp is given a reference"
             hidden_ND = self.reference.hidden(micro, row_N)
             with self.reference.head() as head:
                 found["ref_logp"] = self._statistics(ids_N, ["logp"], None)(hidden_ND, head)["logp"]
         if "history_logp" in needs:
-            assert self.history is not None, "a run that needs history_logp is given a history"
             work = self._statistics(ids_N, ["logp"], None)
             found["history_logp"] = self.history.measure(self.forward, micro, row_N, work)["logp"]
         return found
@@ -194,8 +191,7 @@ class LocalLearner:
         stats = self.gradient(batch, weight_BT, objective, average)
         share = rate(self.settings, self.steps_done, self.steps)
         norm = self.update(share)
-        if self.history is not None:
-            self.history.follow(self.weights().tensors())
+        self.history.follow(self.weights().tensors())
         finite = bool(torch.isfinite(norm))
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         stats |= {"grad_norm": float(norm), "kept_share": counts.kept_rows / max(counts.response_rows, 1)}
@@ -308,8 +304,7 @@ class LocalLearner:
         whole.save_policy(self.policy, directory)
         kept = {"optimizer": self.optimizer.state(), "steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
         torch.save(kept, directory / OPTIMIZER_FILE)
-        if self.history is not None:
-            self.history.save(directory)
+        self.history.save(directory)
 
     def restore(self, directory: Path) -> None:
         """Go on from a directory that `save` wrote; raises UserError for one that ranks wrote."""
@@ -326,8 +321,7 @@ class LocalLearner:
         kept = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
         self.optimizer.load(kept["optimizer"])
         self.steps_done, self.nonfinite_in_a_row = kept["steps_done"], kept["nonfinite"]
-        if self.history is not None:
-            self.history.restore(directory)
+        self.history.restore(directory)
 
     def export(self, directory: Path) -> None:
         """The model as others load it, in the recipe's dtype, adapters merged."""

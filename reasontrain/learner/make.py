@@ -26,7 +26,7 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
     reference = frozen(recipe, recipe.reference or recipe.model, policy, "reference") if needs_reference else None
     if "attention" in recipe.needs:
         check(policy, recipe.importance)
-    history = earlier(recipe, policy) if "history_logp" in recipe.needs else None
+    history = earlier(recipe, policy) if "history_logp" in recipe.needs else History()
     kind: type[LocalLearner] = LocalLearner
     if recipe.learn.zero is not None:
         from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for those who ask for it

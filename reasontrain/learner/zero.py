@@ -148,8 +148,7 @@ class ZeroLearner(LocalLearner):
             about = {"num_ranks": self.num_ranks, "stage": self.zero.stage, "steps_done": self.steps_done}
             about["nonfinite"] = self.nonfinite_in_a_row
             (directory / ABOUT).write_text(json.dumps(about), encoding="utf-8")
-            if self.history is not None:
-                self.history.save(directory)  # every rank has the same
+            self.history.save(directory)  # every rank has the same
         dist.barrier()
 
     def restore(self, directory: Path) -> None:
@@ -169,8 +168,7 @@ class ZeroLearner(LocalLearner):
         )
         assert loaded is not None, f"DeepSpeed found nothing in {directory / STATE}"
         self.steps_done, self.nonfinite_in_a_row = about["steps_done"], about["nonfinite"]
-        if self.history is not None:
-            self.history.restore(directory)
+        self.history.restore(directory)
 
     def export(self, directory: Path) -> None:
         """The model as others load it, written by rank 0."""

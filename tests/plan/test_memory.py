@@ -144,7 +144,7 @@ def test_adapters_that_are_switched_off_cost_a_forward_and_no_memory() -> None:
 
 
 def test_a_moving_average_is_never_advised_to_be_sharded() -> None:
-    small = Machine(memory_gib=20)
+    small = Machine(memory_gib=20.0)
     for history, advised in (("{kind: start}", True), ("{kind: ema}", False)):
         given = job(*SSTOKEN, "cluster.learners=2", "learn.zero.stage=3", f"history={history}", machine=small)
         assert given.shardable is advised
