@@ -1,6 +1,7 @@
 """Language models as a trunk and a head: described without their weights, loaded, and refused where they cannot serve."""
 
 from reasontrain.models.describe import Description, context_of, describe, located
+from reasontrain.models.fingerprint import fingerprint
 from reasontrain.models.load import check_head, check_same_ids, load
 from reasontrain.models.policy import Policy
 from reasontrain.models.settings import LINEAR, DType, Lora, ModelSettings, Shape
@@ -17,6 +18,7 @@ __all__ = [
     "check_same_ids",
     "context_of",
     "describe",
+    "fingerprint",
     "load",
     "located",
 ]

@@ -16,6 +16,7 @@ from reasontrain.models import ModelSettings
 from reasontrain.objectives import Objective
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.scale import Cluster, Zero
+from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.reduce import Average
 from reasontrain.selection import Everything, Selector
 from reasontrain.tasks import TaskSettings
@@ -166,6 +167,7 @@ class Recipe:
     baseline: Name | None = None
     teacher: ModelSettings | None = None
     reference: ModelSettings | None = None
+    unconditional: Annotated[Unconditional, KIND] | None = None
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)

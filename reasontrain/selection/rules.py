@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from reasontrain.selection.everything import Everything
+from reasontrain.selection.prior import Prior
 from reasontrain.selection.random import Random
 from reasontrain.selection.tip import Tip
 from reasontrain.selection.top_entropy import TopEntropy
 
-Rule = Everything | Random | TopEntropy | Tip
+Rule = Everything | Random | TopEntropy | Tip | Prior
