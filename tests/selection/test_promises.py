@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
-from reasontrain.selection import Everything, Random, Selector, ShuffledWeights, Tip, TopEntropy
+from reasontrain.selection import Everything, Prior, Random, Selector, ShuffledWeights, Tip, TopEntropy
 from reasontrain.types import EVIDENCE
 
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
@@ -23,17 +23,24 @@ def every_selector(keep: float) -> list[Selector]:
     return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep=keep))]
 
 
+FRACTIONAL: list[Selector] = [Prior(), Prior(mode="flipped", floor=0.1), Prior(mode="contrast"), ShuffledWeights(of=Prior())]
+"""Rules whose weights are not 0 and 1, and depend on the evidence's unit."""
+
+
 def name(selector: Selector) -> str:
     """A readable test id."""
     match selector:
         case Tip():
             return f"tip-{selector.mode}-{selector.stats_scope}-{selector.top_scope}"
+        case Prior():
+            return f"prior-{selector.mode}"
         case ShuffledWeights():
             return f"shuffled-{selector.of.kind}"
         case _:
             return selector.kind
 
 
+each = pytest.mark.parametrize("selector", [*every_selector(0.4), *FRACTIONAL], ids=name)
 each_at_40_percent = pytest.mark.parametrize("selector", every_selector(0.4), ids=name)
 few = settings(max_examples=8, deadline=None)
 
@@ -46,7 +53,7 @@ def test_keeping_everything_is_the_response_mask(steps, selector, seed):
     torch.testing.assert_close(selector(batch), batch.is_response_BT.float(), rtol=0, atol=0)
 
 
-@each_at_40_percent
+@each
 @given(seed=integers(0, 10_000), left=integers(0, 3), right=integers(0, 3), turn=integers(0, 4))
 @few
 def test_a_layout_changes_nothing(steps, selector, seed, left, right, turn):
@@ -64,7 +71,7 @@ def test_the_unit_of_the_evidence_changes_nothing(steps, selector, seed, power):
     assert steps.chosen(other, selector(other)) == steps.chosen(batch, selector(batch))
 
 
-@pytest.mark.parametrize("selector", [s for s in every_selector(0.4) if s.scope == "rollout"], ids=name)
+@pytest.mark.parametrize("selector", [s for s in [*every_selector(0.4), *FRACTIONAL] if s.scope == "rollout"], ids=name)
 @given(seed=integers(0, 10_000), cut=integers(1, 4))
 @few
 def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, cut):
@@ -80,7 +87,7 @@ def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
     assert {rule for rule, scope in told.items() if scope == "rollout"} == alone
 
 
-@each_at_40_percent
+@each
 def test_the_stated_needs_are_enough_and_are_all_needed(steps, selector):
     assert selector.needs <= EVIDENCE
     batch = steps.random(1)
@@ -103,9 +110,9 @@ def test_weights_are_float32_zeros_and_ones_without_a_graph(steps, selector):
     assert set(weight_BT.unique().tolist()) == {0.0, 1.0}
 
 
-@each_at_40_percent
+@each
 def test_a_step_without_a_response_keeps_nothing(steps, selector):
     nothing = [[float("nan")] * 3] * 2
-    evidence = dict.fromkeys(("entropy", "kl_reverse", "kl_forward", "teachability"), nothing)
+    evidence = dict.fromkeys(("entropy", "kl_reverse", "kl_forward", "teachability", "uncond_logp", "ref_logp"), nothing)
     batch = steps.of([[1, 1, 0], [1, 4, 3]], **evidence)
     torch.testing.assert_close(selector(batch), torch.zeros(2, 3), rtol=0, atol=0)
