@@ -125,8 +125,9 @@ def test_loss_and_gradient_are_those_of_trls_sft_trainer_on_the_same_batch(tmp_p
         use_cpu=True,
         bf16=False,
         report_to="none",
-        per_device_train_batch_size=len(rows),
         max_length=None,
+        completion_only_loss=True,
+        per_device_train_batch_size=len(rows),
     )
     theirs = policy("qwen3", tied=True, seed=4)
     trainer = SFTTrainer(model=theirs.model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer())
