@@ -141,7 +141,7 @@ def tuned(
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_name(f".partial-{kept.name}")
     with checkpoint.whole(partial):
-        whole.save_adapted(policy, partial, whole.adapters(policy.model))
+        whole.save_policy(policy, partial)
     partial.rename(kept)
     return policy
 
