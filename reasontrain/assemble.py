@@ -16,9 +16,10 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.run import evaluate, summary, write_answers
 from reasontrain.learner import Learner
 from reasontrain.learner.make import make_learner
+from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.loop import Run
 from reasontrain.models import Description, Policy
-from reasontrain.recipe import Local, Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
+from reasontrain.recipe import STORED_EVIDENCE, Local, Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
 from reasontrain.recipe.read import YamlValue
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler import Sampler
@@ -182,7 +183,30 @@ def _prepare(recipe: Recipe, grader: Grader, say: Say) -> Prepared:
     _check_directory(directory, as_mapping(recipe))
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [ask(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())]
-    return Prepared(recipe, directory, order, written, suites)
+    return Prepared(recipe, directory, order, written and _with_stored(recipe, described, written, say), suites)
+
+
+def score_columns(recipe: Recipe, say: Say) -> None:
+    """Compute and store the evidence that the recipe's rule reads from a store; raises UserError where it reads none."""
+    if not recipe.needs & STORED_EVIDENCE:
+        read = ", ".join(sorted(recipe.needs)) or "none"
+        raise UserError(
+            f"{recipe.name} reads no stored evidence (its rule and objective need: {read}); there is nothing to score"
+        )
+    with Grader() as grader:
+        described = models.describe(recipe.model)
+        written, _ = _order(recipe, described, _prompts(recipe, described, grader, say), say)
+    assert written is not None, "the recipe refuses stored evidence beside sampling"
+    _with_stored(recipe, described, written, say)
+
+
+def _with_stored(recipe: Recipe, described: Description, written: WrittenSampler, say: Say) -> WrittenSampler:
+    """The demonstrations with the stored evidence that the recipe needs, computed first where it is not there."""
+    if "uncond_logp" not in recipe.needs:
+        return written
+    encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
+    found = with_uncond_logp(recipe, encoder, list(written.demonstrations.values()), say)
+    return WrittenSampler({rollout.problem.id: rollout for rollout in found})
 
 
 def _scorer(task: TaskSettings, grader: Grader) -> Score:

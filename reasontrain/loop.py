@@ -25,7 +25,7 @@ from reasontrain.learner import AverageFunction, Learner
 from reasontrain.objectives import Objective
 from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.sampler import Sampler
-from reasontrain.selection import Selector
+from reasontrain.selection import Selector, Watching
 from reasontrain.signals.quadrants import Thresholds, medians, quadrants, recall, shares
 from reasontrain.track import TOKENS, Tracker, write_tokens
 from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
@@ -96,9 +96,9 @@ def train_step(run: Run, step: int) -> Stats:
         write_tokens(run.directory / TOKENS / f"nonfinite-step-{step}.jsonl", batch, weight_BT, rollouts, run.order.tokenizer)
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
     seconds = sum(clock.seconds.values())
-    return (
-        learned | describe(batch, weight_BT, rollouts) | clock.seconds | {"tokens_per_s": batch.counts().response_rows / seconds}
-    )
+    watched = run.select.watch(batch) if isinstance(run.select, Watching) else {}
+    seen = describe(batch, weight_BT, rollouts) | watched | clock.seconds
+    return learned | seen | {"tokens_per_s": batch.counts().response_rows / seconds}
 
 
 def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:

@@ -92,7 +92,8 @@ class Rollout:
 
     The ids are the truth; `text` is their decoding and serves graders and readers only. `id` is unique in a run and
     rises with (step, position in the step); `group` is shared by the rollouts of one prompt in one step.
-    `sampled_logp` has one entry per response token, or none for a demonstration.
+    `sampled_logp` has one entry per response token, or none for a demonstration. `evidence` was stored before the run: by name,
+    one number per response token.
     """
 
     problem: Problem
@@ -104,6 +105,7 @@ class Rollout:
     sampled_logp: tuple[float, ...] = ()
     truncated: bool = False
     reward: float = 0.0
+    evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Kind(IntEnum):
@@ -182,6 +184,7 @@ class Batch(_HasEvidence):
     old_logp_BT = Column()
     ref_logp_BT = Column()
     history_logp_BT = Column()
+    uncond_logp_BT = Column()
     entropy_BT = Column()
     kl_reverse_BT = Column()
     kl_forward_BT = Column()

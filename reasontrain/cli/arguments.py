@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; each sets `run` to the function that does it."""
     top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_train, _evaluate, _plan, _show, _validate, _report, _compare):
+    for add in (_train, _score, _evaluate, _plan, _show, _validate, _report, _compare):
         add(commands)
     return top
 
@@ -46,6 +46,23 @@ def _train(commands: Commands[argparse.ArgumentParser]) -> None:
         from reasontrain.cli.train import train
 
         train(options.recipe, options.overrides)
+
+    command.set_defaults(run=run)
+
+
+def _score(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "score",
+        "Compute and store the evidence that a recipe's rule reads from a store; `train` does so by itself where it is missing.",
+        "reasontrain score recipes/tiny/prior.yaml",
+    )
+    _recipe(command)
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.score import score
+
+        score(options.recipe, options.overrides)
 
     command.set_defaults(run=run)
 

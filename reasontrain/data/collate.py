@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Num
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from reasontrain.credit import Credit
@@ -39,10 +39,19 @@ def collate(
         seed=seed,
         step=step,
     )
-    if any(len(r.sampled_logp) != len(r.response_ids) for r in rollouts):
-        return batch
-    sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
-    return batch.with_evidence({"sampled_logp": _padded(sampled, width, torch.float32)})
+    names = rollouts[0].evidence.keys() if rollouts else ()
+    assert all(r.evidence.keys() == set(names) for r in rollouts), "all rollouts have the same stored evidence"
+    stored = {name: [r.evidence[name] for r in rollouts] for name in names}
+    if all(len(r.sampled_logp) == len(r.response_ids) for r in rollouts):
+        stored["sampled_logp"] = [r.sampled_logp for r in rollouts]
+    return batch.with_evidence({name: _column(rollouts, values, width) for name, values in stored.items()})
+
+
+def _column(rollouts: Sequence[Rollout], values: Sequence[Sequence[float]], width: int) -> Float[Tensor, "B T"]:
+    """Numbers of response tokens, each in the column of its token."""
+    assert all(len(r.response_ids) == len(row) for r, row in zip(rollouts, values, strict=True)), "one number per response token"
+    rows = [[0.0] * len(r.prompt_ids) + list(row) for r, row in zip(rollouts, values, strict=True)]
+    return _padded(rows, width, torch.float32)
 
 
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:

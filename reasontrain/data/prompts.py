@@ -68,6 +68,28 @@ class Encoder:
             ) from error
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def header_ids(self, header: str | None = None) -> tuple[int, ...]:
+        """What stands before an answer whose question is left out, the same for all: BOS where prompts have it, and `header`, or
+        what the chat template puts before an answer, or "Answer:"."""
+        if not self.chat:
+            return tuple(self.tokenizer("Answer:" if header is None else header)["input_ids"])
+        if header is None:
+            thinking = {} if self.settings.enable_thinking is None else {"enable_thinking": self.settings.enable_thinking}
+            turns = [{"role": "user", "content": "?"}]
+            with_header, without = (
+                self.tokenizer.apply_chat_template(turns, add_generation_prompt=add, tokenize=False, **thinking)
+                for add in (True, False)
+            )
+            header = with_header.removeprefix(without) if with_header.startswith(without) else ""
+            if not header:
+                raise UserError(
+                    "the chat template puts nothing before an answer that could stand for the prompt; say which text does, as "
+                    "`unconditional.header`"
+                )
+            bos = self.tokenizer.bos_token
+            header = f"{bos}{header}" if bos is not None and with_header.startswith(bos) else header
+        return tuple(self.tokenizer(header, add_special_tokens=False)["input_ids"])
+
     def _remedy(self, turns: Sequence[Message]) -> str:
         """What most likely helps where the template refuses these turns; many know no system turn."""
         if self.settings.system is not None:

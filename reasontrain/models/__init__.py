@@ -2,6 +2,7 @@
 
 from reasontrain.models.attention import Importance
 from reasontrain.models.describe import Description, context_of, describe, located
+from reasontrain.models.fingerprint import fingerprint
 from reasontrain.models.load import check_head, check_same_ids, load
 from reasontrain.models.policy import Policy
 from reasontrain.models.settings import LINEAR, DType, Lora, ModelSettings, Shape
@@ -19,6 +20,7 @@ __all__ = [
     "check_same_ids",
     "context_of",
     "describe",
+    "fingerprint",
     "load",
     "located",
 ]

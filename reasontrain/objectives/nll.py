@@ -10,7 +10,7 @@ from reasontrain.types import Losses, RowColumns, Rows
 
 @dataclass(frozen=True, kw_only=True)
 class Nll:
-    """-log p(token), in nats."""
+    """-log p(token), in nats; `nll` is its mean over the rows that have a weight, whatever the weight."""
 
     unit: ClassVar[Literal["row"]] = "row"
     teacher: ClassVar[bool] = False
@@ -20,4 +20,4 @@ class Nll:
 
     def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
         """One loss per row."""
-        return Losses(loss=-policy.logp_N)
+        return Losses(loss=-policy.logp_N, stats={"nll": -policy.logp_N})

@@ -12,6 +12,7 @@ TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
 LEARNED_EVIDENCE = frozenset({"entropy", "attention", "history_logp"})
 REFERENCE_EVIDENCE = frozenset({"ref_logp"})
+STORED_EVIDENCE = frozenset({"uncond_logp"})
 
 
 def contradictions(recipe: Recipe) -> list[str]:
@@ -25,7 +26,10 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append("credit: demonstrations earn no reward; leave it out or sample rollouts")
     if recipe.sample is not None:
         found += _sampling_contradictions(recipe, recipe.sample)
-    unknown = recipe.needs - TEACHER_EVIDENCE - ROLLOUT_EVIDENCE - LEARNED_EVIDENCE - REFERENCE_EVIDENCE
+    if recipe.sample is not None and recipe.needs & STORED_EVIDENCE:
+        stored = ", ".join(sorted(recipe.needs & STORED_EVIDENCE))
+        found.append(f"select: {stored} is stored for demonstrations, and `sample` makes new responses; leave one of them out")
+    unknown = recipe.needs - TEACHER_EVIDENCE - ROLLOUT_EVIDENCE - LEARNED_EVIDENCE - REFERENCE_EVIDENCE - STORED_EVIDENCE
     if unknown:
         found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
     if recipe.learn.warmup_steps >= recipe.steps:

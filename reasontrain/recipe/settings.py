@@ -17,6 +17,7 @@ from reasontrain.objectives import Objective
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.scale import Cluster, Zero
+from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.reduce import Average
 from reasontrain.selection import Everything, Selector
 from reasontrain.tasks import TaskSettings
@@ -169,6 +170,7 @@ class Recipe:
     reference: ModelSettings | None = None
     history: Annotated[History, KIND] = field(default_factory=StartWeights)
     importance: Importance = field(default_factory=Importance)
+    unconditional: Annotated[Unconditional, KIND] | None = None
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)

@@ -6,14 +6,28 @@ weights depend on that rollout alone, and calling it with the batch of a whole o
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 from reasontrain.selection.everything import Everything
+from reasontrain.selection.prior import Prior
 from reasontrain.selection.random import Random
 from reasontrain.selection.rules import Rule
 from reasontrain.selection.shuffled import ShuffledWeights
 from reasontrain.selection.sstoken import SsToken
 from reasontrain.selection.tip import Tip
 from reasontrain.selection.top_entropy import TopEntropy
+from reasontrain.types import Batch, Stats
 
 Selector = Rule | ShuffledWeights
 
-__all__ = ["Everything", "Random", "Rule", "Selector", "ShuffledWeights", "SsToken", "Tip", "TopEntropy"]
+
+@runtime_checkable
+class Watching(Protocol):
+    """A rule that has something to say of a step beside its weights."""
+
+    def watch(self, batch: Batch) -> Stats:
+        """Named numbers of the step."""
+        ...
+
+
+__all__ = ["Everything", "Prior", "Random", "Rule", "Selector", "ShuffledWeights", "SsToken", "Tip", "TopEntropy", "Watching"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from reasontrain.selection.everything import Everything
+from reasontrain.selection.prior import Prior
 from reasontrain.selection.random import Random
 from reasontrain.selection.rho1 import Rho1
 from reasontrain.selection.sstoken import SsToken
 from reasontrain.selection.tip import Tip
 from reasontrain.selection.top_entropy import TopEntropy
 
-Rule = Everything | Random | TopEntropy | Tip | SsToken | Rho1
+Rule = Everything | Random | TopEntropy | Tip | SsToken | Rho1 | Prior

@@ -107,3 +107,25 @@ def test_demonstrations_end_their_turn_and_must_fit() -> None:
         encoder().demonstrations(prompts, context=20)
     with pytest.raises(UserError, match="problem b has no `solution` to learn from"):
         encoder().demonstrations(encoder().prompts([LONG])[0], context=256)
+
+
+def test_a_header_is_what_stands_before_any_answer() -> None:
+    assert shown(encoder().header_ids()) == "<|im_start|>assistant\n"
+    assert shown(encoder(enable_thinking=False).header_ids()) == "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert shown(encoder(system="Be brief.").header_ids()) == "<|im_start|>assistant\n"
+    assert shown(encoder(style="plain").header_ids()) == "Answer:"
+    assert shown(encoder().header_ids("It follows:")) == "It follows:"
+
+
+def test_a_header_begins_with_the_token_that_prompts_begin_with() -> None:
+    words = copy.deepcopy(tokenizer())
+    words.add_special_tokens({"bos_token": "<|endoftext|>"})
+    words.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}{% if add_generation_prompt %} Answer:{% endif %}"
+    assert words.decode(list(Encoder(words, PromptSettings(), 256).header_ids())) == "<|endoftext|> Answer:"
+
+
+def test_a_template_without_a_header_asks_for_one() -> None:
+    words = copy.deepcopy(tokenizer())
+    words.chat_template = "{{ messages[0]['content'] }}"
+    with pytest.raises(UserError, match=r"puts nothing before an answer .* `unconditional.header`"):
+        Encoder(words, PromptSettings(), 256).header_ids()

@@ -54,10 +54,16 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
         if key not in done:
             out = tmp_path_factory.mktemp("reference")
             subprocess.run(["reasontrain", "train", recipe, *overrides, f"out={out}"], cwd=ROOT, env=environment(), check=True)
-            (done[key],) = out.iterdir()
+            done[key] = run_in(out)
         return done[key]
 
     return run
+
+
+def run_in(out: Path) -> Path:
+    """The one run directory there; stored columns may lie beside it."""
+    (found,) = out.glob("*/recipe.yaml")
+    return found.parent
 
 
 def metrics(run: Path) -> Metrics:

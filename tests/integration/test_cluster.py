@@ -16,7 +16,7 @@ import pytest
 
 from reasontrain import checkpoint
 from tests import soak
-from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses
+from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses, run_in
 from tests.integration.processes import ROOT, Process, environment, until
 from tests.integration.rays import RayCluster
 
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 
 GRPO = "recipes/tiny/grpo.yaml"
 SSTOKEN = "recipes/tiny/sstoken.yaml"
+PRIOR = "recipes/tiny/prior.yaml"
 SHORT = ("steps=4", "evaluate=null", "learn.rollouts_per_step=64")
 ONE_ZERO = ("cluster.learners=1", "learn.zero.stage=1")
 TWO_ZERO_3 = ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")
@@ -43,13 +44,19 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
     return Ended(done.returncode, done.stdout + done.stderr, time.monotonic() - start)
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, GRPO, SSTOKEN])
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [(RECIPE, ()), (GRPO, ()), (SSTOKEN, ()), (PRIOR, ("task.num_problems=300",))],
+    ids=["tip", "grpo", "sstoken", "prior"],
+)
 @pytest.mark.parametrize("scale", [ONE_ZERO, TWO_ZERO_3], ids=["one ZeRO rank", "two ZeRO-3 ranks"])
-def test_ranks_give_the_losses_of_one_process(reference: Reference, tmp_path: Path, recipe: str, scale: Sequence[str]) -> None:
-    expected = reference(*SHORT, recipe=recipe)
-    ended = train(*SHORT, *scale, f"out={tmp_path}", recipe=recipe)
+def test_ranks_give_the_losses_of_one_process(
+    reference: Reference, tmp_path: Path, recipe: str, more: Sequence[str], scale: Sequence[str]
+) -> None:
+    expected = reference(*SHORT, *more, recipe=recipe)
+    ended = train(*SHORT, *more, *scale, f"out={tmp_path}", recipe=recipe)
     assert ended.code == 0, ended.output
-    (run,) = tmp_path.iterdir()
+    run = run_in(tmp_path)
     assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
     assert len(losses(run)) == 4
 

@@ -79,6 +79,21 @@ def test_the_arms_of_sstoken_differ_by_their_rule_alone() -> None:
         assert {key.partition(".")[0] for key in changed} - {"baseline"} == {"name", "select"}
 
 
+def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> None:
+    tiny = {p.stem: read_recipe(p) for p in RECIPES if p.parent.name == "tiny"}
+    differing = {
+        stem: {key.partition(".")[0] for key in changed_keys(as_mapping(tiny["prior"]), as_mapping(tiny[stem]))}
+        for stem in ("sft", "prior_shuffled", "prior_flipped")
+    }
+    only = {"name", "select"}
+    # with everything kept, per_target_row and per_kept_row are the same average
+    assert differing == {
+        "sft": only | {"baseline", "average", "unconditional"},
+        "prior_shuffled": only,
+        "prior_flipped": only,
+    }
+
+
 def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     read = read_recipe(
         recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"]

@@ -13,7 +13,17 @@ from reasontrain.types import Batch, Kind
 
 Token = tuple[int, int]
 """(rollout id, position in the rollout, from 1): what no layout changes."""
-EVIDENCE = ("entropy", "kl_reverse", "kl_forward", "teachability", "old_logp", "history_logp", "attention")
+EVIDENCE = (
+    "entropy",
+    "kl_reverse",
+    "kl_forward",
+    "teachability",
+    "old_logp",
+    "history_logp",
+    "attention",
+    "uncond_logp",
+    "ref_logp",
+)
 
 
 class Steps:
@@ -52,7 +62,8 @@ class Steps:
         for name in EVIDENCE:
             grid_BT = torch.randint(0, 24, batch.ids_BT.shape, generator=draw) / 8
             outlier_BT = torch.rand(batch.ids_BT.shape, generator=draw) < 0.04
-            columns[name] = torch.where(batch.is_response_BT, torch.where(outlier_BT, grid_BT * 9, grid_BT), torch.nan)
+            sign = -1 if name.endswith("_logp") else 1
+            columns[name] = torch.where(batch.is_response_BT, sign * torch.where(outlier_BT, grid_BT * 9, grid_BT), torch.nan)
         return replace(batch.with_evidence(columns), seed=seed, step=seed % 5)
 
     @staticmethod

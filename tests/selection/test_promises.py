@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
-from reasontrain.selection import Everything, Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
+from reasontrain.selection import Everything, Prior, Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
 from reasontrain.types import EVIDENCE
 
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
@@ -24,6 +24,10 @@ def every_selector(keep: float) -> list[Selector]:
     return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep=keep))]
 
 
+FRACTIONAL: list[Selector] = [Prior(), Prior(mode="flipped", floor=0.1), Prior(mode="contrast"), ShuffledWeights(of=Prior())]
+"""Rules whose weights are not 0 and 1, and depend on the evidence's unit."""
+
+
 def name(selector: Selector) -> str:
     """A readable test id."""
     match selector:
@@ -31,6 +35,8 @@ def name(selector: Selector) -> str:
             return f"tip-{selector.mode}-{selector.stats_scope}-{selector.top_scope}"
         case SsToken():
             return f"sstoken-{selector.gamma}-{selector.norm}"
+        case Prior():
+            return f"prior-{selector.mode}"
         case ShuffledWeights():
             return f"shuffled-{selector.of.kind}"
         case _:
@@ -42,6 +48,7 @@ def mixes_units(selector: Selector) -> bool:
     return isinstance(selector, SsToken) and selector.gamma == 0.5
 
 
+each = pytest.mark.parametrize("selector", [*every_selector(0.4), *FRACTIONAL], ids=name)
 each_at_40_percent = pytest.mark.parametrize("selector", every_selector(0.4), ids=name)
 few = settings(max_examples=8, deadline=None)
 
@@ -54,7 +61,7 @@ def test_keeping_everything_is_the_response_mask(steps, selector, seed):
     torch.testing.assert_close(selector(batch), batch.is_response_BT.float(), rtol=0, atol=0)
 
 
-@each_at_40_percent
+@each
 @given(seed=integers(0, 10_000), left=integers(0, 3), right=integers(0, 3), turn=integers(0, 4))
 @few
 def test_a_layout_changes_nothing(steps, selector, seed, left, right, turn):
@@ -72,7 +79,7 @@ def test_the_unit_of_the_evidence_changes_nothing(steps, selector, seed, power):
     assert steps.chosen(other, selector(other)) == steps.chosen(batch, selector(batch))
 
 
-@pytest.mark.parametrize("selector", [s for s in every_selector(0.4) if s.scope == "rollout"], ids=name)
+@pytest.mark.parametrize("selector", [s for s in [*every_selector(0.4), *FRACTIONAL] if s.scope == "rollout"], ids=name)
 @given(seed=integers(0, 10_000), cut=integers(1, 4))
 @few
 def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, cut):
@@ -89,7 +96,7 @@ def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
     assert {rule for rule, scope in told.items() if scope == "rollout"} == alone
 
 
-@each_at_40_percent
+@each
 def test_the_stated_needs_are_enough_and_are_all_needed(steps, selector):
     assert selector.needs <= EVIDENCE
     batch = steps.random(1)
@@ -112,7 +119,7 @@ def test_weights_are_float32_zeros_and_ones_without_a_graph(steps, selector):
     assert set(weight_BT.unique().tolist()) == {0.0, 1.0}
 
 
-@each_at_40_percent
+@each
 def test_a_step_without_a_response_keeps_nothing(steps, selector):
     nothing = [[float("nan")] * 3] * 2
     evidence = dict.fromkeys(EVIDENCE - {"ce_logscore"}, nothing)

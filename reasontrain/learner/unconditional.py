@@ -1,0 +1,197 @@
+"""Log-probs of responses under a frozen reference that does not see their condition: made once, stored, joined by sample.
+
+The reference is fed a header that is the same for all samples, and the response; positions begin at 0, header tokens are not
+scored. What is stored is log P, which keeps its digits near P = 1, so that a rule's exponent can change without scoring again.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from reasontrain import checkpoint, keyed, models, vocab
+from reasontrain.credit import NoCredit
+from reasontrain.data.collate import collate
+from reasontrain.data.columns import ColumnStore, Sample, digest
+from reasontrain.data.micro import build, cut
+from reasontrain.data.prompts import Encoder
+from reasontrain.learner import whole
+from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.lora import adapt, load_adapter
+from reasontrain.learner.scorer import WholeModel
+from reasontrain.models import Description, ModelSettings, Policy
+from reasontrain.objectives import Nll
+from reasontrain.recipe import LearnSettings, Recipe, UncondTuned
+from reasontrain.reduce import per_target_row
+from reasontrain.types import Rollout, UserError
+
+COLUMN = "uncond_logp"
+PART_TOKENS = 1 << 20
+"""Response tokens of one part of the store: what is lost when scoring is interrupted."""
+_ORDER = 0x0C0D_0001
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Responses of similar length that are scored and written together, by one reference."""
+
+    number: int
+    fold: int
+    rollouts: Sequence[Rollout]
+
+
+def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout], say: Say) -> list[Rollout]:
+    """The demonstrations with their stored log-probs; computed and stored first where they are not, or not all.
+
+    All in this process, whatever processes the recipe trains in. The store lies in `<out>/columns`, named by a hash of the reference's weights, its settings, the header and the data.
+    """
+    settings = recipe.unconditional or UncondTuned()
+    model = replace(settings.model or recipe.model, export=None, lora=None, shape=None)
+    described = models.describe(model)
+    if settings.model is not None:
+        models.check_same_ids(models.describe(recipe.model), described, "unconditional reference")
+    header = encoder.header_ids(settings.header)
+    unconditional = [replace(r, prompt_ids=header, id=i, group=i) for i, r in enumerate(written)]
+    _check_lengths(unconditional, described)
+    samples = [sample(r) for r in written]
+    made_by = {
+        "reference": {key: value for key, value in asdict(settings).items() if key != "model"},
+        "weights": models.fingerprint(model),
+        "dtype": model.dtype,
+        "header_ids": list(header),
+        "samples": digest(samples),
+    }
+    store = ColumnStore(Path(recipe.out) / "columns", [COLUMN], made_by)
+    folds = settings.folds if isinstance(settings, UncondTuned) else 1
+    for fold in range(folds):
+        parts = [part for part in cut_parts(unconditional, folds) if part.fold == fold and not store.has(part.number)]
+        if parts:
+            say(f"{COLUMN}: {settings.kind} scores {sum(len(p.rollouts) for p in parts):,} responses for {store.directory}")
+            _score_parts(store, parts, reference(recipe, model, unconditional, fold, store.directory, say), recipe)
+    found = store.read(samples)
+    say(summary([value for columns in found.values() for value in columns[COLUMN]], store.directory))
+    return [replace(r, evidence={**r.evidence, **found[r.problem.id]}) for r in written]
+
+
+def sample(rollout: Rollout) -> Sample:
+    """A demonstration as the store knows it."""
+    return Sample(rollout.problem.id, rollout.response_ids)
+
+
+def fold_of(rollout: Rollout, folds: int) -> int:
+    """By the response's own hash: equal responses lie in one fold, whatever their ids and order."""
+    return int(sample(rollout).ids_hash[:15], 16) % folds
+
+
+def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS) -> list[Part]:
+    """The responses of each fold, sorted by length and cut after so many tokens: a function of the data alone."""
+    parts: list[Part] = []
+    for fold in range(folds):
+        mine = sorted((r for r in rollouts if fold_of(r, folds) == fold), key=lambda r: (len(r.response_ids), r.id))
+        room, first = 0, len(parts)
+        for rollout in mine:
+            if room < len(rollout.response_ids) or len(parts) == first:
+                parts.append(Part(len(parts), fold, []))
+                room = part_tokens
+            parts[-1] = replace(parts[-1], rollouts=[*parts[-1].rollouts, rollout])
+            room -= len(rollout.response_ids)
+    return parts
+
+
+def reference(recipe: Recipe, model: ModelSettings, rollouts: Sequence[Rollout], fold: int, kept: Path, say: Say) -> Policy:
+    """The frozen model that scores this fold."""
+    settings = recipe.unconditional or UncondTuned()
+    if not isinstance(settings, UncondTuned):
+        return models.load(model)
+    others = [r for r in rollouts if settings.folds == 1 or fold_of(r, settings.folds) != fold]
+    if not others:
+        raise UserError(f"unconditional.folds: {settings.folds} folds of {len(rollouts)} responses leave none to tune on; use 1")
+    return tuned(settings, model, others, kept / f"reference-{fold}", recipe.learn.micro_batch_tokens, say)
+
+
+def tuned(
+    settings: UncondTuned, model: ModelSettings, rollouts: Sequence[Rollout], kept: Path, micro_batch_tokens: int, say: Say
+) -> Policy:
+    """A reference after one epoch on these responses, each once; its adapter is kept, and found again."""
+    policy = models.load(model, trainable=True)
+    adapt(policy, settings.lora)
+    if kept.exists():
+        load_adapter(policy.model, kept)
+        return policy
+    steps = -(-len(rollouts) // settings.rollouts_per_step)
+    learn = LearnSettings(
+        lr=settings.lr,
+        rollouts_per_step=settings.rollouts_per_step,
+        schedule="linear",
+        micro_batch_tokens=micro_batch_tokens,
+    )
+    learner = LocalLearner(policy, learn, steps=steps)
+    order = torch.argsort(keyed.uniform(settings.seed, _ORDER, torch.arange(len(rollouts))), stable=True).tolist()
+    losses = []
+    for first in range(0, len(rollouts), settings.rollouts_per_step):
+        taken = [rollouts[place] for place in order[first : first + settings.rollouts_per_step]]
+        batch = collate(taken, credit=NoCredit())
+        losses.append(learner.step(batch, batch.is_response_BT.float(), Nll(), per_target_row)["loss"])
+    say(f"{COLUMN}: tuned {steps} steps on responses alone, loss {losses[0]:.3f} to {losses[-1]:.3f}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_name(f".partial-{kept.name}")
+    with checkpoint.whole(partial):
+        whole.save_policy(policy, partial)
+    partial.rename(kept)
+    return policy
+
+
+@torch.no_grad()
+def logp(policy: Policy, rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[float]]:
+    """log P of each response token, in nats, in float32; logits are made in chunks and none outlives its chunk."""
+    batch, model = collate(rollouts, credit=NoCredit()), WholeModel(policy)
+    column_BT = torch.zeros(batch.ids_BT.shape)
+    for index in cut(batch.length_B, micro_batch_tokens, "padded"):
+        micro = build(batch, index, "padded")
+        local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
+        rollout_N = micro.index_K[local_N]
+        ids_N = batch.ids_BT[rollout_N, token_N].to(policy.device)
+        hidden_ND = model.hidden(micro, micro.predictors(local_N, token_N))
+        column_BT[rollout_N, token_N] = vocab.measure(hidden_ND, policy.head, ids_N, ["logp"])["logp"].float().cpu()
+    return [column_BT[row, among_T].tolist() for row, among_T in enumerate(batch.is_response_BT)]
+
+
+def summary(values: Sequence[float], directory: Path) -> str:
+    """What a column holds, with an alarm where its reference knows the responses by heart."""
+    p_N = torch.tensor(values, dtype=torch.float64).exp()
+    mean, sure = float(p_N.mean()), float((p_N > 0.99).double().mean())
+    line = f"{COLUMN}: mean P {mean:.3f}, {sure:.1%} of {len(values):,} tokens above 0.99, in {directory}"
+    if 1 - mean >= 0.05:
+        return line
+    return (
+        f"{line}\nwarning: the mean weight 1 - P is {1 - mean:.3f}, below 0.05: the reference knows the responses by heart and "
+        "its weights mean little; look for duplicates, or set `unconditional.folds: 2`"
+    )
+
+
+def _score_parts(store: ColumnStore, parts: Sequence[Part], policy: Policy, recipe: Recipe) -> None:
+    """Score and write these parts, and give the reference's memory back."""
+    policy.model.eval()
+    for part in parts:
+        columns = {COLUMN: logp(policy, part.rollouts, recipe.learn.micro_batch_tokens)}
+        store.write(part.number, [sample(r) for r in part.rollouts], columns)
+    del policy
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _check_lengths(rollouts: Sequence[Rollout], described: Description) -> None:
+    """Refuse responses that the reference has no room for."""
+    longest = max(rollouts, key=lambda r: len(r.prompt_ids) + len(r.response_ids))
+    needed = len(longest.prompt_ids) + len(longest.response_ids)
+    if needed > described.context:
+        raise UserError(
+            f"the unconditional reference takes {described.context} tokens, and the response of {longest.problem.id} with its "
+            f"header has {needed}; choose another reference"
+        )

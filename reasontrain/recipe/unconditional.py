@@ -1,0 +1,52 @@
+"""The reference that scores responses without their condition (PRIOR's P), in three ways of making one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+
+from reasontrain.models import Lora, ModelSettings
+from reasontrain.types import AtLeastOne, Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncondTuned:
+    """The start checkpoint (or `model`), tuned by LoRA for one epoch on the responses alone, then frozen; closest to the paper.
+
+    A reference that has learned its responses by heart gives P = 1 everywhere: hence one epoch, or `folds` of the responses,
+    each scored by a reference tuned on the others (equal responses lie in one fold). `seed` is the order of the epoch, and its
+    own, so that runs with several seeds share one column. `header` is the text before each response; left out, what the chat
+    template puts before an answer, or "Answer:" where there is none.
+    """
+
+    kind: Literal["uncond_tuned"] = "uncond_tuned"
+    model: ModelSettings | None = None
+    lr: Positive = 2e-4
+    rollouts_per_step: AtLeastOne = 64
+    lora: Lora = field(default_factory=Lora)
+    folds: AtLeastOne = 1
+    seed: Annotated[int, Ge(0), Lt(2**62)] = 0
+    header: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncondBase:
+    """The start checkpoint (or `model`) as it is: without training, but a chat model without a question is erratic at first."""
+
+    kind: Literal["uncond_base"] = "uncond_base"
+    model: ModelSettings | None = None
+    header: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallReference:
+    """A smaller model of the same tokenizer, as it is: cheaper, with flatter weights."""
+
+    kind: Literal["small_ref"] = "small_ref"
+    model: ModelSettings
+    header: str | None = None
+
+
+Unconditional = UncondTuned | UncondBase | SmallReference
