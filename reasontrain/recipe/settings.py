@@ -17,7 +17,7 @@ from reasontrain.objectives import Objective
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.reduce import Average
-from reasontrain.selection import Everything, Selector
+from reasontrain.selection import EveryRollout, Everything, Keep, Selector
 from reasontrain.tasks import TaskSettings
 from reasontrain.types import AtLeastOne, NotNegative, Positive, UserError
 
@@ -169,6 +169,7 @@ class Recipe:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)
+    keep: Annotated[Keep, KIND] = field(default_factory=EveryRollout)
     select: Annotated[Selector, KIND] = field(default_factory=Everything)
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

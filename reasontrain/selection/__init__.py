@@ -1,13 +1,19 @@
 """Selection rules: each turns evidence into a weight for every token, 0 where it is not selected.
 
 A rule is a frozen dataclass. Its fields are its knobs, `needs` names the evidence it reads, `scope` says whether a rollout's
-weights depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights.
+weights depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights. Rules that drop
+whole rollouts, before there is evidence, are in `keep`.
 """
 
 from __future__ import annotations
 
+from reasontrain.selection.advantage_entropy import AdvantageEntropy
 from reasontrain.selection.everything import Everything
+from reasontrain.selection.keep import EveryRollout, Keep
+from reasontrain.selection.max_variance import MaxVariance
+from reasontrain.selection.ramp import Ramp
 from reasontrain.selection.random import Random
+from reasontrain.selection.random_rollouts import RandomRollouts
 from reasontrain.selection.rules import Rule
 from reasontrain.selection.shuffled import ShuffledWeights
 from reasontrain.selection.tip import Tip
@@ -15,4 +21,18 @@ from reasontrain.selection.top_entropy import TopEntropy
 
 Selector = Rule | ShuffledWeights
 
-__all__ = ["Everything", "Random", "Rule", "Selector", "ShuffledWeights", "Tip", "TopEntropy"]
+__all__ = [
+    "AdvantageEntropy",
+    "EveryRollout",
+    "Everything",
+    "Keep",
+    "MaxVariance",
+    "Ramp",
+    "Random",
+    "RandomRollouts",
+    "Rule",
+    "Selector",
+    "ShuffledWeights",
+    "Tip",
+    "TopEntropy",
+]

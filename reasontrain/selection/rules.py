@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from reasontrain.selection.advantage_entropy import AdvantageEntropy
 from reasontrain.selection.everything import Everything
 from reasontrain.selection.random import Random
 from reasontrain.selection.tip import Tip
 from reasontrain.selection.top_entropy import TopEntropy
 
-Rule = Everything | Random | TopEntropy | Tip
+Rule = Everything | Random | TopEntropy | Tip | AdvantageEntropy
