@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
-from reasontrain.selection import Everything, Random, Selector, ShuffledWeights, Tip, TopEntropy
+from reasontrain.selection import AdvantageEntropy, Everything, Ramp, Random, Selector, ShuffledWeights, Tip, TopEntropy
 from reasontrain.types import EVIDENCE
 
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
@@ -19,7 +19,9 @@ SCOPES = ("step", "rollout")
 def every_selector(keep: float) -> list[Selector]:
     """Each rule in each of its ways."""
     tips = [Tip(mode=mode, keep=keep, stats_scope=stats, top_scope=top) for mode in MODES for stats in SCOPES for top in SCOPES]
-    rules = [Everything(), Random(keep=keep), TopEntropy(keep=keep), *tips]
+    ramp = Ramp(init=keep)
+    d3s = [AdvantageEntropy(keep=ramp, top_scope=top, drop_zero=drop) for top in SCOPES for drop in (keep < 1, False)]
+    rules = [Everything(), Random(keep=keep), TopEntropy(keep=keep), *tips, *d3s]
     return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep=keep))]
 
 
@@ -28,6 +30,8 @@ def name(selector: Selector) -> str:
     match selector:
         case Tip():
             return f"tip-{selector.mode}-{selector.stats_scope}-{selector.top_scope}"
+        case AdvantageEntropy():
+            return f"advantage_entropy-{selector.top_scope}"
         case ShuffledWeights():
             return f"shuffled-{selector.of.kind}"
         case _:
@@ -75,7 +79,7 @@ def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, c
 
 def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
     told = {name(s): s.scope for s in every_selector(0.4)}
-    alone = {"everything", "random", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
+    alone = {"everything", "random", "advantage_entropy-rollout", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
     alone |= {f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")}  # these normalise nothing
     assert {rule for rule, scope in told.items() if scope == "rollout"} == alone
 
