@@ -16,7 +16,7 @@ from reasontrain.types import Batch
 Pool = Literal["group", "batch"]
 
 
-def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "_"]]:
+def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
     """Indices of the rollouts that have a token to train on, pool by pool, each pool in an order drawn by (seed, step, rollout).
 
     The order serves ties: with rewards of 0 and 1 most values are equal, and an order by index would favour early prompts.
@@ -29,6 +29,6 @@ def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "_"]]:
     return list(index_N[lexsort(pool_N, draw_N, rollout_N)].split(sizes))
 
 
-def take(batch: Batch, kept: list[Int[Tensor, "_"]]) -> Batch:
+def take(batch: Batch, kept: list[Int[Tensor, "..."]]) -> Batch:
     """These rollouts of the batch, in the order in which they stand there."""
     return batch.take(torch.cat([*kept, torch.zeros(0, dtype=torch.long)]).sort().values)

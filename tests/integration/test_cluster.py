@@ -23,6 +23,7 @@ from tests.integration.rays import RayCluster
 pytestmark = pytest.mark.integration
 
 GRPO = "recipes/tiny/grpo.yaml"
+D3S = "recipes/tiny/d3s.yaml"
 SHORT = ("steps=4", "evaluate=null", "learn.rollouts_per_step=64")
 ONE_ZERO = ("cluster.learners=1", "learn.zero.stage=1")
 TWO_ZERO_3 = ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")
@@ -42,7 +43,7 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
     return Ended(done.returncode, done.stdout + done.stderr, time.monotonic() - start)
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, GRPO])
+@pytest.mark.parametrize("recipe", [RECIPE, GRPO, D3S])
 @pytest.mark.parametrize("scale", [ONE_ZERO, TWO_ZERO_3], ids=["one ZeRO rank", "two ZeRO-3 ranks"])
 def test_ranks_give_the_losses_of_one_process(reference: Reference, tmp_path: Path, recipe: str, scale: Sequence[str]) -> None:
     expected = reference(*SHORT, recipe=recipe)
