@@ -75,9 +75,9 @@ def test_the_baselines_differ_from_tip_by_their_rule_alone() -> None:
 @pytest.mark.parametrize(
     ("stem", "keys"),
     [
-        ("d3s", {"name", "keep", "select"}),
-        ("pods", {"name", "keep", "credit"}),
-        ("entropy20", {"name", "select", "average"}),
+        ("d3s", {"name", "baseline", "keep", "select"}),
+        ("pods", {"name", "baseline", "keep", "credit"}),
+        ("entropy20", {"name", "baseline", "select", "average"}),
     ],
 )
 def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(stem: str, keys: set[str]) -> None:
