@@ -115,6 +115,7 @@ class Assembled:
             truncated=sample.truncated if sample else "score",
             score=self.score,
             credit=recipe.credit,
+            keep=recipe.keep,
             select=recipe.select,
             needs=recipe.needs,
             reuse_sampled_logp=recipe.learn.old_logp == "auto" and sample is not None and not sample.truncates,

@@ -25,8 +25,9 @@ from reasontrain.learner import AverageFunction, Learner
 from reasontrain.objectives import Objective
 from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.sampler import Sampler
-from reasontrain.selection import Selector, Watching
+from reasontrain.selection import Keep, Selector, Watching
 from reasontrain.signals.quadrants import Thresholds, medians, quadrants, recall, shares
+from reasontrain.signals.thinning import rollout_numbers, token_numbers
 from reasontrain.track import TOKENS, Tracker, write_tokens
 from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
 
@@ -46,6 +47,7 @@ class Run:
     truncated: Literal["score", "mask", "drop"]
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     credit: Credit
+    keep: Keep
     select: Selector
     needs: frozenset[str]
     reuse_sampled_logp: bool
@@ -76,7 +78,7 @@ class Clock:
 
 
 def train_step(run: Run, step: int) -> Stats:
-    """Sample, score, credit, observe, select, learn, sync: one optimiser step and what was seen in it."""
+    """Sample, score, credit, keep, observe, select, learn, sync: one optimiser step and what was seen in it."""
     clock = Clock()
     with clock("sample"):
         prompts = run.order.at(step)
@@ -84,7 +86,8 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     with clock("score"):
         rollouts = run.score(rollouts)
-        batch = _credit(run, rollouts, step)
+        sampled = _credit(run, rollouts, step)
+        batch = run.keep(sampled)
     with clock("observe"):
         batch = observe(run.learner, batch, run.needs, reuse_sampled_logp=run.reuse_sampled_logp)
         weight_BT = run.select(batch)
@@ -95,10 +98,12 @@ def train_step(run: Run, step: int) -> Stats:
     if learned["skipped"]:
         write_tokens(run.directory / TOKENS / f"nonfinite-step-{step}.jsonl", batch, weight_BT, rollouts, run.order.tokenizer)
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
-    seconds = sum(clock.seconds.values())
-    watched = run.select.watch(batch) if isinstance(run.select, Watching) else {}
-    seen = describe(batch, weight_BT, rollouts) | watched | clock.seconds
-    return learned | seen | {"tokens_per_s": batch.counts().response_rows / seconds}
+    stats = learned | describe(batch, weight_BT, rollouts)
+    if not isinstance(run.credit, NoCredit):
+        stats |= rollout_numbers(sampled, batch)
+    if isinstance(run.select, Watching):
+        stats |= run.select.watch(batch)
+    return stats | clock.seconds | {"tokens_per_s": batch.sampled_rows / sum(clock.seconds.values())}
 
 
 def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
@@ -136,6 +141,7 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
         "truncated_share": _mean([float(r.truncated) for r in rollouts]),
         "trained_tokens": float(counts.kept_rows),
         "rollouts": float(counts.rollouts),
+        **token_numbers(batch, weight_BT),
     }
     for name, column_BT in batch.evidence.items():
         if among_BT.any():

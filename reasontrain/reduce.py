@@ -16,7 +16,7 @@ from torch import Tensor
 from reasontrain.types import Counts
 
 Reduction = Callable[[Float[Tensor, "B T"], Counts], Float[Tensor, "B T"]]
-Average = Literal["per_rollout", "per_kept_row", "per_target_row", "sum_per_rollout", "per_pair"]
+Average = Literal["per_rollout", "per_kept_row", "per_target_row", "per_sampled_row", "sum_per_rollout", "per_pair"]
 
 
 def per_rollout(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
@@ -35,6 +35,11 @@ def per_target_row(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Ten
     return weight_BT / max(counts.response_rows, 1)
 
 
+def per_sampled_row(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
+    """Divided by all rows that were sampled, dropped or not: a smaller budget makes a smaller step (D3S's option)."""
+    return weight_BT / max(counts.sampled_rows, 1)
+
+
 def sum_per_rollout(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
     """The sum over a rollout's rows, then the mean over rollouts: the plain policy gradient (Soft Tokens)."""
     return weight_BT / max(counts.rollouts, 1)
@@ -49,6 +54,7 @@ AVERAGES: Mapping[Average, Reduction] = {
     "per_rollout": per_rollout,
     "per_kept_row": per_kept_row,
     "per_target_row": per_target_row,
+    "per_sampled_row": per_sampled_row,
     "sum_per_rollout": sum_per_rollout,
     "per_pair": per_pair,
 }

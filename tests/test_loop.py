@@ -10,9 +10,10 @@ from typing import cast
 import pytest
 import torch
 
-from reasontrain.credit import NoCredit
+from reasontrain.credit import GroupNorm, NoCredit
 from reasontrain.data.collate import collate
-from reasontrain.loop import Clock, Run, _save_before, _without_truncated, describe, observe
+from reasontrain.loop import Clock, Run, _credit, _save_before, _without_truncated, describe, observe
+from reasontrain.selection import MaxVariance, Ramp
 from reasontrain.types import Batch, Problem, Rollout, Weights
 from tests.tiny import batch
 
@@ -92,6 +93,19 @@ def test_a_rollout_that_is_left_alone_in_its_group_goes_with_the_truncated_ones(
     some = rollouts(False, False, True, False, True, True)
     assert [r.id for r in _without_truncated(some, alone=False)] == [0, 1]
     assert [r.id for r in _without_truncated(some, alone=True)] == [0, 1, 3]
+
+
+def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_steps() -> None:
+    """Rollouts of one token each, of which one is truncated and half of the others are kept; a resumed run starts at its step."""
+    some = [replace(r, reward=float(r.id % 2)) for r in rollouts(False, False, True, False, False, False)]
+    run = cast(Run, object.__new__(Run))
+    for name, value in [("truncated", "drop"), ("credit", GroupNorm()), ("steps", 5), ("seed", 3)]:
+        object.__setattr__(run, name, value)
+    batch = MaxVariance(share=Ramp(init=0.5))(_credit(run, some, 1))
+    counts = batch.counts()
+    assert (counts.sampled_rollouts, counts.sampled_rows) == (6, 6)
+    assert (counts.rollouts, counts.response_rows) == (2, 2)
+    assert [_credit(run, some, step).progress for step in (0, 1, 4)] == [0, 0.25, 1]
 
 
 def test_a_clock_adds_up() -> None:

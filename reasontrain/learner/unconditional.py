@@ -48,7 +48,8 @@ class Part:
 def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout], say: Say) -> list[Rollout]:
     """The demonstrations with their stored log-probs; computed and stored first where they are not, or not all.
 
-    All in this process, whatever processes the recipe trains in. The store lies in `<out>/columns`, named by a hash of the reference's weights, its settings, the header and the data.
+    All in this process, whatever processes the recipe trains in. The store lies in `<out>/columns`, named by a hash of the
+    reference's weights, its settings, the header and the data.
     """
     settings = recipe.unconditional or UncondTuned()
     model = replace(settings.model or recipe.model, export=None, lora=None, shape=None)

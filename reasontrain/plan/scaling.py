@@ -107,7 +107,8 @@ def _evidence(job: Job) -> float:
     frozen = [model for model in (job.reference, job.history) if model is not None]
     if job.teacher is not None and (job.observes_teacher or job.recipe.objective.teacher):
         frozen.append(job.teacher)
-    return total + sum(_compared(model, tokens, rows, work.length) for model in frozen)
+    total += sum(_compared(model, tokens, rows, work.length) for model in frozen)
+    return work.rollouts_kept_share * total
 
 
 def _compared(model: Frozen, tokens: int, rows: int, length: int) -> float:
@@ -123,4 +124,4 @@ def _learning(job: Job) -> float:
     products = 2.0 * shapes.num_table(job.shape) * (3 if job.trains_head else 2)
     if job.teacher is not None and job.recipe.objective.teacher:
         products += 2.0 * shapes.num_table(job.teacher.shape)
-    return trunk + work.rows_per_rank * work.kept_share * products
+    return work.rollouts_kept_share * (trunk + work.rows_per_rank * work.kept_share * products)

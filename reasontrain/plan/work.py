@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
 from reasontrain.recipe import Recipe
-from reasontrain.selection import Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
+from reasontrain.selection import AdvantageEntropy, EveryRollout, Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Work:
     micro_batches_per_rank: int
     rows_per_sampler: int
     kept_share: float
+    rollouts_kept_share: float
 
     @property
     def length(self) -> int:
@@ -69,12 +70,15 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         micro_batches_per_rank=_share(per_rank, fitting),
         rows_per_sampler=rows,
         kept_share=_kept_share(recipe.select),
+        rollouts_kept_share=1.0 if isinstance(recipe.keep, EveryRollout) else recipe.keep.share.mean,
     )
 
 
 def _kept_share(select: Selector) -> float:
-    """The share of response rows that the selection rule keeps, where it says."""
+    """The share of response rows that the selection rule keeps, where it says; the most of one that changes."""
     match select:
+        case AdvantageEntropy():
+            return select.keep.most
         case ShuffledWeights():
             return _kept_share(select.of)
         case Random() | Tip() | TopEntropy() | SsToken():

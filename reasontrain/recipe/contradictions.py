@@ -7,6 +7,7 @@ from reasontrain.recipe.engines import Vllm, unsampleable
 from reasontrain.recipe.history import MovingAverage, StartWeights
 from reasontrain.recipe.scale import Cluster
 from reasontrain.recipe.settings import Muon, Recipe, SampleSettings
+from reasontrain.selection import AdvantageEntropy, EveryRollout, MaxVariance, ShuffledWeights
 
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
@@ -40,7 +41,7 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(
             f"average: {recipe.average} is not for {recipe.objective.kind}; per_pair is for losses of pairs, and only it"
         )
-    found += _scale_contradictions(recipe) + _history_contradictions(recipe)
+    found += _dropping_contradictions(recipe) + _scale_contradictions(recipe) + _history_contradictions(recipe)
     names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
     found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
     best = recipe.checkpoint.best
@@ -68,6 +69,30 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
         found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
     if isinstance(sample.engine, Vllm):
         found += _vllm_contradictions(recipe, sample, sample.engine)
+    return found
+
+
+def _dropping_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern rules which look at advantages, or drop whole rollouts."""
+    found, keep = [], recipe.keep
+    select = recipe.select.of if isinstance(recipe.select, ShuffledWeights) else recipe.select
+    readers = {"keep": isinstance(keep, MaxVariance), "select": isinstance(select, AdvantageEntropy)}
+    if isinstance(recipe.credit, NoCredit):
+        kinds = {"keep": keep.kind, "select": select.kind}
+        found += [
+            f"{key}: {kinds[key]} compares advantages; sample rollouts and choose how their rewards become `credit`"
+            for key, reads in readers.items()
+            if reads
+        ]
+    if recipe.objective.unit == "pair" and not isinstance(keep, EveryRollout):
+        found.append(f"keep: {keep.kind} drops rollouts one by one, and would part the two sides of a pair")
+    if isinstance(keep, MaxVariance) and keep.renormalise and recipe.sample is not None:
+        size = recipe.sample.group_size if keep.scope == "group" else recipe.learn.rollouts_per_step
+        if keep.share.least * size < 2:
+            found.append(
+                f"keep.share: {keep.share.least:g} of {size} rollouts leaves one of a {keep.scope}, and `renormalise` compares "
+                f"those that are left; {2 / size:g} or more leaves two"
+            )
     return found
 
 

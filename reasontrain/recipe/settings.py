@@ -19,7 +19,7 @@ from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.reduce import Average
-from reasontrain.selection import Everything, Selector
+from reasontrain.selection import EveryRollout, Everything, Keep, Selector
 from reasontrain.tasks import TaskSettings
 from reasontrain.types import AtLeastOne, NotNegative, Positive, UserError
 
@@ -174,6 +174,7 @@ class Recipe:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)
+    keep: Annotated[Keep, KIND] = field(default_factory=EveryRollout)
     select: Annotated[Selector, KIND] = field(default_factory=Everything)
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

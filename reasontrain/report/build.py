@@ -48,6 +48,18 @@ _CURVES = (
     _Curve(title="Entropy", columns={"entropy_mean": "entropy"}, note="Mean in nats per token.", axis=Axis(floor=0.0)),
     _Curve(title="Kept tokens", columns={"kept_share": "kept"}, note="Share of response tokens with a weight.", axis=_SHARE),
     _Curve(
+        title="Rollouts",
+        columns={"rollouts_kept_share": "kept", "useful_share": "useful", "useful_share_kept": "useful of the kept"},
+        note="Useful ones have an advantage.",
+        axis=_SHARE,
+    ),
+    _Curve(
+        title="Variance of advantages",
+        columns={"advantage_var": "sampled", "advantage_var_kept": "kept"},
+        note="Before and after rollouts were dropped.",
+        axis=Axis(floor=0.0),
+    ),
+    _Curve(
         title="Quadrants",
         columns={f"share_Q{i}": f"Q{i}" for i in (1, 2, 3, 4)},
         note="Share of response tokens.",
@@ -177,6 +189,9 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     ):
         average = numbers.mean([value for _, value in run.series(name)])
         facts += [(label, show(average))] if math.isfinite(average) else []
+    sampled, trained = (math.fsum(value for _, value in run.series(name)) for name in ("sampled_tokens", "trained_tokens"))
+    if trained < sampled:
+        facts.append(("tokens trained on", f"{numbers.short(trained)} of {numbers.short(sampled)} sampled"))
     if "seed" in run.environment:
         facts.append(("seed", run.environment["seed"]))
     return facts

@@ -1,16 +1,22 @@
 """Selection rules: each turns evidence into a weight for every token, 0 where it is not selected.
 
 A rule is a frozen dataclass. Its fields are its knobs, `needs` names the evidence it reads, `scope` says whether a rollout's
-weights depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights.
+weights depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights. Rules that drop
+whole rollouts, before there is evidence, are in `keep`.
 """
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from reasontrain.selection.advantage_entropy import AdvantageEntropy
 from reasontrain.selection.everything import Everything
+from reasontrain.selection.keep import EveryRollout, Keep
+from reasontrain.selection.max_variance import MaxVariance
 from reasontrain.selection.prior import Prior
+from reasontrain.selection.ramp import Ramp
 from reasontrain.selection.random import Random
+from reasontrain.selection.random_rollouts import RandomRollouts
 from reasontrain.selection.rules import Rule
 from reasontrain.selection.shuffled import ShuffledWeights
 from reasontrain.selection.sstoken import SsToken
@@ -30,4 +36,21 @@ class Watching(Protocol):
         ...
 
 
-__all__ = ["Everything", "Prior", "Random", "Rule", "Selector", "ShuffledWeights", "SsToken", "Tip", "TopEntropy", "Watching"]
+__all__ = [
+    "AdvantageEntropy",
+    "EveryRollout",
+    "Everything",
+    "Keep",
+    "MaxVariance",
+    "Prior",
+    "Ramp",
+    "Random",
+    "RandomRollouts",
+    "Rule",
+    "Selector",
+    "ShuffledWeights",
+    "SsToken",
+    "Tip",
+    "TopEntropy",
+    "Watching",
+]

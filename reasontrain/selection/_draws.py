@@ -17,6 +17,7 @@ class Stream(IntEnum):
     RANDOM = 0x5E1E_0001
     SHUFFLED = 0x5E1E_0002
     TIP = 0x5E1E_0003
+    KEEP = 0x5E1E_0D35
 
 
 def uniform_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:

@@ -152,6 +152,20 @@ def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(ranks: Ra
 
 
 @pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_dropped_and_what_is_learned_from_the_rest_does_not_know_the_ranks(ranks: Ranks, world: int, stage: int) -> None:
+    """D3S sheet, test 9, with GRPO and with GSPO, whose ratios are of whole responses."""
+    expected = alone("dropping", world)
+    for rank, found in enumerate(ranks(world, f"dropping-{stage}")):
+        for name, theirs in expected.items():
+            assert_equal_steps(found[name], theirs, f"rank {rank}, {name}")
+        for name in ("grpo", "gspo"):
+            assert torch.equal(found[name]["rollouts"], expected[name]["rollouts"])
+            assert torch.equal(found[name]["tokens"], expected[name]["tokens"])
+        assert_bit_equal(found["nothing"]["weights"], found["gspo"]["weights"])
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_a_sharded_teacher_and_reference_say_what_whole_ones_say(ranks: Ranks, world: int) -> None:
     for rank, (found,) in enumerate(ranks(world, "sharded")):
         assert_equal_steps(found, alone("sharded", world)[0], f"rank {rank}")

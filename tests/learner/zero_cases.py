@@ -18,12 +18,12 @@ from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.scorer import Frozen, WholeModel
 from reasontrain.models import Lora, Policy
-from reasontrain.objectives import Distill, Objective, Reinforce
+from reasontrain.objectives import Distill, Grpo, Gspo, Objective, Reinforce
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.recipe.settings import AdamW
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.selection import Tip
+from reasontrain.selection import AdvantageEntropy, MaxVariance, Ramp, Tip
 from reasontrain.types import Batch, Problem, Prompt
 from tests.tiny import batch, policy
 
@@ -97,10 +97,14 @@ def masters(used: LocalLearner) -> Named:
 
 
 def step(
-    used: LocalLearner, data: Batch, weight_BT: Tensor | None = None, objective: Objective | None = None
+    used: LocalLearner,
+    data: Batch,
+    weight_BT: Tensor | None = None,
+    objective: Objective | None = None,
+    needs: frozenset[str] = NEEDS,
 ) -> dict[str, object]:
     """One step, and everything it makes: evidence, loss, gradients before clipping."""
-    seen = used.observe(data, NEEDS)
+    seen = used.observe(data, needs)
     chosen_BT = RULE(seen) if weight_BT is None else weight_BT
     found: dict[str, object] = {"evidence": dict(seen.evidence), "micro": len(used.mine(data))}
     engine = None if used.settings.zero is None else used.engine
@@ -168,6 +172,27 @@ def edges(zero: Zero | None, world: int) -> object:
     if zero is not None:  # the one process never sees it
         found["not finite"] = step(used, bad, data.is_response_BT.float(), Reinforce())
     found["after"] = step(used, batch(seed=7))
+    return found
+
+
+def dropping(zero: Zero | None, world: int) -> object:
+    """Rollouts and tokens dropped, by a token ratio and by a response's; then a step of which nothing is left."""
+    used = learner(student(), zero, micro_batch_tokens=30)
+    rollouts, tokens = MaxVariance(share=Ramp(init=0.5)), AdvantageEntropy(keep=Ramp(init=0.4))
+    found = {}
+    for seed, objective in enumerate((Grpo(), Gspo(clip_low=0.02, clip_high=0.03))):
+        data = rollouts(batch(seed=seed, num=10))
+        seen = used.observe(replace(data, evidence={}), tokens.needs | {"old_logp"})
+        noise_BT = 0.2 * torch.randn(data.ids_BT.shape, generator=torch.Generator().manual_seed(seed))
+        seen = seen.with_evidence({"old_logp": seen.old_logp_BT + noise_BT})
+        weight_BT = tokens(seen)
+        found[objective.kind] = step(used, seen, weight_BT, objective, frozenset()) | {
+            "rollouts": data.rollout_B,
+            "tokens": weight_BT,
+        }
+    data = batch(seed=2)
+    nothing = rollouts(replace(data, advantage_B=torch.zeros_like(data.advantage_B)))
+    found["nothing"] = step(used, nothing, torch.zeros(nothing.ids_BT.shape), Grpo())
     return found
 
 
@@ -262,6 +287,7 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         for model in ("untied", "lora"):
             found[f"histories-{stage}-{model}"] = partial(histories, zero, world, model)
         found[f"edges-{stage}"] = partial(edges, zero, world)
+        found[f"dropping-{stage}"] = partial(dropping, zero, world)
     for number, stage, model in SAVED:
         if number == world:
             directory = out / f"saved-{stage}-{model}"

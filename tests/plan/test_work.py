@@ -6,6 +6,7 @@ import pytest
 
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.placement import Group, placement
+from reasontrain.plan.scaling import predictions
 from reasontrain.plan.traffic import collective_bytes, flows
 from reasontrain.types import UserError
 from tests.plan.jobs import job
@@ -29,6 +30,15 @@ def test_lengths_are_the_commands_before_the_recipes() -> None:
 
 def test_shuffled_weights_keep_what_their_rule_keeps() -> None:
     assert job("select={kind: shuffled, of: {kind: tip, keep: 0.25}}").work.kept_share == 0.25
+
+
+def test_budgets_that_change_count_at_most_for_memory_and_on_average_for_time() -> None:
+    """Half of the rollouts on average: half of the forward and backward; 28 bytes a parameter for the optimiser remain."""
+    keep = "keep={kind: max_variance, share: {init: 0.25, final: 0.75}}"
+    work = job(keep, "select={kind: advantage_entropy, keep: {init: 0.1, final: 0.4}}").work
+    assert (work.kept_share, work.rollouts_kept_share) == (0.4, 0.5)
+    fewer, all_of_them = (predictions(job(*more))[0].learning_s - 28 * PARAMETERS / 3.3e12 for more in ([keep], []))
+    assert fewer == pytest.approx(all_of_them / 2)
 
 
 def test_a_machine_of_nothing_is_refused() -> None:

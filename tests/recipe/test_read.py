@@ -94,6 +94,19 @@ def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("stem", "keys"),
+    [
+        ("d3s", {"name", "baseline", "keep", "select"}),
+        ("pods", {"name", "baseline", "keep", "credit"}),
+        ("entropy20", {"name", "baseline", "select", "average"}),
+    ],
+)
+def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(stem: str, keys: set[str]) -> None:
+    grpo, other = (read_recipe(p) for name in ("grpo", stem) for p in RECIPES if p.parent.name == "tiny" and p.stem == name)
+    assert {key.partition(".")[0] for key in changed_keys(as_mapping(grpo), as_mapping(other))} == keys
+
+
 def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     read = read_recipe(
         recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"]
@@ -217,6 +230,37 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (
             ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],
             "sample.temperature: vLLM knows 0 (greedy) and 0.01 to 2, not 2.5",
+        ),
+        (
+            ["keep.kind=max_variance", "sample.group_size=4"],
+            "keep: max_variance compares advantages; sample rollouts and choose how their rewards become `credit`",
+        ),
+        (
+            ["select={kind: shuffled, of: {kind: advantage_entropy}}"],
+            "select: advantage_entropy compares advantages; sample rollouts and choose how their rewards become `credit`",
+        ),
+        (
+            ["keep={kind: max_variance, share: 0.5}"],
+            "keep.max_variance.share: Input should be a dictionary or an instance of Ramp",
+        ),
+        (["keep={kind: max_variance, share: {init: 0}}"], "keep.max_variance.share.init: Input should be greater than 0 (got 0)"),
+        (["keep={kind: max_variance, share: {final: 1}}"], "keep.max_variance.share.init: is needed"),
+        (["keep={kind: max_varience}"], "no such kind 'max_varience'; did you mean `max_variance`?"),
+        (
+            ["objective={kind: dpo}", "keep={kind: random}"],
+            "keep: random drops rollouts one by one, and would part the two sides",
+        ),
+        (
+            [
+                "sample={group_size: 4}",
+                "credit.kind=mean_centred",
+                "keep={kind: max_variance, scope: group, share: {init: 0.25}, renormalise: true}",
+            ],
+            "keep.share: 0.25 of 4 rollouts leaves one of a group, and `renormalise` compares those that are left; 0.5 or more",
+        ),
+        (
+            ["sample={group_size: 1}", "credit.kind=group_norm", "keep={kind: max_variance, scope: group}"],
+            "sample.group_size: group_norm compares the rollouts of a group, and 1 has nobody to compare with",
         ),
         (["sample.engine={kind: vllm, gpu_memory_share: 1.5}"], "sample.engine.vllm.gpu_memory_share: Input should be less than"),
     ],

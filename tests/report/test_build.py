@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from reasontrain.report import write_report
+from tests.report.conftest import write_lines
 
 SECTIONS = {"results", "curves", "quadrants", "tokens", "time", "details"}
 VOID = {"meta", "br", "hr", "img", "input", "link", "path", "line", "rect", "circle"}
@@ -63,6 +64,21 @@ def test_a_whole_run(run_dir):
     assert report["headlines"][0]["gain"]["value"] == pytest.approx(0.185)
     assert report["name"] == "tiny-tip"
     assert sorted(p.name for p in run_dir.iterdir() if p.suffix in (".part", ".html")) == ["report.html"]
+
+
+def test_a_run_that_drops_rollouts_shows_what_it_saved(run_dir):
+    """Two steps of 1,000 sampled tokens, of which 100 and 300 were trained on: 400 of 2,000."""
+    thinned = [
+        {"sampled_tokens": 1000, "trained_tokens": trained, "rollouts_kept_share": kept, "useful_share": 0.7}
+        | {"useful_share_kept": 1.0, "advantage_var": 0.7, "advantage_var_kept": 1.5}
+        for trained, kept in ((100, 0.25), (300, 0.75))
+    ]
+    write_lines(run_dir / "metrics.jsonl", [{"step": step, **row} for step, row in enumerate(thinned)])
+    page, text, _ = read(run_dir)
+    charts = [svg["aria-label"] for svg in page.named("svg") if "aria-label" in svg]
+    assert any(label.startswith("Rollouts by training step: kept from 25.0\u202f% to 75.0\u202f%") for label in charts)
+    assert any(label.startswith("Variance of advantages by training step: sampled from 0.7 to 0.7") for label in charts)
+    assert "400 of 2,000 sampled" in text
 
 
 def test_nothing_is_asked_from_outside(run_dir):

@@ -64,7 +64,8 @@ class Steps:
             outlier_BT = torch.rand(batch.ids_BT.shape, generator=draw) < 0.04
             sign = -1 if name.endswith("_logp") else 1
             columns[name] = torch.where(batch.is_response_BT, sign * torch.where(outlier_BT, grid_BT * 9, grid_BT), torch.nan)
-        return replace(batch.with_evidence(columns), seed=seed, step=seed % 5)
+        advantage_B = torch.randint(1, 5, (num_rollouts,), generator=draw) / 2 - 2.25
+        return replace(batch.with_evidence(columns), advantage_B=advantage_B, seed=seed, step=seed % 5)
 
     @staticmethod
     def padded(batch: Batch, left: int, right: int) -> Batch:

@@ -9,7 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
-from reasontrain.selection import Everything, Prior, Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
+from reasontrain.selection import (
+    AdvantageEntropy,
+    Everything,
+    Prior,
+    Ramp,
+    Random,
+    Selector,
+    ShuffledWeights,
+    SsToken,
+    Tip,
+    TopEntropy,
+)
 from reasontrain.types import EVIDENCE
 
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
@@ -19,8 +30,11 @@ SCOPES = ("step", "rollout")
 def every_selector(keep: float) -> list[Selector]:
     """Each rule in each of its ways."""
     tips = [Tip(mode=mode, keep=keep, stats_scope=stats, top_scope=top) for mode in MODES for stats in SCOPES for top in SCOPES]
+    ramp = Ramp(init=keep)
+    d3s = [AdvantageEntropy(keep=ramp, top_scope=top, drop_zero=drop) for top in SCOPES for drop in (keep < 1, False)]
     gated = [SsToken(keep=keep, gamma=gamma, warmup=0.0, gate=0.0) for gamma in (0.0, 0.5, 1.0)]
-    rules = [Everything(), Random(keep=keep), TopEntropy(keep=keep), *tips, *gated, SsToken(keep=keep, norm="rank", detrend=True)]
+    ranked = SsToken(keep=keep, norm="rank", detrend=True)
+    rules = [Everything(), Random(keep=keep), TopEntropy(keep=keep), *tips, *d3s, *gated, ranked]
     return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep=keep))]
 
 
@@ -37,6 +51,8 @@ def name(selector: Selector) -> str:
             return f"sstoken-{selector.gamma}-{selector.norm}"
         case Prior():
             return f"prior-{selector.mode}"
+        case AdvantageEntropy():
+            return f"advantage_entropy-{selector.top_scope}"
         case ShuffledWeights():
             return f"shuffled-{selector.of.kind}"
         case _:
@@ -90,7 +106,7 @@ def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, c
 
 def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
     told = {name(s): s.scope for s in every_selector(0.4)}
-    alone = {"everything", "random", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
+    alone = {"everything", "random", "advantage_entropy-rollout", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
     alone |= {"sstoken-0.0-minmax", "sstoken-0.5-minmax", "sstoken-1.0-minmax", "sstoken-0.5-rank"}
     alone |= {f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")}  # these normalise nothing
     assert {rule for rule, scope in told.items() if scope == "rollout"} == alone

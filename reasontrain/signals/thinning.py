@@ -1,0 +1,71 @@
+"""What dropping rollouts and tokens made of a step, in numbers: how much of it was left, and of which kind."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from reasontrain.types import Batch, Stats
+
+
+def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
+    """How a rollout rule changed the advantages, and how much it kept of groups of each pass rate (`pass_rates`).
+
+    Useful rollouts are those that have an advantage; a variance has n - 1 below the line.
+    """
+    kept_B, useful_B = torch.isin(sampled.rollout_B, kept.rollout_B), sampled.advantage_B != 0
+    stats: Stats = {
+        "rollouts_kept_share": _share(kept_B),
+        "useful_share": _share(useful_B),
+        "useful_share_kept": _share(useful_B[kept_B]),
+        "advantage_var": _variance(sampled.advantage_B),
+        "advantage_var_kept": _variance(kept.advantage_B),
+        "advantage_mean_kept": _mean(kept.advantage_B),
+    }
+    return stats | {f"rollouts_kept_{name}": _share(kept_B[has_B]) for name, has_B in pass_rates(sampled).items() if has_B.any()}
+
+
+def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
+    """The rollouts of groups of which none, less than a third, a third to two thirds, more, or all are right (reward > 1/2)."""
+    group_B = batch.group_B.unique(return_inverse=True)[1]
+    right_G, size_G = (
+        torch.zeros(len(batch.group_B)).double().index_add(0, group_B, count_B.double())
+        for count_B in (batch.reward_B > 0.5, torch.ones_like(group_B))
+    )
+    rate_B = (right_G / size_G)[group_B]
+    return {
+        "none": rate_B == 0,
+        "low": (rate_B > 0) & (rate_B < 1 / 3),
+        "half": (rate_B >= 1 / 3) & (rate_B <= 2 / 3),
+        "high": (rate_B > 2 / 3) & (rate_B < 1),
+        "all": rate_B == 1,
+    }
+
+
+def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
+    """The share of all sampled tokens that is trained on, and the entropy of kept and of dropped tokens where it is known."""
+    kept_BT, among_BT = weight_BT != 0, batch.is_response_BT
+    stats: Stats = {
+        "sampled_tokens": float(batch.sampled_rows),
+        "trained_share": int(kept_BT.sum()) / max(batch.sampled_rows, 1),
+    }
+    if "entropy" in batch.evidence:
+        for name, chosen_BT in (("kept", among_BT & kept_BT), ("dropped", among_BT & ~kept_BT)):
+            if chosen_BT.any():
+                stats[f"entropy_{name}_mean"] = _mean(batch.entropy_BT[chosen_BT])
+    return stats
+
+
+def _share(is_N: Bool[Tensor, " N"]) -> float:
+    """How much of them is true; 0 of none."""
+    return _mean(is_N.double())
+
+
+def _mean(value_N: Float[Tensor, " N"]) -> float:
+    return float(value_N.double().mean()) if len(value_N) else 0.0
+
+
+def _variance(value_N: Float[Tensor, " N"]) -> float:
+    """With n - 1 below the line, so that the widest subset never has less of it than the whole; 0 of fewer than two."""
+    return float(value_N.double().var()) if len(value_N) > 1 else 0.0

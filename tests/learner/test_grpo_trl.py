@@ -1,0 +1,141 @@
+"""GRPO, GSPO and the 80/20 rule beside TRL's own trainer: the same model, rollouts and old log-probs give the same gradient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.testing import assert_close
+from trl import GRPOConfig, GRPOTrainer
+
+from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.scorer import WholeModel
+from reasontrain.models import Policy
+from reasontrain.objectives import Grpo, Gspo, Objective
+from reasontrain.recipe import LearnSettings
+from reasontrain.reduce import AVERAGES
+from reasontrain.selection import Everything, Selector, TopEntropy
+from reasontrain.types import Batch, Kind
+from tests.tiny import batch, policy, tokenizer
+
+TEMPERATURE = 0.7
+SEQUENCE: dict[str, object] = {"importance_sampling_level": "sequence", "epsilon": 0.01, "epsilon_high": 0.02}
+Found = tuple[float, dict[str, Tensor]]
+
+
+def theirs(model: Policy, data: Batch, directory: Path, **options: object) -> Found:
+    """The loss and gradients of TRL's trainer on this batch, in one micro-batch."""
+    config = GRPOConfig(
+        output_dir=str(directory),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        activation_checkpointing=False,
+        per_device_train_batch_size=6,
+        num_generations=2,
+        temperature=TEMPERATURE,
+        **{"epsilon": 0.2} | options,
+    )
+    model.model.save_pretrained(directory)  # where it looks for a reference, which it then does not ask: log-probs are given
+    model.model.config._name_or_path = str(directory)
+    prompts = Dataset.from_list([{"prompt": "1"}] * 6)
+    trainer = GRPOTrainer(
+        model=model.model, reward_funcs=lambda **_: [0.0], args=config, train_dataset=prompts, processing_class=tokenizer()
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    trainer.model.zero_grad()
+    loss = trainer._compute_loss(trainer.model, inputs(data))
+    loss.backward()
+    return float(loss.detach()), gradients(model)
+
+
+def inputs(data: Batch) -> dict[str, Tensor]:
+    """Prompts filled on the left, responses on the right, as TRL's generation leaves them."""
+    is_prompt_BT, is_response_BT = data.kind_BT == Kind.PROMPT, data.is_response_BT
+    num_prompt, num_response = int(is_prompt_BT.sum(1).max()), int(is_response_BT.sum(1).max())
+    num = len(data.rollout_B)
+    found = {
+        name: torch.zeros(num, width, dtype=torch.long)
+        for name, width in (
+            ("prompt_ids", num_prompt),
+            ("prompt_mask", num_prompt),
+            ("completion_ids", num_response),
+            ("completion_mask", num_response),
+        )
+    }
+    old, ref = torch.zeros(num, num_response), torch.zeros(num, num_response)
+    for row in range(num):
+        prompt, response = data.ids_BT[row][is_prompt_BT[row]], data.ids_BT[row][is_response_BT[row]]
+        found["prompt_ids"][row, num_prompt - len(prompt) :] = prompt
+        found["prompt_mask"][row, num_prompt - len(prompt) :] = 1
+        found["completion_ids"][row, : len(response)] = response
+        found["completion_mask"][row, : len(response)] = 1
+        old[row, : len(response)] = data.old_logp_BT[row][is_response_BT[row]]
+        ref[row, : len(response)] = data.ref_logp_BT[row][is_response_BT[row]]
+    more = {"advantages": data.advantage_B, "old_per_token_logps": old, "ref_per_token_logps": ref}
+    return {**found, **more, "num_items_in_batch": found["completion_mask"].sum()}
+
+
+def ours(model: Policy, data: Batch, objective: Objective, select: Selector, average: str) -> Found:
+    used = learner(model)
+    model.model.zero_grad()
+    seen = used.observe(data, select.needs)
+    stats = used.gradient(seen, select(seen), objective, AVERAGES[average])
+    return stats["loss"], gradients(model)
+
+
+def learner(model: Policy) -> LocalLearner:
+    settings = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=50)
+    return LocalLearner(model, settings, steps=10, temperature=TEMPERATURE, reference=WholeModel(policy(seed=6)))
+
+
+def gradients(model: Policy) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+
+
+def near(model: Policy) -> Batch:
+    """Old and reference log-probs near the policy's own, so that some ratios are clipped and some are not."""
+    data = batch()
+    data = learner(model).observe(Batch(**{**vars(data), "evidence": {}}), frozenset({"old_logp", "ref_logp"}))
+    draw = torch.Generator().manual_seed(1)
+    return data.with_evidence({"old_logp": data.old_logp_BT + 0.2 * torch.randn(data.ids_BT.shape, generator=draw)})
+
+
+def assert_same(found: Found, expected: Found) -> None:
+    assert found[0] == pytest.approx(expected[0], abs=2e-6)
+    assert found[1].keys() == expected[1].keys()
+    for name, gradient in expected[1].items():
+        assert_close(found[1][name], gradient, rtol=1e-4, atol=3e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    ("options", "objective", "average"),
+    [
+        ({"loss_type": "grpo"}, Grpo(), "per_rollout"),
+        ({"loss_type": "bnpo", "epsilon_high": 0.28}, Grpo(clip_high=0.28), "per_kept_row"),
+        ({"loss_type": "dapo"}, Grpo(), "per_kept_row"),
+        ({"loss_type": "grpo", "beta": 0.1}, Grpo(reference_kl=0.1), "per_rollout"),
+        (SEQUENCE | {"loss_type": "grpo"}, Gspo(clip_low=0.01, clip_high=0.02), "per_rollout"),
+        (SEQUENCE | {"loss_type": "bnpo"}, Gspo(clip_low=0.01, clip_high=0.02), "per_kept_row"),
+    ],
+    ids=["grpo", "bnpo", "dapo", "reference KL", "sequence ratio", "sequence ratio by tokens"],
+)
+def test_loss_and_gradient_are_trls(options: dict[str, object], objective: Objective, average: str, tmp_path: Path) -> None:
+    model = policy(seed=1)
+    data = near(model)
+    found = ours(model, data, objective, Everything(), average)
+    assert_same(found, theirs(model, data, tmp_path, **options))
+
+
+def test_the_fifth_of_the_tokens_is_trls_where_its_quantile_keeps_as_many(tmp_path: Path) -> None:
+    """TRL keeps n - ceil(0.8 (n - 1)) of n tokens and divides by n; ours is asked for as many."""
+    model = policy(seed=1)
+    data = near(model)
+    num = int(data.is_response_BT.sum())
+    kept = num + int(-(0.8 * (num - 1)) // 1)
+    found = ours(model, data, Grpo(), TopEntropy(keep=kept / num), "per_target_row")
+    assert_same(found, theirs(model, data, tmp_path, loss_type="bnpo", top_entropy_quantile=0.2))
