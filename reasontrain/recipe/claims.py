@@ -15,7 +15,7 @@ import yaml
 from annotated_types import MinLen
 from pydantic import Field
 
-from reasontrain.recipe.read import YamlValue, as_mapping, build, read_recipe, read_yaml
+from reasontrain.recipe.read import as_mapping, build, read_recipe, read_yaml
 from reasontrain.recipe.settings import EvaluateSettings, Name, Recipe, RecipeError, Seed, Suite
 from reasontrain.types import AtLeastOne, Positive, UserError
 
@@ -197,9 +197,8 @@ def _mass_faults(arms: Mapping[str, Recipe], equal: Sequence[str]) -> Iterator[s
         )
 
 
-def _mass(select: YamlValue) -> str:
+def _mass(select: object) -> str:
     """The share of the tokens that a rule keeps; a rule that states none is its own measure. Shuffled weights are as many."""
-    assert isinstance(select, dict), "a rule has a kind"
     match select:
         case {"kind": "shuffled", "of": of}:
             return _mass(of)
@@ -244,7 +243,7 @@ def _flow(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1 << 20).removesuffix("...\n").strip()
 
 
-def _at(content: YamlValue, key: str) -> YamlValue:
+def _at(content: object, key: str) -> object:
     """The value at a dotted key; None where a section on the way is left out."""
     for part in key.split("."):
         content = content.get(part) if isinstance(content, dict) else None

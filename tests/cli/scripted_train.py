@@ -1,7 +1,7 @@
-"""What `reasontrain train` leaves of a run, made up at once: half of the rows of `claims` are about runs, not about training.
+"""What `reasontrain train` leaves of a run, made up at once, for tests that are about runs and not about training.
 
-`levels` in the working directory gives the tenths of problems that are right, by rule, or by rule and rate. A file `fail` makes it
-fail, and with a file `slow` it waits for a signal to stop.
+`levels` in the working directory gives the tenths of problems that are right, by rule, or by rule and rate. A file `fail` makes
+it fail, and with a file `slow` it waits for a signal to stop.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_a_row_is_run_judged_recorded_and_shown(claims: Claims, capsys: pytest.C
     record = json.loads(Path("records/one.json").read_text())
     # 60 % less 50 % of 40 problems, the same for every seed
     assert (record["verdict"], record["num_problems"], record["difference"]["value"]) == ("holds", 40, pytest.approx(0.1))
-    top, everything, random, shuffled = record["arms"]
+    top, everything, _, shuffled = record["arms"]
     assert [swept["development"] for swept in top["sweep"]] == [[0.4] * 3, [0.6] * 3]
     assert (top["rate"], top["scores"], top["behind"]) == (3e-4, [0.6] * 3, None)
     assert everything["behind"] == record["difference"]
@@ -124,11 +124,13 @@ def test_runs_are_asked_to_save_when_the_command_is_stopped(claims: Claims):
     Path("slow").touch()
 
     def stop() -> None:
-        while not Path("waiting").exists():
+        for _ in range(3000):
+            if Path("waiting").exists():
+                break
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=stop).start()
+    threading.Thread(target=stop, daemon=True).start()
     assert claims("--jobs", "1") == 1
     assert Path("saved").exists()
     assert len(calls()) == 1

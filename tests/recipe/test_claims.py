@@ -10,7 +10,6 @@ import yaml
 from reasontrain.evaluation.claims import check_disjoint
 from reasontrain.recipe import RecipeError
 from reasontrain.recipe.claims import read_claims, run_of, suite_of
-from reasontrain.recipe.read import YamlValue, apply_overrides
 from reasontrain.types import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -49,10 +48,16 @@ learn: {lr: 1.0, rollouts_per_step: 4}
 
 
 def table(where: Path, *overrides: str) -> Path:
-    """A folder with a recipe and a table of one row, changed as told."""
+    """A folder with a recipe and a table of one row, with `key.path=value` changed."""
     (where / "base.yaml").write_text(RECIPE)
-    row = apply_overrides(yaml.safe_load(ROW), overrides)
-    (where / "claims.yaml").write_text(yaml.safe_dump({"rows": {"one": row}}))
+    row = yaml.safe_load(ROW)
+    for key, _, value in (override.partition("=") for override in overrides):
+        *parents, last = key.split(".")
+        node = row
+        for parent in parents:
+            node = node[parent]
+        node[last] = yaml.safe_load(value)
+    (where / "claims.yaml").write_text(yaml.safe_dump({"rows": {"one": row}}, sort_keys=False))
     return where / "claims.yaml"
 
 
@@ -120,7 +125,7 @@ def test_a_row_that_is_not_there_is_named(tmp_path: Path):
 def test_a_suite_that_shares_a_problem_with_the_held_out_ones_is_refused(tmp_path: Path):
     row = read_claims(table(tmp_path))["one"]
     check_disjoint(run_of(tmp_path, row, "top", rate=1e-3, seed=0, out="x"), row)
-    shared: dict[str, YamlValue] = {"kind": "arithmetic", "split": "test", "num_problems": 3}
+    shared = {"kind": "arithmetic", "split": "test", "num_problems": 3}
     row = read_claims(table(tmp_path, f"evaluate.suites=[{{name: dev, task: {shared}}}, {{name: held, task: {shared}}}]"))["one"]
     with pytest.raises(UserError, match="suites 'dev' and 'held' share 3 problems, such as "):
         check_disjoint(run_of(tmp_path, row, "top", rate=1e-3, seed=0, out="x"), row)
@@ -131,5 +136,6 @@ def test_the_shipped_rows_are_fair():
         recipe = run_of(TABLE.parent, row, row.difference.of, rate=row.rates[0], seed=row.seeds[0], out="x")
         check_disjoint(recipe, row)
         task = suite_of(recipe, row.measure.suite).task
-        assert task is not None and len(task.problems()) >= 1000, name
+        assert task is not None
+        assert len(task.problems()) >= 1000, name
         assert {"random", "shuffled"} <= {*row.equal_mass}, name
