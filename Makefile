@@ -9,6 +9,9 @@ TORCH_INDEX ?=
 ARGS ?=
 # Passed on to the quickstart: make quickstart SET="steps=20"
 SET ?=
+# One row of recipes/claims.yaml (all of them, where left out), and how many runs at a time: make claims ROW=tip-halves JOBS=8
+ROW ?=
+JOBS ?= 2
 
 # Waiting OpenMP threads sleep: spinning ones make tiny models many times slower on a small CPU.
 export OMP_WAIT_POLICY := PASSIVE
@@ -20,7 +23,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds test integration testbed check format format-check lint types soak clean
+.PHONY: help quickstart seeds claims test integration testbed check format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -39,6 +42,9 @@ seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seed
 	  $(BIN)/reasontrain train recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
 	@for suite in heldout heldout-sampled; do echo "$$suite"; \
 	  $(BIN)/reasontrain compare $(foreach rule,tip opd random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed))) --suite $$suite; done
+
+claims: $(RUN)  ## test what the papers claim and write the table in recipes/README.md (20 minutes a row; ROW=name for one)
+	$(BIN)/reasontrain claims recipes/claims.yaml $(ROW) --jobs $(JOBS)
 
 testbed: $(RUN)  ## train the tiny models that ship in the package once more (half an hour)
 	@for name in teacher student noisy; do OMP_NUM_THREADS=1 $(BIN)/reasontrain train recipes/tiny/testbed_$$name.yaml || exit; done

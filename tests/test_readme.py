@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from reasontrain.cli.arguments import parser
+from reasontrain.cli.claims import Table
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.recipe import Recipe, Zero, build
@@ -74,3 +75,8 @@ def test_links_and_named_files_exist(text: str) -> None:
     named = re.findall(r"`((?:tests|reasontrain|recipes)/[\w/.]+\.\w+)`", text)
     for path in links + named:
         assert (ROOT / path).exists(), path
+
+
+def test_the_table_of_claims_is_what_the_records_say() -> None:
+    table = Table(ROOT / "recipes/claims.yaml")
+    assert table.page.read_text() == table.text()

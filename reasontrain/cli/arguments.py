@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; each sets `run` to the function that does it."""
     top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_train, _score, _evaluate, _plan, _show, _validate, _report, _compare):
+    for add in (_train, _score, _evaluate, _plan, _show, _validate, _report, _compare, _claims):
         add(commands)
     return top
 
@@ -209,5 +209,28 @@ def _compare(commands: Commands[argparse.ArgumentParser]) -> None:
         from reasontrain.evaluation.compare import compare, markdown
 
         print(markdown(compare(options.runs, options.suite)))
+
+    command.set_defaults(run=run)
+
+
+def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "claims",
+        "Test what papers claim: every arm, learning rate and seed of a table's rows, a verdict for each, and the table of them.",
+        "reasontrain claims recipes/claims.yaml tip-halves --jobs 2",
+    )
+    command.add_argument("table", type=Path, metavar="FILE", help="a YAML file of claims; its README.md gets the table")
+    command.add_argument("rows", nargs="*", metavar="ROW", help="rows to test (those without a record of what they say now)")
+    command.add_argument("--out", type=Path, default=Path("out/claims"), metavar="DIR", help="where runs go (%(default)s)")
+    command.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="how many runs at a time, one thread each (%(default)s)"
+    )
+    command.add_argument("--dry", action="store_true", help="only say how many runs there are, and how long they take")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.claims import Options, claims
+
+        claims(Options(table=options.table, rows=options.rows, out=options.out, at_once=options.jobs, dry=options.dry))
 
     command.set_defaults(run=run)

@@ -103,9 +103,14 @@ def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
 
 def verdicts(path: Path) -> dict[str, bool]:
     """Problem -> whether its first answer is right, from a file of answers."""
-    found: dict[str, bool] = {}
+    return {problem: answers[0] for problem, answers in every_verdict(path).items()}
+
+
+def every_verdict(path: Path) -> dict[str, list[bool]]:
+    """Problem -> whether each of its answers is right, in the order in which they were sampled."""
+    found: dict[str, list[bool]] = {}
     with path.open(encoding="utf-8") as stream:  # by lines of the file: a response may hold separators of its own
         for line in stream:
             answer = json.loads(line)
-            found.setdefault(answer["problem"], answer["correct"])
+            found.setdefault(answer["problem"], []).append(answer["correct"])
     return found
