@@ -52,6 +52,13 @@ METHODS = {
         "select.kind=random",
         "sample.truncated=mask",
     ),
+    "d3s": (
+        "objective.kind=gspo",
+        "teacher=null",
+        "credit.kind=group_norm",
+        "keep.kind=max_variance",
+        "select.kind=advantage_entropy",
+    ),
     "packed": ("learn.layout=packed", "objective.divergence=jsd", "select.kind=everything"),
 }
 Train = Callable[..., int]
@@ -119,6 +126,22 @@ def test_a_run_writes_what_it_promises_and_repeats_bit_for_bit(train: Train, met
     assert "<html" in (run / "report.html").read_text()
     assert train(*METHODS[method], "name=again") == 0
     assert_same_run(run, Path("out/again"))
+
+
+def test_steps_without_advantages_keep_nothing_learn_nothing_and_say_so(train: Train, model_dir: Path) -> None:
+    """The student knows nothing, so every reward is 0."""
+    assert train(*METHODS["d3s"], "evaluate=null") == 0
+    for record in lines(Path("out/run/metrics.jsonl")):
+        assert (record["rollouts"], record["rollouts_kept_share"], record["trained_tokens"], record["useful_share"]) == (
+            0,
+            0,
+            0,
+            0,
+        )
+        assert (record["loss"], record["grad_norm"], record["skipped"]) == (0, 0, 0)
+        assert record["sampled_tokens"] > 0
+    before, after = (load_file(path / "model.safetensors") for path in (model_dir / "student", Path("out/run/final")))
+    assert all(torch.equal(before[name], after[name]) for name in after)
 
 
 def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
