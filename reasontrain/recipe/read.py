@@ -77,7 +77,8 @@ def apply_overrides(content: dict[str, YamlValue], overrides: Sequence[str]) -> 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
     """An instance of a settings dataclass, or one error that lists everything wrong with `content`."""
     try:
-        built = _adapter(cls).validate_python(content)
+        _learn(cls)
+        built = _ADAPTERS[cls].validate_python(content)
     except ValidationError as error:
         raise RecipeError(_listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])) from None
     assert isinstance(built, cls), "pydantic makes what it was asked for"
@@ -86,7 +87,8 @@ def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
 
 def as_mapping(settings: object) -> dict[str, YamlValue]:
     """A settings dataclass as plain YAML values; defaults included."""
-    dumped: dict[str, YamlValue] = _adapter(type(settings)).dump_python(settings, mode="json")
+    _learn(type(settings))
+    dumped: dict[str, YamlValue] = _ADAPTERS[type(settings)].dump_python(settings, mode="json")
     return dumped
 
 
@@ -95,12 +97,11 @@ def as_yaml(settings: object) -> str:
     return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _adapter(cls: type) -> TypeAdapter[object]:
-    """What validates and dumps a settings dataclass; making it takes longer than anything that it does."""
+def _learn(cls: type) -> None:
+    """Have an adapter for this settings dataclass; making one takes longer than anything that it does."""
     if cls not in _ADAPTERS:
         _forbid_unknown_keys(cls)
         _ADAPTERS[cls] = TypeAdapter(cls)
-    return _ADAPTERS[cls]
 
 
 def _forbid_unknown_keys(cls: type) -> None:
