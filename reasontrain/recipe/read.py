@@ -19,6 +19,7 @@ from reasontrain.types import UserError
 
 T = TypeVar("T")
 YamlValue: TypeAlias = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
+_ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -76,21 +77,31 @@ def apply_overrides(content: dict[str, YamlValue], overrides: Sequence[str]) -> 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
     """An instance of a settings dataclass, or one error that lists everything wrong with `content`."""
     try:
-        _forbid_unknown_keys(cls)
-        return TypeAdapter(cls).validate_python(content)
+        _learn(cls)
+        built = _ADAPTERS[cls].validate_python(content)
     except ValidationError as error:
         raise RecipeError(_listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])) from None
+    assert isinstance(built, cls), "pydantic makes what it was asked for"
+    return built
 
 
 def as_mapping(settings: object) -> dict[str, YamlValue]:
     """A settings dataclass as plain YAML values; defaults included."""
-    dumped: dict[str, YamlValue] = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+    _learn(type(settings))
+    dumped: dict[str, YamlValue] = _ADAPTERS[type(settings)].dump_python(settings, mode="json")
     return dumped
 
 
 def as_yaml(settings: object) -> str:
     """The resolved settings, as `reasontrain show` prints them and as the run directory keeps them."""
     return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _learn(cls: type) -> None:
+    """Have an adapter for this settings dataclass; making one takes longer than anything that it does."""
+    if cls not in _ADAPTERS:
+        _forbid_unknown_keys(cls)
+        _ADAPTERS[cls] = TypeAdapter(cls)
 
 
 def _forbid_unknown_keys(cls: type) -> None:
