@@ -13,7 +13,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 QWEN3, TINY = str(RECIPES / "tip_qwen3.yaml"), str(RECIPES / "tiny" / "tip.yaml")
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(set(RECIPES.rglob("*.yaml")) - {RECIPES / "claims.yaml"}), ids=lambda path: path.stem)
 def test_every_recipe_has_a_plan(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(path)]) == 0
     said = capsys.readouterr().out

@@ -26,7 +26,8 @@ from reasontrain.recipe.contradictions import contradictions
 from reasontrain.selection import Everything, Tip
 from reasontrain.types import UserError
 
-RECIPES = sorted(Path(__file__).parents[2].joinpath("recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(set(FOLDER.rglob("*.yaml")) - {FOLDER / "claims.yaml"})
 GOOD = """
 name: small
 steps: 4
