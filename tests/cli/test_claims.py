@@ -29,7 +29,7 @@ def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Claims:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("reasontrain.cli.processes.TRAIN", (sys.executable, str(Path(__file__).with_name("scripted_train.py"))))
     table(tmp_path)
-    (tmp_path / "README.md").write_text(f"Above.\n\n{BEGIN}\nold\n{END}\n\nBelow.\n")
+    (tmp_path / "README.md").write_text(f"Above.\n\n{BEGIN}\nyesterday\n{END}\n\nBelow.\n")
     (tmp_path / "levels").write_text(json.dumps(LEVELS))
     return lambda *words: main(["claims", "claims.yaml", *words])
 
@@ -60,7 +60,7 @@ def test_a_row_is_run_judged_recorded_and_shown(claims: Claims, capsys: pytest.C
     page = Path("README.md").read_text()
     assert page.startswith(f"Above.\n\n{BEGIN}\n\n| row | claim |")
     assert page.endswith(f"{END}\n\nBelow.\n")
-    assert "old" not in page
+    assert "yesterday" not in page
     assert "| `one` | P: C | `top` \N{MINUS SIGN} `all`: +10.0 [" in page
     assert "| `top` | 40.0 / 60.0 | 0.0003 | 60.0 |  | 20 / 40 |" in page
     assert capsys.readouterr().out.splitlines()[-2:] == ["one: holds", "table: README.md"]
