@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasontrain import checkpoint, models, track
 from reasontrain.credit import NoCredit
+from reasontrain.data import pair_columns
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
+from reasontrain.data.written import encode
 from reasontrain.evaluation.run import evaluate, summary, write_answers
 from reasontrain.learner import Learner
 from reasontrain.learner.make import make_learner
 from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.loop import Run
 from reasontrain.models import Description, Policy
+from reasontrain.objectives import Dpo
 from reasontrain.recipe import STORED_EVIDENCE, Local, Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
-from reasontrain.recipe.read import YamlValue
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.written import WrittenSampler
-from reasontrain.tasks import Scored, TaskSettings, check_gold, score
+from reasontrain.selection import Contrast, Selector, ShuffledWeights
+from reasontrain.tasks import PairTask, Scored, TaskSettings, WrittenTask, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.python import PythonTask
@@ -66,6 +69,7 @@ class Prepared:
     """What a run is made of before any weight is loaded: nothing of it is written yet."""
 
     recipe: Recipe
+    given: Recipe
     directory: Path
     order: Order
     written: WrittenSampler | None
@@ -88,12 +92,12 @@ class Assembled:
     def begin(self) -> tuple[Run, int]:
         """The run and the step it goes on from, its directory made."""
         recipe, directory = self.prepared.recipe, self.prepared.directory
-        config = as_mapping(recipe)
+        given = self.prepared.given
         found = _resume(directory, recipe.steps, self.learner, self.say)
         self.answerer.load(self.learner.weights())
-        service = track.open_service(recipe.track, recipe.name, config)
+        service = track.open_service(recipe.track, recipe.name, as_mapping(given))
         directory.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace_text(directory / RECIPE, as_yaml(recipe))
+        checkpoint.replace_text(directory / RECIPE, as_yaml(given))
         facts = track.environment(VERSIONS, {"seed": recipe.seed, "device": self.device})
         checkpoint.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
         tracker = track.Tracker(directory, recipe.track, service, from_step=found)
@@ -111,7 +115,7 @@ class Assembled:
             order=self.prepared.order,
             sampler=self.sampler,
             sampling=sample or Sampling(),
-            group_size=sample.group_size if sample else 1,
+            group_size=sample.group_size if sample else 1 + (recipe.objective.unit == "pair"),
             truncated=sample.truncated if sample else "score",
             score=self.score,
             credit=recipe.credit,
@@ -147,11 +151,14 @@ class Assembled:
 
 
 @contextmanager
-def assembled(recipe: Recipe, say: Say) -> Iterator[Assembled]:
-    """Load and check everything that the recipe names; the processes that it starts end with this block."""
+def assembled(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator[Assembled]:
+    """Load and check everything that the recipe names; the processes that it starts end with this block.
+
+    `given` is the recipe as it was before its stages' outputs had places: so it is kept in the run directory.
+    """
     track.check_service(recipe.track)
     with Grader() as grader:
-        prepared = _prepare(recipe, grader, say)
+        prepared = _prepare(recipe, given or recipe, grader, say)
         if recipe.cluster is None:
             learner = make_learner(recipe)
             engine = recipe.engine
@@ -173,18 +180,21 @@ def _cannot_recover(error: LostError) -> int:
     raise error
 
 
-def _prepare(recipe: Recipe, grader: Grader, say: Say) -> Prepared:
+def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Prepared:
     described = models.describe(recipe.model)
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference")]
     for settings, role in [(settings, role) for settings, role in others if settings is not None]:
         models.check_same_ids(described, models.describe(settings), role)
-    prompts = _prompts(recipe, described, grader, say)
-    written, order = _order(recipe, described, prompts, say)
+    answers: WrittenSampler | None
+    if recipe.sample is None and isinstance(recipe.task, WrittenTask):
+        answers, order = _written(recipe, recipe.task, described, say)
+    else:
+        answers, order = _order(recipe, described, _prompts(recipe, described, grader, say), say)
     directory = Path(recipe.out) / recipe.name
-    _check_directory(directory, as_mapping(recipe))
+    check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [ask(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())]
-    return Prepared(recipe, directory, order, written and _with_stored(recipe, described, written, say), suites)
+    return Prepared(recipe, given, directory, order, answers and _with_stored(recipe, described, answers, say), suites)
 
 
 def score_columns(recipe: Recipe, say: Say) -> None:
@@ -206,8 +216,8 @@ def _with_stored(recipe: Recipe, described: Description, written: WrittenSampler
     if "uncond_logp" not in recipe.needs:
         return written
     encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
-    found = with_uncond_logp(recipe, encoder, list(written.demonstrations.values()), say)
-    return WrittenSampler({rollout.problem.id: rollout for rollout in found})
+    found = with_uncond_logp(recipe, encoder, [rollout for row in written.written.values() for rollout in row], say)
+    return WrittenSampler({rollout.problem.id: (rollout,) for rollout in found})
 
 
 def _scorer(task: TaskSettings, grader: Grader) -> Score:
@@ -245,9 +255,43 @@ def _order(recipe: Recipe, described: Description, prompts: list[Prompt], say: S
     written, dropped = encoder.demonstrations(prompts, described.context)
     if dropped:
         say(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
-    by_id = {rollout.problem.id: rollout for rollout in written}
+    by_id = {rollout.problem.id: (rollout,) for rollout in written}
     asked = [prompt for prompt in prompts if prompt.problem.id in by_id]
     return WrittenSampler(by_id), Order(asked, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer)
+
+
+def _written(recipe: Recipe, task: WrittenTask, described: Description, say: Say) -> tuple[WrittenSampler, Order]:
+    """What a file holds to learn from, with the evidence that was stored for it, and the order of its rows."""
+    encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
+    rows, dropped = encode(task.rows, encoder, described.context)
+    if dropped:
+        say(f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped")
+    for name, path in sorted(recipe.evidence.items()):
+        chosen_may_lack = int(isinstance(task, PairTask) and name == "ce_logscore" and not _reads_chosen(recipe.select))
+        rows = pair_columns.attach(rows, name, pair_columns.read(Path(path), name), optional=chosen_may_lack)
+    _check_padded(recipe, rows)
+    asked = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in rows]
+    per_step = recipe.learn.rollouts_per_step // len(rows[0])
+    sampler = WrittenSampler({row[0].problem.id: row for row in rows})
+    return sampler, Order(asked, per_step, recipe.seed, described.tokenizer)
+
+
+def _reads_chosen(select: Selector) -> bool:
+    """Whether contrastive scores of chosen responses are read."""
+    rule = select.of if isinstance(select, ShuffledWeights) else select
+    return isinstance(rule, Contrast) and not rule.only_neg
+
+
+def _check_padded(recipe: Recipe, rows: Sequence[tuple[Rollout, ...]]) -> None:
+    """Refuse a loss over a padded length that a pair does not fit."""
+    if not isinstance(recipe.objective, Dpo) or recipe.objective.padded_length is None:
+        return
+    longest = max(len(rollout.prompt_ids) + len(rollout.response_ids) for row in rows for rollout in row)
+    if longest > recipe.objective.padded_length:
+        raise UserError(
+            f"objective.padded_length is {recipe.objective.padded_length}, and the longest pair has {longest} tokens; raise it, "
+            "or leave long pairs out (`max_tokens` of a stage of kind pairs)"
+        )
 
 
 def ask(suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say) -> Asked:
@@ -279,14 +323,14 @@ def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
     return replace(task, split="test", wrong_steps=0.0)
 
 
-def _check_directory(directory: Path, config: Mapping[str, YamlValue]) -> None:
+def check_directory(directory: Path, recipe: Recipe) -> None:
     """Refuse a directory that holds something else, or a run of another recipe."""
     if not directory.exists() or not any(directory.iterdir()):
         return
     written = directory / RECIPE
     if not written.exists():
         raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
-    changed = [key for key in changed_keys(read_yaml(written), config) if key.partition(".")[0] not in MAY_CHANGE]
+    changed = [key for key in changed_keys(read_yaml(written), as_mapping(recipe)) if key.partition(".")[0] not in MAY_CHANGE]
     if changed:
         raise UserError(f"{directory} holds a run of another recipe (other: {', '.join(changed)}); choose another `name`")
 

@@ -58,6 +58,16 @@ def best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
     return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
 
 
+def final(run_dir: Path, write: Callable[[Path], None]) -> None:
+    """`final/`, as a whole or not at all."""
+    partial, target = run_dir / ".partial-final", run_dir / "final"
+    shutil.rmtree(partial, ignore_errors=True)
+    with whole(partial):
+        write(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
 @contextmanager
 def whole(directory: Path) -> Iterator[None]:
     """A new directory that is removed again if writing into it fails; a full disk becomes one sentence."""

@@ -112,7 +112,8 @@ def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
     kept = _without_truncated(rollouts, alone=isinstance(run.credit, NoCredit)) if run.truncated == "drop" else rollouts
     masked = frozenset(r.id for r in rollouts if r.truncated) if run.truncated == "mask" else frozenset()
     progress = step / max(run.steps - 1, 1)
-    batch = collate(kept, credit=run.credit, masked=masked, progress=progress, seed=run.seed, step=step)
+    paired = run.objective.unit == "pair"
+    batch = collate(kept, credit=run.credit, masked=masked, paired=paired, progress=progress, seed=run.seed, step=step)
     return replace(batch, sampled_rollouts=len(rollouts), sampled_rows=sampled_rows)
 
 
@@ -145,7 +146,7 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
     }
     for name, column_BT in batch.evidence.items():
         if among_BT.any():
-            stats[f"{name}_mean"] = float(column_BT[among_BT].double().mean())
+            stats[f"{name}_mean"] = float(column_BT[among_BT].double().nanmean())
     stats |= _kept_by_place(among_BT, weight_BT)
     if {"entropy", "kl_reverse"} <= batch.evidence.keys() and among_BT.any():
         stats |= _quadrants(batch, weight_BT)

@@ -190,6 +190,7 @@ class Batch(_HasEvidence):
     kl_forward_BT = Column()
     teachability_BT = Column()
     attention_BT = Column()
+    ce_logscore_BT = Column()
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:

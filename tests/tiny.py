@@ -17,8 +17,10 @@ from transformers import (
 )
 
 from reasontrain import testbed
+from reasontrain.credit import NoCredit
+from reasontrain.data.collate import collate
 from reasontrain.models import Policy
-from reasontrain.types import Batch, Kind
+from reasontrain.types import Batch, Kind, Problem, Rollout
 
 VOCABULARY = testbed.VOCABULARY_SIZE
 SIZES = {
@@ -82,3 +84,30 @@ def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOC
     ).with_evidence(
         {"old_logp": -3 - torch.rand(num, width, generator=draw), "ref_logp": -3 - torch.rand(num, width, generator=draw)}
     )
+
+
+def pairs(num: int = 3, *, seed: int = 0) -> Batch:
+    """Pairs of many lengths with contrastive scores at their rejected side."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def some(low: int, high: int) -> tuple[int, ...]:
+        length = int(torch.randint(low, high, (), generator=draw))
+        return tuple(torch.randint(3, VOCABULARY, (length,), generator=draw).tolist())
+
+    rollouts = []
+    for index in range(num):
+        prompt_ids, problem = some(1, 6), Problem(id=str(index), prompt="")
+        for side in range(2):
+            ids = some(1, 15)
+            logscore = tuple(torch.rand(len(ids), generator=draw).log().tolist())
+            rollouts.append(
+                Rollout(
+                    problem=problem,
+                    id=10 + 2 * index + side,
+                    group=10 + 2 * index,
+                    prompt_ids=prompt_ids,
+                    response_ids=ids,
+                    evidence={"ce_logscore": logscore} if side else {},
+                )
+            )
+    return collate(rollouts, credit=NoCredit(), paired=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from reasontrain import checkpoint, loop
-from reasontrain.assemble import assembled
+from reasontrain import checkpoint, loop, stages
+from reasontrain.assemble import Assembled, Say, assembled
 from reasontrain.cli.terminal import progress, quiet_libraries
-from reasontrain.recipe import read_recipe
+from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.report import write_report
 from reasontrain.types import Stats
 
@@ -18,28 +19,28 @@ def train(path: Path, overrides: Sequence[str]) -> None:
     """Run the recipe to its last step; whatever was already done is not done again."""
     recipe = read_recipe(path, overrides)
     quiet_libraries()
-    with progress(recipe.name, recipe.steps) as (advance, say), assembled(recipe, say) as ready:
+    with progress(recipe.name, recipe.steps) as (advance, say), _ready(recipe, say) as (ready, places):
         run, from_step = ready.begin()
+        stages.link(run.directory, places)
 
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
 
         try:
-            loop.train(run, from_step=from_step, report=report, finish=lambda: _export(ready.learner.export, run.directory))
+            finish = partial(checkpoint.final, run.directory, ready.learner.export)
+            loop.train(run, from_step=from_step, report=report, finish=finish)
         finally:
             run.tracker.close()
         page, _ = write_report(run.directory)
         say(f"model: {(run.directory / 'final').resolve()}\nreport: {page.resolve()}")
 
 
-def _export(write: Callable[[Path], None], directory: Path) -> None:
-    """`final/`, as a whole or not at all."""
-    partial, final = directory / ".partial-final", directory / "final"
-    shutil.rmtree(partial, ignore_errors=True)
-    with checkpoint.whole(partial):
-        write(partial)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+@contextmanager
+def _ready(recipe: Recipe, say: Say) -> Iterator[tuple[Assembled, Mapping[str, Path]]]:
+    """The run that could start now, all that comes before it done; and where each stage's output lies."""
+    final, places = stages.done(recipe, say) if recipe.stages else (recipe, {})
+    with assembled(final, say, given=recipe) as ready:
+        yield ready, places
 
 
 def _few(stats: Stats) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Num
 from torch import Tensor
 
 from reasontrain.credit import Credit
@@ -17,11 +18,16 @@ def collate(
     *,
     credit: Credit,
     masked: frozenset[int] = frozenset(),
+    paired: bool = False,
     progress: float = 0.0,
     seed: int = 0,
     step: int = 0,
 ) -> Batch:
-    """The batch of one optimiser step; rollouts whose id is in `masked` earn credit and are not trained on."""
+    """The batch of one optimiser step; rollouts whose id is in `masked` earn credit and are not trained on.
+
+    `paired` rollouts are the chosen and the rejected side of one pair after another. A column of stored evidence is NaN where a
+    response has none.
+    """
     assert all(r.prompt_ids for r in rollouts), "a response needs a token before it"
     width = max((len(r.prompt_ids) + len(r.response_ids) for r in rollouts), default=1)
     reward_B = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
@@ -33,31 +39,30 @@ def collate(
         group_B=group_B,
         reward_B=reward_B.float(),
         advantage_B=credit(reward_B.float(), group_B).float(),
+        pair_B=torch.arange(len(rollouts)) if paired else None,
         sampled_rollouts=len(rollouts),
         sampled_rows=sum(len(r.response_ids) for r in rollouts),
         progress=progress,
         seed=seed,
         step=step,
     )
-    names = rollouts[0].evidence.keys() if rollouts else ()
-    assert all(r.evidence.keys() == set(names) for r in rollouts), "all rollouts have the same stored evidence"
-    stored = {name: [r.evidence[name] for r in rollouts] for name in names}
-    if all(len(r.sampled_logp) == len(r.response_ids) for r in rollouts):
-        stored["sampled_logp"] = [r.sampled_logp for r in rollouts]
-    return batch.with_evidence({name: _column(rollouts, values, width) for name, values in stored.items()})
-
-
-def _column(rollouts: Sequence[Rollout], values: Sequence[Sequence[float]], width: int) -> Float[Tensor, "B T"]:
-    """Numbers of response tokens, each in the column of its token."""
-    assert all(len(r.response_ids) == len(row) for r, row in zip(rollouts, values, strict=True)), "one number per response token"
-    rows = [[0.0] * len(r.prompt_ids) + list(row) for r, row in zip(rollouts, values, strict=True)]
-    return _padded(rows, width, torch.float32)
+    stored = sorted({name for rollout in rollouts for name in rollout.evidence})
+    batch = batch.with_evidence({name: _padded([_column(r, name) for r in rollouts], width, torch.float32) for name in stored})
+    if any(len(r.sampled_logp) != len(r.response_ids) for r in rollouts):
+        return batch
+    sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
+    return batch.with_evidence({"sampled_logp": _padded(sampled, width, torch.float32)})
 
 
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
     """What each token of the sequence is."""
     response = Kind.MASKED if rollout.id in masked else Kind.RESPONSE
     return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + [int(response)] * len(rollout.response_ids)
+
+
+def _column(rollout: Rollout, name: str) -> list[float]:
+    """Stored evidence at each token of the sequence: zeros at the prompt."""
+    return [0.0] * len(rollout.prompt_ids) + list(rollout.evidence.get(name, [math.nan] * len(rollout.response_ids)))
 
 
 def _padded(rows: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype) -> Num[Tensor, "B T"]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reasontrain import vocab
 from reasontrain.data.micro import MicroBatch, build, columns_at, cut, members, unsplit
 from reasontrain.learner import AverageFunction, whole
-from reasontrain.learner.history import History
+from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted, load_adapter
 from reasontrain.learner.optimizer import Optimizer, rate
 from reasontrain.learner.scorer import Frozen, Scorer, Work
@@ -143,8 +143,12 @@ class LocalLearner:
             found = {name: measured[statistic] for name, statistic in names.items()}
             if "attention" in needs:  # at the token's own position, not at the one that predicts it
                 found["attention"] = paid[0].flatten().cpu()[row_N + 1]
-        if "ref_logp" in needs:
-            assert self.reference is not None, "a run that needs ref_logp is given a reference"
+        if "ref_logp" in needs and self.reference is None:
+            assert is_adapted(self.policy.model), "a run that needs ref_logp is given a reference, or has adapters to switch off"
+            with switched_off(self.policy.model):
+                found["ref_logp"] = self.forward(micro, row_N, self._statistics(ids_N, ["logp"], None))["logp"]
+        elif "ref_logp" in needs:
+            assert self.reference is not None
             hidden_ND = self.reference.hidden(micro, row_N)
             with self.reference.head() as head:
                 found["ref_logp"] = self._statistics(ids_N, ["logp"], None)(hidden_ND, head)["logp"]

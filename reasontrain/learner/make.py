@@ -22,8 +22,9 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
         adapt(policy, recipe.model.lora)
     if teacher is None and recipe.teacher is not None:
         teacher = frozen(recipe, recipe.teacher, policy, "teacher")
-    needs_reference = "ref_logp" in recipe.needs
-    reference = frozen(recipe, recipe.reference or recipe.model, policy, "reference") if needs_reference else None
+    reference = None
+    if "ref_logp" in recipe.needs - recipe.evidence.keys() and (recipe.reference or not recipe.model.lora):
+        reference = frozen(recipe, recipe.reference or recipe.model, policy, "reference")  # else the adapters are switched off
     if "attention" in recipe.needs:
         check(policy, recipe.importance)
     history = earlier(recipe, policy) if "history_logp" in recipe.needs else History()

@@ -3,46 +3,64 @@
 from reasontrain.recipe.contradictions import STORED_EVIDENCE
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
-from reasontrain.recipe.read import apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe, read_yaml
+from reasontrain.recipe.read import YamlValue, apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe, read_yaml
+from reasontrain.recipe.references import OUTPUTS, SCHEME, references, split
 from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.recipe.settings import (
     AdamW,
     CheckpointSettings,
+    ContrastStage,
     EvaluateSettings,
     LearnSettings,
     Muon,
+    PairsStage,
     Recipe,
     RecipeError,
+    ReferenceStage,
     SampleSettings,
+    SampleStage,
+    Stage,
     Suite,
     TrackSettings,
+    TrajectoriesStage,
+    TuneStage,
     is_due,
 )
 from reasontrain.recipe.unconditional import SmallReference, UncondBase, Unconditional, UncondTuned
 
 __all__ = [
+    "OUTPUTS",
+    "SCHEME",
     "STORED_EVIDENCE",
     "AdamW",
     "CheckpointSettings",
     "Cluster",
+    "ContrastStage",
     "EvaluateSettings",
     "History",
     "LearnSettings",
     "Local",
     "MovingAverage",
     "Muon",
+    "PairsStage",
     "PastCheckpoint",
     "Recipe",
     "RecipeError",
+    "ReferenceStage",
     "SampleSettings",
+    "SampleStage",
     "SmallReference",
+    "Stage",
     "StartWeights",
     "Suite",
     "TrackSettings",
+    "TrajectoriesStage",
+    "TuneStage",
     "UncondBase",
     "UncondTuned",
     "Unconditional",
     "Vllm",
+    "YamlValue",
     "Zero",
     "apply_overrides",
     "as_mapping",
@@ -52,4 +70,6 @@ __all__ = [
     "is_due",
     "read_recipe",
     "read_yaml",
+    "references",
+    "split",
 ]

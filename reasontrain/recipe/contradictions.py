@@ -5,9 +5,12 @@ from __future__ import annotations
 from reasontrain.credit import NoCredit
 from reasontrain.recipe.engines import Vllm, unsampleable
 from reasontrain.recipe.history import MovingAverage, StartWeights
+from reasontrain.recipe.references import faults
 from reasontrain.recipe.scale import Cluster
 from reasontrain.recipe.settings import Muon, Recipe, SampleSettings
 from reasontrain.selection import AdvantageEntropy, EveryRollout, MaxVariance, ShuffledWeights
+from reasontrain.tasks import PairTask, WrittenTask
+from reasontrain.types import EVIDENCE
 
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
@@ -30,13 +33,21 @@ def contradictions(recipe: Recipe) -> list[str]:
     if recipe.sample is not None and recipe.needs & STORED_EVIDENCE:
         stored = ", ".join(sorted(recipe.needs & STORED_EVIDENCE))
         found.append(f"select: {stored} is stored for demonstrations, and `sample` makes new responses; leave one of them out")
-    unknown = recipe.needs - TEACHER_EVIDENCE - ROLLOUT_EVIDENCE - LEARNED_EVIDENCE - REFERENCE_EVIDENCE - STORED_EVIDENCE
+    unknown = (
+        recipe.needs
+        - TEACHER_EVIDENCE
+        - ROLLOUT_EVIDENCE
+        - LEARNED_EVIDENCE
+        - REFERENCE_EVIDENCE
+        - STORED_EVIDENCE
+        - recipe.evidence.keys()
+    )
     if unknown:
         found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
     if recipe.learn.warmup_steps >= recipe.steps:
         found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
-    if recipe.objective.unit == "pair":
-        found.append(f"objective: {recipe.objective.kind} compares pairs, and nothing in this recipe makes pairs")
+    found += _pair_contradictions(recipe)
+    found += faults(recipe)
     if (recipe.average == "per_pair") != (recipe.objective.unit == "pair"):
         found.append(
             f"average: {recipe.average} is not for {recipe.objective.kind}; per_pair is for losses of pairs, and only it"
@@ -49,6 +60,26 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(f"checkpoint.best: no suite of `evaluate` is called {best!r}; there is {', '.join(names) or 'none'}")
     elif best is not None and not (recipe.checkpoint.every and recipe.evaluate and recipe.evaluate.every):
         found.append("checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both")
+    return found
+
+
+def _pair_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern pairs, and columns that were stored for them."""
+    found, compares = [], recipe.objective.unit == "pair"
+    if compares and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
+        found.append(
+            f"objective: {recipe.objective.kind} compares pairs; take them from `task: {{kind: pairs}}`, without `sample`"
+        )
+    if not compares and recipe.sample is None and isinstance(recipe.task, PairTask):
+        found.append(f"task: {recipe.objective.kind} learns from single responses, and these are pairs; use the objective dpo")
+    if compares and recipe.learn.rollouts_per_step % 2:
+        found.append(f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two rollouts")
+    if "ce_logscore" in recipe.needs and not compares:
+        found.append("select: contrastive scores weigh the rejected side of pairs; use the objective dpo")
+    if unknown := sorted(recipe.evidence.keys() - EVIDENCE):
+        found.append(f"evidence: there is no evidence called {', '.join(unknown)} (there is: {', '.join(sorted(EVIDENCE))})")
+    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, WrittenTask)):
+        found.append("evidence: stored columns are of written responses; use a task of kind pairs or rollouts without `sample`")
     return found
 
 

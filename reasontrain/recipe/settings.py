@@ -12,7 +12,7 @@ from reasontrain.credit import Credit, NoCredit
 from reasontrain.data.micro import Layout
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.models import Importance, ModelSettings
+from reasontrain.models import Importance, Lora, ModelSettings
 from reasontrain.objectives import Objective
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
@@ -21,7 +21,7 @@ from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.reduce import Average
 from reasontrain.selection import EveryRollout, Everything, Keep, Selector
 from reasontrain.tasks import TaskSettings
-from reasontrain.types import AtLeastOne, NotNegative, Positive, UserError
+from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Share, UserError
 
 Count = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Lt(2**62)]
@@ -150,10 +150,97 @@ class TrackSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleStage:
+    """`sample.group_size` solutions of each problem by the recipe's model, graded -> `rollouts.jsonl`.
+
+    `preamble` is put before each problem while sampling (worked examples for a base model) and left out ever after. A stop text
+    is cut off the response and the model's end-of-text token put in its place.
+    """
+
+    name: Name
+    task: Annotated[TaskSettings, KIND]
+    sample: SampleSettings
+    preamble: str = ""
+    kind: Literal["sample"] = "sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoriesStage:
+    """Solutions that are in a file already (`problem`, `answer` and `completion` or `response`), graded -> `rollouts.jsonl`."""
+
+    name: Name
+    path: str
+    limit: AtLeastOne | None = None
+    kind: Literal["trajectories"] = "trajectories"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsStage:
+    """Right and wrong solutions chosen by the size of their answers' groups -> `pairs.jsonl`, `positive.jsonl`, `negative.jsonl`.
+
+    `cover` is the share of a problem's wrong solutions whose groups give one to the negative set. What has more than
+    `max_prompt_tokens`, or `max_tokens` with its response, is left out.
+    """
+
+    name: Name
+    rollouts: str
+    cover: Share = 0.5
+    max_prompt_tokens: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
+    kind: Literal["pairs"] = "pairs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneStage:
+    """The recipe's model fine-tuned on demonstrations, `epochs` times over -> `final`, an ordinary model."""
+
+    name: Name
+    demonstrations: str
+    learn: LearnSettings
+    lora: Lora | None = None
+    epochs: Positive = 1.0
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    kind: Literal["tune"] = "tune"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastStage:
+    """Tokens of pairs scored by a positive and a negative model (see `vocab.contrast`) -> `ce_logscore.parquet`.
+
+    Chosen responses are scored too where `only_rejected` is off. The run stops where the mean weight 1 - s of rejected tokens is
+    not within `alarm`: then the two models tell tokens apart nowhere, or everywhere.
+    """
+
+    name: Name
+    pairs: str
+    positive: str
+    negative: str
+    ce_beta: NotNegative = 1.0
+    plausible: Probability = 0.0
+    only_rejected: bool = True
+    alarm: tuple[Probability, Probability] = (0.02, 0.9)
+    kind: Literal["contrast"] = "contrast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceStage:
+    """Log-probs of both sides of pairs by the model that the run starts from -> `ref_logp.parquet`."""
+
+    name: Name
+    pairs: str
+    kind: Literal["reference"] = "reference"
+
+
+Stage = SampleStage | TrajectoriesStage | PairsStage | TuneStage | ContrastStage | ReferenceStage
+"""What may be done before a run; each stage writes files of known names, and `stage:NAME/FILE` stands for one of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A run, whole: evidence -> weight -> loss over a task, and how long.
 
-    `baseline` is the name of the run in the same `out` that the report sets this one beside.
+    `baseline` is the name of the run in the same `out` that the report sets this one beside. `evidence` names files of columns
+    that were measured before (see `data.pair_columns`). `stages` are done first, in order.
     """
 
     name: Name
@@ -180,6 +267,8 @@ class Recipe:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
     cluster: Cluster | None = None
+    evidence: dict[str, str] = field(default_factory=dict)
+    stages: tuple[Annotated[Stage, KIND], ...] = ()
 
     @property
     def needs(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Demonstrations, as a sampler that always answers what is written: so offline methods run through the same loop."""
+"""What somebody wrote, as a sampler that always answers the same: so offline methods run through the same loop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from reasontrain.types import Prompt, Rollout, Weights
 
 @dataclass
 class WrittenSampler:
-    """Answers each problem with its demonstration, by problem id; weights do not matter to it."""
+    """Answers each problem with its demonstration, or its chosen and its rejected response, by problem id.
 
-    demonstrations: Mapping[str, Rollout]
+    Weights do not matter to it.
+    """
+
+    written: Mapping[str, Sequence[Rollout]]
     version: int = 0
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
-        """The demonstrations of these prompts under new ids."""
-        assert num == 1, "a problem has one demonstration"
-        return [replace(self.demonstrations[p.problem.id], id=first_id + i, group=first_id + i) for i, p in enumerate(prompts)]
+        """What is written for these prompts, under new ids."""
+        found = []
+        for index, prompt in enumerate(prompts):
+            group, responses = first_id + index * num, self.written[prompt.problem.id]
+            assert len(responses) == num, f"problem {prompt.problem.id} has {len(responses)} written responses, not {num}"
+            found += [replace(response, id=group + place, group=group) for place, response in enumerate(responses)]
+        return found
 
     def load(self, weights: Weights) -> None:
         """Note the version."""

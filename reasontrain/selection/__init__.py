@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from reasontrain.selection.advantage_entropy import AdvantageEntropy
+from reasontrain.selection.contrast import Contrast
 from reasontrain.selection.everything import Everything
 from reasontrain.selection.keep import EveryRollout, Keep
 from reasontrain.selection.max_variance import MaxVariance
@@ -38,6 +39,7 @@ class Watching(Protocol):
 
 __all__ = [
     "AdvantageEntropy",
+    "Contrast",
     "EveryRollout",
     "Everything",
     "Keep",

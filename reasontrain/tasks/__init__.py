@@ -11,6 +11,7 @@ from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.python import PythonTask
+from reasontrain.tasks.written import PairTask, RolloutTask, WrittenTask
 from reasontrain.types import Problem
 
 __all__ = [
@@ -18,16 +19,19 @@ __all__ = [
     "Grader",
     "Gsm8k",
     "MathTask",
+    "PairTask",
     "PythonTask",
+    "RolloutTask",
     "Scored",
     "Task",
     "TaskSettings",
     "Verdict",
+    "WrittenTask",
     "check_gold",
     "score",
 ]
 
-TaskSettings = Arithmetic | Gsm8k | MathTask | PythonTask
+TaskSettings = Arithmetic | Gsm8k | MathTask | PythonTask | PairTask | RolloutTask
 """What may stand under `task` in a recipe; `kind` chooses."""
 
 

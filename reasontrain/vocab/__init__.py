@@ -5,9 +5,10 @@ serves sum objectives and recomputes in backward; `measure` gathers evidence wit
 and a `Head`, and what is rows x V does not outlive its chunk.
 """
 
+from reasontrain.vocab.contrast import contrast
 from reasontrain.vocab.fused import Fused, RowObjective, fused
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
 from reasontrain.vocab.measure import measure
 
-__all__ = ["Fused", "Head", "RowObjective", "Teacher", "fused", "logp", "measure"]
+__all__ = ["Fused", "Head", "RowObjective", "Teacher", "contrast", "fused", "logp", "measure"]

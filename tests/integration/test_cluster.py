@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from reasontrain import checkpoint
 from tests import soak
@@ -26,6 +27,7 @@ GRPO = "recipes/tiny/grpo.yaml"
 SSTOKEN = "recipes/tiny/sstoken.yaml"
 PRIOR = "recipes/tiny/prior.yaml"
 D3S = "recipes/tiny/d3s.yaml"
+CDPO = "recipes/tiny/cdpo.yaml"
 SHORT = ("steps=4", "evaluate=null", "learn.rollouts_per_step=64")
 ONE_ZERO = ("cluster.learners=1", "learn.zero.stage=1")
 TWO_ZERO_3 = ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")
@@ -60,6 +62,28 @@ def test_ranks_give_the_losses_of_one_process(
     run = run_in(tmp_path)
     assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
     assert len(losses(run)) == 4
+
+
+@pytest.fixture(scope="module")
+def small_cdpo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """cDPO's recipe on a tenth of its problems."""
+    content = yaml.safe_load((ROOT / CDPO).read_text())
+    content["stages"][0]["task"]["num_problems"] = 60
+    path = tmp_path_factory.mktemp("recipe") / "cdpo.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_pairs_and_the_stages_before_them_give_the_losses_of_one_process(
+    in_one_process: Reference, small_cdpo: str, tmp_path: Path
+) -> None:
+    """Both tuned models are made by the ranks too; the pairs are the same, and scores differ by rounding."""
+    short = ("steps=4", "evaluate=null")
+    expected = in_one_process(*short, recipe=small_cdpo)
+    ended = train(*short, *TWO_ZERO_3, f"out={tmp_path}", recipe=small_cdpo)
+    assert ended.code == 0, ended.output
+    assert losses(tmp_path / "cdpo-tiny") == pytest.approx(losses(expected), abs=1e-5, rel=0)
+    assert len(losses(tmp_path / "cdpo-tiny")) == 4
 
 
 @pytest.mark.parametrize(

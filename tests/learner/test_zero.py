@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from reasontrain.learner.ranks import free_port
 from reasontrain.learner.whole import tensors
 from tests.learner import zero_cases
-from tests.learner.zero_cases import MODELS, SAVED, SPECIAL, STAGES, student
+from tests.learner.zero_cases import MODELS, PAIRED, SAVED, SPECIAL, STAGES, student
 
 WORLDS = (1, 2)
 LIMIT_S = 500
@@ -119,6 +119,17 @@ def test_a_moving_average_and_switched_off_adapters_are_those_of_one_process(
     for rank, found in enumerate(ranks(world, f"histories-{stage}-{model}")):
         for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("model", "objective"), PAIRED)
+def test_so_are_steps_on_pairs(ranks: Ranks, world: int, stage: int, model: str, objective: str) -> None:
+    expected = alone("paired", world, model, objective)
+    for rank, found in enumerate(ranks(world, f"paired-{stage}-{model}-{objective}")):
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+            assert ours["stats"]["margin"] == pytest.approx(theirs["stats"]["margin"], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", SPECIAL)

@@ -18,14 +18,14 @@ from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.scorer import Frozen, WholeModel
 from reasontrain.models import Lora, Policy
-from reasontrain.objectives import Distill, Grpo, Gspo, Objective, Reinforce
+from reasontrain.objectives import Distill, Dpo, Grpo, Gspo, Objective, Reinforce
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.recipe.settings import AdamW
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.selection import AdvantageEntropy, MaxVariance, Ramp, Tip
+from reasontrain.selection import AdvantageEntropy, Contrast, MaxVariance, Ramp, Tip
 from reasontrain.types import Batch, Problem, Prompt
-from tests.tiny import batch, policy
+from tests.tiny import batch, pairs, policy
 
 STAGES = (0, 1, 2, 3)
 MODELS = {"untied": {}, "tied": {"tied": True}, "lora": {"lora": True}, "lora-tied": {"lora": True, "tied": True}}
@@ -277,6 +277,20 @@ def refused(zero: Zero, world: int, *, directories: list[Path]) -> object:
     return found
 
 
+def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
+    """Steps on pairs with contrastive weights; where there are adapters, the reference is the model without them."""
+    used = learner(student(**MODELS[model]), zero, micro_batch_tokens=60)
+    if model == "lora":
+        used.reference = None
+    rule, loss = Contrast(), {"sequence": Dpo(), "position": Dpo(aggregation="position", padded_length=30)}[objective]
+    found = []
+    for seed, num in enumerate((5, 1, 4)):
+        seen = used.observe(pairs(num, seed=seed), frozenset({"ref_logp"}))
+        stats = used.step(seen, rule(seen), loss, AVERAGES["per_pair"])
+        found.append({"stats": stats, "evidence": {"ref_logp": seen.ref_logp_BT}, "weights": weights(used)})
+    return found
+
+
 def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     """All of them, for so many ranks."""
     found: dict[str, Callable[[], object]] = {}
@@ -288,6 +302,8 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
             found[f"histories-{stage}-{model}"] = partial(histories, zero, world, model)
         found[f"edges-{stage}"] = partial(edges, zero, world)
         found[f"dropping-{stage}"] = partial(dropping, zero, world)
+        for model, objective in PAIRED:
+            found[f"paired-{stage}-{model}-{objective}"] = partial(paired, zero, world, model, objective)
     for number, stage, model in SAVED:
         if number == world:
             directory = out / f"saved-{stage}-{model}"
@@ -310,6 +326,8 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     return found
 
 
+PAIRED = [("untied", "sequence"), ("untied", "position"), ("lora", "sequence")]
+"""Model and aggregation of the losses of pairs."""
 SAVED = [(1, 3, "untied"), *((2, stage, "untied") for stage in STAGES), (2, 1, "lora"), (2, 3, "lora")]
 """Ranks, stage and model of every checkpoint."""
 SPECIAL: dict[str, dict[str, object]] = {

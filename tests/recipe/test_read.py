@@ -108,6 +108,14 @@ def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(stem: st
     assert {key.partition(".")[0] for key in changed_keys(as_mapping(grpo), as_mapping(other))} == keys
 
 
+def test_dpo_is_cdpo_on_the_same_pairs_without_scores_and_weights() -> None:
+    cdpo, dpo = (
+        as_mapping(read_recipe(p)) for stem in ("cdpo", "dpo") for p in RECIPES if (p.parent.name, p.stem) == ("tiny", stem)
+    )
+    assert {key.partition(".")[0] for key in changed_keys(cdpo, dpo)} == {"name", "baseline", "select", "evidence", "stages"}
+    assert cdpo["stages"][:2] == dpo["stages"]
+
+
 def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     read = read_recipe(
         recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"]
@@ -206,8 +214,43 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both",
         ),
         (["average=per_pair"], "average: per_pair is not for nll; per_pair is for losses of pairs, and only it"),
-        (["objective={kind: dpo}"], "objective: dpo compares pairs, and nothing in this recipe makes pairs"),
         (["objective={kind: dpo}"], "average: per_kept_row is not for dpo; per_pair is for losses of pairs, and only it"),
+        (["objective={kind: dpo}"], "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`"),
+        (
+            ["objective={kind: dpo}", "average=per_pair", "task={kind: pairs, path: p.jsonl}", "sample={}"],
+            "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`",
+        ),
+        (["objective={kind: nll}", "task={kind: pairs, path: p.jsonl}"], "task: nll learns from single responses, and these are"),
+        (
+            ["objective={kind: dpo}", "task={kind: pairs, path: p.jsonl}", "learn.rollouts_per_step=7"],
+            "learn.rollouts_per_step: 7 is odd, and a pair is two rollouts",
+        ),
+        (["objective={kind: dpo, padded_length: 9}"], "padded_length is for `aggregation: position`"),
+        (["select={kind: contrast}"], "select: nothing in this recipe can provide the evidence ce_logscore"),
+        (["select={kind: contrast}"], "select: contrastive scores weigh the rejected side of pairs; use the objective dpo"),
+        (["evidence={ce_score: x.parquet}"], "evidence: there is no evidence called ce_score (there is: attention, ce_logscore,"),
+        (["evidence={ref_logp: x.parquet}"], "evidence: stored columns are of written responses; use a task of kind pairs"),
+        (
+            ["task={kind: rollouts, path: 'stage:a/final'}"],
+            "stages: stage:a/final is of no stage before it (there is: none)",
+        ),
+        (
+            ["stages=[{name: a, kind: trajectories, path: x.jsonl}]", "task={kind: rollouts, path: 'stage:a/pairs.jsonl'}"],
+            "stages: stage:a/pairs.jsonl: a stage of kind trajectories writes rollouts.jsonl",
+        ),
+        (
+            ["stages=[{name: a, kind: pairs, rollouts: 'stage:a/rollouts.jsonl'}]"],
+            "stages.a: stage:a/rollouts.jsonl is of no stage before it",
+        ),
+        (
+            ["stages=[{name: a, kind: trajectories, path: x}, {name: a, kind: trajectories, path: x}]"],
+            "stages: two stages are called 'a'",
+        ),
+        (
+            ["stages=[{name: a, kind: sample, task: {kind: arithmetic}, sample: {engine: {kind: vllm}}}]"],
+            "stages.a: a stage samples in this process, by `engine: {kind: local}`",
+        ),
+        (["stages=[{name: a, kind: tun}]"], "stages.0.kind: no such kind 'tun'; did you mean `tune`?"),
         (["evaluate.suites=[{name: a}, {name: a}]"], "evaluate.suites: two suites are called 'a'"),
         (
             ["evaluate.suites=[{name: a, pass_at: [8]}]"],

@@ -1,0 +1,121 @@
+"""Graded solutions become preference pairs, and the demonstrations of a positive and a negative model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from reasontrain import checkpoint, models
+from reasontrain.data.prompts import Encoder
+from reasontrain.data.written import Response, Written, encode, fingerprint
+from reasontrain.recipe import PairsStage, Recipe
+from reasontrain.stages.choose import Choice, Trial, choose
+from reasontrain.stages.solutions import Solution, read, write_lines
+from reasontrain.tasks.grading.normalise import normalise, squeezed
+from reasontrain.types import Message, Problem, Rollout, UserError
+
+SUMMARY = "summary.json"
+Say = Callable[[str], None]
+
+
+def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path, say: Say) -> None:
+    """Write `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`, with the ids of every token, and `summary.json`.
+
+    Solutions that ran into their limit, and those without an answer, are not used.
+    """
+    solutions = list(read(Path(stage.rollouts)))
+    problems: dict[str, list[Solution]] = {}
+    for solution in solutions:
+        problems.setdefault(solution.problem, []).append(solution)
+    choices = {name: _choose(name, some, recipe.seed, stage.cover) for name, some in problems.items()}
+    rows = {name: list(make(problems, choices)) for name, make in (("pairs", _pairs), ("positive", _right), ("negative", _wrong))}
+    for name, some in rows.items():
+        if not some:
+            what = {"pairs": "both a right and a wrong", "positive": "a right", "negative": "a wrong"}[name]
+            raise UserError(
+                f"{stage.name}: no problem has {what} solution among {len(solutions)}; sample more of each (`group_size`), or "
+                "at another temperature"
+            )
+    counts = {f"num_{name}": float(_write(directory / f"{name}.jsonl", some, stage, recipe)) for name, some in rows.items()}
+    summary = _summary(solutions, problems) | counts
+    checkpoint.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    say(f"{stage.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
+
+
+def _usable(solution: Solution) -> bool:
+    return bool(solution.extracted) and not solution.truncated
+
+
+def _choose(name: str, solutions: Sequence[Solution], seed: int, cover: float) -> Choice:
+    """A choice that depends on the seed and this problem alone."""
+    trials = [Trial(squeezed(normalise(s.extracted)) if _usable(s) else "", s.correct) for s in solutions]
+    return choose(trials, random.Random(f"pairs {seed} {name}"), cover=cover)
+
+
+Problems = dict[str, list[Solution]]
+Choices = dict[str, Choice]
+
+
+def _pairs(problems: Problems, choices: Choices) -> Iterator[Written]:
+    for name, choice in choices.items():
+        if choice.positive is not None and choice.negatives:
+            yield _written(name, [problems[name][i] for i in (choice.positive, choice.negatives[0])])
+
+
+def _right(problems: Problems, choices: Choices) -> Iterator[Written]:
+    for name, choice in choices.items():
+        if choice.positive is not None:
+            yield _written(f"{name}#{choice.positive}", [problems[name][choice.positive]])
+
+
+def _wrong(problems: Problems, choices: Choices) -> Iterator[Written]:
+    for name, choice in choices.items():
+        for index in choice.negatives:
+            yield _written(f"{name}#{index}", [problems[name][index]])
+
+
+def _written(id: str, solutions: Sequence[Solution]) -> Written:
+    """A row of these solutions of one problem; its prompt is encoded without what stood before it while sampling."""
+    first = solutions[0]
+    prompt = first.prompt if isinstance(first.prompt, str) else tuple(Message(**turn) for turn in first.prompt)
+    problem = Problem(id=id, prompt=prompt, answer=first.answer)
+    responses = tuple(Response(text=s.response, ids=tuple(s.response_ids)) for s in solutions)
+    return Written(problem=problem, responses=responses, tokenizer=first.tokenizer)
+
+
+def _write(path: Path, rows: Sequence[Written], stage: PairsStage, recipe: Recipe) -> int:
+    """The rows that are short enough, with the ids of their tokens; how many they are."""
+    described = models.describe(recipe.model)
+    encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
+    encoder.limit = min(encoder.limit, stage.max_prompt_tokens or encoder.limit)
+    encoded, _ = encode(rows, encoder, min(described.context, stage.max_tokens or described.context))
+    own = fingerprint(described.tokenizer)
+    write_lines(path, [_record(row, own) for row in encoded])
+    return len(encoded)
+
+
+def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
+    """A row in TRL's format, with the ids beside the texts."""
+    first = rollouts[0]
+    names = ("chosen", "rejected") if len(rollouts) > 1 else ("response",)
+    prompt = first.problem.prompt
+    row: dict[str, object] = {"id": first.problem.id, "prompt": prompt, "answer": first.problem.answer}
+    row |= {name: rollout.text for name, rollout in zip(names, rollouts, strict=True)}
+    row |= {"prompt_ids": first.prompt_ids}
+    row |= {f"{name}_ids": rollout.response_ids for name, rollout in zip(names, rollouts, strict=True)}
+    return row | {"tokenizer": tokenizer}
+
+
+def _summary(solutions: Sequence[Solution], problems: Problems) -> dict[str, float]:
+    """What a temperature is judged by: the authors want about ten different wrong answers where there are any."""
+    wrong = [{s.extracted for s in some if _usable(s) and not s.correct} for some in problems.values()]
+    erring = [len(answers) for answers in wrong if answers]
+    return {
+        "num_problems": float(len(problems)),
+        "num_solutions": float(len(solutions)),
+        "correct_share": sum(s.correct for s in solutions) / len(solutions),
+        "unusable_share": sum(not _usable(s) for s in solutions) / len(solutions),
+        "wrong_answers_mean": sum(erring) / max(len(erring), 1),
+    }

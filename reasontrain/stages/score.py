@@ -1,0 +1,124 @@
+"""Tokens of pairs scored by frozen models, offline: contrastive scores, and log-probs of the reference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reasontrain import checkpoint, models, vocab
+from reasontrain.credit import NoCredit
+from reasontrain.data import pair_columns
+from reasontrain.data.collate import collate
+from reasontrain.data.micro import MicroBatch, build, cut
+from reasontrain.data.prompts import Encoder
+from reasontrain.data.written import encode
+from reasontrain.learner.scorer import WholeModel
+from reasontrain.models import Policy
+from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
+from reasontrain.signals.contrast import scored
+from reasontrain.tasks import PairTask
+from reasontrain.types import Rollout, RunError, Stats
+
+SUMMARY = "summary.json"
+Say = Callable[[str], None]
+Measure = Callable[[MicroBatch, Int[Tensor, " N"], Int[Tensor, " N"]], Float[Tensor, " N"]]
+"""(micro-batch, flat rows that predict the tokens, the tokens' ids) -> a number for each token."""
+
+
+def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) -> None:
+    """Write `ce_logscore.parquet`, and `summary.json` of what the scores of rejected tokens look like."""
+    policies = [_load(recipe, path) for path in (stage.positive, stage.negative)]
+    described = models.describe(recipe.model)
+    for policy, role in zip(policies, ("positive model", "negative model"), strict=True):
+        models.check_same_ids(described, policy, role)
+    positive, negative = map(WholeModel, policies)
+
+    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        against = vocab.Teacher(negative.hidden(micro, row_N), negative.policy.head)
+        seen = positive.hidden(micro, row_N), positive.policy.head, ids_N
+        return vocab.contrast(*seen, against, beta=stage.ce_beta, plausible=stage.plausible)
+
+    rows = _rows(stage.pairs, recipe)
+    rejected = [row[1] for row in rows]
+    asked = rejected if stage.only_rejected else [rollout for row in rows for rollout in row]
+    values = measured(asked, measure, policies[0].device, recipe.learn.micro_batch_tokens)
+    made_by = f"{fingerprint(policies[0])}/{fingerprint(policies[1])} ce_beta={stage.ce_beta:g} plausible={stage.plausible:g}"
+    pair_columns.write(directory / "ce_logscore.parquet", "ce_logscore", values, made_by)
+    summary = scored(torch.tensor([value for rollout in rejected for value in values[pair_columns.key_of(rollout)]]))
+    checkpoint.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    say(f"{stage.name}: " + ", ".join(f"{name} {value:.3g}" for name, value in summary.items()))
+
+
+def check_contrast(stage: ContrastStage, directory: Path) -> None:
+    """Stop where the weights would be all but one or all but zero; asked whenever the scores are used."""
+    summary: Stats = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+    weight, (low, high) = summary["ce_weight_mean"], stage.alarm
+    if not low <= weight <= high:
+        likely = "the positive model is sure of nearly every token" if weight < low else "scores are near 0 everywhere"
+        raise RunError(
+            f"{stage.name}: the mean weight of rejected tokens is {weight:.3g}, outside of {low:g} to {high:g}: {likely}; look "
+            f"at {directory}, tune the two models more gently or lower ce_beta, or widen stages' `alarm`"
+        )
+
+
+def reference(stage: ReferenceStage, recipe: Recipe, directory: Path, say: Say) -> None:
+    """Write `ref_logp.parquet`: per token, so that no weight is in it and none can be out of date."""
+    policy = _load(recipe, None)
+    model = WholeModel(policy)
+
+    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
+
+    asked = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
+    values = measured(asked, measure, policy.device, recipe.learn.micro_batch_tokens)
+    pair_columns.write(directory / "ref_logp.parquet", "ref_logp", values, fingerprint(policy))
+    say(f"{stage.name}: {len(values)} responses")
+
+
+def _load(recipe: Recipe, path: str | None) -> Policy:
+    """A frozen model that computes as the recipe's does: the reference, or another one's weights."""
+    settings = recipe.reference or recipe.model
+    if path is not None:
+        settings = replace(recipe.model, path=path, revision=None, trust_remote_code=False)
+    return models.load(replace(settings, lora=None, gradient_checkpointing=False))
+
+
+def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
+    """The pairs in the very ids that they will be trained in."""
+    described = models.describe(recipe.model)
+    encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
+    return encode(PairTask(path=path).rows, encoder, described.context)[0]
+
+
+@torch.no_grad()
+def measured(
+    rollouts: Sequence[Rollout], measure: Measure, device: torch.device, budget_tokens: int
+) -> dict[pair_columns.Key, list[float]]:
+    """One number per response token of each rollout; the longest rollouts together, prompts not measured."""
+    batch = collate(rollouts, credit=NoCredit())
+    found: dict[pair_columns.Key, list[float]] = {}
+    for part in cut(batch.length_B, budget_tokens, "padded"):
+        micro = build(batch, part, "padded")
+        local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
+        ids_N = batch.ids_BT[micro.index_K[local_N], token_N].to(device)
+        value_N = measure(micro, micro.predictors(local_N, token_N).to(device), ids_N).float().cpu()
+        for local, index in enumerate(part):
+            found[pair_columns.key_of(rollouts[index])] = value_N[local_N == local].tolist()
+    return found
+
+
+def fingerprint(policy: Policy) -> str:
+    """16 hex digits of a model's weights: their names, shapes, and up to 4,096 numbers of each, evenly spread."""
+    told = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        flat = tensor.flatten()
+        some = flat[:: max(1, flat.numel() // 4096)].float().cpu()
+        told.update(f"{name} {tuple(tensor.shape)}".encode() + some.numpy().tobytes())
+    return told.hexdigest()[:16]

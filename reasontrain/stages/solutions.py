@@ -1,0 +1,61 @@
+"""Solutions with their verdicts, as the stages `sample` and `trajectories` write them and `pairs` reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reasontrain import checkpoint
+from reasontrain.data.files import read_file
+from reasontrain.types import Message, UserError
+
+ROLLOUTS = "rollouts.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """One line of `rollouts.jsonl`. `response_ids` are those that were sampled (empty for a text), in the ids of `tokenizer`."""
+
+    problem: str
+    prompt: str | list[Message]
+    answer: str
+    response: str
+    extracted: str
+    correct: bool
+    truncated: bool = False
+    response_ids: tuple[int, ...] = ()
+    tokenizer: str = ""
+
+
+def write_lines(path: Path, records: Iterable[object]) -> None:
+    """A JSONL file, there as a whole or not at all."""
+    checkpoint.replace_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def write(path: Path, solutions: Iterable[Solution]) -> None:
+    """One line for each."""
+    write_lines(path, map(asdict, solutions))
+
+
+def read(path: Path) -> Iterator[Solution]:
+    """Every line of `rollouts.jsonl`; raises UserError where it is no such file."""
+    table = read_file(path)
+    for name in ("problem", "prompt", "response", "extracted", "correct"):
+        table.require(name)
+    for index, row in enumerate(table.rows):
+        prompt, ids = row["prompt"], row.get("response_ids") or ()
+        if not isinstance(prompt, str | list) or not isinstance(ids, list | tuple):
+            raise UserError(f"{table.where(index)} is no graded solution as a stage writes it")
+        yield Solution(
+            problem=str(row["problem"]),
+            prompt=prompt,
+            answer=str(row.get("answer") or ""),
+            response=str(row["response"]),
+            extracted=str(row["extracted"]),
+            correct=bool(row["correct"]),
+            truncated=bool(row.get("truncated")),
+            response_ids=tuple(ids),
+            tokenizer=str(row.get("tokenizer") or ""),
+        )

@@ -1,0 +1,62 @@
+"""The model that the run starts from, fine-tuned on a stage's demonstrations: an ordinary run of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from reasontrain import checkpoint, loop
+from reasontrain.assemble import assembled
+from reasontrain.objectives import Nll
+from reasontrain.recipe import Recipe, RecipeError, TrackSettings, TuneStage
+from reasontrain.recipe.contradictions import contradictions
+from reasontrain.tasks import RolloutTask
+from reasontrain.types import Stats
+
+Say = Callable[[str], None]
+LINES = 5
+"""Lines that a terminal gets of a stage's steps."""
+
+
+def tune(stage: TuneStage, recipe: Recipe, directory: Path, say: Say) -> None:
+    """Train to the last step, going on from a checkpoint where there is one, and write `final`."""
+    run_recipe = tuning(stage, recipe, directory)
+    with assembled(run_recipe, say) as ready:
+        run, from_step = ready.begin()
+
+        def report(step: int, stats: Stats) -> None:
+            if (step + 1) % max(1, run_recipe.steps // LINES) == 0 or step + 1 == run_recipe.steps:
+                say(f"{stage.name}: step {step + 1} of {run_recipe.steps}, loss {stats['loss']:.4g}")
+
+        try:
+            finish = partial(checkpoint.final, directory, ready.learner.export)
+            loop.train(run, from_step=from_step, report=report, finish=finish)
+        finally:
+            run.tracker.close()
+
+
+def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
+    """The stage as a recipe: maximum likelihood of whole responses, the recipe's model, seed and cluster."""
+    task = RolloutTask(path=stage.demonstrations)
+    learn = replace(stage.learn, zero=stage.learn.zero or recipe.learn.zero)
+    found = Recipe(
+        name=directory.name,
+        out=str(directory.parent),
+        steps=math.ceil(stage.epochs * len(task.rows) / learn.rollouts_per_step),
+        model=replace(recipe.model, lora=stage.lora),
+        task=task,
+        objective=Nll(),
+        average="per_kept_row",
+        learn=learn,
+        seed=recipe.seed,
+        prompt=recipe.prompt,
+        checkpoint=stage.checkpoint,
+        track=TrackSettings(tokens_every=0),
+        cluster=recipe.cluster,
+    )
+    if faults := contradictions(found):
+        raise RecipeError("\n".join([f"stage {stage.name} cannot be run:", *(f"  {fault}" for fault in faults)]))
+    return found

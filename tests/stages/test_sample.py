@@ -1,0 +1,142 @@
+"""Solutions: sampled and graded in parts, closed rightly, and read from files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from reasontrain import models
+from reasontrain.data.written import fingerprint
+from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, build
+from reasontrain.recipe.read import YamlValue
+from reasontrain.stages import sample as sampling
+from reasontrain.stages.pairs import make_pairs
+from reasontrain.stages.sample import read_trajectories, sample
+from reasontrain.stages.solutions import read
+from reasontrain.types import UserError
+
+DATA = Path(os.environ.get("REASONTRAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SOLUTIONS = DATA / "model_solutions_sample.jsonl"
+
+
+def recipe(**changes: YamlValue) -> Recipe:
+    content: dict[str, YamlValue] = {
+        "name": "run",
+        "steps": 1,
+        "model": {"path": "testbed:noisy"},
+        "task": {"kind": "pairs", "path": "none.jsonl"},
+        "objective": {"kind": "dpo"},
+        "average": "per_pair",
+        "learn": {"lr": 1e-3, "rollouts_per_step": 8},
+    }
+    return build(Recipe, content | changes, "test")
+
+
+def stage(**changes: YamlValue) -> SampleStage:
+    content: dict[str, YamlValue] = {
+        "name": "sample",
+        "task": {"kind": "arithmetic", "num_problems": 5, "max_depth": 2},
+        "sample": {"group_size": 6, "max_tokens": 80},
+    }
+    return build(SampleStage, content | changes, "test")
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def quiet(line: str) -> None:
+    """Nobody listens."""
+
+
+def test_every_problem_has_its_solutions_with_verdicts_and_ids(tmp_path: Path) -> None:
+    sample(stage(), recipe(), tmp_path, quiet)
+    found = list(read(tmp_path / "rollouts.jsonl"))
+    tokenizer = models.describe(recipe().model).tokenizer
+    assert [s.problem for s in found] == [f"arithmetic/train/0/{i // 6}" for i in range(30)]
+    assert len({s.response for s in found[:6]}) > 1
+    assert 3 < sum(s.correct for s in found) < 27  # the noisy student errs when it samples
+    for solution in found:
+        assert tokenizer.decode(list(solution.response_ids), skip_special_tokens=True) == solution.response
+        assert solution.tokenizer == fingerprint(tokenizer)
+        assert solution.correct == (solution.extracted == solution.answer)
+        assert solution.truncated or solution.response_ids[-1] == tokenizer.eos_token_id
+
+
+def test_killed_in_the_middle_only_the_rest_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "AT_ONCE", 2)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    sample(stage(), recipe(), whole, quiet)
+    ask, asked = sampling._ask, list[int]()
+
+    def killed(sampler: object, prompts: list[object], given: SampleStage, start: int) -> object:
+        asked.append(start)
+        if asked == [0, 2]:
+            raise SystemExit("kill -9")
+        return ask(sampler, prompts, given, start)
+
+    monkeypatch.setattr(sampling, "_ask", killed)
+    with pytest.raises(SystemExit):
+        sample(stage(), recipe(), broken, quiet)
+    assert not (broken / "rollouts.jsonl").exists()
+    sample(stage(), recipe(), broken, quiet)
+    assert asked == [0, 2, 2, 4]
+    assert (broken / "rollouts.jsonl").read_bytes() == (whole / "rollouts.jsonl").read_bytes()
+
+
+def test_a_stop_text_is_replaced_by_the_end_and_a_preamble_is_not_kept(tmp_path: Path) -> None:
+    asked = stage(preamble="Question: ", sample={"group_size": 2, "max_tokens": 80, "stop": ["</think>"], "temperature": 0.0})
+    sample(asked, recipe(), tmp_path, quiet)
+    tokenizer = models.describe(recipe().model).tokenizer
+    closed = [s for s in read(tmp_path / "rollouts.jsonl") if not s.truncated]
+    assert closed
+    for solution in closed:
+        assert "</think>" not in tokenizer.decode(list(solution.response_ids), skip_special_tokens=False)
+        assert solution.response_ids[-1] == tokenizer.eos_token_id
+        assert list(solution.response_ids).count(tokenizer.eos_token_id) == 1
+        assert not str(solution.prompt).startswith("Question: ")
+
+
+def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path) -> None:
+    sample(stage(), recipe(), tmp_path, quiet)
+    rollouts = str(tmp_path / "rollouts.jsonl")
+    make_pairs(PairsStage(name="all", rollouts=rollouts), recipe(), tmp_path, quiet)
+    lengths = [
+        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in lines(tmp_path / "pairs.jsonl")
+    ]
+    (tmp_path / "short").mkdir()
+    make_pairs(PairsStage(name="some", rollouts=rollouts, max_tokens=max(lengths) - 1), recipe(), tmp_path / "short", quiet)
+    assert len(lines(tmp_path / "short" / "pairs.jsonl")) == sum(length < max(lengths) for length in lengths)
+    with pytest.raises(UserError, match="none of"):
+        make_pairs(PairsStage(name="none", rollouts=rollouts, max_prompt_tokens=3), recipe(), tmp_path / "short", quiet)
+
+
+def test_problems_that_are_all_solved_make_no_pair(tmp_path: Path) -> None:
+    rows = [{"problem": "1+1?", "answer": "2", "response": f"\\boxed{{{2}}}"}] * 3
+    (tmp_path / "solved.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read_trajectories(TrajectoriesStage(name="read", path=str(tmp_path / "solved.jsonl")), tmp_path, quiet)
+    with pytest.raises(UserError, match="pairs: no problem has both a right and a wrong solution among 3; sample more of each"):
+        make_pairs(PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")), recipe(), tmp_path, quiet)
+    (tmp_path / "empty.jsonl").write_text('{"problem": "1+1?", "answer": "2", "response": ""}\n')
+    with pytest.raises(UserError, match="line 1: no text in any of the columns response, completion"):
+        read_trajectories(TrajectoriesStage(name="read", path=str(tmp_path / "empty.jsonl")), tmp_path, quiet)
+    with pytest.raises(UserError, match="has no column 'prompt'"):
+        list(read(tmp_path / "empty.jsonl"))
+
+
+@pytest.mark.skipif(not SOLUTIONS.exists(), reason="REASONTRAIN_DATA has no model_solutions_sample.jsonl")
+def test_public_solutions_serve_as_trajectories(tmp_path: Path) -> None:
+    read_trajectories(TrajectoriesStage(name="read", path=str(SOLUTIONS), limit=400), tmp_path, quiet)
+    found = list(read(tmp_path / "rollouts.jsonl"))
+    labels = [json.loads(line)["correct"] for line in SOLUTIONS.read_text().splitlines()[:400]]
+    assert sum(s.correct == label for s, label in zip(found, labels, strict=True)) > 390
+    make_pairs(PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")), recipe(), tmp_path, quiet)
+    pairs = lines(tmp_path / "pairs.jsonl")
+    assert len(pairs) > 20
+    assert all(row["chosen"] != row["rejected"] for row in pairs)
+    assert len(lines(tmp_path / "negative.jsonl")) >= len(pairs)
