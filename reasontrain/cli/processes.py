@@ -87,6 +87,7 @@ class Runs:
                 run.process.terminate()
             for run in running:
                 run.process.wait()
+                run.lock.close()
             signal.signal(signal.SIGTERM, before)
 
     def _start(self, job: Job) -> _Running:
