@@ -11,6 +11,8 @@ from torch import Tensor
 from reasontrain.credit import Credit
 from reasontrain.types import Batch, Kind, Rollout
 
+_TRAINED = (Kind.RESPONSE, Kind.SOFT)
+
 
 def collate(
     rollouts: Sequence[Rollout],
@@ -38,6 +40,7 @@ def collate(
         progress=progress,
         seed=seed,
         step=step,
+        soft={r.id: r.soft for r in rollouts if r.soft is not None},
     )
     names = rollouts[0].evidence.keys() if rollouts else ()
     assert all(r.evidence.keys() == set(names) for r in rollouts), "all rollouts have the same stored evidence"
@@ -56,8 +59,10 @@ def _column(rollouts: Sequence[Rollout], values: Sequence[Sequence[float]], widt
 
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
     """What each token of the sequence is."""
-    response = Kind.MASKED if rollout.id in masked else Kind.RESPONSE
-    return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + [int(response)] * len(rollout.response_ids)
+    response = list(rollout.kinds) or [int(Kind.RESPONSE)] * len(rollout.response_ids)
+    if rollout.id in masked:
+        response = [int(Kind.MASKED) if kind in _TRAINED else kind for kind in response]
+    return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + response
 
 
 def _padded(rows: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype) -> Num[Tensor, "B T"]:

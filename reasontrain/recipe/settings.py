@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Lt, MinLen
 from pydantic import Field
@@ -35,6 +35,7 @@ class SampleSettings(Sampling):
     """On-policy rollouts. `truncated` says what becomes of a rollout that ran into `max_tokens`: it is scored like any other,
     it earns credit but is masked from training, or it is dropped before credit is given. `engine` decodes them."""
 
+    learned: ClassVar[bool] = True
     group_size: AtLeastOne = 1
     truncated: Literal["score", "mask", "drop"] = "score"
     engine: Annotated[Local | Vllm, KIND] = field(default_factory=Local)

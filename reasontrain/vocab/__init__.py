@@ -10,9 +10,12 @@ from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
 from reasontrain.vocab.measure import measure
 from reasontrain.vocab.mixture import Basis, softmax_
-from reasontrain.vocab.soft import Fed, Scoring, soft
+from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, Fed, Scoring, soft
 
 __all__ = [
+    "HEALTH",
+    "SCORED",
+    "SOFT_STATISTICS",
     "Basis",
     "Fed",
     "Fused",

@@ -15,7 +15,8 @@ from reasontrain.vocab.fused import Fused, KnownGradient, RowObjective
 from reasontrain.vocab.head import Head, HeadGradient, wide
 from reasontrain.vocab.mixture import Basis, softmax_
 
-HEALTH, SCORED = "soft_health", "soft_scored_share"
+HEALTH, SCORED = "soft_health", "soft_scored"
+SOFT_STATISTICS = (HEALTH, SCORED)
 MOST_ROWS = 256
 """Of a chunk: six products of this height keep a processor busy, and two [C, V] are alive."""
 
@@ -60,7 +61,7 @@ def soft(
     Soft Tokens, arXiv 2509.19170, eq. 10; the constant D / 2 makes the expectation 0. h, the embedding fed, is a fixed action;
     with w = d loss / d log pi: r = w (h - h0) / sigma^2, dE += p^T r, dp = r E^T, dz = p (dp - <p, dp>) / tau. Nothing of size
     N x V is made. `soft_health` sums |h - h0|^2 / (D sigma^2), which is 1 in the mean where nothing has changed, and
-    `soft_scored_share` the rows with a score: a mixture that is one token, in float32, has none.
+    `soft_scored` the rows with a score: a mixture that is one token, in float32, has none.
     """
     tracking = torch.is_grad_enabled()
     weights = (hidden_ND, head.weight_VD, head.bias_V)
