@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reasontrain import checkpoint, loop
 from reasontrain.assemble import assembled
+from reasontrain.learner.soft import alarm
 from reasontrain.cli.terminal import progress, quiet_libraries
 from reasontrain.recipe import read_recipe
 from reasontrain.report import write_report
@@ -23,6 +24,8 @@ def train(path: Path, overrides: Sequence[str]) -> None:
 
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
+            if warning := alarm(stats):
+                say(f"step {step}: {warning}")
 
         try:
             loop.train(run, from_step=from_step, report=report, finish=lambda: _export(ready.learner.export, run.directory))

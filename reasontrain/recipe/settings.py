@@ -20,7 +20,7 @@ from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.reduce import Average
 from reasontrain.selection import EveryRollout, Everything, Keep, Selector
-from reasontrain.tasks import TaskSettings
+from reasontrain.tasks import Reward, TaskSettings
 from reasontrain.types import AtLeastOne, NotNegative, Positive, UserError
 
 Count = Annotated[int, Ge(0)]
@@ -174,6 +174,7 @@ class Recipe:
     unconditional: Annotated[Unconditional, KIND] | None = None
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
+    reward: Reward = field(default_factory=Reward)
     credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)
     keep: Annotated[Keep, KIND] = field(default_factory=EveryRollout)
     select: Annotated[Selector, KIND] = field(default_factory=Everything)
