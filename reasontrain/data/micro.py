@@ -112,7 +112,7 @@ def _soft_inputs(batch: Batch, micro: MicroBatch) -> SoftInputs:
     """What is fed at the soft tokens of these rollouts; here the embeddings come from whoever sampled them."""
     local_M, token_M = (batch.kind_BT[micro.index_K] == Kind.SOFT).nonzero(as_tuple=True)
     fed = [batch.soft[int(batch.rollout_B[index])].fed() for index in micro.index_K[local_M.unique()].tolist()]
-    value_MD = torch.cat(fed).float() if fed else torch.zeros(0, 1)
+    value_MD = torch.cat(fed).float().detach() if fed else torch.zeros(0, 1)
     assert len(value_MD) == len(token_M), f"{len(token_M)} soft tokens and {len(value_MD)} embeddings"
     return SoftInputs(micro.start_K[local_M] + token_M, value_MD)
 

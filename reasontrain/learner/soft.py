@@ -46,9 +46,7 @@ def soft_loss(
         device = hidden_ND.device
         soft_N = is_soft_N.to(device)
         seen, coefficient = columns.to(device), coefficient_N.to(device)
-        tokens = vocab.fused(
-            hidden_ND[~soft_N], head, seen[~soft_N], coefficient[~soft_N], objective, temperature=temperature
-        )
+        tokens = vocab.fused(hidden_ND[~soft_N], head, seen[~soft_N], coefficient[~soft_N], objective, temperature=temperature)
         fed = vocab.Fed(value_ND.to(device), law.tau, law.sigma)
         given = (seen[soft_N], coefficient[soft_N], objective, objective)
         thoughts = vocab.soft(hidden_ND[soft_N], head, basis(), fed, *given)

@@ -50,9 +50,7 @@ class Scored:
     verdict: Verdict
 
 
-def score(
-    task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader, reward: Reward | None = None
-) -> list[Scored]:
+def score(task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader, reward: Reward | None = None) -> list[Scored]:
     """Reward (problem, response) pairs, in order: by the verifier (1 or 0, or `reward`), or what the user's own function says.
 
     An own reward of at least 1 counts as a right answer in scores.

@@ -93,7 +93,8 @@ class Case:
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
-    "more", [{}, {"bias": True}, {"scale": 1.7}, {"softcap": 2.0}, {"bias": True, "scale": 0.4, "softcap": 1.5, "basis_scale": 2.3}]
+    "more",
+    [{}, {"bias": True}, {"scale": 1.7}, {"softcap": 2.0}, {"bias": True, "scale": 0.4, "softcap": 1.5, "basis_scale": 2.3}],
 )
 def test_density_and_gradient_are_those_of_independent_normals(tied: bool, more: dict[str, float]) -> None:
     case = Case(tied=tied, **more)
