@@ -104,9 +104,10 @@ class Rollout:
 
     The ids are the truth; `text` is their decoding and serves graders and readers only. `id` is unique in a run and
     rises with (step, position in the step); `group` is shared by the rollouts of one prompt in one step.
-    `sampled_logp` has one entry per response token, or none for a demonstration and for a soft chain of thought. `kinds` says what
-    each response token is, where the policy did not choose them all. The id of a soft token is its shadow, the likeliest token
-    where it was drawn, and `text` is then what came after the thought. `concluded` is false where a thought was cut at its limit.
+    `sampled_logp` has one entry per response token, or none for a demonstration and for a soft chain of thought. `kinds` says
+    what each response token is, where the policy did not choose them all. The id of a soft token is its shadow, the likeliest
+    token where it was drawn. After a thought of its own, `text` is what was said then, and `concluded` is false where the thought
+    was cut at its limit.
     `evidence` was stored before the run: by name, one number per response token.
     """
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from reasontrain import checkpoint, loop
 from reasontrain.assemble import assembled
-from reasontrain.learner.soft import alarm
 from reasontrain.cli.terminal import progress, quiet_libraries
+from reasontrain.learner.soft import alarm
 from reasontrain.recipe import read_recipe
 from reasontrain.report import write_report
 from reasontrain.types import Stats

@@ -1,7 +1,7 @@
 """Embeddings that a process fed to its model, kept in Ray's object store for whoever learns from them.
 
-The loop sees a handle. The rank that trains a rollout is not always the one that sampled it, and its share of a batch is a function
-of lengths: so each rank fetches what its own rollouts were fed, once a micro-batch, from the store of the node that has it.
+The loop sees a handle. The rank that trains a rollout is not always the one that sampled it, since its share of a batch is a
+function of lengths: so each rank fetches what its own rollouts were fed, micro-batch by micro-batch.
 """
 
 from __future__ import annotations

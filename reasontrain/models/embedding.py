@@ -1,4 +1,4 @@
-"""What must be known of a model's input embeddings before a soft chain of thought can be fed: taken once, from the first weights."""
+"""What a soft chain of thought must know of a model's input embeddings: taken once, from the weights before any training."""
 
 from __future__ import annotations
 

@@ -107,8 +107,8 @@ def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]
     if isinstance(thought, HardThought):
         if thought.tau != sample.temperature and recipe.objective.follows_sampler:
             found.append(
-                f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at one temperature, and they are drawn at "
-                f"{thought.tau:g} and {sample.temperature:g}; set both alike"
+                f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at one temperature, and they are drawn "
+                f"at {thought.tau:g} and {sample.temperature:g}; set both alike"
             )
         return found
     if not isinstance(recipe.objective, SoftReinforce):

@@ -72,7 +72,8 @@ def soft(
     floats = CHUNK_FLOATS_CPU if hidden_ND.device.type == "cpu" else CHUNK_FLOATS_GPU
     size = chunk if chunk is not None else max(1, min(MOST_ROWS, floats // head.width))
     project = Projection(head)
-    loss, sums = torch.zeros((), dtype=wide(hidden_ND), device=hidden_ND.device), {}
+    loss = torch.zeros((), dtype=wide(hidden_ND), device=hidden_ND.device)
+    sums = dict.fromkeys(SOFT_STATISTICS, torch.zeros_like(loss))
     with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
         for rows in spans(len(hidden_ND), size):
             keep_C = coefficient_N[rows] != 0
@@ -81,7 +82,7 @@ def soft(
             some, slope_C = _slopes(part.logp_C, columns[rows], coefficient_N[rows], objective)
             loss += some
             for name, value_C in ((HEALTH, part.health_C), (SCORED, part.scored_C)):
-                sums[name] = sums.get(name, 0.0) + torch.where(keep_C, value_C, 0).sum()
+                sums[name] = sums[name] + torch.where(keep_C, value_C, 0).sum()
             if known.needed or dbasis_VD is not None:
                 known.add(rows, hidden_CD, part.gradient(slope_C, dbasis_VD))
     if known.needed or dbasis_VD is not None:

@@ -1,5 +1,7 @@
-"""Learning from soft thoughts against plain transformers, one rollout at a time. Numbers are those of the tests that the method's sheet
-lists: 4 (replay), 5 (fixed actions), 6 (credit), 8 (masks), 9 (hard is plain), 10 (micro-batches), 11 (sigma).
+"""Learning from soft thoughts against plain transformers, one rollout at a time.
+
+Numbers are those of the method's own list of tests: 4 (replay), 5 (fixed actions), 6 (credit), 8 (masks), 9 (hard is plain),
+10 (micro-batches), 11 (sigma).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Chains of thought in the decode loop. Numbers are those of the tests that the method's sheet lists: 1, 4 (the sampler's half), 7, 8."""
+"""Chains of thought in the decode loop: numbers 1, 4 (the sampler's half), 7 and 8 of the method's list of tests."""
 
 from __future__ import annotations
 

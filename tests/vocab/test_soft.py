@@ -109,7 +109,7 @@ def test_one_row_by_hand() -> None:
     """z = (ln 3, 0) at tau 1: p = (3/4, 1/4). E = (2, -2): h0 = 1. h = 2, sigma = 1/2: health 4, log pi = (1 - 4) / 2 = -3/2.
 
     With A = -1 and coefficient 1 the loss is log pi. d / d h0 = (2 - 1) * 4 = 4; dE = 4 p = (3, 1); dp = 4 E = (8, -8);
-    <p, dp> = 4; dz = p (dp - 4) = (3/4 * 4, 1/4 * -12) = (3, -3). With W = (ln 3, 0) and hidden 1: dHidden = 3 ln 3, dW = (3, -3).
+    <p, dp> = 4; dz = p (dp - 4) = (3/4 * 4, 1/4 * -12) = (3, -3). W = (ln 3, 0) and hidden 1: dHidden = 3 ln 3, dW = (3, -3).
     """
     hidden, weight, embedding = (
         torch.tensor(rows, dtype=torch.float64, requires_grad=True) for rows in ([[1.0]], [[math.log(3)], [0.0]], [[2.0], [-2.0]])
