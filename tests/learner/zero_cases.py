@@ -198,7 +198,7 @@ def dropping(zero: Zero | None, world: int) -> object:
 
 
 def soft(zero: Zero | None, world: int, model: str) -> object:
-    """Three steps with soft thoughts, of which a rank's micro-batch may hold none; the embeddings were fed before ranks existed."""
+    """Three steps with soft thoughts, of which a rank's micro-batch may hold none; all were sampled before there were ranks."""
     made = student(**MODELS[model])
     data = soft_batch.batch(made)
     data = replace(data, advantage_B=data.advantage_B / 1000)

@@ -167,7 +167,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
     [
         (
             ["objective.kind=grppo"],
-            "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, soft_reinforce, gspo, dpo",
+            "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, "
+            "soft_reinforce, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
@@ -262,6 +263,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (
             ["sample={group_size: 1}", "credit.kind=group_norm", "keep={kind: max_variance, scope: group}"],
             "sample.group_size: group_norm compares the rollouts of a group, and 1 has nobody to compare with",
+        ),
+        (
             ["sample={thought: {kind: soft}}", "objective={kind: reinforce}"],
             "objective: reinforce learns from tokens, and the steps of a soft thought are none; use soft_reinforce",
         ),
@@ -294,7 +297,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["reward.right=100"],
-            "reward: it is given to answers that are sampled and verified; a task of kind `python` says its own",
+            "reward: it is given to answers that are sampled and verified; a task of kind `python` says",
         ),
         (["sample.engine={kind: vllm, gpu_memory_share: 1.5}"], "sample.engine.vllm.gpu_memory_share: Input should be less than"),
     ],
