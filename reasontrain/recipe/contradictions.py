@@ -99,6 +99,8 @@ def _dropping_contradictions(recipe: Recipe) -> list[str]:
                 f"keep.share: {keep.share.least:g} of {size} rollouts leaves one of a {keep.scope}, and `renormalise` compares "
                 f"those that are left; {2 / size:g} or more leaves two"
             )
+
+
 def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
     """What a chain of thought of its own asks for."""
     found, thought = [], sample.thought
