@@ -99,6 +99,7 @@ def _dropping_contradictions(recipe: Recipe) -> list[str]:
                 f"keep.share: {keep.share.least:g} of {size} rollouts leaves one of a {keep.scope}, and `renormalise` compares "
                 f"those that are left; {2 / size:g} or more leaves two"
             )
+    return found
 
 
 def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
