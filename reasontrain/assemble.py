@@ -28,7 +28,7 @@ from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.written import WrittenSampler
 from reasontrain.selection import Contrast, Selector, ShuffledWeights
-from reasontrain.tasks import PairTask, Scored, TaskSettings, WrittenTask, check_gold, score
+from reasontrain.tasks import PairTask, Reward, Scored, TaskSettings, WrittenTask, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.python import PythonTask
@@ -220,16 +220,16 @@ def _with_stored(recipe: Recipe, described: Description, written: WrittenSampler
     return WrittenSampler({rollout.problem.id: (rollout,) for rollout in found})
 
 
-def _scorer(task: TaskSettings, grader: Grader) -> Score:
+def _scorer(task: TaskSettings, grader: Grader, reward: Reward | None = None) -> Score:
     """What grades the rollouts of one task."""
-    return lambda rollouts: score(task, [(rollout.problem, rollout.text) for rollout in rollouts], grader)
+    return lambda rollouts: score(task, [(rollout.problem, rollout.text) for rollout in rollouts], grader, reward)
 
 
 def _rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], list[Rollout]]:
     """What gives rollouts their rewards; demonstrations have none."""
     if recipe.sample is None:
         return list
-    grade = _scorer(recipe.task, grader)
+    grade = _scorer(recipe.task, grader, recipe.reward)
     return lambda rollouts: [replace(r, reward=s.reward) for r, s in zip(rollouts, grade(rollouts), strict=True)]
 
 

@@ -37,3 +37,8 @@ def uniform(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
         part = torch.as_tensor(part, dtype=torch.int64)
         state = _mix(state.to(part.device) * _FIRST + part + _INCREMENT)
     return _shift(_mix(state + _INCREMENT), 11).double() * 2.0**-53
+
+
+def normal(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Normal numbers of mean 0 and variance 1, one per element of the broadcast keys, as float64: the inverse of their law."""
+    return torch.special.ndtri(uniform(*key).clamp(min=2.0**-54))

@@ -29,7 +29,7 @@ from reasontrain.selection import Keep, Selector, Watching
 from reasontrain.signals.quadrants import Thresholds, medians, quadrants, recall, shares
 from reasontrain.signals.thinning import rollout_numbers, token_numbers
 from reasontrain.track import TOKENS, Tracker, write_tokens
-from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
+from reasontrain.types import Batch, Kind, LostError, Rollout, RunError, Stats
 
 FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
 """Nats above which a token counts as unsure, and as far from its teacher, in every run alike."""
@@ -144,6 +144,10 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
         "rollouts": float(counts.rollouts),
         **token_numbers(batch, weight_BT),
     }
+    thoughts = [r.kinds.index(Kind.FORCED) for r in rollouts if Kind.FORCED in r.kinds]
+    if thoughts:
+        stats["thought_tokens_mean"] = _mean([float(length) for length in thoughts])
+        stats["concluded_share"] = _mean([float(r.concluded) for r in rollouts])
     for name, column_BT in batch.evidence.items():
         if among_BT.any():
             stats[f"{name}_mean"] = float(column_BT[among_BT].double().nanmean())

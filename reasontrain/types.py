@@ -87,13 +87,28 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Soft:
+    """A soft chain of thought: the law that its embeddings were drawn from, and a handle to them as they were fed, [T, D].
+
+    Each is N(softmax(z / tau) E, sigma^2). They lie in the memory of the process that sampled them, until `fed` is called.
+    """
+
+    tau: float
+    sigma: float
+    fed: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """One response to one problem: sampled from a model, or written by somebody else (a demonstration).
 
     The ids are the truth; `text` is their decoding and serves graders and readers only. `id` is unique in a run and
     rises with (step, position in the step); `group` is shared by the rollouts of one prompt in one step.
-    `sampled_logp` has one entry per response token, or none for a demonstration. `evidence` was stored before the run: by name,
-    one number per response token.
+    `sampled_logp` has one entry per response token, or none for a demonstration and for a soft chain of thought. `kinds` says
+    what each response token is, where the policy did not choose them all. The id of a soft token is its shadow, the likeliest
+    token where it was drawn. After a thought of its own, `text` is what was said then, and `concluded` is false where the thought
+    was cut at its limit.
+    `evidence` was stored before the run: by name, one number per response token.
     """
 
     problem: Problem
@@ -106,6 +121,9 @@ class Rollout:
     truncated: bool = False
     reward: float = 0.0
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    kinds: tuple[int, ...] = ()
+    soft: Soft | None = None
+    concluded: bool = True
 
 
 class Kind(IntEnum):
@@ -163,7 +181,8 @@ class Batch(_HasEvidence):
     """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars: nothing here is as wide as V or D.
 
     `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the step's number, for random
-    rules. `row_order_BT` orders rows by (rollout, position), whatever the layout: it breaks ties.
+    rules. `row_order_BT` orders rows by (rollout, position), whatever the layout: it breaks ties. `soft` has the soft chains of
+    thought by rollout.
     """
 
     ids_BT: Int[Tensor, "B T"]
@@ -179,6 +198,7 @@ class Batch(_HasEvidence):
     progress: float = 0.0
     seed: int = 0
     step: int = 0
+    soft: Mapping[int, Soft] = field(default_factory=dict)
 
     sampled_logp_BT = Column()
     old_logp_BT = Column()
@@ -252,8 +272,8 @@ class RowColumns(_HasEvidence):
     old_logp_N = Column()
     ref_logp_N = Column()
 
-    def __getitem__(self, rows: slice) -> RowColumns:
-        """A chunk of the rows."""
+    def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> RowColumns:
+        """Some of the rows."""
         return self._each(lambda column: column[rows])
 
     def to(self, device: torch.device) -> RowColumns:

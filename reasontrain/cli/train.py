@@ -10,6 +10,7 @@ from pathlib import Path
 from reasontrain import checkpoint, loop, stages
 from reasontrain.assemble import Assembled, Say, assembled
 from reasontrain.cli.terminal import progress, quiet_libraries
+from reasontrain.learner.soft import alarm
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.report import write_report
 from reasontrain.types import Stats
@@ -25,6 +26,8 @@ def train(path: Path, overrides: Sequence[str]) -> None:
 
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
+            if warning := alarm(stats):
+                say(f"step {step}: {warning}")
 
         try:
             finish = partial(checkpoint.final, run.directory, ready.learner.export)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reasontrain import models
 from reasontrain.cluster.channel import Channel, Receipt, Slot
+from reasontrain.cluster.handles import stored
 from reasontrain.cluster.teacher import RemoteTeacher
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import AverageFunction
@@ -91,7 +92,7 @@ class SamplingWorker(Worker):
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
         """The version of the weights, and rollouts by them."""
         with self.whole():
-            return self.sampler.version, self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
+            return self.sampler.version, stored(self.sampler.sample(prompts, sampling, num=num, first_id=first_id))
 
     def whole(self) -> AbstractContextManager[None]:
         """A block in which the weights are whole in this process."""

@@ -12,6 +12,8 @@ from torch import Tensor
 from reasontrain.credit import Credit
 from reasontrain.types import Batch, Kind, Rollout
 
+_TRAINED = (Kind.RESPONSE, Kind.SOFT)
+
 
 def collate(
     rollouts: Sequence[Rollout],
@@ -45,6 +47,7 @@ def collate(
         progress=progress,
         seed=seed,
         step=step,
+        soft={r.id: r.soft for r in rollouts if r.soft is not None},
     )
     stored = sorted({name for rollout in rollouts for name in rollout.evidence})
     batch = batch.with_evidence({name: _padded([_column(r, name) for r in rollouts], width, torch.float32) for name in stored})
@@ -56,8 +59,10 @@ def collate(
 
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
     """What each token of the sequence is."""
-    response = Kind.MASKED if rollout.id in masked else Kind.RESPONSE
-    return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + [int(response)] * len(rollout.response_ids)
+    response = list(rollout.kinds) or [int(Kind.RESPONSE)] * len(rollout.response_ids)
+    if rollout.id in masked:
+        response = [int(Kind.MASKED) if kind in _TRAINED else kind for kind in response]
+    return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + response
 
 
 def _column(rollout: Rollout, name: str) -> list[float]:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.types import Batch, RowColumns
+from reasontrain.types import Batch, Kind, RowColumns
 
 Layout = Literal["padded", "packed"]
+
+
+@dataclass(frozen=True)
+class SoftInputs:
+    """Embeddings that are fed in place of tokens, and their places among the flattened ids, rising."""
+
+    place_M: Int[Tensor, " M"]
+    value_MD: Float[Tensor, "M D"]
+
+    def at(self, place_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
+        """Those fed at these places."""
+        return self.value_MD[torch.searchsorted(self.place_M, place_N)]
 
 
 @dataclass(frozen=True)
@@ -22,13 +34,15 @@ class MicroBatch:
     Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token. Packed: ids [1, L] and
     positions that restart, which is how transformers tells sequences apart. Neither needs a mask: with one, packed sequences
     would see each other, and padded ones would miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1`
-    of the flattened hidden states.
+    of the flattened hidden states. `soft` is there, if empty, wherever the step has soft chains of thought, so that all ranks do
+    the same.
     """
 
     index_K: Int[Tensor, " K"]
     ids_RT: Int[Tensor, "R T"]
     position_RT: Int[Tensor, "R T"]
     start_K: Int[Tensor, " K"]
+    soft: SoftInputs | None = None
 
     def predictors(self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
         """Flat hidden rows that predict these tokens; `rollout_N` counts within the micro-batch."""
@@ -90,6 +104,21 @@ def members(units: Sequence[int], size: int) -> list[int]:
 
 def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     """The trunk's input for these rollouts of the batch; for none of them, one token that no row looks at."""
+    micro = _of_ids(batch, index, layout)
+    return replace(micro, soft=_soft_inputs(batch, micro)) if batch.soft else micro
+
+
+def _soft_inputs(batch: Batch, micro: MicroBatch) -> SoftInputs:
+    """What is fed at the soft tokens of these rollouts; here the embeddings come from whoever sampled them."""
+    local_M, token_M = (batch.kind_BT[micro.index_K] == Kind.SOFT).nonzero(as_tuple=True)
+    fed = [batch.soft[int(batch.rollout_B[index])].fed() for index in micro.index_K[local_M.unique()].tolist()]
+    value_MD = torch.cat(fed).float().detach() if fed else torch.zeros(0, 1)
+    assert len(value_MD) == len(token_M), f"{len(token_M)} soft tokens and {len(value_MD)} embeddings"
+    return SoftInputs(micro.start_K[local_M] + token_M, value_MD)
+
+
+def _of_ids(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
+    """The same, of ids alone."""
     if not index:
         nothing, one = torch.zeros(0, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
         return MicroBatch(nothing, one, one, nothing)

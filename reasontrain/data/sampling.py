@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
+from reasontrain.data.thought import Thought
 from reasontrain.types import AtLeastOne, NotNegative, Probability, Share
 
 
@@ -19,8 +20,12 @@ class Sampling:
     et al. 2020), then `min_p` those at least this probable relative to the likeliest (Nguyen et al. 2024); what is left is
     renormalised.
     A response ends after the model's own end-of-sequence ids, one of `stop_ids`, the token that completes one of the texts
-    `stop`, or `max_tokens`.
+    `stop`, or `max_tokens`. With a `thought` all this is said of the answer that follows it, but for `max_tokens`, which bounds
+    the two together.
     """
+
+    learned: ClassVar[bool] = False
+    """Whether rollouts keep what was fed to the model in place of tokens."""
 
     temperature: NotNegative = 1.0
     top_p: Share = 1.0
@@ -29,10 +34,17 @@ class Sampling:
     max_tokens: AtLeastOne = 1024
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
+    thought: Thought | None = None
 
     def __post_init__(self) -> None:
         if "" in self.stop:
             raise ValueError("`stop` holds an empty text, which would end every response at once; remove it")
+        thought = self.thought
+        if thought is not None and thought.max_tokens + thought.max_answer_tokens >= self.max_tokens:
+            raise ValueError(
+                f"`max_tokens` is {self.max_tokens}, and a thought of {thought.max_tokens} with an answer of "
+                f"{thought.max_answer_tokens} and the text forced between them need more; raise it, or lower those of `thought`"
+            )
 
     @property
     def truncates(self) -> bool:

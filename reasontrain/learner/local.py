@@ -20,6 +20,7 @@ from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted, load_adapter
 from reasontrain.learner.optimizer import Optimizer, rate
 from reasontrain.learner.scorer import Frozen, Scorer, Work
+from reasontrain.learner.soft import LOSS, means, soft_loss
 from reasontrain.models import DType, Importance, Policy
 from reasontrain.models.attention import watching
 from reasontrain.objectives import Objective, RowObjective, SumObjective
@@ -75,8 +76,7 @@ class LocalLearner:
 
     def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
         """`work` on the policy's hidden states at these rows, and its head."""
-        device = self.policy.device
-        return self.scorer(micro.ids_RT.to(device), micro.position_RT.to(device), row_N.to(device), work)
+        return self.scorer(micro, row_N, work)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
         """Add the gradient of one micro-batch."""
@@ -233,7 +233,7 @@ class LocalLearner:
         total = self.total(torch.tensor([sums[name] for name in sorted(sums)], dtype=torch.float64))
         numbers = dict(zip(sorted(sums), total.tolist(), strict=True))
         num_losses, loss = numbers.pop(_NUMBER), numbers.pop(_LOSS)
-        return {"loss": loss, **{name: value / num_losses for name, value in numbers.items()}}
+        return {"loss": loss, **means(numbers, num_losses)}
 
     def _row_gradient(self, batch: Batch, rows: _Rows, objective: RowObjective) -> Mapping[str, Tensor]:
         """Forward and backward of one micro-batch: the loss and sums over its rows."""
@@ -247,14 +247,21 @@ class LocalLearner:
                 found = vocab.fused(student_ND, head, *here, objective, temperature=temperature, teacher=teacher)
                 return {_LOSS: found.loss, **found.stats}
 
-            result = self.forward(rows.micro, rows.row_N, loss)
-            self.backward(result[_LOSS])
-            return {**result, _NUMBER: torch.tensor(len(rows.row_N))}
+            return self._learn(rows, loss)
 
+        if batch.soft:
+            parts = (rows.local_N, rows.token_N, coefficient_N, objective, lambda: self.policy.basis, self.temperature)
+            return self._learn(rows, soft_loss(batch, rows.micro, *parts))
         if hidden_ND is None:
             return run(None)
         with self._teacher.head() as head:
             return run(vocab.Teacher(hidden_ND, head))
+
+    def _learn(self, rows: _Rows, work: Work) -> Mapping[str, Tensor]:
+        """Forward with this work, which gives the loss and sums over these rows, and backward."""
+        result = self.forward(rows.micro, rows.row_N, work)
+        self.backward(result[_LOSS])
+        return {**result, _NUMBER: torch.tensor(len(rows.row_N))}
 
     def _sum_gradient(self, batch: Batch, rows: _Rows, objective: SumObjective) -> Mapping[str, Tensor]:
         """Forward and backward of one micro-batch of whole responses."""
@@ -368,6 +375,6 @@ class _Rows:
         return self.coefficient_BT[self.micro.index_K[::2]].amax(1)
 
 
-_LOSS, _NUMBER = "loss", "number of losses"
+_LOSS, _NUMBER = LOSS, "number of losses"
 _NOBODY = -1
 """The rollout without a row: it knows the width of the teacher's hidden states where a rank has nothing else."""

@@ -18,6 +18,8 @@ from reasontrain.recipe import MovingAverage, PastCheckpoint, Recipe
 def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
     """The learner with all that it compares with; `teacher` is one that lies elsewhere. Ranks join before (see `ranks`)."""
     policy = models.load(recipe.model, trainable=True)
+    if recipe.sample is not None and recipe.sample.thought is not None:
+        models.keep_rms(policy.model, policy.input_space)
     if recipe.model.lora is not None:
         adapt(policy, recipe.model.lora)
     if teacher is None and recipe.teacher is not None:

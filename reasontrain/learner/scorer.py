@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reasontrain.data.micro import MicroBatch
+from reasontrain.data.micro import MicroBatch, SoftInputs
 from reasontrain.models import Policy
 from reasontrain.vocab import Head
 
@@ -30,12 +30,23 @@ class Scorer(nn.Module):
         self.model = policy.model
         self.policy = policy
 
-    def forward(
-        self, ids_RT: Int[Tensor, "R T"], position_RT: Int[Tensor, "R T"], row_N: Int[Tensor, " N"], work: Work
-    ) -> Mapping[str, Tensor]:
-        """`work` on the hidden states at flat rows of [R, T] ids."""
-        hidden = self.policy.hidden(ids_RT, position=position_RT)
-        return work(hidden.flatten(0, 1)[row_N], self.policy.head)
+    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+        """`work` on the hidden states at flat rows of a micro-batch."""
+        device = self.policy.device
+        ids_RT, position_RT = micro.ids_RT.to(device), micro.position_RT.to(device)
+        if micro.soft is None:
+            hidden = self.policy.hidden(ids_RT, position=position_RT)
+        else:
+            hidden = self.policy.hidden(embeds=self._embeds(ids_RT, micro.soft), position=position_RT)
+        return work(hidden.flatten(0, 1)[row_N.to(device)], self.policy.head)
+
+    def _embeds(self, ids_RT: Int[Tensor, "R T"], soft: SoftInputs) -> Float[Tensor, "R T D"]:
+        """The embeddings of the ids, with what was fed in their place; no gradient reaches that."""
+        embeds_RTD = self.policy.embed(ids_RT)
+        if not len(soft.place_M):
+            return embeds_RTD
+        value_MD = soft.value_MD.to(embeds_RTD)
+        return embeds_RTD.flatten(0, 1).index_copy(0, soft.place_M.to(ids_RT.device), value_MD).view_as(embeds_RTD)
 
 
 @runtime_checkable

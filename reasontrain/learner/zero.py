@@ -78,8 +78,8 @@ class ZeroLearner(LocalLearner):
 
     def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
         """`work` inside the engine module's forward, where the head is whole."""
-        device = self.policy.device
-        return self.engine(micro.ids_RT.to(device), micro.position_RT.to(device), row_N.to(device), work)
+        found: Mapping[str, Tensor] = self.engine(micro, row_N, work)
+        return found
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
         """Add the gradient of one micro-batch; the engine averages over ranks, and what we want is the sum."""
@@ -189,9 +189,7 @@ class ShardedModel:
     @torch.no_grad()
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
         """Hidden states at flat rows; every rank asks for its own at the same time."""
-        device = self.policy.device
-        inputs = micro.ids_RT.to(device), micro.position_RT.to(device), row_N.to(device)
-        found: Tensor = self.engine(*inputs, lambda hidden_ND, head: {"hidden": hidden_ND})["hidden"]
+        found: Tensor = self.engine(micro, row_N, lambda hidden_ND, head: {"hidden": hidden_ND})["hidden"]
         return found
 
     @contextmanager

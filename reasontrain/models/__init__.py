@@ -2,6 +2,7 @@
 
 from reasontrain.models.attention import Importance
 from reasontrain.models.describe import Description, context_of, describe, located
+from reasontrain.models.embedding import InputSpace, keep_rms
 from reasontrain.models.fingerprint import fingerprint
 from reasontrain.models.load import check_head, check_same_ids, load
 from reasontrain.models.policy import Policy
@@ -12,6 +13,7 @@ __all__ = [
     "DType",
     "Description",
     "Importance",
+    "InputSpace",
     "Lora",
     "ModelSettings",
     "Policy",
@@ -21,6 +23,7 @@ __all__ = [
     "context_of",
     "describe",
     "fingerprint",
+    "keep_rms",
     "load",
     "located",
 ]

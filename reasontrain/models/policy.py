@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from reasontrain.models.describe import context_of, stop_ids_of
-from reasontrain.vocab import Head
+from reasontrain.models.embedding import input_space
+from reasontrain.vocab import Basis, Head
 
 
 class Policy:
@@ -18,6 +19,7 @@ class Policy:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32) -> None:
         """`dtype` is what the trunk and the head's products compute in, whatever the weights are kept in."""
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
+        self.input_space = input_space(model, tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -32,6 +34,17 @@ class Policy:
         scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
         softcap = config.get("final_logit_softcapping")
         return Head(weight_VD=linear.weight, bias_V=linear.bias, scale=scale, softcap=softcap, product_dtype=self.dtype)
+
+    @property
+    def basis(self) -> Basis:
+        """The input embeddings as they are now, to be mixed."""
+        space, weight_VD = self.input_space, self.model.get_input_embeddings().weight
+        return Basis(weight_VD, space.num_tokens, scale=space.scale, product_dtype=self.dtype)
+
+    def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The input embeddings of these ids."""
+        embeds: Tensor = self.model.get_input_embeddings()(ids)
+        return embeds
 
     @property
     def context(self) -> int:

@@ -14,9 +14,10 @@ from reasontrain.objectives.grpo import Grpo
 from reasontrain.objectives.gspo import Gspo
 from reasontrain.objectives.nll import Nll
 from reasontrain.objectives.reinforce import Reinforce
+from reasontrain.objectives.soft_reinforce import SoftReinforce
 
-RowObjective = Nll | Distill | Grpo | Reinforce
+RowObjective = Nll | Distill | Grpo | Reinforce | SoftReinforce
 SumObjective = Gspo | Dpo
 Objective = RowObjective | SumObjective
 
-__all__ = ["Distill", "Dpo", "Grpo", "Gspo", "Nll", "Objective", "Reinforce", "RowObjective", "SumObjective"]
+__all__ = ["Distill", "Dpo", "Grpo", "Gspo", "Nll", "Objective", "Reinforce", "RowObjective", "SoftReinforce", "SumObjective"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from reasontrain.credit import NoCredit
+from reasontrain.data.thought import HardThought
+from reasontrain.objectives import SoftReinforce
 from reasontrain.recipe.engines import Vllm, unsampleable
 from reasontrain.recipe.history import MovingAverage, StartWeights
 from reasontrain.recipe.references import faults
 from reasontrain.recipe.scale import Cluster
 from reasontrain.recipe.settings import Muon, Recipe, SampleSettings
 from reasontrain.selection import AdvantageEntropy, EveryRollout, MaxVariance, ShuffledWeights
-from reasontrain.tasks import PairTask, WrittenTask
+from reasontrain.tasks import PairTask, PythonTask, Reward, WrittenTask
 from reasontrain.types import EVIDENCE
 
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -52,6 +54,8 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(
             f"average: {recipe.average} is not for {recipe.objective.kind}; per_pair is for losses of pairs, and only it"
         )
+    if recipe.reward != Reward() and (recipe.sample is None or isinstance(recipe.task, PythonTask)):
+        found.append("reward: it is given to answers that are sampled and verified; a task of kind `python` says its own")
     found += _dropping_contradictions(recipe) + _scale_contradictions(recipe) + _history_contradictions(recipe)
     names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
     found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
@@ -98,6 +102,7 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
         )
     if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
         found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+    found += _thought_contradictions(recipe, sample)
     if isinstance(sample.engine, Vllm):
         found += _vllm_contradictions(recipe, sample, sample.engine)
     return found
@@ -127,9 +132,37 @@ def _dropping_contradictions(recipe: Recipe) -> list[str]:
     return found
 
 
+def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
+    """What a chain of thought of its own asks for."""
+    found, thought = [], sample.thought
+    if thought is None:
+        return []
+    if isinstance(thought, HardThought):
+        if thought.tau != sample.temperature and recipe.objective.follows_sampler:
+            found.append(
+                f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at one temperature, and they are drawn "
+                f"at {thought.tau:g} and {sample.temperature:g}; set both alike"
+            )
+        return found
+    if not isinstance(recipe.objective, SoftReinforce):
+        found.append(
+            f"objective: {recipe.objective.kind} learns from tokens, and the steps of a {thought.kind} thought are none; "
+            "use soft_reinforce"
+        )
+    if thought.gamma == 0:
+        found.append("sample.thought.gamma: without noise a soft step has no probability to learn from; give it more than 0")
+    wrong = recipe.needs - LEARNED_EVIDENCE
+    if wrong:
+        found.append(f"select: {', '.join(sorted(wrong))} is of tokens, and the steps of a {thought.kind} thought are none")
+    return found
+
+
 def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: Vllm) -> list[str]:
     """What vLLM cannot do."""
     found = []
+    suites = recipe.evaluate.suites if recipe.evaluate else ()
+    if sample.thought is not None or any(suite.sampling.thought is not None for suite in suites):
+        found.append("sample.engine: vllm feeds tokens back and nothing else, and forces none; a `thought` needs `kind: local`")
     if recipe.model.device == "cpu":
         found.append("sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`")
     if recipe.cluster is None:

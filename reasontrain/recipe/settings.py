@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Lt, MinLen
 from pydantic import Field
@@ -20,7 +20,7 @@ from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.recipe.unconditional import Unconditional
 from reasontrain.reduce import Average
 from reasontrain.selection import EveryRollout, Everything, Keep, Selector
-from reasontrain.tasks import TaskSettings
+from reasontrain.tasks import Reward, TaskSettings
 from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Share, UserError
 
 Count = Annotated[int, Ge(0)]
@@ -35,6 +35,7 @@ class SampleSettings(Sampling):
     """On-policy rollouts. `truncated` says what becomes of a rollout that ran into `max_tokens`: it is scored like any other,
     it earns credit but is masked from training, or it is dropped before credit is given. `engine` decodes them."""
 
+    learned: ClassVar[bool] = True
     group_size: AtLeastOne = 1
     truncated: Literal["score", "mask", "drop"] = "score"
     engine: Annotated[Local | Vllm, KIND] = field(default_factory=Local)
@@ -260,6 +261,7 @@ class Recipe:
     unconditional: Annotated[Unconditional, KIND] | None = None
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
+    reward: Reward = field(default_factory=Reward)
     credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)
     keep: Annotated[Keep, KIND] = field(default_factory=EveryRollout)
     select: Annotated[Selector, KIND] = field(default_factory=Everything)

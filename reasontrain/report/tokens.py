@@ -116,7 +116,8 @@ def _token(piece: Json, kind: Json, weight: Json, entropy: Json, divergence: Jso
         return Token(text, "cf", "not chosen by the policy")
     uncertain, apart, kept = _evidence(entropy), _evidence(divergence), _float(weight)
     names = (("entropy", uncertain), ("divergence", apart), ("weight", kept))
-    numbers = " · ".join(f"{name} {short(value)}" for name, value in names if value is not None)
+    shadow = ["shadow of a soft step"] if kind == Kind.SOFT else []
+    numbers = " · ".join([*shadow, *(f"{name} {short(value)}" for name, value in names if value is not None)])
     return Token(text, token_class(uncertain, apart) + (" k" if kept != 0 else ""), numbers + (" · kept" if kept != 0 else ""))
 
 

@@ -14,6 +14,7 @@ from reasontrain import keyed
 from reasontrain.models import Policy
 from reasontrain.sampler import cache as caches
 from reasontrain.sampler.row import Row
+from reasontrain.sampler.speaking import Draws
 
 STREAM = 0x5A3B_0001
 """Keeps these random numbers apart from those of other rules that are keyed by rollout and position too."""
@@ -76,13 +77,13 @@ class Clock:
         self.mask_NS, self.position_NS = _columns(start_N, self.length + room)
         self.padded = any(flight.start)
         place_NS = torch.tensor([[len(row.response)] for row in flight.rows], device=device) + torch.arange(room, device=device)
-        id_NS = torch.tensor([[row.id] for row in flight.rows], device=device).expand_as(place_NS)
-        self.uniform_NS = keyed.uniform(seed, STREAM, id_NS, place_NS)
-        self.step = 0
+        self.id_N = torch.tensor([row.id for row in flight.rows], device=device)
+        self.uniform_NS = keyed.uniform(seed, STREAM, self.id_N[:, None].expand_as(place_NS), place_NS)
+        self.seed, self.place_NS, self.step = seed, place_NS, 0
 
-    def uniform_N(self) -> Float[Tensor, " N"]:
-        """One number per row for the token that is chosen now: a function of (seed, rollout id, place in the response)."""
-        return self.uniform_NS[:, self.step]
+    def draws(self, rows: slice) -> Draws:
+        """The random numbers of some rows for what is chosen now."""
+        return Draws(self.uniform_NS[rows, self.step], self.seed, self.id_N[rows], self.place_NS[rows, self.step])
 
     def advance(self, policy: Policy, fed: Tensor, cache: Cache) -> Float[Tensor, "N D"]:
         """Put one token per row, as ids [N, 1] or input embeddings [N, 1, D], through the trunk."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
-from reasontrain.sampler.choose import choose
 from reasontrain.sampler.flight import Clock, Flight, merge, prefill
-from reasontrain.sampler.row import Ending, Row, begin
+from reasontrain.sampler.row import Ending, Row
+from reasontrain.sampler.speaking import Speaking, Step
+from reasontrain.sampler.thinking import Thinking
 from reasontrain.types import Prompt, Rollout, UserError, Weights
 from reasontrain.vocab import Head
-
-Feed = Callable[[Int[Tensor, " N"], Float[Tensor, "N V"]], Tensor]
-"""What goes into the model next, given the ids just taken and the logits they came from: ids [N, 1] or embeddings [N, 1, D]."""
 
 ROOM = 128
 """Columns that a cache is allocated ahead; when they are used up it is copied, which costs about as much as one step."""
@@ -28,11 +25,6 @@ COMPACT_SHARE = 8
 """Finished rows are dropped, and waiting ones let in, when every so-manieth row is done."""
 
 
-def feed_ids(ids_N: Int[Tensor, " N"], logits_NV: Float[Tensor, "N V"]) -> Int[Tensor, "N 1"]:
-    """The ids themselves."""
-    return ids_N[:, None]
-
-
 class LocalSampler:
     """Samples with a policy in this process, which may be the very one that learns.
 
@@ -40,10 +32,10 @@ class LocalSampler:
     together, nor the company it keeps changes it, except where rounding (about 2e-6) decides between two tokens.
     """
 
-    def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, feed: Feed = feed_ids, shared: bool = False) -> None:
+    def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, shared: bool = False) -> None:
         """`shared` says that the policy is the learner's own, so that its weights are always the newest."""
         assert max_rows >= 1, "a batch has at least one row"
-        self.policy, self.seed, self.max_rows, self.feed, self.version = policy, seed, max_rows, feed, 0
+        self.policy, self.seed, self.max_rows, self.version = policy, seed, max_rows, 0
         self.shared = shared
         _check_layers(policy)
 
@@ -52,10 +44,11 @@ class LocalSampler:
 
         A response is cut where prompt and response fill the model's context. Raises UserError for a prompt that leaves no room.
         """
-        rows = begin(prompts, num=num, first_id=first_id, max_tokens=sampling.max_tokens, context=self.policy.context)
         ending = Ending(self.policy.stop_ids | frozenset(sampling.stop_ids), sampling.stop, self.policy.tokenizer)
+        step = (Speaking if sampling.thought is None else Thinking)(self.policy, sampling, ending)
+        rows = step.begin(prompts, num=num, first_id=first_id)
         with torch.inference_mode(), _evaluating(self.policy):
-            self._decode(rows, sampling, ending)
+            self._decode(rows, step)
         return [row.rollout(self.policy.tokenizer) for row in rows]
 
     def load(self, weights: Weights) -> None:
@@ -74,7 +67,7 @@ class LocalSampler:
         assert not missing, f"no weights came for {missing[:3]}"
         self.version = weights.version
 
-    def _decode(self, rows: Sequence[Row], sampling: Sampling, ending: Ending) -> None:
+    def _decode(self, rows: Sequence[Row], step: Step) -> None:
         """Bring every row to its end."""
         head = self.policy.head
         waiting = sorted(rows, key=lambda row: -len(row.prompt.ids))
@@ -85,14 +78,14 @@ class LocalSampler:
             flights += [prefill(self.policy, wave) for wave in _waves(admitted)]
             room = min(ROOM, max(row.budget for flight in flights for row in flight.rows if not row.done))
             flight = merge(flights, room)
-            self._fly(flight, room, head, sampling, ending)
+            self._fly(flight, room, head, step)
             flights = [flight] if flight.num_done < len(flight.rows) else []
 
-    def _fly(self, flight: Flight, room: int, head: Head, sampling: Sampling, ending: Ending) -> None:
+    def _fly(self, flight: Flight, room: int, head: Head, step: Step) -> None:
         """Decode until the room is used up or enough rows are done to be worth a copy of the cache."""
         clock = Clock(flight, room, self.seed, self.policy.device)
         for _ in range(room):
-            fed = self._take(flight, clock.uniform_N(), head, sampling, ending)
+            fed = self._take(flight, clock, head, step)
             num_done = flight.num_done
             if num_done == len(flight.rows):
                 return
@@ -100,19 +93,13 @@ class LocalSampler:
             if num_done * COMPACT_SHARE >= len(flight.rows):
                 return
 
-    def _take(self, flight: Flight, uniform_N: Float[Tensor, " N"], head: Head, sampling: Sampling, ending: Ending) -> Tensor:
-        """Choose a token for every row, record it, and say what is fed next."""
-        size = max(1, CHUNK_LOGITS // head.weight_VD.shape[0])
-        ids, logp, fed = [], [], []
-        for hidden_ND, some_N in zip(flight.hidden_ND.split(size), uniform_N.split(size), strict=True):
+    def _take(self, flight: Flight, clock: Clock, head: Head, step: Step) -> Tensor:
+        """Let every row take a token, and say what is fed next."""
+        size, fed = max(1, CHUNK_LOGITS // head.width), []
+        for start in range(0, len(flight.rows), size):
+            some = slice(start, start + size)
             with torch.autocast(self.policy.device.type, enabled=False):
-                logits_NV = head.logits(hidden_ND)
-            ids_N, logp_N = choose(logits_NV, some_N, sampling)
-            ids.append(ids_N)
-            logp.append(logp_N)
-            fed.append(self.feed(ids_N, logits_NV))
-        for row, token, value in zip(flight.rows, torch.cat(ids).tolist(), torch.cat(logp).tolist(), strict=True):
-            row.take(token, value, ending)
+                fed.append(step(flight.rows[some], head.logits(flight.hidden_ND[some]), clock.draws(some)))
         return torch.cat(fed)
 
 

@@ -11,6 +11,7 @@ from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.python import PythonTask
+from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.written import PairTask, RolloutTask, WrittenTask
 from reasontrain.types import Problem
 
@@ -21,6 +22,7 @@ __all__ = [
     "MathTask",
     "PairTask",
     "PythonTask",
+    "Reward",
     "RolloutTask",
     "Scored",
     "Task",
@@ -52,13 +54,13 @@ class Scored:
     verdict: Verdict
 
 
-def score(task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader) -> list[Scored]:
-    """Reward (problem, response) pairs, in order: 1 or 0 by the verifier, or what the user's own function says.
+def score(task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader, reward: Reward | None = None) -> list[Scored]:
+    """Reward (problem, response) pairs, in order: by the verifier (1 or 0, or `reward`), or what the user's own function says.
 
     An own reward of at least 1 counts as a right answer in scores.
     """
     if isinstance(task, PythonTask):
         rewards = [task.reward(problem, text) for problem, text in answers]
         return [Scored(reward, Verdict(reward >= 1.0, "", "own reward")) for reward in rewards]
-    verdicts = grader.grade_many((problem.answer, text) for problem, text in answers)
-    return [Scored(float(verdict.correct), verdict) for verdict in verdicts]
+    verdicts, worth = grader.grade_many((problem.answer, text) for problem, text in answers), reward or Reward()
+    return [Scored(worth(verdict, text), verdict) for verdict, (_, text) in zip(verdicts, answers, strict=True)]

@@ -1,8 +1,8 @@
 """Everything as wide as the vocabulary: log-probabilities, entropy and divergences, in fp32 chunks, never [B, T, V] at once.
 
 `fused` evaluates a row objective and forms its gradient in the forward pass, because the coefficients are known first; `logp`
-serves sum objectives and recomputes in backward; `measure` gathers evidence without any gradient. All three take hidden states
-and a `Head`, and what is rows x V does not outlive its chunk.
+serves sum objectives and recomputes in backward; `measure` gathers evidence without any gradient; `soft` is `fused` for the
+embeddings of a soft chain of thought. All take hidden states and a `Head`, and what is rows x V does not outlive its chunk.
 """
 
 from reasontrain.vocab.contrast import contrast
@@ -10,5 +10,24 @@ from reasontrain.vocab.fused import Fused, RowObjective, fused
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
 from reasontrain.vocab.measure import measure
+from reasontrain.vocab.mixture import Basis, softmax_
+from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, Fed, Scoring, soft
 
-__all__ = ["Fused", "Head", "RowObjective", "Teacher", "contrast", "fused", "logp", "measure"]
+__all__ = [
+    "HEALTH",
+    "SCORED",
+    "SOFT_STATISTICS",
+    "Basis",
+    "Fed",
+    "Fused",
+    "Head",
+    "RowObjective",
+    "Scoring",
+    "Teacher",
+    "contrast",
+    "fused",
+    "logp",
+    "measure",
+    "soft",
+    "softmax_",
+]

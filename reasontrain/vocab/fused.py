@@ -67,7 +67,7 @@ def fused(
                 gradient.add(part.rows, part.hidden_CD, part.raw_CV)
     loss = sums.pop(_LOSS)
     if gradient.needed:
-        loss = _KnownGradient.apply(loss, gradient, hidden_ND, weight_VD, bias_V)
+        loss = KnownGradient.apply(loss, gradient.all, hidden_ND, weight_VD, bias_V)
     return Fused(loss=loss, stats=sums)
 
 
@@ -104,21 +104,20 @@ def _evaluate(
     return {_LOSS: total.detach(), **stats}
 
 
-class _KnownGradient(torch.autograd.Function):
+class KnownGradient(torch.autograd.Function):
     """A number whose gradient was formed together with it: backward multiplies, in place, and can therefore run once only."""
 
     @staticmethod
-    def forward(ctx, loss, gradient, hidden_ND, weight_VD, bias_V):  # type: ignore[no-untyped-def]
-        """Keep the gradient beside the loss."""
-        ctx.gradient = gradient
-        ctx.dtypes = tuple(None if tensor is None else tensor.dtype for tensor in (hidden_ND, weight_VD, bias_V))
+    def forward(ctx, loss, known, *tensors):  # type: ignore[no-untyped-def]
+        """Keep the gradient with respect to each tensor beside the loss; None where there is none."""
+        ctx.known = known
+        ctx.dtypes = tuple(None if tensor is None else tensor.dtype for tensor in tensors)
         return loss.clone()
 
     @staticmethod
     def backward(ctx, outer):  # type: ignore[no-untyped-def]
         """The known gradient times the incoming one."""
-        gradient, ctx.gradient = ctx.gradient, None
-        assert gradient is not None, "the gradient of a fused loss is used up by its first backward"
-        known = (gradient.dhidden_ND, gradient.dweight_VD, gradient.dbias_V)
+        known, ctx.known = ctx.known, None
+        assert known is not None, "the gradient of a fused loss is used up by its first backward"
         scaled = (None if d is None else d.mul_(outer).to(dtype) for d, dtype in zip(known, ctx.dtypes, strict=True))
         return None, None, *scaled

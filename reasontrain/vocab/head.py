@@ -17,6 +17,11 @@ def wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def takes_product(factor: Tensor) -> bool:
+    """Whether a product with this factor is taken in half precision and summed in fp32."""
+    return factor.is_cuda and factor.dtype in _TENSOR_CORES
+
+
 def add_product(total: Float[Tensor, "I K"], left: Float[Tensor, "I J"], right: Float[Tensor, "J K"]) -> None:
     """total += left @ right, where `total` is fp32 and stays so: half-precision products are summed in fp32 too."""
     if total.is_cuda and right.dtype in _TENSOR_CORES:
@@ -100,6 +105,11 @@ class HeadGradient:
     def needed(self) -> bool:
         """False where nothing asks for a gradient, so that the gradient of the logits need not be formed."""
         return not (self.dhidden_ND is None and self.dweight_VD is None and self.dbias_V is None)
+
+    @property
+    def all(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias."""
+        return self.dhidden_ND, self.dweight_VD, self.dbias_V
 
     def add(self, rows: slice, hidden_CD: Float[Tensor, "C D"], draw_CV: Float[Tensor, "C V"]) -> None:
         """Take in a chunk: `draw_CV` is the gradient with respect to h W^T + b at those rows."""

@@ -28,6 +28,9 @@ SSTOKEN = "recipes/tiny/sstoken.yaml"
 PRIOR = "recipes/tiny/prior.yaml"
 D3S = "recipes/tiny/d3s.yaml"
 CDPO = "recipes/tiny/cdpo.yaml"
+SOFT = "recipes/tiny/soft_tokens.yaml"
+ORDER_ONE = ("reward.right=1", "reward.boxed=0.1", "learn.optimizer.eps=1.0e-3")
+"""Settings under which a loss is of order one, and AdamW makes no step of the rounding in a gradient of zero."""
 SHORT = ("steps=4", "evaluate=null", "learn.rollouts_per_step=64")
 ONE_ZERO = ("cluster.learners=1", "learn.zero.stage=1")
 TWO_ZERO_3 = ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")
@@ -49,8 +52,8 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
 
 @pytest.mark.parametrize(
     ("recipe", "more"),
-    [(RECIPE, ()), (GRPO, ()), (D3S, ()), (SSTOKEN, ()), (PRIOR, ("task.num_problems=300",))],
-    ids=["tip", "grpo", "d3s", "sstoken", "prior"],
+    [(RECIPE, ()), (GRPO, ()), (D3S, ()), (SSTOKEN, ()), (PRIOR, ("task.num_problems=300",)), (SOFT, ORDER_ONE)],
+    ids=["tip", "grpo", "d3s", "sstoken", "prior", "soft tokens"],
 )
 @pytest.mark.parametrize("scale", [ONE_ZERO, TWO_ZERO_3], ids=["one ZeRO rank", "two ZeRO-3 ranks"])
 def test_ranks_give_the_losses_of_one_process(

@@ -142,6 +142,19 @@ def test_so_are_they_with_every_way_to_save_memory(ranks: Ranks, name: str) -> N
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("model", MODELS)
+def test_so_are_steps_with_soft_thoughts(ranks: Ranks, world: int, stage: int, model: str) -> None:
+    """Gradients of embeddings as input, as basis of mixtures and as head."""
+    expected = alone("soft", world, model)
+    for rank, found in enumerate(ranks(world, f"soft-{stage}-{model}")):
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+            assert ours["stats"]["soft_health"] == pytest.approx(theirs["stats"]["soft_health"], rel=1e-5)
+            assert ours["stats"]["soft_scored"] == theirs["stats"]["soft_scored"]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_rank_without_work_and_a_step_without_any_change_nothing(ranks: Ranks, world: int, stage: int) -> None:
     expected = alone("edges", world)
     for rank, found in enumerate(ranks(world, f"edges-{stage}")):

@@ -18,13 +18,14 @@ from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.scorer import Frozen, WholeModel
 from reasontrain.models import Lora, Policy
-from reasontrain.objectives import Distill, Dpo, Grpo, Gspo, Objective, Reinforce
+from reasontrain.objectives import Distill, Dpo, Grpo, Gspo, Objective, Reinforce, SoftReinforce
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.recipe.settings import AdamW
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.selection import AdvantageEntropy, Contrast, MaxVariance, Ramp, Tip
 from reasontrain.types import Batch, Problem, Prompt
+from tests.learner import soft_batch
 from tests.tiny import batch, pairs, policy
 
 STAGES = (0, 1, 2, 3)
@@ -196,6 +197,19 @@ def dropping(zero: Zero | None, world: int) -> object:
     return found
 
 
+def soft(zero: Zero | None, world: int, model: str) -> object:
+    """Three steps with soft thoughts, of which a rank's micro-batch may hold none; all were sampled before there were ranks."""
+    made = student(**MODELS[model])
+    data = soft_batch.batch(made)
+    data = replace(data, advantage_B=data.advantage_B / 1000)
+    used = learner(made, zero)
+    found = []
+    for budget in (10_000, 60, 30):
+        used.settings = replace(used.settings, micro_batch_tokens=budget)
+        found.append(step(used, data, soft_batch.ones(data), SoftReinforce()))
+    return found
+
+
 def sharded(zero: Zero | None, world: int) -> object:
     """A teacher and a reference that no rank holds whole."""
     if zero is None:
@@ -304,6 +318,8 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         found[f"dropping-{stage}"] = partial(dropping, zero, world)
         for model, objective in PAIRED:
             found[f"paired-{stage}-{model}-{objective}"] = partial(paired, zero, world, model, objective)
+        for model in MODELS:
+            found[f"soft-{stage}-{model}"] = partial(soft, zero, world, model)
     for number, stage, model in SAVED:
         if number == world:
             directory = out / f"saved-{stage}-{model}"

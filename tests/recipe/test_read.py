@@ -175,7 +175,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
     [
         (
             ["objective.kind=grppo"],
-            "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, gspo, dpo",
+            "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, "
+            "soft_reinforce, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
@@ -305,6 +306,41 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (
             ["sample={group_size: 1}", "credit.kind=group_norm", "keep={kind: max_variance, scope: group}"],
             "sample.group_size: group_norm compares the rollouts of a group, and 1 has nobody to compare with",
+        ),
+        (
+            ["sample={thought: {kind: soft}}", "objective={kind: reinforce}"],
+            "objective: reinforce learns from tokens, and the steps of a soft thought are none; use soft_reinforce",
+        ),
+        (
+            ["sample={thought: {kind: fuzzy, gamma: 0}}", "objective={kind: soft_reinforce}"],
+            "sample.thought.gamma: without noise a soft step has no probability to learn from; give it more than 0",
+        ),
+        (
+            ["sample={thought: {kind: soft}}", "objective={kind: soft_reinforce}", "select={kind: tip}"],
+            "select: kl_reverse is of tokens, and the steps of a soft thought are none",
+        ),
+        (
+            ["sample={temperature: 1, thought: {kind: hard, tau: 0.5}}", "objective={kind: reinforce}"],
+            "sample.thought.tau: reinforce scores thought and answer at one temperature, and they are drawn at 0.5 and 1",
+        ),
+        (
+            ["sample={max_tokens: 500, thought: {kind: soft}}"],
+            "sample: `max_tokens` is 500, and a thought of 512 with an answer of 32 and the text forced between them need more",
+        ),
+        (["sample={thought: {kind: soft, stop_text: ''}}"], "sample.thought.SoftThought: `stop_text` is empty"),
+        (["sample={thought: {kind: sof}}"], "sample.thought"),
+        (["sample={thought: {kind: soft, tau: 0}}"], "sample.thought.SoftThought.tau: Input should be greater than 0"),
+        (
+            ["sample={engine: {kind: vllm}, thought: {kind: hard}}", "cluster={}"],
+            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a `thought` needs `kind: local`",
+        ),
+        (
+            ["sample={engine: {kind: vllm}}", "cluster={}", "evaluate.suites=[{name: a, sampling: {thought: {kind: soft}}}]"],
+            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a `thought` needs `kind: local`",
+        ),
+        (
+            ["reward.right=100"],
+            "reward: it is given to answers that are sampled and verified; a task of kind `python` says",
         ),
         (["sample.engine={kind: vllm, gpu_memory_share: 1.5}"], "sample.engine.vllm.gpu_memory_share: Input should be less than"),
     ],

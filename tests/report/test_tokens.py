@@ -50,6 +50,14 @@ def test_without_a_teacher_there_is_no_divergence(tmp_path):
     assert page.rollouts[0].tokens[1] == Token("x", "c40 k", "entropy 1.5 · weight 0.5 · kept")
 
 
+def test_a_soft_step_is_shown_by_its_shadow_and_says_so(tmp_path):
+    page = show_tokens(3, write(tmp_path / "s.jsonl", [row(kind=[1, 3, 5, 2, 0], evidence={})]), 4)
+    assert page is not None
+    assert page.rollouts[0].tokens[1].text == "x"
+    assert page.rollouts[0].tokens[1].numbers == "shadow of a soft step · weight 0.5 · kept"
+    assert page.rollouts[0].kept == "1 of 2 tokens kept (50\u202f%)"
+
+
 def test_good_and_bad_rollouts_in_turn(tmp_path):
     rewards = [0.0, 0.0, 0.0, 1.0, 1.0]
     page = show_tokens(1, write(tmp_path / "s.jsonl", [row(rollout=i, reward=r) for i, r in enumerate(rewards)]), 4)

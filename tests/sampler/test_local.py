@@ -150,20 +150,6 @@ def test_long_responses_outlive_their_room(tiny: type, monkeypatch: pytest.Monke
     assert (1, 19) in policy.shapes
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_embeddings_feed_the_same_as_ids(tiny: type, name: str) -> None:
-    policy, prompts = tiny.policy(name), tiny.prompts(*LENGTHS)
-    embed = policy.model.get_input_embeddings()
-
-    def feed(ids_N: Tensor, logits_NV: Tensor) -> Tensor:
-        assert logits_NV.shape == (len(ids_N), policy.head.weight_VD.shape[0])
-        return embed(ids_N)[:, None]
-
-    by_ids = LocalSampler(policy, seed=0).sample(prompts, Sampling(max_tokens=20), num=1, first_id=0)
-    by_embeddings = LocalSampler(policy, seed=0, feed=feed).sample(prompts, Sampling(max_tokens=20), num=1, first_id=0)
-    assert by_ids == by_embeddings
-
-
 def test_stop_ids_of_the_model_and_of_the_call(tiny: type) -> None:
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: 9.0, 65: 9.0, 66: 9.0}, others=-20.0)

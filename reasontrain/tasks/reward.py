@@ -1,0 +1,25 @@
+"""What a verdict is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reasontrain.tasks.grading import Verdict, last_boxed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """The verifier's verdict as a number; a wrong answer that stands in a closed box is `boxed`.
+
+    Soft Tokens (arXiv 2509.19170, eq. 11) gives 100, 10 and 0.
+    """
+
+    right: float = 1.0
+    boxed: float = 0.0
+    wrong: float = 0.0
+
+    def __call__(self, verdict: Verdict, text: str) -> float:
+        """What this response earns."""
+        if verdict.correct:
+            return self.right
+        return self.boxed if self.boxed != self.wrong and last_boxed(text) is not None else self.wrong
