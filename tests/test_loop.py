@@ -13,6 +13,7 @@ import torch
 from reasontrain.credit import GroupNorm, NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.loop import Clock, Run, _credit, _save_before, _without_truncated, describe, observe
+from reasontrain.objectives import Nll
 from reasontrain.selection import MaxVariance, Ramp
 from reasontrain.types import Batch, Problem, Rollout, Weights
 from tests.tiny import batch
@@ -99,7 +100,7 @@ def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_ste
     """Rollouts of one token each, of which one is truncated and half of the others are kept; a resumed run starts at its step."""
     some = [replace(r, reward=float(r.id % 2)) for r in rollouts(False, False, True, False, False, False)]
     run = cast(Run, object.__new__(Run))
-    for name, value in [("truncated", "drop"), ("credit", GroupNorm()), ("steps", 5), ("seed", 3)]:
+    for name, value in [("truncated", "drop"), ("credit", GroupNorm()), ("steps", 5), ("seed", 3), ("objective", Nll())]:
         object.__setattr__(run, name, value)
     batch = MaxVariance(share=Ramp(init=0.5))(_credit(run, some, 1))
     counts = batch.counts()

@@ -67,7 +67,9 @@ def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
 
 def _column(rollout: Rollout, name: str) -> list[float]:
     """Stored evidence at each token of the sequence: zeros at the prompt."""
-    return [0.0] * len(rollout.prompt_ids) + list(rollout.evidence.get(name, [math.nan] * len(rollout.response_ids)))
+    values = rollout.evidence.get(name, [math.nan] * len(rollout.response_ids))
+    assert len(values) == len(rollout.response_ids), "one number per response token"
+    return [0.0] * len(rollout.prompt_ids) + list(values)
 
 
 def _padded(rows: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype) -> Num[Tensor, "B T"]:

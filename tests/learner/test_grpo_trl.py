@@ -118,7 +118,8 @@ def assert_same(found: Found, expected: Found) -> None:
         ({"loss_type": "grpo"}, Grpo(), "per_rollout"),
         ({"loss_type": "bnpo", "epsilon_high": 0.28}, Grpo(clip_high=0.28), "per_kept_row"),
         ({"loss_type": "dapo"}, Grpo(), "per_kept_row"),
-        ({"loss_type": "grpo", "beta": 0.1}, Grpo(reference_kl=0.1), "per_rollout"),
+        # by default TRL multiplies k3 by the ratio (DeepSeek-V3.2); GRPO as published does not
+        ({"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False}, Grpo(reference_kl=0.1), "per_rollout"),
         (SEQUENCE | {"loss_type": "grpo"}, Gspo(clip_low=0.01, clip_high=0.02), "per_rollout"),
         (SEQUENCE | {"loss_type": "bnpo"}, Gspo(clip_low=0.01, clip_high=0.02), "per_kept_row"),
     ],
