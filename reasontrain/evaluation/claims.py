@@ -215,7 +215,7 @@ def _sampled_tokens(run: Path, recipe: Recipe) -> float:
     return math.fsum(step["response_tokens_mean"] * recipe.learn.rollouts_per_step for step in _steps(run))
 
 
-def _steps(run: Path) -> list[dict[str, float]]:
+def _steps(run: Path) -> list[dict[str, float | int]]:
     return [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
