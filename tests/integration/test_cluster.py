@@ -28,9 +28,11 @@ SSTOKEN = "recipes/tiny/sstoken.yaml"
 PRIOR = "recipes/tiny/prior.yaml"
 D3S = "recipes/tiny/d3s.yaml"
 CDPO = "recipes/tiny/cdpo.yaml"
-SOFT = "recipes/tiny/soft_tokens.yaml"
-ORDER_ONE = ("reward.right=1", "reward.boxed=0.1", "learn.optimizer.eps=1.0e-3")
-"""Settings under which a loss is of order one, and AdamW makes no step of the rounding in a gradient of zero."""
+SOFT, FUZZY = "recipes/tiny/soft_tokens.yaml", "recipes/tiny/soft_tokens_fuzzy.yaml"
+ORDER_ONE = ("reward.right=1", "reward.boxed=0.1")
+"""Rewards of 100 make a hundredfold loss, with a hundredfold rounding."""
+ONE_STEP = (*ORDER_ONE, "steps=1", "learn.warmup_steps=0")
+"""A soft thought feeds each rounding on to the next token: once weights differ by 1e-7, an answer may be another one."""
 SHORT = ("steps=4", "evaluate=null", "learn.rollouts_per_step=64")
 ONE_ZERO = ("cluster.learners=1", "learn.zero.stage=1")
 TWO_ZERO_3 = ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")
@@ -51,20 +53,28 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
 
 
 @pytest.mark.parametrize(
-    ("recipe", "more"),
-    [(RECIPE, ()), (GRPO, ()), (D3S, ()), (SSTOKEN, ()), (PRIOR, ("task.num_problems=300",)), (SOFT, ORDER_ONE)],
-    ids=["tip", "grpo", "d3s", "sstoken", "prior", "soft tokens"],
+    ("recipe", "more", "within"),
+    [
+        (RECIPE, (), 1e-5),
+        (GRPO, (), 1e-5),
+        (D3S, (), 1e-5),
+        (SSTOKEN, (), 1e-5),
+        (PRIOR, ("task.num_problems=300",), 1e-5),
+        (FUZZY, ORDER_ONE, 1e-4),  # a sum over the tokens of a rollout, about sixty
+        (SOFT, ONE_STEP, 1e-4),
+    ],
+    ids=["tip", "grpo", "d3s", "sstoken", "prior", "fuzzy tokens", "soft tokens"],
 )
 @pytest.mark.parametrize("scale", [ONE_ZERO, TWO_ZERO_3], ids=["one ZeRO rank", "two ZeRO-3 ranks"])
 def test_ranks_give_the_losses_of_one_process(
-    reference: Reference, tmp_path: Path, recipe: str, more: Sequence[str], scale: Sequence[str]
+    reference: Reference, tmp_path: Path, recipe: str, more: Sequence[str], within: float, scale: Sequence[str]
 ) -> None:
     expected = reference(*SHORT, *more, recipe=recipe)
     ended = train(*SHORT, *more, *scale, f"out={tmp_path}", recipe=recipe)
     assert ended.code == 0, ended.output
     run = run_in(tmp_path)
-    assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
-    assert len(losses(run)) == 4
+    assert losses(run) == pytest.approx(losses(expected), abs=within, rel=0)
+    assert len(losses(run)) == (1 if more == ONE_STEP else 4)
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +88,11 @@ def small_cdpo(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_pairs_and_the_stages_before_them_give_the_losses_of_one_process(
-    in_one_process: Reference, small_cdpo: str, tmp_path: Path
+    reference: Reference, small_cdpo: str, tmp_path: Path
 ) -> None:
     """Both tuned models are made by the ranks too; the pairs are the same, and scores differ by rounding."""
     short = ("steps=4", "evaluate=null")
-    expected = in_one_process(*short, recipe=small_cdpo)
+    expected = reference(*short, recipe=small_cdpo)
     ended = train(*short, *TWO_ZERO_3, f"out={tmp_path}", recipe=small_cdpo)
     assert ended.code == 0, ended.output
     assert losses(tmp_path / "cdpo-tiny") == pytest.approx(losses(expected), abs=1e-5, rel=0)
