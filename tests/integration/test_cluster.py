@@ -209,8 +209,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 200 MB."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(tmp_path)], check=True)
+    """A file system of 200 MB, where this user may mount one."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(tmp_path)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small disk needs the right to mount one: {mounted.stderr.strip()}")
     yield tmp_path
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
