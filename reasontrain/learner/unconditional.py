@@ -12,16 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from reasontrain import checkpoint, keyed, models, vocab
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.data.columns import ColumnStore, Sample, digest
-from reasontrain.data.micro import build, cut
+from reasontrain.data.micro import MicroBatch
 from reasontrain.data.prompts import Encoder
 from reasontrain.learner import whole
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt, load_adapter
+from reasontrain.learner.offline import measured
 from reasontrain.learner.scorer import WholeModel
 from reasontrain.models import Description, ModelSettings, Policy
 from reasontrain.objectives import Nll
@@ -69,8 +72,9 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
     }
     store = ColumnStore(Path(recipe.out) / "columns", [COLUMN], made_by)
     folds = settings.folds if isinstance(settings, UncondTuned) else 1
+    missing = [part for part in cut_parts(unconditional, folds) if not store.has(part.number)]
     for fold in range(folds):
-        parts = [part for part in cut_parts(unconditional, folds) if part.fold == fold and not store.has(part.number)]
+        parts = [part for part in missing if part.fold == fold]
         if parts:
             say(f"{COLUMN}: {settings.kind} scores {sum(len(p.rollouts) for p in parts):,} responses for {store.directory}")
             _score_parts(store, parts, reference(recipe, model, unconditional, fold, store.directory, say), recipe)
@@ -91,17 +95,17 @@ def fold_of(rollout: Rollout, folds: int) -> int:
 
 def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS) -> list[Part]:
     """The responses of each fold, sorted by length and cut after so many tokens: a function of the data alone."""
-    parts: list[Part] = []
+    found: list[tuple[int, list[Rollout]]] = []
     for fold in range(folds):
         mine = sorted((r for r in rollouts if fold_of(r, folds) == fold), key=lambda r: (len(r.response_ids), r.id))
-        room, first = 0, len(parts)
+        room, first = 0, len(found)
         for rollout in mine:
-            if room < len(rollout.response_ids) or len(parts) == first:
-                parts.append(Part(len(parts), fold, []))
+            if room < len(rollout.response_ids) or len(found) == first:
+                found.append((fold, []))
                 room = part_tokens
-            parts[-1] = replace(parts[-1], rollouts=[*parts[-1].rollouts, rollout])
+            found[-1][1].append(rollout)
             room -= len(rollout.response_ids)
-    return parts
+    return [Part(number, fold, members) for number, (fold, members) in enumerate(found)]
 
 
 def reference(recipe: Recipe, model: ModelSettings, rollouts: Sequence[Rollout], fold: int, kept: Path, say: Say) -> Policy:
@@ -147,19 +151,14 @@ def tuned(
     return policy
 
 
-@torch.no_grad()
 def logp(policy: Policy, rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[float]]:
     """log P of each response token, in nats, in float32; logits are made in chunks and none outlives its chunk."""
-    batch, model = collate(rollouts, credit=NoCredit()), WholeModel(policy)
-    column_BT = torch.zeros(batch.ids_BT.shape)
-    for index in cut(batch.length_B, micro_batch_tokens, "padded"):
-        micro = build(batch, index, "padded")
-        local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
-        rollout_N = micro.index_K[local_N]
-        ids_N = batch.ids_BT[rollout_N, token_N].to(policy.device)
-        hidden_ND = model.hidden(micro, micro.predictors(local_N, token_N))
-        column_BT[rollout_N, token_N] = vocab.measure(hidden_ND, policy.head, ids_N, ["logp"])["logp"].float().cpu()
-    return [column_BT[row, among_T].tolist() for row, among_T in enumerate(batch.is_response_BT)]
+    model = WholeModel(policy)
+
+    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
+
+    return measured(rollouts, measure, policy.device, micro_batch_tokens)
 
 
 def summary(values: Sequence[float], directory: Path) -> str:

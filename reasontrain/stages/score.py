@@ -13,12 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import checkpoint, models, vocab
-from reasontrain.credit import NoCredit
 from reasontrain.data import pair_columns
-from reasontrain.data.collate import collate
-from reasontrain.data.micro import MicroBatch, build, cut
+from reasontrain.data.micro import MicroBatch
 from reasontrain.data.prompts import Encoder
 from reasontrain.data.written import encode
+from reasontrain.learner.offline import measured
 from reasontrain.learner.scorer import WholeModel
 from reasontrain.models import Policy
 from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
@@ -28,8 +27,6 @@ from reasontrain.types import Rollout, RunError, Stats
 
 SUMMARY = "summary.json"
 Say = Callable[[str], None]
-Measure = Callable[[MicroBatch, Int[Tensor, " N"], Int[Tensor, " N"]], Float[Tensor, " N"]]
-"""(micro-batch, flat rows that predict the tokens, the tokens' ids) -> a number for each token."""
 
 
 def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) -> None:
@@ -48,7 +45,7 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
     rows = _rows(stage.pairs, recipe)
     rejected = [row[1] for row in rows]
     asked = rejected if stage.only_rejected else [rollout for row in rows for rollout in row]
-    values = measured(asked, measure, policies[0].device, recipe.learn.micro_batch_tokens)
+    values = _keyed(asked, measured(asked, measure, policies[0].device, recipe.learn.micro_batch_tokens))
     made_by = f"{fingerprint(policies[0])}/{fingerprint(policies[1])} ce_beta={stage.ce_beta:g} plausible={stage.plausible:g}"
     pair_columns.write(directory / "ce_logscore.parquet", "ce_logscore", values, made_by)
     summary = scored(torch.tensor([value for rollout in rejected for value in values[pair_columns.key_of(rollout)]]))
@@ -77,7 +74,7 @@ def reference(stage: ReferenceStage, recipe: Recipe, directory: Path, say: Say) 
         return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
 
     asked = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
-    values = measured(asked, measure, policy.device, recipe.learn.micro_batch_tokens)
+    values = _keyed(asked, measured(asked, measure, policy.device, recipe.learn.micro_batch_tokens))
     pair_columns.write(directory / "ref_logp.parquet", "ref_logp", values, fingerprint(policy))
     say(f"{stage.name}: {len(values)} responses")
 
@@ -97,21 +94,9 @@ def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
     return encode(PairTask(path=path).rows, encoder, described.context)[0]
 
 
-@torch.no_grad()
-def measured(
-    rollouts: Sequence[Rollout], measure: Measure, device: torch.device, budget_tokens: int
-) -> dict[pair_columns.Key, list[float]]:
-    """One number per response token of each rollout; the longest rollouts together, prompts not measured."""
-    batch = collate(rollouts, credit=NoCredit())
-    found: dict[pair_columns.Key, list[float]] = {}
-    for part in cut(batch.length_B, budget_tokens, "padded"):
-        micro = build(batch, part, "padded")
-        local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
-        ids_N = batch.ids_BT[micro.index_K[local_N], token_N].to(device)
-        value_N = measure(micro, micro.predictors(local_N, token_N).to(device), ids_N).float().cpu()
-        for local, index in enumerate(part):
-            found[pair_columns.key_of(rollouts[index])] = value_N[local_N == local].tolist()
-    return found
+def _keyed(rollouts: Sequence[Rollout], values: Sequence[Sequence[float]]) -> dict[pair_columns.Key, Sequence[float]]:
+    """Each rollout's numbers by what they are found by."""
+    return {pair_columns.key_of(rollout): row for rollout, row in zip(rollouts, values, strict=True)}
 
 
 def fingerprint(policy: Policy) -> str:
