@@ -11,6 +11,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from reasontrain.models.describe import Description, located, readable
 from reasontrain.models.policy import Policy
@@ -23,6 +24,7 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
 
     Raises UserError where it cannot be loaded, or computes its logits in a way that `Head` does not know.
     """
+    _check_attention(settings.attention)
     with located(settings.path) as path:
         model, tokenizer = _from_pretrained(path, settings, trainable)
     model.to(_device(settings.device))
@@ -45,6 +47,14 @@ def _from_pretrained(path: str, settings: ModelSettings, trainable: bool) -> tup
         model = AutoModelForCausalLM.from_pretrained(path, config=config, attn_implementation=attention, dtype=dtype, **chosen)
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
     return model, tokenizer
+
+
+def _check_attention(name: str) -> None:
+    """Refuse a kernel that is not installed."""
+    if name == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "model.attention is flash_attention_2, and the package flash_attn is not installed; use sdpa, or install it"
+        )
 
 
 def _device(name: str) -> torch.device:

@@ -29,6 +29,8 @@ from tests.learner import soft_batch
 from tests.tiny import batch, pairs, policy
 
 STAGES = (0, 1, 2, 3)
+FOUR, STAGES_OF_FOUR = 4, (2, 3)
+"""A world in which nothing is tried but what selection does, whose statistics and rankings are of the whole step."""
 MODELS = {"untied": {}, "tied": {"tied": True}, "lora": {"lora": True}, "lora-tied": {"lora": True, "tied": True}}
 BUDGETS = {1: (10_000, 60, 50), 2: (10_000, 40, 24)}
 """Tokens per micro-batch at steps 0, 1 and 2, which give the busiest of so many ranks 1, 2 and 3 micro-batches."""
@@ -308,6 +310,11 @@ def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
 def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     """All of them, for so many ranks."""
     found: dict[str, Callable[[], object]] = {}
+    if world == FOUR:
+        for stage in STAGES_OF_FOUR:
+            zero = Zero(stage=stage, persist_below=0)
+            found |= {f"dropping-{stage}": partial(dropping, zero, world), f"edges-{stage}": partial(edges, zero, world)}
+        return found
     for stage in STAGES:
         zero = Zero(stage=stage, persist_below=0)
         for model in MODELS:

@@ -17,6 +17,7 @@ from reasontrain.recipe.settings import SampleSettings
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.speaking import NOISE
 from reasontrain.types import Kind, Prompt, Rollout, UserError
+from reasontrain.vocab import softmax_
 
 LENGTHS = (3, 19, 1, 11, 12, 2, 7)
 ENDING = {"max_tokens": 12, "max_answer_tokens": 5, "stop_text": "ab", "early": "{", "late": "ab{"}
@@ -65,6 +66,31 @@ def test_an_exact_tie_is_half_of_each_token(tiny: type) -> None:
     (rollout,) = sample(policy, replace(FUZZY, gamma=0.0, stop_text="x"), tiny.prompts(4))
     a, b = policy.embed(tensor([[ord("a"), ord("b")]]))[0].detach()
     torch.testing.assert_close(rollout.soft.fed()[0], (a + b) / 2, rtol=0, atol=1e-6)
+
+
+def test_in_bfloat16_logits_would_tie_and_ours_do_not(tiny: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products in bfloat16 that are summed in float32 never tie; rounded to bfloat16, as others have them, some do.
+
+    So a fuzzy step is the token itself, rounded as all that is fed, but where the two likeliest are within 20 taus.
+    """
+    policy, gaps, ties = tiny.policy(dtype=torch.bfloat16), [], {torch.float32: 0, torch.bfloat16: 0}
+
+    def watched(logits_MV: torch.Tensor, tau: float) -> torch.Tensor:
+        for logits_V in logits_MV:
+            gap = {dtype: -float(logits_V.to(dtype).topk(2).values.diff()) for dtype in ties}
+            gaps.append(gap[torch.float32])
+            for dtype in ties:
+                ties[dtype] += gap[dtype] == 0
+        return softmax_(logits_MV, tau)
+
+    monkeypatch.setattr("reasontrain.sampler.thinking.softmax_", watched)
+    for prompt in tiny.prompts(*range(1, 13)):
+        gaps.clear()
+        (rollout,) = sample(policy, replace(FUZZY, gamma=0.0, max_tokens=30), [prompt])
+        token_TD = policy.embed(tensor([rollout.response_ids[: len(gaps)]]))[0].detach().bfloat16()
+        for gap, token_D, fed_D in zip(gaps, token_TD, rollout.soft.fed(), strict=True):
+            assert torch.equal(fed_D, token_D) or gap < 20 * FUZZY.tau
+    assert ties[torch.float32] == 0 < ties[torch.bfloat16]
 
 
 @pytest.mark.parametrize("thought", [replace(SOFT, gamma=0.0), replace(FUZZY, gamma=0.0), replace(HARD, tau=0.0)])
