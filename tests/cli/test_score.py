@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pyarrow
 import pytest
-from pyarrow.parquet import read_table, write_table
+from pyarrow.parquet import read_table
 
 from reasontrain import testbed
 from reasontrain.cli import main
@@ -88,29 +87,12 @@ def test_other_data_are_scored_anew() -> None:
     assert len(list(COLUMNS.iterdir())) == 2
 
 
-def test_a_nan_in_a_stored_column_is_a_sentence_with_its_sample(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("score") == 0
-    (part,) = COLUMNS.glob("*/part-00000.parquet")
-    table = read_table(part)
-    values = table["uncond_logp"].to_pylist()
-    values[3][2] = float("nan")
-    broken = pyarrow.array(values, type=pyarrow.list_(pyarrow.float32()))
-    write_table(table.set_column(table.column_names.index("uncond_logp"), "uncond_logp", broken), part)
-    for command in ("train", "score"):
-        assert run(command) == 2
-        said = capsys.readouterr().err
-        assert f"column 'uncond_logp' of sample {table['id'][3].as_py()!r} holds nan at response token 2" in said
-        assert "Traceback" not in said
-    assert not Path("out/run").exists()
-
-
 REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
     "nothing to score": (
         "score",
         ("select.kind=everything",),
         "reads no stored evidence (its rule and objective need: none)",
     ),
-    "rollouts": ("train", ("sample.max_tokens=8",), "uncond_logp is stored for demonstrations, and `sample` makes new responses"),
     "kind": ("train", ("unconditional.kind=uncond",), "no such kind 'uncond'"),
     "cap": ("train", ("select.cap=0.5",), "select.prior.cap: Input should be greater than or equal to 1"),
     "small_ref without a model": ("score", ("unconditional.kind=small_ref",), "unconditional.small_ref.model: is needed"),

@@ -294,7 +294,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "gold that does not pass": (("task.kind=math", "task.path=gold.jsonl"), "gold"),
     "no model": (("model.path=nothing",), "nothing is no model that can be loaded"),
     "prompts too long": (("prompt.max_tokens=20",), "prompts have more than 20 tokens"),
-    "no demonstration": ((*METHODS["sft"], "task.kind=math", "task.path=short.jsonl"), "has no `solution` to learn from"),
     "own reward": (("task.kind=python", "task.path=no.py", "task.problems_path=short.jsonl"), "no.py"),
     "unknown service": (("track.service=wandb",), "track.service is wandb, which is not installed"),
     "testbed name": (("model.path=testbed:nobody",), "testbed:nobody is no testbed model"),
@@ -338,10 +337,6 @@ def test_a_directory_with_another_run_is_left_alone(train: Train, capsys: pytest
     assert train("steps=2", "evaluate=null", "learn.warmup_steps=0", "learn.lr=0.5") == 2
     assert "out/run holds a run of another recipe (other: learn.lr)" in capsys.readouterr().err
     assert Path("out/run/metrics.jsonl").read_bytes() == before
-    Path("out/mine").mkdir()
-    Path("out/mine/thesis.txt").write_text("dear")
-    assert train("name=mine") == 2
-    assert "out/mine exists and is no run" in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_was_saved(
