@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reasontrain import checkpoint, models, track
 from reasontrain.credit import NoCredit
-from reasontrain.data import pair_columns
+from reasontrain.data import columns
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
@@ -185,11 +185,7 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Prepare
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference")]
     for settings, role in [(settings, role) for settings, role in others if settings is not None]:
         models.check_same_ids(described, models.describe(settings), role)
-    answers: WrittenSampler | None
-    if recipe.sample is None and isinstance(recipe.task, WrittenTask):
-        answers, order = _written(recipe, recipe.task, described, say)
-    else:
-        answers, order = _order(recipe, described, _prompts(recipe, described, grader, say), say)
+    answers, order = _source(recipe, described, grader, say)
     directory = Path(recipe.out) / recipe.name
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
@@ -199,16 +195,23 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Prepare
 
 def score_columns(recipe: Recipe, say: Say) -> None:
     """Compute and store the evidence that the recipe's rule reads from a store; raises UserError where it reads none."""
-    if not recipe.needs & STORED_EVIDENCE:
+    if not recipe.evidence and not recipe.needs & STORED_EVIDENCE:
         read = ", ".join(sorted(recipe.needs)) or "none"
         raise UserError(
             f"{recipe.name} reads no stored evidence (its rule and objective need: {read}); there is nothing to score"
         )
     with Grader() as grader:
         described = models.describe(recipe.model)
-        written, _ = _order(recipe, described, _prompts(recipe, described, grader, say), say)
+        written, _ = _source(recipe, described, grader, say)
     assert written is not None, "the recipe refuses stored evidence beside sampling"
     _with_stored(recipe, described, written, say)
+
+
+def _source(recipe: Recipe, described: Description, grader: Grader, say: Say) -> tuple[WrittenSampler | None, Order]:
+    """What is learned from, where it is written already, and the order in which it is taken or asked for."""
+    if recipe.sample is None and isinstance(recipe.task, WrittenTask):
+        return _written(recipe, recipe.task, described, say)
+    return _order(recipe, described, _prompts(recipe, described, grader, say), say)
 
 
 def _with_stored(recipe: Recipe, described: Description, written: WrittenSampler, say: Say) -> WrittenSampler:
@@ -268,12 +271,18 @@ def _written(recipe: Recipe, task: WrittenTask, described: Description, say: Say
         say(f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped")
     for name, path in sorted(recipe.evidence.items()):
         chosen_may_lack = int(isinstance(task, PairTask) and name == "ce_logscore" and not _reads_chosen(recipe.select))
-        rows = pair_columns.attach(rows, name, pair_columns.read(Path(path), name), optional=chosen_may_lack)
+        column = columns.read(Path(path), name, _made_by(recipe, name))
+        rows = [column.joined(row, optional=chosen_may_lack) for row in rows]
     _check_padded(recipe, rows)
     asked = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in rows]
     per_step = recipe.learn.rollouts_per_step // len(rows[0])
     sampler = WrittenSampler({row[0].problem.id: row for row in rows})
     return sampler, Order(asked, per_step, recipe.seed, described.tokenizer)
+
+
+def _made_by(recipe: Recipe, name: str) -> columns.MadeBy | None:
+    """What should have made a stored column, where the recipe says which model's numbers it is to hold."""
+    return {"model": models.fingerprint(recipe.reference or recipe.model)} if name == "ref_logp" else None
 
 
 def _reads_chosen(select: Selector) -> bool:

@@ -54,7 +54,7 @@ def _score(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "score",
-        "Compute and store the evidence that a recipe's rule reads from a store; `train` does so by itself where it is missing.",
+        "Compute and store the evidence that a recipe reads from a store; `train` does so by itself where it is missing.",
         "reasontrain score recipes/tiny/prior.yaml",
     )
     _recipe(command)

@@ -1,17 +1,23 @@
-"""`reasontrain score`: evidence of a frozen model, computed once and stored."""
+"""`reasontrain score`: evidence of frozen models, computed once and stored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from reasontrain import stages
 from reasontrain.assemble import score_columns
 from reasontrain.cli.terminal import quiet_libraries
 from reasontrain.recipe import read_recipe
 
 
 def score(path: Path, overrides: Sequence[str]) -> None:
-    """Store what the recipe's rule reads; what is there already is not computed again."""
+    """Store what the recipe reads, by its stages where it has some; what is there already is read, and not computed again."""
     recipe = read_recipe(path, overrides)
     quiet_libraries()
-    score_columns(recipe, lambda line: print(line, flush=True))
+    recipe, _ = stages.done(recipe, _say)
+    score_columns(recipe, _say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -41,7 +41,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
 @contextmanager
 def _ready(recipe: Recipe, say: Say) -> Iterator[tuple[Assembled, Mapping[str, Path]]]:
     """The run that could start now, all that comes before it done; and where each stage's output lies."""
-    final, places = stages.done(recipe, say) if recipe.stages else (recipe, {})
+    final, places = stages.done(recipe, say)
     with assembled(final, say, given=recipe) as ready:
         yield ready, places
 

@@ -1,7 +1,12 @@
 """Evidence that is computed once and kept: one number per response token, in Parquet.
 
-A store is a directory named by what made it. Each row holds a sample's id, a hash of its response's ids and its columns; each
-file also says what made it. Reading compares all of that, so that a column can never meet a response it was not made for.
+One format. A file holds one column, and each of its rows is of one response: `sample_id`, `ids_hash` and the numbers, in float32,
+one per response token. The hash is of the ids that a model was fed: what comes before the response (a prompt, or a header in its
+place) and the response. What made the numbers stands in the file's metadata as `made_by`: models by their fingerprints, and all
+settings that change a number. A store is such a file, or a directory of parts, of which each is written as a whole or not at all.
+
+One reader. Numbers are found by the sample and the very ids that they are of, so that they can never meet another response. What
+is missing, misaligned, stale or not finite is an error that names the sample, where it is one sample's, and says what to do.
 """
 
 from __future__ import annotations
@@ -11,123 +16,142 @@ import json
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reasontrain.types import EVIDENCE, RunError, UserError
+from reasontrain.types import EVIDENCE, Rollout, RunError, UserError
 
-ABOUT = "about.json"
-_MADE_BY = b"made_by"
-_ID, _HASH = "id", "ids_hash"
+SAMPLE, HASH, MADE_BY = "sample_id", "ids_hash", "made_by"
+Key = tuple[str, str]
+"""A sample's id, and the hash of the ids that numbers are of."""
+MadeBy = Mapping[str, object]
+"""All that numbers are a function of beside the ids, as JSON can write it."""
+
+
+def hash_of(ids: Sequence[int]) -> str:
+    """SHA-256 of token ids, as hexadecimal digits."""
+    return hashlib.sha256(array("q", ids).tobytes()).hexdigest()
+
+
+def key_of(rollout: Rollout) -> Key:
+    """What numbers of a response are found by."""
+    return rollout.problem.id, hash_of([len(rollout.prompt_ids), *rollout.prompt_ids, *rollout.response_ids])
+
+
+def digest(rollouts: Iterable[Rollout]) -> str:
+    """A hash of a whole set of responses, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(" ".join(key_of(r)) for r in rollouts)).encode()).hexdigest()
+
+
+def directory_of(root: Path, name: str, made_by: MadeBy) -> Path:
+    """Where the parts of a column lie that this makes."""
+    return root / f"{name}-{hashlib.sha256(_text(made_by).encode()).hexdigest()[:16]}"
+
+
+def part_of(directory: Path, number: int) -> Path:
+    """One part of a directory."""
+    return directory / f"part-{number:05d}.parquet"
+
+
+def write(path: Path, name: str, rollouts: Sequence[Rollout], values: Sequence[Sequence[float]], made_by: MadeBy) -> None:
+    """Keep one sequence per response, one finite number per token; RunError where one is not."""
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    assert name in EVIDENCE, f"no kind of evidence: {name}"
+    for rollout, numbers in zip(rollouts, values, strict=True):
+        if fault := _fault(rollout, numbers):
+            raise RunError(f"column {name!r} of sample {rollout.problem.id!r} was computed wrongly: it {fault}")
+    keys = [key_of(rollout) for rollout in rollouts]
+    columns = {
+        SAMPLE: pyarrow.array([sample for sample, _ in keys]),
+        HASH: pyarrow.array([ids_hash for _, ids_hash in keys]),
+        name: pyarrow.array([list(numbers) for numbers in values], type=pyarrow.list_(pyarrow.float32())),
+    }
+    table = pyarrow.table(columns).replace_schema_metadata({MADE_BY: _text(made_by)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    write_table(table, partial)
+    partial.replace(path)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A response by the id that its data know it by."""
+class StoredColumn:
+    """What was read of a store."""
 
-    id: str
-    ids: tuple[int, ...]
+    name: str
+    path: Path
+    values: Mapping[Key, Sequence[float | None]]
 
-    @cached_property
-    def ids_hash(self) -> str:
-        """SHA-256 of the ids, as hexadecimal digits."""
-        return hashlib.sha256(array("q", self.ids).tobytes()).hexdigest()
+    def of(self, rollout: Rollout) -> tuple[float, ...]:
+        """The numbers of this response; UserError that names the sample and says what is wrong with its column."""
+        key = key_of(rollout)
+        if key not in self.values:
+            known = any(sample == key[0] for sample, _ in self.values)
+            raise self._error(rollout, "is of another response: these token ids were not scored" if known else "is missing")
+        if fault := _fault(rollout, self.values[key]):
+            raise self._error(rollout, fault)
+        return tuple(value for value in self.values[key] if value is not None)
+
+    def joined(self, rollouts: Sequence[Rollout], *, optional: int = 0) -> tuple[Rollout, ...]:
+        """The rollouts with their numbers; the first `optional` of them may have none."""
+        return tuple(
+            replace(r, evidence={**r.evidence, self.name: self.of(r)}) if i >= optional or key_of(r) in self.values else r
+            for i, r in enumerate(rollouts)
+        )
+
+    def _error(self, rollout: Rollout, fault: str) -> UserError:
+        return UserError(f"the stored column {self.name!r} of sample {rollout.problem.id!r} {fault}; {_remedy(self.path)}")
 
 
-def digest(samples: Iterable[Sample]) -> str:
-    """A hash of a whole set of samples, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(f"{s.id} {s.ids_hash}" for s in samples)).encode()).hexdigest()
+def read(path: Path, name: str, made_by: MadeBy | None = None) -> StoredColumn:
+    """A column from a file or a directory of parts; UserError where it is another one, or something other than `made_by` made it.
 
-
-class ColumnStore:
-    """Columns of evidence of many samples, by sample id; written part by part, each part as a whole or not at all."""
-
-    def __init__(self, root: Path, names: Sequence[str], made_by: Mapping[str, object]) -> None:
-        """The store of these columns under `root`; `made_by` is all that changes their values, as JSON can write it."""
-        assert set(names) <= EVIDENCE, f"not kinds of evidence: {names}"
-        self.names, self.made_by = tuple(names), json.dumps({"columns": list(names), **made_by}, sort_keys=True, indent=1)
-        self.fingerprint = hashlib.sha256(self.made_by.encode()).hexdigest()
-        self.directory = root / f"{'-'.join(names)}-{self.fingerprint[:16]}"
-
-    def has(self, part: int) -> bool:
-        """Whether this part was written."""
-        return self._file(part).exists()
-
-    def write(self, part: int, samples: Sequence[Sample], columns: Mapping[str, Sequence[Sequence[float]]]) -> None:
-        """Keep one part: for every column one sequence per sample, one finite number per token; RunError where one is not."""
-        import pyarrow
-        from pyarrow.parquet import write_table
-
-        for name in self.names:
-            for sample, values in zip(samples, columns[name], strict=True):
-                if fault := _fault(sample, values):
-                    raise RunError(f"column {name!r} of sample {sample.id!r} was computed wrongly: {fault}")
-        fields = {_ID: pyarrow.array([s.id for s in samples]), _HASH: pyarrow.array([s.ids_hash for s in samples])}
-        numbers = pyarrow.list_(pyarrow.float32())
-        fields |= {name: pyarrow.array([list(values) for values in columns[name]], type=numbers) for name in self.names}
-        written = pyarrow.table(fields).replace_schema_metadata({_MADE_BY: self.fingerprint.encode()})
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / ABOUT).write_text(self.made_by + "\n", encoding="utf-8")
-        partial = self._file(part).with_suffix(".partial")
-        write_table(written, partial)
-        partial.replace(self._file(part))
-
-    def read(self, samples: Sequence[Sample]) -> dict[str, dict[str, tuple[float, ...]]]:
-        """The columns of these samples by id and name; UserError that names the sample and what is wrong with its column."""
-        rows = {str(row[_ID]): row for file in sorted(self.directory.glob("part-*.parquet")) for row in self._rows(file)}
-        return {sample.id: self._checked(sample, rows.get(sample.id)) for sample in samples}
-
-    def _checked(self, sample: Sample, row: Mapping[str, object] | None) -> dict[str, tuple[float, ...]]:
-        """One sample's columns."""
-        if row is None:
-            raise self._error(sample, self.names[0], "is missing")
-        if row[_HASH] != sample.ids_hash:
-            raise self._error(sample, self.names[0], "is of another response: the ids of this one are not those that were scored")
-        found = {}
-        for name in self.names:
-            values = row.get(name)
-            if not isinstance(values, list):
-                raise self._error(sample, name, "is missing")
-            if fault := _fault(sample, values):
-                raise self._error(sample, name, fault)
-            found[name] = tuple(values)
-        return found
-
-    def _rows(self, file: Path) -> list[Mapping[str, object]]:
-        """The rows of one part, if this store's model and settings made it."""
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
-
-        try:
-            table = read_table(file)
-        except (ArrowException, OSError) as error:
-            raise UserError(f"{file} cannot be read as Parquet ({error}); {self._remedy}") from error
-        made_by = (table.schema.metadata or {}).get(_MADE_BY, b"").decode()
-        if made_by != self.fingerprint:
-            ids = table[_ID].to_pylist() if _ID in table.column_names else []
-            first = f"sample {ids[0]!r} and {len(ids) - 1} others" if ids else "no sample"
+    Without `made_by`, the parts must agree among themselves.
+    """
+    values: dict[Key, Sequence[float | None]] = {}
+    expected: dict[str, object] | None = None if made_by is None else json.loads(_text(made_by))
+    for file in sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]:
+        rows, found = _rows(path, file, name)
+        expected = found if expected is None else expected
+        if other := sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key)):
             raise UserError(
-                f"{file} is stale ({first}): another model, other data or other settings made it (fingerprint "
-                f"{made_by[:16] or 'none'}, expected {self.fingerprint[:16]}); {self._remedy}"
+                f"{file} is stale: another model, other data or other settings made it than this run has (other: "
+                f"{', '.join(other)}); {_remedy(path)}"
             )
-        rows: list[Mapping[str, object]] = table.to_pylist()
-        return rows
-
-    @property
-    def _remedy(self) -> str:
-        return f"remove {self.directory} and run `reasontrain score RECIPE`"
-
-    def _error(self, sample: Sample, name: str, fault: str) -> UserError:
-        return UserError(f"the stored column {name!r} of sample {sample.id!r} {fault}; {self._remedy}")
-
-    def _file(self, part: int) -> Path:
-        return self.directory / f"part-{part:05d}.parquet"
+        values |= rows
+    return StoredColumn(name, path, values)
 
 
-def _fault(sample: Sample, values: Sequence[float]) -> str:
-    """What is wrong with a column as a sample's; "" where nothing is."""
-    if len(values) != len(sample.ids):
-        return f"has {len(values)} numbers for {len(sample.ids)} response tokens"
+def _rows(path: Path, file: Path, name: str) -> tuple[dict[Key, Sequence[float | None]], dict[str, object]]:
+    """What one file of a store holds, and what made it."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
+
+    try:
+        table = read_table(file)
+        told = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        made_by: dict[str, object] = json.loads(told.get(MADE_BY, "{}"))
+    except (ArrowException, OSError, ValueError) as error:
+        raise UserError(f"column {name!r}: {file} cannot be read as Parquet ({error}); {_remedy(path)}") from error
+    if missing := {SAMPLE, HASH, name, MADE_BY} - {*table.column_names, *told}:
+        has = ", ".join(table.column_names)
+        raise UserError(f"column {name!r}: {file} has no {', '.join(sorted(missing))} (it has: {has}); {_remedy(path)}")
+    cells = zip(*(table[column].to_pylist() for column in (SAMPLE, HASH, name)), strict=True)
+    return {(sample, ids_hash): numbers or [] for sample, ids_hash, numbers in cells}, made_by
+
+
+def _text(made_by: MadeBy) -> str:
+    return json.dumps(made_by, sort_keys=True, indent=1)
+
+
+def _remedy(path: Path) -> str:
+    return f"remove {path} and run `reasontrain score RECIPE`"
+
+
+def _fault(rollout: Rollout, values: Sequence[float | None]) -> str:
+    """What is wrong with numbers as a response's; "" where nothing is."""
+    if len(values) != len(rollout.response_ids):
+        return f"has {len(values)} numbers for {len(rollout.response_ids)} response tokens"
     wrong = next((index for index, value in enumerate(values) if value is None or not math.isfinite(value)), None)
     return "" if wrong is None else f"holds {values[wrong]} at response token {wrong}, where a finite number was expected"

@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reasontrain import vocab
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.data.micro import MicroBatch, build, cut
+from reasontrain.learner.scorer import WholeModel
+from reasontrain.models import Policy
 from reasontrain.types import Rollout
 
 Measure = Callable[[MicroBatch, Int[Tensor, " N"], Int[Tensor, " N"]], Float[Tensor, " N"]]
@@ -30,3 +33,13 @@ def measured(rollouts: Sequence[Rollout], measure: Measure, device: torch.device
         value_N = measure(micro, micro.predictors(local_N, token_N).to(device), ids_N)
         column_BT[rollout_N, token_N] = value_N.float().cpu()
     return [column_BT[row, among_T].tolist() for row, among_T in enumerate(batch.is_response_BT)]
+
+
+def logp(policy: Policy, rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[float]]:
+    """log P of each response token, in nats, in float32; logits are made in chunks and none outlives its chunk."""
+    model = WholeModel(policy)
+
+    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
+
+    return measured(rollouts, measure, policy.device, micro_batch_tokens)

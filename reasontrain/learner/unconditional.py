@@ -12,20 +12,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from reasontrain import checkpoint, keyed, models, vocab
+from reasontrain import checkpoint, keyed, models
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
-from reasontrain.data.columns import ColumnStore, Sample, digest
-from reasontrain.data.micro import MicroBatch
+from reasontrain.data.columns import MadeBy, digest, directory_of, hash_of, part_of, read, write
 from reasontrain.data.prompts import Encoder
 from reasontrain.learner import whole
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt, load_adapter
-from reasontrain.learner.offline import measured
-from reasontrain.learner.scorer import WholeModel
+from reasontrain.learner.offline import logp
 from reasontrain.models import Description, ModelSettings, Policy
 from reasontrain.objectives import Nll
 from reasontrain.recipe import LearnSettings, Recipe, UncondTuned
@@ -62,35 +58,28 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
     header = encoder.header_ids(settings.header)
     unconditional = [replace(r, prompt_ids=header, id=i, group=i) for i, r in enumerate(written)]
     _check_lengths(unconditional, described)
-    samples = [sample(r) for r in written]
     made_by = {
         "reference": {key: value for key, value in asdict(settings).items() if key != "model"},
-        "weights": models.fingerprint(model),
-        "dtype": model.dtype,
-        "header_ids": list(header),
-        "samples": digest(samples),
+        "model": models.fingerprint(model),
+        "samples": digest(unconditional),
     }
-    store = ColumnStore(Path(recipe.out) / "columns", [COLUMN], made_by)
+    store = directory_of(Path(recipe.out) / "columns", COLUMN, made_by)
     folds = settings.folds if isinstance(settings, UncondTuned) else 1
-    missing = [part for part in cut_parts(unconditional, folds) if not store.has(part.number)]
+    missing = [part for part in cut_parts(unconditional, folds) if not part_of(store, part.number).exists()]
     for fold in range(folds):
         parts = [part for part in missing if part.fold == fold]
         if parts:
-            say(f"{COLUMN}: {settings.kind} scores {sum(len(p.rollouts) for p in parts):,} responses for {store.directory}")
-            _score_parts(store, parts, reference(recipe, model, unconditional, fold, store.directory, say), recipe)
-    found = store.read(samples)
-    say(summary([value for columns in found.values() for value in columns[COLUMN]], store.directory))
-    return [replace(r, evidence={**r.evidence, **found[r.problem.id]}) for r in written]
-
-
-def sample(rollout: Rollout) -> Sample:
-    """A demonstration as the store knows it."""
-    return Sample(rollout.problem.id, rollout.response_ids)
+            say(f"{COLUMN}: {settings.kind} scores {sum(len(p.rollouts) for p in parts):,} responses for {store}")
+            _score_parts(store, made_by, parts, reference(recipe, model, unconditional, fold, store, say), recipe)
+    column = read(store, COLUMN, made_by)
+    found = [column.of(r) for r in unconditional]
+    say(summary([value for values in found for value in values], store))
+    return [replace(r, evidence={**r.evidence, COLUMN: values}) for r, values in zip(written, found, strict=True)]
 
 
 def fold_of(rollout: Rollout, folds: int) -> int:
     """By the response's own hash: equal responses lie in one fold, whatever their ids and order."""
-    return int(sample(rollout).ids_hash[:15], 16) % folds
+    return int(hash_of(rollout.response_ids)[:15], 16) % folds
 
 
 def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS) -> list[Part]:
@@ -151,16 +140,6 @@ def tuned(
     return policy
 
 
-def logp(policy: Policy, rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[float]]:
-    """log P of each response token, in nats, in float32; logits are made in chunks and none outlives its chunk."""
-    model = WholeModel(policy)
-
-    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
-
-    return measured(rollouts, measure, policy.device, micro_batch_tokens)
-
-
 def summary(values: Sequence[float], directory: Path) -> str:
     """What a column holds, with an alarm where its reference knows the responses by heart."""
     p_N = torch.tensor(values, dtype=torch.float64).exp()
@@ -174,12 +153,12 @@ def summary(values: Sequence[float], directory: Path) -> str:
     )
 
 
-def _score_parts(store: ColumnStore, parts: Sequence[Part], policy: Policy, recipe: Recipe) -> None:
+def _score_parts(store: Path, made_by: MadeBy, parts: Sequence[Part], policy: Policy, recipe: Recipe) -> None:
     """Score and write these parts, and give the reference's memory back."""
     policy.model.eval()
     for part in parts:
-        columns = {COLUMN: logp(policy, part.rollouts, recipe.learn.micro_batch_tokens)}
-        store.write(part.number, [sample(r) for r in part.rollouts], columns)
+        values = logp(policy, part.rollouts, recipe.learn.micro_batch_tokens)
+        write(part_of(store, part.number), COLUMN, part.rollouts, values, made_by)
     del policy
     gc.collect()
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Which weights a model has, as a short text: what was computed with others is not this model's."""
+"""Which numbers a model computes, as a short text: what was computed with other weights is not this model's."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PATTERNS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
 
 
 def fingerprint(settings: ModelSettings) -> str:
-    """SHA-256 of the weights and the configuration in a directory; of a hub model, its id and commit."""
+    """The dtype, and SHA-256 of the weights and the configuration in a directory; of a hub model, its id and commit."""
     with located(settings.path) as path, readable(settings.path):
         if not Path(path).is_dir():
             config = cached_file(path, CONFIG_NAME, revision=settings.revision)
-            return f"{path}@{Path(str(config)).parent.name}"
+            return f"{settings.dtype} {path}@{Path(str(config)).parent.name}"
         found = hashlib.sha256()
         for file in sorted({file for pattern in PATTERNS for file in Path(path).glob(pattern)}):
             found.update(file.name.encode())
             with file.open("rb") as stream:
                 found.update(hashlib.file_digest(stream, "sha256").digest())
-        return found.hexdigest()
+        return f"{settings.dtype} {found.hexdigest()}"

@@ -241,7 +241,7 @@ class Recipe:
     """A run, whole: evidence -> weight -> loss over a task, and how long.
 
     `baseline` is the name of the run in the same `out` that the report sets this one beside. `evidence` names files of columns
-    that were measured before (see `data.pair_columns`). `stages` are done first, in order.
+    that were measured before (see `data.columns`). `stages` are done first, in order.
     """
 
     name: Name

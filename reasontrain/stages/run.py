@@ -35,7 +35,7 @@ from reasontrain.stages.sample import read_trajectories, sample
 from reasontrain.stages.tune import tune
 
 FOLDER, MARK = "stages", "stage.json"
-VERSION = 1
+VERSION = 2
 """Of what stages make: raised when the same settings would make something else."""
 WHOLE_BYTES = 64 << 20
 """Files up to this size are known by their content, larger ones by size and time."""
@@ -59,6 +59,8 @@ def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
 
     They lie in `<out>/stages/<name>-<hash>`, where recipes that share a stage share its output.
     """
+    if not recipe.stages:
+        return recipe, {}
     check_directory(Path(recipe.out) / recipe.name, recipe)
     places: dict[str, Place] = {}
     for stage in recipe.stages:

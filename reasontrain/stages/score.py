@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import checkpoint, models, vocab
-from reasontrain.data import pair_columns
+from reasontrain.data import columns
 from reasontrain.data.micro import MicroBatch
 from reasontrain.data.prompts import Encoder
 from reasontrain.data.written import encode
-from reasontrain.learner.offline import measured
+from reasontrain.learner.offline import logp, measured
 from reasontrain.learner.scorer import WholeModel
-from reasontrain.models import Policy
+from reasontrain.models import ModelSettings
 from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
 from reasontrain.signals.contrast import scored
 from reasontrain.tasks import PairTask
@@ -31,7 +30,9 @@ Say = Callable[[str], None]
 
 def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) -> None:
     """Write `ce_logscore.parquet`, and `summary.json` of what the scores of rejected tokens look like."""
-    policies = [_load(recipe, path) for path in (stage.positive, stage.negative)]
+    local = replace(recipe.model, revision=None, trust_remote_code=False)
+    chosen = [_plain(replace(local, path=path)) for path in (stage.positive, stage.negative)]
+    policies = [models.load(settings) for settings in chosen]
     described = models.describe(recipe.model)
     for policy, role in zip(policies, ("positive model", "negative model"), strict=True):
         models.check_same_ids(described, policy, role)
@@ -45,10 +46,16 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
     rows = _rows(stage.pairs, recipe)
     rejected = [row[1] for row in rows]
     asked = rejected if stage.only_rejected else [rollout for row in rows for rollout in row]
-    values = _keyed(asked, measured(asked, measure, policies[0].device, recipe.learn.micro_batch_tokens))
-    made_by = f"{fingerprint(policies[0])}/{fingerprint(policies[1])} ce_beta={stage.ce_beta:g} plausible={stage.plausible:g}"
-    pair_columns.write(directory / "ce_logscore.parquet", "ce_logscore", values, made_by)
-    summary = scored(torch.tensor([value for rollout in rejected for value in values[pair_columns.key_of(rollout)]]))
+    values = measured(asked, measure, policies[0].device, recipe.learn.micro_batch_tokens)
+    made_by = {
+        "positive": models.fingerprint(chosen[0]),
+        "negative": models.fingerprint(chosen[1]),
+        "ce_beta": stage.ce_beta,
+        "plausible": stage.plausible,
+    }
+    columns.write(directory / "ce_logscore.parquet", "ce_logscore", asked, values, made_by)
+    of_rejected = values if stage.only_rejected else values[1::2]
+    summary = scored(torch.tensor([value for numbers in of_rejected for value in numbers]))
     checkpoint.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
     say(f"{stage.name}: " + ", ".join(f"{name} {value:.3g}" for name, value in summary.items()))
 
@@ -67,24 +74,16 @@ def check_contrast(stage: ContrastStage, directory: Path) -> None:
 
 def reference(stage: ReferenceStage, recipe: Recipe, directory: Path, say: Say) -> None:
     """Write `ref_logp.parquet`: per token, so that no weight is in it and none can be out of date."""
-    policy = _load(recipe, None)
-    model = WholeModel(policy)
-
-    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
-
+    settings = _plain(recipe.reference or recipe.model)
     asked = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
-    values = _keyed(asked, measured(asked, measure, policy.device, recipe.learn.micro_batch_tokens))
-    pair_columns.write(directory / "ref_logp.parquet", "ref_logp", values, fingerprint(policy))
+    values = logp(models.load(settings), asked, recipe.learn.micro_batch_tokens)
+    columns.write(directory / "ref_logp.parquet", "ref_logp", asked, values, {"model": models.fingerprint(settings)})
     say(f"{stage.name}: {len(values)} responses")
 
 
-def _load(recipe: Recipe, path: str | None) -> Policy:
-    """A frozen model that computes as the recipe's does: the reference, or another one's weights."""
-    settings = recipe.reference or recipe.model
-    if path is not None:
-        settings = replace(recipe.model, path=path, revision=None, trust_remote_code=False)
-    return models.load(replace(settings, lora=None, gradient_checkpointing=False))
+def _plain(settings: ModelSettings) -> ModelSettings:
+    """The model as it is, without adapters to be trained."""
+    return replace(settings, lora=None, gradient_checkpointing=False)
 
 
 def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
@@ -92,18 +91,3 @@ def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
     described = models.describe(recipe.model)
     encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
     return encode(PairTask(path=path).rows, encoder, described.context)[0]
-
-
-def _keyed(rollouts: Sequence[Rollout], values: Sequence[Sequence[float]]) -> dict[pair_columns.Key, Sequence[float]]:
-    """Each rollout's numbers by what they are found by."""
-    return {pair_columns.key_of(rollout): row for rollout, row in zip(rollouts, values, strict=True)}
-
-
-def fingerprint(policy: Policy) -> str:
-    """16 hex digits of a model's weights: their names, shapes, and up to 4,096 numbers of each, evenly spread."""
-    told = hashlib.sha256()
-    for name, tensor in sorted(policy.model.state_dict().items()):
-        flat = tensor.flatten()
-        some = flat[:: max(1, flat.numel() // 4096)].float().cpu()
-        told.update(f"{name} {tuple(tensor.shape)}".encode() + some.numpy().tobytes())
-    return told.hexdigest()[:16]

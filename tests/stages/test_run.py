@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pyarrow.parquet import read_table
 from safetensors.torch import load_file
 
 from reasontrain import loop
 from reasontrain.cli import main
+from reasontrain.data import columns
 from reasontrain.data.files import read_file
-from reasontrain.data.pair_columns import key_of
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.written import encode, read_pairs
 from reasontrain.models import ModelSettings, load
@@ -219,22 +218,18 @@ def test_scores_belong_to_the_tokens_that_were_written(train: Train) -> None:
         load(ModelSettings(path=str(path))) for path in (place("positive") / "final", place("negative") / "final", "../model")
     )
     rows, _ = encode(read_pairs(read_file(place("pairs") / "pairs.jsonl")), Encoder(base.tokenizer, PromptSettings(), 512), 512)
-    scores = {
-        (r["sample_id"], r["ids_hash"]): r["ce_logscore"] for r in read_table(place("score") / "ce_logscore.parquet").to_pylist()
-    }
-    stored = {
-        (r["sample_id"], r["ids_hash"]): r["ref_logp"] for r in read_table(place("reference") / "ref_logp.parquet").to_pylist()
-    }
-    assert (len(scores), len(stored)) == (10, 20)
+    scores = columns.read(place("score") / "ce_logscore.parquet", "ce_logscore")
+    stored = columns.read(place("reference") / "ref_logp.parquet", "ref_logp")
+    assert (len(scores.values), len(stored.values)) == (10, 20)
     for chosen, rejected in rows:
-        assert key_of(chosen) not in scores
+        assert columns.key_of(chosen) not in scores.values
         ids = torch.tensor([[*rejected.prompt_ids, *rejected.response_ids]])
         with torch.no_grad():
             p, q, r = (m.model(ids, use_cache=False).logits[0, :-1].double() for m in (positive, negative, base))
         logscore_TV, ref_TV = (2 * p - q).log_softmax(-1), r.log_softmax(-1)
         for table_TV, found in ((logscore_TV, scores), (ref_TV, stored)):
             expected = table_TV.gather(1, ids[0, 1:, None])[len(rejected.prompt_ids) - 1 :, 0]
-            torch.testing.assert_close(torch.tensor(found[key_of(rejected)]).double(), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(torch.tensor(found.of(rejected)).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_stored_reference_gives_the_losses_of_one_asked_on_the_fly(train: Train) -> None:
@@ -243,12 +238,35 @@ def test_a_stored_reference_gives_the_losses_of_one_asked_on_the_fly(train: Trai
     assert len(set(losses())) == 3
 
 
+def test_a_reference_column_of_another_model_is_stale(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs, column = place("pairs") / "pairs.jsonl", place("reference") / "ref_logp.parquet"
+    own = ("stages=[]", f"task={{kind: pairs, path: {pairs}}}", f"evidence={{ref_logp: {column}}}", "select={kind: everything}")
+    assert train(*own, "name=fits", "steps=1") == 0
+    assert train(*own, "name=stale", "model.dtype=bfloat16") == 2
+    said = capsys.readouterr().err
+    assert (
+        "ref_logp.parquet is stale: another model, other data or other settings made it than this run has (other: model)" in said
+    )
+    assert not Path("out/stale").exists()
+
+
+def test_score_makes_the_columns_that_train_reads(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("score", "reference"):
+        shutil.rmtree(place(name))
+    capsys.readouterr()
+    assert main(["score", "recipe.yaml", STORED, "name=other"]) == 0
+    assert begun(capsys.readouterr().out) == {"score", "reference"}
+    assert not Path("out/other").exists()
+    assert train(STORED, "name=other", "steps=1") == 0
+    assert begun(capsys.readouterr().out) == set()
+
+
 def test_contrastive_weights_matter_and_both_sides_may_have_them(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("name=plain", "select={kind: everything}", "evidence={}") == 0
     assert losses()[2] != pytest.approx(losses("plain")[2], abs=1e-5)
     capsys.readouterr()
     assert train("name=both", "select.only_neg=false") == 2
-    assert "evidence.ce_logscore: sample arithmetic/train/0/" in capsys.readouterr().err
+    assert "the stored column 'ce_logscore' of sample 'arithmetic/train/0/" in capsys.readouterr().err
     Path("recipe.yaml").write_text(RECIPE.replace("alarm: [0, 1]", "alarm: [0, 1]\n    only_rejected: false"))
     assert train("name=both", "select.only_neg=false") == 0
 
@@ -302,6 +320,6 @@ def test_scores_of_other_pairs_are_refused(train: Train, capsys: pytest.CaptureF
     own = ("stages=[]", "task={kind: pairs, path: other.jsonl}", "evidence={ce_logscore: old.parquet}")
     assert train(*own, "name=stale") == 2
     said = capsys.readouterr().err
-    assert "evidence.ce_logscore: sample arithmetic/train/0/" in said
-    assert "these token ids were not measured (others of it were); measure the column anew" in said
+    assert "the stored column 'ce_logscore' of sample 'arithmetic/train/0/" in said
+    assert "is of another response: these token ids were not scored; remove old.parquet and run `reasontrain score" in said
     assert not Path("out/stale").exists()
