@@ -16,19 +16,17 @@ from torch import Tensor, nn
 from reasontrain import vocab
 from reasontrain.data.micro import MicroBatch, build, columns_at, cut, members, unsplit
 from reasontrain.learner import AverageFunction, whole
-from reasontrain.learner.history import History, switched_off
+from reasontrain.learner.history import History
 from reasontrain.learner.lora import is_adapted, load_adapter
+from reasontrain.learner.observer import Observer
 from reasontrain.learner.optimizer import Optimizer, rate
 from reasontrain.learner.scorer import Frozen, Scorer, Work
 from reasontrain.learner.soft import LOSS, means, soft_loss
 from reasontrain.models import DType, Importance, Policy
-from reasontrain.models.attention import watching
 from reasontrain.objectives import Objective, RowObjective, SumObjective
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import Batch, Kind, Responses, Stats, UserError, Weights
+from reasontrain.types import Batch, Responses, Stats, UserError, Weights
 
-STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
-TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
 OPTIMIZER_FILE = "optimizer.pt"
 
 
@@ -52,12 +50,19 @@ class LocalLearner:
         export_dtype: DType = "float32",
     ) -> None:
         """`steps` is the length of the run, for the schedule; `temperature` divides the policy's logits wherever it is scored."""
-        self.policy, self.teacher, self.reference = policy, teacher, reference
-        self.history, self.importance = history or History(), importance or Importance()
+        self.policy, self.history = policy, history or History()
         self.settings, self.steps, self.temperature, self.export_dtype = settings, steps, temperature, export_dtype
         self.scorer = Scorer(policy)
+        self.observer = Observer(
+            policy,
+            self.forward,
+            temperature=temperature,
+            teacher=teacher,
+            reference=reference,
+            history=self.history,
+            importance=importance or Importance(),
+        )
         self.steps_done = self.nonfinite_in_a_row = 0
-        self._teacher_rows: dict[int, Float[Tensor, "N D"]] = {}
         self.prepare()
 
     # ---- what ranks do in another way
@@ -112,77 +117,8 @@ class LocalLearner:
 
     def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
         """The batch with the evidence in `needs`; the teacher's hidden states at response rows are kept for the step."""
-        self._teacher_rows.clear()
-        columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(needs)}
-        for micro in self._micro_batches(batch):
-            local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
-            rollout_N = micro.index_K[local_N]
-            measured = self._measure(batch, micro, local_N, token_N, needs)
-            for name, value_N in measured.items():
-                columns[name][rollout_N, token_N] = value_N.float().cpu()
+        columns = self.observer.columns(batch, self._micro_batches(batch), needs)
         return batch.with_evidence({name: self.total(column_BT) for name, column_BT in columns.items()})
-
-    @torch.no_grad()
-    def _measure(
-        self, batch: Batch, micro: MicroBatch, local_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"], needs: frozenset[str]
-    ) -> dict[str, Float[Tensor, " N"]]:
-        """Evidence at these rows of a micro-batch."""
-        row_N = micro.predictors(local_N, token_N)
-        ids_N = batch.ids_BT[micro.index_K[local_N], token_N]
-        found: dict[str, Tensor] = {}
-        names = {name: STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())}
-        if names or "attention" in needs:
-            statistics = sorted({*names.values()})
-            with self._watching(batch, micro) if "attention" in needs else nullcontext([]) as paid:
-                if needs & TEACHER_STATISTICS:
-                    hidden_ND = self._teacher_hidden(batch, micro, local_N, row_N)
-                    with self._teacher.head() as head:
-                        measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, vocab.Teacher(hidden_ND, head)))
-                else:
-                    measured = self.forward(micro, row_N, self._statistics(ids_N, statistics, None))
-            found = {name: measured[statistic] for name, statistic in names.items()}
-            if "attention" in needs:  # at the token's own position, not at the one that predicts it
-                found["attention"] = paid[0].flatten().cpu()[row_N + 1]
-        if "ref_logp" in needs and self.reference is None:
-            assert is_adapted(self.policy.model), "a run that needs ref_logp is given a reference, or has adapters to switch off"
-            with switched_off(self.policy.model):
-                found["ref_logp"] = self.forward(micro, row_N, self._statistics(ids_N, ["logp"], None))["logp"]
-        elif "ref_logp" in needs:
-            assert self.reference is not None
-            hidden_ND = self.reference.hidden(micro, row_N)
-            with self.reference.head() as head:
-                found["ref_logp"] = self._statistics(ids_N, ["logp"], None)(hidden_ND, head)["logp"]
-        if "history_logp" in needs:
-            work = self._statistics(ids_N, ["logp"], None)
-            found["history_logp"] = self.history.measure(self.forward, micro, row_N, work)["logp"]
-        return found
-
-    def _watching(self, batch: Batch, micro: MicroBatch) -> AbstractContextManager[list[Float[Tensor, "R T"]]]:
-        """A block in whose forwards it is seen how much attention is paid to the prompt: to what the policy did not say."""
-        prompt_BT = (batch.kind_BT == Kind.PROMPT) | (batch.kind_BT == Kind.TOOL)
-        prompt_BT[:, : self.importance.skip_first] = False
-        return watching(self.policy.model, micro.laid_out(prompt_BT).to(self.policy.device), self.importance.layer)
-
-    def _statistics(self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None) -> Work:
-        """The work of measuring these statistics of a model's distribution."""
-        return lambda hidden_ND, head: vocab.measure(
-            hidden_ND, head, ids_N.to(hidden_ND.device), names, temperature=self.temperature, teacher=teacher
-        )
-
-    @property
-    def _teacher(self) -> Frozen:
-        assert self.teacher is not None, "the recipe refuses a comparison without a teacher"
-        return self.teacher
-
-    def _teacher_hidden(
-        self, batch: Batch, micro: MicroBatch, local_N: Int[Tensor, " N"], row_N: Int[Tensor, " N"]
-    ) -> Float[Tensor, "N D"]:
-        """The teacher's hidden states at these rows, kept per rollout for the step that follows."""
-        hidden_ND = self._teacher.hidden(micro, row_N)
-        self._teacher_rows[_NOBODY] = hidden_ND[:0]
-        for local, index in enumerate(micro.index_K.tolist()):
-            self._teacher_rows[int(batch.rollout_B[index])] = hidden_ND[local_N == local]
-        return hidden_ND
 
     # ---- learning
 
@@ -201,7 +137,7 @@ class LocalLearner:
         stats |= {"grad_norm": float(norm), "kept_share": counts.kept_rows / max(counts.response_rows, 1)}
         stats |= {"lr": self.settings.lr * share, "skipped": float(not finite)}
         stats["nonfinite_in_a_row"] = float(self.nonfinite_in_a_row)
-        self._teacher_rows.clear()
+        self.observer.teacher_rows.clear()
         self.steps_done += 1
         return stats
 
@@ -238,7 +174,7 @@ class LocalLearner:
     def _row_gradient(self, batch: Batch, rows: _Rows, objective: RowObjective) -> Mapping[str, Tensor]:
         """Forward and backward of one micro-batch: the loss and sums over its rows."""
         columns, coefficient_N = columns_at(batch, rows.rollout_N, rows.token_N), rows.coefficient_N
-        hidden_ND = self._kept_rows(batch, rows) if objective.teacher else None
+        hidden_ND = self.observer.kept_rows(batch, rows.micro, rows.local_N, rows.token_N) if objective.teacher else None
 
         def run(teacher: vocab.Teacher | None) -> Mapping[str, Tensor]:
             def loss(student_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
@@ -254,7 +190,7 @@ class LocalLearner:
             return self._learn(rows, soft_loss(batch, rows.micro, *parts))
         if hidden_ND is None:
             return run(None)
-        with self._teacher.head() as head:
+        with self.observer.teacher.head() as head:
             return run(vocab.Teacher(hidden_ND, head))
 
     def _learn(self, rows: _Rows, work: Work) -> Mapping[str, Tensor]:
@@ -287,17 +223,6 @@ class LocalLearner:
         result = self.forward(rows.micro, rows.row_N, loss)
         self.backward(result[_LOSS])
         return result
-
-    def _kept_rows(self, batch: Batch, rows: _Rows) -> Float[Tensor, "N D"]:
-        """The teacher's hidden states at these rows: what `observe` kept, or a forward now."""
-        if not self._teacher_rows:
-            return self._teacher.hidden(rows.micro, rows.row_N)
-        kept = [self._teacher_rows[_NOBODY]]
-        for local, index in enumerate(rows.micro.index_K.tolist()):
-            rank_T = batch.is_response_BT[index].long().cumsum(0) - 1
-            rows_ND = self._teacher_rows[int(batch.rollout_B[index])]
-            kept.append(rows_ND[rank_T[rows.token_N[rows.local_N == local]].to(rows_ND.device)])
-        return torch.cat(kept)
 
     def _micro_batches(self, batch: Batch) -> Iterator[MicroBatch]:
         """The step's rollouts in micro-batches, the same ones for `observe` and `step`."""
@@ -376,5 +301,3 @@ class _Rows:
 
 
 _LOSS, _NUMBER = LOSS, "number of losses"
-_NOBODY = -1
-"""The rollout without a row: it knows the width of the teacher's hidden states where a rank has nothing else."""

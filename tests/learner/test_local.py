@@ -166,7 +166,7 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
     model.model.zero_grad()
     for row, rollout in enumerate(data.rollout_B.tolist()):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
-        used._teacher_rows[rollout][unused_N] = float("inf")
+        used.observer.teacher_rows[rollout][unused_N] = float("inf")
     broken = data.with_evidence({"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)})
     again = used.gradient(broken, weight_BT, OBJECTIVES[name], AVERAGES["per_rollout"])
     assert again == clean
@@ -206,8 +206,8 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
     for parameter in [*model.model.parameters()]:
         torch.nn.init.zeros_(parameter)  # uniform p at every row, so KL(p || q) is the same wherever q is
     used = learner(model)
-    torch.nn.init.zeros_(used.teacher.policy.model.lm_head.weight)
-    used.teacher.policy.model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
+    torch.nn.init.zeros_(used.observer.teacher.policy.model.lm_head.weight)
+    used.observer.teacher.policy.model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
     losses = []
     for keep in (0.1, 0.5, 1.0):
         seen = used.observe(data, Tip(keep=keep).needs)
@@ -242,7 +242,7 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
         ids = data.ids_BT[row : row + 1, :length]
         p, q, r = (
             m.model(ids, use_cache=False).logits[0, :-1].double().log_softmax(-1)
-            for m in (model, used.teacher.policy, used.reference.policy)
+            for m in (model, used.observer.teacher.policy, used.observer.reference.policy)
         )
         top = p.topk(16, dim=-1).indices
         expected = {

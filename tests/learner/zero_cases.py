@@ -297,7 +297,7 @@ def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
     """Steps on pairs with contrastive weights; where there are adapters, the reference is the model without them."""
     used = learner(student(**MODELS[model]), zero, micro_batch_tokens=60)
     if model == "lora":
-        used.reference = None
+        used.observer.reference = None
     rule, loss = Contrast(), {"sequence": Dpo(), "position": Dpo(aggregation="position", padded_length=30)}[objective]
     found = []
     for seed, num in enumerate((5, 1, 4)):
