@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from reasontrain import checkpoint, models, track
@@ -19,10 +20,21 @@ from reasontrain.evaluation.run import evaluate, summary, write_answers
 from reasontrain.learner import Learner
 from reasontrain.learner.make import make_learner
 from reasontrain.learner.unconditional import with_uncond_logp
-from reasontrain.loop import Run
+from reasontrain.loop import Run, train
 from reasontrain.models import Description, Policy
 from reasontrain.objectives import Dpo
-from reasontrain.recipe import STORED_EVIDENCE, Local, Recipe, Suite, as_mapping, as_yaml, changed_keys, is_due, read_yaml
+from reasontrain.recipe import (
+    STORED_EVIDENCE,
+    Local,
+    PastCheckpoint,
+    Recipe,
+    Suite,
+    as_mapping,
+    as_yaml,
+    changed_keys,
+    is_due,
+    read_yaml,
+)
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
@@ -32,7 +44,7 @@ from reasontrain.tasks import PairTask, Reward, Scored, TaskSettings, WrittenTas
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.python import PythonTask
-from reasontrain.types import LostError, Prompt, Rollout, UserError
+from reasontrain.types import LostError, Prompt, Rollout, Stats, UserError
 
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
 VERSIONS = (
@@ -89,7 +101,21 @@ class Assembled:
     device: str
     say: Say
 
-    def begin(self) -> tuple[Run, int]:
+    def run(self, report: Callable[[int, Stats], None], begun: Callable[[Path], None] = lambda directory: None) -> Path:
+        """Train to the last step, going on from a checkpoint where there is one, and write `final`; the run's directory.
+
+        `begun` is told of the directory once it is there, `report` of each step.
+        """
+        run, from_step = self._begin()
+        begun(run.directory)
+        try:
+            finish = partial(checkpoint.final, run.directory, self.learner.export)
+            train(run, from_step=from_step, report=report, finish=finish)
+        finally:
+            run.tracker.close()
+        return run.directory
+
+    def _begin(self) -> tuple[Run, int]:
         """The run and the step it goes on from, its directory made."""
         recipe, directory = self.prepared.recipe, self.prepared.directory
         given = self.prepared.given
@@ -182,7 +208,8 @@ def _cannot_recover(error: LostError) -> int:
 
 def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Prepared:
     described = models.describe(recipe.model)
-    others = [(recipe.teacher, "teacher"), (recipe.reference, "reference")]
+    past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
+    others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
     for settings, role in [(settings, role) for settings, role in others if settings is not None]:
         models.check_same_ids(described, models.describe(settings), role)
     answers, order = _source(recipe, described, grader, say)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reasontrain import models
 from reasontrain.assemble import prepare
-from reasontrain.cli.terminal import progress, quiet_libraries
+from reasontrain.cli.terminal import progress
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.evaluation.run import Evaluation, summary, write_answers
 from reasontrain.evaluation.run import evaluate as ask
@@ -41,7 +41,7 @@ class Options:
 
 def evaluate(options: Options) -> None:
     """Score every model on every suite; all suites are found before the first question is asked."""
-    quiet_libraries()
+    models.quiet_libraries()
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit must be at least 1, got {options.limit}")
     data = options.data or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reasontrain.cli.terminal import quiet_libraries
+from reasontrain import models
 from reasontrain.plan import GIB, PHASES, WORTH, Machine, Plan, Prediction, Role, plan
 from reasontrain.recipe import read_recipe
 
@@ -20,7 +20,7 @@ WIDTH = 118
 
 def show_plan(path: Path, overrides: Sequence[str], machine: Machine, *, as_json: bool) -> None:
     """Print the plan of a recipe."""
-    quiet_libraries()
+    models.quiet_libraries()
     found = plan(read_recipe(path, overrides), machine)
     if as_json:
         print(json.dumps(_mapping(found), indent=1))

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from reasontrain import stages
+from reasontrain import models, stages
 from reasontrain.assemble import score_columns
-from reasontrain.cli.terminal import quiet_libraries
 from reasontrain.recipe import read_recipe
 
 
 def score(path: Path, overrides: Sequence[str]) -> None:
     """Store what the recipe reads, by its stages where it has some; what is there already is read, and not computed again."""
     recipe = read_recipe(path, overrides)
-    quiet_libraries()
+    models.quiet_libraries()
     recipe, _ = stages.done(recipe, _say)
     score_columns(recipe, _say)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,17 +18,6 @@ class Advance(Protocol):
     """Shows how far the work is."""
 
     def __call__(self, done: int, note: str) -> None: ...
-
-
-def quiet_libraries() -> None:
-    """No progress bars, advice or telemetry of libraries between our own lines."""
-    import torch
-    import transformers
-
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, where it is installed, warns that it found no GPU
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
 
 
 @contextmanager

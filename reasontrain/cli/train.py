@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-from reasontrain import checkpoint, loop, stages
-from reasontrain.assemble import Assembled, Say, assembled
-from reasontrain.cli.terminal import progress, quiet_libraries
+from reasontrain import models, stages
+from reasontrain.assemble import assembled
+from reasontrain.cli.terminal import progress
 from reasontrain.learner.soft import alarm
-from reasontrain.recipe import Recipe, read_recipe
+from reasontrain.recipe import read_recipe
 from reasontrain.report import write_report
 from reasontrain.types import Stats
 
@@ -19,31 +17,19 @@ from reasontrain.types import Stats
 def train(path: Path, overrides: Sequence[str]) -> None:
     """Run the recipe to its last step; whatever was already done is not done again."""
     recipe = read_recipe(path, overrides)
-    quiet_libraries()
-    with progress(recipe.name, recipe.steps) as (advance, say), _ready(recipe, say) as (ready, places):
-        run, from_step = ready.begin()
-        stages.link(run.directory, places)
+    models.quiet_libraries()
+    with progress(recipe.name, recipe.steps) as (advance, say):
+        final, places = stages.done(recipe, say)
 
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
             if warning := alarm(stats):
                 say(f"step {step}: {warning}")
 
-        try:
-            finish = partial(checkpoint.final, run.directory, ready.learner.export)
-            loop.train(run, from_step=from_step, report=report, finish=finish)
-        finally:
-            run.tracker.close()
-        page, _ = write_report(run.directory)
-        say(f"model: {(run.directory / 'final').resolve()}\nreport: {page.resolve()}")
-
-
-@contextmanager
-def _ready(recipe: Recipe, say: Say) -> Iterator[tuple[Assembled, Mapping[str, Path]]]:
-    """The run that could start now, all that comes before it done; and where each stage's output lies."""
-    final, places = stages.done(recipe, say)
-    with assembled(final, say, given=recipe) as ready:
-        yield ready, places
+        with assembled(final, say, given=recipe) as ready:
+            directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
+            page, _ = write_report(directory)
+        say(f"model: {(directory / 'final').resolve()}\nreport: {page.resolve()}")
 
 
 def _few(stats: Stats) -> str:

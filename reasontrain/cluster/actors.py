@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import ray
 import torch
-import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -69,8 +68,7 @@ class Worker:
         for stream in (1, 2):
             os.dup2(handle, stream)
         os.close(handle)
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
+        models.quiet_libraries()
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def ping(self) -> None:

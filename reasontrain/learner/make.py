@@ -23,10 +23,10 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
     if recipe.model.lora is not None:
         adapt(policy, recipe.model.lora)
     if teacher is None and recipe.teacher is not None:
-        teacher = frozen(recipe, recipe.teacher, policy, "teacher")
+        teacher = frozen(recipe, recipe.teacher, policy)
     reference = None
     if "ref_logp" in recipe.needs - recipe.evidence.keys() and (recipe.reference or not recipe.model.lora):
-        reference = frozen(recipe, recipe.reference or recipe.model, policy, "reference")  # else the adapters are switched off
+        reference = frozen(recipe, recipe.reference or recipe.model, policy)  # else the adapters are switched off
     if "attention" in recipe.needs:
         check(policy, recipe.importance)
     history = earlier(recipe, policy) if "history_logp" in recipe.needs else History()
@@ -48,11 +48,10 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
     )
 
 
-def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy, role: str) -> Frozen:
-    """A model that is only compared with, speaking the same token ids."""
+def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> Frozen:
+    """A model that is only compared with; that it speaks the same token ids was seen before it is loaded (see `assemble`)."""
     device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
     loaded = models.load(replace(settings, export=None, lora=None, device=device))
-    models.check_same_ids(policy, loaded, role)
     zero = recipe.learn.zero
     if zero is not None and zero.frozen == "sharded":
         from reasontrain.learner.zero import ShardedModel
@@ -82,7 +81,7 @@ def _copy(recipe: Recipe, policy: Policy) -> Frozen:
     """The history model, frozen; ZeRO keeps bfloat16 weights from stage 1 on, and may divide those that are frozen."""
     zero = recipe.learn.zero
     if zero is not None and (zero.stage > 0 or zero.frozen == "sharded"):
-        return frozen(recipe, recipe.earlier, policy, "history model")
+        return frozen(recipe, recipe.earlier, policy)
     return WholeModel(_wide(recipe, policy))
 
 
@@ -92,6 +91,5 @@ def _wide(recipe: Recipe, policy: Policy) -> Policy:
     loaded = models.load(
         replace(recipe.earlier, export=None, lora=None, gradient_checkpointing=False, device=device), trainable=True
     )
-    models.check_same_ids(policy, loaded, "history model")
     loaded.model.requires_grad_(False).eval()
     return loaded

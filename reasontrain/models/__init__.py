@@ -6,6 +6,7 @@ from reasontrain.models.embedding import InputSpace, keep_rms
 from reasontrain.models.fingerprint import fingerprint
 from reasontrain.models.load import check_head, check_same_ids, load
 from reasontrain.models.policy import Policy
+from reasontrain.models.quiet import quiet_libraries
 from reasontrain.models.settings import LINEAR, DType, Lora, ModelSettings, Shape
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "keep_rms",
     "load",
     "located",
+    "quiet_libraries",
 ]

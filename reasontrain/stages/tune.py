@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from reasontrain import checkpoint, loop
 from reasontrain.assemble import assembled
 from reasontrain.objectives import Nll
 from reasontrain.recipe import Recipe, RecipeError, TrackSettings, TuneStage
@@ -24,18 +22,13 @@ LINES = 5
 def tune(stage: TuneStage, recipe: Recipe, directory: Path, say: Say) -> None:
     """Train to the last step, going on from a checkpoint where there is one, and write `final`."""
     run_recipe = tuning(stage, recipe, directory)
+
+    def report(step: int, stats: Stats) -> None:
+        if (step + 1) % max(1, run_recipe.steps // LINES) == 0 or step + 1 == run_recipe.steps:
+            say(f"{stage.name}: step {step + 1} of {run_recipe.steps}, loss {stats['loss']:.4g}")
+
     with assembled(run_recipe, say) as ready:
-        run, from_step = ready.begin()
-
-        def report(step: int, stats: Stats) -> None:
-            if (step + 1) % max(1, run_recipe.steps // LINES) == 0 or step + 1 == run_recipe.steps:
-                say(f"{stage.name}: step {step + 1} of {run_recipe.steps}, loss {stats['loss']:.4g}")
-
-        try:
-            finish = partial(checkpoint.final, directory, ready.learner.export)
-            loop.train(run, from_step=from_step, report=report, finish=finish)
-        finally:
-            run.tracker.close()
+        ready.run(report)
 
 
 def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:

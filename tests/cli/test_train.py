@@ -318,7 +318,17 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(
     assert not Path("out").exists()
 
 
-def test_a_teacher_with_other_ids_is_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("role", "overrides"),
+    [
+        ("teacher", ("teacher.path=foreign",)),
+        ("reference", ("reference={path: foreign}",)),
+        ("history model", ("select={kind: sstoken}", "history={kind: checkpoint, path: foreign}")),
+    ],
+)
+def test_a_model_with_other_ids_is_refused(
+    train: Train, capsys: pytest.CaptureFixture[str], role: str, overrides: tuple[str, ...]
+) -> None:
     shutil.copytree("../models/teacher", "foreign")
     path = Path("foreign/tokenizer.json")
     content = json.loads(path.read_text())
@@ -326,8 +336,8 @@ def test_a_teacher_with_other_ids_is_refused(train: Train, capsys: pytest.Captur
     first, second = list(vocab)[300:302]
     vocab[first], vocab[second] = vocab[second], vocab[first]
     path.write_text(json.dumps(content))
-    assert train("teacher.path=foreign") == 2
-    assert "the teacher has other token ids than the model: id 300 is" in capsys.readouterr().err
+    assert train(*overrides) == 2
+    assert f"the {role} has other token ids than the model: id 300 is" in capsys.readouterr().err
     assert not Path("out").exists()
 
 

@@ -296,7 +296,7 @@ def test_each_history_is_the_start_weights_at_the_start(overrides: list[str], ki
     assert torch.equal(seen.old_logp_BT, seen.history_logp_BT)  # also in bfloat16, which rounds both alike
 
 
-def test_another_checkpoint_is_another_history_and_one_with_other_ids_is_refused(tmp_path: Path) -> None:
+def test_another_checkpoint_is_another_history_and_what_is_none_is_refused(tmp_path: Path) -> None:
     used = make_learner(read_recipe(TINY, ["history={kind: checkpoint, path: 'testbed:noisy'}"]))
     seen = used.observe(fresh(batch(vocab_size=400)), RULE.needs)
     other = make_learner(read_recipe(TINY, ["model.path=testbed:noisy"])).observe(seen, frozenset({"old_logp"}))
