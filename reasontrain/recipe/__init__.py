@@ -3,28 +3,21 @@
 from reasontrain.recipe.contradictions import STORED_EVIDENCE
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
+from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
 from reasontrain.recipe.read import YamlValue, apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe, read_yaml
+from reasontrain.recipe.records import CheckpointSettings, EvaluateSettings, Suite, TrackSettings, is_due
 from reasontrain.recipe.references import OUTPUTS, SCHEME, references, split
+from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.scale import Cluster, Zero
-from reasontrain.recipe.settings import (
-    AdamW,
-    CheckpointSettings,
+from reasontrain.recipe.settings import Recipe, RecipeError
+from reasontrain.recipe.stages import (
     ContrastStage,
-    EvaluateSettings,
-    LearnSettings,
-    Muon,
     PairsStage,
-    Recipe,
-    RecipeError,
     ReferenceStage,
-    SampleSettings,
     SampleStage,
     Stage,
-    Suite,
-    TrackSettings,
     TrajectoriesStage,
     TuneStage,
-    is_due,
 )
 from reasontrain.recipe.unconditional import SmallReference, UncondBase, Unconditional, UncondTuned
 

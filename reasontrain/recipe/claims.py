@@ -15,8 +15,10 @@ import yaml
 from annotated_types import MinLen
 from pydantic import Field
 
+from reasontrain.recipe.bounds import Name, Seed
 from reasontrain.recipe.read import as_mapping, build, read_recipe, read_yaml
-from reasontrain.recipe.settings import EvaluateSettings, Name, Recipe, RecipeError, Seed, Suite
+from reasontrain.recipe.records import EvaluateSettings, Suite
+from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.types import AtLeastOne, Positive, UserError
 
 OWN = ("name", "seed", "out", "baseline", "evaluate", "learn.lr")

@@ -7,9 +7,11 @@ from reasontrain.data.thought import HardThought
 from reasontrain.objectives import SoftReinforce
 from reasontrain.recipe.engines import Vllm, unsampleable
 from reasontrain.recipe.history import MovingAverage, StartWeights
+from reasontrain.recipe.learning import Muon
 from reasontrain.recipe.references import faults
+from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.scale import Cluster
-from reasontrain.recipe.settings import Muon, Recipe, SampleSettings
+from reasontrain.recipe.settings import Recipe
 from reasontrain.selection import AdvantageEntropy, EveryRollout, MaxVariance, ShuffledWeights
 from reasontrain.tasks import PairTask, PythonTask, Reward, WrittenTask
 from reasontrain.types import EVIDENCE

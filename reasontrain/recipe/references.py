@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from reasontrain.recipe.engines import Vllm
-from reasontrain.recipe.settings import Recipe, SampleStage
+from reasontrain.recipe.settings import Recipe
+from reasontrain.recipe.stages import SampleStage
 
 SCHEME = "stage:"
 OUTPUTS: Mapping[str, tuple[str, ...]] = {

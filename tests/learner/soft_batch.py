@@ -12,7 +12,7 @@ from reasontrain.credit import LeaveOneOut
 from reasontrain.data.collate import collate
 from reasontrain.data.thought import FuzzyThought, HardThought, SoftThought, Thought
 from reasontrain.models import Policy
-from reasontrain.recipe.settings import SampleSettings
+from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Batch, Problem, Prompt, Rollout, Soft
 

@@ -20,7 +20,7 @@ from reasontrain.learner.scorer import Frozen, WholeModel
 from reasontrain.models import Lora, Policy
 from reasontrain.objectives import Distill, Dpo, Grpo, Gspo, Objective, Reinforce, SoftReinforce
 from reasontrain.recipe import LearnSettings, Zero
-from reasontrain.recipe.settings import AdamW
+from reasontrain.recipe.learning import AdamW
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.selection import AdvantageEntropy, Contrast, MaxVariance, Ramp, Tip

@@ -13,7 +13,7 @@ from reasontrain import keyed
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import FuzzyThought, HardThought, SoftThought, Thought
 from reasontrain.models import Policy
-from reasontrain.recipe.settings import SampleSettings
+from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.speaking import NOISE
 from reasontrain.types import Kind, Prompt, Rollout, UserError

@@ -1,0 +1,100 @@
+"""What may be done before a run, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from reasontrain.models import Lora
+from reasontrain.recipe.bounds import KIND, Name
+from reasontrain.recipe.learning import LearnSettings
+from reasontrain.recipe.records import CheckpointSettings
+from reasontrain.recipe.sampling import SampleSettings
+from reasontrain.tasks import TaskSettings
+from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleStage:
+    """`sample.group_size` solutions of each problem by the recipe's model, graded -> `rollouts.jsonl`.
+
+    `preamble` is put before each problem while sampling (worked examples for a base model) and left out ever after. A stop text
+    is cut off the response and the model's end-of-text token put in its place.
+    """
+
+    name: Name
+    task: Annotated[TaskSettings, KIND]
+    sample: SampleSettings
+    preamble: str = ""
+    kind: Literal["sample"] = "sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoriesStage:
+    """Solutions that are in a file already (`problem`, `answer` and `completion` or `response`), graded -> `rollouts.jsonl`."""
+
+    name: Name
+    path: str
+    limit: AtLeastOne | None = None
+    kind: Literal["trajectories"] = "trajectories"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsStage:
+    """Right and wrong solutions chosen by the size of their answers' groups -> `pairs.jsonl`, `positive.jsonl`, `negative.jsonl`.
+
+    `cover` is the share of a problem's wrong solutions whose groups give one to the negative set. What has more than
+    `max_prompt_tokens`, or `max_tokens` with its response, is left out.
+    """
+
+    name: Name
+    rollouts: str
+    cover: Share = 0.5
+    max_prompt_tokens: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
+    kind: Literal["pairs"] = "pairs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneStage:
+    """The recipe's model fine-tuned on demonstrations, `epochs` times over -> `final`, an ordinary model."""
+
+    name: Name
+    demonstrations: str
+    learn: LearnSettings
+    lora: Lora | None = None
+    epochs: Positive = 1.0
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    kind: Literal["tune"] = "tune"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastStage:
+    """Tokens of pairs scored by a positive and a negative model (see `vocab.contrast`) -> `ce_logscore.parquet`.
+
+    Chosen responses are scored too where `only_rejected` is off. The run stops where the mean weight 1 - s of rejected tokens is
+    not within `alarm`: then the two models tell tokens apart nowhere, or everywhere.
+    """
+
+    name: Name
+    pairs: str
+    positive: str
+    negative: str
+    ce_beta: NotNegative = 1.0
+    plausible: Probability = 0.0
+    only_rejected: bool = True
+    alarm: tuple[Probability, Probability] = (0.02, 0.9)
+    kind: Literal["contrast"] = "contrast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceStage:
+    """Log-probs of both sides of pairs by the model that the run starts from -> `ref_logp.parquet`."""
+
+    name: Name
+    pairs: str
+    kind: Literal["reference"] = "reference"
+
+
+Stage = SampleStage | TrajectoriesStage | PairsStage | TuneStage | ContrastStage | ReferenceStage
+"""What may be done before a run; each stage writes files of known names, and `stage:NAME/FILE` stands for one of them."""
