@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -80,6 +81,15 @@ def whole(directory: Path) -> Iterator[None]:
         if full:
             raise RunError(f"the disk is full: {directory} could not be written; earlier checkpoints are intact") from error
         raise
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Runs that need the same thing in this directory wait for the one that makes it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def is_disk_full(error: BaseException, directory: Path) -> bool:

@@ -65,12 +65,13 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
     }
     store = directory_of(Path(recipe.out) / "columns", COLUMN, made_by)
     folds = settings.folds if isinstance(settings, UncondTuned) else 1
-    missing = [part for part in cut_parts(unconditional, folds) if not part_of(store, part.number).exists()]
-    for fold in range(folds):
-        parts = [part for part in missing if part.fold == fold]
-        if parts:
-            say(f"{COLUMN}: {settings.kind} scores {sum(len(p.rollouts) for p in parts):,} responses for {store}")
-            _score_parts(store, made_by, parts, reference(recipe, model, unconditional, fold, store, say), recipe)
+    with checkpoint.alone(store):
+        missing = [part for part in cut_parts(unconditional, folds) if not part_of(store, part.number).exists()]
+        for fold in range(folds):
+            parts = [part for part in missing if part.fold == fold]
+            if parts:
+                say(f"{COLUMN}: {settings.kind} scores {sum(len(p.rollouts) for p in parts):,} responses for {store}")
+                _score_parts(store, made_by, parts, reference(recipe, model, unconditional, fold, store, say), recipe)
     column = read(store, COLUMN, made_by)
     found = [column.of(r) for r in unconditional]
     say(summary([value for values in found for value in values], store))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,11 +67,10 @@ def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
         directory = Path(recipe.out) / FOLDER / f"{stage.name}-{key[:12]}"
         places[stage.name] = Place(directory, key)
         content = substituted(as_mapping(stage), partial(_path, places))
-        with _alone(directory):
+        with checkpoint.alone(directory):
             if is_made(directory):
                 say(f"{stage.name}: {directory} is there already")
             else:
-                directory.mkdir(parents=True, exist_ok=True)
                 _make(build(type(stage), content, stage.name), recipe, directory, say)
                 _mark(stage, directory, depends)
         if isinstance(stage, ContrastStage):
@@ -195,12 +192,3 @@ def is_made(directory: Path) -> bool:
         return False
     files: dict[str, int] = json.loads(mark.read_text(encoding="utf-8"))["files"]
     return all((directory / name).is_file() and (directory / name).stat().st_size == size for name, size in files.items())
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Runs that share a stage wait for the one that does it."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / f".{directory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

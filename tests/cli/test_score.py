@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,14 @@ def test_train_stores_the_column_that_score_stores_and_reads_it(capsys: pytest.C
     assert [r["nll"] for r in metrics("plain")] == pytest.approx([r["loss"] for r in metrics("plain")], abs=1e-6)
     assert run("train", "name=zero", "select.alpha=0.0") == 0
     assert [r["loss"] for r in metrics("zero")] == pytest.approx([r["loss"] for r in metrics("plain")], abs=1e-6)
+
+
+def test_two_runs_at_once_make_the_column_once() -> None:
+    command = [sys.executable, "-m", "reasontrain.cli", "score", "recipe.yaml"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum(text.count("uncond_tuned scores 30 responses") for text in said) == 1
 
 
 @pytest.mark.parametrize("mode", ["flipped", "contrast"])

@@ -314,7 +314,7 @@ def test_a_nan_in_the_scores_of_a_pair_is_one_sentence(reasontrain: Reasontrain,
     before = files()
     capsys.readouterr()
     assert reasontrain("cdpo") == 2
-    assert_sentence(capsys.readouterr().err, ("ce_logscore", "scores.parquet"))
+    assert_sentence(capsys.readouterr().err, ("ce_logscore", "nan at response token 1"))
     assert files() == before
 
 
