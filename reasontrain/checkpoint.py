@@ -87,7 +87,7 @@ def whole(directory: Path) -> Iterator[None]:
 def alone(directory: Path) -> Iterator[None]:
     """Runs that need the same thing in this directory wait for the one that makes it."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
+    with (directory / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

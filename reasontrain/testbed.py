@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import AtLeastOne, UserError
@@ -125,8 +126,19 @@ def build(path: Path, shape: Shape) -> None:
     model.generation_config = GenerationConfig(
         eos_token_id=[words.eos_token_id, words.pad_token_id], pad_token_id=words.pad_token_id, do_sample=True, temperature=1.0
     )
-    model.save_pretrained(path)
+    write(model, path)
     words.save_pretrained(path)
+
+
+def write(model: PreTrainedModel, path: Path) -> None:
+    """Configuration and weights as `save_pretrained` writes them, which does so on rank 0 alone: every rank builds its own."""
+    path.mkdir(parents=True, exist_ok=True)
+    model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
+    model.config.save_pretrained(path)
+    model.generation_config.save_pretrained(path)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    state = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    save_file(state, path / WEIGHTS, metadata={"format": "pt"})
 
 
 def ship(run: Path) -> Path:

@@ -64,17 +64,27 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An encoded picture: a file that every process can read, or its bytes. Pixels are made where a model wants them."""
+
+    path: str = ""
+    content: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """Something to be answered, with what is needed to tell a right answer.
 
     `prompt` is a plain text or a conversation; `answer` is the gold answer ("" where nothing can be verified);
-    `solution` is a worked demonstration ("" where there is none); `about` holds level, subject and the like.
+    `solution` is a worked demonstration ("" where there is none); `image` is a picture that the prompt shows; `about` holds
+    level, subject and the like.
     """
 
     id: str
     prompt: str | tuple[Message, ...]
     answer: str = ""
     solution: str = ""
+    image: Picture | None = None
     about: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -182,7 +192,7 @@ class Batch(_HasEvidence):
 
     `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the step's number, for random
     rules. `row_order_BT` orders rows by (rollout, position), whatever the layout: it breaks ties. `soft` has the soft chains of
-    thought by rollout.
+    thought by rollout, `pictures` the encoded pictures of prompts.
     """
 
     ids_BT: Int[Tensor, "B T"]
@@ -199,6 +209,7 @@ class Batch(_HasEvidence):
     seed: int = 0
     step: int = 0
     soft: Mapping[int, Soft] = field(default_factory=dict)
+    pictures: Mapping[int, Picture] = field(default_factory=dict)
 
     sampled_logp_BT = Column()
     old_logp_BT = Column()

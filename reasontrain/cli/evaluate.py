@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from reasontrain import models
-from reasontrain.assemble import prepare
 from reasontrain.cli.terminal import progress
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.evaluation.run import Evaluation, summary, write_answers
@@ -19,6 +18,7 @@ from reasontrain.evaluation.suites import suite as find
 from reasontrain.models import DType, ModelSettings
 from reasontrain.recipe import Suite, as_mapping
 from reasontrain.sampler.local import LocalSampler
+from reasontrain.sources import prepare
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reasontrain import models, stages
-from reasontrain.assemble import score_columns
 from reasontrain.recipe import read_recipe
+from reasontrain.sources import score_columns
 
 
 def score(path: Path, overrides: Sequence[str]) -> None:

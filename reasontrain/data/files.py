@@ -7,14 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reasontrain.types import AtLeastOne, UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Row = Mapping[str, object]
 """One record as it stands in its file."""
 
 JSONL_ENDINGS = (".jsonl", ".ndjson")
+JSON_ENDINGS = (".json",)
 PARQUET_ENDINGS = (".parquet",)
+ENDINGS = JSONL_ENDINGS + JSON_ENDINGS + PARQUET_ENDINGS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows come from, and how many of them: `path` (JSONL or Parquet) or `hub` (a data set id).
+    """Where rows come from, and how many of them: `path` (JSONL, JSON or Parquet) or `hub` (a data set id).
 
     A relative path is relative to the working directory; `split`, `subset` and `revision` concern the
     hub only; `limit` keeps the first rows.
@@ -99,18 +105,29 @@ class Source:
 def read_file(path: Path) -> Table:
     """The rows of a JSONL or Parquet file; raises UserError that names the file and, where it can, the line."""
     if path.is_dir():
-        inside = (
-            ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in JSONL_ENDINGS + PARQUET_ENDINGS)) or "none"
-        )
-        raise UserError(f"{path} is a folder; expected a .jsonl or .parquet file (data files in it: {inside})")
+        inside = ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS)) or "none"
+        raise UserError(f"{path} is a folder; expected a .jsonl, .json or .parquet file (data files in it: {inside})")
     if not path.exists():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"{path} does not exist{_did_you_mean(path.name, beside)} (looked in {path.parent.resolve()})")
     if path.suffix in JSONL_ENDINGS:
         return _filled(read_jsonl(path))
+    if path.suffix in JSON_ENDINGS:
+        return _filled(read_json(path))
     if path.suffix in PARQUET_ENDINGS:
         return _filled(read_parquet(path))
-    raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; expected .jsonl or .parquet")
+    raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; expected .jsonl, .json or .parquet")
+
+
+def read_json(path: Path) -> Table:
+    """The objects of a JSON list, strict UTF-8; a row's "line" counts from 1."""
+    try:
+        rows = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} holds no list of JSON objects; with one object per line, call it .jsonl")
+    return Table(source=str(path), rows=rows, lines=range(1, len(rows) + 1))
 
 
 def read_jsonl(path: Path) -> Table:
@@ -140,11 +157,21 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
     from datasets import load_dataset
 
     try:
-        rows = list(load_dataset(hub, subset, split=split, revision=revision))
+        rows = list(_encoded(load_dataset(hub, subset, split=split, revision=revision)))
     except (OSError, ValueError) as error:  # datasets and huggingface_hub raise kinds of these two for what a user can mend
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}") from error
     return _filled(Table(source=f"hub data set {hub} ({split})", rows=rows, lines=range(1, len(rows) + 1)))
+
+
+def _encoded(data: Dataset) -> Dataset:
+    """The same with its pictures as the bytes that they came in."""
+    from datasets import Image
+
+    for name, feature in data.features.items():
+        if isinstance(feature, Image):
+            data = data.cast_column(name, Image(decode=False))
+    return data
 
 
 def text(value: object, *, column: str, where: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -28,12 +28,41 @@ class PromptSettings:
     too_long: Literal["refuse", "drop"] = "refuse"
 
 
+MARK = "<image>"
+"""Where a prompt's text shows its picture, as data of LLaVA and others write it for all models."""
+
+
+def without_picture(problem: Problem) -> Problem:
+    """The same problem as text alone."""
+
+    def blind(text: str) -> str:
+        return text.replace(f"{MARK}\n", "").replace(f"\n{MARK}", "").replace(MARK, "")
+
+    if isinstance(problem.prompt, str):
+        return replace(problem, image=None, prompt=blind(problem.prompt))
+    turns = tuple(Message(role=turn["role"], content=blind(turn["content"])) for turn in problem.prompt)
+    return replace(problem, image=None, prompt=turns)
+
+
+@runtime_checkable
+class Eyes(Protocol):
+    """What an image model makes of a picture in a prompt."""
+
+    placeholder: str
+
+    def expand(self, ids: Sequence[int], problem: Problem) -> tuple[int, ...]:
+        """The ids with as many placeholders as the picture has tokens."""
+        ...
+
+
 class Encoder:
     """Encodes problems and demonstrations for one tokenizer, in one style."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, context: int) -> None:
-        """`context` is the longest sequence, in tokens, that the model takes."""
-        self.tokenizer, self.settings = tokenizer, settings
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, context: int, vision: Eyes | None = None
+    ) -> None:
+        """`context` is the longest sequence, in tokens, that the model takes; `vision` is there for image models."""
+        self.tokenizer, self.settings, self.vision = tokenizer, settings, vision
         self.limit = min(settings.max_tokens or context, context - 1)
         has_template = tokenizer.chat_template is not None
         if settings.style == "chat" and not has_template:
@@ -45,7 +74,25 @@ class Encoder:
             raise UserError("prompt.enable_thinking needs a chat template, and prompts are plain here")
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The ids that the model continues."""
+        """The ids that the model continues; a picture stands where the text says `<image>`, or first in the first user turn."""
+        if self.vision is None:
+            if problem.image is not None:
+                raise UserError(f"problem {problem.id} has an image, and the model reads text alone; use an image model")
+            return self.text_ids(problem)
+        if problem.image is None:
+            raise UserError(
+                f"problem {problem.id} has no image, and the model is an image model; give one, or use a language model"
+            )
+        turns = [Message(role="user", content=problem.prompt)] if isinstance(problem.prompt, str) else list(problem.prompt)
+        if not any(MARK in turn["content"] for turn in turns):
+            first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
+            turns[first] = Message(role="user", content=MARK + turns[first]["content"])
+        marked = tuple(Message(role=t["role"], content=t["content"].replace(MARK, self.vision.placeholder)) for t in turns)
+        prompt = marked[0]["content"] if isinstance(problem.prompt, str) else marked
+        return self.vision.expand(self.text_ids(replace(problem, prompt=prompt)), problem)
+
+    def text_ids(self, problem: Problem) -> tuple[int, ...]:
+        """The ids of a prompt as text, whatever picture it has."""
         if not self.chat:
             if not isinstance(problem.prompt, str):
                 raise UserError(f"problem {problem.id} is a conversation, and the tokenizer has no chat template to render it")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain.data.files import Row, Table, text
+from reasontrain.data.pictures import picture_in
 from reasontrain.data.prompts import Encoder
 from reasontrain.types import Message, Problem, Rollout, UserError
 
@@ -43,12 +45,16 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(repr(vocabulary).encode()).hexdigest()[:16]
 
 
-def read_rollouts(table: Table) -> list[Written]:
-    """A demonstration per row: `prompt` and `response`, with `prompt_ids` and `response_ids` where they were sampled."""
-    return [_written(row, ("response",), _default_id(table, i), table.where(i)) for i, row in enumerate(table.rows)]
+def read_rollouts(table: Table, images: Path = Path()) -> list[Written]:
+    """A demonstration per row: `prompt` and `response`, with `prompt_ids` and `response_ids` where they were sampled.
+
+    Or `conversations` as LLaVA's data have them, of which the last reply is learned. Pictures: see `picture_in`.
+    """
+    rows = [_as_response(row, table.where(i)) for i, row in enumerate(table.rows)]
+    return [_written(row, ("response",), _default_id(table, i), table.where(i), images) for i, row in enumerate(rows)]
 
 
-def read_pairs(table: Table) -> list[Written]:
+def read_pairs(table: Table, images: Path = Path()) -> list[Written]:
     """A pair per row, in TRL's preference format: `prompt`, `chosen` and `rejected`, all texts or all conversations.
 
     A conversation may have its prompt in the turns that both sides share. `prompt_ids`, `chosen_ids` and `rejected_ids` are read
@@ -56,14 +62,27 @@ def read_pairs(table: Table) -> list[Written]:
     """
     for name in ("chosen", "rejected"):
         table.require(name)
-    return [_written(row, ("chosen", "rejected"), _default_id(table, i), table.where(i)) for i, row in enumerate(table.rows)]
+    sides = ("chosen", "rejected")
+    return [_written(row, sides, _default_id(table, i), table.where(i), images) for i, row in enumerate(table.rows)]
 
 
 def _default_id(table: Table, index: int) -> str:
     return str(table.rows[index].get("id", index))
 
 
-def _written(row: Row, sides: Sequence[str], id: str, where: str) -> Written:
+def _as_response(row: Row, where: str) -> Row:
+    """A row with LLaVA's `conversations` as one with `prompt` and `response`; any other as it is."""
+    turns = row.get("conversations")
+    if turns is None or row.get("response"):
+        return row
+    roles = {"human": "user", "gpt": "assistant", "system": "system"}
+    if not isinstance(turns, list) or not all(isinstance(t, dict) and t.get("from") in roles for t in turns) or len(turns) < 2:
+        raise UserError(f"{where}: column 'conversations' should hold {{from, value}} turns of `human` and `gpt` by turns")
+    said = [{"role": roles[turn["from"]], "content": turn.get("value")} for turn in turns]
+    return {**row, "prompt": said[:-1], "response": said[-1:]}
+
+
+def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -> Written:
     """One row; raises UserError where a part is missing or is not what it should be."""
     missing = [side for side in sides if not row.get(side)]
     if missing:
@@ -78,7 +97,10 @@ def _written(row: Row, sides: Sequence[str], id: str, where: str) -> Written:
     prompt_ids, tokenizer = _ids(row, "prompt_ids", where), str(row.get("tokenizer") or "")
     if len({bool(prompt_ids), *(bool(response.ids) for response in responses)}) > 1:
         raise UserError(f"{where}: some of prompt_ids, {', '.join(f'{side}_ids' for side in sides)} are there and some are not")
-    problem = Problem(id=id, prompt=prompt, answer=str(row.get("answer") or ""))
+    image = picture_in(row, images, where)
+    if image is not None and prompt_ids:
+        raise UserError(f"{where}: ids of tokens do not say which picture they were made for; leave their columns out")
+    problem = Problem(id=id, prompt=prompt, answer=str(row.get("answer") or ""), image=image)
     return Written(problem=problem, responses=responses, prompt_ids=prompt_ids, tokenizer=tokenizer)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reasontrain.data.files import JSONL_ENDINGS, PARQUET_ENDINGS
+from reasontrain.data.files import ENDINGS
 from reasontrain.recipe import Suite, apply_overrides, build, read_yaml
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
@@ -19,7 +19,7 @@ SUITES = Path("eval/suites")
 def suite(name: str, overrides: Sequence[str], data: Path | None) -> Suite:
     """The suite that `name` means: a name in eval/suites, a YAML file, or a file of problems; `data` holds its problems."""
     path = Path(name)
-    if path.suffix in JSONL_ENDINGS + PARQUET_ENDINGS:
+    if path.suffix in ENDINGS:
         return build(Suite, apply_overrides({"name": _slug(path.stem), "task": {"kind": "math", "path": name}}, overrides), name)
     if path.suffix not in {".yaml", ".yml"}:
         path = _folder() / f"{name}.yaml"

@@ -63,7 +63,7 @@ def is_adapted(model: nn.Module) -> bool:
 def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: Path) -> None:
     """An adapter directory that peft and `from_pretrained` load; `tensors` are the adapters' weights by the model's names."""
     config: LoraConfig = model.peft_config[ADAPTER]
-    state = get_peft_model_state_dict(model, state_dict=tensors, adapter_name=ADAPTER)
+    state = get_peft_model_state_dict(model, state_dict=tensors, adapter_name=ADAPTER, save_embedding_layers=False)
     save_file({PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, directory / SAFETENSORS_WEIGHTS_NAME)
     config.save_pretrained(directory)
 

@@ -35,7 +35,7 @@ class Scorer(nn.Module):
         device = self.policy.device
         ids_RT, position_RT = micro.ids_RT.to(device), micro.position_RT.to(device)
         if micro.soft is None:
-            hidden = self.policy.hidden(ids_RT, position=position_RT)
+            hidden = self.policy.hidden(ids_RT, position=position_RT, pictures=micro.pictures)
         else:
             hidden = self.policy.hidden(embeds=self._embeds(ids_RT, micro.soft), position=position_RT)
         return work(hidden.flatten(0, 1)[row_N.to(device)], self.policy.head)
@@ -72,7 +72,7 @@ class WholeModel:
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
         """Hidden states at flat rows."""
         device = self.policy.device
-        hidden = self.policy.hidden(micro.ids_RT.to(device), position=micro.position_RT.to(device))
+        hidden = self.policy.hidden(micro.ids_RT.to(device), position=micro.position_RT.to(device), pictures=micro.pictures)
         return hidden.flatten(0, 1)[row_N.to(device)]
 
     def head(self) -> AbstractContextManager[Head]:

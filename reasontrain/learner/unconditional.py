@@ -17,14 +17,14 @@ from reasontrain import checkpoint, keyed, models
 from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.data.columns import MadeBy, digest, directory_of, hash_of, part_of, read, write
-from reasontrain.data.prompts import Encoder
+from reasontrain.data.prompts import Encoder, without_picture
 from reasontrain.learner import whole
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt, load_adapter
 from reasontrain.learner.offline import logp
 from reasontrain.models import Description, ModelSettings, Policy
 from reasontrain.objectives import Nll
-from reasontrain.recipe import LearnSettings, Recipe, UncondTuned
+from reasontrain.recipe import LearnSettings, Recipe, Unconditional, UncondTuned
 from reasontrain.reduce import per_target_row
 from reasontrain.types import Rollout, UserError
 
@@ -48,15 +48,14 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
     """The demonstrations with their stored log-probs; computed and stored first where they are not, or not all.
 
     All in this process, whatever processes the recipe trains in. The store lies in `<out>/columns`, named by a hash of the
-    reference's weights, its settings, the header and the data.
+    reference's weights, its settings, its prompts and the data.
     """
     settings = recipe.unconditional or UncondTuned()
     model = replace(settings.model or recipe.model, export=None, lora=None, shape=None)
     described = models.describe(model)
     if settings.model is not None:
         models.check_same_ids(models.describe(recipe.model), described, "unconditional reference")
-    header = encoder.header_ids(settings.header)
-    unconditional = [replace(r, prompt_ids=header, id=i, group=i) for i, r in enumerate(written)]
+    unconditional = without_condition(settings, encoder, written)
     _check_lengths(unconditional, described)
     made_by = {
         "reference": {key: value for key, value in asdict(settings).items() if key != "model"},
@@ -76,6 +75,18 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
     found = [column.of(r) for r in unconditional]
     say(summary([value for values in found for value in values], store))
     return [replace(r, evidence={**r.evidence, COLUMN: values}) for r, values in zip(written, found, strict=True)]
+
+
+def without_condition(settings: Unconditional, encoder: Encoder, written: Sequence[Rollout]) -> list[Rollout]:
+    """The same responses after a header alone, or after their prompts without the picture and its placeholders."""
+    pictured = all(r.problem.image is not None for r in written)
+    if settings.condition == "image" and not pictured:
+        raise UserError("unconditional.condition is `image`, and there are problems without one; use `prompt`")
+    blind = [replace(r, problem=without_picture(r.problem), id=i, group=i) for i, r in enumerate(written)]
+    if settings.condition == "prompt" or not pictured:
+        header = encoder.header_ids(settings.header)
+        return [replace(r, prompt_ids=header) for r in blind]
+    return [replace(r, prompt_ids=encoder.text_ids(r.problem)) for r in blind]
 
 
 def fold_of(rollout: Rollout, folds: int) -> int:
@@ -112,9 +123,12 @@ def reference(recipe: Recipe, model: ModelSettings, rollouts: Sequence[Rollout],
 def tuned(
     settings: UncondTuned, model: ModelSettings, rollouts: Sequence[Rollout], kept: Path, micro_batch_tokens: int, say: Say
 ) -> Policy:
-    """A reference after one epoch on these responses, each once; its adapter is kept, and found again."""
+    """A reference after one epoch on these responses, each once; what was tuned is kept, and found again."""
+    if kept.exists() and settings.lora is None:
+        return models.load(replace(model, path=str(kept), revision=None))
     policy = models.load(model, trainable=True)
-    adapt(policy, settings.lora)
+    if settings.lora is not None:
+        adapt(policy, settings.lora)
     if kept.exists():
         load_adapter(policy.model, kept)
         return policy

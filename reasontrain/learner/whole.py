@@ -67,7 +67,7 @@ def save_policy(policy: Policy, directory: Path, gather: Gather = in_place, *, w
     state = _copies(adapters(policy.model, gather), torch.float32, writes)
     if writes:
         save_adapter(policy.model, state, directory)
-        policy.tokenizer.save_pretrained(directory)
+        policy.save_words(directory)
 
 
 def save_model(policy: Policy, directory: Path, dtype: torch.dtype, gather: Gather = in_place, *, writes: bool = True) -> None:
@@ -76,7 +76,7 @@ def save_model(policy: Policy, directory: Path, dtype: torch.dtype, gather: Gath
     if writes:
         policy.model.save_pretrained(directory, state_dict=state)
         _set_dtype(directory / "config.json", dtype)
-        policy.tokenizer.save_pretrained(directory)
+        policy.save_words(directory)
 
 
 def _copies(named: Iterator[tuple[str, Tensor]], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:

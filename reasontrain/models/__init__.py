@@ -8,6 +8,7 @@ from reasontrain.models.load import check_head, check_same_ids, load
 from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import quiet_libraries
 from reasontrain.models.settings import LINEAR, DType, Lora, ModelSettings, Shape
+from reasontrain.models.vision import Vision
 
 __all__ = [
     "LINEAR",
@@ -19,6 +20,7 @@ __all__ = [
     "ModelSettings",
     "Policy",
     "Shape",
+    "Vision",
     "check_head",
     "check_same_ids",
     "context_of",

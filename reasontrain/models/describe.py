@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,14 +14,16 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 
-from reasontrain import testbed
+from reasontrain import testbed, testbed_vision
 from reasontrain.models.settings import ModelSettings
+from reasontrain.models.vision import Vision, vision_of
 from reasontrain.types import UserError
 
 TESTBED, UNTRAINED = "testbed:", "untrained:"
@@ -34,6 +37,7 @@ class Description:
     tokenizer: PreTrainedTokenizerBase
     num_parameters: int
     stop_ids: frozenset[int]
+    vision: Vision | None = None
 
     @property
     def context(self) -> int:
@@ -43,7 +47,7 @@ class Description:
 
 def context_of(config: PreTrainedConfig) -> int:
     """The longest sequence, in tokens, of models with this configuration."""
-    context = config.to_dict().get("max_position_embeddings")
+    context = config.get_text_config().to_dict().get("max_position_embeddings")
     if context is None:
         raise UserError(f"{config.model_type} does not say how long its context is (max_position_embeddings)")
     return int(context)
@@ -56,12 +60,18 @@ def describe(settings: ModelSettings) -> Description:
         config = AutoConfig.from_pretrained(path, **chosen)
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+            model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)
+        vision = vision_of(config, tokenizer, path, settings.revision)
         try:
             generation = GenerationConfig.from_pretrained(path, revision=settings.revision)
         except OSError:  # there is no such file, as there need not be
             generation = model.generation_config
-    return Description(config, tokenizer, model.num_parameters(), stop_ids_of(generation, tokenizer))
+    return Description(config, tokenizer, model.num_parameters(), stop_ids_of(generation, tokenizer), vision)
+
+
+def class_of(config: PreTrainedConfig) -> type[AutoModelForCausalLM] | type[AutoModelForImageTextToText]:
+    """What loads models with this configuration."""
+    return AutoModelForImageTextToText if "vision_config" in config.to_dict() else AutoModelForCausalLM
 
 
 def stop_ids_of(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -86,10 +96,12 @@ def located(path: str) -> Iterator[str]:
     """The directory of a testbed model (built here, where it is to be an untrained one), or the path as it is."""
     if path.startswith(UNTRAINED):
         name = path.removeprefix(UNTRAINED)
-        if name not in testbed.SHAPES:
-            raise UserError(f"{path} is no testbed shape; there is: {', '.join(UNTRAINED + n for n in testbed.SHAPES)}")
+        builders: dict[str, Callable[[Path], None]] = {n: partial(testbed.build, shape=s) for n, s in testbed.SHAPES.items()}
+        builders |= testbed_vision.BUILDERS
+        if name not in builders:
+            raise UserError(f"{path} is no testbed shape; there is: {', '.join(UNTRAINED + n for n in builders)}")
         with TemporaryDirectory() as directory:
-            testbed.build(Path(directory), testbed.SHAPES[name])
+            builders[name](Path(directory))
             yield directory
         return
     if not path.startswith(TESTBED):

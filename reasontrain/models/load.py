@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -13,9 +12,10 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from reasontrain.models.describe import Description, located, readable
+from reasontrain.models.describe import Description, class_of, located, readable
 from reasontrain.models.policy import Policy
 from reasontrain.models.settings import ModelSettings
+from reasontrain.models.vision import vision_of
 from reasontrain.types import UserError
 
 
@@ -27,11 +27,12 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
     _check_attention(settings.attention)
     with located(settings.path) as path:
         model, tokenizer = _from_pretrained(path, settings, trainable)
+        vision = vision_of(model.config, tokenizer, path, settings.revision)
     model.to(_device(settings.device))
     model.requires_grad_(trainable)
     if settings.gradient_checkpointing and trainable:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = Policy(model.train(trainable), tokenizer, getattr(torch, settings.dtype))
+    policy = Policy(model.train(trainable), tokenizer, getattr(torch, settings.dtype), vision)
     check_head(policy)
     return policy
 
@@ -44,7 +45,7 @@ def _from_pretrained(path: str, settings: ModelSettings, trainable: bool) -> tup
         config = AutoConfig.from_pretrained(path, **chosen)
         _no_dropout(config)
         attention = None if settings.attention == "auto" else settings.attention
-        model = AutoModelForCausalLM.from_pretrained(path, config=config, attn_implementation=attention, dtype=dtype, **chosen)
+        model = class_of(config).from_pretrained(path, config=config, attn_implementation=attention, dtype=dtype, **chosen)
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
     return model, tokenizer
 

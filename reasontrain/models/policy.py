@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,15 +13,23 @@ from transformers.cache_utils import Cache
 
 from reasontrain.models.describe import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space
+from reasontrain.models.vision import Vision
+from reasontrain.types import Picture
 from reasontrain.vocab import Basis, Head
 
 
 class Policy:
     """A causal language model split into the trunk, which makes hidden states, and the head, which makes logits of them."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        dtype: torch.dtype = torch.float32,
+        vision: Vision | None = None,
+    ) -> None:
         """`dtype` is what the trunk and the head's products compute in, whatever the weights are kept in."""
-        self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
+        self.model, self.tokenizer, self.dtype, self.vision = model, tokenizer, dtype, vision
         self.input_space = input_space(model, tokenizer)
 
     @property
@@ -56,6 +67,16 @@ class Policy:
         """Ids that end a response."""
         return stop_ids_of(self.model.generation_config, self.tokenizer)
 
+    def shift(self, picture: Picture | None) -> int:
+        """How far positions run ahead of columns after this picture."""
+        return 0 if self.vision is None or picture is None else self.vision.shift(picture)
+
+    def save_words(self, directory: Path) -> None:
+        """The tokenizer, and an image model's image processor."""
+        self.tokenizer.save_pretrained(directory)
+        if self.vision is not None:
+            self.vision.save(directory)
+
     def hidden(
         self,
         ids: Int[Tensor, "B T"] | None = None,
@@ -64,19 +85,23 @@ class Policy:
         position: Int[Tensor, "B T"] | None = None,
         mask: Int[Tensor, "B S"] | None = None,
         cache: Cache | None = None,
+        pictures: Sequence[Picture | None] = (),
     ) -> Float[Tensor, "B T D"]:
         """Last hidden states (after the final norm), from ids or input embeddings.
 
         Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`, T new tokens are added to it.
+        `pictures` are those that these rows show, one or none each; with any, Qwen2.5-VL finds positions of its own.
         """
+        seen = {} if self.vision is None or ids is None else self.vision.inputs(ids, pictures)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             output = self.model.base_model(
                 input_ids=ids,
                 inputs_embeds=embeds,
-                position_ids=position,
+                position_ids=None if "image_grid_thw" in seen else position,
                 attention_mask=mask,
                 past_key_values=cache,
                 use_cache=cache is not None,
+                **seen,
             )
         hidden: Tensor = output.last_hidden_state
         return hidden.to(self.dtype)  # a norm that is kept in float32 gives float32

@@ -10,24 +10,29 @@ from annotated_types import Ge, Lt
 from reasontrain.models import Lora, ModelSettings
 from reasontrain.types import AtLeastOne, Positive
 
+Condition = Literal["prompt", "image"]
+"""What the reference does not see: the whole prompt, or its picture alone (the usual one where there are pictures)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UncondTuned:
-    """The start checkpoint (or `model`), tuned by LoRA for one epoch on the responses alone, then frozen; closest to the paper.
+    """The start checkpoint (or `model`), tuned for one epoch on the responses alone, then frozen; closest to the paper.
 
+    By adapters, or in all its weights (`lora: null`), as a model must that knows nothing yet.
     A reference that has learned its responses by heart gives P = 1 everywhere: hence one epoch, or `folds` of the responses,
     each scored by a reference tuned on the others (equal responses lie in one fold). `seed` is the order of the epoch, and its
-    own, so that runs with several seeds share one column. `header` is the text before each response; left out, what the chat
-    template puts before an answer, or "Answer:" where there is none.
+    own, so that runs with several seeds share one column. `condition` is what the reference does not see; where that is the
+    prompt, `header` is the text before each response (left out: what the chat template puts before an answer, or "Answer:").
     """
 
     kind: Literal["uncond_tuned"] = "uncond_tuned"
     model: ModelSettings | None = None
     lr: Positive = 2e-4
     rollouts_per_step: AtLeastOne = 64
-    lora: Lora = field(default_factory=Lora)
+    lora: Lora | None = field(default_factory=Lora)
     folds: AtLeastOne = 1
     seed: Annotated[int, Ge(0), Lt(2**62)] = 0
+    condition: Condition | None = None
     header: str | None = None
 
 
@@ -37,6 +42,7 @@ class UncondBase:
 
     kind: Literal["uncond_base"] = "uncond_base"
     model: ModelSettings | None = None
+    condition: Condition | None = None
     header: str | None = None
 
 
@@ -46,6 +52,7 @@ class SmallReference:
 
     kind: Literal["small_ref"] = "small_ref"
     model: ModelSettings
+    condition: Condition | None = None
     header: str | None = None
 
 

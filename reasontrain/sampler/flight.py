@@ -25,11 +25,13 @@ class Flight:
     """Rows in a batch.
 
     `slots` are their rows in the cache, `start` the columns of their first tokens, `hidden_ND` the states that predict the next.
+    `shift` is how far their positions run ahead of their columns, as those of a model with pictures may.
     """
 
     rows: list[Row]
     slots: list[int]
     start: list[int]
+    shift: list[int]
     cache: Cache
     hidden_ND: Float[Tensor, "N D"]
 
@@ -41,15 +43,18 @@ class Flight:
 
 def prefill(policy: Policy, rows: Sequence[Row]) -> Flight:
     """Read the prompts of these rows, each distinct prompt once, padded on the left."""
-    prompts = list(dict.fromkeys(row.prompt.ids for row in rows))
+    seen = list(dict.fromkeys(row.read for row in rows))
+    prompts, pictures = [ids for ids, _ in seen], [picture for _, picture in seen]
     width = max(map(len, prompts))
     start = [width - len(prompt) for prompt in prompts]
     ids_BT = torch.tensor([[0] * pad + list(prompt) for pad, prompt in zip(start, prompts, strict=True)], device=policy.device)
     mask_BT, position_BT = _columns(torch.tensor(start, device=policy.device), width)
     cache = caches.new(policy.model.config.get_text_config().num_hidden_layers, width, _stored(policy))
-    hidden_BTD = policy.hidden(ids_BT, position=position_BT, mask=mask_BT if any(start) else None, cache=cache)
-    slots = [prompts.index(row.prompt.ids) for row in rows]
-    return Flight(list(rows), slots, [start[slot] for slot in slots], cache, hidden_BTD[slots, -1])
+    mask = mask_BT if any(start) else None
+    hidden_BTD = policy.hidden(ids_BT, position=position_BT, mask=mask, cache=cache, pictures=pictures)
+    slots = [seen.index(row.read) for row in rows]
+    shift = [policy.shift(pictures[slot]) for slot in slots]
+    return Flight(list(rows), slots, [start[slot] for slot in slots], shift, cache, hidden_BTD[slots, -1])
 
 
 def merge(flights: Sequence[Flight], room: int) -> Flight:
@@ -63,6 +68,7 @@ def merge(flights: Sequence[Flight], room: int) -> Flight:
         rows=rows,
         slots=list(range(len(rows))),
         start=[flight.start[i] + width - flight.cache.get_seq_length() for flight, index in pairs for i in index],
+        shift=[flight.shift[i] for flight, index in pairs for i in index],
         hidden_ND=torch.cat([flight.hidden_ND[index] for flight, index in pairs]),
         cache=caches.join(parts, room),
     )
@@ -74,7 +80,8 @@ class Clock:
     def __init__(self, flight: Flight, room: int, seed: int, device: torch.device) -> None:
         self.length = flight.cache.get_seq_length()
         start_N = torch.tensor(flight.start, device=device)
-        self.mask_NS, self.position_NS = _columns(start_N, self.length + room)
+        self.mask_NS, distance_NS = _columns(start_N, self.length + room)
+        self.position_NS = distance_NS + torch.tensor(flight.shift, device=device)[:, None]
         self.padded = any(flight.start)
         place_NS = torch.tensor([[len(row.response)] for row in flight.rows], device=device) + torch.arange(room, device=device)
         self.id_N = torch.tensor([row.id for row in flight.rows], device=device)

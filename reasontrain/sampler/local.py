@@ -106,13 +106,13 @@ class LocalSampler:
 def _waves(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """Rows, longest prompt first, in batches whose distinct padded prompts fit one forward."""
     wave: list[Row] = []
-    distinct: set[tuple[int, ...]] = set()
+    distinct: set[object] = set()
     for row in rows:
-        if wave and len(distinct | {row.prompt.ids}) * len(wave[0].prompt.ids) > PREFILL_TOKENS:
+        if wave and len(distinct | {row.read}) * len(wave[0].prompt.ids) > PREFILL_TOKENS:
             yield wave
             wave, distinct = [], set()
         wave.append(row)
-        distinct.add(row.prompt.ids)
+        distinct.add(row.read)
     if wave:
         yield wave
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from reasontrain.types import Prompt, Rollout, RunError, UserError
+from reasontrain.types import Picture, Prompt, Rollout, RunError, UserError
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Row:
     response: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     ended: bool = False
+
+    @property
+    def read(self) -> tuple[tuple[int, ...], Picture | None]:
+        """What the model reads before the first token."""
+        return self.prompt.ids, self.prompt.problem.image
 
     @property
     def done(self) -> bool:

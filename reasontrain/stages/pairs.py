@@ -88,7 +88,7 @@ def _written(id: str, solutions: Sequence[Solution]) -> Written:
 def _write(path: Path, rows: Sequence[Written], stage: PairsStage, recipe: Recipe) -> int:
     """The rows that are short enough, with the ids of their tokens; how many they are."""
     described = models.describe(recipe.model)
-    encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
+    encoder = Encoder(described.tokenizer, recipe.prompt, described.context, described.vision)
     encoder.limit = min(encoder.limit, stage.max_prompt_tokens or encoder.limit)
     encoded, _ = encode(rows, encoder, min(described.context, stage.max_tokens or described.context))
     own = fingerprint(described.tokenizer)

@@ -31,7 +31,7 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path, say: Say) -> Non
     problems = stage.task.problems()
     described = models.describe(recipe.model)
     asking = replace(recipe.prompt, max_tokens=None) if stage.preamble else recipe.prompt  # the limit is for what is trained on
-    encoder = Encoder(described.tokenizer, asking, described.context)
+    encoder = Encoder(described.tokenizer, asking, described.context, described.vision)
     asked, dropped = encoder.prompts([_with_preamble(problem, stage.preamble) for problem in problems])
     if dropped:
         say(f"{stage.name}: {dropped} of {len(problems)} prompts are too long and were dropped")

@@ -89,5 +89,5 @@ def _plain(settings: ModelSettings) -> ModelSettings:
 def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
     """The pairs in the very ids that they will be trained in."""
     described = models.describe(recipe.model)
-    encoder = Encoder(described.tokenizer, recipe.prompt, described.context)
+    encoder = Encoder(described.tokenizer, recipe.prompt, described.context, described.vision)
     return encode(PairTask(path=path).rows, encoder, described.context)[0]

@@ -10,6 +10,7 @@ from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
+from reasontrain.tasks.pictures import Pictures
 from reasontrain.tasks.python import PythonTask
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.written import PairTask, RolloutTask, WrittenTask
@@ -21,6 +22,7 @@ __all__ = [
     "Gsm8k",
     "MathTask",
     "PairTask",
+    "Pictures",
     "PythonTask",
     "Reward",
     "RolloutTask",
@@ -33,7 +35,7 @@ __all__ = [
     "score",
 ]
 
-TaskSettings = Arithmetic | Gsm8k | MathTask | PythonTask | PairTask | RolloutTask
+TaskSettings = Arithmetic | Gsm8k | MathTask | Pictures | PythonTask | PairTask | RolloutTask
 """What may stand under `task` in a recipe; `kind` chooses."""
 
 
@@ -57,10 +59,14 @@ class Scored:
 def score(task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader, reward: Reward | None = None) -> list[Scored]:
     """Reward (problem, response) pairs, in order: by the verifier (1 or 0, or `reward`), or what the user's own function says.
 
-    An own reward of at least 1 counts as a right answer in scores.
+    An own reward of at least 1 counts as a right answer in scores. A caption is right where it is the gold one, word by word.
     """
     if isinstance(task, PythonTask):
         rewards = [task.reward(problem, text) for problem, text in answers]
         return [Scored(reward, Verdict(reward >= 1.0, "", "own reward")) for reward in rewards]
-    verdicts, worth = grader.grade_many((problem.answer, text) for problem, text in answers), reward or Reward()
+    if isinstance(task, Pictures):
+        verdicts = [Verdict(text.split() == problem.answer.split(), text, "exact") for problem, text in answers]
+    else:
+        verdicts = grader.grade_many((problem.answer, text) for problem, text in answers)
+    worth = reward or Reward()
     return [Scored(worth(verdict, text), verdict) for verdict, (_, text) in zip(verdicts, answers, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from reasontrain.data.files import Source, Table
@@ -13,7 +14,8 @@ from reasontrain.types import AtLeastOne, Problem, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """Where rows come from (see `Source`), and how many."""
+    """Where rows come from (see `Source`), and how many; `images` is the folder that paths of pictures start from, that of the
+    file where it is left out."""
 
     path: str | None = None
     hub: str | None = None
@@ -21,6 +23,12 @@ class _File:
     split: str = "train"
     revision: str | None = None
     limit: AtLeastOne | None = None
+    images: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where pictures are."""
+        return Path(self.images) if self.images is not None else Path(self.path or ".").parent
 
     def table(self) -> Table:
         """The rows as they stand there."""
@@ -38,7 +46,7 @@ class PairTask(_File):
     @cached_property
     def rows(self) -> list[Written]:
         """Every pair, ids unique."""
-        return _unique(read_pairs(self.table()))
+        return _unique(read_pairs(self.table(), self.folder))
 
     def problems(self) -> list[Problem]:
         """The problem of every row; raises UserError where the rows cannot be read."""
@@ -54,7 +62,7 @@ class RolloutTask(_File):
     @cached_property
     def rows(self) -> list[Written]:
         """Every demonstration, ids unique."""
-        return _unique(read_rollouts(self.table()))
+        return _unique(read_rollouts(self.table(), self.folder))
 
     def problems(self) -> list[Problem]:
         """The problem of every row; raises UserError where the rows cannot be read."""

@@ -89,7 +89,7 @@ def test_files_that_are_none(jsonl: Path) -> None:
     (folder / "bad.parquet").write_text("no parquet")
     for name, message in {
         "rows.jsnl": "does not exist; did you mean 'rows.jsonl'?",
-        "rows.csv": r"ends in '\.csv'; expected \.jsonl or \.parquet",
+        "rows.csv": r"ends in '\.csv'; expected \.jsonl, \.json or \.parquet",
         "bad.parquet": "cannot be read as Parquet",
         ".": r"is a folder; .* \(data files in it: bad\.parquet, rows\.jsonl\)",
         "no/such.jsonl": "does not exist",

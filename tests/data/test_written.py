@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.written import Response, Written, encode, fingerprint, read_pairs, read_rollouts
 from reasontrain.sampler.written import WrittenSampler
-from reasontrain.types import Message, Problem, Prompt, UserError, Weights
+from reasontrain.types import Message, Picture, Problem, Prompt, UserError, Weights
 from tests.tiny import tokenizer
 
 USER = Message(role="user", content="2+2?")
@@ -141,3 +142,48 @@ def test_through_the_loop_pairs_lie_side_by_side_with_their_columns() -> None:
     assert (batch.ce_logscore_BT[:, 0] == 0).all()
     sampler.load(Weights(version=3, tensors=lambda: iter(())))
     assert sampler.version == 3
+
+
+# ---- pictures
+
+
+def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    path = Picture(path=str(tmp_path / "a.png"))
+    forms: list[tuple[dict[str, object], Picture | None]] = [
+        ({"image": "a.png"}, path),
+        ({"images": ["a.png"]}, path),
+        ({"image": {"bytes": None, "path": "a.png"}}, path),
+        ({"image": {"bytes": b"png", "path": "elsewhere.png"}}, Picture(content=b"png")),
+        ({"images": [b"png"]}, Picture(content=b"png")),
+        ({"image": None}, None),
+        ({}, None),
+    ]
+    rows = [{"prompt": "What?", "response": "A dog.", **form} for form, _ in forms]
+    assert [row.problem.image for row in read_rollouts(table(*rows), tmp_path)] == [expected for _, expected in forms]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": "gone.png"}, r"line 1: there is no image .*gone\.png; say with `images`"),
+        ({"images": [b"a", b"b"]}, "line 1: column 'images' has 2 pictures; a prompt shows one"),
+        ({"image": 3}, "line 1: the image is int; expected the path of a file, or its bytes"),
+        ({"image": b"png", "prompt_ids": [1], "response_ids": [2]}, "line 1: ids of tokens do not say which picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused(row: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_rollouts(table({"prompt": "What?", "response": "A dog.", **row}))
+
+
+def test_llavas_conversations_end_in_what_is_learned() -> None:
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A dog."}]
+    more = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "Yours."}]
+    short, long = read_rollouts(table({"conversations": turns}, {"conversations": turns + more}))
+    said = (Message(role="user", content="What?"), Message(role="assistant", content="A dog."))
+    assert (short.problem.prompt, short.responses[0].text) == (said[:1], "A dog.")
+    assert long.problem.prompt == (*said, Message(role="user", content="Which?"))
+    assert long.responses[0].text == "Yours."
+    with pytest.raises(UserError, match="line 1: column 'conversations' should hold"):
+        read_rollouts(table({"conversations": [{"from": "dog", "value": "?"}, {"from": "gpt", "value": "!"}]}))

@@ -28,6 +28,9 @@ pytestmark = pytest.mark.integration
 GRPO = "recipes/tiny/grpo.yaml"
 SSTOKEN = "recipes/tiny/sstoken.yaml"
 PRIOR = "recipes/tiny/prior.yaml"
+PICTURES = "recipes/tiny/prior_pictures.yaml"
+UNEVEN = ("learn.rollouts_per_step=3", "learn.micro_batch_tokens=60", "learn.warmup_steps=1", "task.num_problems=96")
+"""Of two ranks one has a second micro-batch, and the other must use the eyes of its model beside it for nothing."""
 D3S = "recipes/tiny/d3s.yaml"
 CDPO = "recipes/tiny/cdpo.yaml"
 SOFT, FUZZY = "recipes/tiny/soft_tokens.yaml", "recipes/tiny/soft_tokens_fuzzy.yaml"
@@ -62,10 +65,11 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         (D3S, (), 1e-5),
         (SSTOKEN, (), 1e-5),
         (PRIOR, ("task.num_problems=300",), 1e-5),
+        (PICTURES, UNEVEN, 1e-5),
         (FUZZY, ORDER_ONE, 1e-4),  # a sum over the tokens of a rollout, about sixty
         (SOFT, ONE_STEP, 1e-4),
     ],
-    ids=["tip", "grpo", "d3s", "sstoken", "prior", "fuzzy tokens", "soft tokens"],
+    ids=["tip", "grpo", "d3s", "sstoken", "prior", "pictures", "fuzzy tokens", "soft tokens"],
 )
 @pytest.mark.parametrize("scale", [ONE_ZERO, TWO_ZERO_3], ids=["one ZeRO rank", "two ZeRO-3 ranks"])
 def test_ranks_give_the_losses_of_one_process(

@@ -140,17 +140,18 @@ def test_a_column_is_computed_once(column: Column, tmp_path: Path, monkeypatch: 
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == files
 
 
+@pytest.mark.parametrize("settings", [TUNED, dataclasses.replace(TUNED, lora=None)], ids=["adapter", "all weights"])
 def test_interrupted_it_goes_on_with_the_parts_that_are_left(
-    column: Column, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    column: Column, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: UncondTuned
 ) -> None:
     monkeypatch.setattr(unconditional, "cut_parts", lambda rollouts, folds: cut_parts(rollouts, folds, part_tokens=300))
-    first = column()
+    first = column(settings)
     parts = sorted(tmp_path.rglob("part-*.parquet"))
     assert len(parts) > 4
     kept = {p: p.stat().st_mtime_ns for p in parts if p != parts[2]}
     parts[2].unlink()
     monkeypatch.setattr(LocalLearner, "step", lambda *_: pytest.fail("the reference was tuned again"))
-    assert columns(column()) == columns(first)
+    assert columns(column(settings)) == columns(first)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
@@ -160,8 +161,10 @@ def test_another_prompt_changes_no_column_and_another_response_changes_the_store
     def other_prompts(written: list[Rollout]) -> list[Rollout]:
         return [dataclasses.replace(r, prompt_ids=(9, 9, *r.prompt_ids)) for r in written]
 
-    assert columns(column(change=other_prompts)) == columns(first)
-    assert len(stores(tmp_path)) == 1
+    (store,) = stores(tmp_path)
+    store.rename(tmp_path / "away")
+    assert columns(column(change=other_prompts)) == columns(first)  # computed again
+    assert stores(tmp_path) == [store]
     column(UncondBase(), change=lambda written: [dataclasses.replace(written[0], response_ids=(9,)), *written[1:]])
     assert len(stores(tmp_path)) == 2
 
