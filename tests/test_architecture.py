@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 MAP = """types keyed | vocab reduce credit | signals selection objectives data tasks testbed testbed_vision models | recipe
-    | checkpoint track learner sampler | loop evaluation report lens plan bridge bench | cluster
+    | checkpoint track learner sampler | loop evaluation report leaderboard lens plan bridge bench | cluster
     | doctor sources assemble stages cli __main__"""
 """Rooms, left to right; a room imports only from rooms to its left, on its own floor too. Bars part the floors."""
 

@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; each sets `run` to the function that does it."""
     top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_train, _score, _evaluate, _plan, _show, _validate, _report, _compare, _claims):
+    for add in (_train, _score, _evaluate, _plan, _show, _validate, _report, _compare, _leaderboard, _claims):
         add(commands)
     return top
 
@@ -209,6 +209,29 @@ def _compare(commands: Commands[argparse.ArgumentParser]) -> None:
         from reasontrain.evaluation.compare import compare, markdown
 
         print(markdown(compare(options.runs, options.suite)))
+
+    command.set_defaults(run=run)
+
+
+def _leaderboard(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "leaderboard",
+        "Set models beside each other on pages that open from disk: suites with intervals, differences, curves, every answer.",
+        "reasontrain leaderboard out/tip-tiny out/opd-tiny out/evaluations/Qwen--Qwen3-8B --out site",
+    )
+    command.add_argument(
+        "paths", nargs="+", type=Path, metavar="RUN_OR_REPORT", help="run directories, and folders that `evaluate` wrote"
+    )
+    command.add_argument("--out", type=Path, default=Path("site"), metavar="DIR", help="where the pages go (%(default)s)")
+    command.add_argument(
+        "--apart", action="store_true", help="give each way in which a suite was asked a column of its own, instead of refusing"
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.leaderboard import write_leaderboard
+
+        print(f"wrote {write_leaderboard(options.paths, options.out, apart=options.apart)}")
 
     command.set_defaults(run=run)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from reasontrain.report import charts, colours, numbers
+from reasontrain import checkpoint
+from reasontrain.report import charts, colours, numbers, pages
 from reasontrain.report.beside import Beside, beside
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.numbers import portable
@@ -20,7 +17,6 @@ from reasontrain.report.run import Evaluation, RunRecord, read_run
 from reasontrain.report.summary import Headline, QuadrantShare, headlines, measurements, phases, quadrants, report, setting_text
 from reasontrain.report.tokens import TokenPage, show_tokens
 
-_PAGE = Path(__file__).parent / "page"
 _TONES = "abcdef"
 _FREE = Axis()
 _SHARE = Axis(floor=0.0, ceiling=1.0, shares=True)
@@ -82,46 +78,38 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     page, summary = run_dir / "report.html", run_dir / "report.json"
     for path, text in ((page, render(run, compared)), (summary, numbers_text)):
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        checkpoint.replace_text(path, text)
     return page, summary
 
 
 def render(run: RunRecord, compared: Beside | None = None) -> str:
     """The whole page as text; `compared` sets the run beside its baseline."""
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "short": numbers.short,
-        "percent": numbers.percent,
-        "points": numbers.points,
-        "signed_points": numbers.signed_points,
-        "duration": numbers.duration,
-    }
-    script = (_PAGE / "tokens.js").read_text(encoding="utf-8").strip()
+    script = pages.text(pages.PAGE / "tokens.js")
     found = headlines(run)
-    return environment.get_template("page.html.j2").render(
-        run=run,
-        beside=compared,
-        style=(_PAGE / "style.css").read_text(encoding="utf-8").strip(),
-        light=colours.rules(colours.LIGHT),
-        dark=colours.rules(colours.DARK),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        size=charts,
-        colours=colours,
-        tones=_TONES,
-        suites=_by_suite(found),
-        dumbbell=charts.dumbbell,
-        curves=curves(run),
-        quadrants=quadrants(run),
-        bars=_bars(quadrants(run)),
-        phases=phases(run),
-        measurements=measurements(run),
-        token_pages=token_pages(run),
-        facts=_facts(run),
+    return (
+        pages.templates()
+        .get_template("page.html.j2")
+        .render(
+            run=run,
+            beside=compared,
+            style=pages.text(pages.PAGE / "style.css"),
+            light=colours.rules(colours.LIGHT),
+            dark=colours.rules(colours.DARK),
+            script=script,
+            script_hash=pages.script_hash(script),
+            size=charts,
+            colours=colours,
+            tones=_TONES,
+            suites=_by_suite(found),
+            dumbbell=charts.dumbbell,
+            curves=curves(run),
+            quadrants=quadrants(run),
+            bars=_bars(quadrants(run)),
+            phases=phases(run),
+            measurements=measurements(run),
+            token_pages=token_pages(run),
+            facts=_facts(run),
+        )
     )
 
 

@@ -56,7 +56,9 @@ def read_run(run_dir: Path) -> RunRecord:
         raise UserError(f"no run directory at {run_dir}; expected the folder that `reasontrain train` wrote")
     notes: list[str] = []
     steps = {int(_number(row, "step", where)): _numbers(row) for row, where in _lines(run_dir / "metrics.jsonl", notes)}
-    evaluations = {(e.setting, e.step): e for e in (_evaluation(*line) for line in _lines(run_dir / "evaluations.jsonl", notes))}
+    evaluations = {
+        (e.setting, e.step): e for e in (read_evaluation(*line) for line in _lines(run_dir / "evaluations.jsonl", notes))
+    }
     recipe, environment = _text(run_dir / "recipe.yaml"), _environment(run_dir / "environment.json")
     token_files = _token_files(run_dir / "tokens")
     if not (steps or evaluations or recipe or environment or token_files):
@@ -105,8 +107,8 @@ def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], s
         notes.append(f"The last line of {path.name} was cut short and is left out ({Path(str(torn)).name}).")
 
 
-def _evaluation(row: Mapping[str, Json], where: str) -> Evaluation:
-    """One line of evaluations.jsonl."""
+def read_evaluation(row: Mapping[str, Json], where: str) -> Evaluation:
+    """One line of evaluations.jsonl, or what a report states of one suite."""
     metrics, suite = row.get("metrics"), row.get("suite")
     if not isinstance(metrics, Mapping) or not isinstance(suite, str):
         raise UserError(f'{where}: expected "suite" and "metrics", found {sorted(row)}')

@@ -57,7 +57,7 @@ def headlines(run: RunRecord) -> list[Headline]:
     settings: dict[tuple[str, int, Number], list[Evaluation]] = {}
     for evaluation in run.evaluations:
         settings.setdefault(evaluation.setting, []).append(evaluation)
-    return [_headline(scored, metric) for scored in settings.values() for metric in sorted(scored[-1].metrics, key=_metric_order)]
+    return [_headline(scored, metric) for scored in settings.values() for metric in sorted(scored[-1].metrics, key=metric_order)]
 
 
 def _headline(scored: list[Evaluation], metric: str) -> Headline:
@@ -146,7 +146,7 @@ def report(run: RunRecord) -> dict[str, Json]:
     return {name: portable(part) for name, part in content.items()}
 
 
-def _metric_order(metric: str) -> tuple[int, int]:
+def metric_order(metric: str) -> tuple[int, int]:
     """accuracy, mean@k, pass@k, the rest; small k first."""
     name, _, k = metric.partition("@")
     order = ("accuracy", "mean", "pass")

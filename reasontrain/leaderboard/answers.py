@@ -1,0 +1,84 @@
+"""Files of answers: the table of verdicts that rows are compared by, and every answer as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from reasontrain.evaluation.metrics import mean_per_problem, pass_per_problem
+from reasontrain.report.numbers import Json
+from reasontrain.report.run import json_lines
+from reasontrain.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One response and its verdict; `question` is empty where the file does not hold it."""
+
+    problem: str
+    question: str
+    gold: str
+    response: str
+    correct: bool
+    extracted: str
+    reason: str
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """By problem: the gold answer, and whether each response is right, in the order in which they were sampled."""
+
+    gold: Mapping[str, str]
+    correct: Mapping[str, tuple[bool, ...]]
+
+    def scores(self, metric: str, problems: tuple[str, ...]) -> Float64[np.ndarray, " M"] | None:
+        """A number for each problem, 0 for one that was not asked; None for a metric that is no mean over problems."""
+        name, _, k = metric.partition("@")
+        if name not in {"accuracy", "mean", "pass"} or not self.correct:
+            return None
+        num_samples = len(next(iter(self.correct.values())))
+        wrong = (False,) * num_samples
+        correct_MS = np.array([self.correct.get(problem, wrong) for problem in problems], dtype=bool)
+        return pass_per_problem(correct_MS, int(k)) if name == "pass" else mean_per_problem(correct_MS, int(k) if k else None)
+
+
+def read_answers(path: Path) -> tuple[Answer, ...]:
+    """Every answer of a file."""
+    return tuple(_answer(row, where) for row, where in json_lines(path))
+
+
+def verdicts(path: Path) -> Verdicts:
+    """The verdicts of a file; an error where problems have different numbers of responses."""
+    gold: dict[str, str] = {}
+    correct: dict[str, list[bool]] = {}
+    for answer in read_answers(path):
+        gold[answer.problem] = answer.gold
+        correct.setdefault(answer.problem, []).append(answer.correct)
+    if len({len(several) for several in correct.values()}) > 1:
+        raise UserError(f"{path}: problems have different numbers of answers; the file is incomplete, evaluate again")
+    return Verdicts(gold, {problem: tuple(several) for problem, several in correct.items()})
+
+
+def _answer(row: Mapping[str, Json], where: str) -> Answer:
+    problem, correct = row.get("problem"), row.get("correct")
+    if problem is None or not isinstance(correct, bool):
+        raise UserError(f'{where}: expected an answer with "problem" and "correct", found {sorted(row)}')
+    return Answer(
+        problem=str(problem),
+        question=_text(row.get("question")),
+        gold=_text(row.get("gold")),
+        response=_text(row.get("response")),
+        correct=correct,
+        extracted=_text(row.get("extracted")),
+        reason=_text(row.get("reason")),
+        truncated=row.get("truncated") is True,
+    )
+
+
+def _text(value: Json) -> str:
+    return "" if value is None else str(value)

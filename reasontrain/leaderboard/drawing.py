@@ -1,0 +1,145 @@
+"""Pictures of the board as geometry: an interval in its cell, accuracy over steps, accuracy against response length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reasontrain.evaluation.metrics import Interval
+from reasontrain.leaderboard.columns import Column, course
+from reasontrain.leaderboard.entries import Entry
+from reasontrain.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Chart, Scale, Series, chart, ticks
+from reasontrain.report.numbers import percent, short
+
+TONES = "abcdef"
+MAX_BANDS = 4
+LABEL_HEIGHT = 12.0
+LENGTH = "response_tokens_mean"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An interval in percent of the width of its cell."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A row in a picture of two measures, in pixels; its label stands at `label_y`, to the left of it where `left`."""
+
+    row: str
+    label: str
+    tone: str
+    x: float
+    y: float
+    low: float
+    high: float
+    label_y: float
+    left: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """Accuracy against response length in one column."""
+
+    title: str
+    note: str
+    points: tuple[Point, ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    alt: str
+
+
+def tones(entries: Sequence[Entry]) -> dict[str, str]:
+    """A colour for each row; rows that differ by nothing but their seed have the same one."""
+    arms = list(dict.fromkeys(entry.arm for entry in entries))
+    return {entry.slug: TONES[arms.index(entry.arm) % len(TONES)] for entry in entries}
+
+
+def ends(column: Column) -> tuple[float, float]:
+    """Round numbers that enclose every interval of a column."""
+    finite = [end for cell in column.cells.values() for end in (cell.low, cell.high) if math.isfinite(end)] or [0.0, 1.0]
+    marks = ticks(min(finite), max(finite))
+    return max(0.0, marks[0]), min(1.0, marks[-1]) if marks[-1] > 0 else 1.0
+
+
+def bar(cell: Interval, low: float, high: float) -> Bar:
+    """A cell between the ends of its column."""
+    across = Scale(low, high, 0, 100)
+    return Bar(*(across(end) if math.isfinite(end) else 0.0 for end in (cell.value, cell.low, cell.high)))
+
+
+def curve(column: Column, entries: Sequence[Entry]) -> tuple[Chart, tuple[str, ...]] | None:
+    """The metric over training steps, and the row of each line; None where no row was evaluated on the way."""
+    tone, names = tones(entries), {entry.slug: entry.name for entry in entries}
+    found = {
+        row: [e for e in evaluations if column.metric in e.metrics] for row, evaluations in course(entries, column.group).items()
+    }
+    found = {row: evaluations for row, evaluations in found.items() if len(evaluations) > 1}
+    series = [
+        Series(
+            label=names[row],
+            points=[(e.step, e.metrics[column.metric].value) for e in evaluations],
+            intervals=[e.metrics[column.metric] for e in evaluations] if len(found) <= MAX_BANDS else (),
+            tone=tone[row],
+        )
+        for row, evaluations in found.items()
+    ]
+    drawn = (
+        chart(column.group.name, series, axis=Axis(shares=True), note=f"{column.metric}; {column.group.setting}")
+        if series
+        else None
+    )
+    return (drawn, tuple(found)) if drawn else None
+
+
+def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
+    """The metric against the mean number of response tokens; None where fewer than two rows state it."""
+    lengths = {row: r.evaluation.numbers.get(LENGTH, math.nan) for row, r in column.group.results.items()}
+    rows = [row for row in column.order if math.isfinite(lengths[row] + column.cells[row].value)]
+    if len(rows) < 2:
+        return None
+    x_marks = ticks(min(lengths[row] for row in rows), max(lengths[row] for row in rows))
+    low, high = ends(column)
+    across, up = Scale(x_marks[0], x_marks[-1], LEFT, WIDTH - RIGHT), Scale(low, high, HEIGHT - BOTTOM, TOP)
+    said = "; ".join(f"{row} {percent(column.cells[row].value)} at {short(lengths[row])}" for row in rows)
+    return Scatter(
+        title=column.group.name,
+        note=f"{column.metric}; {column.group.setting}",
+        points=_points(rows, column, lengths, across, up, entries),
+        x_ticks=tuple((across(x), f"{x:,.0f}" if x_marks[-1] >= 10 else short(x)) for x in x_marks),
+        y_ticks=tuple((up(y), percent(y, 0)) for y in ticks(low, high) if low <= y <= high),
+        alt=f"{column.metric} on {column.group.name} against mean response tokens: {said}",
+    )
+
+
+def _points(
+    rows: Sequence[str], column: Column, lengths: Mapping[str, float], across: Scale, up: Scale, entries: Sequence[Entry]
+) -> tuple[Point, ...]:
+    """Rows from the top down, labels pushed down where they would lie on each other."""
+    tone, names = tones(entries), {entry.slug: entry.name for entry in entries}
+    points: list[Point] = []
+    free = {False: -math.inf, True: -math.inf}
+    for row in rows:
+        cell, x = column.cells[row], across(lengths[row])
+        left = x > (LEFT + WIDTH - RIGHT) / 2
+        label_y = max(up(cell.value) + 3.5, free[left])
+        free[left] = label_y + LABEL_HEIGHT
+        points.append(
+            Point(
+                row=row,
+                label=names[row],
+                tone=tone[row],
+                x=x,
+                y=up(cell.value),
+                low=up(cell.low),
+                high=up(cell.high),
+                label_y=round(label_y, 1),
+                left=left,
+            )
+        )
+    return tuple(points)

@@ -1,0 +1,177 @@
+"""The rows: run directories that `train` wrote and reports that `evaluate` wrote, read into one kind of record."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from reasontrain.leaderboard.answers import Verdicts, verdicts
+from reasontrain.leaderboard.protocol import Protocol, protocol
+from reasontrain.report.numbers import Json
+from reasontrain.report.run import Evaluation, TornLineError, json_lines, read_evaluation, read_run
+from reasontrain.track import EVALUATIONS
+from reasontrain.types import UserError
+
+OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One suite asked of one model; `answers` and what they say are None where they were not kept."""
+
+    evaluation: Evaluation
+    protocol: Protocol
+    answers: Path | None
+    verdicts: Verdicts | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A model: what a run reached at its last evaluation, or what a report states.
+
+    `slug` names its files, `about` says in few words what it is, `course` holds every evaluation on the way. Rows of one `arm`
+    differ by nothing but their seed.
+    """
+
+    name: str
+    slug: str
+    arm: str
+    about: str
+    results: tuple[Result, ...]
+    course: tuple[Evaluation, ...] = ()
+    recipe: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_entries(paths: Sequence[Path]) -> tuple[Entry, ...]:
+    """All rows, each with a name of its own; an error where one is given twice."""
+    places = [path.resolve() for path in paths]
+    if twice := [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]:
+        raise UserError(f"{twice[0]} is given twice; a row counts once")
+    return _named_apart([_read(path) for path in paths], paths)
+
+
+def _read(path: Path) -> Entry:
+    """A run directory, the folder of a report, or the report itself."""
+    if path.is_file() and path.name == "report.json":
+        path = path.parent
+    if (path / EVALUATIONS).is_file():
+        return _run(path)
+    if (path / "report.json").is_file() and not (path / "recipe.yaml").is_file():
+        return _report(path / "report.json")
+    raise UserError(
+        f"{path} holds no evaluation; expected a run directory with {EVALUATIONS}, or a folder with the report.json that "
+        "`reasontrain evaluate` writes"
+    )
+
+
+def _run(folder: Path) -> Entry:
+    """A run at the last evaluation of each suite."""
+    run, asked = read_run(folder), _suites_of(folder / "recipe.yaml")
+    last: dict[str, tuple[Evaluation, Protocol]] = {}
+    course: dict[tuple[str, int], Evaluation] = {}
+    for record, where in _lines(folder / EVALUATIONS):
+        found = read_evaluation(record, where)
+        course[found.suite, found.step] = found
+        if found.suite not in last or found.step >= last[found.suite][0].step:
+            last[found.suite] = (found, protocol(record, asked.get(found.suite, {})))
+    results = (_result(e, p, folder / "answers" / f"{e.suite}-step-{e.step}.jsonl") for e, p in last.values())
+    seed = f", seed {run.environment['seed']}" if "seed" in run.environment else ""
+    return Entry(
+        name=run.name,
+        slug=_slug(run.name),
+        arm=_arm(run.recipe) or _slug(run.name),
+        about=f"step {max(e.step for e, _ in last.values())}{seed}" if last else "",
+        results=tuple(results),
+        course=tuple(sorted(course.values(), key=lambda e: e.step)),
+        recipe=run.recipe,
+        environment=run.environment,
+    )
+
+
+def _report(path: Path) -> Entry:
+    """What `reasontrain evaluate` measured of one model."""
+    report = _mapping(_json(path), f"{path}: expected a report")
+    suites = report.get("suites")
+    if not isinstance(suites, list) or "model" not in report:
+        raise UserError(f'{path}: expected a report of `reasontrain evaluate` with "model" and "suites", found {sorted(report)}')
+    results: dict[str, Result] = {}
+    for index, suite in enumerate(suites):
+        where = f"{path}: suite {index + 1}"
+        record = _mapping(suite, where)
+        found = read_evaluation({"step": 0, **record}, where)
+        if found.suite in results:
+            raise UserError(f"{path} states suite {found.suite} twice; evaluate them into folders of their own (--out)")
+        asked = record.get("asked")
+        stated = protocol(record, asked if isinstance(asked, Mapping) else {})
+        results[found.suite] = _result(found, stated, path.parent / f"{found.suite}.jsonl")
+    name = str(report["model"])
+    environment = {key: str(value) for key, value in report.items() if key != "suites" and not isinstance(value, dict | list)}
+    slug = _slug(name)
+    return Entry(name=name, slug=slug, arm=slug, about="evaluated", results=tuple(results.values()), environment=environment)
+
+
+def _named_apart(entries: Sequence[Entry], paths: Sequence[Path]) -> tuple[Entry, ...]:
+    """The same rows; where two have one name (or one slug) each is called by its path too."""
+    slugs = [entry.slug for entry in entries]
+    return tuple(
+        entry if slugs.count(entry.slug) == 1 else replace(entry, name=f"{entry.name} ({path})", slug=f"{entry.slug}-{number}")
+        for number, (entry, path) in enumerate(zip(entries, paths, strict=True), 1)
+    )
+
+
+def _suites_of(recipe: Path) -> dict[str, Mapping[str, Json]]:
+    """The suites of a resolved recipe by name, each with the prompt that it was asked with."""
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
+    evaluate = settings.get("evaluate") or {}
+    return {
+        suite["name"]: {**suite, "prompt": suite.get("prompt") or settings.get("prompt")} for suite in evaluate.get("suites", ())
+    }
+
+
+def _lines(path: Path) -> list[tuple[Mapping[str, Json], str]]:
+    """The lines of a file; one that is being written at this moment is left out."""
+    lines = []
+    try:
+        for line in json_lines(path):
+            lines.append(line)
+    except TornLineError:
+        pass
+    return lines
+
+
+def _json(path: Path) -> Json:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: expected JSON ({error.msg}, line {error.lineno})") from error
+
+
+def _mapping(value: Json, where: str) -> Mapping[str, Json]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _result(evaluation: Evaluation, stated: Protocol, answers: Path) -> Result:
+    """A result with its answers, where they are there."""
+    kept = answers if answers.is_file() else None
+    return Result(evaluation=evaluation, protocol=stated, answers=kept, verdicts=verdicts(kept) if kept else None)
+
+
+def _arm(recipe: str) -> str:
+    """What a recipe says apart from what every run has of its own."""
+    settings = yaml.safe_load(recipe) or {}
+    return (
+        json.dumps({key: value for key, value in settings.items() if key not in OWN_TO_A_RUN}, sort_keys=True) if settings else ""
+    )
+
+
+def _slug(name: str) -> str:
+    """A name as a file's: `Qwen/Qwen3-8B` becomes `Qwen-Qwen3-8B`."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "model"

@@ -1,0 +1,118 @@
+"""The same figures for other readers: Markdown for a README, CSV, JSON, and metadata for a model card."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from reasontrain.evaluation.metrics import Interval
+from reasontrain.leaderboard.columns import Column
+from reasontrain.leaderboard.entries import Entry, Result
+from reasontrain.report.numbers import Json, portable
+from reasontrain.report.summary import setting_text
+
+_FIELDS = ("model", "suite", "metric", "value", "low", "high", "step", "num_problems", "num_samples", "temperature")
+
+
+def markdown(entries: Sequence[Entry], found: Sequence[Column]) -> str:
+    """Models by suites in percent, of the first metric; the best of a column and what cannot be told apart from it are bold."""
+    shown = [column for column in found if column.metric == found[0].metric]
+    heads = [_cell_text(f"{column.group.name} ({column.metric})") for column in shown]
+    lines = ["| model | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(shown)]
+    first = shown[0].order if shown else ()
+    ranked = sorted(entries, key=lambda entry: first.index(entry.slug) if entry.slug in first else len(first))
+    for entry in ranked:
+        lines.append("| " + " | ".join([_cell_text(entry.name), *(_cell(column, entry.slug) for column in shown)]) + " |")
+    how = "; ".join(f"{_cell_text(column.group.name)}: {column.group.setting}" for column in shown)
+    note = "In percent, with 95 % intervals over problems. Bold: the best, and what a paired bootstrap cannot tell apart from it."
+    return "\n".join([*lines, "", f"{note} {how}.", ""])
+
+
+def csv_text(entries: Sequence[Entry], found: Sequence[Column]) -> str:
+    """A line for each model, column and metric; shares, not percent."""
+    stream, names = io.StringIO(), {entry.slug: entry.name for entry in entries}
+    protocol = sorted({key for column in found for key in column.group.protocol} - {"samples", "temperature"})
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*_FIELDS, "response_tokens_mean", "truncated_share", *protocol])
+    for column in found:
+        for row in column.order:
+            result, cell = column.group.results[row], column.cells[row]
+            e = result.evaluation
+            figures = (cell.value, cell.low, cell.high, e.step, e.num_problems, e.num_samples, e.temperature)
+            beside = [e.numbers.get(name, "") for name in ("response_tokens_mean", "truncated_share")]
+            stated = [_inert(result.protocol.get(key, "")) for key in protocol]
+            writer.writerow([_inert(names[row]), _inert(column.group.name), column.metric, *figures, *beside, *stated])
+    return stream.getvalue()
+
+
+def content(entries: Sequence[Entry], found: Sequence[Column]) -> Json:
+    """All of it: rows, columns, cells, and the paired differences of every two rows."""
+    return portable(
+        {
+            "models": [{"id": entry.slug, "name": entry.name, "about": entry.about} for entry in entries],
+            "columns": [
+                {
+                    "suite": column.group.suite,
+                    "name": column.group.name,
+                    "metric": column.metric,
+                    "protocol": dict(column.group.protocol),
+                    "cells": {row: _ends(column.cells[row]) for row in column.order},
+                    "not_told_apart_from_best": list(column.level),
+                    "differences": [{"of": a, "minus": b, **_ends(gap)} for (a, b), gap in column.apart.items()],
+                }
+                for column in found
+            ],
+        }
+    )
+
+
+def card(entry: Entry) -> str:
+    """Front matter for the README.md of a model on the Hugging Face hub: a `model-index` with every metric, in percent."""
+    index = [{"name": entry.name, "results": [_card_result(result) for result in entry.results]}]
+    return f"---\n{yaml.safe_dump({'model-index': index}, sort_keys=False, allow_unicode=True, width=120)}---\n"
+
+
+def _card_result(result: Result) -> Mapping[str, Json]:
+    """One suite as hub leaderboards read it."""
+    e = result.evaluation
+    args = {key.replace(" ", "_"): value for key, value in result.protocol.items()}
+    metrics = [
+        {
+            "type": name,
+            "name": f"{name} ({setting_text(e)})",
+            "value": round(100 * cell.value, 2),
+            "config": f"95 % interval {100 * cell.low:.2f} to {100 * cell.high:.2f}",
+        }
+        for name, cell in e.metrics.items()
+    ]
+    return {
+        "task": {"type": "text-generation", "name": "Text Generation"},
+        "dataset": {"name": e.suite, "type": e.suite, "args": args},
+        "metrics": metrics,
+    }
+
+
+def _cell(column: Column, row: str) -> str:
+    """Value and interval in percent."""
+    if row not in column.cells:
+        return ""
+    cell = column.cells[row]
+    value = f"{100 * cell.value:.1f}"
+    return f"{f'**{value}**' if row in column.level else value} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
+
+
+def _cell_text(text: str) -> str:
+    """Text that cannot break a table or be read as HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+
+
+def _inert(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _ends(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}

@@ -1,0 +1,121 @@
+"""`write_leaderboard`: reads runs and reports, writes the pages and the files beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reasontrain import checkpoint
+from reasontrain.leaderboard import drawing, files
+from reasontrain.leaderboard.answers import read_answers
+from reasontrain.leaderboard.columns import Column, columns
+from reasontrain.leaderboard.drawing import Bar
+from reasontrain.leaderboard.entries import Entry, read_entries
+from reasontrain.leaderboard.transcripts import parts, transcript
+from reasontrain.leaderboard.words import verdict
+from reasontrain.report import charts, pages
+
+_PAGE = Path(__file__).parent / "page"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column as the table shows it: the ends of its axis, and the bars of its rows."""
+
+    column: Column
+    low: float
+    high: float
+    bars: Mapping[str, Bar]
+
+
+def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) -> Path:
+    """Write the site of these runs and reports below `out` and return its first page.
+
+    Raises `UserError` where a path holds no evaluation, or where results of one suite were asked differently and `apart` does
+    not allow a column for each way.
+    """
+    entries = read_entries(paths)
+    found = columns(entries, apart=apart)
+    texts = {
+        "index.html": render_board(entries, found),
+        "leaderboard.md": files.markdown(entries, found),
+        "leaderboard.csv": files.csv_text(entries, found),
+        "leaderboard.json": json.dumps(files.content(entries, found), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    texts |= {f"cards/{entry.slug}.md": files.card(entry) for entry in entries}
+    for name, text in texts.items():
+        _write(out / name, text)
+    for entry in entries:
+        for name, text in render_entry(entry).items():
+            _write(out / "runs" / name, text)
+    return out / "index.html"
+
+
+def render_board(entries: Sequence[Entry], found: Sequence[Column]) -> str:
+    """The first page as text."""
+    names = {entry.slug: entry.name for entry in entries}
+    first = [column for column in found if column.metric == found[0].metric]
+    best = first[0].order if first else ()
+    given = {
+        "entries": sorted(
+            entries, key=lambda entry: (entry.slug not in best, best.index(entry.slug) if entry.slug in best else 0)
+        ),
+        "names": names,
+        "tones": drawing.tones(entries),
+        "columns": [_shown(column) for column in found],
+        "metrics": list(dict.fromkeys(column.metric for column in found)),
+        "answers": [(column, verdict(column, names)) for column in first],
+        "curves": [drawn for column in first if (drawn := drawing.curve(column, entries))],
+        "scatters": [picture for column in first if (picture := drawing.scatter(column, entries))],
+        "data": _data(found),
+        "size": charts,
+    }
+    return _render("board.html.j2", given)
+
+
+def render_entry(entry: Entry) -> dict[str, str]:
+    """The pages of one row by file name: one, or several where there are more answers than a page should hold."""
+    suites = [transcript(r.evaluation, read_answers(r.answers)) for r in entry.results if r.answers]
+    cut = parts(suites)
+    num_right = {suite.name: sum(answer.correct for answer in suite.answers) for suite in suites}
+    names = [f"{entry.slug}{f'-{number}' if number > 1 else ''}.html" for number in range(1, len(cut) + 1)]
+    return {
+        name: _render("entry.html.j2", {"entry": entry, "part": part, "number": number, "names": names, "num_right": num_right})
+        for number, (name, part) in enumerate(zip(names, cut, strict=True), 1)
+    }
+
+
+def _shown(column: Column) -> _Column:
+    low, high = drawing.ends(column)
+    return _Column(
+        column=column, low=low, high=high, bars={row: drawing.bar(cell, low, high) for row, cell in column.cells.items()}
+    )
+
+
+def _data(found: Sequence[Column]) -> str:
+    """Differences for the script, by column, row and the row that it is set beside; no `<` that could end the element."""
+    table: list[dict[str, dict[str, list[float]]]] = []
+    for column in found:
+        rows: dict[str, dict[str, list[float]]] = {}
+        for (one, other), gap in column.apart.items():
+            rows.setdefault(one, {})[other] = [round(100 * end, 2) for end in (gap.value, gap.low, gap.high)]
+        table.append(rows)
+    return json.dumps(table, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _render(template: str, given: Mapping[str, object]) -> str:
+    """A page with the style and the one script, and a policy that lets nothing else run."""
+    script = pages.text(_PAGE / "board.js")
+    style = pages.text(pages.PAGE / "style.css") + "\n" + pages.text(_PAGE / "board.css")
+    return (
+        pages.templates(_PAGE)
+        .get_template(template)
+        .render(**given, script=script, script_hash=pages.script_hash(script), style=style)
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.replace_text(path, text)

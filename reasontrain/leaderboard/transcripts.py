@@ -1,0 +1,42 @@
+"""Every answer of a row as its page shows it: wrong ones first, cut into parts that a browser opens without effort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reasontrain.leaderboard.answers import Answer
+from reasontrain.report.run import Evaluation
+
+MAX_CHARACTERS = 8_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """The answers to a suite, or a part of them."""
+
+    name: str
+    evaluation: Evaluation
+    answers: tuple[Answer, ...]
+
+
+def transcript(evaluation: Evaluation, answers: Sequence[Answer]) -> Suite:
+    """Wrong answers first, otherwise in the order of the file."""
+    return Suite(name=evaluation.suite, evaluation=evaluation, answers=tuple(sorted(answers, key=lambda answer: answer.correct)))
+
+
+def parts(suites: Sequence[Suite], max_characters: int = MAX_CHARACTERS) -> list[list[Suite]]:
+    """What each page holds, at least one page; a page is full at so many characters."""
+    pages: list[list[Suite]] = [[]]
+    left = max_characters
+    for suite in suites:
+        start = 0
+        for index, answer in enumerate(suite.answers):
+            size = len(answer.response) + len(answer.question)
+            if size > left and (pages[-1] or index > start):
+                pages[-1] += [replace(suite, answers=suite.answers[start:index])] if index > start else []
+                pages.append([])
+                start, left = index, max_characters
+            left -= size
+        pages[-1].append(replace(suite, answers=suite.answers[start:]))
+    return pages

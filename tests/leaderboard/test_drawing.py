@@ -1,0 +1,38 @@
+"""Geometry of the pictures."""
+
+from __future__ import annotations
+
+from reasontrain.evaluation.metrics import Interval
+from reasontrain.leaderboard.columns import columns
+from reasontrain.leaderboard.drawing import Bar, bar, curve, ends, scatter, tones
+from reasontrain.leaderboard.entries import read_entries
+from tests.leaderboard.conftest import single
+
+
+def test_a_bar_lies_between_the_ends_of_its_column():
+    """From 40 to 60 %: 45 % is a quarter of the way."""
+    assert bar(Interval(0.45, 0.42, 0.5), 0.4, 0.6) == Bar(25.0, 10.0, 50.0)
+
+
+def test_runs_that_differ_by_their_seed_have_one_colour(make_run):
+    entries = read_entries([make_run("a-0", {1: single("10")}), make_run("a-1", {1: single("10")}, seed=1)])
+    assert tones(entries) == {"a-0": "a", "a-1": "a"}
+
+
+def test_curves_are_of_runs_that_were_evaluated_on_the_way(make_run):
+    entries = read_entries([make_run("a", {0: single("00"), 10: single("11")}), make_run("b", {10: single("10")})])
+    (column,) = columns(entries, apart=False)
+    drawn, rows = curve(column, entries)
+    assert rows == ("a",)
+    assert [line.label for line in drawn.lines] == ["a"]
+    assert ends(column) == (0.0, 1.0)
+
+
+def test_longer_responses_lie_further_to_the_right_and_better_ones_higher(make_run):
+    entries = read_entries([make_run("a", {1: single("10")}, tokens=50.0), make_run("b", {1: single("11")}, tokens=90.0)])
+    (column,) = columns(entries, apart=False)
+    picture = scatter(column, entries)
+    best, other = picture.points
+    assert (best.row, other.row) == ("b", "a")
+    assert best.x > other.x
+    assert best.y < other.y
