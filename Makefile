@@ -34,7 +34,7 @@ quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a pag
 test: $(DEV)  ## the CPU test suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
-integration: $(DEV)  ## the tests on a real Ray and a real Slurm on this machine (apt-get install slurm-wlm munge)
+integration: $(DEV)  ## the tests on a real Ray, Slurm and Chromium on this machine (apt-get install slurm-wlm munge chromium)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m integration tests/integration --durations=20 $(ARGS)
 
 seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)

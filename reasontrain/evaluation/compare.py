@@ -70,7 +70,7 @@ def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
         np.stack(rows).astype(float) for rows in ([v.before_M for v in verdicts], [v.after_M for v in verdicts])
     )
     return Arm(
-        name=_common(names),
+        name=common(names),
         num_seeds=len(names),
         num_problems=len(verdicts[0].problems),
         before=float(before_RM.mean()),
@@ -79,7 +79,7 @@ def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
     )
 
 
-def _common(names: Sequence[str]) -> str:
+def common(names: Sequence[str]) -> str:
     """What the names begin with, all of them."""
     shortest = min(names, key=len)
     length = next((i for i in range(len(shortest)) if len({name[i] for name in names}) > 1), len(shortest))

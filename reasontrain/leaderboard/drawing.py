@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from reasontrain.evaluation.compare import common
 from reasontrain.evaluation.metrics import Interval
 from reasontrain.leaderboard.columns import Column, course
 from reasontrain.leaderboard.entries import Entry
@@ -14,7 +15,8 @@ from reasontrain.report.numbers import percent, short
 
 TONES = "abcdef"
 MAX_BANDS = 4
-LABEL_HEIGHT = 12.0
+LABEL_HEIGHT, LABEL_WIDTH = 11.0, 6.0
+LEAST_SPAN = 0.75
 LENGTH = "response_tokens_mean"
 
 
@@ -29,16 +31,16 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A row in a picture of two measures, in pixels; its label stands at `label_y`, to the left of it where `left`."""
+    """A row in a picture of two measures, in pixels. Its label stands to its left where `left`; "" where there is no room."""
 
     row: str
+    name: str
     label: str
     tone: str
     x: float
     y: float
     low: float
     high: float
-    label_y: float
     left: bool
 
 
@@ -55,9 +57,21 @@ class Scatter:
 
 
 def tones(entries: Sequence[Entry]) -> dict[str, str]:
-    """A colour for each row; rows that differ by nothing but their seed have the same one."""
+    """CSS classes of each row: a colour, and dashes from the seventh on; rows that differ by their seed alone share them."""
     arms = list(dict.fromkeys(entry.arm for entry in entries))
-    return {entry.slug: TONES[arms.index(entry.arm) % len(TONES)] for entry in entries}
+    return {entry.slug: _tone(arms.index(entry.arm)) for entry in entries}
+
+
+def legend(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """The classes of each arm, and what the names of its rows have in common."""
+    arms: dict[str, list[str]] = {}
+    for entry in entries:
+        arms.setdefault(entry.arm, []).append(entry.name)
+    return [(_tone(number), common(names)) for number, names in enumerate(arms.values())]
+
+
+def _tone(number: int) -> str:
+    return TONES[number % len(TONES)] + (" dash" if number // len(TONES) % 2 else "")
 
 
 def ends(column: Column) -> tuple[float, float]:
@@ -103,7 +117,8 @@ def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
     rows = [row for row in column.order if math.isfinite(lengths[row] + column.cells[row].value)]
     if len(rows) < 2:
         return None
-    x_marks = ticks(min(lengths[row] for row in rows), max(lengths[row] for row in rows))
+    shortest, longest = min(lengths[row] for row in rows), max(lengths[row] for row in rows)
+    x_marks = ticks(min(shortest, LEAST_SPAN * longest), longest)  # lengths that hardly differ look alike
     low, high = ends(column)
     across, up = Scale(x_marks[0], x_marks[-1], LEFT, WIDTH - RIGHT), Scale(low, high, HEIGHT - BOTTOM, TOP)
     said = "; ".join(f"{row} {percent(column.cells[row].value)} at {short(lengths[row])}" for row in rows)
@@ -111,7 +126,7 @@ def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
         title=column.group.name,
         note=f"{column.metric}; {column.group.setting}",
         points=_points(rows, column, lengths, across, up, entries),
-        x_ticks=tuple((across(x), f"{x:,.0f}" if x_marks[-1] >= 10 else short(x)) for x in x_marks),
+        x_ticks=tuple((across(x), f"{x:,g}") for x in x_marks),
         y_ticks=tuple((up(y), percent(y, 0)) for y in ticks(low, high) if low <= y <= high),
         alt=f"{column.metric} on {column.group.name} against mean response tokens: {said}",
     )
@@ -120,26 +135,32 @@ def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
 def _points(
     rows: Sequence[str], column: Column, lengths: Mapping[str, float], across: Scale, up: Scale, entries: Sequence[Entry]
 ) -> tuple[Point, ...]:
-    """Rows from the top down, labels pushed down where they would lie on each other."""
+    """Rows from the top down; a label that would lie on another one or on a point is left out, and is read by pointing."""
     tone, names = tones(entries), {entry.slug: entry.name for entry in entries}
+    taken = [_Box(across(lengths[row]) - 4, across(lengths[row]) + 4, up(column.cells[row].value)) for row in rows]
     points: list[Point] = []
-    free = {False: -math.inf, True: -math.inf}
     for row in rows:
-        cell, x = column.cells[row], across(lengths[row])
-        left = x > (LEFT + WIDTH - RIGHT) / 2
-        label_y = max(up(cell.value) + 3.5, free[left])
-        free[left] = label_y + LABEL_HEIGHT
+        cell, x, width = column.cells[row], across(lengths[row]), LABEL_WIDTH * len(names[row])
+        left = x + width > WIDTH - RIGHT
+        box = _Box(x - 7 - width, x - 7, up(cell.value)) if left else _Box(x + 7, x + 7 + width, up(cell.value))
+        free = box.start >= LEFT and not any(box.meets(other) for other in taken)
+        taken += [box] if free else []
+        ends = (up(cell.value), up(cell.low), up(cell.high))
+        label = names[row] if free else ""
         points.append(
-            Point(
-                row=row,
-                label=names[row],
-                tone=tone[row],
-                x=x,
-                y=up(cell.value),
-                low=up(cell.low),
-                high=up(cell.high),
-                label_y=round(label_y, 1),
-                left=left,
-            )
+            Point(row=row, name=names[row], label=label, tone=tone[row], x=x, y=ends[0], low=ends[1], high=ends[2], left=left)
         )
     return tuple(points)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A line of text, or a point, in pixels."""
+
+    start: float
+    end: float
+    middle: float
+
+    def meets(self, other: _Box) -> bool:
+        """Whether one covers a part of the other."""
+        return self.start < other.end and other.start < self.end and abs(self.middle - other.middle) < LABEL_HEIGHT

@@ -81,12 +81,12 @@ def _run(folder: Path) -> Entry:
         if found.suite not in last or found.step >= last[found.suite][0].step:
             last[found.suite] = (found, protocol(record, asked.get(found.suite, {})))
     results = (_result(e, p, folder / "answers" / f"{e.suite}-step-{e.step}.jsonl") for e, p in last.values())
-    seed = f", seed {run.environment['seed']}" if "seed" in run.environment else ""
+    settings = yaml.safe_load(run.recipe) or {}
     return Entry(
         name=run.name,
         slug=_slug(run.name),
-        arm=_arm(run.recipe) or _slug(run.name),
-        about=f"step {max(e.step for e, _ in last.values())}{seed}" if last else "",
+        arm=_arm(settings) or _slug(run.name),
+        about=_about(settings, max((e.step for e, _ in last.values()), default=0)),
         results=tuple(results),
         course=tuple(sorted(course.values(), key=lambda e: e.step)),
         recipe=run.recipe,
@@ -164,12 +164,19 @@ def _result(evaluation: Evaluation, stated: Protocol, answers: Path) -> Result:
     return Result(evaluation=evaluation, protocol=stated, answers=kept, verdicts=verdicts(kept) if kept else None)
 
 
-def _arm(recipe: str) -> str:
+def _arm(recipe: Mapping[str, Json]) -> str:
     """What a recipe says apart from what every run has of its own."""
-    settings = yaml.safe_load(recipe) or {}
-    return (
-        json.dumps({key: value for key, value in settings.items() if key not in OWN_TO_A_RUN}, sort_keys=True) if settings else ""
-    )
+    return json.dumps({k: v for k, v in recipe.items() if k not in OWN_TO_A_RUN}, sort_keys=True) if recipe else ""
+
+
+def _about(recipe: Mapping[str, Json], step: int) -> str:
+    """What was trained, by which rule and objective, and how far."""
+    model, select, objective = (recipe.get(name) for name in ("model", "select", "objective"))
+    parts = [part.get(key) for part, key in ((model, "path"), (select, "kind"), (objective, "kind")) if isinstance(part, Mapping)]
+    planned = recipe.get("steps", step)
+    reached = f"step {step}" if planned == step else f"step {step} of {planned}"
+    seed = [f"seed {recipe['seed']}"] if "seed" in recipe else []
+    return ", ".join([*(str(part) for part in parts if part), reached, *seed])
 
 
 def _slug(name: str) -> str:

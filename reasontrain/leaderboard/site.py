@@ -64,6 +64,7 @@ def render_board(entries: Sequence[Entry], found: Sequence[Column]) -> str:
         ),
         "names": names,
         "tones": drawing.tones(entries),
+        "legend": drawing.legend(entries),
         "columns": [_shown(column) for column in found],
         "metrics": list(dict.fromkeys(column.metric for column in found)),
         "answers": [(column, verdict(column, names)) for column in first],

@@ -10,29 +10,29 @@ from reasontrain.report.numbers import percent, points, signed_points
 MAX_NAMED = 3
 
 
-def verdict(column: Column, names: Mapping[str, str]) -> str:
-    """One or two sentences."""
+def verdict(column: Column, names: Mapping[str, str]) -> tuple[str, str]:
+    """The name of the best row, and what is to be said of it."""
     best, *others = column.order
-    figure = percent(column.cells[best].value)
-    if not others:
-        return f"{names[best]} reaches {figure}."
-    level = [names[row] for row in column.level[1:]]
-    rest = f" {_listed([names[row] for row in column.behind])} {_is_are(column.behind)} behind." if column.behind else ""
+    return names[best], _said(
+        column, names, percent(column.cells[best].value)
+    ) if others else f"reaches {percent(column.cells[best].value)}."
+
+
+def _said(column: Column, names: Mapping[str, str], figure: str) -> str:
+    """One or two sentences without their subject."""
+    best, level, behind = column.order[0], column.level[1:], [names[row] for row in column.behind]
     if level:
-        return f"{names[best]} has {figure}; {_listed(level)} cannot be told apart from it.{rest}"
-    if not column.behind:
-        return f"{names[best]} has {figure}; without answers of the others, nothing can be told."
+        rest = f" {_listed(behind)} {'is' if len(behind) == 1 else 'are'} behind." if behind else ""
+        return f"has {figure}; {_listed([names[row] for row in level])} cannot be told apart from it.{rest}"
+    if not behind:
+        return f"has {figure}; without the answers of the others, nothing can be told."
     gap = column.apart[best, column.behind[0]]
-    ahead = f"{points(gap.value)} points [{signed_points(gap.low)}, {signed_points(gap.high)}] ahead of {names[column.behind[0]]}"
-    more = f" and of {len(column.behind) - 1} more" if len(column.behind) > 1 else ""
-    return f"{names[best]} is best with {figure}, {ahead}{more}."
+    more = f" and of {len(behind) - 1} more" if len(behind) > 1 else ""
+    ahead = f"{points(gap.value)} points [{signed_points(gap.low)}, {signed_points(gap.high)}] ahead of {behind[0]}{more}"
+    return f"is best with {figure}, {ahead}."
 
 
 def _listed(names: Sequence[str]) -> str:
     """`a, b and c`; a long list is counted."""
     shown = list(names) if len(names) <= MAX_NAMED + 1 else [*names[:MAX_NAMED], f"{len(names) - MAX_NAMED} more"]
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
-
-
-def _is_are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"

@@ -91,13 +91,13 @@ def test_show_prints_every_setting_and_validate_every_fault(tmp_path: Path, caps
     assert captured.err.count("stpes: no such setting; did you mean `steps`?") == 2
 
 
-@pytest.mark.parametrize("command", ["report", "compare"])
+@pytest.mark.parametrize("command", ["report", "compare", "leaderboard"])
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert main([command, str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "show", "validate", "report", "compare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "show", "validate", "report", "compare", "leaderboard"])
 def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

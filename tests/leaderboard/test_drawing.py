@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reasontrain.evaluation.metrics import Interval
 from reasontrain.leaderboard.columns import columns
-from reasontrain.leaderboard.drawing import Bar, bar, curve, ends, scatter, tones
+from reasontrain.leaderboard.drawing import Bar, bar, curve, ends, legend, scatter, tones
 from reasontrain.leaderboard.entries import read_entries
 from tests.leaderboard.conftest import single
 
@@ -17,6 +17,12 @@ def test_a_bar_lies_between_the_ends_of_its_column():
 def test_runs_that_differ_by_their_seed_have_one_colour(make_run):
     entries = read_entries([make_run("a-0", {1: single("10")}), make_run("a-1", {1: single("10")}, seed=1)])
     assert tones(entries) == {"a-0": "a", "a-1": "a"}
+    assert legend(entries) == [("a", "a")]
+
+
+def test_a_seventh_arm_has_the_first_colour_and_dashes(make_report):
+    entries = read_entries([make_report(f"m{i}", {"s": single("10")}) for i in range(7)])
+    assert list(tones(entries).values()) == ["a", "b", "c", "d", "e", "f", "a dash"]
 
 
 def test_curves_are_of_runs_that_were_evaluated_on_the_way(make_run):
@@ -36,3 +42,12 @@ def test_longer_responses_lie_further_to_the_right_and_better_ones_higher(make_r
     assert (best.row, other.row) == ("b", "a")
     assert best.x > other.x
     assert best.y < other.y
+    assert [point.label for point in picture.points] == ["b", "a"]
+
+
+def test_labels_that_would_lie_on_each_other_are_left_out(make_run):
+    entries = read_entries([make_run(name, {1: single("10")}, tokens=50.0) for name in ("a", "b")])
+    (column,) = columns(entries, apart=False)
+    picture = scatter(column, entries)
+    assert [point.label for point in picture.points] == ["a", ""]
+    assert [point.name for point in picture.points] == ["a", "b"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from reasontrain.leaderboard.entries import read_entries
 from reasontrain.types import UserError
@@ -18,6 +19,15 @@ def test_a_run_is_what_it_reached_last(make_run):
     assert result.answers.name == "heldout-step-10.jsonl"
     assert [e.step for e in entry.course] == [0, 5, 10]
     assert entry.about == "step 10, seed 3"
+
+
+def test_a_row_says_what_was_trained_and_how_far(make_run):
+    run = make_run("a", {10: single("11")})
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    said = {"steps": 40, "model": {"path": "x/y"}, "select": {"kind": "tip"}, "objective": {"kind": "distill"}}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | said))
+    (entry,) = read_entries([run])
+    assert entry.about == "x/y, tip, distill, step 10 of 40, seed 0"
 
 
 def test_a_report_is_found_by_its_folder_or_by_itself(make_report):
