@@ -13,7 +13,7 @@ from reasontrain.evaluation.metrics import Interval, summarise
 from reasontrain.recipe import Suite
 from reasontrain.sampler import Sampler
 from reasontrain.tasks import Scored
-from reasontrain.types import Prompt, Rollout, UserError
+from reasontrain.types import Problem, Prompt, Rollout, UserError
 
 Score = Callable[[Sequence[Rollout]], list[Scored]]
 
@@ -106,6 +106,7 @@ def _answer_line(answer: Answer) -> str:
     return track.json_line(
         {
             "problem": rollout.problem.id,
+            "question": _question(rollout.problem),
             "gold": rollout.problem.answer,
             "response": rollout.text,
             "correct": verdict.correct,
@@ -114,3 +115,8 @@ def _answer_line(answer: Answer) -> str:
             "truncated": rollout.truncated,
         }
     )
+
+
+def _question(problem: Problem) -> str:
+    """What was asked, as text: of a conversation its last turn."""
+    return problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]

@@ -9,7 +9,7 @@ from itertools import combinations
 from reasontrain.evaluation.metrics import Interval, paired_difference
 from reasontrain.leaderboard.answers import Verdicts
 from reasontrain.leaderboard.entries import Entry, Result
-from reasontrain.leaderboard.protocol import Protocol, unlike
+from reasontrain.leaderboard.protocol import Protocol, quoted, unlike
 from reasontrain.report.run import Evaluation
 from reasontrain.report.summary import metric_order, setting_text
 from reasontrain.types import UserError
@@ -98,7 +98,7 @@ def _unlike(result: Result, way: Mapping[str, Result], name: str, names: Mapping
     for slug, other in way.items():
         ours, theirs = result.protocol, other.protocol
         if what := unlike(ours, theirs):
-            return f"{what} is {theirs[what]!r} for {names[slug]} and {ours[what]!r} for {name}"
+            return f"{what} is {quoted(theirs[what])} for {names[slug]} and {quoted(ours[what])} for {name}"
         asked, before = result.evaluation.num_problems, other.evaluation.num_problems
         if asked != before:
             return f"{names[slug]} was asked {before:,} problems and {name} {asked:,}"

@@ -74,11 +74,11 @@ def _tone(number: int) -> str:
     return TONES[number % len(TONES)] + (" dash" if number // len(TONES) % 2 else "")
 
 
-def ends(column: Column) -> tuple[float, float]:
-    """Round numbers that enclose every interval of a column."""
+def marks(column: Column) -> tuple[float, ...]:
+    """Round numbers from 0 to 1 that enclose every interval of a column."""
     finite = [end for cell in column.cells.values() for end in (cell.low, cell.high) if math.isfinite(end)] or [0.0, 1.0]
-    marks = ticks(min(finite), max(finite))
-    return max(0.0, marks[0]), min(1.0, marks[-1]) if marks[-1] > 0 else 1.0
+    found = tuple(mark for mark in ticks(min(finite), max(finite)) if 0 <= mark <= 1)
+    return found if len(found) > 1 else (0.0, 1.0)
 
 
 def bar(cell: Interval, low: float, high: float) -> Bar:
@@ -119,15 +119,15 @@ def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
         return None
     shortest, longest = min(lengths[row] for row in rows), max(lengths[row] for row in rows)
     x_marks = ticks(min(shortest, LEAST_SPAN * longest), longest)  # lengths that hardly differ look alike
-    low, high = ends(column)
-    across, up = Scale(x_marks[0], x_marks[-1], LEFT, WIDTH - RIGHT), Scale(low, high, HEIGHT - BOTTOM, TOP)
+    y_marks = marks(column)
+    across, up = Scale(x_marks[0], x_marks[-1], LEFT, WIDTH - RIGHT), Scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
     said = "; ".join(f"{row} {percent(column.cells[row].value)} at {short(lengths[row])}" for row in rows)
     return Scatter(
         title=column.group.name,
         note=f"{column.metric}; {column.group.setting}",
         points=_points(rows, column, lengths, across, up, entries),
         x_ticks=tuple((across(x), f"{x:,g}") for x in x_marks),
-        y_ticks=tuple((up(y), percent(y, 0)) for y in ticks(low, high) if low <= y <= high),
+        y_ticks=tuple((up(y), percent(y, 0 if y_marks[-1] - y_marks[0] > 0.04 else 1)) for y in y_marks),
         alt=f"{column.metric} on {column.group.name} against mean response tokens: {said}",
     )
 

@@ -22,9 +22,10 @@ OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One suite asked of one model; `answers` and what they say are None where they were not kept."""
+    """One suite asked of one model, `asked` as its settings say; `answers` and `verdicts` are None where they were not kept."""
 
     evaluation: Evaluation
+    asked: Mapping[str, Json]
     protocol: Protocol
     answers: Path | None
     verdicts: Verdicts | None
@@ -73,14 +74,17 @@ def _read(path: Path) -> Entry:
 def _run(folder: Path) -> Entry:
     """A run at the last evaluation of each suite."""
     run, asked = read_run(folder), _suites_of(folder / "recipe.yaml")
-    last: dict[str, tuple[Evaluation, Protocol]] = {}
+    last: dict[str, tuple[Evaluation, Mapping[str, Json]]] = {}
     course: dict[tuple[str, int], Evaluation] = {}
     for record, where in _lines(folder / EVALUATIONS):
         found = read_evaluation(record, where)
         course[found.suite, found.step] = found
         if found.suite not in last or found.step >= last[found.suite][0].step:
-            last[found.suite] = (found, protocol(record, asked.get(found.suite, {})))
-    results = (_result(e, p, folder / "answers" / f"{e.suite}-step-{e.step}.jsonl") for e, p in last.values())
+            last[found.suite] = (found, record)
+    results = (
+        _result(e, record, asked.get(e.suite, {}), folder / "answers" / f"{e.suite}-step-{e.step}.jsonl")
+        for e, record in last.values()
+    )
     settings = yaml.safe_load(run.recipe) or {}
     return Entry(
         name=run.name,
@@ -108,8 +112,8 @@ def _report(path: Path) -> Entry:
         if found.suite in results:
             raise UserError(f"{path} states suite {found.suite} twice; evaluate them into folders of their own (--out)")
         asked = record.get("asked")
-        stated = protocol(record, asked if isinstance(asked, Mapping) else {})
-        results[found.suite] = _result(found, stated, path.parent / f"{found.suite}.jsonl")
+        settings = asked if isinstance(asked, Mapping) else {}
+        results[found.suite] = _result(found, record, settings, path.parent / f"{found.suite}.jsonl")
     name = str(report["model"])
     environment = {key: str(value) for key, value in report.items() if key != "suites" and not isinstance(value, dict | list)}
     slug = _slug(name)
@@ -158,10 +162,11 @@ def _mapping(value: Json, where: str) -> Mapping[str, Json]:
     return value
 
 
-def _result(evaluation: Evaluation, stated: Protocol, answers: Path) -> Result:
+def _result(evaluation: Evaluation, record: Mapping[str, Json], asked: Mapping[str, Json], answers: Path) -> Result:
     """A result with its answers, where they are there."""
     kept = answers if answers.is_file() else None
-    return Result(evaluation=evaluation, protocol=stated, answers=kept, verdicts=verdicts(kept) if kept else None)
+    stated = protocol(record, asked)
+    return Result(evaluation=evaluation, asked=asked, protocol=stated, answers=kept, verdicts=verdicts(kept) if kept else None)
 
 
 def _arm(recipe: Mapping[str, Json]) -> str:

@@ -9,11 +9,15 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from reasontrain.evaluation.metrics import Interval
+from reasontrain.evaluation.suites import suite
 from reasontrain.leaderboard.columns import Column
 from reasontrain.leaderboard.entries import Entry, Result
+from reasontrain.recipe import as_mapping
 from reasontrain.report.numbers import Json, portable
 from reasontrain.report.summary import setting_text
+from reasontrain.types import UserError
 
+_BESIDE = ("response_tokens_mean", "truncated_share", "format_failure_share")
 _FIELDS = ("model", "suite", "metric", "value", "low", "high", "step", "num_problems", "num_samples", "temperature")
 
 
@@ -36,13 +40,13 @@ def csv_text(entries: Sequence[Entry], found: Sequence[Column]) -> str:
     stream, names = io.StringIO(), {entry.slug: entry.name for entry in entries}
     protocol = sorted({key for column in found for key in column.group.protocol} - {"samples", "temperature"})
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_FIELDS, "response_tokens_mean", "truncated_share", *protocol])
+    writer.writerow([*_FIELDS, *_BESIDE, *protocol])
     for column in found:
         for row in column.order:
             result, cell = column.group.results[row], column.cells[row]
             e = result.evaluation
             figures = (cell.value, cell.low, cell.high, e.step, e.num_problems, e.num_samples, e.temperature)
-            beside = [e.numbers.get(name, "") for name in ("response_tokens_mean", "truncated_share")]
+            beside = [e.numbers.get(name, "") for name in _BESIDE]
             stated = [_inert(result.protocol.get(key, "")) for key in protocol]
             writer.writerow([_inert(names[row]), _inert(column.group.name), column.metric, *figures, *beside, *stated])
     return stream.getvalue()
@@ -90,9 +94,30 @@ def _card_result(result: Result) -> Mapping[str, Json]:
     ]
     return {
         "task": {"type": "text-generation", "name": "Text Generation"},
-        "dataset": {"name": e.suite, "type": e.suite, "args": args},
+        "dataset": {"name": e.suite, **_data_set(result), "args": args},
         "metrics": metrics,
     }
+
+
+def _data_set(result: Result) -> dict[str, Json]:
+    """The data set on the hub, also where its problems were read from the file that a suite of ours names; else the suite."""
+    task = result.asked.get("task")
+    stated = task if isinstance(task, Mapping) else {}
+    if not stated.get("hub"):
+        stated = _known(result.evaluation.suite, result.asked.get("file"))
+    if not stated.get("hub"):
+        return {"type": result.evaluation.suite}
+    parts = {"type": stated["hub"], "config": stated.get("subset"), "split": stated.get("split")}
+    return {name: value for name, value in parts.items() if value}
+
+
+def _known(name: str, file: Json) -> Mapping[str, Json]:
+    """The task of the suite in `eval/suites` with this name, if its problems are those of `file`."""
+    try:
+        known = suite(name, (), None)
+    except UserError:
+        return {}
+    return as_mapping(known.task) if known.file and known.file == file else {}
 
 
 def _cell(column: Column, row: str) -> str:

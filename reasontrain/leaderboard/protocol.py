@@ -11,28 +11,37 @@ from reasontrain.report.numbers import Json
 Protocol = Mapping[str, str]
 """What a result states of how it was asked, by name, as text."""
 
-_OF_RECORD = {"suite_version": "suite version", "data_hash": "data hash", "num_samples": "samples", "temperature": "temperature"}
-_OF_SUITE = ("version", "limit", "prompt", "sampling")
+_OF_RECORD = {
+    "version": "suite version",
+    "num_samples": "samples",
+    "temperature": "temperature",
+    "problems_sha256": "data hash",
+}
+_OF_SUITE = ("limit", "last_number", "prompt", "sampling")
+_MAX_SAID = 40
 
 
 def protocol(record: Mapping[str, Json], asked: Mapping[str, Json]) -> Protocol:
     """What an evaluation's record and the suite that was asked say.
 
     A suite without a prompt of its own is asked with the default one. Where problems came from is no part of it: the same ones
-    may lie in a file and on the hub, and problems and gold answers are compared themselves.
+    may lie in a file and on the hub; they are compared by their hash, and by their names and gold answers. What a record does not
+    state, as those of older runs do not state a version, is not compared.
     """
     suite = dict(asked) | ({"prompt": asdict(PromptSettings())} if asked and not asked.get("prompt") else {})
     said = {name: value for key in _OF_SUITE if key in suite for name, value in _flat(suite[key], key)}
     said.pop("sampling.temperature", None)  # stated by every record
-    said |= {name: _text(record[key]) for key, name in _OF_RECORD.items() if record.get(key) is not None}
-    if "version" in said:
-        said.setdefault("suite version", said.pop("version"))
-    return said
+    return said | {name: _text(record[key]) for key, name in _OF_RECORD.items() if record.get(key) not in (None, "")}
 
 
 def unlike(one: Protocol, other: Protocol) -> str | None:
     """The first thing in which two protocols differ; None where they agree in all that both state."""
     return next((name for name in one if name in other and one[name] != other[name]), None)
+
+
+def quoted(text: str) -> str:
+    """What a protocol states, in a sentence: a long text is cut."""
+    return repr(text if len(text) <= _MAX_SAID else text[:_MAX_SAID] + "...")
 
 
 def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:

@@ -89,7 +89,7 @@ def render_entry(entry: Entry) -> dict[str, str]:
 
 
 def _shown(column: Column) -> _Column:
-    low, high = drawing.ends(column)
+    low, *_, high = drawing.marks(column)
     return _Column(
         column=column, low=low, high=high, bars={row: drawing.bar(cell, low, high) for row, cell in column.cells.items()}
     )

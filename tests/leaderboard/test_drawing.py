@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reasontrain.evaluation.metrics import Interval
 from reasontrain.leaderboard.columns import columns
-from reasontrain.leaderboard.drawing import Bar, bar, curve, ends, legend, scatter, tones
+from reasontrain.leaderboard.drawing import Bar, bar, curve, legend, marks, scatter, tones
 from reasontrain.leaderboard.entries import read_entries
 from tests.leaderboard.conftest import single
 
@@ -12,6 +12,13 @@ from tests.leaderboard.conftest import single
 def test_a_bar_lies_between_the_ends_of_its_column():
     """From 40 to 60 %: 45 % is a quarter of the way."""
     assert bar(Interval(0.45, 0.42, 0.5), 0.4, 0.6) == Bar(25.0, 10.0, 50.0)
+
+
+def test_the_axis_of_a_column_encloses_its_intervals(make_run):
+    """1 of 2 has Wilson's interval [9.5, 90.5] percent; 50 of 100 has Wilson's interval [40.4, 59.6]."""
+    for name, pattern, expected in (("a", "10", (0.0, 0.5, 1.0)), ("b", "10" * 50, (0.4, 0.45, 0.5, 0.55, 0.6))):
+        (column,) = columns(read_entries([make_run(name, {1: single(pattern)})]), apart=False)
+        assert marks(column) == expected
 
 
 def test_runs_that_differ_by_their_seed_have_one_colour(make_run):
@@ -31,7 +38,6 @@ def test_curves_are_of_runs_that_were_evaluated_on_the_way(make_run):
     drawn, rows = curve(column, entries)
     assert rows == ("a",)
     assert [line.label for line in drawn.lines] == ["a"]
-    assert ends(column) == (0.0, 1.0)
 
 
 def test_longer_responses_lie_further_to_the_right_and_better_ones_higher(make_run):

@@ -62,3 +62,14 @@ def test_the_hub_reads_our_model_cards(make_run):
     assert (read.model_name, result.dataset_name, result.metric_type, result.metric_value) == ("a", "heldout", "accuracy", 25.0)
     assert result.dataset_args["sampling.max_tokens"] == "120"
     assert yaml.safe_load(card(entries[0]).strip("-\n"))["model-index"][0]["name"] == "a"
+
+
+def test_a_card_names_the_data_set_on_the_hub(make_report):
+    on_hub = {"task": {"kind": "math", "hub": "x/y", "subset": "main", "split": "test"}, "file": None}
+    from_file = {"task": {"kind": "gsm8k", "path": "gsm8k_test.jsonl", "hub": None}, "file": "gsm8k_test.jsonl"}
+    entries = read_entries(
+        [make_report("a", {"s": single("10")}, **on_hub), make_report("b", {"gsm8k": single("10")}, **from_file)]
+    )
+    first, other = (ModelCard(card(entry)).data.eval_results[0] for entry in entries)
+    assert (first.dataset_type, first.dataset_config, first.dataset_split) == ("x/y", "main", "test")
+    assert (other.dataset_type, other.dataset_config) == ("openai/gsm8k", "main")

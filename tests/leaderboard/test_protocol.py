@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reasontrain.leaderboard.protocol import protocol, unlike
+from reasontrain.leaderboard.protocol import protocol, quoted, unlike
 
 ASKED = {"name": "s", "task": {"path": "a.jsonl"}, "prompt": None, "sampling": {"temperature": 0.0, "max_tokens": 120}}
 RECORD = {"suite": "s", "num_samples": 1, "temperature": 0.0}
@@ -17,22 +17,28 @@ def test_each_part_of_a_protocol_is_compared():
     differing = {
         "sampling.max_tokens": (RECORD, ASKED | {"sampling": {"max_tokens": 240}}),
         "prompt.system": (RECORD, ASKED | {"prompt": {"system": "Be careful."}}),
+        "last_number": (RECORD, ASKED | {"last_number": False}),
         "limit": (RECORD, ASKED | {"limit": 10}),
         "temperature": (RECORD | {"temperature": 1.0}, ASKED),
         "samples": (RECORD | {"num_samples": 4}, ASKED),
-        "data hash": (RECORD | {"data_hash": "b"}, ASKED),
-        "suite version": (RECORD | {"suite_version": 2}, ASKED),
+        "data hash": (RECORD | {"problems_sha256": "b"}, ASKED),
+        "suite version": (RECORD | {"version": 2}, ASKED),
     }
-    ours = protocol(RECORD | {"data_hash": "a", "suite_version": 1}, ASKED | {"limit": None})
+    ours = protocol(RECORD | {"problems_sha256": "a", "version": 1}, ASKED | {"limit": None, "last_number": True})
     assert {name: unlike(ours, protocol(*other)) for name, other in differing.items()} == {name: name for name in differing}
 
 
-def test_a_version_that_the_suite_alone_states_is_the_suite_version():
-    ours, theirs = protocol(RECORD, ASKED | {"version": 1}), protocol(RECORD | {"suite_version": 2}, ASKED | {"version": 1})
-    assert ours["suite version"] == "1"
-    assert unlike(ours, theirs) == "suite version"
-    assert "version" not in theirs
-
-
 def test_what_only_one_of_two_states_is_no_difference():
-    assert unlike(protocol(RECORD, {}), protocol(RECORD | {"data_hash": "b"}, ASKED)) is None
+    assert unlike(protocol(RECORD, {}), protocol(RECORD | {"problems_sha256": "b"}, ASKED)) is None
+
+
+def test_a_prompt_that_differs_is_named_before_the_hash_of_what_it_makes():
+    ours = protocol(RECORD | {"problems_sha256": "a"}, ASKED | {"prompt": {"template": "{problem}"}})
+    assert unlike(ours, protocol(RECORD | {"problems_sha256": "b"}, ASKED | {"prompt": {"template": "Q: {problem}"}})) == (
+        "prompt.template"
+    )
+
+
+def test_a_long_text_is_cut():
+    assert quoted("x" * 41) == f"'{'x' * 40}...'"
+    assert quoted("x" * 40) == f"'{'x' * 40}'"
