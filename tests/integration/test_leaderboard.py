@@ -62,6 +62,12 @@ def test_every_page_draws_within_its_width_and_asks_nobody(tab: Tab, site: Path,
         assert (tab.problems, tab.asked) == ([], [page.as_uri()])
 
 
+def test_names_have_room_on_a_telephone(tab: Tab, site: Path) -> None:
+    tab.open(site / "index.html", width=360)
+    assert tab.value("document.querySelector('#board tbody th').getBoundingClientRect().width >= 110")
+    assert tab.value("document.querySelector('#board tbody tr').getBoundingClientRect().height <= 110")
+
+
 def test_rows_are_sorted_by_a_column_both_ways(tab: Tab, site: Path) -> None:
     tab.open(site / "index.html")
     assert tab.value(ROWS) == ["b", "hub-c", "a"]
