@@ -148,7 +148,14 @@ class Assembled:
         for asked in self.prepared.suites:
             if tracker.has_evaluation(done, asked.suite.name):
                 continue
-            result = evaluate(asked.suite, asked.prompts, sampler=self.answerer, score=asked.score, dropped=asked.dropped)
+            result = evaluate(
+                asked.suite,
+                asked.prompts,
+                sampler=self.answerer,
+                score=asked.score,
+                dropped=asked.dropped,
+                sha256=asked.sha256,
+            )
             write_answers(directory / ANSWERS / f"{asked.suite.name}-step-{done}.jsonl", result)
             tracker.evaluation(done, result.record(), result.scalars())  # last: what is recorded is not measured again
             self.say(summary(result, done))

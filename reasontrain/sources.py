@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +33,13 @@ Score = Callable[[Sequence[Rollout]], list[Scored]]
 
 @dataclass(frozen=True)
 class Asked:
-    """A suite with its prompts encoded for the model, and how many did not fit."""
+    """A suite with its prompts encoded for the model, and how many did not fit; `sha256` is of all problems as they are put."""
 
     suite: Suite
     prompts: Sequence[Prompt]
     dropped: int
     score: Score
+    sha256: str
 
 
 def score_columns(recipe: Recipe, say: Say) -> None:
@@ -74,9 +77,11 @@ def encoder_of(model: Policy | Description, prompt: PromptSettings) -> Encoder:
     return Encoder(model.tokenizer, prompt, model.context, model.vision)
 
 
-def _scorer(task: TaskSettings, grader: Grader, reward: Reward | None = None) -> Score:
+def _scorer(task: TaskSettings, grader: Grader, reward: Reward | None = None, *, last_number: bool = True) -> Score:
     """What grades the rollouts of one task."""
-    return lambda rollouts: score(task, [(rollout.problem, rollout.text) for rollout in rollouts], grader, reward)
+    return lambda rollouts: score(
+        task, [(rollout.problem, rollout.text) for rollout in rollouts], grader, reward, last_number=last_number
+    )
 
 
 def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], list[Rollout]]:
@@ -173,7 +178,9 @@ def prepare(
     prompts, dropped = encoder.prompts(problems)
     if dropped:
         say(f"suite {suite.name}: {dropped} of {len(problems)} prompts do not fit the model and count as wrong")
-    return Asked(suite, prompts, dropped, _scorer(task, grader))
+    said = json.dumps([[problem.id, encoder.settings.around(problem), problem.answer] for problem in problems])
+    digest = hashlib.sha256(said.encode()).hexdigest()
+    return Asked(suite, prompts, dropped, _scorer(task, grader, last_number=suite.last_number), digest)
 
 
 def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:

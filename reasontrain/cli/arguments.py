@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; each sets `run` to the function that does it."""
     top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_train, _score, _evaluate, _plan, _show, _validate, _report, _compare, _leaderboard, _claims):
+    for add in (_train, _score, _evaluate, _grade, _plan, _show, _validate, _report, _compare, _leaderboard, _claims):
         add(commands)
     return top
 
@@ -80,6 +80,9 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--data", type=Path, metavar="DIR", help="a folder with the suites' files (default: $REASONTRAIN_DATA)")
     command.add_argument(
+        "--prompt", metavar="STYLE", help="base, instruct or thinking (eval/prompts), or a YAML file (default: the suites' own)"
+    )
+    command.add_argument(
         "--out", type=Path, default=Path("out/evaluations"), metavar="DIR", help="where reports go (%(default)s)"
     )
     command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
@@ -98,10 +101,46 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
                 suites=options.suite,
                 overrides=options.set,
                 data=options.data,
+                prompt=options.prompt,
                 out=options.out,
                 limit=options.limit,
                 dtype=options.dtype,
                 seed=options.seed,
+            )
+        )
+
+    command.set_defaults(run=run)
+
+
+def _grade(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "grade",
+        "Grade answers: one JSON line each with `correct`, `extracted` and `reason` beside what the line had, in the same order.",
+        "reasontrain grade answers.jsonl > verdicts.jsonl",
+    )
+    command.add_argument(
+        "file", nargs="?", default="-", metavar="FILE", help="JSON lines with `gold` and `prediction` (default: standard input)"
+    )
+    command.add_argument(
+        "--limit-s", type=float, default=5.0, metavar="S", help="seconds of computing that one answer may take (%(default)s)"
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="processes that compare by algebra (one per core)")
+    command.add_argument(
+        "--marked-only",
+        action="store_true",
+        help='count only marked answers (a box, "####", "the answer is"), never the last formula or number of a text',
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.grade import Options, grade
+
+        grade(
+            Options(
+                file=options.file,
+                limit_s=options.limit_s,
+                num_workers=options.workers,
+                last_number=not options.marked_only,
             )
         )
 

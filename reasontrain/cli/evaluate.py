@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from reasontrain import models
+from reasontrain import models, track
+from reasontrain.assemble import VERSIONS
 from reasontrain.cli.terminal import progress
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.evaluation.run import Evaluation, summary, write_answers
 from reasontrain.evaluation.run import evaluate as ask
 from reasontrain.evaluation.suites import suite as find
 from reasontrain.models import DType, ModelSettings
+from reasontrain.models.fingerprint import fingerprint
 from reasontrain.recipe import Suite, as_mapping
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sources import prepare
@@ -33,6 +35,7 @@ class Options:
     suites: Sequence[str]
     overrides: Sequence[str]
     data: Path | None
+    prompt: str | None
     out: Path
     limit: int | None
     dtype: DType
@@ -49,7 +52,7 @@ def evaluate(options: Options) -> None:
         raise UserError(f"{data} is no folder; --data and {DATA_VARIABLE} name the folder that holds the suites' files")
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out} is no folder; --out names the folder that reports are written to")
-    suites = [find(name, options.overrides, data) for name in options.suites]
+    suites = [find(name, options.overrides, data, options.prompt) for name in options.suites]
     suites = [replace(suite, limit=options.limit or suite.limit) for suite in suites]
     with Grader() as grader:
         for model in options.models:
@@ -58,7 +61,8 @@ def evaluate(options: Options) -> None:
 
 def _evaluate(model: str, suites: Sequence[Suite], options: Options, grader: Grader) -> None:
     """One model on all suites, and its report."""
-    policy = models.load(ModelSettings(path=model, dtype=options.dtype))
+    settings = ModelSettings(path=model, dtype=options.dtype)
+    policy = models.load(settings)
     sampler = LocalSampler(policy, seed=options.seed)
     folder = options.out / model.strip("/.").replace("/", "--").replace(":", "-")
     results = []
@@ -73,17 +77,26 @@ def _evaluate(model: str, suites: Sequence[Suite], options: Options, grader: Gra
                 sampler=sampler,
                 score=asked.score,
                 dropped=asked.dropped,
+                sha256=asked.sha256,
                 at_once=64,
                 progress=partial(advance, note=""),
             )
             say(f"{model} on {summary(result)}")
         write_answers(folder / f"{suite.name}.jsonl", result)
         results.append((suite, result))
-    _write_report(folder / "report.json", model, results, options.seed)
+    _write_report(folder / "report.json", settings, results, options.seed)
     print(f"report: {folder / 'report.json'}")
 
 
-def _write_report(path: Path, model: str, results: Sequence[tuple[Suite, Evaluation]], seed: int) -> None:
-    """Each suite as it was asked, with what it measured."""
-    report = {"model": model, "seed": seed, "suites": [{"asked": as_mapping(s), **result.record()} for s, result in results]}
+def _write_report(path: Path, model: ModelSettings, results: Sequence[tuple[Suite, Evaluation]], seed: int) -> None:
+    """Each suite as it was asked, with what it measured, and what measured it: weights, precision, seed, versions."""
+    suites = [{"asked": as_mapping(suite), **result.record()} for suite, result in results]
+    report = {
+        "model": model.path,
+        "fingerprint": fingerprint(model),
+        "dtype": model.dtype,
+        "seed": seed,
+        "versions": track.versions(VERSIONS),
+        "suites": suites,
+    }
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

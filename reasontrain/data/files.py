@@ -135,7 +135,7 @@ def read_jsonl(path: Path) -> Table:
     rows, lines = [], []
     for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
         if raw.strip():
-            rows.append(_json_object(raw, f"{path}, line {number}"))
+            rows.append(json_object(raw, f"{path}, line {number}"))
             lines.append(number)
     return Table(source=str(path), rows=rows, lines=lines)
 
@@ -190,7 +190,8 @@ def _filled(table: Table) -> Table:
     return table
 
 
-def _json_object(raw: bytes, where: str) -> Row:
+def json_object(raw: bytes, where: str) -> Row:
+    """One line as a record; raises UserError that says what it is instead."""
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -11,21 +11,39 @@ from transformers import PreTrainedTokenizerBase
 
 from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, UserError
 
+PROBLEM = "{problem}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSettings:
     """How a problem is put to the model.
 
-    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as it is. `enable_thinking` is
+    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as it is. `template` is the text
+    around a problem, which stands for `{problem}` (worked examples before it, say). `enable_thinking` is
     passed to templates that know it (Qwen3). A prompt of more than `max_tokens`, or with no room for one token of response, is
     refused or dropped, as `too_long` says; what is dropped is counted.
     """
 
     style: Literal["auto", "chat", "plain"] = "auto"
+    template: str = PROBLEM
     system: str | None = None
     enable_thinking: bool | None = None
     max_tokens: AtLeastOne | None = None
     too_long: Literal["refuse", "drop"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.template.count(PROBLEM) != 1:
+            raise ValueError(
+                f"`template` should hold {PROBLEM} once, where the problem goes; it does {self.template.count(PROBLEM)} times"
+            )
+
+    def around(self, problem: Problem) -> str | tuple[Message, ...]:
+        """The problem as it is put; a conversation stays as it is."""
+        if isinstance(problem.prompt, str):
+            return self.template.replace(PROBLEM, problem.prompt)
+        if self.template != PROBLEM:
+            raise UserError(f"problem {problem.id} is a conversation, and `prompt.template` goes around texts; leave it out")
+        return problem.prompt
 
 
 MARK = "<image>"
@@ -93,13 +111,12 @@ class Encoder:
 
     def text_ids(self, problem: Problem) -> tuple[int, ...]:
         """The ids of a prompt as text, whatever picture it has."""
+        asked = self.settings.around(problem)
         if not self.chat:
-            if not isinstance(problem.prompt, str):
+            if not isinstance(asked, str):
                 raise UserError(f"problem {problem.id} is a conversation, and the tokenizer has no chat template to render it")
-            return tuple(self.tokenizer(problem.prompt)["input_ids"])
-        turns: list[Message] = (
-            [{"role": "user", "content": problem.prompt}] if isinstance(problem.prompt, str) else [*problem.prompt]
-        )
+            return tuple(self.tokenizer(asked)["input_ids"])
+        turns: list[Message] = [{"role": "user", "content": asked}] if isinstance(asked, str) else [*asked]
         if self.settings.system is not None:
             if turns[0]["role"] == "system":
                 raise UserError(

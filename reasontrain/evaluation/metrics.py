@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Bool, Float64, Num
+from jaxtyping import Bool, Float64, Int, Num
 
 from reasontrain.types import UserError
 
@@ -46,6 +46,25 @@ def pass_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int) -> Float64[np.
     return 1.0 - np.where(i_S > num_wrong_M1, 1.0 - k / i_S, 1.0).prod(1)
 
 
+def majority_per_problem(
+    correct_MS: Bool[np.ndarray, "M S"], vote_MS: Int[np.ndarray, "M S"], k: int
+) -> Float64[np.ndarray, " M"]:
+    """Whether the answer that most of the first `k` samples of a problem give is right (Wang et al. 2022, arXiv 2203.11171).
+
+    Equal votes are equal answers; a sample that gives no answer votes -1, which does not count. Where several answers lead, one
+    of them is drawn: the share of them that is right.
+    """
+    _checked(correct_MS, k, "maj")
+    return np.array([_leaders_right(*rows) for rows in zip(correct_MS[:, :k], vote_MS[:, :k], strict=True)], dtype=np.float64)
+
+
+def _leaders_right(correct_K: Bool[np.ndarray, " K"], vote_K: Int[np.ndarray, " K"]) -> float:
+    """The share of the most frequent answers that is right; 0 where nobody votes."""
+    answers, first, times = np.unique(vote_K, return_index=True, return_counts=True)
+    times = np.where(answers >= 0, times, 0)
+    return float(correct_K[first[times == times.max()]].mean()) if times.max() > 0 else 0.0
+
+
 def accuracy(correct_MS: Bool[np.ndarray, "M S"]) -> float:
     """Share of right answers among all samples."""
     return float(mean_per_problem(correct_MS).mean())
@@ -61,11 +80,15 @@ def pass_at_k(correct_MS: Bool[np.ndarray, "M S"], k: int) -> float:
     return float(pass_per_problem(correct_MS, k).mean())
 
 
-def summarise(correct_MS: Bool[np.ndarray, "M S"], ks: Sequence[int] = (), *, seed: int = 0) -> dict[str, Interval]:
-    """ "accuracy" over all samples, and "mean@k" and "pass@k" for each k of `ks`, each with its interval."""
+def summarise(
+    correct_MS: Bool[np.ndarray, "M S"], ks: Sequence[int] = (), *, vote_MS: Int[np.ndarray, "M S"] | None = None, seed: int = 0
+) -> dict[str, Interval]:
+    """ "accuracy" over all samples, and "mean@k", "pass@k" and (with votes) "maj@k" for each k of `ks`, with their intervals."""
     scores = {"accuracy": mean_per_problem(correct_MS)}
     scores |= {f"mean@{k}": mean_per_problem(correct_MS, k) for k in ks}
     scores |= {f"pass@{k}": pass_per_problem(correct_MS, k) for k in ks}
+    if vote_MS is not None:
+        scores |= {f"maj@{k}": majority_per_problem(correct_MS, vote_MS, k) for k in ks}
     return {name: estimate(score_M, seed=seed) for name, score_M in scores.items()}
 
 

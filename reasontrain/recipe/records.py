@@ -19,14 +19,18 @@ class Suite:
     """One measurement: problems, how they are asked, how many answers each, and how they are sampled (greedy by default).
 
     `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split. `file` is the name of
-    the same problems as a file, for `reasontrain evaluate --data`.
+    the same problems as a file, for `reasontrain evaluate --data`, and `sha256` what that file must hash to. `last_number` allows
+    the last formula or number of a response that marks no answer. What is measured under one `version` can be compared.
     """
 
     name: Name
+    version: AtLeastOne = 1
     file: str | None = None
+    sha256: str | None = None
     task: Annotated[TaskSettings, KIND] | None = None
     prompt: PromptSettings | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    last_number: bool = True
     num_samples: AtLeastOne = 1
     pass_at: tuple[AtLeastOne, ...] = ()
     limit: AtLeastOne | None = None

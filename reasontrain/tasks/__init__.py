@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
+from reasontrain.tasks.grading.extract import extract
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.pictures import Pictures
@@ -56,10 +57,18 @@ class Scored:
     verdict: Verdict
 
 
-def score(task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader, reward: Reward | None = None) -> list[Scored]:
+def score(
+    task: Task,
+    answers: Sequence[tuple[Problem, str]],
+    grader: Grader,
+    reward: Reward | None = None,
+    *,
+    last_number: bool = True,
+) -> list[Scored]:
     """Reward (problem, response) pairs, in order: by the verifier (1 or 0, or `reward`), or what the user's own function says.
 
-    An own reward of at least 1 counts as a right answer in scores. A caption is right where it is the gold one, word by word.
+    Without `last_number`, a response that marks no answer has none. An own reward of at least 1 counts as a right answer. A
+    caption is right where it is the gold one, word by word.
     """
     if isinstance(task, PythonTask):
         rewards = [task.reward(problem, text) for problem, text in answers]
@@ -67,6 +76,7 @@ def score(task: Task, answers: Sequence[tuple[Problem, str]], grader: Grader, re
     if isinstance(task, Pictures):
         verdicts = [Verdict(text.split() == problem.answer.split(), text, "exact") for problem, text in answers]
     else:
-        verdicts = grader.grade_many((problem.answer, text) for problem, text in answers)
+        texts = [text if last_number or extract(text, last_number=False) else "" for _, text in answers]
+        verdicts = grader.grade_many([(problem.answer, text) for (problem, _), text in zip(answers, texts, strict=True)])
     worth = reward or Reward()
     return [Scored(worth(verdict, text), verdict) for verdict, (_, text) in zip(verdicts, answers, strict=True)]

@@ -22,6 +22,9 @@ USUAL: Mapping[Part, tuple[str, ...]] = {
 }
 """Column names that are looked for where the recipe names none."""
 
+JOINED: Mapping[Part, str] = {"answer": ", ", "solution": "\n\n"}
+"""What stands between the texts of a cell that holds several."""
+
 Split = Callable[[str, str], tuple[str, str]]
 """(answer cell, solution cell) -> (gold answer, solution): how a data set writes the two."""
 
@@ -59,6 +62,8 @@ def _parts(table: Table, columns: Columns) -> dict[Part, str]:
 def _problem(row: Row, parts: Mapping[Part, str], where: str, *, default_id: str, instruction: str, split: Split) -> Problem:
     def cell(part: Part) -> str:
         value = row.get(parts[part]) if part in parts else ""
+        if part in JOINED and isinstance(value, list) and all(isinstance(each, str) for each in value):
+            value = JOINED[part].join(value)
         return "" if value is None else text(value, column=parts.get(part, part), where=where)
 
     answer, solution = split(cell("answer"), cell("solution"))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from reasontrain.cli import main
+from reasontrain.models import ModelSettings
+from reasontrain.models.fingerprint import fingerprint
 from reasontrain.testbed import Shape, build
 
 SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
@@ -32,7 +37,19 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ["--set", "sampling.max_tokens=5", "--dtype", "float32", "--data", str(data), "--out", "reports"]
+    short = [
+        "--set",
+        "sampling.max_tokens=5",
+        "sha256=null",
+        "num_samples=2",
+        "pass_at=[2]",
+        "--dtype",
+        "float32",
+        "--data",
+        str(data),
+        "--out",
+        "reports",
+    ]
     assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "math500.jsonl", *short]) == 0
     said = capsys.readouterr().out
     assert "1 of 6 prompts do not fit the model and count as wrong" in said
@@ -40,8 +57,15 @@ def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, 
     report = json.loads((folder / "report.json").read_text())
     assert [suite["suite"] for suite in report["suites"]] == ["gsm8k", "math500", "aime24", "math500"]
     assert all((suite["num_problems"], suite["dropped"]) == (6, 1) for suite in report["suites"])
+    assert report["fingerprint"] == fingerprint(ModelSettings(path=model))
+    assert report["versions"]["torch"] == torch.__version__
+    first_suite = report["suites"][0]
+    assert first_suite["asked"]["sha256"] == hashlib.sha256((data / "gsm8k_test.jsonl").read_bytes()).hexdigest()
+    assert (first_suite["version"], len(first_suite["problems_sha256"])) == (1, 64)
+    assert first_suite["metrics"].keys() == {"accuracy", "mean@2", "pass@2", "maj@2"}
+    assert sum(first_suite["reasons"].values()) == 10
     answers = [json.loads(line) for line in (folder / "gsm8k.jsonl").read_text().splitlines()]
-    assert [answer["problem"] for answer in answers] == [f"p{i}" for i in range(5)]
+    assert [answer["problem"] for answer in answers] == [f"p{i // 2}" for i in range(10)]
     assert all({"gold", "response", "correct", "extracted", "reason", "truncated"} < answer.keys() for answer in answers)
     first = (folder / "report.json").read_text()
     assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "math500.jsonl", *short]) == 0
@@ -51,10 +75,12 @@ def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, 
 REFUSED = {
     "a suite that is not there": (
         ["--suite", "gms8k"],
-        "there is no suite 'gms8k'; there is: aime24, arithmetic, gsm8k, math500",
+        "there is no suite 'gms8k'; there is: aime24, aime25, aime26, amc23, arithmetic, gsm8k, math500, minerva, olympiadbench",
     ),
     "a folder that is not there": (["--suite", "gsm8k", "--data", "nowhere"], "nowhere is no folder"),
     "a file that is not in the folder": (["--suite", "gsm8k", "--data", "empty"], "gsm8k_test.jsonl, which does not exist"),
+    "another file than the suite's": (["--suite", "gsm8k", "--data", "."], "suite gsm8k was made for another gsm8k_test.jsonl"),
+    "a style that is not there": (["--suite", "gsm8k", "--prompt", "bsae"], "there is no prompt style 'bsae'"),
     "a limit of nothing": (["--suite", "math500.jsonl", "--limit", "0"], "--limit must be at least 1, got 0"),
     "a setting that does not exist": (
         ["--suite", "math500.jsonl", "--set", "sampling.temprature=1"],
@@ -70,6 +96,32 @@ def test_wrong_input_is_one_sentence(model: str, data: Path, capsys: pytest.Capt
     assert main(["evaluate", model, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_a_model_without_a_chat_template_is_asked_as_a_base_model_or_not_at_all(
+    model: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model, "base")
+    Path("base/chat_template.jinja").unlink()
+    asked = ["--suite", "gsm8k", "--data", str(data), "--set", "sha256=null", "sampling.max_tokens=3"]
+    assert main(["evaluate", "base", *asked]) == 2
+    assert (
+        "prompt.style is `chat`, and the tokenizer has no chat template; use `plain` or another model" in capsys.readouterr().err
+    )
+    assert main(["evaluate", "base", *asked, "--prompt", "base"]) == 0
+    (suite,) = json.loads(Path("out/evaluations/base/report.json").read_text())["suites"]
+    assert (suite["asked"]["prompt"]["style"], suite["asked"]["task"]["instruction"]) == ("plain", "")
+
+
+@pytest.mark.parametrize(("row", "message"), [(None, "is empty"), ({"problem": "?", "answer": "{"}, "gold unreadable")])
+def test_nothing_to_ask_and_nothing_to_grade_by(
+    model: str, data: Path, capsys: pytest.CaptureFixture[str], row: dict[str, str] | None, message: str
+) -> None:
+    (data / "x.jsonl").write_text("" if row is None else json.dumps(row))
+    assert main(["evaluate", model, "--suite", "x.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
 
 
 def test_a_model_that_is_none(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +149,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert str(tmp_path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "show", "validate", "report", "compare", "leaderboard"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "grade", "show", "validate", "report", "compare", "leaderboard"])
 def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

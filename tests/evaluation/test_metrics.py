@@ -17,6 +17,7 @@ from reasontrain.evaluation.metrics import (
     bootstrap,
     difference,
     estimate,
+    majority_per_problem,
     mean_at_k,
     mean_per_problem,
     paired_difference,
@@ -37,6 +38,28 @@ def test_hand_numbers():
     assert mean_at_k(TABLE, 2) == pytest.approx(1 / 2, abs=1e-15)
     assert pass_per_problem(TABLE, 2).tolist() == pytest.approx([0.5, 1.0, 0.0], abs=1e-15)
     assert pass_at_k(TABLE, 2) == pytest.approx(0.5, abs=1e-15)
+
+
+def test_majority_by_hand():
+    correct_MS = np.array([[1, 0, 0, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1]], dtype=bool)
+    vote_MS = np.array([[5, 6, 6, 5], [5, 6, 5, 6], [7, 7, 8, 5], [-1, -1, -1, -1], [-1, -1, -1, 5]])
+    # two lead and one is right; likewise; 7 leads and is wrong; nobody votes; silence is outvoted by one
+    assert majority_per_problem(correct_MS, vote_MS, 4).tolist() == [0.5, 0.5, 0.0, 0.0, 1.0]
+    # of the first three: 6 leads; 5 leads; 7 leads; nobody; nobody
+    assert majority_per_problem(correct_MS, vote_MS, 3).tolist() == [0.0, 1.0, 0.0, 0.0, 0.0]
+    assert majority_per_problem(correct_MS, vote_MS, 1).tolist() == correct_MS[:, 0].tolist()
+    assert summarise(correct_MS, [4], vote_MS=vote_MS)["maj@4"].value == 0.4
+    with pytest.raises(UserError, match="maj@5 needs k between 1 and the number of samples per problem, which is 4"):
+        majority_per_problem(correct_MS, vote_MS, 5)
+
+
+@given(arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(-1, 3)))
+def test_a_majority_is_the_answer_that_wins_when_ballots_are_drawn_by_lot(vote_MS):
+    k = vote_MS.shape[1]
+    counts = [{answer: row.tolist().count(answer) for answer in set(row.tolist()) - {-1}} for row in vote_MS]
+    leaders = [[answer for answer, times in row.items() if times == max(row.values())] for row in counts]
+    expected = [row.count(2) / len(row) if row else 0.0 for row in leaders]  # 2 is the right answer
+    assert majority_per_problem(vote_MS == 2, vote_MS, k).tolist() == expected
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=6)), st.data())

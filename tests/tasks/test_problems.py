@@ -81,3 +81,10 @@ def test_a_named_column_plays_no_other_part() -> None:
 def test_what_is_refused(rows: list[Row], columns: Columns, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(*rows, columns=columns)
+
+
+def test_several_answers_are_one_list_and_several_solutions_one_text() -> None:
+    (problem,) = read({"question": "x^2 = 4?", "final_answer": ["2", "-2"], "solution": ["By eye.", "By roots."]})
+    assert (problem.answer, problem.solution) == ("2, -2", "By eye.\n\nBy roots.")
+    (problem,) = read({"question": "?", "final_answer": []})
+    assert problem.answer == ""

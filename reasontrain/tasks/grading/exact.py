@@ -17,6 +17,8 @@ def equal(gold: str, answer: str) -> bool | None:
     """Whether two leaves (normalised expressions without lists) are equal; None where algebra would have to decide."""
     if normalise.squeezed(gold) == normalise.squeezed(answer):
         return True
+    if not gold.strip() or not answer.strip():
+        return False
     gold, answer = normalise.without_unit(gold), normalise.without_unit(answer)
     if normalise.squeezed(gold) == normalise.squeezed(answer):
         return True

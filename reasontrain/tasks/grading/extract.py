@@ -17,16 +17,20 @@ _JOINED = re.compile(
     r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?"
 )
 _MARK = re.compile(
-    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^\s*A:|答案(?:是|为|[:：])?)",
+    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^[^\S\n]*A:|答案(?:是|为|[:：])?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?<![\w.])\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
 _LAST_NUMBER = re.compile(r"(?<![A-Za-z0-9_.)])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?")
-_FINAL = re.compile(r"\bfinal answer is:?\s*(?:\$[^$\n]+\$|\\\([^\n]+?\\\)|\\\[[^\n]+?\\\]|-?\d[\d,./]*\d|\d)", re.IGNORECASE)
+_FINAL = re.compile(
+    r"\bfinal answer is:?\s*(?:\$[^$\n]{1,999}\$|\\\([^\n]{1,999}?\\\)|\\\[[^\n]{1,999}?\\\]|-?\d[\d,./]*\d|\d)", re.IGNORECASE
+)
 """A final answer that is said after the last box outranks the box."""
 _BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+_SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
+"""Two words and then a number or formula (`it is 5`): short, and still no bare answer."""
 _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 
 
@@ -50,7 +54,7 @@ def extract(text: str, *, last_number: bool = True) -> str:
     marked = _after_mark(text)
     if marked:
         return marked
-    if _is_expression(text):
+    if _is_expression(text) and not _SENTENCE.match(text):
         return text.strip()
     return _last_formula(text[-NEAR:]) or _last_number(text[-NEAR:]) if last_number else ""
 

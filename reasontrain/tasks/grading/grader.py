@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -20,13 +19,15 @@ MAX_PAIRS = 256
 """Leaf comparisons that one answer may ask of algebra."""
 GOLD_WORDS = 12
 """A gold cell of more words than this is a text with an answer in it, not an answer."""
-CACHE_SIZE = 200_000
+CACHE_SIZE = 50_000
+"""Verdicts that are kept, by gold cell and extracted answer: responses differ where answers do not."""
 
 
 class Grader:
     """Grades answers against gold answers; a context manager that ends its worker processes. May be used from any thread.
 
-    `limit_s` is the most that algebra may take for one answer, `memory_bytes` what one worker process may hold (address space).
+    `limit_s` is the most that algebra may compute for one answer (processor time, so that a busy machine turns no slow answer
+    into a wrong one), `memory_bytes` what one worker process may hold (address space).
     `last_number` allows the last formula or number of a response that marks no answer. Workers start when the first
     answer needs them.
     """
@@ -42,16 +43,22 @@ class Grader:
         self._lock = threading.Lock()
 
     def grade(self, gold: str, prediction: str) -> Verdict:
-        """The verdict on one response. Never raises for what a model wrote; RunError where no worker process can be started."""
-        key = (gold, prediction)
+        """The verdict on one response. Never raises for what a model wrote, nor where a worker fails: that is "crash"."""
+        if not gold.strip():
+            return Verdict(False, "", "no gold")
+        extracted = extract.extract(prediction, last_number=self._last_number)
+        if len(extracted) > limits.MAX_EXACT_LENGTH:
+            return Verdict(False, extracted[:200], "too large")
+        key = (gold, extracted)
         with self._lock:
             known = self._cache.get(key)
         if known is None:
-            known = self._grade(gold, prediction)
-            with self._lock:
-                self._cache[key] = known
-                if len(self._cache) > CACHE_SIZE:
-                    self._cache.pop(next(iter(self._cache)))
+            known = self._grade(gold, extracted)
+            if known.reason != "crash":  # of the machine's making, not the answer's
+                with self._lock:
+                    self._cache[key] = known
+                    if len(self._cache) > CACHE_SIZE:
+                        self._cache.pop(next(iter(self._cache)))
         return known
 
     def grade_many(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
@@ -73,17 +80,12 @@ class Grader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _grade(self, gold: str, prediction: str) -> Verdict:
-        if not gold.strip():
-            return Verdict(False, "", "no gold")
+    def _grade(self, gold: str, extracted: str) -> Verdict:
         wanted = normalise(read_gold(gold))
         if not wanted:
             return Verdict(False, "", "gold unreadable")
-        extracted = extract.extract(prediction, last_number=self._last_number)
         if not extracted:
             return Verdict(False, "", "no answer")
-        if len(extracted) > limits.MAX_EXACT_LENGTH:
-            return Verdict(False, extracted[:200], "too large")
         answer = normalise(extracted)
         if squeezed(answer) == squeezed(normalise(gold)):
             return Verdict(True, extracted, "exact")
@@ -92,17 +94,18 @@ class Grader:
 
     def _equal(self, gold: str, answer: str) -> tuple[bool, str]:
         known: dict[tuple[str, str], bool] = {}
-        deadline = time.monotonic() + self._limit_s
+        left_s = self._limit_s
         while True:
             same, pairs = exact.compare(gold, answer, known)
             if not pairs:
                 return same, "symbolic" if known else "exact"
             if len(pairs) > MAX_PAIRS or any(limits.too_large(side) for pair in pairs for side in pair):
                 return False, "too large"
-            replies = self._pool.equal(pairs, max(0.1, deadline - time.monotonic()))
-            if isinstance(replies, str):
-                return False, replies
-            known.update(zip(pairs, replies, strict=True))
+            reply = self._pool.equal(pairs, max(left_s, 0.1))
+            if isinstance(reply, str):
+                return False, reply
+            left_s -= reply.spent_s
+            known.update(zip(pairs, reply.equal, strict=True))
 
 
 def num_cores() -> int:

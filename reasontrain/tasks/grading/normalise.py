@@ -50,7 +50,7 @@ _WRAPPER = re.compile(
 )
 _TEXT = re.compile(r"\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{([^{}]*)\}")
 _UNIT_TEXT = re.compile(
-    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?)?\s*)+$"
+    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?)+$"
 )
 _UNIT_WORDS = re.compile(
     r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if|for|when|where|choose|i)\b)"
@@ -59,6 +59,8 @@ _UNIT_WORDS = re.compile(
 _MODULUS = re.compile(r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$")
 _PERCENT = re.compile(r"\s*(?:\\%|%|\\?text\{\s*percent\s*\}|\\text\{\s*%\s*\}|\bpercent\b|\bpct\b)\.?\s*$")
 
+LONGEST = 4_000
+"""Characters of an answer that are looked at where it is only told from others."""
 _SHORT_WORDS = frozenset(["no", "of", "in", "at", "to", "is", "am", "pm", "or", "on"])
 
 
@@ -116,6 +118,11 @@ def words(text: str) -> str | None:
     plain = re.fullmatch(r"[A-Za-z][A-Za-z '.-]*[A-Za-z.]", bare)
     meant = bare != text.strip(" .,") or all(len(word) > 2 or word.lower() in _SHORT_WORDS for word in bare.split())
     return " ".join(bare.lower().split()) if plain and meant else None
+
+
+def spelling(text: str) -> str:
+    """An answer as it is told from others where nothing is computed: normalised, without its unit and without spaces."""
+    return squeezed(without_unit(normalise(text[:LONGEST])))
 
 
 def squeezed(text: str) -> str:

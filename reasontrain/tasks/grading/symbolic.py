@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from queue import LifoQueue
 from types import TracebackType
@@ -19,12 +23,22 @@ from reasontrain.types import RunError
 
 Failure = Literal["timeout", "memory", "crash"]
 START_LIMIT_S = 120.0
+STARVED = 20.0
+"""A worker that gets less than this fraction (1 in ...) of a core is taken for stuck."""
 GRACE_S = 1.0
 """How much longer than the worker's own alarm the parent waits before it kills."""
 
 
+@dataclass(frozen=True)
+class Decided:
+    """One truth value per (gold, answer) pair, and the seconds of computing that it took."""
+
+    equal: Sequence[bool]
+    spent_s: float
+
+
 class DeadWorkerError(Exception):
-    """The worker did not answer; `reason` says why."""
+    """The worker did not start, or did not answer; `reason` says why."""
 
     def __init__(self, reason: Failure) -> None:
         super().__init__(reason)
@@ -32,46 +46,52 @@ class DeadWorkerError(Exception):
 
 
 class Worker:
-    """One worker process and the two pipes to it."""
+    """One worker (a process that forks, and its child) and the two pipes to it."""
 
     def __init__(self, *, memory_bytes: int) -> None:
         script = Path(__file__).with_name("worker.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script), str(memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            bufsize=0,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(script), str(memory_bytes)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                bufsize=0,
+                process_group=0,
+            )
+        except OSError as error:
+            raise DeadWorkerError("crash") from error
         try:
             self._read_line(START_LIMIT_S)
         except DeadWorkerError as dead:
             self.kill()
-            raise RunError(
-                f"a grader process did not start ({dead.reason}); "
-                f"is math-verify installed, and is there memory for {memory_bytes >> 20} MiB?"
-            ) from dead
+            raise DeadWorkerError("crash") from dead
 
-    def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> list[bool]:
-        """One truth value per (gold, answer) pair; raises DeadWorkerError, after which the worker must be killed."""
+    def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
+        """What algebra says within `limit_s` of computing; raises DeadWorkerError, after which the worker must be killed."""
         assert self._process.stdin is not None
-        started = time.monotonic()
+        wall_s = STARVED * limit_s
         try:
-            self._process.stdin.write(json.dumps([limit_s, pairs]).encode() + b"\n")
-            reply = self._read_line(limit_s + GRACE_S)
+            self._process.stdin.write(json.dumps([limit_s, wall_s, pairs]).encode() + b"\n")
+            reply = self._read_line(wall_s + GRACE_S)
         except OSError as error:
             raise DeadWorkerError("crash") from error
-        except DeadWorkerError as dead:
-            raise DeadWorkerError("timeout" if time.monotonic() - started >= limit_s else dead.reason) from dead
-        if not isinstance(reply, list):
-            raise DeadWorkerError("memory")
-        return reply
+        match reply:
+            case [float() as spent_s, list() as equal]:
+                return Decided(equal, spent_s)
+            case "timeout" | "memory":
+                return reply
+        raise DeadWorkerError("crash")
 
     def kill(self) -> None:
-        """End the process now and reap it."""
-        self._process.kill()
+        """End the process and its child now, and reap it."""
+        with suppress(ProcessLookupError, PermissionError):  # ended by itself
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        with suppress(DeadWorkerError):
+            while True:  # until the pipe closes: then the child is gone too
+                self._read_line(GRACE_S)
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
@@ -95,6 +115,8 @@ class Pool:
     """Up to `num_workers` workers, started when first needed and replaced when they die; may be used from any thread."""
 
     def __init__(self, *, num_workers: int, memory_bytes: int) -> None:
+        if find_spec("math_verify") is None:
+            raise RunError("answers are graded with math-verify, which is not installed; run `pip install math-verify`")
         self._memory_bytes = memory_bytes
         self._slots: LifoQueue[Worker | None] = LifoQueue()
         self._num_slots = num_workers
@@ -102,16 +124,20 @@ class Pool:
         for _ in range(num_workers):
             self._slots.put(None)
 
-    def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> list[bool] | Failure:
-        """One truth value per (gold, answer) pair, or why there is none within the limit."""
+    def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
+        """What algebra says within the limit, or why it says nothing; a worker that died is replaced and asked once more."""
+        reply = self._ask(pairs, limit_s)
+        return self._ask(pairs, limit_s) if reply == "crash" else reply
+
+    def _ask(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
         worker = self._slots.get()
         try:
             worker = worker or Worker(memory_bytes=self._memory_bytes)
             return worker.equal(pairs, limit_s)
         except DeadWorkerError as dead:
-            assert worker is not None
-            worker.kill()
-            worker = None
+            if worker is not None:
+                worker.kill()
+                worker = None
             return dead.reason
         finally:
             self._slots.put(worker)

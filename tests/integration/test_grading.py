@@ -1,0 +1,50 @@
+"""The verifier inside Ray actors, among hostile answers: verdicts are right, and its processes go with their actors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.integration.processes import until
+from tests.integration.rays import RayCluster
+from tests.tasks.grading.hostile import SLOW, processes_with
+
+pytestmark = pytest.mark.integration
+
+SCRIPT = """
+import json, sys
+from collections import Counter
+from pathlib import Path
+
+import ray
+
+from reasontrain.cluster.actors import GraderWorker
+from tests.tasks.grading.hostile import mixed
+
+mark, folder = sys.argv[1:]
+ray.init(log_to_driver=False, runtime_env={"env_vars": {"GRADED_HERE": mark}})
+actor = ray.remote(GraderWorker).options(num_cpus=1, concurrency_groups={"watch": 1})
+actors = [actor.remote(Path(folder) / f"{rank}.log") for rank in range(2)]
+answers = mixed()
+refs = [actor.grade_many.remote([(gold, text) for gold, text, _ in answers]) for actor in actors]
+for verdicts in ray.get(refs):
+    wrong = [text[:80] for (_, text, right), verdict in zip(answers, verdicts, strict=True) if verdict.correct != right]
+    print(json.dumps({"wrong": wrong, "reasons": Counter(verdict.reason for verdict in verdicts)}))
+for actor in actors:
+    ray.kill(actor)
+"""
+
+
+def test_hostile_answers_in_ray_actors(one_ray: RayCluster, tmp_path: Path) -> None:
+    mark = uuid4().hex
+    run = one_ray.run(sys.executable, "-c", SCRIPT, mark, str(tmp_path))
+    assert run.returncode == 0, run.stdout
+    found = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"wrong"')]
+    assert [one["wrong"] for one in found] == [[], []], run.stdout
+    assert all(one["reasons"]["timeout"] >= len(SLOW) for one in found)
+    assert not {"memory", "crash"} & {reason for one in found for reason in one["reasons"]}
+    until(lambda: processes_with(mark) == [], limit_s=60, what="the end of the actors' graders")
