@@ -85,9 +85,9 @@ def whole(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Runs that need the same thing in this directory wait for the one that makes it."""
+    """Runs that need the same directory wait for the one that makes it; the lock lies beside it."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a") as lock:
+    with (directory.parent / f".{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -37,7 +37,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_parses(command: str) -> None:
-    options = parser().parse_args(shlex.split(command.partition("#")[0])[1:])
+    options = parser().parse_args(shlex.split(re.split("[#>]", command)[0])[1:])
     assert callable(options.run)
     for path in re.findall(r"recipes/\S+\.yaml", command):
         assert (ROOT / path).exists()

@@ -1,7 +1,7 @@
 """Language models as a trunk and a head: described without their weights, loaded, and refused where they cannot serve."""
 
 from reasontrain.models.attention import Importance
-from reasontrain.models.describe import Description, context_of, describe, located
+from reasontrain.models.describe import Description, class_of, context_of, describe, located
 from reasontrain.models.embedding import InputSpace, keep_rms
 from reasontrain.models.fingerprint import fingerprint
 from reasontrain.models.load import check_head, check_same_ids, load
@@ -23,6 +23,7 @@ __all__ = [
     "Vision",
     "check_head",
     "check_same_ids",
+    "class_of",
     "context_of",
     "describe",
     "fingerprint",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
-from reasontrain.models import Lora, ModelSettings, Shape, located
+from reasontrain.models import Lora, ModelSettings, Shape, class_of, located
 from reasontrain.types import UserError
 
 TOLERANCE = 0.01
@@ -33,10 +33,14 @@ def shape_of(settings: ModelSettings, key: str) -> Shape:
 
 
 def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) -> Shape:
-    """The shape of a configuration; its model is built without memory, to see whether the formula counts it rightly."""
+    """The shape of a configuration; its model is built without memory, to see whether the formula counts it rightly.
+
+    Of an image model it is the language model's shape: what sees the picture is small beside it, and not counted.
+    """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
-    names = {name.rpartition("self_attn.")[2] for name, _ in model.named_parameters()}
+        model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    names = {name.rpartition("self_attn.")[2] for name, _ in decoder.named_parameters()}
     sizes = config.get_text_config().to_dict()
     try:
         heads = sizes["num_attention_heads"]
@@ -54,7 +58,8 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
         )
     except KeyError as error:
         raise UserError(f"{key}: {config.model_type} has no {error} in its configuration; a plan knows dense decoders") from error
-    counted, true = num_parameters(shape), model.num_parameters()
+    true = sum(weight.numel() for weight in {*decoder.parameters(), *head.parameters()})
+    counted = num_parameters(shape)
     if abs(counted - true) > TOLERANCE * true:
         raise UserError(
             f"{key}: {config.model_type} has {true:,} parameters, and a dense decoder of its sizes would have {counted:,}; a "

@@ -55,14 +55,14 @@ def metrics(name: str = "run") -> list[dict[str, float]]:
 def test_train_stores_the_column_that_score_stores_and_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("score") == 0
     assert "uncond_tuned scores 30 responses" in capsys.readouterr().out
-    (store,) = COLUMNS.iterdir()
+    (store,) = COLUMNS.glob("uncond_logp-*")
     written = (store / "part-00000.parquet").stat().st_mtime_ns
     assert not Path("out/run").exists()
     assert run("train") == 0
     assert "scores" not in capsys.readouterr().out
     assert run("train", "out=alone") == 0
     assert "uncond_tuned scores 30 responses" in capsys.readouterr().out
-    (alone,) = Path("alone/columns").iterdir()
+    (alone,) = Path("alone/columns").glob("uncond_logp-*")
     assert read_table(alone / "part-00000.parquet").equals(read_table(store / "part-00000.parquet"))
     assert (store / "part-00000.parquet").stat().st_mtime_ns == written
     for record in metrics():
@@ -87,14 +87,14 @@ def test_two_runs_at_once_make_the_column_once() -> None:
 def test_controls_read_the_same_column(mode: str) -> None:
     assert run("train", f"select.mode={mode}") == 0
     assert run("train", "name=other", "select.mode=prior") == 0
-    assert len(list(COLUMNS.iterdir())) == 1
+    assert len(list(COLUMNS.glob("uncond_logp-*"))) == 1
     assert metrics()[0]["loss"] != metrics("other")[0]["loss"]
 
 
 def test_other_data_are_scored_anew() -> None:
     assert run("score") == 0
     assert run("score", "task.seed=1") == 0
-    assert len(list(COLUMNS.iterdir())) == 2
+    assert len(list(COLUMNS.glob("uncond_logp-*"))) == 2
 
 
 REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {

@@ -120,7 +120,7 @@ def columns(rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
 
 
 def stores(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "columns").iterdir())
+    return sorted((tmp_path / "columns").glob("uncond_logp-*"))
 
 
 def test_the_base_reference_is_the_start_checkpoint_without_the_prompt(column: Column, student: Path) -> None:
@@ -134,10 +134,10 @@ def test_the_base_reference_is_the_start_checkpoint_without_the_prompt(column: C
 
 def test_a_column_is_computed_once(column: Column, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = column()
-    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("[!.]*") if p.is_file()}
     monkeypatch.setattr(unconditional.models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
     assert columns(column()) == columns(first)
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == files
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("[!.]*") if p.is_file()} == files
 
 
 @pytest.mark.parametrize("settings", [TUNED, dataclasses.replace(TUNED, lora=None)], ids=["adapter", "all weights"])
