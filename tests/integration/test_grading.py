@@ -27,7 +27,7 @@ from tests.tasks.grading.hostile import mixed
 
 mark, folder = sys.argv[1:]
 ray.init(log_to_driver=False, runtime_env={"env_vars": {"GRADED_HERE": mark}})
-actor = ray.remote(GraderWorker).options(num_cpus=1, concurrency_groups={"watch": 1})
+actor = ray.remote(num_cpus=1, concurrency_groups={"watch": 1})(GraderWorker)
 actors = [actor.remote(Path(folder) / f"{rank}.log") for rank in range(2)]
 answers = mixed()
 refs = [actor.grade_many.remote([(gold, text) for gold, text, _ in answers]) for actor in actors]
