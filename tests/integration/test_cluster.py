@@ -66,8 +66,8 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         (SSTOKEN, (), 1e-5),
         (PRIOR, ("task.num_problems=300",), 1e-5),
         (PICTURES, UNEVEN, 1e-5),
-        (FUZZY, ORDER_ONE, 1e-4),  # a sum over the tokens of a rollout, about sixty
-        (SOFT, ONE_STEP, 1e-4),
+        (FUZZY, (*ORDER_ONE, "average=per_rollout"), 1e-5),  # its own loss is a sum over about sixty tokens
+        (SOFT, ONE_STEP, 1e-5),
     ],
     ids=["tip", "grpo", "d3s", "sstoken", "prior", "pictures", "fuzzy tokens", "soft tokens"],
 )
