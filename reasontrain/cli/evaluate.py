@@ -17,7 +17,6 @@ from reasontrain.evaluation.run import Evaluation, summary, write_answers
 from reasontrain.evaluation.run import evaluate as ask
 from reasontrain.evaluation.suites import suite as find
 from reasontrain.models import DType, ModelSettings
-from reasontrain.models.fingerprint import fingerprint
 from reasontrain.recipe import Suite, as_mapping
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sources import prepare
@@ -93,7 +92,7 @@ def _write_report(path: Path, model: ModelSettings, results: Sequence[tuple[Suit
     suites = [{"asked": as_mapping(suite), **result.record()} for suite, result in results]
     report = {
         "model": model.path,
-        "fingerprint": fingerprint(model),
+        "fingerprint": models.fingerprint(model),
         "dtype": model.dtype,
         "seed": seed,
         "versions": track.versions(VERSIONS),

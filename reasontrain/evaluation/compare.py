@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from jaxtyping import Bool
 from reasontrain.evaluation.metrics import Interval, paired_difference
 from reasontrain.recipe import read_yaml
 from reasontrain.types import UserError
+
+OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,7 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
     by_arm: dict[str, tuple[list[str], list[_Verdicts]]] = {}
     for run in runs:
         recipe = read_yaml(run / "recipe.yaml")
-        own = {key: value for key, value in recipe.items() if key not in {"name", "seed", "out", "baseline"}}
-        names, found = by_arm.setdefault(json.dumps(own, sort_keys=True), ([], []))
+        names, found = by_arm.setdefault(arm_of(recipe), ([], []))
         if str(recipe["name"]) in names:
             raise UserError(f"{run} is given twice, or another run has its name; a run counts once")
         names.append(str(recipe["name"]))
@@ -54,6 +55,11 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
     if len({v.problems for v in everyone}) > 1:
         raise UserError(f"the runs were asked different problems in suite {suite!r}; compare runs of one suite")
     return sorted((_arm(names, verdicts) for names, verdicts in by_arm.values()), key=lambda arm: -arm.gain.value)
+
+
+def arm_of(recipe: Mapping[str, object]) -> str:
+    """What a recipe says apart from what every run has of its own: equal for runs that differ by their seed alone."""
+    return json.dumps({key: value for key, value in recipe.items() if key not in OWN_TO_A_RUN}, sort_keys=True)
 
 
 def markdown(arms: Sequence[Arm]) -> str:

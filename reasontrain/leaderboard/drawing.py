@@ -10,7 +10,21 @@ from reasontrain.evaluation.compare import common
 from reasontrain.evaluation.metrics import Interval
 from reasontrain.leaderboard.columns import Column, course
 from reasontrain.leaderboard.entries import Entry
-from reasontrain.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Chart, Scale, Series, chart, ticks
+from reasontrain.report.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    Chart,
+    Scale,
+    Series,
+    chart,
+    share_marks,
+    ticks,
+)
 from reasontrain.report.numbers import percent, short
 
 TONES = "abcdef"
@@ -127,7 +141,7 @@ def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
         note=f"{column.metric}; {column.group.setting}",
         points=_points(rows, column, lengths, across, up, entries),
         x_ticks=tuple((across(x), f"{x:,g}") for x in x_marks),
-        y_ticks=tuple((up(y), percent(y, 0 if y_marks[-1] - y_marks[0] > 0.04 else 1)) for y in y_marks),
+        y_ticks=share_marks(y_marks, up),
         alt=f"{column.metric} on {column.group.name} against mean response tokens: {said}",
     )
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import yaml
 
+from reasontrain.evaluation.compare import arm_of
 from reasontrain.leaderboard.answers import Verdicts, verdicts
 from reasontrain.leaderboard.protocol import Protocol, protocol
 from reasontrain.report.numbers import Json
 from reasontrain.report.run import Evaluation, TornLineError, json_lines, read_evaluation, read_run
 from reasontrain.track import EVALUATIONS
 from reasontrain.types import UserError
-
-OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ def _run(folder: Path) -> Entry:
     return Entry(
         name=run.name,
         slug=_slug(run.name),
-        arm=_arm(settings) or _slug(run.name),
+        arm=arm_of(settings) if settings else _slug(run.name),
         about=_about(settings, max((e.step for e, _ in last.values()), default=0)),
         results=tuple(results),
         course=tuple(sorted(course.values(), key=lambda e: e.step)),
@@ -167,11 +166,6 @@ def _result(evaluation: Evaluation, record: Mapping[str, Json], asked: Mapping[s
     kept = answers if answers.is_file() else None
     stated = protocol(record, asked)
     return Result(evaluation=evaluation, asked=asked, protocol=stated, answers=kept, verdicts=verdicts(kept) if kept else None)
-
-
-def _arm(recipe: Mapping[str, Json]) -> str:
-    """What a recipe says apart from what every run has of its own."""
-    return json.dumps({k: v for k, v in recipe.items() if k not in OWN_TO_A_RUN}, sort_keys=True) if recipe else ""
 
 
 def _about(recipe: Mapping[str, Json], step: int) -> str:

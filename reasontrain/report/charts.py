@@ -100,7 +100,6 @@ def chart(title: str, series: Sequence[Series], *, axis: Axis | None = None, not
     x_low, x_high = min(x for s in series for x, _ in s.points), max(x for s in series for x, _ in s.points)
     across = Scale(x_low, x_high if x_high > x_low else x_low + 1, LEFT, WIDTH - RIGHT)
     up = Scale(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
-    show = percent if axis.shares else short
     lines = tuple(_line(s, across, up, axis) for s in series)
     said = "; ".join(f"{line.label} from {line.first} to {line.last}" for line in lines)
     return Chart(
@@ -110,12 +109,16 @@ def chart(title: str, series: Sequence[Series], *, axis: Axis | None = None, not
         x_ticks=tuple(
             (across(x), f"{x:,.0f}") for x in ticks(x_low, across.high, 5) if x_low <= x <= across.high and x == int(x)
         ),
-        y_ticks=tuple(
-            (up(y), percent(y, 0 if y_values[-1] - y_values[0] > 0.04 else 1) if axis.shares else show(y)) for y in y_values
-        ),
+        y_ticks=share_marks(y_values, up) if axis.shares else tuple((up(y), short(y)) for y in y_values),
         alt=f"{title} by training step: {said}",
         legend=len(lines) > 1,
     )
+
+
+def share_marks(shares: Sequence[Number], up: Scale) -> tuple[tuple[float, str], ...]:
+    """Where shares stand on an axis, and how they are written there: with a decimal where they lie close together."""
+    num_decimals = 0 if shares[-1] - shares[0] > 0.04 else 1
+    return tuple((up(share), percent(share, num_decimals)) for share in shares)
 
 
 def thinned(points: Sequence[Point], num: int = MAX_POINTS) -> list[Point]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from reasontrain import checkpoint, models
-from reasontrain.data.prompts import Encoder
 from reasontrain.data.written import Response, Written, encode, fingerprint
 from reasontrain.recipe import PairsStage, Recipe
+from reasontrain.sources import encoder_of
 from reasontrain.stages.choose import Choice, Trial, choose
 from reasontrain.stages.solutions import Solution, read, write_lines
 from reasontrain.tasks.grading.normalise import normalise, squeezed
@@ -88,7 +88,7 @@ def _written(id: str, solutions: Sequence[Solution]) -> Written:
 def _write(path: Path, rows: Sequence[Written], stage: PairsStage, recipe: Recipe) -> int:
     """The rows that are short enough, with the ids of their tokens; how many they are."""
     described = models.describe(recipe.model)
-    encoder = Encoder(described.tokenizer, recipe.prompt, described.context, described.vision)
+    encoder = encoder_of(described, recipe.prompt)
     encoder.limit = min(encoder.limit, stage.max_prompt_tokens or encoder.limit)
     encoded, _ = encode(rows, encoder, min(described.context, stage.max_tokens or described.context))
     own = fingerprint(described.tokenizer)

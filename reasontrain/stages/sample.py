@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
 from reasontrain.data.files import Row, read_file
-from reasontrain.data.prompts import Encoder
 from reasontrain.data.written import PROMPTS, fingerprint
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
+from reasontrain.sources import encoder_of
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
 from reasontrain.tasks import Grader, PythonTask, check_gold, score
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
@@ -31,7 +31,7 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path, say: Say) -> Non
     problems = stage.task.problems()
     described = models.describe(recipe.model)
     asking = replace(recipe.prompt, max_tokens=None) if stage.preamble else recipe.prompt  # the limit is for what is trained on
-    encoder = Encoder(described.tokenizer, asking, described.context, described.vision)
+    encoder = encoder_of(described, asking)
     asked, dropped = encoder.prompts([_with_preamble(problem, stage.preamble) for problem in problems])
     if dropped:
         say(f"{stage.name}: {dropped} of {len(problems)} prompts are too long and were dropped")

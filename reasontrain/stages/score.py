@@ -14,13 +14,13 @@ from torch import Tensor
 from reasontrain import checkpoint, models, vocab
 from reasontrain.data import columns
 from reasontrain.data.micro import MicroBatch
-from reasontrain.data.prompts import Encoder
 from reasontrain.data.written import encode
 from reasontrain.learner.offline import logp, measured
 from reasontrain.learner.scorer import WholeModel
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
 from reasontrain.signals.contrast import scored
+from reasontrain.sources import encoder_of
 from reasontrain.tasks import PairTask
 from reasontrain.types import Rollout, RunError, Stats
 
@@ -89,5 +89,5 @@ def _plain(settings: ModelSettings) -> ModelSettings:
 def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
     """The pairs in the very ids that they will be trained in."""
     described = models.describe(recipe.model)
-    encoder = Encoder(described.tokenizer, recipe.prompt, described.context, described.vision)
+    encoder = encoder_of(described, recipe.prompt)
     return encode(PairTask(path=path).rows, encoder, described.context)[0]
