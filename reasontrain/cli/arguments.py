@@ -10,7 +10,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; each sets `run` to the function that does it."""
     top = argparse.ArgumentParser(prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_train, _score, _evaluate, _grade, _plan, _show, _validate, _report, _compare, _leaderboard, _claims):
+    for add in (_train, _score, _evaluate, _grade, _plan, _show, _validate, _report, _compare, _leaderboard, _claims, _bench):
         add(commands)
     return top
 
@@ -294,5 +294,40 @@ def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
         from reasontrain.cli.claims import Options, claims
 
         claims(Options(table=options.table, rows=options.rows, out=options.out, at_once=options.jobs, dry=options.dry))
+
+    command.set_defaults(run=run)
+
+
+def _bench(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = _command(
+        commands,
+        "bench",
+        "Measure our speed and memory beside a peer's on the same work; writes a record, a picture and a page of ratios.",
+        "reasontrain bench all --quick",
+    )
+    command.add_argument("tables", nargs="+", metavar="TABLE", help="vocab, sample, step, grade, evaluate or all")
+    command.add_argument("--row", nargs="+", default=[], metavar="ROW", help="only these rows")
+    command.add_argument("--quick", action="store_true", help="fewer runs and settings: ten minutes on two cores")
+    command.add_argument("--runs", type=int, default=5, metavar="N", help="timed runs of each side (%(default)s)")
+    command.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch on a CPU (%(default)s)")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="", help="where to measure (a GPU where there is one)")
+    command.add_argument("--data", type=Path, metavar="DIR", help="a folder with benchmark files, for rows that read them")
+    command.add_argument("--out", type=Path, default=Path("out/bench"), metavar="DIR", help="where records go (%(default)s)")
+
+    def run(options: argparse.Namespace) -> None:
+        from reasontrain.cli.bench import Options, bench
+
+        bench(
+            Options(
+                tables=options.tables,
+                rows=options.row,
+                out=options.out,
+                device=options.device,
+                quick=options.quick,
+                runs=options.runs,
+                threads=options.threads,
+                data=options.data,
+            )
+        )
 
     command.set_defaults(run=run)

@@ -1,0 +1,51 @@
+"""What was measured, as it is kept: figures, settings, and where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reasontrain import checkpoint
+from reasontrain.bench.measure import Measured
+from reasontrain.evaluation.origin import Origin
+from reasontrain.recipe import as_mapping, build, read_yaml
+
+PACKAGES = ("reasontrain", "torch", "transformers", "trl", "triton", "flash-attn", "vllm", "lm-eval", "math-verify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The rows of one table (`vocab`, `sample`, ...) on one machine; `runs` is how often each side was timed."""
+
+    table: str
+    device: str
+    origin: Origin
+    versions: Mapping[str, str]
+    runs: int
+    quick: bool
+    rows: tuple[Measured, ...]
+
+    @property
+    def name(self) -> str:
+        """Its file's, without an ending."""
+        return f"{self.table}-{self.device}"
+
+
+def write(folder: Path, record: Record) -> Path:
+    """Keep a record; the file is there as a whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record.name}.json"
+    checkpoint.replace_text(path, json.dumps(as_mapping(record), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read(path: Path) -> Record:
+    """A record; UserError where the file holds something else."""
+    return build(Record, read_yaml(path), str(path))
+
+
+def read_all(folder: Path) -> Sequence[Record]:
+    """Every record of a folder, by name."""
+    return [read(path) for path in sorted(folder.glob("*.json"))]

@@ -1,0 +1,72 @@
+"""The nouns of a benchmark: a row is one piece of work, done by two sides, each in the best of its own ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from reasontrain.types import AtLeastOne
+
+Numbers = Mapping[str, float]
+"""What a piece of work gives, by name: the two sides must agree on it, or they did not do the same."""
+Work = Callable[[], Numbers]
+Setting = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how thoroughly rows are measured; `data` is a folder with benchmark files, for the rows that read them."""
+
+    device: torch.device
+    quick: bool
+    threads: AtLeastOne
+    data: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way of doing the work. `ready` builds what it needs and gives the work itself, which is timed; leaving it cleans up."""
+
+    settings: Mapping[str, Setting]
+    ready: Callable[[], AbstractContextManager[Work]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Who does the work; of several ways the fastest enters the row, so that each side has its own best settings."""
+
+    name: str
+    ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What should hold: a ratio of ours to the peer's, by the medians, or our own median time in seconds."""
+
+    of: Literal["time", "memory", "seconds"]
+    at_most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One piece of work and its two sides.
+
+    `work` says what it is (shape, batch, lengths, dtype), `units` how many of what one run of it gets through ("tokens", 8192),
+    and `tolerance` how far the two sides' numbers may lie apart, relative to the larger. `remark` says what a reader must know to
+    read the ratio rightly.
+    """
+
+    name: str
+    what: str
+    work: Mapping[str, Setting]
+    units: tuple[str, float]
+    ours: Side
+    peer: Side
+    tolerance: float
+    goals: tuple[Goal, ...] = ()
+    remark: str = ""

@@ -1,0 +1,22 @@
+"""All tables by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from reasontrain.bench import vocab
+from reasontrain.bench.row import Place, Row
+from reasontrain.types import UserError
+
+TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {"vocab": vocab.rows}
+
+
+def rows(names: Sequence[str], place: Place, wanted: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows of each named table ("all" are all), or those of them that are wanted; UserError where there is no such thing."""
+    if unknown := sorted(set(names) - {*TABLES, "all"}):
+        raise UserError(f"there is no table {unknown[0]!r}; there is: {', '.join(TABLES)}; or all of them: all")
+    tables = {name: TABLES[name](place) for name in (TABLES if "all" in names else names)}
+    there = {row.name for each in tables.values() for row in each}
+    if missing := sorted(set(wanted) - there):
+        raise UserError(f"there is no row {missing[0]!r} in {', '.join(tables)}; there is: {', '.join(sorted(there))}")
+    return {name: [row for row in each if not wanted or row.name in wanted] for name, each in tables.items()}
