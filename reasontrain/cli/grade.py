@@ -6,10 +6,11 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -19,6 +20,7 @@ from reasontrain.tasks import Grader, Verdict
 from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import UserError
 
+Grade = Callable[[str, str], Verdict]
 AHEAD = 256
 """Lines that may be read before the first of them is graded."""
 DAY_S = 86_400.0
@@ -41,11 +43,11 @@ def grade(options: Options) -> None:
     if options.num_workers is not None and options.num_workers < 1:
         raise UserError(f"--workers must be at least 1, got {options.num_workers}")
     num_workers = options.num_workers or num_cores()
-    grader = Grader(num_workers=num_workers, limit_s=options.limit_s, last_number=options.last_number)
+    grader = Grader(num_workers=num_workers, limit_s=options.limit_s)
     counts: Counter[tuple[bool, str]] = Counter()
     with _rows(options.file) as rows, grader:
         try:
-            for row, verdict in _graded(rows, grader, num_workers):
+            for row, verdict in _graded(rows, partial(grader.grade, last_number=options.last_number), num_workers):
                 _write(row, verdict)
                 counts[verdict.correct, verdict.reason] += 1
         except BrokenPipeError:  # whoever reads has seen enough (`| head`)
@@ -70,7 +72,7 @@ def _rows(file: str) -> Iterator[Iterator[tuple[Row, str]]]:
         yield ((json_object(raw, where), where) for raw, where in places)
 
 
-def _graded(rows: Iterator[tuple[Row, str]], grader: Grader, num_workers: int) -> Iterator[tuple[Row, Verdict]]:
+def _graded(rows: Iterator[tuple[Row, str]], grade_one: Grade, num_workers: int) -> Iterator[tuple[Row, Verdict]]:
     """Rows in order with their verdicts; reading goes on while answers are graded, and a line that cannot be read ends it."""
     waiting: Queue[tuple[Row, Future[Verdict]] | Exception | None] = Queue(AHEAD)
     threads = ThreadPoolExecutor(num_workers)
@@ -79,7 +81,7 @@ def _graded(rows: Iterator[tuple[Row, str]], grader: Grader, num_workers: int) -
         try:
             for row, where in rows:
                 gold, prediction = (_cell(row, column, where) for column in ("gold", "prediction"))
-                waiting.put((row, threads.submit(grader.grade, gold, prediction)))
+                waiting.put((row, threads.submit(grade_one, gold, prediction)))
             waiting.put(None)
         except Exception as error:  # raised where the lines before it have been written
             waiting.put(error)

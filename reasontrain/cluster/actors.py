@@ -247,6 +247,6 @@ class GraderWorker(Worker):
         self.grader = Grader()
 
     @work
-    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def grade_many(self, pairs: Sequence[tuple[str, str]], last_number: bool) -> list[Verdict]:
         """See `Grader`."""
-        return self.grader.grade_many(pairs)
+        return self.grader.grade_many(pairs, last_number=last_number)

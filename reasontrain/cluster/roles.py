@@ -238,19 +238,19 @@ class GraderGroup(Grader):
         super().__init__()
         self.group, self.restarts = group, restarts
 
-    def grade_many(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+    def grade_many(self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True) -> list[Verdict]:
         """See `Grader`."""
         pairs = list(pairs)
         number = len(self.group.actors)
         parts = [pairs[rank::number] for rank in range(number)]
-        refs = self.group.submit("grade_many", [(part,) for part in parts])
-        found = [self._graded(rank, ref, parts[rank]) for rank, ref in enumerate(refs)]
+        refs = self.group.submit("grade_many", [(part, last_number) for part in parts])
+        found = [self._graded(rank, ref, (parts[rank], last_number)) for rank, ref in enumerate(refs)]
         return [found[index % number][index // number] for index in range(len(pairs))]
 
-    def _graded(self, rank: int, ref: ray.ObjectRef, part: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def _graded(self, rank: int, ref: ray.ObjectRef, asked: tuple[Sequence[tuple[str, str]], bool]) -> list[Verdict]:
         while True:
             try:
                 return cast("list[Verdict]", self.group.wait([ref], [rank])[0])
             except LostError as error:
                 self.restarts.replace(self.group, error)
-                ref = self.group.actors[rank].grade_many.remote(part)
+                ref = self.group.actors[rank].grade_many.remote(*asked)

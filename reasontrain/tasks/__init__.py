@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
-from reasontrain.tasks.grading.extract import extract
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.pictures import Pictures
@@ -76,7 +75,6 @@ def score(
     if isinstance(task, Pictures):
         verdicts = [Verdict(text.split() == problem.answer.split(), text, "exact") for problem, text in answers]
     else:
-        texts = [text if last_number or extract(text, last_number=False) else "" for _, text in answers]
-        verdicts = grader.grade_many([(problem.answer, text) for (problem, _), text in zip(answers, texts, strict=True)])
+        verdicts = grader.grade_many([(problem.answer, text) for problem, text in answers], last_number=last_number)
     worth = reward or Reward()
     return [Scored(worth(verdict, text), verdict) for verdict, (_, text) in zip(verdicts, answers, strict=True)]

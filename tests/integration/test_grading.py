@@ -30,7 +30,7 @@ ray.init(log_to_driver=False, runtime_env={"env_vars": {"GRADED_HERE": mark}})
 actor = ray.remote(num_cpus=1, concurrency_groups={"watch": 1})(GraderWorker)
 actors = [actor.remote(Path(folder) / f"{rank}.log") for rank in range(2)]
 answers = mixed()
-refs = [actor.grade_many.remote([(gold, text) for gold, text, _ in answers]) for actor in actors]
+refs = [actor.grade_many.remote([(gold, text) for gold, text, _ in answers], True) for actor in actors]
 for verdicts in ray.get(refs):
     wrong = [text[:80] for (_, text, right), verdict in zip(answers, verdicts, strict=True) if verdict.correct != right]
     print(json.dumps({"wrong": wrong, "reasons": Counter(verdict.reason for verdict in verdicts)}))

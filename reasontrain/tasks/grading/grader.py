@@ -27,26 +27,22 @@ class Grader:
     """Grades answers against gold answers; a context manager that ends its worker processes. May be used from any thread.
 
     `limit_s` is the most that algebra may compute for one answer (processor time, so that a busy machine turns no slow answer
-    into a wrong one), `memory_bytes` what one worker process may hold (address space).
-    `last_number` allows the last formula or number of a response that marks no answer. Workers start when the first
-    answer needs them.
+    into a wrong one), `memory_bytes` what one worker process may hold (address space). Workers start when the first answer
+    needs them. Asked with `last_number`, it takes the last formula or number of a response that marks no answer.
     """
 
-    def __init__(
-        self, *, num_workers: int | None = None, limit_s: float = 5.0, memory_bytes: int = 2 << 30, last_number: bool = True
-    ) -> None:
+    def __init__(self, *, num_workers: int | None = None, limit_s: float = 5.0, memory_bytes: int = 2 << 30) -> None:
         self._num_workers = num_workers or num_cores()
         self._limit_s = limit_s
-        self._last_number = last_number
         self._pool = Pool(num_workers=self._num_workers, memory_bytes=memory_bytes)
         self._cache: dict[tuple[str, str], Verdict] = {}
         self._lock = threading.Lock()
 
-    def grade(self, gold: str, prediction: str) -> Verdict:
+    def grade(self, gold: str, prediction: str, *, last_number: bool = True) -> Verdict:
         """The verdict on one response. Never raises for what a model wrote, nor where a worker fails: that is "crash"."""
         if not gold.strip():
             return Verdict(False, "", "no gold")
-        extracted = extract.extract(prediction, last_number=self._last_number)
+        extracted = extract.extract(prediction, last_number=last_number)
         if len(extracted) > limits.MAX_EXACT_LENGTH:
             return Verdict(False, extracted[:200], "too large")
         key = (gold, extracted)
@@ -61,13 +57,13 @@ class Grader:
                         self._cache.pop(next(iter(self._cache)))
         return known
 
-    def grade_many(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+    def grade_many(self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True) -> list[Verdict]:
         """The verdicts on (gold, prediction) pairs, in order; equal pairs are graded once, and algebra runs on every worker."""
         pairs = list(pairs)
         with ThreadPoolExecutor(self._num_workers) as threads:
-            verdicts = dict(
-                zip(unique := list(dict.fromkeys(pairs)), threads.map(lambda pair: self.grade(*pair), unique), strict=True)
-            )
+            unique = list(dict.fromkeys(pairs))
+            found = threads.map(lambda pair: self.grade(*pair, last_number=last_number), unique)
+            verdicts = dict(zip(unique, found, strict=True))
         return [verdicts[pair] for pair in pairs]
 
     def close(self) -> None:
