@@ -23,7 +23,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds claims test integration testbed check format format-check lint types soak clean
+.PHONY: help quickstart seeds claims bench test integration testbed check format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -45,6 +45,9 @@ seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seed
 
 claims: $(RUN)  ## test what the papers claim and write the table in recipes/README.md (20 minutes a row; ROW=name for one)
 	$(BIN)/reasontrain claims recipes/claims.yaml $(ROW) --jobs $(JOBS)
+
+bench: $(RUN)  ## speed and memory beside TRL's on the same work; writes recipes/bench (nothing else should run meanwhile)
+	OMP_NUM_THREADS=2 $(BIN)/reasontrain bench all --out recipes/bench $(ARGS)
 
 testbed: $(RUN)  ## train the tiny models that ship in the package once more (half an hour)
 	@for name in teacher student noisy; do OMP_NUM_THREADS=1 $(BIN)/reasontrain train recipes/tiny/testbed_$$name.yaml || exit; done
