@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from reasontrain import checkpoint, models, track
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
@@ -16,6 +18,7 @@ from reasontrain.evaluation.run import evaluate, summary, write_answers
 from reasontrain.learner import Learner
 from reasontrain.learner.make import make_learner
 from reasontrain.loop import Run, train
+from reasontrain.plan.operations import operations_of
 from reasontrain.recipe import (
     Local,
     PastCheckpoint,
@@ -32,8 +35,9 @@ from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.written import WrittenSampler
 from reasontrain.sources import Asked, ask, rewarded, source, with_stored
+from reasontrain.speed import Count, Speed
 from reasontrain.tasks.grading import Grader
-from reasontrain.types import LostError, Rollout, Stats, UserError
+from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
 VERSIONS = (
@@ -102,17 +106,19 @@ class Assembled:
         service = track.open_service(recipe.track, recipe.name, as_mapping(given))
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.replace_text(directory / RECIPE, as_yaml(given))
-        facts = track.environment(VERSIONS, {"seed": recipe.seed, "device": self.device})
+        speed = _speed(recipe, self.learner)
+        hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
+        facts = track.environment(VERSIONS, {"seed": recipe.seed, **hardware})
         checkpoint.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
         tracker = track.Tracker(directory, recipe.track, service, from_step=found)
-        return self._run(tracker), found
+        return self._run(tracker, speed), found
 
     @property
     def sampler(self) -> Sampler:
         """Who gives the rollouts of a step."""
         return self.prepared.written or self.rollouts
 
-    def _run(self, tracker: track.Tracker) -> Run:
+    def _run(self, tracker: track.Tracker, speed: Speed) -> Run:
         recipe, sample = self.prepared.recipe, self.prepared.recipe.sample
         return Run(
             directory=self.prepared.directory,
@@ -131,6 +137,7 @@ class Assembled:
             objective=recipe.objective,
             average=AVERAGES[recipe.average],
             tracker=tracker,
+            speed=speed,
             evaluate=lambda done: self._evaluate(done, tracker),
             recover=self.recover,
             checkpoint=recipe.checkpoint,
@@ -184,6 +191,20 @@ def assembled(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator
             device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
             who = processes.sampler, processes.answerer
             yield Assembled(prepared, processes.learner, *who, score, processes.recover, device, say)
+
+
+def _speed(recipe: Recipe, learner: Learner) -> Speed:
+    """What says how fast steps are; without utilisation where the sizes of an architecture do not say what it computes."""
+    try:
+        count: Count = operations_of(recipe)
+    except UserError:
+        count = _uncounted
+    alone = recipe.cluster is None or not (recipe.cluster.samplers or recipe.cluster.teachers)
+    return Speed(count=count, rate=learner.matrix_rate(), alone=alone)
+
+
+def _uncounted(rollouts: Sequence[Rollout], batch: Batch, weight_BT: Tensor) -> Stats:
+    return {}
 
 
 def _cannot_recover(error: LostError) -> int:

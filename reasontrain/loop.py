@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -28,6 +28,8 @@ from reasontrain.sampler import Sampler
 from reasontrain.selection import Keep, Selector, Watching
 from reasontrain.signals.quadrants import Thresholds, medians, quadrants, recall, shares
 from reasontrain.signals.thinning import rollout_numbers, token_numbers
+from reasontrain.speed import Speed
+from reasontrain.timing import Stopwatch, key
 from reasontrain.track import TOKENS, Tracker, write_tokens
 from reasontrain.types import Batch, Kind, LostError, Rollout, RunError, Stats
 
@@ -55,6 +57,7 @@ class Run:
     objective: Objective
     average: AverageFunction
     tracker: Tracker
+    speed: Speed
     evaluate: Callable[[int], None]
     recover: Callable[[LostError], int]
     checkpoint: CheckpointSettings
@@ -63,37 +66,21 @@ class Run:
     seed: int
 
 
-@dataclass
-class Clock:
-    """Seconds spent in each part of a step."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        """Count the time of this block as `time_<part>_s`."""
-        start = time.perf_counter()
-        yield
-        self.seconds[f"time_{part}_s"] = self.seconds.get(f"time_{part}_s", 0.0) + time.perf_counter() - start
-
-
 def train_step(run: Run, step: int) -> Stats:
     """Sample, score, credit, keep, observe, select, learn, sync: one optimiser step and what was seen in it."""
-    clock = Clock()
-    with clock("sample"):
+    begun, watch = time.perf_counter(), Stopwatch()
+    with watch("sample"):
         prompts = run.order.at(step)
         first_id = step * len(prompts) * run.group_size
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
-    with clock("score"):
+    with watch("score"):
         rollouts = run.score(rollouts)
-        sampled = _credit(run, rollouts, step)
-        batch = run.keep(sampled)
-    with clock("observe"):
-        batch = observe(run.learner, batch, run.needs, reuse_sampled_logp=run.reuse_sampled_logp)
-        weight_BT = run.select(batch)
-    with clock("learn"):
-        learned = run.learner.step(batch, weight_BT, run.objective, run.average)
-    with clock("sync"):
+    sampled = _credit(run, rollouts, step)
+    batch = run.keep(sampled)
+    batch = observe(run.learner, batch, run.needs, reuse_sampled_logp=run.reuse_sampled_logp)
+    weight_BT = run.select(batch)
+    learned = run.learner.step(batch, weight_BT, run.objective, run.average)
+    with watch("sync"):
         run.sampler.load(run.learner.weights())
     if learned["skipped"]:
         write_tokens(run.directory / TOKENS / f"nonfinite-step-{step}.jsonl", batch, weight_BT, rollouts, run.order.tokenizer)
@@ -103,7 +90,9 @@ def train_step(run: Run, step: int) -> Stats:
         stats |= rollout_numbers(sampled, batch)
     if isinstance(run.select, Watching):
         stats |= run.select.watch(batch)
-    return stats | clock.seconds | {"tokens_per_s": batch.sampled_rows / sum(clock.seconds.values())}
+    stats |= run.speed.count(rollouts, batch, weight_BT)
+    stats |= {key(part): seconds for part, seconds in watch.read().items()}
+    return stats | run.speed.of(stats, time.perf_counter() - begun)
 
 
 def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:

@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MAP = """types keyed | vocab reduce credit | signals selection objectives data tasks testbed testbed_vision models | recipe
-    | checkpoint track learner sampler | loop evaluation report leaderboard lens plan bridge bench | cluster
+MAP = """types keyed timing speed | vocab reduce credit | signals selection objectives data tasks testbed testbed_vision models
+    | recipe | checkpoint track learner sampler | loop evaluation report leaderboard lens plan bridge bench | cluster
     | doctor sources assemble stages cli __main__"""
 """Rooms, left to right; a room imports only from rooms to its left, on its own floor too. Bars part the floors."""
 

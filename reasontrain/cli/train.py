@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from reasontrain.cli.terminal import progress
 from reasontrain.learner.soft import alarm
 from reasontrain.recipe import read_recipe
 from reasontrain.report import write_report
+from reasontrain.report.numbers import percent, short
+from reasontrain.report.profile import profile
+from reasontrain.report.run import read_run
 from reasontrain.types import Stats
 
 
@@ -29,7 +33,16 @@ def train(path: Path, overrides: Sequence[str]) -> None:
         with assembled(final, say, given=recipe) as ready:
             directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory)
-        say(f"model: {(directory / 'final').resolve()}\nreport: {page.resolve()}")
+        say(f"{_speed(directory)}model: {(directory / 'final').resolve()}\nreport: {page.resolve()}")
+
+
+def _speed(directory: Path) -> str:
+    """A line on how fast the step of median length was."""
+    found = profile(read_run(directory))
+    if found is None:
+        return ""
+    beside = f", {percent(found.mfu_update)} of the measured matrix rate in the update" if math.isfinite(found.mfu_update) else ""
+    return f"speed: {short(found.sampled_per_s)} tokens/s{beside}\n"
 
 
 def _few(stats: Stats) -> str:

@@ -138,6 +138,10 @@ class LearnerRank(SamplingWorker):
         self._rest()
         return self.learner.step(batch, weight_BT, objective, average)
 
+    def matrix_rate(self) -> float:
+        """See `Learner`."""
+        return self.learner.matrix_rate()
+
     def whole(self) -> AbstractContextManager[None]:
         """Gathered from all ranks, for a sampler that uses the weights as they are."""
         return self.learner.gathered() if isinstance(self.sampler, LocalSampler) else nullcontext()

@@ -91,6 +91,10 @@ class LearnerGroup:
         self.steps_done += 1
         return stats
 
+    def matrix_rate(self) -> float:
+        """See `Learner`."""
+        return cast(float, self._together("matrix_rate"))
+
     def weights(self) -> Weights:
         """The version alone: the weights themselves go from process to process."""
         return Weights(version=self.steps_done, tensors=self._not_here)

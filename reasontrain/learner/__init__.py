@@ -24,7 +24,11 @@ class Learner(Protocol):
         ...
 
     def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
-        """One optimiser step on the weighted, averaged loss."""
+        """One optimiser step on the weighted, averaged loss; with its numbers the seconds of `timing.LEARNER_PARTS`."""
+        ...
+
+    def matrix_rate(self) -> float:
+        """Operations per second of matrix products in the model's dtype, measured now, on all of its devices together."""
         ...
 
     def weights(self) -> Weights:

@@ -25,6 +25,8 @@ from reasontrain.learner.soft import LOSS, means, soft_loss
 from reasontrain.models import DType, Importance, Policy
 from reasontrain.objectives import Objective, RowObjective, SumObjective
 from reasontrain.recipe import LearnSettings
+from reasontrain.speed import matrix_rate
+from reasontrain.timing import LEARNER_PARTS, Stopwatch, key
 from reasontrain.types import Batch, Responses, Stats, UserError, Weights
 
 OPTIMIZER_FILE = "optimizer.pt"
@@ -52,10 +54,12 @@ class LocalLearner:
         """`steps` is the length of the run, for the schedule; `temperature` divides the policy's logits wherever it is scored."""
         self.policy, self.history = policy, history or History()
         self.settings, self.steps, self.temperature, self.export_dtype = settings, steps, temperature, export_dtype
-        self.scorer = Scorer(policy)
+        self.scorer, self.watch = Scorer(policy), Stopwatch(policy.device)
+        self._timed_B: Tensor | None = None
         self.observer = Observer(
             policy,
-            self.forward,
+            self._look,
+            self.watch,
             temperature=temperature,
             teacher=teacher,
             reference=reference,
@@ -117,8 +121,14 @@ class LocalLearner:
 
     def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
         """The batch with the evidence in `needs`; the teacher's hidden states at response rows are kept for the step."""
+        self._time(batch)
         columns = self.observer.columns(batch, self._micro_batches(batch), needs)
         return batch.with_evidence({name: self.total(column_BT) for name, column_BT in columns.items()})
+
+    def _look(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+        """`forward`, where nothing is learned."""
+        with self.watch("evidence_forward"):
+            return self.forward(micro, row_N, work)
 
     # ---- learning
 
@@ -127,11 +137,13 @@ class LocalLearner:
 
         A step whose gradient is not finite is skipped and counted; `nonfinite_in_a_row` says how many came one after another.
         """
+        self._time(batch)
         counts = batch.counts(weight_BT)
         stats = self.gradient(batch, weight_BT, objective, average)
         share = rate(self.settings, self.steps_done, self.steps)
-        norm = self.update(share)
-        self.history.follow(self.weights().tensors())
+        with self.watch("optimizer"):
+            norm = self.update(share)
+            self.history.follow(self.weights().tensors())
         finite = bool(torch.isfinite(norm))
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         stats |= {"grad_norm": float(norm), "kept_share": counts.kept_rows / max(counts.response_rows, 1)}
@@ -139,7 +151,7 @@ class LocalLearner:
         stats["nonfinite_in_a_row"] = float(self.nonfinite_in_a_row)
         self.observer.teacher_rows.clear()
         self.steps_done += 1
-        return stats
+        return stats | self._times()
 
     def gradient(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
         """Accumulate the gradient of sum(coefficient x loss), by micro-batches; rows without coefficient never meet the loss.
@@ -190,14 +202,26 @@ class LocalLearner:
             return self._learn(rows, soft_loss(batch, rows.micro, *parts))
         if hidden_ND is None:
             return run(None)
-        with self.observer.teacher.head() as head:
+        with self.watch("frozen_forward"), self.observer.teacher.head() as head:
             return run(vocab.Teacher(hidden_ND, head))
 
     def _learn(self, rows: _Rows, work: Work) -> Mapping[str, Tensor]:
         """Forward with this work, which gives the loss and sums over these rows, and backward."""
-        result = self.forward(rows.micro, rows.row_N, work)
-        self.backward(result[_LOSS])
-        return {**result, _NUMBER: torch.tensor(len(rows.row_N))}
+        return {_NUMBER: torch.tensor(len(rows.row_N)), **self._there_and_back(rows, work)}
+
+    def _there_and_back(self, rows: _Rows, work: Work) -> Mapping[str, Tensor]:
+        """Forward with this work and backward; the trunk's backward begins where the gradient of its rows is there."""
+
+        def watched(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
+            self.watch.turn(hidden_ND, "trunk_backward")
+            with self.watch("vocabulary"):
+                return work(hidden_ND, head)
+
+        with self.watch("trunk_forward"):
+            result = self.forward(rows.micro, rows.row_N, watched)
+        with self.watch("vocabulary"):
+            self.backward(result[_LOSS])
+        return result
 
     def _sum_gradient(self, batch: Batch, rows: _Rows, objective: SumObjective) -> Mapping[str, Tensor]:
         """Forward and backward of one micro-batch of whole responses."""
@@ -220,14 +244,31 @@ class LocalLearner:
             sums = {name: torch.where(kept, value.detach().to(coefficient), 0).sum() for name, value in losses.stats.items()}
             return {_LOSS: torch.where(kept, coefficient * losses.loss, 0).sum(), _NUMBER: kept.sum(), **sums}
 
-        result = self.forward(rows.micro, rows.row_N, loss)
-        self.backward(result[_LOSS])
-        return result
+        return self._there_and_back(rows, loss)
 
     def _micro_batches(self, batch: Batch) -> Iterator[MicroBatch]:
         """The step's rollouts in micro-batches, the same ones for `observe` and `step`."""
         for index in self.mine(batch):
             yield build(batch, index, self.settings.layout)
+
+    # ---- time
+
+    def matrix_rate(self) -> float:
+        """See `Learner`; ranks measure at the same time."""
+        return float(self.total(torch.tensor([matrix_rate(self.policy.device, self.policy.dtype)], dtype=torch.float64)))
+
+    def _time(self, batch: Batch) -> None:
+        """Time this batch's step: what was observed of others between two steps (a canary) is of no step."""
+        if self._timed_B is None or not torch.equal(self._timed_B, batch.rollout_B):
+            self.watch.read()
+            self._timed_B = batch.rollout_B
+
+    def _times(self) -> Stats:
+        """Seconds of each part of this step, the mean over the ranks, so that they add up: all are as long under way."""
+        seconds, self._timed_B = self.watch.read(), None
+        told = [1.0, *(seconds.get(part, 0.0) for part in LEARNER_PARTS)]
+        ranks, *sums = self.total(torch.tensor(told, dtype=torch.float64)).tolist()
+        return {key(part): total / ranks for part, total in zip(LEARNER_PARTS, sums, strict=True)}
 
     # ---- weights
 

@@ -16,6 +16,7 @@ from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.scorer import Frozen, Work
 from reasontrain.models import Importance, Policy
 from reasontrain.models.attention import watching
+from reasontrain.timing import Stopwatch
 from reasontrain.types import Batch, Kind
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
@@ -34,6 +35,7 @@ class Observer:
         self,
         policy: Policy,
         forward: Forward,
+        watch: Stopwatch,
         *,
         temperature: float,
         teacher: Frozen | None,
@@ -42,7 +44,7 @@ class Observer:
         importance: Importance,
     ) -> None:
         """`forward` is the policy's, as its learner does it; `temperature` divides logits wherever a model is scored."""
-        self.policy, self.forward, self.temperature = policy, forward, temperature
+        self.policy, self.forward, self.watch, self.temperature = policy, forward, watch, temperature
         self.reference, self.history, self.importance = reference, history, importance
         self._teacher = teacher
         self.teacher_rows: dict[int, Float[Tensor, "N D"]] = {}
@@ -69,7 +71,8 @@ class Observer:
     ) -> Float[Tensor, "N D"]:
         """The teacher's hidden states at these rows: what `columns` kept, or a forward now."""
         if not self.teacher_rows:
-            return self.teacher.hidden(micro, micro.predictors(local_N, token_N))
+            with self.watch("frozen_forward"):
+                return self.teacher.hidden(micro, micro.predictors(local_N, token_N))
         kept = [self.teacher_rows[_NOBODY]]
         for local, index in enumerate(micro.index_K.tolist()):
             rank_T = batch.is_response_BT[index].long().cumsum(0) - 1
@@ -90,16 +93,19 @@ class Observer:
         if names or "attention" in needs:
             with self._watching(batch, micro) if "attention" in needs else nullcontext([]) as paid:
                 if needs & TEACHER_STATISTICS:
-                    measured = self._beside_teacher(batch, micro, local_N, row_N, ids_N, sorted({*names.values()}))
+                    with self.watch("frozen_forward"):
+                        measured = self._beside_teacher(batch, micro, local_N, row_N, ids_N, sorted({*names.values()}))
                 else:
                     measured = self.forward(micro, row_N, self._statistics(ids_N, sorted({*names.values()}), None))
             found = {name: measured[statistic] for name, statistic in names.items()}
             if "attention" in needs:  # at the token's own position, not at the one that predicts it
                 found["attention"] = paid[0].flatten().cpu()[row_N + 1]
         if "ref_logp" in needs:
-            found["ref_logp"] = self._by_reference(micro, row_N, logp)["logp"]
+            with self.watch("frozen_forward"):
+                found["ref_logp"] = self._by_reference(micro, row_N, logp)["logp"]
         if "history_logp" in needs:
-            found["history_logp"] = self.history.measure(self.forward, micro, row_N, logp)["logp"]
+            with self.watch("frozen_forward"):
+                found["history_logp"] = self.history.measure(self.forward, micro, row_N, logp)["logp"]
         return found
 
     def _beside_teacher(
@@ -137,6 +143,10 @@ class Observer:
 
     def _statistics(self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None) -> Work:
         """The work of measuring these statistics of a model's distribution."""
-        return lambda hidden_ND, head: vocab.measure(
-            hidden_ND, head, ids_N.to(hidden_ND.device), names, temperature=self.temperature, teacher=teacher
-        )
+
+        def work(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
+            with self.watch("vocabulary"):
+                ids = ids_N.to(hidden_ND.device)
+                return vocab.measure(hidden_ND, head, ids, names, temperature=self.temperature, teacher=teacher)
+
+        return work

@@ -106,9 +106,10 @@ class ZeroLearner(LocalLearner):
 
     def total(self, numbers: Tensor) -> Tensor:
         """The sum over all ranks."""
-        numbers = numbers.to(self.policy.device)
-        dist.all_reduce(numbers)
-        return numbers.cpu()
+        with self.watch("wait"):
+            numbers = numbers.to(self.policy.device)
+            dist.all_reduce(numbers)
+            return numbers.cpu()
 
     def gather(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
         """A block in which these parameters are whole on this rank."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from reasontrain.models import Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.memory import roles
+from reasontrain.plan.operations import head, trunk
 from reasontrain.plan.roles import Frozen, Job
 from reasontrain.plan.traffic import collective_bytes
 
@@ -95,15 +96,15 @@ def _sampling(job: Job) -> float:
 
 
 def _forward(shape: Shape, length: int) -> float:
-    """Operations per token of one pass through the trunk."""
-    return shape.num_layers * (2.0 * shapes.num_linear(shape) + 2 * shapes.width_q(shape) * length)
+    """Operations per token of one pass through the trunk; it sees half of its sequence, in the mean."""
+    return trunk(shape, 1, length / 2)
 
 
 def _evidence(job: Job) -> float:
     """Operations of a rank before the loss, and of models that are only compared with."""
     work = job.work
     tokens, rows = work.rollouts_per_rank * work.length, work.rows_per_rank
-    total = job.passes * (tokens * _forward(job.shape, work.length) + 2.0 * rows * shapes.num_table(job.shape))
+    total = job.passes * (tokens * _forward(job.shape, work.length) + head(job.shape, rows))
     frozen = [model for model in (job.reference, job.history) if model is not None]
     if job.teacher is not None and (job.observes_teacher or job.recipe.objective.teacher):
         frozen.append(job.teacher)
@@ -112,7 +113,7 @@ def _evidence(job: Job) -> float:
 
 
 def _compared(model: Frozen, tokens: int, rows: int, length: int) -> float:
-    return tokens * _forward(model.shape, length) + 2.0 * rows * shapes.num_table(model.shape)
+    return tokens * _forward(model.shape, length) + head(model.shape, rows)
 
 
 def _learning(job: Job) -> float:
@@ -121,7 +122,7 @@ def _learning(job: Job) -> float:
     backward = 2 if job.trains_head else 1  # frozen weights have no gradient
     passes = 1 + backward + (1 if job.recipe.model.gradient_checkpointing else 0)
     trunk = work.rollouts_per_rank * work.length * _forward(job.shape, work.length) * passes
-    products = 2.0 * shapes.num_table(job.shape) * (3 if job.trains_head else 2)
+    products = head(job.shape, 1, 3 if job.trains_head else 2)
     if job.teacher is not None and job.recipe.objective.teacher:
-        products += 2.0 * shapes.num_table(job.teacher.shape)
+        products += head(job.teacher.shape, 1)
     return work.rollouts_kept_share * (trunk + work.rows_per_rank * work.kept_share * products)

@@ -13,7 +13,7 @@ from reasontrain.evaluation.compare import verdicts
 from reasontrain.evaluation.metrics import Interval, paired_difference
 from reasontrain.report.numbers import Number
 from reasontrain.report.run import Evaluation, RunRecord, read_run
-from reasontrain.report.summary import phases, setting_text
+from reasontrain.report.summary import setting_text, training_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,6 @@ def _costs(run: RunRecord, other: RunRecord) -> tuple[Cost, ...]:
     amounts: dict[str, Callable[[RunRecord], Number]] = {
         "steps": lambda r: len(r.steps),
         "trained tokens": lambda r: math.fsum(value for _, value in r.series("trained_tokens")),
-        "training time in seconds": lambda r: math.fsum(phase.seconds for phase in phases(r)),
+        "training time in seconds": training_s,
     }
     return tuple(Cost(what=what, baseline=amount(other), run=amount(run)) for what, amount in amounts.items())

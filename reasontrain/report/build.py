@@ -13,8 +13,18 @@ from reasontrain.report import charts, colours, numbers, pages
 from reasontrain.report.beside import Beside, beside
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.numbers import portable
+from reasontrain.report.profile import profile
 from reasontrain.report.run import Evaluation, RunRecord, read_run
-from reasontrain.report.summary import Headline, QuadrantShare, headlines, measurements, phases, quadrants, report, setting_text
+from reasontrain.report.summary import (
+    Headline,
+    QuadrantShare,
+    headlines,
+    measurements,
+    quadrants,
+    report,
+    setting_text,
+    training_s,
+)
 from reasontrain.report.tokens import TokenPage, show_tokens
 
 _TONES = "abcdef"
@@ -105,7 +115,8 @@ def render(run: RunRecord, compared: Beside | None = None) -> str:
             curves=curves(run),
             quadrants=quadrants(run),
             bars=_bars(quadrants(run)),
-            phases=phases(run),
+            profile=profile(run),
+            figures=_figures(run),
             measurements=measurements(run),
             token_pages=token_pages(run),
             facts=_facts(run),
@@ -166,11 +177,29 @@ def _bars(shares: Sequence[QuadrantShare]) -> list[tuple[str, list[tuple[str, fl
     return [(label, parts) for label, parts in rows if all(math.isfinite(share) for _, share in parts)]
 
 
+def _figures(run: RunRecord) -> list[tuple[str, str]]:
+    """How fast the step of the profile was, with what it is measured against."""
+    found = profile(run)
+    if found is None:
+        return []
+    rate, twice = found.matrix_tflops, found.hfu_update if found.hfu_update > found.mfu_update else math.nan
+    figures = (
+        ("the median step", found.seconds, numbers.duration(found.seconds)),
+        ("response tokens per second", found.sampled_per_s, numbers.short(found.sampled_per_s)),
+        ("trained tokens per second", found.trained_per_s, numbers.short(found.trained_per_s)),
+        ("utilisation of the update", found.mfu_update, numbers.percent(found.mfu_update)),
+        ("with what is computed twice", twice, numbers.percent(twice)),
+        ("utilisation of the step", found.mfu_step, numbers.percent(found.mfu_step)),
+        ("measured matrix rate", rate, f"{numbers.short(1e12 * rate)}FLOP/s"),
+    )
+    return [(name, text) for name, value, text in figures if math.isfinite(value)]
+
+
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     """The line under the title."""
     facts = [("steps", f"{len(run.steps):,}")] if run.steps else []
-    if found := phases(run):
-        facts.append(("training time", numbers.duration(math.fsum(phase.seconds for phase in found))))
+    if seconds := training_s(run):
+        facts.append(("training time", numbers.duration(seconds)))
     for name, label, show in (
         ("kept_share", "tokens kept", numbers.percent),
         ("tokens_per_s", "tokens per second", numbers.short),

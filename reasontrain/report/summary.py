@@ -1,4 +1,4 @@
-"""A run in few numbers: what it reached, which tokens it kept, where the time went. Also the content of report.json."""
+"""A run in few numbers: what it reached, which tokens it kept. Also the content of report.json."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from reasontrain.evaluation.metrics import Interval, difference
 from reasontrain.report.numbers import Json, Number, mean, portable
+from reasontrain.report.profile import profile
 from reasontrain.report.run import Evaluation, RunRecord
 
 QUADRANTS = {
@@ -41,15 +42,6 @@ class QuadrantShare:
     tokens: float
     kept: float
     of_kept: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Where time went: seconds in all, and the share of the time that was measured."""
-
-    name: str
-    seconds: float
-    share: float
 
 
 def headlines(run: RunRecord) -> list[Headline]:
@@ -107,13 +99,9 @@ def _kept_mass(row: Mapping[str, Number], quadrant: str) -> float:
     return row[f"share_{quadrant}"] * row.get(f"kept_{quadrant}", math.nan) if row[f"share_{quadrant}"] else 0.0
 
 
-def phases(run: RunRecord) -> list[Phase]:
-    """time_<phase>_s, summed over the steps, longest first."""
-    names = sorted({name for row in run.steps for name in row if name.startswith("time_") and name.endswith("_s")})
-    seconds = {name[5:-2]: math.fsum(y for _, y in run.series(name) if math.isfinite(y)) for name in names}
-    total = math.fsum(seconds.values())
-    longest_first = sorted(seconds.items(), key=lambda item: -item[1])
-    return [Phase(name=name, seconds=s, share=s / total) for name, s in longest_first] if total else []
+def training_s(run: RunRecord) -> float:
+    """Seconds of all steps."""
+    return math.fsum(seconds for _, seconds in run.series("time_step_s") if math.isfinite(seconds))
 
 
 def measurements(run: RunRecord) -> dict[str, dict[str, Number]]:
@@ -137,7 +125,7 @@ def report(run: RunRecord) -> dict[str, Json]:
         "headlines": [asdict(headline) for headline in headlines(run)],
         "evaluations": [asdict(evaluation) for evaluation in run.evaluations],
         "quadrants": [asdict(quadrant) for quadrant in quadrants(run)],
-        "phases": [asdict(phase) for phase in phases(run)],
+        "profile": asdict(found) if (found := profile(run)) else None,
         "metrics": measurements(run),
         "environment": dict(run.environment),
         "recipe": run.recipe,

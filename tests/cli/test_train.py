@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reasontrain import loop
 from reasontrain.cli import main
 from reasontrain.testbed import Shape, build
+from reasontrain.timing import PARTS, key
 from reasontrain.types import Stats
 
 RECIPE = """
@@ -61,6 +62,13 @@ METHODS = {
     ),
     "packed": ("learn.layout=packed", "objective.divergence=jsd", "select.kind=everything"),
 }
+IDLE = {
+    "sft": {"evidence_forward", "frozen_forward"},
+    "reinforce": {"evidence_forward", "frozen_forward"},
+    "d3s": {"frozen_forward"},
+    "packed": {"evidence_forward"},
+}
+"""Parts without any time in a step that learns: where nothing is observed, or nothing is compared with."""
 Train = Callable[..., int]
 
 
@@ -97,7 +105,21 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def timeless(records: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    return [{k: v for k, v in record.items() if not k.startswith("time_") and k != "tokens_per_s"} for record in records]
+    return [
+        {k: v for k, v in record.items() if not k.startswith(("time_", "mfu_", "hfu_")) and not k.endswith("_per_s")}
+        for record in records
+    ]
+
+
+def assert_divided(record: dict[str, object], idle: set[str]) -> None:
+    """The parts of a step make it up; where it learned, each but the idle ones had time, and utilisation is a share."""
+    seconds = {part: float(str(record[key(part)])) for part in PARTS}
+    assert all(s >= 0 for s in seconds.values())
+    assert sum(seconds.values()) == pytest.approx(float(str(record["time_step_s"])))
+    if record["trained_tokens"]:
+        assert {part for part, s in seconds.items() if s == 0} == idle
+        assert 0 < float(str(record["mfu_step"])) < 1
+        assert 0 < float(str(record["mfu_update"])) <= float(str(record["hfu_update"])) < 1
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -122,7 +144,9 @@ def test_a_run_writes_what_it_promises_and_repeats_bit_for_bit(train: Train, met
     assert AutoTokenizer.from_pretrained(run / "final").chat_template is not None
     start = load_file(run / "checkpoints" / "step-4" / "model.safetensors")
     assert all(torch.equal(start[name], value) for name, value in model.state_dict().items() if name in start)
-    assert json.loads((run / "report.json").read_text())
+    assert json.loads((run / "report.json").read_text())["profile"]["matrix_tflops"] > 0
+    for record in lines(run / "metrics.jsonl"):
+        assert_divided(record, idle={"wait"} | IDLE.get(method, set()))
     assert "<html" in (run / "report.html").read_text()
     assert train(*METHODS[method], "name=again") == 0
     assert_same_run(run, Path("out/again"))
@@ -151,8 +175,8 @@ def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
         == 0
     )
     ours, theirs = (lines(Path(f"out/{name}/tokens/step-0.jsonl")) for name in ("run", "other"))
-    for key in ("problem", "ids", "weight"):
-        assert [r[key] for r in ours] != [r[key] for r in theirs]
+    for column in ("problem", "ids", "weight"):
+        assert [r[column] for r in ours] != [r[column] for r in theirs]
 
 
 def test_training_moves_the_student_towards_its_teacher(train: Train) -> None:

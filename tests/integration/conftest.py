@@ -69,7 +69,9 @@ def run_in(out: Path) -> Path:
 def metrics(run: Path) -> Metrics:
     """What a run measured in each step, without what it measured with a clock."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if not k.startswith("time_") and k != "tokens_per_s"} for r in records]
+    return [
+        {k: v for k, v in r.items() if not k.startswith(("time_", "mfu_", "hfu_")) and not k.endswith("_per_s")} for r in records
+    ]
 
 
 def losses(run: Path) -> Sequence[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch.testing import assert_close
 
 from reasontrain.data.sampling import Sampling
@@ -13,6 +14,7 @@ from reasontrain.recipe import LearnSettings
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.selection import Tip
+from reasontrain.timing import Stopwatch
 from reasontrain.types import Problem, Prompt
 from tests.tiny import batch, policy
 
@@ -33,6 +35,26 @@ def test_a_gpu_observes_selects_and_learns_as_a_cpu_does(layout: str) -> None:
         gradients.append({name: p.grad.cpu() for name, p in models[0].model.named_parameters()})
     for name, gradient in gradients[0].items():
         assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_stopwatch_waits_for_nobody_before_it_is_read() -> None:
+    """Thirty products in one part and ten in another: waiting raises until they are asked for, and neither part has no time."""
+    device = torch.device("cuda")
+    x, watch = torch.randn(2048, 2048, device=device), Stopwatch(device)
+    y = x @ x  # loads the library
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with watch("trunk_forward"):
+            for _ in range(30):
+                y = x @ y
+            with watch("vocabulary"):
+                for _ in range(10):
+                    y = x @ y
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = watch.read()
+    assert 1 < found["trunk_forward"] / found["vocabulary"] < 9
 
 
 def test_a_gpu_samples_what_a_cpu_samples() -> None:

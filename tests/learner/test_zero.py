@@ -109,6 +109,15 @@ def test_steps_are_those_of_one_process(ranks: Ranks, world: int, stage: int, mo
         for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
             assert ours["micro"] == index + 1  # 1, 2 and 3 micro-batches
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+            assert all(seconds > 0 for seconds in ours["times"].values()), ours["times"]
+            assert {part for part, seconds in theirs["times"].items() if not seconds} == {"wait"}  # there is nobody
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_parts_of_a_step_are_the_mean_over_the_ranks(ranks: Ranks, stage: int) -> None:
+    for first, second in zip(*ranks(2, f"parity-{stage}-untied"), strict=True):
+        assert first["times"] == second["times"]
+        assert sum(first["times"].values()) < first["wall_s"]
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from reasontrain.recipe.learning import AdamW
 from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.selection import AdvantageEntropy, Contrast, MaxVariance, Ramp, Tip
+from reasontrain.timing import LEARNER_PARTS, key
 from reasontrain.types import Batch, Problem, Prompt
 from tests.learner import soft_batch
 from tests.tiny import batch, pairs, policy
@@ -107,6 +109,7 @@ def step(
     needs: frozenset[str] = NEEDS,
 ) -> dict[str, object]:
     """One step, and everything it makes: evidence, loss, gradients before clipping."""
+    begun = time.perf_counter()
     seen = used.observe(data, needs)
     chosen_BT = RULE(seen) if weight_BT is None else weight_BT
     found: dict[str, object] = {"evidence": dict(seen.evidence), "micro": len(used.mine(data))}
@@ -121,7 +124,10 @@ def step(
         used.update = watched
     else:
         engine._take_model_step = watched
-    found["stats"] = used.step(seen, chosen_BT, objective or Distill(), AVERAGES["per_rollout"])
+    stats = used.step(seen, chosen_BT, objective or Distill(), AVERAGES["per_rollout"])
+    found["wall_s"] = time.perf_counter() - begun
+    found["times"] = {part: stats.pop(key(part)) for part in LEARNER_PARTS}
+    found["stats"] = stats
     if engine is None:
         used.update = inner
     else:

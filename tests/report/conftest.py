@@ -47,10 +47,22 @@ def metrics_row(step: int, num_steps: int, rng: random.Random) -> dict[str, floa
         **{f"share_{q}": value for q, value in share.items()},
         **{f"kept_{q}": value for q, value in kept.items()},
         "tokens_per_s": 4000 + 300 * rng.random(),
-        "time_sample_s": 0.6,
+        "trained_tokens_per_s": 2000.0,
+        "time_sample_s": 0.5,
         "time_score_s": 0.02,
-        "time_observe_s": 0.21,
-        "time_learn_s": 0.35,
+        "time_evidence_forward_s": 0.09,
+        "time_frozen_forward_s": 0.12,
+        "time_trunk_forward_s": 0.1,
+        "time_trunk_backward_s": 0.2,
+        "time_vocabulary_s": 0.08,
+        "time_optimizer_s": 0.02,
+        "time_wait_s": 0.0,
+        "time_sync_s": 0.01,
+        "time_orchestration_s": 0.02 + step / 1000,
+        "time_step_s": 1.16 + step / 1000,
+        "mfu_update": 0.4,
+        "hfu_update": 0.45,
+        "mfu_step": 0.3,
     }
 
 
@@ -111,6 +123,7 @@ def run_dir(tmp_path: Path) -> Path:
         "commit": "0123abc",
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
         "hardware": "2 x CPU",
+        "matrix_tflops": 0.05,
     }
     (folder / "environment.json").write_text(json.dumps(environment))
     return folder

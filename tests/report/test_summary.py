@@ -7,8 +7,8 @@ import math
 import pytest
 
 from reasontrain.evaluation.metrics import Interval, difference
-from reasontrain.report.run import Evaluation, RunRecord, read_run
-from reasontrain.report.summary import headlines, measurements, phases, quadrants
+from reasontrain.report.run import Evaluation, RunRecord
+from reasontrain.report.summary import headlines, measurements, quadrants
 
 
 def scored(step: int, value: float, **changes: object) -> Evaluation:
@@ -65,15 +65,6 @@ def test_quadrants_without_kept_shares_are_not_numbers():
     assert quadrants(RunRecord(name="r")) == []
 
 
-def test_phases_are_summed_longest_first():
-    run = RunRecord(name="r", steps=({"step": 1, "time_learn_s": 1.0, "time_sample_s": 2.0}, {"step": 2, "time_sample_s": 1.0}))
-    assert [(p.name, p.seconds, p.share) for p in phases(run)] == [("sample", 3.0, 0.75), ("learn", 1.0, 0.25)]
-
-
 def test_measurements_keep_what_is_not_finite_out_of_the_mean():
     run = RunRecord(name="r", steps=({"step": 1, "loss": 1.0}, {"step": 2, "loss": math.inf}, {"step": 3, "loss": 4.0}))
     assert measurements(run) == {"loss": {"first": 1.0, "last": 4.0, "low": 1.0, "high": 4.0, "mean": 2.5}}
-
-
-def test_phases_of_the_synthetic_run(run_dir):
-    assert [p.name for p in phases(read_run(run_dir))] == ["sample", "learn", "observe", "score"]

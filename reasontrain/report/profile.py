@@ -1,0 +1,105 @@
+"""Where the time of a run went: one step of median length, part by part, and how fast it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reasontrain.report.numbers import Number
+from reasontrain.report.run import RunRecord
+from reasontrain.timing import PARTS, key
+
+LABELS = {
+    "sample": ("sampling", "rollouts, or demonstrations fetched"),
+    "score": ("scoring", "answers graded"),
+    "evidence_forward": ("evidence", "the policy's trunk, without gradient"),
+    "frozen_forward": ("frozen models", "trunks of teacher, reference and history"),
+    "trunk_forward": ("trunk forward", "of the policy, to learn"),
+    "trunk_backward": ("trunk backward", "with what is computed again under gradient checkpointing"),
+    "vocabulary": ("vocabulary", "heads, losses and statistics, with their gradients"),
+    "optimizer": ("optimiser", "clipping and update"),
+    "wait": ("waiting", "for other ranks, at sums over all"),
+    "sync": ("sync", "weights to the sampler"),
+    "orchestration": ("orchestration", "what is left: batches made and cut, rules, records, calls of processes"),
+}
+TONES = dict(zip(PARTS, ("a", "q4", "c", "e", "b", "f", "d", "q2", "q1", "q3", "none"), strict=True))
+"""The colour of each part; that of orchestration is no colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartShare:
+    """One part of the step: its seconds, its share of the step, and its seconds in the whole run."""
+
+    name: str
+    label: str
+    meaning: str
+    tone: str
+    seconds: float
+    share: float
+    run_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The step of median length among those that state their parts; speeds are tokens per second, utilisations shares of `rate`.
+
+    NaN is what the run did not state.
+    """
+
+    step: int
+    seconds: float
+    parts: tuple[PartShare, ...]
+    sampled_per_s: float
+    trained_per_s: float
+    mfu_update: float
+    hfu_update: float
+    mfu_step: float
+    matrix_tflops: float
+
+
+def profile(run: RunRecord) -> Profile | None:
+    """The profile of a run; None where no step states its parts. The median of an even number of steps is the lower one."""
+    whole = [row for row in run.steps if math.isfinite(row.get("time_step_s", math.nan)) and row["time_step_s"] > 0]
+    if not whole:
+        return None
+    row = sorted(whole, key=lambda row: row["time_step_s"])[(len(whole) - 1) // 2]
+    return Profile(
+        step=int(row["step"]),
+        seconds=row["time_step_s"],
+        parts=_parts(run, row),
+        sampled_per_s=_stated(row, "tokens_per_s"),
+        trained_per_s=_stated(row, "trained_tokens_per_s"),
+        mfu_update=_stated(row, "mfu_update"),
+        hfu_update=_stated(row, "hfu_update"),
+        mfu_step=_stated(row, "mfu_step"),
+        matrix_tflops=_number(run.environment.get("matrix_tflops", "nan")),
+    )
+
+
+def _parts(run: RunRecord, row: Mapping[str, Number]) -> tuple[PartShare, ...]:
+    """The parts that had time in this step, in their order."""
+    return tuple(
+        PartShare(
+            name=part,
+            label=LABELS[part][0],
+            meaning=LABELS[part][1],
+            tone=TONES[part],
+            seconds=row[key(part)],
+            share=row[key(part)] / row["time_step_s"],
+            run_seconds=math.fsum(seconds for _, seconds in run.series(key(part)) if math.isfinite(seconds)),
+        )
+        for part in PARTS
+        if row.get(key(part), 0.0) > 0
+    )
+
+
+def _stated(row: Mapping[str, Number], name: str) -> float:
+    return float(row.get(name, math.nan))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
