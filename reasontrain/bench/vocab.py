@@ -2,161 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from trl.kernels import ChunkedLogProbFunction
-from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
-from reasontrain.objectives import Distill, Nll
-from reasontrain.types import RowColumns
-from reasontrain.vocab import Head, Teacher, fused
+from reasontrain.bench import vocab_work as work
+from reasontrain.bench.row import Goal, Place, Row, Side, Way
+from reasontrain.bench.vocab_work import Make, Size, Tiles
 
-TEMPERATURE = 1.0
+TRL_DIVERGENCE, TRL_LOGP = "TRL ChunkedDivergenceFunction", "TRL ChunkedLogProbFunction"
+_APART = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
+"""How far the sides may lie apart: bfloat16 gradients are rounded to three digits, and not at the same places."""
+_CPU = Size(rows=1024, vocabulary=32_000, hidden=512, dtype=torch.float32)
+_GPU = Size(rows=8192, vocabulary=151_936, hidden=4096, dtype=torch.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    """N rows, V ids and hidden states of width H, in one dtype."""
+class Kit:
+    """What rows are made of on one machine: their size, its goals, and the settings of TRL to search."""
 
-    rows: int
-    vocabulary: int
-    hidden: int
-    dtype: torch.dtype
-
-    def settings(self) -> dict[str, Setting]:
-        """As the record has it."""
-        return {"N": self.rows, "V": self.vocabulary, "H": self.hidden, "dtype": str(self.dtype).removeprefix("torch.")}
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What both sides get: states and head of a student that learns, and of its teacher."""
-
-    hidden_ND: Float[Tensor, "N D"]
-    weight_VD: Float[Tensor, "V D"]
-    teacher_ND: Float[Tensor, "N D"]
-    teacher_VD: Float[Tensor, "V D"]
-    ids_N: Int[Tensor, " N"]
-    weight_N: Float[Tensor, " N"]
+    size: Size
+    make: Make
+    distil: Sequence[Goal]
+    tip: Goal
+    chunks: Sequence[int]
+    tiles: Sequence[Tiles]
 
     @classmethod
-    def drawn(cls, size: Size, device: torch.device) -> Inputs:
-        """States of unit variance and heads that give logits of about unit variance, by a seed."""
-        draw = torch.Generator(device).manual_seed(0)
-        normal = partial(torch.randn, generator=draw, device=device)
-        states = [normal(size.rows, size.hidden).to(size.dtype) for _ in range(2)]
-        heads = [(normal(size.vocabulary, size.hidden) / size.hidden**0.5).to(size.dtype) for _ in range(2)]
+    def of(cls, place: Place) -> Kit:
+        """The size of a model on a GPU, or of a small one on a CPU."""
+        gpu = place.device.type == "cuda"
+        size = _GPU if gpu else _CPU
+        rows, ids = ((4096, 8192), (32768, 65536)) if gpu else ((512, 1024), (1024, 2048, 8192))
+        tiles = tuple(product(rows, ids))
         return cls(
-            hidden_ND=states[0].requires_grad_(),
-            weight_VD=heads[0].requires_grad_(),
-            teacher_ND=states[1],
-            teacher_VD=heads[1],
-            ids_N=torch.randint(size.vocabulary, (size.rows,), generator=draw, device=device),
-            weight_N=torch.rand(size.rows, generator=draw, device=device),
+            size=size,
+            make=partial(work.Inputs.drawn, size, place.device),
+            distil=(_time(0.75), _memory(1.0), Goal(of="seconds", at_most=0.07)) if gpu else (_time(0.35), _memory(1.0)),
+            tip=_time(0.55 if gpu else 0.25),
+            chunks=(2048, 32768) if place.quick else (2048, 4096, 8192, 32768),
+            tiles=tiles[1:2] if place.quick else tiles,
         )
 
-    def backward(self, loss: Tensor) -> Numbers:
-        """The loss and the size of its two gradients."""
-        dhidden_ND, dweight_VD = torch.autograd.grad(loss, (self.hidden_ND, self.weight_VD))
-        return {"loss": float(loss.detach()), "dhidden": float(dhidden_ND.norm()), "dweight": float(dweight_VD.norm())}
+    def row(self, name: str, what: str, *, ours: Way, peer: Side, goals: Sequence[Goal], remark: str = "") -> Row:
+        """A row of this size; of our own work there is one way."""
+        return Row(
+            name=name,
+            what=what,
+            work=self.size.settings(),
+            units=("rows", float(self.size.rows)),
+            ours=Side(name="reasontrain", ways=(ours,)),
+            peer=peer,
+            tolerance=_APART[self.size.dtype],
+            goals=tuple(goals),
+            remark=remark,
+        )
 
 
 def rows(place: Place) -> Sequence[Row]:
-    """Distillation and log-probabilities, at the size of a model on a GPU or of a small one on a CPU."""
-    if place.device.type == "cuda":
-        size, ratio = Size(rows=8192, vocabulary=151_936, hidden=4096, dtype=torch.bfloat16), 0.75
-    else:
-        size, ratio = Size(rows=1024, vocabulary=32_000, hidden=512, dtype=torch.float32), 0.35
-    return [_distil(size, place, ratio), _logp(size, place)]
+    """Distillation at all rows and at those that TIP keeps, log-probabilities, and memory beside a loss with its logits whole."""
+    kit = Kit.of(place)
+    return [_distil(kit), _distil_patched(kit), _tip(kit), _logp_known(kit), _logp_later(kit), _tip_memory(kit)]
 
 
-def _distil(size: Size, place: Place, at_most: float) -> Row:
-    inputs = partial(Inputs.drawn, size, place.device)
-    return Row(
-        name="distil",
-        what="reverse KL of student to teacher at every row, forward and backward",
-        work=size.settings(),
-        units=("rows", size.rows),
-        ours=Side(name="reasontrain", ways=(Way(settings={}, ready=partial(_ours_distils, inputs)),)),
-        peer=Side(name="TRL ChunkedDivergenceFunction", ways=(Way(settings={}, ready=partial(_trl_distils, inputs)),)),
-        tolerance=1e-4,
-        goals=(Goal(of="time", at_most=at_most), Goal(of="memory", at_most=1.0)),
+def _distil(kit: Kit) -> Row:
+    return kit.row(
+        "distil",
+        "reverse KL of student to teacher at every row, forward and backward",
+        ours=Way(settings={}, ready=partial(work.distils, kit.make)),
+        peer=Side(name=TRL_DIVERGENCE, ways=(_shipped(kit, "loss"),)),
+        goals=kit.distil,
+        remark="TRL as it ships: none of its settings reaches the size of its tiles.",
     )
 
 
-def _logp(size: Size, place: Place) -> Row:
-    inputs = partial(Inputs.drawn, size, place.device)
-    chunks = (8192,) if place.quick else (4096, 8192, 32768)
-    return Row(
-        name="logp",
-        what="log-probability of the token at every row, with coefficients that are known beforehand, forward and backward",
-        work=size.settings(),
-        units=("rows", size.rows),
-        ours=Side(name="reasontrain", ways=(Way(settings={}, ready=partial(_ours_scores, inputs)),)),
-        peer=Side(
-            name="TRL ChunkedLogProbFunction",
-            ways=tuple(Way(settings={"chunk": chunk}, ready=partial(_trl_scores, inputs, chunk)) for chunk in chunks),
-        ),
-        tolerance=1e-4,
-        goals=(Goal(of="time", at_most=0.75),),
+def _distil_patched(kit: Kit) -> Row:
+    names = "TOKEN_CHUNK_SIZE", "VOCAB_CHUNK_SIZE"
+    ways = (
+        Way(settings=dict(zip(names, tiles, strict=True)), ready=partial(work.trl_distils, kit.make, tiles, "loss"))
+        for tiles in kit.tiles
+    )
+    return kit.row(
+        "distil_patched",
+        "the same, with the constants of TRL's module replaced by the best that were found",
+        ours=Way(settings={}, ready=partial(work.distils, kit.make)),
+        peer=Side(name=f"{TRL_DIVERGENCE}, patched", ways=tuple(ways)),
+        goals=(),
+        remark="Nobody gets this by a setting. TRL makes six products where four are enough: by them alone the ratio is 0.67.",
     )
 
 
-@contextmanager
-def _ours_distils(make: partial[Inputs]) -> Iterator[Work]:
-    """The gradient is formed in the forward pass."""
-    given = make()
-    columns = RowColumns(ids_N=given.ids_N, advantage_N=torch.zeros_like(given.weight_N))
-
-    def work() -> Numbers:
-        teacher = Teacher(given.teacher_ND, Head(given.teacher_VD))
-        found = fused(given.hidden_ND, Head(given.weight_VD), columns, given.weight_N, Distill(), teacher=teacher)
-        return given.backward(found.loss)
-
-    yield work
+def _tip(kit: Kit) -> Row:
+    return kit.row(
+        "tip_20",
+        "entropy and reverse KL of every row, then the reverse KL of the fifth that TIP keeps, forward and backward",
+        ours=Way(settings={}, ready=partial(work.selects, kit.make, 0.2, "scores")),
+        peer=Side(name=f"{TRL_DIVERGENCE} at every row", ways=(_shipped(kit, "scores"),)),
+        goals=(kit.tip, _memory(1.0)),
+        remark="The losses differ by design, so the sides are compared by the sums of entropy and divergence over all rows.",
+    )
 
 
-@contextmanager
-def _trl_distils(make: partial[Inputs]) -> Iterator[Work]:
-    """beta 1 is the reverse KL."""
-    given = make()
-
-    def work() -> Numbers:
-        both = (given.hidden_ND, given.weight_VD, None), (given.teacher_ND, given.teacher_VD, None)
-        divergence_N, _ = ChunkedDivergenceFunction.apply(*both[0], *both[1], 1.0, TEMPERATURE)
-        return given.backward((given.weight_N * divergence_N).sum())
-
-    yield work
+def _logp_known(kit: Kit) -> Row:
+    return kit.row(
+        "logp_known",
+        "log-probability of the token at every row and the entropy there, coefficients known beforehand, forward and backward",
+        ours=Way(settings={}, ready=partial(work.scores_known, kit.make)),
+        peer=_trl_logp(kit, entropy=True),
+        goals=(_time(0.75),),
+        remark="Three products where TRL makes four.",
+    )
 
 
-@contextmanager
-def _ours_scores(make: partial[Inputs]) -> Iterator[Work]:
-    """The same function that trains on demonstrations."""
-    given = make()
-    columns = RowColumns(ids_N=given.ids_N, advantage_N=torch.zeros_like(given.weight_N))
+def _logp_later(kit: Kit) -> Row:
+    return kit.row(
+        "logp_later",
+        "log-probability of the token at every row, coefficients known only afterwards, forward and backward",
+        ours=Way(settings={}, ready=partial(work.scores_later, kit.make)),
+        peer=_trl_logp(kit, entropy=False),
+        goals=(_time(1.0),),
+        remark="Four products on both sides.",
+    )
 
-    def work() -> Numbers:
-        return given.backward(fused(given.hidden_ND, Head(given.weight_VD), columns, given.weight_N, Nll()).loss)
 
-    yield work
+def _tip_memory(kit: Kit) -> Row:
+    return kit.row(
+        "tip_50_memory",
+        "entropy and reverse KL of every row, then the reverse KL of the half that TIP keeps, forward and backward",
+        ours=Way(settings={}, ready=partial(work.selects, kit.make, 0.5, "loss")),
+        peer=Side(name="torch with all logits", ways=(Way(settings={}, ready=partial(work.materialises, kit.make, 0.5)),)),
+        goals=(_memory(0.5),),
+    )
 
 
-@contextmanager
-def _trl_scores(make: partial[Inputs], chunk: int) -> Iterator[Work]:
-    """Without the outputs that nobody asked for."""
-    given = make()
+def _shipped(kit: Kit, gives: work.Gives) -> Way:
+    return Way(settings={}, ready=partial(work.trl_distils, kit.make, None, gives))
 
-    def work() -> Numbers:
-        logp_N, *_ = ChunkedLogProbFunction.apply(
-            given.hidden_ND, given.weight_VD, None, given.ids_N, TEMPERATURE, chunk, None, 1.0, ()
-        )
-        return given.backward(-(given.weight_N * logp_N).sum())
 
-    yield work
+def _trl_logp(kit: Kit, *, entropy: bool) -> Side:
+    ways = (
+        Way(settings={"chunk": chunk}, ready=partial(work.trl_scores, kit.make, chunk, entropy=entropy)) for chunk in kit.chunks
+    )
+    return Side(name=TRL_LOGP, ways=tuple(ways))
+
+
+def _time(at_most: float) -> Goal:
+    return Goal(of="time", at_most=at_most)
+
+
+def _memory(at_most: float) -> Goal:
+    return Goal(of="memory", at_most=at_most)

@@ -25,6 +25,11 @@ def _log_softmax_(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
     return torch.log_softmax(logits_NV, -1, out=logits_NV).clamp_(min=_FLOOR)
 
 
+def _exp(x_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+    """e^x as 2^(x log2 e), which a CPU has in a third of the time; the product is rounded once, as x itself was."""
+    return (x_NV * math.log2(math.e)).exp2_()
+
+
 def _row_dot(left_NV: Float[Tensor, "N V"], right_NV: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
     return torch.linalg.vecdot(left_NV, right_NV)
 
@@ -56,7 +61,7 @@ class Distribution:
     @cached_property
     def p_NV(self) -> Float[Tensor, "N V"]:
         """The student over its full width."""
-        return self.logp_NV.exp()
+        return _exp(self.logp_NV)
 
     @cached_property
     def logq_NS(self) -> Float[Tensor, "N S"]:
@@ -69,7 +74,7 @@ class Distribution:
     @cached_property
     def q_NS(self) -> Float[Tensor, "N S"]:
         """The teacher over the shared ids."""
-        return self.logq_NS.exp()
+        return _exp(self.logq_NS)
 
     @cached_property
     def shared_logp_NS(self) -> Float[Tensor, "N S"]:
@@ -80,7 +85,7 @@ class Distribution:
     @cached_property
     def shared_p_NS(self) -> Float[Tensor, "N S"]:
         """The student over the shared ids."""
-        return self.p_NV if self.shared_logp_NS is self.logp_NV else self.shared_logp_NS.exp()
+        return self.p_NV if self.shared_logp_NS is self.logp_NV else _exp(self.shared_logp_NS)
 
     @cached_property
     def gap_NS(self) -> Float[Tensor, "N S"]:
@@ -129,8 +134,10 @@ class Distribution:
             by_name[name] = by_name[name] + slope_N if name in by_name else slope_N
         own: dict[str, Tensor] = {name: by_name.pop(name)[:, None] for name in ("logp", "entropy") if name in by_name}
         if by_name:
-            shared_NS = self._shared_gradient({name: slope_N[:, None] for name, slope_N in by_name.items()})
-            if not own and shared_NS.shape == self.logp_NV.shape:
+            alone = not own and self.shared_logp_NS is self.logp_NV
+            slopes_N1 = {name: slope_N[:, None] for name, slope_N in by_name.items()}
+            shared_NS = self._shared_gradient(slopes_N1, self.logp_NV if alone else None)
+            if alone:
                 return shared_NS
         total_NV = self._own_gradient(own)
         if by_name:
@@ -153,8 +160,8 @@ class Distribution:
             total_NV.scatter_add_(1, self.ids_N[:, None], slopes["logp"])
         return total_NV
 
-    def _shared_gradient(self, slopes: Mapping[str, Tensor]) -> Float[Tensor, "N S"]:
-        """Of the divergences: p times a bracket, minus q for the forward KL. Overwrites the gap."""
+    def _shared_gradient(self, slopes: Mapping[str, Tensor], out_NS: Tensor | None) -> Float[Tensor, "N S"]:
+        """Of the divergences: p times a bracket, minus q for the forward KL, into `out_NS`. Overwrites the gap."""
         bracket_NS: Tensor | None = None
         for name, slope_N1 in slopes.items():
             if name == "kl_forward":
@@ -169,7 +176,7 @@ class Distribution:
             bracket_NS = term_NS if bracket_NS is None else bracket_NS.add_(term_NS)
         if "kl_forward" not in slopes:
             assert bracket_NS is not None
-            return bracket_NS.mul_(self.shared_p_NS)
+            return torch.mul(bracket_NS, self.shared_p_NS, out=out_NS)
         slope_N1 = slopes["kl_forward"]
-        total_NS = self.shared_p_NS * (slope_N1 if bracket_NS is None else bracket_NS.add_(slope_N1))
+        total_NS = torch.mul(self.shared_p_NS, slope_N1 if bracket_NS is None else bracket_NS.add_(slope_N1), out=out_NS)
         return total_NS.addcmul_(self.q_NS, slope_N1, value=-1)

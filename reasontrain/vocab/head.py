@@ -22,12 +22,18 @@ def takes_product(factor: Tensor) -> bool:
     return factor.is_cuda and factor.dtype in _TENSOR_CORES
 
 
-def add_product(total: Float[Tensor, "I K"], left: Float[Tensor, "I J"], right: Float[Tensor, "J K"]) -> None:
-    """total += left @ right, where `total` is fp32 and stays so: half-precision products are summed in fp32 too."""
+def add_product(
+    total: Float[Tensor, "I K"], left: Float[Tensor, "I J"], right: Float[Tensor, "J K"], *, first: bool = False
+) -> None:
+    """total += left @ right, where `total` is fp32 and stays so: half-precision products are summed in fp32 too.
+
+    The `first` product is written over what `total` holds, which need not have been zeroed.
+    """
+    beta = 0 if first else 1
     if total.is_cuda and right.dtype in _TENSOR_CORES:
-        torch.addmm(total, left.to(right.dtype), right, out_dtype=torch.float32, out=total)
+        torch.addmm(total, left.to(right.dtype), right, out_dtype=torch.float32, beta=beta, out=total)
     else:
-        total.addmm_(left.to(total.dtype), right.to(total.dtype))
+        total.addmm_(left.to(total.dtype), right.to(total.dtype), beta=beta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +98,15 @@ class Teacher:
 
 
 class HeadGradient:
-    """Sums the gradients of hidden states, weight and bias over chunks of rows; skips what needs none."""
+    """Sums the gradients of hidden states, weight and bias over chunks of rows; skips what needs none.
+
+    Every row comes once, so that the first chunk begins the sums and nothing has to be zeroed.
+    """
 
     def __init__(self, hidden_ND: Float[Tensor, "N D"], head: Head, *, hidden: bool, weight: bool, bias: bool) -> None:
         self.weight_VD = head.product_VD
         self.dhidden_ND, self.dweight_VD, self.dbias_V = (
-            None if tensor is None or not needed else torch.zeros_like(tensor, dtype=wide(tensor), requires_grad=False)
+            None if tensor is None or not needed else torch.empty_like(tensor, dtype=wide(tensor), requires_grad=False)
             for tensor, needed in ((hidden_ND, hidden), (head.weight_VD, weight), (head.bias_V, bias))
         )
 
@@ -114,8 +123,10 @@ class HeadGradient:
     def add(self, rows: slice, hidden_CD: Float[Tensor, "C D"], draw_CV: Float[Tensor, "C V"]) -> None:
         """Take in a chunk: `draw_CV` is the gradient with respect to h W^T + b at those rows."""
         if self.dhidden_ND is not None:
-            add_product(self.dhidden_ND[rows], draw_CV, self.weight_VD)
+            add_product(self.dhidden_ND[rows], draw_CV, self.weight_VD, first=True)
         if self.dweight_VD is not None:
-            add_product(self.dweight_VD, draw_CV.t(), hidden_CD)
+            add_product(self.dweight_VD, draw_CV.t(), hidden_CD, first=not rows.start)
         if self.dbias_V is not None:
+            if not rows.start:
+                self.dbias_V.zero_()
             self.dbias_V.add_(draw_CV.sum(0))

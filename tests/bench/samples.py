@@ -1,0 +1,49 @@
+"""A record whose figures are round."""
+
+from __future__ import annotations
+
+from reasontrain.bench.measure import Measured, Met, SideMeasured, Spread, Tried
+from reasontrain.bench.record import Record
+from reasontrain.bench.row import Goal
+from reasontrain.evaluation.origin import Origin
+
+MIB = 2**20
+
+
+def side(name: str, seconds: tuple[float, ...], peak_mib: int | None) -> SideMeasured:
+    tried = (Tried(settings={"chunk": 4096}, seconds=2.0), Tried(settings={"chunk": 32}, seconds=9.0))
+    peak_bytes = None if peak_mib is None else peak_mib * MIB
+    return SideMeasured(
+        name=name, settings={"chunk": 4096}, tried=tried if "<" in name else (), seconds=seconds, peak_bytes=peak_bytes
+    )
+
+
+def measured(name: str, ratios: tuple[float, float, float], *, memory: float | None = 0.5) -> Measured:
+    peaks = (None, None) if memory is None else (32, 64)
+    met = Met(goal=Goal(of="time", at_most=0.5), measured=ratios[1], met=ratios[1] <= 0.5)
+    missed = Met(goal=Goal(of="memory", at_most=0.25), measured=memory, met=False)
+    return Measured(
+        name=name,
+        what="a loss",
+        work={"N": 8192, "dtype": "float32"},
+        threads=2,
+        units=("rows", 8192.0),
+        ours=side("reasontrain", (1.0, 2.0, 4.0), peaks[0]),
+        peer=side("they <b>", (4.0, 4.0, 4.0), peaks[1]),
+        time_ratio=Spread(low=ratios[0], median=ratios[1], high=ratios[2]),
+        memory_ratio=memory,
+        apart=1e-6,
+        goals=(met, missed),
+        remark="A remark.",
+    )
+
+
+RECORD = Record(
+    table="toys",
+    device="cpu",
+    origin=Origin(commit="0123456789abcdef", changed=("x.py",), hardware="a processor, 2 cores"),
+    versions={"torch": "2.13.0", "trl": "1.16.0"},
+    runs=3,
+    quick=True,
+    rows=(measured("fast", (0.25, 0.5, 1.0)), measured("slow", (1.0, 2.0, 2.0), memory=None)),
+)

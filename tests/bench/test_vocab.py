@@ -1,0 +1,73 @@
+"""Each row of the head at a size of a few kilobytes: both sides do the same work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from trl.kernels import chunked_divergence
+
+from reasontrain.bench import vocab, vocab_work
+from reasontrain.bench.measure import Measured, measure
+from reasontrain.bench.row import Goal, Place
+from reasontrain.bench.vocab_work import Inputs, Size
+from tests.bench.toys import PLACE
+
+SMALL = Size(rows=64, vocabulary=96, hidden=8, dtype=torch.float32)
+
+
+def tiles() -> tuple[int, int]:
+    return chunked_divergence.TOKEN_CHUNK_SIZE, chunked_divergence.VOCAB_CHUNK_SIZE
+
+
+def every(monkeypatch: pytest.MonkeyPatch, place: Place) -> dict[str, Measured]:
+    monkeypatch.setattr(vocab, "_CPU", SMALL)
+    return {row.name: measure(row, place, runs=1, say=lambda text: None) for row in vocab.rows(place)}
+
+
+def test_both_sides_of_every_row_agree(monkeypatch: pytest.MonkeyPatch):
+    shipped = tiles()
+    found = every(monkeypatch, PLACE)
+    assert list(found) == ["distil", "distil_patched", "tip_20", "logp_known", "logp_later", "tip_50_memory"]
+    assert max(row.apart for row in found.values()) < 1e-5
+    assert found["distil_patched"].peer.settings == {"TOKEN_CHUNK_SIZE": 512, "VOCAB_CHUNK_SIZE": 2048}
+    assert [tried.settings["chunk"] for tried in found["logp_known"].peer.tried] == [2048, 32768]
+    assert tiles() == shipped
+
+
+def test_a_full_run_searches_what_a_quick_one_leaves_out(monkeypatch: pytest.MonkeyPatch):
+    rows = {row.name: row for row in vocab.rows(replace(PLACE, quick=False))}
+    assert len(rows["distil_patched"].peer.ways) == 6
+    assert len(rows["logp_known"].peer.ways) == 4
+
+
+def test_goals_are_the_issues_own():
+    def goals(place: Place) -> dict[str, list[tuple[str, float]]]:
+        return {row.name: [(goal.of, goal.at_most) for goal in row.goals] for row in vocab.rows(place)}
+
+    assert goals(PLACE)["distil"] == [("time", 0.35), ("memory", 1.0)]
+    assert goals(PLACE)["tip_20"] == [("time", 0.25), ("memory", 1.0)]
+    gpu = goals(replace(PLACE, device=torch.device("cuda")))
+    assert gpu["distil"] == [("time", 0.75), ("memory", 1.0), ("seconds", 0.07)]
+    assert gpu["tip_20"] == [("time", 0.55), ("memory", 1.0)]
+    assert Goal(of="memory", at_most=0.5) in next(row.goals for row in vocab.rows(PLACE) if row.name == "tip_50_memory")
+
+
+def test_tip_keeps_a_share_of_each_rollout():  # 64 rows of 8 rollouts: floor(0.25 * 8) = 2 of each, those of most entropy
+    given = Inputs.drawn(SMALL, torch.device("cpu"))
+    entropy_N = torch.arange(64.0) % 8
+    kept_N = given.chosen({"entropy": entropy_N, "kl_reverse": torch.zeros(64)}, 0.25)
+    assert kept_N.nonzero()[:, 0].tolist() == [8 * rollout + place for rollout in range(8) for place in (6, 7)]
+
+
+def test_constants_are_put_back_when_the_work_fails():
+    def fail() -> None:
+        with vocab_work.trl_distils(lambda: Inputs.drawn(SMALL, torch.device("cpu")), (16, 32), "loss"):
+            assert tiles() == (16, 32)
+            raise ZeroDivisionError
+
+    shipped = tiles()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert tiles() == shipped

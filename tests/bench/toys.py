@@ -1,0 +1,61 @@
+"""Rows whose work takes as long as it says, by a clock that only work moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+
+PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)
+SAME: Numbers = {"loss": 2.0}
+
+
+class Clock:
+    """Stands where the module `time` is asked; `calls` has who worked, in order."""
+
+    def __init__(self) -> None:
+        self.now, self.calls = 0.0, list[str]()
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def way(self, name: str, seconds: list[float], gives: Numbers = SAME, **settings: Setting) -> Way:
+        """Each run takes the next of `seconds`, and the last for ever."""
+        left = list(seconds)
+
+        def work() -> Numbers:
+            self.calls.append(name)
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+            return gives
+
+        return Way(settings=settings, ready=ready(work))
+
+
+def ready(work: Work) -> Callable[[], object]:
+    """A context that gives the work."""
+
+    @contextmanager
+    def context() -> Iterator[Work]:
+        yield work
+
+    return context
+
+
+def row(ours: Way | tuple[Way, ...], peer: Way | tuple[Way, ...], *goals: Goal, tolerance: float = 1e-3) -> Row:
+    """A row of two sides, each of one way or of several."""
+    sides = (Side(name=n, ways=w if isinstance(w, tuple) else (w,)) for n, w in (("we", ours), ("they <b>", peer)))
+    mine, theirs = sides
+    return Row(
+        name="toy",
+        what="nothing",
+        work={"N": 4096},
+        units=("rows", 8.0),
+        ours=mine,
+        peer=theirs,
+        tolerance=tolerance,
+        goals=goals,
+        remark="A remark.",
+    )
