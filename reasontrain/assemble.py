@@ -181,7 +181,9 @@ def assembled(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator
             learner = make_learner(recipe)
             engine = recipe.engine
             assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
-            sampler = LocalSampler(learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True)
+            sampler = LocalSampler(
+                learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True, cuda_graphs=engine.cuda_graphs
+            )
             score = rewarded(recipe, grader)
             yield Assembled(prepared, learner, sampler, sampler, score, _cannot_recover, str(learner.policy.device), say)
             return

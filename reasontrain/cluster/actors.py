@@ -123,7 +123,9 @@ class LearnerRank(SamplingWorker):
         if isinstance(engine, Vllm):
             self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed, colocated=True)
         else:
-            self.sampler = LocalSampler(self.learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True)
+            self.sampler = LocalSampler(
+                self.learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True, cuda_graphs=engine.cuda_graphs
+            )
 
     @work
     def observe(self, batch: Batch, needs: frozenset[str]) -> Batch | None:
@@ -204,7 +206,7 @@ class SamplerWorker(SamplingWorker):
             self.device = torch.device("cuda", 0)
         else:
             policy = models.load(recipe.model)
-            self.sampler = LocalSampler(policy, seed=recipe.seed, max_rows=engine.max_rows)
+            self.sampler = LocalSampler(policy, seed=recipe.seed, max_rows=engine.max_rows, cuda_graphs=engine.cuda_graphs)
             self.device = policy.device
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
 

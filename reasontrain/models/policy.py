@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
@@ -83,13 +83,14 @@ class Policy:
         *,
         embeds: Float[Tensor, "B T D"] | None = None,
         position: Int[Tensor, "B T"] | None = None,
-        mask: Int[Tensor, "B S"] | None = None,
+        mask: Int[Tensor, "B S"] | Bool[Tensor, "B 1 T S"] | None = None,
         cache: Cache | None = None,
         pictures: Sequence[Picture | None] = (),
     ) -> Float[Tensor, "B T D"]:
         """Last hidden states (after the final norm), from ids or input embeddings.
 
         Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`, T new tokens are added to it.
+        `mask` says which columns are no padding, or, for attention by torch alone, which of them each token sees.
         `pictures` are those that these rows show, one or none each; with any, Qwen2.5-VL finds positions of its own.
         """
         seen = {} if self.vision is None or ids is None else self.vision.inputs(ids, pictures)

@@ -16,11 +16,13 @@ COOLEST, HOTTEST = 0.01, 2.0
 class Local:
     """Our own decode loop, with the very weights that learn where sampler and learner are one process.
 
-    `max_rows` is how many rollouts decode together; it changes none of them.
+    `max_rows` is how many rollouts decode together; it changes none of them. With `cuda_graphs`, a GPU draws tokens some steps
+    ahead in shapes that do not change (not with a thought, flash attention or a sliding window).
     """
 
     kind: Literal["local"] = "local"
     max_rows: AtLeastOne = 256
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -22,6 +22,7 @@ class Layer(CacheLayerMixin):
         super().__init__()
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
+        self.column_1: Tensor | None = None
         self.capacity, self.dtype, self.length = capacity, dtype, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -35,11 +36,15 @@ class Layer(CacheLayerMixin):
     def update(
         self, key_states: Float[Tensor, "B H T D"], value_states: Float[Tensor, "B H T D2"], *args: object, **kwargs: object
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D2"]]:
-        """Append T columns; gives all that are filled."""
+        """Append T columns; gives all that are filled. In a fixed layer (see `fix`), write to its column; gives all there are."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
+        if self.column_1 is not None:
+            self.keys.index_copy_(2, self.column_1, key_states.to(self.keys.dtype))
+            self.values.index_copy_(2, self.column_1, value_states.to(self.values.dtype))
+            return self.keys, self.values
         start, self.length = self.length, self.length + key_states.shape[2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
@@ -61,6 +66,19 @@ class Layer(CacheLayerMixin):
 def new(num_layers: int, capacity: int, dtype: torch.dtype | None) -> Cache:
     """An empty cache that stores `dtype` (what it is given, where that is None)."""
     return Cache(layers=[Layer(capacity, dtype) for _ in range(num_layers)])
+
+
+def fix(cache: Cache, column_1: Int[Tensor, " 1"]) -> None:
+    """Let every layer show all its columns and write to the one that this tensor names: a shape that does not change."""
+    for index in range(len(cache.layers)):
+        _layer(cache, index).column_1 = column_1
+
+
+def release(cache: Cache, length: int) -> None:
+    """End what `fix` began: so many columns are filled."""
+    for index in range(len(cache.layers)):
+        layer = _layer(cache, index)
+        layer.column_1, layer.length = None, length
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ def choose(
     logits_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"], sampling: Sampling
 ) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
     """A token per row, and its log-prob at the temperature (1 if greedy) before truncation."""
-    logp_NV = (logits_NV / (sampling.temperature or 1.0)).log_softmax(-1)
+    temperature = sampling.temperature or 1.0
+    logp_NV = (logits_NV if temperature == 1 else logits_NV / temperature).log_softmax(-1)
     greedy = sampling.temperature == 0
     ids_N = logp_NV.argmax(-1) if greedy else draw(truncate(logp_NV.exp(), sampling), uniform_N)
     return ids_N, logp_NV.gather(1, ids_N[:, None])[:, 0]
@@ -42,8 +43,9 @@ def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[
 def draw(probability_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
     """The id at which the cumulative sum, in the order of ids, passes `uniform` times the total.
 
-    Sums of whole numbers are exact in any order, so the draw is the same on every device and never an id of probability 0.
+    Sums of whole numbers are exact in any order, so the draw is the same on every device and never an id of probability 0. So is
+    the product with a power of two, in single precision as in double.
     """
-    cumulative_NV = (probability_NV.double() * UNIT).long().cumsum(-1)
+    cumulative_NV = (probability_NV * UNIT).long().cumsum_(-1)
     target_N = (uniform_N * cumulative_NV[:, -1]).long()  # below the total, as uniform is below 1
     return torch.searchsorted(cumulative_NV, target_N[:, None], right=True)[:, 0].clamp(max=probability_NV.shape[1] - 1)

@@ -78,7 +78,7 @@ class Clock:
     """What changes with every step of one flight: masks, positions and random numbers, made ahead for `room` steps."""
 
     def __init__(self, flight: Flight, room: int, seed: int, device: torch.device) -> None:
-        self.length = flight.cache.get_seq_length()
+        self.length, self.room = flight.cache.get_seq_length(), room
         start_N = torch.tensor(flight.start, device=device)
         self.mask_NS, distance_NS = _columns(start_N, self.length + room)
         self.position_NS = distance_NS + torch.tensor(flight.shift, device=device)[:, None]

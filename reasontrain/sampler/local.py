@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
+from reasontrain.sampler import ahead
 from reasontrain.sampler.flight import Clock, Flight, merge, prefill
 from reasontrain.sampler.row import Ending, Row
 from reasontrain.sampler.speaking import Speaking, Step
@@ -23,6 +24,9 @@ PREFILL_TOKENS = 16384
 CHUNK_LOGITS = 1 << 24
 COMPACT_SHARE = 8
 """Finished rows are dropped, and waiting ones let in, when every so-manieth row is done."""
+AHEAD, AHEAD_ROOM, AHEAD_SHARE = 16, 256, 2
+"""Steps that are decoded before the host looks at them. Each new shape costs a capture, as much as some tens of steps: so there
+is more room, and rows are dropped when half of them are done."""
 
 
 class LocalSampler:
@@ -32,11 +36,14 @@ class LocalSampler:
     together, nor the company it keeps changes it, except where rounding (about 2e-6) decides between two tokens.
     """
 
-    def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, shared: bool = False) -> None:
-        """`shared` says that the policy is the learner's own, so that its weights are always the newest."""
+    def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, shared: bool = False, cuda_graphs: bool = True) -> None:
+        """`shared` says that the policy is the learner's own, so that its weights are always the newest.
+
+        With `cuda_graphs` tokens are drawn some steps ahead where model and device allow (`ahead.suits`).
+        """
         assert max_rows >= 1, "a batch has at least one row"
         self.policy, self.seed, self.max_rows, self.version = policy, seed, max_rows, 0
-        self.shared = shared
+        self.shared, self.cuda_graphs = shared, cuda_graphs
         _check_layers(policy)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
@@ -46,7 +53,10 @@ class LocalSampler:
         """
         ending = Ending(self.policy.stop_ids | frozenset(sampling.stop_ids), sampling.stop, self.policy.tokenizer)
         step = (Speaking if sampling.thought is None else Thinking)(self.policy, sampling, ending)
-        rows = step.begin(prompts, num=num, first_id=first_id)
+        return self.finish(step.begin(prompts, num=num, first_id=first_id), step)
+
+    def finish(self, rows: Sequence[Row], step: Step) -> list[Rollout]:
+        """Bring every one of these rows, which `step` has begun, to its end."""
         with torch.inference_mode(), _evaluating(self.policy):
             self._decode(rows, step)
         return [row.rollout(self.policy.tokenizer) for row in rows]
@@ -68,23 +78,28 @@ class LocalSampler:
         self.version = weights.version
 
     def _decode(self, rows: Sequence[Row], step: Step) -> None:
-        """Bring every row to its end."""
+        """Let waiting rows in as others are done, until none is left."""
         head = self.policy.head
+        law = step.law if self.cuda_graphs and ahead.suits(self.policy) else None
         waiting = sorted(rows, key=lambda row: -len(row.prompt.ids))
         flights: list[Flight] = []
         while waiting or flights:
             num_free = self.max_rows - sum(len(flight.rows) - flight.num_done for flight in flights)
             admitted, waiting = waiting[:num_free], waiting[num_free:]
             flights += [prefill(self.policy, wave) for wave in _waves(admitted)]
-            room = min(ROOM, max(row.budget for flight in flights for row in flight.rows if not row.done))
+            longest = max(row.budget for flight in flights for row in flight.rows if not row.done)
+            room = min(ROOM if law is None else AHEAD_ROOM, longest)
             flight = merge(flights, room)
-            self._fly(flight, room, head, step)
+            clock = Clock(flight, room, self.seed, self.policy.device)
+            if law is None:
+                self._fly(flight, clock, head, step)
+            else:
+                self._fly_ahead(flight, clock, head, law, step.ending)
             flights = [flight] if flight.num_done < len(flight.rows) else []
 
-    def _fly(self, flight: Flight, room: int, head: Head, step: Step) -> None:
+    def _fly(self, flight: Flight, clock: Clock, head: Head, step: Step) -> None:
         """Decode until the room is used up or enough rows are done to be worth a copy of the cache."""
-        clock = Clock(flight, room, self.seed, self.policy.device)
-        for _ in range(room):
+        for _ in range(clock.room):
             fed = self._take(flight, clock, head, step)
             num_done = flight.num_done
             if num_done == len(flight.rows):
@@ -93,14 +108,29 @@ class LocalSampler:
             if num_done * COMPACT_SHARE >= len(flight.rows):
                 return
 
+    def _fly_ahead(self, flight: Flight, clock: Clock, head: Head, law: Sampling, ending: Ending) -> None:
+        """The same, some steps at a time."""
+        flying = ahead.Ahead(flight, clock, self.policy, head, law, _chunk(head))
+        while clock.step < clock.room and flight.num_done * AHEAD_SHARE < len(flight.rows):
+            ids, logp = flying.run(min(AHEAD, clock.room - clock.step))
+            for row, tokens, values in zip(flight.rows, ids, logp, strict=True):
+                for token, value in zip(tokens, values, strict=True):
+                    row.take(token, value, ending)
+        flying.land()
+
     def _take(self, flight: Flight, clock: Clock, head: Head, step: Step) -> Tensor:
         """Let every row take a token, and say what is fed next."""
-        size, fed = max(1, CHUNK_LOGITS // head.width), []
+        size, fed = _chunk(head), []
         for start in range(0, len(flight.rows), size):
             some = slice(start, start + size)
             with torch.autocast(self.policy.device.type, enabled=False):
                 fed.append(step(flight.rows[some], head.logits(flight.hidden_ND[some]), clock.draws(some)))
         return torch.cat(fed)
+
+
+def _chunk(head: Head) -> int:
+    """Rows whose logits are made at once."""
+    return max(1, CHUNK_LOGITS // head.width)
 
 
 def _waves(rows: Sequence[Row]) -> Iterator[list[Row]]:

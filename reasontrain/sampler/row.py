@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,7 +22,24 @@ class Ending:
 
     def __call__(self, response: Sequence[int]) -> bool:
         """Whether the last token ends this response; asked after every token."""
-        return response[-1] in self.ids or any(text in self._tail(response, text) for text in self.texts)
+        last = response[-1]
+        return last in self.ids or any(self._completes(last, text) and text in self._tail(response, text) for text in self.texts)
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, str], bool]:
+        """What `_completes` found."""
+        return {}
+
+    def _completes(self, token: int, text: str) -> bool:
+        """Whether this token can hold the end of the text: far quicker to ask than to decode a tail after every token.
+
+        A token that is part of a character shows a replacement sign, and what ends in a space may be decoded in another way.
+        """
+        found = self._known.get((token, text))
+        if found is None:
+            shown = self.tokenizer.decode([token], skip_special_tokens=False)
+            found = self._known[token, text] = text[-1].isspace() or text[-1] in shown or "\N{REPLACEMENT CHARACTER}" in shown
+        return found
 
     def _tail(self, response: Sequence[int], text: str) -> str:
         """The decoding of the last tokens: every token is at least one byte, and a few more heal a character that was cut."""

@@ -38,7 +38,20 @@ class Draws:
 
 @runtime_checkable
 class Step(Protocol):
-    """How rollouts begin, and what a step does with them."""
+    """How rollouts begin, and what a step does with them.
+
+    `law` is that of every token, where a step does nothing but draw by it, feed what was drawn and end rows by `ending`.
+    """
+
+    @property
+    def law(self) -> Sampling | None:
+        """None where what is fed next needs more than the logits."""
+        ...
+
+    @property
+    def ending(self) -> Ending:
+        """What ends a response, or the answer in it."""
+        ...
 
     def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> Sequence[Row]:
         """`num` rows of every prompt, numbered as `Sampler` says."""
@@ -53,7 +66,7 @@ class Speaking:
     """Every token is drawn by one law, and fed."""
 
     def __init__(self, policy: Policy, sampling: Sampling, ending: Ending) -> None:
-        self.context, self.sampling, self.ending = policy.context, sampling, ending
+        self.context, self.sampling, self.law, self.ending = policy.context, sampling, sampling, ending
 
     def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[Row]:
         """See `Step`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -106,6 +107,8 @@ def _here(kept: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
 class Thinking:
     """A step of rows that think: a soft one feeds embeddings, all other tokens are fed as they are."""
 
+    law: ClassVar[None] = None
+
     def __init__(self, policy: Policy, sampling: Sampling, ending: Ending) -> None:
         """The law of the answer is `sampling`'s, and that of the thought its `thought`'s."""
         assert sampling.thought is not None, "who does not think speaks"
@@ -141,12 +144,13 @@ class Thinking:
 
     def __call__(self, rows: Sequence[Row], logits_NV: Float[Tensor, "N V"], draws: Draws) -> Tensor:
         """See `Step`."""
-        thinks = [isinstance(row, ThinkingRow) and row.thinking for row in rows]
-        thinking_M = torch.tensor(thinks, device=logits_NV.device).nonzero()[:, 0]
+        thinks_N = torch.tensor([isinstance(row, ThinkingRow) and row.thinking for row in rows], device=logits_NV.device)
+        thinking_M, speaking_K = thinks_N.nonzero()[:, 0], (~thinks_N).nonzero()[:, 0]
         self.basis.hide_(logits_NV)
-        ids_N, logp_N = choose(logits_NV, draws.uniform_N, self.sampling)
-        ids_M, logp_M, fed_MD = self._think(logits_NV[thinking_M], draws, thinking_M)
-        ids_N[thinking_M], logp_N[thinking_M] = ids_M, logp_M
+        ids_N, logp_N = torch.zeros_like(draws.id_N), logits_NV.new_zeros(len(rows))
+        if len(speaking_K):
+            ids_N[speaking_K], logp_N[speaking_K] = choose(logits_NV[speaking_K], draws.uniform_N[speaking_K], self.sampling)
+        ids_N[thinking_M], logp_N[thinking_M], fed_MD = self._think(logits_NV[thinking_M], draws, thinking_M)
         for row, token, value in zip(rows, ids_N.tolist(), logp_N.tolist(), strict=True):
             row.take(token, value, self.ending)
         next_N1 = torch.tensor([[row.response[-1]] for row in rows], device=logits_NV.device)

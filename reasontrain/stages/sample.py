@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from reasontrain import models
 from reasontrain.data.files import Row, read_file
 from reasontrain.data.written import PROMPTS, fingerprint
-from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
+from reasontrain.recipe import Local, Recipe, SampleStage, TrajectoriesStage
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sources import encoder_of
@@ -65,7 +65,9 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
 def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
     """A sampler of the plain model in this process."""
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
-    return LocalSampler(models.load(plain), seed=recipe.seed, max_rows=stage.sample.engine.max_rows)
+    engine = stage.sample.engine
+    graphs = isinstance(engine, Local) and engine.cuda_graphs
+    return LocalSampler(models.load(plain), seed=recipe.seed, max_rows=engine.max_rows, cuda_graphs=graphs)
 
 
 def _ask(sampler: Sampler, prompts: Sequence[Prompt], stage: SampleStage, start: int) -> list[Rollout]:

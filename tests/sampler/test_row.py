@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import integers, lists, sampled_from
 
 from reasontrain.sampler.row import Ending, Row
 from reasontrain.types import RunError
@@ -64,3 +66,19 @@ def test_a_broken_model_is_named(tiny: type, logp: float) -> None:
     row = Row(tiny.prompts(3)[0], 12, 12, budget=3)
     with pytest.raises(RunError, match="rollout 12 no finite log-prob at token 1"):
         row.take(1, logp, Ending(frozenset(), (), tiny.tokenizer()))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=lists(integers(1, 3), min_size=12, max_size=12), text=sampled_from(["€5", "b €", "a ", "\nb", "ab", " "]))
+def test_stop_texts_are_those_of_a_whole_decoding(tiny: type, cuts: list[int], text: str) -> None:
+    said = [byte for cut, part in zip(cuts, ["a", " ", "b", "€", "5", "\n"] * 2, strict=True) for byte in part.encode() * cut]
+    whole = (n for n in range(1, len(said) + 1) if text in bytes(said[:n]).decode(errors="replace"))
+    assert ends_at(tiny, said, text) == next(whole, None)
+
+
+def test_only_what_may_complete_a_text_has_its_tail_decoded(tiny: type) -> None:
+    ending = Ending(frozenset(), ("xyz",), tiny.tokenizer())
+    asked = [ending._completes(byte, "xyz") for byte in b"xyz"]
+    assert asked == [False, False, True]
+    assert ending._completes("€".encode()[1], "xyz")  # a part of a character
+    assert ending._completes(ord("a"), "xyz ")  # spaces are decoded in other ways by other tokenizers

@@ -1,0 +1,268 @@
+"""Rollouts of skewed lengths beside transformers' `generate`, and soft thoughts beside hard ones, on random weights.
+
+How long each response is gets drawn beforehand, so that every side samples the same number of tokens for each prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from reasontrain import testbed
+from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.data.sampling import Sampling
+from reasontrain.data.thought import HardThought, SoftThought, Thought
+from reasontrain.models import Policy
+from reasontrain.recipe import SampleSettings
+from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.row import Ending
+from reasontrain.sampler.speaking import Speaking
+from reasontrain.sampler.thinking import Thinking
+from reasontrain.types import Problem, Prompt
+
+GROUPS, GROUP_SIZE = 16, 4
+ROLLOUTS = GROUPS * GROUP_SIZE
+tokenizer = cache(testbed.tokenizer)
+"""Training it takes a second."""
+SPREAD = 0.8
+"""Standard deviation of the logarithm of a length."""
+FORCED = r"\boxed{"
+"""What follows a thought."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A Qwen3 with tied embeddings, the most tokens a response may have, and the dtype of the weights."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    limit: int
+    dtype: torch.dtype
+
+    def policy(self, device: torch.device) -> Policy:
+        """Random weights, always the same."""
+        torch.manual_seed(0)
+        config = Qwen3Config(
+            vocab_size=self.vocabulary,
+            hidden_size=self.hidden,
+            intermediate_size=self.intermediate,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+        )
+        with torch.device(device):
+            model = Qwen3ForCausalLM(config).to(self.dtype).eval().requires_grad_(False)
+        return Policy(model, tokenizer(), self.dtype)
+
+    def settings(self) -> dict[str, Setting]:
+        """As the record has it."""
+        lengths = drawn_lengths(self.limit)
+        return {
+            "H": self.hidden,
+            "layers": self.layers,
+            "V": self.vocabulary,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "rollouts": ROLLOUTS,
+            "prompts": GROUPS,
+            "prompt tokens": "32 to 96",
+            "limit": self.limit,
+            "mean length": round(sum(lengths) / ROLLOUTS, 1),
+            "longest": max(lengths),
+        }
+
+
+SMALL = Size(
+    hidden=256,
+    intermediate=768,
+    layers=6,
+    heads=4,
+    kv_heads=2,
+    head_dim=64,
+    vocabulary=8192,
+    limit=256,
+    dtype=torch.float32,
+)
+"""A trunk of 4.7 million weights is 2.3 times its head, about as in Qwen3-0.6B."""
+SMALL_SOFT = replace(SMALL, vocabulary=2048, limit=128)
+"""A trunk of nine times its head, as in Qwen3-4B: a mixture costs as many products as the head."""
+QWEN3_600M = Size(
+    hidden=1024,
+    intermediate=3072,
+    layers=28,
+    heads=16,
+    kv_heads=8,
+    head_dim=128,
+    vocabulary=151_936,
+    limit=1024,
+    dtype=torch.bfloat16,
+)
+QWEN3_4B = replace(QWEN3_600M, hidden=2560, intermediate=9728, layers=36, heads=32, limit=512)
+
+
+def drawn_lengths(limit: int) -> list[int]:
+    """Log-normal lengths whose mean is a third of the limit: evenly spaced quantiles in a random order, cut at the limit."""
+    quantile_N = torch.special.ndtri((torch.arange(ROLLOUTS, dtype=torch.float64) + 0.5) / ROLLOUTS)
+    shape_N = (SPREAD * quantile_N).exp()
+    scale = 1.0
+    for _ in range(50):  # what is cut off is made up for by the others
+        length_N = (scale * shape_N).round().clamp(1, limit)
+        scale *= limit / 3 / float(length_N.mean())
+    order_N = torch.randperm(ROLLOUTS, generator=torch.Generator().manual_seed(0))
+    return [int(length) for length in length_N[order_N]]
+
+
+def drawn_prompts(vocabulary: int) -> list[Prompt]:
+    """Random ids, 32 to 96 of them."""
+    draw = torch.Generator().manual_seed(1)
+    lengths = torch.randint(32, 97, (GROUPS,), generator=draw).tolist()
+    ids = [torch.randint(vocabulary, (length,), generator=draw).tolist() for length in lengths]
+    return [Prompt(problem=Problem(id=str(index), prompt=""), ids=tuple(each)) for index, each in enumerate(ids)]
+
+
+def rows(place: Place) -> Sequence[Row]:
+    """Beside `generate`, and soft beside hard."""
+    if place.device.type == "cuda":
+        return [_skewed(QWEN3_600M, place, 1 / 4), _soft(QWEN3_4B, place)]
+    return [_skewed(SMALL, place, 1 / 1.5), _soft(SMALL_SOFT, place)]
+
+
+def _skewed(size: Size, place: Place, at_most: float) -> Row:
+    batches = (ROLLOUTS,) if place.quick else (ROLLOUTS, 32, 16)
+    theirs = [(batch, kind) for batch in batches for kind in (("dynamic",) if place.quick else ("dynamic", "static"))]
+    return Row(
+        name="skewed",
+        what="tokens drawn at temperature 1, to log-normal lengths whose mean is a third of the limit",
+        work=size.settings(),
+        units=("tokens", float(sum(drawn_lengths(size.limit)))),
+        ours=Side(
+            name="reasontrain", ways=tuple(Way(settings={"rows": n}, ready=partial(_speaks, size, place, n)) for n in batches)
+        ),
+        peer=Side(
+            name="transformers generate",
+            ways=tuple(
+                Way(settings={"batch": batch, "cache": kind}, ready=partial(_generates, size, place, batch, kind))
+                for batch, kind in theirs
+            ),
+        ),
+        tolerance=0.0,
+        goals=(Goal(of="time", at_most=at_most),),
+        remark="`generate` sees each prompt four times and pads rows that have ended; ours gives log-probs too.",
+    )
+
+
+def _soft(size: Size, place: Place) -> Row:
+    thoughts: dict[str, Thought] = {
+        "soft": SoftThought(max_tokens=size.limit, max_answer_tokens=1, late=FORCED),
+        "hard": HardThought(max_tokens=size.limit, max_answer_tokens=1, late=FORCED),
+    }
+    soft, hard = (
+        Side(name=f"{name} thoughts", ways=(Way(settings={}, ready=partial(_thinks, size, place, thought)),))
+        for name, thought in thoughts.items()
+    )
+    return Row(
+        name="soft",
+        what="thoughts of mixed embeddings with noise beside thoughts of tokens, both by reasontrain, to the same lengths",
+        work=size.settings(),
+        units=("tokens", float(sum(drawn_lengths(size.limit)))),
+        ours=soft,
+        peer=hard,
+        tolerance=0.0,
+        goals=(Goal(of="time", at_most=1.1),),
+        remark="Nine tenths of the weights are the trunk's, as in Qwen3-4B; a mixture reads all embeddings once more.",
+    )
+
+
+@contextmanager
+def _thinks(size: Size, place: Place, thought: Thought) -> Iterator[Work]:
+    """Lengths are those of thoughts; what was fed is kept, as it is for training."""
+    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.vocabulary), drawn_lengths(size.limit)
+    sampler = LocalSampler(policy, seed=0, max_rows=ROLLOUTS)
+    never = Ending(frozenset(), (), policy.tokenizer)
+    sampling = SampleSettings(max_tokens=2 * size.limit, thought=thought)
+
+    def work() -> Numbers:
+        step = Thinking(policy, sampling, never)
+        begun = step.begin(prompts, num=GROUP_SIZE, first_id=0)
+        for row, length in zip(begun, lengths, strict=True):
+            row.left = length
+        return _numbers([len(rollout.response_ids) for rollout in sampler.finish(begun, step)])
+
+    yield work
+
+
+@contextmanager
+def _speaks(size: Size, place: Place, max_rows: int) -> Iterator[Work]:
+    """Lengths are budgets of rows, and nothing else ends one."""
+    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.vocabulary), drawn_lengths(size.limit)
+    sampler = LocalSampler(policy, seed=0, max_rows=max_rows)
+    never = Ending(frozenset(), (), policy.tokenizer)
+
+    def work() -> Numbers:
+        step = Speaking(policy, Sampling(max_tokens=size.limit), never)
+        begun = step.begin(prompts, num=GROUP_SIZE, first_id=0)
+        for row, length in zip(begun, lengths, strict=True):
+            row.budget = length
+        return _numbers([len(rollout.response_ids) for rollout in sampler.finish(begun, step)])
+
+    yield work
+
+
+class _AtLength(StoppingCriteria):
+    """Ends each row at its drawn length, in `generate`; an id that is never drawn makes it pad what is ended."""
+
+    def __init__(self, width: int, lengths: Sequence[int], vocabulary: int, device: torch.device) -> None:
+        self.end_N = width + torch.tensor(lengths, device=device)
+        self.eos_token_id = torch.tensor([vocabulary], device=device)
+
+    def __call__(self, input_ids: Int[Tensor, "N S"], scores: object) -> Bool[Tensor, " N"]:
+        return input_ids.shape[1] >= self.end_N
+
+
+@contextmanager
+def _generates(size: Size, place: Place, batch: int, kind: str) -> Iterator[Work]:
+    """Batches in the order of the rollouts, as their lengths are not known beforehand."""
+    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.vocabulary), drawn_lengths(size.limit)
+    padding = size.vocabulary - 1
+    config = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=size.limit,
+        pad_token_id=padding,
+        cache_implementation=kind,
+    )
+    every = [prompt.ids for prompt in prompts for _ in range(GROUP_SIZE)]
+
+    def work() -> Numbers:
+        torch.manual_seed(0)
+        found: list[int] = []
+        for start in range(0, ROLLOUTS, batch):
+            some, ends = every[start : start + batch], lengths[start : start + batch]
+            width = max(map(len, some))
+            ids = torch.tensor([[padding] * (width - len(p)) + list(p) for p in some], device=place.device)
+            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some], device=place.device)
+            criteria = StoppingCriteriaList([_AtLength(width, ends, size.vocabulary, place.device)])
+            out = policy.model.generate(ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria)
+            found += [len(row) - (row.flip(0) != padding).int().argmax().item() for row in out[:, width:].cpu()]
+        return _numbers(found)
+
+    yield work
+
+
+def _numbers(lengths: Sequence[int]) -> Numbers:
+    """How many tokens each rollout has."""
+    return {f"tokens of rollout {index}": float(length) for index, length in enumerate(lengths)}
