@@ -29,7 +29,7 @@ HOMES = {
     "trl": {"bridge", "bench"},
     "pydantic": {"recipe"},
     "peft": {"learner"},
-    "datasets": {"data"},
+    "datasets": {"data", "bench"},
     "PIL": {"data"},
     "math_verify": {"tasks"},
 }

@@ -95,7 +95,7 @@ def measure(row: Row, place: Place, *, runs: int, say: Say) -> Measured:
             for run in range(runs):
                 for index in (0, 1) if run % 2 == 0 else (1, 0):
                     seconds[index].append(_timed(works[index], place.device))
-            peaks = [_peak_bytes(work, place.device) for work in works]
+            peaks = [_peak_bytes(work, place.device) if row.memory else None for work in works]
     ratios = [mine / theirs for mine, theirs in zip(*seconds, strict=True)]
     time_ratio = Spread(low=min(ratios), median=statistics.median(ratios), high=max(ratios))
     memory_ratio = None if peaks[0] is None or not peaks[1] else peaks[0] / peaks[1]

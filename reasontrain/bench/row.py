@@ -58,7 +58,7 @@ class Row:
 
     `work` says what it is (shape, batch, lengths, dtype), `units` how many of what one run of it gets through ("tokens", 8192),
     and `tolerance` how far the two sides' numbers may lie apart, relative to the larger. `remark` says what a reader must know to
-    read the ratio rightly.
+    read the ratio rightly. `memory` is false where the work is done in other processes, whose memory nobody sees here.
     """
 
     name: str
@@ -70,3 +70,4 @@ class Row:
     tolerance: float
     goals: tuple[Goal, ...] = ()
     remark: str = ""
+    memory: bool = True

@@ -1,0 +1,120 @@
+"""An update of a 4B student with an 8B teacher on one GPU, beside matrix products of as many operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from reasontrain.bench import ours
+from reasontrain.bench.given import Given
+from reasontrain.bench.ours import Method
+from reasontrain.bench.row import Goal, Numbers, Place, Row, Side, Way, Work
+from reasontrain.data.micro import Layout
+from reasontrain.models import Shape
+from reasontrain.objectives import Distill
+from reasontrain.plan.operations import head, trunk
+
+STUDENT = Shape(
+    hidden_size=2560,
+    intermediate_size=9728,
+    num_layers=36,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    vocab_size=151_936,
+    tied=True,
+    qk_norm=True,
+)
+TEACHER = replace(STUDENT, hidden_size=4096, intermediate_size=12_288, tied=False)
+ENOUGH_BYTES = 120 * 2**30
+"""Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 16 GB; the rest is activations."""
+TOKENS_PER_S, SHARE_OF_RATE = 6000, 0.45
+SIDE = 8192
+
+
+def rows(place: Place) -> Sequence[Row]:
+    """One row, where the GPU has enough memory; none elsewhere."""
+    if torch.cuda.get_device_properties(place.device).total_memory < ENOUGH_BYTES:
+        return []
+    given = Given(
+        shape=STUDENT,
+        teacher=TEACHER,
+        rollouts=64,
+        limit=2048,
+        device=place.device,
+        dtype=torch.bfloat16,
+        checkpointing=True,
+    )
+    return [row(given, place)]
+
+
+def row(given: Given, place: Place) -> Row:
+    """Tokens per second as seconds, and the share of the matrix rate as the time beside bare products of as many operations."""
+    operations = flops(given)
+    budgets = (16384,) if place.quick else (8192, 16384, 32768)
+    layouts: tuple[Layout, ...] = ("packed", "padded")
+    return Row(
+        name="opd update, 4B",
+        what="an update of distillation of a 4B student with an 8B teacher, layers recomputed in backward",
+        work=given.settings() | {"PFLOP": round(operations / 1e15, 3)},
+        units=("tokens", float(given.tokens)),
+        ours=Side(
+            name="reasontrain",
+            ways=tuple(
+                Way(
+                    settings={"micro_batch_tokens": budget, "layout": layout},
+                    ready=partial(_update, given, operations, budget, layout),
+                )
+                for layout in layouts
+                for budget in budgets
+            ),
+        ),
+        peer=Side(
+            name=f"products of {SIDE} x {SIDE} matrices",
+            ways=(Way(settings={"dtype": "bfloat16"}, ready=partial(_products, given, operations)),),
+        ),
+        tolerance=0.0,
+        goals=(Goal(of="seconds", at_most=given.tokens / TOKENS_PER_S), Goal(of="time", at_most=1 / SHARE_OF_RATE)),
+        remark="Operations are counted as in every run's report (see `reasontrain.plan.operations`), with those that are done "
+        "twice: of the trunks at every token, the student's four times (forward, that again, two products of backward) and the "
+        "teacher's once; of the heads at response tokens, three times and once. The time is beside bare matrix products of as "
+        "many operations: its inverse is the share of the matrix rate.",
+        memory=False,
+    )
+
+
+def flops(given: Given) -> float:
+    """As the row's remark defines it."""
+    length_B = given.batch().length_B
+    every, seen = int(length_B.sum()), int((length_B * (length_B + 1) // 2).sum())
+    student = 4 * trunk(given.shape, every, seen) + head(given.shape, given.tokens, 3)
+    return student + trunk(given.teacher, every, seen) + head(given.teacher, given.tokens)
+
+
+@contextmanager
+def _update(given: Given, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
+    with ours.update(given, given.batch, Method(Distill(), "per_kept_row"), budget, layout) as work:
+
+        def counted() -> Numbers:
+            work()
+            return {"operations": operations}
+
+        yield counted
+
+
+@contextmanager
+def _products(given: Given, operations: float) -> Iterator[Work]:
+    """As many square products as have these operations."""
+    left, right = (torch.randn(SIDE, SIDE, device=given.device, dtype=given.dtype) for _ in range(2))
+    number = round(operations / (2 * SIDE**3))
+
+    def work() -> Numbers:
+        for _ in range(number):
+            torch.mm(left, right)
+        return {"operations": operations}
+
+    yield work
