@@ -143,6 +143,7 @@ def rows(place: Place) -> Sequence[Row]:
 
 def _skewed(size: Size, place: Place, at_most: float) -> Row:
     batches = (ROLLOUTS,) if place.quick else (ROLLOUTS, 32, 16)
+    ours = [(rows, graphs) for rows in batches for graphs in ((False, True) if place.device.type == "cuda" else (False,))]
     theirs = [(batch, kind) for batch in batches for kind in (("dynamic",) if place.quick else ("dynamic", "static"))]
     return Row(
         name="skewed",
@@ -150,7 +151,11 @@ def _skewed(size: Size, place: Place, at_most: float) -> Row:
         work=size.settings(),
         units=("tokens", float(sum(drawn_lengths(size.limit)))),
         ours=Side(
-            name="reasontrain", ways=tuple(Way(settings={"rows": n}, ready=partial(_speaks, size, place, n)) for n in batches)
+            name="reasontrain",
+            ways=tuple(
+                Way(settings={"rows": rows, "CUDA graphs": graphs}, ready=partial(_speaks, size, place, rows, graphs))
+                for rows, graphs in ours
+            ),
         ),
         peer=Side(
             name="transformers generate",
@@ -206,10 +211,10 @@ def _thinks(size: Size, place: Place, thought: Thought) -> Iterator[Work]:
 
 
 @contextmanager
-def _speaks(size: Size, place: Place, max_rows: int) -> Iterator[Work]:
+def _speaks(size: Size, place: Place, max_rows: int, graphs: bool) -> Iterator[Work]:
     """Lengths are budgets of rows, and nothing else ends one."""
     policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.vocabulary), drawn_lengths(size.limit)
-    sampler = LocalSampler(policy, seed=0, max_rows=max_rows)
+    sampler = LocalSampler(policy, seed=0, max_rows=max_rows, cuda_graphs=graphs)
     never = Ending(frozenset(), (), policy.tokenizer)
 
     def work() -> Numbers:

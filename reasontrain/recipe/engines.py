@@ -17,12 +17,13 @@ class Local:
     """Our own decode loop, with the very weights that learn where sampler and learner are one process.
 
     `max_rows` is how many rollouts decode together; it changes none of them. With `cuda_graphs`, a GPU draws tokens some steps
-    ahead in shapes that do not change (not with a thought, flash attention or a sliding window).
+    ahead in shapes that do not change (not with a thought, flash attention or a sliding window); off, because no GPU has measured
+    it yet.
     """
 
     kind: Literal["local"] = "local"
     max_rows: AtLeastOne = 256
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,9 @@ class LocalSampler:
     together, nor the company it keeps changes it, except where rounding (about 2e-6) decides between two tokens.
     """
 
-    def __init__(self, policy: Policy, *, seed: int, max_rows: int = 256, shared: bool = False, cuda_graphs: bool = True) -> None:
+    def __init__(
+        self, policy: Policy, *, seed: int, max_rows: int = 256, shared: bool = False, cuda_graphs: bool = False
+    ) -> None:
         """`shared` says that the policy is the learner's own, so that its weights are always the newest.
 
         With `cuda_graphs` tokens are drawn some steps ahead where model and device allow (`ahead.suits`).

@@ -18,8 +18,8 @@ SIZE = replace(sample.SMALL, hidden=32, intermediate=48, layers=1, head_dim=8, v
 THOUGHT = {"max_tokens": SIZE.limit, "max_answer_tokens": 1, "late": sample.FORCED}
 Ready = Callable[[], AbstractContextManager[Work]]
 SPEAKING: dict[str, Ready] = {
-    "ours": lambda: sample._speaks(SIZE, PLACE, 64),
-    "ours, some waiting": lambda: sample._speaks(SIZE, PLACE, 16),
+    "ours": lambda: sample._speaks(SIZE, PLACE, 64, False),
+    "ours, some waiting": lambda: sample._speaks(SIZE, PLACE, 16, False),
     "dynamic": lambda: sample._generates(SIZE, PLACE, 64, "dynamic"),
     "static, in parts": lambda: sample._generates(SIZE, PLACE, 24, "static"),
 }

@@ -82,7 +82,7 @@ def test_every_step_of_a_flight_has_one_shape(tiny: type, monkeypatch: pytest.Mo
     monkeypatch.setattr(ahead.Ahead, "_seen", watched)
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: -1e4})
-    LocalSampler(policy, seed=0).sample(tiny.prompts(3, 5), Sampling(max_tokens=20), num=2, first_id=0)
+    LocalSampler(policy, seed=0, cuda_graphs=True).sample(tiny.prompts(3, 5), Sampling(max_tokens=20), num=2, first_id=0)
     assert seen == [((4, 1, 1, 25), (4, 2, 25, 8))] * 20  # a prompt of 5 and 20 tokens; two heads of width 8
 
 
@@ -103,7 +103,7 @@ def test_a_broken_model_is_named(tiny: type) -> None:
     with torch.no_grad():
         policy.model.get_output_embeddings().weight.fill_(torch.nan)
     with pytest.raises(RunError, match="no finite log-prob at token 1"):
-        LocalSampler(policy, seed=0).sample(tiny.prompts(3), Sampling(max_tokens=4), num=1, first_id=0)
+        LocalSampler(policy, seed=0, cuda_graphs=True).sample(tiny.prompts(3), Sampling(max_tokens=4), num=1, first_id=0)
 
 
 @pytest.mark.gpu
