@@ -14,7 +14,9 @@ from torch import Tensor
 from reasontrain import checkpoint, models, track
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.run import evaluate, summary, write_answers
+from reasontrain.evaluation.answers import write_answers
+from reasontrain.evaluation.asking import by, parts, sampled
+from reasontrain.evaluation.run import evaluate, summary
 from reasontrain.learner import Learner
 from reasontrain.learner.make import make_learner
 from reasontrain.loop import Run, train
@@ -55,6 +57,8 @@ VERSIONS = (
 )
 MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "baseline")
 """Keys that a run may be continued with other values of: a finished run is extended by raising `steps`."""
+AT_ONCE = 512
+"""Prompts of a suite that are sampled together during training."""
 Say = Callable[[str], None]
 
 
@@ -155,15 +159,17 @@ class Assembled:
         for asked in self.prepared.suites:
             if tracker.has_evaluation(done, asked.suite.name):
                 continue
+            suite = asked.suite
+            whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=AT_ONCE)
             result = evaluate(
-                asked.suite,
-                asked.prompts,
-                sampler=self.answerer,
+                suite,
+                [prompt.problem for prompt in asked.prompts],
+                sampled(whole, by(self.answerer)),
                 score=asked.score,
                 dropped=asked.dropped,
                 sha256=asked.sha256,
             )
-            write_answers(directory / ANSWERS / f"{asked.suite.name}-step-{done}.jsonl", result)
+            write_answers(directory / ANSWERS / f"{suite.name}-step-{done}.jsonl", result.answers)
             tracker.evaluation(done, result.record(), result.scalars())  # last: what is recorded is not measured again
             self.say(summary(result, done))
 

@@ -14,21 +14,32 @@ from reasontrain.data import columns
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.written import encode
+from reasontrain.evaluation.run import Score
 from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.models import Description, Policy
 from reasontrain.objectives import Dpo
 from reasontrain.recipe import STORED_EVIDENCE, Recipe, Suite
 from reasontrain.sampler.written import WrittenSampler
 from reasontrain.selection import Contrast, Selector, ShuffledWeights
-from reasontrain.tasks import PairTask, Reward, Scored, TaskSettings, WrittenTask, check_gold, score
+from reasontrain.tasks import PairTask, Scored, TaskSettings, WrittenTask, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.pictures import Pictures
 from reasontrain.tasks.python import PythonTask
-from reasontrain.types import Prompt, Rollout, UserError
+from reasontrain.types import Problem, Prompt, Rollout, UserError
 
 Say = Callable[[str], None]
-Score = Callable[[Sequence[Rollout]], list[Scored]]
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A suite's problems, their gold answers checked, and what grades responses; `sha256` is of all problems as they are put."""
+
+    suite: Suite
+    prompt: PromptSettings
+    problems: Sequence[Problem]
+    score: Score
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -77,19 +88,16 @@ def encoder_of(model: Policy | Description, prompt: PromptSettings) -> Encoder:
     return Encoder(model.tokenizer, prompt, model.context, model.vision)
 
 
-def _scorer(task: TaskSettings, grader: Grader, reward: Reward | None = None, *, last_number: bool = True) -> Score:
-    """What grades the rollouts of one task."""
-    return lambda rollouts: score(
-        task, [(rollout.problem, rollout.text) for rollout in rollouts], grader, reward, last_number=last_number
-    )
-
-
 def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], list[Rollout]]:
     """What gives rollouts their rewards; demonstrations have none."""
     if recipe.sample is None:
         return list
-    grade = _scorer(recipe.task, grader, recipe.reward)
-    return lambda rollouts: [replace(r, reward=s.reward) for r, s in zip(rollouts, grade(rollouts), strict=True)]
+
+    def graded(rollouts: Sequence[Rollout]) -> list[Rollout]:
+        scored = score(recipe.task, [(rollout.problem, rollout.text) for rollout in rollouts], grader, recipe.reward)
+        return [replace(rollout, reward=s.reward) for rollout, s in zip(rollouts, scored, strict=True)]
+
+    return graded
 
 
 def _prompts(recipe: Recipe, policy: Description, grader: Grader, say: Say) -> list[Prompt]:
@@ -162,25 +170,32 @@ def _check_padded(recipe: Recipe, rows: Sequence[tuple[Rollout, ...]]) -> None:
 def ask(suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say) -> Asked:
     """A suite made ready for this model: its own task, or the recipe's on the held-out split."""
     task = suite.task or _held_out(recipe.task, suite)
-    return prepare(suite, task, suite.prompt or recipe.prompt, policy, grader, say)
+    return encoded(pose(suite, task, suite.prompt or recipe.prompt, grader), policy, say)
 
 
-def prepare(
-    suite: Suite, task: TaskSettings, prompt: PromptSettings, policy: Policy | Description, grader: Grader, say: Say
-) -> Asked:
-    """The suite's prompts in this model's token ids; those that are too long are counted, and count as wrong."""
+def pose(suite: Suite, task: TaskSettings, prompt: PromptSettings, grader: Grader) -> Posed:
+    """The suite's problems as they are put to anybody."""
     problems = task.problems()[: suite.limit]
     if isinstance(task, PythonTask):
         task.load()
     elif not isinstance(task, Pictures):
         check_gold(problems, grader, required=True)
-    encoder = encoder_of(policy, replace(prompt, too_long="drop"))
-    prompts, dropped = encoder.prompts(problems)
+    said = json.dumps([[problem.id, prompt.around(problem), problem.answer] for problem in problems])
+    digest = hashlib.sha256(said.encode()).hexdigest()
+
+    def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
+        return score(task, answers, grader, last_number=suite.last_number)
+
+    return Posed(suite, prompt, problems, graded, digest)
+
+
+def encoded(posed: Posed, policy: Policy | Description, say: Say) -> Asked:
+    """The suite's prompts in this model's token ids; those that are too long are counted, and count as wrong."""
+    suite, problems = posed.suite, posed.problems
+    prompts, dropped = encoder_of(policy, replace(posed.prompt, too_long="drop")).prompts(problems)
     if dropped:
         say(f"suite {suite.name}: {dropped} of {len(problems)} prompts do not fit the model and count as wrong")
-    said = json.dumps([[problem.id, encoder.settings.around(problem), problem.answer] for problem in problems])
-    digest = hashlib.sha256(said.encode()).hexdigest()
-    return Asked(suite, prompts, dropped, _scorer(task, grader, last_number=suite.last_number), digest)
+    return Asked(suite, prompts, dropped, posed.score, posed.sha256)
 
 
 def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:

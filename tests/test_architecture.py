@@ -32,6 +32,7 @@ HOMES = {
     "datasets": {"data", "bench"},
     "PIL": {"data"},
     "math_verify": {"tasks"},
+    "httpx2": {"evaluation"},
 }
 """The rooms in which a heavy package may be imported; `bench` may import its peers."""
 

@@ -44,7 +44,7 @@ def test_every_command_of_the_readme_parses(command: str) -> None:
 
 
 def test_there_are_commands_to_parse() -> None:
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
 
 
 def test_the_recipe_of_the_readme_is_one() -> None:

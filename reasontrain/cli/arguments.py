@@ -71,10 +71,15 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "evaluate",
-        "Score models on suites; every answer is kept with its verdict.",
+        "Score models on suites; every answer is kept with its verdict, and the same command goes on where it was stopped.",
         "reasontrain evaluate out/tip-tiny/final --suite math500 --data ~/benchmarks --set sampling.max_tokens=512",
     )
-    command.add_argument("models", nargs="+", metavar="MODEL", help="a model directory, a hub id or testbed:NAME")
+    command.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a directory with a model or a LoRA adapter, a hub id, testbed:NAME, or with --endpoint a model's name there",
+    )
     command.add_argument(
         "--suite", nargs="+", required=True, metavar="SUITE", help="a name in eval/suites, a YAML or a JSONL file"
     )
@@ -86,11 +91,13 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
         "--out", type=Path, default=Path("out/evaluations"), metavar="DIR", help="where reports go (%(default)s)"
     )
     command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
-    command.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="what models compute in (%(default)s)"
-    )
+    command.add_argument("--dtype", choices=("float32", "bfloat16"), help="what models compute in (bfloat16)")
     command.add_argument("--seed", type=int, default=0, help="for sampling (%(default)s)")
     command.add_argument("--set", nargs="+", default=[], metavar="key.path=value", help="settings that differ from the suites'")
+    _who_answers(command)
+    command.add_argument(
+        "--again", action="store_true", help="forget the answers that are there; without it they are gone on from"
+    )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.evaluate import Options, evaluate
@@ -106,10 +113,27 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
                 limit=options.limit,
                 dtype=options.dtype,
                 seed=options.seed,
+                engine=options.engine,
+                base=options.base,
+                workers=options.workers,
+                endpoint=options.endpoint,
+                at_once=options.at_once,
+                again=options.again,
             )
         )
 
     command.set_defaults(run=run)
+
+
+def _who_answers(command: argparse.ArgumentParser) -> None:
+    """Of `evaluate`: by whom a model's answers are decoded."""
+    command.add_argument("--base", metavar="MODEL", help="the base model of an adapter (default: the one it names)")
+    command.add_argument("--engine", choices=("local", "vllm"), help="who decodes (local); vllm needs the extra and GPUs")
+    command.add_argument("--workers", type=int, metavar="N", help="processes that answer side by side, by Ray (none: this one)")
+    command.add_argument(
+        "--endpoint", metavar="URL", help="a server with OpenAI's API, http://127.0.0.1:8000/v1 say; its key is $OPENAI_API_KEY"
+    )
+    command.add_argument("--at-once", type=int, metavar="N", help="requests that the endpoint gets at a time (16)")
 
 
 def _grade(commands: Commands[argparse.ArgumentParser]) -> None:

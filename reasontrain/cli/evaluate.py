@@ -1,34 +1,51 @@
-"""`reasontrain evaluate`: models by suites, every answer kept with its verdict."""
+"""`reasontrain evaluate`: models by suites, every answer kept with its verdict as soon as it is graded.
+
+Stopped in whatever way, the same command goes on and ends with the same files, byte for byte: answers are lines that are on the
+disk before the next ones are graded (`evaluation.journal`), and a part that was not whole is sampled again as the same part
+(`evaluation.asking`), while verdicts that are there stay. Identity comes before finest granularity: in other company a prompt
+might be answered otherwise. To an endpoint every problem stands alone, and goes on alone.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from reasontrain import models, track
+from reasontrain import checkpoint, models, track
 from reasontrain.assemble import VERSIONS
+from reasontrain.cli.contestants import Contestant, Put, Remote, Weights
 from reasontrain.cli.terminal import progress
 from reasontrain.data.prompts import PromptSettings
-from reasontrain.evaluation.run import Evaluation, summary, write_answers
+from reasontrain.evaluation.answers import Answer, Place, Reply, write_answers
+from reasontrain.evaluation.candidate import candidate
+from reasontrain.evaluation.endpoint import Endpoint
+from reasontrain.evaluation.journal import Journal
+from reasontrain.evaluation.run import Evaluation, summary
 from reasontrain.evaluation.run import evaluate as ask
 from reasontrain.evaluation.suites import suite as find
-from reasontrain.models import DType, ModelSettings
-from reasontrain.recipe import Suite, as_mapping
-from reasontrain.sampler.local import LocalSampler
-from reasontrain.sources import prepare
+from reasontrain.models import DType
+from reasontrain.recipe import Local, Suite, Vllm, YamlValue, as_mapping
+from reasontrain.sampler.vllm_engine import installed
+from reasontrain.sources import Posed, pose
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
 
 DATA_VARIABLE = "REASONTRAIN_DATA"
+REQUESTS = 16
+"""What an endpoint gets at a time, where nothing else is said."""
+NO_ANSWER_CHANGES = frozenset({"pass_at"})
+"""Settings of a suite that say what is made of its answers: other ones go with the same answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line said."""
+    """What the command line said; None stands for what it did not say."""
 
     models: Sequence[str]
     suites: Sequence[str]
@@ -37,15 +54,20 @@ class Options:
     prompt: str | None
     out: Path
     limit: int | None
-    dtype: DType
+    dtype: DType | None
     seed: int
+    engine: Literal["local", "vllm"] | None
+    base: str | None
+    workers: int | None
+    endpoint: str | None
+    at_once: int | None
+    again: bool
 
 
 def evaluate(options: Options) -> None:
     """Score every model on every suite; all suites are found before the first question is asked."""
     models.quiet_libraries()
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit must be at least 1, got {options.limit}")
+    _check(options)
     data = options.data or (Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None)
     if data is not None and not data.is_dir():
         raise UserError(f"{data} is no folder; --data and {DATA_VARIABLE} name the folder that holds the suites' files")
@@ -53,49 +75,109 @@ def evaluate(options: Options) -> None:
         raise UserError(f"{options.out} is no folder; --out names the folder that reports are written to")
     suites = [find(name, options.overrides, data, options.prompt) for name in options.suites]
     suites = [replace(suite, limit=options.limit or suite.limit) for suite in suites]
+    _apart([suite.name for suite in suites], options.suites, "suites")
+    folders = [_folder(model) for model in options.models]
+    _apart(folders, options.models, "models")
     with Grader() as grader:
-        for model in options.models:
-            _evaluate(model, suites, options, grader)
+        for model, folder in zip(options.models, folders, strict=True):
+            with ExitStack() as until:
+                contestant = _contestant(model, options, options.out / folder, until)
+                _evaluate(contestant, suites, options, options.out / folder, grader)
 
 
-def _evaluate(model: str, suites: Sequence[Suite], options: Options, grader: Grader) -> None:
+def _check(options: Options) -> None:
+    """What does not go together, or is no number to begin with."""
+    for flag, value in (("--limit", options.limit), ("--workers", options.workers), ("--at-once", options.at_once)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} must be at least 1, got {value}")
+    ours = {"--dtype": options.dtype, "--engine": options.engine, "--base": options.base, "--workers": options.workers}
+    if options.endpoint is not None and (said := [flag for flag, value in ours.items() if value is not None]):
+        raise UserError(f"{', '.join(said)} cannot be said of a model behind an --endpoint: the server decides; leave it out")
+    if options.endpoint is None and options.at_once is not None:
+        raise UserError("--at-once is how many requests an --endpoint gets at a time; weights are asked in parts of fixed size")
+    if options.engine == "vllm":
+        installed()
+
+
+def _folder(model: str) -> str:
+    """A model's name as a folder's."""
+    return model.strip("/.").replace("/", "--").replace(":", "-") or "model"
+
+
+def _apart(names: Sequence[str], said: Sequence[str], what: str) -> None:
+    """Refuse two that would share a file."""
+    for index, name in enumerate(names):
+        if (first := names.index(name)) != index:
+            raise UserError(
+                f"the {what} {said[first]} and {said[index]} would share {name!r}; evaluate them in commands of their own, each "
+                "with another --out"
+            )
+
+
+def _contestant(model: str, options: Options, folder: Path, until: ExitStack) -> Contestant:
+    """Who is asked."""
+    if options.endpoint is not None:
+        return Remote(Endpoint(url=options.endpoint, model=model, at_once=options.at_once or REQUESTS), seed=options.seed)
+    engine = Vllm() if options.engine == "vllm" else Local()
+    found = candidate(model, dtype=options.dtype or "bfloat16", engine=engine, base=options.base)
+    return Weights(found, seed=options.seed, workers=options.workers or 0, logs=folder / "logs", say=print, until=until)
+
+
+def _evaluate(contestant: Contestant, suites: Sequence[Suite], options: Options, folder: Path, grader: Grader) -> None:
     """One model on all suites, and its report."""
-    settings = ModelSettings(path=model, dtype=options.dtype)
-    policy = models.load(settings)
-    sampler = LocalSampler(policy, seed=options.seed)
-    folder = options.out / model.strip("/.").replace("/", "--").replace(":", "-")
+    about: dict[str, YamlValue] = {**contestant.facts(), "seed": options.seed, "versions": dict(track.versions(VERSIONS))}
     results = []
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
         with progress(suite.name, 0) as (_, say):
-            asked = prepare(suite, suite.task, suite.prompt or PromptSettings(), policy, grader, say)
-        with progress(suite.name, len(asked.prompts)) as (advance, say):
-            result = ask(
-                suite,
-                asked.prompts,
-                sampler=sampler,
-                score=asked.score,
-                dropped=asked.dropped,
-                sha256=asked.sha256,
-                at_once=64,
-                progress=partial(advance, note=""),
-            )
-            say(f"{model} on {summary(result)}")
-        write_answers(folder / f"{suite.name}.jsonl", result)
+            posed = pose(suite, suite.task, suite.prompt or PromptSettings(), grader)
+            put = contestant.put(posed, say)
+        journal = Journal(folder / f"{suite.name}.jsonl", _protocol(about, posed, put))
+        if options.again:
+            journal.forget()
+        result = _asked(contestant.name, posed, put, journal)
+        write_answers(journal.path, result.answers)  # in order, where they did not come so
         results.append((suite, result))
-    _write_report(folder / "report.json", settings, results, options.seed)
+    report = {**about, "suites": [{"asked": as_mapping(suite), **result.record()} for suite, result in results]}
+    checkpoint.replace_text(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print(f"report: {folder / 'report.json'}")
 
 
-def _write_report(path: Path, model: ModelSettings, results: Sequence[tuple[Suite, Evaluation]], seed: int) -> None:
-    """Each suite as it was asked, with what it measured, and what measured it: weights, precision, seed, versions."""
-    suites = [{"asked": as_mapping(suite), **result.record()} for suite, result in results]
-    report = {
-        "model": model.path,
-        "fingerprint": models.fingerprint(model),
-        "dtype": model.dtype,
-        "seed": seed,
-        "versions": track.versions(VERSIONS),
-        "suites": suites,
-    }
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _protocol(about: Mapping[str, YamlValue], posed: Posed, put: Put) -> dict[str, YamlValue]:
+    """Everything that changes an answer."""
+    suite = {key: value for key, value in as_mapping(posed.suite).items() if key not in NO_ANSWER_CHANGES}
+    return {**about, "suite": suite, "problems_sha256": posed.sha256, "dropped": put.dropped, **put.facts}
+
+
+def _asked(model: str, posed: Posed, put: Put, journal: Journal) -> Evaluation:
+    """One suite, going on where it was stopped; a finished one is added up again, and nobody is asked."""
+    suite, kept = posed.suite, journal.kept(put.problems)
+    total = len(put.problems) * suite.num_samples
+    with progress(suite.name, total) as (advance, say), ExitStack() as until:
+        if whole := len(kept) == total:
+            say(f"{suite.name}: {model} answered all of it before; nothing is asked again")
+        elif kept:
+            say(f"{suite.name}: going on after {len(kept)} of {total} answers")
+        result = ask(
+            suite,
+            put.problems,
+            _nobody if whole else put.ready(),
+            score=posed.score,
+            dropped=put.dropped,
+            sha256=posed.sha256,
+            kept=kept,
+            keep=_nothing if whole else until.enter_context(journal.writing()),
+            progress=lambda done, right: advance(done, f"{100 * right:.1f} % right"),
+        )
+        say(f"{model} on {summary(result)}")
+    return result
+
+
+def _nobody(missing: AbstractSet[Place]) -> Iterator[Mapping[Place, Reply]]:
+    """Who answers where nothing is missing."""
+    assert not missing, "somebody has to be asked"
+    yield from ()
+
+
+def _nothing(answer: Answer) -> None:
+    """Where nothing is missing, nothing comes to be kept."""

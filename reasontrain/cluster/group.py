@@ -118,6 +118,11 @@ class Group:
                 )
         return [found[rank] for rank in ranks]
 
+    def ready(self, refs: Sequence[ray.ObjectRef]) -> Sequence[ray.ObjectRef]:
+        """One of these calls if any is done, with an answer or without; it waits a little for the first."""
+        done: list[ray.ObjectRef] = ray.wait(list(refs), num_returns=1, timeout=POLL_S)[0]
+        return done
+
     def name(self, rank: int) -> str:
         """Role, rank and where it runs."""
         about = self.about[rank]

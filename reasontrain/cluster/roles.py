@@ -29,17 +29,16 @@ NOWHERE = -1
 
 @dataclass
 class Restarts:
-    """How many deaths a run still survives, over all roles."""
+    """How many deaths a run still survives, over all roles; `end` is what is said when there are none left."""
 
     left: int
     say: Say
+    end: str = "no restart is left (cluster.max_restarts); the same command goes on from the last checkpoint"
 
     def take(self, error: LostError) -> None:
         """Use one up, or give in."""
         if self.left == 0:
-            raise RunError(
-                f"{error}\nno restart is left (cluster.max_restarts); the same command goes on from the last checkpoint"
-            ) from error
+            raise RunError(f"{error}\n{self.end}") from error
         self.left -= 1
         self.say(f"{error}\nstarting it again ({self.left} restarts left)")
 

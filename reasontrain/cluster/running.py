@@ -70,8 +70,8 @@ class Processes:
 @contextmanager
 def running(recipe: Recipe, cluster: Cluster, directory: Path, order: Order, grader: Grader, say: Say) -> Iterator[Processes]:
     """Check the cluster against the recipe, start every process, and end them with the block."""
-    with start.connected(recipe, cluster):
-        gpu = start.uses_gpus(recipe)
+    with start.connected(sum(need.number * need.cpus for need in start.needs(recipe, cluster, gpu=False))):
+        gpu = start.uses_gpus(recipe.model)
         wanted = start.needs(recipe, cluster, gpu=gpu)
         start.check_engine(recipe, gpu=gpu)
         start.check_room(wanted)

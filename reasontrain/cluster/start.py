@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from reasontrain import track
 from reasontrain.cluster.actors import VERSIONS
 from reasontrain.cluster.group import Slot
+from reasontrain.models import ModelSettings
 from reasontrain.recipe import Cluster, Recipe, Vllm
 from reasontrain.types import UserError
 
@@ -30,12 +31,13 @@ VERSIONS_S = 120.0
 
 @dataclass(frozen=True)
 class Need:
-    """Processes of one role, and what each takes."""
+    """Processes of one role, what each takes, and what to change where there is no room for them."""
 
     role: str
     number: int
     cpus: float
     gpus: float
+    remedy: str = ""
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -58,8 +60,8 @@ def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[Need]:
 
 
 @contextmanager
-def connected(recipe: Recipe, cluster: Cluster) -> Iterator[None]:
-    """Join the cluster at RAY_ADDRESS, or start one on this machine that ends with the block."""
+def connected(cpus: float) -> Iterator[None]:
+    """Join the cluster at RAY_ADDRESS, or start one on this machine, of at least so many CPUs, that ends with the block."""
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -67,7 +69,6 @@ def connected(recipe: Recipe, cluster: Cluster) -> Iterator[None]:
         if address:
             ray.init(address=address, **quiet)
         else:
-            cpus = sum(need.number * need.cpus for need in needs(recipe, cluster, gpu=False))
             ray.init(
                 num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
                 include_dashboard=False,
@@ -87,9 +88,9 @@ def connected(recipe: Recipe, cluster: Cluster) -> Iterator[None]:
         ray.shutdown()
 
 
-def uses_gpus(recipe: Recipe) -> bool:
-    """Whether models lie on GPUs: as the recipe says, or where the cluster has any."""
-    return recipe.model.device == "cuda" or (recipe.model.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+def uses_gpus(model: ModelSettings) -> bool:
+    """Whether models lie on GPUs: as their settings say, or where the cluster has any."""
+    return model.device == "cuda" or (model.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
 
 
 def check_engine(recipe: Recipe, *, gpu: bool) -> None:
@@ -112,8 +113,8 @@ def check_room(wanted: list[Need]) -> None:
         if placed < need.number:
             raise UserError(
                 f"{need.number} {need.role} processes need a bundle of {need.bundle} each, and the cluster ({len(nodes)} nodes, "
-                f"{total['CPU']:g} CPUs, {total['GPU']:g} GPUs) has room for {placed} of them; lower cluster.{need.role}s or "
-                "cluster.cpus, or add nodes"
+                f"{total['CPU']:g} CPUs, {total['GPU']:g} GPUs) has room for {placed} of them; "
+                f"{need.remedy or f'lower cluster.{need.role}s or cluster.cpus'}, or add nodes"
             )
 
 

@@ -45,6 +45,18 @@ class PromptSettings:
             raise UserError(f"problem {problem.id} is a conversation, and `prompt.template` goes around texts; leave it out")
         return problem.prompt
 
+    def turns(self, problem: Problem) -> list[Message]:
+        """The problem as a conversation, the system turn first where there is one."""
+        asked = self.around(problem)
+        turns: list[Message] = [{"role": "user", "content": asked}] if isinstance(asked, str) else [*asked]
+        if self.system is not None:
+            if turns[0]["role"] == "system":
+                raise UserError(
+                    f"problem {problem.id} begins with a system turn, and `prompt.system` is a second one; leave one of them out"
+                )
+            turns.insert(0, {"role": "system", "content": self.system})
+        return turns
+
 
 MARK = "<image>"
 """Where a prompt's text shows its picture, as data of LLaVA and others write it for all models."""
@@ -111,18 +123,12 @@ class Encoder:
 
     def text_ids(self, problem: Problem) -> tuple[int, ...]:
         """The ids of a prompt as text, whatever picture it has."""
-        asked = self.settings.around(problem)
         if not self.chat:
+            asked = self.settings.around(problem)
             if not isinstance(asked, str):
                 raise UserError(f"problem {problem.id} is a conversation, and the tokenizer has no chat template to render it")
             return tuple(self.tokenizer(asked)["input_ids"])
-        turns: list[Message] = [{"role": "user", "content": asked}] if isinstance(asked, str) else [*asked]
-        if self.settings.system is not None:
-            if turns[0]["role"] == "system":
-                raise UserError(
-                    f"problem {problem.id} begins with a system turn, and `prompt.system` is a second one; leave one of them out"
-                )
-            turns.insert(0, {"role": "system", "content": self.settings.system})
+        turns = self.settings.turns(problem)
         thinking = {} if self.settings.enable_thinking is None else {"enable_thinking": self.settings.enable_thinking}
         try:
             text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **thinking)

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 
-from reasontrain import checkpoint, track
+from reasontrain.evaluation.answers import Answer, Place
+from reasontrain.evaluation.asking import Respond
 from reasontrain.evaluation.metrics import Interval, estimate, mean_per_problem, summarise
 from reasontrain.recipe import Suite
-from reasontrain.sampler import Sampler
 from reasontrain.tasks import Scored
 from reasontrain.tasks.grading import spelling
-from reasontrain.types import Problem, Prompt, Rollout, UserError
+from reasontrain.types import Problem, UserError
 
 NO_VOTE = -1
 MAX_PARTS = 32
 """More groups than this are no subjects or levels, but something that nearly every problem has of its own."""
+GRADED_AT_ONCE = 16
+"""Answers that the grader gets together; they are kept and shown before the next ones are graded."""
 
-Score = Callable[[Sequence[Rollout]], list[Scored]]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A response and what it earned."""
-
-    rollout: Rollout
-    scored: Scored
+Score = Callable[[Sequence[tuple[Problem, str]]], list[Scored]]
+"""What grades responses to problems, in order."""
+Progress = Callable[[int, float], None]
+"""Hears how many answers there are, and which share of them is right."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Evaluation:
 
     `format_failure_share` is the share of answers in which none was found, `reasons` how often each verdict came about (the
     grader's own failures too: "timeout", "memory", "crash"), and `parts` the accuracy by level, subject and the like, over the
-    problems that were asked.
+    problems that were asked. Lengths are None where some answers were not counted.
     """
 
     suite: str
@@ -57,9 +53,9 @@ class Evaluation:
     num_samples: int
     temperature: float
     metrics: dict[str, Interval]
-    response_tokens_mean: float
-    response_tokens_p50: float
-    response_tokens_p95: float
+    response_tokens_mean: float | None
+    response_tokens_p50: float | None
+    response_tokens_p95: float | None
     truncated_share: float
     format_failure_share: float
     reasons: dict[str, int]
@@ -81,49 +77,68 @@ class Evaluation:
 
 def evaluate(
     suite: Suite,
-    prompts: Sequence[Prompt],
+    problems: Sequence[Problem],
+    respond: Respond,
     *,
-    sampler: Sampler,
     score: Score,
     dropped: int = 0,
     sha256: str = "",
-    at_once: int = 512,
-    progress: Callable[[int], None] = lambda done: None,
+    kept: Mapping[Place, Answer] | None = None,
+    keep: Callable[[Answer], None] = lambda answer: None,
+    progress: Progress = lambda done, right: None,
 ) -> Evaluation:
-    """Ask `suite.num_samples` answers to each prompt and grade them, `at_once` prompts at a time; `progress` hears of each part.
+    """Have `suite.num_samples` answers to each problem and grade them as they come; `progress` hears of every few.
 
-    A prompt that was dropped because it did not fit counts as answered wrongly, so that scores stay comparable.
+    Answers that are `kept` from before are neither asked nor graded again: a verdict may be a timeout, which would not come
+    again. Each new one is handed to `keep` with its verdict. A prompt that was dropped because it did not fit counts as
+    answered wrongly, so that scores stay comparable.
     """
-    if not prompts:
+    if not problems:
         raise UserError(f"suite {suite.name} has no problem to ask")
-    answers: list[Answer] = []
-    for start in range(0, len(prompts), at_once):
-        part = prompts[start : start + at_once]
-        rollouts = sampler.sample(part, suite.sampling, num=suite.num_samples, first_id=start * suite.num_samples)
-        answers += [Answer(rollout, scored) for rollout, scored in zip(rollouts, score(rollouts), strict=True)]
-        progress(start + len(part))
-    shape = len(prompts), suite.num_samples
-    correct_MS = np.array([a.scored.verdict.correct for a in answers]).reshape(shape)
+    found = dict(kept or {})
+    num_right = sum(answer.verdict.correct for answer in found.values())
+    missing = {(m, s) for m in range(len(problems)) for s in range(suite.num_samples)} - found.keys()
+    if found:
+        progress(len(found), num_right / len(found))
+    for replies in respond(missing) if missing else ():
+        new = [(place, reply) for place, reply in replies.items() if place in missing and place not in found]
+        for start in range(0, len(new), GRADED_AT_ONCE):
+            some = new[start : start + GRADED_AT_ONCE]
+            graded = score([(problems[m], reply.text) for (m, _), reply in some])
+            for ((m, s), reply), scored in zip(some, graded, strict=True):
+                answer = Answer(problem=problems[m], sample=s, reply=reply, verdict=scored.verdict)
+                keep(answer)
+                found[m, s] = answer
+                num_right += answer.verdict.correct
+            progress(len(found), num_right / len(found))
+    assert missing <= found.keys(), "every place was asked"
+    return _summed(suite, problems, [found[place] for place in sorted(found)], dropped, sha256)
+
+
+def _summed(suite: Suite, problems: Sequence[Problem], answers: Sequence[Answer], dropped: int, sha256: str) -> Evaluation:
+    """What answers, problem by problem, add up to."""
+    shape = len(problems), suite.num_samples
+    correct_MS = np.array([a.verdict.correct for a in answers]).reshape(shape)
     vote_MS = np.array(_votes(answers)).reshape(shape)
     unasked = [(0, dropped), (0, 0)]
-    length_N = np.array([len(a.rollout.response_ids) for a in answers])
-    reasons = Counter(a.scored.verdict.reason for a in answers)
+    lengths = [a.reply.num_tokens for a in answers if a.reply.num_tokens is not None]
+    is_counted, reasons = len(lengths) == len(answers), Counter(a.verdict.reason for a in answers)
     return Evaluation(
         suite=suite.name,
         version=suite.version,
         problems_sha256=sha256,
-        num_problems=len(prompts) + dropped,
+        num_problems=len(problems) + dropped,
         num_samples=suite.num_samples,
         temperature=suite.sampling.temperature,
         metrics=summarise(np.pad(correct_MS, unasked), suite.pass_at, vote_MS=np.pad(vote_MS, unasked, constant_values=NO_VOTE)),
-        response_tokens_mean=float(length_N.mean()),
-        response_tokens_p50=float(np.quantile(length_N, 0.5)),
-        response_tokens_p95=float(np.quantile(length_N, 0.95)),
-        truncated_share=float(np.mean([a.rollout.truncated for a in answers])),
+        response_tokens_mean=float(np.mean(lengths)) if is_counted else None,
+        response_tokens_p50=float(np.quantile(lengths, 0.5)) if is_counted else None,
+        response_tokens_p95=float(np.quantile(lengths, 0.95)) if is_counted else None,
+        truncated_share=float(np.mean([a.reply.truncated for a in answers])),
         format_failure_share=reasons["no answer"] / len(answers),
         reasons=dict(sorted(reasons.items())),
         dropped=dropped,
-        parts=_parts(prompts, correct_MS),
+        parts=_parts(problems, correct_MS),
         answers=tuple(answers),
     )
 
@@ -134,21 +149,21 @@ def _votes(answers: Sequence[Answer]) -> list[int]:
     number_of: dict[tuple[str, bool, str], int] = {}
     votes = []
     for answer in answers:
-        verdict = answer.scored.verdict
+        verdict = answer.verdict
         spelt = "" if verdict.correct else spelling(verdict.extracted)
-        key = answer.rollout.problem.id, verdict.correct, spelt
+        key = answer.problem.id, verdict.correct, spelt
         votes.append(number_of.setdefault(key, len(number_of)) if verdict.correct or spelt else NO_VOTE)
     return votes
 
 
-def _parts(prompts: Sequence[Prompt], correct_MS: Bool[np.ndarray, "M S"]) -> dict[str, dict[str, Part]]:
+def _parts(problems: Sequence[Problem], correct_MS: Bool[np.ndarray, "M S"]) -> dict[str, dict[str, Part]]:
     """Accuracy by each property that all problems have and that parts them into a few groups."""
     found: dict[str, dict[str, Part]] = {}
-    shared = set.intersection(*(set(prompt.problem.about) for prompt in prompts))
+    shared = set.intersection(*(set(problem.about) for problem in problems))
     for by in sorted(shared):
-        value_M = np.array([prompt.problem.about[by] for prompt in prompts])
+        value_M = np.array([problem.about[by] for problem in problems])
         values = np.unique(value_M)
-        if 2 <= len(values) <= min(MAX_PARTS, len(prompts) // 2):
+        if 2 <= len(values) <= min(MAX_PARTS, len(problems) // 2):
             rows = {str(value): correct_MS[value_M == value] for value in values}
             found[by] = {value: Part(len(row), estimate(mean_per_problem(row))) for value, row in rows.items()}
     return found
@@ -159,30 +174,3 @@ def summary(result: Evaluation, done: int | None = None) -> str:
     parts = [f"{name} {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]" for name, m in result.metrics.items()]
     when = "" if done is None else f" after {done} steps"
     return f"{result.suite}{when}: {', '.join(parts)} ({result.num_problems} problems x {result.num_samples})"
-
-
-def write_answers(path: Path, result: Evaluation) -> None:
-    """Every answer with its verdict, one line each; the file is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace_text(path, "".join(map(_answer_line, result.answers)))
-
-
-def _answer_line(answer: Answer) -> str:
-    rollout, verdict = answer.rollout, answer.scored.verdict
-    return track.json_line(
-        {
-            "problem": rollout.problem.id,
-            "question": _question(rollout.problem),
-            "gold": rollout.problem.answer,
-            "response": rollout.text,
-            "correct": verdict.correct,
-            "extracted": verdict.extracted,
-            "reason": verdict.reason,
-            "truncated": rollout.truncated,
-        }
-    )
-
-
-def _question(problem: Problem) -> str:
-    """What was asked, as text: of a conversation its last turn."""
-    return problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]

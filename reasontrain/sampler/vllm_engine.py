@@ -99,8 +99,8 @@ def installed() -> Library:
         from vllm import LLM, SamplingParams
     except ImportError as error:
         raise UserError(
-            f"sample.engine is vllm, which cannot be imported ({error}); "
-            "pip install 'reasontrain[vllm]' -c constraints-vllm.txt, or use `kind: local`"
+            f"vLLM is asked for (sample.engine, --engine) and cannot be imported ({error}); "
+            "pip install 'reasontrain[vllm]' -c constraints-vllm.txt, or use the local engine"
         ) from error
     return Library(LLM, SamplingParams, visible_gpus)
 

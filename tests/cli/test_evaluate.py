@@ -31,7 +31,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with five short problems and one that does not fit the model, under the names that suites look for."""
     monkeypatch.chdir(tmp_path)
     rows = [{"id": f"p{i}", "problem": "What is 1+1?" * (1000 if i == 5 else 1), "answer": str(i)} for i in range(6)]
-    for name in ("gsm8k_test.jsonl", "math500.jsonl", "aime24.jsonl"):
+    for name in ("gsm8k_test.jsonl", "math500.jsonl", "aime24.jsonl", "mine.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
@@ -50,12 +50,12 @@ def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, 
         "--out",
         "reports",
     ]
-    assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "math500.jsonl", *short]) == 0
+    assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "mine.jsonl", *short]) == 0
     said = capsys.readouterr().out
     assert "1 of 6 prompts do not fit the model and count as wrong" in said
     folder = next(Path("reports").iterdir())
     report = json.loads((folder / "report.json").read_text())
-    assert [suite["suite"] for suite in report["suites"]] == ["gsm8k", "math500", "aime24", "math500"]
+    assert [suite["suite"] for suite in report["suites"]] == ["gsm8k", "math500", "aime24", "mine"]
     assert all((suite["num_problems"], suite["dropped"]) == (6, 1) for suite in report["suites"])
     assert report["fingerprint"] == fingerprint(ModelSettings(path=model))
     assert report["versions"]["torch"] == torch.__version__
@@ -68,7 +68,7 @@ def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, 
     assert [answer["problem"] for answer in answers] == [f"p{i // 2}" for i in range(10)]
     assert all({"gold", "response", "correct", "extracted", "reason", "truncated"} < answer.keys() for answer in answers)
     first = (folder / "report.json").read_text()
-    assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "math500.jsonl", *short]) == 0
+    assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "mine.jsonl", *short]) == 0
     assert (folder / "report.json").read_text() == first
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from reasontrain.data.sampling import Sampling
+from reasontrain.evaluation.asking import by, parts, sampled
 from reasontrain.evaluation.run import Evaluation, evaluate
 from reasontrain.recipe import Suite
 from reasontrain.tasks import Grader, Scored, score
@@ -45,11 +46,12 @@ def asked(suite: Suite, dropped: int = 0) -> Evaluation:
     problems = [Problem(id=name, prompt="?", answer=GOLD[name], about=facts) for name, facts in zip(GOLD, about, strict=True)]
     with Grader(num_workers=1) as grader:
 
-        def graded(rollouts: Sequence[Rollout]) -> list[Scored]:
-            return score(MathTask(), [(r.problem, r.text) for r in rollouts], grader, last_number=suite.last_number)
+        def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
+            return score(MathTask(), answers, grader, last_number=suite.last_number)
 
         prompts = [Prompt(problem=problem, ids=(1,)) for problem in problems]
-        return evaluate(suite, prompts, sampler=Scripted(), score=graded, dropped=dropped, at_once=3, sha256="0f")
+        respond = sampled(parts(prompts, suite.sampling, num=suite.num_samples, at_once=3), by(Scripted()))
+        return evaluate(suite, problems, respond, score=graded, dropped=dropped, sha256="0f")
 
 
 def test_everything_that_is_measured_by_hand() -> None:

@@ -325,7 +325,7 @@ def test_a_missing_vllm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"pip install 'reasontrain\[vllm\]' -c constraints-vllm.txt, or use `kind: local`"):
+    with pytest.raises(UserError, match=r"pip install 'reasontrain\[vllm\]' -c constraints-vllm.txt, or use the local engine"):
         installed()
 
 

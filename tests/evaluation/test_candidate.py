@@ -1,0 +1,61 @@
+"""Who a model is, and who decodes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reasontrain import models
+from reasontrain.data.sampling import Sampling
+from reasontrain.evaluation.asking import by, parts, sampled
+from reasontrain.evaluation.candidate import AT_ONCE, Candidate, candidate
+from reasontrain.models import ModelSettings
+from reasontrain.recipe import Local, Vllm
+from reasontrain.sampler import vllm
+from reasontrain.testbed import Shape, build
+from reasontrain.types import Problem, Prompt, UserError
+from tests.sampler.scripted_vllm import library
+
+SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    build(tmp_path / "m", SHAPE)
+    return "m"
+
+
+def test_names_are_the_users_and_paths_are_everybodys(model: str, tmp_path: Path) -> None:
+    found = candidate("./m/", dtype="float32", engine=Local(), base=None)
+    assert (found.name, found.settings.path) == ("m", str(tmp_path / "m"))
+    assert found.facts() == {
+        "model": "m",
+        "fingerprint": models.fingerprint(ModelSettings(path=model)),
+        "dtype": "float32",
+        "engine": "local",
+    }
+    for name in ("testbed:student", "Qwen/Qwen3-8B"):
+        assert candidate(name, dtype="bfloat16", engine=Local(), base=None).settings == ModelSettings(path=name, dtype="bfloat16")
+
+
+def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm, "installed", library)
+    prompts = [Prompt(problem=Problem(id=f"p{i}", prompt="?"), ids=(5 + i, 6, 7)) for i in range(5)]
+    sampling = Sampling(temperature=0.0, max_tokens=8)
+
+    def said(who: Candidate) -> list[str]:
+        respond = sampled(parts(prompts, sampling, num=1, at_once=2), by(who.sampler(0)))
+        return [reply.text for replies in respond({(m, 0) for m in range(5)}) for reply in replies.values()]
+
+    ours, theirs = (candidate(model, dtype="float32", engine=engine, base=None) for engine in (Local(), Vllm()))
+    assert said(ours) == said(theirs)
+    assert (theirs.facts()["engine"], theirs.at_once) == ("vllm", AT_ONCE["vllm"])
+
+
+def test_vllm_is_given_whole_models(model: str) -> None:
+    Path("a").mkdir()
+    Path("a/adapter_config.json").write_text('{"base_model_name_or_path": "m"}')
+    with pytest.raises(UserError, match="a is an adapter, and vLLM is given whole models here"):
+        candidate("a", dtype="float32", engine=Vllm(), base=None)
