@@ -46,7 +46,7 @@ seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seed
 claims: $(RUN)  ## test what the papers claim and write the table in recipes/README.md (20 minutes a row; ROW=name for one)
 	$(BIN)/reasontrain claims recipes/claims.yaml $(ROW) --jobs $(JOBS)
 
-bench: $(RUN)  ## speed and memory beside TRL's on the same work; writes recipes/bench (nothing else should run meanwhile)
+bench: $(DEV)  ## speed and memory beside TRL's on the same work; writes recipes/bench (nothing else should run meanwhile)
 	OMP_NUM_THREADS=2 $(BIN)/reasontrain bench all --out recipes/bench $(ARGS)
 
 testbed: $(RUN)  ## train the tiny models that ship in the package once more (half an hour)
@@ -88,5 +88,5 @@ $(RUN): pyproject.toml constraints.txt
 
 $(DEV): $(RUN)
 	@echo "Installing what the tests need"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,peers]'
 	@touch $@

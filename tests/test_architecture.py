@@ -27,11 +27,12 @@ HOMES = {
     "deepspeed": {"learner"},
     "vllm": {"sampler"},
     "trl": {"bridge", "bench"},
+    "lm_eval": {"bench"},
     "pydantic": {"recipe"},
     "peft": {"learner"},
     "datasets": {"data", "bench"},
     "PIL": {"data"},
-    "math_verify": {"tasks"},
+    "math_verify": {"tasks", "bench"},
     "httpx2": {"evaluation"},
 }
 """The rooms in which a heavy package may be imported; `bench` may import its peers."""

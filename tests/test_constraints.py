@@ -30,7 +30,7 @@ def unmet(requirements: Sequence[str], name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "extras"), [("constraints.txt", ["dev", "vision"]), ("constraints-vllm.txt", ["dev", "vision", "vllm"])]
+    ("name", "extras"), [("constraints.txt", ["dev", "peers", "vision"]), ("constraints-vllm.txt", ["dev", "vision", "vllm"])]
 )
 def test_a_set_holds_what_we_ask_for(name: str, extras: list[str]) -> None:
     asked = [*PROJECT["dependencies"], *(r for extra in extras for r in PROJECT["optional-dependencies"][extra])]

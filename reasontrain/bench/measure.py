@@ -116,7 +116,7 @@ def measure(row: Row, place: Place, *, runs: int, say: Say) -> Measured:
         memory_ratio=memory_ratio,
         apart=apart,
         goals=tuple(_met(goal, figures[goal.of]) for goal in row.goals),
-        remark=row.remark,
+        remark=" ".join(filter(None, (row.remark, row.after()))),
     )
 
 

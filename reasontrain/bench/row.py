@@ -58,7 +58,8 @@ class Row:
 
     `work` says what it is (shape, batch, lengths, dtype), `units` how many of what one run of it gets through ("tokens", 8192),
     and `tolerance` how far the two sides' numbers may lie apart, relative to the larger. `remark` says what a reader must know to
-    read the ratio rightly. `memory` is false where the work is done in other processes, whose memory nobody sees here.
+    read the ratio rightly, and `after` what there is to say of it only when it has been measured. `memory` is false where the
+    work is done in other processes, whose memory nobody sees here.
     """
 
     name: str
@@ -71,3 +72,4 @@ class Row:
     goals: tuple[Goal, ...] = ()
     remark: str = ""
     memory: bool = True
+    after: Callable[[], str] = str

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from reasontrain.bench import sample, step, vocab
+from reasontrain.bench import evaluate, grade, sample, step, vocab
 from reasontrain.bench.row import Place, Row
 from reasontrain.types import UserError
 
-TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {"vocab": vocab.rows, "sample": sample.rows, "step": step.rows}
+TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {
+    "vocab": vocab.rows,
+    "sample": sample.rows,
+    "step": step.rows,
+    "grade": grade.rows,
+    "evaluate": evaluate.rows,
+}
 
 
 def rows(names: Sequence[str], place: Place, wanted: Sequence[str]) -> dict[str, list[Row]]:

@@ -14,7 +14,7 @@ from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
 from reasontrain.types import UserError
 
-AT_ONCE = {"local": 64, "vllm": 1024}
+AT_ONCE = {"local": 256, "vllm": 1024}
 """Prompts of a suite that are sampled together, by engine; the local one decodes at most `Local.max_rows` rows at once."""
 
 

@@ -81,7 +81,7 @@ def pass_at_k(correct_MS: Bool[np.ndarray, "M S"], k: int) -> float:
 
 
 def summarise(
-    correct_MS: Bool[np.ndarray, "M S"], ks: Sequence[int] = (), *, vote_MS: Int[np.ndarray, "M S"] | None = None, seed: int = 0
+    correct_MS: Bool[np.ndarray, "M S"], ks: Sequence[int] = (), *, vote_MS: Int[np.ndarray, "M S"] | None = None
 ) -> dict[str, Interval]:
     """ "accuracy" over all samples, and "mean@k", "pass@k" and (with votes) "maj@k" for each k of `ks`, with their intervals."""
     scores = {"accuracy": mean_per_problem(correct_MS)}
@@ -89,17 +89,27 @@ def summarise(
     scores |= {f"pass@{k}": pass_per_problem(correct_MS, k) for k in ks}
     if vote_MS is not None:
         scores |= {f"maj@{k}": majority_per_problem(correct_MS, vote_MS, k) for k in ks}
-    return {name: estimate(score_M, seed=seed) for name, score_M in scores.items()}
+    return {name: estimate(score_M) for name, score_M in scores.items()}
 
 
-def estimate(score_M: Float64[np.ndarray, " M"], *, seed: int = 0) -> Interval:
-    """Mean score with its interval: Wilson's where every problem scores 0 or 1, else the bootstrap's.
+def estimate(score_M: Float64[np.ndarray, " M"], *, level: float = 0.95) -> Interval:
+    """Mean of scores in [0, 1] with its interval: Wilson's, for as many verdicts as are as sure as these scores.
 
-    Resampling a table of nothing but zeros would claim certainty; Wilson's interval does not.
+    Where every problem scores 0 or 1 that is their number M. Otherwise a mean p of scores with variance v is as sure as the share
+    p of n = p (1 - p) M / v verdicts, less a factor (z / t)^2 because v is estimated too, t being Student's with M - 1 degrees
+    (Korn and Graubard 1998, Survey Methodology 24:193; with Wilson's interval as Dean and Pagano 2015, J Surv Stat Methodol
+    3:484, advise for answers in clusters, such as a problem's samples). Scores that are all equal count as M verdicts.
+    With 30 problems it covers 92 to 97 % in simulations, in which the bootstrap's percentiles cover 88 to 94 %. What no problem
+    of 30 shows it cannot know: where pass@4 is really 0.997 it covers 63 %.
     """
-    if not np.isin(score_M, (0.0, 1.0)).all():
-        return bootstrap(score_M, seed=seed)
-    return wilson(int(score_M.sum()), len(score_M))
+    num_problems, share = len(score_M), float(score_M.mean()) if len(score_M) else 0.0
+    if np.isin(score_M, (0.0, 1.0)).all():
+        return wilson(int(score_M.sum()), num_problems, level=level)
+    variance = float(score_M.var(ddof=1)) if num_problems > 1 else 0.0
+    if variance == 0.0:
+        return _wilson(share, float(num_problems), level)
+    tail = NormalDist().inv_cdf(0.5 + level / 2) / _student(num_problems - 1, level)
+    return _wilson(share, share * (1 - share) * num_problems / variance * tail**2, level)
 
 
 def wilson(num_right: int, num_problems: int, *, level: float = 0.95) -> Interval:
@@ -107,23 +117,7 @@ def wilson(num_right: int, num_problems: int, *, level: float = 0.95) -> Interva
     if num_problems < 1:
         raise UserError("an interval needs at least one problem, found none; is the suite empty?")
     assert 0 <= num_right <= num_problems
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share, z2 = num_right / num_problems, z * z / num_problems
-    middle = (share + z2 / 2) / (1 + z2)
-    reach = (share * (1 - share) * z2 + z2 * z2 / 4) ** 0.5 / (1 + z2)
-    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
-    return Interval(share, 0.0 if num_right == 0 else low, 1.0 if num_right == num_problems else high)
-
-
-def bootstrap(score_M: Float64[np.ndarray, " M"], *, seed: int = 0, num_draws: int = 10_000, level: float = 0.95) -> Interval:
-    """Percentile interval of the mean score over resampled problems (Efron 1979).
-
-    Problems with equal scores are interchangeable, so a resample is a multinomial draw over the distinct scores.
-    """
-    if len(score_M) < 1:
-        raise UserError("an interval needs at least one problem, found none; is the suite empty?")
-    drawn_K = _resampled_means(np.random.default_rng(seed), score_M, num_draws)
-    return _percentiles(float(score_M.mean()), drawn_K, level)
+    return _wilson(num_right / num_problems, float(num_problems), level)
 
 
 def paired_difference(
@@ -147,7 +141,7 @@ def paired_difference(
     rng = np.random.default_rng(seed)
     drawn_K = _resampled_means(rng, difference_M, num_draws)
     drawn_K = drawn_K + _resampled_seeds(rng, treated_RM, num_draws) - _resampled_seeds(rng, control_QM, num_draws)
-    return _percentiles(float(difference_M.mean()), drawn_K, level)
+    return _percentiles(float(difference_M.mean()), drawn_K, len(difference_M), level)
 
 
 def difference(after: Interval, before: Interval) -> Interval:
@@ -203,7 +197,39 @@ def _resampled_seeds(rng: np.random.Generator, score_RM: Num[np.ndarray, "R M"],
     return share * (times_KR @ deviation_R1[:, 0]) / (num_seeds - 1)
 
 
-def _percentiles(value: float, drawn_K: Float64[np.ndarray, " K"], level: float) -> Interval:
-    """The interval between the percentiles that leave out equal tails."""
-    low, high = np.quantile(drawn_K, [0.5 - level / 2, 0.5 + level / 2])
+def _percentiles(value: float, drawn_K: Float64[np.ndarray, " K"], num_problems: int, level: float) -> Interval:
+    """The interval between equal tails of what was drawn, expanded for how few problems there are.
+
+    Resampling M problems gives a spread of (M - 1) / M of the variance, and normal tails where Student's are due: the tails are
+    Phi(-sqrt(M / (M - 1)) t) each (Hesterberg 2015, Am Stat 69:371). With 30 problems that makes of 92.5 % coverage 94.5 %.
+    """
+    tail = 0.5 - level / 2
+    if num_problems > 1:
+        reach = (num_problems / (num_problems - 1)) ** 0.5 * _student(num_problems - 1, level)
+        tail = NormalDist().cdf(-reach)
+    low, high = np.quantile(drawn_K, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
+
+
+def _wilson(share: float, num: float, level: float) -> Interval:
+    """Wilson's interval of a share of `num` verdicts, whole or not; its ends never leave [0, 1]."""
+    z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2 / num
+    middle = (share + z2 / 2) / (1 + z2)
+    reach = (share * (1 - share) * z2 + z2 * z2 / 4) ** 0.5 / (1 + z2)
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    return Interval(share, 0.0 if share == 0.0 else low, 1.0 if share == 1.0 else high)
+
+
+def _student(degrees: int, level: float) -> float:
+    """Student's two-sided quantile by its expansion around the normal one (Abramowitz and Stegun 1964, 26.7.5).
+
+    Within 0.13 % from three degrees on, too small below that (4.27 for 4.30 at two, 11.30 for 12.71 at one, at 95 %).
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))

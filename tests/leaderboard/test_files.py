@@ -16,27 +16,27 @@ from tests.leaderboard.conftest import single
 
 
 def board(make_run):
-    entries = read_entries([make_run("a", {3: single("1000")}), make_run("b", {5: single("1111")})])
+    entries = read_entries([make_run("a", {3: single("10000000")}), make_run("b", {5: single("11111111")})])
     return entries, columns(entries, apart=False)
 
 
 def test_markdown_ranks_rows_and_marks_the_best(make_run):
-    """Wilson's interval of 1 of 4 is [4.6, 69.9], of 4 of 4 [51.0, 100]."""
+    """Wilson's interval of 1 of 8 is [2.2, 47.1], of 8 of 8 [67.6, 100]."""
     lines = markdown(*board(make_run)).splitlines()
     assert lines[:4] == [
         "| model | heldout (accuracy) |",
         "| --- | ---: |",
-        "| b | **100.0** [51.0, 100.0] |",
-        "| a | 25.0 [4.6, 69.9] |",
+        "| b | **100.0** [67.6, 100.0] |",
+        "| a | 12.5 [2.2, 47.1] |",
     ]
-    assert lines[-1].endswith("heldout: 4 problems, one sample each, greedy.")
+    assert lines[-1].endswith("heldout: 8 problems, one sample each, greedy.")
 
 
 def test_csv_holds_a_line_for_each_cell(make_run):
     rows = list(csv.DictReader(io.StringIO(csv_text(*board(make_run)))))
     assert [(row["model"], row["metric"], row["value"], row["step"]) for row in rows] == [
         ("b", "accuracy", "1.0", "5"),
-        ("a", "accuracy", "0.25", "3"),
+        ("a", "accuracy", "0.125", "3"),
     ]
     assert rows[0]["sampling.max_tokens"] == "120"
 
@@ -49,9 +49,9 @@ def test_a_name_is_no_formula(make_report):
 def test_json_holds_every_difference(make_run):
     found = json.loads(json.dumps(content(*board(make_run)), allow_nan=False))
     (column,) = found["columns"]
-    assert column["cells"]["a"]["value"] == 0.25
+    assert column["cells"]["a"]["value"] == 0.125
     assert column["not_told_apart_from_best"] == ["b"]
-    assert {(d["of"], d["minus"]): d["value"] for d in column["differences"]} == {("a", "b"): -0.75, ("b", "a"): 0.75}
+    assert {(d["of"], d["minus"]): d["value"] for d in column["differences"]} == {("a", "b"): -0.875, ("b", "a"): 0.875}
 
 
 def test_the_hub_reads_our_model_cards(make_run):
@@ -59,7 +59,7 @@ def test_the_hub_reads_our_model_cards(make_run):
     entries, _ = board(make_run)
     read = ModelCard(card(entries[0])).data
     (result,) = read.eval_results
-    assert (read.model_name, result.dataset_name, result.metric_type, result.metric_value) == ("a", "heldout", "accuracy", 25.0)
+    assert (read.model_name, result.dataset_name, result.metric_type, result.metric_value) == ("a", "heldout", "accuracy", 12.5)
     assert result.dataset_args["sampling.max_tokens"] == "120"
     assert yaml.safe_load(card(entries[0]).strip("-\n"))["model-index"][0]["name"] == "a"
 

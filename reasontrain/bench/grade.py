@@ -1,0 +1,78 @@
+"""The verifier, on one core and on all, beside plain math-verify in one process: answers a second that need algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+
+from math_verify import parse, verify
+
+from reasontrain.bench.row import Goal, Numbers, Place, Row, Side, Way, Work
+from reasontrain.tasks import Grader
+from reasontrain.tasks.grading.grader import num_cores
+
+PAIRS = (
+    (r"\frac{x+N}{2}", r"\frac{x}{2} + \frac{N}{2}"),
+    (r"\sqrt{4x+N}", r"2\sqrt{x+\frac{N}{4}}"),
+    (r"x^2 - N^2", r"(x-N)(x+N)"),
+    (r"\frac{N}{\sqrt{2}}", r"\frac{N\sqrt{2}}{2}"),
+    (r"N\pi r^2", r"N\pi r^3"),
+    (r"N\sin x", r"\sin N x + 1"),
+    (r"2^{x+N}", r"2^x \cdot 2^N"),
+    (r"\frac{1}{x} + \frac{N}{y}", r"\frac{y+Nx}{xy}"),
+)
+"""(gold, answer) of which six are equal and two are not, whatever number above one N is: text does not tell, algebra does."""
+
+
+def rows(place: Place) -> Sequence[Row]:
+    """One worker, and one for each core."""
+    num_answers = 160 if place.quick else 1600
+    return [_row("one_worker", num_answers, 1, at_most=1.0), _row("all_cores", num_answers, num_cores(), at_most=0.6)]
+
+
+def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> Row:
+    return Row(
+        name=name,
+        what="answers that only algebra decides, none of them seen before",
+        work={"answers": num_answers, "workers": num_workers},
+        units=("answers", float(num_answers)),
+        ours=Side(name="reasontrain", ways=(Way(settings={}, ready=partial(ours, num_answers, num_workers)),)),
+        peer=Side(name="math-verify in one process", ways=(Way(settings={}, ready=partial(plain, num_answers)),)),
+        tolerance=0.0,
+        goals=(Goal(of="time", at_most=at_most),),
+        remark="Ours adds what plain math-verify lacks: limits on time and memory by processes that can be killed.",
+    )
+
+
+def answers(first: int, num_answers: int) -> list[tuple[str, str]]:
+    """(gold, boxed answer) pairs, all different; those of another `first` are others, so that no verdict is remembered."""
+    turns = ((PAIRS[i % len(PAIRS)], str(first + i // len(PAIRS) + 2)) for i in range(num_answers))
+    return [(gold.replace("N", n), rf"\boxed{{{answer.replace('N', n)}}}") for (gold, answer), n in turns]
+
+
+@contextmanager
+def ours(num_answers: int, num_workers: int) -> Iterator[Work]:
+    """Workers that run already; fresh answers in every run."""
+    runs = count()
+    with Grader(num_workers=num_workers) as grader:
+
+        def work() -> Numbers:
+            verdicts = grader.grade_many(answers(next(runs) * num_answers, num_answers))
+            return {"right": float(sum(verdict.correct for verdict in verdicts))}
+
+        grader.grade_many(answers(10**6, len(PAIRS) * num_workers))
+        yield work
+
+
+@contextmanager
+def plain(num_answers: int) -> Iterator[Work]:
+    """As its README does it, with its own limits on time."""
+    runs = count()
+
+    def work() -> Numbers:
+        pairs = answers(next(runs) * num_answers, num_answers)
+        return {"right": float(sum(verify(parse(f"${gold}$"), parse(answer)) for gold, answer in pairs))}
+
+    yield work

@@ -1,0 +1,137 @@
+"""lm-evaluation-harness as a peer: prompts in, its answers out, by its Hugging Face backend and its own GSM8K rules.
+
+Its task is made here for prompts that are rendered already, so that it feeds the model the same ids; what it takes for the answer
+of a text, and for a right one, is what its own task `gsm8k` says ("flexible-extract": the last number, compared as text).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from reasontrain.models import ModelSettings, located
+from reasontrain.recipe import Suite, read_yaml
+from reasontrain.types import Prompt, UserError
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
+
+NAME = "lm-evaluation-harness"
+RULE = "flexible-extract"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of one prompt: the text before a stop, the answer that was found in it, and whether it counts as right."""
+
+    text: str
+    extracted: str
+    correct: bool
+
+
+Ask = Callable[[], list[Reply]]
+"""One evaluation of all prompts: built, tokenised, answered and graded."""
+
+
+@contextlib.contextmanager
+def ready(model: ModelSettings, suite: Suite, prompts: Sequence[Prompt], device: str, batch_size: int | str) -> Iterator[Ask]:
+    """The harness with this model and these prompts loaded; UserError where it is not installed, or reads a prompt otherwise."""
+    lm_class = _installed()
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.evaluator import evaluate
+
+    with TemporaryDirectory() as folder:
+        with located(model.path) as path, _quietly():
+            lm = lm_class(pretrained=path, device=device, dtype=model.dtype, batch_size=batch_size)
+            rows = [{"prompt": _text(lm, prompt), "gold": prompt.problem.answer} for prompt in prompts]
+            file = Path(folder) / "problems.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            task = ConfigurableTask(config=_task(suite, file, Path(folder) / "cache"))
+
+        def ask() -> list[Reply]:
+            with _quietly():
+                found = evaluate(lm, {"tasks": {"peer": task}, "groups": {}, "group_map": {}}, bootstrap_iters=0)
+            samples = sorted(found["samples"]["peer"], key=lambda sample: sample["doc_id"])
+            return [Reply(s["resps"][0][0], s["filtered_resps"][0], bool(s["exact_match"])) for s in samples]
+
+        yield ask
+
+
+def _text(lm: HFLM, prompt: Prompt) -> str:
+    """The prompt as a text that the harness encodes to the same ids."""
+    text: str = lm.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
+    ids, _ = lm.tok_batch_encode([text])
+    if ids[0].tolist() != list(prompt.ids):
+        raise UserError(
+            f"{NAME} encodes the prompt of problem {prompt.problem.id} in another way ({ids.shape[1]} tokens, ours "
+            f"{len(prompt.ids)}), so the two cannot be compared with this tokenizer"
+        )
+    return text
+
+
+def check_room(prompts: Sequence[Prompt], suite: Suite, context: int) -> None:
+    """Refuse prompts that the harness would cut on the left to leave room for the answer."""
+    longest = max(prompts, key=lambda prompt: len(prompt.ids))
+    if len(longest.ids) + suite.sampling.max_tokens > context:
+        raise UserError(
+            f"problem {longest.problem.id} has a prompt of {len(longest.ids)} tokens, and with {suite.sampling.max_tokens} of "
+            f"answer it does not fit the model's {context}; {NAME} would cut it"
+        )
+
+
+def check_installed() -> None:
+    """UserError where it is not."""
+    _installed()
+
+
+def _installed() -> type[HFLM]:
+    try:
+        from lm_eval.models import huggingface
+    except ImportError as error:
+        raise UserError(
+            f"this table runs beside {NAME}, which is not installed here ({error}); pip install 'reasontrain[peers]'"
+        ) from error
+    found: type[HFLM] = huggingface.HFLM
+    return found
+
+
+def _task(suite: Suite, path: Path, cache: Path) -> dict[str, object]:
+    """A task as its YAML files describe one, over a file of prompts; found answers and verdicts by its own gsm8k."""
+    import lm_eval
+
+    gsm8k = read_yaml(Path(lm_eval.__file__).parent / "tasks" / "gsm8k" / "gsm8k.yaml")
+    filters = gsm8k["filter_list"]
+    assert isinstance(filters, list)
+    return {
+        "task": "peer",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(path)}, "cache_dir": str(cache)},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "num_fewshot": 0,
+        "doc_to_text": "prompt",
+        "doc_to_target": "gold",
+        "generation_kwargs": {
+            "until": list(suite.sampling.stop),
+            "max_gen_toks": suite.sampling.max_tokens,
+            "do_sample": False,
+            "temperature": 0.0,
+        },
+        "metric_list": gsm8k["metric_list"],
+        "filter_list": [each for each in filters if isinstance(each, dict) and each["name"] == RULE],
+    }
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without its progress bars and remarks."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,23 @@
+"""Answers that algebra decides: both sides find the same ones right, and no run repeats another's."""
+
+from __future__ import annotations
+
+from reasontrain.bench.grade import PAIRS, answers, ours, plain
+from reasontrain.tasks import Grader
+
+
+def test_both_sides_find_six_of_eight_right_in_every_run() -> None:
+    with ours(16, 1) as mine, plain(16) as other:
+        assert [mine(), other(), mine(), other()] == [{"right": 12.0}] * 4
+
+
+def test_only_algebra_decides_them() -> None:
+    with Grader(num_workers=1) as grader:
+        verdicts = grader.grade_many(answers(0, len(PAIRS)))
+    assert [verdict.reason for verdict in verdicts] == ["symbolic"] * 8
+    assert [verdict.correct for verdict in verdicts] == [True, True, True, True, False, False, True, True]
+
+
+def test_no_answer_comes_twice() -> None:
+    first, second = answers(0, 160), answers(160, 160)
+    assert len({*first, *second}) == 320
