@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from reasontrain.bench.row import NoPeerError
 from reasontrain.models import ModelSettings, located
 from reasontrain.recipe import Suite, read_yaml
 from reasontrain.types import Prompt, UserError
@@ -87,7 +88,7 @@ def check_room(prompts: Sequence[Prompt], suite: Suite, context: int) -> None:
 
 
 def check_installed() -> None:
-    """UserError where it is not."""
+    """NoPeerError where it is not."""
     _installed()
 
 
@@ -95,7 +96,7 @@ def _installed() -> type[HFLM]:
     try:
         from lm_eval.models import huggingface
     except ImportError as error:
-        raise UserError(
+        raise NoPeerError(
             f"this table runs beside {NAME}, which is not installed here ({error}); pip install 'reasontrain[peers]'"
         ) from error
     found: type[HFLM] = huggingface.HFLM

@@ -10,12 +10,16 @@ from typing import Literal
 
 import torch
 
-from reasontrain.types import AtLeastOne
+from reasontrain.types import AtLeastOne, UserError
 
 Numbers = Mapping[str, float]
 """What a piece of work gives, by name: the two sides must agree on it, or they did not do the same."""
 Work = Callable[[], Numbers]
 Setting = str | int | float | bool
+
+
+class NoPeerError(UserError):
+    """The peer that a table runs beside is not installed."""
 
 
 @dataclass(frozen=True, kw_only=True)

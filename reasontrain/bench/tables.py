@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from reasontrain.bench import evaluate, grade, sample, step, vocab
-from reasontrain.bench.row import Place, Row
+from reasontrain.bench.measure import Say
+from reasontrain.bench.row import NoPeerError, Place, Row
 from reasontrain.types import UserError
 
 TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {
@@ -17,11 +18,21 @@ TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {
 }
 
 
-def rows(names: Sequence[str], place: Place, wanted: Sequence[str]) -> dict[str, list[Row]]:
-    """The rows of each named table ("all" are all), or those of them that are wanted; UserError where there is no such thing."""
+def rows(names: Sequence[str], place: Place, wanted: Sequence[str], say: Say) -> dict[str, list[Row]]:
+    """The rows of each named table, or those of them that are wanted; UserError where there is no such thing.
+
+    "all" are all tables whose peers are installed; the others are told.
+    """
     if unknown := sorted(set(names) - {*TABLES, "all"}):
         raise UserError(f"there is no table {unknown[0]!r}; there is: {', '.join(TABLES)}; or all of them: all")
-    tables = {name: TABLES[name](place) for name in (TABLES if "all" in names else names)}
+    tables: dict[str, Sequence[Row]] = {}
+    for name in TABLES if "all" in names else names:
+        try:
+            tables[name] = TABLES[name](place)
+        except NoPeerError as error:
+            if name in names:
+                raise
+            say(f"{name} is left out: {error}")
     there = {row.name for each in tables.values() for row in each}
     if missing := sorted(set(wanted) - there):
         raise UserError(f"there is no row {missing[0]!r} in {', '.join(tables)}; there is: {', '.join(sorted(there))}")

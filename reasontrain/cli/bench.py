@@ -39,7 +39,7 @@ def bench(options: Options) -> None:
     models.quiet_libraries()
     place = _place(options)
     runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
-    tables = tables_of(options.tables, place, options.rows)
+    tables = tables_of(options.tables, place, options.rows, print)
     made = origin(options.out.parent, (options.out,))
     for name, rows in tables.items():
         measured = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reasontrain.bench import tables
-from reasontrain.bench.row import Row
+from reasontrain.bench.row import NoPeerError, Place, Row
 from reasontrain.types import UserError
 from tests.bench.toys import PLACE, Clock, row
 
@@ -26,13 +26,25 @@ def names(found: dict[str, list[Row]]) -> dict[str, str]:
 
 
 def test_tables_that_are_named_or_all_and_rows_that_are_wanted():
-    assert names(tables.rows(["second"], PLACE, [])) == {"second": "c"}
-    assert names(tables.rows(["all"], PLACE, [])) == {"first": "ab", "second": "c"}
-    assert names(tables.rows(["all"], PLACE, ["c", "a"])) == {"first": "a", "second": "c"}
+    assert names(tables.rows(["second"], PLACE, [], print)) == {"second": "c"}
+    assert names(tables.rows(["all"], PLACE, [], print)) == {"first": "ab", "second": "c"}
+    assert names(tables.rows(["all"], PLACE, ["c", "a"], print)) == {"first": "a", "second": "c"}
 
 
 def test_unknown_names_are_told_what_there_is():
     with pytest.raises(UserError, match="no table 'thrid'; there is: first, second"):
-        tables.rows(["first", "thrid"], PLACE, [])
+        tables.rows(["first", "thrid"], PLACE, [], print)
     with pytest.raises(UserError, match="no row 'c' in first; there is: a, b"):
-        tables.rows(["first"], PLACE, ["c"])
+        tables.rows(["first"], PLACE, ["c"], print)
+
+
+def test_all_leaves_out_a_table_without_its_peer_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(place: Place) -> list[Row]:
+        raise NoPeerError("the peer is not installed")
+
+    monkeypatch.setattr(tables, "TABLES", {**tables.TABLES, "third": alone})
+    said: list[str] = []
+    assert names(tables.rows(["all"], PLACE, [], said.append)) == {"first": "ab", "second": "c"}
+    assert said == ["third is left out: the peer is not installed"]
+    with pytest.raises(NoPeerError, match="the peer is not installed"):
+        tables.rows(["third", "all"], PLACE, [], said.append)
