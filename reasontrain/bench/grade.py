@@ -43,6 +43,7 @@ def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> Row:
         tolerance=0.0,
         goals=(Goal(of="time", at_most=at_most),),
         remark="Ours adds what plain math-verify lacks: limits on time and memory by processes that can be killed.",
+        memory=False,
     )
 
 

@@ -70,7 +70,7 @@ def _goal(met: Met) -> str:
     if met.measured is None:
         return f"{met.goal.of} {met.goal.at_most:g}: not measured"
     unit = " s" if met.goal.of == "seconds" else " x"
-    return f"{met.goal.of} at most {met.goal.at_most:g}{unit}: {'met' if met.met else f'**missed** ({met.measured:.2f})'}"
+    return f"{met.goal.of} at most {met.goal.at_most:.3g}{unit}: {'met' if met.met else f'**missed** ({met.measured:.2f})'}"
 
 
 def _bytes(side: SideMeasured) -> str:

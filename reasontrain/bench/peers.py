@@ -8,7 +8,7 @@ from functools import partial
 from tempfile import TemporaryDirectory
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, Trainer
@@ -36,6 +36,7 @@ def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int 
 @contextmanager
 def _settings(given: Given, size: int) -> Iterator[dict[str, object]]:
     """What all trainers are told: `size` rollouts in a forward, no checkpointing, nothing but the step."""
+    disable_progress_bars()
     with TemporaryDirectory() as directory:
         yield {
             "output_dir": directory,

@@ -44,7 +44,7 @@ class Kit:
             distil=(_time(0.75), _memory(1.0), Goal(of="seconds", at_most=0.07)) if gpu else (_time(0.35), _memory(1.0)),
             tip=_time(0.55 if gpu else 0.25),
             chunks=(2048, 32768) if place.quick else (2048, 4096, 8192, 32768),
-            tiles=tiles[1:2] if place.quick else tiles,
+            tiles=tiles,
         )
 
     def row(self, name: str, what: str, *, ours: Way, peer: Side, goals: Sequence[Goal], remark: str = "") -> Row:
@@ -65,7 +65,8 @@ class Kit:
 def rows(place: Place) -> Sequence[Row]:
     """Distillation at all rows and at those that TIP keeps, log-probabilities, and memory beside a loss with its logits whole."""
     kit = Kit.of(place)
-    return [_distil(kit), _distil_patched(kit), _tip(kit), _logp_known(kit), _logp_later(kit), _tip_memory(kit)]
+    patched = [] if place.quick else [_distil_patched(kit)]
+    return [_distil(kit), *patched, _tip(kit), _logp_known(kit), _logp_later(kit), _tip_memory(kit)]
 
 
 def _distil(kit: Kit) -> Row:
