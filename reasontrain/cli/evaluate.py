@@ -21,6 +21,7 @@ from reasontrain import checkpoint, models, track
 from reasontrain.assemble import VERSIONS
 from reasontrain.cli.contestants import Contestant, Put, Remote, Weights
 from reasontrain.cli.terminal import progress
+from reasontrain.data.files import json_object
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.evaluation.answers import Answer, Place, Reply, write_answers
 from reasontrain.evaluation.candidate import candidate
@@ -124,9 +125,9 @@ def _contestant(model: str, options: Options, folder: Path, until: ExitStack) ->
 
 
 def _evaluate(contestant: Contestant, suites: Sequence[Suite], options: Options, folder: Path, grader: Grader) -> None:
-    """One model on all suites, and its report."""
+    """One model on all suites, and its report after each of them."""
     about: dict[str, YamlValue] = {**contestant.facts(), "seed": options.seed, "versions": dict(track.versions(VERSIONS))}
-    results = []
+    report = folder / "report.json"
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
         with progress(suite.name, 0) as (_, say):
@@ -137,10 +138,17 @@ def _evaluate(contestant: Contestant, suites: Sequence[Suite], options: Options,
             journal.forget()
         result = _asked(contestant.name, posed, put, journal)
         write_answers(journal.path, result.answers)  # in order, where they did not come so
-        results.append((suite, result))
-    report = {**about, "suites": [{"asked": as_mapping(suite), **result.record()} for suite, result in results]}
-    checkpoint.replace_text(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    print(f"report: {folder / 'report.json'}")
+        checkpoint.replace_text(report, _reported(report, about, {"asked": as_mapping(suite), **result.record()}))
+    print(f"report: {report}")
+
+
+def _reported(path: Path, about: Mapping[str, YamlValue], suite: Mapping[str, object]) -> str:
+    """The report with this suite in it, beside others of earlier commands that asked the same weights in the same way."""
+    before = dict(json_object(path.read_bytes(), str(path))) if path.exists() else {}
+    others = before.pop("suites", [])
+    asked = {each["suite"]: each for each in others} if before == about and isinstance(others, list) else {}
+    asked[suite["suite"]] = suite
+    return json.dumps({**about, "suites": list(asked.values())}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _protocol(about: Mapping[str, YamlValue], posed: Posed, put: Put) -> dict[str, YamlValue]:

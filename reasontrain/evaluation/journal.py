@@ -109,7 +109,9 @@ class Journal:
             raise UserError(
                 f"{self.path} holds answers, and {self.beside.name} beside it does not say to what they belong; {REMEDY}"
             ) from error
-        changed = changed_keys(stated, self.protocol)
+        changed = sorted(
+            changed_keys(stated, self.protocol), key=lambda key: ("sha256" in key, key)
+        )  # what a person can read first
         if changed:
             shown = ", ".join(f"{key} was {_said(stated, key)} and is {_said(self.protocol, key)}" for key in changed[:MAX_NAMED])
             more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""

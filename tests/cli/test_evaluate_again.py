@@ -71,20 +71,20 @@ def killed(words: Sequence[str], answers: Path, after: int) -> None:
 
 
 def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
-    """Sampled at temperature 1: 136 problems are parts of 64, 64 and 8."""
+    """Sampled at temperature 1: 520 problems are parts of 256, 256 and 8."""
     words = ["testbed:student", *SUITE, "--dtype", "float32"]
-    words += ["--set", "task.num_problems=136", "sampling.temperature=1.0", "sampling.max_tokens=40"]
+    words += ["--set", "task.num_problems=520", "sampling.temperature=1.0", "sampling.max_tokens=40"]
     assert evaluate(*words, "--out", "whole") == 0
     answers = Path("torn/testbed-student/arithmetic.jsonl")
-    killed([*words, "--out", "torn"], answers, after=70)  # in the second part
+    killed([*words, "--out", "torn"], answers, after=300)  # in the second part
     there = answers.read_bytes().count(b"\n")
-    assert 70 <= there < 136
+    assert 300 <= there < 520
     assert not answers.with_name("report.json").exists()
     with answers.open("ab") as stream:
         stream.write(b'{"problem": "arithm')  # as if the machine had stopped within a line
     assert evaluate(*words, "--out", "torn") == 0
     assert files(folder("torn")) == files(folder("whole"))
-    assert len(answers.read_bytes().splitlines()) == 136
+    assert len(answers.read_bytes().splitlines()) == 520
 
 
 def test_what_is_there_is_not_graded_again_and_what_is_missing_is(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +99,23 @@ def test_what_is_there_is_not_graded_again_and_what_is_missing_is(model: Path, m
     (suite,) = json.loads((folder("a") / "report.json").read_text())["suites"]
     assert suite["reasons"]["timeout"] == 1
     assert suite["metrics"]["accuracy"]["value"] == 0.2
+
+
+def test_a_report_keeps_the_suites_of_earlier_commands_of_the_same_weights(model: Path) -> None:
+    def reported() -> list[str]:
+        return [suite["suite"] for suite in json.loads((folder("a") / "report.json").read_text())["suites"]]
+
+    other = Path("other.jsonl")
+    other.write_text('{"problem": "1+1", "answer": "2"}\n')
+    short = ["--dtype", "float32", "--out", "a", "--set", "sampling.max_tokens=4"]
+    assert evaluate(str(model), *SHORT, "--out", "a") == 0
+    assert main(["evaluate", str(model), "--suite", str(other), *short]) == 0
+    assert reported() == ["arithmetic", "other"]
+    before = (folder("a") / "report.json").read_bytes()
+    assert evaluate(str(model), *SHORT, "--out", "a") == 0  # in its old place
+    assert (folder("a") / "report.json").read_bytes() == before
+    assert main(["evaluate", str(model), "--suite", str(other), "--seed", "1", "--again", *short]) == 0
+    assert reported() == ["other"]  # the rest was asked with another seed
 
 
 def test_a_finished_one_is_not_asked_again(

@@ -16,13 +16,13 @@ pytestmark = pytest.mark.integration
 
 WORDS = (
     "reasontrain", "evaluate", "testbed:student", "--suite", "arithmetic", "--dtype", "float32",
-    "--set", "task.num_problems=200", "sampling.temperature=1.0", "sampling.max_tokens=60", "num_samples=2", "--out",
+    "--set", "task.num_problems=600", "sampling.temperature=1.0", "sampling.max_tokens=60", "num_samples=2", "--out",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process writes; 200 problems are parts of 64, 64, 64 and 8."""
+    """What one process writes; 600 problems are parts of 256, 256 and 88."""
     out = tmp_path_factory.mktemp("alone")
     subprocess.run([*WORDS, str(out)], cwd=ROOT, env=environment(), check=True)
     return files(out)
