@@ -67,10 +67,11 @@ def run_in(out: Path) -> Path:
 
 
 def metrics(run: Path) -> Metrics:
-    """What a run measured in each step, without what it measured with a clock."""
+    """What a run measured in each step, without what it measured with a clock, and operations by whoever did them."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in r.items() if not k.startswith(("time_", "mfu_", "hfu_")) and not k.endswith("_per_s")} for r in records
+        {k: v for k, v in r.items() if not k.startswith(("time_", "mfu_", "hfu_", "tflop_")) and not k.endswith("_per_s")}
+        for r in records
     ]
 
 
