@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM, StoppingCriteria, StoppingCriteriaList
 
-from reasontrain import testbed
+from reasontrain.bench.given import SIGMA, tokenizer
 from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, SoftThought, Thought
@@ -29,10 +29,6 @@ from reasontrain.types import Problem, Prompt
 
 GROUPS, GROUP_SIZE = 16, 4
 ROLLOUTS = GROUPS * GROUP_SIZE
-tokenizer = cache(testbed.tokenizer)
-"""Training it takes a second."""
-SPREAD = 0.8
-"""Standard deviation of the logarithm of a length."""
 FORCED = r"\boxed{"
 """What follows a thought."""
 
@@ -117,7 +113,7 @@ QWEN3_4B = replace(QWEN3_600M, hidden=2560, intermediate=9728, layers=36, heads=
 def drawn_lengths(limit: int) -> list[int]:
     """Log-normal lengths whose mean is a third of the limit: evenly spaced quantiles in a random order, cut at the limit."""
     quantile_N = torch.special.ndtri((torch.arange(ROLLOUTS, dtype=torch.float64) + 0.5) / ROLLOUTS)
-    shape_N = (SPREAD * quantile_N).exp()
+    shape_N = (SIGMA * quantile_N).exp()
     scale = 1.0
     for _ in range(50):  # what is cut off is made up for by the others
         length_N = (scale * shape_N).round().clamp(1, limit)
