@@ -54,7 +54,7 @@ def _live(job: Job, rows: int, compares: bool, temporaries: int) -> int:
 
 
 def _temporaries(job: Job) -> int:
-    """Tensors of a block's size beside the projections (`vocab.closed_form`): p; for divergences q, the gap, and more."""
+    """Tensors of a block's size beside the projections (`vocab.closed_form`): p and a sum's terms; for divergences q and more."""
     objective = job.recipe.objective
     if not isinstance(objective, Distill):
         return 2

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.closed_form import Distribution
+from reasontrain.vocab.closed_form import Distribution, Scratch
 from reasontrain.vocab.head import Head, Teacher
 
 CHUNK_FLOATS_CPU = 2**24
 CHUNK_FLOATS_GPU = 2**26
-BLOCK_FLOATS_CPU = 2**18
-"""1 MB: a block is read a dozen times, from the cache and not from memory. A GPU takes the chunk whole."""
+BLOCK_FLOATS_CPU = 2**20
+"""4 MB: a block is read a dozen times, from the cache and not from memory, and threads have enough of it to share that waking
+them costs little. A GPU takes the chunk whole."""
 
 
 def spans(num_rows: int, size: int) -> Iterator[slice]:
@@ -55,6 +56,7 @@ class Scan:
     teacher: Teacher | None = None
     chunk: int | None = None
     keep_N: Bool[Tensor, " N"] | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows in order, at least one chunk. They share memory: a chunk is dead when the next one comes."""
@@ -111,7 +113,7 @@ class Block:
         self.rows, self._raw_NV = rows, raw_NV
         self._slope = scan.head.scale / scan.temperature
         self._tanh_NV = scan.head.transform_(raw_NV, scan.temperature)
-        self.distribution = Distribution(raw_NV, scan.ids_N[rows], teacher)
+        self.distribution = Distribution(raw_NV, scan.ids_N[rows], teacher, scan.scratch)
 
     def write_gradient(self, slopes: Mapping[str, Float[Tensor, " N"]]) -> None:
         """Overwrite the projection with its gradient, given the loss's slope along each statistic. Uses the block up."""

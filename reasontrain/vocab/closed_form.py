@@ -25,13 +25,19 @@ def _log_softmax_(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
     return torch.log_softmax(logits_NV, -1, out=logits_NV).clamp_(min=_FLOOR)
 
 
-def _exp(x_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
-    """e^x as 2^(x log2 e), which a CPU has in a third of the time; the product is rounded once, as x itself was."""
-    return (x_NV * math.log2(math.e)).exp2_()
+class Scratch:
+    """Memory for what a block needs beside its logits, by name, taken up again by the next one: new pages cost a CPU more time
+    than what is written to them."""
 
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
 
-def _row_dot(left_NV: Float[Tensor, "N V"], right_NV: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
-    return torch.linalg.vecdot(left_NV, right_NV)
+    def __call__(self, name: str, like_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """As large as `like_NV`; what was there under this name is overwritten."""
+        memory, size = self._memory.get(name), like_NV.numel()
+        if memory is None or memory.numel() < size:
+            memory = self._memory[name] = torch.empty(size, dtype=like_NV.dtype, device=like_NV.device)
+        return memory[:size].view(like_NV.shape)
 
 
 def beta_of(name: str) -> float | None:
@@ -49,19 +55,27 @@ class Distribution:
     """The student's distribution at N rows, and the teacher's where a divergence is asked for.
 
     Takes over the memory of the logits. Heads of two widths are compared over the ids they share, each renormalised there; logp
-    and entropy use the student's full width. `gradient` uses the distribution up: ask for values before.
+    and entropy use the student's full width. `gradient` uses the distribution up: ask for values before. One with the same
+    scratch ends it too.
     """
 
-    def __init__(self, logits_NV: Float[Tensor, "N V"], ids_N: Int[Tensor, " N"], teacher: Callable[[], Tensor] | None) -> None:
+    def __init__(
+        self,
+        logits_NV: Float[Tensor, "N V"],
+        ids_N: Int[Tensor, " N"],
+        teacher: Callable[[], Tensor] | None,
+        scratch: Scratch,
+    ) -> None:
         self.logp_NV = _log_softmax_(logits_NV)
         self.ids_N = ids_N
         self._teacher = teacher
+        self._scratch = scratch
         self._values: dict[str, Tensor] = {}
 
     @cached_property
     def p_NV(self) -> Float[Tensor, "N V"]:
         """The student over its full width."""
-        return _exp(self.logp_NV)
+        return self._exp("p", self.logp_NV)
 
     @cached_property
     def logq_NS(self) -> Float[Tensor, "N S"]:
@@ -74,7 +88,7 @@ class Distribution:
     @cached_property
     def q_NS(self) -> Float[Tensor, "N S"]:
         """The teacher over the shared ids."""
-        return _exp(self.logq_NS)
+        return self._exp("q", self.logq_NS)
 
     @cached_property
     def shared_logp_NS(self) -> Float[Tensor, "N S"]:
@@ -85,12 +99,12 @@ class Distribution:
     @cached_property
     def shared_p_NS(self) -> Float[Tensor, "N S"]:
         """The student over the shared ids."""
-        return self.p_NV if self.shared_logp_NS is self.logp_NV else _exp(self.shared_logp_NS)
+        return self.p_NV if self.shared_logp_NS is self.logp_NV else self._exp("shared p", self.shared_logp_NS)
 
     @cached_property
-    def gap_NS(self) -> Float[Tensor, "N S"]:
-        """log p - log q."""
-        return self.shared_logp_NS - self.logq_NS
+    def reverse_NS(self) -> Float[Tensor, "N S"]:
+        """p (log p - log q): the terms of the reverse KL."""
+        return self._gap("reverse").mul_(self.shared_p_NS)
 
     def value(self, name: str) -> Float[Tensor, " N"]:
         """A statistic by name (see `types.Rows`), without a gradient."""
@@ -104,18 +118,30 @@ class Distribution:
             case "logp":
                 return self.logp_NV.gather(1, self.ids_N[:, None]).squeeze(1)
             case "entropy":
-                return _row_dot(self.p_NV, self.logp_NV).neg_().clamp_(min=0)
+                return self._dot(self.p_NV, self.logp_NV).neg_().clamp_(min=0)
             case "kl_reverse":
-                return _row_dot(self.shared_p_NS, self.gap_NS).clamp_(min=0)
+                return self.reverse_NS.sum(-1).clamp_(min=0)
             case "kl_forward":
-                return _row_dot(self.q_NS, self.gap_NS).neg_().clamp_(min=0)
+                return self._gap("forward").mul_(self.q_NS).sum(-1).neg_().clamp_(min=0)
         beta = beta_of(name)
         assert beta is not None, f"no such statistic: {name}"
         assert 0 < beta < 1, f"beta is a share: {name}"
         logm_NS = self._mixture(beta)
-        teacher_N = _row_dot(self.q_NS, self.logq_NS - logm_NS)
-        student_N = _row_dot(self.shared_p_NS, self.shared_logp_NS - logm_NS)
+        teacher_N = self._dot(self.q_NS, self.logq_NS - logm_NS)
+        student_N = self._dot(self.shared_p_NS, self.shared_logp_NS - logm_NS)
         return (beta * teacher_N + (1 - beta) * student_N).clamp_(min=0)
+
+    def _exp(self, name: str, x_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """e^x as 2^(x log2 e), which a CPU has in a third of the time; the product is rounded once, as x itself was."""
+        return torch.mul(x_NV, math.log2(math.e), out=self._scratch(name, x_NV)).exp2_()
+
+    def _gap(self, name: str) -> Float[Tensor, "N S"]:
+        """log p - log q, in memory of that name."""
+        return torch.sub(self.shared_logp_NS, self.logq_NS, out=self._scratch(name, self.logq_NS))
+
+    def _dot(self, left_NV: Float[Tensor, "N V"], right_NV: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+        """The rows' inner products."""
+        return torch.mul(left_NV, right_NV, out=self._scratch("terms", left_NV)).sum(-1)
 
     def _mixture(self, beta: float) -> Float[Tensor, "N S"]:
         """log m."""
@@ -161,22 +187,22 @@ class Distribution:
         return total_NV
 
     def _shared_gradient(self, slopes: Mapping[str, Tensor], out_NS: Tensor | None) -> Float[Tensor, "N S"]:
-        """Of the divergences: p times a bracket, minus q for the forward KL, into `out_NS`. Overwrites the gap."""
-        bracket_NS: Tensor | None = None
+        """Of the divergences, into `out_NS`: p times what each says of an id and of its row, and what is no multiple of p."""
+        factor: Tensor = torch.zeros_like(next(iter(slopes.values())))
         for name, slope_N1 in slopes.items():
-            if name == "kl_forward":
-                continue
-            beta = beta_of(name)
-            if beta is None:
-                term_NS = self.gap_NS.sub_(self.value(name)[:, None])
+            if name == "kl_reverse":
+                factor = factor - slope_N1 * self.value(name)[:, None]
+            elif name == "kl_forward":
+                factor = factor + slope_N1
             else:
+                beta = beta_of(name)
+                assert beta is not None
                 term_NS = self.shared_logp_NS - self._mixture(beta)
-                term_NS.sub_(_row_dot(self.shared_p_NS, term_NS)[:, None]).mul_(1 - beta)
-            term_NS.mul_(slope_N1)
-            bracket_NS = term_NS if bracket_NS is None else bracket_NS.add_(term_NS)
-        if "kl_forward" not in slopes:
-            assert bracket_NS is not None
-            return torch.mul(bracket_NS, self.shared_p_NS, out=out_NS)
-        slope_N1 = slopes["kl_forward"]
-        total_NS = torch.mul(self.shared_p_NS, slope_N1 if bracket_NS is None else bracket_NS.add_(slope_N1), out=out_NS)
-        return total_NS.addcmul_(self.q_NS, slope_N1, value=-1)
+                term_NS.sub_(self._dot(self.shared_p_NS, term_NS)[:, None]).mul_((1 - beta) * slope_N1)
+                factor = term_NS.add_(factor)
+        total_NS = torch.mul(self.shared_p_NS, factor, out=out_NS)
+        if "kl_reverse" in slopes:
+            total_NS.addcmul_(self.reverse_NS, slopes["kl_reverse"])
+        if "kl_forward" in slopes:
+            total_NS.addcmul_(self.q_NS, slopes["kl_forward"], value=-1)
+        return total_NS

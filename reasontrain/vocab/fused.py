@@ -119,5 +119,7 @@ class KnownGradient(torch.autograd.Function):
         """The known gradient times the incoming one."""
         known, ctx.known = ctx.known, None
         assert known is not None, "the gradient of a fused loss is used up by its first backward"
-        scaled = (None if d is None else d.mul_(outer).to(dtype) for d, dtype in zip(known, ctx.dtypes, strict=True))
+        same = outer.device.type == "cpu" and bool(outer == 1)  # as it mostly is; a GPU would have to be waited for
+        factor = (None if d is None else d if same else d.mul_(outer) for d in known)
+        scaled = (None if d is None else d.to(dtype) for d, dtype in zip(factor, ctx.dtypes, strict=True))
         return None, None, *scaled

@@ -13,6 +13,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from reasontrain.types import Losses, RowColumns, Rows, UserError
 from reasontrain.vocab import Head, Teacher, fused
+from reasontrain.vocab.closed_form import Scratch
 
 NAMES = ("logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.0", "jsd:0.3", "jsd:0.5", "jsd:1.0")
 TRANSFORMS = {
@@ -325,3 +326,11 @@ def test_two_tokens_in_closed_form(a: float, b: float, temperature: float):
         step = slope * a * (1 - a) / temperature
         assert_close(loss.item(), value, rtol=1e-12, atol=1e-15)
         assert_close(torch.autograd.grad(loss, student)[0].tolist(), [[step, -step]], rtol=1e-12, atol=1e-14)
+
+
+def test_a_block_takes_up_the_memory_of_the_one_before():
+    scratch = Scratch()
+    first, other = scratch("p", torch.zeros(3, 4)), scratch("q", torch.zeros(3, 4))
+    assert scratch("p", torch.zeros(2, 4)).data_ptr() == first.data_ptr() != other.data_ptr()
+    larger = scratch("p", torch.zeros(4, 4))
+    assert (larger.shape, larger.is_contiguous()) == ((4, 4), True)
