@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 import torch
 
 from reasontrain.bench import ours
-from reasontrain.bench.given import Given
+from reasontrain.bench.given import QWEN3_4B, QWEN3_8B, Given
 from reasontrain.bench.ours import Method
 from reasontrain.bench.row import Goal, Numbers, Place, Row, Side, Way, Work
 from reasontrain.data.micro import Layout
-from reasontrain.models import Shape
 from reasontrain.objectives import Distill
 from reasontrain.plan.operations import head, trunk
 
-STUDENT = Shape(
-    hidden_size=2560,
-    intermediate_size=9728,
-    num_layers=36,
-    num_heads=32,
-    num_kv_heads=8,
-    head_dim=128,
-    vocab_size=151_936,
-    tied=True,
-    qk_norm=True,
-)
-TEACHER = replace(STUDENT, hidden_size=4096, intermediate_size=12_288, tied=False)
 ENOUGH_BYTES = 120 * 2**30
 """Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 16 GB; the rest is activations."""
 TOKENS_PER_S, SHARE_OF_RATE = 6000, 0.45
@@ -41,8 +27,8 @@ def rows(place: Place) -> Sequence[Row]:
     if torch.cuda.get_device_properties(place.device).total_memory < ENOUGH_BYTES:
         return []
     given = Given(
-        shape=STUDENT,
-        teacher=TEACHER,
+        shape=QWEN3_4B,
+        teacher=QWEN3_8B,
         rollouts=64,
         limit=2048,
         device=place.device,

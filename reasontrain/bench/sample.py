@@ -13,13 +13,13 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from reasontrain.bench.given import SIGMA, tokenizer
+from reasontrain.bench.given import QWEN3_06B, QWEN3_4B, drawn_lengths, qwen3, tokenizer
 from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, SoftThought, Thought
-from reasontrain.models import Policy
+from reasontrain.models import Policy, Shape
 from reasontrain.recipe import SampleSettings
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.row import Ending
@@ -35,91 +35,59 @@ FORCED = r"\boxed{"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A Qwen3 with tied embeddings, the most tokens a response may have, and the dtype of the weights."""
+    """A model's shape, the most tokens a response may have, and the dtype of the weights."""
 
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
+    shape: Shape
     limit: int
     dtype: torch.dtype
 
     def policy(self, device: torch.device) -> Policy:
-        """Random weights, always the same."""
-        torch.manual_seed(0)
-        config = Qwen3Config(
-            vocab_size=self.vocabulary,
-            hidden_size=self.hidden,
-            intermediate_size=self.intermediate,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            max_position_embeddings=4096,
-            tie_word_embeddings=True,
-        )
-        with torch.device(device):
-            model = Qwen3ForCausalLM(config).to(self.dtype).eval().requires_grad_(False)
+        """Random weights, always the same, which say nothing about where a response ends."""
+        model = qwen3(self.shape, 0, device, self.dtype).eval().requires_grad_(False)
+        model.generation_config = GenerationConfig()
         return Policy(model, tokenizer(), self.dtype)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of the responses."""
+        return drawn_lengths(ROLLOUTS, self.limit).tolist()
 
     def settings(self) -> dict[str, Setting]:
         """As the record has it."""
-        lengths = drawn_lengths(self.limit)
         return {
-            "H": self.hidden,
-            "layers": self.layers,
-            "V": self.vocabulary,
+            "H": self.shape.hidden_size,
+            "layers": self.shape.num_layers,
+            "V": self.shape.vocab_size,
             "dtype": str(self.dtype).removeprefix("torch."),
             "rollouts": ROLLOUTS,
             "prompts": GROUPS,
             "prompt tokens": "32 to 96",
             "limit": self.limit,
-            "mean length": round(sum(lengths) / ROLLOUTS, 1),
-            "longest": max(lengths),
+            "mean length": round(sum(self.lengths) / ROLLOUTS, 1),
+            "longest": max(self.lengths),
         }
 
 
 SMALL = Size(
-    hidden=256,
-    intermediate=768,
-    layers=6,
-    heads=4,
-    kv_heads=2,
-    head_dim=64,
-    vocabulary=8192,
+    shape=Shape(
+        hidden_size=256,
+        intermediate_size=768,
+        num_layers=6,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=64,
+        vocab_size=8192,
+        tied=True,
+        qk_norm=True,
+    ),
     limit=256,
     dtype=torch.float32,
 )
 """A trunk of 4.7 million weights is 2.3 times its head, about as in Qwen3-0.6B."""
-SMALL_SOFT = replace(SMALL, vocabulary=2048, limit=128)
+SMALL_SOFT = replace(SMALL, shape=replace(SMALL.shape, vocab_size=2048), limit=128)
 """A trunk of nine times its head, as in Qwen3-4B: a mixture costs as many products as the head."""
-QWEN3_600M = Size(
-    hidden=1024,
-    intermediate=3072,
-    layers=28,
-    heads=16,
-    kv_heads=8,
-    head_dim=128,
-    vocabulary=151_936,
-    limit=1024,
-    dtype=torch.bfloat16,
-)
-QWEN3_4B = replace(QWEN3_600M, hidden=2560, intermediate=9728, layers=36, heads=32, limit=512)
-
-
-def drawn_lengths(limit: int) -> list[int]:
-    """Log-normal lengths whose mean is a third of the limit: evenly spaced quantiles in a random order, cut at the limit."""
-    quantile_N = torch.special.ndtri((torch.arange(ROLLOUTS, dtype=torch.float64) + 0.5) / ROLLOUTS)
-    shape_N = (SIGMA * quantile_N).exp()
-    scale = 1.0
-    for _ in range(50):  # what is cut off is made up for by the others
-        length_N = (scale * shape_N).round().clamp(1, limit)
-        scale *= limit / 3 / float(length_N.mean())
-    order_N = torch.randperm(ROLLOUTS, generator=torch.Generator().manual_seed(0))
-    return [int(length) for length in length_N[order_N]]
+LARGE = Size(shape=QWEN3_06B, limit=1024, dtype=torch.bfloat16)
+LARGE_SOFT = replace(LARGE, shape=QWEN3_4B, limit=512)
 
 
 def drawn_prompts(vocabulary: int) -> list[Prompt]:
@@ -133,7 +101,7 @@ def drawn_prompts(vocabulary: int) -> list[Prompt]:
 def rows(place: Place) -> Sequence[Row]:
     """Beside `generate`, and soft beside hard."""
     if place.device.type == "cuda":
-        return [_skewed(QWEN3_600M, place, 1 / 4), _soft(QWEN3_4B, place)]
+        return [_skewed(LARGE, place, 1 / 4), _soft(LARGE_SOFT, place)]
     return [_skewed(SMALL, place, 1 / 1.5), _soft(SMALL_SOFT, place)]
 
 
@@ -143,9 +111,9 @@ def _skewed(size: Size, place: Place, at_most: float) -> Row:
     theirs = [(batch, kind) for batch in batches for kind in (("dynamic",) if place.quick else ("dynamic", "static"))]
     return Row(
         name="skewed",
-        what="tokens drawn at temperature 1, to log-normal lengths whose mean is a third of the limit",
+        what="tokens drawn at temperature 1, to log-normal lengths with a mean of a third of the limit, cut there",
         work=size.settings(),
-        units=("tokens", float(sum(drawn_lengths(size.limit)))),
+        units=("tokens", float(sum(size.lengths))),
         ours=Side(
             name="reasontrain",
             ways=tuple(
@@ -179,7 +147,7 @@ def _soft(size: Size, place: Place) -> Row:
         name="soft",
         what="thoughts of mixed embeddings with noise beside thoughts of tokens, both by reasontrain, to the same lengths",
         work=size.settings(),
-        units=("tokens", float(sum(drawn_lengths(size.limit)))),
+        units=("tokens", float(sum(size.lengths))),
         ours=soft,
         peer=hard,
         tolerance=0.0,
@@ -191,7 +159,7 @@ def _soft(size: Size, place: Place) -> Row:
 @contextmanager
 def _thinks(size: Size, place: Place, thought: Thought) -> Iterator[Work]:
     """Lengths are those of thoughts; what was fed is kept, as it is for training."""
-    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.vocabulary), drawn_lengths(size.limit)
+    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
     sampler = LocalSampler(policy, seed=0, max_rows=ROLLOUTS)
     never = Ending(frozenset(), (), policy.tokenizer)
     sampling = SampleSettings(max_tokens=2 * size.limit, thought=thought)
@@ -209,7 +177,7 @@ def _thinks(size: Size, place: Place, thought: Thought) -> Iterator[Work]:
 @contextmanager
 def _speaks(size: Size, place: Place, max_rows: int, graphs: bool) -> Iterator[Work]:
     """Lengths are budgets of rows, and nothing else ends one."""
-    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.vocabulary), drawn_lengths(size.limit)
+    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
     sampler = LocalSampler(policy, seed=0, max_rows=max_rows, cuda_graphs=graphs)
     never = Ending(frozenset(), (), policy.tokenizer)
 
@@ -237,8 +205,8 @@ class _AtLength(StoppingCriteria):
 @contextmanager
 def _generates(size: Size, place: Place, batch: int, kind: str) -> Iterator[Work]:
     """Batches in the order of the rollouts, as their lengths are not known beforehand."""
-    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.vocabulary), drawn_lengths(size.limit)
-    padding = size.vocabulary - 1
+    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
+    padding = size.shape.vocab_size - 1
     config = GenerationConfig(
         do_sample=True,
         top_k=0,
@@ -256,7 +224,7 @@ def _generates(size: Size, place: Place, batch: int, kind: str) -> Iterator[Work
             width = max(map(len, some))
             ids = torch.tensor([[padding] * (width - len(p)) + list(p) for p in some], device=place.device)
             mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some], device=place.device)
-            criteria = StoppingCriteriaList([_AtLength(width, ends, size.vocabulary, place.device)])
+            criteria = StoppingCriteriaList([_AtLength(width, ends, size.shape.vocab_size, place.device)])
             out = policy.model.generate(ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria)
             found += [len(row) - (row.flip(0) != padding).int().argmax().item() for row in out[:, width:].cpu()]
         return _numbers(found)

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from reasontrain.bench import large, ours, peers, ranks
-from reasontrain.bench.given import Given, constant
+from reasontrain.bench.given import QWEN3_06B, Given, constant
 from reasontrain.bench.ours import Method
 from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
 from reasontrain.data.micro import Layout
@@ -28,17 +28,6 @@ SMALL = Shape(
     num_kv_heads=2,
     head_dim=64,
     vocab_size=32_000,
-    tied=True,
-    qk_norm=True,
-)
-QWEN3_06B = Shape(
-    hidden_size=1024,
-    intermediate_size=3072,
-    num_layers=28,
-    num_heads=16,
-    num_kv_heads=8,
-    head_dim=128,
-    vocab_size=151_936,
     tied=True,
     qk_norm=True,
 )

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from reasontrain.bench import sample
+from reasontrain.bench.given import drawn_lengths
 from reasontrain.bench.row import Place, Work
 from reasontrain.data.thought import HardThought, SoftThought
 
 PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)
-SIZE = replace(sample.SMALL, hidden=32, intermediate=48, layers=1, head_dim=8, vocabulary=600, limit=12)
+SHAPE = replace(sample.SMALL.shape, hidden_size=32, intermediate_size=48, num_layers=1, head_dim=8, vocab_size=600)
+SIZE = replace(sample.SMALL, shape=SHAPE, limit=12)
 THOUGHT = {"max_tokens": SIZE.limit, "max_answer_tokens": 1, "late": sample.FORCED}
 Ready = Callable[[], AbstractContextManager[Work]]
 SPEAKING: dict[str, Ready] = {
@@ -31,29 +33,29 @@ THINKING: dict[str, Ready] = {
 
 @pytest.mark.parametrize("limit", [12, 128, 1024])
 def test_lengths_are_skewed_with_a_mean_of_a_third_of_the_limit(limit: int) -> None:
-    lengths = torch.tensor(sample.drawn_lengths(limit))
+    lengths = drawn_lengths(64, limit)
     assert len(lengths) == 64
     assert lengths.float().mean().item() == pytest.approx(limit / 3, abs=0.3)
-    assert (lengths.min() >= 1, lengths.max()) == (True, limit)
+    assert (lengths.min() >= 2, lengths.max()) == (True, limit)
     assert lengths.median() < 0.8 * lengths.float().mean()
-    assert lengths.tolist() == sample.drawn_lengths(limit)
+    assert lengths.equal(drawn_lengths(64, limit))
 
 
 @pytest.mark.parametrize("name", SPEAKING)
 def test_every_side_ends_each_row_at_its_drawn_length(name: str) -> None:
     with SPEAKING[name]() as work:
-        assert list(work().values()) == sample.drawn_lengths(SIZE.limit)
+        assert list(work().values()) == SIZE.lengths
 
 
 @pytest.mark.parametrize("name", THINKING)
 def test_thoughts_are_as_long_as_drawn_and_followed_by_the_same(name: str) -> None:
     with THINKING[name]() as work:
         forced = len(sample.tokenizer()(sample.FORCED, add_special_tokens=False)["input_ids"])
-        assert list(work().values()) == [length + forced + 1 for length in sample.drawn_lengths(SIZE.limit)]
+        assert list(work().values()) == [length + forced + 1 for length in SIZE.lengths]
 
 
 def test_rows_name_what_they_do() -> None:
     skewed, soft = sample.rows(PLACE)
-    assert (skewed.units, soft.units) == (("tokens", sum(sample.drawn_lengths(256))), ("tokens", sum(sample.drawn_lengths(128))))
+    assert (skewed.units, soft.units) == (("tokens", sum(sample.SMALL.lengths)), ("tokens", sum(sample.SMALL_SOFT.lengths)))
     assert [way.settings for way in skewed.peer.ways] == [{"batch": 64, "cache": "dynamic"}]
     assert len(sample.rows(replace(PLACE, quick=False))[0].peer.ways) == 6
