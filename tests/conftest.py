@@ -21,6 +21,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are decorated: without a GPU they run on the CPU, line by line
+
 # From here on a module of reasontrain is imported with its annotations enforced: types by beartype, shapes by jaxtyping.
 install_import_hook("reasontrain", "beartype.beartype")
 

@@ -34,6 +34,7 @@ HOMES = {
     "PIL": {"data"},
     "math_verify": {"tasks", "bench"},
     "httpx2": {"evaluation"},
+    "triton": {"vocab"},
 }
 """The rooms in which a heavy package may be imported; `bench` may import its peers."""
 

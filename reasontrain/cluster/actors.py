@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TypeVar
@@ -234,7 +235,7 @@ class TeacherWorker(Worker):
         """The head, for learner ranks to keep."""
         head = self.policy.head
         bias = None if head.bias_V is None else head.bias_V.cpu()
-        return Head(head.weight_VD.detach().cpu(), bias, head.scale, head.softcap, head.product_dtype)
+        return replace(head, weight_VD=head.weight_VD.detach().cpu(), bias_V=bias)
 
     @torch.no_grad()
     def hidden(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import ray
 import torch
@@ -22,7 +23,7 @@ class RemoteTeacher:
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         head: Head = ray.get(actor.head.remote())
         bias = None if head.bias_V is None else head.bias_V.to(self.device)
-        self._head = Head(head.weight_VD.to(self.device), bias, head.scale, head.softcap, head.product_dtype)
+        self._head = replace(head, weight_VD=head.weight_VD.to(self.device), bias_V=bias)
 
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
         """Hidden states at flat rows."""

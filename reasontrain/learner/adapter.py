@@ -71,7 +71,7 @@ def load(base: ModelSettings, adapter: Path) -> Policy:
     dtype = getattr(torch, base.dtype)
     for parameter in merged.parameters():
         parameter.data = parameter.data.to(dtype)
-    whole = Policy(merged.eval(), own_tokenizer(adapter) or policy.tokenizer, dtype, policy.vision)
+    whole = Policy(merged.eval(), own_tokenizer(adapter) or policy.tokenizer, dtype, policy.vision, policy.vocabulary)
     models.check_head(whole)
     return whole
 

@@ -17,6 +17,7 @@ from reasontrain.models.policy import Policy
 from reasontrain.models.settings import ModelSettings
 from reasontrain.models.vision import vision_of
 from reasontrain.types import UserError
+from reasontrain.vocab import check_vocabulary
 
 
 def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
@@ -24,15 +25,17 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
 
     Raises UserError where it cannot be loaded, or computes its logits in a way that `Head` does not know.
     """
+    device = _device(settings.device)
     _check_attention(settings.attention)
+    check_vocabulary(settings.vocabulary, device)
     with located(settings.path) as path:
         model, tokenizer = _from_pretrained(path, settings, trainable)
         vision = vision_of(model.config, tokenizer, path, settings.revision)
-    model.to(_device(settings.device))
+    model.to(device)
     model.requires_grad_(trainable)
     if settings.gradient_checkpointing and trainable:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = Policy(model.train(trainable), tokenizer, getattr(torch, settings.dtype), vision)
+    policy = Policy(model.train(trainable), tokenizer, getattr(torch, settings.dtype), vision, settings.vocabulary)
     check_head(policy)
     return policy
 

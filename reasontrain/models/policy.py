@@ -15,7 +15,7 @@ from reasontrain.models.describe import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space
 from reasontrain.models.vision import Vision
 from reasontrain.types import Picture
-from reasontrain.vocab import Basis, Head
+from reasontrain.vocab import Basis, Head, Vocabulary
 
 
 class Policy:
@@ -27,9 +27,11 @@ class Policy:
         tokenizer: PreTrainedTokenizerBase,
         dtype: torch.dtype = torch.float32,
         vision: Vision | None = None,
+        vocabulary: Vocabulary = "auto",
     ) -> None:
-        """`dtype` is what the trunk and the head's products compute in, whatever the weights are kept in."""
+        """`dtype` is what trunk and head compute products in, whatever the weights are kept in; `vocabulary` is the Head's."""
         self.model, self.tokenizer, self.dtype, self.vision = model, tokenizer, dtype, vision
+        self.vocabulary = vocabulary
         self.input_space = input_space(model, tokenizer)
 
     @property
@@ -44,7 +46,7 @@ class Policy:
         config = self.model.config.to_dict()
         scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
         softcap = config.get("final_logit_softcapping")
-        return Head(weight_VD=linear.weight, bias_V=linear.bias, scale=scale, softcap=softcap, product_dtype=self.dtype)
+        return Head(linear.weight, linear.bias, scale, softcap, product_dtype=self.dtype, vocabulary=self.vocabulary)
 
     @property
     def basis(self) -> Basis:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reasontrain.types import AtLeastOne, Positive
+from reasontrain.vocab import Vocabulary
 
 DType = Literal["float32", "bfloat16"]
 
@@ -59,7 +60,9 @@ class ModelSettings:
 
     `path` is a directory, a hub id or `testbed:NAME` for a shipped tiny model. `dtype` is what the trunk computes in; a policy
     that is trained keeps float32 weights. `export` is the dtype of `final/` (that of `dtype` where it is left out). `shape` lets
-    `reasontrain plan` count a model that is not at hand; nothing else reads it.
+    `reasontrain plan` count a model that is not at hand; nothing else reads it. `vocabulary` is by what logits become losses,
+    evidence and gradients: Triton's kernels (`triton`), blocks in torch (`torch`), or logits kept whole and differentiated by
+    autograd (`whole`: the plain twin, to compare with); `auto` is triton on a GPU that can, else torch.
     """
 
     path: str
@@ -67,6 +70,7 @@ class ModelSettings:
     dtype: DType = "float32"
     export: DType | None = None
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    vocabulary: Vocabulary = "auto"
     gradient_checkpointing: bool = False
     lora: Lora | None = None
     trust_remote_code: bool = False

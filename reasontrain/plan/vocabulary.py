@@ -22,22 +22,40 @@ def chunks(job: Job, rows: int) -> dict[Phase, int]:
     """Bytes of the live chunk, when evidence is measured and at the loss.
 
     A chunk is projected once for each model, in memory of its own; its statistics take some blocks more, and a block on a GPU is
-    the chunk itself. Beside it lies the head's weight as products take it, where that is not what is kept.
+    the chunk itself. Beside it lies the head's weight as products take it, where that is not what is kept. With
+    `model.vocabulary: whole` all rows are projected at once, and autograd keeps what it made of them.
     """
+    whole = job.recipe.model.vocabulary == "whole"
     table = 4 * shapes.num_table(job.shape)
     extra = 0
     if job.mode == "autocast":
         extra = table // 2
-    if job.recipe.model.dtype == "bfloat16" and not job.on_gpu:
-        extra += table  # a CPU multiplies in float32
-    observed = _live(job, rows if not job.observes_student else _response_rows(job), job.observes_teacher, 4) + extra
+    if job.recipe.model.dtype == "bfloat16" and (whole or not job.on_gpu):
+        extra += table  # the product is in float32
+    compares, observed_rows = job.recipe.objective.teacher, _response_rows(job) if job.observes_student else rows
+    if whole:
+        observed, loss = _WHOLE_OBSERVED[job.observes_teacher] * observed_rows, _whole_loss(job) * rows
+        observed, loss = (4 * job.shape.vocab_size * number for number in (observed, loss))
+    else:
+        observed, loss = _live(job, observed_rows, job.observes_teacher, 4), _live(job, rows, compares, _temporaries(job))
     looks = job.observes_student or job.reference is not None or job.history is not None
-    compares = job.recipe.objective.teacher
     return {
-        "observe": observed if looks else 0,
-        "loss": _live(job, rows, compares, _temporaries(job)) + extra,
+        "observe": observed + extra if looks else 0,
+        "loss": loss + extra,
         "backward": extra,
     }
+
+
+def _whole_loss(job: Job) -> int:
+    """Tensors of all rows that live at once in forward and backward of `vocab.whole`, one of them for a softcap."""
+    objective = job.recipe.objective
+    if not isinstance(objective, Distill):
+        return 5
+    return {"reverse_kl": 8, "forward_kl": 8, "jsd": 15}[objective.divergence]
+
+
+_WHOLE_OBSERVED = {False: 4, True: 6}
+"""The same where `vocab.measure` looks at a student, alone and beside a teacher."""
 
 
 def _response_rows(job: Job) -> int:

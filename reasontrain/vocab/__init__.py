@@ -2,9 +2,11 @@
 
 `fused` evaluates a row objective and forms its gradient in the forward pass, because the coefficients are known first; `logp`
 serves sum objectives and recomputes in backward; `measure` gathers evidence without any gradient; `soft` is `fused` for the
-embeddings of a soft chain of thought. All take hidden states and a `Head`, and what is rows x V does not outlive its chunk.
+embeddings of a soft chain of thought. All take hidden states and a `Head`, and what is rows x V does not outlive its chunk. A
+head's `vocabulary` chooses by what: torch (`closed_form`), Triton (`tiled`, `kernels`), or `whole`, the plain twin of both.
 """
 
+from reasontrain.vocab.choice import Vocabulary, check_vocabulary
 from reasontrain.vocab.contrast import contrast
 from reasontrain.vocab.fused import Fused, RowObjective, fused
 from reasontrain.vocab.head import Head, Teacher
@@ -24,6 +26,8 @@ __all__ = [
     "RowObjective",
     "Scoring",
     "Teacher",
+    "Vocabulary",
+    "check_vocabulary",
     "contrast",
     "fused",
     "logp",

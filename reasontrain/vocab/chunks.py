@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from reasontrain.vocab.choice import Statistics, has_kernels
 from reasontrain.vocab.closed_form import Distribution, Scratch
 from reasontrain.vocab.head import Head, Teacher
 
@@ -111,9 +113,28 @@ class Block:
 
     def __init__(self, scan: Scan, rows: slice, raw_NV: Float[Tensor, "N V"], teacher: partial[Tensor] | None) -> None:
         self.rows, self._raw_NV = rows, raw_NV
+        self._scan, self._teacher = scan, teacher
         self._slope = scan.head.scale / scan.temperature
         self._tanh_NV = scan.head.transform_(raw_NV, scan.temperature)
-        self.distribution = Distribution(raw_NV, scan.ids_N[rows], teacher, scan.scratch)
+
+    @cached_property
+    def distribution(self) -> Statistics:
+        """By kernels where the head's choice and this machine allow them, over one set of float32 ids; else in closed form.
+
+        Whatever the choice, heads of two widths and float64 are left to the closed form.
+        """
+        head, teacher = self._scan.head, self._scan.teacher
+        one_width = teacher is None or teacher.head.width == head.width
+        if not one_width or self._raw_NV.dtype != torch.float32 or not has_kernels(head.vocabulary, self._raw_NV.device):
+            return self.closed_form
+        from reasontrain.vocab.tiled import TiledDistribution  # Triton is not everywhere
+
+        return TiledDistribution(self._raw_NV, self._scan.ids_N[self.rows], self._teacher)
+
+    @cached_property
+    def closed_form(self) -> Distribution:
+        """What gives log p itself too; it takes over the projection's memory, so a block is asked for one of the two."""
+        return Distribution(self._raw_NV, self._scan.ids_N[self.rows], self._teacher, self._scan.scratch)
 
     def write_gradient(self, slopes: Mapping[str, Float[Tensor, " N"]]) -> None:
         """Overwrite the projection with its gradient, given the loss's slope along each statistic. Uses the block up."""

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from reasontrain.types import UserError
 
-_FLOOR = -1e30
+FLOOR = -1e30
 """Log-probabilities stop here: exp gives 0 all the same, and 0 * log 0 is then 0 where -inf would give NaN."""
+NO_TEACHER = "this objective or rule asks for a divergence, and no teacher is given; name one under `teacher`"
 
 
 def _log_softmax_(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
     """In the memory of the logits: row by row, a row is read before it is written."""
-    return torch.log_softmax(logits_NV, -1, out=logits_NV).clamp_(min=_FLOOR)
+    return torch.log_softmax(logits_NV, -1, out=logits_NV).clamp_(min=FLOOR)
 
 
 class Scratch:
@@ -81,7 +82,7 @@ class Distribution:
     def logq_NS(self) -> Float[Tensor, "N S"]:
         """The teacher over the shared ids."""
         if self._teacher is None:
-            raise UserError("this objective or rule asks for a divergence, and no teacher is given; name one under `teacher`")
+            raise UserError(NO_TEACHER)
         logits_NU, width = self._teacher(), self.logp_NV.shape[1]
         return _log_softmax_(logits_NU if logits_NU.shape[1] <= width else logits_NU[:, :width].clone())
 

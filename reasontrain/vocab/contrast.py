@@ -28,14 +28,15 @@ def contrast(
 ) -> Float[Tensor, " N"]:
     """log s = (1 + beta) log P(id) - beta log P_negative(id) - log Z, with Z the sum of the same over the vocabulary.
 
-    cDPO, arXiv 2411.19943. Both heads run and are combined in fp32, chunk by chunk. With `plausible` above 0 only ids take
+    cDPO, arXiv 2411.19943. Both heads run and are combined in fp32, chunk by chunk, whatever `head.vocabulary` says: there is no
+    gradient to take another way, and no kernel. With `plausible` above 0 only ids take
     part whose P is at least that share of the likeliest one's (contrastive decoding, arXiv 2210.15097; not in cDPO).
     """
     found = []
     with torch.autocast(hidden_ND.device.type, enabled=False):
         for part in Scan(hidden_ND, head, ids_N, 1.0, negative, chunk).chunks():
             for block in part.blocks():
-                p = block.distribution
+                p = block.closed_form
                 logp_NS = p.shared_logp_NS
                 combined_NS = logp_NS.mul(1 + beta).sub_(p.logq_NS, alpha=beta)
                 if plausible > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 from reasontrain.types import Losses, RowColumns, Rows
 from reasontrain.vocab.chunks import Block, Scan
 from reasontrain.vocab.head import Head, HeadGradient, Teacher
+from reasontrain.vocab.whole import WholeDistribution
 
 RowObjective = Callable[[Rows, RowColumns], Losses]
 """One loss per row, from statistics of the policy at those rows and the batch's columns there."""
@@ -40,11 +42,13 @@ def fused(
 
     hidden_ND: the student's states that predict `columns.ids_N`, in any float dtype; teacher: its states at the same rows.
     temperature divides both models' logits. chunk: rows per matrix product; the default keeps a chunk at 2^24 numbers on a CPU
-    and 2^26 on a GPU. Nothing of size N x V is made. A row with coefficient zero has a gradient of exactly zero, whatever it
-    holds. With N = 0 the loss is a zero that runs backward. A frozen head or state is skipped.
+    and 2^26 on a GPU. Nothing of size N x V is made, unless the head says `whole`. A row with coefficient zero has a gradient of
+    exactly zero, whatever it holds. With N = 0 the loss is a zero that runs backward. A frozen head or state is skipped.
 
     Raises UserError where the objective asks for a divergence and there is no teacher.
     """
+    if head.vocabulary == "whole":
+        return _whole(hidden_ND, head, columns, coefficient_N, objective, temperature, teacher)
     tracking = torch.is_grad_enabled()
     weight_VD, bias_V = head.weight_VD, head.bias_V
     gradient = HeadGradient(
@@ -69,6 +73,28 @@ def fused(
     if gradient.needed:
         loss = KnownGradient.apply(loss, gradient.all, hidden_ND, weight_VD, bias_V)
     return Fused(loss=loss, stats=sums)
+
+
+def _whole(
+    hidden_ND: Float[Tensor, "N D"],
+    head: Head,
+    columns: RowColumns,
+    coefficient_N: Float[Tensor, " N"],
+    objective: RowObjective,
+    temperature: float,
+    teacher: Teacher | None,
+) -> Fused:
+    """The same by autograd, of the rows with a coefficient."""
+    keep_N = coefficient_N != 0
+    columns, coefficient_K = columns[keep_N], coefficient_N[keep_N]
+    if teacher is not None:
+        teacher = Teacher(teacher.hidden_ND[keep_N], teacher.head)
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        distribution = WholeDistribution(hidden_ND[keep_N], head, columns.ids_N, temperature, teacher)
+        losses = objective(Rows(cache(distribution.value)), columns)
+        loss = (coefficient_K * losses.loss).sum()
+    stats = {name: value_K.detach().to(coefficient_N.dtype).sum() for name, value_K in losses.stats.items()}
+    return Fused(loss=loss, stats=stats)
 
 
 _LOSS = ""

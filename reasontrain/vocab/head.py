@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reasontrain.vocab.choice import Vocabulary
+
 _TENSOR_CORES = (torch.bfloat16, torch.float16)
 
 
@@ -42,7 +44,8 @@ class Head:
 
     A tied head passes the embedding matrix itself: autograd then adds both of its gradients. `scale` is a multiplier (Cohere's
     `logit_scale`; the inverse of Granite's `logits_scaling`), `softcap` is Gemma's `final_logit_softcapping`. `product_dtype` is
-    that of the products where it is not the weight's: bfloat16 beside a float32 master.
+    that of the products where it is not the weight's: bfloat16 beside a float32 master. `vocabulary` says by what the logits of
+    this head, as a student, become statistics and a gradient.
     """
 
     weight_VD: Float[Tensor, "V D"]
@@ -50,6 +53,7 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
     product_dtype: torch.dtype | None = None
+    vocabulary: Vocabulary = "auto"
 
     @cached_property
     def product_VD(self) -> Float[Tensor, "V D"]:
@@ -122,10 +126,12 @@ class HeadGradient:
 
     def add(self, rows: slice, hidden_CD: Float[Tensor, "C D"], draw_CV: Float[Tensor, "C V"]) -> None:
         """Take in a chunk: `draw_CV` is the gradient with respect to h W^T + b at those rows."""
+        shared = takes_product(hidden_CD) and hidden_CD.dtype == self.weight_VD.dtype
+        factor_CV = draw_CV.to(hidden_CD.dtype) if shared else draw_CV  # one cast for both products
         if self.dhidden_ND is not None:
-            add_product(self.dhidden_ND[rows], draw_CV, self.weight_VD, first=True)
+            add_product(self.dhidden_ND[rows], factor_CV, self.weight_VD, first=True)
         if self.dweight_VD is not None:
-            add_product(self.dweight_VD, draw_CV.t(), hidden_CD, first=not rows.start)
+            add_product(self.dweight_VD, factor_CV.t(), hidden_CD, first=not rows.start)
         if self.dbias_V is not None:
             if not rows.start:
                 self.dbias_V.zero_()

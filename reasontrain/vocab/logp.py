@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reasontrain.vocab.choice import Vocabulary
 from reasontrain.vocab.chunks import Scan
 from reasontrain.vocab.head import Head, HeadGradient
 from reasontrain.vocab.measure import measure
+from reasontrain.vocab.whole import WholeDistribution
 
 
 def logp(
@@ -25,12 +27,15 @@ def logp(
 
     Rows come as they are: a row whose states may overflow must be gathered away before.
     """
+    if head.vocabulary == "whole":
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            return WholeDistribution(hidden_ND, head, ids_N, temperature, None).value("logp")
     return _LogProb.apply(
         hidden_ND,
         head.weight_VD,
         head.bias_V,
         ids_N,
-        _Transforms(head.scale, head.softcap, head.product_dtype),
+        _Transforms(head.scale, head.softcap, head.product_dtype, head.vocabulary),
         temperature,
         chunk,
     )
@@ -42,6 +47,7 @@ class _Transforms(NamedTuple):
     scale: float
     softcap: float | None
     product_dtype: torch.dtype | None
+    vocabulary: Vocabulary
 
 
 class _LogProb(torch.autograd.Function):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reasontrain.vocab.choice import Statistics
 from reasontrain.vocab.chunks import Scan
 from reasontrain.vocab.head import Head, Teacher
+from reasontrain.vocab.whole import WholeDistribution
 
 
 @torch.no_grad()
@@ -30,11 +32,26 @@ def measure(
     where a name needs it. Raises UserError where one does and there is no teacher.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    scan = Scan(hidden_ND, head, ids_N, temperature, teacher, chunk)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for part in scan.chunks():
-            for block in part.blocks():
-                for name, values in found.items():
-                    is_mass = name == "teachability"
-                    values.append(block.distribution.teacher_mass_on_top(top) if is_mass else block.distribution.value(name))
+        for distribution in _distributions(hidden_ND, head, ids_N, temperature, teacher, chunk):
+            for name, values in found.items():
+                is_mass = name == "teachability"
+                values.append(distribution.teacher_mass_on_top(top) if is_mass else distribution.value(name))
     return {name: torch.cat(values) for name, values in found.items()}
+
+
+def _distributions(
+    hidden_ND: Float[Tensor, "N D"],
+    head: Head,
+    ids_N: Int[Tensor, " N"],
+    temperature: float,
+    teacher: Teacher | None,
+    chunk: int | None,
+) -> Iterator[Statistics | WholeDistribution]:
+    """All rows in order, block by block, or whole."""
+    if head.vocabulary == "whole":
+        yield WholeDistribution(hidden_ND, head, ids_N, temperature, teacher)
+        return
+    for part in Scan(hidden_ND, head, ids_N, temperature, teacher, chunk).chunks():
+        for block in part.blocks():
+            yield block.distribution

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.types import Positive, RowColumns, Rows
+from reasontrain.vocab import whole
 from reasontrain.vocab.chunks import CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU, Projection, spans
 from reasontrain.vocab.fused import Fused, KnownGradient, RowObjective
 from reasontrain.vocab.head import Head, HeadGradient, wide
@@ -61,8 +62,11 @@ def soft(
     Soft Tokens, arXiv 2509.19170, eq. 10; the constant D / 2 makes the expectation 0. h, the embedding fed, is a fixed action;
     with w = d loss / d log pi: r = w (h - h0) / sigma^2, dE += p^T r, dp = r E^T, dz = p (dp - <p, dp>) / tau. Nothing of size
     N x V is made. `soft_health` sums |h - h0|^2 / (D sigma^2), which is 1 in the mean where nothing has changed, and
-    `soft_scored` the rows with a score: a mixture that is one token, in float32, has none.
+    `soft_scored` the rows with a score: a mixture that is one token, in float32, has none. No kernel is of
+    densities: `whole` apart, torch computes whatever the head says.
     """
+    if head.vocabulary == "whole":
+        return _whole(hidden_ND, head, basis, fed, columns, coefficient_N, objective, scoring)
     tracking = torch.is_grad_enabled()
     weights = (hidden_ND, head.weight_VD, head.bias_V)
     hidden, weight, bias = (tracking and tensor is not None and tensor.requires_grad for tensor in weights)
@@ -88,6 +92,35 @@ def soft(
     if known.needed or dbasis_VD is not None:
         loss = KnownGradient.apply(loss, (*known.all, dbasis_VD), *weights, basis.weight_VD)
     return Fused(loss=loss, stats=sums)
+
+
+def _whole(
+    hidden_ND: Float[Tensor, "N D"],
+    head: Head,
+    basis: Basis,
+    fed: Fed,
+    columns: RowColumns,
+    coefficient_N: Float[Tensor, " N"],
+    objective: RowObjective,
+    scoring: Scoring,
+) -> Fused:
+    """The same by autograd, of the rows with a coefficient and with logits whole."""
+    keep_N = coefficient_N != 0
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        logits_KV = whole.logits(hidden_ND[keep_N], head)[:, : basis.num_tokens]
+        p_KV = torch.softmax(logits_KV / fed.tau, -1)
+        mixed_KV = p_KV
+        if scoring.tau_grad is not None:
+            again_KV = torch.softmax(logits_KV / scoring.tau_grad, -1)
+            mixed_KV = p_KV.detach() + (again_KV - again_KV.detach())
+        table_VD = basis.weight_VD[: basis.num_tokens].to(basis.product_dtype or basis.weight_VD.dtype).to(p_KV.dtype)
+        mixture_KD = basis.scale * mixed_KV @ (table_VD.detach() if scoring.detach_mixture_embedding else table_VD)
+        residual_KD = fed.value_ND.detach()[keep_N].to(p_KV.dtype) - mixture_KD
+        health_K = residual_KD.square().mean(1) / fed.sigma**2
+        logp_K = (1 - health_K) * (0.5 * (residual_KD.shape[1] if scoring.reduction == "sum" else 1))
+        loss = (coefficient_N[keep_N] * objective(Rows(lambda name: logp_K), columns[keep_N]).loss).sum()
+    scored_K = (p_KV.detach().amax(1) < 1).to(p_KV.dtype)
+    return Fused(loss=loss, stats={HEALTH: health_K.detach().sum(), SCORED: scored_K.sum()})
 
 
 class _Chunk:

@@ -263,6 +263,17 @@ def test_a_mistake_is_one_sentence_and_leaves_everything_as_it_was(
     assert files() == before
 
 
+def test_kernels_that_cannot_run_here_are_refused_before_anything_is_written(
+    reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton", reason="Triton is for Linux")
+    monkeypatch.setattr("reasontrain.vocab.kernels.INTERPRETED", False)
+    before = files()
+    assert reasontrain("tip", "model.vocabulary=triton", "model.device=cpu") == 2
+    assert_sentence(capsys.readouterr().err, ("model.vocabulary is triton, and the model is not on a GPU", "use auto, torch or"))
+    assert files() == before
+
+
 def assert_sentence(error: str, said: tuple[str, ...]) -> None:
     """One sentence, or one below the name of the recipe; no traceback."""
     first, *rest = error.splitlines()

@@ -179,6 +179,10 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "soft_reinforce, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
+        (
+            ["model.vocabulary=cuda"],
+            "model.vocabulary: Input should be 'auto', 'torch', 'triton' or 'whole' (got 'cuda')",
+        ),
         (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
         (["select.kind=tip", "select.keep=1.5"], "select.tip.keep: Input should be less than or equal to 1 (got 1.5)"),
         (["objective.kind=distill"], "teacher: the objective or the selection rule compares with a teacher; give its `path`"),
