@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -143,7 +144,9 @@ def parity(zero: Zero | None, world: int, model: str, **changes: object) -> obje
     """Three steps with 1, 2 and 3 micro-batches on the busiest rank."""
     options = dict(MODELS[model])
     options |= {"checkpointing": True} if changes.pop("checkpointing", False) else {}
-    used = learner(student(**options), zero, **changes)
+    trained = student(**options)
+    trained.vocabulary = changes.pop("vocabulary", "auto")
+    used = learner(trained, zero, **changes)
     found = []
     for seed, budget in enumerate(BUDGETS[world]):
         used.settings = replace(used.settings, micro_batch_tokens=budget)
@@ -365,9 +368,12 @@ SPECIAL: dict[str, dict[str, object]] = {
     "offload-3": {"zero": Zero(offload_optimizer="cpu", offload_parameters="cpu", persist_below=0), "learn": {}},
     "checkpointing": {"zero": Zero(persist_below=0), "learn": {"checkpointing": True}},
     "packed": {"zero": Zero(persist_below=0), "learn": {"layout": "packed"}},
+    "whole": {"zero": Zero(persist_below=0), "learn": {"vocabulary": "whole"}},
     "unclipped-1": {"zero": Zero(stage=1), "learn": {"max_grad_norm": None}},
     "unclipped-3": {"zero": Zero(persist_below=0), "learn": {"max_grad_norm": None}},
 }
+if find_spec("triton") and not torch.cuda.is_available():  # the interpreter is of machines without a GPU
+    SPECIAL["triton"] = {"zero": Zero(persist_below=0), "learn": {"vocabulary": "triton"}}
 
 
 def work(rank: int, world: int, address: str, out: Path) -> None:
