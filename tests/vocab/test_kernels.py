@@ -216,6 +216,19 @@ def kl(policy: Rows, batch: RowColumns) -> Losses:
     return Losses(loss=policy.statistic("kl_reverse") + policy.logp_N)
 
 
+def test_evidence_of_both_models_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[object] = []
+    original = tiled.TiledDistribution._statistics
+    counted = lambda self, teacher: (passes.append(teacher), original(self, teacher))[1]  # noqa: E731
+    monkeypatch.setattr(tiled.TiledDistribution, "_statistics", counted)
+    draw = torch.Generator(DEVICE).manual_seed(0)
+    hidden_ND, weight_VD = (torch.randn(size, 4, generator=draw, device=DEVICE) for size in (3, 50))
+    names = ("entropy", "logp", "kl_reverse", "teachability")
+    head = Head(weight_VD, vocabulary="triton")
+    found = measure(hidden_ND, head, torch.zeros(3, dtype=torch.long, device=DEVICE), names, teacher=Teacher(-hidden_ND, head))
+    assert (tuple(found), len(passes)) == (names, 1)
+
+
 @pytest.mark.parametrize(("teacher_width", "dtype"), [(37, torch.float32), (30, torch.float32), (37, torch.float64)])
 def test_two_widths_and_float64_are_left_to_the_closed_form(
     teacher_width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
