@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TypeVar
@@ -233,9 +232,7 @@ class TeacherWorker(Worker):
 
     def head(self) -> Head:
         """The head, for learner ranks to keep."""
-        head = self.policy.head
-        bias = None if head.bias_V is None else head.bias_V.cpu()
-        return replace(head, weight_VD=head.weight_VD.detach().cpu(), bias_V=bias)
+        return self.policy.head.to(torch.device("cpu"))
 
     @torch.no_grad()
     def hidden(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import ray
 import torch
@@ -22,8 +21,7 @@ class RemoteTeacher:
         self.actor = actor
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         head: Head = ray.get(actor.head.remote())
-        bias = None if head.bias_V is None else head.bias_V.to(self.device)
-        self._head = replace(head, weight_VD=head.weight_VD.to(self.device), bias_V=bias)
+        self._head = head.to(self.device)
 
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
         """Hidden states at flat rows."""

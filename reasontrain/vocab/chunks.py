@@ -13,6 +13,7 @@ from torch import Tensor
 from reasontrain.vocab.choice import Statistics, has_kernels
 from reasontrain.vocab.closed_form import Distribution, Scratch
 from reasontrain.vocab.head import Head, Teacher
+from reasontrain.vocab.whole import WholeDistribution
 
 CHUNK_FLOATS_CPU = 2**24
 CHUNK_FLOATS_GPU = 2**26
@@ -69,6 +70,15 @@ class Scan:
         teacher = None if self.teacher is None else Projection(self.teacher.head)
         for rows in spans(len(self.hidden_ND), size):
             yield Chunk(self, rows, student, teacher)
+
+    def distributions(self) -> Iterator[Statistics | WholeDistribution]:
+        """The same rows as distributions to be read and not changed: one a block, or all in one where the head says `whole`."""
+        if self.head.vocabulary == "whole":
+            yield WholeDistribution(self.hidden_ND, self.head, self.ids_N, self.temperature, self.teacher)
+            return
+        for part in self.chunks():
+            for block in part.blocks():
+                yield block.distribution
 
     def part(self, tensor_ND: Float[Tensor, "N D"], rows: slice) -> Float[Tensor, "C D"]:
         """A chunk of hidden states."""

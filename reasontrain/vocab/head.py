@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -64,6 +64,11 @@ class Head:
     def width(self) -> int:
         """V, padding rows included."""
         return self.weight_VD.shape[0]
+
+    def to(self, device: torch.device) -> Head:
+        """The same head on another device, without a gradient."""
+        bias_V = None if self.bias_V is None else self.bias_V.detach().to(device)
+        return replace(self, weight_VD=self.weight_VD.detach().to(device), bias_V=bias_V)
 
     @torch.no_grad()
     def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:

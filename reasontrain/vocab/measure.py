@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.choice import Statistics
 from reasontrain.vocab.chunks import Scan
 from reasontrain.vocab.head import Head, Teacher
-from reasontrain.vocab.whole import WholeDistribution
 
 
 @torch.no_grad()
@@ -33,7 +31,7 @@ def measure(
     """
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for distribution in _distributions(hidden_ND, head, ids_N, temperature, teacher, chunk):
+        for distribution in Scan(hidden_ND, head, ids_N, temperature, teacher, chunk).distributions():
             for name in sorted(found, key=_of_student):
                 is_mass = name == "teachability"
                 found[name].append(distribution.teacher_mass_on_top(top) if is_mass else distribution.value(name))
@@ -43,20 +41,3 @@ def measure(
 def _of_student(name: str) -> bool:
     """What needs no teacher comes last: kernels find it in the pass that divergences take."""
     return name in ("logp", "entropy")
-
-
-def _distributions(
-    hidden_ND: Float[Tensor, "N D"],
-    head: Head,
-    ids_N: Int[Tensor, " N"],
-    temperature: float,
-    teacher: Teacher | None,
-    chunk: int | None,
-) -> Iterator[Statistics | WholeDistribution]:
-    """All rows in order, block by block, or whole."""
-    if head.vocabulary == "whole":
-        yield WholeDistribution(hidden_ND, head, ids_N, temperature, teacher)
-        return
-    for part in Scan(hidden_ND, head, ids_N, temperature, teacher, chunk).chunks():
-        for block in part.blocks():
-            yield block.distribution

@@ -62,8 +62,8 @@ def soft(
     Soft Tokens, arXiv 2509.19170, eq. 10; the constant D / 2 makes the expectation 0. h, the embedding fed, is a fixed action;
     with w = d loss / d log pi: r = w (h - h0) / sigma^2, dE += p^T r, dp = r E^T, dz = p (dp - <p, dp>) / tau. Nothing of size
     N x V is made. `soft_health` sums |h - h0|^2 / (D sigma^2), which is 1 in the mean where nothing has changed, and
-    `soft_scored` the rows with a score: a mixture that is one token, in float32, has none. No kernel is of
-    densities: `whole` apart, torch computes whatever the head says.
+    `soft_scored` the rows with a score: a mixture that is one token, in float32, has none. No kernel is of densities: `whole`
+    apart, torch computes whatever the head says.
     """
     if head.vocabulary == "whole":
         return _whole(hidden_ND, head, basis, fed, columns, coefficient_N, objective, scoring)
