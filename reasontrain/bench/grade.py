@@ -28,7 +28,7 @@ PAIRS = (
 
 def rows(place: Place) -> Sequence[Row]:
     """One worker, and one for each core."""
-    num_answers = 160 if place.quick else 1600
+    num_answers = 80 if place.quick else 1600
     return [_row("one_worker", num_answers, 1, at_most=1.0), _row("all_cores", num_answers, num_cores(), at_most=0.6)]
 
 

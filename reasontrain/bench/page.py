@@ -99,7 +99,7 @@ def _remark(row: Measured) -> str:
 def _made(record: Record) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     changed = " with changes" if record.origin.changed else ""
-    quick = " Quick: fewer runs and settings than a full one." if record.quick else ""
+    quick = " Quick: fewer runs and settings, and less work in some rows, than a full one." if record.quick else ""
     return f"{record.origin.hardware}; commit {record.origin.commit[:7]}{changed}; {packages}; {record.runs} runs a side.{quick}"
 
 

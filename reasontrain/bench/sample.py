@@ -102,7 +102,8 @@ def rows(place: Place) -> Sequence[Row]:
     """Beside `generate`, and soft beside hard."""
     if place.device.type == "cuda":
         return [_skewed(LARGE, place, 1 / 4), _soft(LARGE_SOFT, place)]
-    return [_skewed(SMALL, place, 1 / 1.5), _soft(SMALL_SOFT, place)]
+    hard, soft = (replace(size, limit=size.limit // 2) if place.quick else size for size in (SMALL, SMALL_SOFT))
+    return [_skewed(hard, place, 1 / 1.5), _soft(soft, place)]
 
 
 def _skewed(size: Size, place: Place, at_most: float) -> Row:

@@ -55,7 +55,13 @@ def test_thoughts_are_as_long_as_drawn_and_followed_by_the_same(name: str) -> No
 
 
 def test_rows_name_what_they_do() -> None:
-    skewed, soft = sample.rows(PLACE)
+    skewed, soft = sample.rows(replace(PLACE, quick=False))
     assert (skewed.units, soft.units) == (("tokens", sum(sample.SMALL.lengths)), ("tokens", sum(sample.SMALL_SOFT.lengths)))
+    assert (skewed.work["longest"], soft.work["longest"]) == (256, 128)
+    assert len(skewed.peer.ways) == 6
+
+
+def test_a_quick_run_samples_half_as_far_and_searches_nothing() -> None:
+    skewed, soft = sample.rows(PLACE)
+    assert (skewed.work["longest"], soft.work["longest"]) == (128, 64)
     assert [way.settings for way in skewed.peer.ways] == [{"batch": 64, "cache": "dynamic"}]
-    assert len(sample.rows(replace(PLACE, quick=False))[0].peer.ways) == 6
