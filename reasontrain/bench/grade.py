@@ -19,7 +19,7 @@ PAIRS = (
     (r"x^2 - N^2", r"(x-N)(x+N)"),
     (r"\frac{N}{\sqrt{2}}", r"\frac{N\sqrt{2}}{2}"),
     (r"N\pi r^2", r"N\pi r^3"),
-    (r"N\sin x", r"\sin N x + 1"),
+    (r"N + \sin x", r"N + \cos x"),
     (r"2^{x+N}", r"2^x \cdot 2^N"),
     (r"\frac{1}{x} + \frac{N}{y}", r"\frac{y+Nx}{xy}"),
 )
@@ -28,7 +28,7 @@ PAIRS = (
 
 def rows(place: Place) -> Sequence[Row]:
     """One worker, and one for each core."""
-    num_answers = 80 if place.quick else 1600
+    num_answers = 80 if place.quick else 400
     return [_row("one_worker", num_answers, 1, at_most=1.0), _row("all_cores", num_answers, num_cores(), at_most=0.6)]
 
 

@@ -13,6 +13,7 @@ from reasontrain.bench import vocab_work as work
 from reasontrain.bench.row import Goal, Place, Row, Side, Way
 from reasontrain.bench.vocab_work import Make, Size, Tiles
 
+PRODUCTS = "its matrix products alone"
 TRL_DIVERGENCE, TRL_LOGP = "TRL ChunkedDivergenceFunction", "TRL ChunkedLogProbFunction"
 _APART = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 """How far the sides may lie apart: bfloat16 gradients are rounded to three digits, and not at the same places."""
@@ -63,10 +64,14 @@ class Kit:
 
 
 def rows(place: Place) -> Sequence[Row]:
-    """Distillation at all rows and at those that TIP keeps, log-probabilities, and memory beside a loss with its logits whole."""
+    """Distillation at all rows and at those that TIP keeps, log-probabilities, and memory beside a loss with its logits whole.
+
+    A full run also looks for what more there is to gain: beside TRL patched, and beside our own matrix products alone.
+    """
     kit = Kit.of(place)
-    patched = [] if place.quick else [_distil_patched(kit)]
-    return [_distil(kit), *patched, _tip(kit), _logp_known(kit), _logp_later(kit), _tip_memory(kit)]
+    distil = [_distil(kit)] if place.quick else [_distil(kit), _distil_patched(kit), _distil_products(kit)]
+    tip = [_tip(kit)] if place.quick else [_tip(kit), _tip_products(kit)]
+    return [*distil, *tip, _logp_known(kit), _logp_later(kit), _tip_memory(kit)]
 
 
 def _distil(kit: Kit) -> Row:
@@ -96,6 +101,17 @@ def _distil_patched(kit: Kit) -> Row:
     )
 
 
+def _distil_products(kit: Kit) -> Row:
+    return kit.row(
+        "distil_products",
+        "the same, beside the four matrix products that it cannot do without",
+        ours=Way(settings={}, ready=partial(work.distils, kit.make, "rows")),
+        peer=Side(name=PRODUCTS, ways=(Way(settings={}, ready=partial(work.multiplies, kit.make, scored=False, keep=1.0)),)),
+        goals=(),
+        remark="Above 1 is what softmax, divergence and gradient add. The peer computes no loss: nothing is compared but rows.",
+    )
+
+
 def _tip(kit: Kit) -> Row:
     return kit.row(
         "tip_20",
@@ -104,6 +120,17 @@ def _tip(kit: Kit) -> Row:
         peer=Side(name=f"{TRL_DIVERGENCE} at every row", ways=(_shipped(kit, "scores"),)),
         goals=(kit.tip, _memory(1.0)),
         remark="The losses differ by design, so the sides are compared by the sums of entropy and divergence over all rows.",
+    )
+
+
+def _tip_products(kit: Kit) -> Row:
+    return kit.row(
+        "tip_20_products",
+        "the same, beside its matrix products: two at every row to score it, four at a fifth of the rows",
+        ours=Way(settings={}, ready=partial(work.selects, kit.make, 0.2, "rows")),
+        peer=Side(name=PRODUCTS, ways=(Way(settings={}, ready=partial(work.multiplies, kit.make, scored=True, keep=0.2)),)),
+        goals=(),
+        remark="As above: nothing is compared but rows.",
     )
 
 

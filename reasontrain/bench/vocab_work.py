@@ -19,6 +19,8 @@ from reasontrain.objectives import Distill
 from reasontrain.selection import Tip
 from reasontrain.types import Batch, Kind, Losses, RowColumns, Rows
 from reasontrain.vocab import Head, Teacher, fused, measure
+from reasontrain.vocab.chunks import Scan
+from reasontrain.vocab.head import HeadGradient
 
 TEMPERATURE = 1.0
 ROLLOUTS = 8
@@ -78,6 +80,11 @@ class Inputs:
         """What an objective knows of the rows."""
         return RowColumns(ids_N=self.ids_N, advantage_N=torch.zeros_like(self.weight_N))
 
+    @property
+    def counted(self) -> Numbers:
+        """What sides have in common of which one computes no loss."""
+        return {"rows": float(len(self.ids_N))}
+
     def backward(self, loss: Tensor) -> Numbers:
         """The loss and the size of its two gradients."""
         dhidden_ND, dweight_VD = torch.autograd.grad(loss, (self.hidden_ND, self.weight_VD))
@@ -99,18 +106,21 @@ class Inputs:
 
 
 Make = Callable[[], Inputs]
-Gives = Literal["loss", "scores"]
-"""What the sides are compared by: the loss and its gradients, or, where the losses differ by design, entropy and divergence."""
+Gives = Literal["loss", "scores", "rows"]
+"""What the sides are compared by: the loss and its gradients, entropy and divergence where the losses differ by design, or
+nothing but the number of rows, where one side only multiplies."""
 
 
 @contextmanager
-def distils(make: Make) -> Iterator[Work]:
+def distils(make: Make, gives: Gives = "loss") -> Iterator[Work]:
     """The gradient is formed in the forward pass."""
     given = make()
 
     def work() -> Numbers:
         teacher = Teacher(given.teacher_ND, Head(given.teacher_VD))
-        return given.backward(fused(given.hidden_ND, given.head, given.columns, given.weight_N, Distill(), teacher=teacher).loss)
+        loss = fused(given.hidden_ND, given.head, given.columns, given.weight_N, Distill(), teacher=teacher).loss
+        numbers = given.backward(loss)
+        return given.counted if gives == "rows" else numbers
 
     yield work
 
@@ -128,9 +138,35 @@ def selects(make: Make, keep: float, gives: Gives) -> Iterator[Work]:
         columns, weight_K = given.columns[kept_N], given.weight_N[kept_N]
         seen = Teacher(given.teacher_ND[kept_N], teacher)
         numbers = given.backward(fused(given.hidden_ND[kept_N], given.head, columns, weight_K, Distill(), teacher=seen).loss)
-        return numbers if gives == "loss" else {name: float(value_N.sum()) for name, value_N in scores.items()}
+        sums = {name: float(value_N.sum()) for name, value_N in scores.items()}
+        return {"loss": numbers, "scores": sums, "rows": given.counted}[gives]
 
     yield work
+
+
+@contextmanager
+def multiplies(make: Make, *, scored: bool, keep: float) -> Iterator[Work]:
+    """The matrix products of the work above and nothing between them: both heads at every row to score, and four at rows kept."""
+    given = make()
+
+    def work() -> Numbers:
+        if scored:
+            _multiply(given, len(given.ids_N), backward=False)
+        _multiply(given, round(keep * len(given.ids_N)), backward=True)
+        return given.counted
+
+    yield work
+
+
+@torch.no_grad()
+def _multiply(given: Inputs, num_rows: int, *, backward: bool) -> None:
+    """The first rows through both heads in chunks; a projection stands in for its gradient, which has its shape."""
+    rows = slice(num_rows)
+    teacher = Teacher(given.teacher_ND[rows], Head(given.teacher_VD))
+    gradient = HeadGradient(given.hidden_ND[rows], given.head, hidden=backward, weight=backward, bias=False)
+    for part in Scan(given.hidden_ND[rows], given.head, given.ids_N[rows], TEMPERATURE, teacher).chunks():
+        assert len(part.teacher_raw_CU) == len(part.hidden_CD)
+        gradient.add(part.rows, part.hidden_CD, part.raw_CV)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from trl.kernels import chunked_divergence
 
 from reasontrain.bench import vocab, vocab_work
@@ -29,7 +31,10 @@ def every(monkeypatch: pytest.MonkeyPatch, place: Place) -> dict[str, Measured]:
 def test_both_sides_of_every_row_agree(monkeypatch: pytest.MonkeyPatch):
     shipped = tiles()
     found = every(monkeypatch, replace(PLACE, quick=False))
-    assert list(found) == ["distil", "distil_patched", "tip_20", "logp_known", "logp_later", "tip_50_memory"]
+    assert list(found) == [
+        *("distil", "distil_patched", "distil_products", "tip_20", "tip_20_products"),
+        *("logp_known", "logp_later", "tip_50_memory"),
+    ]
     assert max(row.apart for row in found.values()) < 1e-5
     assert found["distil_patched"].peer.settings in [tried.settings for tried in found["distil_patched"].peer.tried]
     assert [tried.settings["chunk"] for tried in found["logp_known"].peer.tried] == [2048, 4096, 8192, 32768]
@@ -41,7 +46,7 @@ def test_a_full_run_searches_what_a_quick_one_leaves_out(monkeypatch: pytest.Mon
     assert len(rows["distil_patched"].peer.ways) == 6
     assert len(rows["logp_known"].peer.ways) == 4
     quick = {row.name: row for row in vocab.rows(PLACE)}
-    assert rows.keys() - quick.keys() == {"distil_patched"}
+    assert rows.keys() - quick.keys() == {"distil_patched", "distil_products", "tip_20_products"}
     assert len(quick["logp_known"].peer.ways) == 2
 
 
@@ -62,6 +67,20 @@ def test_tip_keeps_a_share_of_each_rollout():  # 64 rows of 8 rollouts: floor(0.
     entropy_N = torch.arange(64.0) % 8
     kept_N = given.chosen({"entropy": entropy_N, "kl_reverse": torch.zeros(64)}, 0.25)
     assert kept_N.nonzero()[:, 0].tolist() == [8 * rollout + place for rollout in range(8) for place in (6, 7)]
+
+
+@pytest.mark.parametrize(("scored", "keep", "at_every_row"), [(False, 1.0, 4), (True, 0.2, 2 + 0.2 * 4)])
+def test_products_alone_are_as_many_operations_as_ours(scored: bool, keep: float, at_every_row: float):
+    size = replace(SMALL, rows=40)  # 8 rollouts of 5: a fifth is 1 of each
+    make = partial(Inputs.drawn, size, torch.device("cpu"))
+    ours = vocab_work.selects(make, keep, "rows") if scored else vocab_work.distils(make, "rows")
+    sum_of_product = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
+    counted = []
+    for side in (ours, vocab_work.multiplies(make, scored=scored, keep=keep)):
+        with side as work, FlopCounterMode(display=False, custom_mapping=sum_of_product) as counter:
+            assert work() == {"rows": 40.0}
+        counted.append(counter.get_total_flops())
+    assert counted == [round(at_every_row * 2 * 40 * 96 * 8)] * 2
 
 
 def test_constants_are_put_back_when_the_work_fails():
