@@ -11,9 +11,8 @@ import torch
 
 from reasontrain.bench import vocab_work as work
 from reasontrain.bench.row import Goal, Place, Row, Side, Way
-from reasontrain.bench.vocab_work import Make, Size, Tiles
+from reasontrain.bench.vocab_work import Make, Ready, Size, Tiles
 
-PRODUCTS = "its matrix products alone"
 TRL_DIVERGENCE, TRL_LOGP = "TRL ChunkedDivergenceFunction", "TRL ChunkedLogProbFunction"
 _APART = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 """How far the sides may lie apart: bfloat16 gradients are rounded to three digits, and not at the same places."""
@@ -62,6 +61,17 @@ class Kit:
             remark=remark,
         )
 
+    def beside_products(self, name: str, what: str, ours: Ready, products: Ready) -> Row:
+        """A row that shows what we add to the matrix products: they compute no loss, so the sides share only their rows."""
+        return self.row(
+            name,
+            what,
+            ours=Way(settings={}, ready=partial(work.counts, ours, self.size.rows)),
+            peer=Side(name="its matrix products alone", ways=(Way(settings={}, ready=products),)),
+            goals=(),
+            remark="Above 1 is what softmax, divergence and gradient add. The peer computes no loss, so only rows are compared.",
+        )
+
 
 def rows(place: Place) -> Sequence[Row]:
     """Distillation at all rows and at those that TIP keeps, log-probabilities, and memory beside a loss with its logits whole.
@@ -102,13 +112,11 @@ def _distil_patched(kit: Kit) -> Row:
 
 
 def _distil_products(kit: Kit) -> Row:
-    return kit.row(
+    return kit.beside_products(
         "distil_products",
         "the same, beside the four matrix products that it cannot do without",
-        ours=Way(settings={}, ready=partial(work.distils, kit.make, "rows")),
-        peer=Side(name=PRODUCTS, ways=(Way(settings={}, ready=partial(work.multiplies, kit.make, scored=False, keep=1.0)),)),
-        goals=(),
-        remark="Above 1 is what softmax, divergence and gradient add. The peer computes no loss: nothing is compared but rows.",
+        partial(work.distils, kit.make),
+        partial(work.multiplies, kit.make, scored=False, keep=1.0),
     )
 
 
@@ -124,13 +132,11 @@ def _tip(kit: Kit) -> Row:
 
 
 def _tip_products(kit: Kit) -> Row:
-    return kit.row(
+    return kit.beside_products(
         "tip_20_products",
         "the same, beside its matrix products: two at every row to score it, four at a fifth of the rows",
-        ours=Way(settings={}, ready=partial(work.selects, kit.make, 0.2, "rows")),
-        peer=Side(name=PRODUCTS, ways=(Way(settings={}, ready=partial(work.multiplies, kit.make, scored=True, keep=0.2)),)),
-        goals=(),
-        remark="As above: nothing is compared but rows.",
+        partial(work.selects, kit.make, 0.2, "scores"),
+        partial(work.multiplies, kit.make, scored=True, keep=0.2),
     )
 
 

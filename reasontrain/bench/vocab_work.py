@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -80,11 +80,6 @@ class Inputs:
         """What an objective knows of the rows."""
         return RowColumns(ids_N=self.ids_N, advantage_N=torch.zeros_like(self.weight_N))
 
-    @property
-    def counted(self) -> Numbers:
-        """What sides have in common of which one computes no loss."""
-        return {"rows": float(len(self.ids_N))}
-
     def backward(self, loss: Tensor) -> Numbers:
         """The loss and the size of its two gradients."""
         dhidden_ND, dweight_VD = torch.autograd.grad(loss, (self.hidden_ND, self.weight_VD))
@@ -106,21 +101,31 @@ class Inputs:
 
 
 Make = Callable[[], Inputs]
-Gives = Literal["loss", "scores", "rows"]
-"""What the sides are compared by: the loss and its gradients, entropy and divergence where the losses differ by design, or
-nothing but the number of rows, where one side only multiplies."""
+Ready = Callable[[], AbstractContextManager[Work]]
+Gives = Literal["loss", "scores"]
+"""What the sides are compared by: the loss and its gradients, or, where the losses differ by design, entropy and divergence."""
 
 
 @contextmanager
-def distils(make: Make, gives: Gives = "loss") -> Iterator[Work]:
+def counts(ready: Ready, num_rows: int) -> Iterator[Work]:
+    """A work whose numbers are left out but for its rows, to be set beside one that computes no loss."""
+    with ready() as inner:
+
+        def work() -> Numbers:
+            inner()
+            return {"rows": float(num_rows)}
+
+        yield work
+
+
+@contextmanager
+def distils(make: Make) -> Iterator[Work]:
     """The gradient is formed in the forward pass."""
     given = make()
 
     def work() -> Numbers:
         teacher = Teacher(given.teacher_ND, Head(given.teacher_VD))
-        loss = fused(given.hidden_ND, given.head, given.columns, given.weight_N, Distill(), teacher=teacher).loss
-        numbers = given.backward(loss)
-        return given.counted if gives == "rows" else numbers
+        return given.backward(fused(given.hidden_ND, given.head, given.columns, given.weight_N, Distill(), teacher=teacher).loss)
 
     yield work
 
@@ -138,8 +143,7 @@ def selects(make: Make, keep: float, gives: Gives) -> Iterator[Work]:
         columns, weight_K = given.columns[kept_N], given.weight_N[kept_N]
         seen = Teacher(given.teacher_ND[kept_N], teacher)
         numbers = given.backward(fused(given.hidden_ND[kept_N], given.head, columns, weight_K, Distill(), teacher=seen).loss)
-        sums = {name: float(value_N.sum()) for name, value_N in scores.items()}
-        return {"loss": numbers, "scores": sums, "rows": given.counted}[gives]
+        return numbers if gives == "loss" else {name: float(value_N.sum()) for name, value_N in scores.items()}
 
     yield work
 
@@ -153,7 +157,7 @@ def multiplies(make: Make, *, scored: bool, keep: float) -> Iterator[Work]:
         if scored:
             _multiply(given, len(given.ids_N), backward=False)
         _multiply(given, round(keep * len(given.ids_N)), backward=True)
-        return given.counted
+        return {"rows": float(len(given.ids_N))}
 
     yield work
 

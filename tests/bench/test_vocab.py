@@ -73,10 +73,10 @@ def test_tip_keeps_a_share_of_each_rollout():  # 64 rows of 8 rollouts: floor(0.
 def test_products_alone_are_as_many_operations_as_ours(scored: bool, keep: float, at_every_row: float):
     size = replace(SMALL, rows=40)  # 8 rollouts of 5: a fifth is 1 of each
     make = partial(Inputs.drawn, size, torch.device("cpu"))
-    ours = vocab_work.selects(make, keep, "rows") if scored else vocab_work.distils(make, "rows")
+    ours = partial(vocab_work.selects, make, keep, "scores") if scored else partial(vocab_work.distils, make)
     sum_of_product = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
     counted = []
-    for side in (ours, vocab_work.multiplies(make, scored=scored, keep=keep)):
+    for side in (vocab_work.counts(ours, 40), vocab_work.multiplies(make, scored=scored, keep=keep)):
         with side as work, FlopCounterMode(display=False, custom_mapping=sum_of_product) as counter:
             assert work() == {"rows": 40.0}
         counted.append(counter.get_total_flops())
