@@ -133,7 +133,7 @@ def test_micro_batches_padding_and_packing_never_change_the_gradient(
     weight_BT = weights(data)
     whole = run(model, data, OBJECTIVES[name], weight_BT)
     cut = run(model, wide, OBJECTIVES[name], torch.nn.functional.pad(weight_BT, (0, pad)), budget=budget, layout=layout)
-    assert cut[0] == pytest.approx(whole[0], abs=1e-6)
+    assert cut[0] == pytest.approx(whole[0], rel=1e-6, abs=1e-6)
     for key, gradient in whole[1].items():
         assert_close(cut[1][key], gradient, rtol=1e-4, atol=1e-6)
 
@@ -151,7 +151,7 @@ def test_every_rule_feeds_every_objective_and_an_order_of_rollouts_changes_nothi
         stats = used.gradient(seen, select(seen), objective, AVERAGES["per_kept_row"])
         results.append((stats["loss"], gradients(model)))
     assert results[0][0] != 0
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-6)
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6, abs=1e-6)  # a few roundings of a sum in another order
     for key, gradient in results[0][1].items():
         assert_close(results[1][1][key], gradient, rtol=1e-4, atol=1e-6)
 

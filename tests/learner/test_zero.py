@@ -24,7 +24,7 @@ from tests.learner.zero_cases import FOUR, MODELS, PAIRED, SAVED, SPECIAL, STAGE
 WORLDS = (1, 2)
 SELECTING = [*((world, stage) for world in WORLDS for stage in STAGES), *((FOUR, stage) for stage in STAGES_OF_FOUR)]
 """Ranks and stage wherever selection is compared with that of one process."""
-LIMIT_S = 500
+LIMIT_S = 1500
 """Far above what all cases take; ranks that wait for each other end with it."""
 
 
