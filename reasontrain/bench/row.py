@@ -15,6 +15,8 @@ from reasontrain.types import AtLeastOne, UserError
 Numbers = Mapping[str, float]
 """What a piece of work gives, by name: the two sides must agree on it, or they did not do the same."""
 Work = Callable[[], Numbers]
+Ready = Callable[[], AbstractContextManager[Work]]
+"""Builds what a piece of work needs and gives the work itself; leaving it cleans up."""
 Setting = str | int | float | bool
 
 
@@ -34,10 +36,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One way of doing the work. `ready` builds what it needs and gives the work itself, which is timed; leaving it cleans up."""
+    """One way of doing the work, which alone is timed."""
 
     settings: Mapping[str, Setting]
-    ready: Callable[[], AbstractContextManager[Work]]
+    ready: Ready
 
 
 @dataclass(frozen=True, kw_only=True)

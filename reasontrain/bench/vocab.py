@@ -10,8 +10,8 @@ from itertools import product
 import torch
 
 from reasontrain.bench import vocab_work as work
-from reasontrain.bench.row import Goal, Place, Row, Side, Way
-from reasontrain.bench.vocab_work import Make, Ready, Size, Tiles
+from reasontrain.bench.row import Goal, Place, Ready, Row, Side, Way
+from reasontrain.bench.vocab_work import Make, Size, Tiles
 
 TRL_DIVERGENCE, TRL_LOGP = "TRL ChunkedDivergenceFunction", "TRL ChunkedLogProbFunction"
 _APART = {torch.float32: 1e-4, torch.bfloat16: 1e-2}

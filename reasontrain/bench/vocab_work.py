@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction, chunked_divergence
 
 from reasontrain import vocab
-from reasontrain.bench.row import Numbers, Setting, Work
+from reasontrain.bench.row import Numbers, Ready, Setting, Work
 from reasontrain.objectives import Distill
 from reasontrain.selection import Tip
 from reasontrain.types import Batch, Kind, Losses, RowColumns, Rows
@@ -101,7 +101,6 @@ class Inputs:
 
 
 Make = Callable[[], Inputs]
-Ready = Callable[[], AbstractContextManager[Work]]
 Gives = Literal["loss", "scores"]
 """What the sides are compared by: the loss and its gradients, or, where the losses differ by design, entropy and divergence."""
 

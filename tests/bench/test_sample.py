@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
@@ -11,14 +9,13 @@ import torch
 
 from reasontrain.bench import sample
 from reasontrain.bench.given import drawn_lengths
-from reasontrain.bench.row import Place, Work
+from reasontrain.bench.row import Place, Ready
 from reasontrain.data.thought import HardThought, SoftThought
 
 PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)
 SHAPE = replace(sample.SMALL.shape, hidden_size=32, intermediate_size=48, num_layers=1, head_dim=8, vocab_size=600)
 SIZE = replace(sample.SMALL, shape=SHAPE, limit=12)
 THOUGHT = {"max_tokens": SIZE.limit, "max_answer_tokens": 1, "late": sample.FORCED}
-Ready = Callable[[], AbstractContextManager[Work]]
 SPEAKING: dict[str, Ready] = {
     "ours": lambda: sample._speaks(SIZE, PLACE, 64, False),
     "ours, some waiting": lambda: sample._speaks(SIZE, PLACE, 16, False),

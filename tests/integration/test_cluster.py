@@ -143,7 +143,7 @@ def test_more_gpus_than_there_are_is_an_error_within_seconds(tmp_path: Path) -> 
     assert "9 learner processes need a bundle of {'CPU': 1.0, 'GPU': 1.0} each" in ended.output
     assert "0 GPUs) has room for 0 of them" in ended.output
     assert "Traceback" not in ended.output
-    assert ended.seconds < 90  # a bundle that no node can give would be waited for without end
+    assert ended.seconds < 30
     assert list(tmp_path.iterdir()) == []
 
 

@@ -133,7 +133,7 @@ def test_micro_batches_padding_and_packing_never_change_the_gradient(
     weight_BT = weights(data)
     whole = run(model, data, OBJECTIVES[name], weight_BT)
     cut = run(model, wide, OBJECTIVES[name], torch.nn.functional.pad(weight_BT, (0, pad)), budget=budget, layout=layout)
-    assert cut[0] == pytest.approx(whole[0], rel=1e-6, abs=1e-6)
+    assert cut[0] == pytest.approx(whole[0], abs=1e-6)
     for key, gradient in whole[1].items():
         assert_close(cut[1][key], gradient, rtol=1e-4, atol=1e-6)
 
