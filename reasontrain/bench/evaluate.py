@@ -96,7 +96,7 @@ def asked_of(name: str, task: TaskSettings, device: torch.device, limit: int | N
 def _row(name: str, asked: Asked, place: Place) -> Row:
     both, num_problems = Both(), len(asked.task.problems()[: asked.suite.limit])
     num_rows = (256,) if place.quick else (128, 256, 512)
-    batches = (64, 128) if place.quick else (64, 128, 256)
+    batches = (QUICK_PROBLEMS,) if place.quick else (64, 128, 256)
     sampling = asked.suite.sampling
     return Row(
         name=name,

@@ -79,15 +79,15 @@ def _bytes(side: SideMeasured) -> str:
 
 
 def _settings(settings: Mapping[str, Setting]) -> str:
-    return ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in settings.items())
+    return ", ".join(f"{name} {value:,}" if type(value) is int else f"{name} {value}" for name, value in settings.items())
 
 
 def _searched(row: Measured) -> str:
-    """What was searched for each side, and what won."""
+    """Each side's settings, and among how many they were the fastest."""
     found = [
-        f" {side.name} was searched over {len(side.tried)} settings: {_settings(side.settings)}."
+        f" {side.name}{f' was searched over {len(side.tried)} settings' if side.tried else ''}: {_settings(side.settings)}."
         for side in (row.ours, row.peer)
-        if side.tried
+        if side.settings
     ]
     return "".join(found)
 
@@ -99,7 +99,11 @@ def _remark(row: Measured) -> str:
 def _made(record: Record) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     changed = " with changes" if record.origin.changed else ""
-    quick = " Quick: fewer runs and settings, and less work in some rows, than a full one." if record.quick else ""
+    quick = (
+        " Quick: fewer runs, no search of settings, and less work in some rows; the goals are those of a full run."
+        if record.quick
+        else ""
+    )
     return f"{record.origin.hardware}; commit {record.origin.commit[:7]}{changed}; {packages}; {record.runs} runs a side.{quick}"
 
 

@@ -102,7 +102,7 @@ def rows(place: Place) -> Sequence[Row]:
     """Beside `generate`, and soft beside hard."""
     if place.device.type == "cuda":
         return [_skewed(LARGE, place, 1 / 4), _soft(LARGE_SOFT, place)]
-    hard, soft = (replace(size, limit=size.limit // 2) if place.quick else size for size in (SMALL, SMALL_SOFT))
+    hard, soft = (replace(size, limit=size.limit // 4) if place.quick else size for size in (SMALL, SMALL_SOFT))
     return [_skewed(hard, place, 1 / 1.5), _soft(soft, place)]
 
 

@@ -57,7 +57,8 @@ def _given(place: Place) -> Given:
     if place.device.type == "cuda":
         rollouts, limit, shape, dtype = 64, 1024 if place.quick else 2048, QWEN3_06B, torch.bfloat16
     else:
-        rollouts, limit, shape, dtype = 16, 64 if place.quick else 128, SMALL, torch.float32
+        rollouts, limit = (8, 64) if place.quick else (16, 128)
+        shape, dtype = SMALL, torch.float32
     return Given(shape=shape, teacher=shape, rollouts=rollouts, limit=limit, device=place.device, dtype=dtype)
 
 
@@ -190,7 +191,7 @@ def _tolerance(given: Given) -> float:
 
 def _ours(given: Given, place: Place, made: Callable[[int, Layout], Made]) -> Side:
     """Ways to cut a step into micro-batches."""
-    layouts: tuple[Layout, ...] = ("padded",) if place.quick else ("padded", "packed")
+    layouts: tuple[Layout, ...] = ("packed",) if place.quick else ("padded", "packed")
     unit = 512 if place.device.type == "cpu" else 16384
     budgets = (unit,) if place.quick else (unit // 2, unit, 4 * unit)
     ways = [
@@ -204,7 +205,7 @@ def _ours(given: Given, place: Place, made: Callable[[int, Layout], Made]) -> Si
 def _sizes(given: Given, place: Place, share: int = 1) -> list[int]:
     """Rollouts (or pairs of them) in one of TRL's forwards."""
     most = given.rollouts // share
-    return [size for size in ((4,) if place.quick else (1, 2, 4, 8, 16, 32)) if size <= most]
+    return [size for size in ((4 // share,) if place.quick else (1, 2, 4, 8, 16, 32)) if size <= most]
 
 
 def _peer(name: str, given: Given, place: Place, made: Callable[[int], Made], share: int = 1) -> Side:
@@ -221,14 +222,14 @@ def _peer(name: str, given: Given, place: Place, made: Callable[[int], Made], sh
 
 
 def _tuning(given: Given, place: Place, made: Callable[[int, int, bool], Made]) -> Side:
-    """TRL pads, with neighbours of like length or not, or packs."""
+    """TRL pads, with neighbours of like length or not, or packs; a quick run does the last alone."""
     padded = [
         Way(
             settings={"per_device_train_batch_size": size, "group_by_length": by_length, "packing": False},
             ready=partial(made, size, 0, by_length),
         )
         for size in _sizes(given, place)
-        for by_length in ((True,) if place.quick else (False, True))
+        for by_length in (() if place.quick else (False, True))
     ]
     lengths = (256, 512, 1024) if place.device.type == "cpu" else (8192, 16384, 32768)
     packed = [

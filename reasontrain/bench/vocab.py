@@ -43,7 +43,7 @@ class Kit:
             make=partial(work.Inputs.drawn, size, place.device),
             distil=(_time(0.75), _memory(1.0), Goal(of="seconds", at_most=0.07)) if gpu else (_time(0.35), _memory(1.0)),
             tip=_time(0.55 if gpu else 0.25),
-            chunks=(2048, 32768) if place.quick else (2048, 4096, 8192, 32768),
+            chunks=(32768 if gpu else 2048,) if place.quick else (2048, 4096, 8192, 32768),
             tiles=tiles,
         )
 

@@ -11,11 +11,10 @@ MIB = 2**20
 
 
 def side(name: str, seconds: tuple[float, ...], peak_mib: int | None) -> SideMeasured:
-    tried = (Tried(settings={"chunk": 4096}, seconds=2.0), Tried(settings={"chunk": 32}, seconds=9.0))
+    best = {"chunk": 4096, "packing": True}
+    tried = (Tried(settings=best, seconds=2.0), Tried(settings={"chunk": 32, "packing": False}, seconds=9.0))
     peak_bytes = None if peak_mib is None else peak_mib * MIB
-    return SideMeasured(
-        name=name, settings={"chunk": 4096}, tried=tried if "<" in name else (), seconds=seconds, peak_bytes=peak_bytes
-    )
+    return SideMeasured(name=name, settings=best, tried=tried if "<" in name else (), seconds=seconds, peak_bytes=peak_bytes)
 
 
 def measured(name: str, ratios: tuple[float, float, float], *, memory: float | None = 0.5) -> Measured:

@@ -58,7 +58,7 @@ def test_rows_name_what_they_do() -> None:
     assert len(skewed.peer.ways) == 6
 
 
-def test_a_quick_run_samples_half_as_far_and_searches_nothing() -> None:
+def test_a_quick_run_samples_a_quarter_as_far_and_searches_nothing() -> None:
     skewed, soft = sample.rows(PLACE)
-    assert (skewed.work["longest"], soft.work["longest"]) == (128, 64)
+    assert (skewed.work["longest"], soft.work["longest"]) == (64, 32)
     assert [way.settings for way in skewed.peer.ways] == [{"batch": 64, "cache": "dynamic"}]

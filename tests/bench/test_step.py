@@ -223,11 +223,11 @@ def test_the_large_row_counts_operations_and_runs_in_bfloat16_with_recomputation
     assert found.goals[0].goal.at_most == given.tokens / 6000
 
 
-def test_quick_searches_little_and_a_full_run_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_searches_nothing_and_a_full_run_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def ways(quick: bool) -> dict[str, tuple[int, int]]:
         monkeypatch.setattr(step, "_given", lambda place: replace(GIVEN, rollouts=16))
         return {each.name: (len(each.ours.ways), len(each.peer.ways)) for each in step.rows(replace(PLACE, quick=quick))}
 
-    assert max(max(numbers) for numbers in ways(True).values()) == 2
+    assert set(ways(True).values()) == {(1, 1)}
     assert ways(False)["prior update"] == (6, 13)
     assert ways(False)["cdpo update"] == (6, 4)
