@@ -15,6 +15,8 @@ JOBS ?= 2
 
 # Waiting OpenMP threads sleep: spinning ones make tiny models many times slower on a small CPU.
 export OMP_WAIT_POLICY := PASSIVE
+# Tests start some hundred processes of this package, which should find it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt

@@ -13,7 +13,9 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 
+import pkgutil
 import random
+from pathlib import Path
 
 import hypothesis
 import numpy
@@ -24,8 +26,11 @@ from jaxtyping import install_import_hook
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are decorated: without a GPU they run on the CPU, line by line
 
-# From here on a module of reasontrain is imported with its annotations enforced: types by beartype, shapes by jaxtyping.
-install_import_hook("reasontrain", "beartype.beartype")
+# From here on a module of reasontrain is imported with its annotations enforced: types by beartype, shapes by jaxtyping. Tasks
+# are left out: they hold no tensors and make problems by the ten thousand, and checks would take far longer than the work.
+PACKAGE = Path(__file__).parents[1] / "reasontrain"
+CHECKED = [room.name for room in pkgutil.iter_modules([str(PACKAGE)], "reasontrain.") if room.name != "reasontrain.tasks"]
+install_import_hook(CHECKED, "beartype.beartype")
 
 torch.set_num_threads(1)
 

@@ -24,6 +24,7 @@ OVERRIDES = (
     f"steps={STEPS}",
     "evaluate=null",
     "learn.rollouts_per_step=32",
+    "task.num_problems=300",
     "checkpoint.every=2",
     "cluster.learners=2",
     "learn.zero.stage=2",

@@ -134,10 +134,10 @@ def _all(sweep: Sweep) -> list[Recipe]:
 
 def _left(runs: Runs, jobs: Sequence[Job]) -> str:
     """How long the rest will take, by the mean of what is finished."""
-    waiting = {job.recipe.name for job in jobs if not runs.finished(job)}
-    seconds = [runs.status(job.recipe.name).seconds for job in jobs if runs.finished(job)]
-    mean = sum(seconds) / max(len(seconds), 1)
-    return f"about {mean * len(waiting) / runs.at_once / 60:.0f} min left" if waiting else ""
+    finished = {job.recipe.name: runs.finished(job) for job in jobs}
+    seconds = [runs.status(name).seconds for name, is_finished in finished.items() if is_finished]
+    num_left, mean = len(finished) - len(seconds), sum(seconds) / max(len(seconds), 1)
+    return f"about {mean * num_left / runs.at_once / 60:.0f} min left" if num_left else ""
 
 
 def _estimate(runs: Runs, sweep: Sweep) -> str:

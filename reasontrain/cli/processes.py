@@ -17,7 +17,7 @@ from typing import TextIO
 
 from reasontrain import checkpoint
 from reasontrain.evaluation.origin import Origin
-from reasontrain.recipe import Recipe, as_mapping, as_yaml, build, read_yaml
+from reasontrain.recipe import Recipe, as_mapping, as_yaml, build
 from reasontrain.types import RunError
 
 TRAIN = (sys.executable, "-m", "reasontrain.cli", "train")
@@ -59,7 +59,7 @@ class Runs:
     def status(self, name: str) -> Status:
         """What is known of a run; nothing, of one that was never begun."""
         path = self._beside(name, ".json")
-        return build(Status, read_yaml(path), str(path)) if path.exists() else Status()
+        return build(Status, json.loads(path.read_text(encoding="utf-8")), str(path)) if path.exists() else Status()
 
     def finished(self, job: Job) -> bool:
         """Whether a run took its last step and was asked these suites."""

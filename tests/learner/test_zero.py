@@ -19,11 +19,9 @@ from transformers import AutoModelForCausalLM
 from reasontrain.learner.ranks import free_port
 from reasontrain.learner.whole import tensors
 from tests.learner import zero_cases
-from tests.learner.zero_cases import FOUR, MODELS, PAIRED, SAVED, SPECIAL, STAGES, STAGES_OF_FOUR, student
+from tests.learner.zero_cases import MADE_OF, MODELS, PAIRED, PLACES, SAVED, SELECTING, SPECIAL, STAGES, student
 
 WORLDS = (1, 2)
-SELECTING = [*((world, stage) for world in WORLDS for stage in STAGES), *((FOUR, stage) for stage in STAGES_OF_FOUR)]
-"""Ranks and stage wherever selection is compared with that of one process."""
 LIMIT_S = 1500
 """Far above what all cases take; ranks that wait for each other end with it."""
 
@@ -101,9 +99,7 @@ def assert_bit_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> N
 # ---- what one process finds, any number of ranks find
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("world", "stage", "model"), MADE_OF)
 def test_steps_are_those_of_one_process(ranks: Ranks, world: int, stage: int, model: str) -> None:
     expected = alone("parity", world, model)
     for rank, found in enumerate(ranks(world, f"parity-{stage}-{model}")):
@@ -121,8 +117,7 @@ def test_the_parts_of_a_step_are_the_mean_over_the_ranks(ranks: Ranks, stage: in
         assert 2 * sum(first["times"].values()) < first["wall_s"] + second["wall_s"]
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("world", "stage"), PLACES)
 @pytest.mark.parametrize("model", ["untied", "lora"])
 def test_a_moving_average_and_switched_off_adapters_are_those_of_one_process(
     ranks: Ranks, world: int, stage: int, model: str
@@ -133,8 +128,7 @@ def test_a_moving_average_and_switched_off_adapters_are_those_of_one_process(
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("world", "stage"), PLACES)
 @pytest.mark.parametrize(("model", "objective"), PAIRED)
 def test_so_are_steps_on_pairs(ranks: Ranks, world: int, stage: int, model: str, objective: str) -> None:
     expected = alone("paired", world, model, objective)
@@ -152,9 +146,7 @@ def test_so_are_they_with_every_way_to_save_memory_or_time(ranks: Ranks, name: s
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("world", "stage", "model"), MADE_OF)
 def test_so_are_steps_with_soft_thoughts(ranks: Ranks, world: int, stage: int, model: str) -> None:
     """Gradients of embeddings as input, as basis of mixtures and as head."""
     expected = alone("soft", world, model)
@@ -175,8 +167,7 @@ def test_a_rank_without_work_and_a_step_without_any_change_nothing(ranks: Ranks,
         assert_bit_equal(found["nothing selected"]["weights"], found["one rollout"]["weights"])
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("world", "stage"), PLACES)
 def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(ranks: Ranks, world: int, stage: int) -> None:
     expected = alone("edges", world)  # never saw it
     for rank, found in enumerate(ranks(world, f"edges-{stage}")):

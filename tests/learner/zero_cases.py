@@ -32,9 +32,13 @@ from tests.learner import soft_batch
 from tests.tiny import batch, pairs, policy
 
 STAGES = (0, 1, 2, 3)
-FOUR, STAGES_OF_FOUR = 4, (2, 3)
-"""A world in which nothing is tried but what selection does, whose statistics and rankings are of the whole step."""
+PLACES = [(1, 0), (1, 3), *((2, stage) for stage in STAGES)]
+"""Ranks and stage of every kind of step."""
+SELECTING = [*PLACES, (4, 2), (4, 3)]
+"""Of steps that select, whose statistics and rankings are of the whole step."""
 MODELS = {"untied": {}, "tied": {"tied": True}, "lora": {"lora": True}, "lora-tied": {"lora": True, "tied": True}}
+MADE_OF = [(*at, model) for at in PLACES for model in (MODELS if at[1] in (0, 3) else ("untied", "tied"))]
+"""Ranks, stage and model; what stages 1 and 2 divide does not know adapters from other weights."""
 BUDGETS = {1: (10_000, 60, 50), 2: (10_000, 40, 24)}
 """Tokens per micro-batch at steps 0, 1 and 2, which give the busiest of so many ranks 1, 2 and 3 micro-batches."""
 
@@ -319,29 +323,23 @@ def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
 def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     """All of them, for so many ranks."""
     found: dict[str, Callable[[], object]] = {}
-    if world == FOUR:
-        for stage in STAGES_OF_FOUR:
-            zero = Zero(stage=stage, persist_below=0)
-            found |= {f"dropping-{stage}": partial(dropping, zero, world), f"edges-{stage}": partial(edges, zero, world)}
+    zeros = {stage: Zero(stage=stage, persist_below=0) for stage in STAGES}
+    for stage, zero in ((stage, zeros[stage]) for number, stage in SELECTING if number == world):
+        found |= {f"edges-{stage}": partial(edges, zero, world), f"dropping-{stage}": partial(dropping, zero, world)}
+    if world not in BUDGETS:
         return found
-    for stage in STAGES:
-        zero = Zero(stage=stage, persist_below=0)
-        for model in MODELS:
-            found[f"parity-{stage}-{model}"] = partial(parity, zero, world, model)
+    for stage, zero in ((stage, zeros[stage]) for number, stage in PLACES if number == world):
         for model in ("untied", "lora"):
             found[f"histories-{stage}-{model}"] = partial(histories, zero, world, model)
-        found[f"edges-{stage}"] = partial(edges, zero, world)
-        found[f"dropping-{stage}"] = partial(dropping, zero, world)
         for model, objective in PAIRED:
             found[f"paired-{stage}-{model}-{objective}"] = partial(paired, zero, world, model, objective)
-        for model in MODELS:
-            found[f"soft-{stage}-{model}"] = partial(soft, zero, world, model)
-    for number, stage, model in SAVED:
-        if number == world:
-            directory = out / f"saved-{stage}-{model}"
-            directory.mkdir(exist_ok=True)
-            zero = Zero(stage=stage, persist_below=0)
-            found[f"resumed-{stage}-{model}"] = partial(resumed, zero, world, model, directory=directory)
+    for stage, model in ((stage, model) for number, stage, model in MADE_OF if number == world):
+        found[f"parity-{stage}-{model}"] = partial(parity, zeros[stage], world, model)
+        found[f"soft-{stage}-{model}"] = partial(soft, zeros[stage], world, model)
+    for stage, model in ((stage, model) for number, stage, model in SAVED if number == world):
+        directory = out / f"saved-{stage}-{model}"
+        directory.mkdir(exist_ok=True)
+        found[f"resumed-{stage}-{model}"] = partial(resumed, zeros[stage], world, model, directory=directory)
     found["sharded"] = partial(sharded, Zero(persist_below=0), world)
     found["sampling-0-untied"] = partial(sampling, Zero(persist_below=0), world, "untied")
     if world == 1:
@@ -349,8 +347,8 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     found["sampling-100000-untied"] = partial(sampling, Zero(), world, "untied")
     found["sampling-0-tied"] = partial(sampling, Zero(persist_below=0), world, "tied")
     found["sampling-0-lora"] = partial(sampling, Zero(persist_below=0), world, "lora")
-    for stage in STAGES:
-        found[f"bfloat16-{stage}"] = partial(bfloat16, Zero(stage=stage, persist_below=0), world)
+    for stage, zero in zeros.items():
+        found[f"bfloat16-{stage}"] = partial(bfloat16, zero, world)
     for name, changes in SPECIAL.items():
         found[f"special-{name}"] = partial(parity, changes["zero"], world, "untied", **changes["learn"])
     directories = [out.parent / "1" / "saved-3-untied", out / "saved-2-untied", out]
