@@ -99,11 +99,7 @@ def _remark(row: Measured) -> str:
 def _made(record: Record) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     changed = " with changes" if record.origin.changed else ""
-    quick = (
-        " Quick: fewer runs, no search of settings, and less work in some rows; the goals are those of a full run."
-        if record.quick
-        else ""
-    )
+    quick = " Quick: fewer runs and settings, and less work in some rows; the goals are a full run's." if record.quick else ""
     return f"{record.origin.hardware}; commit {record.origin.commit[:7]}{changed}; {packages}; {record.runs} runs a side.{quick}"
 
 

@@ -331,9 +331,7 @@ def _bench(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("tables", nargs="+", metavar="TABLE", help="vocab, sample, step, grade, evaluate or all")
     command.add_argument("--row", nargs="+", default=[], metavar="ROW", help="only these rows")
-    command.add_argument(
-        "--quick", action="store_true", help="fewer runs, no search of settings, less work: ten minutes on two cores"
-    )
+    command.add_argument("--quick", action="store_true", help="fewer runs and settings, less work: ten minutes on two cores")
     command.add_argument("--runs", type=int, default=5, metavar="N", help="timed runs of each side (%(default)s)")
     command.add_argument("--threads", type=int, default=2, metavar="N", help="threads of torch on a CPU (%(default)s)")
     command.add_argument("--device", choices=("cpu", "cuda"), default="", help="where to measure (a GPU where there is one)")

@@ -27,7 +27,7 @@ def test_a_row_says_ratio_speed_memory_and_goals():
 
 def test_a_page_says_where_figures_come_from_and_what_was_searched():
     text = page.markdown([RECORD], {"toys-cpu": "toys-cpu.svg"})
-    made = "a processor, 2 cores; commit 0123456 with changes; torch 2.13.0, trl 1.16.0; 3 runs a side. Quick: fewer runs,"
+    made = "a processor, 2 cores; commit 0123456 with changes; torch 2.13.0, trl 1.16.0; 3 runs a side. Quick: fewer runs and"
     assert made in text
     assert "![ratios of toys](toys-cpu.svg)" in text
     fast = "- `fast`: a loss; N 8,192, dtype float32, 2 threads. reasontrain: chunk 4,096, packing True. they <b> was searched "
