@@ -19,6 +19,8 @@ export OMP_WAIT_POLICY := PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
+# A second thread makes models this small slower.
+TINY := OMP_NUM_THREADS=1 $(BIN)/reasontrain train
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
@@ -30,8 +32,8 @@ RECIPE := recipes/tiny/tip.yaml
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
 
-quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a page about it (minutes on two cores)
-	$(BIN)/reasontrain train $(RECIPE) $(SET)
+quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a page about it (minutes on one core)
+	$(TINY) $(RECIPE) $(SET)
 
 test: $(DEV)  ## the CPU test suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
@@ -41,7 +43,7 @@ integration: $(DEV)  ## the tests on a real Ray, Slurm and Chromium on this mach
 
 seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)
 	@for rule in tip opd random sft; do for seed in 0 1 2; do \
-	  $(BIN)/reasontrain train recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
+	  $(TINY) recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
 	@for suite in heldout heldout-sampled; do echo "$$suite"; \
 	  $(BIN)/reasontrain compare $(foreach rule,tip opd random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed))) --suite $$suite; done
 
@@ -52,7 +54,7 @@ bench: $(DEV)  ## speed and memory beside TRL's on the same work; writes recipes
 	OMP_NUM_THREADS=2 $(BIN)/reasontrain bench all --out recipes/bench $(ARGS)
 
 testbed: $(RUN)  ## train the tiny models that ship in the package once more (half an hour)
-	@for name in teacher student noisy; do OMP_NUM_THREADS=1 $(BIN)/reasontrain train recipes/tiny/testbed_$$name.yaml || exit; done
+	@for name in teacher student noisy; do $(TINY) recipes/tiny/testbed_$$name.yaml || exit; done
 	$(BIN)/python -m reasontrain.testbed out/testbed-teacher out/testbed-student out/testbed-noisy
 
 check: format-check lint types test  ## everything that must be green before a change is done

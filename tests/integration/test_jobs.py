@@ -62,7 +62,7 @@ def test_a_wrong_recipe_fails_with_its_sentence_and_no_traceback(one_ray: RayClu
 def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
     one_ray: RayCluster, reference: Reference, tmp_path: Path
 ) -> None:
-    longer = ("steps=40", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
+    longer = ("steps=16", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
     words = (RECIPE, *longer, f"out={tmp_path}")
     assert one_ray.submit("--no-wait", "--submission-id=first", "--", *words).returncode == 0
     metrics = tmp_path / "tip-tiny" / "metrics.jsonl"

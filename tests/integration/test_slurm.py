@@ -20,7 +20,7 @@ TRAIN, EVALUATE = "launch/slurm/train.sbatch", "launch/slurm/evaluate.sbatch"
 NODES = ("--nodes=2",)
 """One CPU of each node: two learner ranks of a CPU each have to be on one each."""
 SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null", "task.num_problems=300")
-LONGER = ("steps=40", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
+LONGER = ("steps=16", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
 SCALES: dict[str, tuple[str, ...]] = {
     "one process": (),
     "two ranks": ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0"),
