@@ -16,6 +16,9 @@ from tests.integration.rays import RayCluster, ray_cluster
 from tests.integration.slurm import Slurm, slurm
 
 RECIPE = "recipes/tiny/tip.yaml"
+SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null", "task.num_problems=300")
+LONGER = ("steps=16", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
+"""Long enough to be stopped after two steps."""
 Reference = Callable[..., Path]
 Metrics = list[dict[str, object]]
 

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import RECIPE, Reference, assert_same_run
+from tests.integration.conftest import LONGER, RECIPE, SHORT, Reference, assert_same_run
 from tests.integration.processes import ROOT, environment, free_ports, until
 from tests.integration.rays import RayCluster
 
 pytestmark = pytest.mark.integration
 
-SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null", "task.num_problems=300")
 ELSEWHERE = {
     "in the folder where Ray was started": ((), ROOT),
     "with the files of this folder": (("--working-dir", "."), ROOT),
@@ -62,8 +61,7 @@ def test_a_wrong_recipe_fails_with_its_sentence_and_no_traceback(one_ray: RayClu
 def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
     one_ray: RayCluster, reference: Reference, tmp_path: Path
 ) -> None:
-    longer = ("steps=16", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
-    words = (RECIPE, *longer, f"out={tmp_path}")
+    words = (RECIPE, *LONGER, f"out={tmp_path}")
     assert one_ray.submit("--no-wait", "--submission-id=first", "--", *words).returncode == 0
     metrics = tmp_path / "tip-tiny" / "metrics.jsonl"
     until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, limit_s=120, what="two steps")
@@ -72,7 +70,7 @@ def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
     again = one_ray.submit("--", *words)
     assert again.returncode == 0, again.stdout
     assert "going on from" in again.stdout
-    assert_same_run(tmp_path / "tip-tiny", reference(*longer))
+    assert_same_run(tmp_path / "tip-tiny", reference(*LONGER))
 
 
 STRANGERS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses, metrics
+from tests.integration.conftest import LONGER, RECIPE, SHORT, Reference, assert_same_run, losses, metrics
 from tests.integration.processes import ROOT, until
 from tests.integration.slurm import Slurm
 
@@ -19,8 +19,6 @@ pytestmark = pytest.mark.integration
 TRAIN, EVALUATE = "launch/slurm/train.sbatch", "launch/slurm/evaluate.sbatch"
 NODES = ("--nodes=2",)
 """One CPU of each node: two learner ranks of a CPU each have to be on one each."""
-SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null", "task.num_problems=300")
-LONGER = ("steps=16", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
 SCALES: dict[str, tuple[str, ...]] = {
     "one process": (),
     "two ranks": ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0"),
