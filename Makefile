@@ -55,7 +55,7 @@ bench: $(DEV)  ## speed and memory beside TRL's on the same work; writes recipes
 
 testbed: $(RUN)  ## train the tiny models that ship in the package once more (half an hour)
 	@for name in teacher student noisy; do $(TINY) recipes/tiny/testbed_$$name.yaml || exit; done
-	$(BIN)/python -m reasontrain.testbed out/testbed-teacher out/testbed-student out/testbed-noisy
+	$(BIN)/python -m reasontrain.models.testbed out/testbed-teacher out/testbed-student out/testbed-noisy
 
 check: format-check lint types test  ## everything that must be green before a change is done
 

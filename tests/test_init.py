@@ -12,7 +12,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 import reasontrain
-from reasontrain import keyed
+from reasontrain import rng
 from reasontrain.types import Batch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ def test_waiting_threads_sleep_unless_the_environment_says_otherwise():
 
 def test_arguments_of_the_wrong_type_are_caught_while_tests_run():
     with pytest.raises(TypeCheckError, match="uniform"):
-        keyed.uniform(torch.zeros(2))  # float keys
+        rng.uniform(torch.zeros(2))  # float keys
 
 
 def test_fields_of_the_wrong_shape_are_caught_while_tests_run():
@@ -50,7 +50,7 @@ def test_a_warning_from_our_own_code_is_an_error_and_another_one_is_not():
     with warnings.catch_warnings(record=True) as heard:
         warnings.warn_explicit("theirs", UserWarning, "elsewhere.py", 1, module="elsewhere")
         with pytest.raises(UserWarning, match="ours"):
-            warnings.warn_explicit("ours", UserWarning, "loop.py", 1, module="reasontrain.loop")
+            warnings.warn_explicit("ours", UserWarning, "loop.py", 1, module="reasontrain.run.loop")
     assert [str(warning.message) for warning in heard] == ["theirs"]
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 
+from reasontrain.algo.advantages import NoCredit
+from reasontrain.claims.sweep import Table
 from reasontrain.cli.arguments import parser
-from reasontrain.cli.claims import Table
-from reasontrain.credit import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.recipe import Recipe, Zero, build
-from reasontrain.recipe.contradictions import contradictions
+from reasontrain.recipe.validation import contradictions
 from reasontrain.types import Problem, Rollout
 
 ROOT = Path(__file__).parents[1]

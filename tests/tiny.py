@@ -16,10 +16,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from reasontrain import testbed
-from reasontrain.credit import NoCredit
+from reasontrain.algo.advantages import NoCredit
 from reasontrain.data.collate import collate
-from reasontrain.models import Policy
+from reasontrain.models import Policy, testbed
 from reasontrain.types import Batch, Kind, Problem, Rollout
 
 VOCABULARY = testbed.VOCABULARY_SIZE

@@ -15,12 +15,12 @@ import torch
 
 from reasontrain import models
 from reasontrain.bench import harness
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
 from reasontrain.bench.harness import Reply
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Side, Way, Work
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.asking import Part, by, parts, sampled
 from reasontrain.evaluation.candidate import AT_ONCE
+from reasontrain.evaluation.generation import Part, by, parts, sampled
 from reasontrain.evaluation.run import evaluate
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import Suite

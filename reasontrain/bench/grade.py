@@ -9,7 +9,7 @@ from itertools import count
 
 from math_verify import parse, verify
 
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Side, Way, Work
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
 from reasontrain.tasks import Grader
 from reasontrain.tasks.grading.grader import num_cores
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from reasontrain.bench.row import NoPeerError
+from reasontrain.bench.case import NoPeerError
 from reasontrain.models import ModelSettings, located
 from reasontrain.recipe import Suite, read_yaml
 from reasontrain.types import Prompt, UserError

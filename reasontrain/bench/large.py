@@ -8,13 +8,13 @@ from functools import partial
 
 import torch
 
-from reasontrain.bench import ours
-from reasontrain.bench.given import QWEN3_4B, QWEN3_8B, Given
-from reasontrain.bench.ours import Method
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Side, Way, Work
-from reasontrain.data.micro import Layout
-from reasontrain.objectives import Distill
-from reasontrain.plan.operations import head, trunk
+from reasontrain.algo.objectives import Distill
+from reasontrain.bench import reasontrain_side
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
+from reasontrain.bench.reasontrain_side import Method
+from reasontrain.bench.workload import QWEN3_4B, QWEN3_8B, Given
+from reasontrain.data.micro_batches import Layout
+from reasontrain.plan.flops import head, trunk
 
 ENOUGH_BYTES = 120 * 2**30
 """Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 16 GB; the rest is activations."""
@@ -65,7 +65,7 @@ def row(given: Given, place: Place) -> Row:
         ),
         tolerance=0.0,
         goals=(Goal(of="seconds", at_most=given.tokens / TOKENS_PER_S), Goal(of="time", at_most=1 / SHARE_OF_RATE)),
-        remark="Operations are counted as in every run's report (see `reasontrain.plan.operations`), with those that are done "
+        remark="Operations are counted as in every run's report (see `reasontrain.plan.flops`), with those that are done "
         "twice: of the trunks at every token, the student's four times (forward, that again, two products of backward) and the "
         "teacher's once; of the heads at response tokens, three times and once. The time is beside bare matrix products of as "
         "many operations: its inverse is the share of the matrix rate.",
@@ -83,7 +83,7 @@ def flops(given: Given) -> float:
 
 @contextmanager
 def _update(given: Given, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
-    with ours.update(given, given.batch, Method(Distill(), "per_kept_row"), budget, layout) as work:
+    with reasontrain_side.update(given, given.batch, Method(Distill(), "per_kept_row"), budget, layout) as work:
 
         def counted() -> Numbers:
             work()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
 from reasontrain.types import RunError
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
+from reasontrain.bench.case import Setting
 from reasontrain.bench.measure import Measured, Met, SideMeasured
 from reasontrain.bench.record import Record
-from reasontrain.bench.row import Setting
 
 HEAD = "| row | beside | time, ours / theirs | ours | theirs | memory | goal |"
 RULE = "| --- | --- | --- | --- | --- | --- | --- |"

@@ -16,8 +16,8 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 from trl.trainer.distillation_config import DistillationConfig
 from trl.trainer.distillation_trainer import DistillationTrainer
 
-from reasontrain.bench.given import LEARNING_RATE, Given, tokenizer
-from reasontrain.bench.row import Numbers, Work
+from reasontrain.bench.case import Numbers, Work
+from reasontrain.bench.workload import LEARNING_RATE, Given, tokenizer
 from reasontrain.types import Batch, Kind
 
 Inputs = Mapping[str, Tensor] | list[dict[str, object]]

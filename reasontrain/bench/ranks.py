@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 
-from reasontrain.bench.given import LEARNING_RATE, Given
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Side, Way, Work
-from reasontrain.learner import ranks
-from reasontrain.learner.scorer import WholeModel
-from reasontrain.objectives import Distill
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Distill
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
+from reasontrain.bench.workload import LEARNING_RATE, Given
+from reasontrain.learner import distributed
+from reasontrain.learner.policy_module import WholeModel
 from reasontrain.recipe import LearnSettings, Zero
-from reasontrain.reduce import AVERAGES
 from reasontrain.types import RunError
 
 Stage = Literal[0, 1, 2, 3]
@@ -52,12 +52,12 @@ def _ways(given: Given, place: Place, num: int) -> tuple[Way, ...]:
 def _started(given: Given, num: int, stage: Stage) -> Iterator[Work]:
     """Processes of their own that learn when they are told to."""
     spawn = multiprocessing.get_context("spawn")
-    address = f"127.0.0.1:{ranks.free_port()}"
+    address = f"127.0.0.1:{distributed.free_port()}"
     pipes, processes = [], []
     try:
         for rank in range(num):
             here, there = spawn.Pipe()
-            place = ranks.Place(rank=rank, num_ranks=num, address=address)
+            place = distributed.Place(rank=rank, num_ranks=num, address=address)
             processes.append(spawn.Process(target=learn, args=(given, place, stage, there), daemon=True))
             processes[-1].start()
             there.close()
@@ -92,12 +92,12 @@ def _answer(pipe: Connection) -> dict[str, float]:
     raise RunError(f"a rank of the benchmark ended, or said nothing for {START_S:.0f} s")
 
 
-def learn(given: Given, place: ranks.Place, stage: Stage, pipe: Connection) -> None:
+def learn(given: Given, place: distributed.Place, stage: Stage, pipe: Connection) -> None:
     """One rank: a step each time it is told, and what it found."""
     from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for the ranks alone
 
     torch.set_num_threads(1)
-    ranks.join(place)
+    distributed.join(place)
     settings = LearnSettings(
         lr=LEARNING_RATE, rollouts_per_step=given.rollouts, micro_batch_tokens=BUDGET, zero=Zero(stage=stage)
     )
@@ -108,4 +108,4 @@ def learn(given: Given, place: ranks.Place, stage: Stage, pipe: Connection) -> N
         stats = learner.step(batch, batch.is_response_BT.float(), Distill(), AVERAGES["per_kept_row"])
         share = batch.counts().response_rows / place.num_ranks
         pipe.send({"loss": stats["loss"], "grad_norm": stats["grad_norm"], "tokens of a rank": share})
-    ranks.leave()
+    distributed.leave()

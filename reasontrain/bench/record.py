@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasontrain import checkpoint
 from reasontrain.bench.measure import Measured
-from reasontrain.evaluation.origin import Origin
+from reasontrain.evaluation.provenance import Origin
 from reasontrain.recipe import as_mapping, build, read_yaml
+from reasontrain.run import checkpoint
 
 PACKAGES = ("reasontrain", "torch", "transformers", "trl", "triton", "flash-attn", "vllm", "lm-eval", "math-verify")
 

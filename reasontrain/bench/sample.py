@@ -15,16 +15,16 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from reasontrain.bench.given import QWEN3_06B, QWEN3_4B, drawn_lengths, qwen3, tokenizer
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.workload import QWEN3_06B, QWEN3_4B, drawn_lengths, qwen3, tokenizer
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, SoftThought, Thought
 from reasontrain.models import Policy, Shape
 from reasontrain.recipe import SampleSettings
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.sampler.row import Ending
-from reasontrain.sampler.speaking import Speaking
-from reasontrain.sampler.thinking import Thinking
+from reasontrain.sampler.sequence import Ending
+from reasontrain.sampler.thought_decoding import Thinking
+from reasontrain.sampler.token_decoding import Speaking
 from reasontrain.types import Problem, Prompt
 
 GROUPS, GROUP_SIZE = 16, 4

@@ -9,14 +9,21 @@ from functools import partial
 
 import torch
 
-from reasontrain.bench import large, ours, peers, ranks
-from reasontrain.bench.given import QWEN3_06B, Given, constant
-from reasontrain.bench.ours import Method
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
-from reasontrain.data.micro import Layout
+from reasontrain.algo.objectives import Distill, Dpo, Grpo, Nll
+from reasontrain.algo.token_selection import (
+    AdvantageEntropy,
+    Contrast,
+    MaxVariance,
+    Prior,
+    Ramp,
+    SsToken,
+)
+from reasontrain.bench import large, peers, ranks, reasontrain_side
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.reasontrain_side import Method
+from reasontrain.bench.workload import QWEN3_06B, Given, constant
+from reasontrain.data.micro_batches import Layout
 from reasontrain.models import Shape
-from reasontrain.objectives import Distill, Dpo, Grpo, Nll
-from reasontrain.selection import AdvantageEntropy, Contrast, MaxVariance, Prior, Ramp, SsToken
 from reasontrain.types import Batch
 
 GROUP = 4
@@ -68,7 +75,7 @@ def _opd_step(given: Given, place: Place) -> Row:
         what="a whole step of on-policy distillation: sample, ask the teacher, reverse KL, AdamW",
         work=given.settings(),
         units=("tokens", float(given.tokens)),
-        ours=_ours(given, place, partial(ours.opd_step, given, OPD)),
+        ours=_ours(given, place, partial(reasontrain_side.opd_step, given, OPD)),
         peer=_peer("TRL DistillationTrainer", given, place, partial(peers.opd_step, given)),
         tolerance=0.0,
         goals=(Goal(of="time", at_most=0.5),),
@@ -83,7 +90,7 @@ def _opd_update(given: Given, place: Place) -> Row:
         what="the same from given rollouts on: trunk, teacher, reverse KL, AdamW",
         work=given.settings(),
         units=("tokens", float(given.tokens)),
-        ours=_ours(given, place, partial(ours.update, given, given.batch, OPD)),
+        ours=_ours(given, place, partial(reasontrain_side.update, given, given.batch, OPD)),
         peer=_peer("TRL DistillationTrainer", given, place, partial(peers.opd_update, given)),
         tolerance=_tolerance(given),
         goals=(Goal(of="time", at_most=1 / 1.5),),
@@ -98,7 +105,7 @@ def _grpo(given: Given, place: Place) -> list[Row]:
         what="GRPO from given rollouts on: log-probs, clipped ratio, AdamW",
         work=given.settings() | {"group": GROUP},
         units=("tokens", float(given.tokens)),
-        ours=_ours(given, place, partial(ours.update, given, batch, GRPO)),
+        ours=_ours(given, place, partial(reasontrain_side.update, given, batch, GRPO)),
         peer=_peer(name, given, place, trl),
         tolerance=_tolerance(given),
         goals=(Goal(of="time", at_most=1 / 1.5),),
@@ -109,7 +116,7 @@ def _grpo(given: Given, place: Place) -> list[Row]:
             plain,
             name=name_of_row,
             what=f"the same, {what}, beside GRPO with all of them",
-            ours=_ours(given, place, partial(_handed, given, partial(ours.update, given, batch, method))),
+            ours=_ours(given, place, partial(_handed, given, partial(reasontrain_side.update, given, batch, method))),
             peer=_peer(name, given, place, partial(_handed, given, trl)),
             goals=(Goal(of="time", at_most=1 / 2.5),),
             tolerance=0.0,
@@ -135,7 +142,7 @@ def _offline(given: Given, place: Place) -> list[Row]:
         what="cDPO from pairs, scores and the reference's log-probs on, beside DPO",
         work=given.settings(),
         units=("tokens", float(given.tokens)),
-        ours=_ours(given, place, partial(ours.update, given, partial(pairs, given), CDPO)),
+        ours=_ours(given, place, partial(reasontrain_side.update, given, partial(pairs, given), CDPO)),
         peer=_peer("TRL DPOTrainer", given, place, partial(peers.dpo_update, given, REFERENCE_LOGP), share=2),
         tolerance=_tolerance(given),
         goals=goals,
@@ -145,7 +152,7 @@ def _offline(given: Given, place: Place) -> list[Row]:
         cdpo,
         name="prior update",
         what="PRIOR from demonstrations and stored log-probs on, beside fine-tuning",
-        ours=_ours(given, place, partial(ours.update, given, partial(demonstrations, given), PRIOR)),
+        ours=_ours(given, place, partial(reasontrain_side.update, given, partial(demonstrations, given), PRIOR)),
         peer=_tuning(given, place, partial(peers.sft_update, given)),
         remark="The stored log-probs are all the same, where PRIOR is fine-tuning; others cost the same.",
     )
@@ -156,7 +163,7 @@ def _offline(given: Given, place: Place) -> list[Row]:
         ours=_ours(
             given,
             place,
-            partial(_handed, given, partial(ours.update, given, partial(demonstrations, given), SSTOKEN)),
+            partial(_handed, given, partial(reasontrain_side.update, given, partial(demonstrations, given), SSTOKEN)),
         ),
         peer=_tuning(given, place, partial(_handed, given, partial(peers.sft_update, given))),
         tolerance=0.0,
@@ -169,7 +176,7 @@ def _offline(given: Given, place: Place) -> list[Row]:
 def on_policy(given: Given) -> Batch:
     """Rollouts in groups, with the log-probs that the policy gives them before its first step."""
     batch = given.batch(group=GROUP)
-    return ours.learner(given, GRPO, 2048, "padded").observe(batch, frozenset({"old_logp"}))
+    return reasontrain_side.learner(given, GRPO, 2048, "padded").observe(batch, frozenset({"old_logp"}))
 
 
 def pairs(given: Given) -> Batch:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from reasontrain.bench import evaluate, grade, sample, step, vocab
+from reasontrain.bench.case import NoPeerError, Place, Row
 from reasontrain.bench.measure import Say
-from reasontrain.bench.row import NoPeerError, Place, Row
 from reasontrain.types import UserError
 
 TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {

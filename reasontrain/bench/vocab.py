@@ -10,7 +10,7 @@ from itertools import product
 import torch
 
 from reasontrain.bench import vocab_work as work
-from reasontrain.bench.row import Goal, Place, Ready, Row, Side, Way
+from reasontrain.bench.case import Goal, Place, Ready, Row, Side, Way
 from reasontrain.bench.vocab_work import Make, Size, Tiles
 
 TRL_DIVERGENCE, TRL_LOGP = "TRL ChunkedDivergenceFunction", "TRL ChunkedLogProbFunction"

@@ -14,9 +14,9 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction, chunked_divergence
 
 from reasontrain import vocab
-from reasontrain.bench.row import Numbers, Ready, Setting, Work
-from reasontrain.objectives import Distill
-from reasontrain.selection import Tip
+from reasontrain.algo.objectives import Distill
+from reasontrain.algo.token_selection import Tip
+from reasontrain.bench.case import Numbers, Ready, Setting, Work
 from reasontrain.types import Batch, Kind, Losses, RowColumns, Rows
 from reasontrain.vocab import Head, Teacher, fused, measure
 from reasontrain.vocab.chunks import Scan

@@ -315,7 +315,7 @@ def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--dry", action="store_true", help="only say how many runs there are, and how long they take")
 
     def run(options: argparse.Namespace) -> None:
-        from reasontrain.cli.claims import Options, claims
+        from reasontrain.claims.sweep import Options, claims
 
         claims(Options(table=options.table, rows=options.rows, out=options.out, at_once=options.jobs, dry=options.dry))
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from reasontrain import checkpoint, models, track
+from reasontrain import models
 from reasontrain.bench import page, record
+from reasontrain.bench.case import Place
 from reasontrain.bench.measure import measure
 from reasontrain.bench.record import PACKAGES, Record
-from reasontrain.bench.row import Place
 from reasontrain.bench.tables import rows as tables_of
-from reasontrain.evaluation.origin import origin
+from reasontrain.evaluation.provenance import origin
+from reasontrain.run import checkpoint, tracking
 from reasontrain.types import UserError
 
 QUICK_RUNS = 3
@@ -52,7 +53,7 @@ def bench(options: Options) -> None:
                 table=name,
                 device=_device_name(place.device),
                 origin=made,
-                versions=track.versions(PACKAGES),
+                versions=tracking.versions(PACKAGES),
                 runs=runs,
                 quick=place.quick,
                 rows=tuple(measured),

@@ -17,23 +17,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from reasontrain import checkpoint, models, track
-from reasontrain.assemble import VERSIONS
-from reasontrain.cli.contestants import Contestant, Put, Remote, Weights
+from reasontrain import models
+from reasontrain.cli.evaluation_backends import Contestant, Put, Remote, Weights
 from reasontrain.cli.terminal import progress
 from reasontrain.data.files import json_object
 from reasontrain.data.prompts import PromptSettings
+from reasontrain.evaluation.answer_log import Journal
 from reasontrain.evaluation.answers import Answer, Place, Reply, write_answers
 from reasontrain.evaluation.candidate import candidate
-from reasontrain.evaluation.endpoint import Endpoint
-from reasontrain.evaluation.journal import Journal
+from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.run import Evaluation, summary
 from reasontrain.evaluation.run import evaluate as ask
 from reasontrain.evaluation.suites import suite as find
 from reasontrain.models import DType
 from reasontrain.recipe import Local, Suite, Vllm, YamlValue, as_mapping
+from reasontrain.run import checkpoint, tracking
+from reasontrain.run.build import VERSIONS
+from reasontrain.run.datasets import Posed, pose
 from reasontrain.sampler.vllm_engine import installed
-from reasontrain.sources import Posed, pose
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
 
@@ -126,7 +127,7 @@ def _contestant(model: str, options: Options, folder: Path, until: ExitStack) ->
 
 def _evaluate(contestant: Contestant, suites: Sequence[Suite], options: Options, folder: Path, grader: Grader) -> None:
     """One model on all suites, and its report after each of them."""
-    about: dict[str, YamlValue] = {**contestant.facts(), "seed": options.seed, "versions": dict(track.versions(VERSIONS))}
+    about: dict[str, YamlValue] = {**contestant.facts(), "seed": options.seed, "versions": dict(tracking.versions(VERSIONS))}
     report = folder / "report.json"
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"

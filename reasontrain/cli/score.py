@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reasontrain import models, stages
 from reasontrain.recipe import read_recipe
-from reasontrain.sources import score_columns
+from reasontrain.run.datasets import score_columns
 
 
 def score(path: Path, overrides: Sequence[str]) -> None:

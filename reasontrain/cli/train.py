@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reasontrain import models, stages
-from reasontrain.assemble import assembled
 from reasontrain.cli.terminal import progress
-from reasontrain.learner.soft import alarm
+from reasontrain.learner.soft_tokens import alarm
 from reasontrain.recipe import read_recipe
 from reasontrain.report import write_report
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
 from reasontrain.report.run import read_run
+from reasontrain.run.build import assembled
 from reasontrain.types import Stats
 
 

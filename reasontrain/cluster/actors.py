@@ -18,15 +18,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import models
-from reasontrain.cluster.channel import Channel, Receipt, Slot
-from reasontrain.cluster.handles import stored
-from reasontrain.cluster.teacher import RemoteTeacher
+from reasontrain.algo.objectives import Objective
+from reasontrain.cluster.object_store import stored
+from reasontrain.cluster.remote_teacher import RemoteTeacher
+from reasontrain.cluster.weight_transfer import Channel, Receipt, Slot
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import AverageFunction
-from reasontrain.learner.make import make_learner
-from reasontrain.learner.ranks import Place, free_port, join, leave
+from reasontrain.learner.distributed import Place, free_port, join, leave
+from reasontrain.learner.factory import make_learner
 from reasontrain.models import Policy
-from reasontrain.objectives import Objective
 from reasontrain.recipe import Recipe, Vllm
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reasontrain.credit import NoCredit
+from reasontrain.algo.advantages import NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner

@@ -16,8 +16,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from reasontrain.checkpoint import replace_text
 from reasontrain.cluster.actors import Worker
+from reasontrain.run.checkpoint import replace_text
 from reasontrain.types import LostError, RunError, UserError
 
 LOG_LINES = 8

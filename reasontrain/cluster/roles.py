@@ -12,11 +12,11 @@ import ray
 from jaxtyping import Float
 from torch import Tensor
 
+from reasontrain.algo.objectives import Objective
 from reasontrain.cluster.group import Group
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import AverageFunction
-from reasontrain.learner.ranks import Place
-from reasontrain.objectives import Objective
+from reasontrain.learner.distributed import Place
 from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights

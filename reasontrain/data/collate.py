@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
-from reasontrain.credit import Credit
+from reasontrain.algo.advantages import Credit
 from reasontrain.types import Batch, Kind, Rollout
 
 _TRAINED = (Kind.RESPONSE, Kind.SOFT)

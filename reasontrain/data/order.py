@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from reasontrain import keyed
+from reasontrain import rng
 from reasontrain.types import Prompt
 
 
@@ -30,5 +30,5 @@ class Order:
 
     def _permutation(self, epoch: int) -> list[int]:
         """The order of one epoch."""
-        order: list[int] = torch.argsort(keyed.uniform(self.seed, epoch, torch.arange(len(self.prompts))), stable=True).tolist()
+        order: list[int] = torch.argsort(rng.uniform(self.seed, epoch, torch.arange(len(self.prompts))), stable=True).tolist()
         return order

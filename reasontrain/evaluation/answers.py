@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasontrain import checkpoint, track
+from reasontrain.run import checkpoint, tracking
 from reasontrain.tasks.grading import Verdict
 from reasontrain.types import Problem
 
@@ -40,7 +40,7 @@ class Answer:
     def line(self) -> str:
         """One line of a file of answers; `from_line` reads it back without loss."""
         reasoning = {"reasoning": self.reply.reasoning} if self.reply.reasoning else {}
-        return track.json_line(
+        return tracking.json_line(
             {
                 "problem": self.problem.id,
                 "sample": self.sample,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from reasontrain.evaluation.metrics import Interval, paired_difference
+from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.recipe import read_yaml
 from reasontrain.types import UserError
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from reasontrain.evaluation.answers import Answer, Place
-from reasontrain.evaluation.asking import Respond
-from reasontrain.evaluation.metrics import Interval, estimate, mean_per_problem, summarise
+from reasontrain.evaluation.generation import Respond
+from reasontrain.metrics.accuracy import Interval, estimate, mean_per_problem, summarise
 from reasontrain.recipe import Suite
 from reasontrain.tasks import Scored
 from reasontrain.tasks.grading import spelling

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from reasontrain.evaluation.metrics import mean_per_problem, pass_per_problem
+from reasontrain.metrics.accuracy import mean_per_problem, pass_per_problem
 from reasontrain.report.numbers import Json
 from reasontrain.report.run import json_lines
 from reasontrain.types import UserError

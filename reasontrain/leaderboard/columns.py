@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from reasontrain.evaluation.metrics import Interval, paired_difference
 from reasontrain.leaderboard.answers import Verdicts
 from reasontrain.leaderboard.entries import Entry, Result
-from reasontrain.leaderboard.protocol import Protocol, quoted, unlike
+from reasontrain.leaderboard.fingerprint import Protocol, quoted, unlike
+from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.report.run import Evaluation
 from reasontrain.report.summary import metric_order, setting_text
 from reasontrain.types import UserError

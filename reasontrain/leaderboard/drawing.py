@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reasontrain.evaluation.compare import common
-from reasontrain.evaluation.metrics import Interval
 from reasontrain.leaderboard.columns import Column, course
 from reasontrain.leaderboard.entries import Entry
+from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.charts import (
     BOTTOM,
     HEIGHT,

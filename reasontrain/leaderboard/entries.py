@@ -12,10 +12,16 @@ import yaml
 
 from reasontrain.evaluation.compare import arm_of
 from reasontrain.leaderboard.answers import Verdicts, verdicts
-from reasontrain.leaderboard.protocol import Protocol, protocol
+from reasontrain.leaderboard.fingerprint import Protocol, protocol
 from reasontrain.report.numbers import Json
-from reasontrain.report.run import Evaluation, TornLineError, json_lines, read_evaluation, read_run
-from reasontrain.track import EVALUATIONS
+from reasontrain.report.run import (
+    Evaluation,
+    TornLineError,
+    json_lines,
+    read_evaluation,
+    read_run,
+)
+from reasontrain.run.tracking import EVALUATIONS
 from reasontrain.types import UserError
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from reasontrain.evaluation.metrics import Interval
 from reasontrain.evaluation.suites import suite
 from reasontrain.leaderboard.columns import Column
 from reasontrain.leaderboard.entries import Entry, Result
+from reasontrain.metrics.accuracy import Interval
 from reasontrain.recipe import as_mapping
 from reasontrain.report.numbers import Json, portable
 from reasontrain.report.summary import setting_text

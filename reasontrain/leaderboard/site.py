@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasontrain import checkpoint
 from reasontrain.leaderboard import drawing, files
 from reasontrain.leaderboard.answers import read_answers
 from reasontrain.leaderboard.columns import Column, columns
+from reasontrain.leaderboard.comparison_text import verdict
 from reasontrain.leaderboard.drawing import Bar
 from reasontrain.leaderboard.entries import Entry, read_entries
 from reasontrain.leaderboard.transcripts import parts, transcript
-from reasontrain.leaderboard.words import verdict
-from reasontrain.report import charts, pages
+from reasontrain.report import charts, templates
+from reasontrain.run import checkpoint
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -108,12 +108,12 @@ def _data(found: Sequence[Column]) -> str:
 
 def _render(template: str, given: Mapping[str, object]) -> str:
     """A page with the style and the one script, and a policy that lets nothing else run."""
-    script = pages.text(_PAGE / "board.js")
-    style = pages.text(pages.PAGE / "style.css") + "\n" + pages.text(_PAGE / "board.css")
+    script = templates.text(_PAGE / "board.js")
+    style = templates.text(templates.PAGE / "style.css") + "\n" + templates.text(_PAGE / "board.css")
     return (
-        pages.templates(_PAGE)
+        templates.templates(_PAGE)
         .get_template(template)
-        .render(**given, script=script, script_hash=pages.script_hash(script), style=style)
+        .render(**given, script=script, script_hash=templates.script_hash(script), style=style)
     )
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.objectives import Objective
+from reasontrain.algo.objectives import Objective
 from reasontrain.types import Batch, Counts, Stats, Weights
 
 AverageFunction = Callable[[Float[Tensor, "B T"], Counts], Float[Tensor, "B T"]]

@@ -12,8 +12,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from reasontrain.data.micro import MicroBatch
-from reasontrain.learner.scorer import Frozen, WholeModel, Work
+from reasontrain.data.micro_batches import MicroBatch
+from reasontrain.learner.policy_module import Frozen, WholeModel, Work
 from reasontrain.models import Policy
 
 HISTORY_FILE = "history.safetensors"

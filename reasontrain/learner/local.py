@@ -14,19 +14,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reasontrain import vocab
-from reasontrain.data.micro import MicroBatch, build, columns_at, cut, members, unsplit
-from reasontrain.learner import AverageFunction, whole
+from reasontrain.algo.objectives import Objective, RowObjective, SumObjective
+from reasontrain.data.micro_batches import MicroBatch, build, columns_at, cut, members, unsplit
+from reasontrain.learner import AverageFunction, weight_export
 from reasontrain.learner.history import History
 from reasontrain.learner.lora import is_adapted, load_adapter
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.optimizer import Optimizer, rate
-from reasontrain.learner.scorer import Frozen, Scorer, Work
-from reasontrain.learner.soft import LOSS, means, soft_loss
+from reasontrain.learner.policy_module import Frozen, Scorer, Work
+from reasontrain.learner.soft_tokens import LOSS, means, soft_loss
+from reasontrain.metrics.throughput import matrix_rate
+from reasontrain.metrics.timing import LEARNER_PARTS, Stopwatch, key
 from reasontrain.models import DType, Importance, Policy
-from reasontrain.objectives import Objective, RowObjective, SumObjective
 from reasontrain.recipe import LearnSettings
-from reasontrain.speed import matrix_rate
-from reasontrain.timing import LEARNER_PARTS, Stopwatch, key
 from reasontrain.types import Batch, Responses, Stats, UserError, Weights
 
 OPTIMIZER_FILE = "optimizer.pt"
@@ -111,7 +111,7 @@ class LocalLearner:
 
     def gather(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
         """A block in which these parameters are whole on this rank; all ranks enter it together."""
-        return whole.in_place(parameters)
+        return weight_export.in_place(parameters)
 
     def gathered(self) -> AbstractContextManager[None]:
         """A block in which the policy's weights are whole on this rank, for sampling."""
@@ -274,11 +274,11 @@ class LocalLearner:
 
     def weights(self) -> Weights:
         """The policy's weights as they are, without a copy; adapters merged."""
-        return Weights(version=self.steps_done, tensors=lambda: whole.tensors(self.policy.model, self.gather))
+        return Weights(version=self.steps_done, tensors=lambda: weight_export.tensors(self.policy.model, self.gather))
 
     def save(self, directory: Path) -> None:
         """The model in float32 (or its adapters alone), its tokenizer, and the optimiser's state."""
-        whole.save_policy(self.policy, directory)
+        weight_export.save_policy(self.policy, directory)
         kept = {"optimizer": self.optimizer.state(), "steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
         torch.save(kept, directory / OPTIMIZER_FILE)
         self.history.save(directory)
@@ -302,7 +302,7 @@ class LocalLearner:
 
     def export(self, directory: Path) -> None:
         """The model as others load it, in the recipe's dtype, adapters merged."""
-        whole.save_model(self.policy, directory, getattr(torch, self.export_dtype))
+        weight_export.save_model(self.policy, directory, getattr(torch, self.export_dtype))
 
 
 @dataclass(frozen=True)

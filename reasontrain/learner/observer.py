@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import vocab
-from reasontrain.data.micro import MicroBatch
+from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner.history import Forward, History, switched_off
 from reasontrain.learner.lora import is_adapted
-from reasontrain.learner.scorer import Frozen, Work
+from reasontrain.learner.policy_module import Frozen, Work
+from reasontrain.metrics.timing import Stopwatch
 from reasontrain.models import Importance, Policy
 from reasontrain.models.attention import watching
-from reasontrain.timing import Stopwatch
 from reasontrain.types import Batch, Kind
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}

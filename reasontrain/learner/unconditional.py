@@ -13,19 +13,28 @@ from pathlib import Path
 
 import torch
 
-from reasontrain import checkpoint, keyed, models
-from reasontrain.credit import NoCredit
+from reasontrain import models, rng
+from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.loss_aggregation import per_target_row
+from reasontrain.algo.objectives import Nll
 from reasontrain.data.collate import collate
-from reasontrain.data.columns import MadeBy, digest, directory_of, hash_of, part_of, read, write
 from reasontrain.data.prompts import Encoder, without_picture
-from reasontrain.learner import whole
+from reasontrain.data.stored_evidence import (
+    MadeBy,
+    digest,
+    directory_of,
+    hash_of,
+    part_of,
+    read,
+    write,
+)
+from reasontrain.learner import weight_export
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt, load_adapter
-from reasontrain.learner.offline import logp
+from reasontrain.learner.scoring import logp
 from reasontrain.models import Description, ModelSettings, Policy
-from reasontrain.objectives import Nll
 from reasontrain.recipe import LearnSettings, Recipe, Unconditional, UncondTuned
-from reasontrain.reduce import per_target_row
+from reasontrain.run import checkpoint
 from reasontrain.types import Rollout, UserError
 
 COLUMN = "uncond_logp"
@@ -140,7 +149,7 @@ def tuned(
         micro_batch_tokens=micro_batch_tokens,
     )
     learner = LocalLearner(policy, learn, steps=steps)
-    order = torch.argsort(keyed.uniform(settings.seed, _ORDER, torch.arange(len(rollouts))), stable=True).tolist()
+    order = torch.argsort(rng.uniform(settings.seed, _ORDER, torch.arange(len(rollouts))), stable=True).tolist()
     losses = []
     for first in range(0, len(rollouts), settings.rollouts_per_step):
         taken = [rollouts[place] for place in order[first : first + settings.rollouts_per_step]]
@@ -150,7 +159,7 @@ def tuned(
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_name(f".partial-{kept.name}")
     with checkpoint.whole(partial):
-        whole.save_policy(policy, partial)
+        weight_export.save_policy(policy, partial)
     partial.rename(kept)
     return policy
 

@@ -22,12 +22,12 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reasontrain.data.micro import MicroBatch, cut, members, share, unsplit
-from reasontrain.learner import whole
+from reasontrain.data.micro_batches import MicroBatch, cut, members, share, unsplit
+from reasontrain.learner import weight_export
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.optimizer import adamw
-from reasontrain.learner.scorer import Scorer, Work
+from reasontrain.learner.policy_module import Scorer, Work
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.types import Batch, UserError
@@ -144,7 +144,7 @@ class ZeroLearner(LocalLearner):
         self.engine.save_checkpoint(
             str(directory / STATE), tag=TAG, save_latest=False, exclude_frozen_parameters=adapted, client_state={}
         )
-        whole.save_policy(self.policy, directory, self.gather, writes=self.rank == 0)
+        weight_export.save_policy(self.policy, directory, self.gather, writes=self.rank == 0)
         if self.rank == 0:
             about = {"num_ranks": self.num_ranks, "stage": self.zero.stage, "steps_done": self.steps_done}
             about["nonfinite"] = self.nonfinite_in_a_row
@@ -174,7 +174,7 @@ class ZeroLearner(LocalLearner):
     def export(self, directory: Path) -> None:
         """The model as others load it, written by rank 0."""
         dtype = getattr(torch, self.export_dtype)
-        whole.save_model(self.policy, directory, dtype, self.gather, writes=self.rank == 0)
+        weight_export.save_model(self.policy, directory, dtype, self.gather, writes=self.rank == 0)
         dist.barrier()
 
 

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from reasontrain import testbed, testbed_vision
+from reasontrain.models import testbed, testbed_vision
 from reasontrain.models.settings import ModelSettings
 from reasontrain.models.vision import Vision, vision_of
 from reasontrain.types import UserError

@@ -14,9 +14,9 @@ from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import GIB, PHASES, Machine, Part
 from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.placement import Group, placement
-from reasontrain.plan.remedies import Remedy, fits, remedy
 from reasontrain.plan.roles import Job, job_of
 from reasontrain.plan.scaling import WORTH, Prediction, predictions, stops_at
+from reasontrain.plan.suggestions import Remedy, fits, remedy
 from reasontrain.plan.traffic import Flow, flows
 from reasontrain.plan.work import Work
 from reasontrain.recipe import Recipe

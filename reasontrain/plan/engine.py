@@ -9,7 +9,7 @@ from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, Part, Phase
 from reasontrain.plan.roles import Job
 from reasontrain.recipe import Vllm
 from reasontrain.sampler.vllm_engine import ALONE, SHARED
-from reasontrain.sampler.vllm_weights import BUFFER_BYTES
+from reasontrain.sampler.vllm_weight_transfer import BUFFER_BYTES
 
 NAME = "vLLM's share"
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from reasontrain.models import Shape
 from reasontrain.plan import shape as shapes
+from reasontrain.plan.flops import head, trunk
 from reasontrain.plan.memory import roles
-from reasontrain.plan.operations import head, trunk
 from reasontrain.plan.roles import Frozen, Job
 from reasontrain.plan.traffic import collective_bytes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reasontrain.objectives.distill import Distill
+from reasontrain.algo.objectives.distill import Distill
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Phase
 from reasontrain.plan.roles import Job

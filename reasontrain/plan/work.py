@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reasontrain.algo.token_selection import (
+    AdvantageEntropy,
+    EveryRollout,
+    Random,
+    Selector,
+    ShuffledWeights,
+    SsToken,
+    Tip,
+    TopEntropy,
+)
 from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
 from reasontrain.recipe import Recipe
-from reasontrain.selection import AdvantageEntropy, EveryRollout, Random, Selector, ShuffledWeights, SsToken, Tip, TopEntropy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,29 @@
 """Recipes: what a run is, as frozen typed settings, and how a YAML file becomes one."""
 
-from reasontrain.recipe.contradictions import STORED_EVIDENCE
+from reasontrain.recipe.cluster import Cluster, Zero
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
-from reasontrain.recipe.read import YamlValue, apply_overrides, as_mapping, as_yaml, build, changed_keys, read_recipe, read_yaml
-from reasontrain.recipe.records import CheckpointSettings, EvaluateSettings, Suite, TrackSettings, is_due
-from reasontrain.recipe.references import OUTPUTS, SCHEME, references, split
+from reasontrain.recipe.read import (
+    YamlValue,
+    apply_overrides,
+    as_mapping,
+    as_yaml,
+    build,
+    changed_keys,
+    read_recipe,
+    read_yaml,
+)
+from reasontrain.recipe.run_settings import (
+    CheckpointSettings,
+    EvaluateSettings,
+    Suite,
+    TrackSettings,
+    is_due,
+)
 from reasontrain.recipe.sampling import SampleSettings
-from reasontrain.recipe.scale import Cluster, Zero
 from reasontrain.recipe.settings import Recipe, RecipeError
+from reasontrain.recipe.stage_references import OUTPUTS, SCHEME, references, split
 from reasontrain.recipe.stages import (
     ContrastStage,
     PairsStage,
@@ -19,7 +33,13 @@ from reasontrain.recipe.stages import (
     TrajectoriesStage,
     TuneStage,
 )
-from reasontrain.recipe.unconditional import SmallReference, UncondBase, Unconditional, UncondTuned
+from reasontrain.recipe.unconditional import (
+    SmallReference,
+    UncondBase,
+    Unconditional,
+    UncondTuned,
+)
+from reasontrain.recipe.validation import STORED_EVIDENCE
 
 __all__ = [
     "OUTPUTS",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from reasontrain.data.micro import Layout
-from reasontrain.recipe.bounds import KIND, Count, Decay
-from reasontrain.recipe.scale import Zero
+from reasontrain.data.micro_batches import Layout
+from reasontrain.recipe.cluster import Zero
+from reasontrain.recipe.constraints import KIND, Count, Decay
 from reasontrain.types import AtLeastOne, NotNegative, Positive
 
 

@@ -13,8 +13,8 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from reasontrain.recipe.contradictions import contradictions
 from reasontrain.recipe.settings import Recipe, RecipeError
+from reasontrain.recipe.validation import contradictions
 from reasontrain.types import UserError
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.recipe.bounds import KIND
+from reasontrain.recipe.constraints import KIND
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.types import AtLeastOne
 

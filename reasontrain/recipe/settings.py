@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from reasontrain.credit import Credit, NoCredit
+from reasontrain.algo.advantages import Credit, NoCredit
+from reasontrain.algo.loss_aggregation import Average
+from reasontrain.algo.objectives import Objective
+from reasontrain.algo.token_selection import EveryRollout, Everything, Keep, Selector
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
-from reasontrain.objectives import Objective
-from reasontrain.recipe.bounds import KIND, Name, Seed
+from reasontrain.recipe.cluster import Cluster
+from reasontrain.recipe.constraints import KIND, Name, Seed
 from reasontrain.recipe.engines import Local, Vllm
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
-from reasontrain.recipe.records import CheckpointSettings, EvaluateSettings, TrackSettings
+from reasontrain.recipe.run_settings import CheckpointSettings, EvaluateSettings, TrackSettings
 from reasontrain.recipe.sampling import SampleSettings
-from reasontrain.recipe.scale import Cluster
 from reasontrain.recipe.stages import Stage
 from reasontrain.recipe.unconditional import Unconditional
-from reasontrain.reduce import Average
-from reasontrain.selection import EveryRollout, Everything, Keep, Selector
 from reasontrain.tasks import Reward, TaskSettings
 from reasontrain.types import AtLeastOne, UserError
 

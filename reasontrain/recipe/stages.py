@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from reasontrain.models import Lora
-from reasontrain.recipe.bounds import KIND, Name
+from reasontrain.recipe.constraints import KIND, Name
 from reasontrain.recipe.learning import LearnSettings
-from reasontrain.recipe.records import CheckpointSettings
+from reasontrain.recipe.run_settings import CheckpointSettings
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.tasks import TaskSettings
 from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Share

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reasontrain import checkpoint
-from reasontrain.report import charts, colours, numbers, pages
-from reasontrain.report.beside import Beside, beside
+from reasontrain.report import charts, colours, numbers, templates
+from reasontrain.report.baseline import Beside, beside
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.numbers import portable
 from reasontrain.report.profile import profile
@@ -26,6 +25,7 @@ from reasontrain.report.summary import (
     training_s,
 )
 from reasontrain.report.tokens import TokenPage, show_tokens
+from reasontrain.run import checkpoint
 
 _TONES = "abcdef"
 _FREE = Axis()
@@ -94,19 +94,19 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
 
 def render(run: RunRecord, compared: Beside | None = None) -> str:
     """The whole page as text; `compared` sets the run beside its baseline."""
-    script = pages.text(pages.PAGE / "tokens.js")
+    script = templates.text(templates.PAGE / "tokens.js")
     found = headlines(run)
     return (
-        pages.templates()
+        templates.templates()
         .get_template("page.html.j2")
         .render(
             run=run,
             beside=compared,
-            style=pages.text(pages.PAGE / "style.css"),
+            style=templates.text(templates.PAGE / "style.css"),
             light=colours.rules(colours.LIGHT),
             dark=colours.rules(colours.DARK),
             script=script,
-            script_hash=pages.script_hash(script),
+            script_hash=templates.script_hash(script),
             size=charts,
             colours=colours,
             tones=_TONES,

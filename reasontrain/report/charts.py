@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reasontrain.evaluation.metrics import Interval
+from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.numbers import Number, mean, percent, short
 
 Point = tuple[Number, Number]

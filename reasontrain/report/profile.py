@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reasontrain.metrics.timing import PARTS, key
 from reasontrain.report.numbers import Number
 from reasontrain.report.run import RunRecord
-from reasontrain.timing import PARTS, key
 
 LABELS = {
     "sample": ("sampling", "rollouts, or demonstrations fetched"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from reasontrain.evaluation.metrics import Interval
+from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.numbers import Json, Number, number
 from reasontrain.types import UserError
 

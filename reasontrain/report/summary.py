@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from reasontrain.evaluation.metrics import Interval, difference
+from reasontrain.metrics.accuracy import Interval, difference
 from reasontrain.report.numbers import Json, Number, mean, portable
 from reasontrain.report.profile import profile
 from reasontrain.report.run import Evaluation, RunRecord

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
-from reasontrain.sampler import ahead
-from reasontrain.sampler.flight import Clock, Flight, merge, prefill
-from reasontrain.sampler.row import Ending, Row
-from reasontrain.sampler.speaking import Speaking, Step
-from reasontrain.sampler.thinking import Thinking
+from reasontrain.sampler import multi_step
+from reasontrain.sampler.decode_batch import Clock, Flight, merge, prefill
+from reasontrain.sampler.sequence import Ending, Row
+from reasontrain.sampler.thought_decoding import Thinking
+from reasontrain.sampler.token_decoding import Speaking, Step
 from reasontrain.types import Prompt, Rollout, UserError, Weights
 from reasontrain.vocab import Head
 
@@ -82,7 +82,7 @@ class LocalSampler:
     def _decode(self, rows: Sequence[Row], step: Step) -> None:
         """Let waiting rows in as others are done, until none is left."""
         head = self.policy.head
-        law = step.law if self.cuda_graphs and ahead.suits(self.policy) else None
+        law = step.law if self.cuda_graphs and multi_step.suits(self.policy) else None
         waiting = sorted(rows, key=lambda row: -len(row.prompt.ids))
         flights: list[Flight] = []
         while waiting or flights:
@@ -112,7 +112,7 @@ class LocalSampler:
 
     def _fly_ahead(self, flight: Flight, clock: Clock, head: Head, law: Sampling, ending: Ending) -> None:
         """The same, some steps at a time."""
-        flying = ahead.Ahead(flight, clock, self.policy, head, law, _chunk(head))
+        flying = multi_step.Ahead(flight, clock, self.policy, head, law, _chunk(head))
         while clock.step < clock.room and flight.num_done * AHEAD_SHARE < len(flight.rows):
             ids, logp = flying.run(min(AHEAD, clock.room - clock.step))
             for row, tokens, values in zip(flight.rows, ids, logp, strict=True):

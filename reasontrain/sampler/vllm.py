@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from reasontrain import keyed, models
+from reasontrain import models, rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Vllm
 from reasontrain.recipe.engines import unsampleable
-from reasontrain.sampler.row import Row, begin
+from reasontrain.sampler.sequence import Row, begin
 from reasontrain.sampler.vllm_engine import Library, Output, installed, start
-from reasontrain.sampler.vllm_weights import Courier
+from reasontrain.sampler.vllm_weight_transfer import Courier
 from reasontrain.types import Prompt, Rollout, RunError, UserError, Weights
 
 STREAM = 0x5A3B_0002
@@ -127,7 +127,7 @@ class VllmSampler:
 
 def seeds(seed: int, rollouts: Sequence[int]) -> list[int]:
     """One seed per rollout id, of 53 bits."""
-    numbers: list[int] = (keyed.uniform(seed, STREAM, torch.tensor(rollouts)) * 2.0**53).long().tolist()
+    numbers: list[int] = (rng.uniform(seed, STREAM, torch.tensor(rollouts)) * 2.0**53).long().tolist()
     return numbers
 
 

@@ -11,7 +11,7 @@ import torch
 
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Vllm
-from reasontrain.sampler.vllm_weights import Gpu, Update
+from reasontrain.sampler.vllm_weight_transfer import Gpu, Update
 from reasontrain.types import RunError, UserError
 
 ENVIRONMENT = {

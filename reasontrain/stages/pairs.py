@@ -7,10 +7,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from reasontrain import checkpoint, models
-from reasontrain.data.written import Response, Written, encode, fingerprint
+from reasontrain import models
+from reasontrain.data.offline import Response, Written, encode, fingerprint
 from reasontrain.recipe import PairsStage, Recipe
-from reasontrain.sources import encoder_of
+from reasontrain.run import checkpoint
+from reasontrain.run.datasets import encoder_of
 from reasontrain.stages.choose import Choice, Trial, choose
 from reasontrain.stages.solutions import Solution, read, write_lines
 from reasontrain.tasks.grading.normalise import normalise, squeezed

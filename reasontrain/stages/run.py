@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from reasontrain import checkpoint
-from reasontrain.assemble import check_directory
 from reasontrain.recipe import (
     OUTPUTS,
     SCHEME,
@@ -27,6 +25,8 @@ from reasontrain.recipe import (
     build,
     split,
 )
+from reasontrain.run import checkpoint
+from reasontrain.run.build import check_directory
 from reasontrain.stages import score
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample

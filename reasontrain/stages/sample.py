@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
 from reasontrain.data.files import Row, read_file
-from reasontrain.data.written import PROMPTS, fingerprint
+from reasontrain.data.offline import PROMPTS, fingerprint
 from reasontrain.recipe import Local, Recipe, SampleStage, TrajectoriesStage
+from reasontrain.run.datasets import encoder_of
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.sources import encoder_of
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
 from reasontrain.tasks import Grader, PythonTask, check_gold, score
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError

@@ -11,16 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reasontrain import checkpoint, models, vocab
-from reasontrain.data import columns
-from reasontrain.data.micro import MicroBatch
-from reasontrain.data.written import encode
-from reasontrain.learner.offline import logp, measured
-from reasontrain.learner.scorer import WholeModel
+from reasontrain import models, vocab
+from reasontrain.algo.token_selection.scores.contrast import scored
+from reasontrain.data import stored_evidence
+from reasontrain.data.micro_batches import MicroBatch
+from reasontrain.data.offline import encode
+from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.scoring import logp, measured
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
-from reasontrain.signals.contrast import scored
-from reasontrain.sources import encoder_of
+from reasontrain.run import checkpoint
+from reasontrain.run.datasets import encoder_of
 from reasontrain.tasks import PairTask
 from reasontrain.types import Rollout, RunError, Stats
 
@@ -53,7 +54,7 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
         "ce_beta": stage.ce_beta,
         "plausible": stage.plausible,
     }
-    columns.write(directory / "ce_logscore.parquet", "ce_logscore", asked, values, made_by)
+    stored_evidence.write(directory / "ce_logscore.parquet", "ce_logscore", asked, values, made_by)
     of_rejected = values if stage.only_rejected else values[1::2]
     summary = scored(torch.tensor([value for numbers in of_rejected for value in numbers]))
     checkpoint.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
@@ -77,7 +78,7 @@ def reference(stage: ReferenceStage, recipe: Recipe, directory: Path, say: Say) 
     settings = _plain(recipe.reference or recipe.model)
     asked = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
     values = logp(models.load(settings), asked, recipe.learn.micro_batch_tokens)
-    columns.write(directory / "ref_logp.parquet", "ref_logp", asked, values, {"model": models.fingerprint(settings)})
+    stored_evidence.write(directory / "ref_logp.parquet", "ref_logp", asked, values, {"model": models.fingerprint(settings)})
     say(f"{stage.name}: {len(values)} responses")
 
 

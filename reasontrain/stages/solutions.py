@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reasontrain import checkpoint
 from reasontrain.data.files import read_file
+from reasontrain.run import checkpoint
 from reasontrain.types import Message, UserError
 
 ROLLOUTS = "rollouts.jsonl"

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from reasontrain.assemble import assembled
-from reasontrain.objectives import Nll
+from reasontrain.algo.objectives import Nll
 from reasontrain.recipe import Recipe, RecipeError, TrackSettings, TuneStage
-from reasontrain.recipe.contradictions import contradictions
+from reasontrain.recipe.validation import contradictions
+from reasontrain.run.build import assembled
 from reasontrain.tasks import RolloutTask
 from reasontrain.types import Stats
 

@@ -10,10 +10,10 @@ from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
+from reasontrain.tasks.offline import PairTask, RolloutTask, WrittenTask
 from reasontrain.tasks.pictures import Pictures
 from reasontrain.tasks.python import PythonTask
 from reasontrain.tasks.reward import Reward
-from reasontrain.tasks.written import PairTask, RolloutTask, WrittenTask
 from reasontrain.types import Problem
 
 __all__ = [

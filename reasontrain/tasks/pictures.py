@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Lt
 
-from reasontrain import keyed
+from reasontrain import rng
 from reasontrain.data.pictures import drawn
 from reasontrain.types import AtLeastOne, Problem
 
@@ -49,7 +49,7 @@ class Pictures:
 
 def _shuffled(size: int, seed: int, stream: int) -> list[int]:
     """The numbers below `size` in an order of their own."""
-    return torch.argsort(keyed.uniform(seed, stream, torch.arange(size)), stable=True).tolist()
+    return torch.argsort(rng.uniform(seed, stream, torch.arange(size)), stable=True).tolist()
 
 
 def _problem(name: str, shapes: tuple[tuple[str, str], ...]) -> Problem:

@@ -6,14 +6,14 @@ embeddings of a soft chain of thought. All take hidden states and a `Head`, and 
 head's `vocabulary` chooses by what: torch (`closed_form`), Triton (`tiled`, `kernels`), or `whole`, the plain twin of both.
 """
 
-from reasontrain.vocab.choice import Vocabulary, check_vocabulary
+from reasontrain.vocab.backend import Vocabulary, check_vocabulary
 from reasontrain.vocab.contrast import contrast
+from reasontrain.vocab.embedding_mixture import Basis, softmax_
 from reasontrain.vocab.fused import Fused, RowObjective, fused
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
-from reasontrain.vocab.measure import measure
-from reasontrain.vocab.mixture import Basis, softmax_
 from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, Fed, Scoring, soft
+from reasontrain.vocab.statistics import measure
 
 __all__ = [
     "HEALTH",

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.choice import Statistics, has_kernels
-from reasontrain.vocab.closed_form import Distribution, Scratch
+from reasontrain.vocab.analytic import Distribution, Scratch
+from reasontrain.vocab.backend import Statistics, has_kernels
+from reasontrain.vocab.full_logits import WholeDistribution
 from reasontrain.vocab.head import Head, Teacher
-from reasontrain.vocab.whole import WholeDistribution
 
 CHUNK_FLOATS_CPU = 2**24
 CHUNK_FLOATS_GPU = 2**26
@@ -137,7 +137,7 @@ class Block:
         one_width = teacher is None or teacher.head.width == head.width
         if not one_width or self._raw_NV.dtype != torch.float32 or not has_kernels(head.vocabulary, self._raw_NV.device):
             return self.closed_form
-        from reasontrain.vocab.tiled import TiledDistribution  # Triton is not everywhere
+        from reasontrain.vocab.triton_backend import TiledDistribution  # Triton is not everywhere
 
         return TiledDistribution(self._raw_NV, self._scan.ids_N[self.rows], self._teacher)
 

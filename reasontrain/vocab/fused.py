@@ -12,8 +12,8 @@ from torch import Tensor
 
 from reasontrain.types import Losses, RowColumns, Rows
 from reasontrain.vocab.chunks import Block, Scan
+from reasontrain.vocab.full_logits import WholeDistribution
 from reasontrain.vocab.head import Head, HeadGradient, Teacher
-from reasontrain.vocab.whole import WholeDistribution
 
 RowObjective = Callable[[Rows, RowColumns], Losses]
 """One loss per row, from statistics of the policy at those rows and the batch's columns there."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.vocab.choice import Vocabulary
+from reasontrain.vocab.backend import Vocabulary
 
 _TENSOR_CORES = (torch.bfloat16, torch.float16)
 

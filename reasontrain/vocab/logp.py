@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.choice import Vocabulary
+from reasontrain.vocab.backend import Vocabulary
 from reasontrain.vocab.chunks import Scan
+from reasontrain.vocab.full_logits import WholeDistribution
 from reasontrain.vocab.head import Head, HeadGradient
-from reasontrain.vocab.measure import measure
-from reasontrain.vocab.whole import WholeDistribution
+from reasontrain.vocab.statistics import measure
 
 
 def logp(

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.types import Positive, RowColumns, Rows
-from reasontrain.vocab import whole
+from reasontrain.vocab import full_logits
 from reasontrain.vocab.chunks import CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU, Projection, spans
+from reasontrain.vocab.embedding_mixture import Basis, softmax_
 from reasontrain.vocab.fused import Fused, KnownGradient, RowObjective
 from reasontrain.vocab.head import Head, HeadGradient, wide
-from reasontrain.vocab.mixture import Basis, softmax_
 
 HEALTH, SCORED = "soft_health", "soft_scored"
 SOFT_STATISTICS = (HEALTH, SCORED)
@@ -107,7 +107,7 @@ def _whole(
     """The same by autograd, of the rows with a coefficient and with logits whole."""
     keep_N = coefficient_N != 0
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        logits_KV = whole.logits(hidden_ND[keep_N], head)[:, : basis.num_tokens]
+        logits_KV = full_logits.logits(hidden_ND[keep_N], head)[:, : basis.num_tokens]
         p_KV = torch.softmax(logits_KV / fed.tau, -1)
         mixed_KV = p_KV
         if scoring.tau_grad is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from reasontrain.bench.case import Goal
 from reasontrain.bench.measure import Measured, Met, SideMeasured, Spread, Tried
 from reasontrain.bench.record import Record
-from reasontrain.bench.row import Goal
-from reasontrain.evaluation.origin import Origin
+from reasontrain.evaluation.provenance import Origin
 
 MIB = 2**20
 

@@ -11,9 +11,19 @@ import torch
 
 from reasontrain import models
 from reasontrain.bench import harness
-from reasontrain.bench.evaluate import Asked, Both, asked_of, differences, gap_where_they_part, ours, rows, theirs, told
+from reasontrain.bench.case import Place
+from reasontrain.bench.evaluate import (
+    Asked,
+    Both,
+    asked_of,
+    differences,
+    gap_where_they_part,
+    ours,
+    rows,
+    theirs,
+    told,
+)
 from reasontrain.bench.harness import Reply
-from reasontrain.bench.row import Place
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import RunError, UserError
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from reasontrain.bench import measure as module
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Way
 from reasontrain.bench.measure import Measured, Tried, measure
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Way
 from reasontrain.types import RunError
 from tests.bench.toys import PLACE, Clock, ready, row
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reasontrain.bench import sample
-from reasontrain.bench.given import drawn_lengths
-from reasontrain.bench.row import Place, Ready
+from reasontrain.bench.case import Place, Ready
+from reasontrain.bench.workload import drawn_lengths
 from reasontrain.data.thought import HardThought, SoftThought
 
 PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)

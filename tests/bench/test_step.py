@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from reasontrain.bench import large, ours, peers, ranks, step
-from reasontrain.bench.given import Given, qwen3
+from reasontrain.bench import large, peers, ranks, reasontrain_side, step
+from reasontrain.bench.case import Place, Row
 from reasontrain.bench.measure import measure
-from reasontrain.bench.row import Place, Row
-from reasontrain.data.micro import Layout
+from reasontrain.bench.workload import Given, qwen3
+from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.local import LocalLearner
 from reasontrain.models import Shape
 from reasontrain.plan.shape import num_parameters
@@ -47,14 +47,14 @@ def row(name: str, monkeypatch: pytest.MonkeyPatch, place: Place = PLACE) -> Row
 
 
 UPDATES = {
-    "opd update": (partial(ours.update, GIVEN, GIVEN.batch, step.OPD), partial(peers.opd_update, GIVEN), (1, 4, 8)),
+    "opd update": (partial(reasontrain_side.update, GIVEN, GIVEN.batch, step.OPD), partial(peers.opd_update, GIVEN), (1, 4, 8)),
     "cdpo update": (
-        partial(ours.update, GIVEN, partial(step.pairs, GIVEN), step.CDPO),
+        partial(reasontrain_side.update, GIVEN, partial(step.pairs, GIVEN), step.CDPO),
         partial(peers.dpo_update, GIVEN, step.REFERENCE_LOGP),
         (1, 4),
     ),
     "prior update": (
-        partial(ours.update, GIVEN, partial(step.demonstrations, GIVEN), step.PRIOR),
+        partial(reasontrain_side.update, GIVEN, partial(step.demonstrations, GIVEN), step.PRIOR),
         lambda way: peers.sft_update(GIVEN, *way),
         ((4, 0, False), (1, 0, True), (1, 64, False)),
     ),
@@ -64,7 +64,7 @@ UPDATES = {
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates_move_the_weights_as_trls_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses and gradient norms of three steps, at a rate at which an optimiser that differs would be seen, by every way."""
-    for module in (ours, peers):
+    for module in (reasontrain_side, peers):
         monkeypatch.setattr(module, "LEARNING_RATE", 3e-3)
     mine, theirs, ways = UPDATES[name]
     layouts: tuple[tuple[int, Layout], ...] = ((40, "padded"), (1000, "packed"))
@@ -81,7 +81,7 @@ def test_updates_move_the_weights_as_trls_do(name: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("size", [2, 8])
 def test_grpo_is_trls_in_its_first_step(size: int) -> None:
     """Afterwards TRL takes the log-probs of the moment for old ones, where ours stay those of the rollouts."""
-    with ours.update(GIVEN, partial(step.on_policy, GIVEN), step.GRPO, 60, "packed") as work:
+    with reasontrain_side.update(GIVEN, partial(step.on_policy, GIVEN), step.GRPO, 60, "packed") as work:
         found = work()
     with peers.grpo_update(GIVEN, step.GROUP, size) as work:
         assert work() == pytest.approx(found, rel=1e-4)
@@ -89,7 +89,7 @@ def test_grpo_is_trls_in_its_first_step(size: int) -> None:
 
 
 def test_a_whole_step_trains_the_tokens_that_both_sides_were_told_to_sample() -> None:
-    for made in (ours.opd_step(GIVEN, step.OPD, 60, "padded"), peers.opd_step(GIVEN, 4)):
+    for made in (reasontrain_side.opd_step(GIVEN, step.OPD, 60, "padded"), peers.opd_step(GIVEN, 4)):
         with made as work:
             assert [work(), work()] == [{"tokens": float(GIVEN.tokens)}] * 2
 
@@ -111,7 +111,7 @@ def test_rows_are_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_peer_that_learns_another_loss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = replace(step.OPD.objective, divergence="forward_kl")
-    other = partial(ours.update, GIVEN, GIVEN.batch, replace(step.OPD, objective=forward))
+    other = partial(reasontrain_side.update, GIVEN, GIVEN.batch, replace(step.OPD, objective=forward))
     plain = row("opd update", monkeypatch)
     with pytest.raises(RunError, match="do not do the same work"):
         measure(replace(plain, ours=step._ours(GIVEN, PLACE, other)), PLACE, runs=1, say=print)

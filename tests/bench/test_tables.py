@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reasontrain.bench import tables
-from reasontrain.bench.row import NoPeerError, Place, Row
+from reasontrain.bench.case import NoPeerError, Place, Row
 from reasontrain.types import UserError
 from tests.bench.toys import PLACE, Clock, row
 

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from trl.kernels import chunked_divergence
 
 from reasontrain.bench import vocab, vocab_work
+from reasontrain.bench.case import Goal, Place
 from reasontrain.bench.measure import Measured, measure
-from reasontrain.bench.row import Goal, Place
 from reasontrain.bench.vocab_work import Inputs, Size
 from tests.bench.toys import PLACE
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from reasontrain.bench.row import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
 
 PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)
 SAME: Numbers = {"loss": 2.0}

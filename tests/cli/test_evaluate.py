@@ -13,7 +13,7 @@ import torch
 from reasontrain.cli import main
 from reasontrain.models import ModelSettings
 from reasontrain.models.fingerprint import fingerprint
-from reasontrain.testbed import Shape, build
+from reasontrain.models.testbed import Shape, build
 
 SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "tip.yaml"

@@ -18,7 +18,7 @@ from reasontrain.cli import main
 from reasontrain.evaluation import candidate
 from reasontrain.leaderboard import write_leaderboard
 from reasontrain.models import ModelSettings
-from reasontrain.testbed import Shape, build
+from reasontrain.models.testbed import Shape, build
 from tests.evaluation.server import Body, Turn, chat, serving
 from tests.integration.processes import environment
 

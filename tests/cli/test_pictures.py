@@ -11,8 +11,8 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
 from reasontrain.cli import main
 from reasontrain.learner import unconditional
+from reasontrain.models.testbed_vision import BUILDERS
 from reasontrain.tasks.pictures import Pictures
-from reasontrain.testbed_vision import BUILDERS
 from reasontrain.types import Rollout
 
 RECIPE = """

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pyarrow.parquet import read_table
 
-from reasontrain import testbed
 from reasontrain.cli import main
+from reasontrain.models import testbed
 
 RECIPE = """
 name: run

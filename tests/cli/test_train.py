@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasontrain import loop
 from reasontrain.cli import main
-from reasontrain.testbed import Shape, build
-from reasontrain.timing import PARTS, key
+from reasontrain.metrics.timing import PARTS, key
+from reasontrain.models.testbed import Shape, build
+from reasontrain.run import loop
 from reasontrain.types import Stats
 
 RECIPE = """

@@ -13,7 +13,7 @@ from pyarrow.parquet import read_table, write_table
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from reasontrain.cli import main
-from reasontrain.testbed import VOCABULARY_SIZE, Shape, build
+from reasontrain.models.testbed import VOCABULARY_SIZE, Shape, build
 from tests.tiny import tokenizer
 
 COMMON = """
@@ -267,7 +267,7 @@ def test_kernels_that_cannot_run_here_are_refused_before_anything_is_written(
     reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton", reason="Triton is for Linux")
-    monkeypatch.setattr("reasontrain.vocab.kernels.INTERPRETED", False)
+    monkeypatch.setattr("reasontrain.vocab.triton_kernels.INTERPRETED", False)
     before = files()
     assert reasontrain("tip", "model.vocabulary=triton", "model.device=cpu") == 2
     assert_sentence(capsys.readouterr().err, ("model.vocabulary is triton, and the model is not on a GPU", "use auto, torch or"))

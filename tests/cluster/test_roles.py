@@ -9,11 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis.strategies import integers
 
+from reasontrain.algo.loss_aggregation import per_kept_row
+from reasontrain.algo.objectives import Nll
 from reasontrain.cluster import roles
-from reasontrain.cluster.roles import NOWHERE, GraderGroup, LearnerGroup, Restarts, SamplerGroup
+from reasontrain.cluster.roles import (
+    NOWHERE,
+    GraderGroup,
+    LearnerGroup,
+    Restarts,
+    SamplerGroup,
+)
 from reasontrain.data.sampling import Sampling
-from reasontrain.objectives import Nll
-from reasontrain.reduce import per_kept_row
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.tasks.grading import Verdict
 from reasontrain.types import Batch, LostError, Problem, Prompt, Rollout, RunError, Stats

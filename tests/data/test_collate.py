@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reasontrain.credit import MeanCentred, NoCredit
+from reasontrain.algo.advantages import MeanCentred, NoCredit
 from reasontrain.data.collate import collate
 from reasontrain.types import Kind, Problem, Rollout
 

@@ -8,12 +8,12 @@ import pytest
 
 from reasontrain import models
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.asking import by, parts, sampled
 from reasontrain.evaluation.candidate import AT_ONCE, Candidate, candidate
+from reasontrain.evaluation.generation import by, parts, sampled
 from reasontrain.models import ModelSettings
+from reasontrain.models.testbed import Shape, build
 from reasontrain.recipe import Local, Vllm
 from reasontrain.sampler import vllm
-from reasontrain.testbed import Shape, build
 from reasontrain.types import Problem, Prompt, UserError
 from tests.sampler.scripted_vllm import library
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.asking import by, parts, sampled
+from reasontrain.evaluation.generation import by, parts, sampled
 from reasontrain.evaluation.run import Evaluation, evaluate
 from reasontrain.recipe import Suite
 from reasontrain.tasks import Grader, Scored, score

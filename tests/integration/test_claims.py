@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from reasontrain.claims.page import BEGIN, END
 from reasontrain.cli import main
-from reasontrain.evaluation.claims_page import BEGIN, END
-from tests.recipe.test_claims import table
+from tests.claims.test_settings import table
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,8 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from reasontrain import checkpoint, testbed
+from reasontrain.models import testbed
+from reasontrain.run import checkpoint
 from tests import soak
 from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses, run_in
 from tests.integration.processes import ROOT, Process, environment, until

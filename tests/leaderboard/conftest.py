@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from reasontrain.evaluation.metrics import summarise
+from reasontrain.metrics.accuracy import summarise
 
 Rows = Sequence[Sequence[bool]]
 SAMPLING = {"temperature": 0.0, "max_tokens": 120}

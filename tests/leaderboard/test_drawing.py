@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reasontrain.evaluation.metrics import Interval
 from reasontrain.leaderboard.columns import columns
 from reasontrain.leaderboard.drawing import Bar, bar, curve, legend, marks, scatter, tones
 from reasontrain.leaderboard.entries import read_entries
+from reasontrain.metrics.accuracy import Interval
 from tests.leaderboard.conftest import single
 
 

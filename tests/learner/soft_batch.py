@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from reasontrain.credit import LeaveOneOut
+from reasontrain.algo.advantages import LeaveOneOut
 from reasontrain.data.collate import collate
 from reasontrain.data.thought import FuzzyThought, HardThought, SoftThought, Thought
 from reasontrain.models import Policy

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from reasontrain import models
 from reasontrain.learner import adapter
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.testbed import Shape, build
+from reasontrain.models.testbed import Shape, build
 from reasontrain.types import UserError
 
 SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_key_value_heads=1, head_dim=16)

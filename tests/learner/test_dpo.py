@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl import DPOConfig, DPOTrainer
 
-from reasontrain.data.micro import Layout
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Dpo
+from reasontrain.algo.token_selection import Contrast
+from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
-from reasontrain.learner.scorer import WholeModel
+from reasontrain.learner.policy_module import WholeModel
 from reasontrain.models import Lora, Policy
-from reasontrain.objectives import Dpo
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import AVERAGES
-from reasontrain.selection import Contrast
 from reasontrain.types import Batch
 from tests.tiny import pairs, policy
 

@@ -11,14 +11,20 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.credit import GroupNorm
-from reasontrain.data.micro import Layout
+from reasontrain.algo.advantages import GroupNorm
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Grpo, Gspo
+from reasontrain.algo.token_selection import (
+    AdvantageEntropy,
+    Everything,
+    MaxVariance,
+    Ramp,
+    TopEntropy,
+)
+from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.local import LocalLearner
 from reasontrain.models import Policy
-from reasontrain.objectives import Grpo, Gspo
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import AVERAGES
-from reasontrain.selection import AdvantageEntropy, Everything, MaxVariance, Ramp, TopEntropy
 from reasontrain.types import Batch
 from tests.tiny import batch, policy
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Distill
+from reasontrain.algo.token_selection import Tip
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.scorer import WholeModel
-from reasontrain.objectives import Distill
+from reasontrain.learner.policy_module import WholeModel
+from reasontrain.metrics.timing import Stopwatch
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.selection import Tip
-from reasontrain.timing import Stopwatch
 from reasontrain.types import Problem, Prompt
 from tests.tiny import batch, policy
 

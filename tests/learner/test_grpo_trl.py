@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl import GRPOConfig, GRPOTrainer
 
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Grpo, Gspo, Objective
+from reasontrain.algo.token_selection import Everything, Selector, TopEntropy
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.scorer import WholeModel
+from reasontrain.learner.policy_module import WholeModel
 from reasontrain.models import Policy
-from reasontrain.objectives import Grpo, Gspo, Objective
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import AVERAGES
-from reasontrain.selection import Everything, Selector, TopEntropy
 from reasontrain.types import Batch, Kind
 from tests.tiny import batch, policy, tokenizer
 

@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.data.micro import Layout
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Nll
+from reasontrain.algo.token_selection import Everything, Selector, SsToken
+from reasontrain.data.micro_batches import Layout
+from reasontrain.learner.factory import make_learner
 from reasontrain.learner.history import HISTORY_FILE, AdaptersOff, Average, History, Kept
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
-from reasontrain.learner.make import make_learner
-from reasontrain.learner.scorer import WholeModel
+from reasontrain.learner.policy_module import WholeModel
 from reasontrain.models import Importance, Lora, Policy
-from reasontrain.objectives import Nll
 from reasontrain.recipe import LearnSettings, read_recipe
-from reasontrain.reduce import AVERAGES
-from reasontrain.selection import Everything, Selector, SsToken
 from reasontrain.types import Batch, UserError
 from tests.tiny import batch, policy
 

@@ -11,15 +11,22 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.data.micro import Layout
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Distill, Dpo, Grpo, Nll, Objective, Reinforce
+from reasontrain.algo.token_selection import (
+    Everything,
+    Random,
+    ShuffledWeights,
+    SsToken,
+    Tip,
+    TopEntropy,
+)
+from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.history import Kept
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.scorer import WholeModel
+from reasontrain.learner.policy_module import WholeModel
 from reasontrain.models import Policy
-from reasontrain.objectives import Distill, Dpo, Grpo, Nll, Objective, Reinforce
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import AVERAGES
-from reasontrain.selection import Everything, Random, ShuffledWeights, SsToken, Tip, TopEntropy
 from reasontrain.types import Batch, UserError
 from reasontrain.vocab import Vocabulary
 from tests.tiny import ARCHITECTURES, VOCABULARY, batch, pairs, policy

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Nll
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt, is_adapted
 from reasontrain.models import Lora, ModelSettings, Policy
-from reasontrain.objectives import Nll
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import AVERAGES
 from reasontrain.types import UserError
 from tests.tiny import batch, policy
 

@@ -10,18 +10,18 @@ import torch
 from torch.testing import assert_close
 
 from reasontrain import models
-from reasontrain.credit import NoCredit
+from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.loss_aggregation import per_target_row
+from reasontrain.algo.objectives import Nll
+from reasontrain.algo.token_selection import Prior
 from reasontrain.data.collate import collate
-from reasontrain.data.micro import build
+from reasontrain.data.micro_batches import build
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.learner.local import LocalLearner
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.objectives import Nll
+from reasontrain.models.testbed_vision import BUILDERS
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import per_target_row
-from reasontrain.selection import Prior
 from reasontrain.tasks.pictures import Pictures
-from reasontrain.testbed_vision import BUILDERS
 from reasontrain.types import Batch
 
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl import SFTConfig, SFTTrainer
 
-from reasontrain.credit import NoCredit
+from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import Nll
+from reasontrain.algo.token_selection import Everything, Prior, Selector
 from reasontrain.data.collate import collate
-from reasontrain.data.micro import Layout
+from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.local import LocalLearner
 from reasontrain.models import Policy
-from reasontrain.objectives import Nll
 from reasontrain.recipe import LearnSettings
-from reasontrain.reduce import AVERAGES
-from reasontrain.selection import Everything, Prior, Selector
 from reasontrain.types import Batch, Kind, Problem, Rollout
 from tests.tiny import batch, policy, tokenizer
 

@@ -10,15 +10,29 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from reasontrain import models, testbed
+from reasontrain import models
+from reasontrain.algo.objectives import Nll
+from reasontrain.algo.token_selection import Prior
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.learner import unconditional
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.unconditional import COLUMN, cut_parts, fold_of, logp, summary, with_uncond_logp
-from reasontrain.models import ModelSettings
-from reasontrain.objectives import Nll
-from reasontrain.recipe import LearnSettings, Recipe, SmallReference, UncondBase, Unconditional, UncondTuned
-from reasontrain.selection import Prior
+from reasontrain.learner.unconditional import (
+    COLUMN,
+    cut_parts,
+    fold_of,
+    logp,
+    summary,
+    with_uncond_logp,
+)
+from reasontrain.models import ModelSettings, testbed
+from reasontrain.recipe import (
+    LearnSettings,
+    Recipe,
+    SmallReference,
+    UncondBase,
+    Unconditional,
+    UncondTuned,
+)
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import Batch, Problem, Rollout, Stats, UserError
 from tests.tiny import ARCHITECTURES, VOCABULARY, policy, tokenizer

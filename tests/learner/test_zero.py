@@ -16,8 +16,8 @@ from torch import Tensor, multiprocessing
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
-from reasontrain.learner.ranks import free_port
-from reasontrain.learner.whole import tensors
+from reasontrain.learner.distributed import free_port
+from reasontrain.learner.weight_export import tensors
 from tests.learner import zero_cases
 from tests.learner.zero_cases import MADE_OF, MODELS, PAIRED, PLACES, SAVED, SELECTING, SPECIAL, STAGES, student
 
@@ -278,7 +278,7 @@ def test_neither_a_compiler_nor_a_warning_is_needed(tmp_path: Path) -> None:
     """One step in a process that finds no compiler, with an empty home: nothing is built and nothing is printed."""
     code = (
         "if True:\n"
-        "    from reasontrain.learner.ranks import Place, free_port, join, leave\n"
+        "    from reasontrain.learner.distributed import Place, free_port, join, leave\n"
         "    from reasontrain.recipe import Zero\n"
         "    from tests.learner import zero_cases\n"
         "    from tests.tiny import batch\n"

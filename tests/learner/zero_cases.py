@@ -14,19 +14,27 @@ import torch
 from torch import Tensor
 
 import tests.conftest  # noqa: F401  (annotations are checked in the ranks too)
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.objectives import (
+    Distill,
+    Dpo,
+    Grpo,
+    Gspo,
+    Objective,
+    Reinforce,
+    SoftReinforce,
+)
+from reasontrain.algo.token_selection import AdvantageEntropy, Contrast, MaxVariance, Ramp, Tip
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner.history import AdaptersOff, Average, History, Kept
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
-from reasontrain.learner.scorer import Frozen, WholeModel
+from reasontrain.learner.policy_module import Frozen, WholeModel
+from reasontrain.metrics.timing import LEARNER_PARTS, key
 from reasontrain.models import Lora, Policy
-from reasontrain.objectives import Distill, Dpo, Grpo, Gspo, Objective, Reinforce, SoftReinforce
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.recipe.learning import AdamW
-from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.selection import AdvantageEntropy, Contrast, MaxVariance, Ramp, Tip
-from reasontrain.timing import LEARNER_PARTS, key
 from reasontrain.types import Batch, Problem, Prompt
 from tests.learner import soft_batch
 from tests.tiny import batch, pairs, policy
@@ -376,7 +384,7 @@ if find_spec("triton") and not torch.cuda.is_available():  # the interpreter is 
 
 def work(rank: int, world: int, address: str, out: Path) -> None:
     """Every case on this rank; one that fails ends them, since the other ranks would wait for this one."""
-    from reasontrain.learner.ranks import Place, join, leave
+    from reasontrain.learner.distributed import Place, join, leave
 
     join(Place(rank, world, address, timeout_s=60.0))
     for name, case in cases(world, out).items():

@@ -10,7 +10,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from reasontrain.models import ModelSettings, Policy, check_head, check_same_ids, describe, load
+from reasontrain.models import (
+    ModelSettings,
+    Policy,
+    check_head,
+    check_same_ids,
+    describe,
+    load,
+)
 from reasontrain.types import UserError
 from tests.tiny import ARCHITECTURES, SIZES, policy, tokenizer
 

@@ -15,7 +15,7 @@ from reasontrain import models
 from reasontrain.data.pictures import drawn, opened
 from reasontrain.data.prompts import Encoder, PromptSettings, without_picture
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.testbed_vision import BUILDERS
+from reasontrain.models.testbed_vision import BUILDERS
 from reasontrain.types import Message, Picture, Problem, UserError
 
 ONE = Problem(id="one", prompt="What is it?", image=drawn([("red", "circle"), ("blue", "square")]))

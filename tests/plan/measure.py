@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reasontrain import testbed
+from reasontrain.algo.loss_aggregation import AVERAGES
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.scorer import WholeModel
-from reasontrain.models import ModelSettings, Policy
+from reasontrain.learner.policy_module import WholeModel
+from reasontrain.models import ModelSettings, Policy, testbed
 from reasontrain.recipe import Recipe, read_recipe
-from reasontrain.reduce import AVERAGES
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Batch, Kind, Problem, Prompt
 

@@ -6,8 +6,8 @@ import pytest
 
 from reasontrain.plan.machine import GIB, Machine, Part
 from reasontrain.plan.memory import roles
-from reasontrain.plan.remedies import remedy
 from reasontrain.plan.roles import Job
+from reasontrain.plan.suggestions import remedy
 from tests.plan.jobs import job
 
 PARAMETERS = 4_022_468_096

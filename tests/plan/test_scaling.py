@@ -7,8 +7,8 @@ import pytest
 from reasontrain.plan import plan
 from reasontrain.plan.machine import GIB, Machine
 from reasontrain.plan.memory import roles
-from reasontrain.plan.remedies import fits, remedy
 from reasontrain.plan.scaling import GPUS, predictions, stops_at
+from reasontrain.plan.suggestions import fits, remedy
 from tests.plan.jobs import job, recipe
 
 DEMONSTRATIONS = ("sample=null", "credit={kind: none}", "objective={kind: nll}")

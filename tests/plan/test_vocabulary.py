@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reasontrain.objectives import Distill, Nll
+from reasontrain.algo.objectives import Distill, Nll
 from reasontrain.plan.vocabulary import chunks
 from reasontrain.types import RowColumns
 from reasontrain.vocab import Head, Teacher, fused, measure

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import yaml
 
+from reasontrain.algo.token_selection import Everything, Tip
 from reasontrain.recipe import (
     Local,
     Muon,
@@ -22,8 +23,7 @@ from reasontrain.recipe import (
     changed_keys,
     read_recipe,
 )
-from reasontrain.recipe.contradictions import contradictions
-from reasontrain.selection import Everything, Tip
+from reasontrain.recipe.validation import contradictions
 from reasontrain.types import UserError
 
 FOLDER = Path(__file__).parents[2] / "recipes"

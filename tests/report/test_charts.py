@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasontrain.evaluation.metrics import Interval
+from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.charts import (
     BOTTOM,
     HEIGHT,

@@ -7,11 +7,11 @@ import math
 
 import pytest
 
+from reasontrain.metrics.timing import PARTS
 from reasontrain.report import write_report
 from reasontrain.report.profile import LABELS, TONES, profile
 from reasontrain.report.run import RunRecord, read_run
 from reasontrain.report.summary import training_s
-from reasontrain.timing import PARTS
 
 
 def step(number: int, seconds: float) -> dict[str, float]:

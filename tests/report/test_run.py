@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from reasontrain.evaluation.metrics import Interval
+from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.run import read_run
 from reasontrain.types import UserError
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from reasontrain.evaluation.metrics import Interval, difference
+from reasontrain.metrics.accuracy import Interval, difference
 from reasontrain.report.run import Evaluation, RunRecord
 from reasontrain.report.summary import headlines, measurements, quadrants
 

@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import rebuild_tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasontrain.sampler.vllm_engine import Library
-from reasontrain.sampler.vllm_weights import Gpu
+from reasontrain.sampler.vllm_weight_transfer import Gpu
 
 SIGNATURES = json.loads(Path(__file__).with_name("vllm_signatures.json").read_text())
 UUIDS = ("GPU-a", "GPU-b", "GPU-c", "GPU-d")

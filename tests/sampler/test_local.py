@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, tensor
 
-from reasontrain import keyed
+from reasontrain import rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.choose import truncate
-from reasontrain.sampler.flight import STREAM
+from reasontrain.sampler.decode_batch import STREAM
 from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.token_choice import truncate
 from reasontrain.types import Prompt, Rollout, UserError, Weights
 
 MODELS = ["qwen3", "qwen2", "llama", "gemma", "gemma3", "mistral"]
@@ -67,7 +67,7 @@ def near_tie(tiny: type, policy: Policy, seed: int, one: Rollout, other: Rollout
     """Whether the first token at which two rollouts part was decided by less than NEAR."""
     at = next(i for i, (a, b) in enumerate(zip(one.response_ids, other.response_ids, strict=False)) if a != b)
     law = truncate(tiny.logp(policy, one, sampling.temperature).exp()[at : at + 1], sampling)[0].double()
-    boundary = (law.cumsum(0) / law.sum() - keyed.uniform(seed, STREAM, one.id, at)).abs().min()
+    boundary = (law.cumsum(0) / law.sum() - rng.uniform(seed, STREAM, one.id, at)).abs().min()
     return bool(boundary < NEAR)
 
 

@@ -14,8 +14,8 @@ from reasontrain.data.pictures import drawn
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings, Policy
+from reasontrain.models.testbed_vision import BUILDERS
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.testbed_vision import BUILDERS
 from reasontrain.types import Problem, Rollout
 
 ONE = Problem(id="one", prompt="What is it?", image=drawn([("red", "circle"), ("blue", "square")]))

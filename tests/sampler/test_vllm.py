@@ -17,11 +17,11 @@ from reasontrain import models
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Vllm
-from reasontrain.sampler import Sampler, vllm_weights
+from reasontrain.sampler import Sampler, vllm_weight_transfer
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler, seeds
 from reasontrain.sampler.vllm_engine import ENVIRONMENT, LOGPROBS_MODE, Engine, installed
-from reasontrain.sampler.vllm_weights import Courier, Gpu
+from reasontrain.sampler.vllm_weight_transfer import Courier, Gpu
 from reasontrain.types import RunError, UserError, Weights
 from tests.sampler import signatures
 from tests.sampler.scripted_vllm import Params, ScriptedLLM, library
@@ -216,7 +216,7 @@ def test_weights_travel_in_buffers_of_bounded_size(saved: Callable, monkeypatch:
         return empty(*size, **about)
 
     model = saved()
-    monkeypatch.setattr(vllm_weights.torch, "empty", count)
+    monkeypatch.setattr(vllm_weight_transfer.torch, "empty", count)
     courier = Courier([Gpu(torch.device("cpu"), "GPU-a"), Gpu(torch.device("cpu"), "GPU-b")], torch.float32, num_bytes=10_000)
     state = models.load(model).model.state_dict()
     sizes = [sum(update["tensor_sizes"]) for update in courier.updates(state.items())]
@@ -385,7 +385,7 @@ def test_the_words_that_we_say_are_known() -> None:
     assert {"prompt_token_ids", "outputs"} <= {*KNOWN["RequestOutput"]}
     assert "prompt_token_ids" in KNOWN["classes"]["TokensPrompt"]
     assert "packed" in KNOWN["classes"]["IPCWeightTransferInitInfo"]
-    assert {*vllm_weights.Update.__annotations__} <= {*KNOWN["classes"]["IPCWeightTransferUpdateInfo"]}
+    assert {*vllm_weight_transfer.Update.__annotations__} <= {*KNOWN["classes"]["IPCWeightTransferUpdateInfo"]}
 
 
 @pytest.mark.skipif(signatures.source() is None, reason="no vLLM here, and REASONTRAIN_VLLM_SOURCE names no source of it")

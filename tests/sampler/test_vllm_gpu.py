@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, tensor
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from reasontrain import models, testbed
+from reasontrain import models
 from reasontrain.data.sampling import Sampling
-from reasontrain.models import ModelSettings, Policy
+from reasontrain.models import ModelSettings, Policy, testbed
 from reasontrain.recipe import Vllm
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler

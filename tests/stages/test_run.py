@@ -12,18 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reasontrain import loop
 from reasontrain.cli import main
-from reasontrain.data import columns
+from reasontrain.data import stored_evidence
 from reasontrain.data.files import read_file
+from reasontrain.data.offline import encode, read_pairs
 from reasontrain.data.prompts import Encoder, PromptSettings
-from reasontrain.data.written import encode, read_pairs
 from reasontrain.models import ModelSettings, load
+from reasontrain.models.testbed import Shape, build
 from reasontrain.recipe import read_recipe
+from reasontrain.run import loop
 from reasontrain.stages import run as stages_run
 from reasontrain.stages import score
 from reasontrain.tasks.arithmetic import Arithmetic
-from reasontrain.testbed import Shape, build
 from reasontrain.types import Stats
 
 LEARN = "{lr: 1.0e-2, rollouts_per_step: 4, micro_batch_tokens: 300}"
@@ -218,11 +218,11 @@ def test_scores_belong_to_the_tokens_that_were_written(train: Train) -> None:
         load(ModelSettings(path=str(path))) for path in (place("positive") / "final", place("negative") / "final", "../model")
     )
     rows, _ = encode(read_pairs(read_file(place("pairs") / "pairs.jsonl")), Encoder(base.tokenizer, PromptSettings(), 512), 512)
-    scores = columns.read(place("score") / "ce_logscore.parquet", "ce_logscore")
-    stored = columns.read(place("reference") / "ref_logp.parquet", "ref_logp")
+    scores = stored_evidence.read(place("score") / "ce_logscore.parquet", "ce_logscore")
+    stored = stored_evidence.read(place("reference") / "ref_logp.parquet", "ref_logp")
     assert (len(scores.values), len(stored.values)) == (10, 20)
     for chosen, rejected in rows:
-        assert columns.key_of(chosen) not in scores.values
+        assert stored_evidence.key_of(chosen) not in scores.values
         ids = torch.tensor([[*rejected.prompt_ids, *rejected.response_ids]])
         with torch.no_grad():
             p, q, r = (m.model(ids, use_cache=False).logits[0, :-1].double() for m in (positive, negative, base))

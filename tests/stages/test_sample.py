@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reasontrain import models
-from reasontrain.data.written import fingerprint
+from reasontrain.data.offline import fingerprint
 from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, build
 from reasontrain.recipe.read import YamlValue
 from reasontrain.stages import sample as sampling

@@ -13,7 +13,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from reasontrain.types import Losses, RowColumns, Rows, UserError
 from reasontrain.vocab import Head, Teacher, fused
-from reasontrain.vocab.closed_form import Scratch
+from reasontrain.vocab.analytic import Scratch
 
 NAMES = ("logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.0", "jsd:0.3", "jsd:0.5", "jsd:1.0")
 TRANSFORMS = {

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.testing import assert_close
 
-from reasontrain.objectives import SoftReinforce
+from reasontrain.algo.objectives import SoftReinforce
 from reasontrain.types import Losses, RowColumns, Rows
 from reasontrain.vocab import Basis, Head, Scoring, soft, softmax_
 from reasontrain.vocab.soft import HEALTH, SCORED, Fed

@@ -1,0 +1,41 @@
+"""The clipped policy gradient at token level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from reasontrain.algo.objectives.reference_kl import penalised, reference_needs
+from reasontrain.types import Losses, NotNegative, Probability, RowColumns, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grpo:
+    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = p / p_old, plus reference_kl * k3.
+
+    GRPO, arXiv 2402.03300, eq. 3. A clip_high above clip_low is DAPO's (arXiv 2503.14476).
+    How advantages and averages are made is not decided here.
+    """
+
+    unit: ClassVar[Literal["row"]] = "row"
+    teacher: ClassVar[bool] = False
+    follows_sampler: ClassVar[bool] = True
+    kind: Literal["grpo"] = "grpo"
+    clip_low: Probability = 0.2
+    clip_high: NotNegative = 0.2
+    reference_kl: NotNegative = 0.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Log-probs of the policy before the step; of the reference too where there is a penalty."""
+        return frozenset({"old_logp"}) | reference_needs(self.reference_kl)
+
+    def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
+        """One loss per row; statistics: the ratio, and where clipping changed the gain."""
+        ratio_N = torch.exp(policy.logp_N - batch.old_logp_N)
+        clipped_N = ratio_N.clamp(1 - self.clip_low, 1 + self.clip_high)
+        gain_N, clipped_gain_N = (batch.advantage_N * r for r in (ratio_N, clipped_N))
+        loss_N, stats = penalised(-torch.minimum(gain_N, clipped_gain_N), self.reference_kl, policy, batch)
+        return Losses(loss=loss_N, stats={"ratio": ratio_N, "clipped": clipped_gain_N < gain_N, **stats})

@@ -1,0 +1,28 @@
+"""Rollout rules: they drop whole rollouts after credit and before anything is measured, so that what is dropped costs nothing.
+
+A rule is a frozen dataclass; its call maps the batch of a whole step, on the driver, to one with fewer rollouts. A new one is one
+file and one name in this union.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reasontrain.algo.rollout_filter.max_variance import MaxVariance
+from reasontrain.algo.rollout_filter.random import RandomRollouts
+from reasontrain.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryRollout:
+    """Keep them all."""
+
+    kind: Literal["everything"] = "everything"
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch as it is."""
+        return batch
+
+
+Keep = EveryRollout | RandomRollouts | MaxVariance

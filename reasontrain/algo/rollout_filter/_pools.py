@@ -1,0 +1,34 @@
+"""Among which rollouts a rollout rule chooses: those of one prompt, or those of the whole step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from reasontrain import rng
+from reasontrain.algo._draws import Stream
+from reasontrain.algo._top_k import lexsort
+from reasontrain.types import Batch
+
+Pool = Literal["group", "batch"]
+
+
+def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
+    """Indices of the rollouts that have a token to train on, pool by pool, each pool in an order drawn by (seed, step, rollout).
+
+    The order serves ties: with rewards of 0 and 1 most values are equal, and an order by index would favour early prompts.
+    """
+    index_N = batch.is_response_BT.any(1).nonzero()[:, 0]
+    rollout_N = batch.rollout_B[index_N]
+    pool_N = batch.group_B[index_N] if scope == "group" else torch.zeros_like(index_N)
+    draw_N = rng.uniform(batch.seed, int(Stream.KEEP), batch.step, rollout_N)
+    sizes = pool_N.unique(return_counts=True)[1].tolist()
+    return list(index_N[lexsort(pool_N, draw_N, rollout_N)].split(sizes))
+
+
+def take(batch: Batch, kept: list[Int[Tensor, "..."]]) -> Batch:
+    """These rollouts of the batch, in the order in which they stand there."""
+    return batch.take(torch.cat([*kept, torch.zeros(0, dtype=torch.long)]).sort().values)

@@ -1,0 +1,28 @@
+"""Random rollouts, as many as a rule with the same share would keep: what it must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from reasontrain.algo._top_k import num_kept
+from reasontrain.algo.rollout_filter._pools import Pool, pools, take
+from reasontrain.algo.schedule import Ramp
+from reasontrain.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomRollouts:
+    """Keep max(1, floor(share * M)) of the M rollouts of the step or of each group, all sets equally likely."""
+
+    kind: Literal["random"] = "random"
+    scope: Pool = "batch"
+    share: Ramp = field(default_factory=lambda: Ramp(init=0.25, final=0.75))
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with fewer rollouts."""
+        share = self.share.at(batch.progress)
+        found = pools(batch, self.scope)
+        return take(batch, [pool_M[: int(num_kept(share, torch.tensor([len(pool_M)])))] for pool_M in found])

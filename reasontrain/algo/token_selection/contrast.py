@@ -1,0 +1,62 @@
+"""cDPO's token weights: rejected tokens count by how much two models' contrast speaks against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from reasontrain.algo.token_selection.scores.contrast import scored, weights
+from reasontrain.algo.token_selection.scores.normalise import finite
+from reasontrain.types import Batch, Probability, RunError, Stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Weight 1 - s at each token of a rejected response and 1 at each token of a chosen one (cDPO, arXiv 2411.19943).
+
+    s is the contrastive score, stored as its logarithm `ce_logscore`. With `only_neg` off a chosen token weighs s, which the
+    paper argues against. `eos_weight` replaces the weight of a rejected response's last token, for models that never learnt to
+    end (the release gives it 1). Weights are not normalised: their mean is below 1. Raises RunError where a score that is read
+    is not finite, or where no rejected token of the step has a weight.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ce_logscore"})
+    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
+    kind: Literal["contrast"] = "contrast"
+    only_neg: bool = True
+    eos_weight: Probability | Literal["score"] = "score"
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
+        among_BT, rejected_BT = batch.is_response_BT, _rejected(batch)
+        read_BT = rejected_BT if self.only_neg else among_BT
+        logscore_BT = finite(batch.ce_logscore_BT, read_BT, "ce_logscore").float()
+        weight_BT = torch.where(rejected_BT, weights(logscore_BT), among_BT.float())
+        if self.eos_weight != "score":
+            weight_BT = weight_BT.masked_fill(rejected_BT & _last(among_BT), self.eos_weight)
+        if not self.only_neg:
+            weight_BT = torch.where(among_BT & ~rejected_BT, logscore_BT.clamp(max=0.0).exp(), weight_BT)
+        if rejected_BT.any() and not weight_BT[rejected_BT].any():
+            raise RunError(
+                "the weights of all rejected tokens of a step sum to zero: every score is 1, so the two models of the contrast "
+                "are sure of every token; look at the scores before training on them"
+            )
+        return weight_BT.detach()
+
+    def watch(self, batch: Batch) -> Stats:
+        """Whether the two models tell rejected tokens apart."""
+        return scored(batch.ce_logscore_BT[_rejected(batch)])
+
+
+def _rejected(batch: Batch) -> Bool[Tensor, "B T"]:
+    """True at the response tokens of rejected sides."""
+    assert batch.pair_B is not None, "the recipe refuses contrastive weights without pairs"
+    return batch.is_response_BT & (batch.pair_B[:, None] % 2 == 1)
+
+
+def _last(among_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """True at the last response token of each line."""
+    return among_BT & (among_BT.flip(1).long().cumsum(1).flip(1) == 1)

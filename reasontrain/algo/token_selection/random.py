@@ -1,0 +1,28 @@
+"""Random tokens, as many of each rollout as TIP would keep: what a rule must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.algo._draws import Stream, uniform_BT
+from reasontrain.algo._top_k import num_kept, top_rows_per_rollout
+from reasontrain.types import Batch, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random:
+    """Keep max(1, floor(keep * m)) of the m response tokens of each rollout, all sets equally likely, drawn anew each step."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
+    kind: Literal["random"] = "random"
+    keep: Share = 0.5
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
+        among_BT = batch.is_response_BT
+        num_B = num_kept(self.keep, among_BT.sum(1))
+        return top_rows_per_rollout(uniform_BT(batch, Stream.RANDOM), among_BT, num_B, batch.row_order_BT)

@@ -1,0 +1,33 @@
+"""Rho-1: tokens that a better model finds easier than the one in training (Lin et al. 2024, arXiv 2404.07965)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.algo._top_k import num_kept, top_rows
+from reasontrain.algo.token_selection.scores.normalise import finite
+from reasontrain.types import Batch, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rho1:
+    """Keep the share of the step's response tokens with the largest excess loss l - l_reference = log p_reference - log p.
+
+    Exactly max(1, floor(keep * rows)), ranked over the whole step; the `reference` of the recipe is a model tuned on clean data.
+    The sign is the opposite of ssToken's, whose history is a worse model. Raises RunError where evidence is not finite.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"old_logp", "ref_logp"})
+    scope: ClassVar[Literal["step", "rollout"]] = "step"
+    kind: Literal["rho1"] = "rho1"
+    keep: Share = 0.6
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
+        among_BT = batch.is_response_BT
+        reference_BT, now_BT = finite(batch.ref_logp_BT, among_BT, "ref_logp"), finite(batch.old_logp_BT, among_BT, "old_logp")
+        num = int(num_kept(self.keep, among_BT.sum().reshape(1)))
+        return top_rows(reference_BT - now_BT, among_BT, num, batch.row_order_BT)

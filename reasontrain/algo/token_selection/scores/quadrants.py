@@ -1,0 +1,65 @@
+"""The four quadrants of student entropy and teacher divergence (TIP, arXiv 2604.14084): who is unsure, and who is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from reasontrain.algo.token_selection.scores.normalise import quantile
+
+
+class Quadrant(IntEnum):
+    """Entropy and divergence, each high or low; NONE is not a response token."""
+
+    NONE = 0
+    Q1 = 1  # unsure, and far from the teacher
+    Q2 = 2  # unsure, and the teacher agrees
+    Q3 = 3  # confident and wrong
+    Q4 = 4  # solved
+
+
+QUADRANTS = (Quadrant.Q1, Quadrant.Q2, Quadrant.Q3, Quadrant.Q4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Above which entropy and divergence count as high, in the unit of the columns they are compared with.
+
+    The paper gives none. Medians force the shares (Q1 + Q2 is one half, and so is Q1 + Q3), so report a fixed pair beside them.
+    """
+
+    entropy: float
+    divergence: float
+
+
+def medians(entropy_BT: Float[Tensor, "B T"], divergence_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Thresholds:
+    """The medians of the step."""
+    flat = among_BT.reshape(1, -1)
+    middle_entropy, middle_divergence = (float(quantile(v.reshape(1, -1), flat, 0.5)) for v in (entropy_BT, divergence_BT))
+    return Thresholds(entropy=middle_entropy, divergence=middle_divergence)
+
+
+def quadrants(
+    entropy_BT: Float[Tensor, "B T"], divergence_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], thresholds: Thresholds
+) -> Int[Tensor, "B T"]:
+    """The Quadrant of every chosen token, NONE elsewhere; high means strictly above the threshold."""
+    unsure_BT, far_BT = entropy_BT > thresholds.entropy, divergence_BT > thresholds.divergence
+    sure_BT = torch.where(far_BT, Quadrant.Q3, Quadrant.Q4)
+    quadrant_BT = torch.where(unsure_BT, torch.where(far_BT, Quadrant.Q1, Quadrant.Q2), sure_BT)
+    return torch.where(among_BT, quadrant_BT, Quadrant.NONE)
+
+
+def shares(quadrant_BT: Int[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> dict[Quadrant, float]:
+    """How the chosen tokens (of the step, or of the kept) divide into the quadrants; all 0 when nothing is chosen."""
+    chosen_N = quadrant_BT[among_BT]
+    return {q: float((chosen_N == q).sum()) / max(len(chosen_N), 1) for q in QUADRANTS}
+
+
+def recall(quadrant_BT: Int[Tensor, "B T"], kept_BT: Bool[Tensor, "B T"], quadrant: Quadrant = Quadrant.Q3) -> float | None:
+    """The share of a quadrant's tokens that were kept; None where the step has no such token."""
+    kept_N = kept_BT[quadrant_BT == quadrant]
+    return float(kept_N.double().mean()) if len(kept_N) else None

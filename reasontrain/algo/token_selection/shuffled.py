@@ -1,0 +1,48 @@
+"""Another rule's weights on the wrong tokens: shows whether it matters which tokens a rule chose, or only how many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.algo._draws import Stream, uniform_BT
+from reasontrain.algo._top_k import lexsort
+from reasontrain.algo.token_selection.rules import Rule
+from reasontrain.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShuffledWeights:
+    """The weights of the rule `of`, permuted at random among the response tokens of each rollout, anew each step.
+
+    Every rollout keeps exactly the weights it had, fractional ones too.
+    """
+
+    of: Rule
+    kind: Literal["shuffled"] = "shuffled"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The evidence that the shuffled rule reads."""
+        return self.of.needs
+
+    @property
+    def scope(self) -> Literal["step", "rollout"]:
+        """The scope of the shuffled rule: the permutation itself stays inside a rollout."""
+        return self.of.scope
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
+        among_BT = batch.is_response_BT
+        rollout_N, order_N, draw_N = (
+            among_BT.nonzero()[:, 0],
+            batch.row_order_BT[among_BT],
+            uniform_BT(batch, Stream.SHUFFLED)[among_BT],
+        )
+        weight_BT = self.of(batch)
+        shuffled_N = torch.empty_like(weight_BT[among_BT])
+        shuffled_N[lexsort(rollout_N, draw_N, order_N)] = weight_BT[among_BT][lexsort(rollout_N, order_N)]
+        return torch.zeros_like(weight_BT).masked_scatter(among_BT, shuffled_N)

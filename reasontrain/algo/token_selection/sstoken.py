@@ -1,0 +1,77 @@
+"""ssToken: tokens that the model has got better at and that look at the prompt (arXiv 2510.18250)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.algo._top_k import num_kept_up, top_rows_per_rollout
+from reasontrain.algo.token_selection.scores.excess_loss import (
+    Norm,
+    combined,
+    detrended,
+    normalised,
+    retrospective,
+    width,
+)
+from reasontrain.algo.token_selection.scores.normalise import finite
+from reasontrain.types import Batch, NotNegative, Probability, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class SsToken:
+    """Keep k = ceil(keep * m) of the m response tokens of each rollout, by gamma * norm(REL) + (1 - gamma) * attention.
+
+    REL = log p - log p_history is what a token has gained since the history model (`history` in a recipe), attention the share
+    that the token's own position pays to the prompt in one layer (`importance`). `sign: excess` turns REL round, as one public
+    reimplementation has it. Departures, all from the released code or ours:
+
+    - gamma is 0 in the first `warmup` of the run (the release: up to sample 10,000 of 50,000): there REL is noise, and min-max
+      stretches noise to the full [0, 1];
+    - gamma is 0 for a rollout whose REL spans less than `gate` nats, for the same reason;
+    - `norm`: one outlier flattens `minmax` (the paper's); `detrend` takes the straight line over the position out of the
+      attention, which otherwise prefers the beginning of a long response (the paper does not).
+
+    Raises RunError where evidence is not finite at a response token.
+    """
+
+    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
+    kind: Literal["sstoken"] = "sstoken"
+    keep: Share = 0.6
+    gamma: Probability = 0.5
+    sign: Literal["retrospective", "excess"] = "retrospective"
+    norm: Norm = "minmax"
+    warmup: Probability = 0.2
+    gate: NotNegative = 0.05
+    detrend: bool = False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The evidence that is read at some time in the run."""
+        found = {"old_logp", "history_logp"} if self.gamma else set()
+        return frozenset(found | ({"attention"} if self.gamma < 1 or self.warmup or self.gate else set()))
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
+        among_BT = batch.is_response_BT
+        num_B = num_kept_up(self.keep, among_BT.sum(1))
+        return top_rows_per_rollout(self.score(batch), among_BT, num_B, batch.row_order_BT)
+
+    def score(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """What the tokens are ranked by, in float64; it means nothing outside the response."""
+        among_BT, needs = batch.is_response_BT, self.needs
+        zero_BT = torch.zeros(among_BT.shape, dtype=torch.float64, device=among_BT.device)
+        excess_BT = gain_BT = attention_BT = zero_BT
+        if "history_logp" in needs:
+            both = finite(batch.old_logp_BT, among_BT, "old_logp"), finite(batch.history_logp_BT, among_BT, "history_logp")
+            gain_BT = retrospective(*both) if self.sign == "retrospective" else -retrospective(*both)
+            excess_BT = normalised(gain_BT, among_BT, self.norm)
+        if "attention" in needs:
+            attention_BT = finite(batch.attention_BT, among_BT, "attention")
+            attention_BT = detrended(attention_BT, among_BT) if self.detrend else attention_BT
+        gamma = self.gamma if batch.progress >= self.warmup else 0.0
+        gamma_B1 = torch.where(width(gain_BT, among_BT) >= self.gate, gamma, 0.0).double()
+        return combined(excess_BT, attention_BT, gamma_B1)

@@ -1,0 +1,32 @@
+"""The tokens at which the policy was least certain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain.algo._top_k import num_kept, top_rows
+from reasontrain.algo.token_selection.scores.normalise import finite
+from reasontrain.types import Batch, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopEntropy:
+    """Keep the fraction of the step's response tokens with the highest entropy ("80/20", arXiv 2506.01939).
+
+    Exactly max(1, floor(keep * rows)) tokens, ranked over the whole step: a rollout without a doubt may keep none.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
+    scope: ClassVar[Literal["step", "rollout"]] = "step"
+    kind: Literal["top_entropy"] = "top_entropy"
+    keep: Share = 0.2
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
+        among_BT = batch.is_response_BT
+        entropy_BT = finite(batch.entropy_BT, among_BT, "entropy")
+        num = int(num_kept(self.keep, among_BT.sum().reshape(1)))
+        return top_rows(entropy_BT, among_BT, num, batch.row_order_BT)

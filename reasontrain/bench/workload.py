@@ -1,0 +1,159 @@
+"""What both sides of a step are given: a random model, prompts, and rollouts whose lengths are skewed as real ones are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+
+from reasontrain.algo.advantages import GroupNorm, NoCredit
+from reasontrain.bench.case import Setting
+from reasontrain.data.collate import collate
+from reasontrain.models import Policy, Shape, testbed
+from reasontrain.plan.shape import num_parameters, num_table
+from reasontrain.types import Batch, Problem, Prompt, Rollout
+
+LEARNING_RATE = 1e-6
+"""Small, so that the model of the last run is nearly that of the first."""
+SIGMA = 0.8
+"""Of the logarithm of lengths; a response is at most three times as long as the mean."""
+REWARDS = 357
+"""A seed for which every group has right and wrong ones, and half of the rollouts, by their advantages, half of the tokens."""
+PROMPT_IDS = testbed.VOCABULARY_SIZE
+"""Ids below this are the tokenizer's, its special ones among them."""
+SHORTEST_PROMPT, LONGEST_PROMPT = 8, 24
+QWEN3_06B = Shape(
+    hidden_size=1024,
+    intermediate_size=3072,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    vocab_size=151_936,
+    tied=True,
+    qk_norm=True,
+)
+QWEN3_4B = replace(QWEN3_06B, hidden_size=2560, intermediate_size=9728, num_layers=36, num_heads=32)
+QWEN3_8B = replace(QWEN3_4B, hidden_size=4096, intermediate_size=12_288, tied=False)
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerBase:
+    """Of the testbed: it knows the first ids of a model that has more, which is enough for prompts."""
+    return testbed.tokenizer()
+
+
+def qwen3(shape: Shape, seed: int, device: torch.device, dtype: torch.dtype) -> Qwen3ForCausalLM:
+    """A Qwen3 of this shape with random weights, the same for a seed on every machine of a kind."""
+    config = Qwen3Config(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=8192,
+        tie_word_embeddings=shape.tied,
+        pad_token_id=tokenizer().pad_token_id,
+        eos_token_id=tokenizer().eos_token_id,
+    )
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(seed)
+        return Qwen3ForCausalLM._from_config(config, attn_implementation="sdpa", dtype=dtype)
+
+
+def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
+    """Quantiles of a log-normal law, cut at the limit, with a mean of a third of the limit, in an order drawn once."""
+    quantile_B = (torch.arange(rollouts, dtype=torch.float64) + 0.5) / rollouts
+    shape_B, scale = torch.exp(SIGMA * torch.special.ndtri(quantile_B)), 1.0
+    for _ in range(50):  # what is cut off is made up for by the others
+        length_B = (scale * shape_B).round().long().clamp(2, limit)
+        scale *= limit * rollouts / 3 / int(length_B.sum())
+    return length_B[torch.randperm(rollouts, generator=torch.Generator().manual_seed(3))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The size of a step: a model's shape, how many rollouts of how many tokens at most, and what is computed in.
+
+    Weights that learn are float32; `dtype` is what the trunk and the head's products compute in, on both sides.
+    """
+
+    shape: Shape
+    teacher: Shape
+    rollouts: int
+    limit: int
+    device: torch.device
+    dtype: torch.dtype
+    checkpointing: bool = False
+
+    def settings(self) -> dict[str, Setting]:
+        """As the record has it."""
+        shape = self.shape
+        return {
+            "model": f"{shape.num_layers} layers of {shape.hidden_size}, {shape.vocab_size:,} ids",
+            "head's share of parameters": round(num_table(shape) / num_parameters(shape), 2),
+            "rollouts": self.rollouts,
+            "response tokens": self.tokens,
+            "longest response": int(self.lengths().max()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens."""
+        return int(self.lengths().sum())
+
+    def policy(self) -> Policy:
+        """What learns: it begins with the same weights on both sides."""
+        model = qwen3(self.shape, 1, self.device, torch.float32).train()
+        if self.checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return Policy(model, tokenizer(), self.dtype)
+
+    def frozen(self) -> Policy:
+        """The teacher."""
+        model = qwen3(self.teacher, 2, self.device, self.dtype)
+        return Policy(model.requires_grad_(False).eval(), tokenizer(), self.dtype)
+
+    def lengths(self) -> Int[Tensor, " B"]:
+        """Of responses."""
+        return drawn_lengths(self.rollouts, self.limit)
+
+    def prompts(self, group: int = 1) -> list[Prompt]:
+        """Digits, one token each; the text says the same to who tokenizes it himself."""
+        draw = torch.Generator().manual_seed(4)
+        found = []
+        for index in range(self.rollouts // group):
+            length = int(torch.randint(SHORTEST_PROMPT, LONGEST_PROMPT + 1, (), generator=draw))
+            text = "".join(map(str, torch.randint(10, (length,), generator=draw).tolist()))
+            found.append(Prompt(problem=Problem(id=str(index), prompt=text), ids=tuple(tokenizer()(text)["input_ids"])))
+        return found
+
+    def batch(self, *, group: int = 1, paired: bool = False, copies: int = 1) -> Batch:
+        """Rollouts of those lengths with random ids, each so many times; in groups they earn credit, in pairs they do not."""
+        draw, prompts = torch.Generator().manual_seed(5), self.prompts(group)
+        reward = torch.randint(2, (self.rollouts,), generator=torch.Generator().manual_seed(REWARDS)).tolist()
+        rollouts = [
+            Rollout(
+                problem=prompts[index // group].problem,
+                id=index,
+                group=index // group,
+                prompt_ids=prompts[index // group].ids,
+                response_ids=tuple(torch.randint(PROMPT_IDS, self.shape.vocab_size, (length,), generator=draw).tolist()),
+                reward=float(reward[index]),
+            )
+            for index, length in enumerate(self.lengths().tolist())
+        ]
+        again = [replace(rollout, id=rollout.id + self.rollouts * copy) for copy in range(copies) for rollout in rollouts]
+        return collate(again, credit=GroupNorm() if group > 1 and not paired else NoCredit(), paired=paired)
+
+
+def constant(batch: Batch, value: float) -> Float[Tensor, "B T"]:
+    """A column that is the same everywhere."""
+    return torch.full(batch.ids_BT.shape, value)

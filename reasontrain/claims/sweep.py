@@ -1,0 +1,170 @@
+"""`reasontrain claims`: the runs of a table of claims, a record of each row, and the table in the README beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reasontrain.claims.page import markdown, with_table
+from reasontrain.claims.processes import Job, Runs
+from reasontrain.claims.settings import Row, Saving, read_claims, run_of
+from reasontrain.claims.verdict import (
+    Made,
+    Record,
+    Swept,
+    check_disjoint,
+    chosen,
+    development,
+    judge,
+)
+from reasontrain.cli.terminal import progress
+from reasontrain.evaluation.provenance import origin
+from reasontrain.recipe import Recipe, as_mapping, build, read_yaml
+from reasontrain.run import checkpoint
+from reasontrain.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line said; no `rows` are all of them."""
+
+    table: Path
+    rows: Sequence[str]
+    out: Path
+    at_once: int
+    dry: bool
+
+
+class Table:
+    """A file of claims, with its records and its page beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.records, self.page = path, path.parent / "records", path.parent / "README.md"
+
+    def record(self, name: str, row: Row) -> Record | None:
+        """The record of a row, where there is one of what the row and its recipes say now."""
+        path = self.records / f"{name}.json"
+        if not path.exists():
+            return None
+        record = build(Record, read_yaml(path), str(path))
+        said = {arm: run_of(self.path.parent, row, arm, rate=row.rates[0], seed=row.seeds[0], out="-").name for arm in row.arms}
+        return record if record.row == row and record.first_runs == said else None
+
+    def write(self, record: Record) -> None:
+        """Keep a record, and put it into the page."""
+        self.records.mkdir(exist_ok=True)
+        text = json.dumps(as_mapping(record), indent=1, ensure_ascii=False)
+        checkpoint.replace_text(self.records / f"{record.name}.json", text + "\n")
+        self.write_page()
+
+    def write_page(self) -> None:
+        """The page with the table as the records have it."""
+        checkpoint.replace_text(self.page, self.text())
+
+    def text(self) -> str:
+        """The page as it should be."""
+        found = {name: self.record(name, row) for name, row in read_claims(self.path).items()}
+        records = [record for record in found.values() if record is not None]
+        return with_table(self.page, markdown(records, [name for name, record in found.items() if record is None]))
+
+
+def claims(options: Options) -> None:
+    """Test the rows that were named; without names, those that have no record of what they say now."""
+    if options.at_once < 1:
+        raise UserError(f"--jobs must be at least 1, got {options.at_once}")
+    table = Table(options.table)
+    table.text()  # a page without a place for the table is told before hours of work
+    rows = read_claims(options.table, options.rows)
+    runs = Runs(options.out, origin(options.table.parent, (table.records, table.page)), options.at_once)
+    for name, row in rows.items():
+        if not options.rows and table.record(name, row):
+            print(f"{name}: has its record")
+        elif options.dry:
+            print(f"{name}: {_estimate(runs, _sweep(options, row))}")
+        else:
+            record = _test(name, row, options, runs)
+            table.write(record)
+            print(f"{name}: {record.verdict}")
+    if not options.dry:
+        table.write_page()
+        print(f"table: {table.page}")
+
+
+Sweep = Mapping[str, Mapping[float, Sequence[Recipe]]]
+"""Arm -> rate -> a run for every seed."""
+
+
+def _sweep(options: Options, row: Row) -> Sweep:
+    """Every run of a row."""
+    folder, out = options.table.parent, str(options.out)
+    return {
+        arm: {rate: [run_of(folder, row, arm, rate=rate, seed=seed, out=out) for seed in row.seeds] for rate in row.rates}
+        for arm in row.arms
+    }
+
+
+def _test(name: str, row: Row, options: Options, runs: Runs) -> Record:
+    """All runs, the rate of each arm by the development suite, and only then the problems that decide."""
+    sweep = _sweep(options, row)
+    check_disjoint(sweep[row.difference.of][row.rates[0]][0], row)
+    suites = (row.development, row.measure.suite) if isinstance(row.measure, Saving) else (row.development,)  # a curve needs both
+    _train(f"{name}, sweep", [Job(recipe, suites) for recipe in _all(sweep)], runs)
+    swept = {
+        arm: tuple(Swept(rate=rate, development=development(options.out, each, row.development)) for rate, each in rates.items())
+        for arm, rates in sweep.items()
+    }
+    at_rate = {arm: rates[chosen(swept[arm])] for arm, rates in sweep.items()}
+    _train(f"{name}, held out", [Job(r, (row.measure.suite,)) for each in at_rate.values() for r in each], runs)
+    seconds = sum(runs.status(run).seconds for run in {recipe.name for recipe in _all(sweep)})
+    return judge(
+        name,
+        row,
+        options.out,
+        recipes=at_rate,
+        sweeps=swept,
+        first_runs={arm: rates[row.rates[0]][0].name for arm, rates in sweep.items()},
+        minutes=round(seconds / 60 / options.at_once, 1),
+        at_once=options.at_once,
+        made=_made(runs, options.out, _all(sweep)),
+    )
+
+
+def _train(what: str, jobs: Sequence[Job], runs: Runs) -> None:
+    with progress(what, len(jobs)) as (advance, _):
+        runs.train(jobs, lambda done, total: advance(done, _left(runs, jobs)))
+
+
+def _all(sweep: Sweep) -> list[Recipe]:
+    return [recipe for rates in sweep.values() for each in rates.values() for recipe in each]
+
+
+def _left(runs: Runs, jobs: Sequence[Job]) -> str:
+    """How long the rest will take, by the mean of what is finished."""
+    finished = {job.recipe.name: runs.finished(job) for job in jobs}
+    seconds = [runs.status(name).seconds for name, is_finished in finished.items() if is_finished]
+    num_left, mean = len(finished) - len(seconds), sum(seconds) / max(len(seconds), 1)
+    return f"about {mean * num_left / runs.at_once / 60:.0f} min left" if num_left else ""
+
+
+def _estimate(runs: Runs, sweep: Sweep) -> str:
+    """How many runs a row has and how long they take, as far as that is known."""
+    names = {recipe.name for recipe in _all(sweep)}
+    seconds = [status.seconds for name in names if (status := runs.status(name)).suites]
+    took = "nothing is finished to tell the time by"
+    if seconds:
+        took = f"about {sum(seconds) / len(seconds) * len(names) / runs.at_once / 60:.0f} min, {runs.at_once} at a time"
+    return f"{len(names)} runs, {len(seconds)} of them finished; {took}"
+
+
+def _made(runs: Runs, out: Path, recipes: Sequence[Recipe]) -> tuple[Made, ...]:
+    """Every distinct origin of these runs."""
+    found: list[Made] = []
+    for recipe in recipes:
+        facts = json.loads((out / recipe.name / "environment.json").read_text(encoding="utf-8"))
+        for by in runs.status(recipe.name).made:
+            made = Made(origin=by, device=facts["device"], versions=facts["versions"])
+            if made not in found:
+                found.append(made)
+    return tuple(found)

@@ -1,0 +1,118 @@
+"""Whoever `reasontrain evaluate` asks: weights, here or in several processes, or a model behind an address."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from reasontrain.evaluation.candidate import Candidate
+from reasontrain.evaluation.endpoint_client import Endpoint
+from reasontrain.evaluation.endpoint_generation import Requests
+from reasontrain.evaluation.generation import Respond, Sample, by, parts, sampled
+from reasontrain.models import Description
+from reasontrain.run.datasets import Posed, encoded
+from reasontrain.types import Problem
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Put:
+    """A suite as it is put to somebody: problems that can be asked, how many cannot, and what beside the suite says how.
+
+    `ready` loads what answers take.
+    """
+
+    problems: Sequence[Problem]
+    dropped: int
+    facts: Mapping[str, str | int]
+    ready: Callable[[], Respond]
+
+
+@runtime_checkable
+class Contestant(Protocol):
+    """Somebody who can be asked suites."""
+
+    @property
+    def name(self) -> str:
+        """As the user says it."""
+        ...
+
+    def facts(self) -> Mapping[str, str]:
+        """What a report says of it; all of it changes answers."""
+        ...
+
+    def put(self, posed: Posed, say: Say) -> Put:
+        """A suite as it is put to this one; nothing is loaded yet."""
+        ...
+
+
+class Weights:
+    """A model whose weights are at hand, asked in parts of fixed composition by this process or by `workers` of Ray's."""
+
+    def __init__(self, candidate: Candidate, *, seed: int, workers: int, logs: Path, say: Say, until: ExitStack) -> None:
+        """Processes, if there are any, end with `until`; what they print is in `logs`."""
+        self.candidate, self.seed, self.workers, self.logs, self.say, self.until = candidate, seed, workers, logs, say, until
+        self.name = candidate.name
+
+    def facts(self) -> Mapping[str, str]:
+        """See `Contestant`."""
+        return self.candidate.facts()
+
+    def put(self, posed: Posed, say: Say) -> Put:
+        """See `Contestant`; the hash is of prompts as ids and of the ids that end responses: a tokenizer and its template."""
+        asked, suite = encoded(posed, self.described, say), posed.suite
+        at_once = self.candidate.at_once
+        said = json.dumps([[prompt.ids for prompt in asked.prompts], sorted(self.described.stop_ids)])
+        whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=at_once)
+        return Put(
+            problems=[prompt.problem for prompt in asked.prompts],
+            dropped=asked.dropped,
+            facts={"prompts_sha256": hashlib.sha256(said.encode()).hexdigest(), "at_once": at_once},
+            ready=lambda: sampled(whole, self.sample),
+        )
+
+    @cached_property
+    def described(self) -> Description:
+        """The model without its weights."""
+        return self.candidate.describe()
+
+    @cached_property
+    def sample(self) -> Sample:
+        """Who samples, loaded when it is first needed and kept for the suites that follow."""
+        if not self.workers:
+            return by(self.candidate.sampler(self.seed))
+        from reasontrain.cluster.work_queue import side_by_side  # Ray is for those who ask for it
+
+        group = side_by_side(self.candidate, seed=self.seed, workers=self.workers, logs=self.logs, say=self.say)
+        return self.until.enter_context(group)
+
+
+class Remote:
+    """A model behind an address, asked answer by answer."""
+
+    def __init__(self, endpoint: Endpoint, *, seed: int) -> None:
+        self.endpoint, self.seed, self.name = endpoint, seed, endpoint.model
+
+    def facts(self) -> Mapping[str, str]:
+        """See `Contestant`."""
+        return self.endpoint.facts()
+
+    def put(self, posed: Posed, say: Say) -> Put:
+        """See `Contestant`; nobody here can tell which prompts are too long for the model: the server refuses them."""
+        suite = posed.suite
+        requests = Requests(
+            endpoint=self.endpoint,
+            problems=posed.problems,
+            prompt=posed.prompt,
+            sampling=suite.sampling,
+            num=suite.num_samples,
+            seed=self.seed,
+        )
+        return Put(problems=posed.problems, dropped=0, facts={}, ready=lambda: requests.respond)

@@ -1,0 +1,176 @@
+"""The change that would make a recipe fit, found by the same arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from reasontrain.plan.memory import Role, roles
+from reasontrain.plan.roles import Job
+from reasontrain.recipe import Cluster, Recipe, Zero
+from reasontrain.recipe.validation import contradictions
+
+MAX_RANKS = 1024
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+ROUNDS = 2
+"""A change can make another phase the fullest, for which a change before it would have been right."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Overrides of the recipe, and what the fullest process then needs."""
+
+    overrides: tuple[str, ...]
+    peak: int
+
+
+Change = tuple[tuple[str, ...], Recipe]
+Kind = Callable[[Job], Iterator[Change]]
+
+
+def fits(job: Job) -> bool:
+    """Whether every process has room."""
+    return _fullest(job).peak <= job.machine.memory_bytes
+
+
+def remedy(job: Job) -> Remedy | None:
+    """The first single change that is enough, in the order of `KINDS`; else the first sum of changes; None where nothing is."""
+    for kind in KINDS:
+        for overrides, changed in _tried(job, kind):
+            if fits(changed):
+                return Remedy(overrides, _fullest(changed).peak)
+    gathered: tuple[str, ...] = ()
+    for kind in KINDS * ROUNDS:
+        best = job
+        added: tuple[str, ...] = ()
+        for overrides, changed in _tried(job, kind):
+            if _fullest(changed).peak < _fullest(best).peak:
+                best, added = changed, overrides
+            if fits(changed):
+                break
+        job, gathered = best, _merged(gathered, added)
+        if fits(job):
+            return Remedy(gathered, _fullest(job).peak)
+    return None
+
+
+def _merged(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
+    """Overrides in which a key that comes twice has its last value."""
+    found = {override.partition("=")[0]: override for override in (*earlier, *later)}
+    return tuple(found.values())
+
+
+def _fullest(job: Job) -> Role:
+    return max(roles(job), key=lambda role: role.peak)
+
+
+def _tried(job: Job, kind: Kind) -> Iterator[tuple[tuple[str, ...], Job]]:
+    """Those changes that leave a recipe without contradictions."""
+    for overrides, recipe in kind(job):
+        if not contradictions(recipe):
+            yield overrides, replace(job, recipe=recipe)
+
+
+def _halves(value: int, least: int) -> Iterator[int]:
+    while value > least:
+        value = max(least, value // 2)
+        yield value
+
+
+def _fewer_rows(job: Job) -> Iterator[Change]:
+    """A smaller cache; vLLM's has the size of what it is given."""
+    sample = job.recipe.sample
+    if sample is not None and job.vllm is None and _fullest(job).phase == "sample":
+        for rows in _halves(job.work.rows_per_sampler, 1):
+            fewer = replace(sample, engine=replace(sample.engine, max_rows=rows))
+            yield ("sample.engine.kind=local", f"sample.engine.max_rows={rows}"), replace(job.recipe, sample=fewer)
+
+
+def _other_engine(job: Job) -> Iterator[Change]:
+    """Another share for vLLM, as large as can be; then engines on twice as many GPUs, and again, in one node."""
+    sample, engine = job.recipe.sample, job.vllm
+    if sample is None or engine is None or _fullest(job).phase != "sample":
+        return
+    for share in SHARES:
+        given = replace(sample, engine=replace(engine, gpu_memory_share=share))
+        yield (f"sample.engine.gpu_memory_share={share}",), replace(job.recipe, sample=given)
+    gpus = engine.tensor_parallel
+    while (gpus := 2 * gpus) <= job.machine.gpus_per_node and job.shape.num_heads % gpus == 0:
+        wider = replace(sample, engine=replace(engine, tensor_parallel=gpus))
+        yield (f"sample.engine.tensor_parallel={gpus}",), replace(job.recipe, sample=wider)
+
+
+def _smaller_micro_batches(job: Job) -> Iterator[Change]:
+    """Down to one rollout at a time."""
+    for tokens in _halves(job.recipe.learn.micro_batch_tokens, job.work.length):
+        yield (
+            (f"learn.micro_batch_tokens={tokens}",),
+            replace(job.recipe, learn=replace(job.recipe.learn, micro_batch_tokens=tokens)),
+        )
+
+
+def _checkpointing(job: Job) -> Iterator[Change]:
+    """Every layer's activations made again in backward."""
+    if not job.recipe.model.gradient_checkpointing:
+        model = replace(job.recipe.model, gradient_checkpointing=True)
+        yield ("model.gradient_checkpointing=true",), replace(job.recipe, model=model)
+
+
+def _with_zero(job: Job, overrides: tuple[str, ...], zero: Zero, learners: int) -> Change:
+    """The recipe with this ZeRO and this many ranks, which it may not have had."""
+    cluster = replace(job.recipe.cluster or Cluster(), learners=learners)
+    if job.recipe.cluster is None or learners != job.ranks:
+        overrides = (f"cluster.learners={learners}", *overrides)
+    return overrides, replace(job.recipe, cluster=cluster, learn=replace(job.recipe.learn, zero=zero))
+
+
+def _higher_stage(job: Job) -> Iterator[Change]:
+    """More of the state divided among the ranks that there are."""
+    if job.ranks > 1:
+        for stage in (1, 2, 3):
+            if job.zero is None or stage > job.stage:
+                zero = replace(job.zero or Zero(), stage=stage)
+                yield _with_zero(job, (f"learn.zero.stage={stage}",), zero, job.ranks)
+
+
+def _offload(job: Job) -> Iterator[Change]:
+    """The optimiser's state in main memory, then the weights."""
+    if not job.on_gpu:
+        return
+    zero = job.zero if job.zero is not None and job.stage >= 1 else Zero(stage=2)
+    stage = () if zero is job.zero else ("learn.zero.stage=2",)
+    if zero.offload_optimizer == "none":
+        overrides = (*stage, "learn.zero.offload_optimizer=cpu")
+        yield _with_zero(job, overrides, replace(zero, offload_optimizer="cpu"), job.ranks)
+    if zero.offload_parameters == "none":
+        moved = replace(zero, stage=3, offload_optimizer="cpu", offload_parameters="cpu")
+        overrides = ("learn.zero.stage=3", "learn.zero.offload_optimizer=cpu", "learn.zero.offload_parameters=cpu")
+        yield _with_zero(job, overrides, moved, job.ranks)
+
+
+def _sharded_frozen(job: Job) -> Iterator[Change]:
+    """Models that are only compared with in pieces."""
+    if job.zero is not None and job.zero.frozen == "whole" and job.ranks > 1 and job.shardable:
+        yield _with_zero(job, ("learn.zero.frozen=sharded",), replace(job.zero, frozen="sharded"), job.ranks)
+
+
+def _more_ranks(job: Job) -> Iterator[Change]:
+    """Twice as many, and again, with all of the state divided; whole frozen models first, then sharded ones."""
+    for frozen in ("whole", "sharded") if job.shardable else ("whole",):
+        zero = replace(job.zero or Zero(), stage=3, frozen=frozen)
+        overrides = ("learn.zero.stage=3", *(("learn.zero.frozen=sharded",) if frozen == "sharded" else ()))
+        ranks = job.ranks
+        while (ranks := 2 * ranks) <= MAX_RANKS:
+            yield _with_zero(job, overrides, zero, ranks)
+
+
+KINDS: tuple[Kind, ...] = (
+    _fewer_rows,
+    _other_engine,
+    _smaller_micro_batches,
+    _checkpointing,
+    _higher_stage,
+    _offload,
+    _sharded_frozen,
+    _more_ranks,
+)

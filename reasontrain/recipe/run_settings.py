@@ -1,0 +1,82 @@
+"""What is measured, kept and written down while a run goes on, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import MinLen
+
+from reasontrain.data.prompts import PromptSettings
+from reasontrain.data.sampling import Sampling
+from reasontrain.recipe.constraints import KIND, Count, Name
+from reasontrain.tasks import TaskSettings
+from reasontrain.types import AtLeastOne
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One measurement: problems, how they are asked, how many answers each, and how they are sampled (greedy by default).
+
+    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split. `file` is the name of
+    the same problems as a file, for `reasontrain evaluate --data`, and `sha256` what that file must hash to. `last_number` allows
+    the last formula or number of a response that marks no answer. What is measured under one `version` can be compared.
+    """
+
+    name: Name
+    version: AtLeastOne = 1
+    file: str | None = None
+    sha256: str | None = None
+    task: Annotated[TaskSettings, KIND] | None = None
+    prompt: PromptSettings | None = None
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    last_number: bool = True
+    num_samples: AtLeastOne = 1
+    pass_at: tuple[AtLeastOne, ...] = ()
+    limit: AtLeastOne | None = None
+
+    def __post_init__(self) -> None:
+        if self.pass_at and max(self.pass_at) > self.num_samples:
+            raise ValueError(f"pass_at {max(self.pass_at)} needs as many samples, and num_samples is {self.num_samples}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """What is measured, before the first step, every so many steps (0: never), and after the last."""
+
+    suites: Annotated[tuple[Suite, ...], MinLen(1)]
+    every: Count = 0
+    before: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When to save beside the last step and an interrupt (every so many steps; 0: never), and how many checkpoints to keep.
+
+    `best` names a suite of `evaluate`: the checkpoint with the highest accuracy on it is kept beside the newest `keep`.
+    """
+
+    every: Count = 0
+    keep: AtLeastOne = 2
+    best: Name | None = None
+
+    @property
+    def num_kept(self) -> int:
+        """The most checkpoints that there are at a time."""
+        return self.keep + (self.best is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackSettings:
+    """Where metrics go beside metrics.jsonl, and every how many steps the rollouts with their evidence are written."""
+
+    tensorboard: bool = True
+    service: Literal["wandb", "trackio"] | None = None
+    project: str = "reasontrain"
+    tokens_every: Count = 10
+    tokens_rollouts: AtLeastOne = 16
+
+
+def is_due(every: int, count: int) -> bool:
+    """Whether something that happens `every` so many steps (0: never) happens at this count."""
+    return every > 0 and count % every == 0

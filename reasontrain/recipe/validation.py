@@ -1,0 +1,231 @@
+"""Settings that are right one by one and cannot go together."""
+
+from __future__ import annotations
+
+from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.objectives import SoftReinforce
+from reasontrain.algo.token_selection import (
+    AdvantageEntropy,
+    EveryRollout,
+    MaxVariance,
+    ShuffledWeights,
+)
+from reasontrain.data.thought import HardThought
+from reasontrain.recipe.cluster import Cluster
+from reasontrain.recipe.engines import Vllm, unsampleable
+from reasontrain.recipe.history import MovingAverage, StartWeights
+from reasontrain.recipe.learning import Muon
+from reasontrain.recipe.sampling import SampleSettings
+from reasontrain.recipe.settings import Recipe
+from reasontrain.recipe.stage_references import faults
+from reasontrain.tasks import PairTask, PythonTask, Reward, WrittenTask
+from reasontrain.types import EVIDENCE
+
+TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
+ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
+LEARNED_EVIDENCE = frozenset({"entropy", "attention", "history_logp"})
+REFERENCE_EVIDENCE = frozenset({"ref_logp"})
+STORED_EVIDENCE = frozenset({"uncond_logp"})
+
+
+def contradictions(recipe: Recipe) -> list[str]:
+    """Every pair of settings that cannot go together, as `key: why`."""
+    found = []
+    if (recipe.objective.teacher or recipe.needs & TEACHER_EVIDENCE) and recipe.teacher is None:
+        found.append("teacher: the objective or the selection rule compares with a teacher; give its `path`")
+    if recipe.sample is None and (recipe.objective.needs & ROLLOUT_EVIDENCE or "sampled_logp" in recipe.needs):
+        found.append(f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them")
+    if recipe.sample is None and not isinstance(recipe.credit, NoCredit):
+        found.append("credit: demonstrations earn no reward; leave it out or sample rollouts")
+    if recipe.sample is not None:
+        found += _sampling_contradictions(recipe, recipe.sample)
+    if recipe.sample is not None and recipe.needs & STORED_EVIDENCE:
+        stored = ", ".join(sorted(recipe.needs & STORED_EVIDENCE))
+        found.append(f"select: {stored} is stored for demonstrations, and `sample` makes new responses; leave one of them out")
+    unknown = (
+        recipe.needs
+        - TEACHER_EVIDENCE
+        - ROLLOUT_EVIDENCE
+        - LEARNED_EVIDENCE
+        - REFERENCE_EVIDENCE
+        - STORED_EVIDENCE
+        - recipe.evidence.keys()
+    )
+    if unknown:
+        found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
+    if recipe.learn.warmup_steps >= recipe.steps:
+        found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
+    found += _pair_contradictions(recipe)
+    found += faults(recipe)
+    if (recipe.average == "per_pair") != (recipe.objective.unit == "pair"):
+        found.append(
+            f"average: {recipe.average} is not for {recipe.objective.kind}; per_pair is for losses of pairs, and only it"
+        )
+    if recipe.reward != Reward() and (recipe.sample is None or isinstance(recipe.task, PythonTask)):
+        found.append("reward: it is given to answers that are sampled and verified; a task of kind `python` says its own")
+    found += _dropping_contradictions(recipe) + _scale_contradictions(recipe) + _history_contradictions(recipe)
+    names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
+    found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+    best = recipe.checkpoint.best
+    if best is not None and best not in names:
+        found.append(f"checkpoint.best: no suite of `evaluate` is called {best!r}; there is {', '.join(names) or 'none'}")
+    elif best is not None and not (recipe.checkpoint.every and recipe.evaluate and recipe.evaluate.every):
+        found.append("checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both")
+    return found
+
+
+def _pair_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern pairs, and columns that were stored for them."""
+    found, compares = [], recipe.objective.unit == "pair"
+    if compares and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
+        found.append(
+            f"objective: {recipe.objective.kind} compares pairs; take them from `task: {{kind: pairs}}`, without `sample`"
+        )
+    if not compares and recipe.sample is None and isinstance(recipe.task, PairTask):
+        found.append(f"task: {recipe.objective.kind} learns from single responses, and these are pairs; use the objective dpo")
+    if compares and recipe.learn.rollouts_per_step % 2:
+        found.append(f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two rollouts")
+    if "ce_logscore" in recipe.needs and not compares:
+        found.append("select: contrastive scores weigh the rejected side of pairs; use the objective dpo")
+    if unknown := sorted(recipe.evidence.keys() - EVIDENCE):
+        found.append(f"evidence: there is no evidence called {', '.join(unknown)} (there is: {', '.join(sorted(EVIDENCE))})")
+    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, WrittenTask)):
+        found.append("evidence: stored columns are of written responses; use a task of kind pairs or rollouts without `sample`")
+    return found
+
+
+def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
+    """Those that concern on-policy sampling."""
+    found = []
+    if recipe.learn.rollouts_per_step % sample.group_size:
+        found.append(
+            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is no multiple of sample.group_size {sample.group_size}"
+        )
+    if sample.temperature == 0 and recipe.objective.follows_sampler:
+        found.append(f"sample.temperature: {recipe.objective.kind} needs a distribution to learn from, and 0 is greedy")
+    if not isinstance(recipe.credit, NoCredit) and sample.group_size == 1:
+        found.append(
+            f"sample.group_size: {recipe.credit.kind} compares the rollouts of a group, and 1 has nobody to compare with"
+        )
+    if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
+        found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+    found += _thought_contradictions(recipe, sample)
+    if isinstance(sample.engine, Vllm):
+        found += _vllm_contradictions(recipe, sample, sample.engine)
+    return found
+
+
+def _dropping_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern rules which look at advantages, or drop whole rollouts."""
+    found, keep = [], recipe.keep
+    select = recipe.select.of if isinstance(recipe.select, ShuffledWeights) else recipe.select
+    readers = {"keep": isinstance(keep, MaxVariance), "select": isinstance(select, AdvantageEntropy)}
+    if isinstance(recipe.credit, NoCredit):
+        kinds = {"keep": keep.kind, "select": select.kind}
+        found += [
+            f"{key}: {kinds[key]} compares advantages; sample rollouts and choose how their rewards become `credit`"
+            for key, reads in readers.items()
+            if reads
+        ]
+    if recipe.objective.unit == "pair" and not isinstance(keep, EveryRollout):
+        found.append(f"keep: {keep.kind} drops rollouts one by one, and would part the two sides of a pair")
+    if isinstance(keep, MaxVariance) and keep.renormalise and recipe.sample is not None:
+        size = recipe.sample.group_size if keep.scope == "group" else recipe.learn.rollouts_per_step
+        if keep.share.least * size < 2:
+            found.append(
+                f"keep.share: {keep.share.least:g} of {size} rollouts leaves one of a {keep.scope}, and `renormalise` compares "
+                f"those that are left; {2 / size:g} or more leaves two"
+            )
+    return found
+
+
+def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
+    """What a chain of thought of its own asks for."""
+    found, thought = [], sample.thought
+    if thought is None:
+        return []
+    if isinstance(thought, HardThought):
+        if thought.tau != sample.temperature and recipe.objective.follows_sampler:
+            found.append(
+                f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at one temperature, and they are drawn "
+                f"at {thought.tau:g} and {sample.temperature:g}; set both alike"
+            )
+        return found
+    if not isinstance(recipe.objective, SoftReinforce):
+        found.append(
+            f"objective: {recipe.objective.kind} learns from tokens, and the steps of a {thought.kind} thought are none; "
+            "use soft_reinforce"
+        )
+    if thought.gamma == 0:
+        found.append("sample.thought.gamma: without noise a soft step has no probability to learn from; give it more than 0")
+    wrong = recipe.needs - LEARNED_EVIDENCE
+    if wrong:
+        found.append(f"select: {', '.join(sorted(wrong))} is of tokens, and the steps of a {thought.kind} thought are none")
+    return found
+
+
+def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: Vllm) -> list[str]:
+    """What vLLM cannot do."""
+    found = []
+    suites = recipe.evaluate.suites if recipe.evaluate else ()
+    if sample.thought is not None or any(suite.sampling.thought is not None for suite in suites):
+        found.append("sample.engine: vllm feeds tokens back and nothing else, and forces none; a `thought` needs `kind: local`")
+    if recipe.model.device == "cpu":
+        found.append("sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`")
+    if recipe.cluster is None:
+        found.append("sample.engine: vllm runs in the processes of a cluster; add a `cluster` section")
+    elif not recipe.cluster.samplers and engine.tensor_parallel > 1:
+        found.append(
+            f"sample.engine.tensor_parallel: a learner rank has one GPU to share, not {engine.tensor_parallel}; "
+            "set `cluster.samplers`"
+        )
+    if reason := unsampleable(sample):
+        found.append(f"sample.temperature: {reason}")
+    if sample.truncates and sample.temperature and "sampled_logp" in recipe.needs:
+        found.append("select: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off")
+    return found
+
+
+def _scale_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern ranks and processes."""
+    found, learn, cluster = [], recipe.learn, recipe.cluster
+    if cluster is None:
+        return ["learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` section"] if learn.zero else []
+    if cluster.learners > 1 and learn.zero is None:
+        found.append(f"learn.zero: {cluster.learners} learner ranks share their work by DeepSpeed; say `learn.zero.stage`")
+    if learn.zero is not None and isinstance(learn.optimizer, Muon):
+        found.append("learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of them; use adamw")
+    if cluster.teachers and recipe.teacher is None:
+        found.append("cluster.teachers: this recipe has no `teacher`")
+    if cluster.overlap:
+        found += _overlap_contradictions(recipe, cluster)
+    return found
+
+
+def _history_contradictions(recipe: Recipe) -> list[str]:
+    """Those that concern an earlier version of the model, and its attention."""
+    found, zero = [], recipe.learn.zero
+    if "history_logp" not in recipe.needs and not isinstance(recipe.history, StartWeights):
+        found.append(
+            f"history: neither {recipe.select.kind} nor {recipe.objective.kind} compares with an earlier model; leave it out"
+        )
+    if isinstance(recipe.history, MovingAverage) and zero is not None and zero.frozen == "sharded":
+        found.append("history: a moving average lies whole on every rank; set learn.zero.frozen to whole, or take `kind: start`")
+    if "attention" in recipe.needs and recipe.model.attention == "eager":
+        found.append(
+            "model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none; use sdpa or "
+            "flash_attention_2"
+        )
+    return found
+
+
+def _overlap_contradictions(recipe: Recipe, cluster: Cluster) -> list[str]:
+    """What sampling one step ahead asks for: samplers of their own, and a loss that corrects for the older weights."""
+    found = []
+    if not cluster.samplers or recipe.sample is None:
+        found.append("cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`")
+    if "old_logp" not in recipe.objective.needs:
+        found.append(f"cluster.overlap: {recipe.objective.kind} has no importance ratio to correct for rollouts of older weights")
+    if recipe.learn.old_logp != "auto" or (recipe.sample is not None and recipe.sample.truncates):
+        found.append("cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: auto` and no truncation")
+    return found

@@ -1,0 +1,279 @@
+"""A Recipe becomes a Run: models loaded, problems read and checked, every fault found before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from reasontrain import models
+from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.data.order import Order
+from reasontrain.data.sampling import Sampling
+from reasontrain.evaluation.answers import write_answers
+from reasontrain.evaluation.generation import by, parts, sampled
+from reasontrain.evaluation.run import evaluate, summary
+from reasontrain.learner import Learner
+from reasontrain.learner.factory import make_learner
+from reasontrain.metrics.throughput import Count, Speed
+from reasontrain.plan.flops import operations_of
+from reasontrain.recipe import (
+    Local,
+    PastCheckpoint,
+    Recipe,
+    Vllm,
+    as_mapping,
+    as_yaml,
+    changed_keys,
+    is_due,
+    read_yaml,
+)
+from reasontrain.run import checkpoint, tracking
+from reasontrain.run.datasets import Asked, ask, rewarded, source, with_stored
+from reasontrain.run.loop import Run, train
+from reasontrain.sampler import Sampler
+from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.offline import WrittenSampler
+from reasontrain.tasks.grading import Grader
+from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
+
+RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
+VERSIONS = (
+    "reasontrain",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "peft",
+    "deepspeed",
+    "ray",
+    "datasets",
+    "math-verify",
+    "vllm",
+)
+MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "baseline")
+"""Keys that a run may be continued with other values of: a finished run is extended by raising `steps`."""
+AT_ONCE = 512
+"""Prompts of a suite that are sampled together during training."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is made of before any weight is loaded: nothing of it is written yet."""
+
+    recipe: Recipe
+    given: Recipe
+    directory: Path
+    order: Order
+    written: WrittenSampler | None
+    suites: Sequence[Asked]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A run that could start now."""
+
+    prepared: Prepared
+    learner: Learner
+    rollouts: Sampler
+    answerer: Sampler
+    score: Callable[[Sequence[Rollout]], list[Rollout]]
+    recover: Callable[[LostError], int]
+    device: str
+    say: Say
+
+    def run(self, report: Callable[[int, Stats], None], begun: Callable[[Path], None] = lambda directory: None) -> Path:
+        """Train to the last step, going on from a checkpoint where there is one, and write `final`; the run's directory.
+
+        `begun` is told of the directory once it is there, `report` of each step.
+        """
+        run, from_step = self._begin()
+        begun(run.directory)
+        try:
+            finish = partial(checkpoint.final, run.directory, self.learner.export)
+            train(run, from_step=from_step, report=report, finish=finish)
+        finally:
+            run.tracker.close()
+        return run.directory
+
+    def _begin(self) -> tuple[Run, int]:
+        """The run and the step it goes on from, its directory made."""
+        recipe, directory = self.prepared.recipe, self.prepared.directory
+        given = self.prepared.given
+        found = _resume(directory, recipe.steps, self.learner, self.say)
+        self.answerer.load(self.learner.weights())
+        service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpoint.replace_text(directory / RECIPE, as_yaml(given))
+        speed = _speed(recipe, self.learner)
+        hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
+        facts = tracking.environment(VERSIONS, {"seed": recipe.seed, **hardware})
+        checkpoint.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
+        tracker = tracking.Tracker(directory, recipe.track, service, from_step=found)
+        return self._run(tracker, speed), found
+
+    @property
+    def sampler(self) -> Sampler:
+        """Who gives the rollouts of a step."""
+        return self.prepared.written or self.rollouts
+
+    def _run(self, tracker: tracking.Tracker, speed: Speed) -> Run:
+        recipe, sample = self.prepared.recipe, self.prepared.recipe.sample
+        return Run(
+            directory=self.prepared.directory,
+            order=self.prepared.order,
+            sampler=self.sampler,
+            sampling=sample or Sampling(),
+            group_size=sample.group_size if sample else 1 + (recipe.objective.unit == "pair"),
+            truncated=sample.truncated if sample else "score",
+            score=self.score,
+            credit=recipe.credit,
+            keep=recipe.keep,
+            select=recipe.select,
+            needs=recipe.needs,
+            reuse_sampled_logp=recipe.learn.old_logp == "auto" and sample is not None and not sample.truncates,
+            learner=self.learner,
+            objective=recipe.objective,
+            average=AVERAGES[recipe.average],
+            tracker=tracker,
+            speed=speed,
+            evaluate=lambda done: self._evaluate(done, tracker),
+            recover=self.recover,
+            checkpoint=recipe.checkpoint,
+            max_nonfinite=recipe.learn.max_nonfinite,
+            steps=recipe.steps,
+            seed=recipe.seed,
+        )
+
+    def _evaluate(self, done: int, tracker: tracking.Tracker) -> None:
+        """All suites, where the recipe wants them after `done` steps."""
+        recipe, directory = self.prepared.recipe, self.prepared.directory
+        settings = recipe.evaluate
+        if settings is None or not (settings.before if done == 0 else done == recipe.steps or is_due(settings.every, done)):
+            return
+        for asked in self.prepared.suites:
+            if tracker.has_evaluation(done, asked.suite.name):
+                continue
+            suite = asked.suite
+            whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=AT_ONCE)
+            result = evaluate(
+                suite,
+                [prompt.problem for prompt in asked.prompts],
+                sampled(whole, by(self.answerer)),
+                score=asked.score,
+                dropped=asked.dropped,
+                sha256=asked.sha256,
+            )
+            write_answers(directory / ANSWERS / f"{suite.name}-step-{done}.jsonl", result.answers)
+            tracker.evaluation(done, result.record(), result.scalars())  # last: what is recorded is not measured again
+            self.say(summary(result, done))
+
+
+@contextmanager
+def assembled(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator[Assembled]:
+    """Load and check everything that the recipe names; the processes that it starts end with this block.
+
+    `given` is the recipe as it was before its stages' outputs had places: so it is kept in the run directory.
+    """
+    tracking.check_service(recipe.track)
+    with Grader() as grader:
+        prepared = _prepare(recipe, given or recipe, grader, say)
+        if recipe.cluster is None:
+            learner = make_learner(recipe)
+            engine = recipe.engine
+            assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
+            sampler = LocalSampler(
+                learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True, cuda_graphs=engine.cuda_graphs
+            )
+            score = rewarded(recipe, grader)
+            yield Assembled(prepared, learner, sampler, sampler, score, _cannot_recover, str(learner.policy.device), say)
+            return
+        from reasontrain.cluster.lifecycle import running  # Ray is for those who ask for it
+
+        with running(recipe, recipe.cluster, prepared.directory, prepared.order, grader, say) as processes:
+            device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
+            who = processes.sampler, processes.answerer
+            yield Assembled(prepared, processes.learner, *who, score, processes.recover, device, say)
+
+
+def _speed(recipe: Recipe, learner: Learner) -> Speed:
+    """What says how fast steps are; without utilisation where the sizes of an architecture do not say what it computes."""
+    try:
+        count: Count = operations_of(recipe)
+    except UserError:
+        count = _uncounted
+    alone = recipe.cluster is None or not (recipe.cluster.samplers or recipe.cluster.teachers)
+    return Speed(count=count, rate=learner.matrix_rate(), alone=alone)
+
+
+def _uncounted(rollouts: Sequence[Rollout], batch: Batch, weight_BT: Tensor) -> Stats:
+    return {}
+
+
+def _cannot_recover(error: LostError) -> int:
+    """One process has nothing to start again."""
+    raise error
+
+
+def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Prepared:
+    described = models.describe(recipe.model)
+    past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
+    others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
+    for settings, role in [(settings, role) for settings, role in others if settings is not None]:
+        other = models.describe(settings)
+        models.check_same_ids(described, other, role)
+        if (other.vision is None) != (described.vision is None):
+            raise UserError(
+                f"{role}: of {recipe.model.path} and {settings.path} one sees pictures and one does not; use alike ones"
+            )
+    if described.vision is not None:
+        _check_pictures(recipe)
+    answers, order = source(recipe, described, grader, say)
+    directory = Path(recipe.out) / recipe.name
+    check_directory(directory, given)
+    checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
+    suites = [ask(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())]
+    return Prepared(recipe, given, directory, order, answers and with_stored(recipe, described, answers, say), suites)
+
+
+def _check_pictures(recipe: Recipe) -> None:
+    """What an image model cannot do here; raises UserError."""
+    if recipe.learn.layout == "packed":
+        raise UserError("learn.layout: rows with pictures are not packed; use `padded`")
+    if isinstance(recipe.engine, Vllm):
+        raise UserError("sample.engine: vllm is not shown pictures here; use `kind: local`")
+    if recipe.cluster is not None and recipe.cluster.teachers:
+        raise UserError("cluster.teachers: a teacher in a process of its own is not shown pictures; leave it with the learner")
+    if "attention" in recipe.needs:
+        raise UserError("select: the attention of image models is not watched; choose a rule without the evidence `attention`")
+
+
+def check_directory(directory: Path, recipe: Recipe) -> None:
+    """Refuse a directory that holds something else, or a run of another recipe."""
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    written = directory / RECIPE
+    if not written.exists():
+        raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
+    changed = [key for key in changed_keys(read_yaml(written), as_mapping(recipe)) if key.partition(".")[0] not in MAY_CHANGE]
+    if changed:
+        raise UserError(f"{directory} holds a run of another recipe (other: {', '.join(changed)}); choose another `name`")
+
+
+def _resume(directory: Path, steps: int, learner: Learner, say: Say) -> int:
+    """The step that the run in `directory` goes on from, with the learner as it was then; 0 where there is no run."""
+    found = checkpoint.newest(directory, say)
+    if found is None:
+        return 0
+    step, where = found
+    if step > steps:
+        raise UserError(f"{directory} has {step} steps already, more than the {steps} asked for; choose another `name`")
+    learner.restore(where)
+    say(f"going on from {where}")
+    return step

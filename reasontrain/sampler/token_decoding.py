@@ -1,0 +1,80 @@
+"""What one decode step does with the logits of some rows: a token is chosen for each, and said what is fed next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from reasontrain import rng
+from reasontrain.data.sampling import Sampling
+from reasontrain.models import Policy
+from reasontrain.sampler.sequence import Ending, Row, begin
+from reasontrain.sampler.token_choice import choose
+from reasontrain.types import Prompt
+
+NOISE = 0x5A3B_0002
+"""Keeps the noise of soft tokens apart from the numbers that choose tokens."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of some rows in one step: functions of (seed, rollout id, place in the response)."""
+
+    uniform_N: Float[Tensor, " N"]
+    seed: int
+    id_N: Int[Tensor, " N"]
+    place_N: Int[Tensor, " N"]
+
+    def normal(self, row_M: Int[Tensor, " M"], size: int) -> Float[Tensor, "M D"]:
+        """Normal numbers for some of the rows, one per coordinate."""
+        coordinate_1D = torch.arange(size, device=row_M.device)[None]
+        return rng.normal(self.seed, NOISE, self.id_N[row_M, None], self.place_N[row_M, None], coordinate_1D)
+
+
+@runtime_checkable
+class Step(Protocol):
+    """How rollouts begin, and what a step does with them.
+
+    `law` is that of every token, where a step does nothing but draw by it, feed what was drawn and end rows by `ending`.
+    """
+
+    @property
+    def law(self) -> Sampling | None:
+        """None where what is fed next needs more than the logits."""
+        ...
+
+    @property
+    def ending(self) -> Ending:
+        """What ends a response, or the answer in it."""
+        ...
+
+    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> Sequence[Row]:
+        """`num` rows of every prompt, numbered as `Sampler` says."""
+        ...
+
+    def __call__(self, rows: Sequence[Row], logits_NV: Float[Tensor, "N V"], draws: Draws) -> Tensor:
+        """Let every row take a token; what goes into the model next: ids [N, 1] or embeddings [N, 1, D]."""
+        ...
+
+
+class Speaking:
+    """Every token is drawn by one law, and fed."""
+
+    def __init__(self, policy: Policy, sampling: Sampling, ending: Ending) -> None:
+        self.context, self.sampling, self.law, self.ending = policy.context, sampling, sampling, ending
+
+    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[Row]:
+        """See `Step`."""
+        return begin(prompts, num=num, first_id=first_id, max_tokens=self.sampling.max_tokens, context=self.context)
+
+    def __call__(self, rows: Sequence[Row], logits_NV: Float[Tensor, "N V"], draws: Draws) -> Int[Tensor, "N 1"]:
+        """See `Step`."""
+        ids_N, logp_N = choose(logits_NV, draws.uniform_N, self.sampling)
+        for row, token, value in zip(rows, ids_N.tolist(), logp_N.tolist(), strict=True):
+            row.take(token, value, self.ending)
+        return ids_N[:, None]

@@ -1,0 +1,196 @@
+"""Rows with their responses: TRL's preference format, ids that are never encoded again, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reasontrain.algo.advantages import NoCredit
+from reasontrain.data.collate import collate
+from reasontrain.data.files import Table
+from reasontrain.data.offline import (
+    Response,
+    Written,
+    encode,
+    fingerprint,
+    read_pairs,
+    read_rollouts,
+)
+from reasontrain.data.order import Order
+from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.sampling import Sampling
+from reasontrain.sampler.offline import WrittenSampler
+from reasontrain.types import Message, Picture, Problem, Prompt, UserError, Weights
+from tests.tiny import tokenizer
+
+USER = Message(role="user", content="2+2?")
+FOUR, FIVE = Message(role="assistant", content="4"), Message(role="assistant", content="5")
+
+
+def table(*rows: dict[str, object]) -> Table:
+    return Table(source="pairs.jsonl", rows=rows, lines=range(1, len(rows) + 1))
+
+
+def encoder() -> Encoder:
+    return Encoder(tokenizer(), PromptSettings(), 256)
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, "2+2?"),
+        ({"prompt": [USER], "chosen": [FOUR], "rejected": [FIVE]}, (USER,)),
+        ({"chosen": [USER, FOUR], "rejected": [USER, FIVE]}, (USER,)),
+        ({"question": "2+2?", "chosen": "4", "rejected": "5"}, "2+2?"),
+        ({"prompt": "2+2?", "chosen": [FOUR], "rejected": [FIVE]}, "2+2?"),
+    ],
+)
+def test_pairs_are_read_in_every_form_of_trl(row: dict[str, object], prompt: object) -> None:
+    (found,) = read_pairs(table(row))
+    assert found.problem == Problem(id="0", prompt=prompt)
+    assert [response.text for response in found.responses] == ["4", "5"]
+
+
+def test_texts_and_conversations_of_one_pair_are_the_same_tokens() -> None:
+    forms = [
+        {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
+        {"prompt": [USER], "chosen": [FOUR], "rejected": [FIVE]},
+        {"chosen": [USER, FOUR], "rejected": [USER, FIVE]},
+    ]
+    found = [encode(read_pairs(table(row)), encoder(), 256)[0][0] for row in forms]
+    for chosen, rejected in found:
+        assert (chosen.prompt_ids, chosen.response_ids) == (found[0][0].prompt_ids, found[0][0].response_ids)
+        assert chosen.prompt_ids == rejected.prompt_ids
+        assert rejected.response_ids == found[0][1].response_ids
+        assert tokenizer().decode(list(chosen.response_ids)) == "4" + tokenizer().eos_token
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"prompt": "a", "chosen": "b", "rejected": ""},
+            "line 1: there is no rejected answer (column 'rejected' is empty)",
+        ),
+        ({"prompt": "a", "chosen": "b", "rejected": None}, "there is no rejected answer"),
+        ({"prompt": "a", "chosen": [], "rejected": "c"}, "there is no chosen answer"),
+        ({"chosen": "b", "rejected": "c"}, "line 1: there is no prompt (looked for: prompt, problem, question"),
+        ({"prompt": [FOUR], "chosen": "b", "rejected": "c"}, "column 'prompt' should hold {role, content} turns that end with"),
+        (
+            {"prompt": [USER], "chosen": [USER], "rejected": [FIVE]},
+            "column 'chosen' should end in one {role: assistant",
+        ),
+        ({"prompt": [USER], "chosen": [FOUR, FIVE], "rejected": [FIVE]}, "column 'chosen' should end in one"),
+        ({"prompt": "a", "chosen": {"x": 1}, "rejected": "c"}, "column 'chosen' holds dict"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "chosen_ids": [1]}, "are there and some are not"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "prompt_ids": ["x"]}, "'prompt_ids' should hold a list of token ids"),
+    ],
+)
+def test_a_pair_that_is_none_is_refused_with_its_line(row: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_pairs(table(row))
+
+
+def test_a_file_without_a_rejected_column_is_refused() -> None:
+    with pytest.raises(UserError, match=r"pairs\.jsonl has no column 'rejected'"):
+        read_pairs(table({"prompt": "a", "chosen": "b"}))
+    with pytest.raises(UserError, match="there is no response answer"):
+        read_rollouts(table({"prompt": "a"}))
+
+
+def test_ids_are_taken_as_they_are_and_never_encoded_again() -> None:
+    """`1` and `2` as two tokens, though the text might be one; and no end is added."""
+    row = {"prompt": "x", "chosen": "12", "rejected": "3", "prompt_ids": [7], "chosen_ids": [11, 12], "rejected_ids": [13]}
+    rows, dropped = encode(read_pairs(table(row)), encoder(), 256)
+    assert [(r.prompt_ids, r.response_ids) for r in rows[0]] == [((7,), (11, 12)), ((7,), (13,))]
+    assert dropped == 0
+
+
+def test_ids_of_another_tokenizer_are_refused() -> None:
+    row = Written(
+        problem=Problem(id="p", prompt="x"), responses=(Response(text="a", ids=(1,)),), prompt_ids=(2,), tokenizer="other"
+    )
+    with pytest.raises(UserError, match="row p has ids of another tokenizer"):
+        encode([row], encoder(), 256)
+    encode([replace(row, tokenizer=fingerprint(tokenizer()))], encoder(), 256)
+
+
+def test_a_pair_of_which_one_side_is_too_long_is_dropped_whole() -> None:
+    chosen = Response(text="", ids=(1,))
+    rows = [
+        Written(problem=Problem(id=name, prompt=""), responses=(chosen, Response(text="", ids=ids)), prompt_ids=(5,))
+        for name, ids in (("short", (1, 2)), ("long", (1, 2, 3)))
+    ]
+    found, dropped = encode(rows, encoder(), 3)
+    assert ([row[0].problem.id for row in found], dropped) == (["short"], 1)
+    with pytest.raises(UserError, match="none of 2 written responses fits"):
+        encode(rows, encoder(), 2)
+
+
+def test_through_the_loop_pairs_lie_side_by_side_with_their_columns() -> None:
+    rows = [{"id": str(i), "prompt": "a", "chosen": "bb", "rejected": "ccc"} for i in range(3)]
+    encoded, _ = encode(read_pairs(table(*rows)), encoder(), 256)
+    scored = [(a, replace(b, evidence={"ce_logscore": (-1.0,) * len(b.response_ids)})) for a, b in encoded]
+    sampler = WrittenSampler({row[0].problem.id: row for row in scored})
+    prompts = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in scored]
+    asked = Order(prompts, 3, 0, tokenizer()).at(0)
+    rollouts = sampler.sample(asked, Sampling(), num=2, first_id=12)
+    assert [r.id for r in rollouts] == [12, 13, 14, 15, 16, 17]
+    assert [r.group for r in rollouts] == [12, 12, 14, 14, 16, 16]
+    assert [r.text for r in rollouts] == ["bb", "ccc"] * 3
+    batch = collate(rollouts, credit=NoCredit(), paired=True)
+    assert batch.pair_B is not None
+    assert batch.pair_B.tolist() == [0, 1, 2, 3, 4, 5]
+    assert batch.ce_logscore_BT[1][batch.is_response_BT[1]].tolist() == [-1.0] * len(rollouts[1].response_ids)
+    assert batch.ce_logscore_BT[0][batch.is_response_BT[0]].isnan().all()
+    assert (batch.ce_logscore_BT[:, 0] == 0).all()
+    sampler.load(Weights(version=3, tensors=lambda: iter(())))
+    assert sampler.version == 3
+
+
+# ---- pictures
+
+
+def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    path = Picture(path=str(tmp_path / "a.png"))
+    forms: list[tuple[dict[str, object], Picture | None]] = [
+        ({"image": "a.png"}, path),
+        ({"images": ["a.png"]}, path),
+        ({"image": {"bytes": None, "path": "a.png"}}, path),
+        ({"image": {"bytes": b"png", "path": "elsewhere.png"}}, Picture(content=b"png")),
+        ({"images": [b"png"]}, Picture(content=b"png")),
+        ({"image": None}, None),
+        ({}, None),
+    ]
+    rows = [{"prompt": "What?", "response": "A dog.", **form} for form, _ in forms]
+    assert [row.problem.image for row in read_rollouts(table(*rows), tmp_path)] == [expected for _, expected in forms]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": "gone.png"}, r"line 1: there is no image .*gone\.png; say with `images`"),
+        ({"images": [b"a", b"b"]}, "line 1: column 'images' has 2 pictures; a prompt shows one"),
+        ({"image": 3}, "line 1: the image is int; expected the path of a file, or its bytes"),
+        ({"image": b"png", "prompt_ids": [1], "response_ids": [2]}, "line 1: ids of tokens do not say which picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused(row: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_rollouts(table({"prompt": "What?", "response": "A dog.", **row}))
+
+
+def test_llavas_conversations_end_in_what_is_learned() -> None:
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A dog."}]
+    more = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "Yours."}]
+    short, long = read_rollouts(table({"conversations": turns}, {"conversations": turns + more}))
+    said = (Message(role="user", content="What?"), Message(role="assistant", content="A dog."))
+    assert (short.problem.prompt, short.responses[0].text) == (said[:1], "A dog.")
+    assert long.problem.prompt == (*said, Message(role="user", content="Which?"))
+    assert long.responses[0].text == "Yours."
+    with pytest.raises(UserError, match="line 1: column 'conversations' should hold"):
+        read_rollouts(table({"conversations": [{"from": "dog", "value": "?"}, {"from": "gpt", "value": "!"}]}))

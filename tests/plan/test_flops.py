@@ -1,0 +1,99 @@
+"""Operations of a step, worked by hand on a tiny shape.
+
+Width 4, feed-forward 6, two layers, queries of 4 and keys of 2 numbers, 10 tokens: matrices of 16 + 8 + 8 + 16 + 3 x 24 = 120
+numbers a layer, so that a trunk takes 2 x (240 x tokens + 16 x pairs), and a head 80 a row and product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from reasontrain.algo.advantages import GroupNorm
+from reasontrain.data.collate import collate
+from reasontrain.plan.flops import Operations, operations_of
+from reasontrain.types import Batch, Kind, Problem, Rollout, UserError
+from tests.plan.jobs import job, recipe
+
+SIZES = (
+    "hidden_size: 4, intermediate_size: 6, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 2, vocab_size: 10, tied: true"
+)
+TINY = f"model={{path: x, shape: {{{SIZES}}}}}"
+TEACHER = f"teacher={{path: y, shape: {{{SIZES}}}}}"
+TIP = (TINY, TEACHER, "objective={kind: distill}", "select={kind: tip}", "credit={kind: none}", "average=per_rollout")
+TRUNK, HEAD = 2 * (240 * 8 + 16 * 21), 80 * 4
+"""Of both rollouts: 8 tokens that see 15 + 6, and 4 response rows."""
+
+
+def rollouts() -> list[Rollout]:
+    """A group of two: a prompt of 2 tokens with responses of 3 and of 1."""
+    problem = Problem(id="a", prompt="")
+    return [
+        Rollout(
+            problem=problem, id=i, group=0, prompt_ids=(1, 2), response_ids=(5,) * n, sampled_logp=(-1.0,) * n, reward=float(i)
+        )
+        for i, n in enumerate((3, 1))
+    ]
+
+
+def data() -> Batch:
+    return collate(rollouts(), credit=GroupNorm())
+
+
+def two_rows() -> torch.Tensor:
+    """Two rows of the first rollout are kept, and none of the second."""
+    return torch.tensor([[0.0, 0, 1, 1, 0], [0.0] * 5])
+
+
+def count(*overrides: str, some: list[Rollout] | None = None, weight_BT: torch.Tensor | None = None) -> dict[str, float]:
+    """In operations."""
+    counted = Operations(job(*overrides))(some or rollouts(), data(), two_rows() if weight_BT is None else weight_BT)
+    return {name.removeprefix("tflop_"): round(1e12 * value, 3) for name, value in counted.items()}
+
+
+def test_grpo_by_hand() -> None:
+    """Sampled: 2 + 3 + 1 tokens that see 3 + 12 + 3, and 4 rows. Learned: 5 tokens that see 15, and 2 rows, three times."""
+    found = count(TINY)
+    assert found["sampled"] == 2 * (240 * 6 + 16 * 18) + 80 * 4
+    assert found["learned"] == 3 * (2 * (240 * 5 + 16 * 15) + 80 * 2)
+    assert (found["evidence"], found["recomputed"]) == (0, 0)  # the sampler's log-probs are the old ones
+
+
+def test_what_is_done_again_stands_apart() -> None:
+    plain, again = count(TINY), count(TINY, "model.gradient_checkpointing=true")
+    assert again == plain | {"recomputed": 2 * (240 * 5 + 16 * 15)}
+    ratios = count(TINY, "objective={kind: gspo}", "average=per_rollout")  # of whole responses, projected again in backward
+    assert ratios["learned"] == 3 * (2 * (240 * 5 + 16 * 15) + 80 * 3)
+    assert ratios["recomputed"] == 80 * 3
+
+
+def test_models_that_are_compared_with_are_counted() -> None:
+    assert count(TINY, "objective.reference_kl=0.1")["evidence"] == TRUNK + HEAD
+    found = count(*TIP)
+    assert found["evidence"] == 2 * (TRUNK + HEAD)
+    assert found["learned"] == count(TINY)["learned"] + 80 * 2  # the teacher's trunk was kept
+    plain = count(*TIP, "select={kind: everything}")
+    assert plain["evidence"] == 0
+    assert plain["learned"] == found["learned"] + 2 * (240 * 5 + 16 * 15)
+    assert count(*TIP, "cluster={learners: 1, teachers: 1}")["evidence"] == found["evidence"] - TRUNK
+
+
+def test_frozen_weights_have_no_gradient() -> None:
+    assert count(TINY, "model.lora={rank: 2}")["learned"] == 2 * (2 * (240 * 5 + 16 * 15) + 80 * 2)
+
+
+def test_nothing_kept_is_nothing_learned() -> None:
+    assert count(TINY, weight_BT=torch.zeros(2, 5))["learned"] == 0
+
+
+def test_a_soft_token_is_mixed() -> None:
+    some = [replace(one, kinds=(Kind.SOFT,) * len(one.response_ids)) for one in rollouts()]
+    assert count(TINY, some=some)["sampled"] == count(TINY)["sampled"] + HEAD
+
+
+def test_a_model_is_counted_by_its_own_configuration() -> None:
+    with pytest.raises(UserError, match="no configuration of nobody/nothing"):
+        operations_of(recipe())
+    assert operations_of(recipe("model.path=testbed:student")).job.shape.hidden_size == 96

@@ -1,0 +1,84 @@
+"""A run beside its baseline, from what both left on the disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reasontrain.report import write_report
+from reasontrain.report.baseline import Beside, beside
+from reasontrain.report.run import read_run
+
+SUITE = "arithmetic-test"
+
+
+@pytest.fixture
+def ours(run_dir: Path, tmp_path: Path) -> Path:
+    """A run that names `plain` as its baseline, and has right answers to 60 of 100 problems."""
+    run = tmp_path / "out" / "ours"
+    shutil.copytree(run_dir, run)
+    (run / "recipe.yaml").write_text("name: ours\nbaseline: plain\n")
+    answer(run, right=range(60))
+    return run
+
+
+def answer(run: Path, right: range, total: int = 100) -> None:
+    """Answers after the last evaluated step."""
+    step = read_run(run).evaluations[-1].step
+    (run / "answers").mkdir(exist_ok=True)
+    lines = [json.dumps({"problem": f"p{i}", "correct": i in right}) for i in range(total)]
+    (run / "answers" / f"{SUITE}-step-{step}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def plain(ours: Path, right: range, total: int = 100) -> Path:
+    """The baseline, which lies beside it."""
+    other = ours.parent / "plain"
+    shutil.copytree(ours, other)
+    (other / "recipe.yaml").write_text("name: plain\n")
+    lines = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
+    (other / "metrics.jsonl").write_text("".join(json.dumps(row | {"trained_tokens": 10}) + "\n" for row in lines))
+    answer(other, right, total)
+    return other
+
+
+def found(ours: Path) -> Beside:
+    compared = beside(read_run(ours), ours)
+    assert compared is not None
+    return compared
+
+
+def test_the_difference_is_paired_over_problems(ours: Path) -> None:
+    """60 right against 50 of the same: 10 problems differ, all one way, so that the interval is far from zero."""
+    plain(ours, right=range(50))
+    (score,) = [score for score in found(ours).scores if score.suite == SUITE]
+    assert score.difference.value == pytest.approx(0.1)
+    assert 0.03 < score.difference.low < score.difference.high < 0.17
+    steps, trained, seconds = found(ours).costs
+    assert (steps.baseline, steps.run) == (len(read_run(ours).steps),) * 2
+    assert (trained.baseline, trained.run) == (10 * steps.baseline, 0)
+    assert seconds.baseline == seconds.run > 0
+
+
+def test_other_problems_are_not_compared(ours: Path) -> None:
+    plain(ours, right=range(50), total=99)
+    assert found(ours).scores == ()
+    assert found(ours).missing == "plain was not asked the same problems after its last step."
+
+
+def test_a_baseline_that_is_not_there_is_named_and_none_is_none(ours: Path) -> None:
+    assert found(ours).missing == "There is no run plain beside this one yet."
+    (ours / "recipe.yaml").write_text("name: ours\n")
+    assert beside(read_run(ours), ours) is None
+
+
+def test_the_page_and_the_numbers_have_it(ours: Path) -> None:
+    plain(ours, right=range(50))
+    page, numbers = (path.read_text(encoding="utf-8") for path in write_report(ours))
+    assert '<h2 id="beside">Beside plain</h2>' in page
+    assert "+10.0" in page
+    assert json.loads(numbers)["baseline"]["scores"][0]["difference"]["value"] == pytest.approx(0.1)
+    write_report(ours.parent / "plain")
+    assert 'id="beside"' not in (ours.parent / "plain" / "report.html").read_text(encoding="utf-8")

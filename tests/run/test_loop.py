@@ -1,0 +1,139 @@
+"""The loop's own decisions: truncated rollouts, where old log-probs come from, what a step is described by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+
+from reasontrain.algo.advantages import GroupNorm, NoCredit
+from reasontrain.algo.objectives import Nll
+from reasontrain.algo.token_selection import MaxVariance, Ramp
+from reasontrain.data.collate import collate
+from reasontrain.run.loop import (
+    Run,
+    _credit,
+    _save_before,
+    _without_truncated,
+    describe,
+    observe,
+)
+from reasontrain.types import Batch, Problem, Rollout, Weights
+from tests.tiny import batch
+
+
+class Watching:
+    """A learner that says what it was asked for, and answers 9."""
+
+    def __init__(self, done: int = 0) -> None:
+        self.done = done
+        self.asked: list[frozenset[str]] = []
+
+    def observe(self, data: Batch, needs: frozenset[str]) -> Batch:
+        self.asked.append(needs)
+        return data.with_evidence({name: torch.full(data.ids_BT.shape, 9.0) for name in needs})
+
+    def step(self) -> None: ...
+
+    def weights(self) -> Weights:
+        return Weights(self.done, lambda: iter(()))
+
+    def matrix_rate(self) -> float: ...
+
+    def save(self, directory: Path) -> None:
+        (directory / "done").write_text(str(self.done))
+
+    def restore(self) -> None: ...
+
+    def export(self) -> None: ...
+
+
+def data() -> Batch:
+    return replace(batch(), evidence={"sampled_logp": torch.full((6, 24), -2.0)})
+
+
+def test_old_log_probs_are_the_samplers_where_they_are_the_same_numbers() -> None:
+    learner = Watching()
+    seen = observe(learner, data(), frozenset({"old_logp", "entropy"}), reuse_sampled_logp=True)
+    assert learner.asked == [frozenset({"entropy"})]
+    assert torch.equal(seen.old_logp_BT, seen.sampled_logp_BT)
+
+
+def test_old_log_probs_are_the_learners_where_sampling_was_truncated() -> None:
+    learner = Watching()
+    seen = observe(learner, data(), frozenset({"old_logp", "sampled_logp"}), reuse_sampled_logp=False)
+    assert learner.asked == [frozenset({"old_logp"})]
+    assert (seen.old_logp_BT == 9).all()
+
+
+def test_nothing_needed_is_nothing_asked() -> None:
+    learner = Watching()
+    observe(learner, data(), frozenset(), reuse_sampled_logp=True)
+    assert learner.asked == []
+
+
+def test_quadrants_of_a_step_by_hand() -> None:
+    """Four response tokens, one in each quadrant of the medians (2.5, 2.5), Q1 to Q4; the first two are kept."""
+    rollout = Rollout(problem=Problem(id="a", prompt=""), id=0, group=0, prompt_ids=(1,), response_ids=(5, 6, 7, 8), reward=0.5)
+    known = collate([rollout], credit=NoCredit()).with_evidence(
+        {"entropy": torch.tensor([[0.0, 4, 3, 1, 2]]), "kl_reverse": torch.tensor([[0.0, 3, 2, 4, 1]])}
+    )
+    stats = describe(known, torch.tensor([[0.0, 1, 1, 0, 0]]), [rollout])
+    assert [stats[f"share_Q{q}"] for q in (1, 2, 3, 4)] == [0.25] * 4
+    assert [stats[f"kept_Q{q}"] for q in (1, 2, 3, 4)] == [1, 1, 0, 0]
+    assert [stats[f"share_of_kept_Q{q}"] for q in (1, 2, 3, 4)] == [0.5, 0.5, 0, 0]
+    assert [stats[f"fixed_share_Q{q}"] for q in (1, 2, 3, 4)] == [1, 0, 0, 0]  # all above 0.3 and 0.5 nats
+    assert (stats["trained_tokens"], stats["reward_mean"], stats["entropy_mean"], stats["kl_reverse_mean"]) == (2, 0.5, 2.5, 2.5)
+
+
+def rollouts(*truncated: bool) -> list[Rollout]:
+    """Groups of two, one token each."""
+    problem = Problem(id="a", prompt="")
+    return [
+        Rollout(problem=problem, id=i, group=i // 2 * 2, prompt_ids=(1,), response_ids=(5,), sampled_logp=(-1.0,), truncated=cut)
+        for i, cut in enumerate(truncated)
+    ]
+
+
+def test_a_rollout_that_is_left_alone_in_its_group_goes_with_the_truncated_ones() -> None:
+    some = rollouts(False, False, True, False, True, True)
+    assert [r.id for r in _without_truncated(some, alone=False)] == [0, 1]
+    assert [r.id for r in _without_truncated(some, alone=True)] == [0, 1, 3]
+
+
+def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_steps() -> None:
+    """Rollouts of one token each, of which one is truncated and half of the others are kept; a resumed run starts at its step."""
+    some = [replace(r, reward=float(r.id % 2)) for r in rollouts(False, False, True, False, False, False)]
+    run = cast(Run, object.__new__(Run))
+    for name, value in [("truncated", "drop"), ("credit", GroupNorm()), ("steps", 5), ("seed", 3), ("objective", Nll())]:
+        object.__setattr__(run, name, value)
+    batch = MaxVariance(share=Ramp(init=0.5))(_credit(run, some, 1))
+    counts = batch.counts()
+    assert (counts.sampled_rollouts, counts.sampled_rows) == (6, 6)
+    assert (counts.rollouts, counts.response_rows) == (2, 2)
+    assert [_credit(run, some, step).progress for step in (0, 1, 4)] == [0, 0.25, 1]
+
+
+@pytest.mark.parametrize(("step", "done", "kept"), [(3, 3, ["step-3"]), (3, 4, []), (3, -1, []), (0, 0, [])])
+def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
+    tmp_path: Path, step: int, done: int, kept: list[str]
+) -> None:
+    """Weights that have seen the step already (`sync` failed) under the name of the one before would see it twice."""
+    run = cast(Run, object.__new__(Run))
+    for name, value in [("directory", tmp_path), ("learner", Watching(done)), ("checkpoint", SimpleNamespace(keep=2, best=None))]:
+        object.__setattr__(run, name, value)
+    _save_before(run, step)
+    assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept
+
+
+def test_what_is_kept_is_told_by_its_place_in_the_response() -> None:
+    # six response tokens after two of the prompt: thirds of two tokens; and one of a single token, which is the first third
+    kind_BT = torch.tensor([[1, 1, 2, 2, 2, 2, 2, 2], [1, 2, 0, 0, 0, 0, 0, 0]])
+    known = replace(batch(num=2, width=8), kind_BT=kind_BT, evidence={})
+    stats = describe(known, torch.tensor([[0.0, 0, 1, 1, 1, 0, 0, 0], [0] * 8]), [])
+    assert stats["kept_of_first_third"] == pytest.approx(2 / 3)
+    assert (stats["kept_of_middle_third"], stats["kept_of_last_third"]) == (0.5, 0.0)

@@ -1,0 +1,131 @@
+"""What a run writes down, line by line, and what is dropped when it is written again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from reasontrain.algo.advantages import NoCredit
+from reasontrain.data.collate import collate
+from reasontrain.recipe import TrackSettings
+from reasontrain.run.tracking import Tracker, check_service, environment, open_service
+from reasontrain.types import Problem, Rollout, UserError
+from tests.tiny import tokenizer
+
+
+def tracker(where: Path, *, from_step: int = 0, **settings: object) -> Tracker:
+    return Tracker(where, TrackSettings(**settings), from_step=from_step)
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_line_is_on_the_disk_as_soon_as_it_is_written_and_numbers_that_are_none_are_named(tmp_path: Path) -> None:
+    track = tracker(tmp_path, tensorboard=False)
+    track.metrics(0, {"loss": 1.5, "grad_norm": float("nan")})
+    assert records(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.5, "grad_norm": "nan"}]
+
+
+def test_going_on_drops_what_will_be_made_again_and_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    track = tracker(tmp_path, tensorboard=False)
+    for step in range(4):
+        track.metrics(step, {"loss": float(step)})
+        track.evaluation(step, {"suite": "s"}, {})
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "lo')
+    tracker(tmp_path, from_step=2, tensorboard=False)
+    assert [r["step"] for r in records(tmp_path / "metrics.jsonl")] == [0, 1]
+    assert [r["step"] for r in records(tmp_path / "evaluations.jsonl")] == [0, 1, 2]  # after two steps, before the third
+
+
+def test_tensorboard_gets_metrics_and_evaluations(tmp_path: Path) -> None:
+    track = tracker(tmp_path)
+    track.metrics(3, {"loss": 0.5})
+    track.evaluation(4, {"suite": "s"}, {"s/accuracy": 0.25})
+    track.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("evaluate/s/accuracy")] == [(4, 0.25)]
+
+
+@pytest.mark.parametrize("service", ["wandb", "trackio"])
+def test_a_service_gets_the_recipe_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str) -> None:
+    calls: list[object] = []
+    fake = SimpleNamespace(
+        init=lambda *, project, name, config: calls.append((project, name, config)),
+        log=lambda values, step: calls.append((values, step)),
+        finish=lambda: calls.append("finish"),
+    )
+    monkeypatch.setitem(sys.modules, service, fake)
+    settings = TrackSettings(tensorboard=False, service=service, project="p")
+    track = Tracker(tmp_path, settings, open_service(settings, "run", {"seed": 1}), from_step=0)
+    track.metrics(0, {"loss": 1.0})
+    track.close()
+    assert calls == [("p", "run", {"seed": 1}), ({"loss": 1.0}, 0), "finish"]
+
+
+def test_a_service_that_is_not_installed_is_refused() -> None:
+    with pytest.raises(UserError, match=r"track.service is trackio, which is not installed; `pip install trackio`"):
+        check_service(TrackSettings(service="trackio"))
+
+
+def test_a_service_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*, project: str, name: str, config: dict[str, object]) -> None:
+        raise RuntimeError("api_key not configured (no-tty)")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, log=None, finish=None))
+    with pytest.raises(UserError, match=r"track.service: wandb did not start: api_key not configured"):
+        open_service(TrackSettings(service="wandb"), "run", {})
+
+
+def test_an_evaluation_is_found_by_step_and_suite(tmp_path: Path) -> None:
+    track = tracker(tmp_path, tensorboard=False)
+    track.evaluation(3, {"suite": "a"}, {})
+    assert [track.has_evaluation(3, "a"), track.has_evaluation(3, "b"), track.has_evaluation(2, "a")] == [True, False, False]
+
+
+def test_scores_of_a_suite_by_step(tmp_path: Path) -> None:
+    track = tracker(tmp_path, tensorboard=False)
+    assert track.scores("s") == {}
+    for step, suite, value in [(2, "s", 0.25), (2, "t", 0.5), (4, "s", 0.75)]:
+        track.evaluation(step, {"suite": suite, "metrics": {"accuracy": {"value": value, "low": 0.0, "high": 1.0}}}, {})
+    assert track.scores("s") == {2: 0.25, 4: 0.75}
+
+
+def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
+    words = tokenizer()
+    rollout = Rollout(
+        problem=Problem(id="p", prompt="", answer="7"),
+        id=5,
+        group=5,
+        prompt_ids=tuple(words("2+5?")["input_ids"]),
+        response_ids=tuple(words("=7")["input_ids"]),
+        reward=1.0,
+    )
+    batch = collate([rollout], credit=NoCredit())
+    start = len(rollout.prompt_ids)
+    entropy_BT = torch.zeros(batch.ids_BT.shape)
+    entropy_BT[0, start:] = torch.tensor([0.25, float("inf")])
+    weight_BT = torch.zeros(batch.ids_BT.shape)
+    weight_BT[0, start] = 1.0
+    tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(1, batch, weight_BT, [rollout], words)
+    assert not (tmp_path / "tokens").exists()
+    tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(
+        2, batch.with_evidence({"entropy": entropy_BT}), weight_BT, [rollout], words
+    )
+    (line,) = records(tmp_path / "tokens" / "step-2.jsonl")
+    assert (line["prompt"], line["tokens"], line["answer"], line["reward"]) == ("2+5?", ["=", "7"], "7", 1.0)
+    assert (line["weight"], line["kind"], line["evidence"]) == ([1.0, 0.0], [2, 2], {"entropy": [0.25, "inf"]})
+
+
+def test_versions_are_those_installed() -> None:
+    facts = environment(["torch", "no-such-package"], {"seed": 3})
+    assert facts["versions"] == {"torch": torch.__version__}
+    assert facts["seed"] == 3
