@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reasontrain.bench.measure import Measured
+from reasontrain.data import storage
 from reasontrain.evaluation.provenance import Origin
 from reasontrain.recipe import as_mapping, build, read_yaml
-from reasontrain.run import checkpoint
 
 PACKAGES = ("reasontrain", "torch", "transformers", "trl", "triton", "flash-attn", "vllm", "lm-eval", "math-verify")
 
@@ -37,7 +37,7 @@ def write(folder: Path, record: Record) -> Path:
     """Keep a record; the file is there as a whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
-    checkpoint.replace_text(path, json.dumps(as_mapping(record), indent=1, ensure_ascii=False) + "\n")
+    storage.replace_text(path, json.dumps(as_mapping(record), indent=1, ensure_ascii=False) + "\n")
     return path
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from reasontrain.data import storage
 from reasontrain.evaluation.provenance import Origin
 from reasontrain.recipe import Recipe, as_mapping, as_yaml, build
-from reasontrain.run import checkpoint
 from reasontrain.types import RunError
 
 TRAIN = (sys.executable, "-m", "reasontrain.cli", "train")
@@ -130,7 +130,7 @@ class Runs:
         self._write(name, replace(status, seconds=round(seconds, 1), suites=tuple(sorted({*status.suites, *run.job.suites}))))
 
     def _write(self, name: str, status: Status) -> None:
-        checkpoint.replace_text(self._beside(name, ".json"), json.dumps(as_mapping(status), indent=1))
+        storage.replace_text(self._beside(name, ".json"), json.dumps(as_mapping(status), indent=1))
 
     def _beside(self, name: str, ending: str) -> Path:
         return self.folder / f"{name}{ending}"

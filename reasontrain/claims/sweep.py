@@ -19,10 +19,10 @@ from reasontrain.claims.verdict import (
     development,
     judge,
 )
-from reasontrain.cli.terminal import progress
+from reasontrain.data import storage
 from reasontrain.evaluation.provenance import origin
 from reasontrain.recipe import Recipe, as_mapping, build, read_yaml
-from reasontrain.run import checkpoint
+from reasontrain.run.progress import progress
 from reasontrain.types import UserError
 
 
@@ -56,12 +56,12 @@ class Table:
         """Keep a record, and put it into the page."""
         self.records.mkdir(exist_ok=True)
         text = json.dumps(as_mapping(record), indent=1, ensure_ascii=False)
-        checkpoint.replace_text(self.records / f"{record.name}.json", text + "\n")
+        storage.replace_text(self.records / f"{record.name}.json", text + "\n")
         self.write_page()
 
     def write_page(self) -> None:
         """The page with the table as the records have it."""
-        checkpoint.replace_text(self.page, self.text())
+        storage.replace_text(self.page, self.text())
 
     def text(self) -> str:
         """The page as it should be."""

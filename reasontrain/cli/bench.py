@@ -14,8 +14,9 @@ from reasontrain.bench.case import Place
 from reasontrain.bench.measure import measure
 from reasontrain.bench.record import PACKAGES, Record
 from reasontrain.bench.tables import rows as tables_of
+from reasontrain.data import storage
 from reasontrain.evaluation.provenance import origin
-from reasontrain.run import checkpoint, tracking
+from reasontrain.metrics import environment
 from reasontrain.types import UserError
 
 QUICK_RUNS = 3
@@ -53,7 +54,7 @@ def bench(options: Options) -> None:
                 table=name,
                 device=_device_name(place.device),
                 origin=made,
-                versions=tracking.versions(PACKAGES),
+                versions=environment.versions(PACKAGES),
                 runs=runs,
                 quick=place.quick,
                 rows=tuple(measured),
@@ -81,7 +82,7 @@ def _device_name(device: torch.device) -> str:
 def _keep(folder: Path, found: Record) -> None:
     """The record, its picture, and the page of all records beside them."""
     record.write(folder, found)
-    checkpoint.replace_text(folder / f"{found.name}.svg", page.picture(found))
+    storage.replace_text(folder / f"{found.name}.svg", page.picture(found))
     records = record.read_all(folder)
     text = page.markdown(records, {each.name: f"{each.name}.svg" for each in records})
-    checkpoint.replace_text(folder / "README.md", text)
+    storage.replace_text(folder / "README.md", text)

@@ -19,7 +19,7 @@ from typing import Literal
 
 from reasontrain import models
 from reasontrain.cli.evaluation_backends import Contestant, Put, Remote, Weights
-from reasontrain.cli.terminal import progress
+from reasontrain.data import storage
 from reasontrain.data.files import json_object
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.evaluation.answer_log import Journal
@@ -29,11 +29,12 @@ from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.run import Evaluation, summary
 from reasontrain.evaluation.run import evaluate as ask
 from reasontrain.evaluation.suites import suite as find
+from reasontrain.metrics import environment
 from reasontrain.models import DType
 from reasontrain.recipe import Local, Suite, Vllm, YamlValue, as_mapping
-from reasontrain.run import checkpoint, tracking
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import Posed, pose
+from reasontrain.run.progress import progress
 from reasontrain.sampler.vllm_engine import installed
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
@@ -127,7 +128,7 @@ def _contestant(model: str, options: Options, folder: Path, until: ExitStack) ->
 
 def _evaluate(contestant: Contestant, suites: Sequence[Suite], options: Options, folder: Path, grader: Grader) -> None:
     """One model on all suites, and its report after each of them."""
-    about: dict[str, YamlValue] = {**contestant.facts(), "seed": options.seed, "versions": dict(tracking.versions(VERSIONS))}
+    about: dict[str, YamlValue] = {**contestant.facts(), "seed": options.seed, "versions": dict(environment.versions(VERSIONS))}
     report = folder / "report.json"
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
@@ -139,7 +140,7 @@ def _evaluate(contestant: Contestant, suites: Sequence[Suite], options: Options,
             journal.forget()
         result = _asked(contestant.name, posed, put, journal)
         write_answers(journal.path, result.answers)  # in order, where they did not come so
-        checkpoint.replace_text(report, _reported(report, about, {"asked": as_mapping(suite), **result.record()}))
+        storage.replace_text(report, _reported(report, about, {"asked": as_mapping(suite), **result.record()}))
     print(f"report: {report}")
 
 

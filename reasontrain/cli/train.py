@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reasontrain import models, stages
-from reasontrain.cli.terminal import progress
 from reasontrain.learner.soft_tokens import alarm
 from reasontrain.recipe import read_recipe
 from reasontrain.report import write_report
@@ -15,6 +14,7 @@ from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
 from reasontrain.report.run import read_run
 from reasontrain.run.build import assembled
+from reasontrain.run.progress import progress
 from reasontrain.types import Stats
 
 

@@ -17,7 +17,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from reasontrain.cluster.actors import Worker
-from reasontrain.run.checkpoint import replace_text
+from reasontrain.data.storage import replace_text
 from reasontrain.types import LostError, RunError, UserError
 
 LOG_LINES = 8

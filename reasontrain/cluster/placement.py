@@ -16,9 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from reasontrain.cluster.actors import VERSIONS
 from reasontrain.cluster.group import Slot
+from reasontrain.metrics import environment
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Cluster, Recipe, Vllm
-from reasontrain.run import tracking
 from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
@@ -125,7 +125,7 @@ def check_versions() -> None:
     """
     if not os.environ.get("RAY_ADDRESS"):
         return
-    ours = {"python": sys.version.split()[0], **tracking.versions(VERSIONS)}
+    ours = {"python": sys.version.split()[0], **environment.versions(VERSIONS)}
     here = {"driver": ours}
     asked = {}
     for node in ray.nodes():
@@ -152,7 +152,7 @@ def check_versions() -> None:
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
 def _versions() -> dict[str, str]:
-    return {"python": sys.version.split()[0], **tracking.versions(VERSIONS)}
+    return {"python": sys.version.split()[0], **environment.versions(VERSIONS)}
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reasontrain.data import storage
 from reasontrain.evaluation.answers import Answer, Place, from_line
 from reasontrain.recipe import YamlValue, changed_keys
-from reasontrain.run import checkpoint
 from reasontrain.types import Problem, UserError
 
 MAX_NAMED, MAX_SAID = 3, 60
@@ -93,7 +93,7 @@ class Journal:
 
     def _state(self) -> None:
         """Write the protocol, and make sure that it is on the disk before any answer is."""
-        checkpoint.replace_text(self.beside, json.dumps(self.protocol, indent=1, ensure_ascii=False) + "\n")
+        storage.replace_text(self.beside, json.dumps(self.protocol, indent=1, ensure_ascii=False) + "\n")
         for place in (self.beside, self.beside.parent):
             handle = os.open(place, os.O_RDONLY)
             try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasontrain.run import checkpoint, tracking
+from reasontrain.data import storage
 from reasontrain.tasks.grading import Verdict
 from reasontrain.types import Problem
 
@@ -40,7 +40,7 @@ class Answer:
     def line(self) -> str:
         """One line of a file of answers; `from_line` reads it back without loss."""
         reasoning = {"reasoning": self.reply.reasoning} if self.reply.reasoning else {}
-        return tracking.json_line(
+        return storage.json_line(
             {
                 "problem": self.problem.id,
                 "sample": self.sample,
@@ -80,7 +80,7 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     text = "".join(answer.line() for answer in answers)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_bytes() != text.encode():
-        checkpoint.replace_text(path, text)
+        storage.replace_text(path, text)
 
 
 def _question(problem: Problem) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reasontrain.data import storage
 from reasontrain.leaderboard import drawing, files
 from reasontrain.leaderboard.answers import read_answers
 from reasontrain.leaderboard.columns import Column, columns
@@ -15,7 +16,6 @@ from reasontrain.leaderboard.drawing import Bar
 from reasontrain.leaderboard.entries import Entry, read_entries
 from reasontrain.leaderboard.transcripts import parts, transcript
 from reasontrain.report import charts, templates
-from reasontrain.run import checkpoint
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -119,4 +119,4 @@ def _render(template: str, given: Mapping[str, object]) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace_text(path, text)
+    storage.replace_text(path, text)

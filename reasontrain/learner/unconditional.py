@@ -17,6 +17,7 @@ from reasontrain import models, rng
 from reasontrain.algo.advantages import NoCredit
 from reasontrain.algo.loss_aggregation import per_target_row
 from reasontrain.algo.objectives import Nll
+from reasontrain.data import storage
 from reasontrain.data.collate import collate
 from reasontrain.data.prompts import Encoder, without_picture
 from reasontrain.data.stored_evidence import (
@@ -34,7 +35,6 @@ from reasontrain.learner.lora import adapt, load_adapter
 from reasontrain.learner.scoring import logp
 from reasontrain.models import Description, ModelSettings, Policy
 from reasontrain.recipe import LearnSettings, Recipe, Unconditional, UncondTuned
-from reasontrain.run import checkpoint
 from reasontrain.types import Rollout, UserError
 
 COLUMN = "uncond_logp"
@@ -73,7 +73,7 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
     }
     store = directory_of(Path(recipe.out) / "columns", COLUMN, made_by)
     folds = settings.folds if isinstance(settings, UncondTuned) else 1
-    with checkpoint.alone(store):
+    with storage.alone(store):
         missing = [part for part in cut_parts(unconditional, folds) if not part_of(store, part.number).exists()]
         for fold in range(folds):
             parts = [part for part in missing if part.fold == fold]
@@ -158,7 +158,7 @@ def tuned(
     say(f"{COLUMN}: tuned {steps} steps on responses alone, loss {losses[0]:.3f} to {losses[-1]:.3f}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_name(f".partial-{kept.name}")
-    with checkpoint.whole(partial):
+    with storage.whole(partial):
         weight_export.save_policy(policy, partial)
     partial.rename(kept)
     return policy

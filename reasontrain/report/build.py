@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from reasontrain.data import storage
 from reasontrain.report import charts, colours, numbers, templates
 from reasontrain.report.baseline import Beside, beside
 from reasontrain.report.charts import Axis, Chart, Series
@@ -25,7 +26,6 @@ from reasontrain.report.summary import (
     training_s,
 )
 from reasontrain.report.tokens import TokenPage, show_tokens
-from reasontrain.run import checkpoint
 
 _TONES = "abcdef"
 _FREE = Axis()
@@ -88,7 +88,7 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     page, summary = run_dir / "report.html", run_dir / "report.json"
     for path, text in ((page, render(run, compared)), (summary, numbers_text)):
-        checkpoint.replace_text(path, text)
+        storage.replace_text(path, text)
     return page, summary
 
 

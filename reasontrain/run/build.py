@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reasontrain import models
 from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.data import storage
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -20,6 +21,7 @@ from reasontrain.evaluation.generation import by, parts, sampled
 from reasontrain.evaluation.run import evaluate, summary
 from reasontrain.learner import Learner
 from reasontrain.learner.factory import make_learner
+from reasontrain.metrics import environment
 from reasontrain.metrics.throughput import Count, Speed
 from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
@@ -110,11 +112,11 @@ class Assembled:
         self.answerer.load(self.learner.weights())
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
         directory.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace_text(directory / RECIPE, as_yaml(given))
+        storage.replace_text(directory / RECIPE, as_yaml(given))
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
-        facts = tracking.environment(VERSIONS, {"seed": recipe.seed, **hardware})
-        checkpoint.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
+        facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
+        storage.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
         tracker = tracking.Tracker(directory, recipe.track, service, from_step=found)
         return self._run(tracker, speed), found
 

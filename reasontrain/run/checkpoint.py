@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from reasontrain.types import RunError, UserError
+from reasontrain.data import storage
+from reasontrain.types import UserError
 
 MANIFEST = "manifest.json"
-LITTLE_BYTES = 1 << 20
-"""Less than this is a full disk."""
 
 
 def folder(run_dir: Path) -> Path:
@@ -39,7 +35,7 @@ def save(
         return target  # the same step of the same run: nothing new to keep
     partial = folder(run_dir) / f".partial-step-{step}"
     shutil.rmtree(partial, ignore_errors=True)
-    with whole(partial):
+    with storage.whole(partial):
         write(partial)
         manifest = {"step": step, "files": {name: _facts(partial / name) for name in _files(partial)}}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -63,47 +59,10 @@ def final(run_dir: Path, write: Callable[[Path], None]) -> None:
     """`final/`, as a whole or not at all."""
     partial, target = run_dir / ".partial-final", run_dir / "final"
     shutil.rmtree(partial, ignore_errors=True)
-    with whole(partial):
+    with storage.whole(partial):
         write(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-
-
-@contextmanager
-def whole(directory: Path) -> Iterator[None]:
-    """A new directory that is removed again if writing into it fails; a full disk becomes one sentence."""
-    directory.mkdir(parents=True)
-    try:
-        yield
-    except BaseException as error:
-        full = is_disk_full(error, directory.parent)  # asked before there is room again
-        shutil.rmtree(directory, ignore_errors=True)
-        if full:
-            raise RunError(f"the disk is full: {directory} could not be written; earlier checkpoints are intact") from error
-        raise
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Runs that need the same directory wait for the one that makes it; the lock lies beside it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / f".{directory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def is_disk_full(error: BaseException, directory: Path) -> bool:
-    """Whether writing into a directory failed for want of room; torch and safetensors say so in errors of their own."""
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return isinstance(error, Exception) and shutil.disk_usage(directory).free < LITTLE_BYTES
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file as a whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:

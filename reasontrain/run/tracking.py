@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Mapping, Sequence
-from importlib import import_module, metadata, util
+from collections.abc import Sequence
+from importlib import import_module, util
 from pathlib import Path
 from typing import Protocol, TypedDict, runtime_checkable
 
@@ -14,12 +13,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase
 
+from reasontrain.data import storage
 from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.types import Batch, Rollout, Stats, UserError
 
 METRICS, EVALUATIONS, TOKENS = "metrics.jsonl", "evaluations.jsonl", "tokens"
 EVIDENCE_SHOWN = ("entropy", "kl_reverse", "kl_forward")
-JsonRecord = Mapping[str, object]
 
 
 @runtime_checkable
@@ -66,12 +65,12 @@ class Tracker:
 
     def metrics(self, step: int, stats: Stats) -> None:
         """One line for one step."""
-        append(self.run_dir / METRICS, {"step": step, **stats})
+        storage.append(self.run_dir / METRICS, {"step": step, **stats})
         self._forward(step, stats)
 
-    def evaluation(self, step: int, record: JsonRecord, scalars: Stats) -> None:
+    def evaluation(self, step: int, record: storage.JsonRecord, scalars: Stats) -> None:
         """One line for one suite after `step` steps."""
-        append(self.run_dir / EVALUATIONS, {"step": step, **record})
+        storage.append(self.run_dir / EVALUATIONS, {"step": step, **record})
         self._forward(step, {f"evaluate/{name}": value for name, value in scalars.items()})
 
     def has_evaluation(self, step: int, suite: str) -> bool:
@@ -116,17 +115,6 @@ class Tracker:
             self.service.log(dict(stats), step=step)
 
 
-def append(path: Path, record: JsonRecord) -> None:
-    """Add one line to a JSONL file, handed to the system when this returns."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json_line(record))
-
-
-def json_line(record: JsonRecord) -> str:
-    """A record as one line of a JSONL file; a number that is not finite becomes its name."""
-    return json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
-
-
 def write_tokens(
     path: Path, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -157,22 +145,6 @@ def write_tokens(
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def versions(names: Sequence[str]) -> dict[str, str]:
-    """Versions of those of these packages that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def environment(versions_of: Sequence[str], facts: JsonRecord) -> dict[str, object]:
-    """Versions of packages that are installed, and the facts given; no secret is read."""
-    return {"versions": versions(versions_of), "cpus": os.cpu_count() or 0, **facts}
-
-
 def check_service(settings: TrackSettings) -> None:
     """Refuse a service that is not installed before anything is written."""
     if settings.service is not None and util.find_spec(settings.service) is None:
@@ -181,7 +153,7 @@ def check_service(settings: TrackSettings) -> None:
         )
 
 
-def open_service(settings: TrackSettings, name: str, config: JsonRecord) -> Service | None:
+def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord) -> Service | None:
     """The service named in the recipe, logged in as its own library finds its secrets; UserError where it will not start."""
     if settings.service is None:
         return None
@@ -208,11 +180,6 @@ def _keep_before(path: Path, step: int) -> None:
         if record["step"] < step:
             kept.append(line)
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-
-def _plain(value: object) -> object:
-    """JSON has no NaN or infinity: they are written by name."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rounded(values: Tensor) -> list[float | str]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from reasontrain import models
+from reasontrain.data import storage
 from reasontrain.data.offline import Response, Written, encode, fingerprint
 from reasontrain.recipe import PairsStage, Recipe
-from reasontrain.run import checkpoint
 from reasontrain.run.datasets import encoder_of
 from reasontrain.stages.choose import Choice, Trial, choose
 from reasontrain.stages.solutions import Solution, read, write_lines
@@ -41,7 +41,7 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path, say: Say) -> 
             )
     counts = {f"num_{name}": float(_write(directory / f"{name}.jsonl", some, stage, recipe)) for name, some in rows.items()}
     summary = _summary(solutions, problems) | counts
-    checkpoint.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
     say(f"{stage.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
 
 

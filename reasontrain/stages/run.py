@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from reasontrain.data import storage
 from reasontrain.recipe import (
     OUTPUTS,
     SCHEME,
@@ -25,7 +26,6 @@ from reasontrain.recipe import (
     build,
     split,
 )
-from reasontrain.run import checkpoint
 from reasontrain.run.build import check_directory
 from reasontrain.stages import score
 from reasontrain.stages.pairs import make_pairs
@@ -67,7 +67,7 @@ def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
         directory = Path(recipe.out) / FOLDER / f"{stage.name}-{key[:12]}"
         places[stage.name] = Place(directory, key)
         content = substituted(as_mapping(stage), partial(_path, places))
-        with checkpoint.alone(directory):
+        with storage.alone(directory):
             if is_made(directory):
                 say(f"{stage.name}: {directory} is there already")
             else:
@@ -176,7 +176,7 @@ def _mark(stage: Stage, directory: Path, depends: Mapping[str, YamlValue]) -> No
     """Write, last of all, that a stage is done: what it depends on, and the size of each file that it made."""
     made = {str(file.relative_to(directory)): file.stat().st_size for file in sorted(_outputs(directory, OUTPUTS[stage.kind]))}
     text = json.dumps({"kind": stage.kind, "depends": depends, "files": made}, indent=1, ensure_ascii=False)
-    checkpoint.replace_text(directory / MARK, text + "\n")
+    storage.replace_text(directory / MARK, text + "\n")
 
 
 def _outputs(directory: Path, names: tuple[str, ...]) -> Iterator[Path]:

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from reasontrain import models, vocab
 from reasontrain.algo.token_selection.scores.contrast import scored
-from reasontrain.data import stored_evidence
+from reasontrain.data import storage, stored_evidence
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.data.offline import encode
 from reasontrain.learner.policy_module import WholeModel
 from reasontrain.learner.scoring import logp, measured
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
-from reasontrain.run import checkpoint
 from reasontrain.run.datasets import encoder_of
 from reasontrain.tasks import PairTask
 from reasontrain.types import Rollout, RunError, Stats
@@ -57,7 +56,7 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
     stored_evidence.write(directory / "ce_logscore.parquet", "ce_logscore", asked, values, made_by)
     of_rejected = values if stage.only_rejected else values[1::2]
     summary = scored(torch.tensor([value for numbers in of_rejected for value in numbers]))
-    checkpoint.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
     say(f"{stage.name}: " + ", ".join(f"{name} {value:.3g}" for name, value in summary.items()))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from reasontrain.data import storage
 from reasontrain.data.files import read_file
-from reasontrain.run import checkpoint
 from reasontrain.types import Message, UserError
 
 ROLLOUTS = "rollouts.jsonl"
@@ -31,7 +31,7 @@ class Solution:
 
 def write_lines(path: Path, records: Iterable[object]) -> None:
     """A JSONL file, there as a whole or not at all."""
-    checkpoint.replace_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    storage.replace_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def write(path: Path, solutions: Iterable[Solution]) -> None:
