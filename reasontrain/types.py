@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Share = Annotated[float, Gt(0), Le(1)]
+Ratio = Annotated[float, Gt(0), Le(1)]
 """A share of a whole, in (0, 1]."""
 Probability = Annotated[float, Ge(0), Le(1)]
 AtLeastOne = Annotated[int, Ge(1)]
@@ -97,7 +97,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Soft:
+class SoftEmbeddings:
     """A soft chain of thought: the law that its embeddings were drawn from, and a handle to them as they were fed, [T, D].
 
     Each is N(softmax(z / tau) E, sigma^2). They lie in the memory of the process that sampled them, until `fed` is called.
@@ -132,11 +132,11 @@ class Rollout:
     reward: float = 0.0
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     kinds: tuple[int, ...] = ()
-    soft: Soft | None = None
+    soft: SoftEmbeddings | None = None
     concluded: bool = True
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """What a token is. Only response and soft tokens are ever trained on; statistics are of those alone."""
 
     PAD = 0
@@ -148,7 +148,7 @@ class Kind(IntEnum):
     MASKED = 6  # chosen by the policy and left out of training, as a truncated rollout may be
 
 
-class Column:
+class EvidenceField:
     """A column of evidence by name: `batch.entropy_BT` reads `batch.evidence["entropy"]`, or says what is missing."""
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -170,7 +170,7 @@ class _HasEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class BatchTotals:
     """How much a whole optimiser step holds, over all ranks; the only denominators there are (see `reduce`).
 
     `sampled_*` count what there was before whole rollouts were dropped. A fractional weight never enters a count:
@@ -178,11 +178,11 @@ class Counts:
     """
 
     rollouts: int
-    response_rows: int
+    response_tokens: int
     sampled_rollouts: int
-    sampled_rows: int
+    sampled_tokens: int
     kept_rollouts: int
-    kept_rows: int
+    kept_tokens: int
     pairs: int = 0
 
 
@@ -191,7 +191,7 @@ class Batch(_HasEvidence):
     """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars: nothing here is as wide as V or D.
 
     `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the step's number, for random
-    rules. `row_order_BT` orders rows by (rollout, position), whatever the layout: it breaks ties. `soft` has the soft chains of
+    rules. `token_order_BT` orders rows by (rollout, position), whatever the layout: it breaks ties. `soft` has the soft chains of
     thought by rollout, `pictures` the encoded pictures of prompts.
     """
 
@@ -204,51 +204,51 @@ class Batch(_HasEvidence):
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
     pair_B: Int[Tensor, " B"] | None = None
     sampled_rollouts: int = 0
-    sampled_rows: int = 0
+    sampled_tokens: int = 0
     progress: float = 0.0
     seed: int = 0
     step: int = 0
-    soft: Mapping[int, Soft] = field(default_factory=dict)
+    soft: Mapping[int, SoftEmbeddings] = field(default_factory=dict)
     pictures: Mapping[int, Picture] = field(default_factory=dict)
 
-    sampled_logp_BT = Column()
-    old_logp_BT = Column()
-    ref_logp_BT = Column()
-    history_logp_BT = Column()
-    uncond_logp_BT = Column()
-    entropy_BT = Column()
-    kl_reverse_BT = Column()
-    kl_forward_BT = Column()
-    teachability_BT = Column()
-    attention_BT = Column()
-    ce_logscore_BT = Column()
+    sampled_logp_BT = EvidenceField()
+    old_logp_BT = EvidenceField()
+    ref_logp_BT = EvidenceField()
+    history_logp_BT = EvidenceField()
+    uncond_logp_BT = EvidenceField()
+    entropy_BT = EvidenceField()
+    kl_reverse_BT = EvidenceField()
+    kl_forward_BT = EvidenceField()
+    teachability_BT = EvidenceField()
+    attention_BT = EvidenceField()
+    ce_logscore_BT = EvidenceField()
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:
         """True at the tokens that the policy chose itself."""
-        return (self.kind_BT == Kind.RESPONSE) | (self.kind_BT == Kind.SOFT)
+        return (self.kind_BT == TokenKind.RESPONSE) | (self.kind_BT == TokenKind.SOFT)
 
     @property
     def length_B(self) -> Int[Tensor, " B"]:
         """Tokens of each rollout, padding apart."""
-        return (self.kind_BT != Kind.PAD).sum(1)
+        return (self.kind_BT != TokenKind.PAD).sum(1)
 
     @property
-    def row_order_BT(self) -> Int[Tensor, "B T"]:
+    def token_order_BT(self) -> Int[Tensor, "B T"]:
         """A key that rises with (rollout, position in the rollout)."""
-        position_BT = (self.kind_BT != Kind.PAD).long().cumsum(1)
+        position_BT = (self.kind_BT != TokenKind.PAD).long().cumsum(1)
         return (self.rollout_B[:, None] << 24) + position_BT
 
-    def counts(self, weight_BT: Float[Tensor, "B T"] | None = None) -> Counts:
+    def totals(self, weight_BT: Float[Tensor, "B T"] | None = None) -> BatchTotals:
         """What the step holds when `weight_BT` chooses its rows (everything where it is left out)."""
         kept_BT = self.is_response_BT if weight_BT is None else weight_BT != 0
-        return Counts(
+        return BatchTotals(
             rollouts=len(self.rollout_B),
-            response_rows=int(self.is_response_BT.sum()),
+            response_tokens=int(self.is_response_BT.sum()),
             sampled_rollouts=self.sampled_rollouts,
-            sampled_rows=self.sampled_rows,
+            sampled_tokens=self.sampled_tokens,
             kept_rollouts=int(kept_BT.any(1).sum()),
-            kept_rows=int(kept_BT.sum()),
+            kept_tokens=int(kept_BT.sum()),
             pairs=0 if self.pair_B is None else len(self.pair_B) // 2,
         )
 
@@ -272,27 +272,27 @@ class Batch(_HasEvidence):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowColumns(_HasEvidence):
+class TokenFields(_HasEvidence):
     """The columns of a batch at N flat rows: what an objective knows about each token beside the policy's own distribution."""
 
     ids_N: Int[Tensor, " N"]
     advantage_N: Float[Tensor, " N"]
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
 
-    sampled_logp_N = Column()
-    old_logp_N = Column()
-    ref_logp_N = Column()
+    sampled_logp_N = EvidenceField()
+    old_logp_N = EvidenceField()
+    ref_logp_N = EvidenceField()
 
-    def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> RowColumns:
+    def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> TokenFields:
         """Some of the rows."""
         return self._each(lambda column: column[rows])
 
-    def to(self, device: torch.device) -> RowColumns:
+    def to(self, device: torch.device) -> TokenFields:
         """The same columns on a device."""
         return self._each(lambda column: column.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> RowColumns:
-        return RowColumns(
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TokenFields:
+        return TokenFields(
             ids_N=change(self.ids_N),
             advantage_N=change(self.advantage_N),
             evidence={name: change(column) for name, column in self.evidence.items()},
@@ -300,7 +300,7 @@ class RowColumns(_HasEvidence):
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenStats:
     """What a row objective may ask about the policy's distribution at N rows, each a float32 tensor of N numbers.
 
     Statistics are computed when they are first asked for, by `statistic`, which `vocab` provides while the logits of a chunk are
@@ -335,7 +335,7 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Responses:
+class SequenceStats:
     """All N response rows of K whole rollouts: what an objective sees whose non-linearity comes after a sum over a response.
 
     `logp_N` is differentiable, in nats; `weight_N` is the selection's; `rollout_N` counts the rollouts here from 0, and `token_N`
@@ -348,7 +348,7 @@ class Responses:
     rollout_N: Int[Tensor, " N"]
     token_N: Int[Tensor, " N"]
     num_rollouts: int
-    columns: RowColumns
+    columns: TokenFields
 
     def sums(self, value_N: Float[Tensor, " N"]) -> Float[Tensor, " K"]:
         """The sum over each response; zero for one without rows."""

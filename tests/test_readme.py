@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from reasontrain.algo.advantages import NoCredit
-from reasontrain.claims.sweep import Table
+from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.claims.sweep import ClaimsTable
 from reasontrain.cli.arguments import parser
 from reasontrain.data.collate import collate
 from reasontrain.recipe import Recipe, Zero, build
@@ -50,7 +50,7 @@ def test_there_are_commands_to_parse() -> None:
 def test_the_recipe_of_the_readme_is_one() -> None:
     block, scaled = map(yaml.safe_load, blocks(README, "yaml"))
     recipe = build(Recipe, block, "README.md")
-    assert recipe.needs == {"entropy", "old_logp", "ref_logp"}
+    assert recipe.required_evidence == {"entropy", "old_logp", "ref_logp"}
     larger = build(Recipe, block | {"cluster": scaled["cluster"], "learn": block["learn"] | scaled["learn"]}, "README.md")
     assert contradictions(larger) == []
     assert larger.learn.zero == Zero(stage=3, offload_optimizer="cpu")
@@ -65,7 +65,7 @@ def test_the_example_rule_runs_and_both_documents_show_the_same() -> None:
     rollout = Rollout(
         problem=Problem(id="a", prompt=""), id=0, group=0, prompt_ids=(1, 2), response_ids=(3, 4, 5), sampled_logp=logp
     )
-    weight_BT = names["Surprise"](below=0.5)(collate([rollout], credit=NoCredit()))
+    weight_BT = names["Surprise"](below=0.5)(collate([rollout], advantage=NoAdvantage()))
     assert torch.equal(weight_BT, torch.tensor([[0.0, 0, 0, 1, 0]]))
 
 
@@ -78,5 +78,5 @@ def test_links_and_named_files_exist(text: str) -> None:
 
 
 def test_the_table_of_claims_is_what_the_records_say() -> None:
-    table = Table(ROOT / "recipes/claims.yaml")
+    table = ClaimsTable(ROOT / "recipes/claims.yaml")
     assert table.page.read_text() == table.text()

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reasontrain.types import Batch, Kind, RowColumns, Rows
+from reasontrain.types import Batch, TokenFields, TokenKind, TokenStats
 
-PAD, PROMPT, RESPONSE, FORCED, TOOL, SOFT, MASKED = (int(kind) for kind in Kind)
+PAD, PROMPT, RESPONSE, FORCED, TOOL, SOFT, MASKED = (int(kind) for kind in TokenKind)
 
 
 def batch() -> Batch:
@@ -26,7 +26,7 @@ def batch() -> Batch:
         advantage_B=torch.tensor([-1.0, 0.0, 1.0]),
         evidence={"entropy": torch.arange(15.0).reshape(3, 5)},
         sampled_rollouts=6,
-        sampled_rows=40,
+        sampled_tokens=40,
         progress=0.25,
         seed=7,
         step=3,
@@ -39,24 +39,24 @@ def test_response_and_length():
 
 
 def test_counts_of_everything():
-    counts = batch().counts()
-    assert (counts.rollouts, counts.response_rows, counts.kept_rollouts, counts.kept_rows, counts.pairs) == (3, 5, 2, 5, 0)
-    assert (counts.sampled_rollouts, counts.sampled_rows) == (6, 40)
+    totals = batch().totals()
+    assert (totals.rollouts, totals.response_tokens, totals.kept_rollouts, totals.kept_tokens, totals.pairs) == (3, 5, 2, 5, 0)
+    assert (totals.sampled_rollouts, totals.sampled_tokens) == (6, 40)
 
 
 def test_a_fractional_or_negative_weight_counts_as_one_row():
     weight_BT = torch.zeros(3, 5)
     weight_BT[0, 1], weight_BT[0, 3] = 0.25, -2.0
-    counts = batch().counts(weight_BT)
-    assert (counts.rollouts, counts.response_rows, counts.kept_rollouts, counts.kept_rows) == (3, 5, 1, 2)
+    totals = batch().totals(weight_BT)
+    assert (totals.rollouts, totals.response_tokens, totals.kept_rollouts, totals.kept_tokens) == (3, 5, 1, 2)
 
 
 def test_pairs_are_two_rollouts_each():
-    assert replace(batch().take(torch.tensor([0, 1])), pair_B=torch.tensor([0, 1])).counts().pairs == 1
+    assert replace(batch().take(torch.tensor([0, 1])), pair_B=torch.tensor([0, 1])).totals().pairs == 1
 
 
 def test_row_order_rises_with_rollout_then_position_in_any_layout():
-    order_BT = batch().row_order_BT
+    order_BT = batch().token_order_BT
     # rollout 8 at its second token: 8 * 2^24 + 2
     assert int(order_BT[0, 1]) == 8 * 2**24 + 2
     real_BT = batch().kind_BT != PAD
@@ -65,7 +65,7 @@ def test_row_order_rises_with_rollout_then_position_in_any_layout():
     assert len({order for order, _, _ in by_order}) == 12
     wider = {name: torch.nn.functional.pad(getattr(batch(), name), (3, 1)) for name in ("ids_BT", "kind_BT")}
     shifted = replace(batch(), **wider, evidence={})
-    assert torch.equal(shifted.row_order_BT[:, 3:-1][real_BT], order_BT[real_BT])
+    assert torch.equal(shifted.token_order_BT[:, 3:-1][real_BT], order_BT[real_BT])
 
 
 def test_take_keeps_every_column_in_step_and_what_was_sampled():
@@ -74,7 +74,7 @@ def test_take_keeps_every_column_in_step_and_what_was_sampled():
     taken = paired.take(index_K)
     for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B", "pair_B", "entropy_BT"):
         assert torch.equal(getattr(taken, name), getattr(paired, name)[index_K]), name
-    assert (taken.sampled_rollouts, taken.sampled_rows, taken.progress, taken.seed, taken.step) == (6, 40, 0.25, 7, 3)
+    assert (taken.sampled_rollouts, taken.sampled_tokens, taken.progress, taken.seed, taken.step) == (6, 40, 0.25, 7, 3)
     assert batch().take(index_K).pair_B is None
 
 
@@ -98,7 +98,7 @@ def test_unknown_evidence_is_our_own_mistake():
 
 
 def test_a_chunk_of_row_columns():
-    rows = RowColumns(ids_N=torch.arange(4), advantage_N=torch.arange(4.0), evidence={"old_logp": -torch.arange(4.0)})
+    rows = TokenFields(ids_N=torch.arange(4), advantage_N=torch.arange(4.0), evidence={"old_logp": -torch.arange(4.0)})
     chunk = rows[1:3]
     assert (chunk.ids_N.tolist(), chunk.advantage_N.tolist(), chunk.old_logp_N.tolist()) == ([1, 2], [1.0, 2.0], [-1.0, -2.0])
     with pytest.raises(LookupError, match="ref_logp"):
@@ -107,6 +107,6 @@ def test_a_chunk_of_row_columns():
 
 def test_rows_ask_for_each_statistic_by_its_name():
     values = {"logp": 1.0, "entropy": 2.0, "kl_reverse": 3.0, "kl_forward": 4.0, "jsd:0.25": 5.0}
-    rows = Rows(statistic=lambda name: torch.tensor([values[name]]))
+    rows = TokenStats(statistic=lambda name: torch.tensor([values[name]]))
     found = (rows.logp_N, rows.entropy_N, rows.kl_reverse_N, rows.kl_forward_N, rows.jsd_N(0.25))
     assert [float(value_N) for value_N in found] == [1.0, 2.0, 3.0, 4.0, 5.0]

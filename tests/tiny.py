@@ -16,10 +16,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.models import Policy, testbed
-from reasontrain.types import Batch, Kind, Problem, Rollout
+from reasontrain.types import Batch, Problem, Rollout, TokenKind
 
 VOCABULARY = testbed.VOCABULARY_SIZE
 SIZES = {
@@ -68,9 +68,9 @@ def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOC
     for row in range(num):
         prompt = int(torch.randint(1, 6, (), generator=draw))
         response = int(torch.randint(1, width - prompt + 1, (), generator=draw))
-        kind_BT[row, :prompt] = Kind.PROMPT
-        kind_BT[row, prompt : prompt + response] = Kind.RESPONSE
-    ids_BT = torch.randint(3, vocab_size, (num, width), generator=draw) * (kind_BT != Kind.PAD)
+        kind_BT[row, :prompt] = TokenKind.PROMPT
+        kind_BT[row, prompt : prompt + response] = TokenKind.RESPONSE
+    ids_BT = torch.randint(3, vocab_size, (num, width), generator=draw) * (kind_BT != TokenKind.PAD)
     return Batch(
         ids_BT=ids_BT,
         kind_BT=kind_BT,
@@ -79,7 +79,7 @@ def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOC
         reward_B=torch.randint(0, 2, (num,), generator=draw).float(),
         advantage_B=torch.randn(num, generator=draw),
         sampled_rollouts=num,
-        sampled_rows=int((kind_BT == Kind.RESPONSE).sum()),
+        sampled_tokens=int((kind_BT == TokenKind.RESPONSE).sum()),
     ).with_evidence(
         {"old_logp": -3 - torch.rand(num, width, generator=draw), "ref_logp": -3 - torch.rand(num, width, generator=draw)}
     )
@@ -109,4 +109,4 @@ def pairs(num: int = 3, *, seed: int = 0) -> Batch:
                     evidence={"ce_logscore": logscore} if side else {},
                 )
             )
-    return collate(rollouts, credit=NoCredit(), paired=True)
+    return collate(rollouts, advantage=NoAdvantage(), paired=True)

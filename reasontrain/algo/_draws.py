@@ -22,7 +22,7 @@ class Stream(IntEnum):
 
 def uniform_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:
     """Float64 numbers in [0, 1), the same for a token whatever the layout of the batch (`row_order` is rollout and position)."""
-    return rng.uniform(batch.seed, int(stream), batch.step, batch.row_order_BT)
+    return rng.uniform(batch.seed, int(stream), batch.step, batch.token_order_BT)
 
 
 def gumbel_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:

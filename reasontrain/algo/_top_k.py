@@ -7,20 +7,20 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
-def num_kept(keep: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
+def num_kept(keep_ratio: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
     """max(1, floor(keep * rows)) for each count of rows, and 0 of 0 (TIP, arXiv 2604.14084, eq. 8).
 
     A millionth is added before the floor: in binary 0.29 * 100 is 28.999999999999996, and whoever writes 0.29 means 29.
     """
-    return (keep * rows_G.double() + 1e-6).floor().long().clamp(min=1).minimum(rows_G)
+    return (keep_ratio * rows_G.double() + 1e-6).floor().long().clamp(min=1).minimum(rows_G)
 
 
-def num_kept_up(keep: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
+def num_kept_up(keep_ratio: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
     """ceil(keep * rows) for each count of rows, at least 1, and 0 of 0 (ssToken, arXiv 2510.18250, section 2.3).
 
     A billionth is taken off before: in binary 0.07 * 100 is 7.000000000000001, and whoever writes 0.07 means 7.
     """
-    return (keep * rows_G.double() - 1e-9).ceil().long().clamp(min=1).minimum(rows_G)
+    return (keep_ratio * rows_G.double() - 1e-9).ceil().long().clamp(min=1).minimum(rows_G)
 
 
 def top_rows(

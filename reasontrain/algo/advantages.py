@@ -13,13 +13,13 @@ from reasontrain.types import NotNegative, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupNorm:
+class GroupNormalized:
     """(r - mean) / (std + eps) within the group, std with n - 1 below the line (GRPO, arXiv 2402.03300, section 4.1.2).
 
     A group whose std is below `std_floor` gets zeros: rewards that differ by rounding only must not become advantages of 1.
     """
 
-    kind: Literal["group_norm"] = "group_norm"
+    kind: Literal["group_normalized"] = "group_normalized"
     eps: NotNegative = 1e-4
     std_floor: NotNegative = 1e-4
 
@@ -55,7 +55,7 @@ class MeanCentred:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoCredit:
+class NoAdvantage:
     """Zeros: for demonstrations and distillation, where no reward is learnt from."""
 
     kind: Literal["none"] = "none"
@@ -65,7 +65,7 @@ class NoCredit:
         return torch.zeros_like(reward_B)
 
 
-Credit = GroupNorm | LeaveOneOut | MeanCentred | NoCredit
+Advantage = GroupNormalized | LeaveOneOut | MeanCentred | NoAdvantage
 
 
 def _group_sums(value_B: Float[Tensor, " B"], index_B: Int[Tensor, " B"]) -> Float[Tensor, " G"]:
@@ -84,7 +84,7 @@ def _centred(
         example = int(groups_G[alone_G][0])
         raise UserError(
             f"credit {kind!r} compares the rollouts of a group, but {int(alone_G.sum())} of {len(groups_G)} groups"
-            f" (group {example}) have one rollout only; set `sample.group_size` to 2 or more, or `credit: {{kind: none}}`"
+            f" (group {example}) have one rollout only; set `sample.group_size` to 2 or more, or `advantage: {{kind: none}}`"
         )
     reward_B = reward_B.double()
     mean_G = _group_sums(reward_B, index_B) / size_G

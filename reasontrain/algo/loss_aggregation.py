@@ -13,51 +13,53 @@ from typing import Literal, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import Counts
+from reasontrain.types import BatchTotals
 
-Reduction = Callable[[Float[Tensor, "B T"], Counts], Float[Tensor, "B T"]]
-Average = Literal["per_rollout", "per_kept_row", "per_target_row", "per_sampled_row", "sum_per_rollout", "per_pair"]
+LossAggregationFn = Callable[[Float[Tensor, "B T"], BatchTotals], Float[Tensor, "B T"]]
+LossAggregation = Literal[
+    "seq_mean_token_mean", "token_mean", "response_token_mean", "sampled_token_mean", "seq_mean_token_sum", "pair_mean"
+]
 
 
-def per_rollout(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
+def seq_mean_token_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
     """The mean over a rollout's kept rows, then over the rollouts that keep any (TIP, arXiv 2604.14084, eq. 9)."""
     kept_B1 = (weight_BT != 0).sum(1, keepdim=True).clamp(min=1)
-    return weight_BT / kept_B1 / max(counts.kept_rollouts, 1)
+    return weight_BT / kept_B1 / max(totals.kept_rollouts, 1)
 
 
-def per_kept_row(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
+def token_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
     """Every kept row counts the same, whichever rollout it sits in (D3S, ssToken)."""
-    return weight_BT / max(counts.kept_rows, 1)
+    return weight_BT / max(totals.kept_tokens, 1)
 
 
-def per_target_row(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
+def response_token_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
     """Divided by all response rows, kept or not: keeping fewer makes a smaller step (PRIOR)."""
-    return weight_BT / max(counts.response_rows, 1)
+    return weight_BT / max(totals.response_tokens, 1)
 
 
-def per_sampled_row(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
+def sampled_token_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
     """Divided by all rows that were sampled, dropped or not: a smaller budget makes a smaller step (D3S's option)."""
-    return weight_BT / max(counts.sampled_rows, 1)
+    return weight_BT / max(totals.sampled_tokens, 1)
 
 
-def sum_per_rollout(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
+def seq_mean_token_sum(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
     """The sum over a rollout's rows, then the mean over rollouts: the plain policy gradient (Soft Tokens)."""
-    return weight_BT / max(counts.rollouts, 1)
+    return weight_BT / max(totals.rollouts, 1)
 
 
-def per_pair(weight_BT: Float[Tensor, "B T"], counts: Counts) -> Float[Tensor, "B T"]:
+def pair_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
     """The mean over pairs (cDPO)."""
-    return weight_BT / max(counts.pairs, 1)
+    return weight_BT / max(totals.pairs, 1)
 
 
-AVERAGES: Mapping[Average, Reduction] = {
-    "per_rollout": per_rollout,
-    "per_kept_row": per_kept_row,
-    "per_target_row": per_target_row,
-    "per_sampled_row": per_sampled_row,
-    "sum_per_rollout": sum_per_rollout,
-    "per_pair": per_pair,
+LOSS_AGGREGATIONS: Mapping[LossAggregation, LossAggregationFn] = {
+    "seq_mean_token_mean": seq_mean_token_mean,
+    "token_mean": token_mean,
+    "response_token_mean": response_token_mean,
+    "sampled_token_mean": sampled_token_mean,
+    "seq_mean_token_sum": seq_mean_token_sum,
+    "pair_mean": pair_mean,
 }
 """Every average by the name that recipes use."""
 
-assert set(AVERAGES) == set(get_args(Average)), "every average has a function, and the other way round"
+assert set(LOSS_AGGREGATIONS) == set(get_args(LossAggregation)), "every average has a function, and the other way round"

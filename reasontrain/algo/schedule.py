@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reasontrain.types import Share
+from reasontrain.types import Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ramp:
+class LinearSchedule:
     """A share that goes in a straight line from `init` at the first step to `final` at the last (D3S, arXiv 2509.22115).
 
     Without `final` it stays what it is. It is a function of progress, which a resumed run takes up where it was.
     """
 
-    init: Share
-    final: Share | None = None
+    init: Ratio
+    final: Ratio | None = None
 
     def at(self, progress: float) -> float:
         """(1 - p) init + p final, with progress brought to [0, 1]."""

@@ -15,7 +15,7 @@ from reasontrain.types import AtLeastOne, UserError
 Numbers = Mapping[str, float]
 """What a piece of work gives, by name: the two sides must agree on it, or they did not do the same."""
 Work = Callable[[], Numbers]
-Ready = Callable[[], AbstractContextManager[Work]]
+Setup = Callable[[], AbstractContextManager[Work]]
 """Builds what a piece of work needs and gives the work itself; leaving it cleans up."""
 Setting = str | int | float | bool
 
@@ -25,7 +25,7 @@ class NoPeerError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class BenchMachine:
     """Where and how thoroughly rows are measured; `data` is a folder with benchmark files, for the rows that read them."""
 
     device: torch.device
@@ -35,19 +35,19 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class Variant:
     """One way of doing the work, which alone is timed."""
 
     settings: Mapping[str, Setting]
-    ready: Ready
+    ready: Setup
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class Contestant:
     """Who does the work; of several ways the fastest enters the row, so that each side has its own best settings."""
 
     name: str
-    ways: tuple[Way, ...]
+    ways: tuple[Variant, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BenchCase:
     """One piece of work and its two sides.
 
     `work` says what it is (shape, batch, lengths, dtype), `units` how many of what one run of it gets through ("tokens", 8192),
@@ -72,8 +72,8 @@ class Row:
     what: str
     work: Mapping[str, Setting]
     units: tuple[str, float]
-    ours: Side
-    peer: Side
+    ours: Contestant
+    peer: Contestant
     tolerance: float
     goals: tuple[Goal, ...] = ()
     remark: str = ""

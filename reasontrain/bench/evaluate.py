@@ -15,12 +15,12 @@ import torch
 
 from reasontrain import models
 from reasontrain.bench import harness
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
-from reasontrain.bench.harness import Reply
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Variant, Work
+from reasontrain.bench.harness import HarnessReply
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.candidate import AT_ONCE
-from reasontrain.evaluation.generation import Part, by, parts, sampled
+from reasontrain.evaluation.generation import PromptChunk, by, parts, sampled
 from reasontrain.evaluation.run import evaluate
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import Suite
@@ -40,7 +40,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PromptedProblem:
     """Problems put to a model as a suite says."""
 
     task: TaskSettings
@@ -65,18 +65,18 @@ class Both:
     """What the two said in their last runs, problem by problem."""
 
     ours: Sequence[Said] = ()
-    theirs: Sequence[Reply] = ()
+    theirs: Sequence[HarnessReply] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class AnswerDifference:
     """A problem on which the two give another text or another verdict, and why."""
 
     problem: str
     why: str
 
 
-def rows(place: Place) -> Sequence[Row]:
+def rows(place: BenchMachine) -> Sequence[BenchCase]:
     """Made-up problems, of which the tiny model solves a part, and GSM8K's test set where the data folder has it."""
     harness.check_installed()
     tasks: dict[str, TaskSettings] = {"arithmetic": Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=1000)}
@@ -86,29 +86,29 @@ def rows(place: Place) -> Sequence[Row]:
     return [_row(name, asked_of(name, task, place.device, limit), place) for name, task in tasks.items()]
 
 
-def asked_of(name: str, task: TaskSettings, device: torch.device, limit: int | None = None) -> Asked:
+def asked_of(name: str, task: TaskSettings, device: torch.device, limit: int | None = None) -> PromptedProblem:
     """A task's problems in the tiny model's chat template, 128 tokens of answer at most."""
     sampling = Sampling(temperature=0.0, max_tokens=128)
     suite = Suite(name=name, prompt=PromptSettings(style="chat"), sampling=sampling, limit=limit)
-    return Asked(task=task, suite=suite, model=replace(MODEL, device="cpu" if device.type == "cpu" else "cuda"))
+    return PromptedProblem(task=task, suite=suite, model=replace(MODEL, device="cpu" if device.type == "cpu" else "cuda"))
 
 
-def _row(name: str, asked: Asked, place: Place) -> Row:
+def _row(name: str, asked: PromptedProblem, place: BenchMachine) -> BenchCase:
     both, num_problems = Both(), len(asked.task.problems()[: asked.suite.limit])
     num_rows = (256,) if place.quick else (128, 256, 512)
     batches = (QUICK_PROBLEMS,) if place.quick else (64, 128, 256)
     sampling = asked.suite.sampling
-    return Row(
+    return BenchCase(
         name=name,
         what="problems to verdicts: prompts encoded, answered greedily, graded and summed up",
         work={"model": asked.model.path, "problems": num_problems, "max_tokens": sampling.max_tokens, "dtype": asked.model.dtype},
         units=("problems", float(num_problems)),
-        ours=Side(
-            name="reasontrain", ways=tuple(Way(settings={"rows": n}, ready=partial(ours, asked, both, n)) for n in num_rows)
+        ours=Contestant(
+            name="reasontrain", ways=tuple(Variant(settings={"rows": n}, ready=partial(ours, asked, both, n)) for n in num_rows)
         ),
-        peer=Side(
+        peer=Contestant(
             name=harness.NAME,
-            ways=tuple(Way(settings={"batch_size": n}, ready=partial(theirs, asked, both, n)) for n in batches),
+            ways=tuple(Variant(settings={"batch_size": n}, ready=partial(theirs, asked, both, n)) for n in batches),
         ),
         tolerance=0.01,
         goals=(Goal(of="time", at_most=1.0 if place.device.type == "cpu" else 1 / 3),),
@@ -117,10 +117,10 @@ def _row(name: str, asked: Asked, place: Place) -> Row:
 
 
 @contextmanager
-def ours(asked: Asked, both: Both, num_rows: int) -> Iterator[Work]:
+def ours(asked: PromptedProblem, both: Both, num_rows: int) -> Iterator[Work]:
     """Our evaluator with our sampler, `num_rows` answers at once."""
     policy = models.load(asked.model)
-    encoder, sampler = asked.encoder(policy), LocalSampler(policy, seed=0, max_rows=num_rows)
+    encoder, sampler = asked.encoder(policy), LocalSampler(policy, seed=0, max_num_seqs=num_rows)
     problems = asked.task.problems()[: asked.suite.limit]
     with Grader() as grader:
 
@@ -128,7 +128,7 @@ def ours(asked: Asked, both: Both, num_rows: int) -> Iterator[Work]:
             prompts, _ = encoder.prompts(problems)
             rollouts: list[Rollout] = []
 
-            def sample(asked: Sequence[Part]) -> Iterator[tuple[Part, Sequence[Rollout]]]:
+            def sample(asked: Sequence[PromptChunk]) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
                 for part, some in by(sampler)(asked):
                     rollouts.extend(some)
                     yield part, some
@@ -146,7 +146,7 @@ def ours(asked: Asked, both: Both, num_rows: int) -> Iterator[Work]:
 
 
 @contextmanager
-def theirs(asked: Asked, both: Both, batch_size: int) -> Iterator[Work]:
+def theirs(asked: PromptedProblem, both: Both, batch_size: int) -> Iterator[Work]:
     """The harness with its Hugging Face backend, `batch_size` answers at once."""
     policy = models.load(asked.model)
     prompts, _ = asked.encoder(policy).prompts(asked.task.problems()[: asked.suite.limit])
@@ -160,7 +160,7 @@ def theirs(asked: Asked, both: Both, batch_size: int) -> Iterator[Work]:
         yield work
 
 
-def told(asked: Asked, both: Both) -> str:
+def told(asked: PromptedProblem, both: Both) -> str:
     """How many texts and verdicts are the same, and which are not, by reasons."""
     texts = sum(_reply(mine, asked.suite).text == other.text for mine, other in zip(both.ours, both.theirs, strict=True))
     right = [sum(answer.verdict.correct for answer in both.ours), sum(reply.correct for reply in both.theirs)]
@@ -175,7 +175,7 @@ def told(asked: Asked, both: Both) -> str:
     return "; ".join(said) + "."
 
 
-def differences(asked: Asked, both: Both) -> list[Difference]:
+def differences(asked: PromptedProblem, both: Both) -> list[AnswerDifference]:
     """The problems on which texts or verdicts differ; RunError for a text that parts where one token is clearly likelier."""
     found, policy = [], None
     for answer, reply in zip(both.ours, both.theirs, strict=True):
@@ -188,9 +188,9 @@ def differences(asked: Asked, both: Both) -> list[Difference]:
                     f"problem {problem.id}: the texts part where the likeliest token leads by {gap:.3g}, which is no rounding: "
                     f"ours ends {mine.text[-60:]!r}, and that of {harness.NAME} {reply.text[-60:]!r}"
                 )
-            found.append(Difference(problem=problem.id, why="rounding decides between two tokens, and texts part there"))
+            found.append(AnswerDifference(problem=problem.id, why="rounding decides between two tokens, and texts part there"))
         elif mine.correct != reply.correct:
-            found.append(Difference(problem=problem.id, why=_why(mine, reply)))
+            found.append(AnswerDifference(problem=problem.id, why=_why(mine, reply)))
     return found
 
 
@@ -205,7 +205,7 @@ def gap_where_they_part(policy: Policy, rollout: Rollout, other: str) -> float:
     return first - second
 
 
-def _why(mine: Reply, reply: Reply) -> str:
+def _why(mine: HarnessReply, reply: HarnessReply) -> str:
     """Why one text earns two verdicts."""
     if mine.extracted == reply.extracted:
         return "the same answer equals the gold one by value here, as a text there"
@@ -214,14 +214,14 @@ def _why(mine: Reply, reply: Reply) -> str:
     return "our verifier takes what the text marks as its answer, and theirs the last number"
 
 
-def _reply(answer: Said, suite: Suite) -> Reply:
+def _reply(answer: Said, suite: Suite) -> HarnessReply:
     """Our answer as the harness writes its own: cut before the text that ended it."""
     text, verdict = answer.rollout.text, answer.verdict
     for stop in suite.sampling.stop:
         text = text.partition(stop)[0]
-    return Reply(text, verdict.extracted, verdict.correct)
+    return HarnessReply(text, verdict.extracted, verdict.correct)
 
 
-def _numbers(replies: Sequence[Reply]) -> Numbers:
+def _numbers(replies: Sequence[HarnessReply]) -> Numbers:
     """What both must agree on before their times are compared; the texts themselves are compared after that."""
     return {"problems": float(len(replies)), "characters": float(sum(len(reply.text) for reply in replies))}

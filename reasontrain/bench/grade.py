@@ -9,7 +9,7 @@ from itertools import count
 
 from math_verify import parse, verify
 
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Variant, Work
 from reasontrain.tasks import Grader
 from reasontrain.tasks.grading.grader import num_cores
 
@@ -26,20 +26,20 @@ PAIRS = (
 """(gold, answer) of which six are equal and two are not, whatever number above one N is: text does not tell, algebra does."""
 
 
-def rows(place: Place) -> Sequence[Row]:
+def rows(place: BenchMachine) -> Sequence[BenchCase]:
     """One worker, and one for each core."""
     num_answers = 80 if place.quick else 400
     return [_row("one_worker", num_answers, 1, at_most=1.0), _row("all_cores", num_answers, num_cores(), at_most=0.6)]
 
 
-def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> Row:
-    return Row(
+def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> BenchCase:
+    return BenchCase(
         name=name,
         what="answers that only algebra decides, none of them seen before",
         work={"answers": num_answers, "workers": num_workers},
         units=("answers", float(num_answers)),
-        ours=Side(name="reasontrain", ways=(Way(settings={}, ready=partial(ours, num_answers, num_workers)),)),
-        peer=Side(name="math-verify in one process", ways=(Way(settings={}, ready=partial(plain, num_answers)),)),
+        ours=Contestant(name="reasontrain", ways=(Variant(settings={}, ready=partial(ours, num_answers, num_workers)),)),
+        peer=Contestant(name="math-verify in one process", ways=(Variant(settings={}, ready=partial(plain, num_answers)),)),
         tolerance=0.0,
         goals=(Goal(of="time", at_most=at_most),),
         remark="Ours adds what plain math-verify lacks: limits on time and memory by processes that can be killed.",

@@ -29,7 +29,7 @@ RULE = "flexible-extract"
 
 
 @dataclass(frozen=True)
-class Reply:
+class HarnessReply:
     """What became of one prompt: the text before a stop, the answer that was found in it, and whether it counts as right."""
 
     text: str
@@ -37,7 +37,7 @@ class Reply:
     correct: bool
 
 
-Ask = Callable[[], list[Reply]]
+Ask = Callable[[], list[HarnessReply]]
 """One evaluation of all prompts: built, tokenised, answered and graded."""
 
 
@@ -56,11 +56,11 @@ def ready(model: ModelSettings, suite: Suite, prompts: Sequence[Prompt], device:
             file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             task = ConfigurableTask(config=_task(suite, file, Path(folder) / "cache"))
 
-        def ask() -> list[Reply]:
+        def ask() -> list[HarnessReply]:
             with _quietly():
                 found = evaluate(lm, {"tasks": {"peer": task}, "groups": {}, "group_map": {}}, bootstrap_iters=0)
             samples = sorted(found["samples"]["peer"], key=lambda sample: sample["doc_id"])
-            return [Reply(s["resps"][0][0], s["filtered_resps"][0], bool(s["exact_match"])) for s in samples]
+            return [HarnessReply(s["resps"][0][0], s["filtered_resps"][0], bool(s["exact_match"])) for s in samples]
 
         yield ask
 

@@ -10,9 +10,9 @@ import torch
 
 from reasontrain.algo.objectives import Distill
 from reasontrain.bench import reasontrain_side
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Variant, Work
 from reasontrain.bench.reasontrain_side import Method
-from reasontrain.bench.workload import QWEN3_4B, QWEN3_8B, Given
+from reasontrain.bench.workload import QWEN3_4B, QWEN3_8B, Workload
 from reasontrain.data.micro_batches import Layout
 from reasontrain.plan.flops import head, trunk
 
@@ -22,11 +22,11 @@ TOKENS_PER_S, SHARE_OF_RATE = 6000, 0.45
 SIDE = 8192
 
 
-def rows(place: Place) -> Sequence[Row]:
+def rows(place: BenchMachine) -> Sequence[BenchCase]:
     """One row, where the GPU has enough memory; none elsewhere."""
     if torch.cuda.get_device_properties(place.device).total_memory < ENOUGH_BYTES:
         return []
-    given = Given(
+    given = Workload(
         shape=QWEN3_4B,
         teacher=QWEN3_8B,
         rollouts=64,
@@ -38,20 +38,20 @@ def rows(place: Place) -> Sequence[Row]:
     return [row(given, place)]
 
 
-def row(given: Given, place: Place) -> Row:
+def row(given: Workload, place: BenchMachine) -> BenchCase:
     """Tokens per second as seconds, and the share of the matrix rate as the time beside bare products of as many operations."""
     operations = flops(given)
     budgets = (16384,) if place.quick else (8192, 16384, 32768)
     layouts: tuple[Layout, ...] = ("packed", "padded")
-    return Row(
+    return BenchCase(
         name="opd update, 4B",
         what="an update of distillation of a 4B student with an 8B teacher, layers recomputed in backward",
         work=given.settings() | {"PFLOP": round(operations / 1e15, 3)},
         units=("tokens", float(given.tokens)),
-        ours=Side(
+        ours=Contestant(
             name="reasontrain",
             ways=tuple(
-                Way(
+                Variant(
                     settings={"micro_batch_tokens": budget, "layout": layout},
                     ready=partial(_update, given, operations, budget, layout),
                 )
@@ -59,9 +59,9 @@ def row(given: Given, place: Place) -> Row:
                 for budget in budgets
             ),
         ),
-        peer=Side(
+        peer=Contestant(
             name=f"products of {SIDE} x {SIDE} matrices",
-            ways=(Way(settings={"dtype": "bfloat16"}, ready=partial(_products, given, operations)),),
+            ways=(Variant(settings={"dtype": "bfloat16"}, ready=partial(_products, given, operations)),),
         ),
         tolerance=0.0,
         goals=(Goal(of="seconds", at_most=given.tokens / TOKENS_PER_S), Goal(of="time", at_most=1 / SHARE_OF_RATE)),
@@ -73,7 +73,7 @@ def row(given: Given, place: Place) -> Row:
     )
 
 
-def flops(given: Given) -> float:
+def flops(given: Workload) -> float:
     """As the row's remark defines it."""
     length_B = given.batch().length_B
     every, seen = int(length_B.sum()), int((length_B * (length_B + 1) // 2).sum())
@@ -82,8 +82,8 @@ def flops(given: Given) -> float:
 
 
 @contextmanager
-def _update(given: Given, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
-    with reasontrain_side.update(given, given.batch, Method(Distill(), "per_kept_row"), budget, layout) as work:
+def _update(given: Workload, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
+    with reasontrain_side.update(given, given.batch, Method(Distill(), "token_mean"), budget, layout) as work:
 
         def counted() -> Numbers:
             work()
@@ -93,7 +93,7 @@ def _update(given: Given, operations: float, budget: int, layout: Layout) -> Ite
 
 
 @contextmanager
-def _products(given: Given, operations: float) -> Iterator[Work]:
+def _products(given: Workload, operations: float) -> Iterator[Work]:
     """As many square products as have these operations."""
     left, right = (torch.randn(SIDE, SIDE, device=given.device, dtype=given.dtype) for _ in range(2))
     number = round(operations / (2 * SIDE**3))

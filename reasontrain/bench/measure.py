@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Setting, Variant, Work
 from reasontrain.types import RunError
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class Trial:
     """One way in the search: its settings, and the seconds of its faster run of two."""
 
     settings: Mapping[str, Setting]
@@ -35,7 +35,7 @@ class SideMeasured:
 
     name: str
     settings: Mapping[str, Setting]
-    tried: tuple[Tried, ...]
+    tried: tuple[Trial, ...]
     seconds: tuple[float, ...]
     peak_bytes: int | None
 
@@ -55,7 +55,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Met:
+class GoalResult:
     """A goal, what was measured, and whether it was met."""
 
     goal: Goal
@@ -77,11 +77,11 @@ class Measured:
     time_ratio: Spread
     memory_ratio: float | None
     apart: float
-    goals: tuple[Met, ...]
+    goals: tuple[GoalResult, ...]
     remark: str
 
 
-def measure(row: Row, place: Place, *, runs: int, say: Say) -> Measured:
+def measure(row: BenchCase, place: BenchMachine, *, runs: int, say: Say) -> Measured:
     """Search the settings of both sides, compare what they give, and time them in turn, `runs` times each.
 
     Raises RunError where the sides do not agree: then they did not do the same work, and no ratio means anything.
@@ -120,11 +120,11 @@ def measure(row: Row, place: Place, *, runs: int, say: Say) -> Measured:
     )
 
 
-def _met(goal: Goal, measured: float | None) -> Met:
-    return Met(goal=goal, measured=measured, met=measured is not None and measured <= goal.at_most)
+def _met(goal: Goal, measured: float | None) -> GoalResult:
+    return GoalResult(goal=goal, measured=measured, met=measured is not None and measured <= goal.at_most)
 
 
-def _search(side: Side, place: Place, say: Say) -> tuple[Way, tuple[Tried, ...]]:
+def _search(side: Contestant, place: BenchMachine, say: Say) -> tuple[Variant, tuple[Trial, ...]]:
     """The fastest way of a side, by the faster of two runs after a first one that warms up."""
     if len(side.ways) == 1:
         return side.ways[0], ()
@@ -132,7 +132,7 @@ def _search(side: Side, place: Place, say: Say) -> tuple[Way, tuple[Tried, ...]]
     for way in side.ways:
         with way.ready() as work:
             work()
-            tried.append(Tried(settings=way.settings, seconds=min(_timed(work, place.device) for _ in range(2))))
+            tried.append(Trial(settings=way.settings, seconds=min(_timed(work, place.device) for _ in range(2))))
         say(f"{side.name} {_words(way.settings)}: {tried[-1].seconds:.3g} s")
     best = min(range(len(tried)), key=lambda index: tried[index].seconds)
     return side.ways[best], tuple(tried)
@@ -142,7 +142,7 @@ def _words(settings: Mapping[str, Setting]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def _apart(row: Row, numbers: Sequence[Numbers]) -> float:
+def _apart(row: BenchCase, numbers: Sequence[Numbers]) -> float:
     """The largest relative difference between what the two sides give."""
     ours, peer = numbers
     if ours.keys() != peer.keys():
@@ -196,7 +196,7 @@ def _status_bytes(key: str) -> int:
 
 
 @contextmanager
-def _threads(place: Place) -> Iterator[None]:
+def _threads(place: BenchMachine) -> Iterator[None]:
     """As many threads for torch as the rows are measured with."""
     before = torch.get_num_threads()
     torch.set_num_threads(place.threads)

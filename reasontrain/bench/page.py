@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
 from reasontrain.bench.case import Setting
-from reasontrain.bench.measure import Measured, Met, SideMeasured
-from reasontrain.bench.record import Record
+from reasontrain.bench.measure import GoalResult, Measured, SideMeasured
+from reasontrain.bench.record import BenchRecord
 
 HEAD = "| row | beside | time, ours / theirs | ours | theirs | memory | goal |"
 RULE = "| --- | --- | --- | --- | --- | --- | --- |"
 
 
-def markdown(records: Sequence[Record], pictures: Mapping[str, str]) -> str:
+def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str:
     """A page of all records; `pictures` names the file of each record's picture."""
     lines = [
         "# How fast, and beside what",
@@ -28,7 +28,7 @@ def markdown(records: Sequence[Record], pictures: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _section(record: Record, picture: str | None) -> Iterator[str]:
+def _section(record: BenchRecord, picture: str | None) -> Iterator[str]:
     yield f"## {record.table}, {record.device}"
     yield ""
     yield _made(record)
@@ -42,7 +42,7 @@ def _section(record: Record, picture: str | None) -> Iterator[str]:
         yield f"- `{row.name}`: {row.what}; {_settings(row.work)}, {row.threads} threads.{_searched(row)}{_remark(row)}"
 
 
-def table(record: Record) -> Iterator[str]:
+def table(record: BenchRecord) -> Iterator[str]:
     """The rows of a record as a Markdown table."""
     yield HEAD
     yield RULE
@@ -66,7 +66,7 @@ def _speed(row: Measured, side: SideMeasured) -> str:
     return f"{side.median:.3g} s ({number / side.median:,.0f} {what}/s)"
 
 
-def _goal(met: Met) -> str:
+def _goal(met: GoalResult) -> str:
     if met.measured is None:
         return f"{met.goal.of} {met.goal.at_most:g}: not measured"
     unit = " s" if met.goal.of == "seconds" else " x"
@@ -96,7 +96,7 @@ def _remark(row: Measured) -> str:
     return f" {row.remark}" if row.remark else ""
 
 
-def _made(record: Record) -> str:
+def _made(record: BenchRecord) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     changed = " with changes" if record.origin.changed else ""
     quick = " Quick: fewer runs and settings, and less work in some rows; the goals are a full run's." if record.quick else ""
@@ -113,7 +113,7 @@ STYLE = (
 )
 
 
-def picture(record: Record) -> str:
+def picture(record: BenchRecord) -> str:
     """The ratios of time as an SVG: a bar a row from 1, to the left where we are faster; a green mark is the goal.
 
     The axis is logarithmic, so that twice as fast is as long as twice as slow.

@@ -17,8 +17,8 @@ from trl.trainer.distillation_config import DistillationConfig
 from trl.trainer.distillation_trainer import DistillationTrainer
 
 from reasontrain.bench.case import Numbers, Work
-from reasontrain.bench.workload import LEARNING_RATE, Given, tokenizer
-from reasontrain.types import Batch, Kind
+from reasontrain.bench.workload import LEARNING_RATE, Workload, tokenizer
+from reasontrain.types import Batch, TokenKind
 
 Inputs = Mapping[str, Tensor] | list[dict[str, object]]
 
@@ -34,7 +34,7 @@ def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int 
 
 
 @contextmanager
-def _settings(given: Given, size: int) -> Iterator[dict[str, object]]:
+def _settings(given: Workload, size: int) -> Iterator[dict[str, object]]:
     """What all trainers are told: `size` rollouts in a forward, no checkpointing, nothing but the step."""
     disable_progress_bars()
     with TemporaryDirectory() as directory:
@@ -67,7 +67,7 @@ class Until(LogitsProcessor):
 
 
 @contextmanager
-def opd_step(given: Given, size: int) -> Iterator[Work]:
+def opd_step(given: Workload, size: int) -> Iterator[Work]:
     """A whole step of `DistillationTrainer`: it samples by `generate`, asks the teacher and learns."""
     with _distillation(given, size) as trainer:
         prompts = given.prompts()
@@ -83,7 +83,7 @@ def opd_step(given: Given, size: int) -> Iterator[Work]:
 
 
 @contextmanager
-def opd_update(given: Given, size: int) -> Iterator[Work]:
+def opd_update(given: Workload, size: int) -> Iterator[Work]:
     """The same from rollouts on, which enter where `generate` would have left them."""
     with _distillation(given, size) as trainer:
         rollouts = padded(given.batch(), given.device)
@@ -92,7 +92,7 @@ def opd_update(given: Given, size: int) -> Iterator[Work]:
 
 
 @contextmanager
-def _distillation(given: Given, size: int) -> Iterator[DistillationTrainer]:
+def _distillation(given: Workload, size: int) -> Iterator[DistillationTrainer]:
     """beta 1 is the reverse KL."""
     with _settings(given, size) as settings:
         arguments = DistillationConfig(
@@ -115,7 +115,7 @@ def _distillation(given: Given, size: int) -> Iterator[DistillationTrainer]:
 
 
 @contextmanager
-def grpo_update(given: Given, group: int, size: int) -> Iterator[Work]:
+def grpo_update(given: Workload, group: int, size: int) -> Iterator[Work]:
     """GRPO from rollouts on; `dapo` divides by all tokens of the step."""
     with _settings(given, size) as settings:
         arguments = GRPOConfig(
@@ -145,7 +145,7 @@ def _unasked(prompts: object, completions: object) -> list[float]:
 
 
 @contextmanager
-def dpo_update(given: Given, reference_logp: float, size: int) -> Iterator[Work]:
+def dpo_update(given: Workload, reference_logp: float, size: int) -> Iterator[Work]:
     """DPO with the reference's log-probs given, `size` pairs in a forward; TRL 1.16 pads pairs and has no packing for them."""
     batch = given.batch(group=2, paired=True)
     prompts, responses = parts(batch)
@@ -175,7 +175,7 @@ def dpo_update(given: Given, reference_logp: float, size: int) -> Iterator[Work]
 
 
 @contextmanager
-def sft_update(given: Given, size: int, packed: int, by_length: bool) -> Iterator[Work]:
+def sft_update(given: Workload, size: int, packed: int, by_length: bool) -> Iterator[Work]:
     """Fine-tuning on the same responses; packed into rows of so many tokens (0: padded)."""
     prompts, responses = parts(given.batch())
     rows = [
@@ -220,6 +220,6 @@ def padded(batch: Batch, device: torch.device) -> dict[str, Tensor]:
 def parts(batch: Batch) -> tuple[list[list[int]], list[list[int]]]:
     """The ids of each prompt, and of each response."""
     sides = []
-    for kind in (Kind.PROMPT, Kind.RESPONSE):
+    for kind in (TokenKind.PROMPT, TokenKind.RESPONSE):
         sides.append([ids_T[kind_T == kind].tolist() for ids_T, kind_T in zip(batch.ids_BT, batch.kind_BT, strict=True)])
     return sides[0], sides[1]

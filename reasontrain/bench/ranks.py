@@ -11,12 +11,12 @@ from typing import Literal
 
 import torch
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Distill
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Side, Way, Work
-from reasontrain.bench.workload import LEARNING_RATE, Given
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Variant, Work
+from reasontrain.bench.workload import LEARNING_RATE, Workload
 from reasontrain.learner import distributed
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.types import RunError
 
@@ -26,15 +26,15 @@ STAGES: tuple[Stage, ...] = (0, 2, 3)
 START_S, STOP_S = 300.0, 20.0
 
 
-def row(given: Given, place: Place) -> Row:
+def row(given: Workload, place: BenchMachine) -> BenchCase:
     """An update of distillation; two ranks learn from every rollout twice, once each, so that loss and norm are those of one."""
-    return Row(
+    return BenchCase(
         name="two ranks",
         what="an update of distillation by two ranks (gloo) with twice the rollouts, beside one rank",
         work=given.settings() | {"micro_batch_tokens": BUDGET, "threads of a rank": 1},
         units=("tokens of a rank", float(given.tokens)),
-        ours=Side(name="two ranks", ways=_ways(given, place, 2)),
-        peer=Side(name="one rank", ways=_ways(given, place, 1)),
+        ours=Contestant(name="two ranks", ways=_ways(given, place, 2)),
+        peer=Contestant(name="one rank", ways=_ways(given, place, 1)),
         tolerance=1e-4,
         goals=(Goal(of="time", at_most=1.25),),
         remark="1.25 times the time of one rank for twice the work is 1.6 times the throughput. It needs two idle cores. Memory "
@@ -43,13 +43,13 @@ def row(given: Given, place: Place) -> Row:
     )
 
 
-def _ways(given: Given, place: Place, num: int) -> tuple[Way, ...]:
+def _ways(given: Workload, place: BenchMachine, num: int) -> tuple[Variant, ...]:
     stages = STAGES[:1] if place.quick else STAGES
-    return tuple(Way(settings={"ranks": num, "zero": stage}, ready=partial(_started, given, num, stage)) for stage in stages)
+    return tuple(Variant(settings={"ranks": num, "zero": stage}, ready=partial(_started, given, num, stage)) for stage in stages)
 
 
 @contextmanager
-def _started(given: Given, num: int, stage: Stage) -> Iterator[Work]:
+def _started(given: Workload, num: int, stage: Stage) -> Iterator[Work]:
     """Processes of their own that learn when they are told to."""
     spawn = multiprocessing.get_context("spawn")
     address = f"127.0.0.1:{distributed.free_port()}"
@@ -57,7 +57,7 @@ def _started(given: Given, num: int, stage: Stage) -> Iterator[Work]:
     try:
         for rank in range(num):
             here, there = spawn.Pipe()
-            place = distributed.Place(rank=rank, num_ranks=num, address=address)
+            place = distributed.RankAddress(rank=rank, num_ranks=num, address=address)
             processes.append(spawn.Process(target=learn, args=(given, place, stage, there), daemon=True))
             processes[-1].start()
             there.close()
@@ -92,7 +92,7 @@ def _answer(pipe: Connection) -> dict[str, float]:
     raise RunError(f"a rank of the benchmark ended, or said nothing for {START_S:.0f} s")
 
 
-def learn(given: Given, place: distributed.Place, stage: Stage, pipe: Connection) -> None:
+def learn(given: Workload, place: distributed.RankAddress, stage: Stage, pipe: Connection) -> None:
     """One rank: a step each time it is told, and what it found."""
     from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for the ranks alone
 
@@ -101,11 +101,11 @@ def learn(given: Given, place: distributed.Place, stage: Stage, pipe: Connection
     settings = LearnSettings(
         lr=LEARNING_RATE, rollouts_per_step=given.rollouts, micro_batch_tokens=BUDGET, zero=Zero(stage=stage)
     )
-    learner = ZeroLearner(given.policy(), settings, steps=1 << 20, teacher=WholeModel(given.frozen()))
+    learner = ZeroLearner(given.policy(), settings, steps=1 << 20, teacher=UnshardedModel(given.frozen()))
     batch = given.batch(copies=place.num_ranks)
     pipe.send({})
     while pipe.recv():
-        stats = learner.step(batch, batch.is_response_BT.float(), Distill(), AVERAGES["per_kept_row"])
-        share = batch.counts().response_rows / place.num_ranks
+        stats = learner.step(batch, batch.is_response_BT.float(), Distill(), LOSS_AGGREGATIONS["token_mean"])
+        share = batch.totals().response_tokens / place.num_ranks
         pipe.send({"loss": stats["loss"], "grad_norm": stats["grad_norm"], "tokens of a rank": share})
     distributed.leave()

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from reasontrain.bench.measure import Measured
 from reasontrain.data import storage
-from reasontrain.evaluation.provenance import Origin
+from reasontrain.evaluation.provenance import Provenance
 from reasontrain.recipe import as_mapping, build, read_yaml
 
 PACKAGES = ("reasontrain", "torch", "transformers", "trl", "triton", "flash-attn", "vllm", "lm-eval", "math-verify")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class BenchRecord:
     """The rows of one table (`vocab`, `sample`, ...) on one machine; `runs` is how often each side was timed."""
 
     table: str
     device: str
-    origin: Origin
+    origin: Provenance
     versions: Mapping[str, str]
     runs: int
     quick: bool
@@ -33,7 +33,7 @@ class Record:
         return f"{self.table}-{self.device}"
 
 
-def write(folder: Path, record: Record) -> Path:
+def write(folder: Path, record: BenchRecord) -> Path:
     """Keep a record; the file is there as a whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
@@ -41,11 +41,11 @@ def write(folder: Path, record: Record) -> Path:
     return path
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> BenchRecord:
     """A record; UserError where the file holds something else."""
-    return build(Record, read_yaml(path), str(path))
+    return build(BenchRecord, read_yaml(path), str(path))
 
 
-def read_all(folder: Path) -> Sequence[Record]:
+def read_all(folder: Path) -> Sequence[BenchRecord]:
     """Every record of a folder, by name."""
     return [read(path) for path in sorted(folder.glob("*.json"))]

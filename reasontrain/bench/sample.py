@@ -15,16 +15,16 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Setting, Variant, Work
 from reasontrain.bench.workload import QWEN3_06B, QWEN3_4B, drawn_lengths, qwen3, tokenizer
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, SoftThought, Thought
 from reasontrain.models import Policy, Shape
 from reasontrain.recipe import SampleSettings
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.sampler.sequence import Ending
-from reasontrain.sampler.thought_decoding import Thinking
-from reasontrain.sampler.token_decoding import Speaking
+from reasontrain.sampler.sequence import StopCriteria
+from reasontrain.sampler.thought_decoding import ThoughtDecoding
+from reasontrain.sampler.token_decoding import TokenDecoding
 from reasontrain.types import Problem, Prompt
 
 GROUPS, GROUP_SIZE = 16, 4
@@ -34,7 +34,7 @@ FORCED = r"\boxed{"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class SampleSize:
     """A model's shape, the most tokens a response may have, and the dtype of the weights."""
 
     shape: Shape
@@ -68,7 +68,7 @@ class Size:
         }
 
 
-SMALL = Size(
+SMALL = SampleSize(
     shape=Shape(
         hidden_size=256,
         intermediate_size=768,
@@ -86,7 +86,7 @@ SMALL = Size(
 """A trunk of 4.7 million weights is 2.3 times its head, about as in Qwen3-0.6B."""
 SMALL_SOFT = replace(SMALL, shape=replace(SMALL.shape, vocab_size=2048), limit=128)
 """A trunk of nine times its head, as in Qwen3-4B: a mixture costs as many products as the head."""
-LARGE = Size(shape=QWEN3_06B, limit=1024, dtype=torch.bfloat16)
+LARGE = SampleSize(shape=QWEN3_06B, limit=1024, dtype=torch.bfloat16)
 LARGE_SOFT = replace(LARGE, shape=QWEN3_4B, limit=512)
 
 
@@ -98,7 +98,7 @@ def drawn_prompts(vocabulary: int) -> list[Prompt]:
     return [Prompt(problem=Problem(id=str(index), prompt=""), ids=tuple(each)) for index, each in enumerate(ids)]
 
 
-def rows(place: Place) -> Sequence[Row]:
+def rows(place: BenchMachine) -> Sequence[BenchCase]:
     """Beside `generate`, and soft beside hard."""
     if place.device.type == "cuda":
         return [_skewed(LARGE, place, 1 / 4), _soft(LARGE_SOFT, place)]
@@ -106,26 +106,26 @@ def rows(place: Place) -> Sequence[Row]:
     return [_skewed(hard, place, 1 / 1.5), _soft(soft, place)]
 
 
-def _skewed(size: Size, place: Place, at_most: float) -> Row:
+def _skewed(size: SampleSize, place: BenchMachine, at_most: float) -> BenchCase:
     batches = (ROLLOUTS,) if place.quick else (ROLLOUTS, 32, 16)
     ours = [(rows, graphs) for rows in batches for graphs in ((False, True) if place.device.type == "cuda" else (False,))]
     theirs = [(batch, kind) for batch in batches for kind in (("dynamic",) if place.quick else ("dynamic", "static"))]
-    return Row(
+    return BenchCase(
         name="skewed",
         what="tokens drawn at temperature 1, to log-normal lengths with a mean of a third of the limit, cut there",
         work=size.settings(),
         units=("tokens", float(sum(size.lengths))),
-        ours=Side(
+        ours=Contestant(
             name="reasontrain",
             ways=tuple(
-                Way(settings={"rows": rows, "CUDA graphs": graphs}, ready=partial(_speaks, size, place, rows, graphs))
+                Variant(settings={"rows": rows, "CUDA graphs": graphs}, ready=partial(_speaks, size, place, rows, graphs))
                 for rows, graphs in ours
             ),
         ),
-        peer=Side(
+        peer=Contestant(
             name="transformers generate",
             ways=tuple(
-                Way(settings={"batch": batch, "cache": kind}, ready=partial(_generates, size, place, batch, kind))
+                Variant(settings={"batch": batch, "cache": kind}, ready=partial(_generates, size, place, batch, kind))
                 for batch, kind in theirs
             ),
         ),
@@ -135,16 +135,16 @@ def _skewed(size: Size, place: Place, at_most: float) -> Row:
     )
 
 
-def _soft(size: Size, place: Place) -> Row:
+def _soft(size: SampleSize, place: BenchMachine) -> BenchCase:
     thoughts: dict[str, Thought] = {
         "soft": SoftThought(max_tokens=size.limit, max_answer_tokens=1, late=FORCED),
         "hard": HardThought(max_tokens=size.limit, max_answer_tokens=1, late=FORCED),
     }
     soft, hard = (
-        Side(name=f"{name} thoughts", ways=(Way(settings={}, ready=partial(_thinks, size, place, thought)),))
+        Contestant(name=f"{name} thoughts", ways=(Variant(settings={}, ready=partial(_thinks, size, place, thought)),))
         for name, thought in thoughts.items()
     )
-    return Row(
+    return BenchCase(
         name="soft",
         what="thoughts of mixed embeddings with noise beside thoughts of tokens, both by reasontrain, to the same lengths",
         work=size.settings(),
@@ -158,15 +158,15 @@ def _soft(size: Size, place: Place) -> Row:
 
 
 @contextmanager
-def _thinks(size: Size, place: Place, thought: Thought) -> Iterator[Work]:
+def _thinks(size: SampleSize, place: BenchMachine, thought: Thought) -> Iterator[Work]:
     """Lengths are those of thoughts; what was fed is kept, as it is for training."""
     policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
-    sampler = LocalSampler(policy, seed=0, max_rows=ROLLOUTS)
-    never = Ending(frozenset(), (), policy.tokenizer)
+    sampler = LocalSampler(policy, seed=0, max_num_seqs=ROLLOUTS)
+    never = StopCriteria(frozenset(), (), policy.tokenizer)
     sampling = SampleSettings(max_tokens=2 * size.limit, thought=thought)
 
     def work() -> Numbers:
-        step = Thinking(policy, sampling, never)
+        step = ThoughtDecoding(policy, sampling, never)
         begun = step.begin(prompts, num=GROUP_SIZE, first_id=0)
         for row, length in zip(begun, lengths, strict=True):
             row.left = length
@@ -176,14 +176,14 @@ def _thinks(size: Size, place: Place, thought: Thought) -> Iterator[Work]:
 
 
 @contextmanager
-def _speaks(size: Size, place: Place, max_rows: int, graphs: bool) -> Iterator[Work]:
+def _speaks(size: SampleSize, place: BenchMachine, max_num_seqs: int, graphs: bool) -> Iterator[Work]:
     """Lengths are budgets of rows, and nothing else ends one."""
     policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
-    sampler = LocalSampler(policy, seed=0, max_rows=max_rows, cuda_graphs=graphs)
-    never = Ending(frozenset(), (), policy.tokenizer)
+    sampler = LocalSampler(policy, seed=0, max_num_seqs=max_num_seqs, cuda_graphs=graphs)
+    never = StopCriteria(frozenset(), (), policy.tokenizer)
 
     def work() -> Numbers:
-        step = Speaking(policy, Sampling(max_tokens=size.limit), never)
+        step = TokenDecoding(policy, Sampling(max_tokens=size.limit), never)
         begun = step.begin(prompts, num=GROUP_SIZE, first_id=0)
         for row, length in zip(begun, lengths, strict=True):
             row.budget = length
@@ -204,7 +204,7 @@ class _AtLength(StoppingCriteria):
 
 
 @contextmanager
-def _generates(size: Size, place: Place, batch: int, kind: str) -> Iterator[Work]:
+def _generates(size: SampleSize, place: BenchMachine, batch: int, kind: str) -> Iterator[Work]:
     """Batches in the order of the rollouts, as their lengths are not known beforehand."""
     policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
     padding = size.shape.vocab_size - 1

@@ -13,15 +13,15 @@ from reasontrain.algo.objectives import Distill, Dpo, Grpo, Nll
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     Contrast,
+    LinearSchedule,
     MaxVariance,
     Prior,
-    Ramp,
     SsToken,
 )
 from reasontrain.bench import large, peers, ranks, reasontrain_side
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Setting, Variant, Work
 from reasontrain.bench.reasontrain_side import Method
-from reasontrain.bench.workload import QWEN3_06B, Given, constant
+from reasontrain.bench.workload import QWEN3_06B, Workload, constant
 from reasontrain.data.micro_batches import Layout
 from reasontrain.models import Shape
 from reasontrain.types import Batch
@@ -41,36 +41,36 @@ SMALL = Shape(
 REFERENCE_LOGP = -10.4
 """Of every token by the reference of DPO, in nats: near what a random model gives."""
 
-OPD = Method(Distill(), "per_kept_row")
-GRPO = Method(Grpo(), "per_kept_row")
-HALVED = replace(GRPO, keep=MaxVariance(share=Ramp(init=0.5, final=0.5)))
-D3S = replace(HALVED, select=AdvantageEntropy(keep=Ramp(init=0.3, final=0.3)))
-CDPO = Method(Dpo(beta=0.1), "per_pair", Contrast())
-PRIOR = Method(Nll(), "per_target_row", Prior())
-SSTOKEN = Method(Nll(), "per_kept_row", SsToken())
+OPD = Method(Distill(), "token_mean")
+GRPO = Method(Grpo(), "token_mean")
+HALVED = replace(GRPO, keep=MaxVariance(keep_ratio=LinearSchedule(init=0.5, final=0.5)))
+D3S = replace(HALVED, token_selection=AdvantageEntropy(keep_ratio=LinearSchedule(init=0.3, final=0.3)))
+CDPO = Method(Dpo(beta=0.1), "pair_mean", Contrast())
+PRIOR = Method(Nll(), "response_token_mean", Prior())
+SSTOKEN = Method(Nll(), "token_mean", SsToken())
 
 Made = AbstractContextManager[Work]
 
 
-def rows(place: Place) -> Sequence[Row]:
+def rows(place: BenchMachine) -> Sequence[BenchCase]:
     """Every row that this machine can hold."""
     given = _given(place)
     found = [_opd_step(given, place), _opd_update(given, place), *_grpo(given, place), *_offline(given, place)]
     return [*found, *(large.rows(place) if place.device.type == "cuda" else [ranks.row(given, place)])]
 
 
-def _given(place: Place) -> Given:
+def _given(place: BenchMachine) -> Workload:
     """A model whose head is half of its parameters on a CPU, Qwen3-0.6B's shape on a GPU."""
     if place.device.type == "cuda":
         rollouts, limit, shape, dtype = 64, 1024 if place.quick else 2048, QWEN3_06B, torch.bfloat16
     else:
         rollouts, limit = (8, 64) if place.quick else (16, 128)
         shape, dtype = SMALL, torch.float32
-    return Given(shape=shape, teacher=shape, rollouts=rollouts, limit=limit, device=place.device, dtype=dtype)
+    return Workload(shape=shape, teacher=shape, rollouts=rollouts, limit=limit, device=place.device, dtype=dtype)
 
 
-def _opd_step(given: Given, place: Place) -> Row:
-    return Row(
+def _opd_step(given: Workload, place: BenchMachine) -> BenchCase:
+    return BenchCase(
         name="opd step",
         what="a whole step of on-policy distillation: sample, ask the teacher, reverse KL, AdamW",
         work=given.settings(),
@@ -84,8 +84,8 @@ def _opd_step(given: Given, place: Place) -> Row:
     )
 
 
-def _opd_update(given: Given, place: Place) -> Row:
-    return Row(
+def _opd_update(given: Workload, place: BenchMachine) -> BenchCase:
+    return BenchCase(
         name="opd update",
         what="the same from given rollouts on: trunk, teacher, reverse KL, AdamW",
         work=given.settings(),
@@ -97,10 +97,10 @@ def _opd_update(given: Given, place: Place) -> Row:
     )
 
 
-def _grpo(given: Given, place: Place) -> list[Row]:
+def _grpo(given: Workload, place: BenchMachine) -> list[BenchCase]:
     """Plain, and where fewer rollouts or tokens are learned from than TRL learns from."""
     name, batch, trl = "TRL GRPOTrainer", partial(on_policy, given), partial(peers.grpo_update, given, GROUP)
-    plain = Row(
+    plain = BenchCase(
         name="grpo update",
         what="GRPO from given rollouts on: log-probs, clipped ratio, AdamW",
         work=given.settings() | {"group": GROUP},
@@ -134,10 +134,10 @@ def _grpo(given: Given, place: Place) -> list[Row]:
     return [plain, *fewer]
 
 
-def _offline(given: Given, place: Place) -> list[Row]:
+def _offline(given: Workload, place: BenchMachine) -> list[BenchCase]:
     """Learning from pairs and from demonstrations; the goals are time and memory that are not above TRL's."""
     goals = (Goal(of="time", at_most=1.0), Goal(of="memory", at_most=1.0))
-    cdpo = Row(
+    cdpo = BenchCase(
         name="cdpo update",
         what="cDPO from pairs, scores and the reference's log-probs on, beside DPO",
         work=given.settings(),
@@ -173,65 +173,65 @@ def _offline(given: Given, place: Place) -> list[Row]:
     return [cdpo, prior, sstoken]
 
 
-def on_policy(given: Given) -> Batch:
+def on_policy(given: Workload) -> Batch:
     """Rollouts in groups, with the log-probs that the policy gives them before its first step."""
     batch = given.batch(group=GROUP)
     return reasontrain_side.learner(given, GRPO, 2048, "padded").observe(batch, frozenset({"old_logp"}))
 
 
-def pairs(given: Given) -> Batch:
+def pairs(given: Workload) -> Batch:
     """Pairs whose tokens all weigh the same."""
     batch = given.batch(group=2, paired=True)
     return batch.with_evidence({"ref_logp": constant(batch, REFERENCE_LOGP), "ce_logscore": constant(batch, -1e30)})
 
 
-def demonstrations(given: Given) -> Batch:
+def demonstrations(given: Workload) -> Batch:
     """Responses without credit, whose stored log-probs are all the same."""
     batch = given.batch()
     return batch.with_evidence({"uncond_logp": constant(batch, -0.5)})
 
 
-def _tolerance(given: Given) -> float:
+def _tolerance(given: Workload) -> float:
     """Rounding of sums in float32; in bfloat16, of every product."""
     return 1e-4 if given.dtype == torch.float32 else 0.03
 
 
-def _ours(given: Given, place: Place, made: Callable[[int, Layout], Made]) -> Side:
+def _ours(given: Workload, place: BenchMachine, made: Callable[[int, Layout], Made]) -> Contestant:
     """Ways to cut a step into micro-batches."""
     layouts: tuple[Layout, ...] = ("packed",) if place.quick else ("padded", "packed")
     unit = 512 if place.device.type == "cpu" else 16384
     budgets = (unit,) if place.quick else (unit // 2, unit, 4 * unit)
     ways = [
-        Way(settings={"micro_batch_tokens": budget, "layout": layout}, ready=partial(made, budget, layout))
+        Variant(settings={"micro_batch_tokens": budget, "layout": layout}, ready=partial(made, budget, layout))
         for layout in layouts
         for budget in budgets
     ]
-    return Side(name="reasontrain", ways=tuple(ways))
+    return Contestant(name="reasontrain", ways=tuple(ways))
 
 
-def _sizes(given: Given, place: Place, share: int = 1) -> list[int]:
+def _sizes(given: Workload, place: BenchMachine, share: int = 1) -> list[int]:
     """Rollouts (or pairs of them) in one of TRL's forwards."""
     most = given.rollouts // share
     return [size for size in ((4 // share,) if place.quick else (1, 2, 4, 8, 16, 32)) if size <= most]
 
 
-def _peer(name: str, given: Given, place: Place, made: Callable[[int], Made], share: int = 1) -> Side:
+def _peer(name: str, given: Workload, place: BenchMachine, made: Callable[[int], Made], share: int = 1) -> Contestant:
     """Ways to cut a step by TRL's batch size and accumulation."""
     most = given.rollouts // share
     ways = [
-        Way(
+        Variant(
             settings={"per_device_train_batch_size": size, "gradient_accumulation_steps": most // size},
             ready=partial(made, size),
         )
         for size in _sizes(given, place, share)
     ]
-    return Side(name=name, ways=tuple(ways))
+    return Contestant(name=name, ways=tuple(ways))
 
 
-def _tuning(given: Given, place: Place, made: Callable[[int, int, bool], Made]) -> Side:
+def _tuning(given: Workload, place: BenchMachine, made: Callable[[int, int, bool], Made]) -> Contestant:
     """TRL pads, with neighbours of like length or not, or packs; a quick run does the last alone."""
     padded = [
-        Way(
+        Variant(
             settings={"per_device_train_batch_size": size, "group_by_length": by_length, "packing": False},
             ready=partial(made, size, 0, by_length),
         )
@@ -240,14 +240,14 @@ def _tuning(given: Given, place: Place, made: Callable[[int, int, bool], Made]) 
     ]
     lengths = (256, 512, 1024) if place.device.type == "cpu" else (8192, 16384, 32768)
     packed = [
-        Way(settings={"packing": True, "max_length": length}, ready=partial(made, 1, length, False))
+        Variant(settings={"packing": True, "max_length": length}, ready=partial(made, 1, length, False))
         for length in (lengths[1:2] if place.quick else lengths)
     ]
-    return Side(name="TRL SFTTrainer", ways=(*padded, *packed))
+    return Contestant(name="TRL SFTTrainer", ways=(*padded, *packed))
 
 
 @contextmanager
-def _handed(given: Given, made: Callable[..., Made], *way: Setting) -> Iterator[Work]:
+def _handed(given: Workload, made: Callable[..., Made], *way: Setting) -> Iterator[Work]:
     """The same work, of which it is said how many tokens it is handed, where the two sides do not learn from the same ones."""
     with made(*way) as work:
 

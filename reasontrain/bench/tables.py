@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from reasontrain.bench import evaluate, grade, sample, step, vocab
-from reasontrain.bench.case import NoPeerError, Place, Row
+from reasontrain.bench.case import BenchCase, BenchMachine, NoPeerError
 from reasontrain.bench.measure import Say
 from reasontrain.types import UserError
 
-TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {
+TABLES: Mapping[str, Callable[[BenchMachine], Sequence[BenchCase]]] = {
     "vocab": vocab.rows,
     "sample": sample.rows,
     "step": step.rows,
@@ -18,14 +18,14 @@ TABLES: Mapping[str, Callable[[Place], Sequence[Row]]] = {
 }
 
 
-def rows(names: Sequence[str], place: Place, wanted: Sequence[str], say: Say) -> dict[str, list[Row]]:
+def rows(names: Sequence[str], place: BenchMachine, wanted: Sequence[str], say: Say) -> dict[str, list[BenchCase]]:
     """The rows of each named table, or those of them that are wanted; UserError where there is no such thing.
 
     "all" are all tables whose peers are installed; the others are told.
     """
     if unknown := sorted(set(names) - {*TABLES, "all"}):
         raise UserError(f"there is no table {unknown[0]!r}; there is: {', '.join(TABLES)}; or all of them: all")
-    tables: dict[str, Sequence[Row]] = {}
+    tables: dict[str, Sequence[BenchCase]] = {}
     for name in TABLES if "all" in names else names:
         try:
             tables[name] = TABLES[name](place)

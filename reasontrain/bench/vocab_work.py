@@ -16,8 +16,8 @@ from trl.kernels import ChunkedLogProbFunction, chunked_divergence
 from reasontrain import vocab
 from reasontrain.algo.objectives import Distill
 from reasontrain.algo.token_selection import Tip
-from reasontrain.bench.case import Numbers, Ready, Setting, Work
-from reasontrain.types import Batch, Kind, Losses, RowColumns, Rows
+from reasontrain.bench.case import Numbers, Setting, Setup, Work
+from reasontrain.types import Batch, Losses, TokenFields, TokenKind, TokenStats
 from reasontrain.vocab import Head, Teacher, fused, measure
 from reasontrain.vocab.chunks import Scan
 from reasontrain.vocab.head import HeadGradient
@@ -30,7 +30,7 @@ Tiles = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class VocabSize:
     """N rows, V ids and hidden states of width H, in one dtype."""
 
     rows: int
@@ -55,7 +55,7 @@ class Inputs:
     weight_N: Float[Tensor, " N"]
 
     @classmethod
-    def drawn(cls, size: Size, device: torch.device) -> Inputs:
+    def drawn(cls, size: VocabSize, device: torch.device) -> Inputs:
         """States of unit variance and heads that give logits of about unit variance, by a seed."""
         draw = torch.Generator(device).manual_seed(0)
         normal = partial(torch.randn, generator=draw, device=device)
@@ -76,9 +76,9 @@ class Inputs:
         return Head(self.weight_VD)
 
     @property
-    def columns(self) -> RowColumns:
+    def columns(self) -> TokenFields:
         """What an objective knows of the rows."""
-        return RowColumns(ids_N=self.ids_N, advantage_N=torch.zeros_like(self.weight_N))
+        return TokenFields(ids_N=self.ids_N, advantage_N=torch.zeros_like(self.weight_N))
 
     def backward(self, loss: Tensor) -> Numbers:
         """The loss and the size of its two gradients."""
@@ -90,14 +90,14 @@ class Inputs:
         shape = ROLLOUTS, len(self.ids_N) // ROLLOUTS
         batch = Batch(
             ids_BT=self.ids_N.reshape(shape).cpu(),
-            kind_BT=torch.full(shape, int(Kind.RESPONSE)),
+            kind_BT=torch.full(shape, int(TokenKind.RESPONSE)),
             rollout_B=torch.arange(ROLLOUTS),
             group_B=torch.zeros(ROLLOUTS, dtype=torch.long),
             reward_B=torch.zeros(ROLLOUTS),
             advantage_B=torch.zeros(ROLLOUTS),
             evidence={name: value_N.reshape(shape).cpu() for name, value_N in evidence.items()},
         )
-        return Tip(keep=keep)(batch).reshape(-1).to(self.ids_N.device) != 0
+        return Tip(keep_ratio=keep)(batch).reshape(-1).to(self.ids_N.device) != 0
 
 
 Make = Callable[[], Inputs]
@@ -106,7 +106,7 @@ Gives = Literal["loss", "scores"]
 
 
 @contextmanager
-def counts(ready: Ready, num_rows: int) -> Iterator[Work]:
+def totals(ready: Setup, num_rows: int) -> Iterator[Work]:
     """A work whose numbers are left out but for its rows, to be set beside one that computes no loss."""
     with ready() as inner:
 
@@ -210,7 +210,7 @@ def materialises(make: Make, keep: float) -> Iterator[Work]:
     yield work
 
 
-def _known(policy: Rows, batch: RowColumns) -> Losses:
+def _known(policy: TokenStats, batch: TokenFields) -> Losses:
     """-log p of each token; its entropy is only looked at."""
     return Losses(loss=-policy.logp_N, stats={"entropy": policy.entropy_N})
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from reasontrain.algo.advantages import GroupNorm, NoCredit
+from reasontrain.algo.advantages import GroupNormalized, NoAdvantage
 from reasontrain.bench.case import Setting
 from reasontrain.data.collate import collate
 from reasontrain.models import Policy, Shape, testbed
@@ -78,7 +78,7 @@ def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class Workload:
     """The size of a step: a model's shape, how many rollouts of how many tokens at most, and what is computed in.
 
     Weights that learn are float32; `dtype` is what the trunk and the head's products compute in, on both sides.
@@ -151,7 +151,7 @@ class Given:
             for index, length in enumerate(self.lengths().tolist())
         ]
         again = [replace(rollout, id=rollout.id + self.rollouts * copy) for copy in range(copies) for rollout in rollouts]
-        return collate(again, credit=GroupNorm() if group > 1 and not paired else NoCredit(), paired=paired)
+        return collate(again, advantage=GroupNormalized() if group > 1 and not paired else NoAdvantage(), paired=paired)
 
 
 def constant(batch: Batch, value: float) -> Float[Tensor, "B T"]:

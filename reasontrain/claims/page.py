@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from reasontrain.claims.settings import Accuracy, PassAt, Row, Saving
-from reasontrain.claims.verdict import ArmRecord, Record
+from reasontrain.claims.settings import Accuracy, ClaimRow, PassAt, Saving
+from reasontrain.claims.verdict import ArmRecord, ClaimRecord
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.types import UserError
 
@@ -23,7 +23,7 @@ def with_table(page: Path, table: str) -> str:
     return _BETWEEN.sub(lambda _: f"{BEGIN}\n{table}{END}", text)
 
 
-def markdown(records: Sequence[Record], missing: Sequence[str]) -> str:
+def markdown(records: Sequence[ClaimRecord], missing: Sequence[str]) -> str:
     """The table and its rows; `missing` names rows without a record of what they say now."""
     lines = ["", "| row | claim | difference, points [95 %] | verdict |", "| --- | --- | --- | --- |"] if records else [""]
     lines += [
@@ -37,7 +37,7 @@ def markdown(records: Sequence[Record], missing: Sequence[str]) -> str:
     return "\n".join([*lines, "", ""])
 
 
-def _row(record: Record) -> Iterator[str]:
+def _row(record: ClaimRecord) -> Iterator[str]:
     """One row in full."""
     row, of = record.row, record.row.difference.of
     seeds, rates = ", ".join(map(str, row.seeds)), [f"{swept.rate:g}" for swept in record.arms[0].sweep]
@@ -63,7 +63,7 @@ def _arm(arm: ArmRecord) -> str:
     )
 
 
-def _made(record: Record) -> str:
+def _made(record: ClaimRecord) -> str:
     """Which code ran on what, and how long."""
     found = []
     for made in record.made:
@@ -73,11 +73,11 @@ def _made(record: Record) -> str:
     return f"{'; '.join(found)}; {record.minutes:.0f} minutes, {record.at_once} runs at a time."
 
 
-def _difference(row: Row) -> str:
+def _difference(row: ClaimRow) -> str:
     return f"`{row.difference.of}` \N{MINUS SIGN} `{row.difference.minus}`"
 
 
-def _measure(row: Row) -> str:
+def _measure(row: ClaimRow) -> str:
     """What is measured, in words."""
     match row.measure:
         case Accuracy(suite=suite):

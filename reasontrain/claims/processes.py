@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TextIO
 
 from reasontrain.data import storage
-from reasontrain.evaluation.provenance import Origin
+from reasontrain.evaluation.provenance import Provenance
 from reasontrain.recipe import Recipe, as_mapping, as_yaml, build
 from reasontrain.types import RunError
 
@@ -30,13 +30,13 @@ Done = Callable[[int, int], None]
 class Status:
     """What is known of a run: who made it, how long it took in all, and which suites it was asked after its last step."""
 
-    made: tuple[Origin, ...] = ()
+    made: tuple[Provenance, ...] = ()
     seconds: float = 0.0
     suites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A run by its recipe, and which of the recipe's suites it is to be asked."""
 
     recipe: Recipe
@@ -53,7 +53,7 @@ class Job:
 class Runs:
     """A folder of runs; beside each lie its recipe, what it printed, and its status."""
 
-    def __init__(self, folder: Path, origin: Origin, at_once: int) -> None:
+    def __init__(self, folder: Path, origin: Provenance, at_once: int) -> None:
         self.folder, self.origin, self.at_once = folder, origin, at_once
 
     def status(self, name: str) -> Status:
@@ -61,12 +61,12 @@ class Runs:
         path = self._beside(name, ".json")
         return build(Status, json.loads(path.read_text(encoding="utf-8")), str(path)) if path.exists() else Status()
 
-    def finished(self, job: Job) -> bool:
+    def finished(self, job: TrainingJob) -> bool:
         """Whether a run took its last step and was asked these suites."""
         there = (self.folder / job.recipe.name / "final").is_dir()
         return there and set(job.suites) <= set(self.status(job.recipe.name).suites)
 
-    def train(self, jobs: Sequence[Job], done: Done) -> None:
+    def train(self, jobs: Sequence[TrainingJob], done: Done) -> None:
         """Finish all of these runs. Raises RunError where one fails; whatever was begun is saved and goes on next time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         jobs = list({job.recipe.name: job for job in jobs}.values())  # arms that say the same are one run
@@ -90,7 +90,7 @@ class Runs:
                 run.lock.close()
             signal.signal(signal.SIGTERM, before)
 
-    def _start(self, job: Job) -> _Running:
+    def _start(self, job: TrainingJob) -> _Running:
         """Begin a run or go on with it, in a process that holds its lock for as long as it lives, whatever becomes of us."""
         name = job.recipe.name
         lock = self._beside(name, ".lock").open("w")
@@ -140,7 +140,7 @@ class Runs:
 class _Running:
     """A process at work; the lock is open in both of us."""
 
-    job: Job
+    job: TrainingJob
     process: subprocess.Popen[bytes]
     lock: TextIO
     since: float

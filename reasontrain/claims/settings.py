@@ -61,7 +61,7 @@ class ArmSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class MeasuredDifference:
     """The arm that is claimed to be the better one, and the arm that it is compared with."""
 
     of: Name
@@ -69,7 +69,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ClaimRow:
     """A claim in words and the runs that test it: every arm at every learning rate of `rates` with every seed.
 
     Recipes are looked for beside the table. `set` holds for all arms, and `evaluate` replaces what their recipes ask. The suite
@@ -82,7 +82,7 @@ class Row:
     recipe: str
     set: dict[str, object] = field(default_factory=dict)
     arms: Annotated[dict[Name, ArmSettings], MinLen(2)]
-    difference: Difference
+    difference: MeasuredDifference
     equal_mass: tuple[Name, ...] = ()
     rates: Annotated[tuple[Positive, ...], MinLen(1)]
     seeds: Annotated[tuple[Seed, ...], MinLen(3)]
@@ -95,10 +95,10 @@ class Row:
 class Claims:
     """A table of claims: rows by name."""
 
-    rows: Annotated[dict[Name, Row], MinLen(1)]
+    rows: Annotated[dict[Name, ClaimRow], MinLen(1)]
 
 
-def read_claims(path: Path, names: Sequence[str] = ()) -> dict[str, Row]:
+def read_claims(path: Path, names: Sequence[str] = ()) -> dict[str, ClaimRow]:
     """The rows of a table (those named, or all), or one error that lists everything wrong with them."""
     rows = build(Claims, read_yaml(path), str(path)).rows
     for name in names:
@@ -111,7 +111,7 @@ def read_claims(path: Path, names: Sequence[str] = ()) -> dict[str, Row]:
     return chosen
 
 
-def run_of(folder: Path, row: Row, arm: str, *, rate: float, seed: int, out: str) -> Recipe:
+def run_of(folder: Path, row: ClaimRow, arm: str, *, rate: float, seed: int, out: str) -> Recipe:
     """The run of one arm at one rate with one seed. Its name holds a hash of all that decides it, so equal runs are one run."""
     settings = row.arms[arm]
     recipe = read_recipe(folder / (settings.recipe or row.recipe), [*_overrides(row.set), *_overrides(settings.set)])
@@ -143,7 +143,7 @@ def suite_of(recipe: Recipe, name: str) -> Suite:
     return next(suite for suite in recipe.evaluate.suites if suite.name == name)
 
 
-def row_faults(folder: Path, row: Row) -> Iterator[str]:
+def row_faults(folder: Path, row: ClaimRow) -> Iterator[str]:
     """Everything that makes a row untestable or unfair, one sentence each."""
     faults = [*_name_faults(row), *_set_faults(row)]
     yield from faults
@@ -160,7 +160,7 @@ def row_faults(folder: Path, row: Row) -> Iterator[str]:
         yield from _suite_faults(arm, recipe, row)
 
 
-def _name_faults(row: Row) -> Iterator[str]:
+def _name_faults(row: ClaimRow) -> Iterator[str]:
     """Arms that are not there, and what is given twice."""
     named = {"difference.of": (row.difference.of,), "difference.minus": (row.difference.minus,), "equal_mass": row.equal_mass}
     for key, names in named.items():
@@ -172,7 +172,7 @@ def _name_faults(row: Row) -> Iterator[str]:
             yield f"{key}: one of {', '.join(f'{value:g}' for value in values)} is given twice; each counts once"
 
 
-def _set_faults(row: Row) -> Iterator[str]:
+def _set_faults(row: ClaimRow) -> Iterator[str]:
     """Keys that are the table's own."""
     by_place = {"set": row.set, **{f"arms.{name}.set": arm.set for name, arm in row.arms.items()}}
     for where, settings in by_place.items():
@@ -192,27 +192,27 @@ def _same_faults(arms: Mapping[str, Recipe]) -> Iterator[str]:
 
 def _mass_faults(arms: Mapping[str, Recipe], equal: Sequence[str]) -> Iterator[str]:
     """Arms that keep another share of the tokens where the same was stated."""
-    found = {arm: _mass(as_mapping(arms[arm])["select"]) for arm in equal}
+    found = {arm: _mass(as_mapping(arms[arm])["token_selection"]) for arm in equal}
     if len(set(found.values())) > 1:
         yield "equal_mass: these arms must keep the same share of the tokens, found " + ", ".join(
             f"{arm} {mass}" for arm, mass in found.items()
         )
 
 
-def _mass(select: object) -> str:
+def _mass(token_selection: object) -> str:
     """The share of the tokens that a rule keeps; a rule that states none is its own measure. Shuffled weights are as many."""
-    match select:
+    match token_selection:
         case {"kind": "shuffled", "of": of}:
             return _mass(of)
-        case {"kind": "everything"}:
+        case {"kind": "all"}:
             return "1"
-        case {"keep": int() | float() as keep}:
+        case {"keep_ratio": int() | float() as keep}:
             return f"{keep:g}"
         case _:
-            return f"that of {json.dumps(select, sort_keys=True)}"
+            return f"that of {json.dumps(token_selection, sort_keys=True)}"
 
 
-def _suite_faults(arm: str, recipe: Recipe, row: Row) -> Iterator[str]:
+def _suite_faults(arm: str, recipe: Recipe, row: ClaimRow) -> Iterator[str]:
     """Suites that an arm is not asked, or cannot answer in the way that the measure needs."""
     suites = {suite.name: suite for suite in recipe.evaluate.suites} if recipe.evaluate else {}
     for key, name in {"development": row.development, "measure.suite": row.measure.suite}.items():

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reasontrain.claims.page import markdown, with_table
-from reasontrain.claims.processes import Job, Runs
-from reasontrain.claims.settings import Row, Saving, read_claims, run_of
+from reasontrain.claims.processes import Runs, TrainingJob
+from reasontrain.claims.settings import ClaimRow, Saving, read_claims, run_of
 from reasontrain.claims.verdict import (
+    ClaimRecord,
     Made,
-    Record,
     Swept,
     check_disjoint,
     chosen,
@@ -27,7 +27,7 @@ from reasontrain.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SweepOptions:
     """What the command line said; no `rows` are all of them."""
 
     table: Path
@@ -37,22 +37,22 @@ class Options:
     dry: bool
 
 
-class Table:
+class ClaimsTable:
     """A file of claims, with its records and its page beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.records, self.page = path, path.parent / "records", path.parent / "README.md"
 
-    def record(self, name: str, row: Row) -> Record | None:
+    def record(self, name: str, row: ClaimRow) -> ClaimRecord | None:
         """The record of a row, where there is one of what the row and its recipes say now."""
         path = self.records / f"{name}.json"
         if not path.exists():
             return None
-        record = build(Record, read_yaml(path), str(path))
+        record = build(ClaimRecord, read_yaml(path), str(path))
         said = {arm: run_of(self.path.parent, row, arm, rate=row.rates[0], seed=row.seeds[0], out="-").name for arm in row.arms}
         return record if record.row == row and record.first_runs == said else None
 
-    def write(self, record: Record) -> None:
+    def write(self, record: ClaimRecord) -> None:
         """Keep a record, and put it into the page."""
         self.records.mkdir(exist_ok=True)
         text = json.dumps(as_mapping(record), indent=1, ensure_ascii=False)
@@ -70,11 +70,11 @@ class Table:
         return with_table(self.page, markdown(records, [name for name, record in found.items() if record is None]))
 
 
-def claims(options: Options) -> None:
+def claims(options: SweepOptions) -> None:
     """Test the rows that were named; without names, those that have no record of what they say now."""
     if options.at_once < 1:
         raise UserError(f"--jobs must be at least 1, got {options.at_once}")
-    table = Table(options.table)
+    table = ClaimsTable(options.table)
     table.text()  # a page without a place for the table is told before hours of work
     rows = read_claims(options.table, options.rows)
     runs = Runs(options.out, origin(options.table.parent, (table.records, table.page)), options.at_once)
@@ -96,7 +96,7 @@ Sweep = Mapping[str, Mapping[float, Sequence[Recipe]]]
 """Arm -> rate -> a run for every seed."""
 
 
-def _sweep(options: Options, row: Row) -> Sweep:
+def _sweep(options: SweepOptions, row: ClaimRow) -> Sweep:
     """Every run of a row."""
     folder, out = options.table.parent, str(options.out)
     return {
@@ -105,18 +105,18 @@ def _sweep(options: Options, row: Row) -> Sweep:
     }
 
 
-def _test(name: str, row: Row, options: Options, runs: Runs) -> Record:
+def _test(name: str, row: ClaimRow, options: SweepOptions, runs: Runs) -> ClaimRecord:
     """All runs, the rate of each arm by the development suite, and only then the problems that decide."""
     sweep = _sweep(options, row)
     check_disjoint(sweep[row.difference.of][row.rates[0]][0], row)
     suites = (row.development, row.measure.suite) if isinstance(row.measure, Saving) else (row.development,)  # a curve needs both
-    _train(f"{name}, sweep", [Job(recipe, suites) for recipe in _all(sweep)], runs)
+    _train(f"{name}, sweep", [TrainingJob(recipe, suites) for recipe in _all(sweep)], runs)
     swept = {
         arm: tuple(Swept(rate=rate, development=development(options.out, each, row.development)) for rate, each in rates.items())
         for arm, rates in sweep.items()
     }
     at_rate = {arm: rates[chosen(swept[arm])] for arm, rates in sweep.items()}
-    _train(f"{name}, held out", [Job(r, (row.measure.suite,)) for each in at_rate.values() for r in each], runs)
+    _train(f"{name}, held out", [TrainingJob(r, (row.measure.suite,)) for each in at_rate.values() for r in each], runs)
     seconds = sum(runs.status(run).seconds for run in {recipe.name for recipe in _all(sweep)})
     return judge(
         name,
@@ -131,7 +131,7 @@ def _test(name: str, row: Row, options: Options, runs: Runs) -> Record:
     )
 
 
-def _train(what: str, jobs: Sequence[Job], runs: Runs) -> None:
+def _train(what: str, jobs: Sequence[TrainingJob], runs: Runs) -> None:
     with progress(what, len(jobs)) as (advance, _):
         runs.train(jobs, lambda done, total: advance(done, _left(runs, jobs)))
 
@@ -140,7 +140,7 @@ def _all(sweep: Sweep) -> list[Recipe]:
     return [recipe for rates in sweep.values() for each in rates.values() for recipe in each]
 
 
-def _left(runs: Runs, jobs: Sequence[Job]) -> str:
+def _left(runs: Runs, jobs: Sequence[TrainingJob]) -> str:
     """How long the rest will take, by the mean of what is finished."""
     finished = {job.recipe.name: runs.finished(job) for job in jobs}
     seconds = [runs.status(name).seconds for name, is_finished in finished.items() if is_finished]

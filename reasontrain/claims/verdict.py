@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from reasontrain.claims.saving import Curves, saving
-from reasontrain.claims.settings import PassAt, Row, Saving, suite_of
+from reasontrain.claims.settings import ClaimRow, PassAt, Saving, suite_of
 from reasontrain.evaluation.compare import every_verdict
-from reasontrain.evaluation.provenance import Origin
+from reasontrain.evaluation.provenance import Provenance
 from reasontrain.metrics.accuracy import (
     Interval,
     mean_per_problem,
@@ -35,7 +35,7 @@ POINT = 0.01
 class Made:
     """Where runs come from: code and machine, the device that they computed on, and the packages."""
 
-    origin: Origin
+    origin: Provenance
     device: str
     versions: dict[str, str]
 
@@ -71,14 +71,14 @@ class ArmRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class ClaimRecord:
     """A row with its verdict and all that it rests on. `minutes` is the time that its runs took, `at_once` of them together.
 
     `first_runs` names the run of each arm at the first rate with the first seed: the names say whether recipes changed since.
     """
 
     name: str
-    row: Row
+    row: ClaimRow
     verdict: Verdict
     difference: Interval
     arms: tuple[ArmRecord, ...]
@@ -109,7 +109,7 @@ def development(runs: Path, recipes: Sequence[Recipe], suite: str) -> tuple[floa
     return tuple(_accuracy(runs / recipe.name, suite, recipe.steps) for recipe in recipes)
 
 
-def check_disjoint(recipe: Recipe, row: Row) -> None:
+def check_disjoint(recipe: Recipe, row: ClaimRow) -> None:
     """Refuse a row whose rates would be chosen on problems that also decide."""
     texts = []
     for name in (row.development, row.measure.suite):
@@ -125,7 +125,7 @@ def check_disjoint(recipe: Recipe, row: Row) -> None:
 
 def judge(
     name: str,
-    row: Row,
+    row: ClaimRow,
     runs: Path,
     *,
     recipes: Mapping[str, Sequence[Recipe]],
@@ -134,7 +134,7 @@ def judge(
     minutes: float,
     at_once: int,
     made: tuple[Made, ...],
-) -> Record:
+) -> ClaimRecord:
     """The record of a row from its finished runs; `recipes` are those of each arm at its rate, one a seed."""
     tables = {arm: [_problems(runs / recipe.name, row, recipe.steps) for recipe in each] for arm, each in recipes.items()}
     asked = {problems for each in tables.values() for problems, _ in each}
@@ -156,7 +156,7 @@ def judge(
         )
         for arm, each in recipes.items()
     )
-    return Record(
+    return ClaimRecord(
         name=name,
         row=row,
         verdict=verdict(decides),
@@ -172,7 +172,7 @@ def judge(
 
 
 def _difference(
-    row: Row, runs: Path, recipes: Mapping[str, Sequence[Recipe]], scores: Mapping[str, Float64[np.ndarray, "R M"]], arm: str
+    row: ClaimRow, runs: Path, recipes: Mapping[str, Sequence[Recipe]], scores: Mapping[str, Float64[np.ndarray, "R M"]], arm: str
 ) -> Interval:
     """The claimed arm less another one, by the row's measure."""
     of = row.difference.of
@@ -181,7 +181,7 @@ def _difference(
     return saving(*(_curves(runs, row, recipes[name]) for name in (of, arm)))
 
 
-def _problems(run: Path, row: Row, step: int) -> tuple[tuple[str, ...], Float64[np.ndarray, " M"]]:
+def _problems(run: Path, row: ClaimRow, step: int) -> tuple[tuple[str, ...], Float64[np.ndarray, " M"]]:
     """The problems of the measured suite, and what a run scored on each after so many steps."""
     answers = every_verdict(run / "answers" / f"{row.measure.suite}-step-{step}.jsonl")
     correct_MS = np.array(list(answers.values()), dtype=bool)
@@ -189,7 +189,7 @@ def _problems(run: Path, row: Row, step: int) -> tuple[tuple[str, ...], Float64[
     return tuple(answers), score_M
 
 
-def _curves(runs: Path, row: Row, recipes: Sequence[Recipe]) -> Curves:
+def _curves(runs: Path, row: ClaimRow, recipes: Sequence[Recipe]) -> Curves:
     """The runs of an arm at every evaluation of the measured suite."""
     score_REM, tokens_RE = [], []
     for recipe in recipes:

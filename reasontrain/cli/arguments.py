@@ -100,10 +100,10 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     )
 
     def run(options: argparse.Namespace) -> None:
-        from reasontrain.cli.evaluate import Options, evaluate
+        from reasontrain.cli.evaluate import EvaluateOptions, evaluate
 
         evaluate(
-            Options(
+            EvaluateOptions(
                 models=options.models,
                 suites=options.suite,
                 overrides=options.set,
@@ -157,10 +157,10 @@ def _grade(commands: Commands[argparse.ArgumentParser]) -> None:
     )
 
     def run(options: argparse.Namespace) -> None:
-        from reasontrain.cli.grade import Options, grade
+        from reasontrain.cli.grade import GradeOptions, grade
 
         grade(
-            Options(
+            GradeOptions(
                 file=options.file,
                 limit_s=options.limit_s,
                 num_workers=options.workers,
@@ -315,9 +315,9 @@ def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--dry", action="store_true", help="only say how many runs there are, and how long they take")
 
     def run(options: argparse.Namespace) -> None:
-        from reasontrain.claims.sweep import Options, claims
+        from reasontrain.claims.sweep import SweepOptions, claims
 
-        claims(Options(table=options.table, rows=options.rows, out=options.out, at_once=options.jobs, dry=options.dry))
+        claims(SweepOptions(table=options.table, rows=options.rows, out=options.out, at_once=options.jobs, dry=options.dry))
 
     command.set_defaults(run=run)
 
@@ -339,10 +339,10 @@ def _bench(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--out", type=Path, default=Path("out/bench"), metavar="DIR", help="where records go (%(default)s)")
 
     def run(options: argparse.Namespace) -> None:
-        from reasontrain.cli.bench import Options, bench
+        from reasontrain.cli.bench import BenchOptions, bench
 
         bench(
-            Options(
+            BenchOptions(
                 tables=options.tables,
                 rows=options.row,
                 out=options.out,

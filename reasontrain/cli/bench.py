@@ -10,9 +10,9 @@ import torch
 
 from reasontrain import models
 from reasontrain.bench import page, record
-from reasontrain.bench.case import Place
+from reasontrain.bench.case import BenchMachine
 from reasontrain.bench.measure import measure
-from reasontrain.bench.record import PACKAGES, Record
+from reasontrain.bench.record import PACKAGES, BenchRecord
 from reasontrain.bench.tables import rows as tables_of
 from reasontrain.data import storage
 from reasontrain.evaluation.provenance import origin
@@ -23,7 +23,7 @@ QUICK_RUNS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class BenchOptions:
     """What the command line said; no `rows` are all of a table."""
 
     tables: Sequence[str]
@@ -36,7 +36,7 @@ class Options:
     data: Path | None
 
 
-def bench(options: Options) -> None:
+def bench(options: BenchOptions) -> None:
     """Measure the tables that were named; each is kept as soon as it is measured."""
     models.quiet_libraries()
     place = _place(options)
@@ -50,7 +50,7 @@ def bench(options: Options) -> None:
             measured.append(measure(row, place, runs=runs, say=lambda text: print(f"  {text}", flush=True)))
             print(f"  {page.ratio(measured[-1]).replace('*', '')} of {row.peer.name}", flush=True)
         if measured:
-            found = Record(
+            found = BenchRecord(
                 table=name,
                 device=_device_name(place.device),
                 origin=made,
@@ -64,14 +64,14 @@ def bench(options: Options) -> None:
     print(f"wrote {options.out / 'README.md'}")
 
 
-def _place(options: Options) -> Place:
+def _place(options: BenchOptions) -> BenchMachine:
     """Where rows are measured; refuses a device that is not there."""
     if options.runs < 1 or options.threads < 1:
         raise UserError(f"--runs and --threads must be at least 1, got {options.runs} and {options.threads}")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; leave it out to measure on the CPU")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Place(device=torch.device(device), quick=options.quick, threads=options.threads, data=options.data)
+    return BenchMachine(device=torch.device(device), quick=options.quick, threads=options.threads, data=options.data)
 
 
 def _device_name(device: torch.device) -> str:
@@ -79,7 +79,7 @@ def _device_name(device: torch.device) -> str:
     return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device).lower().replace(" ", "-")
 
 
-def _keep(folder: Path, found: Record) -> None:
+def _keep(folder: Path, found: BenchRecord) -> None:
     """The record, its picture, and the page of all records beside them."""
     record.write(folder, found)
     storage.replace_text(folder / f"{found.name}.svg", page.picture(found))

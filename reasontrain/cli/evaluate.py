@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 from reasontrain import models
-from reasontrain.cli.evaluation_backends import Contestant, Put, Remote, Weights
+from reasontrain.cli.evaluation_backends import EncodedProblems, EndpointBackend, EvaluationBackend, ModelBackend
 from reasontrain.data import storage
 from reasontrain.data.files import json_object
 from reasontrain.data.prompts import PromptSettings
-from reasontrain.evaluation.answer_log import Journal
-from reasontrain.evaluation.answers import Answer, Place, Reply, write_answers
+from reasontrain.evaluation.answer_log import AnswerLog
+from reasontrain.evaluation.answers import Answer, ProblemSample, Reply, write_answers
 from reasontrain.evaluation.candidate import candidate
 from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.run import Evaluation, summary
@@ -31,9 +31,9 @@ from reasontrain.evaluation.run import evaluate as ask
 from reasontrain.evaluation.suites import suite as find
 from reasontrain.metrics import environment
 from reasontrain.models import DType
-from reasontrain.recipe import Local, Suite, Vllm, YamlValue, as_mapping
+from reasontrain.recipe import LocalEngine, Suite, VllmEngine, YamlValue, as_mapping
 from reasontrain.run.build import VERSIONS
-from reasontrain.run.datasets import Posed, pose
+from reasontrain.run.datasets import EncodedTask, encode_task
 from reasontrain.run.progress import progress
 from reasontrain.sampler.vllm_engine import installed
 from reasontrain.tasks import Grader
@@ -47,7 +47,7 @@ NO_ANSWER_CHANGES = frozenset({"pass_at"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EvaluateOptions:
     """What the command line said; None stands for what it did not say."""
 
     models: Sequence[str]
@@ -67,7 +67,7 @@ class Options:
     again: bool
 
 
-def evaluate(options: Options) -> None:
+def evaluate(options: EvaluateOptions) -> None:
     """Score every model on every suite; all suites are found before the first question is asked."""
     models.quiet_libraries()
     _check(options)
@@ -88,7 +88,7 @@ def evaluate(options: Options) -> None:
                 _evaluate(contestant, suites, options, options.out / folder, grader)
 
 
-def _check(options: Options) -> None:
+def _check(options: EvaluateOptions) -> None:
     """What does not go together, or is no number to begin with."""
     for flag, value in (("--limit", options.limit), ("--workers", options.workers), ("--at-once", options.at_once)):
         if value is not None and value < 1:
@@ -117,25 +117,29 @@ def _apart(names: Sequence[str], said: Sequence[str], what: str) -> None:
             )
 
 
-def _contestant(model: str, options: Options, folder: Path, until: ExitStack) -> Contestant:
+def _contestant(model: str, options: EvaluateOptions, folder: Path, until: ExitStack) -> EvaluationBackend:
     """Who is asked."""
     if options.endpoint is not None:
-        return Remote(Endpoint(url=options.endpoint, model=model, at_once=options.at_once or REQUESTS), seed=options.seed)
-    engine = Vllm() if options.engine == "vllm" else Local()
+        return EndpointBackend(
+            Endpoint(url=options.endpoint, model=model, at_once=options.at_once or REQUESTS), seed=options.seed
+        )
+    engine = VllmEngine() if options.engine == "vllm" else LocalEngine()
     found = candidate(model, dtype=options.dtype or "bfloat16", engine=engine, base=options.base)
-    return Weights(found, seed=options.seed, workers=options.workers or 0, logs=folder / "logs", say=print, until=until)
+    return ModelBackend(found, seed=options.seed, workers=options.workers or 0, logs=folder / "logs", say=print, until=until)
 
 
-def _evaluate(contestant: Contestant, suites: Sequence[Suite], options: Options, folder: Path, grader: Grader) -> None:
+def _evaluate(
+    contestant: EvaluationBackend, suites: Sequence[Suite], options: EvaluateOptions, folder: Path, grader: Grader
+) -> None:
     """One model on all suites, and its report after each of them."""
     about: dict[str, YamlValue] = {**contestant.facts(), "seed": options.seed, "versions": dict(environment.versions(VERSIONS))}
     report = folder / "report.json"
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
         with progress(suite.name, 0) as (_, say):
-            posed = pose(suite, suite.task, suite.prompt or PromptSettings(), grader)
+            posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
             put = contestant.put(posed, say)
-        journal = Journal(folder / f"{suite.name}.jsonl", _protocol(about, posed, put))
+        journal = AnswerLog(folder / f"{suite.name}.jsonl", _protocol(about, posed, put))
         if options.again:
             journal.forget()
         result = _asked(contestant.name, posed, put, journal)
@@ -153,13 +157,13 @@ def _reported(path: Path, about: Mapping[str, YamlValue], suite: Mapping[str, ob
     return json.dumps({**about, "suites": list(asked.values())}, indent=1, ensure_ascii=False) + "\n"
 
 
-def _protocol(about: Mapping[str, YamlValue], posed: Posed, put: Put) -> dict[str, YamlValue]:
+def _protocol(about: Mapping[str, YamlValue], posed: EncodedTask, put: EncodedProblems) -> dict[str, YamlValue]:
     """Everything that changes an answer."""
     suite = {key: value for key, value in as_mapping(posed.suite).items() if key not in NO_ANSWER_CHANGES}
     return {**about, "suite": suite, "problems_sha256": posed.sha256, "dropped": put.dropped, **put.facts}
 
 
-def _asked(model: str, posed: Posed, put: Put, journal: Journal) -> Evaluation:
+def _asked(model: str, posed: EncodedTask, put: EncodedProblems, journal: AnswerLog) -> Evaluation:
     """One suite, going on where it was stopped; a finished one is added up again, and nobody is asked."""
     suite, kept = posed.suite, journal.kept(put.problems)
     total = len(put.problems) * suite.num_samples
@@ -183,7 +187,7 @@ def _asked(model: str, posed: Posed, put: Put, journal: Journal) -> Evaluation:
     return result
 
 
-def _nobody(missing: AbstractSet[Place]) -> Iterator[Mapping[Place, Reply]]:
+def _nobody(missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
     """Who answers where nothing is missing."""
     assert not missing, "somebody has to be asked"
     yield from ()

@@ -13,17 +13,17 @@ from typing import Protocol, runtime_checkable
 
 from reasontrain.evaluation.candidate import Candidate
 from reasontrain.evaluation.endpoint_client import Endpoint
-from reasontrain.evaluation.endpoint_generation import Requests
-from reasontrain.evaluation.generation import Respond, Sample, by, parts, sampled
+from reasontrain.evaluation.endpoint_generation import EndpointRequests
+from reasontrain.evaluation.generation import AnswerFn, Sample, by, parts, sampled
 from reasontrain.models import Description
-from reasontrain.run.datasets import Posed, encoded
+from reasontrain.run.datasets import EncodedTask, encoded
 from reasontrain.types import Problem
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Put:
+class EncodedProblems:
     """A suite as it is put to somebody: problems that can be asked, how many cannot, and what beside the suite says how.
 
     `ready` loads what answers take.
@@ -32,11 +32,11 @@ class Put:
     problems: Sequence[Problem]
     dropped: int
     facts: Mapping[str, str | int]
-    ready: Callable[[], Respond]
+    ready: Callable[[], AnswerFn]
 
 
 @runtime_checkable
-class Contestant(Protocol):
+class EvaluationBackend(Protocol):
     """Somebody who can be asked suites."""
 
     @property
@@ -48,12 +48,12 @@ class Contestant(Protocol):
         """What a report says of it; all of it changes answers."""
         ...
 
-    def put(self, posed: Posed, say: Say) -> Put:
+    def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
         """A suite as it is put to this one; nothing is loaded yet."""
         ...
 
 
-class Weights:
+class ModelBackend:
     """A model whose weights are at hand, asked in parts of fixed composition by this process or by `workers` of Ray's."""
 
     def __init__(self, candidate: Candidate, *, seed: int, workers: int, logs: Path, say: Say, until: ExitStack) -> None:
@@ -62,16 +62,16 @@ class Weights:
         self.name = candidate.name
 
     def facts(self) -> Mapping[str, str]:
-        """See `Contestant`."""
+        """See `EvaluationBackend`."""
         return self.candidate.facts()
 
-    def put(self, posed: Posed, say: Say) -> Put:
-        """See `Contestant`; the hash is of prompts as ids and of the ids that end responses: a tokenizer and its template."""
+    def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
+        """See `EvaluationBackend`; the hash is of prompts as ids and of the ids that end responses: a tokenizer and its template."""
         asked, suite = encoded(posed, self.described, say), posed.suite
         at_once = self.candidate.at_once
         said = json.dumps([[prompt.ids for prompt in asked.prompts], sorted(self.described.stop_ids)])
         whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=at_once)
-        return Put(
+        return EncodedProblems(
             problems=[prompt.problem for prompt in asked.prompts],
             dropped=asked.dropped,
             facts={"prompts_sha256": hashlib.sha256(said.encode()).hexdigest(), "at_once": at_once},
@@ -94,20 +94,20 @@ class Weights:
         return self.until.enter_context(group)
 
 
-class Remote:
+class EndpointBackend:
     """A model behind an address, asked answer by answer."""
 
     def __init__(self, endpoint: Endpoint, *, seed: int) -> None:
         self.endpoint, self.seed, self.name = endpoint, seed, endpoint.model
 
     def facts(self) -> Mapping[str, str]:
-        """See `Contestant`."""
+        """See `EvaluationBackend`."""
         return self.endpoint.facts()
 
-    def put(self, posed: Posed, say: Say) -> Put:
-        """See `Contestant`; nobody here can tell which prompts are too long for the model: the server refuses them."""
+    def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
+        """See `EvaluationBackend`; nobody here can tell which prompts are too long for the model: the server refuses them."""
         suite = posed.suite
-        requests = Requests(
+        requests = EndpointRequests(
             endpoint=self.endpoint,
             problems=posed.problems,
             prompt=posed.prompt,
@@ -115,4 +115,4 @@ class Remote:
             num=suite.num_samples,
             seed=self.seed,
         )
-        return Put(problems=posed.problems, dropped=0, facts={}, ready=lambda: requests.respond)
+        return EncodedProblems(problems=posed.problems, dropped=0, facts={}, ready=lambda: requests.respond)

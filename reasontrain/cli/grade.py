@@ -27,7 +27,7 @@ DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class GradeOptions:
     """What the command line said; `file` is `-` for standard input, `num_workers` None for one per core."""
 
     file: str
@@ -36,7 +36,7 @@ class Options:
     last_number: bool
 
 
-def grade(options: Options) -> None:
+def grade(options: GradeOptions) -> None:
     """Write one line for each line read, in order and as soon as it is graded; at the end a count, on standard error."""
     if not 0 < options.limit_s < DAY_S:
         raise UserError(f"--limit-s must be more than 0 and less than a day, got {options.limit_s:g}")

@@ -13,7 +13,7 @@ from reasontrain.report import write_report
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
 from reasontrain.report.run import read_run
-from reasontrain.run.build import assembled
+from reasontrain.run.build import run_context
 from reasontrain.run.progress import progress
 from reasontrain.types import Stats
 
@@ -30,7 +30,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
             if warning := alarm(stats):
                 say(f"step {step}: {warning}")
 
-        with assembled(final, say, given=recipe) as ready:
+        with run_context(final, say, given=recipe) as ready:
             directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory)
         say(f"{_speed(directory)}model: {(directory / 'final').resolve()}\nreport: {page.resolve()}")

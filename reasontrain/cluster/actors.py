@@ -21,13 +21,13 @@ from reasontrain import models
 from reasontrain.algo.objectives import Objective
 from reasontrain.cluster.object_store import stored
 from reasontrain.cluster.remote_teacher import RemoteTeacher
-from reasontrain.cluster.weight_transfer import Channel, Receipt, Slot
+from reasontrain.cluster.weight_transfer import Slot, TransferChecksum, WeightBroadcast
 from reasontrain.data.sampling import Sampling
-from reasontrain.learner import AverageFunction
-from reasontrain.learner.distributed import Place, free_port, join, leave
+from reasontrain.learner import LossAggregationFn
+from reasontrain.learner.distributed import RankAddress, free_port, join, leave
 from reasontrain.learner.factory import make_learner
 from reasontrain.models import Policy
-from reasontrain.recipe import Recipe, Vllm
+from reasontrain.recipe import Recipe, VllmEngine
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
@@ -108,7 +108,7 @@ class LearnerRank(SamplingWorker):
         """Where rank 0 will listen."""
         return f"{host}:{free_port(host)}"
 
-    def build(self, place: Place, teacher: ray.actor.ActorHandle | None) -> None:
+    def build(self, place: RankAddress, teacher: ray.actor.ActorHandle | None) -> None:
         """Join the other ranks and load the models."""
         recipe = self.recipe
         if recipe.learn.zero is not None:
@@ -120,25 +120,31 @@ class LearnerRank(SamplingWorker):
         assert recipe.cluster is not None, "ranks are of a cluster"
         if recipe.cluster.samplers:
             return
-        if isinstance(engine, Vllm):
+        if isinstance(engine, VllmEngine):
             self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed, colocated=True)
         else:
             self.sampler = LocalSampler(
-                self.learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True, cuda_graphs=engine.cuda_graphs
+                self.learner.policy,
+                seed=recipe.seed,
+                max_num_seqs=engine.max_num_seqs,
+                shared=True,
+                cuda_graphs=engine.cuda_graphs,
             )
 
     @work
-    def observe(self, batch: Batch, needs: frozenset[str]) -> Batch | None:
+    def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch | None:
         """See `Learner`; rank 0 alone answers, with the evidence of all ranks."""
         self._rest()
-        seen = self.learner.observe(batch, needs)
+        seen = self.learner.observe(batch, required_evidence)
         return seen if self.rank == 0 else None
 
     @work
-    def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
+    def step(
+        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+    ) -> Stats:
         """See `Learner`."""
         self._rest()
-        return self.learner.step(batch, weight_BT, objective, average)
+        return self.learner.step(batch, weight_BT, objective, loss_aggregation)
 
     def matrix_rate(self) -> float:
         """See `Learner`."""
@@ -146,7 +152,7 @@ class LearnerRank(SamplingWorker):
 
     def whole(self) -> AbstractContextManager[None]:
         """Gathered from all ranks, for a sampler that uses the weights as they are."""
-        return self.learner.gathered() if isinstance(self.sampler, LocalSampler) else nullcontext()
+        return self.learner.materialized() if isinstance(self.sampler, LocalSampler) else nullcontext()
 
     @work
     def load(self) -> None:
@@ -159,11 +165,11 @@ class LearnerRank(SamplingWorker):
 
     def listen(self, host: str, num_samplers: int, timeout_s: float) -> int:
         """Open a new line to samplers; its port."""
-        self.channel = Channel(host, 0, 0, 1 + num_samplers, timeout_s)
+        self.channel = WeightBroadcast(host, 0, 0, 1 + num_samplers, timeout_s)
         return self.channel.port
 
     @work
-    def send(self) -> Receipt | None:
+    def send(self) -> TransferChecksum | None:
         """Send the weights: rank 0 speaks, the others help to gather."""
         weights, dtype = self.learner.weights(), getattr(torch, self.recipe.model.dtype)
         if self.rank == 0:
@@ -201,21 +207,23 @@ class SamplerWorker(SamplingWorker):
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
         engine = recipe.engine
-        if isinstance(engine, Vllm):
+        if isinstance(engine, VllmEngine):
             self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed)
             self.device = torch.device("cuda", 0)
         else:
             policy = models.load(recipe.model)
-            self.sampler = LocalSampler(policy, seed=recipe.seed, max_rows=engine.max_rows, cuda_graphs=engine.cuda_graphs)
+            self.sampler = LocalSampler(
+                policy, seed=recipe.seed, max_num_seqs=engine.max_num_seqs, cuda_graphs=engine.cuda_graphs
+            )
             self.device = policy.device
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
 
     def connect(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
         """Take the other end of the learner's line."""
-        self.channel = Channel(host, port, rank, size, timeout_s)
+        self.channel = WeightBroadcast(host, port, rank, size, timeout_s)
 
     @work
-    def receive(self, version: int, slots: Sequence[Slot]) -> Receipt:
+    def receive(self, version: int, slots: Sequence[Slot]) -> TransferChecksum:
         """Replace the weights by what comes over the line."""
         self.channel.connect(self.device)
         self.sampler.load(Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner
@@ -31,7 +31,7 @@ class Canary:
             return
         sampling = Sampling(temperature=self.temperature, max_tokens=TOKENS)
         rollout = sampler.sample([self.prompt], sampling, num=1, first_id=0)
-        batch = self.learner.observe(collate(rollout, credit=NoCredit()), frozenset({"old_logp"}))
+        batch = self.learner.observe(collate(rollout, advantage=NoAdvantage()), frozenset({"old_logp"}))
         ours_N, theirs_N = (column_BT[batch.is_response_BT].exp() for column_BT in (batch.old_logp_BT, batch.sampled_logp_BT))
         gap = float((ours_N - theirs_N).abs().mean())
         if not gap <= self.limit:

@@ -39,7 +39,7 @@ class Slot:
     gpus: float
 
 
-class Group:
+class ActorGroup:
     """Actors of one role, in order of rank."""
 
     def __init__(

@@ -16,8 +16,8 @@ from reasontrain.cluster.actors import (
     Worker,
 )
 from reasontrain.cluster.canary import Canary
-from reasontrain.cluster.group import Group, Slot
-from reasontrain.cluster.prefetch import Ahead
+from reasontrain.cluster.group import ActorGroup, Slot
+from reasontrain.cluster.prefetch import PrefetchingSampler
 from reasontrain.cluster.roles import (
     GraderGroup,
     LearnerGroup,
@@ -44,7 +44,7 @@ class Processes:
     directory: Path
     learner: LearnerGroup
     answerer: SamplerGroup
-    ahead: Ahead | None
+    ahead: PrefetchingSampler | None
     grader: Grader
     restarts: Restarts
     gpu: bool
@@ -68,7 +68,7 @@ class Processes:
             return self.learner.steps_done
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ActorGroup]:
         """Those that work in every step."""
         grader = [self.grader.group] if isinstance(self.grader, GraderGroup) else []
         return [self.learner.group, self.answerer.group, *grader]
@@ -109,9 +109,9 @@ def _started(
     gpu: bool,
     say: Say,
 ) -> Processes:
-    def group(role: str, cls: type[Worker], *arguments: object) -> Group:
+    def group(role: str, cls: type[Worker], *arguments: object) -> ActorGroup:
         logs = (directory / LOGS).absolute()
-        made = Group(role, cls, slots[role], logs, deadline_s=cluster.deadline_s, heartbeat_s=cluster.heartbeat_s)
+        made = ActorGroup(role, cls, slots[role], logs, deadline_s=cluster.deadline_s, heartbeat_s=cluster.heartbeat_s)
         made.start(*arguments)
         return made
 
@@ -130,7 +130,7 @@ def _started(
     temperature = recipe.temperature or 1.0
     canary = Canary(learner, order.prompts[0], temperature, cluster.canary_every, cluster.canary_gap)
     separate = SeparateSamplers(samplers, learner, restarts, canary)
-    ahead = Ahead(separate, lambda first_id: _after(recipe, order, first_id)) if cluster.overlap else None
+    ahead = PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id)) if cluster.overlap else None
     return Processes(directory, learner, separate, ahead, grader, restarts, gpu)
 
 
@@ -140,7 +140,7 @@ def _after(recipe: Recipe, order: Order, first_id: int) -> tuple[Sequence[Prompt
     return (order.at(step), step * recipe.learn.rollouts_per_step) if step < recipe.steps else None
 
 
-def _check_shared(ranks: Group, directory: Path) -> None:
+def _check_shared(ranks: ActorGroup, directory: Path) -> None:
     """Every rank writes its part of a checkpoint where this process can complete it; raises UserError where it cannot."""
     missing = [ranks.name(rank) for rank in range(len(ranks.actors)) if not ranks.log(rank).exists()]
     if missing:

@@ -16,7 +16,7 @@ from reasontrain.types import Rollout
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """A handle that any process can follow."""
 
     ref: ray.ObjectRef
@@ -30,6 +30,8 @@ class Stored:
 def stored(rollouts: Sequence[Rollout]) -> list[Rollout]:
     """The rollouts with handles in place of embeddings; they are freed when the last handle is."""
     return [
-        rollout if rollout.soft is None else replace(rollout, soft=replace(rollout.soft, fed=Stored(ray.put(rollout.soft.fed()))))
+        rollout
+        if rollout.soft is None
+        else replace(rollout, soft=replace(rollout.soft, fed=StoredObject(ray.put(rollout.soft.fed()))))
         for rollout in rollouts
     ]

@@ -18,7 +18,7 @@ from reasontrain.cluster.actors import VERSIONS
 from reasontrain.cluster.group import Slot
 from reasontrain.metrics import environment
 from reasontrain.models import ModelSettings
-from reasontrain.recipe import Cluster, Recipe, Vllm
+from reasontrain.recipe import Cluster, Recipe, VllmEngine
 from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
@@ -30,7 +30,7 @@ VERSIONS_S = 120.0
 
 
 @dataclass(frozen=True)
-class Need:
+class ResourceRequest:
     """Processes of one role, what each takes, and what to change where there is no room for them."""
 
     role: str
@@ -45,16 +45,16 @@ class Need:
         return {name: value for name, value in (("CPU", self.cpus), ("GPU", self.gpus)) if value}
 
 
-def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[Need]:
+def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceRequest]:
     """What the recipe's processes take; `gpu` says whether models lie on GPUs."""
     one = 1.0 if gpu else 0.0
     engine = recipe.engine
-    per_sampler = float(engine.tensor_parallel) if isinstance(engine, Vllm) else one
+    per_sampler = float(engine.tensor_parallel_size) if isinstance(engine, VllmEngine) else one
     wanted = [
-        Need("learner", cluster.learners, cluster.cpus, one),
-        Need("sampler", cluster.samplers, cluster.cpus, per_sampler),
-        Need("teacher", cluster.teachers, cluster.cpus, one),
-        Need("grader", cluster.graders, cluster.cpus, 0.0),
+        ResourceRequest("learner", cluster.learners, cluster.cpus, one),
+        ResourceRequest("sampler", cluster.samplers, cluster.cpus, per_sampler),
+        ResourceRequest("teacher", cluster.teachers, cluster.cpus, one),
+        ResourceRequest("grader", cluster.graders, cluster.cpus, 0.0),
     ]
     return [need for need in wanted if need.number]
 
@@ -95,11 +95,11 @@ def uses_gpus(model: ModelSettings) -> bool:
 
 def check_engine(recipe: Recipe, *, gpu: bool) -> None:
     """Refuse an engine that this cluster cannot run; raises UserError."""
-    if isinstance(recipe.engine, Vllm) and not gpu:
+    if isinstance(recipe.engine, VllmEngine) and not gpu:
         raise UserError("sample.engine: vllm needs GPUs, and this cluster has none; use `kind: local`")
 
 
-def check_room(wanted: list[Need]) -> None:
+def check_room(wanted: list[ResourceRequest]) -> None:
     """Refuse what the cluster can never hold, naming the bundle; raises UserError at once."""
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
@@ -156,7 +156,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def placed(wanted: list[Need], strategy: str) -> Iterator[dict[str, list[Slot]]]:
+def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, list[Slot]]]:
     """One placement group for all; the slots of each role. Raises UserError where others use what is needed."""
     bundles = [need.bundle or {"CPU": 0.001} for need in wanted for _ in range(need.number)]
     group: PlacementGroup = placement_group(bundles, strategy=strategy.upper())

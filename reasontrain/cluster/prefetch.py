@@ -22,7 +22,7 @@ class _Pending:
     refs: list[ray.ObjectRef]
 
 
-class Ahead:
+class PrefetchingSampler:
     """A sampler that has the next step's rollouts under way; what it is asked out of order, it samples then."""
 
     def __init__(self, samplers: SeparateSamplers, after: Callable[[int], Asked | None]) -> None:

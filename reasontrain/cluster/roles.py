@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.algo.objectives import Objective
-from reasontrain.cluster.group import Group
+from reasontrain.cluster.group import ActorGroup
 from reasontrain.data.sampling import Sampling
-from reasontrain.learner import AverageFunction
-from reasontrain.learner.distributed import Place
+from reasontrain.learner import LossAggregationFn
+from reasontrain.learner.distributed import RankAddress
 from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
@@ -42,7 +42,7 @@ class Restarts:
         self.left -= 1
         self.say(f"{error}\nstarting it again ({self.left} restarts left)")
 
-    def replace(self, group: Group, error: LostError) -> None:
+    def replace(self, group: ActorGroup, error: LostError) -> None:
         """A new process in place of the one that died; one that dies while it starts is replaced again."""
         while True:
             self.take(error)
@@ -55,7 +55,7 @@ class Restarts:
 class LearnerGroup:
     """All ranks of the learner: the same call on each, the answer of rank 0."""
 
-    def __init__(self, group: Group, teachers: Group | None) -> None:
+    def __init__(self, group: ActorGroup, teachers: ActorGroup | None) -> None:
         self.group, self.teachers, self.steps_done, self.generation = group, teachers, 0, 0
 
     def build(self) -> None:
@@ -67,7 +67,7 @@ class LearnerGroup:
         self.group.each(
             "build",
             [
-                (Place(rank, number, address, self.group.deadline_s), teachers[rank % len(teachers)] if teachers else None)
+                (RankAddress(rank, number, address, self.group.deadline_s), teachers[rank % len(teachers)] if teachers else None)
                 for rank in range(number)
             ],
         )
@@ -80,13 +80,15 @@ class LearnerGroup:
         self.generation += 1
         self.build()
 
-    def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
+    def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
         """See `Learner`."""
-        return cast(Batch, self._together("observe", ray.put(batch), needs))
+        return cast(Batch, self._together("observe", ray.put(batch), required_evidence))
 
-    def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
+    def step(
+        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+    ) -> Stats:
         """See `Learner`."""
-        stats = cast(Stats, self._together("step", ray.put(batch), ray.put(weight_BT), objective, average))
+        stats = cast(Stats, self._together("step", ray.put(batch), ray.put(weight_BT), objective, loss_aggregation))
         self.steps_done += 1
         return stats
 
@@ -114,7 +116,7 @@ class LearnerGroup:
     def _first(self, method: str, *arguments: object) -> object:
         return self.group.wait([getattr(self.group.actors[0], method).remote(*arguments)], [0])[0]
 
-    def host(self, *others: Group) -> str:
+    def host(self, *others: ActorGroup) -> str:
         """Where rank 0 is reached by the other ranks, and by other groups: loopback where all are on one machine."""
         hosts = {about["host"] for group in (self.group, *others) for about in group.about}
         return "127.0.0.1" if len(hosts) == 1 else self.group.about[0]["address"]
@@ -139,7 +141,7 @@ class LearnerGroup:
 class SamplerGroup:
     """Samplers side by side, each with a part of the prompts: the learner's own ranks, or processes of their own."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: ActorGroup) -> None:
         self.group, self.version = group, 0
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
@@ -169,7 +171,7 @@ class SeparateSamplers(SamplerGroup):
     """Samplers with weights of their own, sent by learner rank 0; one that dies is started again and asked again."""
 
     def __init__(
-        self, group: Group, learners: LearnerGroup, restarts: Restarts, canary: Callable[[Sampler], None] | None
+        self, group: ActorGroup, learners: LearnerGroup, restarts: Restarts, canary: Callable[[Sampler], None] | None
     ) -> None:
         """`canary` looks at the sampler after each load, and raises where it is not what the learner is."""
         super().__init__(group)
@@ -237,7 +239,7 @@ class SeparateSamplers(SamplerGroup):
 class GraderGroup(Grader):
     """Graders side by side; one that dies is started again and asked again."""
 
-    def __init__(self, group: Group, restarts: Restarts) -> None:
+    def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
         super().__init__()
         self.group, self.restarts = group, restarts
 

@@ -19,14 +19,14 @@ _FROM_RANK_0 = distributed_c10d.BroadcastOptions()
 _FROM_RANK_0.rootRank, _FROM_RANK_0.rootTensor = 0, 0
 
 
-class Line(Protocol):
+class BroadcastGroup(Protocol):
     """What gloo and nccl have in common."""
 
     def broadcast(self, tensors: list[Tensor], options: distributed_c10d.BroadcastOptions) -> distributed_c10d.Work: ...
 
 
 @dataclass(frozen=True)
-class Receipt:
+class TransferChecksum:
     """What one end of a transfer saw: equal on both ends where all arrived."""
 
     version: int
@@ -34,7 +34,7 @@ class Receipt:
     checksum: int
 
 
-class Channel:
+class WeightBroadcast:
     """One end of a one-way line: rank 0 sends, all others receive. It lives outside of the learner's own process group."""
 
     def __init__(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
@@ -43,7 +43,7 @@ class Channel:
         self.rank = rank
         self.store = TCPStore(host, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout)
         self.size, self.timeout = size, timeout
-        self._line: Line | None = None
+        self._line: BroadcastGroup | None = None
 
     @property
     def port(self) -> int:
@@ -57,11 +57,11 @@ class Channel:
             if device.type == "cuda":
                 options = distributed_c10d.ProcessGroupNCCL.Options()
                 options._timeout = self.timeout
-                self._line = cast(Line, distributed_c10d.ProcessGroupNCCL(*ends, options))
+                self._line = cast(BroadcastGroup, distributed_c10d.ProcessGroupNCCL(*ends, options))
             else:
-                self._line = cast(Line, distributed_c10d.ProcessGroupGloo(*ends, self.timeout))
+                self._line = cast(BroadcastGroup, distributed_c10d.ProcessGroupGloo(*ends, self.timeout))
 
-    def send(self, version: int, named: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> Receipt:
+    def send(self, version: int, named: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> TransferChecksum:
         """Send every tensor in this dtype. The iterator is used up even where the line breaks: other ranks gather with it."""
         total, number, failure = 0, 0, None
         for name, tensor in named:
@@ -75,17 +75,17 @@ class Channel:
                     failure = error
         if failure is not None:
             raise failure
-        return Receipt(version, number, total)
+        return TransferChecksum(version, number, total)
 
     def receive(
         self, version: int, slots: Sequence[Slot], dtype: torch.dtype, device: torch.device
     ) -> Iterator[tuple[str, Tensor]]:
         """The tensors as they come; `receipt` is complete when all have been taken."""
-        self.receipt = Receipt(version, 0, 0)
+        self.receipt = TransferChecksum(version, 0, 0)
         for name, shape in slots:
             got = torch.empty(shape, dtype=dtype, device=device)
             self._broadcast(got)
-            self.receipt = Receipt(version, self.receipt.num_tensors + 1, _mixed(self.receipt.checksum, name, got))
+            self.receipt = TransferChecksum(version, self.receipt.num_tensors + 1, _mixed(self.receipt.checksum, name, got))
             yield name, got
 
     def _broadcast(self, tensor: Tensor) -> None:

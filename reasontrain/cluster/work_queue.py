@@ -13,11 +13,11 @@ import ray
 
 from reasontrain.cluster import placement
 from reasontrain.cluster.actors import SamplingWorker
-from reasontrain.cluster.group import Group
+from reasontrain.cluster.group import ActorGroup
 from reasontrain.cluster.roles import Answer, Restarts
 from reasontrain.evaluation.candidate import Candidate
-from reasontrain.evaluation.generation import Part, Sample
-from reasontrain.recipe import Cluster, Vllm
+from reasontrain.evaluation.generation import PromptChunk, Sample
+from reasontrain.recipe import Cluster, VllmEngine
 from reasontrain.types import LostError, Rollout
 
 Say = Callable[[str], None]
@@ -25,7 +25,7 @@ RESTARTS = 3
 END = "no worker is started again after this one; what was answered is kept, and the same command goes on"
 
 
-class AskedWorker(SamplingWorker):
+class EvaluationWorker(SamplingWorker):
     """A candidate with weights of its own."""
 
     def __init__(self, log: Path, candidate: Candidate, seed: int) -> None:
@@ -41,35 +41,35 @@ def side_by_side(candidate: Candidate, *, seed: int, workers: int, logs: Path, s
     threads: on CPUs Ray gives every worker one.
     """
     with placement.connected(float(workers)):
-        gpus = float(candidate.engine.tensor_parallel if isinstance(candidate.engine, Vllm) else 1)
+        gpus = float(candidate.engine.tensor_parallel_size if isinstance(candidate.engine, VllmEngine) else 1)
         gpu = placement.uses_gpus(candidate.settings)
-        wanted = [placement.Need("sampler", workers, 1.0, gpus if gpu else 0.0, "lower --workers")]
+        wanted = [placement.ResourceRequest("sampler", workers, 1.0, gpus if gpu else 0.0, "lower --workers")]
         placement.check_room(wanted)
         placement.check_versions()
         with placement.placed(wanted, "pack") as slots:
             limits = Cluster()
-            group = Group(
+            group = ActorGroup(
                 "sampler",
-                AskedWorker,
+                EvaluationWorker,
                 slots["sampler"],
                 logs.absolute(),
                 deadline_s=limits.deadline_s,
                 heartbeat_s=limits.heartbeat_s,
             )
             group.start(candidate, seed)
-            yield lambda asked: Turns(group, Restarts(RESTARTS, say, END)).of(asked)
+            yield lambda asked: WorkQueue(group, Restarts(RESTARTS, say, END)).of(asked)
 
 
-class Turns:
+class WorkQueue:
     """Who samples what, until everything is sampled; a part whose process died goes to whoever is free."""
 
-    def __init__(self, group: Group, restarts: Restarts) -> None:
+    def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
         self.group, self.restarts = group, restarts
         self.idle = list(range(len(group.actors)))
-        self.busy: dict[ray.ObjectRef, tuple[int, Part]] = {}
-        self.waiting: deque[Part] = deque()
+        self.busy: dict[ray.ObjectRef, tuple[int, PromptChunk]] = {}
+        self.waiting: deque[PromptChunk] = deque()
 
-    def of(self, asked: Sequence[Part]) -> Iterator[tuple[Part, Sequence[Rollout]]]:
+    def of(self, asked: Sequence[PromptChunk]) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
         """See `evaluation.asking.Sample`; parts come as they are done."""
         self.waiting.extend(asked)
         beat = time.monotonic()
@@ -94,7 +94,7 @@ class Turns:
             self.busy[ref] = rank, part
         return bool(self.busy)
 
-    def _taken(self, ref: ray.ObjectRef) -> tuple[Part, Sequence[Rollout]] | None:
+    def _taken(self, ref: ray.ObjectRef) -> tuple[PromptChunk, Sequence[Rollout]] | None:
         """A part that is done, or None where its process died over it."""
         rank, part = self.busy[ref]
         try:

@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
-from reasontrain.algo.advantages import Credit
-from reasontrain.types import Batch, Kind, Rollout
+from reasontrain.algo.advantages import Advantage
+from reasontrain.types import Batch, Rollout, TokenKind
 
-_TRAINED = (Kind.RESPONSE, Kind.SOFT)
+_TRAINED = (TokenKind.RESPONSE, TokenKind.SOFT)
 
 
 def collate(
     rollouts: Sequence[Rollout],
     *,
-    credit: Credit,
+    advantage: Advantage,
     masked: frozenset[int] = frozenset(),
     paired: bool = False,
     progress: float = 0.0,
@@ -40,10 +40,10 @@ def collate(
         rollout_B=torch.tensor([r.id for r in rollouts], dtype=torch.long),
         group_B=group_B,
         reward_B=reward_B.float(),
-        advantage_B=credit(reward_B.float(), group_B).float(),
+        advantage_B=advantage(reward_B.float(), group_B).float(),
         pair_B=torch.arange(len(rollouts)) if paired else None,
         sampled_rollouts=len(rollouts),
-        sampled_rows=sum(len(r.response_ids) for r in rollouts),
+        sampled_tokens=sum(len(r.response_ids) for r in rollouts),
         progress=progress,
         seed=seed,
         step=step,
@@ -60,10 +60,10 @@ def collate(
 
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
     """What each token of the sequence is."""
-    response = list(rollout.kinds) or [int(Kind.RESPONSE)] * len(rollout.response_ids)
+    response = list(rollout.kinds) or [int(TokenKind.RESPONSE)] * len(rollout.response_ids)
     if rollout.id in masked:
-        response = [int(Kind.MASKED) if kind in _TRAINED else kind for kind in response]
-    return [int(Kind.PROMPT)] * len(rollout.prompt_ids) + response
+        response = [int(TokenKind.MASKED) if kind in _TRAINED else kind for kind in response]
+    return [int(TokenKind.PROMPT)] * len(rollout.prompt_ids) + response
 
 
 def _column(rollout: Rollout, name: str) -> list[float]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.types import Batch, Kind, Picture, RowColumns
+from reasontrain.types import Batch, Picture, TokenFields, TokenKind
 
 Layout = Literal["padded", "packed"]
 
@@ -45,11 +45,11 @@ class MicroBatch:
     soft: SoftInputs | None = None
     pictures: tuple[Picture | None, ...] = ()
 
-    def predictors(self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    def logit_positions(self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
         """Flat hidden rows that predict these tokens; `rollout_N` counts within the micro-batch."""
         return self.start_K[rollout_N] + token_N - 1
 
-    def laid_out(self, mask_BS: Bool[Tensor, "B S"]) -> Bool[Tensor, "R T"]:
+    def to_layout(self, mask_BS: Bool[Tensor, "B S"]) -> Bool[Tensor, "R T"]:
         """A mask over the tokens of the batch (S wide), where this layout has them."""
         local_N, token_N = mask_BS[self.index_K].nonzero(as_tuple=True)
         found_M = torch.zeros(self.ids_RT.numel(), dtype=torch.bool)
@@ -57,7 +57,7 @@ class MicroBatch:
         return found_M.view(self.ids_RT.shape)
 
 
-def cut(length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout) -> list[list[int]]:
+def pack_micro_batches(length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout) -> list[list[int]]:
     """Indices of each micro-batch: longest rollouts first, as many as the budget holds, at least one.
 
     A padded micro-batch costs rollouts x its longest; a packed one costs the sum of its lengths.
@@ -75,7 +75,7 @@ def cut(length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout) -> list
     return parts
 
 
-def share(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list[int]]:
+def shard_across_ranks(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list[int]]:
     """Indices of the rollouts that each rank works on: the longest first, each to the rank with the fewest tokens so far.
 
     A function of the lengths alone, so that every rank finds the same division, for evidence and for learning.
@@ -89,7 +89,7 @@ def share(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list[int]]:
     return parts
 
 
-def unsplit(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
+def atomic_units(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
     """How long each unit is that stays in one micro-batch, and how many rollouts it holds: a rollout, or a pair of neighbours."""
     if batch.pair_B is None:
         return batch.length_B, 1
@@ -98,7 +98,7 @@ def unsplit(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
     return (2 * length_P2.amax(1) if layout == "padded" else length_P2.sum(1)), 2
 
 
-def members(units: Sequence[int], size: int) -> list[int]:
+def unit_rollouts(units: Sequence[int], size: int) -> list[int]:
     """The rollouts of these units of so many each."""
     return [unit * size + one for unit in units for one in range(size)]
 
@@ -121,7 +121,7 @@ def _pictured(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
 
 def _soft_inputs(batch: Batch, micro: MicroBatch) -> SoftInputs:
     """What is fed at the soft tokens of these rollouts; here the embeddings come from whoever sampled them."""
-    local_M, token_M = (batch.kind_BT[micro.index_K] == Kind.SOFT).nonzero(as_tuple=True)
+    local_M, token_M = (batch.kind_BT[micro.index_K] == TokenKind.SOFT).nonzero(as_tuple=True)
     fed = [batch.soft[int(batch.rollout_B[index])].fed() for index in micro.index_K[local_M.unique()].tolist()]
     value_MD = torch.cat(fed).float().detach() if fed else torch.zeros(0, 1)
     assert len(value_MD) == len(token_M), f"{len(token_M)} soft tokens and {len(value_MD)} embeddings"
@@ -144,9 +144,9 @@ def _of_ids(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     return MicroBatch(index_K, batch.ids_BT[index_K, :width], position, torch.arange(len(index)) * width)
 
 
-def columns_at(batch: Batch, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> RowColumns:
+def token_fields_at(batch: Batch, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> TokenFields:
     """The columns of a batch at N of its rows."""
-    return RowColumns(
+    return TokenFields(
         ids_N=batch.ids_BT[rollout_N, token_N],
         advantage_N=batch.advantage_B[rollout_N],
         evidence={name: column[rollout_N, token_N] for name, column in batch.evidence.items()},

@@ -26,7 +26,7 @@ class Response:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class OfflineRows:
     """A problem with one response (a demonstration) or two (the chosen one and the rejected one).
 
     `prompt_ids` are those that the responses were made for, where the file has them, in the ids of the tokenizer with this
@@ -45,7 +45,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(repr(vocabulary).encode()).hexdigest()[:16]
 
 
-def read_rollouts(table: Table, images: Path = Path()) -> list[Written]:
+def read_rollouts(table: Table, images: Path = Path()) -> list[OfflineRows]:
     """A demonstration per row: `prompt` and `response`, with `prompt_ids` and `response_ids` where they were sampled.
 
     Or `conversations` as LLaVA's data have them, of which the last reply is learned. Pictures: see `picture_in`.
@@ -54,7 +54,7 @@ def read_rollouts(table: Table, images: Path = Path()) -> list[Written]:
     return [_written(row, ("response",), _default_id(table, i), table.where(i), images) for i, row in enumerate(rows)]
 
 
-def read_pairs(table: Table, images: Path = Path()) -> list[Written]:
+def read_pairs(table: Table, images: Path = Path()) -> list[OfflineRows]:
     """A pair per row, in TRL's preference format: `prompt`, `chosen` and `rejected`, all texts or all conversations.
 
     A conversation may have its prompt in the turns that both sides share. `prompt_ids`, `chosen_ids` and `rejected_ids` are read
@@ -82,7 +82,7 @@ def _as_response(row: Row, where: str) -> Row:
     return {**row, "prompt": said[:-1], "response": said[-1:]}
 
 
-def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -> Written:
+def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -> OfflineRows:
     """One row; raises UserError where a part is missing or is not what it should be."""
     missing = [side for side in sides if not row.get(side)]
     if missing:
@@ -101,7 +101,7 @@ def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) 
     if image is not None and prompt_ids:
         raise UserError(f"{where}: ids of tokens do not say which picture they were made for; leave their columns out")
     problem = Problem(id=id, prompt=prompt, answer=str(row.get("answer") or ""), image=image)
-    return Written(problem=problem, responses=responses, prompt_ids=prompt_ids, tokenizer=tokenizer)
+    return OfflineRows(problem=problem, responses=responses, prompt_ids=prompt_ids, tokenizer=tokenizer)
 
 
 def _without_shared_turns(row: Row, sides: Sequence[str]) -> tuple[tuple[Message, ...], Row]:
@@ -152,7 +152,7 @@ def _ids(row: Row, column: str, where: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def encode(rows: Sequence[Written], encoder: Encoder, context: int) -> tuple[list[tuple[Rollout, ...]], int]:
+def encode(rows: Sequence[OfflineRows], encoder: Encoder, context: int) -> tuple[list[tuple[Rollout, ...]], int]:
     """The responses of each row as rollouts, ended by the end-of-turn token where they come as text; and how many did not fit.
 
     A row of which one response is too long is dropped whole. Raises UserError for ids of another tokenizer.
@@ -174,7 +174,7 @@ def encode(rows: Sequence[Written], encoder: Encoder, context: int) -> tuple[lis
     return found, len(rows) - len(found)
 
 
-def _rollout(row: Written, prompt_ids: tuple[int, ...], ids: tuple[int, ...], place: int, *, group: int) -> Rollout:
+def _rollout(row: OfflineRows, prompt_ids: tuple[int, ...], ids: tuple[int, ...], place: int, *, group: int) -> Rollout:
     """One response of a row."""
     text = row.responses[place].text
     return Rollout(problem=row.problem, id=group + place, group=group, prompt_ids=prompt_ids, response_ids=ids, text=text)

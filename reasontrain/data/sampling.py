@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 
 from reasontrain.data.thought import Thought
-from reasontrain.types import AtLeastOne, NotNegative, Probability, Share
+from reasontrain.types import AtLeastOne, NotNegative, Probability, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Sampling:
     """Whether rollouts keep what was fed to the model in place of tokens."""
 
     temperature: NotNegative = 1.0
-    top_p: Share = 1.0
+    top_p: Ratio = 1.0
     top_k: Annotated[int, Ge(0)] = 0
     min_p: Probability = 0.0
     max_tokens: AtLeastOne = 1024

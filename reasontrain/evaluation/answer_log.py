@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reasontrain.data import storage
-from reasontrain.evaluation.answers import Answer, Place, from_line
+from reasontrain.evaluation.answers import Answer, ProblemSample, from_line
 from reasontrain.recipe import YamlValue, changed_keys
 from reasontrain.types import Problem, UserError
 
@@ -24,7 +24,7 @@ REMEDY = "give another --out, or --again to begin anew"
 
 
 @dataclass
-class Journal:
+class AnswerLog:
     """The answers at `path`, which belong to `protocol`: plain values, as JSON has them."""
 
     path: Path
@@ -42,7 +42,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
         self.beside.unlink(missing_ok=True)
 
-    def kept(self, problems: Sequence[Problem]) -> dict[Place, Answer]:
+    def kept(self, problems: Sequence[Problem]) -> dict[ProblemSample, Answer]:
         """The answers that are there already; a last line that was cut short is none.
 
         Raises UserError where they belong to another protocol, or the file is damaged.
@@ -53,7 +53,7 @@ class Journal:
             return {}
         self._check()
         number, by_id = {problem.id: m for m, problem in enumerate(problems)}, {problem.id: problem for problem in problems}
-        found: dict[Place, Answer] = {}
+        found: dict[ProblemSample, Answer] = {}
         lines = content.split(b"\n")
         self._num_good -= len(lines.pop())  # what follows the last end of a line is torn
         for count, line in enumerate(lines, 1):

@@ -10,7 +10,7 @@ from reasontrain.data import storage
 from reasontrain.tasks.grading import Verdict
 from reasontrain.types import Problem
 
-Place = tuple[int, int]
+ProblemSample = tuple[int, int]
 """Which answer of a suite: the number of its problem, in the order of the suite, and of the sample; both count from 0."""
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from reasontrain import models
 from reasontrain.learner import adapter
 from reasontrain.models import Description, DType, ModelSettings
-from reasontrain.recipe import Local, Vllm
+from reasontrain.recipe import LocalEngine, VllmEngine
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
 from reasontrain.types import UserError
 
 AT_ONCE = {"local": 256, "vllm": 1024}
-"""Prompts of a suite that are sampled together, by engine; the local one decodes at most `Local.max_rows` rows at once."""
+"""Prompts of a suite that are sampled together, by engine; the local one decodes at most `LocalEngine.max_num_seqs` rows at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Candidate:
 
     name: str
     settings: ModelSettings
-    engine: Local | Vllm
+    engine: LocalEngine | VllmEngine
     adapter: Path | None = None
     base: str | None = None
 
@@ -51,20 +51,20 @@ class Candidate:
 
     def sampler(self, seed: int) -> Sampler:
         """Load it, ready to answer."""
-        if isinstance(self.engine, Vllm):
+        if isinstance(self.engine, VllmEngine):
             return VllmSampler(self.settings, self.engine, seed=seed)
         policy = adapter.load(self.settings, self.adapter) if self.adapter else models.load(self.settings)
-        return LocalSampler(policy, seed=seed, max_rows=self.engine.max_rows)
+        return LocalSampler(policy, seed=seed, max_num_seqs=self.engine.max_num_seqs)
 
 
-def candidate(model: str, *, dtype: DType, engine: Local | Vllm, base: str | None) -> Candidate:
+def candidate(model: str, *, dtype: DType, engine: LocalEngine | VllmEngine, base: str | None) -> Candidate:
     """What `model` means: a directory, a hub id, a testbed model, or the directory of an adapter, whose base may be another."""
     name = str(Path(model))
     if not adapter.is_adapter(name):
         if base is not None:
             raise UserError(f"--base is for adapters, and {model} is no directory with an {adapter.CONFIG} and no config.json")
         return Candidate(name=name, settings=ModelSettings(path=_everywhere(name), dtype=dtype), engine=engine)
-    if isinstance(engine, Vllm):
+    if isinstance(engine, VllmEngine):
         raise UserError(f"{model} is an adapter, and vLLM is given whole models here; merge it first, or leave --engine out")
     base = str(Path(base or adapter.base_of(Path(name))))
     settings = ModelSettings(path=_everywhere(base), dtype=dtype)

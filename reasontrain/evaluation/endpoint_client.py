@@ -61,7 +61,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Line:
+class EndpointClient:
     """Asks one question until it is answered, or it is clear that it will not be."""
 
     endpoint: Endpoint

@@ -16,8 +16,8 @@ import torch
 from reasontrain import rng
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.answers import Place, Reply
-from reasontrain.evaluation.endpoint_client import Endpoint, Json, Line, connected
+from reasontrain.evaluation.answers import ProblemSample, Reply
+from reasontrain.evaluation.endpoint_client import Endpoint, EndpointClient, Json, connected
 from reasontrain.types import Problem, UserError
 
 STREAM = 0x5A3B_0003
@@ -25,7 +25,7 @@ STREAM = 0x5A3B_0003
 
 
 @dataclass(frozen=True, kw_only=True)
-class Requests:
+class EndpointRequests:
     """Conversations, or plain texts to be continued where the suite's style is `plain`; `num` answers to each problem.
 
     `seed`, `temperature`, `top_p` and `max_tokens` are sent always, the rest where the suite sets it: `stop`, and `top_k`,
@@ -56,7 +56,7 @@ class Requests:
         """Whether the text is continued as it is; `auto` is a conversation, since servers hide whether they have a template."""
         return self.prompt.style == "plain"
 
-    def body(self, place: Place) -> dict[str, Json]:
+    def body(self, place: ProblemSample) -> dict[str, Json]:
         """What is sent to have one answer."""
         m, sample = place
         settings, problem = self.sampling, self.problems[m]
@@ -85,15 +85,15 @@ class Requests:
             body["chat_template_kwargs"] = {"enable_thinking": self.prompt.enable_thinking}
         return body
 
-    def respond(self, missing: AbstractSet[Place]) -> Iterator[Mapping[Place, Reply]]:
-        """See `asking.Respond`: whatever has come since the last time, together. The first failure ends it."""
-        waiting: Queue[Place] = Queue()
+    def respond(self, missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
+        """See `asking.AnswerFn`: whatever has come since the last time, together. The first failure ends it."""
+        waiting: Queue[ProblemSample] = Queue()
         for place in sorted(missing):
             waiting.put(place)
-        come: Queue[tuple[Place, Reply] | Exception] = Queue()
+        come: Queue[tuple[ProblemSample, Reply] | Exception] = Queue()
         stop = Event()
         with connected(self.endpoint) as client:
-            line = Line(self.endpoint, client, self.is_plain, stop)
+            line = EndpointClient(self.endpoint, client, self.is_plain, stop)
 
             def work() -> None:
                 try:
@@ -117,9 +117,9 @@ class Requests:
                 stop.set()
 
 
-def _taken(come: Queue[tuple[Place, Reply] | Exception]) -> dict[Place, Reply]:
+def _taken(come: Queue[tuple[ProblemSample, Reply] | Exception]) -> dict[ProblemSample, Reply]:
     """All that has come, at least one; a failure is raised once what came before it was taken."""
-    found: dict[Place, Reply] = {}
+    found: dict[ProblemSample, Reply] = {}
     while True:
         try:
             one = come.get(block=not found)

@@ -12,16 +12,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.answers import Place, Reply
+from reasontrain.evaluation.answers import ProblemSample, Reply
 from reasontrain.sampler import Sampler
 from reasontrain.types import Prompt, Rollout
 
-Respond = Callable[[AbstractSet[Place]], Iterator[Mapping[Place, Reply]]]
+AnswerFn = Callable[[AbstractSet[ProblemSample]], Iterator[Mapping[ProblemSample, Reply]]]
 """Replies to these places as they come, each at least once; others may be among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PromptChunk:
     """Prompts that are sampled together, `num` times each; `start` is the number of the first in the suite."""
 
     start: int
@@ -35,25 +35,25 @@ class Part:
         return self.start * self.num
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[ProblemSample]:
         """What is asked, in the order in which samplers answer."""
         return [(self.start + i, sample) for i in range(len(self.prompts)) for sample in range(self.num)]
 
 
-Sample = Callable[[Sequence[Part]], Iterator[tuple[Part, Sequence[Rollout]]]]
+Sample = Callable[[Sequence[PromptChunk]], Iterator[tuple[PromptChunk, Sequence[Rollout]]]]
 """The rollouts of each of these parts, in any order."""
 
 
-def parts(prompts: Sequence[Prompt], sampling: Sampling, *, num: int, at_once: int) -> list[Part]:
+def parts(prompts: Sequence[Prompt], sampling: Sampling, *, num: int, at_once: int) -> list[PromptChunk]:
     """A suite in parts."""
     starts = range(0, len(prompts), at_once)
-    return [Part(start=start, prompts=prompts[start : start + at_once], sampling=sampling, num=num) for start in starts]
+    return [PromptChunk(start=start, prompts=prompts[start : start + at_once], sampling=sampling, num=num) for start in starts]
 
 
-def sampled(whole: Sequence[Part], sample: Sample) -> Respond:
+def sampled(whole: Sequence[PromptChunk], sample: Sample) -> AnswerFn:
     """Answers by sampling every part in which something is missing."""
 
-    def respond(missing: AbstractSet[Place]) -> Iterator[Mapping[Place, Reply]]:
+    def respond(missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
         for part, rollouts in sample([part for part in whole if not missing.isdisjoint(part.places)]):
             yield {place: reply(rollout) for place, rollout in zip(part.places, rollouts, strict=True)}
 

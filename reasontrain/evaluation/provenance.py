@@ -12,7 +12,7 @@ import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class Provenance:
     """The code and the machine of a measurement; `changed` names files that differ from the commit (or are not in it)."""
 
     commit: str
@@ -20,12 +20,12 @@ class Origin:
     hardware: str
 
 
-def origin(watched: Path, apart: tuple[Path, ...] = ()) -> Origin:
+def origin(watched: Path, apart: tuple[Path, ...] = ()) -> Provenance:
     """This code on this machine. Changes are looked for in the package and in the folder `watched`, `apart` from some of it."""
     package = Path(__file__).resolve().parents[1]
     commit = _git(package, "rev-parse", "HEAD").strip() or "unknown"
     changed = {line[3:] for folder in (package, watched.resolve()) for line in _changes(folder, apart)}
-    return Origin(commit=commit, changed=tuple(sorted(changed)), hardware=hardware())
+    return Provenance(commit=commit, changed=tuple(sorted(changed)), hardware=hardware())
 
 
 def hardware() -> str:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 from jaxtyping import Bool
 
-from reasontrain.evaluation.answers import Answer, Place
-from reasontrain.evaluation.generation import Respond
+from reasontrain.evaluation.answers import Answer, ProblemSample
+from reasontrain.evaluation.generation import AnswerFn
 from reasontrain.metrics.accuracy import Interval, estimate, mean_per_problem, summarise
 from reasontrain.recipe import Suite
 from reasontrain.tasks import Scored
@@ -30,7 +30,7 @@ Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class EvaluationPart:
     """The accuracy on some of the problems."""
 
     num_problems: int
@@ -60,7 +60,7 @@ class Evaluation:
     format_failure_share: float
     reasons: dict[str, int]
     dropped: int
-    parts: dict[str, dict[str, Part]]
+    parts: dict[str, dict[str, EvaluationPart]]
     answers: tuple[Answer, ...]
 
     def record(self) -> dict[str, object]:
@@ -78,12 +78,12 @@ class Evaluation:
 def evaluate(
     suite: Suite,
     problems: Sequence[Problem],
-    respond: Respond,
+    respond: AnswerFn,
     *,
     score: Score,
     dropped: int = 0,
     sha256: str = "",
-    kept: Mapping[Place, Answer] | None = None,
+    kept: Mapping[ProblemSample, Answer] | None = None,
     keep: Callable[[Answer], None] = lambda answer: None,
     progress: Progress = lambda done, right: None,
 ) -> Evaluation:
@@ -156,16 +156,16 @@ def _votes(answers: Sequence[Answer]) -> list[int]:
     return votes
 
 
-def _parts(problems: Sequence[Problem], correct_MS: Bool[np.ndarray, "M S"]) -> dict[str, dict[str, Part]]:
+def _parts(problems: Sequence[Problem], correct_MS: Bool[np.ndarray, "M S"]) -> dict[str, dict[str, EvaluationPart]]:
     """Accuracy by each property that all problems have and that parts them into a few groups."""
-    found: dict[str, dict[str, Part]] = {}
+    found: dict[str, dict[str, EvaluationPart]] = {}
     shared = set.intersection(*(set(problem.about) for problem in problems))
     for by in sorted(shared):
         value_M = np.array([problem.about[by] for problem in problems])
         values = np.unique(value_M)
         if 2 <= len(values) <= min(MAX_PARTS, len(problems) // 2):
             rows = {str(value): correct_MS[value_M == value] for value in values}
-            found[by] = {value: Part(len(row), estimate(mean_per_problem(row))) for value, row in rows.items()}
+            found[by] = {value: EvaluationPart(len(row), estimate(mean_per_problem(row))) for value, row in rows.items()}
     return found
 
 

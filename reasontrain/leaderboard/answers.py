@@ -16,7 +16,7 @@ from reasontrain.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class AnswerRecord:
     """One response and its verdict; `question` is empty where the file does not hold it."""
 
     problem: str
@@ -47,7 +47,7 @@ class Verdicts:
         return pass_per_problem(correct_MS, int(k)) if name == "pass" else mean_per_problem(correct_MS, int(k) if k else None)
 
 
-def read_answers(path: Path) -> tuple[Answer, ...]:
+def read_answers(path: Path) -> tuple[AnswerRecord, ...]:
     """Every answer of a file."""
     return tuple(_answer(row, where) for row, where in json_lines(path))
 
@@ -64,11 +64,11 @@ def verdicts(path: Path) -> Verdicts:
     return Verdicts(gold, {problem: tuple(several) for problem, several in correct.items()})
 
 
-def _answer(row: Mapping[str, Json], where: str) -> Answer:
+def _answer(row: Mapping[str, Json], where: str) -> AnswerRecord:
     problem, correct = row.get("problem"), row.get("correct")
     if problem is None or not isinstance(correct, bool):
         raise UserError(f'{where}: expected an answer with "problem" and "correct", found {sorted(row)}')
-    return Answer(
+    return AnswerRecord(
         problem=str(problem),
         question=_text(row.get("question")),
         gold=_text(row.get("gold")),

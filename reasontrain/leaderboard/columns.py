@@ -10,13 +10,13 @@ from reasontrain.leaderboard.answers import Verdicts
 from reasontrain.leaderboard.entries import Entry, Result
 from reasontrain.leaderboard.fingerprint import Protocol, quoted, unlike
 from reasontrain.metrics.accuracy import Interval, paired_difference
-from reasontrain.report.run import Evaluation
+from reasontrain.report.run import EvaluationRecord
 from reasontrain.report.summary import metric_order, setting_text
 from reasontrain.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class ColumnGroup:
     """Results that may stand in one column, by the slug of their row; `name` is the suite's, numbered where it has several."""
 
     name: str
@@ -31,13 +31,13 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class BoardColumn:
     """One metric of a group. `apart[a, b]` is row a less row b over the same problems, where their answers were kept.
 
     `order` holds the rows, best first; `level` those that cannot be told apart from the first one, which is among them.
     """
 
-    group: Group
+    group: ColumnGroup
     metric: str
     cells: Mapping[str, Interval]
     apart: Mapping[tuple[str, str], Interval]
@@ -60,7 +60,7 @@ class Column:
         return tuple(row for row in others if (best, row) in self.apart and self.apart[best, row].low > 0)
 
 
-def columns(entries: Sequence[Entry], *, apart: bool) -> tuple[Column, ...]:
+def columns(entries: Sequence[Entry], *, apart: bool) -> tuple[BoardColumn, ...]:
     """Every suite and metric that a row has, accuracy first.
 
     Results of one suite that were asked differently are refused, with the difference named; `apart` gives each way a column of
@@ -70,7 +70,7 @@ def columns(entries: Sequence[Entry], *, apart: bool) -> tuple[Column, ...]:
     return tuple(sorted(found, key=lambda column: metric_order(column.metric)))
 
 
-def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[Group]:
+def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[ColumnGroup]:
     """The results of each suite that agree in their protocol and their problems."""
     names = {entry.slug: entry.name for entry in entries}
     suites = dict.fromkeys(result.evaluation.suite for entry in entries for result in entry.results)
@@ -90,7 +90,7 @@ def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[Group]:
             home[slug] = result
         for number, way in enumerate(ways, 1):
             stated = {key: value for result in way.values() for key, value in result.protocol.items()}
-            yield Group(name=suite if len(ways) == 1 else f"{suite} ({number})", suite=suite, results=way, protocol=stated)
+            yield ColumnGroup(name=suite if len(ways) == 1 else f"{suite} ({number})", suite=suite, results=way, protocol=stated)
 
 
 def _unlike(result: Result, way: Mapping[str, Result], name: str, names: Mapping[str, str]) -> str | None:
@@ -118,13 +118,13 @@ def _other_problems(ours: Verdicts, theirs: Verdicts, num_problems: int) -> str 
     return None
 
 
-def _columns(group: Group) -> Iterator[Column]:
+def _columns(group: ColumnGroup) -> Iterator[BoardColumn]:
     """Every metric that a row of the group has."""
     tables = {slug: result.verdicts for slug, result in group.results.items() if result.verdicts}
     problems = tuple(dict.fromkeys(problem for table in tables.values() for problem in table.gold))
     for metric in dict.fromkeys(name for result in group.results.values() for name in result.evaluation.metrics):
         cells = {s: r.evaluation.metrics[metric] for s, r in group.results.items() if metric in r.evaluation.metrics}
-        yield Column(group=group, metric=metric, cells=cells, apart=_apart(metric, cells, tables, problems, group))
+        yield BoardColumn(group=group, metric=metric, cells=cells, apart=_apart(metric, cells, tables, problems, group))
 
 
 def _apart(
@@ -132,7 +132,7 @@ def _apart(
     cells: Mapping[str, Interval],
     tables: Mapping[str, Verdicts],
     problems: Sequence[str],
-    group: Group,
+    group: ColumnGroup,
 ) -> dict[tuple[str, str], Interval]:
     """Row less row, for every pair, both ways round."""
     num_asked = next(iter(group.results.values())).evaluation.num_problems
@@ -148,7 +148,7 @@ def _apart(
     return found
 
 
-def course(entries: Sequence[Entry], group: Group) -> dict[str, list[Evaluation]]:
+def course(entries: Sequence[Entry], group: ColumnGroup) -> dict[str, list[EvaluationRecord]]:
     """The evaluations of a suite on the way, of the rows of a group that were evaluated more than once."""
     by_row = {entry.slug: [e for e in entry.course if e.suite == group.suite] for entry in entries if entry.slug in group.results}
     return {slug: found for slug, found in by_row.items() if len(found) > 1}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reasontrain.leaderboard.columns import Column
+from reasontrain.leaderboard.columns import BoardColumn
 from reasontrain.report.numbers import percent, points, signed_points
 
 MAX_NAMED = 3
 
 
-def verdict(column: Column, names: Mapping[str, str]) -> tuple[str, str]:
+def verdict(column: BoardColumn, names: Mapping[str, str]) -> tuple[str, str]:
     """The name of the best row, and what is to be said of it."""
     best, *others = column.order
     return names[best], _said(
@@ -18,7 +18,7 @@ def verdict(column: Column, names: Mapping[str, str]) -> tuple[str, str]:
     ) if others else f"reaches {percent(column.cells[best].value)}."
 
 
-def _said(column: Column, names: Mapping[str, str], figure: str) -> str:
+def _said(column: BoardColumn, names: Mapping[str, str], figure: str) -> str:
     """One or two sentences without their subject."""
     best, level, behind = column.order[0], column.level[1:], [names[row] for row in column.behind]
     if level:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reasontrain.evaluation.compare import common
-from reasontrain.leaderboard.columns import Column, course
+from reasontrain.leaderboard.columns import BoardColumn, course
 from reasontrain.leaderboard.entries import Entry
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.charts import (
@@ -88,7 +88,7 @@ def _tone(number: int) -> str:
     return TONES[number % len(TONES)] + (" dash" if number // len(TONES) % 2 else "")
 
 
-def marks(column: Column) -> tuple[float, ...]:
+def marks(column: BoardColumn) -> tuple[float, ...]:
     """Round numbers from 0 to 1 that enclose every interval of a column."""
     finite = [end for cell in column.cells.values() for end in (cell.low, cell.high) if math.isfinite(end)] or [0.0, 1.0]
     found = tuple(mark for mark in ticks(min(finite), max(finite)) if 0 <= mark <= 1)
@@ -101,7 +101,7 @@ def bar(cell: Interval, low: float, high: float) -> Bar:
     return Bar(*(across(end) if math.isfinite(end) else 0.0 for end in (cell.value, cell.low, cell.high)))
 
 
-def curve(column: Column, entries: Sequence[Entry]) -> tuple[Chart, tuple[str, ...]] | None:
+def curve(column: BoardColumn, entries: Sequence[Entry]) -> tuple[Chart, tuple[str, ...]] | None:
     """The metric over training steps, and the row of each line; None where no row was evaluated on the way."""
     tone, names = tones(entries), {entry.slug: entry.name for entry in entries}
     found = {
@@ -125,7 +125,7 @@ def curve(column: Column, entries: Sequence[Entry]) -> tuple[Chart, tuple[str, .
     return (drawn, tuple(found)) if drawn else None
 
 
-def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
+def scatter(column: BoardColumn, entries: Sequence[Entry]) -> Scatter | None:
     """The metric against the mean number of response tokens; None where fewer than two rows state it."""
     lengths = {row: r.evaluation.numbers.get(LENGTH, math.nan) for row, r in column.group.results.items()}
     rows = [row for row in column.order if math.isfinite(lengths[row] + column.cells[row].value)]
@@ -147,7 +147,7 @@ def scatter(column: Column, entries: Sequence[Entry]) -> Scatter | None:
 
 
 def _points(
-    rows: Sequence[str], column: Column, lengths: Mapping[str, float], across: Scale, up: Scale, entries: Sequence[Entry]
+    rows: Sequence[str], column: BoardColumn, lengths: Mapping[str, float], across: Scale, up: Scale, entries: Sequence[Entry]
 ) -> tuple[Point, ...]:
     """Rows from the top down; a label that would lie on another one or on a point is left out, and is read by pointing."""
     tone, names = tones(entries), {entry.slug: entry.name for entry in entries}

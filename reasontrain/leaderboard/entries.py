@@ -15,7 +15,7 @@ from reasontrain.leaderboard.answers import Verdicts, verdicts
 from reasontrain.leaderboard.fingerprint import Protocol, protocol
 from reasontrain.report.numbers import Json
 from reasontrain.report.run import (
-    Evaluation,
+    EvaluationRecord,
     TornLineError,
     json_lines,
     read_evaluation,
@@ -29,7 +29,7 @@ from reasontrain.types import UserError
 class Result:
     """One suite asked of one model, `asked` as its settings say; `answers` and `verdicts` are None where they were not kept."""
 
-    evaluation: Evaluation
+    evaluation: EvaluationRecord
     asked: Mapping[str, Json]
     protocol: Protocol
     answers: Path | None
@@ -49,7 +49,7 @@ class Entry:
     arm: str
     about: str
     results: tuple[Result, ...]
-    course: tuple[Evaluation, ...] = ()
+    course: tuple[EvaluationRecord, ...] = ()
     recipe: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,8 +79,8 @@ def _read(path: Path) -> Entry:
 def _run(folder: Path) -> Entry:
     """A run at the last evaluation of each suite."""
     run, asked = read_run(folder), _suites_of(folder / "recipe.yaml")
-    last: dict[str, tuple[Evaluation, Mapping[str, Json]]] = {}
-    course: dict[tuple[str, int], Evaluation] = {}
+    last: dict[str, tuple[EvaluationRecord, Mapping[str, Json]]] = {}
+    course: dict[tuple[str, int], EvaluationRecord] = {}
     for record, where in _lines(folder / EVALUATIONS):
         found = read_evaluation(record, where)
         course[found.suite, found.step] = found
@@ -167,7 +167,7 @@ def _mapping(value: Json, where: str) -> Mapping[str, Json]:
     return value
 
 
-def _result(evaluation: Evaluation, record: Mapping[str, Json], asked: Mapping[str, Json], answers: Path) -> Result:
+def _result(evaluation: EvaluationRecord, record: Mapping[str, Json], asked: Mapping[str, Json], answers: Path) -> Result:
     """A result with its answers, where they are there."""
     kept = answers if answers.is_file() else None
     stated = protocol(record, asked)
@@ -176,8 +176,12 @@ def _result(evaluation: Evaluation, record: Mapping[str, Json], asked: Mapping[s
 
 def _about(recipe: Mapping[str, Json], step: int) -> str:
     """What was trained, by which rule and objective, and how far."""
-    model, select, objective = (recipe.get(name) for name in ("model", "select", "objective"))
-    parts = [part.get(key) for part, key in ((model, "path"), (select, "kind"), (objective, "kind")) if isinstance(part, Mapping)]
+    model, token_selection, objective = (recipe.get(name) for name in ("model", "token_selection", "objective"))
+    parts = [
+        part.get(key)
+        for part, key in ((model, "path"), (token_selection, "kind"), (objective, "kind"))
+        if isinstance(part, Mapping)
+    ]
     planned = recipe.get("steps", step)
     reached = f"step {step}" if planned == step else f"step {step} of {planned}"
     seed = [f"seed {recipe['seed']}"] if "seed" in recipe else []

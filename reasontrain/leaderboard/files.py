@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from reasontrain.evaluation.suites import suite
-from reasontrain.leaderboard.columns import Column
+from reasontrain.leaderboard.columns import BoardColumn
 from reasontrain.leaderboard.entries import Entry, Result
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.recipe import as_mapping
@@ -21,7 +21,7 @@ _BESIDE = ("response_tokens_mean", "truncated_share", "format_failure_share")
 _FIELDS = ("model", "suite", "metric", "value", "low", "high", "step", "num_problems", "num_samples", "temperature")
 
 
-def markdown(entries: Sequence[Entry], found: Sequence[Column]) -> str:
+def markdown(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
     """Models by suites in percent, of the first metric; the best of a column and what cannot be told apart from it are bold."""
     shown = [column for column in found if column.metric == found[0].metric]
     heads = [_cell_text(f"{column.group.name} ({column.metric})") for column in shown]
@@ -35,7 +35,7 @@ def markdown(entries: Sequence[Entry], found: Sequence[Column]) -> str:
     return "\n".join([*lines, "", f"{note} {how}.", ""])
 
 
-def csv_text(entries: Sequence[Entry], found: Sequence[Column]) -> str:
+def csv_text(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
     """A line for each model, column and metric; shares, not percent."""
     stream, names = io.StringIO(), {entry.slug: entry.name for entry in entries}
     protocol = sorted({key for column in found for key in column.group.protocol} - {"samples", "temperature"})
@@ -52,7 +52,7 @@ def csv_text(entries: Sequence[Entry], found: Sequence[Column]) -> str:
     return stream.getvalue()
 
 
-def content(entries: Sequence[Entry], found: Sequence[Column]) -> Json:
+def content(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> Json:
     """All of it: rows, columns, cells, and the paired differences of every two rows."""
     return portable(
         {
@@ -120,7 +120,7 @@ def _known(name: str, file: Json) -> Mapping[str, Json]:
     return as_mapping(known.task) if known.file and known.file == file else {}
 
 
-def _cell(column: Column, row: str) -> str:
+def _cell(column: BoardColumn, row: str) -> str:
     """Value and interval in percent."""
     if row not in column.cells:
         return ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from reasontrain.data import storage
 from reasontrain.leaderboard import drawing, files
 from reasontrain.leaderboard.answers import read_answers
-from reasontrain.leaderboard.columns import Column, columns
+from reasontrain.leaderboard.columns import BoardColumn, columns
 from reasontrain.leaderboard.comparison_text import verdict
 from reasontrain.leaderboard.drawing import Bar
 from reasontrain.leaderboard.entries import Entry, read_entries
@@ -24,7 +24,7 @@ _PAGE = Path(__file__).parent / "page"
 class _Column:
     """A column as the table shows it: the ends of its axis, and the bars of its rows."""
 
-    column: Column
+    column: BoardColumn
     low: float
     high: float
     bars: Mapping[str, Bar]
@@ -53,7 +53,7 @@ def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) 
     return out / "index.html"
 
 
-def render_board(entries: Sequence[Entry], found: Sequence[Column]) -> str:
+def render_board(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
     """The first page as text."""
     names = {entry.slug: entry.name for entry in entries}
     first = [column for column in found if column.metric == found[0].metric]
@@ -88,14 +88,14 @@ def render_entry(entry: Entry) -> dict[str, str]:
     }
 
 
-def _shown(column: Column) -> _Column:
+def _shown(column: BoardColumn) -> _Column:
     low, *_, high = drawing.marks(column)
     return _Column(
         column=column, low=low, high=high, bars={row: drawing.bar(cell, low, high) for row, cell in column.cells.items()}
     )
 
 
-def _data(found: Sequence[Column]) -> str:
+def _data(found: Sequence[BoardColumn]) -> str:
     """Differences for the script, by column, row and the row that it is set beside; no `<` that could end the element."""
     table: list[dict[str, dict[str, list[float]]]] = []
     for column in found:

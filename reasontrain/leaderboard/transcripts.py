@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reasontrain.leaderboard.answers import Answer
-from reasontrain.report.run import Evaluation
+from reasontrain.leaderboard.answers import AnswerRecord
+from reasontrain.report.run import EvaluationRecord
 
 MAX_CHARACTERS = 8_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suite:
+class TranscriptSuite:
     """The answers to a suite, or a part of them."""
 
     name: str
-    evaluation: Evaluation
-    answers: tuple[Answer, ...]
+    evaluation: EvaluationRecord
+    answers: tuple[AnswerRecord, ...]
 
 
-def transcript(evaluation: Evaluation, answers: Sequence[Answer]) -> Suite:
+def transcript(evaluation: EvaluationRecord, answers: Sequence[AnswerRecord]) -> TranscriptSuite:
     """Wrong answers first, otherwise in the order of the file."""
-    return Suite(name=evaluation.suite, evaluation=evaluation, answers=tuple(sorted(answers, key=lambda answer: answer.correct)))
+    return TranscriptSuite(
+        name=evaluation.suite, evaluation=evaluation, answers=tuple(sorted(answers, key=lambda answer: answer.correct))
+    )
 
 
-def parts(suites: Sequence[Suite], max_characters: int = MAX_CHARACTERS) -> list[list[Suite]]:
+def parts(suites: Sequence[TranscriptSuite], max_characters: int = MAX_CHARACTERS) -> list[list[TranscriptSuite]]:
     """What each page holds, at least one page; a page is full at so many characters."""
-    pages: list[list[Suite]] = [[]]
+    pages: list[list[TranscriptSuite]] = [[]]
     left = max_characters
     for suite in suites:
         start = 0

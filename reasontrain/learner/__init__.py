@@ -10,20 +10,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.algo.objectives import Objective
-from reasontrain.types import Batch, Counts, Stats, Weights
+from reasontrain.types import Batch, BatchTotals, Stats, Weights
 
-AverageFunction = Callable[[Float[Tensor, "B T"], Counts], Float[Tensor, "B T"]]
+LossAggregationFn = Callable[[Float[Tensor, "B T"], BatchTotals], Float[Tensor, "B T"]]
 
 
 @runtime_checkable
 class Learner(Protocol):
     """What the loop asks of a learner, whether it is one process or sixty-four."""
 
-    def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
-        """The batch with the evidence named in `needs`, without gradient; wide by-products stay with the learner until `step`."""
+    def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
+        """The batch with the evidence named in `required_evidence`, without gradient; wide by-products stay with the learner until `step`."""
         ...
 
-    def step(self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, average: AverageFunction) -> Stats:
+    def step(
+        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+    ) -> Stats:
         """One optimiser step on the weighted, averaged loss; with its numbers the seconds of `timing.LEARNER_PARTS`."""
         ...
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 
 @dataclass(frozen=True)
-class Place:
+class RankAddress:
     """Which of how many ranks a process is, and where rank 0 listens (`host:port`)."""
 
     rank: int
@@ -28,7 +28,7 @@ def free_port(host: str = "") -> int:
         return int(found.getsockname()[1])
 
 
-def join(place: Place) -> None:
+def join(place: RankAddress) -> None:
     """Make this process that rank: nccl where it sees a GPU, gloo elsewhere. Returns when all ranks are there."""
     host, _, port = place.address.rpartition(":")
     gpu = torch.cuda.is_available()

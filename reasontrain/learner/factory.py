@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import Literal
 
 from reasontrain import models
-from reasontrain.learner.history import AdaptersOff, Average, History, Kept
+from reasontrain.learner.history import AdaptersOffHistory, FrozenHistory, History, MovingAverageHistory
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
-from reasontrain.learner.policy_module import Frozen, WholeModel
+from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.models.attention import check
 from reasontrain.recipe import MovingAverage, PastCheckpoint, Recipe
 
 
-def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
+def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLearner:
     """The learner with all that it compares with; `teacher` is one that lies elsewhere. Ranks join before (see `ranks`)."""
     policy = models.load(recipe.model, trainable=True)
     if recipe.sample is not None and recipe.sample.thought is not None:
@@ -25,11 +25,11 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
     if teacher is None and recipe.teacher is not None:
         teacher = frozen(recipe, recipe.teacher, policy)
     reference = None
-    if "ref_logp" in recipe.needs - recipe.evidence.keys() and (recipe.reference or not recipe.model.lora):
+    if "ref_logp" in recipe.required_evidence - recipe.evidence.keys() and (recipe.reference or not recipe.model.lora):
         reference = frozen(recipe, recipe.reference or recipe.model, policy)  # else the adapters are switched off
-    if "attention" in recipe.needs:
+    if "attention" in recipe.required_evidence:
         check(policy, recipe.importance)
-    history = earlier(recipe, policy) if "history_logp" in recipe.needs else History()
+    history = earlier(recipe, policy) if "history_logp" in recipe.required_evidence else History()
     kind: type[LocalLearner] = LocalLearner
     if recipe.learn.zero is not None:
         from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for those who ask for it
@@ -48,7 +48,7 @@ def make_learner(recipe: Recipe, teacher: Frozen | None = None) -> LocalLearner:
     )
 
 
-def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> Frozen:
+def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenModel:
     """A model that is only compared with; that it speaks the same token ids was seen before it is loaded (see `assemble`)."""
     device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
     loaded = models.load(replace(settings, export=None, lora=None, device=device))
@@ -57,7 +57,7 @@ def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> Frozen:
         from reasontrain.learner.zero import ShardedModel
 
         return ShardedModel(loaded, zero, recipe.learn)
-    return WholeModel(loaded)
+    return UnshardedModel(loaded)
 
 
 def earlier(recipe: Recipe, policy: Policy) -> History:
@@ -68,21 +68,21 @@ def earlier(recipe: Recipe, policy: Policy) -> History:
     """
     match recipe.history:
         case PastCheckpoint():
-            return Kept(_copy(recipe, policy))
+            return FrozenHistory(_copy(recipe, policy))
         case MovingAverage(decay=decay):
-            return Average(_wide(recipe, policy), decay)
+            return MovingAverageHistory(_wide(recipe, policy), decay)
         case _ if recipe.model.lora is not None:
-            return AdaptersOff(policy.model)
+            return AdaptersOffHistory(policy.model)
         case _:
-            return Kept(_copy(recipe, policy))
+            return FrozenHistory(_copy(recipe, policy))
 
 
-def _copy(recipe: Recipe, policy: Policy) -> Frozen:
+def _copy(recipe: Recipe, policy: Policy) -> FrozenModel:
     """The history model, frozen; ZeRO keeps bfloat16 weights from stage 1 on, and may divide those that are frozen."""
     zero = recipe.learn.zero
     if zero is not None and (zero.stage > 0 or zero.frozen == "sharded"):
         return frozen(recipe, recipe.earlier, policy)
-    return WholeModel(_wide(recipe, policy))
+    return UnshardedModel(_wide(recipe, policy))
 
 
 def _wide(recipe: Recipe, policy: Policy) -> Policy:

@@ -13,18 +13,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reasontrain.data.micro_batches import MicroBatch
-from reasontrain.learner.policy_module import Frozen, WholeModel, Work
+from reasontrain.learner.policy_module import FrozenModel, HeadComputation, UnshardedModel
 from reasontrain.models import Policy
 
 HISTORY_FILE = "history.safetensors"
-Forward = Callable[[MicroBatch, Int[Tensor, " N"], Work], Mapping[str, Tensor]]
+Forward = Callable[[MicroBatch, Int[Tensor, " N"], HeadComputation], Mapping[str, Tensor]]
 """The policy's own forward, as its learner does it."""
 
 
 class History:
     """An earlier version of the policy, as a learner asks it. This one is none; one that does not change has nothing to keep."""
 
-    def measure(self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+    def measure(
+        self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+    ) -> Mapping[str, Tensor]:
         """`work` on the earlier hidden states at these rows, and the earlier head; every rank asks at the same time."""
         raise AssertionError("a run that needs history_logp is given a history")
 
@@ -38,32 +40,36 @@ class History:
         """Go on from what `save` wrote."""
 
 
-class Kept(History):
+class FrozenHistory(History):
     """A model that stays as it is: the start weights or a past checkpoint, read again from where they lie by a resumed run."""
 
-    def __init__(self, model: Frozen) -> None:
+    def __init__(self, model: FrozenModel) -> None:
         self.model = model
 
-    def measure(self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+    def measure(
+        self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+    ) -> Mapping[str, Tensor]:
         """By a forward of its own."""
         hidden_ND = self.model.hidden(micro, row_N)
         with self.model.head() as head:
             return work(hidden_ND, head)
 
 
-class AdaptersOff(History):
+class AdaptersOffHistory(History):
     """The policy without its adapters: the start weights at the price of a forward, without a copy."""
 
     def __init__(self, model: nn.Module) -> None:
         self.adapted = model
 
-    def measure(self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+    def measure(
+        self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+    ) -> Mapping[str, Tensor]:
         """By the policy's forward, inside of which ranks find its weights whole."""
         with switched_off(self.adapted):
             return forward(micro, row_N, work)
 
 
-class Average(Kept):
+class MovingAverageHistory(FrozenHistory):
     """theta_history <- a theta_history + (1 - a) theta, in float32: bfloat16 would lose what is below 2^-9 of a weight.
 
     The policy's weights come tensor by tensor, whole and with adapters merged, so any number of ranks at any ZeRO stage keeps the
@@ -72,7 +78,7 @@ class Average(Kept):
 
     def __init__(self, policy: Policy, decay: float) -> None:
         """`policy` holds the start weights, in float32, and becomes the average."""
-        super().__init__(WholeModel(policy))
+        super().__init__(UnshardedModel(policy))
         self.decay, self.weights = decay, dict(policy.model.named_parameters())
         assert all(weight.dtype == torch.float32 for weight in self.weights.values()), "an average is kept in float32"
 

@@ -13,11 +13,11 @@ from reasontrain import vocab
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner.history import Forward, History, switched_off
 from reasontrain.learner.lora import is_adapted
-from reasontrain.learner.policy_module import Frozen, Work
+from reasontrain.learner.policy_module import FrozenModel, HeadComputation
 from reasontrain.metrics.timing import Stopwatch
 from reasontrain.models import Importance, Policy
 from reasontrain.models.attention import watching
-from reasontrain.types import Batch, Kind
+from reasontrain.types import Batch, TokenKind
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
 TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -35,33 +35,35 @@ class Observer:
         self,
         policy: Policy,
         forward: Forward,
-        watch: Stopwatch,
+        timer: Stopwatch,
         *,
         temperature: float,
-        teacher: Frozen | None,
-        reference: Frozen | None,
+        teacher: FrozenModel | None,
+        reference: FrozenModel | None,
         history: History,
         importance: Importance,
     ) -> None:
         """`forward` is the policy's, as its learner does it; `temperature` divides logits wherever a model is scored."""
-        self.policy, self.forward, self.watch, self.temperature = policy, forward, watch, temperature
+        self.policy, self.forward, self.timer, self.temperature = policy, forward, timer, temperature
         self.reference, self.history, self.importance = reference, history, importance
         self._teacher = teacher
         self.teacher_rows: dict[int, Float[Tensor, "N D"]] = {}
 
     @property
-    def teacher(self) -> Frozen:
+    def teacher(self) -> FrozenModel:
         """The teacher, where something is compared with it."""
         assert self._teacher is not None, "the recipe refuses a comparison without a teacher"
         return self._teacher
 
-    def columns(self, batch: Batch, micros: Iterable[MicroBatch], needs: frozenset[str]) -> dict[str, Float[Tensor, "B T"]]:
-        """The evidence in `needs` at the response tokens of these micro-batches, zeros elsewhere."""
+    def columns(
+        self, batch: Batch, micros: Iterable[MicroBatch], required_evidence: frozenset[str]
+    ) -> dict[str, Float[Tensor, "B T"]]:
+        """The evidence in `required_evidence` at the response tokens of these micro-batches, zeros elsewhere."""
         self.teacher_rows.clear()
-        columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(needs)}
+        columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(required_evidence)}
         for micro in micros:
             local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
-            measured = self._measure(batch, micro, local_N, token_N, needs)
+            measured = self._measure(batch, micro, local_N, token_N, required_evidence)
             for name, value_N in measured.items():
                 columns[name][micro.index_K[local_N], token_N] = value_N.float().cpu()
         return columns
@@ -71,8 +73,8 @@ class Observer:
     ) -> Float[Tensor, "N D"]:
         """The teacher's hidden states at these rows: what `columns` kept, or a forward now."""
         if not self.teacher_rows:
-            with self.watch("frozen_forward"):
-                return self.teacher.hidden(micro, micro.predictors(local_N, token_N))
+            with self.timer("frozen_forward"):
+                return self.teacher.hidden(micro, micro.logit_positions(local_N, token_N))
         kept = [self.teacher_rows[_NOBODY]]
         for local, index in enumerate(micro.index_K.tolist()):
             rank_T = batch.is_response_BT[index].long().cumsum(0) - 1
@@ -82,29 +84,37 @@ class Observer:
 
     @torch.no_grad()
     def _measure(
-        self, batch: Batch, micro: MicroBatch, local_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"], needs: frozenset[str]
+        self,
+        batch: Batch,
+        micro: MicroBatch,
+        local_N: Int[Tensor, " N"],
+        token_N: Int[Tensor, " N"],
+        required_evidence: frozenset[str],
     ) -> dict[str, Float[Tensor, " N"]]:
         """Evidence at these rows of a micro-batch: one forward of each model that is asked."""
-        row_N = micro.predictors(local_N, token_N)
+        row_N = micro.logit_positions(local_N, token_N)
         ids_N = batch.ids_BT[micro.index_K[local_N], token_N]
         logp = self._statistics(ids_N, ["logp"], None)
         found: dict[str, Tensor] = {}
-        names = {name: STUDENT_STATISTICS.get(name, name) for name in needs & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())}
-        if names or "attention" in needs:
-            with self._watching(batch, micro) if "attention" in needs else nullcontext([]) as paid:
-                if needs & TEACHER_STATISTICS:
-                    with self.watch("frozen_forward"):
+        names = {
+            name: STUDENT_STATISTICS.get(name, name)
+            for name in required_evidence & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())
+        }
+        if names or "attention" in required_evidence:
+            with self._watching(batch, micro) if "attention" in required_evidence else nullcontext([]) as paid:
+                if required_evidence & TEACHER_STATISTICS:
+                    with self.timer("frozen_forward"):
                         measured = self._beside_teacher(batch, micro, local_N, row_N, ids_N, sorted({*names.values()}))
                 else:
                     measured = self.forward(micro, row_N, self._statistics(ids_N, sorted({*names.values()}), None))
             found = {name: measured[statistic] for name, statistic in names.items()}
-            if "attention" in needs:  # at the token's own position, not at the one that predicts it
+            if "attention" in required_evidence:  # at the token's own position, not at the one that predicts it
                 found["attention"] = paid[0].flatten().cpu()[row_N + 1]
-        if "ref_logp" in needs:
-            with self.watch("frozen_forward"):
+        if "ref_logp" in required_evidence:
+            with self.timer("frozen_forward"):
                 found["ref_logp"] = self._by_reference(micro, row_N, logp)["logp"]
-        if "history_logp" in needs:
-            with self.watch("frozen_forward"):
+        if "history_logp" in required_evidence:
+            with self.timer("frozen_forward"):
                 found["history_logp"] = self.history.measure(self.forward, micro, row_N, logp)["logp"]
         return found
 
@@ -125,7 +135,7 @@ class Observer:
         with self.teacher.head() as head:
             return self.forward(micro, row_N, self._statistics(ids_N, names, vocab.Teacher(hidden_ND, head)))
 
-    def _by_reference(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+    def _by_reference(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation) -> Mapping[str, Tensor]:
         """`work` on the reference's hidden states; without one, on those of the policy without its adapters."""
         if self.reference is None:
             assert is_adapted(self.policy.model), "a run that needs ref_logp is given a reference, or has adapters to switch off"
@@ -137,15 +147,15 @@ class Observer:
 
     def _watching(self, batch: Batch, micro: MicroBatch) -> AbstractContextManager[list[Float[Tensor, "R T"]]]:
         """A block in whose forwards it is seen how much attention is paid to the prompt: to what the policy did not say."""
-        prompt_BT = (batch.kind_BT == Kind.PROMPT) | (batch.kind_BT == Kind.TOOL)
+        prompt_BT = (batch.kind_BT == TokenKind.PROMPT) | (batch.kind_BT == TokenKind.TOOL)
         prompt_BT[:, : self.importance.skip_first] = False
-        return watching(self.policy.model, micro.laid_out(prompt_BT).to(self.policy.device), self.importance.layer)
+        return watching(self.policy.model, micro.to_layout(prompt_BT).to(self.policy.device), self.importance.layer)
 
-    def _statistics(self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None) -> Work:
+    def _statistics(self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None) -> HeadComputation:
         """The work of measuring these statistics of a model's distribution."""
 
         def work(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
-            with self.watch("vocabulary"):
+            with self.timer("vocabulary"):
                 ids = ids_N.to(hidden_ND.device)
                 return vocab.measure(hidden_ND, head, ids, names, temperature=self.temperature, teacher=teacher)
 

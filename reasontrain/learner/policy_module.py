@@ -14,11 +14,11 @@ from reasontrain.data.micro_batches import MicroBatch, SoftInputs
 from reasontrain.models import Policy
 from reasontrain.vocab import Head
 
-Work = Callable[[Float[Tensor, "N D"], Head], Mapping[str, Tensor]]
+HeadComputation = Callable[[Float[Tensor, "N D"], Head], Mapping[str, Tensor]]
 """What is wanted of hidden rows and the head: named numbers, computed while the weights are at hand."""
 
 
-class Scorer(nn.Module):
+class PolicyModule(nn.Module):
     """The policy's trunk, the choice of rows, and the work on them, in one forward.
 
     Where ranks hold parts of the weights, the head is whole only inside the forward of the module that an engine wraps: so the
@@ -30,7 +30,7 @@ class Scorer(nn.Module):
         self.model = policy.model
         self.policy = policy
 
-    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation) -> Mapping[str, Tensor]:
         """`work` on the hidden states at flat rows of a micro-batch."""
         device = self.policy.device
         ids_RT, position_RT = micro.ids_RT.to(device), micro.position_RT.to(device)
@@ -50,7 +50,7 @@ class Scorer(nn.Module):
 
 
 @runtime_checkable
-class Frozen(Protocol):
+class FrozenModel(Protocol):
     """A teacher or a reference: its hidden states at the rows of a micro-batch, and its head."""
 
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
@@ -62,7 +62,7 @@ class Frozen(Protocol):
         ...
 
 
-class WholeModel:
+class UnshardedModel:
     """A frozen model that lies whole in this process."""
 
     def __init__(self, policy: Policy) -> None:

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import vocab
-from reasontrain.algo.objectives import RowObjective, SoftReinforce
-from reasontrain.data.micro_batches import MicroBatch, columns_at
-from reasontrain.types import Batch, Kind, Stats
+from reasontrain.algo.objectives import SoftReinforce, TokenObjective
+from reasontrain.data.micro_batches import MicroBatch, token_fields_at
+from reasontrain.types import Batch, Stats, TokenKind
 
 LOSS, SOFT_ROWS = "loss", "number of soft rows"
 LIMIT = 1.05
@@ -25,8 +25,8 @@ def soft_loss(
     local_N: Int[Tensor, " N"],
     token_N: Int[Tensor, " N"],
     coefficient_N: Float[Tensor, " N"],
-    objective: RowObjective,
-    basis: Callable[[], vocab.Basis],
+    objective: TokenObjective,
+    basis: Callable[[], vocab.EmbeddingBasis],
     temperature: float,
 ) -> Loss:
     """What to do with the hidden states at these rows; `basis` is asked for where the weights are at hand.
@@ -36,8 +36,8 @@ def soft_loss(
     assert isinstance(objective, SoftReinforce), f"the recipe refuses {objective.kind} for soft thoughts"
     assert micro.soft is not None, "a batch with soft thoughts has micro-batches with them"
     rollout_N = micro.index_K[local_N]
-    is_soft_N = batch.kind_BT[rollout_N, token_N] == Kind.SOFT
-    columns = columns_at(batch, rollout_N, token_N)
+    is_soft_N = batch.kind_BT[rollout_N, token_N] == TokenKind.SOFT
+    columns = token_fields_at(batch, rollout_N, token_N)
     value_ND = micro.soft.at((micro.start_K[local_N] + token_N)[is_soft_N])
     law = next(iter(batch.soft.values()))
     assert all((one.tau, one.sigma) == (law.tau, law.sigma) for one in batch.soft.values()), "a batch has one law"
@@ -47,7 +47,7 @@ def soft_loss(
         soft_N = is_soft_N.to(device)
         seen, coefficient = columns.to(device), coefficient_N.to(device)
         tokens = vocab.fused(hidden_ND[~soft_N], head, seen[~soft_N], coefficient[~soft_N], objective, temperature=temperature)
-        fed = vocab.Fed(value_ND.to(device), law.tau, law.sigma)
+        fed = vocab.FedEmbeddings(value_ND.to(device), law.tau, law.sigma)
         given = (seen[soft_N], coefficient[soft_N], objective, objective)
         thoughts = vocab.soft(hidden_ND[soft_N], head, basis(), fed, *given)
         return {LOSS: tokens.loss + thoughts.loss, SOFT_ROWS: soft_N.sum(), **thoughts.stats}

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from reasontrain import models, rng
-from reasontrain.algo.advantages import NoCredit
-from reasontrain.algo.loss_aggregation import per_target_row
+from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.loss_aggregation import response_token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.data import storage
 from reasontrain.data.collate import collate
@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class FoldPart:
     """Responses of similar length that are scored and written together, by one reference."""
 
     number: int
@@ -103,7 +103,7 @@ def fold_of(rollout: Rollout, folds: int) -> int:
     return int(hash_of(rollout.response_ids)[:15], 16) % folds
 
 
-def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS) -> list[Part]:
+def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS) -> list[FoldPart]:
     """The responses of each fold, sorted by length and cut after so many tokens: a function of the data alone."""
     found: list[tuple[int, list[Rollout]]] = []
     for fold in range(folds):
@@ -115,7 +115,7 @@ def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_T
                 room = part_tokens
             found[-1][1].append(rollout)
             room -= len(rollout.response_ids)
-    return [Part(number, fold, members) for number, (fold, members) in enumerate(found)]
+    return [FoldPart(number, fold, unit_rollouts) for number, (fold, unit_rollouts) in enumerate(found)]
 
 
 def reference(recipe: Recipe, model: ModelSettings, rollouts: Sequence[Rollout], fold: int, kept: Path, say: Say) -> Policy:
@@ -153,8 +153,8 @@ def tuned(
     losses = []
     for first in range(0, len(rollouts), settings.rollouts_per_step):
         taken = [rollouts[place] for place in order[first : first + settings.rollouts_per_step]]
-        batch = collate(taken, credit=NoCredit())
-        losses.append(learner.step(batch, batch.is_response_BT.float(), Nll(), per_target_row)["loss"])
+        batch = collate(taken, advantage=NoAdvantage())
+        losses.append(learner.step(batch, batch.is_response_BT.float(), Nll(), response_token_mean)["loss"])
     say(f"{COLUMN}: tuned {steps} steps on responses alone, loss {losses[0]:.3f} to {losses[-1]:.3f}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_name(f".partial-{kept.name}")
@@ -177,7 +177,7 @@ def summary(values: Sequence[float], directory: Path) -> str:
     )
 
 
-def _score_parts(store: Path, made_by: MadeBy, parts: Sequence[Part], policy: Policy, recipe: Recipe) -> None:
+def _score_parts(store: Path, made_by: MadeBy, parts: Sequence[FoldPart], policy: Policy, recipe: Recipe) -> None:
     """Score and write these parts, and give the reference's memory back."""
     policy.model.eval()
     for part in parts:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reasontrain.learner.lora import is_adapted, merged_weight, save_adapter
 from reasontrain.models import Policy
 
-Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
+Materialize = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
 """Makes these parameters whole within a block; every rank enters it together."""
 
 
@@ -24,7 +24,7 @@ def in_place(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[objec
 
 
 @torch.no_grad()
-def tensors(model: nn.Module, gather: Gather = in_place) -> Iterator[tuple[str, Tensor]]:
+def tensors(model: nn.Module, materialize: Materialize = in_place) -> Iterator[tuple[str, Tensor]]:
     """Names and weights as the plain model has them, adapters merged; each tensor is whole until the next is asked for."""
     seen: set[int] = set()
     for path, module in model.named_modules(remove_duplicate=False):
@@ -32,7 +32,7 @@ def tensors(model: nn.Module, gather: Gather = in_place) -> Iterator[tuple[str, 
         if isinstance(module, LoraLayer):
             base = module.get_base_layer()
             seen |= {id(parameter) for parameter in module.parameters()}
-            with gather(list(module.parameters())):
+            with materialize(list(module.parameters())):
                 yield f"{prefix}weight", merged_weight(module)
                 if base.bias is not None:
                     yield f"{prefix}bias", base.bias
@@ -40,7 +40,7 @@ def tensors(model: nn.Module, gather: Gather = in_place) -> Iterator[tuple[str, 
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                with gather([parameter]):
+                with materialize([parameter]):
                     yield prefix + name, parameter
         for name, buffer in module.named_buffers(recurse=False):
             if name not in module._non_persistent_buffers_set:
@@ -48,31 +48,33 @@ def tensors(model: nn.Module, gather: Gather = in_place) -> Iterator[tuple[str, 
 
 
 @torch.no_grad()
-def adapters(model: nn.Module, gather: Gather = in_place) -> Iterator[tuple[str, Tensor]]:
+def adapters(model: nn.Module, materialize: Materialize = in_place) -> Iterator[tuple[str, Tensor]]:
     """The adapters' weights alone, by the adapted model's names."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            with gather([parameter]):
+            with materialize([parameter]):
                 yield name, parameter
 
 
-def save_policy(policy: Policy, directory: Path, gather: Gather = in_place, *, writes: bool = True) -> None:
+def save_policy(policy: Policy, directory: Path, materialize: Materialize = in_place, *, writes: bool = True) -> None:
     """A directory to go on from, which `from_pretrained` loads: the model in float32, or its adapters alone.
 
     Every rank takes part in the gathering, and the one that `writes` keeps what it sees.
     """
     if not is_adapted(policy.model):
-        save_model(policy, directory, torch.float32, gather, writes=writes)
+        save_model(policy, directory, torch.float32, materialize, writes=writes)
         return
-    state = _copies(adapters(policy.model, gather), torch.float32, writes)
+    state = _copies(adapters(policy.model, materialize), torch.float32, writes)
     if writes:
         save_adapter(policy.model, state, directory)
         policy.save_words(directory)
 
 
-def save_model(policy: Policy, directory: Path, dtype: torch.dtype, gather: Gather = in_place, *, writes: bool = True) -> None:
+def save_model(
+    policy: Policy, directory: Path, dtype: torch.dtype, materialize: Materialize = in_place, *, writes: bool = True
+) -> None:
     """A Hugging Face directory of the whole model in one dtype, adapters merged, with the tokenizer."""
-    state = _copies(tensors(policy.model, gather), dtype, writes)
+    state = _copies(tensors(policy.model, materialize), dtype, writes)
     if writes:
         policy.model.save_pretrained(directory, state_dict=state)
         _set_dtype(directory / "config.json", dtype)

@@ -22,12 +22,12 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reasontrain.data.micro_batches import MicroBatch, cut, members, share, unsplit
+from reasontrain.data.micro_batches import MicroBatch, atomic_units, pack_micro_batches, shard_across_ranks, unit_rollouts
 from reasontrain.learner import weight_export
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.optimizer import adamw
-from reasontrain.learner.policy_module import Scorer, Work
+from reasontrain.learner.policy_module import HeadComputation, PolicyModule
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.types import Batch, UserError
@@ -45,7 +45,7 @@ class ZeroLearner(LocalLearner):
     `observe` and `step` answer the same on every rank. `join` (see `ranks`) comes first.
     """
 
-    alone: ClassVar[bool] = False
+    single_process: ClassVar[bool] = False
 
     def prepare(self) -> None:
         """Wrap the scorer in an engine; the optimiser's state is made by it, in the ranks' parts."""
@@ -58,25 +58,25 @@ class ZeroLearner(LocalLearner):
         bf16 = self.policy.dtype == torch.bfloat16 and self.zero.stage > 0
         config = configuration(self.zero, self.settings, bf16=bf16)
         with redirect_stdout(io.StringIO()):  # its bfloat16 optimiser prints how much memory there is
-            self.engine, *_ = deepspeed.initialize(model=self.scorer, optimizer=self.optimizer_part, config=config)
+            self.engine, *_ = deepspeed.initialize(model=self.policy_module, optimizer=self.optimizer_part, config=config)
         self._norm = torch.zeros(())
         if self.zero.stage == 0:
             self.optimizer_part.register_step_pre_hook(lambda *_: self._clip_whole())
 
     # ---- what ranks do in another way
 
-    def mine(self, batch: Batch) -> list[list[int]]:
+    def local_micro_batches(self, batch: Batch) -> list[list[int]]:
         """This rank's micro-batches, filled up with empty ones: every rank runs as many forwards as the busiest."""
         settings = self.settings
-        length_U, size = unsplit(batch, settings.layout)
+        length_U, size = atomic_units(batch, settings.layout)
         cuts = []
-        for units in share(length_U, self.num_ranks):
-            parts = cut(length_U[units], settings.micro_batch_tokens, settings.layout)
-            cuts.append([members([units[i] for i in part], size) for part in parts])
+        for units in shard_across_ranks(length_U, self.num_ranks):
+            parts = pack_micro_batches(length_U[units], settings.micro_batch_tokens, settings.layout)
+            cuts.append([unit_rollouts([units[i] for i in part], size) for part in parts])
         most = max(1, *map(len, cuts))
         return cuts[self.rank] + [[]] * (most - len(cuts[self.rank]))
 
-    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: Work) -> Mapping[str, Tensor]:
+    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation) -> Mapping[str, Tensor]:
         """`work` inside the engine module's forward, where the head is whole."""
         found: Mapping[str, Tensor] = self.engine(micro, row_N, work)
         return found
@@ -104,29 +104,29 @@ class ZeroLearner(LocalLearner):
         if not torch.isfinite(self._norm):
             self.engine.zero_grad()
 
-    def total(self, numbers: Tensor) -> Tensor:
+    def all_reduce_sum(self, numbers: Tensor) -> Tensor:
         """The sum over all ranks."""
-        with self.watch("wait"):
+        with self.timer("wait"):
             numbers = numbers.to(self.policy.device)
             dist.all_reduce(numbers)
             return numbers.cpu()
 
-    def gather(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
+    def materialize(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
         """A block in which these parameters are whole on this rank."""
-        return gathered(parameters) if self.zero.stage == 3 else nullcontext()
+        return materialized(parameters) if self.zero.stage == 3 else nullcontext()
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
+    def materialized(self) -> Iterator[None]:
         """All weights whole, in place and without the engine's hooks, which would divide them again after each layer."""
         if self.zero.stage < 3:
             yield
             return
         offload = self.engine.optimizer.parameter_offload
-        with gathered(list(self.policy.model.parameters())):
+        with materialized(list(self.policy.model.parameters())):
             for hook in [*offload.forward_hooks, *offload.backward_hooks]:
                 hook.remove()
             offload.forward_hooks, offload.backward_hooks = [], []
-            for parameter in self.scorer.parameters():
+            for parameter in self.policy_module.parameters():
                 vars(parameter)["ds_active_sub_modules"].clear()
             try:
                 yield
@@ -144,7 +144,7 @@ class ZeroLearner(LocalLearner):
         self.engine.save_checkpoint(
             str(directory / STATE), tag=TAG, save_latest=False, exclude_frozen_parameters=adapted, client_state={}
         )
-        weight_export.save_policy(self.policy, directory, self.gather, writes=self.rank == 0)
+        weight_export.save_policy(self.policy, directory, self.materialize, writes=self.rank == 0)
         if self.rank == 0:
             about = {"num_ranks": self.num_ranks, "stage": self.zero.stage, "steps_done": self.steps_done}
             about["nonfinite"] = self.nonfinite_in_a_row
@@ -174,7 +174,7 @@ class ZeroLearner(LocalLearner):
     def export(self, directory: Path) -> None:
         """The model as others load it, written by rank 0."""
         dtype = getattr(torch, self.export_dtype)
-        weight_export.save_model(self.policy, directory, dtype, self.gather, writes=self.rank == 0)
+        weight_export.save_model(self.policy, directory, dtype, self.materialize, writes=self.rank == 0)
         dist.barrier()
 
 
@@ -182,10 +182,10 @@ class ShardedModel:
     """A frozen model whose weights the ranks share, gathered layer by layer (ZeRO stage 3 without an optimiser)."""
 
     def __init__(self, policy: Policy, zero: Zero, settings: LearnSettings) -> None:
-        self.policy, self.scorer = policy, Scorer(policy)
+        self.policy, self.policy_module = policy, PolicyModule(policy)
         sharded = Zero(offload_parameters=zero.offload_parameters, nvme_path=zero.nvme_path, persist_below=zero.persist_below)
         config = configuration(sharded, settings, bf16=policy.dtype == torch.bfloat16)
-        self.engine, *_ = deepspeed.initialize(model=self.scorer, config=config)
+        self.engine, *_ = deepspeed.initialize(model=self.policy_module, config=config)
 
     @torch.no_grad()
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
@@ -197,11 +197,11 @@ class ShardedModel:
     def head(self) -> Iterator[Head]:
         """The head, gathered on every rank."""
         linear = self.policy.model.get_output_embeddings()
-        with gathered(list(linear.parameters())):
+        with materialized(list(linear.parameters())):
             yield self.policy.head
 
 
-def gathered(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
+def materialized(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
     """These parameters whole on every rank."""
     return deepspeed.zero.GatheredParameters(list(parameters))
 

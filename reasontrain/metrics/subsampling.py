@@ -47,8 +47,8 @@ def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
     """The share of all sampled tokens that is trained on, and the entropy of kept and of dropped tokens where it is known."""
     kept_BT, among_BT = weight_BT != 0, batch.is_response_BT
     stats: Stats = {
-        "sampled_tokens": float(batch.sampled_rows),
-        "trained_share": int(kept_BT.sum()) / max(batch.sampled_rows, 1),
+        "sampled_tokens": float(batch.sampled_tokens),
+        "trained_share": int(kept_BT.sum()) / max(batch.sampled_tokens, 1),
     }
     if "entropy" in batch.evidence:
         for name, chosen_BT in (("kept", among_BT & kept_BT), ("dropped", among_BT & ~kept_BT)):

@@ -58,7 +58,7 @@ class Stopwatch:
             self._open.pop()
             self._mark()
 
-    def turn(self, tensor: Tensor, part: Part) -> None:
+    def start_phase_on_grad(self, tensor: Tensor, part: Part) -> None:
         """From when a gradient arrives at this tensor, the innermost open block is this part's."""
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: self._turn(part))

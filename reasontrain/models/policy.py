@@ -15,7 +15,7 @@ from reasontrain.models.describe import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space
 from reasontrain.models.vision import Vision
 from reasontrain.types import Picture
-from reasontrain.vocab import Basis, Head, Vocabulary
+from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
 
 
 class Policy:
@@ -49,10 +49,10 @@ class Policy:
         return Head(linear.weight, linear.bias, scale, softcap, product_dtype=self.dtype, vocabulary=self.vocabulary)
 
     @property
-    def basis(self) -> Basis:
+    def basis(self) -> EmbeddingBasis:
         """The input embeddings as they are now, to be mixed."""
         space, weight_VD = self.input_space, self.model.get_input_embeddings().weight
-        return Basis(weight_VD, space.num_tokens, scale=space.scale, product_dtype=self.dtype)
+        return EmbeddingBasis(weight_VD, space.num_tokens, scale=space.scale, product_dtype=self.dtype)
 
     def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The input embeddings of these ids."""

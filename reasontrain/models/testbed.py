@@ -56,7 +56,7 @@ CHAT_TEMPLATE = """\
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class TestbedShape:
     """The size of a tiny Qwen3; `seed` draws its first weights."""
 
     hidden_size: AtLeastOne
@@ -70,9 +70,9 @@ class Shape:
 
 
 SHAPES = {
-    "teacher": Shape(hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_key_value_heads=2),
-    "student": Shape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
-    "noisy": Shape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
+    "teacher": TestbedShape(hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_key_value_heads=2),
+    "student": TestbedShape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
+    "noisy": TestbedShape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
 }
 
 
@@ -102,7 +102,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build(path: Path, shape: Shape) -> None:
+def build(path: Path, shape: TestbedShape) -> None:
     """Write an untrained float32 model of this shape, its tokenizer and its generation settings as a Hugging Face directory."""
     words = tokenizer()
     assert len(words) == VOCABULARY_SIZE, f"the tokenizer has {len(words)} entries"

@@ -11,17 +11,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reasontrain.plan import shape as shapes
-from reasontrain.plan.machine import GIB, PHASES, Machine, Part
+from reasontrain.plan.machine import GIB, PHASES, Machine, MemoryPart
 from reasontrain.plan.memory import Role, roles
-from reasontrain.plan.placement import Group, placement
-from reasontrain.plan.roles import Job, job_of
+from reasontrain.plan.placement import PlacementGroup, placement
+from reasontrain.plan.roles import PlannedJob, job_of
 from reasontrain.plan.scaling import WORTH, Prediction, predictions, stops_at
 from reasontrain.plan.suggestions import Remedy, fits, remedy
 from reasontrain.plan.traffic import Flow, flows
 from reasontrain.plan.work import Work
 from reasontrain.recipe import Recipe
 
-__all__ = ["GIB", "PHASES", "WORTH", "Flow", "Group", "Machine", "Part", "Plan", "Prediction", "Remedy", "Role", "Work", "plan"]
+__all__ = [
+    "GIB",
+    "PHASES",
+    "WORTH",
+    "Flow",
+    "Machine",
+    "MemoryPart",
+    "PlacementGroup",
+    "Plan",
+    "Prediction",
+    "Remedy",
+    "Role",
+    "Work",
+    "plan",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +48,7 @@ class Plan:
     work: Work
     roles: Sequence[Role]
     traffic: Sequence[Flow]
-    placement: Sequence[Group]
+    placement: Sequence[PlacementGroup]
     scaling: Sequence[Prediction]
     stops_at: int | None
     fits: bool
@@ -61,7 +75,7 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
     )
 
 
-def _parameters(job: Job) -> dict[str, int]:
+def _parameters(job: PlannedJob) -> dict[str, int]:
     """What moves and what stays, by role."""
     found = {"trainable": job.trainable, "frozen": job.base}
     found |= {model.role: shapes.num_parameters(model.shape) for model in job.frozen}

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reasontrain.plan import shape as shapes
-from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, Part, Phase
-from reasontrain.plan.roles import Job
-from reasontrain.recipe import Vllm
+from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, MemoryPart, Phase
+from reasontrain.plan.roles import PlannedJob
+from reasontrain.recipe import VllmEngine
 from reasontrain.sampler.vllm_engine import ALONE, SHARED
 from reasontrain.sampler.vllm_weight_transfer import BUFFER_BYTES
 
 NAME = "vLLM's share"
 
 
-def colocated(job: Job, engine: Vllm) -> Iterator[Part]:
+def colocated(job: PlannedJob, engine: VllmEngine) -> Iterator[MemoryPart]:
     """Beside a learner rank: asleep while that learns, but for what CUDA takes of another process."""
     held: dict[Phase, int] = dict.fromkeys(PHASES, CONTEXT_BYTES)
-    yield Part(NAME, held | {"sample": taken(job, engine)})
+    yield MemoryPart(NAME, held | {"sample": taken(job, engine)})
 
 
-def alone(job: Job, engine: Vllm) -> Iterator[Part]:
+def alone(job: PlannedJob, engine: VllmEngine) -> Iterator[MemoryPart]:
     """On GPUs of its own: the share, and the buffer that weights come in, which the sampler's process fills."""
-    yield Part(NAME, {"sample": taken(job, engine)})
-    yield Part("buffer for new weights", {"sample": max(BUFFER_BYTES, job.sampler_bytes * shapes.num_table(job.shape))})
+    yield MemoryPart(NAME, {"sample": taken(job, engine)})
+    yield MemoryPart("buffer for new weights", {"sample": max(BUFFER_BYTES, job.sampler_bytes * shapes.num_table(job.shape))})
 
 
-def share(job: Job, engine: Vllm) -> float:
+def share(job: PlannedJob, engine: VllmEngine) -> float:
     """The share of each GPU."""
-    return engine.gpu_memory_share or (SHARED if job.samples_here else ALONE)
+    return engine.gpu_memory_utilization or (SHARED if job.samples_here else ALONE)
 
 
-def taken(job: Job, engine: Vllm) -> int:
+def taken(job: PlannedJob, engine: VllmEngine) -> int:
     """Bytes of each GPU. An engine whose share cannot hold the weights and one rollout does not start: it counts as all of the
     smallest GPU of which that share would be enough, which no machine has that is asked."""
     part = share(job, engine)
@@ -40,7 +40,7 @@ def taken(job: Job, engine: Vllm) -> int:
     return given if least <= given else int(least / part)
 
 
-def least_bytes(job: Job, engine: Vllm) -> int:
+def least_bytes(job: PlannedJob, engine: VllmEngine) -> int:
     """The weights and the keys and values of one rollout, divided among the engine's GPUs."""
     cache = job.work.length * 2 * shapes.width_k(job.shape) * job.shape.num_layers
-    return job.sampler_bytes * (shapes.num_parameters(job.shape) + cache) // engine.tensor_parallel
+    return job.sampler_bytes * (shapes.num_parameters(job.shape) + cache) // engine.tensor_parallel_size

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.algo.objectives import SumObjective
+from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.models import ModelSettings, Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Machine
-from reasontrain.plan.roles import STUDENT_EVIDENCE, TEACHER_EVIDENCE, Job, job_of
+from reasontrain.plan.roles import STUDENT_EVIDENCE, TEACHER_EVIDENCE, PlannedJob, job_of
 from reasontrain.recipe import Recipe
-from reasontrain.types import Batch, Kind, Rollout, Stats
+from reasontrain.types import Batch, Rollout, Stats, TokenKind
 
 TERA = 1e12
 Amount = int | float
@@ -42,7 +42,7 @@ def head(shape: Shape, rows: Amount, products: int = 1) -> float:
 class Operations:
     """Counts the steps of a recipe in 10^12 operations (TFLOP)."""
 
-    job: Job
+    job: PlannedJob
 
     def __call__(self, rollouts: Sequence[Rollout], batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
         """`tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`: what is done twice to save memory."""
@@ -64,7 +64,7 @@ class Operations:
         responses = [(len(rollout.prompt_ids), len(rollout.response_ids)) for rollout in rollouts]
         tokens = sum(prompt.values()) + sum(response for _, response in responses)
         pairs = sum(map(_seen, prompt.values())) + sum(_seen(p + r) - _seen(p) for p, r in responses)
-        rows = sum(r for _, r in responses) + sum(kind == Kind.SOFT for rollout in rollouts for kind in rollout.kinds)
+        rows = sum(r for _, r in responses) + sum(kind == TokenKind.SOFT for rollout in rollouts for kind in rollout.kinds)
         return trunk(self.job.shape, tokens, pairs) + head(self.job.shape, rows)
 
     def _evidence(self, batch: Batch) -> float:
@@ -84,20 +84,20 @@ class Operations:
     def _learned(self, batch: Batch, weight_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
         """Forward and backward of the rollouts with a row that counts, and the loss at such rows; what of it is done again."""
         job, objective, kept_BT = self.job, self.job.recipe.objective, weight_BT != 0
-        if isinstance(objective, SumObjective):  # needs whole responses, and projects them again in backward
-            whole_BT = torch.ones_like(kept_BT) if objective.unit == "pair" else kept_BT.any(1, keepdim=True)
+        if isinstance(objective, SequenceObjective):  # needs whole responses, and projects them again in backward
+            whole_BT = torch.ones_like(kept_BT) if objective.granularity == "pair" else kept_BT.any(1, keepdim=True)
             kept_BT = batch.is_response_BT & whole_BT
         rows, extent = float(kept_BT.sum()), _extent(batch.length_B[kept_BT.any(1)])
         backward = 2 if job.trains_head else 1  # frozen weights have no gradient
         forward = trunk(job.shape, *extent)
         learned = (1 + backward) * forward + head(job.shape, rows, 1 + backward)
-        soft = float((kept_BT & (batch.kind_BT == Kind.SOFT)).sum())
+        soft = float((kept_BT & (batch.kind_BT == TokenKind.SOFT)).sum())
         learned += head(job.shape, soft, 1 + backward)  # the mixture of embeddings, there and back
         if job.teacher is not None and objective.teacher:
             learned += head(job.teacher.shape, rows)
             learned += 0.0 if job.observes_teacher else self._taught(extent)
         recomputed = forward if job.recipe.model.gradient_checkpointing else 0.0
-        return learned, recomputed + (head(job.shape, rows) if isinstance(objective, SumObjective) else 0.0)
+        return learned, recomputed + (head(job.shape, rows) if isinstance(objective, SequenceObjective) else 0.0)
 
     def _taught(self, extent: tuple[float, float]) -> float:
         """The teacher's trunk, where it runs in the learner's own processes."""

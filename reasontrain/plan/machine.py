@@ -22,7 +22,7 @@ Place = Literal["device", "host", "nvme"]
 
 
 @dataclass(frozen=True)
-class Part:
+class MemoryPart:
     """Something that is held, and how many bytes of it in each phase."""
 
     name: str

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from reasontrain.plan import activations as acts
 from reasontrain.plan import engine as engines
 from reasontrain.plan import shape as shapes
-from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, Part, Phase, Place
-from reasontrain.plan.roles import Frozen, Job
+from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, MemoryPart, Phase, Place
+from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.vocabulary import chunks, logits_of_sampler
 from reasontrain.sampler.local import PREFILL_TOKENS
 
@@ -27,7 +27,7 @@ class Role:
 
     name: str
     processes: int
-    parts: Sequence[Part]
+    parts: Sequence[MemoryPart]
 
     def total(self, phase: Phase) -> int:
         """Bytes on the device in this phase."""
@@ -49,11 +49,11 @@ class Role:
         return sum(part.most for part in self.parts if part.place == "host")
 
 
-def roles(job: Job) -> list[Role]:
+def roles(job: PlannedJob) -> list[Role]:
     """Every role that holds a model."""
     found = [Role("learner", job.ranks, _present(_learner(job)))]
     if job.cluster.samplers:
-        weights = Part("weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)})
+        weights = MemoryPart("weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)})
         own = engines.alone(job, job.vllm) if job.vllm is not None else (weights, *_decoding(job))
         found.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
     if job.cluster.teachers and job.teacher is not None:
@@ -61,7 +61,7 @@ def roles(job: Job) -> list[Role]:
     return found
 
 
-def _present(parts: Iterator[Part] | Sequence[Part]) -> list[Part]:
+def _present(parts: Iterator[MemoryPart] | Sequence[MemoryPart]) -> list[MemoryPart]:
     return [part for part in parts if part.most]
 
 
@@ -69,11 +69,11 @@ def _everywhere(size: int) -> dict[Phase, int]:
     return dict.fromkeys(PHASES, size)
 
 
-def _context(job: Job) -> Part:
-    return Part("process", _everywhere(CONTEXT_BYTES if job.on_gpu else 0))
+def _context(job: PlannedJob) -> MemoryPart:
+    return MemoryPart("process", _everywhere(CONTEXT_BYTES if job.on_gpu else 0))
 
 
-def _learner(job: Job) -> Iterator[Part]:
+def _learner(job: PlannedJob) -> Iterator[MemoryPart]:
     """All that a learner rank holds."""
     yield _context(job)
     yield from _state(job)
@@ -83,7 +83,7 @@ def _learner(job: Job) -> Iterator[Part]:
         yield from _decoding(job) if job.vllm is None else engines.colocated(job, job.vllm)
 
 
-def _state(job: Job) -> Iterator[Part]:
+def _state(job: PlannedJob) -> Iterator[MemoryPart]:
     """Weights, gradients and optimiser, as ZeRO divides and moves them."""
     zero, ranks, wide = job.zero, job.ranks, job.weight_bytes
     all_weights = wide * (job.base + job.trainable)
@@ -92,23 +92,23 @@ def _state(job: Job) -> Iterator[Part]:
         weights = _share(weights, ranks)
     if job.stage >= 2:
         gradients = _share(gradients, ranks)
-    yield Part("weights", _everywhere(weights), _place(zero.offload_parameters if zero else "none"))
+    yield MemoryPart("weights", _everywhere(weights), _place(zero.offload_parameters if zero else "none"))
     if job.stage >= 3:
         gathered = min(all_weights, wide * LIVE_PARAMETERS)
         running: dict[Phase, int] = {"observe": gathered, "loss": gathered, "backward": gathered}
         if job.samples_here:
             running |= {"sample": all_weights if job.vllm is None else wide * shapes.num_table(job.shape)}
-        yield Part("weights gathered", running)
+        yield MemoryPart("weights gathered", running)
     accumulating = gradients if job.work.micro_batches_per_rank > 1 else 0
-    yield Part("gradients", {"loss": accumulating, "backward": accumulating, "gradients": gradients, "update": gradients})
+    yield MemoryPart("gradients", {"loss": accumulating, "backward": accumulating, "gradients": gradients, "update": gradients})
     if zero is not None:
         bucket = min(gradients, wide * BUCKET)
-        yield Part("reduction bucket", {"backward": bucket, "gradients": bucket})
-    yield Part("optimiser", _everywhere(optimiser(job)), _place(zero.offload_optimizer if zero else "none"))
-    yield Part("optimiser's workspace", {"update": _step_workspace(job)})
+        yield MemoryPart("reduction bucket", {"backward": bucket, "gradients": bucket})
+    yield MemoryPart("optimiser", _everywhere(optimiser(job)), _place(zero.offload_optimizer if zero else "none"))
+    yield MemoryPart("optimiser's workspace", {"update": _step_workspace(job)})
 
 
-def optimiser(job: Job) -> int:
+def optimiser(job: PlannedJob) -> int:
     """Bytes of a rank's optimiser state: two moments (Muon: one of each matrix it takes), and a master where weights are cast."""
     state = 8 * job.trainable - 4 * job.muon_parameters
     if job.stage >= 1 or job.mode == "bfloat16":
@@ -116,7 +116,7 @@ def optimiser(job: Job) -> int:
     return _share(state, job.ranks) if job.stage >= 1 else state
 
 
-def _step_workspace(job: Job) -> int:
+def _step_workspace(job: PlannedJob) -> int:
     """torch's AdamW takes all square roots at once on a GPU (`foreach`), and tensor by tensor, twice, on a CPU."""
     if job.zero is not None:
         return 0
@@ -124,26 +124,26 @@ def _step_workspace(job: Job) -> int:
     return 4 * (job.trainable - job.muon_parameters) if job.on_gpu else largest
 
 
-def _frozen_models(job: Job) -> Iterator[Part]:
+def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
     """Models that are compared with on a learner rank, and the teacher's states that wait for the step."""
     for model in job.frozen:
         if model is job.teacher and job.cluster.teachers:
             head = model.number_bytes * shapes.num_table(model.shape)
-            yield Part("teacher's head", _everywhere(head))
+            yield MemoryPart("teacher's head", _everywhere(head))
             continue
         sharded = job.zero is not None and job.zero.frozen == "sharded"
-        yield Part(model.role, _everywhere(_share(model.weights, job.ranks) if sharded else model.weights))
+        yield MemoryPart(model.role, _everywhere(_share(model.weights, job.ranks) if sharded else model.weights))
         if sharded:
             gathered = min(model.weights, model.number_bytes * LIVE_PARAMETERS)
-            yield Part(f"{model.role} gathered", {"observe": gathered, "loss": gathered})
+            yield MemoryPart(f"{model.role} gathered", {"observe": gathered, "loss": gathered})
     if job.teacher is not None and job.observes_teacher:
         states = job.work.rows_per_rank * job.teacher.shape.hidden_size * job.teacher.number_bytes
-        yield Part(
+        yield MemoryPart(
             "teacher's states", {"observe": states, "loss": states, "backward": states, "gradients": states, "update": states}
         )
 
 
-def _forward(job: Job) -> Iterator[Part]:
+def _forward(job: PlannedJob) -> Iterator[MemoryPart]:
     """Activations and everything as wide as the vocabulary."""
     shape, mode, work = job.shape, job.mode, job.work
     settings, tokens, rows = job.recipe.model, work.micro_batch_tokens, work.micro_batch_rows
@@ -152,21 +152,21 @@ def _forward(job: Job) -> Iterator[Part]:
     kept = tokens * acts.kept(shape, mode, layer, checkpointing=checkpointing)
     largest = job.weight_bytes * max(shapes.matrices(shape).values()) if job.trainable else 0
     one_layer = tokens * (acts.returning(shape, mode) + (layer if checkpointing else 0)) + largest
-    yield Part("activations", {"loss": kept, "backward": kept})
-    yield Part("one layer's work", {"observe": _observing(job), "loss": _teacher_now(job), "backward": one_layer})
+    yield MemoryPart("activations", {"loss": kept, "backward": kept})
+    yield MemoryPart("one layer's work", {"observe": _observing(job), "loss": _teacher_now(job), "backward": one_layer})
     if mode == "autocast":
         linear = 2 * shapes.num_linear(shape)
         trunk = linear * shape.num_layers
         decoding = trunk if job.vllm is None else 0
         cast: dict[Phase, int] = {"observe": trunk, "loss": 0 if checkpointing else trunk}
-        yield Part(
+        yield MemoryPart(
             "weights in bfloat16",
             cast | {"backward": linear if checkpointing else trunk, "sample": decoding},
         )
     yield from _head(job, rows, tokens)
 
 
-def layer_bytes(job: Job) -> int:
+def layer_bytes(job: PlannedJob) -> int:
     """Bytes per token that autograd keeps of one layer of the policy."""
     settings = job.recipe.model
     return acts.per_layer(
@@ -178,7 +178,7 @@ def layer_bytes(job: Job) -> int:
     )
 
 
-def _observing(job: Job) -> int:
+def _observing(job: PlannedJob) -> int:
     """A forward without gradient of the widest model that looks."""
     tokens = job.work.micro_batch_tokens
     found = [tokens * acts.passing(job.shape, job.mode)] if job.observes_student else []
@@ -186,58 +186,58 @@ def _observing(job: Job) -> int:
     return max(found, default=0)
 
 
-def _looking(job: Job) -> list[Frozen]:
+def _looking(job: PlannedJob) -> list[FrozenRole]:
     """Frozen models that run in the learner's process before the loss."""
     teacher = [job.teacher] if job.teacher is not None and job.observes_teacher and not job.cluster.teachers else []
     return teacher + [model for model in (job.reference, job.history) if model is not None]
 
 
-def _teacher_now(job: Job) -> int:
+def _teacher_now(job: PlannedJob) -> int:
     """The teacher's forward at the loss, where nothing asked for it before."""
     if job.teacher is None or job.observes_teacher or job.cluster.teachers or not job.recipe.objective.teacher:
         return 0
     return job.work.micro_batch_tokens * _passing(job.teacher)
 
 
-def _passing(model: Frozen) -> int:
+def _passing(model: FrozenRole) -> int:
     return acts.passing(model.shape, "float32" if model.number_bytes == 4 else "bfloat16")
 
 
-def _head(job: Job, rows: int, tokens: int) -> Iterator[Part]:
+def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
     """States at the head, its gradients, and the chunk that is alive."""
     shape, wide = job.shape, acts.number(job.mode)
     d, table = shape.hidden_size, shapes.num_table(shape)
     states, dstates = (tokens + rows) * d * wide, rows * d * 4
     spread = (tokens + rows) * d * wide  # the gradient of the rows, and of all tokens' states it is spread over
-    yield Part("states at the head", {"observe": states, "loss": states + dstates, "backward": states + dstates + spread})
+    yield MemoryPart("states at the head", {"observe": states, "loss": states + dstates, "backward": states + dstates + spread})
     if job.trains_head:
         added = 4 * table if shape.tied else 0
         cast = job.weight_bytes * table if job.weight_bytes != 4 else 0
-        yield Part("head's gradient dW", {"loss": 4 * table, "backward": 4 * table + cast, "gradients": added})
-        yield Part("embedding's gradient dE", {"gradients": job.weight_bytes * table})
-    yield Part("vocabulary chunks", chunks(job, rows))
+        yield MemoryPart("head's gradient dW", {"loss": 4 * table, "backward": 4 * table + cast, "gradients": added})
+        yield MemoryPart("embedding's gradient dE", {"gradients": job.weight_bytes * table})
+    yield MemoryPart("vocabulary chunks", chunks(job, rows))
 
 
-def _decoding(job: Job) -> Iterator[Part]:
+def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
     """The sampler's cache at its widest, one layer of it twice while rows are joined, and what one token or prompt needs."""
     work, shape, wide = job.work, job.shape, job.sampler_bytes
     columns = work.length
     layer = work.rows_per_sampler * columns * 2 * shapes.width_k(shape) * wide
-    yield Part("key-value cache", {"sample": layer * shape.num_layers})
-    yield Part("cache while rows are joined", {"sample": layer})
+    yield MemoryPart("key-value cache", {"sample": layer * shape.num_layers})
+    yield MemoryPart("cache while rows are joined", {"sample": layer})
     mode: acts.Mode = "float32" if wide == 4 else "bfloat16"
     prefill = min(PREFILL_TOKENS, work.rows_per_sampler * work.prompt_tokens) * acts.passing(shape, mode)
-    yield Part("decoding", {"sample": max(prefill, logits_of_sampler(shape.vocab_size, work.rows_per_sampler))})
+    yield MemoryPart("decoding", {"sample": max(prefill, logits_of_sampler(shape.vocab_size, work.rows_per_sampler))})
 
 
-def _teacher(job: Job, teacher: Frozen) -> Iterator[Part]:
+def _teacher(job: PlannedJob, teacher: FrozenRole) -> Iterator[MemoryPart]:
     """A process that only compares."""
     tokens = job.work.micro_batch_tokens
     yield _context(job)
-    yield Part("weights", _everywhere(teacher.weights))
+    yield MemoryPart("weights", _everywhere(teacher.weights))
     states = tokens * teacher.shape.hidden_size * teacher.number_bytes
-    yield Part("one layer's work", {"observe": tokens * _passing(teacher)})
-    yield Part("states", {"observe": 2 * states})
+    yield MemoryPart("one layer's work", {"observe": tokens * _passing(teacher)})
+    yield MemoryPart("states", {"observe": 2 * states})
 
 
 def _place(offload: str) -> Place:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reasontrain.plan.roles import Job
+from reasontrain.plan.roles import PlannedJob
 
 
 @dataclass(frozen=True)
-class Group:
+class PlacementGroup:
     """Processes of one role on one node, each with this bundle. `node` is None where any will do."""
 
     role: str
@@ -19,33 +19,33 @@ class Group:
     node: int | None
 
 
-def placement(job: Job) -> list[Group]:
+def placement(job: PlannedJob) -> list[PlacementGroup]:
     """Learners first, then samplers and teachers; graders go where cores are.
 
     `pack` takes the first node that has room, `spread` the emptiest. An engine of vLLM takes all its GPUs on one node.
     """
     cluster, gpu = job.cluster, int(job.on_gpu)
-    engine = gpu * (job.vllm.tensor_parallel if job.vllm is not None else 1)
+    engine = gpu * (job.vllm.tensor_parallel_size if job.vllm is not None else 1)
     wanted = (
         [("learner", gpu)] * cluster.learners + [("sampler", engine)] * cluster.samplers + [("teacher", gpu)] * cluster.teachers
     )
     used = [0] * -(-sum(gpus for _, gpus in wanted) // job.machine.gpus_per_node)
-    found: list[Group] = []
+    found: list[PlacementGroup] = []
     count: dict[str, int] = {}
     for name, gpus in wanted:
         node = _node(used, gpus, job) if gpu else None
         rank = count[name] = count.get(name, -1) + 1
         last = found[-1] if found else None
         if last is not None and (last.role, last.node) == (name, node):
-            found[-1] = Group(name, last.first, last.processes + 1, cluster.cpus, gpus, node)
+            found[-1] = PlacementGroup(name, last.first, last.processes + 1, cluster.cpus, gpus, node)
         else:
-            found.append(Group(name, rank, 1, cluster.cpus, gpus, node))
+            found.append(PlacementGroup(name, rank, 1, cluster.cpus, gpus, node))
     if cluster.graders:
-        found.append(Group("grader", 0, cluster.graders, cluster.cpus, 0, None))
+        found.append(PlacementGroup("grader", 0, cluster.graders, cluster.cpus, 0, None))
     return found
 
 
-def _node(used: list[int], gpus: int, job: Job) -> int:
+def _node(used: list[int], gpus: int, job: PlannedJob) -> int:
     """The node that takes so many GPUs more, written down in `used`; a new one where none has room."""
     room = [node for node, taken in enumerate(used) if taken + gpus <= job.machine.gpus_per_node]
     if not room:

@@ -10,14 +10,14 @@ from reasontrain.plan import shape as shapes
 from reasontrain.plan.activations import Mode
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.work import Work, work_of
-from reasontrain.recipe import Cluster, MovingAverage, Muon, Recipe, StartWeights, Vllm, Zero
+from reasontrain.recipe import Cluster, MovingAverage, Muon, Recipe, StartWeights, VllmEngine, Zero
 
 STUDENT_EVIDENCE = frozenset({"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp", "attention"})
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenRole:
     """A teacher, a reference or a copy of an earlier policy."""
 
     role: str
@@ -31,18 +31,18 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """A recipe as a plan sees it."""
 
     recipe: Recipe
     machine: Machine
     shape: Shape
-    teacher: Frozen | None
-    reference: Frozen | None
-    history: Frozen | None
+    teacher: FrozenRole | None
+    reference: FrozenRole | None
+    history: FrozenRole | None
 
     @property
-    def frozen(self) -> list[Frozen]:
+    def frozen(self) -> list[FrozenRole]:
         """Every model that is only compared with."""
         return [model for model in (self.teacher, self.reference, self.history) if model is not None]
 
@@ -127,17 +127,17 @@ class Job:
         return self.recipe.sample is not None and self.cluster.samplers == 0
 
     @property
-    def vllm(self) -> Vllm | None:
+    def vllm(self) -> VllmEngine | None:
         """The engine that samples, where it is not our own loop."""
         sample = self.recipe.sample
-        return sample.engine if sample is not None and isinstance(sample.engine, Vllm) else None
+        return sample.engine if sample is not None and isinstance(sample.engine, VllmEngine) else None
 
     @property
     def observed(self) -> frozenset[str]:
         """Evidence that costs a forward: the sampler's own log-probs are taken over where nothing was truncated."""
         sample = self.recipe.sample
         reused = sample is not None and not sample.truncates and self.recipe.learn.old_logp == "auto"
-        return self.recipe.needs - {"sampled_logp"} - ({"old_logp"} if reused else set())
+        return self.recipe.required_evidence - {"sampled_logp"} - ({"old_logp"} if reused else set())
 
     @property
     def observes_student(self) -> bool:
@@ -155,31 +155,31 @@ class Job:
         return bool(self.observed & TEACHER_EVIDENCE)
 
 
-def job_of(recipe: Recipe, machine: Machine) -> Job:
+def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
     """Shapes found, nothing downloaded; raises UserError where a model's sizes are not at hand."""
     reference = recipe.reference or recipe.model
-    return Job(
+    return PlannedJob(
         recipe,
         machine,
         shapes.shape_of(recipe.model, "model"),
         _frozen(recipe.teacher, "teacher") if recipe.teacher else None,
-        _frozen(reference, "reference" if recipe.reference else "model") if "ref_logp" in recipe.needs else None,
-        _history(recipe) if "history_logp" in recipe.needs else None,
+        _frozen(reference, "reference" if recipe.reference else "model") if "ref_logp" in recipe.required_evidence else None,
+        _history(recipe) if "history_logp" in recipe.required_evidence else None,
     )
 
 
-def _history(recipe: Recipe) -> Frozen | None:
+def _history(recipe: Recipe) -> FrozenRole | None:
     """A copy that computes as the policy does (see `learner.make`); adapters switched off are none."""
     if recipe.model.lora is not None and isinstance(recipe.history, StartWeights):
         return None
     zero = recipe.learn.zero
     plain = zero is None or (zero.stage == 0 and zero.frozen == "whole")
     wide = plain or isinstance(recipe.history, MovingAverage)
-    return Frozen("history", shapes.shape_of(recipe.earlier, "model"), 4 if wide else _bytes(recipe.model))
+    return FrozenRole("history", shapes.shape_of(recipe.earlier, "model"), 4 if wide else _bytes(recipe.model))
 
 
-def _frozen(settings: ModelSettings, key: str) -> Frozen:
-    return Frozen("teacher" if key == "teacher" else "reference", shapes.shape_of(settings, key), _bytes(settings))
+def _frozen(settings: ModelSettings, key: str) -> FrozenRole:
+    return FrozenRole("teacher" if key == "teacher" else "reference", shapes.shape_of(settings, key), _bytes(settings))
 
 
 def _bytes(settings: ModelSettings) -> int:

@@ -14,7 +14,7 @@ from reasontrain.models import Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.flops import head, trunk
 from reasontrain.plan.memory import roles
-from reasontrain.plan.roles import Frozen, Job
+from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.traffic import collective_bytes
 
 GPUS = tuple(2**power for power in range(11))
@@ -42,7 +42,7 @@ class Prediction:
         return self.sampling_s + self.evidence_s + self.learning_s + self.communication_s
 
 
-def predictions(job: Job) -> list[Prediction]:
+def predictions(job: PlannedJob) -> list[Prediction]:
     """One for each number of GPUs."""
     found: list[Prediction] = []
     for gpus in GPUS:
@@ -57,16 +57,18 @@ def stops_at(found: list[Prediction]) -> int | None:
     return next((prediction.gpus for prediction in found if prediction.efficiency < WORTH), None)
 
 
-def _on(job: Job, gpus: int) -> Job:
+def _on(job: PlannedJob, gpus: int) -> PlannedJob:
     """The same recipe with this many learner ranks and no other processes."""
     cluster = replace(job.cluster, learners=gpus, samplers=0, teachers=0, overlap=0)
     sample = job.recipe.sample
     if sample is not None and job.vllm is not None and job.cluster.samplers:
-        sample = replace(sample, engine=replace(job.vllm, tensor_parallel=1, gpu_memory_share=None))  # those of a GPU of its own
+        sample = replace(
+            sample, engine=replace(job.vllm, tensor_parallel_size=1, gpu_memory_utilization=None)
+        )  # those of a GPU of its own
     return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample))
 
 
-def _predict(job: Job, gpus: int) -> Prediction:
+def _predict(job: PlannedJob, gpus: int) -> Prediction:
     machine = job.machine
     rate = 1e12 * machine.tflops
     update = UPDATE_BYTES * job.trainable / (gpus if job.stage >= 1 else 1) / (1e12 * machine.hbm_tb_s)
@@ -81,7 +83,7 @@ def _predict(job: Job, gpus: int) -> Prediction:
     )
 
 
-def _sampling(job: Job) -> float:
+def _sampling(job: PlannedJob) -> float:
     """Seconds to read the prompts and write the responses of one rank."""
     work, shape, machine = job.work, job.shape, job.machine
     rate, memory = 1e12 * machine.tflops, 1e12 * machine.hbm_tb_s
@@ -100,7 +102,7 @@ def _forward(shape: Shape, length: int) -> float:
     return trunk(shape, 1, length / 2)
 
 
-def _evidence(job: Job) -> float:
+def _evidence(job: PlannedJob) -> float:
     """Operations of a rank before the loss, and of models that are only compared with."""
     work = job.work
     tokens, rows = work.rollouts_per_rank * work.length, work.rows_per_rank
@@ -112,11 +114,11 @@ def _evidence(job: Job) -> float:
     return work.rollouts_kept_share * total
 
 
-def _compared(model: Frozen, tokens: int, rows: int, length: int) -> float:
+def _compared(model: FrozenRole, tokens: int, rows: int, length: int) -> float:
     return tokens * _forward(model.shape, length) + head(model.shape, rows)
 
 
-def _learning(job: Job) -> float:
+def _learning(job: PlannedJob) -> float:
     """Operations of a rank's forward and backward, and of the head's products at the rows that are kept."""
     work = job.work
     backward = 2 if job.trains_head else 1  # frozen weights have no gradient

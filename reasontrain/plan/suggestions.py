@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from reasontrain.plan.memory import Role, roles
-from reasontrain.plan.roles import Job
+from reasontrain.plan.roles import PlannedJob
 from reasontrain.recipe import Cluster, Recipe, Zero
 from reasontrain.recipe.validation import contradictions
 
@@ -25,15 +25,15 @@ class Remedy:
 
 
 Change = tuple[tuple[str, ...], Recipe]
-Kind = Callable[[Job], Iterator[Change]]
+Kind = Callable[[PlannedJob], Iterator[Change]]
 
 
-def fits(job: Job) -> bool:
+def fits(job: PlannedJob) -> bool:
     """Whether every process has room."""
     return _fullest(job).peak <= job.machine.memory_bytes
 
 
-def remedy(job: Job) -> Remedy | None:
+def remedy(job: PlannedJob) -> Remedy | None:
     """The first single change that is enough, in the order of `KINDS`; else the first sum of changes; None where nothing is."""
     for kind in KINDS:
         for overrides, changed in _tried(job, kind):
@@ -60,11 +60,11 @@ def _merged(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]
     return tuple(found.values())
 
 
-def _fullest(job: Job) -> Role:
+def _fullest(job: PlannedJob) -> Role:
     return max(roles(job), key=lambda role: role.peak)
 
 
-def _tried(job: Job, kind: Kind) -> Iterator[tuple[tuple[str, ...], Job]]:
+def _tried(job: PlannedJob, kind: Kind) -> Iterator[tuple[tuple[str, ...], PlannedJob]]:
     """Those changes that leave a recipe without contradictions."""
     for overrides, recipe in kind(job):
         if not contradictions(recipe):
@@ -77,30 +77,30 @@ def _halves(value: int, least: int) -> Iterator[int]:
         yield value
 
 
-def _fewer_rows(job: Job) -> Iterator[Change]:
+def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
     """A smaller cache; vLLM's has the size of what it is given."""
     sample = job.recipe.sample
     if sample is not None and job.vllm is None and _fullest(job).phase == "sample":
         for rows in _halves(job.work.rows_per_sampler, 1):
-            fewer = replace(sample, engine=replace(sample.engine, max_rows=rows))
-            yield ("sample.engine.kind=local", f"sample.engine.max_rows={rows}"), replace(job.recipe, sample=fewer)
+            fewer = replace(sample, engine=replace(sample.engine, max_num_seqs=rows))
+            yield ("sample.engine.kind=local", f"sample.engine.max_num_seqs={rows}"), replace(job.recipe, sample=fewer)
 
 
-def _other_engine(job: Job) -> Iterator[Change]:
+def _other_engine(job: PlannedJob) -> Iterator[Change]:
     """Another share for vLLM, as large as can be; then engines on twice as many GPUs, and again, in one node."""
     sample, engine = job.recipe.sample, job.vllm
     if sample is None or engine is None or _fullest(job).phase != "sample":
         return
     for share in SHARES:
-        given = replace(sample, engine=replace(engine, gpu_memory_share=share))
-        yield (f"sample.engine.gpu_memory_share={share}",), replace(job.recipe, sample=given)
-    gpus = engine.tensor_parallel
+        given = replace(sample, engine=replace(engine, gpu_memory_utilization=share))
+        yield (f"sample.engine.gpu_memory_utilization={share}",), replace(job.recipe, sample=given)
+    gpus = engine.tensor_parallel_size
     while (gpus := 2 * gpus) <= job.machine.gpus_per_node and job.shape.num_heads % gpus == 0:
-        wider = replace(sample, engine=replace(engine, tensor_parallel=gpus))
-        yield (f"sample.engine.tensor_parallel={gpus}",), replace(job.recipe, sample=wider)
+        wider = replace(sample, engine=replace(engine, tensor_parallel_size=gpus))
+        yield (f"sample.engine.tensor_parallel_size={gpus}",), replace(job.recipe, sample=wider)
 
 
-def _smaller_micro_batches(job: Job) -> Iterator[Change]:
+def _smaller_micro_batches(job: PlannedJob) -> Iterator[Change]:
     """Down to one rollout at a time."""
     for tokens in _halves(job.recipe.learn.micro_batch_tokens, job.work.length):
         yield (
@@ -109,14 +109,14 @@ def _smaller_micro_batches(job: Job) -> Iterator[Change]:
         )
 
 
-def _checkpointing(job: Job) -> Iterator[Change]:
+def _checkpointing(job: PlannedJob) -> Iterator[Change]:
     """Every layer's activations made again in backward."""
     if not job.recipe.model.gradient_checkpointing:
         model = replace(job.recipe.model, gradient_checkpointing=True)
         yield ("model.gradient_checkpointing=true",), replace(job.recipe, model=model)
 
 
-def _with_zero(job: Job, overrides: tuple[str, ...], zero: Zero, learners: int) -> Change:
+def _with_zero(job: PlannedJob, overrides: tuple[str, ...], zero: Zero, learners: int) -> Change:
     """The recipe with this ZeRO and this many ranks, which it may not have had."""
     cluster = replace(job.recipe.cluster or Cluster(), learners=learners)
     if job.recipe.cluster is None or learners != job.ranks:
@@ -124,7 +124,7 @@ def _with_zero(job: Job, overrides: tuple[str, ...], zero: Zero, learners: int) 
     return overrides, replace(job.recipe, cluster=cluster, learn=replace(job.recipe.learn, zero=zero))
 
 
-def _higher_stage(job: Job) -> Iterator[Change]:
+def _higher_stage(job: PlannedJob) -> Iterator[Change]:
     """More of the state divided among the ranks that there are."""
     if job.ranks > 1:
         for stage in (1, 2, 3):
@@ -133,7 +133,7 @@ def _higher_stage(job: Job) -> Iterator[Change]:
                 yield _with_zero(job, (f"learn.zero.stage={stage}",), zero, job.ranks)
 
 
-def _offload(job: Job) -> Iterator[Change]:
+def _offload(job: PlannedJob) -> Iterator[Change]:
     """The optimiser's state in main memory, then the weights."""
     if not job.on_gpu:
         return
@@ -148,13 +148,13 @@ def _offload(job: Job) -> Iterator[Change]:
         yield _with_zero(job, overrides, moved, job.ranks)
 
 
-def _sharded_frozen(job: Job) -> Iterator[Change]:
+def _sharded_frozen(job: PlannedJob) -> Iterator[Change]:
     """Models that are only compared with in pieces."""
     if job.zero is not None and job.zero.frozen == "whole" and job.ranks > 1 and job.shardable:
         yield _with_zero(job, ("learn.zero.frozen=sharded",), replace(job.zero, frozen="sharded"), job.ranks)
 
 
-def _more_ranks(job: Job) -> Iterator[Change]:
+def _more_ranks(job: PlannedJob) -> Iterator[Change]:
     """Twice as many, and again, with all of the state divided; whole frozen models first, then sharded ones."""
     for frozen in ("whole", "sharded") if job.shardable else ("whole",):
         zero = replace(job.zero or Zero(), stage=3, frozen=frozen)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reasontrain.plan import shape as shapes
-from reasontrain.plan.roles import Frozen, Job
+from reasontrain.plan.roles import FrozenRole, PlannedJob
 
 ID_BYTES, LOGP_BYTES = 8, 4
 
@@ -26,17 +26,17 @@ class Flow:
     through: Literal["each rank", "object store"]
 
 
-def flows(job: Job) -> list[Flow]:
+def flows(job: PlannedJob) -> list[Flow]:
     """Everything that moves; nothing where one process does it all."""
     return [flow for flow in (*_collectives(job), *_objects(job)) if flow.size]
 
 
-def collective_bytes(job: Job) -> int:
+def collective_bytes(job: PlannedJob) -> int:
     """What goes through one rank's link."""
     return sum(flow.size for flow in _collectives(job))
 
 
-def _collectives(job: Job) -> Iterator[Flow]:
+def _collectives(job: PlannedJob) -> Iterator[Flow]:
     """Between learner ranks."""
     ring = (job.ranks - 1) / job.ranks
     gradients = ring * job.weight_bytes * job.trainable
@@ -56,7 +56,7 @@ def _collectives(job: Job) -> Iterator[Flow]:
             yield Flow(f"{model.role}, gathered {micro} times", int(ring * model.weights * micro), "each rank")
 
 
-def _objects(job: Job) -> Iterator[Flow]:
+def _objects(job: PlannedJob) -> Iterator[Flow]:
     """Through Ray."""
     if job.recipe.cluster is None:
         return
@@ -71,6 +71,6 @@ def _objects(job: Job) -> Iterator[Flow]:
         yield Flow("teacher's states", _states(job, job.teacher), "object store")
 
 
-def _states(job: Job, teacher: Frozen) -> int:
+def _states(job: PlannedJob, teacher: FrozenRole) -> int:
     """Hidden states of all response rows."""
     return job.work.rollouts * job.work.response_tokens * teacher.shape.hidden_size * teacher.number_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reasontrain.algo.objectives.distill import Distill
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Phase
-from reasontrain.plan.roles import Job
+from reasontrain.plan.roles import PlannedJob
 from reasontrain.sampler.local import CHUNK_LOGITS
 from reasontrain.vocab.chunks import BLOCK_FLOATS_CPU, CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU
 
@@ -18,14 +18,14 @@ def logits_of_sampler(vocab_size: int, rows: int) -> int:
     return min(rows, max(1, CHUNK_LOGITS // vocab_size)) * vocab_size * SAMPLER_BYTES
 
 
-def chunks(job: Job, rows: int) -> dict[Phase, int]:
+def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
     """Bytes of the live chunk, when evidence is measured and at the loss.
 
     A chunk is projected once for each model, in memory of its own; its statistics take some blocks more, and a block on a GPU is
     the chunk itself. Beside it lies the head's weight as products take it, where that is not what is kept. With
     `model.vocabulary: whole` all rows are projected at once, and autograd keeps what it made of them.
     """
-    whole = job.recipe.model.vocabulary == "whole"
+    whole = job.recipe.model.vocabulary == "full_logits"
     table = 4 * shapes.num_table(job.shape)
     extra = 0
     if job.mode == "autocast":
@@ -46,7 +46,7 @@ def chunks(job: Job, rows: int) -> dict[Phase, int]:
     }
 
 
-def _whole_loss(job: Job) -> int:
+def _whole_loss(job: PlannedJob) -> int:
     """Tensors of all rows that live at once in forward and backward of `vocab.whole`, one of them for a softcap."""
     objective = job.recipe.objective
     if not isinstance(objective, Distill):
@@ -58,11 +58,11 @@ _WHOLE_OBSERVED = {False: 4, True: 6}
 """The same where `vocab.measure` looks at a student, alone and beside a teacher."""
 
 
-def _response_rows(job: Job) -> int:
+def _response_rows(job: PlannedJob) -> int:
     return job.work.rollouts_per_micro_batch * job.work.response_tokens
 
 
-def _live(job: Job, rows: int, compares: bool, temporaries: int) -> int:
+def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
     """Projections of one chunk, by policy and teacher, and the tensors between logits and their gradient."""
     width = job.shape.vocab_size
     num_chunks = -(-rows // max(1, (CHUNK_FLOATS_GPU if job.on_gpu else CHUNK_FLOATS_CPU) // width))
@@ -71,7 +71,7 @@ def _live(job: Job, rows: int, compares: bool, temporaries: int) -> int:
     return chunk * (2 if compares else 1) + block * temporaries
 
 
-def _temporaries(job: Job) -> int:
+def _temporaries(job: PlannedJob) -> int:
     """Tensors of a block's size beside the projections (`vocab.closed_form`): p and a sum's terms; for divergences q and more."""
     objective = job.recipe.objective
     if not isinstance(objective, Distill):

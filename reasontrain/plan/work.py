@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
-    EveryRollout,
+    AllRollouts,
     Random,
-    Selector,
     ShuffledWeights,
     SsToken,
     Tip,
+    TokenSelection,
     TopEntropy,
 )
 from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
@@ -67,7 +67,7 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
     rollouts = recipe.learn.rollouts_per_step
     per_rank = _share(rollouts, ranks)
     fitting = min(per_rank, max(1, recipe.learn.micro_batch_tokens // (prompt + response)))
-    rows = min(recipe.sample.engine.max_rows, _share(rollouts, samplers or ranks)) if recipe.sample else 0
+    rows = min(recipe.sample.engine.max_num_seqs, _share(rollouts, samplers or ranks)) if recipe.sample else 0
     return Work(
         ranks=ranks,
         prompts=rollouts // (recipe.sample.group_size if recipe.sample else 1),
@@ -78,20 +78,20 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         rollouts_per_micro_batch=fitting,
         micro_batches_per_rank=_share(per_rank, fitting),
         rows_per_sampler=rows,
-        kept_share=_kept_share(recipe.select),
-        rollouts_kept_share=1.0 if isinstance(recipe.keep, EveryRollout) else recipe.keep.share.mean,
+        kept_share=_kept_share(recipe.token_selection),
+        rollouts_kept_share=1.0 if isinstance(recipe.rollout_filter, AllRollouts) else recipe.rollout_filter.keep_ratio.mean,
     )
 
 
-def _kept_share(select: Selector) -> float:
+def _kept_share(token_selection: TokenSelection) -> float:
     """The share of response rows that the selection rule keeps, where it says; the most of one that changes."""
-    match select:
+    match token_selection:
         case AdvantageEntropy():
-            return select.keep.most
+            return token_selection.keep_ratio.most
         case ShuffledWeights():
-            return _kept_share(select.of)
+            return _kept_share(token_selection.of)
         case Random() | Tip() | TopEntropy() | SsToken():
-            return select.keep
+            return token_selection.keep_ratio
     return 1.0
 
 

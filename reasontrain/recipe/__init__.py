@@ -1,7 +1,7 @@
 """Recipes: what a run is, as frozen typed settings, and how a YAML file becomes one."""
 
 from reasontrain.recipe.cluster import Cluster, Zero
-from reasontrain.recipe.engines import Local, Vllm
+from reasontrain.recipe.engines import LocalEngine, VllmEngine
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
 from reasontrain.recipe.read import (
@@ -52,7 +52,7 @@ __all__ = [
     "EvaluateSettings",
     "History",
     "LearnSettings",
-    "Local",
+    "LocalEngine",
     "MovingAverage",
     "Muon",
     "PairsStage",
@@ -72,7 +72,7 @@ __all__ = [
     "UncondBase",
     "UncondTuned",
     "Unconditional",
-    "Vllm",
+    "VllmEngine",
     "YamlValue",
     "Zero",
     "apply_overrides",

@@ -46,7 +46,7 @@ class Cluster:
 
     `learners` ranks learn together; `samplers`, `teachers` and `graders` are processes of their own, and 0 of them means that the
     learner ranks sample with the very weights they train and hold the teacher, and that the driver grades. Every process takes
-    `cpus` cores, and one GPU unless it grades or `model.device` says cpu; a sampler with vLLM takes `tensor_parallel` GPUs.
+    `cpus` cores, and one GPU unless it grades or `model.device` says cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
     `overlap: 1` samples the next batch while this one is learned from, one step behind. A remote call that takes longer than
     `deadline_s`, or a process that is silent for `heartbeat_s`, ends the wait; dead processes are started again, `max_restarts`
     times in all. Where samplers have weights of their own, trainer and sampler score one rollout every `canary_every` steps

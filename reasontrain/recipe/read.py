@@ -13,12 +13,16 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.validation import contradictions
 from reasontrain.types import UserError
 
 T = TypeVar("T")
-YamlValue: TypeAlias = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
+if typing.TYPE_CHECKING:
+    YamlValue: TypeAlias = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
+else:  # run-time type checkers cannot resolve a recursive alias from another module
+    YamlValue = bool | int | float | str | list | dict | None
 _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 
@@ -145,6 +149,8 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
     given = detail["input"]
     match detail["type"]:
         case "unexpected_keyword_argument":
+            if (renamed := new_key(detail["loc"])) is not None:
+                return f"{location}: renamed; use `{renamed}`"
             return f"{location}: no such setting{_did_you_mean(cls, detail['loc'])}"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"{location}: is needed"
@@ -152,9 +158,13 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
             return f"{location}: `kind` is needed, to say which"
         case "union_tag_invalid":
             context = detail["ctx"]
+            if (renamed := new_value(detail["loc"], context["tag"])) is not None:
+                return f"{location}.kind: {context['tag']!r} was renamed; use `{renamed}`"
             options = [option.strip(" '") for option in str(context["expected_tags"]).split(",")]
             near = _closest(str(context["tag"]), options)
             return f"{location}.kind: no such kind {context['tag']!r}{near}; there is {', '.join(options)}"
+        case "literal_error" if (renamed := new_value(detail["loc"], given)) is not None:
+            return f"{location}: {given!r} was renamed; use `{renamed}`"
         case "value_error":
             return f"{location}: {detail['msg'].removeprefix('Value error, ')}"
         case _:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from reasontrain.algo.advantages import Credit, NoCredit
-from reasontrain.algo.loss_aggregation import Average
+from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.loss_aggregation import LossAggregation
 from reasontrain.algo.objectives import Objective
-from reasontrain.algo.token_selection import EveryRollout, Everything, Keep, Selector
+from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
 from reasontrain.recipe.cluster import Cluster
 from reasontrain.recipe.constraints import KIND, Name, Seed
-from reasontrain.recipe.engines import Local, Vllm
+from reasontrain.recipe.engines import LocalEngine, VllmEngine
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
 from reasontrain.recipe.run_settings import CheckpointSettings, EvaluateSettings, TrackSettings
@@ -37,7 +37,7 @@ class Recipe:
     model: ModelSettings
     task: Annotated[TaskSettings, KIND]
     objective: Annotated[Objective, KIND]
-    average: Average
+    loss_aggregation: LossAggregation
     learn: LearnSettings
     seed: Seed = 0
     out: str = "out"
@@ -50,9 +50,9 @@ class Recipe:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     sample: SampleSettings | None = None
     reward: Reward = field(default_factory=Reward)
-    credit: Annotated[Credit, KIND] = field(default_factory=NoCredit)
-    keep: Annotated[Keep, KIND] = field(default_factory=EveryRollout)
-    select: Annotated[Selector, KIND] = field(default_factory=Everything)
+    advantage: Annotated[Advantage, KIND] = field(default_factory=NoAdvantage)
+    rollout_filter: Annotated[RolloutFilter, KIND] = field(default_factory=AllRollouts)
+    token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
@@ -61,9 +61,9 @@ class Recipe:
     stages: tuple[Annotated[Stage, KIND], ...] = ()
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_evidence(self) -> frozenset[str]:
         """Evidence that the rule and the objective ask for."""
-        return self.select.needs | self.objective.needs
+        return self.token_selection.required_evidence | self.objective.required_evidence
 
     @property
     def earlier(self) -> ModelSettings:
@@ -71,14 +71,14 @@ class Recipe:
         return replace(self.model, path=self.history.path) if isinstance(self.history, PastCheckpoint) else self.model
 
     @property
-    def engine(self) -> Local | Vllm:
+    def engine(self) -> LocalEngine | VllmEngine:
         """What decodes: rollouts where there are any, and the answers of evaluations."""
-        return self.sample.engine if self.sample else Local()
+        return self.sample.engine if self.sample else LocalEngine()
 
     @property
     def temperature(self) -> float:
         """The temperature at which the policy is scored: the sampler's for ratios, 1 for distillation and demonstrations."""
-        return self.sample.temperature if self.objective.follows_sampler and self.sample is not None else 1.0
+        return self.sample.temperature if self.objective.score_at_sampling_temperature and self.sample is not None else 1.0
 
 
 class RecipeError(UserError):

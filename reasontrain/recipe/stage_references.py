@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from reasontrain.recipe.engines import Vllm
+from reasontrain.recipe.engines import VllmEngine
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stages import SampleStage
 
@@ -45,7 +45,7 @@ def faults(recipe: Recipe) -> list[str]:
     found, known = [], dict[str, str]()
     for stage in recipe.stages:
         found += [f"stages.{stage.name}: {fault}" for fault in _unknown(dataclasses.asdict(stage), known)]
-        if isinstance(stage, SampleStage) and isinstance(stage.sample.engine, Vllm):
+        if isinstance(stage, SampleStage) and isinstance(stage.sample.engine, VllmEngine):
             found.append(
                 f"stages.{stage.name}: a stage samples in this process, by `engine: {{kind: local}}`; have vLLM write a file, "
                 "and read it by a stage of kind trajectories"

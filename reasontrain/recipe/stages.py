@@ -11,7 +11,7 @@ from reasontrain.recipe.learning import LearnSettings
 from reasontrain.recipe.run_settings import CheckpointSettings
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.tasks import TaskSettings
-from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Share
+from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class PairsStage:
 
     name: Name
     rollouts: str
-    cover: Share = 0.5
+    cover: Ratio = 0.5
     max_prompt_tokens: AtLeastOne | None = None
     max_tokens: AtLeastOne | None = None
     kind: Literal["pairs"] = "pairs"

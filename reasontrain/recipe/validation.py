@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.objectives import SoftReinforce
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
-    EveryRollout,
+    AllRollouts,
     MaxVariance,
     ShuffledWeights,
 )
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
-from reasontrain.recipe.engines import Vllm, unsampleable
+from reasontrain.recipe.engines import VllmEngine, unsampleable
 from reasontrain.recipe.history import MovingAverage, StartWeights
 from reasontrain.recipe.learning import Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import faults
-from reasontrain.tasks import PairTask, PythonTask, Reward, WrittenTask
+from reasontrain.tasks import OfflineTask, PairTask, PythonTask, Reward
 from reasontrain.types import EVIDENCE
 
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
@@ -31,19 +31,23 @@ STORED_EVIDENCE = frozenset({"uncond_logp"})
 def contradictions(recipe: Recipe) -> list[str]:
     """Every pair of settings that cannot go together, as `key: why`."""
     found = []
-    if (recipe.objective.teacher or recipe.needs & TEACHER_EVIDENCE) and recipe.teacher is None:
+    if (recipe.objective.teacher or recipe.required_evidence & TEACHER_EVIDENCE) and recipe.teacher is None:
         found.append("teacher: the objective or the selection rule compares with a teacher; give its `path`")
-    if recipe.sample is None and (recipe.objective.needs & ROLLOUT_EVIDENCE or "sampled_logp" in recipe.needs):
+    if recipe.sample is None and (
+        recipe.objective.required_evidence & ROLLOUT_EVIDENCE or "sampled_logp" in recipe.required_evidence
+    ):
         found.append(f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them")
-    if recipe.sample is None and not isinstance(recipe.credit, NoCredit):
-        found.append("credit: demonstrations earn no reward; leave it out or sample rollouts")
+    if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
+        found.append("advantage: demonstrations earn no reward; leave it out or sample rollouts")
     if recipe.sample is not None:
         found += _sampling_contradictions(recipe, recipe.sample)
-    if recipe.sample is not None and recipe.needs & STORED_EVIDENCE:
-        stored = ", ".join(sorted(recipe.needs & STORED_EVIDENCE))
-        found.append(f"select: {stored} is stored for demonstrations, and `sample` makes new responses; leave one of them out")
+    if recipe.sample is not None and recipe.required_evidence & STORED_EVIDENCE:
+        stored = ", ".join(sorted(recipe.required_evidence & STORED_EVIDENCE))
+        found.append(
+            f"token_selection: {stored} is stored for demonstrations, and `sample` makes new responses; leave one of them out"
+        )
     unknown = (
-        recipe.needs
+        recipe.required_evidence
         - TEACHER_EVIDENCE
         - ROLLOUT_EVIDENCE
         - LEARNED_EVIDENCE
@@ -52,14 +56,14 @@ def contradictions(recipe: Recipe) -> list[str]:
         - recipe.evidence.keys()
     )
     if unknown:
-        found.append(f"select: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
+        found.append(f"token_selection: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
     if recipe.learn.warmup_steps >= recipe.steps:
         found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
     found += _pair_contradictions(recipe)
     found += faults(recipe)
-    if (recipe.average == "per_pair") != (recipe.objective.unit == "pair"):
+    if (recipe.loss_aggregation == "pair_mean") != (recipe.objective.granularity == "pair"):
         found.append(
-            f"average: {recipe.average} is not for {recipe.objective.kind}; per_pair is for losses of pairs, and only it"
+            f"loss_aggregation: {recipe.loss_aggregation} is not for {recipe.objective.kind}; pair_mean is for losses of pairs, and only it"
         )
     if recipe.reward != Reward() and (recipe.sample is None or isinstance(recipe.task, PythonTask)):
         found.append("reward: it is given to answers that are sampled and verified; a task of kind `python` says its own")
@@ -76,7 +80,7 @@ def contradictions(recipe: Recipe) -> list[str]:
 
 def _pair_contradictions(recipe: Recipe) -> list[str]:
     """Those that concern pairs, and columns that were stored for them."""
-    found, compares = [], recipe.objective.unit == "pair"
+    found, compares = [], recipe.objective.granularity == "pair"
     if compares and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
         found.append(
             f"objective: {recipe.objective.kind} compares pairs; take them from `task: {{kind: pairs}}`, without `sample`"
@@ -85,11 +89,11 @@ def _pair_contradictions(recipe: Recipe) -> list[str]:
         found.append(f"task: {recipe.objective.kind} learns from single responses, and these are pairs; use the objective dpo")
     if compares and recipe.learn.rollouts_per_step % 2:
         found.append(f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two rollouts")
-    if "ce_logscore" in recipe.needs and not compares:
-        found.append("select: contrastive scores weigh the rejected side of pairs; use the objective dpo")
+    if "ce_logscore" in recipe.required_evidence and not compares:
+        found.append("token_selection: contrastive scores weigh the rejected side of pairs; use the objective dpo")
     if unknown := sorted(recipe.evidence.keys() - EVIDENCE):
         found.append(f"evidence: there is no evidence called {', '.join(unknown)} (there is: {', '.join(sorted(EVIDENCE))})")
-    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, WrittenTask)):
+    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
         found.append("evidence: stored columns are of written responses; use a task of kind pairs or rollouts without `sample`")
     return found
 
@@ -101,39 +105,42 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
         found.append(
             f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is no multiple of sample.group_size {sample.group_size}"
         )
-    if sample.temperature == 0 and recipe.objective.follows_sampler:
+    if sample.temperature == 0 and recipe.objective.score_at_sampling_temperature:
         found.append(f"sample.temperature: {recipe.objective.kind} needs a distribution to learn from, and 0 is greedy")
-    if not isinstance(recipe.credit, NoCredit) and sample.group_size == 1:
+    if not isinstance(recipe.advantage, NoAdvantage) and sample.group_size == 1:
         found.append(
-            f"sample.group_size: {recipe.credit.kind} compares the rollouts of a group, and 1 has nobody to compare with"
+            f"sample.group_size: {recipe.advantage.kind} compares the rollouts of a group, and 1 has nobody to compare with"
         )
-    if recipe.objective.follows_sampler and isinstance(recipe.credit, NoCredit):
-        found.append(f"credit: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+    if recipe.objective.score_at_sampling_temperature and isinstance(recipe.advantage, NoAdvantage):
+        found.append(f"advantage: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
     found += _thought_contradictions(recipe, sample)
-    if isinstance(sample.engine, Vllm):
+    if isinstance(sample.engine, VllmEngine):
         found += _vllm_contradictions(recipe, sample, sample.engine)
     return found
 
 
 def _dropping_contradictions(recipe: Recipe) -> list[str]:
     """Those that concern rules which look at advantages, or drop whole rollouts."""
-    found, keep = [], recipe.keep
-    select = recipe.select.of if isinstance(recipe.select, ShuffledWeights) else recipe.select
-    readers = {"keep": isinstance(keep, MaxVariance), "select": isinstance(select, AdvantageEntropy)}
-    if isinstance(recipe.credit, NoCredit):
-        kinds = {"keep": keep.kind, "select": select.kind}
+    found, rollout_filter = [], recipe.rollout_filter
+    token_selection = recipe.token_selection.of if isinstance(recipe.token_selection, ShuffledWeights) else recipe.token_selection
+    readers = {
+        "rollout_filter": isinstance(rollout_filter, MaxVariance),
+        "token_selection": isinstance(token_selection, AdvantageEntropy),
+    }
+    if isinstance(recipe.advantage, NoAdvantage):
+        kinds = {"rollout_filter": rollout_filter.kind, "token_selection": token_selection.kind}
         found += [
-            f"{key}: {kinds[key]} compares advantages; sample rollouts and choose how their rewards become `credit`"
+            f"{key}: {kinds[key]} compares advantages; sample rollouts and choose how their rewards become `advantage`"
             for key, reads in readers.items()
             if reads
         ]
-    if recipe.objective.unit == "pair" and not isinstance(keep, EveryRollout):
-        found.append(f"keep: {keep.kind} drops rollouts one by one, and would part the two sides of a pair")
-    if isinstance(keep, MaxVariance) and keep.renormalise and recipe.sample is not None:
-        size = recipe.sample.group_size if keep.scope == "group" else recipe.learn.rollouts_per_step
-        if keep.share.least * size < 2:
+    if recipe.objective.granularity == "pair" and not isinstance(rollout_filter, AllRollouts):
+        found.append(f"rollout_filter: {rollout_filter.kind} drops rollouts one by one, and would part the two sides of a pair")
+    if isinstance(rollout_filter, MaxVariance) and rollout_filter.renormalise and recipe.sample is not None:
+        size = recipe.sample.group_size if rollout_filter.scope == "group" else recipe.learn.rollouts_per_step
+        if rollout_filter.keep_ratio.least * size < 2:
             found.append(
-                f"keep.share: {keep.share.least:g} of {size} rollouts leaves one of a {keep.scope}, and `renormalise` compares "
+                f"rollout_filter.keep_ratio: {rollout_filter.keep_ratio.least:g} of {size} rollouts leaves one of a {rollout_filter.scope}, and `renormalise` compares "
                 f"those that are left; {2 / size:g} or more leaves two"
             )
     return found
@@ -145,7 +152,7 @@ def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]
     if thought is None:
         return []
     if isinstance(thought, HardThought):
-        if thought.tau != sample.temperature and recipe.objective.follows_sampler:
+        if thought.tau != sample.temperature and recipe.objective.score_at_sampling_temperature:
             found.append(
                 f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at one temperature, and they are drawn "
                 f"at {thought.tau:g} and {sample.temperature:g}; set both alike"
@@ -158,13 +165,15 @@ def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]
         )
     if thought.gamma == 0:
         found.append("sample.thought.gamma: without noise a soft step has no probability to learn from; give it more than 0")
-    wrong = recipe.needs - LEARNED_EVIDENCE
+    wrong = recipe.required_evidence - LEARNED_EVIDENCE
     if wrong:
-        found.append(f"select: {', '.join(sorted(wrong))} is of tokens, and the steps of a {thought.kind} thought are none")
+        found.append(
+            f"token_selection: {', '.join(sorted(wrong))} is of tokens, and the steps of a {thought.kind} thought are none"
+        )
     return found
 
 
-def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: Vllm) -> list[str]:
+def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: VllmEngine) -> list[str]:
     """What vLLM cannot do."""
     found = []
     suites = recipe.evaluate.suites if recipe.evaluate else ()
@@ -174,15 +183,17 @@ def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: Vllm) -
         found.append("sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`")
     if recipe.cluster is None:
         found.append("sample.engine: vllm runs in the processes of a cluster; add a `cluster` section")
-    elif not recipe.cluster.samplers and engine.tensor_parallel > 1:
+    elif not recipe.cluster.samplers and engine.tensor_parallel_size > 1:
         found.append(
-            f"sample.engine.tensor_parallel: a learner rank has one GPU to share, not {engine.tensor_parallel}; "
+            f"sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not {engine.tensor_parallel_size}; "
             "set `cluster.samplers`"
         )
     if reason := unsampleable(sample):
         found.append(f"sample.temperature: {reason}")
-    if sample.truncates and sample.temperature and "sampled_logp" in recipe.needs:
-        found.append("select: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off")
+    if sample.truncates and sample.temperature and "sampled_logp" in recipe.required_evidence:
+        found.append(
+            "token_selection: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off"
+        )
     return found
 
 
@@ -205,13 +216,13 @@ def _scale_contradictions(recipe: Recipe) -> list[str]:
 def _history_contradictions(recipe: Recipe) -> list[str]:
     """Those that concern an earlier version of the model, and its attention."""
     found, zero = [], recipe.learn.zero
-    if "history_logp" not in recipe.needs and not isinstance(recipe.history, StartWeights):
+    if "history_logp" not in recipe.required_evidence and not isinstance(recipe.history, StartWeights):
         found.append(
-            f"history: neither {recipe.select.kind} nor {recipe.objective.kind} compares with an earlier model; leave it out"
+            f"history: neither {recipe.token_selection.kind} nor {recipe.objective.kind} compares with an earlier model; leave it out"
         )
     if isinstance(recipe.history, MovingAverage) and zero is not None and zero.frozen == "sharded":
         found.append("history: a moving average lies whole on every rank; set learn.zero.frozen to whole, or take `kind: start`")
-    if "attention" in recipe.needs and recipe.model.attention == "eager":
+    if "attention" in recipe.required_evidence and recipe.model.attention == "eager":
         found.append(
             "model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none; use sdpa or "
             "flash_attention_2"
@@ -224,7 +235,7 @@ def _overlap_contradictions(recipe: Recipe, cluster: Cluster) -> list[str]:
     found = []
     if not cluster.samplers or recipe.sample is None:
         found.append("cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`")
-    if "old_logp" not in recipe.objective.needs:
+    if "old_logp" not in recipe.objective.required_evidence:
         found.append(f"cluster.overlap: {recipe.objective.kind} has no importance ratio to correct for rollouts of older weights")
     if recipe.learn.old_logp != "auto" or (recipe.sample is not None and recipe.sample.truncates):
         found.append("cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: auto` and no truncation")

@@ -12,7 +12,7 @@ import numpy as np
 from reasontrain.evaluation.compare import verdicts
 from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.report.numbers import Number
-from reasontrain.report.run import Evaluation, RunRecord, read_run
+from reasontrain.report.run import EvaluationRecord, RunRecord, read_run
 from reasontrain.report.summary import setting_text, training_s
 
 
@@ -62,12 +62,12 @@ def beside(run: RunRecord, run_dir: Path) -> Beside | None:
     return Beside(name=run.baseline, scores=scores, costs=_costs(run, other), missing=missing)
 
 
-def _last(run: RunRecord) -> list[Evaluation]:
+def _last(run: RunRecord) -> list[EvaluationRecord]:
     """The evaluations after the last step."""
     return [e for e in run.evaluations if e.step == run.evaluations[-1].step and "accuracy" in e.metrics]
 
 
-def _score(ours: Evaluation, run_dir: Path, other: RunRecord, other_dir: Path) -> Score | None:
+def _score(ours: EvaluationRecord, run_dir: Path, other: RunRecord, other_dir: Path) -> Score | None:
     theirs = next((e for e in _last(other) if e.setting == ours.setting), None)
     paths = [] if theirs is None else [_answers(run_dir, ours), _answers(other_dir, theirs)]
     if theirs is None or not all(path.is_file() for path in paths):
@@ -85,7 +85,7 @@ def _score(ours: Evaluation, run_dir: Path, other: RunRecord, other_dir: Path) -
     )
 
 
-def _answers(run_dir: Path, evaluation: Evaluation) -> Path:
+def _answers(run_dir: Path, evaluation: EvaluationRecord) -> Path:
     return run_dir / "answers" / f"{evaluation.suite}-step-{evaluation.step}.jsonl"
 
 

@@ -14,7 +14,7 @@ from reasontrain.report.baseline import Beside, beside
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.numbers import portable
 from reasontrain.report.profile import profile
-from reasontrain.report.run import Evaluation, RunRecord, read_run
+from reasontrain.report.run import EvaluationRecord, RunRecord, read_run
 from reasontrain.report.summary import (
     Headline,
     QuadrantShare,
@@ -145,7 +145,7 @@ def token_pages(run: RunRecord) -> list[TokenPage]:
 
 def _accuracy(run: RunRecord) -> Chart | None:
     """Accuracy of every suite that was scored more than once, with its intervals."""
-    scored: dict[tuple[str, int, float], list[Evaluation]] = {}
+    scored: dict[tuple[str, int, float], list[EvaluationRecord]] = {}
     for evaluation in run.evaluations:
         if "accuracy" in evaluation.metrics:
             scored.setdefault(evaluation.setting, []).append(evaluation)

@@ -28,7 +28,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ChartLine:
     """A series as drawn. `faint` is the raw line behind a smoothed one; `gaps` are the x of what is not finite."""
 
     label: str
@@ -49,7 +49,7 @@ class Chart:
 
     title: str
     note: str
-    lines: tuple[Line, ...]
+    lines: tuple[ChartLine, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     alt: str
@@ -134,13 +134,13 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
     return [(x, mean([y for _, y in points[max(0, i - reach) : i + reach + 1]])) for i, (x, _) in enumerate(points)]
 
 
-def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> Line:
+def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
     """A series in pixels. Few points are drawn as dots; many are thinned and smoothed, with the raw line behind."""
     points, show = thinned(series.points), percent if axis.shares else short
     smooth = len(points) >= SMOOTH_FROM
     finite = [(x, y) for x, y in series.points if math.isfinite(y)]
     whiskers = [(x, i) for (x, _), i in zip(series.points, series.intervals, strict=False) if math.isfinite(i.low + i.high)]
-    return Line(
+    return ChartLine(
         label=series.label,
         tone=series.tone,
         path=_path(smoothed(points) if smooth else points, across, up),
@@ -175,7 +175,7 @@ def _given(value: Number | None) -> list[Number]:
     return [] if value is None else [value]
 
 
-def _not_finite_note(lines: Sequence[Line]) -> str:
+def _not_finite_note(lines: Sequence[ChartLine]) -> str:
     num = sum(len(line.gaps) for line in lines)
     return f" {num} step{'s' * (num > 1)} without a finite number, marked below the line." if num else ""
 

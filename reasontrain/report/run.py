@@ -15,7 +15,7 @@ from reasontrain.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvaluationRecord:
     """One suite, scored after `step` steps; `numbers` are means beside the metrics (response tokens, truncated share)."""
 
     step: int
@@ -41,7 +41,7 @@ class RunRecord:
     baseline: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Mapping[str, Number], ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[EvaluationRecord, ...] = ()
     token_files: Mapping[int, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -107,14 +107,14 @@ def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], s
         notes.append(f"The last line of {path.name} was cut short and is left out ({Path(str(torn)).name}).")
 
 
-def read_evaluation(row: Mapping[str, Json], where: str) -> Evaluation:
+def read_evaluation(row: Mapping[str, Json], where: str) -> EvaluationRecord:
     """One line of evaluations.jsonl, or what a report states of one suite."""
     metrics, suite = row.get("metrics"), row.get("suite")
     if not isinstance(metrics, Mapping) or not isinstance(suite, str):
         raise UserError(f'{where}: expected "suite" and "metrics", found {sorted(row)}')
     known = ("step", "num_problems", "num_samples", "temperature")
     step, num_problems, num_samples, temperature = (_number(row, name, where) for name in known)
-    return Evaluation(
+    return EvaluationRecord(
         step=int(step),
         suite=suite,
         num_problems=int(num_problems),

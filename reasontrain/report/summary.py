@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from reasontrain.metrics.accuracy import Interval, difference
 from reasontrain.report.numbers import Json, Number, mean, portable
 from reasontrain.report.profile import profile
-from reasontrain.report.run import Evaluation, RunRecord
+from reasontrain.report.run import EvaluationRecord, RunRecord
 
 QUADRANTS = {
     "Q1": "uncertain, and the teacher disagrees",
@@ -46,13 +46,13 @@ class QuadrantShare:
 
 def headlines(run: RunRecord) -> list[Headline]:
     """Every metric of every suite, accuracy first, suites in the order in which they were first scored."""
-    settings: dict[tuple[str, int, Number], list[Evaluation]] = {}
+    settings: dict[tuple[str, int, Number], list[EvaluationRecord]] = {}
     for evaluation in run.evaluations:
         settings.setdefault(evaluation.setting, []).append(evaluation)
     return [_headline(scored, metric) for scored in settings.values() for metric in sorted(scored[-1].metrics, key=metric_order)]
 
 
-def _headline(scored: list[Evaluation], metric: str) -> Headline:
+def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
     first, last = scored[0], scored[-1]
     before = first.metrics.get(metric) if first is not last else None
     return Headline(
@@ -67,7 +67,7 @@ def _headline(scored: list[Evaluation], metric: str) -> Headline:
     )
 
 
-def setting_text(evaluation: Evaluation) -> str:
+def setting_text(evaluation: EvaluationRecord) -> str:
     """How a suite was asked, in words."""
     samples = "one sample each" if evaluation.num_samples == 1 else f"{evaluation.num_samples} samples each"
     how = "greedy" if evaluation.temperature == 0 else f"temperature {evaluation.temperature:g}"

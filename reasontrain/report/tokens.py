@@ -11,14 +11,14 @@ from pathlib import Path
 from reasontrain.report.colours import token_class
 from reasontrain.report.numbers import Json, number, percent, short
 from reasontrain.report.run import TornLineError, json_lines
-from reasontrain.types import Kind, UserError
+from reasontrain.types import TokenKind, UserError
 
 MAX_READ = 64
 MAX_TOKENS = 900
 MAX_PIECE = 120
 MAX_PROMPT = 3_000
 _Line = tuple[Mapping[str, Json], str]
-_CHOSEN = (Kind.RESPONSE, Kind.SOFT)
+_CHOSEN = (TokenKind.RESPONSE, TokenKind.SOFT)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
     entropy = evidence.get("entropy", [None] * len(pieces))
     divergence = evidence.get("kl_reverse", evidence.get("kl_forward", [None] * len(pieces)))
     columns = list(zip(pieces, kinds, weights, entropy, divergence, strict=True))
-    answered = [column for column in columns if column[1] not in (Kind.PAD, Kind.PROMPT)]
+    answered = [column for column in columns if column[1] not in (TokenKind.PAD, TokenKind.PROMPT)]
     own = [weight for _, kind, weight, _, _ in answered if kind in _CHOSEN]
     num_kept = sum(_float(weight) != 0 for weight in own)
     return ShownRollout(
@@ -116,7 +116,7 @@ def _token(piece: Json, kind: Json, weight: Json, entropy: Json, divergence: Jso
         return Token(text, "cf", "not chosen by the policy")
     uncertain, apart, kept = _evidence(entropy), _evidence(divergence), _float(weight)
     names = (("entropy", uncertain), ("divergence", apart), ("weight", kept))
-    shadow = ["shadow of a soft step"] if kind == Kind.SOFT else []
+    shadow = ["shadow of a soft step"] if kind == TokenKind.SOFT else []
     numbers = " · ".join([*shadow, *(f"{name} {short(value)}" for name, value in names if value is not None)])
     return Token(text, token_class(uncertain, apart) + (" k" if kept != 0 else ""), numbers + (" · kept" if kept != 0 else ""))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from reasontrain import models
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.data import storage
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
@@ -25,10 +25,10 @@ from reasontrain.metrics import environment
 from reasontrain.metrics.throughput import Count, Speed
 from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
-    Local,
+    LocalEngine,
     PastCheckpoint,
     Recipe,
-    Vllm,
+    VllmEngine,
     as_mapping,
     as_yaml,
     changed_keys,
@@ -36,11 +36,11 @@ from reasontrain.recipe import (
     read_yaml,
 )
 from reasontrain.run import checkpoint, tracking
-from reasontrain.run.datasets import Asked, ask, rewarded, source, with_stored
+from reasontrain.run.datasets import EncodedSuite, encode_suite, rewarded, source, with_stored
 from reasontrain.run.loop import Run, train
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.sampler.offline import WrittenSampler
+from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
@@ -66,22 +66,22 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ResolvedInputs:
     """What a run is made of before any weight is loaded: nothing of it is written yet."""
 
     recipe: Recipe
     given: Recipe
     directory: Path
     order: Order
-    written: WrittenSampler | None
-    suites: Sequence[Asked]
+    offline: OfflineSampler | None
+    suites: Sequence[EncodedSuite]
 
 
 @dataclass(frozen=True)
-class Assembled:
+class RunContext:
     """A run that could start now."""
 
-    prepared: Prepared
+    prepared: ResolvedInputs
     learner: Learner
     rollouts: Sampler
     answerer: Sampler
@@ -123,7 +123,7 @@ class Assembled:
     @property
     def sampler(self) -> Sampler:
         """Who gives the rollouts of a step."""
-        return self.prepared.written or self.rollouts
+        return self.prepared.offline or self.rollouts
 
     def _run(self, tracker: tracking.Tracker, speed: Speed) -> Run:
         recipe, sample = self.prepared.recipe, self.prepared.recipe.sample
@@ -132,17 +132,17 @@ class Assembled:
             order=self.prepared.order,
             sampler=self.sampler,
             sampling=sample or Sampling(),
-            group_size=sample.group_size if sample else 1 + (recipe.objective.unit == "pair"),
+            group_size=sample.group_size if sample else 1 + (recipe.objective.granularity == "pair"),
             truncated=sample.truncated if sample else "score",
             score=self.score,
-            credit=recipe.credit,
-            keep=recipe.keep,
-            select=recipe.select,
-            needs=recipe.needs,
+            advantage=recipe.advantage,
+            rollout_filter=recipe.rollout_filter,
+            token_selection=recipe.token_selection,
+            required_evidence=recipe.required_evidence,
             reuse_sampled_logp=recipe.learn.old_logp == "auto" and sample is not None and not sample.truncates,
             learner=self.learner,
             objective=recipe.objective,
-            average=AVERAGES[recipe.average],
+            loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
             tracker=tracker,
             speed=speed,
             evaluate=lambda done: self._evaluate(done, tracker),
@@ -178,7 +178,7 @@ class Assembled:
 
 
 @contextmanager
-def assembled(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator[Assembled]:
+def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator[RunContext]:
     """Load and check everything that the recipe names; the processes that it starts end with this block.
 
     `given` is the recipe as it was before its stages' outputs had places: so it is kept in the run directory.
@@ -189,19 +189,19 @@ def assembled(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator
         if recipe.cluster is None:
             learner = make_learner(recipe)
             engine = recipe.engine
-            assert isinstance(engine, Local), "the recipe refuses vLLM outside of a cluster"
+            assert isinstance(engine, LocalEngine), "the recipe refuses vLLM outside of a cluster"
             sampler = LocalSampler(
-                learner.policy, seed=recipe.seed, max_rows=engine.max_rows, shared=True, cuda_graphs=engine.cuda_graphs
+                learner.policy, seed=recipe.seed, max_num_seqs=engine.max_num_seqs, shared=True, cuda_graphs=engine.cuda_graphs
             )
             score = rewarded(recipe, grader)
-            yield Assembled(prepared, learner, sampler, sampler, score, _cannot_recover, str(learner.policy.device), say)
+            yield RunContext(prepared, learner, sampler, sampler, score, _cannot_recover, str(learner.policy.device), say)
             return
         from reasontrain.cluster.lifecycle import running  # Ray is for those who ask for it
 
         with running(recipe, recipe.cluster, prepared.directory, prepared.order, grader, say) as processes:
             device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
             who = processes.sampler, processes.answerer
-            yield Assembled(prepared, processes.learner, *who, score, processes.recover, device, say)
+            yield RunContext(prepared, processes.learner, *who, score, processes.recover, device, say)
 
 
 def _speed(recipe: Recipe, learner: Learner) -> Speed:
@@ -223,7 +223,7 @@ def _cannot_recover(error: LostError) -> int:
     raise error
 
 
-def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Prepared:
+def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> ResolvedInputs:
     described = models.describe(recipe.model)
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
@@ -240,30 +240,34 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Prepare
     directory = Path(recipe.out) / recipe.name
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
-    suites = [ask(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())]
-    return Prepared(recipe, given, directory, order, answers and with_stored(recipe, described, answers, say), suites)
+    suites = [
+        encode_suite(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())
+    ]
+    return ResolvedInputs(recipe, given, directory, order, answers and with_stored(recipe, described, answers, say), suites)
 
 
 def _check_pictures(recipe: Recipe) -> None:
     """What an image model cannot do here; raises UserError."""
     if recipe.learn.layout == "packed":
         raise UserError("learn.layout: rows with pictures are not packed; use `padded`")
-    if isinstance(recipe.engine, Vllm):
+    if isinstance(recipe.engine, VllmEngine):
         raise UserError("sample.engine: vllm is not shown pictures here; use `kind: local`")
     if recipe.cluster is not None and recipe.cluster.teachers:
         raise UserError("cluster.teachers: a teacher in a process of its own is not shown pictures; leave it with the learner")
-    if "attention" in recipe.needs:
-        raise UserError("select: the attention of image models is not watched; choose a rule without the evidence `attention`")
+    if "attention" in recipe.required_evidence:
+        raise UserError(
+            "token_selection: the attention of image models is not watched; choose a rule without the evidence `attention`"
+        )
 
 
 def check_directory(directory: Path, recipe: Recipe) -> None:
     """Refuse a directory that holds something else, or a run of another recipe."""
     if not directory.exists() or not any(directory.iterdir()):
         return
-    written = directory / RECIPE
-    if not written.exists():
+    offline = directory / RECIPE
+    if not offline.exists():
         raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
-    changed = [key for key in changed_keys(read_yaml(written), as_mapping(recipe)) if key.partition(".")[0] not in MAY_CHANGE]
+    changed = [key for key in changed_keys(read_yaml(offline), as_mapping(recipe)) if key.partition(".")[0] not in MAY_CHANGE]
     if changed:
         raise UserError(f"{directory} holds a run of another recipe (other: {', '.join(changed)}); choose another `name`")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasontrain import models
-from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.objectives import Dpo
-from reasontrain.algo.token_selection import Contrast, Selector, ShuffledWeights
+from reasontrain.algo.token_selection import Contrast, ShuffledWeights, TokenSelection
 from reasontrain.data import stored_evidence
 from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
@@ -20,8 +20,8 @@ from reasontrain.evaluation.run import Score
 from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.models import Description, Policy
 from reasontrain.recipe import STORED_EVIDENCE, Recipe, Suite
-from reasontrain.sampler.offline import WrittenSampler
-from reasontrain.tasks import PairTask, Scored, TaskSettings, WrittenTask, check_gold, score
+from reasontrain.sampler.offline import OfflineSampler
+from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.pictures import Pictures
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Posed:
+class EncodedTask:
     """A suite's problems, their gold answers checked, and what grades responses; `sha256` is of all problems as they are put."""
 
     suite: Suite
@@ -43,7 +43,7 @@ class Posed:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EncodedSuite:
     """A suite with its prompts encoded for the model, and how many did not fit; `sha256` is of all problems as they are put."""
 
     suite: Suite
@@ -55,8 +55,8 @@ class Asked:
 
 def score_columns(recipe: Recipe, say: Say) -> None:
     """Compute and store the evidence that the recipe's rule reads from a store; raises UserError where it reads none."""
-    if not recipe.evidence and not recipe.needs & STORED_EVIDENCE:
-        read = ", ".join(sorted(recipe.needs)) or "none"
+    if not recipe.evidence and not recipe.required_evidence & STORED_EVIDENCE:
+        read = ", ".join(sorted(recipe.required_evidence)) or "none"
         raise UserError(
             f"{recipe.name} reads no stored evidence (its rule and objective need: {read}); there is nothing to score"
         )
@@ -67,20 +67,20 @@ def score_columns(recipe: Recipe, say: Say) -> None:
     with_stored(recipe, described, written, say)
 
 
-def source(recipe: Recipe, described: Description, grader: Grader, say: Say) -> tuple[WrittenSampler | None, Order]:
+def source(recipe: Recipe, described: Description, grader: Grader, say: Say) -> tuple[OfflineSampler | None, Order]:
     """What is learned from, where it is written already, and the order in which it is taken or asked for."""
-    if recipe.sample is None and isinstance(recipe.task, WrittenTask):
+    if recipe.sample is None and isinstance(recipe.task, OfflineTask):
         return _written(recipe, recipe.task, described, say)
     return _order(recipe, described, _prompts(recipe, described, grader, say), say)
 
 
-def with_stored(recipe: Recipe, described: Description, written: WrittenSampler, say: Say) -> WrittenSampler:
+def with_stored(recipe: Recipe, described: Description, written: OfflineSampler, say: Say) -> OfflineSampler:
     """The demonstrations with the stored evidence that the recipe needs, computed first where it is not there."""
-    if "uncond_logp" not in recipe.needs:
+    if "uncond_logp" not in recipe.required_evidence:
         return written
     encoder = encoder_of(described, recipe.prompt)
     found = with_uncond_logp(recipe, encoder, [rollout for row in written.written.values() for rollout in row], say)
-    return WrittenSampler({rollout.problem.id: (rollout,) for rollout in found})
+    return OfflineSampler({rollout.problem.id: (rollout,) for rollout in found})
 
 
 def encoder_of(model: Policy | Description, prompt: PromptSettings) -> Encoder:
@@ -104,7 +104,7 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader, say: Say) -> l
     """The training prompts, their gold answers checked."""
     problems = recipe.task.problems()
     if not isinstance(recipe.task, PythonTask | Pictures):
-        check_gold(problems, grader, required=not isinstance(recipe.credit, NoCredit))
+        check_gold(problems, grader, required=not isinstance(recipe.advantage, NoAdvantage))
     elif recipe.sample and isinstance(recipe.task, PythonTask):
         recipe.task.load()
     prompts, dropped = encoder_of(policy, recipe.prompt).prompts(problems)
@@ -113,7 +113,7 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader, say: Say) -> l
     return prompts
 
 
-def _order(recipe: Recipe, described: Description, prompts: list[Prompt], say: Say) -> tuple[WrittenSampler | None, Order]:
+def _order(recipe: Recipe, described: Description, prompts: list[Prompt], say: Say) -> tuple[OfflineSampler | None, Order]:
     """Demonstrations where they are learned from, and the order in which prompts are asked."""
     if recipe.sample:
         per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
@@ -124,23 +124,23 @@ def _order(recipe: Recipe, described: Description, prompts: list[Prompt], say: S
         say(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
     by_id = {rollout.problem.id: (rollout,) for rollout in written}
     asked = [prompt for prompt in prompts if prompt.problem.id in by_id]
-    return WrittenSampler(by_id), Order(asked, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer)
+    return OfflineSampler(by_id), Order(asked, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer)
 
 
-def _written(recipe: Recipe, task: WrittenTask, described: Description, say: Say) -> tuple[WrittenSampler, Order]:
+def _written(recipe: Recipe, task: OfflineTask, described: Description, say: Say) -> tuple[OfflineSampler, Order]:
     """What a file holds to learn from, with the evidence that was stored for it, and the order of its rows."""
     encoder = encoder_of(described, recipe.prompt)
     rows, dropped = encode(task.rows, encoder, described.context)
     if dropped:
         say(f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped")
     for name, path in sorted(recipe.evidence.items()):
-        chosen_may_lack = int(isinstance(task, PairTask) and name == "ce_logscore" and not _reads_chosen(recipe.select))
+        chosen_may_lack = int(isinstance(task, PairTask) and name == "ce_logscore" and not _reads_chosen(recipe.token_selection))
         column = stored_evidence.read(Path(path), name, _made_by(recipe, name))
         rows = [column.joined(row, optional=chosen_may_lack) for row in rows]
     _check_padded(recipe, rows)
     asked = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in rows]
     per_step = recipe.learn.rollouts_per_step // len(rows[0])
-    sampler = WrittenSampler({row[0].problem.id: row for row in rows})
+    sampler = OfflineSampler({row[0].problem.id: row for row in rows})
     return sampler, Order(asked, per_step, recipe.seed, described.tokenizer)
 
 
@@ -149,9 +149,9 @@ def _made_by(recipe: Recipe, name: str) -> stored_evidence.MadeBy | None:
     return {"model": models.fingerprint(recipe.reference or recipe.model)} if name == "ref_logp" else None
 
 
-def _reads_chosen(select: Selector) -> bool:
+def _reads_chosen(token_selection: TokenSelection) -> bool:
     """Whether contrastive scores of chosen responses are read."""
-    rule = select.of if isinstance(select, ShuffledWeights) else select
+    rule = token_selection.of if isinstance(token_selection, ShuffledWeights) else token_selection
     return isinstance(rule, Contrast) and not rule.only_neg
 
 
@@ -167,13 +167,13 @@ def _check_padded(recipe: Recipe, rows: Sequence[tuple[Rollout, ...]]) -> None:
         )
 
 
-def ask(suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say) -> Asked:
+def encode_suite(suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say) -> EncodedSuite:
     """A suite made ready for this model: its own task, or the recipe's on the held-out split."""
     task = suite.task or _held_out(recipe.task, suite)
-    return encoded(pose(suite, task, suite.prompt or recipe.prompt, grader), policy, say)
+    return encoded(encode_task(suite, task, suite.prompt or recipe.prompt, grader), policy, say)
 
 
-def pose(suite: Suite, task: TaskSettings, prompt: PromptSettings, grader: Grader) -> Posed:
+def encode_task(suite: Suite, task: TaskSettings, prompt: PromptSettings, grader: Grader) -> EncodedTask:
     """The suite's problems as they are put to anybody."""
     problems = task.problems()[: suite.limit]
     if isinstance(task, PythonTask):
@@ -186,16 +186,16 @@ def pose(suite: Suite, task: TaskSettings, prompt: PromptSettings, grader: Grade
     def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
         return score(task, answers, grader, last_number=suite.last_number)
 
-    return Posed(suite, prompt, problems, graded, digest)
+    return EncodedTask(suite, prompt, problems, graded, digest)
 
 
-def encoded(posed: Posed, policy: Policy | Description, say: Say) -> Asked:
+def encoded(posed: EncodedTask, policy: Policy | Description, say: Say) -> EncodedSuite:
     """The suite's prompts in this model's token ids; those that are too long are counted, and count as wrong."""
     suite, problems = posed.suite, posed.problems
     prompts, dropped = encoder_of(policy, replace(posed.prompt, too_long="drop")).prompts(problems)
     if dropped:
         say(f"suite {suite.name}: {dropped} of {len(problems)} prompts do not fit the model and count as wrong")
-    return Asked(suite, prompts, dropped, posed.score, posed.sha256)
+    return EncodedSuite(suite, prompts, dropped, posed.score, posed.sha256)
 
 
 def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:

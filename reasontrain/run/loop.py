@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from reasontrain.algo.advantages import Credit, NoCredit
+from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.objectives import Objective
-from reasontrain.algo.token_selection import Keep, Selector, Watching
+from reasontrain.algo.token_selection import HasMetrics, RolloutFilter, TokenSelection
 from reasontrain.algo.token_selection.scores.quadrants import (
     Thresholds,
     medians,
@@ -29,7 +29,7 @@ from reasontrain.algo.token_selection.scores.quadrants import (
 from reasontrain.data.collate import collate
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
-from reasontrain.learner import AverageFunction, Learner
+from reasontrain.learner import Learner, LossAggregationFn
 from reasontrain.metrics.subsampling import rollout_numbers, token_numbers
 from reasontrain.metrics.throughput import Speed
 from reasontrain.metrics.timing import Stopwatch, key
@@ -37,7 +37,7 @@ from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.run import checkpoint
 from reasontrain.run.tracking import TOKENS, Tracker, write_tokens
 from reasontrain.sampler import Sampler
-from reasontrain.types import Batch, Kind, LostError, Rollout, RunError, Stats
+from reasontrain.types import Batch, LostError, Rollout, RunError, Stats, TokenKind
 
 FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
 """Nats above which a token counts as unsure, and as far from its teacher, in every run alike."""
@@ -54,14 +54,14 @@ class Run:
     group_size: int
     truncated: Literal["score", "mask", "drop"]
     score: Callable[[Sequence[Rollout]], list[Rollout]]
-    credit: Credit
-    keep: Keep
-    select: Selector
-    needs: frozenset[str]
+    advantage: Advantage
+    rollout_filter: RolloutFilter
+    token_selection: TokenSelection
+    required_evidence: frozenset[str]
     reuse_sampled_logp: bool
     learner: Learner
     objective: Objective
-    average: AverageFunction
+    loss_aggregation: LossAggregationFn
     tracker: Tracker
     speed: Speed
     evaluate: Callable[[int], None]
@@ -74,42 +74,42 @@ class Run:
 
 def train_step(run: Run, step: int) -> Stats:
     """Sample, score, credit, keep, observe, select, learn, sync: one optimiser step and what was seen in it."""
-    begun, watch = time.perf_counter(), Stopwatch()
-    with watch("sample"):
+    begun, timer = time.perf_counter(), Stopwatch()
+    with timer("sample"):
         prompts = run.order.at(step)
         first_id = step * len(prompts) * run.group_size
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
-    with watch("score"):
+    with timer("score"):
         rollouts = run.score(rollouts)
     sampled = _credit(run, rollouts, step)
-    batch = run.keep(sampled)
-    batch = observe(run.learner, batch, run.needs, reuse_sampled_logp=run.reuse_sampled_logp)
-    weight_BT = run.select(batch)
-    learned = run.learner.step(batch, weight_BT, run.objective, run.average)
-    with watch("sync"):
+    batch = run.rollout_filter(sampled)
+    batch = observe(run.learner, batch, run.required_evidence, reuse_sampled_logp=run.reuse_sampled_logp)
+    weight_BT = run.token_selection(batch)
+    learned = run.learner.step(batch, weight_BT, run.objective, run.loss_aggregation)
+    with timer("sync"):
         run.sampler.load(run.learner.weights())
     if learned["skipped"]:
         write_tokens(run.directory / TOKENS / f"nonfinite-step-{step}.jsonl", batch, weight_BT, rollouts, run.order.tokenizer)
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
     stats = learned | describe(batch, weight_BT, rollouts)
-    if not isinstance(run.credit, NoCredit):
+    if not isinstance(run.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch)
-    if isinstance(run.select, Watching):
-        stats |= run.select.watch(batch)
+    if isinstance(run.token_selection, HasMetrics):
+        stats |= run.token_selection.metrics(batch)
     stats |= run.speed.count(rollouts, batch, weight_BT)
-    stats |= {key(part): seconds for part, seconds in watch.read().items()}
+    stats |= {key(part): seconds for part, seconds in timer.read().items()}
     return stats | run.speed.of(stats, time.perf_counter() - begun)
 
 
 def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
     """The batch of these rollouts; truncated ones are dropped before credit or masked after it, as the recipe says."""
-    sampled_rows = sum(len(rollout.response_ids) for rollout in rollouts)
-    kept = _without_truncated(rollouts, alone=isinstance(run.credit, NoCredit)) if run.truncated == "drop" else rollouts
+    sampled_tokens = sum(len(rollout.response_ids) for rollout in rollouts)
+    kept = _without_truncated(rollouts, alone=isinstance(run.advantage, NoAdvantage)) if run.truncated == "drop" else rollouts
     masked = frozenset(r.id for r in rollouts if r.truncated) if run.truncated == "mask" else frozenset()
     progress = step / max(run.steps - 1, 1)
-    paired = run.objective.unit == "pair"
-    batch = collate(kept, credit=run.credit, masked=masked, paired=paired, progress=progress, seed=run.seed, step=step)
-    return replace(batch, sampled_rollouts=len(rollouts), sampled_rows=sampled_rows)
+    paired = run.objective.granularity == "pair"
+    batch = collate(kept, advantage=run.advantage, masked=masked, paired=paired, progress=progress, seed=run.seed, step=step)
+    return replace(batch, sampled_rollouts=len(rollouts), sampled_tokens=sampled_tokens)
 
 
 def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Rollout]:
@@ -119,9 +119,9 @@ def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Roll
     return [rollout for rollout in left if alone or size[rollout.group] > 1]
 
 
-def observe(learner: Learner, batch: Batch, needs: frozenset[str], *, reuse_sampled_logp: bool) -> Batch:
+def observe(learner: Learner, batch: Batch, required_evidence: frozenset[str], *, reuse_sampled_logp: bool) -> Batch:
     """The batch with the evidence that the rule and the objective need, each from where it is cheapest."""
-    missing = needs - frozenset(batch.evidence)
+    missing = required_evidence - frozenset(batch.evidence)
     if "old_logp" in missing and reuse_sampled_logp:
         batch = batch.with_evidence({"old_logp": batch.sampled_logp_BT})
         missing -= {"old_logp"}
@@ -130,16 +130,16 @@ def observe(learner: Learner, batch: Batch, needs: frozenset[str], *, reuse_samp
 
 def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]) -> Stats:
     """What a step looked like: rewards, lengths, evidence, and how selection divides over the quadrants."""
-    counts, among_BT = batch.counts(weight_BT), batch.is_response_BT
+    totals, among_BT = batch.totals(weight_BT), batch.is_response_BT
     stats: Stats = {
         "reward_mean": _mean([r.reward for r in rollouts]),
         "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
         "truncated_share": _mean([float(r.truncated) for r in rollouts]),
-        "trained_tokens": float(counts.kept_rows),
-        "rollouts": float(counts.rollouts),
+        "trained_tokens": float(totals.kept_tokens),
+        "rollouts": float(totals.rollouts),
         **token_numbers(batch, weight_BT),
     }
-    thoughts = [r.kinds.index(Kind.FORCED) for r in rollouts if Kind.FORCED in r.kinds]
+    thoughts = [r.kinds.index(TokenKind.FORCED) for r in rollouts if TokenKind.FORCED in r.kinds]
     if thoughts:
         stats["thought_tokens_mean"] = _mean([float(length) for length in thoughts])
         stats["concluded_share"] = _mean([float(r.concluded) for r in rollouts])
@@ -261,7 +261,7 @@ def _step_or_save(run: Run, step: int) -> Stats:
     except torch.OutOfMemoryError as error:
         _save_before(run, step)
         raise RunError(
-            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, sample.engine.max_rows or "
+            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, sample.engine.max_num_seqs or "
             "sample.max_tokens, or set model.gradient_checkpointing"
         ) from error
 

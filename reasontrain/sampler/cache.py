@@ -82,7 +82,7 @@ def release(cache: Cache, length: int) -> None:
 
 
 @dataclass(frozen=True)
-class Part:
+class CacheSlice:
     """Rows of a cache, in the order wanted (a row may come twice), without its first `drop` columns."""
 
     cache: Cache
@@ -95,7 +95,7 @@ class Part:
         return self.cache.get_seq_length() - self.drop
 
 
-def join(parts: Sequence[Part], room: int) -> Cache:
+def join(parts: Sequence[CacheSlice], room: int) -> Cache:
     """The rows of all parts in one cache, aligned at their last column, with room for so many more.
 
     Consumes the parts layer by layer, so that never more than one layer exists twice.
@@ -104,7 +104,7 @@ def join(parts: Sequence[Part], room: int) -> Cache:
     return Cache(layers=[_join_layer(parts, index, width, room) for index in range(len(parts[0].cache.layers))])
 
 
-def _join_layer(parts: Sequence[Part], index: int, width: int, room: int) -> Layer:
+def _join_layer(parts: Sequence[CacheSlice], index: int, width: int, room: int) -> Layer:
     """One layer of `join`."""
     sources = [_layer(part.cache, index) for part in parts]
     joined = Layer(width + room, sources[0].dtype)
@@ -123,7 +123,7 @@ def _layer(cache: Cache, index: int) -> Layer:
     return layer
 
 
-def _aligned(stored: Sequence[tuple[Tensor | None, Part]], width: int, room: int) -> Float[Tensor, "B H S D"]:
+def _aligned(stored: Sequence[tuple[Tensor | None, CacheSlice]], width: int, room: int) -> Float[Tensor, "B H S D"]:
     """Rows of several tensors below each other, with zeros (which a mask can hide, as it cannot hide NaN) on the left."""
     first = stored[0][0]
     assert first is not None

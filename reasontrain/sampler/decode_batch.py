@@ -13,22 +13,22 @@ from transformers.cache_utils import Cache
 from reasontrain import rng
 from reasontrain.models import Policy
 from reasontrain.sampler import cache as caches
-from reasontrain.sampler.sequence import Row
-from reasontrain.sampler.token_decoding import Draws
+from reasontrain.sampler.sequence import DecodingSequence
+from reasontrain.sampler.token_decoding import RandomDraws
 
 STREAM = 0x5A3B_0001
 """Keeps these random numbers apart from those of other rules that are keyed by rollout and position too."""
 
 
 @dataclass
-class Flight:
+class DecodeBatch:
     """Rows in a batch.
 
     `slots` are their rows in the cache, `start` the columns of their first tokens, `hidden_ND` the states that predict the next.
     `shift` is how far their positions run ahead of their columns, as those of a model with pictures may.
     """
 
-    rows: list[Row]
+    rows: list[DecodingSequence]
     slots: list[int]
     start: list[int]
     shift: list[int]
@@ -41,7 +41,7 @@ class Flight:
         return sum(row.done for row in self.rows)
 
 
-def prefill(policy: Policy, rows: Sequence[Row]) -> Flight:
+def prefill(policy: Policy, rows: Sequence[DecodingSequence]) -> DecodeBatch:
     """Read the prompts of these rows, each distinct prompt once, padded on the left."""
     seen = list(dict.fromkeys(row.read for row in rows))
     prompts, pictures = [ids for ids, _ in seen], [picture for _, picture in seen]
@@ -54,43 +54,47 @@ def prefill(policy: Policy, rows: Sequence[Row]) -> Flight:
     hidden_BTD = policy.hidden(ids_BT, position=position_BT, mask=mask, cache=cache, pictures=pictures)
     slots = [seen.index(row.read) for row in rows]
     shift = [policy.shift(pictures[slot]) for slot in slots]
-    return Flight(list(rows), slots, [start[slot] for slot in slots], shift, cache, hidden_BTD[slots, -1])
+    return DecodeBatch(list(rows), slots, [start[slot] for slot in slots], shift, cache, hidden_BTD[slots, -1])
 
 
-def merge(flights: Sequence[Flight], room: int) -> Flight:
+def merge(decode_batches: Sequence[DecodeBatch], room: int) -> DecodeBatch:
     """The rows of these flights that are not done, in one, with room for so many more columns; consumes the flights."""
-    kept = [[index for index, row in enumerate(flight.rows) if not row.done] for flight in flights]
-    pairs = [(flight, index) for flight, index in zip(flights, kept, strict=True) if index]
-    parts = [caches.Part(f.cache, [f.slots[i] for i in index], min(f.start[i] for i in index)) for f, index in pairs]
+    kept = [[index for index, row in enumerate(decode_batch.rows) if not row.done] for decode_batch in decode_batches]
+    pairs = [(decode_batch, index) for decode_batch, index in zip(decode_batches, kept, strict=True) if index]
+    parts = [caches.CacheSlice(f.cache, [f.slots[i] for i in index], min(f.start[i] for i in index)) for f, index in pairs]
     width = max(part.width for part in parts)
-    rows = [flight.rows[i] for flight, index in pairs for i in index]
-    return Flight(
+    rows = [decode_batch.rows[i] for decode_batch, index in pairs for i in index]
+    return DecodeBatch(
         rows=rows,
         slots=list(range(len(rows))),
-        start=[flight.start[i] + width - flight.cache.get_seq_length() for flight, index in pairs for i in index],
-        shift=[flight.shift[i] for flight, index in pairs for i in index],
-        hidden_ND=torch.cat([flight.hidden_ND[index] for flight, index in pairs]),
+        start=[
+            decode_batch.start[i] + width - decode_batch.cache.get_seq_length() for decode_batch, index in pairs for i in index
+        ],
+        shift=[decode_batch.shift[i] for decode_batch, index in pairs for i in index],
+        hidden_ND=torch.cat([decode_batch.hidden_ND[index] for decode_batch, index in pairs]),
         cache=caches.join(parts, room),
     )
 
 
-class Clock:
+class DecodeInputs:
     """What changes with every step of one flight: masks, positions and random numbers, made ahead for `room` steps."""
 
-    def __init__(self, flight: Flight, room: int, seed: int, device: torch.device) -> None:
-        self.length, self.room = flight.cache.get_seq_length(), room
-        start_N = torch.tensor(flight.start, device=device)
+    def __init__(self, decode_batch: DecodeBatch, room: int, seed: int, device: torch.device) -> None:
+        self.length, self.room = decode_batch.cache.get_seq_length(), room
+        start_N = torch.tensor(decode_batch.start, device=device)
         self.mask_NS, distance_NS = _columns(start_N, self.length + room)
-        self.position_NS = distance_NS + torch.tensor(flight.shift, device=device)[:, None]
-        self.padded = any(flight.start)
-        place_NS = torch.tensor([[len(row.response)] for row in flight.rows], device=device) + torch.arange(room, device=device)
-        self.id_N = torch.tensor([row.id for row in flight.rows], device=device)
+        self.position_NS = distance_NS + torch.tensor(decode_batch.shift, device=device)[:, None]
+        self.padded = any(decode_batch.start)
+        place_NS = torch.tensor([[len(row.response)] for row in decode_batch.rows], device=device) + torch.arange(
+            room, device=device
+        )
+        self.id_N = torch.tensor([row.id for row in decode_batch.rows], device=device)
         self.uniform_NS = rng.uniform(seed, STREAM, self.id_N[:, None].expand_as(place_NS), place_NS)
         self.seed, self.place_NS, self.step = seed, place_NS, 0
 
-    def draws(self, rows: slice) -> Draws:
+    def draws(self, rows: slice) -> RandomDraws:
         """The random numbers of some rows for what is chosen now."""
-        return Draws(self.uniform_NS[rows, self.step], self.seed, self.id_N[rows], self.place_NS[rows, self.step])
+        return RandomDraws(self.uniform_NS[rows, self.step], self.seed, self.id_N[rows], self.place_NS[rows, self.step])
 
     def advance(self, policy: Policy, fed: Tensor, cache: Cache) -> Float[Tensor, "N D"]:
         """Put one token per row, as ids [N, 1] or input embeddings [N, 1, D], through the trunk."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
 from reasontrain.sampler import multi_step
-from reasontrain.sampler.decode_batch import Clock, Flight, merge, prefill
-from reasontrain.sampler.sequence import Ending, Row
-from reasontrain.sampler.thought_decoding import Thinking
-from reasontrain.sampler.token_decoding import Speaking, Step
+from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, merge, prefill
+from reasontrain.sampler.sequence import DecodingSequence, StopCriteria
+from reasontrain.sampler.thought_decoding import ThoughtDecoding
+from reasontrain.sampler.token_decoding import DecodeStrategy, TokenDecoding
 from reasontrain.types import Prompt, Rollout, UserError, Weights
 from reasontrain.vocab import Head
 
@@ -32,19 +32,19 @@ is more room, and rows are dropped when half of them are done."""
 class LocalSampler:
     """Samples with a policy in this process, which may be the very one that learns.
 
-    A rollout is a function of (weights, prompt, sampling, seed, rollout id): neither `max_rows`, the most rows that decode
+    A rollout is a function of (weights, prompt, sampling, seed, rollout id): neither `max_num_seqs`, the most rows that decode
     together, nor the company it keeps changes it, except where rounding (about 2e-6) decides between two tokens.
     """
 
     def __init__(
-        self, policy: Policy, *, seed: int, max_rows: int = 256, shared: bool = False, cuda_graphs: bool = False
+        self, policy: Policy, *, seed: int, max_num_seqs: int = 256, shared: bool = False, cuda_graphs: bool = False
     ) -> None:
         """`shared` says that the policy is the learner's own, so that its weights are always the newest.
 
         With `cuda_graphs` tokens are drawn some steps ahead where model and device allow (`ahead.suits`).
         """
-        assert max_rows >= 1, "a batch has at least one row"
-        self.policy, self.seed, self.max_rows, self.version = policy, seed, max_rows, 0
+        assert max_num_seqs >= 1, "a batch has at least one row"
+        self.policy, self.seed, self.max_num_seqs, self.version = policy, seed, max_num_seqs, 0
         self.shared, self.cuda_graphs = shared, cuda_graphs
         _check_layers(policy)
 
@@ -53,11 +53,11 @@ class LocalSampler:
 
         A response is cut where prompt and response fill the model's context. Raises UserError for a prompt that leaves no room.
         """
-        ending = Ending(self.policy.stop_ids | frozenset(sampling.stop_ids), sampling.stop, self.policy.tokenizer)
-        step = (Speaking if sampling.thought is None else Thinking)(self.policy, sampling, ending)
+        stop_criteria = StopCriteria(self.policy.stop_ids | frozenset(sampling.stop_ids), sampling.stop, self.policy.tokenizer)
+        step = (TokenDecoding if sampling.thought is None else ThoughtDecoding)(self.policy, sampling, stop_criteria)
         return self.finish(step.begin(prompts, num=num, first_id=first_id), step)
 
-    def finish(self, rows: Sequence[Row], step: Step) -> list[Rollout]:
+    def finish(self, rows: Sequence[DecodingSequence], step: DecodeStrategy) -> list[Rollout]:
         """Bring every one of these rows, which `step` has begun, to its end."""
         with torch.inference_mode(), _evaluating(self.policy):
             self._decode(rows, step)
@@ -79,54 +79,56 @@ class LocalSampler:
         assert not missing, f"no weights came for {missing[:3]}"
         self.version = weights.version
 
-    def _decode(self, rows: Sequence[Row], step: Step) -> None:
+    def _decode(self, rows: Sequence[DecodingSequence], step: DecodeStrategy) -> None:
         """Let waiting rows in as others are done, until none is left."""
         head = self.policy.head
         law = step.law if self.cuda_graphs and multi_step.suits(self.policy) else None
         waiting = sorted(rows, key=lambda row: -len(row.prompt.ids))
-        flights: list[Flight] = []
-        while waiting or flights:
-            num_free = self.max_rows - sum(len(flight.rows) - flight.num_done for flight in flights)
+        decode_batches: list[DecodeBatch] = []
+        while waiting or decode_batches:
+            num_free = self.max_num_seqs - sum(len(decode_batch.rows) - decode_batch.num_done for decode_batch in decode_batches)
             admitted, waiting = waiting[:num_free], waiting[num_free:]
-            flights += [prefill(self.policy, wave) for wave in _waves(admitted)]
-            longest = max(row.budget for flight in flights for row in flight.rows if not row.done)
+            decode_batches += [prefill(self.policy, wave) for wave in _waves(admitted)]
+            longest = max(row.budget for decode_batch in decode_batches for row in decode_batch.rows if not row.done)
             room = min(ROOM if law is None else AHEAD_ROOM, longest)
-            flight = merge(flights, room)
-            clock = Clock(flight, room, self.seed, self.policy.device)
+            decode_batch = merge(decode_batches, room)
+            decode_inputs = DecodeInputs(decode_batch, room, self.seed, self.policy.device)
             if law is None:
-                self._fly(flight, clock, head, step)
+                self._fly(decode_batch, decode_inputs, head, step)
             else:
-                self._fly_ahead(flight, clock, head, law, step.ending)
-            flights = [flight] if flight.num_done < len(flight.rows) else []
+                self._fly_ahead(decode_batch, decode_inputs, head, law, step.stop_criteria)
+            decode_batches = [decode_batch] if decode_batch.num_done < len(decode_batch.rows) else []
 
-    def _fly(self, flight: Flight, clock: Clock, head: Head, step: Step) -> None:
+    def _fly(self, decode_batch: DecodeBatch, decode_inputs: DecodeInputs, head: Head, step: DecodeStrategy) -> None:
         """Decode until the room is used up or enough rows are done to be worth a copy of the cache."""
-        for _ in range(clock.room):
-            fed = self._take(flight, clock, head, step)
-            num_done = flight.num_done
-            if num_done == len(flight.rows):
+        for _ in range(decode_inputs.room):
+            fed = self._take(decode_batch, decode_inputs, head, step)
+            num_done = decode_batch.num_done
+            if num_done == len(decode_batch.rows):
                 return
-            flight.hidden_ND = clock.advance(self.policy, fed, flight.cache)
-            if num_done * COMPACT_SHARE >= len(flight.rows):
+            decode_batch.hidden_ND = decode_inputs.advance(self.policy, fed, decode_batch.cache)
+            if num_done * COMPACT_SHARE >= len(decode_batch.rows):
                 return
 
-    def _fly_ahead(self, flight: Flight, clock: Clock, head: Head, law: Sampling, ending: Ending) -> None:
+    def _fly_ahead(
+        self, decode_batch: DecodeBatch, decode_inputs: DecodeInputs, head: Head, law: Sampling, stop_criteria: StopCriteria
+    ) -> None:
         """The same, some steps at a time."""
-        flying = multi_step.Ahead(flight, clock, self.policy, head, law, _chunk(head))
-        while clock.step < clock.room and flight.num_done * AHEAD_SHARE < len(flight.rows):
-            ids, logp = flying.run(min(AHEAD, clock.room - clock.step))
-            for row, tokens, values in zip(flight.rows, ids, logp, strict=True):
+        flying = multi_step.MultiStepDecoder(decode_batch, decode_inputs, self.policy, head, law, _chunk(head))
+        while decode_inputs.step < decode_inputs.room and decode_batch.num_done * AHEAD_SHARE < len(decode_batch.rows):
+            ids, logp = flying.run(min(AHEAD, decode_inputs.room - decode_inputs.step))
+            for row, tokens, values in zip(decode_batch.rows, ids, logp, strict=True):
                 for token, value in zip(tokens, values, strict=True):
-                    row.take(token, value, ending)
+                    row.take(token, value, stop_criteria)
         flying.land()
 
-    def _take(self, flight: Flight, clock: Clock, head: Head, step: Step) -> Tensor:
+    def _take(self, decode_batch: DecodeBatch, decode_inputs: DecodeInputs, head: Head, step: DecodeStrategy) -> Tensor:
         """Let every row take a token, and say what is fed next."""
         size, fed = _chunk(head), []
-        for start in range(0, len(flight.rows), size):
+        for start in range(0, len(decode_batch.rows), size):
             some = slice(start, start + size)
             with torch.autocast(self.policy.device.type, enabled=False):
-                fed.append(step(flight.rows[some], head.logits(flight.hidden_ND[some]), clock.draws(some)))
+                fed.append(step(decode_batch.rows[some], head.logits(decode_batch.hidden_ND[some]), decode_inputs.draws(some)))
         return torch.cat(fed)
 
 
@@ -135,9 +137,9 @@ def _chunk(head: Head) -> int:
     return max(1, CHUNK_LOGITS // head.width)
 
 
-def _waves(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _waves(rows: Sequence[DecodingSequence]) -> Iterator[list[DecodingSequence]]:
     """Rows, longest prompt first, in batches whose distinct padded prompts fit one forward."""
-    wave: list[Row] = []
+    wave: list[DecodingSequence] = []
     distinct: set[object] = set()
     for row in rows:
         if wave and len(distinct | {row.read}) * len(wave[0].prompt.ids) > PREFILL_TOKENS:

@@ -10,7 +10,7 @@ from reasontrain.types import Prompt, Rollout, Weights
 
 
 @dataclass
-class WrittenSampler:
+class OfflineSampler:
     """Answers each problem with its demonstration, or its chosen and its rejected response, by problem id.
 
     Weights do not matter to it.

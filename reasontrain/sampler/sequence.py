@@ -13,7 +13,7 @@ from reasontrain.types import Picture, Prompt, Rollout, RunError, UserError
 
 
 @dataclass(frozen=True)
-class Ending:
+class StopCriteria:
     """Ends a response after a stop id, or after the token that completes a stop text (special tokens count as their text)."""
 
     ids: frozenset[int]
@@ -50,7 +50,7 @@ class Ending:
 
 
 @dataclass
-class Row:
+class DecodingSequence:
     """A rollout under way; `budget` is how many tokens it may still take."""
 
     prompt: Prompt
@@ -71,7 +71,7 @@ class Row:
         """Whether no token may follow."""
         return self.ended or self.budget == 0
 
-    def take(self, token: int, logp: float, ending: Ending) -> None:
+    def take(self, token: int, logp: float, stop_criteria: StopCriteria) -> None:
         """Append a token; a row that is done stays as it is."""
         if self.done:
             return
@@ -79,7 +79,7 @@ class Row:
         self.response.append(token)
         self.logp.append(logp)
         self.budget -= 1
-        self.ended = ending(self.response)
+        self.ended = stop_criteria(self.response)
 
     def check(self, logp: float, place: int) -> None:
         """Refuse to go on where the token at this place of the response has no log-prob."""
@@ -105,10 +105,10 @@ class Row:
         )
 
 
-def begin(prompts: Sequence[Prompt], *, num: int, first_id: int, max_tokens: int, context: int) -> list[Row]:
+def begin(prompts: Sequence[Prompt], *, num: int, first_id: int, max_tokens: int, context: int) -> list[DecodingSequence]:
     """`num` rows of every prompt, prompt by prompt, numbered as `Sampler` says; a row ends where the context is full."""
     return [
-        Row(prompt, first_id + i * num + g, first_id + i * num, min(max_tokens, _room(prompt, context)))
+        DecodingSequence(prompt, first_id + i * num + g, first_id + i * num, min(max_tokens, _room(prompt, context)))
         for i, prompt in enumerate(prompts)
         for g in range(num)
     ]

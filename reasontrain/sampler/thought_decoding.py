@@ -19,22 +19,22 @@ from transformers import PreTrainedTokenizerBase
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, Thought
 from reasontrain.models import Policy
-from reasontrain.sampler.sequence import Ending, Row, begin
+from reasontrain.sampler.sequence import DecodingSequence, StopCriteria, begin
 from reasontrain.sampler.token_choice import choose
-from reasontrain.sampler.token_decoding import Draws
-from reasontrain.types import Kind, Prompt, Rollout, Soft, UserError
+from reasontrain.sampler.token_decoding import RandomDraws
+from reasontrain.types import Prompt, Rollout, SoftEmbeddings, TokenKind, UserError
 from reasontrain.vocab import softmax_
 
 
 @dataclass(frozen=True)
-class Plan:
+class ThoughtPlan:
     """A thought's rules in token ids; `sigma` is the noise of a soft one."""
 
     thought: Thought
     sigma: float
     early: tuple[int, ...]
     late: tuple[int, ...]
-    conclusion: Ending
+    conclusion: StopCriteria
     stop_ids: frozenset[int]
     learned: bool
 
@@ -45,10 +45,10 @@ class Plan:
 
 
 @dataclass
-class ThinkingRow(Row):
+class ThoughtSequence(DecodingSequence):
     """A rollout in one of three phases: it thinks, is forced, answers. `left` counts the steps that it may still think."""
 
-    plan: Plan = field(kw_only=True)
+    plan: ThoughtPlan = field(kw_only=True)
     left: int = field(kw_only=True)
     kinds: list[int] = field(default_factory=list)
     fed: list[Tensor] = field(default_factory=list)
@@ -56,21 +56,21 @@ class ThinkingRow(Row):
     thinking: bool = True
     concluded: bool = False
 
-    def take(self, token: int, logp: float, ending: Ending) -> None:
+    def take(self, token: int, logp: float, stop_criteria: StopCriteria) -> None:
         """Append a token, or what is forced in its place; a row that is done stays as it is."""
         if self.done:
             return
         self.check(logp, len(self.response))
         if self.thinking:
-            self._append(token, logp, Kind.RESPONSE if isinstance(self.plan.thought, HardThought) else Kind.SOFT)
+            self._append(token, logp, TokenKind.RESPONSE if isinstance(self.plan.thought, HardThought) else TokenKind.SOFT)
             self._conclude()
         elif self.forced:
-            self._append(self.forced.pop(0), 0.0, Kind.FORCED)
+            self._append(self.forced.pop(0), 0.0, TokenKind.FORCED)
         else:
-            self._append(token, logp, Kind.RESPONSE)
-            self.ended = ending(self.response[self.kinds.index(Kind.FORCED) :])
+            self._append(token, logp, TokenKind.RESPONSE)
+            self.ended = stop_criteria(self.response[self.kinds.index(TokenKind.FORCED) :])
 
-    def _append(self, token: int, logp: float, kind: Kind) -> None:
+    def _append(self, token: int, logp: float, kind: TokenKind) -> None:
         self.response.append(token)
         self.logp.append(logp)
         self.kinds.append(int(kind))
@@ -88,14 +88,14 @@ class ThinkingRow(Row):
 
     def rollout(self, tokenizer: PreTrainedTokenizerBase) -> Rollout:
         """The finished rollout; its text begins after the thought, so that only the answer is graded."""
-        said = tokenizer.decode(self.response[self.kinds.index(Kind.FORCED) :], skip_special_tokens=True)
+        said = tokenizer.decode(self.response[self.kinds.index(TokenKind.FORCED) :], skip_special_tokens=True)
         assert isinstance(said, str)
         rollout = replace(super().rollout(tokenizer), text=said, kinds=tuple(self.kinds), concluded=self.concluded)
         thought = self.plan.thought
         if isinstance(thought, HardThought):
             return rollout
         kept = torch.stack(self.fed).cpu() if self.fed else torch.zeros(0, 0)
-        soft = Soft(tau=thought.tau, sigma=self.plan.sigma, fed=partial(_here, kept)) if self.plan.learned else None
+        soft = SoftEmbeddings(tau=thought.tau, sigma=self.plan.sigma, fed=partial(_here, kept)) if self.plan.learned else None
         return replace(rollout, sampled_logp=(), soft=soft)
 
 
@@ -104,35 +104,35 @@ def _here(kept: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
     return kept
 
 
-class Thinking:
+class ThoughtDecoding:
     """A step of rows that think: a soft one feeds embeddings, all other tokens are fed as they are."""
 
     law: ClassVar[None] = None
 
-    def __init__(self, policy: Policy, sampling: Sampling, ending: Ending) -> None:
+    def __init__(self, policy: Policy, sampling: Sampling, stop_criteria: StopCriteria) -> None:
         """The law of the answer is `sampling`'s, and that of the thought its `thought`'s."""
         assert sampling.thought is not None, "who does not think speaks"
-        self.policy, self.sampling, self.ending, self.thought = policy, sampling, ending, sampling.thought
+        self.policy, self.sampling, self.stop_criteria, self.thought = policy, sampling, stop_criteria, sampling.thought
         self.basis = policy.basis
         encode = partial(policy.tokenizer, add_special_tokens=False)
         thought = sampling.thought
-        self.plan = Plan(
+        self.plan = ThoughtPlan(
             thought=thought,
             sigma=0.0 if isinstance(thought, HardThought) else thought.gamma * policy.input_space.rms,
             early=tuple(encode(thought.early)["input_ids"]),
             late=tuple(encode(thought.late)["input_ids"]),
-            conclusion=Ending(frozenset(), (thought.stop_text,), policy.tokenizer),
-            stop_ids=ending.ids,
+            conclusion=StopCriteria(frozenset(), (thought.stop_text,), policy.tokenizer),
+            stop_ids=stop_criteria.ids,
             learned=sampling.learned,
         )
 
-    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[ThinkingRow]:
-        """See `Step`; raises UserError for a prompt that leaves no room for a thought and an answer."""
+    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[ThoughtSequence]:
+        """See `DecodeStrategy`; raises UserError for a prompt that leaves no room for a thought and an answer."""
         limits = {"max_tokens": self.sampling.max_tokens, "context": self.policy.context}
         rows = begin(prompts, num=num, first_id=first_id, **limits)
         return [self._thinking(row) for row in rows]
 
-    def _thinking(self, row: Row) -> ThinkingRow:
+    def _thinking(self, row: DecodingSequence) -> ThoughtSequence:
         left = min(self.thought.max_tokens, row.budget - self.plan.after)
         if left < 1:
             raise UserError(
@@ -140,11 +140,11 @@ class Thinking:
                 f"response: what follows a thought takes up to {self.plan.after} of them (`thought.late` and "
                 "`thought.max_answer_tokens`), and there must be one left to think; raise `max_tokens`, or drop long prompts"
             )
-        return ThinkingRow(row.prompt, row.id, row.group, left + self.plan.after, plan=self.plan, left=left)
+        return ThoughtSequence(row.prompt, row.id, row.group, left + self.plan.after, plan=self.plan, left=left)
 
-    def __call__(self, rows: Sequence[Row], logits_NV: Float[Tensor, "N V"], draws: Draws) -> Tensor:
-        """See `Step`."""
-        thinks_N = torch.tensor([isinstance(row, ThinkingRow) and row.thinking for row in rows], device=logits_NV.device)
+    def __call__(self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws) -> Tensor:
+        """See `DecodeStrategy`."""
+        thinks_N = torch.tensor([isinstance(row, ThoughtSequence) and row.thinking for row in rows], device=logits_NV.device)
         thinking_M, speaking_K = thinks_N.nonzero()[:, 0], (~thinks_N).nonzero()[:, 0]
         self.basis.hide_(logits_NV)
         ids_N, logp_N = torch.zeros_like(draws.id_N), logits_NV.new_zeros(len(rows))
@@ -152,21 +152,21 @@ class Thinking:
             ids_N[speaking_K], logp_N[speaking_K] = choose(logits_NV[speaking_K], draws.uniform_N[speaking_K], self.sampling)
         ids_N[thinking_M], logp_N[thinking_M], fed_MD = self._think(logits_NV[thinking_M], draws, thinking_M)
         for row, token, value in zip(rows, ids_N.tolist(), logp_N.tolist(), strict=True):
-            row.take(token, value, self.ending)
+            row.take(token, value, self.stop_criteria)
         next_N1 = torch.tensor([[row.response[-1]] for row in rows], device=logits_NV.device)
         if fed_MD is None:
             return next_N1
         if self.plan.learned:
             for index, embedding_D in zip(thinking_M.tolist(), fed_MD, strict=True):
                 row = rows[index]
-                assert isinstance(row, ThinkingRow)
+                assert isinstance(row, ThoughtSequence)
                 row.fed.append(embedding_D)
         embeds_N1D = self.policy.embed(next_N1)
         embeds_N1D[thinking_M, 0] = fed_MD.to(embeds_N1D.dtype)
         return embeds_N1D
 
     def _think(
-        self, logits_MV: Float[Tensor, "M V"], draws: Draws, row_M: Int[Tensor, " M"]
+        self, logits_MV: Float[Tensor, "M V"], draws: RandomDraws, row_M: Int[Tensor, " M"]
     ) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"], Float[Tensor, "M D"] | None]:
         """A step of thought: its tokens or shadows, their log-probs, and what is fed where that is no token."""
         if isinstance(self.thought, HardThought):

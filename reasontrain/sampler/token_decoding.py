@@ -13,7 +13,7 @@ from torch import Tensor
 from reasontrain import rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
-from reasontrain.sampler.sequence import Ending, Row, begin
+from reasontrain.sampler.sequence import DecodingSequence, StopCriteria, begin
 from reasontrain.sampler.token_choice import choose
 from reasontrain.types import Prompt
 
@@ -22,7 +22,7 @@ NOISE = 0x5A3B_0002
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomDraws:
     """Random numbers of some rows in one step: functions of (seed, rollout id, place in the response)."""
 
     uniform_N: Float[Tensor, " N"]
@@ -37,10 +37,10 @@ class Draws:
 
 
 @runtime_checkable
-class Step(Protocol):
+class DecodeStrategy(Protocol):
     """How rollouts begin, and what a step does with them.
 
-    `law` is that of every token, where a step does nothing but draw by it, feed what was drawn and end rows by `ending`.
+    `law` is that of every token, where a step does nothing but draw by it, feed what was drawn and end rows by `stop_criteria`.
     """
 
     @property
@@ -49,32 +49,34 @@ class Step(Protocol):
         ...
 
     @property
-    def ending(self) -> Ending:
+    def stop_criteria(self) -> StopCriteria:
         """What ends a response, or the answer in it."""
         ...
 
-    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> Sequence[Row]:
+    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> Sequence[DecodingSequence]:
         """`num` rows of every prompt, numbered as `Sampler` says."""
         ...
 
-    def __call__(self, rows: Sequence[Row], logits_NV: Float[Tensor, "N V"], draws: Draws) -> Tensor:
+    def __call__(self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws) -> Tensor:
         """Let every row take a token; what goes into the model next: ids [N, 1] or embeddings [N, 1, D]."""
         ...
 
 
-class Speaking:
+class TokenDecoding:
     """Every token is drawn by one law, and fed."""
 
-    def __init__(self, policy: Policy, sampling: Sampling, ending: Ending) -> None:
-        self.context, self.sampling, self.law, self.ending = policy.context, sampling, sampling, ending
+    def __init__(self, policy: Policy, sampling: Sampling, stop_criteria: StopCriteria) -> None:
+        self.context, self.sampling, self.law, self.stop_criteria = policy.context, sampling, sampling, stop_criteria
 
-    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[Row]:
-        """See `Step`."""
+    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[DecodingSequence]:
+        """See `DecodeStrategy`."""
         return begin(prompts, num=num, first_id=first_id, max_tokens=self.sampling.max_tokens, context=self.context)
 
-    def __call__(self, rows: Sequence[Row], logits_NV: Float[Tensor, "N V"], draws: Draws) -> Int[Tensor, "N 1"]:
-        """See `Step`."""
+    def __call__(
+        self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws
+    ) -> Int[Tensor, "N 1"]:
+        """See `DecodeStrategy`."""
         ids_N, logp_N = choose(logits_NV, draws.uniform_N, self.sampling)
         for row, token, value in zip(rows, ids_N.tolist(), logp_N.tolist(), strict=True):
-            row.take(token, value, self.ending)
+            row.take(token, value, self.stop_criteria)
         return ids_N[:, None]

@@ -10,11 +10,11 @@ from torch import Tensor
 from reasontrain import models, rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
-from reasontrain.recipe import Vllm
+from reasontrain.recipe import VllmEngine
 from reasontrain.recipe.engines import unsampleable
-from reasontrain.sampler.sequence import Row, begin
+from reasontrain.sampler.sequence import DecodingSequence, begin
 from reasontrain.sampler.vllm_engine import Library, Output, installed, start
-from reasontrain.sampler.vllm_weight_transfer import Courier
+from reasontrain.sampler.vllm_weight_transfer import WeightTransfer
 from reasontrain.types import Prompt, Rollout, RunError, UserError, Weights
 
 STREAM = 0x5A3B_0002
@@ -22,7 +22,7 @@ STREAM = 0x5A3B_0002
 
 
 class VllmSampler:
-    """Samples with one engine on `settings.tensor_parallel` GPUs, those that this process sees first.
+    """Samples with one engine on `settings.tensor_parallel_size` GPUs, those that this process sees first.
 
     It begins with the weights at `model.path` and version 0. A rollout's random numbers are a function of (seed, rollout id,
     place); the company it keeps can change it where rounding decides between two tokens. Where the sampling law truncates (and is
@@ -33,20 +33,22 @@ class VllmSampler:
     """
 
     def __init__(
-        self, model: ModelSettings, settings: Vllm, *, seed: int, colocated: bool = False, library: Library | None = None
+        self, model: ModelSettings, settings: VllmEngine, *, seed: int, colocated: bool = False, library: Library | None = None
     ) -> None:
         """Start the engine, which takes minutes for a large model; raises UserError where the settings do not fit the model."""
         described = models.describe(model)
         heads = int(described.config.get_text_config().num_attention_heads)
-        if heads % settings.tensor_parallel:
-            raise UserError(f"sample.engine.tensor_parallel {settings.tensor_parallel} does not divide the model's {heads} heads")
+        if heads % settings.tensor_parallel_size:
+            raise UserError(
+                f"sample.engine.tensor_parallel_size {settings.tensor_parallel_size} does not divide the model's {heads} heads"
+            )
         self.tokenizer, self.stop_ids, self.num_parameters = described.tokenizer, described.stop_ids, described.num_parameters
         self.context = min(described.context, settings.max_model_len or described.context)
         self.tied = bool(described.config.get_text_config().tie_word_embeddings)
         self.seed, self.colocated, self.asleep, self.version = seed, colocated, False, 0
         self.dtype: torch.dtype = getattr(torch, model.dtype)
         self.library = library or installed()
-        self.gpus = self.library.gpus(settings.tensor_parallel)
+        self.gpus = self.library.gpus(settings.tensor_parallel_size)
         with models.located(model.path) as path:
             self.engine = start(self.library, path, model, settings, colocated=colocated)
 
@@ -87,7 +89,7 @@ class VllmSampler:
 
     def _replace(self, weights: Weights) -> None:
         """Every weight, a buffer at a time."""
-        courier = Courier(self.gpus, self.dtype)
+        courier = WeightTransfer(self.gpus, self.dtype)
         num_bytes = 0
         self.engine.start_weight_update()
         for update in courier.updates(self._untied(weights)):
@@ -102,7 +104,7 @@ class VllmSampler:
         """The weights, without a head that is the embedding."""
         return ((name, tensor) for name, tensor in weights.tensors() if not (self.tied and name == "lm_head.weight"))
 
-    def _params(self, rows: Sequence[Row], sampling: Sampling) -> list[object]:
+    def _params(self, rows: Sequence[DecodingSequence], sampling: Sampling) -> list[object]:
         """vLLM's parameters of each rollout, which differ by seed and room."""
         stop_ids = sorted(self.stop_ids | frozenset(sampling.stop_ids))
         has_logp = sampling.temperature == 0 or not sampling.truncates
@@ -131,7 +133,7 @@ def seeds(seed: int, rollouts: Sequence[int]) -> list[int]:
     return numbers
 
 
-def _fill(row: Row, output: Output) -> None:
+def _fill(row: DecodingSequence, output: Output) -> None:
     """Write what vLLM answered into a row."""
     assert tuple(output.prompt_token_ids or ()) == row.prompt.ids, "vLLM answered another prompt"
     (completion,) = output.outputs

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from reasontrain.models import ModelSettings
-from reasontrain.recipe import Vllm
+from reasontrain.recipe import VllmEngine
 from reasontrain.sampler.vllm_weight_transfer import Gpu, Update
 from reasontrain.types import RunError, UserError
 
@@ -109,13 +109,13 @@ def visible_gpus(num: int) -> list[Gpu]:
     """The first GPUs that this process sees, which are those of the workers."""
     found = torch.cuda.device_count()
     if found < num:
-        raise UserError(f"sample.engine.tensor_parallel is {num}, and this process sees {found} GPUs")
+        raise UserError(f"sample.engine.tensor_parallel_size is {num}, and this process sees {found} GPUs")
     return [Gpu(torch.device("cuda", index), str(torch.cuda.get_device_properties(index).uuid)) for index in range(num)]
 
 
-def start(library: Library, path: str, model: ModelSettings, settings: Vllm, *, colocated: bool) -> Engine:
+def start(library: Library, path: str, model: ModelSettings, settings: VllmEngine, *, colocated: bool) -> Engine:
     """An engine with the weights at `path`, ready to be given others; a colocated one can sleep."""
-    share = settings.gpu_memory_share or (SHARED if colocated else ALONE)
+    share = settings.gpu_memory_utilization or (SHARED if colocated else ALONE)
     try:
         engine = library.engine(
             model=path,
@@ -123,11 +123,11 @@ def start(library: Library, path: str, model: ModelSettings, settings: Vllm, *, 
             tokenizer_revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             dtype=model.dtype,
-            tensor_parallel_size=settings.tensor_parallel,
+            tensor_parallel_size=settings.tensor_parallel_size,
             distributed_executor_backend="mp",  # also for one GPU: a process cannot open handles of its own memory
             gpu_memory_utilization=share,
             max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_rows,
+            max_num_seqs=settings.max_num_seqs,
             enforce_eager=settings.enforce_eager,
             enable_prefix_caching=True,  # the rollouts of a group share their prompt
             enable_sleep_mode=colocated,
@@ -137,8 +137,8 @@ def start(library: Library, path: str, model: ModelSettings, settings: Vllm, *, 
     except Exception as error:  # what a worker raised comes as this very class
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RunError(
-            f"vLLM could not start on {settings.tensor_parallel} GPU(s) with a share of {share:g} of each: {first}; "
-            "see sample.engine.gpu_memory_share, max_model_len and tensor_parallel"
+            f"vLLM could not start on {settings.tensor_parallel_size} GPU(s) with a share of {share:g} of each: {first}; "
+            "see sample.engine.gpu_memory_utilization, max_model_len and tensor_parallel_size"
         ) from error
     engine.init_weight_transfer_engine({"init_info": {"packed": True}})
     return engine

@@ -36,7 +36,7 @@ class Update(TypedDict):
 
 
 @dataclass
-class Courier:
+class WeightTransfer:
     """Fills one buffer on every GPU, with all weights in one dtype.
 
     Every update must be read before the next one is asked for, and `close` follows when the workers have let go of the buffers.

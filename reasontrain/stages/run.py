@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class StageDirectory:
     """Where a stage's output is, and the hash of what it depends on."""
 
     directory: Path
@@ -60,12 +60,12 @@ def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
     if not recipe.stages:
         return recipe, {}
     check_directory(Path(recipe.out) / recipe.name, recipe)
-    places: dict[str, Place] = {}
+    places: dict[str, StageDirectory] = {}
     for stage in recipe.stages:
         depends = _depends(stage, recipe, places)
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
         directory = Path(recipe.out) / FOLDER / f"{stage.name}-{key[:12]}"
-        places[stage.name] = Place(directory, key)
+        places[stage.name] = StageDirectory(directory, key)
         content = substituted(as_mapping(stage), partial(_path, places))
         with storage.alone(directory):
             if is_made(directory):
@@ -105,7 +105,7 @@ def _make(stage: Stage, recipe: Recipe, directory: Path, say: Say) -> None:
             tune(stage, recipe, directory, say)
 
 
-def _depends(stage: Stage, recipe: Recipe, places: Mapping[str, Place]) -> dict[str, YamlValue]:
+def _depends(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) -> dict[str, YamlValue]:
     """All that a stage's output is a function of: settings, the outputs it reads by their hashes, and files by their content."""
     own = {key: value for key, value in as_mapping(stage).items() if key not in UNHASHED}
     model = {key: value for key, value in as_mapping(recipe.model).items() if key not in COMPUTING}
@@ -161,12 +161,12 @@ def _placed(value: YamlValue, place: Callable[[str], str]) -> YamlValue:
     return value
 
 
-def _path(places: Mapping[str, Place], reference: str) -> str:
+def _path(places: Mapping[str, StageDirectory], reference: str) -> str:
     name, file = split(reference)
     return str(places[name].directory / file)
 
 
-def _with_places(recipe: Recipe, places: Mapping[str, Place]) -> Recipe:
+def _with_places(recipe: Recipe, places: Mapping[str, StageDirectory]) -> Recipe:
     """The recipe with paths for references, and nothing left to be done before it."""
     content = {key: value for key, value in as_mapping(recipe).items() if key != "stages"}
     return build(Recipe, substituted(content, partial(_path, places)), recipe.name)

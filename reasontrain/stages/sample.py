@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from reasontrain import models
 from reasontrain.data.files import Row, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
-from reasontrain.recipe import Local, Recipe, SampleStage, TrajectoriesStage
+from reasontrain.recipe import LocalEngine, Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
@@ -66,8 +66,8 @@ def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
     """A sampler of the plain model in this process."""
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
     engine = stage.sample.engine
-    graphs = isinstance(engine, Local) and engine.cuda_graphs
-    return LocalSampler(models.load(plain), seed=recipe.seed, max_rows=engine.max_rows, cuda_graphs=graphs)
+    graphs = isinstance(engine, LocalEngine) and engine.cuda_graphs
+    return LocalSampler(models.load(plain), seed=recipe.seed, max_num_seqs=engine.max_num_seqs, cuda_graphs=graphs)
 
 
 def _ask(sampler: Sampler, prompts: Sequence[Prompt], stage: SampleStage, start: int) -> list[Rollout]:

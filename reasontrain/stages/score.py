@@ -16,7 +16,7 @@ from reasontrain.algo.token_selection.scores.contrast import scored
 from reasontrain.data import storage, stored_evidence
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.data.offline import encode
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.learner.scoring import logp, measured
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import ContrastStage, Recipe, ReferenceStage
@@ -36,7 +36,7 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
     described = models.describe(recipe.model)
     for policy, role in zip(policies, ("positive model", "negative model"), strict=True):
         models.check_same_ids(described, policy, role)
-    positive, negative = map(WholeModel, policies)
+    positive, negative = map(UnshardedModel, policies)
 
     def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         against = vocab.Teacher(negative.hidden(micro, row_N), negative.policy.head)

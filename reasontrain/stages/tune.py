@@ -10,7 +10,7 @@ from pathlib import Path
 from reasontrain.algo.objectives import Nll
 from reasontrain.recipe import Recipe, RecipeError, TrackSettings, TuneStage
 from reasontrain.recipe.validation import contradictions
-from reasontrain.run.build import assembled
+from reasontrain.run.build import run_context
 from reasontrain.tasks import RolloutTask
 from reasontrain.types import Stats
 
@@ -27,7 +27,7 @@ def tune(stage: TuneStage, recipe: Recipe, directory: Path, say: Say) -> None:
         if (step + 1) % max(1, run_recipe.steps // LINES) == 0 or step + 1 == run_recipe.steps:
             say(f"{stage.name}: step {step + 1} of {run_recipe.steps}, loss {stats['loss']:.4g}")
 
-    with assembled(run_recipe, say) as ready:
+    with run_context(run_recipe, say) as ready:
         ready.run(report)
 
 
@@ -42,7 +42,7 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
         model=replace(recipe.model, lora=stage.lora),
         task=task,
         objective=Nll(),
-        average="per_kept_row",
+        loss_aggregation="token_mean",
         learn=learn,
         seed=recipe.seed,
         prompt=recipe.prompt,

@@ -10,7 +10,7 @@ from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
-from reasontrain.tasks.offline import PairTask, RolloutTask, WrittenTask
+from reasontrain.tasks.offline import OfflineTask, PairTask, RolloutTask
 from reasontrain.tasks.pictures import Pictures
 from reasontrain.tasks.python import PythonTask
 from reasontrain.tasks.reward import Reward
@@ -21,6 +21,7 @@ __all__ = [
     "Grader",
     "Gsm8k",
     "MathTask",
+    "OfflineTask",
     "PairTask",
     "Pictures",
     "PythonTask",
@@ -30,7 +31,6 @@ __all__ = [
     "Task",
     "TaskSettings",
     "Verdict",
-    "WrittenTask",
     "check_gold",
     "score",
 ]

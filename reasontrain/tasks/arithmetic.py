@@ -33,7 +33,7 @@ _OPENINGS = ("First,", "To start,", "We begin:", "Let us see:", "At first,")
 _CONNECTIVES = ("Then", "Next,", "Now", "After that,", "So", "From here,", "This means", "And then")
 
 
-class Step(NamedTuple):
+class ReasoningStep(NamedTuple):
     """`left op right`. An operand is a number or, below zero, an earlier step's result: -1 is the first's, -2 the second's."""
 
     left: int
@@ -46,11 +46,11 @@ def _value(operand: int, values: list[int]) -> int:
     return values[~operand] if operand < 0 else operand
 
 
-def _result(step: Step, values: list[int]) -> int:
+def _result(step: ReasoningStep, values: list[int]) -> int:
     return _APPLY[step.op](_value(step.left, values), _value(step.right, values))
 
 
-def _results(steps: list[Step], values: list[int]) -> list[int]:
+def _results(steps: list[ReasoningStep], values: list[int]) -> list[int]:
     """The results of all steps when those of the first ones are `values`, right or wrong."""
     values = list(values)
     for step in steps[len(values) :]:
@@ -67,22 +67,22 @@ def _draw_number(rng: random.Random, least: int = 1, most: int = 60) -> int:
     return rng.randint(least, min(most, rng.choice((9, 9, 20, 60))))
 
 
-def _draw_story(rng: random.Random, depth: int) -> list[Step]:
+def _draw_story(rng: random.Random, depth: int) -> list[ReasoningStep]:
     """A chain: each step changes the result of the one before."""
     value = operand = _draw_number(rng)
-    steps: list[Step] = []
+    steps: list[ReasoningStep] = []
     for index in range(depth):
         room = {"+": LARGEST - value, "-": value, "*": min(9, LARGEST // value) if value else 0}
         op = rng.choice([op for op in "+-*" if room[op] >= (2 if op == "*" else 1)])
         number = _draw_number(rng, 2 if op == "*" else 1, room[op])
-        steps.append(Step(operand, op, number))
+        steps.append(ReasoningStep(operand, op, number))
         value, operand = _APPLY[op](value, number), ~index
     return steps
 
 
-def _draw_tree(rng: random.Random, depth: int) -> list[Step] | None:
+def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
     """A random binary tree in the order in which it is worked out, or None where two branches allow no operation."""
-    steps: list[Step] = []
+    steps: list[ReasoningStep] = []
     values: list[int] = []
 
     def grow(num_steps: int) -> int | None:
@@ -92,7 +92,7 @@ def _draw_tree(rng: random.Random, depth: int) -> list[Step] | None:
         left, right = grow(num_left), grow(num_steps - 1 - num_left)
         if left is None or right is None:
             return None
-        possible = [step for op in "+-*" if _fits(_result(step := Step(left, op, right), values))]
+        possible = [step for op in "+-*" if _fits(_result(step := ReasoningStep(left, op, right), values))]
         if not possible:
             return None
         steps.append(rng.choice(possible))
@@ -102,7 +102,7 @@ def _draw_tree(rng: random.Random, depth: int) -> list[Step] | None:
     return None if grow(depth) is None else steps
 
 
-def _write(operand: int, steps: list[Step], *, sort: bool) -> str:
+def _write(operand: int, steps: list[ReasoningStep], *, sort: bool) -> str:
     """An operand as an expression with every bracket but the outermost; sorted, all orders of a sum or product are one text."""
     if operand >= 0:
         return str(operand)
@@ -112,7 +112,7 @@ def _write(operand: int, steps: list[Step], *, sort: bool) -> str:
     return step.op.join(sorted(sides) if sort and step.op != "-" else sides)
 
 
-def is_held_out(steps: list[Step]) -> bool:
+def is_held_out(steps: list[ReasoningStep]) -> bool:
     """Whether a calculation belongs to the test split; stable across versions of Python."""
     return zlib.crc32(_write(-len(steps), steps, sort=True).encode()) % TEST_CLASSES == 0
 
@@ -165,14 +165,14 @@ class Arithmetic:
             about={"depth": str(depth), "form": "story" if is_story else "expression"},
         )
 
-    def _draw(self, rng: random.Random, depth: int, is_story: bool) -> list[Step]:
+    def _draw(self, rng: random.Random, depth: int, is_story: bool) -> list[ReasoningStep]:
         """Steps of this split, by drawing until some belong to it."""
         while True:
             steps = (_draw_story if is_story else _draw_tree)(rng, depth)
             if steps and is_held_out(steps) == (self.split == "test"):
                 return steps
 
-    def _misremember(self, steps: list[Step], index: int) -> list[int]:
+    def _misremember(self, steps: list[ReasoningStep], index: int) -> list[int]:
         """The results of the steps with errors among them; their random numbers are their own."""
         rng = random.Random(f"wrong {self.split} {self.seed} {index}")
         values: list[int] = []
@@ -189,14 +189,14 @@ class Arithmetic:
         return values
 
 
-def _tell(rng: random.Random, steps: list[Step], name: str) -> str:
+def _tell(rng: random.Random, steps: list[ReasoningStep], name: str) -> str:
     """A chain of steps as a short story."""
     item = rng.choice(_ITEMS)
     events = [rng.choice(_EVENTS[step.op]).format(name=name, number=step.right) for step in steps]
     return " ".join([f"{name} has {steps[0].left} {item}.", *events, f"How many {item} are there?"])
 
 
-def _demonstrate(rng: random.Random, steps: list[Step], values: list[int], subject: str) -> str:
+def _demonstrate(rng: random.Random, steps: list[ReasoningStep], values: list[int], subject: str) -> str:
     """The chain of thought with these results, a line a step, and the last of them as the answer."""
     lines = []
     for index, (step, value) in enumerate(zip(steps, values, strict=True)):

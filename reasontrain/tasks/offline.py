@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from reasontrain.data.files import Source, Table
-from reasontrain.data.offline import Written, read_pairs, read_rollouts
+from reasontrain.data.offline import OfflineRows, read_pairs, read_rollouts
 from reasontrain.types import AtLeastOne, Problem, UserError
 
 
@@ -44,7 +44,7 @@ class PairTask(_File):
     kind: Literal["pairs"] = "pairs"
 
     @cached_property
-    def rows(self) -> list[Written]:
+    def rows(self) -> list[OfflineRows]:
         """Every pair, ids unique."""
         return _unique(read_pairs(self.table(), self.folder))
 
@@ -60,7 +60,7 @@ class RolloutTask(_File):
     kind: Literal["rollouts"] = "rollouts"
 
     @cached_property
-    def rows(self) -> list[Written]:
+    def rows(self) -> list[OfflineRows]:
         """Every demonstration, ids unique."""
         return _unique(read_rollouts(self.table(), self.folder))
 
@@ -69,10 +69,10 @@ class RolloutTask(_File):
         return [row.problem for row in self.rows]
 
 
-WrittenTask = PairTask | RolloutTask
+OfflineTask = PairTask | RolloutTask
 
 
-def _unique(rows: list[Written]) -> list[Written]:
+def _unique(rows: list[OfflineRows]) -> list[OfflineRows]:
     seen: set[str] = set()
     for row in rows:
         if row.problem.id in seen:

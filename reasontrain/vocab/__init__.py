@@ -8,24 +8,24 @@ head's `vocabulary` chooses by what: torch (`closed_form`), Triton (`tiled`, `ke
 
 from reasontrain.vocab.backend import Vocabulary, check_vocabulary
 from reasontrain.vocab.contrast import contrast
-from reasontrain.vocab.embedding_mixture import Basis, softmax_
-from reasontrain.vocab.fused import Fused, RowObjective, fused
+from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
+from reasontrain.vocab.fused import Fused, TokenObjective, fused
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
-from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, Fed, Scoring, soft
+from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, FedEmbeddings, SoftScoring, soft
 from reasontrain.vocab.statistics import measure
 
 __all__ = [
     "HEALTH",
     "SCORED",
     "SOFT_STATISTICS",
-    "Basis",
-    "Fed",
+    "EmbeddingBasis",
+    "FedEmbeddings",
     "Fused",
     "Head",
-    "RowObjective",
-    "Scoring",
+    "SoftScoring",
     "Teacher",
+    "TokenObjective",
     "Vocabulary",
     "check_vocabulary",
     "contrast",

@@ -26,7 +26,7 @@ def _log_softmax_(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
     return torch.log_softmax(logits_NV, -1, out=logits_NV).clamp_(min=FLOOR)
 
 
-class Scratch:
+class BufferPool:
     """Memory for what a block needs beside its logits, by name, taken up again by the next one: new pages cost a CPU more time
     than what is written to them."""
 
@@ -65,7 +65,7 @@ class Distribution:
         logits_NV: Float[Tensor, "N V"],
         ids_N: Int[Tensor, " N"],
         teacher: Callable[[], Tensor] | None,
-        scratch: Scratch,
+        scratch: BufferPool,
     ) -> None:
         self.logp_NV = _log_softmax_(logits_NV)
         self.ids_N = ids_N
@@ -108,7 +108,7 @@ class Distribution:
         return self._gap("reverse").mul_(self.shared_p_NS)
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.Rows`), without a gradient."""
+        """A statistic by name (see `types.TokenStats`), without a gradient."""
         name = plain_name(name)
         if name not in self._values:
             self._values[name] = self._compute(name)
@@ -153,10 +153,10 @@ class Distribution:
         num = min(num, self.logq_NS.shape[1])
         return self.q_NS.gather(1, self.shared_logp_NS.topk(num, sorted=False).indices).sum(1)
 
-    def gradient(self, slopes: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
+    def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """sum_k slopes[k] * d statistic_k / d logits."""
         by_name: dict[str, Tensor] = {}
-        for name, slope_N in slopes.items():
+        for name, slope_N in stat_grads.items():
             name = plain_name(name)
             by_name[name] = by_name[name] + slope_N if name in by_name else slope_N
         own: dict[str, Tensor] = {name: by_name.pop(name)[:, None] for name in ("logp", "entropy") if name in by_name}
@@ -171,26 +171,26 @@ class Distribution:
             total_NV[:, : shared_NS.shape[1]] += shared_NS
         return total_NV
 
-    def _own_gradient(self, slopes: Mapping[str, Tensor]) -> Float[Tensor, "N V"]:
+    def _own_gradient(self, stat_grads: Mapping[str, Tensor]) -> Float[Tensor, "N V"]:
         """Of logp and entropy, over the full width. Overwrites log p."""
-        if not slopes:
+        if not stat_grads:
             return self.logp_NV.zero_()
-        if "entropy" in slopes:
-            slope_N1, entropy_N1 = slopes["entropy"], self.value("entropy")[:, None]
+        if "entropy" in stat_grads:
+            slope_N1, entropy_N1 = stat_grads["entropy"], self.value("entropy")[:, None]
             total_NV = self.logp_NV.add_(entropy_N1).mul_(-slope_N1)
-            if "logp" in slopes:
-                total_NV.sub_(slopes["logp"])
+            if "logp" in stat_grads:
+                total_NV.sub_(stat_grads["logp"])
             total_NV.mul_(self.p_NV)
         else:
-            total_NV = torch.mul(self.p_NV, -slopes["logp"], out=self.logp_NV)
-        if "logp" in slopes:
-            total_NV.scatter_add_(1, self.ids_N[:, None], slopes["logp"])
+            total_NV = torch.mul(self.p_NV, -stat_grads["logp"], out=self.logp_NV)
+        if "logp" in stat_grads:
+            total_NV.scatter_add_(1, self.ids_N[:, None], stat_grads["logp"])
         return total_NV
 
-    def _shared_gradient(self, slopes: Mapping[str, Tensor], out_NS: Tensor | None) -> Float[Tensor, "N S"]:
+    def _shared_gradient(self, stat_grads: Mapping[str, Tensor], out_NS: Tensor | None) -> Float[Tensor, "N S"]:
         """Of the divergences, into `out_NS`: p times what each says of an id and of its row, and what is no multiple of p."""
-        factor: Tensor = torch.zeros_like(next(iter(slopes.values())))
-        for name, slope_N1 in slopes.items():
+        factor: Tensor = torch.zeros_like(next(iter(stat_grads.values())))
+        for name, slope_N1 in stat_grads.items():
             if name == "kl_reverse":
                 factor = factor - slope_N1 * self.value(name)[:, None]
             elif name == "kl_forward":
@@ -202,8 +202,8 @@ class Distribution:
                 term_NS.sub_(self._dot(self.shared_p_NS, term_NS)[:, None]).mul_((1 - beta) * slope_N1)
                 factor = term_NS.add_(factor)
         total_NS = torch.mul(self.shared_p_NS, factor, out=out_NS)
-        if "kl_reverse" in slopes:
-            total_NS.addcmul_(self.reverse_NS, slopes["kl_reverse"])
-        if "kl_forward" in slopes:
-            total_NS.addcmul_(self.q_NS, slopes["kl_forward"], value=-1)
+        if "kl_reverse" in stat_grads:
+            total_NS.addcmul_(self.reverse_NS, stat_grads["kl_reverse"])
+        if "kl_forward" in stat_grads:
+            total_NS.addcmul_(self.q_NS, stat_grads["kl_forward"], value=-1)
         return total_NS

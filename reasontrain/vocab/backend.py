@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reasontrain.types import UserError
 
-Vocabulary = Literal["auto", "torch", "triton", "whole"]
+Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 
 
 @runtime_checkable
@@ -22,14 +22,14 @@ class Statistics(Protocol):
     """A block's distribution: what `closed_form` and `tiled` both give. `gradient` uses it up."""
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.Rows`), without a gradient."""
+        """A statistic by name (see `types.TokenStats`), without a gradient."""
         ...
 
     def teacher_mass_on_top(self, num: int) -> Float[Tensor, " N"]:
         """The teacher's probability summed over the `num` ids that the student finds likeliest."""
         ...
 
-    def gradient(self, slopes: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
+    def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """sum_k slopes[k] * d statistic_k / d logits."""
         ...
 
@@ -37,7 +37,7 @@ class Statistics(Protocol):
 def check_vocabulary(vocabulary: Vocabulary, device: torch.device) -> None:
     """Raise UserError where kernels are asked for and cannot run."""
     if vocabulary == "triton" and (why := _missing(device)) is not None:
-        raise UserError(f"model.vocabulary is triton, and {why}; use auto, torch or whole")
+        raise UserError(f"model.vocabulary is triton, and {why}; use auto, torch or full_logits")
 
 
 def has_kernels(vocabulary: Vocabulary, device: torch.device) -> bool:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.analytic import Distribution, Scratch
+from reasontrain.vocab.analytic import BufferPool, Distribution
 from reasontrain.vocab.backend import Statistics, has_kernels
 from reasontrain.vocab.full_logits import WholeDistribution
 from reasontrain.vocab.head import Head, Teacher
@@ -59,7 +59,7 @@ class Scan:
     teacher: Teacher | None = None
     chunk: int | None = None
     keep_N: Bool[Tensor, " N"] | None = None
-    scratch: Scratch = field(default_factory=Scratch)
+    scratch: BufferPool = field(default_factory=BufferPool)
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows in order, at least one chunk. They share memory: a chunk is dead when the next one comes."""
@@ -73,7 +73,7 @@ class Scan:
 
     def distributions(self) -> Iterator[Statistics | WholeDistribution]:
         """The same rows as distributions to be read and not changed: one a block, or all in one where the head says `whole`."""
-        if self.head.vocabulary == "whole":
+        if self.head.vocabulary == "full_logits":
             yield WholeDistribution(self.hidden_ND, self.head, self.ids_N, self.temperature, self.teacher)
             return
         for part in self.chunks():
@@ -146,9 +146,9 @@ class Block:
         """What gives log p itself too; it takes over the projection's memory, so a block is asked for one of the two."""
         return Distribution(self._raw_NV, self._scan.ids_N[self.rows], self._teacher, self._scan.scratch)
 
-    def write_gradient(self, slopes: Mapping[str, Float[Tensor, " N"]]) -> None:
+    def write_gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> None:
         """Overwrite the projection with its gradient, given the loss's slope along each statistic. Uses the block up."""
-        gradient_NV = self.distribution.gradient({name: slope_N * self._slope for name, slope_N in slopes.items()})
+        gradient_NV = self.distribution.gradient({name: slope_N * self._slope for name, slope_N in stat_grads.items()})
         if self._tanh_NV is not None:
             gradient_NV.mul_(self._tanh_NV.square_().neg_().add_(1))  # d (softcap * tanh(x / softcap)) / dx
         if gradient_NV.data_ptr() != self._raw_NV.data_ptr() or not len(gradient_NV):

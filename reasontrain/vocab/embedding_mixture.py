@@ -13,7 +13,7 @@ from reasontrain.vocab.head import add_product, takes_product, wide
 
 
 @dataclass(frozen=True, eq=False)
-class Basis:
+class EmbeddingBasis:
     """The embeddings that are mixed: h0 = scale * p E, in the space that a model's `inputs_embeds` are in.
 
     `scale` is what the model multiplies its embeddings by (Gemma). Only the first `num_tokens` rows are tokens: what a model has

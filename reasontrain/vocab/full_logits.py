@@ -62,7 +62,7 @@ class WholeDistribution:
         return self.logp_NV if width == self.logits_NV.shape[1] else _log_softmax(self.logits_NV[:, :width])
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.Rows`), differentiable."""
+        """A statistic by name (see `types.TokenStats`), differentiable."""
         name = plain_name(name)
         if name == "logp":
             return self.logp_NV.gather(1, self.ids_N[:, None]).squeeze(1)

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import Losses, RowColumns, Rows
+from reasontrain.types import Losses, TokenFields, TokenStats
 from reasontrain.vocab.chunks import Block, Scan
 from reasontrain.vocab.full_logits import WholeDistribution
 from reasontrain.vocab.head import Head, HeadGradient, Teacher
 
-RowObjective = Callable[[Rows, RowColumns], Losses]
+TokenObjective = Callable[[TokenStats, TokenFields], Losses]
 """One loss per row, from statistics of the policy at those rows and the batch's columns there."""
 
 
@@ -30,9 +30,9 @@ class Fused:
 def fused(
     hidden_ND: Float[Tensor, "N D"],
     head: Head,
-    columns: RowColumns,
+    columns: TokenFields,
     coefficient_N: Float[Tensor, " N"],
-    objective: RowObjective,
+    objective: TokenObjective,
     *,
     temperature: float = 1.0,
     teacher: Teacher | None = None,
@@ -47,7 +47,7 @@ def fused(
 
     Raises UserError where the objective asks for a divergence and there is no teacher.
     """
-    if head.vocabulary == "whole":
+    if head.vocabulary == "full_logits":
         return _whole(hidden_ND, head, columns, coefficient_N, objective, temperature, teacher)
     tracking = torch.is_grad_enabled()
     weight_VD, bias_V = head.weight_VD, head.bias_V
@@ -78,9 +78,9 @@ def fused(
 def _whole(
     hidden_ND: Float[Tensor, "N D"],
     head: Head,
-    columns: RowColumns,
+    columns: TokenFields,
     coefficient_N: Float[Tensor, " N"],
-    objective: RowObjective,
+    objective: TokenObjective,
     temperature: float,
     teacher: Teacher | None,
 ) -> Fused:
@@ -91,7 +91,7 @@ def _whole(
         teacher = Teacher(teacher.hidden_ND[keep_N], teacher.head)
     with torch.autocast(hidden_ND.device.type, enabled=False):
         distribution = WholeDistribution(hidden_ND[keep_N], head, columns.ids_N, temperature, teacher)
-        losses = objective(Rows(cache(distribution.value)), columns)
+        losses = objective(TokenStats(cache(distribution.value)), columns)
         loss = (coefficient_K * losses.loss).sum()
     stats = {name: value_K.detach().to(coefficient_N.dtype).sum() for name, value_K in losses.stats.items()}
     return Fused(loss=loss, stats=stats)
@@ -102,7 +102,7 @@ _LOSS = ""
 
 
 def _evaluate(
-    block: Block, columns: RowColumns, coefficient_N: Float[Tensor, " N"], objective: RowObjective, *, with_gradient: bool
+    block: Block, columns: TokenFields, coefficient_N: Float[Tensor, " N"], objective: TokenObjective, *, with_gradient: bool
 ) -> dict[str, Float[Tensor, ""]]:
     """Sums over the block's rows; the block's projection becomes its gradient.
 
@@ -117,13 +117,17 @@ def _evaluate(
 
     keep_N = coefficient_N != 0
     with torch.set_grad_enabled(with_gradient):
-        losses = objective(Rows(statistic), columns)
+        losses = objective(TokenStats(statistic), columns)
         weighted_N = torch.where(keep_N, coefficient_N * losses.loss, 0)
         total = weighted_N.sum()
     if with_gradient:
-        slopes = torch.autograd.grad(total, list(leaves.values()), allow_unused=True) if total.requires_grad else ()
+        stat_grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True) if total.requires_grad else ()
         block.write_gradient(
-            {name: slope_N.masked_fill(~keep_N, 0) for name, slope_N in zip(leaves, slopes, strict=False) if slope_N is not None}
+            {
+                name: slope_N.masked_fill(~keep_N, 0)
+                for name, slope_N in zip(leaves, stat_grads, strict=False)
+                if slope_N is not None
+            }
         )
     dtype = coefficient_N.dtype
     stats = {name: torch.where(keep_N, value_N.detach().to(dtype), 0).sum() for name, value_N in losses.stats.items()}

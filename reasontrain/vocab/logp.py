@@ -27,7 +27,7 @@ def logp(
 
     Rows come as they are: a row whose states may overflow must be gathered away before.
     """
-    if head.vocabulary == "whole":
+    if head.vocabulary == "full_logits":
         with torch.autocast(hidden_ND.device.type, enabled=False):
             return WholeDistribution(hidden_ND, head, ids_N, temperature, None).value("logp")
     return _LogProb.apply(

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import Positive, RowColumns, Rows
+from reasontrain.types import Positive, TokenFields, TokenStats
 from reasontrain.vocab import full_logits
 from reasontrain.vocab.chunks import CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU, Projection, spans
-from reasontrain.vocab.embedding_mixture import Basis, softmax_
-from reasontrain.vocab.fused import Fused, KnownGradient, RowObjective
+from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
+from reasontrain.vocab.fused import Fused, KnownGradient, TokenObjective
 from reasontrain.vocab.head import Head, HeadGradient, wide
 
 HEALTH, SCORED = "soft_health", "soft_scored"
@@ -23,7 +23,7 @@ MOST_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
+class SoftScoring:
     """How a density is formed and differentiated where the paper leaves a choice; the defaults are the paper's or our reading.
 
     `reduction: mean` divides the log-density by D, which is another estimator. `tau_grad` differentiates the mixture as if it had
@@ -37,7 +37,7 @@ class Scoring:
 
 
 @dataclass(frozen=True, eq=False)
-class Fed:
+class FedEmbeddings:
     """Soft tokens at N rows: the embeddings that were fed, and the tau and sigma of the law that they were drawn from."""
 
     value_ND: Float[Tensor, "N D"]
@@ -48,12 +48,12 @@ class Fed:
 def soft(
     hidden_ND: Float[Tensor, "N D"],
     head: Head,
-    basis: Basis,
-    fed: Fed,
-    columns: RowColumns,
+    basis: EmbeddingBasis,
+    fed: FedEmbeddings,
+    columns: TokenFields,
     coefficient_N: Float[Tensor, " N"],
-    objective: RowObjective,
-    scoring: Scoring,
+    objective: TokenObjective,
+    scoring: SoftScoring,
     *,
     chunk: int | None = None,
 ) -> Fused:
@@ -65,7 +65,7 @@ def soft(
     `soft_scored` the rows with a score: a mixture that is one token, in float32, has none. No kernel is of densities: `whole`
     apart, torch computes whatever the head says.
     """
-    if head.vocabulary == "whole":
+    if head.vocabulary == "full_logits":
         return _whole(hidden_ND, head, basis, fed, columns, coefficient_N, objective, scoring)
     tracking = torch.is_grad_enabled()
     weights = (hidden_ND, head.weight_VD, head.bias_V)
@@ -82,7 +82,7 @@ def soft(
         for rows in spans(len(hidden_ND), size):
             keep_C = coefficient_N[rows] != 0
             hidden_CD, fed_CD = (given.detach()[rows].masked_fill(~keep_C[:, None], 0) for given in (hidden_ND, fed.value_ND))
-            part = _Chunk(project(hidden_CD), head, basis, Fed(fed_CD, fed.tau, fed.sigma), scoring)
+            part = _Chunk(project(hidden_CD), head, basis, FedEmbeddings(fed_CD, fed.tau, fed.sigma), scoring)
             some, slope_C = _slopes(part.logp_C, columns[rows], coefficient_N[rows], objective)
             loss += some
             for name, value_C in ((HEALTH, part.health_C), (SCORED, part.scored_C)):
@@ -97,12 +97,12 @@ def soft(
 def _whole(
     hidden_ND: Float[Tensor, "N D"],
     head: Head,
-    basis: Basis,
-    fed: Fed,
-    columns: RowColumns,
+    basis: EmbeddingBasis,
+    fed: FedEmbeddings,
+    columns: TokenFields,
     coefficient_N: Float[Tensor, " N"],
-    objective: RowObjective,
-    scoring: Scoring,
+    objective: TokenObjective,
+    scoring: SoftScoring,
 ) -> Fused:
     """The same by autograd, of the rows with a coefficient and with logits whole."""
     keep_N = coefficient_N != 0
@@ -118,7 +118,7 @@ def _whole(
         residual_KD = fed.value_ND.detach()[keep_N].to(p_KV.dtype) - mixture_KD
         health_K = residual_KD.square().mean(1) / fed.sigma**2
         logp_K = (1 - health_K) * (0.5 * (residual_KD.shape[1] if scoring.reduction == "sum" else 1))
-        loss = (coefficient_N[keep_N] * objective(Rows(lambda name: logp_K), columns[keep_N]).loss).sum()
+        loss = (coefficient_N[keep_N] * objective(TokenStats(lambda name: logp_K), columns[keep_N]).loss).sum()
     scored_K = (p_KV.detach().amax(1) < 1).to(p_KV.dtype)
     return Fused(loss=loss, stats={HEALTH: health_K.detach().sum(), SCORED: scored_K.sum()})
 
@@ -126,7 +126,9 @@ def _whole(
 class _Chunk:
     """Some rows while their logits are alive."""
 
-    def __init__(self, raw_CV: Float[Tensor, "C V"], head: Head, basis: Basis, fed: Fed, scoring: Scoring) -> None:
+    def __init__(
+        self, raw_CV: Float[Tensor, "C V"], head: Head, basis: EmbeddingBasis, fed: FedEmbeddings, scoring: SoftScoring
+    ) -> None:
         """Takes over the memory of the projection."""
         self.head, self.basis, self.fed, self.scoring = head, basis, fed, scoring
         self._tanh_CV = head.transform_(raw_CV, temperature=1.0)
@@ -163,7 +165,7 @@ class _Chunk:
 
 
 def _slopes(
-    logp_C: Float[Tensor, " C"], columns: RowColumns, coefficient_C: Float[Tensor, " C"], objective: RowObjective
+    logp_C: Float[Tensor, " C"], columns: TokenFields, coefficient_C: Float[Tensor, " C"], objective: TokenObjective
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " C"]]:
     """The weighted loss of some rows, and its slope along each of their log-densities."""
 
@@ -173,6 +175,6 @@ def _slopes(
 
     with torch.enable_grad():
         leaf_C = logp_C.requires_grad_()
-        total = torch.where(coefficient_C != 0, coefficient_C * objective(Rows(statistic), columns).loss, 0).sum()
+        total = torch.where(coefficient_C != 0, coefficient_C * objective(TokenStats(statistic), columns).loss, 0).sum()
         (slope_C,) = torch.autograd.grad(total, leaf_C)
     return total.detach(), slope_C.masked_fill(coefficient_C == 0, 0)

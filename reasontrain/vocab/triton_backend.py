@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reasontrain.types import UserError
 from reasontrain.vocab import triton_kernels
-from reasontrain.vocab.analytic import NO_TEACHER, Distribution, Scratch, beta_of, plain_name
+from reasontrain.vocab.analytic import NO_TEACHER, BufferPool, Distribution, beta_of, plain_name
 
 TILE = 2048
 """Ids at a time; a row's sums depend on it in their last digits."""
@@ -87,7 +87,7 @@ class TiledDistribution:
             kernel[(num_rows, num_tiles)](*tensors, *strides, width, num_rows, *numbers, TILE=TILE, num_warps=_WARPS, **flags)
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.Rows`), without a gradient."""
+        """A statistic by name (see `types.TokenStats`), without a gradient."""
         name = plain_name(name)
         beta = beta_of(name)
         if beta is not None:
@@ -112,19 +112,19 @@ class TiledDistribution:
         largest_N, log_z_N = self._both_KN[4], self._both_KN[5]
         return ((self.teacher_NV.gather(1, top_NK) - largest_N[:, None]) - log_z_N[:, None]).exp_().sum(1)
 
-    def gradient(self, slopes: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
+    def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """sum_k slopes[k] * d statistic_k / d logits, in the memory of the logits.
 
         The kernel knows one Jensen-Shannon divergence, as objectives do; with two of them `closed_form` begins anew.
         """
-        betas = {beta for name in slopes if (beta := beta_of(plain_name(name))) is not None}
+        betas = {beta for name in stat_grads if (beta := beta_of(plain_name(name))) is not None}
         if len(betas) > 1:
-            return Distribution(self.logits_NV, self.ids_N, lambda: self.teacher_NV, Scratch()).gradient(slopes)
-        if not slopes:
+            return Distribution(self.logits_NV, self.ids_N, lambda: self.teacher_NV, BufferPool()).gradient(stat_grads)
+        if not stat_grads:
             return self.logits_NV.zero_()
         slope_KN = self.logits_NV.new_zeros(5, len(self.ids_N))
         named = set[int]()
-        for name, slope_N in slopes.items():
+        for name, slope_N in stat_grads.items():
             name = plain_name(name)
             beta = beta_of(name)
             row = _MIXED if beta is not None else _SLOPE[name]

@@ -155,7 +155,7 @@ def gradient(
 ):
     """a (1[id] - p) - b p (log p + H) + c p (log p - log q - KL) + d (p - q) + e p (log p - log m - KL(p || m)), over x itself.
 
-    `slopes` are five rows: a to d, and e with 1 - beta in it. Only those that are flagged are read, and y where one needs it.
+    `stat_grads` are five rows: a to d, and e with 1 - beta in it. Only those that are flagged are read, and y where one needs it.
     """
     row = tl.program_id(0).to(tl.int64)
     x_ptr += row * x_stride

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reasontrain.types import Batch, Kind
+from reasontrain.types import Batch, TokenKind
 
 Token = tuple[int, int]
 """(rollout id, position in the rollout, from 1): what no layout changes."""
@@ -53,9 +53,21 @@ class Steps:
         kinds = []
         for _ in range(num_rollouts):
             num_prompt, num_response = (int(torch.randint(low, high, (), generator=draw)) for low, high in ((1, 4), (0, 15)))
-            middle = torch.tensor([Kind.RESPONSE, Kind.RESPONSE, Kind.RESPONSE, Kind.SOFT, Kind.FORCED, Kind.TOOL, Kind.MASKED])
+            middle = torch.tensor(
+                [
+                    TokenKind.RESPONSE,
+                    TokenKind.RESPONSE,
+                    TokenKind.RESPONSE,
+                    TokenKind.SOFT,
+                    TokenKind.FORCED,
+                    TokenKind.TOOL,
+                    TokenKind.MASKED,
+                ]
+            )
             response = middle[torch.randint(7, (num_response,), generator=draw)].tolist()
-            kinds.append([int(Kind.PROMPT)] * num_prompt + response + [int(Kind.PAD)] * (18 - num_prompt - num_response))
+            kinds.append(
+                [int(TokenKind.PROMPT)] * num_prompt + response + [int(TokenKind.PAD)] * (18 - num_prompt - num_response)
+            )
         rollouts = (torch.randperm(40, generator=draw)[:num_rollouts] + 100 * seed).tolist()
         batch = Steps.of(kinds, rollouts)
         columns = {}
@@ -75,7 +87,7 @@ class Steps:
             return torch.nn.functional.pad(column_BT, (left, right), value=value)
 
         evidence = {name: pad(column_BT, torch.nan) for name, column_BT in batch.evidence.items()}
-        return replace(batch, ids_BT=pad(batch.ids_BT, 0), kind_BT=pad(batch.kind_BT, Kind.PAD), evidence=evidence)
+        return replace(batch, ids_BT=pad(batch.ids_BT, 0), kind_BT=pad(batch.kind_BT, TokenKind.PAD), evidence=evidence)
 
     @staticmethod
     def scaled(batch: Batch, factor: float) -> Batch:
@@ -88,8 +100,8 @@ class Steps:
         for line, rollout in enumerate(batch.rollout_B.tolist()):
             position = 0
             for place, kind in enumerate(batch.kind_BT[line].tolist()):
-                position += kind != Kind.PAD
-                if kind in (Kind.RESPONSE, Kind.SOFT):
+                position += kind != TokenKind.PAD
+                if kind in (TokenKind.RESPONSE, TokenKind.SOFT):
                     yield (rollout, position), line, place
 
     @staticmethod

@@ -14,7 +14,7 @@ from reasontrain.algo._top_k import lexsort, num_kept, top_rows, top_rows_per_ro
 
 
 @pytest.mark.parametrize(
-    ("keep", "rows", "expected"),
+    ("keep_ratio", "rows", "expected"),
     [
         (0.5, 7, 3),
         (0.1, 30, 3),
@@ -27,8 +27,8 @@ from reasontrain.algo._top_k import lexsort, num_kept, top_rows, top_rows_per_ro
         (0.299999, 10, 2),
     ],
 )
-def test_num_kept(keep, rows, expected):
-    assert num_kept(keep, torch.tensor([rows])).tolist() == [expected]
+def test_num_kept(keep_ratio, rows, expected):
+    assert num_kept(keep_ratio, torch.tensor([rows])).tolist() == [expected]
 
 
 @given(percent=integers(1, 100), rows=integers(1, 5_000_000))

@@ -11,10 +11,10 @@ import torch
 
 from reasontrain import models
 from reasontrain.bench import harness
-from reasontrain.bench.case import Place
+from reasontrain.bench.case import BenchMachine
 from reasontrain.bench.evaluate import (
-    Asked,
     Both,
+    PromptedProblem,
     asked_of,
     differences,
     gap_where_they_part,
@@ -23,7 +23,7 @@ from reasontrain.bench.evaluate import (
     theirs,
     told,
 )
-from reasontrain.bench.harness import Reply
+from reasontrain.bench.harness import HarnessReply
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import RunError, UserError
 
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 ASKED = asked_of("arithmetic", Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=20), CPU)
 
 
-def done(asked: Asked, both: Both) -> None:
+def done(asked: PromptedProblem, both: Both) -> None:
     """One run of each side, the harness in batches that do not divide the problems."""
     with ours(asked, both, 8) as mine, theirs(asked, both, 6) as other:
         assert mine() == other()
@@ -78,13 +78,13 @@ def test_another_verdict_on_one_text_has_its_reason(both: Both) -> None:
 
 def test_a_text_that_parts_where_one_token_is_clearly_likelier_is_refused(both: Both) -> None:
     """The model is sure of nearly every token; a text that leaves out the last ten parts from it for no reason."""
-    cut = Both([both.ours[0]], [Reply(both.theirs[0].text[:-10], "", False)])
+    cut = Both([both.ours[0]], [HarnessReply(both.theirs[0].text[:-10], "", False)])
     with pytest.raises(RunError, match=r"the texts part where the likeliest token leads by .* which is no rounding"):
         differences(ASKED, cut)
 
 
 def test_texts_may_part_at_a_near_tie(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = Both([both.ours[0]], [Reply(both.theirs[0].text[:-10], "", False)])
+    cut = Both([both.ours[0]], [HarnessReply(both.theirs[0].text[:-10], "", False)])
     monkeypatch.setattr("reasontrain.bench.evaluate.NEAR_TIE", 1e9)
     (difference,) = differences(ASKED, cut)
     assert difference.why == "rounding decides between two tokens, and texts part there"
@@ -115,11 +115,11 @@ def test_without_the_harness_one_sentence_says_what_to_install(monkeypatch: pyte
     with pytest.raises(
         UserError, match=r"lm-evaluation-harness, which is not installed here .*; pip install 'reasontrain\[peers\]'"
     ):
-        rows(Place(device=CPU, quick=True, threads=1))
+        rows(BenchMachine(device=CPU, quick=True, threads=1))
 
 
 def test_gsm8k_is_a_row_where_its_file_is(tmp_path: Path) -> None:
-    place = Place(device=CPU, quick=True, threads=1, data=tmp_path)
+    place = BenchMachine(device=CPU, quick=True, threads=1, data=tmp_path)
     assert [row.name for row in rows(place)] == ["arithmetic"]
     (tmp_path / "gsm8k_test.jsonl").write_text('{"problem": "1+1?", "answer": "2"}\n')
     assert [row.name for row in rows(place)] == ["arithmetic", "gsm8k"]

@@ -9,26 +9,26 @@ import pytest
 import torch
 
 from reasontrain.bench import measure as module
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Way
-from reasontrain.bench.measure import Measured, Tried, measure
+from reasontrain.bench.case import BenchCase, BenchMachine, Goal, Numbers, Variant
+from reasontrain.bench.measure import Measured, Trial, measure
 from reasontrain.types import RunError
-from tests.bench.toys import PLACE, Clock, ready, row
+from tests.bench.toys import PLACE, DecodeInputs, ready, row
 
 MIB = 2**20
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> DecodeInputs:
+    found = DecodeInputs()
     monkeypatch.setattr(module, "time", found)
     return found
 
 
-def measured(some: Row, runs: int = 1) -> Measured:
+def measured(some: BenchCase, runs: int = 1) -> Measured:
     return measure(some, PLACE, runs=runs, say=lambda text: None)
 
 
-def test_a_ratio_is_ours_over_theirs_pair_by_pair(clock: Clock):
+def test_a_ratio_is_ours_over_theirs_pair_by_pair(clock: DecodeInputs):
     # the first run of each compares; then 1, 4, 3 and 4, 8, 4: pairs 1/4, 4/8, 3/4 (of the medians it would be 3/4)
     found = measured(row(clock.way("we", [9.0, 1.0, 4.0, 3.0]), clock.way("they", [9.0, 4.0, 8.0, 4.0])), runs=3)
     spread = found.time_ratio
@@ -37,17 +37,17 @@ def test_a_ratio_is_ours_over_theirs_pair_by_pair(clock: Clock):
     assert (found.ours.median, found.peer.median) == (3.0, 4.0)
 
 
-def test_sides_go_first_in_turn(clock: Clock):
+def test_sides_go_first_in_turn(clock: DecodeInputs):
     measured(row(clock.way("we", [1.0]), clock.way("they", [1.0])), runs=3)
     assert clock.calls[2:8] == ["we", "they", "they", "we", "we", "they"]
 
 
-def test_the_fastest_way_enters_by_its_better_run_after_a_warm_one(clock: Clock):
+def test_the_fastest_way_enters_by_its_better_run_after_a_warm_one(clock: DecodeInputs):
     slow = clock.way("slow", [0.1, 5.0, 5.0], chunk=1)  # its first run is quick, and does not count
     quick = clock.way("quick", [60.0, 9.0, 2.0], chunk=2)
     middle = clock.way("middle", [3.0], chunk=3)
     found = measured(row(clock.way("we", [1.0]), (slow, quick, middle)))
-    tried = [Tried(settings={"chunk": chunk}, seconds=seconds) for chunk, seconds in ((1, 5.0), (2, 2.0), (3, 3.0))]
+    tried = [Trial(settings={"chunk": chunk}, seconds=seconds) for chunk, seconds in ((1, 5.0), (2, 2.0), (3, 3.0))]
     assert list(found.peer.tried) == tried
     assert found.peer.settings == {"chunk": 2}
     assert found.peer.seconds == (2.0,)
@@ -63,7 +63,7 @@ def test_the_fastest_way_enters_by_its_better_run_after_a_warm_one(clock: Clock)
         (Goal(of="seconds", at_most=0.9), False),
     ],
 )
-def test_goals_are_met_up_to_their_bound(clock: Clock, goal: Goal, met: bool):
+def test_goals_are_met_up_to_their_bound(clock: DecodeInputs, goal: Goal, met: bool):
     (found,) = measured(row(clock.way("we", [1.0]), clock.way("they", [4.0]), goal)).goals
     assert found.goal == goal
     assert found.met is met
@@ -79,25 +79,25 @@ def test_goals_are_met_up_to_their_bound(clock: Clock, goal: Goal, met: bool):
         ({"loss": 2.0}, "give different things"),
     ],
 )
-def test_sides_that_disagree_are_not_compared(clock: Clock, theirs: Numbers, said: str):
+def test_sides_that_disagree_are_not_compared(clock: DecodeInputs, theirs: Numbers, said: str):
     ours = clock.way("we", [1.0], {"loss": 2.0, "norm": 1.0})
     with pytest.raises(RunError, match=said):
         measured(row(ours, clock.way("they", [1.0], theirs)))
     assert clock.calls == ["we", "they"]
 
 
-def test_the_largest_difference_is_kept(clock: Clock):  # |4 - 3.998| / 4 = 5e-4; zero beside zero is no difference
+def test_the_largest_difference_is_kept(clock: DecodeInputs):  # |4 - 3.998| / 4 = 5e-4; zero beside zero is no difference
     ours = clock.way("we", [1.0], {"loss": 4.0, "none": 0.0})
     assert measured(row(ours, clock.way("they", [1.0], {"loss": 3.998, "none": 0.0}))).apart == pytest.approx(5e-4)
 
 
-def holding(mib: int) -> Way:
+def holding(mib: int) -> Variant:
     """A work that fills this many MiB and drops them."""
 
     def work() -> Numbers:
         return {"first": float(torch.ones(mib * MIB // 4)[0])}
 
-    return Way(settings={}, ready=ready(work))
+    return Variant(settings={}, ready=ready(work))
 
 
 def test_memory_is_what_a_run_adds_at_its_highest():
@@ -115,7 +115,7 @@ def test_where_memory_cannot_be_seen_its_goal_is_not_met(monkeypatch: pytest.Mon
     assert [(met.measured, met.met) for met in found.goals] == [(None, False)]
 
 
-def test_threads_are_the_rows_own_and_are_put_back(clock: Clock):
+def test_threads_are_the_rows_own_and_are_put_back(clock: DecodeInputs):
     seen = list[int]()
 
     def work() -> Numbers:
@@ -125,8 +125,8 @@ def test_threads_are_the_rows_own_and_are_put_back(clock: Clock):
     def broken() -> Numbers:
         raise ZeroDivisionError
 
-    place = Place(device=torch.device("cpu"), quick=True, threads=2)
-    ours, theirs = (Way(settings={}, ready=ready(each)) for each in (work, broken))
+    place = BenchMachine(device=torch.device("cpu"), quick=True, threads=2)
+    ours, theirs = (Variant(settings={}, ready=ready(each)) for each in (work, broken))
     with pytest.raises(ZeroDivisionError):
         measure(row(ours, theirs), place, runs=1, say=lambda text: None)
     assert seen == [2]

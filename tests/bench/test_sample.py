@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from reasontrain.bench import sample
-from reasontrain.bench.case import Place, Ready
+from reasontrain.bench.case import BenchMachine, Setup
 from reasontrain.bench.workload import drawn_lengths
 from reasontrain.data.thought import HardThought, SoftThought
 
-PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)
+PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 SHAPE = replace(sample.SMALL.shape, hidden_size=32, intermediate_size=48, num_layers=1, head_dim=8, vocab_size=600)
 SIZE = replace(sample.SMALL, shape=SHAPE, limit=12)
 THOUGHT = {"max_tokens": SIZE.limit, "max_answer_tokens": 1, "late": sample.FORCED}
-SPEAKING: dict[str, Ready] = {
+SPEAKING: dict[str, Setup] = {
     "ours": lambda: sample._speaks(SIZE, PLACE, 64, False),
     "ours, some waiting": lambda: sample._speaks(SIZE, PLACE, 16, False),
     "dynamic": lambda: sample._generates(SIZE, PLACE, 64, "dynamic"),
     "static, in parts": lambda: sample._generates(SIZE, PLACE, 24, "static"),
 }
-THINKING: dict[str, Ready] = {
+THINKING: dict[str, Setup] = {
     "soft": lambda: sample._thinks(SIZE, PLACE, SoftThought(**THOUGHT)),
     "hard": lambda: sample._thinks(SIZE, PLACE, HardThought(**THOUGHT)),
 }

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from reasontrain.bench import large, peers, ranks, reasontrain_side, step
-from reasontrain.bench.case import Place, Row
+from reasontrain.bench.case import BenchCase, BenchMachine
 from reasontrain.bench.measure import measure
-from reasontrain.bench.workload import Given, qwen3
+from reasontrain.bench.workload import Workload, qwen3
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.local import LocalLearner
 from reasontrain.models import Shape
@@ -32,12 +32,12 @@ TINY = Shape(
     tied=True,
     qk_norm=True,
 )
-GIVEN = Given(shape=TINY, teacher=TINY, rollouts=8, limit=24, device=torch.device("cpu"), dtype=torch.float32)
-PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)
+GIVEN = Workload(shape=TINY, teacher=TINY, rollouts=8, limit=24, device=torch.device("cpu"), dtype=torch.float32)
+PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 STEPS = 3
 
 
-def row(name: str, monkeypatch: pytest.MonkeyPatch, place: Place = PLACE) -> Row:
+def row(name: str, monkeypatch: pytest.MonkeyPatch, place: BenchMachine = PLACE) -> BenchCase:
     """A row of the table, with a model and rollouts of a test's size."""
     monkeypatch.setattr(step, "_given", lambda place: GIVEN)
     return next(row for row in step.rows(place) if row.name == name)
@@ -126,10 +126,10 @@ class Recorder(LocalLearner):
     def __init__(self) -> None:
         """Nothing to learn with."""
 
-    def observe(self, batch: Batch, needs: frozenset[str]) -> Batch:
-        return batch.with_evidence({name: torch.rand(batch.ids_BT.shape) for name in needs})
+    def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
+        return batch.with_evidence({name: torch.rand(batch.ids_BT.shape) for name in required_evidence})
 
-    def step(self, batch: Batch, weight_BT: Tensor, objective: object, average: object) -> dict[str, float]:
+    def step(self, batch: Batch, weight_BT: Tensor, objective: object, loss_aggregation: object) -> dict[str, float]:
         self.rollouts, self.tokens = len(batch.rollout_B), int(batch.is_response_BT.sum())
         self.kept = int((weight_BT != 0).sum())
         return {}
@@ -201,7 +201,7 @@ def test_a_gpu_has_its_own_sizes_and_the_large_row_where_it_fits(
     gigabytes: int, large_row: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gigabytes * 2**30))
-    rows = step.rows(Place(device=torch.device("cuda"), quick=False, threads=1))
+    rows = step.rows(BenchMachine(device=torch.device("cuda"), quick=False, threads=1))
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert ("opd update, 4B" in names) is large_row

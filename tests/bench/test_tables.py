@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 
 from reasontrain.bench import tables
-from reasontrain.bench.case import NoPeerError, Place, Row
+from reasontrain.bench.case import BenchCase, BenchMachine, NoPeerError
 from reasontrain.types import UserError
-from tests.bench.toys import PLACE, Clock, row
+from tests.bench.toys import PLACE, DecodeInputs, row
 
 
 @pytest.fixture(autouse=True)
 def _two_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows a and b in one table, c in another."""
-    clock = Clock()
+    clock = DecodeInputs()
     toy = row(clock.way("we", [1.0]), clock.way("they", [1.0]))
     a, b, c = (replace(toy, name=name) for name in "abc")
     monkeypatch.setattr(tables, "TABLES", {"first": lambda place: [a, b], "second": lambda place: [c]})
 
 
-def names(found: dict[str, list[Row]]) -> dict[str, str]:
+def names(found: dict[str, list[BenchCase]]) -> dict[str, str]:
     return {table: "".join(row.name for row in rows) for table, rows in found.items()}
 
 
@@ -39,7 +39,7 @@ def test_unknown_names_are_told_what_there_is():
 
 
 def test_all_leaves_out_a_table_without_its_peer_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def alone(place: Place) -> list[Row]:
+    def alone(place: BenchMachine) -> list[BenchCase]:
         raise NoPeerError("the peer is not installed")
 
     monkeypatch.setattr(tables, "TABLES", {**tables.TABLES, "third": alone})

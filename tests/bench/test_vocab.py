@@ -11,19 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from trl.kernels import chunked_divergence
 
 from reasontrain.bench import vocab, vocab_work
-from reasontrain.bench.case import Goal, Place
+from reasontrain.bench.case import BenchMachine, Goal
 from reasontrain.bench.measure import Measured, measure
-from reasontrain.bench.vocab_work import Inputs, Size
+from reasontrain.bench.vocab_work import Inputs, VocabSize
 from tests.bench.toys import PLACE
 
-SMALL = Size(rows=64, vocabulary=96, hidden=8, dtype=torch.float32)
+SMALL = VocabSize(rows=64, vocabulary=96, hidden=8, dtype=torch.float32)
 
 
 def tiles() -> tuple[int, int]:
     return chunked_divergence.TOKEN_CHUNK_SIZE, chunked_divergence.VOCAB_CHUNK_SIZE
 
 
-def every(monkeypatch: pytest.MonkeyPatch, place: Place) -> dict[str, Measured]:
+def every(monkeypatch: pytest.MonkeyPatch, place: BenchMachine) -> dict[str, Measured]:
     monkeypatch.setattr(vocab, "_CPU", SMALL)
     return {row.name: measure(row, place, runs=1, say=lambda text: None) for row in vocab.rows(place)}
 
@@ -51,7 +51,7 @@ def test_a_full_run_searches_what_a_quick_one_leaves_out(monkeypatch: pytest.Mon
 
 
 def test_goals_are_the_issues_own():
-    def goals(place: Place) -> dict[str, list[tuple[str, float]]]:
+    def goals(place: BenchMachine) -> dict[str, list[tuple[str, float]]]:
         return {row.name: [(goal.of, goal.at_most) for goal in row.goals] for row in vocab.rows(place)}
 
     assert goals(PLACE)["distil"] == [("time", 0.35), ("memory", 1.0)]
@@ -76,7 +76,7 @@ def test_products_alone_are_as_many_operations_as_ours(scored: bool, keep: float
     ours = partial(vocab_work.selects, make, keep, "scores") if scored else partial(vocab_work.distils, make)
     sum_of_product = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
     counted = []
-    for side in (vocab_work.counts(ours, 40), vocab_work.multiplies(make, scored=scored, keep=keep)):
+    for side in (vocab_work.totals(ours, 40), vocab_work.multiplies(make, scored=scored, keep=keep)):
         with side as work, FlopCounterMode(display=False, custom_mapping=sum_of_product) as counter:
             assert work() == {"rows": 40.0}
         counted.append(counter.get_total_flops())

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import torch
 
-from reasontrain.bench.case import Goal, Numbers, Place, Row, Setting, Side, Way, Work
+from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Setting, Variant, Work
 
-PLACE = Place(device=torch.device("cpu"), quick=True, threads=1)
+PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 SAME: Numbers = {"loss": 2.0}
 
 
-class Clock:
+class DecodeInputs:
     """Stands where the module `time` is asked; `calls` has who worked, in order."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
-    def way(self, name: str, seconds: list[float], gives: Numbers = SAME, **settings: Setting) -> Way:
+    def way(self, name: str, seconds: list[float], gives: Numbers = SAME, **settings: Setting) -> Variant:
         """Each run takes the next of `seconds`, and the last for ever."""
         left = list(seconds)
 
@@ -31,7 +31,7 @@ class Clock:
             self.now += left.pop(0) if len(left) > 1 else left[0]
             return gives
 
-        return Way(settings=settings, ready=ready(work))
+        return Variant(settings=settings, ready=ready(work))
 
 
 def ready(work: Work) -> Callable[[], object]:
@@ -44,11 +44,13 @@ def ready(work: Work) -> Callable[[], object]:
     return context
 
 
-def row(ours: Way | tuple[Way, ...], peer: Way | tuple[Way, ...], *goals: Goal, tolerance: float = 1e-3) -> Row:
+def row(
+    ours: Variant | tuple[Variant, ...], peer: Variant | tuple[Variant, ...], *goals: Goal, tolerance: float = 1e-3
+) -> BenchCase:
     """A row of two sides, each of one way or of several."""
-    sides = (Side(name=n, ways=w if isinstance(w, tuple) else (w,)) for n, w in (("we", ours), ("they <b>", peer)))
+    sides = (Contestant(name=n, ways=w if isinstance(w, tuple) else (w,)) for n, w in (("we", ours), ("they <b>", peer)))
     mine, theirs = sides
-    return Row(
+    return BenchCase(
         name="toy",
         what="nothing",
         work={"N": 4096},

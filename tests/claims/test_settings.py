@@ -20,10 +20,10 @@ paper: P
 claim: C
 recipe: base.yaml
 arms:
-  top: {set: {select: {kind: tip, keep: 0.5}}}
-  all: {set: {select: {kind: everything}}}
-  random: {set: {select: {kind: random, keep: 0.5}}}
-  shuffled: {set: {select: {kind: shuffled, of: {kind: tip, keep: 0.5}}}}
+  top: {set: {token_selection: {kind: tip, keep_ratio: 0.5}}}
+  all: {set: {token_selection: {kind: all}}}
+  random: {set: {token_selection: {kind: random, keep_ratio: 0.5}}}
+  shuffled: {set: {token_selection: {kind: shuffled, of: {kind: tip, keep_ratio: 0.5}}}}
 difference: {of: top, minus: all}
 equal_mass: [top, random, shuffled]
 rates: [1.0e-3, 3.0e-4]
@@ -43,7 +43,7 @@ teacher: {path: "testbed:teacher"}
 task: {kind: arithmetic}
 sample: {max_tokens: 16}
 objective: {kind: distill}
-average: per_rollout
+loss_aggregation: seq_mean_token_mean
 learn: {lr: 1.0, rollouts_per_step: 4}
 """
 
@@ -65,7 +65,7 @@ def table(where: Path, *overrides: str) -> Path:
 def test_an_arm_is_its_recipe_with_the_rows_rate_seed_and_suites(tmp_path: Path):
     row = read_claims(table(tmp_path, "set={steps: 3}"))["one"]
     recipe = run_of(tmp_path, row, "shuffled", rate=3e-4, seed=2, out="x")
-    assert (recipe.steps, recipe.learn.lr, recipe.seed, recipe.out, recipe.select.kind) == (3, 3e-4, 2, "x", "shuffled")
+    assert (recipe.steps, recipe.learn.lr, recipe.seed, recipe.out, recipe.token_selection.kind) == (3, 3e-4, 2, "x", "shuffled")
     assert suite_of(recipe, "held").num_samples == 2
 
 
@@ -107,7 +107,7 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
         (["arms.top.set={steps: 3}"], "one: steps: all arms must spend the same, found top 3, all 2, random 2, shuffled 2"),
         (["arms.all.set={sample.group_size: 2}"], "sample.group_size: all arms must spend the same, found top 1, all 2"),
         (["arms.all.recipe=other.yaml"], "one: there is no file"),
-        (["arms.all.set={select.kepe: 1}"], "select: `kind` is needed, to say which"),
+        (["arms.all.set={token_selection.kepe: 1}"], "select: `kind` is needed, to say which"),
         (["measure.kind=speed"], "no such kind 'speed'"),
         (["arms={top: {}}"], "should have at least 2 items"),
     ],
@@ -132,12 +132,12 @@ def test_a_suite_that_shares_a_problem_with_the_held_out_ones_is_refused(tmp_pat
         check_disjoint(run_of(tmp_path, row, "top", rate=1e-3, seed=0, out="x"), row)
 
 
-def controls(select: object) -> set[str]:
+def controls(token_selection: object) -> set[str]:
     """Arms that a rule must be compared with: a rule that keeps no share, but weighs, has its own weights shuffled."""
-    match select:
-        case {"kind": "everything"}:
+    match token_selection:
+        case {"kind": "all"}:
             return set()
-        case {"keep": _}:
+        case {"keep_ratio": _}:
             return {"random", "shuffled"}
         case _:
             return {"shuffled"}
@@ -156,4 +156,4 @@ def test_the_shipped_rows_are_fair():
             assert decides.task.num_problems >= 1000, name
             assert decides.limit is None or decides.limit >= 1000, name
             compared.add(problems)
-        assert controls(as_mapping(recipe)["select"]) <= {*row.equal_mass}, name
+        assert controls(as_mapping(recipe)["token_selection"]) <= {*row.equal_mass}, name

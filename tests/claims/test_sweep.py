@@ -20,7 +20,7 @@ from reasontrain.cli import main
 from tests.claims.test_settings import table
 
 Claims = Callable[..., int]
-LEVELS = {"tip 0.001": 4, "tip 0.0003": 6, "everything 0.001": 5, "everything 0.0003": 3, "random": 5, "shuffled": 6}
+LEVELS = {"tip 0.001": 4, "tip 0.0003": 6, "all 0.001": 5, "all 0.0003": 3, "random": 5, "shuffled": 6}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_row_is_run_judged_recorded_and_shown(claims: Claims, capsys: pytest.C
     assert [call.split()[-1] for call in calls()] == ["dev"] * 24 + ["held"] * 12
     held = {tuple(call.split()[:2]) for call in calls() if call.endswith("held")}
     # random and shuffled are equal at both rates, and take the lower one
-    assert held == {("tip", "0.0003"), ("everything", "0.001"), ("random", "0.0003"), ("shuffled", "0.0003")}
+    assert held == {("tip", "0.0003"), ("all", "0.001"), ("random", "0.0003"), ("shuffled", "0.0003")}
     record = json.loads(Path("records/one.json").read_text())
     # 60 % less 50 % of 40 problems, the same for every seed
     assert (record["verdict"], record["num_problems"], record["difference"]["value"]) == ("holds", 40, pytest.approx(0.1))

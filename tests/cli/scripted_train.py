@@ -16,9 +16,9 @@ import yaml
 
 recipe = yaml.safe_load(Path(sys.argv[1]).read_text())
 run, steps, suites = Path(recipe["out"]) / recipe["name"], recipe["steps"], recipe["evaluate"]["suites"]
-select = recipe["select"]["kind"]
+token_selection = recipe["token_selection"]["kind"]
 with Path("calls").open("a") as calls:
-    calls.write(f"{select} {recipe['learn']['lr']:g} {recipe['seed']} {' '.join(suite['name'] for suite in suites)}\n")
+    calls.write(f"{token_selection} {recipe['learn']['lr']:g} {recipe['seed']} {' '.join(suite['name'] for suite in suites)}\n")
 
 
 def stop(number: int, frame: object) -> None:
@@ -33,11 +33,11 @@ if Path("slow").exists():
 if Path("fail").exists():
     sys.exit("reasontrain: the disk is full")
 levels = json.loads(Path("levels").read_text())
-level = levels.get(f"{select} {recipe['learn']['lr']:g}", levels.get(select, 0))
+level = levels.get(f"{token_selection} {recipe['learn']['lr']:g}", levels.get(token_selection, 0))
 (run / "final").mkdir(parents=True, exist_ok=True)
 (run / "answers").mkdir(exist_ok=True)
 (run / "environment.json").write_text(json.dumps({"device": "cpu", "versions": {"torch": "1"}, "seed": recipe["seed"]}))
-line = {"trained_tokens": 20.0 if select == "everything" else 10.0, "response_tokens_mean": 5.0}
+line = {"trained_tokens": 20.0 if token_selection == "all" else 10.0, "response_tokens_mean": 5.0}
 (run / "metrics.jsonl").write_text((json.dumps(line) + "\n") * steps)
 for suite in suites:
     right = [index % 10 < level for index in range(suite["task"]["num_problems"])]

@@ -10,13 +10,13 @@ import torch
 from reasontrain.bench import tables
 from reasontrain.bench.record import read
 from reasontrain.cli import main
-from tests.bench.toys import Clock, row
+from tests.bench.toys import DecodeInputs, row
 
 
 @pytest.fixture(autouse=True)
 def _a_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """One table of one row that takes no time to speak of."""
-    clock = Clock()
+    clock = DecodeInputs()
     toy = row(clock.way("we", [1.0]), clock.way("they", [1.0]))
     monkeypatch.setattr(tables, "TABLES", {"toys": lambda place: [toy]})
 

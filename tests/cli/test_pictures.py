@@ -21,9 +21,9 @@ steps: 4
 model: {path: model}
 task: {kind: pictures, num_problems: 24}
 unconditional: {kind: uncond_tuned, lr: 1.0e-2, rollouts_per_step: 8}
-select: {kind: prior}
+token_selection: {kind: prior}
 objective: {kind: nll}
-average: per_target_row
+loss_aggregation: response_token_mean
 learn: {lr: 1.0e-2, rollouts_per_step: 8, schedule: constant, micro_batch_tokens: 300}
 """
 
@@ -107,7 +107,7 @@ def test_another_picture_leaves_a_samples_weights_as_they_are(monkeypatch: pytes
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no image": (("task.kind=arithmetic",), "0 has no image, and the model is an image model"),
-    "attention": (("select.kind=sstoken",), "select: the attention of image models is not watched"),
+    "attention": (("token_selection.kind=sstoken",), "token_selection: the attention of image models is not watched"),
     "packing": (("learn.layout=packed",), "learn.layout: rows with pictures are not packed"),
     "broken picture": (("task={kind: rollouts, path: broken.json}",), "problem 0 is no picture that"),
     "no file": (("task={kind: rollouts, path: gone.json}",), "gone.json, line 1: there is no image"),

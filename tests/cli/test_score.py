@@ -19,9 +19,9 @@ steps: 3
 model: {path: student}
 task: {kind: arithmetic, num_problems: 30}
 unconditional: {kind: uncond_tuned, lr: 1.0e-2, rollouts_per_step: 8}
-select: {kind: prior}
+token_selection: {kind: prior}
 objective: {kind: nll}
-average: per_target_row
+loss_aggregation: response_token_mean
 learn: {lr: 1.0e-2, rollouts_per_step: 4, micro_batch_tokens: 300}
 """
 COLUMNS = Path("out/columns")
@@ -69,9 +69,9 @@ def test_train_stores_the_column_that_score_stores_and_reads_it(capsys: pytest.C
         assert 0 < record["uncond_p_mean"] < 1
         assert record["degenerate_rollouts"] == 0
         assert record["nll"] != pytest.approx(record["loss"], abs=1e-6)  # untrained: P is nearly uniform
-    assert run("train", "name=plain", "select.kind=everything") == 0
+    assert run("train", "name=plain", "token_selection.kind=all") == 0
     assert [r["nll"] for r in metrics("plain")] == pytest.approx([r["loss"] for r in metrics("plain")], abs=1e-6)
-    assert run("train", "name=zero", "select.alpha=0.0") == 0
+    assert run("train", "name=zero", "token_selection.alpha=0.0") == 0
     assert [r["loss"] for r in metrics("zero")] == pytest.approx([r["loss"] for r in metrics("plain")], abs=1e-6)
 
 
@@ -85,8 +85,8 @@ def test_two_runs_at_once_make_the_column_once() -> None:
 
 @pytest.mark.parametrize("mode", ["flipped", "contrast"])
 def test_controls_read_the_same_column(mode: str) -> None:
-    assert run("train", f"select.mode={mode}") == 0
-    assert run("train", "name=other", "select.mode=prior") == 0
+    assert run("train", f"token_selection.mode={mode}") == 0
+    assert run("train", "name=other", "token_selection.mode=prior") == 0
     assert len(list(COLUMNS.glob("uncond_logp-*"))) == 1
     assert metrics()[0]["loss"] != metrics("other")[0]["loss"]
 
@@ -100,11 +100,11 @@ def test_other_data_are_scored_anew() -> None:
 REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
     "nothing to score": (
         "score",
-        ("select.kind=everything",),
+        ("token_selection.kind=all",),
         "reads no stored evidence (its rule and objective need: none)",
     ),
     "kind": ("train", ("unconditional.kind=uncond",), "no such kind 'uncond'"),
-    "cap": ("train", ("select.cap=0.5",), "select.prior.cap: Input should be greater than or equal to 1"),
+    "cap": ("train", ("token_selection.cap=0.5",), "token_selection.prior.cap: Input should be greater than or equal to 1"),
     "small_ref without a model": ("score", ("unconditional.kind=small_ref",), "unconditional.small_ref.model: is needed"),
     "no model": ("score", ("unconditional.model.path=nothing",), "nothing is no model that can be loaded"),
 }

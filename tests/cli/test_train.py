@@ -27,9 +27,9 @@ model: {path: ../models/student}
 teacher: {path: ../models/teacher}
 task: {kind: arithmetic, num_problems: 50}
 sample: {max_tokens: 16, group_size: 2}
-select: {kind: tip, keep: 0.5}
+token_selection: {kind: tip, keep_ratio: 0.5}
 objective: {kind: distill}
-average: per_rollout
+loss_aggregation: seq_mean_token_mean
 learn: {lr: 1.0e-2, rollouts_per_step: 4, schedule: cosine, warmup_steps: 1, micro_batch_tokens: 200}
 track: {tokens_every: 2, tokens_rollouts: 3}
 evaluate:
@@ -38,29 +38,29 @@ evaluate:
 """
 METHODS = {
     "tip": (),
-    "sft": ("objective.kind=nll", "teacher=null", "sample=null", "select.kind=everything"),
+    "sft": ("objective.kind=nll", "teacher=null", "sample=null", "token_selection.kind=all"),
     "grpo": (
         "objective.kind=grpo",
         "objective.reference_kl=0.1",
         "teacher=null",
-        "credit.kind=group_norm",
-        "select.kind=top_entropy",
+        "advantage.kind=group_normalized",
+        "token_selection.kind=top_entropy",
     ),
     "reinforce": (
         "objective.kind=reinforce",
         "teacher=null",
-        "credit.kind=leave_one_out",
-        "select.kind=random",
+        "advantage.kind=leave_one_out",
+        "token_selection.kind=random",
         "sample.truncated=mask",
     ),
     "d3s": (
         "objective.kind=gspo",
         "teacher=null",
-        "credit.kind=group_norm",
-        "keep.kind=max_variance",
-        "select.kind=advantage_entropy",
+        "advantage.kind=group_normalized",
+        "rollout_filter.kind=max_variance",
+        "token_selection.kind=advantage_entropy",
     ),
-    "packed": ("learn.layout=packed", "objective.divergence=jsd", "select.kind=everything"),
+    "packed": ("learn.layout=packed", "objective.divergence=jsd", "token_selection.kind=all"),
 }
 IDLE = {
     "sft": {"evidence_forward", "frozen_forward"},
@@ -169,9 +169,20 @@ def test_steps_without_advantages_keep_nothing_learn_nothing_and_say_so(train: T
 
 
 def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
-    assert train("select.kind=random", "select.keep=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null") == 0
     assert (
-        train("select.kind=random", "select.keep=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null", "name=other", "seed=1")
+        train("token_selection.kind=random", "token_selection.keep_ratio=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null")
+        == 0
+    )
+    assert (
+        train(
+            "token_selection.kind=random",
+            "token_selection.keep_ratio=0.5",
+            "steps=1",
+            "learn.warmup_steps=0",
+            "evaluate=null",
+            "name=other",
+            "seed=1",
+        )
         == 0
     )
     ours, theirs = (lines(Path(f"out/{name}/tokens/step-0.jsonl")) for name in ("run", "other"))
@@ -180,7 +191,7 @@ def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
 
 
 def test_training_moves_the_student_towards_its_teacher(train: Train) -> None:
-    assert train("steps=12", "learn.rollouts_per_step=8", "evaluate=null", "select.kind=everything") == 0
+    assert train("steps=12", "learn.rollouts_per_step=8", "evaluate=null", "token_selection.kind=all") == 0
     losses = [float(str(record["loss"])) for record in lines(Path("out/run/metrics.jsonl"))]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
@@ -311,7 +322,10 @@ def test_an_own_reward_trains(train: Train) -> None:
 
 BAD_MODEL = "a directory that is no model"
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "unknown key": (("select.kep=0.5",), "select.tip.kep: no such setting; did you mean `keep`?"),
+    "unknown key": (
+        ("token_selection.keep_rato=0.5",),
+        "token_selection.tip.keep_rato: no such setting; did you mean `keep_ratio`?",
+    ),
     "missing file": (("task.kind=gsm8k", "task.path=none.jsonl"), "none.jsonl does not exist"),
     "empty file": (("task.kind=gsm8k", "task.path=empty.jsonl"), "empty.jsonl is empty"),
     "malformed file": (("task.kind=gsm8k", "task.path=bad.jsonl"), "bad.jsonl, line 2: expected one JSON object per line"),
@@ -347,7 +361,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(
     [
         ("teacher", ("teacher.path=foreign",)),
         ("reference", ("reference={path: foreign}",)),
-        ("history model", ("select={kind: sstoken}", "history={kind: checkpoint, path: foreign}")),
+        ("history model", ("token_selection={kind: sstoken}", "history={kind: checkpoint, path: foreign}")),
     ],
 )
 def test_a_model_with_other_ids_is_refused(

@@ -27,51 +27,51 @@ TASK = "task: {kind: arithmetic, num_problems: 12}\n"
 PAIRS = """
 task: {kind: pairs, path: pairs.jsonl}
 objective: {kind: dpo}
-average: per_pair
+loss_aggregation: pair_mean
 """
 RECIPES = {
     "tip": f"""{TASK}
 teacher: {{path: ../models/teacher}}
 sample: {{max_tokens: 8}}
-select: {{kind: tip}}
+token_selection: {{kind: tip}}
 objective: {{kind: distill}}
-average: per_rollout
+loss_aggregation: seq_mean_token_mean
 """,
     "d3s": f"""{TASK}
 sample: {{max_tokens: 8, group_size: 2}}
-credit: {{kind: group_norm}}
-keep: {{kind: max_variance}}
-select: {{kind: advantage_entropy}}
+advantage: {{kind: group_normalized}}
+rollout_filter: {{kind: max_variance}}
+token_selection: {{kind: advantage_entropy}}
 objective: {{kind: grpo}}
-average: per_kept_row
+loss_aggregation: token_mean
 """,
     "dpo": PAIRS,
     "cdpo": f"""{PAIRS}
 evidence: {{ce_logscore: scores.parquet}}
-select: {{kind: contrast}}
+token_selection: {{kind: contrast}}
 """,
     "scores": f"""{PAIRS}
 stages:
   - {{name: score, kind: contrast, pairs: pairs.jsonl, positive: ../models/student, negative: ../models/teacher, alarm: [0, 1]}}
 evidence: {{ce_logscore: "stage:score/ce_logscore.parquet"}}
-select: {{kind: contrast}}
+token_selection: {{kind: contrast}}
 """,
     "soft": f"""{TASK}
 sample: {{max_tokens: 40, group_size: 2, thought: {{kind: soft, max_tokens: 8, max_answer_tokens: 4}}}}
-credit: {{kind: leave_one_out}}
+advantage: {{kind: leave_one_out}}
 objective: {{kind: soft_reinforce}}
-average: sum_per_rollout
+loss_aggregation: seq_mean_token_sum
 """,
     "sstoken": f"""{TASK}
-select: {{kind: sstoken}}
+token_selection: {{kind: sstoken}}
 objective: {{kind: nll}}
-average: per_kept_row
+loss_aggregation: token_mean
 """,
     "prior": f"""{TASK}
 unconditional: {{kind: uncond_base}}
-select: {{kind: prior}}
+token_selection: {{kind: prior}}
 objective: {{kind: nll}}
-average: per_target_row
+loss_aggregation: response_token_mean
 """,
 }
 Reasontrain = Callable[..., int]
@@ -143,30 +143,36 @@ class Mistake:
 MISTAKES = {
     # TIP
     "a comparison without a teacher": Mistake("tip", ("teacher=null",), ("teacher: the objective or the", "give its `path`")),
-    "no token kept": Mistake("tip", ("select.keep=0",), ("select.tip.keep: Input should be greater than 0 (got 0)",)),
-    "a mode that is none": Mistake("tip", ("select.mode=softor",), ("select.tip.mode", "'soft_or'", "(got 'softor')")),
+    "no token kept": Mistake(
+        "tip", ("token_selection.keep_ratio=0",), ("token_selection.tip.keep: Input should be greater than 0 (got 0)",)
+    ),
+    "a mode that is none": Mistake(
+        "tip", ("token_selection.mode=softor",), ("token_selection.tip.mode", "'soft_or'", "(got 'softor')")
+    ),
     "no teacher there": Mistake("tip", ("teacher.path=nothing",), ("nothing is no model that can be loaded",)),
     # D3S
     "a group of one": Mistake(
-        "d3s", ("sample.group_size=1",), ("sample.group_size: group_norm compares the rollouts of a group", "nobody to compare")
+        "d3s",
+        ("sample.group_size=1",),
+        ("sample.group_size: group_normalized compares the rollouts of a group", "nobody to compare"),
     ),
     "a group cut in two": Mistake(
         "d3s", ("sample.group_size=3",), ("learn.rollouts_per_step: 4 is no multiple of sample.group_size 3",)
     ),
     "advantages without credit": Mistake(
         "sstoken",
-        ("keep={kind: max_variance}",),
-        ("keep: max_variance compares advantages", "choose how their rewards become `credit`"),
+        ("rollout_filter={kind: max_variance}",),
+        ("keep: max_variance compares advantages", "choose how their rewards become `advantage`"),
     ),
     "one rollout left to be normalised": Mistake(
         "d3s",
-        ("keep.scope=group", "keep.renormalise=true", "keep.share.init=0.5"),
-        ("keep.share: 0.5 of 2 rollouts leaves one of a group", "1 or more leaves two"),
+        ("rollout_filter.scope=group", "rollout_filter.renormalise=true", "rollout_filter.keep_ratio.init=0.5"),
+        ("rollout_filter.keep_ratio: 0.5 of 2 rollouts leaves one of a group", "1 or more leaves two"),
     ),
     "a budget above all": Mistake(
         "d3s",
-        ("keep.share={init: 0.5, final: 1.5}",),
-        ("keep.max_variance.share.final: Input should be less than or equal to 1",),
+        ("rollout_filter.keep_ratio={init: 0.5, final: 1.5}",),
+        ("rollout_filter.max_variance.share.final: Input should be less than or equal to 1",),
     ),
     "rewards without gold answers": Mistake(
         "d3s",
@@ -183,12 +189,16 @@ MISTAKES = {
         "dpo", ("task.path=one_side.jsonl",), ("one_side.jsonl has no column 'rejected'", "prompt, chosen")
     ),
     "half a pair": Mistake("dpo", ("learn.rollouts_per_step=3",), ("learn.rollouts_per_step: 3 is odd, and a pair is two",)),
-    "pairs dropped by halves": Mistake("dpo", ("keep.kind=random",), ("keep: random drops rollouts one by one, and would part",)),
+    "pairs dropped by halves": Mistake(
+        "dpo", ("rollout_filter.kind=random",), ("keep: random drops rollouts one by one, and would part",)
+    ),
     "an average of tokens for pairs": Mistake(
-        "dpo", ("average=per_kept_row",), ("average: per_kept_row is not for dpo", "per_pair is for losses of pairs")
+        "dpo",
+        ("loss_aggregation=token_mean",),
+        ("loss_aggregation: token_mean is not for dpo", "pair_mean is for losses of pairs"),
     ),
     "contrast without scores": Mistake(
-        "cdpo", ("evidence={}",), ("select: nothing in this recipe can provide the evidence ce_logscore",)
+        "cdpo", ("evidence={}",), ("token_selection: nothing in this recipe can provide the evidence ce_logscore",)
     ),
     "scores that are not there": Mistake("cdpo", (), ("ce_logscore", "scores.parquet")),
     "a stage that is not there": Mistake(
@@ -226,18 +236,24 @@ MISTAKES = {
     "a layer that is not there": Mistake(
         "sstoken", ("importance.layer=-2",), ("importance.layer is -2, and the model has 1 layers",)
     ),
-    "more than all": Mistake("sstoken", ("select.keep=1.5",), ("select.sstoken.keep: Input should be less than or equal to 1",)),
+    "more than all": Mistake(
+        "sstoken", ("token_selection.keep_ratio=1.5",), ("token_selection.sstoken.keep: Input should be less than or equal to 1",)
+    ),
     "a history that nobody reads": Mistake(
-        "sstoken", ("select={kind: everything}", "history.kind=ema"), ("history: neither everything nor nll", "leave it out")
+        "sstoken", ("token_selection={kind: all}", "history.kind=ema"), ("history: neither everything nor nll", "leave it out")
     ),
     "a past that is not there": Mistake(
         "sstoken", ("history={kind: checkpoint, path: nothing}",), ("nothing is no model that can be loaded",)
     ),
     # PRIOR
     "a stored column of new responses": Mistake(
-        "prior", ("sample={max_tokens: 8}",), ("select: uncond_logp is stored for demonstrations", "leave one of them out")
+        "prior",
+        ("sample={max_tokens: 8}",),
+        ("token_selection: uncond_logp is stored for demonstrations", "leave one of them out"),
     ),
-    "a weight below zero": Mistake("prior", ("select.alpha=-1",), ("select.prior.alpha: Input should be greater than or equal",)),
+    "a weight below zero": Mistake(
+        "prior", ("token_selection.alpha=-1",), ("token_selection.prior.alpha: Input should be greater than or equal",)
+    ),
     "demonstrations that show nothing": Mistake(
         "prior", ("task={kind: math, path: no_gold.jsonl}",), ("has no `solution` to learn from",)
     ),

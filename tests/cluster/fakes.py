@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ray
 
-from reasontrain.cluster.group import Group
+from reasontrain.cluster.group import ActorGroup
 from reasontrain.types import LostError
 
 
@@ -40,7 +40,7 @@ class Actor:
         return Call(getattr(self.worker, name), self.answers)
 
 
-class FakeGroup(Group):
+class FakeGroup(ActorGroup):
     """`make` gives the worker of a rank; one that is restarted is made anew."""
 
     def __init__(self, role: str, number: int, make: Callable[[int], object], logs: Path = Path("nowhere")) -> None:

@@ -27,7 +27,7 @@ def sure(seed: int) -> Policy:
 def canary(*, seed: int = 0, every: int = 1, temperature: float = 0.7) -> tuple[Canary, LocalSampler]:
     """A learner with the model of seed 0, and a sampler with that of `seed`."""
     learner = LocalLearner(sure(0), LearnSettings(lr=1e-3, rollouts_per_step=1), steps=1, temperature=temperature)
-    sampler = LocalSampler(sure(seed), seed=0, max_rows=8)
+    sampler = LocalSampler(sure(seed), seed=0, max_num_seqs=8)
     return Canary(learner, PROMPT, temperature, every, 0.01), sampler
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from reasontrain.cluster import placement
-from reasontrain.cluster.placement import Need, check_room, needs
+from reasontrain.cluster.placement import ResourceRequest, check_room, needs
 from reasontrain.recipe import Cluster, Recipe, apply_overrides, build
 from reasontrain.types import UserError
 
@@ -17,7 +17,7 @@ SMALL = {
     "model": {"path": "testbed:student"},
     "task": {"kind": "arithmetic"},
     "objective": {"kind": "nll"},
-    "average": "per_kept_row",
+    "loss_aggregation": "token_mean",
     "learn": {"lr": 1e-3, "rollouts_per_step": 8},
 }
 Nodes = Callable[..., None]
@@ -38,30 +38,30 @@ def recipe(*overrides: str) -> Recipe:
     return build(Recipe, apply_overrides(SMALL, list(overrides)), "small")
 
 
-def asked(cluster: Cluster, *overrides: str, gpu: bool) -> list[Need]:
+def asked(cluster: Cluster, *overrides: str, gpu: bool) -> list[ResourceRequest]:
     return needs(recipe(*overrides), cluster, gpu=gpu)
 
 
 def test_roles_without_processes_need_nothing() -> None:
-    assert asked(Cluster(cpus=2.0), gpu=False) == [Need("learner", 1, 2.0, 0.0)]
-    assert Need("learner", 1, 2.0, 0.0).bundle == {"CPU": 2.0}
-    assert Need("grader", 1, 0.0, 0.0).bundle == {}
+    assert asked(Cluster(cpus=2.0), gpu=False) == [ResourceRequest("learner", 1, 2.0, 0.0)]
+    assert ResourceRequest("learner", 1, 2.0, 0.0).bundle == {"CPU": 2.0}
+    assert ResourceRequest("grader", 1, 0.0, 0.0).bundle == {}
 
 
 def test_all_but_graders_take_a_gpu_each() -> None:
     cluster = Cluster(learners=2, samplers=3, teachers=1, graders=4)
     assert asked(cluster, gpu=True) == [
-        Need("learner", 2, 1.0, 1.0),
-        Need("sampler", 3, 1.0, 1.0),
-        Need("teacher", 1, 1.0, 1.0),
-        Need("grader", 4, 1.0, 0.0),
+        ResourceRequest("learner", 2, 1.0, 1.0),
+        ResourceRequest("sampler", 3, 1.0, 1.0),
+        ResourceRequest("teacher", 1, 1.0, 1.0),
+        ResourceRequest("grader", 4, 1.0, 0.0),
     ]
 
 
 def test_a_sampler_with_vllm_takes_as_many_gpus_as_it_is_parallel() -> None:
-    given = "sample.engine={kind: vllm, tensor_parallel: 4}", "cluster.samplers=2"
-    assert asked(Cluster(samplers=2), *given, gpu=True)[1] == Need("sampler", 2, 1.0, 4.0)
-    assert Need("sampler", 2, 1.0, 4.0).bundle == {"CPU": 1.0, "GPU": 4.0}
+    given = "sample.engine={kind: vllm, tensor_parallel_size: 4}", "cluster.samplers=2"
+    assert asked(Cluster(samplers=2), *given, gpu=True)[1] == ResourceRequest("sampler", 2, 1.0, 4.0)
+    assert ResourceRequest("sampler", 2, 1.0, 4.0).bundle == {"CPU": 1.0, "GPU": 4.0}
 
 
 def test_nine_gpus_where_there_are_none_are_refused_by_their_bundle(nodes: Nodes) -> None:
@@ -76,23 +76,27 @@ def test_nine_gpus_where_there_are_none_are_refused_by_their_bundle(nodes: Nodes
 
 def test_processes_fit_over_two_nodes_and_no_process_over_the_gap_between_them(nodes: Nodes) -> None:
     nodes({"CPU": 3.0, "GPU": 2.0}, {"CPU": 3.0, "GPU": 2.0})
-    check_room([Need("learner", 4, 1.0, 1.0)])
-    check_room([Need("learner", 2, 3.0, 1.0)])
+    check_room([ResourceRequest("learner", 4, 1.0, 1.0)])
+    check_room([ResourceRequest("learner", 2, 3.0, 1.0)])
     with pytest.raises(UserError, match="has room for 2 of them"):
-        check_room([Need("learner", 3, 2.0, 1.0)])  # 6 cores, and no two of the third's are on one node
+        check_room([ResourceRequest("learner", 3, 2.0, 1.0)])  # 6 cores, and no two of the third's are on one node
     with pytest.raises(UserError, match=r"1 sampler processes .* 'GPU': 4\.0"):
-        check_room([Need("sampler", 1, 1.0, 4.0)])
+        check_room([ResourceRequest("sampler", 1, 1.0, 4.0)])
 
 
 def test_roles_share_what_there_is(nodes: Nodes) -> None:
     """The wide sampler is placed first, or a learner would have taken a GPU of the only node that can hold it."""
     nodes({"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 1.0})
-    wanted = [Need("learner", 1, 1.0, 1.0), Need("sampler", 1, 1.0, 2.0), Need("grader", 6, 1.0, 0.0)]
+    wanted = [
+        ResourceRequest("learner", 1, 1.0, 1.0),
+        ResourceRequest("sampler", 1, 1.0, 2.0),
+        ResourceRequest("grader", 6, 1.0, 0.0),
+    ]
     check_room(wanted)
     with pytest.raises(UserError, match=r"7 grader processes .* \{'CPU': 1.0\} .* room for 6"):
-        check_room([*wanted[:2], Need("grader", 7, 1.0, 0.0)])
+        check_room([*wanted[:2], ResourceRequest("grader", 7, 1.0, 0.0)])
 
 
 def test_a_grader_that_takes_nothing_fits_everywhere(nodes: Nodes) -> None:
     nodes({"CPU": 1.0})
-    check_room([Need("learner", 1, 1.0, 0.0), Need("grader", 5, 0.0, 0.0)])
+    check_room([ResourceRequest("learner", 1, 1.0, 0.0), ResourceRequest("grader", 5, 0.0, 0.0)])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from reasontrain.cluster.prefetch import Ahead, Asked
+from reasontrain.cluster.prefetch import Asked, PrefetchingSampler
 from reasontrain.cluster.roles import LearnerGroup, Restarts, SeparateSamplers
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import LostError, Problem, Prompt, Rollout, RunError, Weights
@@ -52,7 +52,7 @@ class Scene:
         self.group = FakeGroup("sampler", 2, lambda rank: Worker(rank, self.calls, self.deadly))
         learners = LearnerGroup(FakeGroup("learner", 1, lambda rank: object()), None)
         self.samplers = Samplers(self.group, learners, Restarts(restarts, self.said), None)
-        self.ahead = Ahead(self.samplers, self.after)
+        self.ahead = PrefetchingSampler(self.samplers, self.after)
 
     def after(self, first_id: int) -> Asked | None:
         step = first_id // PER_STEP + 1

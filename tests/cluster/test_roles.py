@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis.strategies import integers
 
-from reasontrain.algo.loss_aggregation import per_kept_row
+from reasontrain.algo.loss_aggregation import token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.cluster import roles
 from reasontrain.cluster.roles import (
@@ -34,7 +34,7 @@ class SampleWorker:
     """What a `SamplingWorker` does."""
 
     def __init__(self) -> None:
-        self.sampler = LocalSampler(POLICY, seed=3, max_rows=8)
+        self.sampler = LocalSampler(POLICY, seed=3, max_num_seqs=8)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
         return 0, self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
@@ -74,7 +74,7 @@ def test_samplers_side_by_side_give_what_one_gives(num_prompts: int, num_sampler
     """Ids, groups, tokens and their order; also where there are fewer prompts than samplers."""
     prompts = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(5 + i, 6, 7)) for i in range(num_prompts)]
     group = SamplerGroup(FakeGroup("sampler", num_samplers, lambda rank: SampleWorker()))
-    alone = LocalSampler(POLICY, seed=3, max_rows=8).sample(prompts, SAMPLING, num=num, first_id=40)
+    alone = LocalSampler(POLICY, seed=3, max_num_seqs=8).sample(prompts, SAMPLING, num=num, first_id=40)
     together = group.sample(prompts, SAMPLING, num=num, first_id=40)
     facts = [[(r.id, r.group, r.problem.id, r.response_ids) for r in rollouts] for rollouts in (alone, together)]
     assert facts[0] == facts[1]
@@ -129,7 +129,7 @@ def batch(monkeypatch: pytest.MonkeyPatch) -> Batch:
 
 
 def step(learner: LearnerGroup, batch: Batch) -> Stats:
-    return learner.step(batch, torch.ones(batch.ids_BT.shape), Nll(), per_kept_row)
+    return learner.step(batch, torch.ones(batch.ids_BT.shape), Nll(), token_mean)
 
 
 def group_of(*errors: RunError | None) -> FakeGroup:

@@ -11,24 +11,26 @@ from hypothesis import given
 from hypothesis.strategies import integers
 from torch import Tensor
 
-from reasontrain.cluster.weight_transfer import Channel, Receipt, _mixed
+from reasontrain.cluster.weight_transfer import TransferChecksum, WeightBroadcast, _mixed
 
 CPU = torch.device("cpu")
 NAMED = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5, -2.0]), "c": torch.zeros(0), "d": torch.tensor([3.0])}
 SLOTS = [(name, tuple(tensor.shape)) for name, tensor in NAMED.items()]
 
 
-def ends(size: int) -> list[Channel]:
+def ends(size: int) -> list[WeightBroadcast]:
     """Rank 0 and all others, on loopback."""
-    first = Channel("127.0.0.1", 0, 0, size, 20.0)
+    first = WeightBroadcast("127.0.0.1", 0, 0, size, 20.0)
     with ThreadPoolExecutor(size) as threads:
-        rest = [threads.submit(Channel, "127.0.0.1", first.port, rank, size, 20.0) for rank in range(1, size)]
+        rest = [threads.submit(WeightBroadcast, "127.0.0.1", first.port, rank, size, 20.0) for rank in range(1, size)]
         channels = [first, *(channel.result() for channel in rest)]
         list(threads.map(lambda channel: channel.connect(CPU), channels))
     return channels
 
 
-def transfer(channels: list[Channel], version: int, dtype: torch.dtype) -> tuple[Receipt, list[dict[str, Tensor]]]:
+def transfer(
+    channels: list[WeightBroadcast], version: int, dtype: torch.dtype
+) -> tuple[TransferChecksum, list[dict[str, Tensor]]]:
     with ThreadPoolExecutor(len(channels)) as threads:
         sending = threads.submit(channels[0].send, version, iter(NAMED.items()), dtype)
         got = list(threads.map(lambda channel: dict(channel.receive(version, SLOTS, dtype, CPU)), channels[1:]))

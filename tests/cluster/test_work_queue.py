@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from reasontrain.cluster.roles import Restarts
-from reasontrain.cluster.work_queue import END, Turns
+from reasontrain.cluster.work_queue import END, WorkQueue
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.generation import parts
 from reasontrain.types import LostError, Problem, Prompt, Rollout, RunError
@@ -40,7 +40,7 @@ class Scene:
         self.calls: list[tuple[int, list[str], int]] = []
         left, self.said = list(deadly), Said()
         self.group = FakeGroup("sampler", number, lambda rank: Worker(rank, self.calls, left))
-        self.turns = Turns(self.group, Restarts(restarts, self.said, END))
+        self.turns = WorkQueue(self.group, Restarts(restarts, self.said, END))
 
     def ids(self) -> dict[int, list[int]]:
         """By part, the ids of its rollouts."""

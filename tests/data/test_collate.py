@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reasontrain.algo.advantages import MeanCentred, NoCredit
+from reasontrain.algo.advantages import MeanCentred, NoAdvantage
 from reasontrain.data.collate import collate
-from reasontrain.types import Kind, Problem, Rollout
+from reasontrain.types import Problem, Rollout, TokenKind
 
 
 def rollout(id: int, prompt: int, response: int, *, reward: float = 0.0, logp: float | None = -1.0) -> Rollout:
@@ -25,29 +25,29 @@ def rollout(id: int, prompt: int, response: int, *, reward: float = 0.0, logp: f
 
 
 def test_columns_by_hand() -> None:
-    batch = collate([rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)], credit=MeanCentred(), progress=0.5, seed=7, step=3)
+    batch = collate([rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)], advantage=MeanCentred(), progress=0.5, seed=7, step=3)
     assert batch.ids_BT.tolist() == [[200, 201, 202, 0, 0], [300, 301, 302, 303, 304]]
     assert batch.kind_BT.tolist() == [[1, 2, 2, 0, 0], [1, 1, 2, 2, 2]]
     assert batch.sampled_logp_BT.tolist() == [[0, -1, -2, 0, 0], [0, 0, -1, -2, -3]]
     assert (batch.rollout_B.tolist(), batch.group_B.tolist()) == ([2, 3], [2, 2])
     assert (batch.reward_B.tolist(), batch.advantage_B.tolist()) == ([1.0, 0.0], [0.5, -0.5])
-    assert (batch.sampled_rollouts, batch.sampled_rows, batch.progress, batch.seed, batch.step) == (2, 5, 0.5, 7, 3)
+    assert (batch.sampled_rollouts, batch.sampled_tokens, batch.progress, batch.seed, batch.step) == (2, 5, 0.5, 7, 3)
 
 
 def test_a_masked_rollout_earns_credit_and_has_no_row_to_train_on() -> None:
-    batch = collate([rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)], credit=MeanCentred(), masked=frozenset({2}))
-    assert batch.kind_BT[0].tolist() == [1, int(Kind.MASKED), int(Kind.MASKED), 0, 0]
+    batch = collate([rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)], advantage=MeanCentred(), masked=frozenset({2}))
+    assert batch.kind_BT[0].tolist() == [1, int(TokenKind.MASKED), int(TokenKind.MASKED), 0, 0]
     assert batch.advantage_B.tolist() == [0.5, -0.5]
     assert batch.is_response_BT.sum(1).tolist() == [0, 3]
     assert batch.length_B.tolist() == [3, 5]
 
 
 def test_demonstrations_have_no_sampled_log_probs() -> None:
-    batch = collate([rollout(0, 1, 2, logp=None)], credit=NoCredit())
+    batch = collate([rollout(0, 1, 2, logp=None)], advantage=NoAdvantage())
     with pytest.raises(LookupError, match="no evidence 'sampled_logp' was observed"):
         _ = batch.sampled_logp_BT
 
 
 def test_no_rollout_is_a_batch_too() -> None:
-    batch = collate([], credit=NoCredit())
-    assert batch.counts(torch.zeros(0, 1)).rollouts == 0
+    batch = collate([], advantage=NoAdvantage())
+    assert batch.totals(torch.zeros(0, 1)).rollouts == 0

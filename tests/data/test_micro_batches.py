@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from
 
-from reasontrain.data.micro_batches import Layout, build, columns_at, cut
+from reasontrain.data.micro_batches import Layout, build, pack_micro_batches, token_fields_at
 from tests.tiny import batch
 
 
@@ -16,7 +16,7 @@ from tests.tiny import batch
     lengths=lists(integers(1, 50), min_size=1, max_size=30), budget=integers(1, 200), layout=sampled_from(["padded", "packed"])
 )
 def test_every_rollout_is_in_one_part_and_a_part_keeps_to_the_budget(lengths: list[int], budget: int, layout: Layout) -> None:
-    parts = cut(torch.tensor(lengths), budget, layout)
+    parts = pack_micro_batches(torch.tensor(lengths), budget, layout)
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
     for part in parts:
         sizes = [lengths[index] for index in part]
@@ -35,14 +35,14 @@ def test_a_token_is_predicted_by_the_row_before_it() -> None:
         flat_ids, flat_positions = micro.ids_RT.flatten(), micro.position_RT.flatten()
         for local, index in enumerate(micro.index_K.tolist()):
             for token in range(1, int(data.length_B[index])):
-                row = int(micro.predictors(torch.tensor([local]), torch.tensor([token])))
+                row = int(micro.logit_positions(torch.tensor([local]), torch.tensor([token])))
                 assert flat_ids[row] == data.ids_BT[index, token - 1]
                 assert flat_positions[row] == token - 1
 
 
 def test_columns_at_rows() -> None:
     data = batch()
-    columns = columns_at(data, torch.tensor([1, 4]), torch.tensor([2, 3]))
+    columns = token_fields_at(data, torch.tensor([1, 4]), torch.tensor([2, 3]))
     assert columns.ids_N.tolist() == [data.ids_BT[1, 2], data.ids_BT[4, 3]]
     assert columns.advantage_N.tolist() == [data.advantage_B[1], data.advantage_B[4]]
     assert columns.old_logp_N.tolist() == [data.old_logp_BT[1, 2], data.old_logp_BT[4, 3]]
@@ -53,6 +53,6 @@ def test_a_mask_finds_its_tokens_in_every_layout() -> None:
     for layout in ("padded", "packed"):
         micro = build(data, [2, 0, 3], layout)
         wanted_BS = data.is_response_BT & (data.ids_BT % 2 == 0)
-        found = micro.ids_RT[micro.laid_out(wanted_BS)].tolist()
+        found = micro.ids_RT[micro.to_layout(wanted_BS)].tolist()
         assert found == [i for row in (2, 0, 3) for i in data.ids_BT[row][wanted_BS[row]].tolist()]
-        assert not build(data, [], layout).laid_out(wanted_BS).any()
+        assert not build(data, [], layout).to_layout(wanted_BS).any()

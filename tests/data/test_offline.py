@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.data.files import Table
 from reasontrain.data.offline import (
+    OfflineRows,
     Response,
-    Written,
     encode,
     fingerprint,
     read_pairs,
@@ -22,7 +22,7 @@ from reasontrain.data.offline import (
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.sampler.offline import WrittenSampler
+from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.types import Message, Picture, Problem, Prompt, UserError, Weights
 from tests.tiny import tokenizer
 
@@ -110,7 +110,7 @@ def test_ids_are_taken_as_they_are_and_never_encoded_again() -> None:
 
 
 def test_ids_of_another_tokenizer_are_refused() -> None:
-    row = Written(
+    row = OfflineRows(
         problem=Problem(id="p", prompt="x"), responses=(Response(text="a", ids=(1,)),), prompt_ids=(2,), tokenizer="other"
     )
     with pytest.raises(UserError, match="row p has ids of another tokenizer"):
@@ -121,7 +121,7 @@ def test_ids_of_another_tokenizer_are_refused() -> None:
 def test_a_pair_of_which_one_side_is_too_long_is_dropped_whole() -> None:
     chosen = Response(text="", ids=(1,))
     rows = [
-        Written(problem=Problem(id=name, prompt=""), responses=(chosen, Response(text="", ids=ids)), prompt_ids=(5,))
+        OfflineRows(problem=Problem(id=name, prompt=""), responses=(chosen, Response(text="", ids=ids)), prompt_ids=(5,))
         for name, ids in (("short", (1, 2)), ("long", (1, 2, 3)))
     ]
     found, dropped = encode(rows, encoder(), 3)
@@ -134,14 +134,14 @@ def test_through_the_loop_pairs_lie_side_by_side_with_their_columns() -> None:
     rows = [{"id": str(i), "prompt": "a", "chosen": "bb", "rejected": "ccc"} for i in range(3)]
     encoded, _ = encode(read_pairs(table(*rows)), encoder(), 256)
     scored = [(a, replace(b, evidence={"ce_logscore": (-1.0,) * len(b.response_ids)})) for a, b in encoded]
-    sampler = WrittenSampler({row[0].problem.id: row for row in scored})
+    sampler = OfflineSampler({row[0].problem.id: row for row in scored})
     prompts = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in scored]
     asked = Order(prompts, 3, 0, tokenizer()).at(0)
     rollouts = sampler.sample(asked, Sampling(), num=2, first_id=12)
     assert [r.id for r in rollouts] == [12, 13, 14, 15, 16, 17]
     assert [r.group for r in rollouts] == [12, 12, 14, 14, 16, 16]
     assert [r.text for r in rollouts] == ["bb", "ccc"] * 3
-    batch = collate(rollouts, credit=NoCredit(), paired=True)
+    batch = collate(rollouts, advantage=NoAdvantage(), paired=True)
     assert batch.pair_B is not None
     assert batch.pair_B.tolist() == [0, 1, 2, 3, 4, 5]
     assert batch.ce_logscore_BT[1][batch.is_response_BT[1]].tolist() == [-1.0] * len(rollouts[1].response_ids)

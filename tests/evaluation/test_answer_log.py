@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reasontrain.evaluation.answer_log import Journal
+from reasontrain.evaluation.answer_log import AnswerLog
 from reasontrain.evaluation.answers import Answer, Reply
 from reasontrain.recipe import YamlValue
 from reasontrain.tasks import Verdict
@@ -26,7 +26,7 @@ def answer(m: int, sample: int = 0) -> Answer:
 def path(tmp_path: Path) -> Path:
     """Two answers and a half, of PROTOCOL."""
     path = tmp_path / "model" / "x.jsonl"
-    journal = Journal(path, PROTOCOL)
+    journal = AnswerLog(path, PROTOCOL)
     assert journal.kept(PROBLEMS) == {}
     with journal.writing() as keep:
         keep(answer(0))
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_torn_line_is_dropped_and_what_follows_stands_where_it_stood(path: Path) -> None:
-    journal = Journal(path, PROTOCOL)
+    journal = AnswerLog(path, PROTOCOL)
     assert journal.kept(PROBLEMS) == {(0, 0): answer(0), (2, 1): answer(2, 1)}
     with journal.writing() as keep:
         keep(answer(1))
@@ -47,7 +47,7 @@ def test_a_torn_line_is_dropped_and_what_follows_stands_where_it_stood(path: Pat
 def test_a_line_is_on_the_disk_before_the_next_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
-    journal = Journal(path, PROTOCOL)
+    journal = AnswerLog(path, PROTOCOL)
     journal.kept(PROBLEMS)
     with journal.writing() as keep:
         keep(answer(1))
@@ -59,11 +59,11 @@ def test_a_line_is_on_the_disk_before_the_next_one(path: Path, monkeypatch: pyte
 def test_the_protocol_is_written_before_the_first_answer_and_not_again(path: Path) -> None:
     stated = path.with_suffix(".protocol.json")
     before = stated.stat().st_ino
-    journal = Journal(path, PROTOCOL)
+    journal = AnswerLog(path, PROTOCOL)
     journal.kept(PROBLEMS)
     with journal.writing():
         assert stated.stat().st_ino == before
-    other = Journal(path.with_name("y.jsonl"), PROTOCOL)
+    other = AnswerLog(path.with_name("y.jsonl"), PROTOCOL)
     other.kept(PROBLEMS)
     with other.writing():
         assert other.beside.exists()
@@ -82,35 +82,35 @@ def test_the_protocol_is_written_before_the_first_answer_and_not_again(path: Pat
 def test_answers_of_another_protocol_are_refused_and_left_alone(path: Path, change: dict[str, YamlValue], said: str) -> None:
     before = path.read_bytes()
     with pytest.raises(UserError, match=f"answers of another protocol .*{said}.*give another --out, or --again"):
-        Journal(path, PROTOCOL | change).kept(PROBLEMS)
+        AnswerLog(path, PROTOCOL | change).kept(PROBLEMS)
     assert path.read_bytes() == before
 
 
 def test_an_empty_file_belongs_to_nobody(path: Path) -> None:
     path.write_text("")
-    journal = Journal(path, PROTOCOL | {"seed": 1})
+    journal = AnswerLog(path, PROTOCOL | {"seed": 1})
     assert journal.kept(PROBLEMS) == {}
     with journal.writing() as keep:
         keep(answer(0))
-    assert len(Journal(path, PROTOCOL | {"seed": 1}).kept(PROBLEMS)) == 1
+    assert len(AnswerLog(path, PROTOCOL | {"seed": 1}).kept(PROBLEMS)) == 1
 
 
 def test_answers_that_do_not_say_to_what_they_belong_are_refused(path: Path) -> None:
     path.with_suffix(".protocol.json").unlink()
     with pytest.raises(UserError, match=r"x\.protocol\.json beside it does not say to what they belong"):
-        Journal(path, PROTOCOL).kept(PROBLEMS)
+        AnswerLog(path, PROTOCOL).kept(PROBLEMS)
 
 
 @pytest.mark.parametrize("line", ["{", "{}", '{"problem": "p9"}', "[]"])
 def test_damage_in_the_middle_is_named(path: Path, line: str) -> None:
     path.write_text(line + "\n" + path.read_text())
     with pytest.raises(UserError, match=r"x\.jsonl: line 1 is no answer of this suite"):
-        Journal(path, PROTOCOL).kept(PROBLEMS)
+        AnswerLog(path, PROTOCOL).kept(PROBLEMS)
 
 
 def test_another_process_in_the_same_file_is_refused(path: Path) -> None:
     path.write_text(answer(0).line())
-    first, second, third = (Journal(path, PROTOCOL) for _ in range(3))
+    first, second, third = (AnswerLog(path, PROTOCOL) for _ in range(3))
     for journal in (first, second, third):
         journal.kept(PROBLEMS)
     with first.writing() as keep:
@@ -119,9 +119,9 @@ def test_another_process_in_the_same_file_is_refused(path: Path) -> None:
         keep(answer(1))
     with pytest.raises(UserError, match="another process evaluates into"), third.writing():  # it has read too little
         pass
-    assert len(Journal(path, PROTOCOL).kept(PROBLEMS)) == 2
+    assert len(AnswerLog(path, PROTOCOL).kept(PROBLEMS)) == 2
 
 
 def test_what_is_forgotten_is_gone(path: Path) -> None:
-    Journal(path, PROTOCOL).forget()
+    AnswerLog(path, PROTOCOL).forget()
     assert list(path.parent.iterdir()) == []

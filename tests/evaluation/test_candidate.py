@@ -12,7 +12,7 @@ from reasontrain.evaluation.candidate import AT_ONCE, Candidate, candidate
 from reasontrain.evaluation.generation import by, parts, sampled
 from reasontrain.models import ModelSettings
 from reasontrain.models.testbed import Shape, build
-from reasontrain.recipe import Local, Vllm
+from reasontrain.recipe import LocalEngine, VllmEngine
 from reasontrain.sampler import vllm
 from reasontrain.types import Problem, Prompt, UserError
 from tests.sampler.scripted_vllm import library
@@ -28,7 +28,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_names_are_the_users_and_paths_are_everybodys(model: str, tmp_path: Path) -> None:
-    found = candidate("./m/", dtype="float32", engine=Local(), base=None)
+    found = candidate("./m/", dtype="float32", engine=LocalEngine(), base=None)
     assert (found.name, found.settings.path) == ("m", str(tmp_path / "m"))
     assert found.facts() == {
         "model": "m",
@@ -37,7 +37,9 @@ def test_names_are_the_users_and_paths_are_everybodys(model: str, tmp_path: Path
         "engine": "local",
     }
     for name in ("testbed:student", "Qwen/Qwen3-8B"):
-        assert candidate(name, dtype="bfloat16", engine=Local(), base=None).settings == ModelSettings(path=name, dtype="bfloat16")
+        assert candidate(name, dtype="bfloat16", engine=LocalEngine(), base=None).settings == ModelSettings(
+            path=name, dtype="bfloat16"
+        )
 
 
 def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +51,7 @@ def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.Monke
         respond = sampled(parts(prompts, sampling, num=1, at_once=2), by(who.sampler(0)))
         return [reply.text for replies in respond({(m, 0) for m in range(5)}) for reply in replies.values()]
 
-    ours, theirs = (candidate(model, dtype="float32", engine=engine, base=None) for engine in (Local(), Vllm()))
+    ours, theirs = (candidate(model, dtype="float32", engine=engine, base=None) for engine in (LocalEngine(), VllmEngine()))
     assert said(ours) == said(theirs)
     assert (theirs.facts()["engine"], theirs.at_once) == ("vllm", AT_ONCE["vllm"])
 
@@ -58,4 +60,4 @@ def test_vllm_is_given_whole_models(model: str) -> None:
     Path("a").mkdir()
     Path("a/adapter_config.json").write_text('{"base_model_name_or_path": "m"}')
     with pytest.raises(UserError, match="a is an adapter, and vLLM is given whole models here"):
-        candidate("a", dtype="float32", engine=Vllm(), base=None)
+        candidate("a", dtype="float32", engine=VllmEngine(), base=None)

@@ -15,7 +15,7 @@ from reasontrain.types import UserError
 def run(where: Path, name: str, rule: str, seed: int, before: list[bool], after: list[bool], first: str = "p") -> Path:
     (where / name / "answers").mkdir(parents=True)
     (where / name / "recipe.yaml").write_text(
-        yaml.safe_dump({"name": name, "seed": seed, "steps": 10, "select": {"kind": rule}, "out": "x"})
+        yaml.safe_dump({"name": name, "seed": seed, "steps": 10, "token_selection": {"kind": rule}, "out": "x"})
     )
     for step, verdicts in ((0, before), (9, [not v for v in after]), (10, after)):  # 10 is the last, though "9" sorts after it
         answers = [{"problem": f"{first}{i}", "correct": v} for i, v in enumerate(verdicts)]
@@ -27,7 +27,7 @@ def test_runs_of_one_recipe_make_one_arm(tmp_path: Path) -> None:
     runs = [
         run(tmp_path, "tip-0", "tip", 0, [True, False, False, False], [True, True, True, False]),
         run(tmp_path, "tip-1", "tip", 1, [True, False, False, False], [True, True, False, False]),
-        run(tmp_path, "all-0", "everything", 0, [True, False, False, False], [True, True, True, True]),
+        run(tmp_path, "all-0", "all", 0, [True, False, False, False], [True, True, True, True]),
     ]
     best, second = compare(runs, "held")
     assert (best.name, best.num_seeds, best.before, best.after, best.gain.value) == ("all-0", 1, 0.25, 1.0, 0.75)

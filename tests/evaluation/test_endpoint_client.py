@@ -11,9 +11,9 @@ import pytest
 
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.answers import Place, Reply
+from reasontrain.evaluation.answers import ProblemSample, Reply
 from reasontrain.evaluation.endpoint_client import TRIES, Endpoint
-from reasontrain.evaluation.endpoint_generation import Requests
+from reasontrain.evaluation.endpoint_generation import EndpointRequests
 from reasontrain.types import Picture, Problem, RunError, UserError
 from tests.evaluation.server import HANG_UP, Body, Script, Server, Turn, chat, serving
 
@@ -35,8 +35,8 @@ def requests(
     num: int = 1,
     at_once: int = 2,
     seed: int = 0,
-) -> Requests:
-    return Requests(
+) -> EndpointRequests:
+    return EndpointRequests(
         endpoint=Endpoint(url=url, model="the-model", at_once=at_once, first_wait_s=0.01),
         problems=PROBLEMS,
         prompt=prompt or PromptSettings(),
@@ -46,7 +46,7 @@ def requests(
     )
 
 
-def asked(script: Script, missing: set[Place], **given: object) -> tuple[dict[Place, Reply], Server]:
+def asked(script: Script, missing: set[ProblemSample], **given: object) -> tuple[dict[ProblemSample, Reply], Server]:
     with serving(script) as server:
         replies = requests(server.url, **given).respond(missing)
         return {place: reply for some in replies for place, reply in some.items()}, server
@@ -107,7 +107,7 @@ def test_a_plain_prompt_is_continued() -> None:
 
 
 def test_seeds_depend_on_the_runs_seed_and_the_place_alone() -> None:
-    def seeds(missing: set[Place], seed: int) -> dict[str, int]:
+    def seeds(missing: set[ProblemSample], seed: int) -> dict[str, int]:
         _, server = asked(lambda path, body: chat("4"), missing, seed=seed)
         return {question(body): body["seed"] for _, _, body in server.asked}
 
@@ -196,7 +196,7 @@ def test_a_server_says_how_long_it_wants_to_be_left_alone() -> None:
 
 
 def test_what_does_not_pass_ends_and_what_came_before_is_there() -> None:
-    found: dict[Place, Reply] = {}
+    found: dict[ProblemSample, Reply] = {}
 
     def script(path: str, body: Body) -> Turn:
         return chat("0") if question(body) == "What is 0+0?" else Turn(503, "loading")
@@ -273,7 +273,7 @@ def test_pictures_and_conversations_for_plain_prompts_are_refused() -> None:
     shown = Problem(id="a", prompt="?", image=Picture(path="x.png"))
     turns = Problem(id="b", prompt=({"role": "user", "content": "?"},))
     with pytest.raises(UserError, match="cannot be told a picture"):
-        Requests(endpoint=endpoint, problems=[shown], prompt=PromptSettings(), sampling=Sampling(), num=1, seed=0)
+        EndpointRequests(endpoint=endpoint, problems=[shown], prompt=PromptSettings(), sampling=Sampling(), num=1, seed=0)
     plain = PromptSettings(style="plain")
     with pytest.raises(UserError, match="problem b is a conversation"):
-        Requests(endpoint=endpoint, problems=[turns], prompt=plain, sampling=Sampling(), num=1, seed=0).body((0, 0))
+        EndpointRequests(endpoint=endpoint, problems=[turns], prompt=plain, sampling=Sampling(), num=1, seed=0).body((0, 0))

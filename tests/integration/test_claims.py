@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 def test_a_claim_on_runs_of_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    arms = "arms={top: {set: {select: {kind: tip, keep: 0.5}}}, random: {set: {select: {kind: random, keep: 0.5}}}}"
+    arms = "arms={top: {set: {token_selection: {kind: tip, keep_ratio: 0.5}}}, random: {set: {token_selection: {kind: random, keep_ratio: 0.5}}}}"
     asked = (
         "sampling: {temperature: 1.0, max_tokens: 12}, limit: 4, num_samples: 2, task: {kind: arithmetic, num_problems: 4, split"
     )

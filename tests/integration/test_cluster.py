@@ -68,7 +68,11 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         (SSTOKEN, TWO_ZERO_3, ()),
         (PRIOR, TWO_ZERO_3, ()),
         (PICTURES, TWO_ZERO_3, UNEVEN),
-        (FUZZY, TWO_ZERO_3, (*ORDER_ONE, "average=per_rollout")),  # its own loss is a sum over about sixty tokens
+        (
+            FUZZY,
+            TWO_ZERO_3,
+            (*ORDER_ONE, "loss_aggregation=seq_mean_token_mean"),
+        ),  # its own loss is a sum over about sixty tokens
         (SOFT, TWO_ZERO_3, ONE_STEP),
     ],
     ids=["tip, one rank", "tip", "grpo", "d3s", "sstoken", "prior", "pictures", "fuzzy tokens", "soft tokens"],

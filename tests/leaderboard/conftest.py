@@ -12,7 +12,7 @@ import yaml
 
 from reasontrain.metrics.accuracy import summarise
 
-Rows = Sequence[Sequence[bool]]
+TokenStats = Sequence[Sequence[bool]]
 SAMPLING = {"temperature": 0.0, "max_tokens": 120}
 
 
@@ -30,7 +30,7 @@ def answer_row(problem: int, correct: bool, response: str = "") -> dict[str, obj
     }
 
 
-def record(suite: str, rows: Rows, *, tokens: float = 50.0, temperature: float = 0.0) -> dict[str, object]:
+def record(suite: str, rows: TokenStats, *, tokens: float = 50.0, temperature: float = 0.0) -> dict[str, object]:
     """What an evaluation states: accuracy, and pass@2 where each problem has two samples or more."""
     correct_MS = np.array(rows, dtype=bool)
     metrics = summarise(correct_MS, (2,) if correct_MS.shape[1] > 1 else ())
@@ -46,7 +46,7 @@ def record(suite: str, rows: Rows, *, tokens: float = 50.0, temperature: float =
     }
 
 
-def write_answers(path: Path, rows: Rows) -> None:
+def write_answers(path: Path, rows: TokenStats) -> None:
     """Every verdict as an answer."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(answer_row(m, correct)) + "\n" for m, samples in enumerate(rows) for correct in samples]
@@ -58,7 +58,12 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     """make_run(name, {step: rows}): a run directory that was evaluated on the suite `heldout` after these steps."""
 
     def make(
-        name: str, course: Mapping[int, Rows], *, seed: int = 0, tokens: float = 50.0, sampling: Mapping[str, object] = SAMPLING
+        name: str,
+        course: Mapping[int, TokenStats],
+        *,
+        seed: int = 0,
+        tokens: float = 50.0,
+        sampling: Mapping[str, object] = SAMPLING,
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -79,7 +84,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 def make_report(tmp_path: Path) -> Callable[..., Path]:
     """make_report(model, {suite: rows}): the folder that `evaluate` writes, and what its suites say of how they were asked."""
 
-    def make(model: str, suites: Mapping[str, Rows], **asked: object) -> Path:
+    def make(model: str, suites: Mapping[str, TokenStats], **asked: object) -> Path:
         folder = tmp_path / model.replace("/", "--")
         stated = [
             {"asked": {"name": suite, "prompt": None, "sampling": SAMPLING, **asked}, **record(suite, rows)}
@@ -93,6 +98,6 @@ def make_report(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def single(pattern: str) -> Rows:
+def single(pattern: str) -> TokenStats:
     """One sample a problem: `single("110")` is right on the first two of three problems."""
     return [[mark == "1"] for mark in pattern]

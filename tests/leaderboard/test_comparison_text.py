@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reasontrain.leaderboard.columns import Column, Group
+from reasontrain.leaderboard.columns import BoardColumn, ColumnGroup
 from reasontrain.leaderboard.comparison_text import verdict
 from reasontrain.metrics.accuracy import Interval
 
@@ -13,8 +13,10 @@ def column(values, gaps):
     """Rows by value, and the difference of the best from each other one."""
     cells = {row: Interval(value, value - 0.05, value + 0.05) for row, value in values.items()}
     best = max(values, key=values.get)
-    group = Group(name="s", suite="s", results={}, protocol={})
-    return Column(group=group, metric="accuracy", cells=cells, apart={(best, row): Interval(*gap) for row, gap in gaps.items()})
+    group = ColumnGroup(name="s", suite="s", results={}, protocol={})
+    return BoardColumn(
+        group=group, metric="accuracy", cells=cells, apart={(best, row): Interval(*gap) for row, gap in gaps.items()}
+    )
 
 
 CLEAR, UNCLEAR = (0.1, 0.04, 0.16), (0.02, -0.03, 0.07)

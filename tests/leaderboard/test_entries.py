@@ -24,7 +24,7 @@ def test_a_run_is_what_it_reached_last(make_run):
 def test_a_row_says_what_was_trained_and_how_far(make_run):
     run = make_run("a", {10: single("11")})
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    said = {"steps": 40, "model": {"path": "x/y"}, "select": {"kind": "tip"}, "objective": {"kind": "distill"}}
+    said = {"steps": 40, "model": {"path": "x/y"}, "token_selection": {"kind": "tip"}, "objective": {"kind": "distill"}}
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | said))
     (entry,) = read_entries([run])
     assert entry.about == "x/y, tip, distill, step 10 of 40, seed 0"

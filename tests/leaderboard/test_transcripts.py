@@ -5,16 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis.strategies import integers, lists
 
-from reasontrain.leaderboard.answers import Answer
+from reasontrain.leaderboard.answers import AnswerRecord
 from reasontrain.leaderboard.transcripts import Suite, parts, transcript
 from reasontrain.report.run import Evaluation
 
 EVALUATION = Evaluation(step=0, suite="s", num_problems=3, num_samples=1, temperature=0.0, metrics={})
 
 
-def answer(problem: int, correct: bool = False, size: int = 1) -> Answer:
+def answer(problem: int, correct: bool = False, size: int = 1) -> AnswerRecord:
     said = {"question": "", "gold": "", "extracted": "", "reason": ""}
-    return Answer(problem=str(problem), response="x" * size, correct=correct, truncated=False, **said)
+    return AnswerRecord(problem=str(problem), response="x" * size, correct=correct, truncated=False, **said)
 
 
 def test_wrong_answers_come_first_and_stay_in_order():

@@ -14,7 +14,7 @@ from reasontrain.data.thought import FuzzyThought, HardThought, SoftThought, Tho
 from reasontrain.models import Policy
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.types import Batch, Problem, Prompt, Rollout, Soft
+from reasontrain.types import Batch, Problem, Prompt, Rollout, SoftEmbeddings
 
 ENDING = {"max_tokens": 9, "max_answer_tokens": 5, "stop_text": "e", "early": "1", "late": "+ 1"}
 THOUGHTS = {"hard": HardThought(**ENDING), "soft": SoftThought(**ENDING), "fuzzy": FuzzyThought(**ENDING)}
@@ -32,13 +32,13 @@ def rollouts(policy: Policy, kind: str = "soft", *, num: int = 3, groups: int = 
 
 def batch(policy: Policy, kind: str = "soft", **more: float) -> Batch:
     """A batch of them."""
-    return collate(rollouts(policy, kind, **more), credit=LeaveOneOut())
+    return collate(rollouts(policy, kind, **more), advantage=LeaveOneOut())
 
 
 def changed(data: Batch, rollout: int, change: Callable[[Tensor], Tensor]) -> Batch:
     """The batch in which one rollout was fed something else."""
     law = data.soft[rollout]
-    other = Soft(tau=law.tau, sigma=law.sigma, fed=lambda: change(law.fed().clone()))
+    other = SoftEmbeddings(tau=law.tau, sigma=law.sigma, fed=lambda: change(law.fed().clone()))
     return replace(data, soft={**data.soft, rollout: other})
 
 

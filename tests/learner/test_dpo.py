@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl import DPOConfig, DPOTrainer
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Lora, Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch
@@ -36,7 +36,7 @@ NEEDS = frozenset({"ref_logp"})
 
 def learner(model: Policy, *, reference: Policy | None = None, budget: int = 10_000, layout: Layout = "padded") -> LocalLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(model, chosen, steps=10, reference=None if reference is None else WholeModel(reference))
+    return LocalLearner(model, chosen, steps=10, reference=None if reference is None else UnshardedModel(reference))
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     model.model.zero_grad()
     seen = data if "ref_logp" in data.evidence else used.observe(data, NEEDS)
     chosen_BT = Contrast()(seen) if weight_BT is None else weight_BT
-    stats = used.gradient(seen, chosen_BT, objective or Dpo(), AVERAGES["per_pair"])
+    stats = used.gradient(seen, chosen_BT, objective or Dpo(), LOSS_AGGREGATIONS["pair_mean"])
     return stats["loss"], {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
 
 
@@ -134,7 +134,7 @@ def test_loss_and_gradient_are_those_of_plain_logits(name: str) -> None:
 
 def logp(model: Policy, ids_1T: Tensor) -> Tensor:
     logp_TV = model.model(ids_1T, use_cache=False).logits[0].log_softmax(-1)
-    return logp_TV[:-1].gather(1, ids_1T[0, 1:, None])[:, 0]
+    return logp_TV[:-1].materialize(1, ids_1T[0, 1:, None])[:, 0]
 
 
 # ---- what changes nothing
@@ -218,19 +218,19 @@ def test_the_first_score_moves_the_last_prompt_tokens_row_alone(monkeypatch: pyt
     for score in (0.2, 0.7):
         logscore_BT = data.ce_logscore_BT.clone()
         logscore_BT[1, start] = torch.tensor(score).log()
-        slopes: list[Tensor] = []
+        stat_grads: list[Tensor] = []
         hidden = type(model).hidden
 
-        def watched(self: Policy, *args: object, hidden=hidden, slopes=slopes, **options: object) -> Tensor:
+        def watched(self: Policy, *args: object, hidden=hidden, stat_grads=stat_grads, **options: object) -> Tensor:
             states = hidden(self, *args, **options)
             if states.requires_grad:
-                states.register_hook(slopes.append)
+                states.register_hook(stat_grads.append)
             return states
 
         monkeypatch.setattr(type(model), "hidden", watched)
         run(model, data.with_evidence({"ce_logscore": logscore_BT}))
         monkeypatch.setattr(type(model), "hidden", hidden)
-        (slope_2TD,) = slopes
+        (slope_2TD,) = stat_grads
         found.append(slope_2TD)
     changed = ((found[0] - found[1]).abs().sum(-1) > 1e-7).nonzero().tolist()
     assert changed == [[1, start - 1]]

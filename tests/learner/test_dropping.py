@@ -11,14 +11,14 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.advantages import GroupNorm
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.advantages import GroupNormalized
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Grpo, Gspo
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
-    Everything,
+    AllTokens,
+    LinearSchedule,
     MaxVariance,
-    Ramp,
     TopEntropy,
 )
 from reasontrain.data.micro_batches import Layout
@@ -32,9 +32,9 @@ OBJECTIVES = {
     "grpo": Grpo(clip_low=0.2, clip_high=0.28),
     "gspo": Gspo(clip_low=0.02, clip_high=0.03),
 }
-AVERAGES_HERE = ("per_kept_row", "per_sampled_row", "per_rollout")
-TOKENS = AdvantageEntropy(keep=Ramp(init=0.4))
-ROLLOUTS = MaxVariance(share=Ramp(init=0.5))
+AVERAGES_HERE = ("token_mean", "sampled_token_mean", "seq_mean_token_mean")
+TOKENS = AdvantageEntropy(rollout_filter=LinearSchedule(init=0.4))
+ROLLOUTS = MaxVariance(share=LinearSchedule(init=0.5))
 Found = tuple[float, dict[str, Tensor]]
 
 
@@ -48,15 +48,15 @@ def step(model: Policy, seed: int = 0, *, num: int = 8) -> Batch:
     data = batch(seed=seed, num=num)
     group_B = torch.arange(num) // (num // 2)
     reward_B = torch.rand(num, generator=torch.Generator().manual_seed(seed))
-    data = replace(data, group_B=group_B, reward_B=reward_B, advantage_B=GroupNorm()(reward_B, group_B), evidence={})
+    data = replace(data, group_B=group_B, reward_B=reward_B, advantage_B=GroupNormalized()(reward_B, group_B), evidence={})
     now = learner(model).observe(data, frozenset({"old_logp", "entropy"}))
     moved_BT = 0.2 * torch.randn(now.ids_BT.shape, generator=torch.Generator().manual_seed(seed + 1))
     return now.with_evidence({"old_logp": now.old_logp_BT + moved_BT})
 
 
-def run(model: Policy, data: Batch, weight_BT: Tensor, objective: Grpo | Gspo, average: str, **options: object) -> Found:
+def run(model: Policy, data: Batch, weight_BT: Tensor, objective: Grpo | Gspo, loss_aggregation: str, **options: object) -> Found:
     model.model.zero_grad()
-    stats = learner(model, **options).gradient(data, weight_BT, objective, AVERAGES[average])
+    stats = learner(model, **options).gradient(data, weight_BT, objective, LOSS_AGGREGATIONS[loss_aggregation])
     return stats["loss"], {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
 
 
@@ -67,10 +67,10 @@ def assert_same(found: Found, expected: Found, *, atol: float = 1e-6) -> None:
         assert_close(found[1][name], gradient, rtol=1e-4, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def plain(model: Policy, data: Batch, weight_BT: Tensor, objective: Grpo | Gspo, average: str) -> Found:
+def plain(model: Policy, data: Batch, weight_BT: Tensor, objective: Grpo | Gspo, loss_aggregation: str) -> Found:
     """One sequence at a time, with torch's own functions over whole logits; the ratio of a sequence is over all its tokens."""
     model.model.zero_grad()
-    coefficient_BT = AVERAGES[average](weight_BT, data.counts(weight_BT))
+    coefficient_BT = LOSS_AGGREGATIONS[loss_aggregation](weight_BT, data.totals(weight_BT))
     total = torch.zeros(())
     for row, length in enumerate(data.length_B.tolist()):
         logits_TV = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0, :-1] / 0.7
@@ -92,17 +92,17 @@ each_objective = pytest.mark.parametrize("name", OBJECTIVES)
 
 
 @each_objective
-@pytest.mark.parametrize("average", AVERAGES_HERE)
+@pytest.mark.parametrize("loss_aggregation", AVERAGES_HERE)
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_on_some_tokens_of_some_rollouts_it_is_that_of_plain_logits(name: str, average: str, layout: Layout) -> None:
+def test_on_some_tokens_of_some_rollouts_it_is_that_of_plain_logits(name: str, loss_aggregation: str, layout: Layout) -> None:
     """D3S sheet, tests 9 and 11: the ratio is of the whole response, and a token that is not kept has no gradient of its own."""
     model = policy(seed=1)
     data = ROLLOUTS(step(model))
     weight_BT = TOKENS(data)
     assert 0 < int((weight_BT != 0).sum()) < int(data.is_response_BT.sum())
     assert len(data.rollout_B) == 4
-    found = run(model, data, weight_BT, OBJECTIVES[name], average, budget=40, layout=layout)
-    assert_same(found, plain(model, data, weight_BT, OBJECTIVES[name], average))
+    found = run(model, data, weight_BT, OBJECTIVES[name], loss_aggregation, budget=40, layout=layout)
+    assert_same(found, plain(model, data, weight_BT, OBJECTIVES[name], loss_aggregation))
 
 
 @each_objective
@@ -125,19 +125,19 @@ def test_micro_batches_padding_and_packing_change_nothing(name: str, seed: int, 
     assert torch.equal(seen.rollout_B, data.rollout_B)
     assert torch.equal(other_BT, torch.nn.functional.pad(weight_BT, (0, pad)))
     seen = seen.with_evidence({"old_logp": torch.nn.functional.pad(data.old_logp_BT, (0, pad))})
-    found = run(model, seen, other_BT, OBJECTIVES[name], "per_kept_row", budget=budget, layout=layout)
-    assert_same(found, run(model, data, weight_BT, OBJECTIVES[name], "per_kept_row"))
+    found = run(model, seen, other_BT, OBJECTIVES[name], "token_mean", budget=budget, layout=layout)
+    assert_same(found, run(model, data, weight_BT, OBJECTIVES[name], "token_mean"))
 
 
 @each_objective
-@pytest.mark.parametrize("average", ["per_kept_row", "per_sampled_row", "per_target_row"])
-def test_all_rollouts_and_all_tokens_are_the_plain_objective(name: str, average: str) -> None:
+@pytest.mark.parametrize("loss_aggregation", ["token_mean", "sampled_token_mean", "response_token_mean"])
+def test_all_rollouts_and_all_tokens_are_the_plain_objective(name: str, loss_aggregation: str) -> None:
     """D3S sheet, test 7, bit for bit; no token here has |A| H = 0."""
     model = policy(seed=1)
     data = step(model)
-    everything = run(model, data, Everything()(data), OBJECTIVES[name], average)
-    kept = MaxVariance(share=Ramp(init=1.0))(data)
-    found = run(model, kept, AdvantageEntropy(keep=Ramp(init=1.0))(kept), OBJECTIVES[name], average)
+    everything = run(model, data, AllTokens()(data), OBJECTIVES[name], loss_aggregation)
+    kept = MaxVariance(share=LinearSchedule(init=1.0))(data)
+    found = run(model, kept, AdvantageEntropy(rollout_filter=LinearSchedule(init=1.0))(kept), OBJECTIVES[name], loss_aggregation)
     assert found[0] == everything[0]
     assert all(torch.equal(found[1][key], everything[1][key]) for key in everything[1])
 
@@ -148,14 +148,14 @@ def test_a_constant_loss_stays_with_kept_and_shrinks_with_sampled(name: str) -> 
     model = policy(seed=1)
     data = learner(model).observe(replace(step(model), evidence={}), frozenset({"old_logp", "entropy"}))
     data = replace(data, advantage_B=torch.full_like(data.advantage_B, -1.0))
-    for keep in (0.1, 0.5, 1.0):
-        weight_BT = AdvantageEntropy(keep=Ramp(init=keep))(data)
-        kept, sampled = (run(model, data, weight_BT, OBJECTIVES[name], a)[0] for a in ("per_kept_row", "per_sampled_row"))
+    for rollout_filter in (0.1, 0.5, 1.0):
+        weight_BT = AdvantageEntropy(rollout_filter=LinearSchedule(init=rollout_filter))(data)
+        kept, sampled = (run(model, data, weight_BT, OBJECTIVES[name], a)[0] for a in ("token_mean", "sampled_token_mean"))
         assert kept == pytest.approx(1, abs=1e-5)
-        assert sampled == pytest.approx(int(keep * data.sampled_rows + 1e-6) / data.sampled_rows, abs=1e-5)
+        assert sampled == pytest.approx(int(rollout_filter * data.sampled_tokens + 1e-6) / data.sampled_tokens, abs=1e-5)
     half = data.take(torch.arange(4))  # of rollouts that were dropped, the sampled tokens stay in the count
-    sampled = run(model, half, half.is_response_BT.float(), OBJECTIVES[name], "per_sampled_row")[0]
-    assert sampled == pytest.approx(int(half.is_response_BT.sum()) / data.sampled_rows, abs=1e-5)
+    sampled = run(model, half, half.is_response_BT.float(), OBJECTIVES[name], "sampled_token_mean")[0]
+    assert sampled == pytest.approx(int(half.is_response_BT.sum()) / data.sampled_tokens, abs=1e-5)
 
 
 def test_the_ratio_of_a_response_does_not_know_the_selection_and_only_kept_tokens_move_it() -> None:
@@ -165,8 +165,8 @@ def test_the_ratio_of_a_response_does_not_know_the_selection_and_only_kept_token
     mask_BT = torch.rand(data.ids_BT.shape, generator=torch.Generator().manual_seed(3)) < 0.3
     mask_BT[(data.advantage_B > 0)] |= True  # some responses whole, some in part
     parts = [data.is_response_BT & mask_BT, data.is_response_BT & ~mask_BT]
-    whole = run(model, data, data.is_response_BT.float(), OBJECTIVES["gspo"], "per_sampled_row")
-    found = [run(model, data, part_BT.float(), OBJECTIVES["gspo"], "per_sampled_row") for part_BT in parts]
+    whole = run(model, data, data.is_response_BT.float(), OBJECTIVES["gspo"], "sampled_token_mean")
+    found = [run(model, data, part_BT.float(), OBJECTIVES["gspo"], "sampled_token_mean") for part_BT in parts]
     assert found[0][0] + found[1][0] == pytest.approx(whole[0], abs=1e-6)
     for key, gradient in whole[1].items():
         assert_close(found[0][1][key] + found[1][1][key], gradient, rtol=1e-4, atol=1e-6)
@@ -176,15 +176,15 @@ def test_the_ratio_of_a_response_does_not_know_the_selection_and_only_kept_token
 def test_a_dropped_token_does_nothing_even_where_its_old_log_prob_is_infinite(name: str) -> None:
     model = policy(seed=1)
     data = step(model)
-    weight_BT = AdvantageEntropy(keep=Ramp(init=0.4), top_scope="rollout")(data)
+    weight_BT = AdvantageEntropy(rollout_filter=LinearSchedule(init=0.4), top_scope="rollout")(data)
     weight_BT[3:] = 0
-    clean = run(model, data, weight_BT, OBJECTIVES[name], "per_kept_row")
+    clean = run(model, data, weight_BT, OBJECTIVES[name], "token_mean")
     dropped_BT = torch.zeros_like(data.is_response_BT)
     dropped_BT[3:] = True  # GSPO's ratio reads every token of a response of which one is kept
     if name == "grpo":
         dropped_BT |= weight_BT == 0
     broken = data.with_evidence({"old_logp": torch.where(dropped_BT, -torch.inf, data.old_logp_BT)})
-    again = run(model, broken, weight_BT, OBJECTIVES[name], "per_kept_row")
+    again = run(model, broken, weight_BT, OBJECTIVES[name], "token_mean")
     assert again[0] == clean[0]
     assert all(torch.equal(again[1][key], clean[1][key]) for key in clean[1])
 
@@ -192,7 +192,7 @@ def test_a_dropped_token_does_nothing_even_where_its_old_log_prob_is_infinite(na
 def test_the_first_ratio_of_a_response_is_one() -> None:
     model = policy(seed=1)
     data = learner(model, budget=40).observe(replace(step(model), evidence={}), frozenset({"old_logp"}))
-    stats = learner(model).gradient(data, data.is_response_BT.float(), Gspo(), AVERAGES["per_kept_row"])
+    stats = learner(model).gradient(data, data.is_response_BT.float(), Gspo(), LOSS_AGGREGATIONS["token_mean"])
     assert stats["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert stats["clipped"] == 0
 
@@ -203,11 +203,13 @@ def test_a_step_of_which_nothing_was_kept_changes_nothing(name: str) -> None:
     model = policy(seed=1)
     data = step(model)
     used = learner(model)
-    used.step(data, data.is_response_BT.float(), OBJECTIVES[name], AVERAGES["per_kept_row"])  # the optimiser has momentum now
+    used.step(
+        data, data.is_response_BT.float(), OBJECTIVES[name], LOSS_AGGREGATIONS["token_mean"]
+    )  # the optimiser has momentum now
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
     nothing = MaxVariance()(replace(data, advantage_B=torch.zeros(8), evidence={}))
     seen = used.observe(nothing, frozenset({"entropy", "old_logp"}))
-    stats = used.step(seen, TOKENS(seen), OBJECTIVES[name], AVERAGES["per_kept_row"])
+    stats = used.step(seen, TOKENS(seen), OBJECTIVES[name], LOSS_AGGREGATIONS["token_mean"])
     assert (stats["loss"], stats["grad_norm"], stats["skipped"]) == (0.0, 0.0, 0.0)
     assert all(torch.equal(before[key], value) for key, value in model.model.state_dict().items())
     assert used.steps_done == 2
@@ -226,9 +228,11 @@ def test_entropy_is_of_the_policy_before_the_step_at_the_sampling_temperature() 
 def test_the_80_20_rule_divided_by_all_is_a_fifth_of_that_divided_by_the_kept() -> None:
     model = policy(seed=1)
     data = step(model)
-    weight_BT = TopEntropy(keep=0.2)(data)
-    kept, everything = (run(model, data, weight_BT, Grpo(), average) for average in ("per_kept_row", "per_target_row"))
-    share = data.counts(weight_BT).kept_rows / data.counts(weight_BT).response_rows
+    weight_BT = TopEntropy(rollout_filter=0.2)(data)
+    kept, everything = (
+        run(model, data, weight_BT, Grpo(), loss_aggregation) for loss_aggregation in ("token_mean", "response_token_mean")
+    )
+    share = data.totals(weight_BT).kept_tokens / data.totals(weight_BT).response_tokens
     assert share == pytest.approx(0.2, abs=0.02)
     for key, gradient in kept[1].items():
         assert_close(everything[1][key], gradient * share, rtol=1e-4, atol=1e-7)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Distill
 from reasontrain.algo.token_selection import Tip
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.metrics.timing import Stopwatch
 from reasontrain.recipe import LearnSettings
 from reasontrain.sampler.local import LocalSampler
@@ -29,9 +29,9 @@ def test_a_gpu_observes_selects_and_learns_as_a_cpu_does(layout: str) -> None:
         for model in models:
             model.model.to(device)
         settings = LearnSettings(lr=0.1, rollouts_per_step=6, layout=layout, micro_batch_tokens=60)
-        used = LocalLearner(models[0], settings, steps=1, teacher=WholeModel(models[1]))
-        seen = used.observe(data, Tip().needs)
-        used.gradient(seen, Tip()(seen), Distill(), AVERAGES["per_rollout"])
+        used = LocalLearner(models[0], settings, steps=1, teacher=UnshardedModel(models[1]))
+        seen = used.observe(data, Tip().required_evidence)
+        used.gradient(seen, Tip()(seen), Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])
         gradients.append({name: p.grad.cpu() for name, p in models[0].model.named_parameters()})
     for name, gradient in gradients[0].items():
         assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
@@ -40,20 +40,20 @@ def test_a_gpu_observes_selects_and_learns_as_a_cpu_does(layout: str) -> None:
 def test_a_stopwatch_waits_for_nobody_before_it_is_read() -> None:
     """Thirty products in one part and ten in another: waiting raises until they are asked for, and neither part has no time."""
     device = torch.device("cuda")
-    x, watch = torch.randn(2048, 2048, device=device), Stopwatch(device)
+    x, timer = torch.randn(2048, 2048, device=device), Stopwatch(device)
     y = x @ x  # loads the library
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        with watch("trunk_forward"):
+        with timer("trunk_forward"):
             for _ in range(30):
                 y = x @ y
-            with watch("vocabulary"):
+            with timer("vocabulary"):
                 for _ in range(10):
                     y = x @ y
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    found = watch.read()
+    found = timer.read()
     assert 1 < found["trunk_forward"] / found["vocabulary"] < 9
 
 

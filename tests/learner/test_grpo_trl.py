@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl import GRPOConfig, GRPOTrainer
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Grpo, Gspo, Objective
-from reasontrain.algo.token_selection import Everything, Selector, TopEntropy
+from reasontrain.algo.token_selection import AllTokens, TokenSelection, TopEntropy
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import Batch, Kind
+from reasontrain.types import Batch, TokenKind
 from tests.tiny import batch, policy, tokenizer
 
 TEMPERATURE = 0.7
@@ -55,7 +55,7 @@ def theirs(model: Policy, data: Batch, directory: Path, **options: object) -> Fo
 
 def inputs(data: Batch) -> dict[str, Tensor]:
     """Prompts filled on the left, responses on the right, as TRL's generation leaves them."""
-    is_prompt_BT, is_response_BT = data.kind_BT == Kind.PROMPT, data.is_response_BT
+    is_prompt_BT, is_response_BT = data.kind_BT == TokenKind.PROMPT, data.is_response_BT
     num_prompt, num_response = int(is_prompt_BT.sum(1).max()), int(is_response_BT.sum(1).max())
     num = len(data.rollout_B)
     found = {
@@ -80,17 +80,17 @@ def inputs(data: Batch) -> dict[str, Tensor]:
     return {**found, **more, "num_items_in_batch": found["completion_mask"].sum()}
 
 
-def ours(model: Policy, data: Batch, objective: Objective, select: Selector, average: str) -> Found:
+def ours(model: Policy, data: Batch, objective: Objective, token_selection: TokenSelection, loss_aggregation: str) -> Found:
     used = learner(model)
     model.model.zero_grad()
-    seen = used.observe(data, select.needs)
-    stats = used.gradient(seen, select(seen), objective, AVERAGES[average])
+    seen = used.observe(data, token_selection.required_evidence)
+    stats = used.gradient(seen, token_selection(seen), objective, LOSS_AGGREGATIONS[loss_aggregation])
     return stats["loss"], gradients(model)
 
 
 def learner(model: Policy) -> LocalLearner:
     settings = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=50)
-    return LocalLearner(model, settings, steps=10, temperature=TEMPERATURE, reference=WholeModel(policy(seed=6)))
+    return LocalLearner(model, settings, steps=10, temperature=TEMPERATURE, reference=UnshardedModel(policy(seed=6)))
 
 
 def gradients(model: Policy) -> dict[str, Tensor]:
@@ -113,22 +113,24 @@ def assert_same(found: Found, expected: Found) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "objective", "average"),
+    ("options", "objective", "loss_aggregation"),
     [
-        ({"loss_type": "grpo"}, Grpo(), "per_rollout"),
-        ({"loss_type": "bnpo", "epsilon_high": 0.28}, Grpo(clip_high=0.28), "per_kept_row"),
-        ({"loss_type": "dapo"}, Grpo(), "per_kept_row"),
+        ({"loss_type": "grpo"}, Grpo(), "seq_mean_token_mean"),
+        ({"loss_type": "bnpo", "epsilon_high": 0.28}, Grpo(clip_high=0.28), "token_mean"),
+        ({"loss_type": "dapo"}, Grpo(), "token_mean"),
         # by default TRL multiplies k3 by the ratio (DeepSeek-V3.2); GRPO as published does not
-        ({"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False}, Grpo(reference_kl=0.1), "per_rollout"),
-        (SEQUENCE | {"loss_type": "grpo"}, Gspo(clip_low=0.01, clip_high=0.02), "per_rollout"),
-        (SEQUENCE | {"loss_type": "bnpo"}, Gspo(clip_low=0.01, clip_high=0.02), "per_kept_row"),
+        ({"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False}, Grpo(reference_kl=0.1), "seq_mean_token_mean"),
+        (SEQUENCE | {"loss_type": "grpo"}, Gspo(clip_low=0.01, clip_high=0.02), "seq_mean_token_mean"),
+        (SEQUENCE | {"loss_type": "bnpo"}, Gspo(clip_low=0.01, clip_high=0.02), "token_mean"),
     ],
     ids=["grpo", "bnpo", "dapo", "reference KL", "sequence ratio", "sequence ratio by tokens"],
 )
-def test_loss_and_gradient_are_trls(options: dict[str, object], objective: Objective, average: str, tmp_path: Path) -> None:
+def test_loss_and_gradient_are_trls(
+    options: dict[str, object], objective: Objective, loss_aggregation: str, tmp_path: Path
+) -> None:
     model = policy(seed=1)
     data = near(model)
-    found = ours(model, data, objective, Everything(), average)
+    found = ours(model, data, objective, AllTokens(), loss_aggregation)
     assert_same(found, theirs(model, data, tmp_path, **options))
 
 
@@ -138,5 +140,5 @@ def test_the_fifth_of_the_tokens_is_trls_where_its_quantile_keeps_as_many(tmp_pa
     data = near(model)
     num = int(data.is_response_BT.sum())
     kept = num + int(-(0.8 * (num - 1)) // 1)
-    found = ours(model, data, Grpo(), TopEntropy(keep=kept / num), "per_target_row")
+    found = ours(model, data, Grpo(), TopEntropy(keep=kept / num), "response_token_mean")
     assert_same(found, theirs(model, data, tmp_path, loss_type="bnpo", top_entropy_quantile=0.2))

@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
-from reasontrain.algo.token_selection import Everything, Selector, SsToken
+from reasontrain.algo.token_selection import AllTokens, SsToken, TokenSelection
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.factory import make_learner
-from reasontrain.learner.history import HISTORY_FILE, AdaptersOff, Average, History, Kept
+from reasontrain.learner.history import HISTORY_FILE, AdaptersOffHistory, FrozenHistory, History, MovingAverageHistory
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Importance, Lora, Policy
 from reasontrain.recipe import LearnSettings, read_recipe
 from reasontrain.types import Batch, UserError
@@ -56,13 +56,13 @@ def learner(
     importance: Importance | None = None,
 ) -> LocalLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(model, chosen, steps=10, history=history or Kept(WholeModel(start())), importance=importance)
+    return LocalLearner(model, chosen, steps=10, history=history or FrozenHistory(UnshardedModel(start())), importance=importance)
 
 
-def step(used: LocalLearner, seed: int, rule: Selector = RULE) -> tuple[float, dict[str, Tensor]]:
+def step(used: LocalLearner, seed: int, rule: TokenSelection = RULE) -> tuple[float, dict[str, Tensor]]:
     """One step of the whole method: its loss and its evidence."""
-    seen = used.observe(fresh(batch(seed=seed)), rule.needs)
-    return used.step(seen, rule(seen), Nll(), AVERAGES["per_kept_row"])["loss"], dict(seen.evidence)
+    seen = used.observe(fresh(batch(seed=seed)), rule.required_evidence)
+    return used.step(seen, rule(seen), Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"], dict(seen.evidence)
 
 
 def gradients(model: Policy) -> dict[str, Tensor]:
@@ -76,15 +76,15 @@ def weights(used: LocalLearner) -> dict[str, Tensor]:
 # ---- check 1: all of it is plain fine-tuning
 
 
-@pytest.mark.parametrize("average", ["per_kept_row", "per_rollout"])
-def test_keeping_everything_is_plain_fine_tuning(average: str) -> None:
+@pytest.mark.parametrize("loss_aggregation", ["token_mean", "seq_mean_token_mean"])
+def test_keeping_everything_is_plain_fine_tuning(loss_aggregation: str) -> None:
     found = []
-    for rule in (Everything(), SsToken(keep=1.0, warmup=0.0, gate=0.0)):
+    for rule in (AllTokens(), SsToken(keep=1.0, warmup=0.0, gate=0.0)):
         model = policy(seed=2)
         used = learner(model, budget=60)
         data = fresh(batch())
-        seen = used.observe(data, rule.needs) if rule.needs else data
-        loss = used.gradient(seen, rule(seen), Nll(), AVERAGES[average])["loss"]
+        seen = used.observe(data, rule.required_evidence) if rule.required_evidence else data
+        loss = used.gradient(seen, rule(seen), Nll(), LOSS_AGGREGATIONS[loss_aggregation])["loss"]
         found.append((loss, gradients(model)))
     (plain, expected), (ours, gradient) = found
     assert ours == pytest.approx(plain, abs=1e-6)
@@ -133,21 +133,21 @@ def test_checkpointed_layers_and_adapters_say_the_same() -> None:
 
 
 def test_before_the_first_step_nothing_has_been_gained() -> None:
-    for used in (learner(policy(seed=1)), learner(model := adapted(), AdaptersOff(model.model))):
-        seen = used.observe(fresh(batch()), RULE.needs)
+    for used in (learner(policy(seed=1)), learner(model := adapted(), AdaptersOffHistory(model.model))):
+        seen = used.observe(fresh(batch()), RULE.required_evidence)
         assert torch.equal(seen.old_logp_BT, seen.history_logp_BT)
         assert seen.old_logp_BT.abs().max() > 1
 
 
 def test_adapters_off_a_copy_and_a_stored_column_say_the_same() -> None:
     model = adapted()
-    used = learner(model, AdaptersOff(model.model), budget=60)
+    used = learner(model, AdaptersOffHistory(model.model), budget=60)
     stored = learner(policy(seed=1), budget=60).observe(fresh(batch(seed=5)), frozenset({"old_logp"})).old_logp_BT
     for seed in range(3):
         step(used, seed)
     data = fresh(batch(seed=5))
-    off = used.observe(data, RULE.needs)
-    copied = learner(model, budget=60).observe(data, RULE.needs)
+    off = used.observe(data, RULE.required_evidence)
+    copied = learner(model, budget=60).observe(data, RULE.required_evidence)
     assert torch.equal(off.history_logp_BT, copied.history_logp_BT)
     assert torch.equal(off.history_logp_BT, stored)
     gained_BT = off.old_logp_BT - off.history_logp_BT
@@ -159,12 +159,12 @@ def test_switching_adapters_off_leaves_training_alone() -> None:
     found = []
     for observed in (True, False):
         model = adapted()
-        used = learner(model, AdaptersOff(model.model))
+        used = learner(model, AdaptersOffHistory(model.model))
         data = fresh(batch())
         for _ in range(2):
             if observed:
                 used.observe(data, frozenset({"history_logp"}))
-            used.step(data, data.is_response_BT.float(), Nll(), AVERAGES["per_kept_row"])
+            used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])
         found.append(weights(used))
         assert all(p.requires_grad == ("lora_" in name) for name, p in model.model.named_parameters())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
@@ -176,7 +176,7 @@ def test_switching_adapters_off_leaves_training_alone() -> None:
 def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = policy(seed=2), fresh(batch())
     used = learner(model)
-    seen = used.observe(data, RULE.needs)
+    seen = used.observe(data, RULE.required_evidence)
     weight_BT = RULE(seen)
     states: list[Tensor] = []
     plain = model.hidden
@@ -187,7 +187,7 @@ def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeyp
         return states[-1]
 
     monkeypatch.setattr(model, "hidden", hidden)
-    before = used.gradient(data, weight_BT, Nll(), AVERAGES["per_kept_row"])["loss"]
+    before = used.gradient(data, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
     predicts_BT = torch.zeros_like(data.is_response_BT)
     predicts_BT[:, :-1] = weight_BT[:, 1:] != 0
     length_B = data.length_B.argsort(descending=True, stable=True)  # the order of rollouts in the one micro-batch
@@ -201,7 +201,7 @@ def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeyp
     )
     ids_BT = data.ids_BT.clone()
     ids_BT[row, token] = 3 + (ids_BT[row, token] + 1) % 50
-    after = used.gradient(replace(data, ids_BT=ids_BT), weight_BT, Nll(), AVERAGES["per_kept_row"])["loss"]
+    after = used.gradient(replace(data, ids_BT=ids_BT), weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
     assert abs(after - before) > 1e-4
 
 
@@ -216,9 +216,9 @@ def test_one_micro_batch_or_four_is_one_step(layout: Layout) -> None:
         used = learner(model, budget=budget, layout=layout)
         data = fresh(batch())
         assert len(used.mine(data)) == parts
-        seen = used.observe(data, RULE.needs)
+        seen = used.observe(data, RULE.required_evidence)
         weight_BT = RULE(seen)
-        loss = used.gradient(seen, weight_BT, Nll(), AVERAGES["per_kept_row"])["loss"]
+        loss = used.gradient(seen, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
         found.append((weight_BT, loss, gradients(model)))
     (weight_BT, loss, gradient), (cut_BT, cut_loss, cut_gradient) = found
     assert torch.equal(weight_BT, cut_BT)
@@ -233,12 +233,12 @@ def test_one_micro_batch_or_four_is_one_step(layout: Layout) -> None:
 @pytest.mark.parametrize("lora", [False, True])
 def test_an_average_follows_the_policy(lora: bool) -> None:
     model = adapted() if lora else policy(seed=1)
-    used = learner(model, Average(start(), 0.75))
+    used = learner(model, MovingAverageHistory(start(), 0.75))
     expected = weights(used)
     for seed in range(3):
         step(used, seed)
         expected = {name: 0.75 * expected[name] + 0.25 * now for name, now in weights(used).items()}
-    assert isinstance(used.history, Average)
+    assert isinstance(used.history, MovingAverageHistory)
     for name, weight in used.history.weights.items():
         assert_close(weight, expected[name], rtol=1e-6, atol=1e-7)
     plain = policy()
@@ -251,7 +251,7 @@ def test_an_average_follows_the_policy(lora: bool) -> None:
 @pytest.mark.parametrize("lora", [False, True])
 def test_restored_with_its_average_it_goes_on_bit_for_bit(lora: bool, tmp_path: Path) -> None:
     def begin(seed: int) -> LocalLearner:
-        return learner(adapted() if lora else policy(seed=seed), Average(start(seed), 0.75))
+        return learner(adapted() if lora else policy(seed=seed), MovingAverageHistory(start(seed), 0.75))
 
     straight = begin(1)
     expected = [step(straight, seed)[0] for seed in range(4)]
@@ -262,15 +262,15 @@ def test_restored_with_its_average_it_goes_on_bit_for_bit(lora: bool, tmp_path: 
     second.restore(tmp_path)
     losses += [step(second, seed)[0] for seed in (2, 3)]
     assert losses == expected
-    assert isinstance(straight.history, Average)
-    assert isinstance(second.history, Average)
+    assert isinstance(straight.history, MovingAverageHistory)
+    assert isinstance(second.history, MovingAverageHistory)
     assert all(torch.equal(weight, second.history.weights[name]) for name, weight in straight.history.weights.items())
 
 
 def test_what_stays_is_not_written(tmp_path: Path) -> None:
     learner(policy(seed=1)).save(tmp_path)
     assert not (tmp_path / HISTORY_FILE).exists()
-    learner(policy(seed=1), Average(start(), 0.5)).save(tmp_path)
+    learner(policy(seed=1), MovingAverageHistory(start(), 0.5)).save(tmp_path)
     assert load_file(tmp_path / HISTORY_FILE).keys() == dict(policy().model.named_parameters()).keys()
 
 
@@ -281,24 +281,24 @@ def test_what_stays_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "kind"),
     [
-        ([], Kept),
-        (["history={kind: ema, decay: 0.9}"], Average),
-        (["history={kind: checkpoint, path: 'testbed:student'}"], Kept),
-        (["model.lora={rank: 4}"], AdaptersOff),
-        (["model.lora={rank: 4}", "history={kind: ema}"], Average),
+        ([], FrozenHistory),
+        (["history={kind: ema, decay: 0.9}"], MovingAverageHistory),
+        (["history={kind: checkpoint, path: 'testbed:student'}"], FrozenHistory),
+        (["model.lora={rank: 4}"], AdaptersOffHistory),
+        (["model.lora={rank: 4}", "history={kind: ema}"], MovingAverageHistory),
     ],
     ids=["start", "ema", "checkpoint", "adapters off", "ema of adapters"],
 )
 def test_each_history_is_the_start_weights_at_the_start(overrides: list[str], kind: type[History], dtype: str) -> None:
     used = make_learner(read_recipe(TINY, [*overrides, f"model.dtype={dtype}"]))
     assert type(used.history) is kind
-    seen = used.observe(fresh(batch(vocab_size=400)), RULE.needs)
+    seen = used.observe(fresh(batch(vocab_size=400)), RULE.required_evidence)
     assert torch.equal(seen.old_logp_BT, seen.history_logp_BT)  # also in bfloat16, which rounds both alike
 
 
 def test_another_checkpoint_is_another_history_and_what_is_none_is_refused(tmp_path: Path) -> None:
     used = make_learner(read_recipe(TINY, ["history={kind: checkpoint, path: 'testbed:noisy'}"]))
-    seen = used.observe(fresh(batch(vocab_size=400)), RULE.needs)
+    seen = used.observe(fresh(batch(vocab_size=400)), RULE.required_evidence)
     other = make_learner(read_recipe(TINY, ["model.path=testbed:noisy"])).observe(seen, frozenset({"old_logp"}))
     assert_close(seen.history_logp_BT, other.old_logp_BT, rtol=0, atol=1e-6)
     with pytest.raises(UserError, match="is no model that can be loaded"):
@@ -306,7 +306,7 @@ def test_another_checkpoint_is_another_history_and_what_is_none_is_refused(tmp_p
 
 
 def test_a_rule_that_asks_for_neither_has_no_second_model() -> None:
-    assert type(make_learner(read_recipe(TINY, ["select={kind: sstoken, gamma: 0.0}"])).history) is History
+    assert type(make_learner(read_recipe(TINY, ["token_selection={kind: sstoken, gamma: 0.0}"])).history) is History
 
 
 def test_a_model_whose_attention_cannot_be_seen_is_refused_before_anything_else() -> None:

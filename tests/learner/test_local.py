@@ -11,10 +11,10 @@ from hypothesis.strategies import integers, sampled_from
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Distill, Dpo, Grpo, Nll, Objective, Reinforce
 from reasontrain.algo.token_selection import (
-    Everything,
+    AllTokens,
     Random,
     ShuffledWeights,
     SsToken,
@@ -22,9 +22,9 @@ from reasontrain.algo.token_selection import (
     TopEntropy,
 )
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.history import Kept
+from reasontrain.learner.history import FrozenHistory
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch, UserError
@@ -40,7 +40,7 @@ OBJECTIVES = {
     "reinforce": Reinforce(reference_kl=0.1),
 }
 SELECTORS = {
-    "everything": Everything(),
+    "all": AllTokens(),
     "random": Random(keep=0.4),
     "top_entropy": TopEntropy(keep=0.4),
     "shuffled": ShuffledWeights(of=TopEntropy(keep=0.4)),
@@ -58,9 +58,9 @@ def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", *
         model,
         replace(chosen, **changes),
         steps=10,
-        teacher=WholeModel(policy("llama", seed=5)),
-        reference=WholeModel(policy("qwen3", seed=6)),
-        history=Kept(WholeModel(policy("qwen3", seed=7))),
+        teacher=UnshardedModel(policy("llama", seed=5)),
+        reference=UnshardedModel(policy("qwen3", seed=6)),
+        history=FrozenHistory(UnshardedModel(policy("qwen3", seed=7))),
     )
 
 
@@ -80,7 +80,7 @@ def run(
 ) -> tuple[float, dict[str, Tensor]]:
     used = learner(model, **options)
     model.model.zero_grad()
-    stats = used.gradient(data, weight_BT, objective, AVERAGES["per_rollout"])
+    stats = used.gradient(data, weight_BT, objective, LOSS_AGGREGATIONS["seq_mean_token_mean"])
     return stats["loss"], gradients(model)
 
 
@@ -97,10 +97,10 @@ def test_loss_and_gradient_are_those_of_plain_logits(architecture: str, tied: bo
 
     model.model.zero_grad()
     expected = torch.zeros(())
-    coefficient_BT = AVERAGES["per_rollout"](weight_BT, data.counts(weight_BT))
+    coefficient_BT = LOSS_AGGREGATIONS["seq_mean_token_mean"](weight_BT, data.totals(weight_BT))
     for row, length in enumerate(data.length_B.tolist()):  # one sequence at a time, without padding
         logp_TV = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0].log_softmax(-1)
-        taken_T = logp_TV[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0]
+        taken_T = logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0]
         expected = expected - (coefficient_BT[row, 1:length] * taken_T).sum()
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), abs=2e-6)
@@ -139,23 +139,25 @@ def test_micro_batches_padding_and_packing_never_change_the_gradient(
     )
     weight_BT = weights(data)
     whole = run(model, data, OBJECTIVES[name], weight_BT)
-    cut = run(model, wide, OBJECTIVES[name], torch.nn.functional.pad(weight_BT, (0, pad)), budget=budget, layout=layout)
-    assert cut[0] == pytest.approx(whole[0], abs=1e-6)
+    pack_micro_batches = run(
+        model, wide, OBJECTIVES[name], torch.nn.functional.pad(weight_BT, (0, pad)), budget=budget, layout=layout
+    )
+    assert pack_micro_batches[0] == pytest.approx(whole[0], abs=1e-6)
     for key, gradient in whole[1].items():
-        assert_close(cut[1][key], gradient, rtol=1e-4, atol=1e-6)
+        assert_close(pack_micro_batches[1][key], gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", SELECTORS)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_rule_feeds_every_objective_and_an_order_of_rollouts_changes_nothing(rule: str, name: str) -> None:
-    model, data, select, objective = policy(seed=2), batch(seed=3), SELECTORS[rule], OBJECTIVES[name]
+    model, data, token_selection, objective = policy(seed=2), batch(seed=3), SELECTORS[rule], OBJECTIVES[name]
     permuted = data.take(torch.tensor([3, 5, 0, 4, 1, 2]))
     results = []
     for order in (data, permuted):
         used = learner(model, budget=50)
         model.model.zero_grad()
-        seen = used.observe(order, select.needs)
-        stats = used.gradient(seen, select(seen), objective, AVERAGES["per_kept_row"])
+        seen = used.observe(order, token_selection.required_evidence)
+        stats = used.gradient(seen, token_selection(seen), objective, LOSS_AGGREGATIONS["token_mean"])
         results.append((stats["loss"], gradients(model)))
     assert results[0][0] != 0
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6, abs=1e-6)  # a few roundings of a sum in another order
@@ -169,14 +171,14 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
     weight_BT = weights(data)
     used = learner(model)
     used.observe(data, frozenset({"kl_reverse"}))
-    clean = used.gradient(data, weight_BT, OBJECTIVES[name], AVERAGES["per_rollout"])
+    clean = used.gradient(data, weight_BT, OBJECTIVES[name], LOSS_AGGREGATIONS["seq_mean_token_mean"])
     before = gradients(model)
     model.model.zero_grad()
     for row, rollout in enumerate(data.rollout_B.tolist()):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
         used.observer.teacher_rows[rollout][unused_N] = float("inf")
     broken = data.with_evidence({"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)})
-    again = used.gradient(broken, weight_BT, OBJECTIVES[name], AVERAGES["per_rollout"])
+    again = used.gradient(broken, weight_BT, OBJECTIVES[name], LOSS_AGGREGATIONS["seq_mean_token_mean"])
     assert again == clean
     for key, gradient in before.items():
         assert torch.equal(gradients(model)[key], gradient)
@@ -186,9 +188,11 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
 def test_nothing_selected_is_a_step_that_changes_nothing(name: str) -> None:
     model, data = policy(), batch()
     used = learner(model)
-    used.step(data, data.is_response_BT.float(), OBJECTIVES[name], AVERAGES["per_kept_row"])  # the optimiser has momentum now
+    used.step(
+        data, data.is_response_BT.float(), OBJECTIVES[name], LOSS_AGGREGATIONS["token_mean"]
+    )  # the optimiser has momentum now
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
-    stats = used.step(data, torch.zeros(data.ids_BT.shape), OBJECTIVES[name], AVERAGES["per_kept_row"])
+    stats = used.step(data, torch.zeros(data.ids_BT.shape), OBJECTIVES[name], LOSS_AGGREGATIONS["token_mean"])
     assert (stats["loss"], stats["kept_share"], stats["skipped"]) == (0.0, 0.0, 0.0)
     assert all(torch.equal(before[key], value) for key, value in model.model.state_dict().items())
 
@@ -203,7 +207,7 @@ def test_the_kept_teacher_states_are_those_of_a_fresh_forward() -> None:
             used = learner(model, budget=50, layout=layout)
             if observed:
                 used.observe(data, frozenset({"kl_reverse"}))
-            used.gradient(data, weight_BT, Distill(), AVERAGES["per_kept_row"])
+            used.gradient(data, weight_BT, Distill(), LOSS_AGGREGATIONS["token_mean"])
             results.append(gradients(model))
         assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
@@ -218,9 +222,9 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
     used.observer.teacher.policy.model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
     losses = []
     for keep in (0.1, 0.5, 1.0):
-        seen = used.observe(data, Tip(keep=keep).needs)
+        seen = used.observe(data, Tip(keep=keep).required_evidence)
         weight_BT = Tip(keep=keep)(seen)
-        losses.append(used.gradient(seen, weight_BT, Distill(), AVERAGES["per_rollout"])["loss"])
+        losses.append(used.gradient(seen, weight_BT, Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])["loss"])
     assert losses[0] > 0.1
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
 
@@ -229,11 +233,11 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
 def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
     data = batch()
     results = []
-    for select in (Everything(), Tip(mode=mode, keep=1.0)):
+    for token_selection in (AllTokens(), Tip(mode=mode, keep=1.0)):
         model = policy(seed=1)
         used = learner(model)
         seen = used.observe(data, frozenset({"entropy", "kl_reverse", "kl_forward", "teachability"}))
-        loss = used.gradient(seen, select(seen), Distill(), AVERAGES["per_rollout"])["loss"]
+        loss = used.gradient(seen, token_selection(seen), Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])["loss"]
         results.append((loss, gradients(model)))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(results[0][1][key], results[1][1][key]) for key in results[0][1])
@@ -257,9 +261,9 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
             "entropy": -(p.exp() * p).sum(-1),
             "kl_reverse": (p.exp() * (p - q)).sum(-1),
             "kl_forward": (q.exp() * (q - p)).sum(-1),
-            "old_logp": p.gather(1, ids[0, 1:, None])[:, 0],
-            "ref_logp": r.gather(1, ids[0, 1:, None])[:, 0],
-            "teachability": q.exp().gather(1, top).sum(-1),
+            "old_logp": p.materialize(1, ids[0, 1:, None])[:, 0],
+            "ref_logp": r.materialize(1, ids[0, 1:, None])[:, 0],
+            "teachability": q.exp().materialize(1, top).sum(-1),
         }
         among = data.is_response_BT[row, 1:length]
         for name, values in expected.items():
@@ -272,7 +276,7 @@ def test_the_first_ratio_is_one() -> None:
     used = learner(model, budget=40)
     seen = used.observe(replace(data, evidence={}), frozenset({"old_logp"}))
     weight_BT = data.is_response_BT.float()
-    stats = used.gradient(seen, weight_BT, Grpo(), AVERAGES["per_kept_row"])
+    stats = used.gradient(seen, weight_BT, Grpo(), LOSS_AGGREGATIONS["token_mean"])
     assert stats["ratio"] == pytest.approx(1.0, abs=1e-5)
     assert stats["clipped"] == 0
 
@@ -286,7 +290,7 @@ def test_a_gradient_that_is_not_finite_skips_the_step_and_those_in_a_row_are_cou
     weight_BT = data.is_response_BT.float()
     bad = replace(data, advantage_B=torch.full_like(data.advantage_B, float("nan")))
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
-    step = lambda what: used.step(what, weight_BT, Reinforce(), AVERAGES["per_kept_row"])  # noqa: E731
+    step = lambda what: used.step(what, weight_BT, Reinforce(), LOSS_AGGREGATIONS["token_mean"])  # noqa: E731
     assert [step(bad)["skipped"], step(bad)["skipped"]] == [1.0, 1.0]
     assert all(torch.equal(before[key], value) for key, value in model.model.state_dict().items())
     assert step(replace(data, evidence={}))["skipped"] == 0.0  # a good one in between starts the count anew
@@ -302,12 +306,12 @@ def test_a_bfloat16_head_gives_its_float32_master_an_unrounded_gradient_whatever
         model = policy()
         model.dtype = torch.bfloat16
         used = learner(model, budget=budget)
-        used.gradient(data, weight_BT, Nll(), AVERAGES["per_kept_row"])
+        used.gradient(data, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])
         found.append(model.model.lm_head.weight.grad)
     assert found[0].dtype == torch.float32
     assert not torch.equal(found[0], found[0].bfloat16().float())
     plain = policy()
-    learner(plain).gradient(data, weight_BT, Nll(), AVERAGES["per_kept_row"])
+    learner(plain).gradient(data, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])
     for gradient in found:
         error = (gradient - plain.model.lm_head.weight.grad).norm() / plain.model.lm_head.weight.grad.norm()
         assert 0 < error < 0.02  # bfloat16 has eight bits
@@ -321,7 +325,7 @@ def test_clipping_scales_the_gradient_to_the_norm() -> None:
         used = learner(model, max_grad_norm=limit)
         used.optimizer.step = lambda share: None  # only the gradient is of interest
         used.optimizer.zero_grad = lambda: None
-        stats = used.step(data, data.is_response_BT.float(), Nll(), AVERAGES["per_kept_row"])
+        stats = used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])
         moved[limit] = (stats["grad_norm"], gradients(model))
     assert moved[None][0] == moved[1e-3][0] > 0.1
     for key, gradient in moved[None][1].items():
@@ -329,7 +333,7 @@ def test_clipping_scales_the_gradient_to_the_norm() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in subtract")  # Triton's interpreter, of -inf - -inf
-@pytest.mark.parametrize("vocabulary", ["whole", "triton"])
+@pytest.mark.parametrize("vocabulary", ["full_logits", "triton"])
 @pytest.mark.parametrize(("name", "architecture"), [("reverse_kl", "qwen3"), ("grpo", "gemma2"), ("dpo", "qwen3")])
 def test_a_step_does_not_depend_on_what_computes_the_vocabulary(name: str, architecture: str, vocabulary: Vocabulary) -> None:
     """Evidence, loss, and the gradient and its norm of a whole step."""
@@ -345,14 +349,16 @@ def test_a_step_does_not_depend_on_what_computes_the_vocabulary(name: str, archi
         model = policy(architecture)
         model.vocabulary = choice
         used = learner(model, lr=1e-3)
-        needs = objective.needs | Tip().needs | {"ref_logp", "old_logp", "history_logp", "teachability"}
-        seen = used.observe(data, needs)
+        required_evidence = (
+            objective.required_evidence | Tip().required_evidence | {"ref_logp", "old_logp", "history_logp", "teachability"}
+        )
+        seen = used.observe(data, required_evidence)
         weight_BT = data.is_response_BT.float()
-        used.gradient(seen, weight_BT, objective, AVERAGES["per_pair" if name == "dpo" else "per_rollout"])
+        used.gradient(seen, weight_BT, objective, LOSS_AGGREGATIONS["pair_mean" if name == "dpo" else "seq_mean_token_mean"])
         gradient = gradients(model)
         model.model.zero_grad()
-        stats = used.step(seen, weight_BT, objective, AVERAGES["per_pair" if name == "dpo" else "per_rollout"])
-        found.append(({need: seen.evidence[need] for need in needs}, gradient, stats["loss"], stats["grad_norm"]))
+        stats = used.step(seen, weight_BT, objective, LOSS_AGGREGATIONS["pair_mean" if name == "dpo" else "seq_mean_token_mean"])
+        found.append(({need: seen.evidence[need] for need in required_evidence}, gradient, stats["loss"], stats["grad_norm"]))
         assert model.head.vocabulary == choice
     assert_close(*found, rtol=1e-5, atol=1e-5)
 
@@ -365,7 +371,7 @@ def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:
     data = batch()
 
     def step(used: LocalLearner) -> float:
-        return used.step(data, data.is_response_BT.float(), Nll(), AVERAGES["per_kept_row"])["loss"]
+        return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
 
     straight = learner(policy(), optimizer=optimizer, schedule="cosine", warmup_steps=1)
     expected = [step(straight) for _ in range(4)]

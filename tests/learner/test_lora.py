@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt, is_adapted
@@ -33,7 +33,7 @@ def learner(model: Policy) -> LocalLearner:
 
 def step(used: LocalLearner, seed: int = 0) -> float:
     data = batch(seed=seed)
-    return used.step(data, data.is_response_BT.float(), Nll(), AVERAGES["per_kept_row"])["loss"]
+    return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from reasontrain import models
-from reasontrain.algo.advantages import NoCredit
-from reasontrain.algo.loss_aggregation import per_target_row
+from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.loss_aggregation import response_token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import Prior
 from reasontrain.data.collate import collate
@@ -31,7 +31,7 @@ def demonstrations(policy: Policy) -> Batch:
     problems = [replace(p, prompt="What?") if i % 2 else p for i, p in enumerate(problems)]
     encoder = Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision)
     written, _ = encoder.demonstrations(encoder.prompts(problems)[0], policy.context)
-    data = collate(written, credit=NoCredit())
+    data = collate(written, advantage=NoAdvantage())
     draw = torch.Generator().manual_seed(1)
     column_BT = -6 * torch.rand(data.ids_BT.shape, generator=draw) ** 3
     return data.with_evidence({"uncond_logp": torch.where(data.is_response_BT, column_BT, 0.0)})
@@ -62,7 +62,7 @@ def test_no_cut_changes_a_gradient(name: str, tmp_path: Path) -> None:
         data = demonstrations(policy)
         learn = LearnSettings(lr=0.01, rollouts_per_step=6, micro_batch_tokens=budget)
         learner = LocalLearner(policy, learn, steps=1)
-        stats = learner.gradient(data, Prior()(data), Nll(), per_target_row)
+        stats = learner.gradient(data, Prior()(data), Nll(), response_token_mean)
         gradient = torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
         found[budget] = len(learner.mine(data)), float(stats["loss"]), gradient
     assert [parts for parts, _, _ in found.values()] == sorted({parts for parts, _, _ in found.values()})

@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl import SFTConfig, SFTTrainer
 
-from reasontrain.algo.advantages import NoCredit
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
-from reasontrain.algo.token_selection import Everything, Prior, Selector
+from reasontrain.algo.token_selection import AllTokens, Prior, TokenSelection
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.local import LocalLearner
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import Batch, Kind, Problem, Rollout
+from reasontrain.types import Batch, Problem, Rollout, TokenKind
 from tests.tiny import batch, policy, tokenizer
 
 
@@ -36,12 +36,12 @@ def scored(seed: int = 0) -> Batch:
 
 
 def run(
-    data: Batch, rule: Selector, *, budget: int = 10_000, layout: Layout = "padded", model: Policy | None = None
+    data: Batch, rule: TokenSelection, *, budget: int = 10_000, layout: Layout = "padded", model: Policy | None = None
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Loss and gradient of one step."""
     model = policy() if model is None else model
     chosen = LearnSettings(lr=0.1, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    stats = LocalLearner(model, chosen, steps=1).gradient(data, rule(data), Nll(), AVERAGES["per_target_row"])
+    stats = LocalLearner(model, chosen, steps=1).gradient(data, rule(data), Nll(), LOSS_AGGREGATIONS["response_token_mean"])
     return stats, {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
 
 
@@ -54,7 +54,7 @@ def assert_same(ours: tuple[dict[str, float], dict[str, Tensor]], theirs: tuple[
 
 def test_alpha_zero_and_a_constant_column_are_plain_fine_tuning() -> None:
     data = scored()
-    plain = run(data, Everything())
+    plain = run(data, AllTokens())
     constant = data.with_evidence({"uncond_logp": -0.2 - 0.1 * data.rollout_B[:, None] * torch.ones(data.ids_BT.shape)})
     assert_same(run(data, Prior(alpha=0.0)), plain)
     assert_same(run(constant, Prior()), plain)
@@ -68,7 +68,7 @@ def test_the_loss_is_the_weighted_sum_over_the_number_of_target_tokens_and_the_p
     for row, length in enumerate(data.length_B.tolist()):
         logp_TV = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0].double().log_softmax(-1)
         among_T = data.is_response_BT[row, 1:length]
-        nll_K = -logp_TV[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0][among_T]
+        nll_K = -logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0][among_T]
         raw_K = 1 - data.evidence["uncond_logp"][row, 1:length][among_T].double().exp()
         expected += float((len(raw_K) * raw_K / raw_K.sum() * nll_K).sum())
         plain, num = plain + float(nll_K.sum()), num + len(raw_K)
@@ -87,16 +87,16 @@ def test_packing_micro_batches_and_padding_change_nothing(seed: int, budget: int
         kind_BT=torch.nn.functional.pad(data.kind_BT, (0, pad)),
         evidence={"uncond_logp": torch.nn.functional.pad(data.evidence["uncond_logp"], (0, pad))},
     )
-    whole, cut = run(data, Prior()), run(wide, Prior(), budget=budget, layout=layout)
-    assert cut[0]["loss"] == pytest.approx(whole[0]["loss"], abs=1e-6)
+    whole, pack_micro_batches = run(data, Prior()), run(wide, Prior(), budget=budget, layout=layout)
+    assert pack_micro_batches[0]["loss"] == pytest.approx(whole[0]["loss"], abs=1e-6)
     for name, gradient in whole[1].items():
-        assert_close(cut[1][name], gradient, rtol=1e-4, atol=1e-6)
+        assert_close(pack_micro_batches[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_a_row_of_weight_zero_meets_no_loss_and_certainty_everywhere_is_plain() -> None:
     data = scored()
     certain = data.with_evidence({"uncond_logp": torch.zeros(data.ids_BT.shape)})
-    assert_same(run(certain, Prior()), run(data, Everything()))
+    assert_same(run(certain, Prior()), run(data, AllTokens()))
 
 
 def test_stored_evidence_joins_the_batch_at_the_column_of_its_token() -> None:
@@ -105,12 +105,12 @@ def test_stored_evidence_joins_the_batch_at_the_column_of_its_token() -> None:
         return Rollout(problem=Problem(id="p", prompt=""), id=prompt, group=prompt, evidence={"uncond_logp": values}, **ids)
 
     rollouts = [rollout(1, -0.5, -1.5), rollout(3, -2.5)]
-    made = collate(rollouts, credit=NoCredit())
+    made = collate(rollouts, advantage=NoAdvantage())
     assert made.uncond_logp_BT.tolist() == [[0, -0.5, -1.5, 0], [0, 0, 0, -2.5]]
-    assert (made.kind_BT[made.uncond_logp_BT != 0] == Kind.RESPONSE).all()
+    assert (made.kind_BT[made.uncond_logp_BT != 0] == TokenKind.RESPONSE).all()
     short = replace(rollouts[0], response_ids=(5,))
     with pytest.raises(AssertionError, match="one number per response token"):
-        collate([short], credit=NoCredit())
+        collate([short], advantage=NoAdvantage())
 
 
 def test_loss_and_gradient_are_those_of_trls_sft_trainer_on_the_same_batch(tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_loss_and_gradient_are_those_of_trls_sft_trainer_on_the_same_batch(tmp_p
     trainer = SFTTrainer(model=theirs.model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer())
     assert arguments.loss_type == "nll"
     (given,) = trainer.get_train_dataloader()
-    assert int((given["labels"] != -100).sum()) == data.counts().response_rows
+    assert int((given["labels"] != -100).sum()) == data.totals().response_tokens
     loss = trainer.compute_loss(trainer.model, given)
     loss.backward()
     expected = {name.removeprefix("module."): p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
-    for rule in (Everything(), Prior(alpha=0.0)):
+    for rule in (AllTokens(), Prior(alpha=0.0)):
         model.model.zero_grad()
         assert_same(run(data, rule, model=model), ({"loss": float(loss.detach())}, expected))

@@ -20,7 +20,7 @@ from torch.testing import assert_close
 
 from reasontrain import models, rng
 from reasontrain.algo.advantages import LeaveOneOut
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Objective, Reinforce, SoftReinforce
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
@@ -31,11 +31,11 @@ from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import LearnSettings, build
 from reasontrain.recipe.settings import Recipe
 from reasontrain.sampler.token_decoding import NOISE
-from reasontrain.types import Batch, Kind
+from reasontrain.types import Batch, TokenKind
 from tests.learner.soft_batch import SEED, batch, changed, ones, rollouts
 from tests.tiny import policy
 
-AVERAGE = AVERAGES["sum_per_rollout"]
+AVERAGE = LOSS_AGGREGATIONS["seq_mean_token_sum"]
 
 
 def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", lr: float = 0.01) -> LocalLearner:
@@ -59,15 +59,15 @@ def naive(model: Policy, data: Batch) -> tuple[float, dict[str, Tensor]]:
     for row, length in enumerate(data.length_B.tolist()):
         ids, kinds, law = data.ids_BT[row, :length], data.kind_BT[row, :length], data.soft[int(data.rollout_B[row])]
         embeds = embed(ids)
-        embeds = torch.where((kinds == Kind.SOFT)[:, None], fill(kinds, law.fed()), embeds)
+        embeds = torch.where((kinds == TokenKind.SOFT)[:, None], fill(kinds, law.fed()), embeds)
         logits = model.model(inputs_embeds=embeds[None], use_cache=False).logits[0]
         scale = float((embed(ids[:1]).norm() / embed.weight[ids[0]].norm()).detach())
         mean = scale * (logits / law.tau).softmax(-1) @ embed.weight
         for t in range(1, length):
-            if kinds[t] == Kind.SOFT:
+            if kinds[t] == TokenKind.SOFT:
                 health = (embeds[t].detach() - mean[t - 1]).square().sum() / law.sigma**2
                 logp = (mean.shape[1] - health) / 2
-            elif kinds[t] == Kind.RESPONSE:
+            elif kinds[t] == TokenKind.RESPONSE:
                 logp = logits[t - 1].log_softmax(-1)[ids[t]]
             else:
                 continue
@@ -79,7 +79,7 @@ def naive(model: Policy, data: Batch) -> tuple[float, dict[str, Tensor]]:
 def fill(kinds: Tensor, fed: Tensor) -> Tensor:
     """The embeddings at their places, zero elsewhere."""
     filled = torch.zeros(len(kinds), fed.shape[1])
-    filled[kinds == Kind.SOFT] = fed.float()
+    filled[kinds == TokenKind.SOFT] = fed.float()
     return filled
 
 
@@ -122,7 +122,7 @@ def test_replay_finds_the_noise_that_was_drawn(kind: str) -> None:
     data = batch(model, kind)
     size = model.basis.weight_VD.shape[1]
     for row in range(len(data.rollout_B)):
-        soft_T = data.kind_BT[row] == Kind.SOFT
+        soft_T = data.kind_BT[row] == TokenKind.SOFT
         place_T1 = torch.arange(int(soft_T.sum()))[:, None]
         noise = rng.normal(SEED, NOISE, int(data.rollout_B[row]), place_T1, torch.arange(size)[None])
         weight_BT = torch.zeros(data.ids_BT.shape)
@@ -138,7 +138,7 @@ def test_health_is_one_and_a_shift_by_one_position_is_seen(kind: str) -> None:
     """The sheet: 1 +- sqrt(2 / (D n)); an off-by-one replay gives about 1 + 2 / gamma^2 = 19.4 for tokens that differ."""
     model = policy(seed=3)
     data = batch(model, kind, num=12, tau=0.02 if kind == "soft" else 1e-4)  # a flat mixture is the same one position on
-    num = int((data.kind_BT == Kind.SOFT).sum()) * model.basis.weight_VD.shape[1]
+    num = int((data.kind_BT == TokenKind.SOFT).sum()) * model.basis.weight_VD.shape[1]
     stats, _ = learn(model, data)
     assert stats["soft_health"] == pytest.approx(1, abs=5 * math.sqrt(2 / num))
     assert alarm(dict(stats)) is None
@@ -174,8 +174,8 @@ def test_no_gradient_reaches_what_was_fed() -> None:
 def test_a_step_of_thought_changes_nothing_before_it(layout: Layout) -> None:
     model = policy(seed=3)
     data = batch(model)
-    row = int((data.kind_BT == Kind.SOFT).sum(1).argmax())
-    soft_T = (data.kind_BT[row] == Kind.SOFT).nonzero()[:, 0]
+    row = int((data.kind_BT == TokenKind.SOFT).sum(1).argmax())
+    soft_T = (data.kind_BT[row] == TokenKind.SOFT).nonzero()[:, 0]
     middle = len(soft_T) // 2
     other = changed(data, int(data.rollout_B[row]), lambda fed: torch.cat([fed[:middle], fed[middle:] + 0.01]))
     before_BT, after_BT = (ones(data) * 0 for _ in range(2))
@@ -201,9 +201,9 @@ def test_advantages_are_those_of_the_others_and_sum_to_zero() -> None:
 def test_equal_rewards_teach_nothing_and_larger_ones_more() -> None:
     model = policy(seed=3)
     given = rollouts(model)
-    data = collate(given, credit=LeaveOneOut())
-    equal = collate([replace(r, reward=7.0) for r in given], credit=LeaveOneOut())
-    double = collate([replace(r, reward=2 * r.reward) for r in given], credit=LeaveOneOut())
+    data = collate(given, advantage=LeaveOneOut())
+    equal = collate([replace(r, reward=7.0) for r in given], advantage=LeaveOneOut())
+    double = collate([replace(r, reward=2 * r.reward) for r in given], advantage=LeaveOneOut())
     assert all(bool((gradient == 0).all()) for gradient in learn(model, equal)[1].values())
     once, twice = learn(model, data)[1], learn(model, double)[1]
     assert_close_to(twice, {name: 2 * gradient for name, gradient in once.items()}, 1e-5)
@@ -215,13 +215,13 @@ def test_equal_rewards_teach_nothing_and_larger_ones_more() -> None:
 def test_prompt_prefill_padding_and_masked_rollouts_have_no_weight() -> None:
     model = policy(seed=3)
     given = rollouts(model)
-    data = collate(given, credit=LeaveOneOut())
+    data = collate(given, advantage=LeaveOneOut())
     for row, rollout in enumerate(given):
-        kinds = [Kind.PROMPT] * len(rollout.prompt_ids) + list(rollout.kinds)
-        kinds += [Kind.PAD] * (data.ids_BT.shape[1] - len(kinds))
+        kinds = [TokenKind.PROMPT] * len(rollout.prompt_ids) + list(rollout.kinds)
+        kinds += [TokenKind.PAD] * (data.ids_BT.shape[1] - len(kinds))
         assert data.kind_BT[row].tolist() == kinds
-        assert data.is_response_BT[row].tolist() == [kind in (Kind.SOFT, Kind.RESPONSE) for kind in kinds]
-    masked = collate(given, credit=LeaveOneOut(), masked=frozenset({given[0].id}))
+        assert data.is_response_BT[row].tolist() == [kind in (TokenKind.SOFT, TokenKind.RESPONSE) for kind in kinds]
+    masked = collate(given, advantage=LeaveOneOut(), masked=frozenset({given[0].id}))
     assert not masked.is_response_BT[0].any()
     weight_BT = ones(data)
     weight_BT[0] = 0
@@ -234,7 +234,7 @@ def test_the_shadow_is_not_fed() -> None:
     """Its ids may be anything: only what was fed counts."""
     model = policy(seed=3)
     data = batch(model)
-    other = replace(data, ids_BT=torch.where(data.kind_BT == Kind.SOFT, 7, data.ids_BT))
+    other = replace(data, ids_BT=torch.where(data.kind_BT == TokenKind.SOFT, 7, data.ids_BT))
     (one, first), (two, second) = learn(model, data), learn(model, other)
     assert one == two
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -248,7 +248,7 @@ def test_hard_thoughts_are_plain_reinforce_bit_for_bit(layout: Layout) -> None:
     model = policy(seed=3)
     data = batch(model, "hard")
     assert data.soft == {}
-    assert not (data.kind_BT == Kind.SOFT).any()
+    assert not (data.kind_BT == TokenKind.SOFT).any()
     (soft, ours), (plain, theirs) = (
         learn(model, data, objective=objective, layout=layout) for objective in (SoftReinforce(), Reinforce())
     )
@@ -263,7 +263,7 @@ def naive_tokens(model: Policy, data: Batch) -> float:
     total = 0.0
     for row, length in enumerate(data.length_B.tolist()):
         logp = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0].double().log_softmax(-1)
-        taken = logp[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0]
+        taken = logp[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0]
         total -= float(data.advantage_B[row]) * float(taken[data.is_response_BT[row, 1:length]].sum())
     return total / len(data.rollout_B)
 
@@ -276,8 +276,8 @@ def naive_tokens(model: Policy, data: Batch) -> float:
 def test_micro_batches_and_packing_never_change_the_gradient(budget: int, layout: Layout, kind: str) -> None:
     model = policy(seed=3)
     data = batch(model, kind, gamma=0.5)
-    (whole, expected), (cut, found) = learn(model, data), learn(model, data, budget=budget, layout=layout)
-    assert cut["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    (whole, expected), (pack_micro_batches, found) = learn(model, data), learn(model, data, budget=budget, layout=layout)
+    assert pack_micro_batches["loss"] == pytest.approx(whole["loss"], rel=1e-4)
     assert_close_to(found, expected, 2e-4 if kind == "soft" else 1e-2)  # at tau 1e-4 rounding of the logits is 1e4 times as large
 
 
@@ -317,9 +317,9 @@ def recipe(path: str) -> Recipe:
             "model": {"path": path},
             "task": {"kind": "arithmetic"},
             "sample": sample,
-            "credit": {"kind": "leave_one_out"},
+            "advantage": {"kind": "leave_one_out"},
             "objective": {"kind": "soft_reinforce"},
-            "average": "sum_per_rollout",
+            "loss_aggregation": "seq_mean_token_sum",
             "learn": {"lr": 0.05, "rollouts_per_step": 6},
         },
         "test",

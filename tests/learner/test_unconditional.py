@@ -67,7 +67,9 @@ def test_log_probs_are_those_of_full_logits_and_batches_agree(architecture: str)
         ids = torch.tensor([[*HEADER, *rollout.response_ids]])
         with torch.no_grad():
             full_TV = model.model(ids, use_cache=False).logits[0].float().log_softmax(-1)
-        expected = full_TV[1:-1].gather(1, ids[0, 2:, None])[:, 0]  # the header's last token predicts the first; it is not scored
+        expected = full_TV[1:-1].materialize(1, ids[0, 2:, None])[
+            :, 0
+        ]  # the header's last token predicts the first; it is not scored
         assert column == pytest.approx(expected.tolist(), abs=1e-5)
     for one, together in zip(logp(model, scored, micro_batch_tokens=1), found, strict=True):
         assert one == pytest.approx(together, abs=1e-4)
@@ -116,9 +118,9 @@ def column(student: Path, tmp_path: Path) -> Column:
             model=ModelSettings(path=str(path)),
             task=task,
             objective=Nll(),
-            average="per_target_row",
+            loss_aggregation="response_token_mean",
             learn=LearnSettings(lr=0.1, rollouts_per_step=4, micro_batch_tokens=500),
-            select=Prior(),
+            token_selection=Prior(),
             unconditional=settings,
             out=str(tmp_path),
         )

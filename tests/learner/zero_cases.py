@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import tests.conftest  # noqa: F401  (annotations are checked in the ranks too)
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import (
     Distill,
     Dpo,
@@ -24,12 +24,12 @@ from reasontrain.algo.objectives import (
     Reinforce,
     SoftReinforce,
 )
-from reasontrain.algo.token_selection import AdvantageEntropy, Contrast, MaxVariance, Ramp, Tip
+from reasontrain.algo.token_selection import AdvantageEntropy, Contrast, LinearSchedule, MaxVariance, Tip
 from reasontrain.data.sampling import Sampling
-from reasontrain.learner.history import AdaptersOff, Average, History, Kept
+from reasontrain.learner.history import AdaptersOffHistory, FrozenHistory, History, LossAggregation
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
-from reasontrain.learner.policy_module import Frozen, WholeModel
+from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
 from reasontrain.metrics.timing import LEARNER_PARTS, key
 from reasontrain.models import Lora, Policy
 from reasontrain.recipe import LearnSettings, Zero
@@ -53,7 +53,7 @@ BUDGETS = {1: (10_000, 60, 50), 2: (10_000, 40, 24)}
 Make = Callable[..., LocalLearner]
 Named = dict[str, Tensor]
 RULE = Tip(keep=0.3)
-NEEDS = RULE.needs | {"ref_logp", "old_logp", "history_logp", "attention"}
+NEEDS = RULE.required_evidence | {"ref_logp", "old_logp", "history_logp", "attention"}
 
 
 def student(*, tied: bool = False, lora: bool = False, seed: int = 1, **options: object) -> Policy:
@@ -70,7 +70,7 @@ def student(*, tied: bool = False, lora: bool = False, seed: int = 1, **options:
 def learner(
     model: Policy,
     zero: Zero | None,
-    frozen: Callable[[Policy], Frozen] = WholeModel,
+    frozen: Callable[[Policy], FrozenModel] = UnshardedModel,
     *,
     lr: float = 0.01,
     history: History | None = None,
@@ -86,7 +86,7 @@ def learner(
     for other in others:
         other.model.requires_grad_(False)
     teacher, reference, *earlier = map(frozen, others)
-    compared = {"teacher": teacher, "reference": reference, "history": history or Kept(*earlier)}
+    compared = {"teacher": teacher, "reference": reference, "history": history or FrozenHistory(*earlier)}
     return kind(model, replace(settings, **changes), steps=10, **compared)
 
 
@@ -119,11 +119,11 @@ def step(
     data: Batch,
     weight_BT: Tensor | None = None,
     objective: Objective | None = None,
-    needs: frozenset[str] = NEEDS,
+    required_evidence: frozenset[str] = NEEDS,
 ) -> dict[str, object]:
     """One step, and everything it makes: evidence, loss, gradients before clipping."""
     begun = time.perf_counter()
-    seen = used.observe(data, needs)
+    seen = used.observe(data, required_evidence)
     chosen_BT = RULE(seen) if weight_BT is None else weight_BT
     found: dict[str, object] = {"evidence": dict(seen.evidence), "micro": len(used.mine(data))}
     engine = None if used.settings.zero is None else used.engine
@@ -137,7 +137,7 @@ def step(
         used.update = watched
     else:
         engine._take_model_step = watched
-    stats = used.step(seen, chosen_BT, objective or Distill(), AVERAGES["per_rollout"])
+    stats = used.step(seen, chosen_BT, objective or Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])
     found["wall_s"] = time.perf_counter() - begun
     found["times"] = {part: stats.pop(key(part)) for part in LEARNER_PARTS}
     found["stats"] = stats
@@ -169,15 +169,17 @@ def parity(zero: Zero | None, world: int, model: str, **changes: object) -> obje
 def histories(zero: Zero | None, world: int, model: str) -> object:
     """Steps whose history is the policy without its adapters, or follows it."""
     used = student(**MODELS[model])
-    made = learner(used, zero, history=AdaptersOff(used.model) if model == "lora" else average(7), micro_batch_tokens=40)
+    made = learner(
+        used, zero, history=AdaptersOffHistory(used.model) if model == "lora" else loss_aggregation(7), micro_batch_tokens=40
+    )
     return [step(made, batch(seed=seed)) for seed in range(3)]
 
 
-def average(seed: int) -> Average:
+def loss_aggregation(seed: int) -> LossAggregation:
     """Of weights that are nobody's at first."""
     model = policy("qwen3", seed=seed)
     model.model.requires_grad_(False)
-    return Average(model, 0.75)
+    return LossAggregation(model, 0.75)
 
 
 def edges(zero: Zero | None, world: int) -> object:
@@ -202,11 +204,11 @@ def edges(zero: Zero | None, world: int) -> object:
 def dropping(zero: Zero | None, world: int) -> object:
     """Rollouts and tokens dropped, by a token ratio and by a response's; then a step of which nothing is left."""
     used = learner(student(), zero, micro_batch_tokens=30)
-    rollouts, tokens = MaxVariance(share=Ramp(init=0.5)), AdvantageEntropy(keep=Ramp(init=0.4))
+    rollouts, tokens = MaxVariance(share=LinearSchedule(init=0.5)), AdvantageEntropy(keep=LinearSchedule(init=0.4))
     found = {}
     for seed, objective in enumerate((Grpo(), Gspo(clip_low=0.02, clip_high=0.03))):
         data = rollouts(batch(seed=seed, num=10))
-        seen = used.observe(replace(data, evidence={}), tokens.needs | {"old_logp"})
+        seen = used.observe(replace(data, evidence={}), tokens.required_evidence | {"old_logp"})
         noise_BT = 0.2 * torch.randn(data.ids_BT.shape, generator=torch.Generator().manual_seed(seed))
         seen = seen.with_evidence({"old_logp": seen.old_logp_BT + noise_BT})
         weight_BT = tokens(seen)
@@ -242,7 +244,7 @@ def sharded(zero: Zero | None, world: int) -> object:
     settings = LearnSettings(lr=0.01, rollouts_per_step=6)
     made: list[ShardedModel] = []
 
-    def shard(frozen: Policy) -> Frozen:
+    def shard(frozen: Policy) -> FrozenModel:
         made.append(ShardedModel(frozen, zero, settings))
         return made[-1]
 
@@ -257,7 +259,7 @@ def sampling(zero: Zero | None, world: int, model: str) -> object:
     found = []
     for seed in range(2):
         found.append(step(used, batch(seed=seed)))
-        with used.gathered():
+        with used.materialized():
             rollouts = LocalSampler(used.policy, seed=0).sample(prompts, Sampling(max_tokens=12), num=2, first_id=0)
         found[-1]["rollouts"] = [rollout.response_ids for rollout in rollouts]
     return [*found, step(used, batch(seed=2))]
@@ -284,7 +286,7 @@ def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
         for parameter in made.model.parameters():
             if parameter.requires_grad:
                 parameter.data += 0.1 * seed
-        return learner(made, zero, micro_batch_tokens=40, schedule="linear", history=average(7 + seed))
+        return learner(made, zero, micro_batch_tokens=40, schedule="linear", history=loss_aggregation(7 + seed))
 
     used = begin(0)
     for seed in range(2):
@@ -323,7 +325,7 @@ def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
     found = []
     for seed, num in enumerate((5, 1, 4)):
         seen = used.observe(pairs(num, seed=seed), frozenset({"ref_logp"}))
-        stats = used.step(seen, rule(seen), loss, AVERAGES["per_pair"])
+        stats = used.step(seen, rule(seen), loss, LOSS_AGGREGATIONS["pair_mean"])
         found.append({"stats": stats, "evidence": {"ref_logp": seen.ref_logp_BT}, "weights": weights(used)})
     return found
 
@@ -374,7 +376,7 @@ SPECIAL: dict[str, dict[str, object]] = {
     "offload-3": {"zero": Zero(offload_optimizer="cpu", offload_parameters="cpu", persist_below=0), "learn": {}},
     "checkpointing": {"zero": Zero(persist_below=0), "learn": {"checkpointing": True}},
     "packed": {"zero": Zero(persist_below=0), "learn": {"layout": "packed"}},
-    "whole": {"zero": Zero(persist_below=0), "learn": {"vocabulary": "whole"}},
+    "whole": {"zero": Zero(persist_below=0), "learn": {"vocabulary": "full_logits"}},
     "unclipped-1": {"zero": Zero(stage=1), "learn": {"max_grad_norm": None}},
     "unclipped-3": {"zero": Zero(persist_below=0), "learn": {"max_grad_norm": None}},
 }
@@ -384,9 +386,9 @@ if find_spec("triton") and not torch.cuda.is_available():  # the interpreter is 
 
 def work(rank: int, world: int, address: str, out: Path) -> None:
     """Every case on this rank; one that fails ends them, since the other ranks would wait for this one."""
-    from reasontrain.learner.distributed import Place, join, leave
+    from reasontrain.learner.distributed import RankAddress, join, leave
 
-    join(Place(rank, world, address, timeout_s=60.0))
+    join(RankAddress(rank, world, address, timeout_s=60.0))
     for name, case in cases(world, out).items():
         try:
             answer = case()

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reasontrain.algo.advantages import GroupNorm
-from reasontrain.algo.token_selection import MaxVariance, Ramp
+from reasontrain.algo.advantages import GroupNormalized
+from reasontrain.algo.token_selection import LinearSchedule, MaxVariance
 from reasontrain.metrics.subsampling import pass_rates, rollout_numbers, token_numbers
-from reasontrain.types import Batch, Kind
+from reasontrain.types import Batch, TokenKind
 
 
 def step(rewards: list[float], group_size: int) -> Batch:
@@ -18,13 +18,13 @@ def step(rewards: list[float], group_size: int) -> Batch:
     reward_B, group_B = torch.tensor(rewards).float(), torch.arange(num) // group_size
     return Batch(
         ids_BT=torch.zeros(num, 3, dtype=torch.long),
-        kind_BT=torch.tensor([[Kind.PROMPT, Kind.RESPONSE, Kind.RESPONSE]]).repeat(num, 1),
+        kind_BT=torch.tensor([[TokenKind.PROMPT, TokenKind.RESPONSE, TokenKind.RESPONSE]]).repeat(num, 1),
         rollout_B=torch.arange(num),
         group_B=group_B,
         reward_B=reward_B,
-        advantage_B=GroupNorm(eps=0.0)(reward_B, group_B),
+        advantage_B=GroupNormalized(eps=0.0)(reward_B, group_B),
         sampled_rollouts=num,
-        sampled_rows=2 * num,
+        sampled_tokens=2 * num,
     )
 
 
@@ -35,7 +35,7 @@ def test_a_rollout_rule_in_numbers() -> None:
     -0.866, with mean 0.15849 and squares 4.5: (4.5 - 4 * 0.02512) / 3 = 1.46651.
     """
     sampled = step([1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0], 4)
-    found = rollout_numbers(sampled, MaxVariance(share=Ramp(init=1 / 3))(sampled))
+    found = rollout_numbers(sampled, MaxVariance(share=LinearSchedule(init=1 / 3))(sampled))
     assert found == pytest.approx(
         {
             "rollouts_kept_share": 4 / 12,
@@ -69,7 +69,7 @@ def test_nothing_kept_and_nothing_sampled() -> None:
 
 def test_tokens_in_numbers() -> None:
     """Four of sixteen sampled tokens are left after rollouts went, one is kept: 1/16; entropies 2 and the mean of 1, 0, 0."""
-    left = replace(step([1, 0], 2), sampled_rows=16).with_evidence({"entropy": torch.tensor([[9.0, 2, 1], [9, 0, 0]])})
+    left = replace(step([1, 0], 2), sampled_tokens=16).with_evidence({"entropy": torch.tensor([[9.0, 2, 1], [9, 0, 0]])})
     weight_BT = torch.tensor([[0.0, 0.5, 0], [0, 0, 0]])
     assert token_numbers(left, weight_BT) == pytest.approx(
         {"sampled_tokens": 16, "trained_share": 1 / 16, "entropy_kept_mean": 2, "entropy_dropped_mean": 1 / 3}

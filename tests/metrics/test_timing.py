@@ -36,8 +36,8 @@ def test_a_gradient_that_arrives_turns_the_block_into_another_part(clock: list[f
     clock += [0.0, 3.0, 10.0, 20.0, 21.0]
     watch, x = Stopwatch(), torch.ones(2, requires_grad=True)
     y = 2 * x
-    watch.turn(y, "trunk_backward")
-    watch.turn(torch.ones(2), "trunk_backward")  # no gradient comes here
+    watch.start_phase_on_grad(y, "trunk_backward")
+    watch.start_phase_on_grad(torch.ones(2), "trunk_backward")  # no gradient comes here
     z = (y * y).sum()
     with watch("vocabulary"):
         z.backward()

@@ -16,12 +16,12 @@ from hypothesis.strategies import characters, text
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from reasontrain.models import testbed
-from reasontrain.models.testbed import SHAPES, VOCABULARY_SIZE, Shape, build, tokenizer
+from reasontrain.models.testbed import SHAPES, VOCABULARY_SIZE, TestbedShape, build, tokenizer
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import UserError
 
 TOKENIZER = tokenizer()
-TINY = Shape(hidden_size=32, intermediate_size=32, num_layers=1, num_heads=2, num_key_value_heads=1)
+TINY = TestbedShape(hidden_size=32, intermediate_size=32, num_layers=1, num_heads=2, num_key_value_heads=1)
 
 
 def round_trip(words: str) -> str:
@@ -125,7 +125,10 @@ def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     build(tmp_path / "0", TINY)
-    build(tmp_path / "1", Shape(hidden_size=32, intermediate_size=32, num_layers=1, num_heads=2, num_key_value_heads=1, seed=1))
+    build(
+        tmp_path / "1",
+        TestbedShape(hidden_size=32, intermediate_size=32, num_layers=1, num_heads=2, num_key_value_heads=1, seed=1),
+    )
     first, second = digests(tmp_path / "0"), digests(tmp_path / "1")
     assert {name for name in first if first[name] != second[name]} == {"model.safetensors"}
 

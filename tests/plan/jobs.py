@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reasontrain.models import Shape
 from reasontrain.plan.machine import Machine
-from reasontrain.plan.roles import Job, job_of
+from reasontrain.plan.roles import PlannedJob, job_of
 from reasontrain.recipe import Recipe, apply_overrides, build
 
 QWEN3_4B = {
@@ -25,9 +25,9 @@ GRPO = {
     "model": {"path": "nobody/nothing", "dtype": "bfloat16", "shape": QWEN3_4B},
     "task": {"kind": "arithmetic"},
     "sample": {"max_tokens": 1536, "group_size": 8},
-    "credit": {"kind": "group_norm"},
+    "advantage": {"kind": "group_normalized"},
     "objective": {"kind": "grpo"},
-    "average": "per_kept_row",
+    "loss_aggregation": "token_mean",
     "learn": {"lr": 1e-6, "rollouts_per_step": 256},
 }
 
@@ -36,7 +36,7 @@ def recipe(*overrides: str) -> Recipe:
     return build(Recipe, apply_overrides(GRPO, overrides), "test")
 
 
-def job(*overrides: str, machine: Machine | None = None) -> Job:
+def job(*overrides: str, machine: Machine | None = None) -> PlannedJob:
     return job_of(recipe(*overrides), machine or Machine())
 
 

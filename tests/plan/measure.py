@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.learner.local import LocalLearner
-from reasontrain.learner.policy_module import WholeModel
+from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import ModelSettings, Policy, testbed
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.types import Batch, Kind, Problem, Prompt
+from reasontrain.types import Batch, Problem, Prompt, TokenKind
 
 STEPS, PROMPT, TINY_LENGTH = 2, 16, 32
 WORDS = testbed.tokenizer()
@@ -43,8 +43,8 @@ def random_policy(settings: ModelSettings, *, trainable: bool) -> Policy:
 
 def batch(num: int, length: int) -> Batch:
     """A step's rollouts, all of one length."""
-    kind_BT = torch.full((num, length), int(Kind.RESPONSE))
-    kind_BT[:, :PROMPT] = int(Kind.PROMPT)
+    kind_BT = torch.full((num, length), int(TokenKind.RESPONSE))
+    kind_BT[:, :PROMPT] = int(TokenKind.PROMPT)
     return Batch(
         ids_BT=torch.randint(3, len(WORDS), (num, length)),
         kind_BT=kind_BT,
@@ -53,18 +53,20 @@ def batch(num: int, length: int) -> Batch:
         reward_B=torch.ones(num),
         advantage_B=torch.randn(num),
         sampled_rollouts=num,
-        sampled_rows=num * (length - PROMPT),
+        sampled_tokens=num * (length - PROMPT),
     ).with_evidence({"old_logp": torch.full((num, length), -3.0)})
 
 
 def learn(recipe: Recipe, length: int) -> None:
     """Some steps: evidence, selection, one backward for each micro-batch, the optimiser."""
     policy = random_policy(recipe.model, trainable=True)
-    teacher = WholeModel(random_policy(recipe.teacher, trainable=False)) if recipe.teacher else None
+    teacher = UnshardedModel(random_policy(recipe.teacher, trainable=False)) if recipe.teacher else None
     learner = LocalLearner(policy, recipe.learn, steps=STEPS, teacher=teacher)
     for _ in range(STEPS):
-        given = learner.observe(batch(recipe.learn.rollouts_per_step, length), recipe.needs - {"old_logp", "sampled_logp"})
-        learner.step(given, recipe.select(given), recipe.objective, AVERAGES[recipe.average])
+        given = learner.observe(
+            batch(recipe.learn.rollouts_per_step, length), recipe.required_evidence - {"old_logp", "sampled_logp"}
+        )
+        learner.step(given, recipe.token_selection(given), recipe.objective, LOSS_AGGREGATIONS[recipe.loss_aggregation])
 
 
 def sample(recipe: Recipe, length: int) -> None:
@@ -74,7 +76,7 @@ def sample(recipe: Recipe, length: int) -> None:
     ids = torch.randint(3, len(WORDS), (recipe.learn.rollouts_per_step, PROMPT)).tolist()
     prompts = [Prompt(problem=Problem(id=str(i), prompt="", answer=""), ids=tuple(row)) for i, row in enumerate(ids)]
     sampling = replace(recipe.sample, max_tokens=length - PROMPT)
-    LocalSampler(policy, seed=0, max_rows=recipe.sample.engine.max_rows).sample(prompts, sampling, num=1, first_id=0)
+    LocalSampler(policy, seed=0, max_num_seqs=recipe.sample.engine.max_num_seqs).sample(prompts, sampling, num=1, first_id=0)
 
 
 def tiny(recipe: Recipe) -> Recipe:

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reasontrain.algo.advantages import GroupNorm
+from reasontrain.algo.advantages import GroupNormalized
 from reasontrain.data.collate import collate
 from reasontrain.plan.flops import Operations, operations_of
-from reasontrain.types import Batch, Kind, Problem, Rollout, UserError
+from reasontrain.types import Batch, Problem, Rollout, TokenKind, UserError
 from tests.plan.jobs import job, recipe
 
 SIZES = (
@@ -22,7 +22,14 @@ SIZES = (
 )
 TINY = f"model={{path: x, shape: {{{SIZES}}}}}"
 TEACHER = f"teacher={{path: y, shape: {{{SIZES}}}}}"
-TIP = (TINY, TEACHER, "objective={kind: distill}", "select={kind: tip}", "credit={kind: none}", "average=per_rollout")
+TIP = (
+    TINY,
+    TEACHER,
+    "objective={kind: distill}",
+    "token_selection={kind: tip}",
+    "advantage={kind: none}",
+    "loss_aggregation=seq_mean_token_mean",
+)
 TRUNK, HEAD = 2 * (240 * 8 + 16 * 21), 80 * 4
 """Of both rollouts: 8 tokens that see 15 + 6, and 4 response rows."""
 
@@ -39,7 +46,7 @@ def rollouts() -> list[Rollout]:
 
 
 def data() -> Batch:
-    return collate(rollouts(), credit=GroupNorm())
+    return collate(rollouts(), advantage=GroupNormalized())
 
 
 def two_rows() -> torch.Tensor:
@@ -64,7 +71,9 @@ def test_grpo_by_hand() -> None:
 def test_what_is_done_again_stands_apart() -> None:
     plain, again = count(TINY), count(TINY, "model.gradient_checkpointing=true")
     assert again == plain | {"recomputed": 2 * (240 * 5 + 16 * 15)}
-    ratios = count(TINY, "objective={kind: gspo}", "average=per_rollout")  # of whole responses, projected again in backward
+    ratios = count(
+        TINY, "objective={kind: gspo}", "loss_aggregation=seq_mean_token_mean"
+    )  # of whole responses, projected again in backward
     assert ratios["learned"] == 3 * (2 * (240 * 5 + 16 * 15) + 80 * 3)
     assert ratios["recomputed"] == 80 * 3
 
@@ -74,7 +83,7 @@ def test_models_that_are_compared_with_are_counted() -> None:
     found = count(*TIP)
     assert found["evidence"] == 2 * (TRUNK + HEAD)
     assert found["learned"] == count(TINY)["learned"] + 80 * 2  # the teacher's trunk was kept
-    plain = count(*TIP, "select={kind: everything}")
+    plain = count(*TIP, "token_selection={kind: all}")
     assert plain["evidence"] == 0
     assert plain["learned"] == found["learned"] + 2 * (240 * 5 + 16 * 15)
     assert count(*TIP, "cluster={learners: 1, teachers: 1}")["evidence"] == found["evidence"] - TRUNK
@@ -89,7 +98,7 @@ def test_nothing_kept_is_nothing_learned() -> None:
 
 
 def test_a_soft_token_is_mixed() -> None:
-    some = [replace(one, kinds=(Kind.SOFT,) * len(one.response_ids)) for one in rollouts()]
+    some = [replace(one, kinds=(TokenKind.SOFT,) * len(one.response_ids)) for one in rollouts()]
     assert count(TINY, some=some)["sampled"] == count(TINY)["sampled"] + HEAD
 
 

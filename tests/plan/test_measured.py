@@ -31,14 +31,14 @@ LEARN = {
     "steps": 2,
     "task": {"kind": "arithmetic"},
     "objective": {"kind": "nll"},
-    "average": "per_kept_row",
+    "loss_aggregation": "token_mean",
     "learn": {"lr": 1.0e-4, "rollouts_per_step": 8, "micro_batch_tokens": 512},
 }
-DISTILL = LEARN | {"objective": {"kind": "distill"}, "select": {"kind": "tip"}, "sample": {"max_tokens": 240}}
+DISTILL = LEARN | {"objective": {"kind": "distill"}, "token_selection": {"kind": "tip"}, "sample": {"max_tokens": 240}}
 SAMPLE = LEARN | {
     "objective": {"kind": "grpo"},
-    "credit": {"kind": "group_norm"},
-    "sample": {"max_tokens": 112, "engine": {"kind": "local", "max_rows": 128}, "group_size": 2},
+    "advantage": {"kind": "group_normalized"},
+    "sample": {"max_tokens": 112, "engine": {"kind": "local", "max_num_seqs": 128}, "group_size": 2},
     "learn": {"lr": 1.0e-4, "rollouts_per_step": 128},
     "cluster": {"samplers": 1},
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reasontrain.plan.machine import GIB, Machine, Part
+from reasontrain.plan.machine import GIB, Machine, MemoryPart
 from reasontrain.plan.memory import roles
-from reasontrain.plan.roles import Job
+from reasontrain.plan.roles import PlannedJob
 from reasontrain.plan.suggestions import remedy
 from tests.plan.jobs import job
 
@@ -14,7 +14,7 @@ PARAMETERS = 4_022_468_096
 TABLE = 151936 * 2560
 
 
-def parts(given: Job, role: str = "learner") -> dict[str, Part]:
+def parts(given: PlannedJob, role: str = "learner") -> dict[str, MemoryPart]:
     (found,) = (found for found in roles(given) if found.name == role)
     return {part.name: part for part in found.parts}
 
@@ -56,7 +56,7 @@ def test_the_heads_gradient_is_counted_once_more_when_tied() -> None:
 def test_the_cache_of_all_rows() -> None:
     # 36 layers x 256 rows x (512 + 1536) columns x keys and values x 8 heads x 128 x 2 bytes
     assert parts(job())["key-value cache"].most == 36 * 256 * 2048 * 2 * 8 * 128 * 2 == 72 * GIB
-    assert parts(job("sample.engine={kind: local, max_rows: 64}"))["key-value cache"].most == 18 * GIB
+    assert parts(job("sample.engine={kind: local, max_num_seqs: 64}"))["key-value cache"].most == 18 * GIB
 
 
 def test_checkpointing_keeps_the_inputs_of_layers() -> None:
@@ -68,7 +68,12 @@ def test_checkpointing_keeps_the_inputs_of_layers() -> None:
 
 
 def test_separate_samplers_and_teachers_take_their_parts_along() -> None:
-    distil = ("objective={kind: distill}", "credit={kind: none}", "teacher={path: testbed:teacher}", "select={kind: tip}")
+    distil = (
+        "objective={kind: distill}",
+        "advantage={kind: none}",
+        "teacher={path: testbed:teacher}",
+        "token_selection={kind: tip}",
+    )
     together = parts(job(*distil))
     apart = job(*distil, "cluster.samplers=2", "cluster.teachers=1")
     assert {"key-value cache", "teacher"} <= together.keys()
@@ -105,7 +110,7 @@ def test_an_engine_of_its_own_has_a_buffer_beside_its_share() -> None:
 def test_a_share_that_cannot_hold_the_weights_does_not_fit() -> None:
     # 2 bytes each of 4,022,468,096 weights and 36 layers x 2048 columns x keys and values x 8 heads x 128, over two GPUs
     least = 2 * (PARAMETERS + 36 * 2048 * 2 * 1024) // 2
-    engine = "sample.engine={kind: vllm, tensor_parallel: 2, gpu_memory_share: 0.5}"
+    engine = "sample.engine={kind: vllm, tensor_parallel_size: 2, gpu_memory_utilization: 0.5}"
     fitting, short = (
         parts(job(engine, "cluster={samplers: 1}", machine=Machine(memory_gib=2 * size / GIB)), "sampler")["vLLM's share"].most
         for size in (least + 2, least - 2)
@@ -114,7 +119,7 @@ def test_a_share_that_cannot_hold_the_weights_does_not_fit() -> None:
     assert short == 2 * least
 
 
-SSTOKEN = ("objective={kind: nll}", "credit={kind: none}", "sample=null", "select={kind: sstoken}")
+SSTOKEN = ("objective={kind: nll}", "advantage={kind: none}", "sample=null", "token_selection={kind: sstoken}")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_adapters_that_are_switched_off_cost_a_forward_and_no_memory() -> None:
     assert "history" not in parts(lora)
     assert lora.passes == 2
     assert "history" in parts(job(*SSTOKEN, "model.lora={rank: 16}", "history={kind: ema}"))
-    assert "history" not in parts(job(*SSTOKEN, "select={kind: sstoken, gamma: 0}"))
+    assert "history" not in parts(job(*SSTOKEN, "token_selection={kind: sstoken, gamma: 0}"))
 
 
 def test_a_moving_average_is_never_advised_to_be_sharded() -> None:

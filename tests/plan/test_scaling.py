@@ -11,7 +11,7 @@ from reasontrain.plan.scaling import GPUS, predictions, stops_at
 from reasontrain.plan.suggestions import fits, remedy
 from tests.plan.jobs import job, recipe
 
-DEMONSTRATIONS = ("sample=null", "credit={kind: none}", "objective={kind: nll}")
+DEMONSTRATIONS = ("sample=null", "advantage={kind: none}", "objective={kind: nll}")
 SMALL = ("learn.micro_batch_tokens=2048", "model.gradient_checkpointing=true")
 VLLM_HERE = (*SMALL, "sample.engine={kind: vllm}", "cluster={}")
 VLLM_APART = (*SMALL, "sample.engine={kind: vllm}", "cluster={learners: 256, samplers: 1}", "learn.zero.stage=3")
@@ -60,7 +60,7 @@ def test_the_slower_link_counts_from_the_second_node_on() -> None:
 @pytest.mark.parametrize(
     ("overrides", "memory_gib", "expected"),
     [
-        (("learn.micro_batch_tokens=2048",), 110.0, ("sample.engine.kind=local", "sample.engine.max_rows=128")),
+        (("learn.micro_batch_tokens=2048",), 110.0, ("sample.engine.kind=local", "sample.engine.max_num_seqs=128")),
         (DEMONSTRATIONS, 125.0, ("learn.micro_batch_tokens=8192",)),
         ((*DEMONSTRATIONS, "learn.micro_batch_tokens=1536"), 77.0, ("model.gradient_checkpointing=true",)),
         (
@@ -68,9 +68,9 @@ def test_the_slower_link_counts_from_the_second_node_on() -> None:
             40.0,
             ("learn.zero.stage=1",),
         ),
-        (VLLM_HERE, 80.0, ("sample.engine.gpu_memory_share=0.4",)),  # beside 45 GiB of weights and moments
-        (VLLM_APART, 12.0, ("sample.engine.gpu_memory_share=0.8",)),  # 0.9 leaves no room for process and buffer
-        ((*VLLM_APART, "sample.engine.gpu_memory_share=0.7"), 9.4, ("sample.engine.tensor_parallel=2",)),
+        (VLLM_HERE, 80.0, ("sample.engine.gpu_memory_utilization=0.4",)),  # beside 45 GiB of weights and moments
+        (VLLM_APART, 12.0, ("sample.engine.gpu_memory_utilization=0.8",)),  # 0.9 leaves no room for process and buffer
+        ((*VLLM_APART, "sample.engine.gpu_memory_utilization=0.7"), 9.4, ("sample.engine.tensor_parallel_size=2",)),
     ],
 )
 def test_the_first_change_that_is_enough_is_named(

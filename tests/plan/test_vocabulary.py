@@ -11,12 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasontrain.algo.objectives import Distill, Nll
 from reasontrain.plan.vocabulary import chunks
-from reasontrain.types import RowColumns
+from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused, measure
 from tests.plan.jobs import job
 
 ROWS, WIDTH = 32, 4096
-DISTIL = ("credit={kind: none}", "teacher={path: testbed:teacher}")
+DISTIL = ("advantage={kind: none}", "teacher={path: testbed:teacher}")
 
 
 class Live(TorchDispatchMode):
@@ -67,9 +67,9 @@ def counted(phase: str, *overrides: str) -> float:
 )
 def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> None:
     hidden_ND, weight_VD = torch.randn(ROWS, 2, requires_grad=True), torch.randn(WIDTH, 2, requires_grad=True)
-    head = Head(weight_VD, softcap=3.0, vocabulary="whole")
+    head = Head(weight_VD, softcap=3.0, vocabulary="full_logits")
     teacher = Teacher(torch.randn(ROWS, 2), Head(torch.randn(WIDTH, 2), softcap=3.0)) if objective.teacher else None
-    columns = RowColumns(ids_N=torch.zeros(ROWS, dtype=torch.long), advantage_N=torch.zeros(ROWS))
+    columns = TokenFields(ids_N=torch.zeros(ROWS, dtype=torch.long), advantage_N=torch.zeros(ROWS))
     with Live() as live:
         fused(hidden_ND, head, columns, torch.ones(ROWS), objective, teacher=teacher).loss.backward()
     most = live.most / (4 * ROWS * WIDTH)
@@ -79,15 +79,15 @@ def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> No
 
 @pytest.mark.parametrize("names", [["entropy"], ["entropy", "kl_reverse", "teachability"]])
 def test_whole_logits_where_evidence_is_measured(names: list[str]) -> None:
-    head, hidden_ND = Head(torch.randn(WIDTH, 2), softcap=3.0, vocabulary="whole"), torch.randn(ROWS, 2)
+    head, hidden_ND = Head(torch.randn(WIDTH, 2), softcap=3.0, vocabulary="full_logits"), torch.randn(ROWS, 2)
     teacher = Teacher(hidden_ND, Head(torch.randn(WIDTH, 2), softcap=3.0))
     with Live() as live:
         measure(hidden_ND, head, torch.zeros(ROWS, dtype=torch.long), names, teacher=teacher)
     most = live.most / (4 * ROWS * WIDTH)
     looks = (
-        _observed("select={kind: tip}", *DISTIL, "objective={kind: distill}")
+        _observed("token_selection={kind: tip}", *DISTIL, "objective={kind: distill}")
         if len(names) > 1
-        else _observed("select={kind: top_entropy}")
+        else _observed("token_selection={kind: top_entropy}")
     )
     assert most - 0.3 < looks < most + 0.3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reasontrain.plan.machine import Machine
-from reasontrain.plan.placement import Group, placement
+from reasontrain.plan.placement import PlacementGroup, placement
 from reasontrain.plan.scaling import predictions
 from reasontrain.plan.traffic import collective_bytes, flows
 from reasontrain.types import UserError
@@ -16,7 +16,7 @@ PARAMETERS = 4_022_468_096
 
 def test_a_step_by_hand() -> None:
     # 256 rollouts of 512 + 1536 tokens in groups of 8; 86 on the fullest of 3 ranks; 16384 // 2048 = 8 in a micro-batch
-    work = job("cluster.learners=3", "learn.zero.stage=2", "select={kind: tip, keep: 0.25}").work
+    work = job("cluster.learners=3", "learn.zero.stage=2", "token_selection={kind: tip, keep_ratio: 0.25}").work
     assert (work.prompts, work.tokens, work.rollouts_per_rank) == (32, 256 * 2048, 86)
     assert (work.rollouts_per_micro_batch, work.micro_batches_per_rank) == (8, 11)
     assert work.micro_batch_rows == 8 * 1536 // 4
@@ -29,13 +29,13 @@ def test_lengths_are_the_commands_before_the_recipes() -> None:
 
 
 def test_shuffled_weights_keep_what_their_rule_keeps() -> None:
-    assert job("select={kind: shuffled, of: {kind: tip, keep: 0.25}}").work.kept_share == 0.25
+    assert job("token_selection={kind: shuffled, of: {kind: tip, keep_ratio: 0.25}}").work.kept_share == 0.25
 
 
 def test_budgets_that_change_count_at_most_for_memory_and_on_average_for_time() -> None:
-    """Half of the rollouts on average: half of the forward and backward; 28 bytes a parameter for the optimiser remain."""
-    keep = "keep={kind: max_variance, share: {init: 0.25, final: 0.75}}"
-    work = job(keep, "select={kind: advantage_entropy, keep: {init: 0.1, final: 0.4}}").work
+    """Half of the rollouts on loss_aggregation: half of the forward and backward; 28 bytes a parameter for the optimiser remain."""
+    keep = "rollout_filter={kind: max_variance, keep_ratio: {init: 0.25, final: 0.75}}"
+    work = job(keep, "token_selection={kind: advantage_entropy, keep_ratio: {init: 0.1, final: 0.4}}").work
     assert (work.kept_share, work.rollouts_kept_share) == (0.4, 0.5)
     fewer, all_of_them = (predictions(job(*more))[0].learning_s - 28 * PARAMETERS / 3.3e12 for more in ([keep], []))
     assert fewer == pytest.approx(all_of_them / 2)
@@ -67,10 +67,10 @@ def test_samplers_of_their_own_get_weights_and_send_rollouts() -> None:
 def test_packed_processes_fill_one_node_after_the_other() -> None:
     found = placement(job("cluster={learners: 6, samplers: 4, graders: 2, cpus: 4}", "learn.zero.stage=2"))
     assert found == [
-        Group("learner", 0, 6, 4.0, 1, 0),
-        Group("sampler", 0, 2, 4.0, 1, 0),
-        Group("sampler", 2, 2, 4.0, 1, 1),
-        Group("grader", 0, 2, 4.0, 0, None),
+        PlacementGroup("learner", 0, 6, 4.0, 1, 0),
+        PlacementGroup("sampler", 0, 2, 4.0, 1, 0),
+        PlacementGroup("sampler", 2, 2, 4.0, 1, 1),
+        PlacementGroup("grader", 0, 2, 4.0, 0, None),
     ]
 
 
@@ -82,14 +82,14 @@ def test_spread_processes_take_turns() -> None:
 
 def test_an_engine_of_many_gpus_lies_on_one_node() -> None:
     cluster = "cluster={learners: 6, samplers: 2, teachers: 1}"
-    distil = ("objective={kind: distill}", "credit={kind: none}", "teacher={path: testbed:teacher}")
-    engine = "sample.engine={kind: vllm, tensor_parallel: 4}"
+    distil = ("objective={kind: distill}", "advantage={kind: none}", "teacher={path: testbed:teacher}")
+    engine = "sample.engine={kind: vllm, tensor_parallel_size: 4}"
     assert placement(job(cluster, engine, *distil, "learn.zero.stage=2")) == [
-        Group("learner", 0, 6, 1.0, 1, 0),
-        Group("sampler", 0, 2, 1.0, 4, 1),
-        Group("teacher", 0, 1, 1.0, 1, 0),
+        PlacementGroup("learner", 0, 6, 1.0, 1, 0),
+        PlacementGroup("sampler", 0, 2, 1.0, 4, 1),
+        PlacementGroup("teacher", 0, 1, 1.0, 1, 0),
     ]
 
 
 def test_processes_without_a_gpu_go_anywhere() -> None:
-    assert placement(job("model.device=cpu")) == [Group("learner", 0, 1, 1.0, 0, None)]
+    assert placement(job("model.device=cpu")) == [PlacementGroup("learner", 0, 1, 1.0, 0, None)]

@@ -14,8 +14,8 @@ steps: 4
 model: {path: "testbed:student"}
 task: {kind: arithmetic}
 objective: {kind: grpo}
-average: per_kept_row
-credit: {kind: group_norm}
+loss_aggregation: token_mean
+advantage: {kind: group_normalized}
 sample: {group_size: 2}
 learn: {lr: 1.0e-3, rollouts_per_step: 8}
 """

@@ -9,13 +9,13 @@ from typing import ClassVar
 import pytest
 import yaml
 
-from reasontrain.algo.token_selection import Everything, Tip
+from reasontrain.algo.token_selection import AllTokens, Tip
 from reasontrain.recipe import (
-    Local,
+    LocalEngine,
     Muon,
     Recipe,
     RecipeError,
-    Vllm,
+    VllmEngine,
     apply_overrides,
     as_mapping,
     as_yaml,
@@ -34,16 +34,16 @@ steps: 4
 model: {path: "testbed:student"}
 task: {kind: arithmetic}
 objective: {kind: nll}
-average: per_kept_row
+loss_aggregation: token_mean
 learn: {lr: 1.0e-3, rollouts_per_step: 8}
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanting(Everything):
+class Wanting(AllTokens):
     """A rule that asks the sampler."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"sampled_logp"})
+    required_evidence: ClassVar[frozenset[str]] = frozenset({"sampled_logp"})
 
 
 @pytest.fixture
@@ -70,14 +70,18 @@ def test_every_recipe_parses_and_reads_back_as_itself(path: Path, tmp_path: Path
 
 def test_the_baselines_differ_from_tip_by_their_rule_alone() -> None:
     tip, opd = (read_recipe(p) for stem in ("tip", "opd") for p in RECIPES if p.parent.name == "tiny" and p.stem == stem)
-    assert {key.partition(".")[0] for key in changed_keys(as_mapping(tip), as_mapping(opd))} == {"name", "select", "baseline"}
+    assert {key.partition(".")[0] for key in changed_keys(as_mapping(tip), as_mapping(opd))} == {
+        "name",
+        "token_selection",
+        "baseline",
+    }
 
 
 def test_the_arms_of_sstoken_differ_by_their_rule_alone() -> None:
     tiny = {path.stem: read_recipe(path) for path in RECIPES if path.parent.name == "tiny"}
     for arm in ("sstoken_full", "sstoken_random"):
         changed = changed_keys(as_mapping(tiny["sstoken"]), as_mapping(tiny[arm]))
-        assert {key.partition(".")[0] for key in changed} - {"baseline"} == {"name", "select"}
+        assert {key.partition(".")[0] for key in changed} - {"baseline"} == {"name", "token_selection"}
 
 
 def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> None:
@@ -86,10 +90,10 @@ def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> No
         stem: {key.partition(".")[0] for key in changed_keys(as_mapping(tiny["prior"]), as_mapping(tiny[stem]))}
         for stem in ("sft", "prior_shuffled", "prior_flipped")
     }
-    only = {"name", "select"}
-    # with everything kept, per_target_row and per_kept_row are the same average
+    only = {"name", "token_selection"}
+    # with everything kept, response_token_mean and token_mean are the same average
     assert differing == {
-        "sft": only | {"baseline", "average", "unconditional"},
+        "sft": only | {"baseline", "loss_aggregation", "unconditional"},
         "prior_shuffled": only,
         "prior_flipped": only,
     }
@@ -98,9 +102,9 @@ def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> No
 @pytest.mark.parametrize(
     ("stem", "keys"),
     [
-        ("d3s", {"name", "baseline", "keep", "select"}),
-        ("pods", {"name", "baseline", "keep", "credit"}),
-        ("entropy20", {"name", "baseline", "select", "average"}),
+        ("d3s", {"name", "baseline", "rollout_filter", "token_selection"}),
+        ("pods", {"name", "baseline", "rollout_filter", "advantage"}),
+        ("entropy20", {"name", "baseline", "token_selection", "loss_aggregation"}),
     ],
 )
 def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(stem: str, keys: set[str]) -> None:
@@ -112,15 +116,29 @@ def test_dpo_is_cdpo_on_the_same_pairs_without_scores_and_weights() -> None:
     cdpo, dpo = (
         as_mapping(read_recipe(p)) for stem in ("cdpo", "dpo") for p in RECIPES if (p.parent.name, p.stem) == ("tiny", stem)
     )
-    assert {key.partition(".")[0] for key in changed_keys(cdpo, dpo)} == {"name", "baseline", "select", "evidence", "stages"}
+    assert {key.partition(".")[0] for key in changed_keys(cdpo, dpo)} == {
+        "name",
+        "baseline",
+        "token_selection",
+        "evidence",
+        "stages",
+    }
     assert cdpo["stages"][:2] == dpo["stages"]
 
 
 def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     read = read_recipe(
-        recipe, ["learn.lr=1e-6", "seed=3", "select.kind=tip", "select.keep=0.25", "teacher.path=x", "learn.optimizer.kind=muon"]
+        recipe,
+        [
+            "learn.lr=1e-6",
+            "seed=3",
+            "token_selection.kind=tip",
+            "token_selection.keep_ratio=0.25",
+            "teacher.path=x",
+            "learn.optimizer.kind=muon",
+        ],
     )
-    assert (read.learn.lr, read.seed, read.select) == (
+    assert (read.learn.lr, read.seed, read.token_selection) == (
         1e-6,
         3,
         Tip(keep=0.25),
@@ -130,18 +148,18 @@ def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
 
 
 def test_an_engine_is_chosen_by_its_kind(recipe: Path) -> None:
-    assert read_recipe(recipe, ["sample={}"]).sample.engine == Local()
-    asked = ["sample.engine={kind: vllm, tensor_parallel: 2, max_model_len: 4096}", "cluster.samplers=2"]
-    assert read_recipe(recipe, asked).sample.engine == Vllm(tensor_parallel=2, max_model_len=4096)
+    assert read_recipe(recipe, ["sample={}"]).sample.engine == LocalEngine()
+    asked = ["sample.engine={kind: vllm, tensor_parallel_size: 2, max_model_len: 4096}", "cluster.samplers=2"]
+    assert read_recipe(recipe, asked).sample.engine == VllmEngine(tensor_parallel_size=2, max_model_len=4096)
 
 
 def test_vllm_gives_no_log_probs_before_truncation(recipe: Path) -> None:
     known = read_recipe(recipe, ["sample={engine: {kind: vllm}, top_p: 0.9}", "cluster.samplers=1"])
-    wanting = replace(known, select=Wanting())
+    wanting = replace(known, token_selection=Wanting())
     assert contradictions(wanting) == [
-        "select: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off"
+        "token_selection: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off"
     ]
-    assert contradictions(replace(wanting, sample=replace(known.sample, engine=Local()))) == []
+    assert contradictions(replace(wanting, sample=replace(known.sample, engine=LocalEngine()))) == []
     assert contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0))) == []
     assert contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0, temperature=0.0))) == []
 
@@ -157,12 +175,12 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         GOOD.replace("nll", "grpo, clip_hihg: 0.2")
         .replace("rollouts_per_step: 8", "rollouts_per_step: 0, schedule: cosin")
         .replace("steps: 4", "steps: many")
-        + "sample: {group_size: 0}\nselekt: {kind: tip}\n"
+        + "sample: {group_size: 0}\ntoken_selektion: {kind: tip}\n"
     )
     lines = fault(recipe).splitlines()
     assert lines[0] == f"{recipe} is not a recipe:"
     assert "  objective.grpo.clip_hihg: no such setting; did you mean `clip_high`?" in lines
-    assert "  selekt: no such setting; did you mean `select`?" in lines
+    assert "  token_selektion: no such setting; did you mean `token_selection`?" in lines
     assert "  learn.rollouts_per_step: Input should be greater than or equal to 1 (got 0)" in lines
     assert "  learn.schedule: Input should be 'constant', 'linear' or 'cosine' (got 'cosin')" in lines
     assert "  sample.group_size: Input should be greater than or equal to 1 (got 0)" in lines
@@ -181,22 +199,33 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (
             ["model.vocabulary=cuda"],
-            "model.vocabulary: Input should be 'auto', 'torch', 'triton' or 'whole' (got 'cuda')",
+            "model.vocabulary: Input should be 'auto', 'torch', 'triton' or 'full_logits' (got 'cuda')",
         ),
         (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
-        (["select.kind=tip", "select.keep=1.5"], "select.tip.keep: Input should be less than or equal to 1 (got 1.5)"),
+        (
+            ["token_selection.kind=tip", "token_selection.keep_ratio=1.5"],
+            "token_selection.tip.keep_ratio: Input should be less than or equal to 1 (got 1.5)",
+        ),
         (["objective.kind=distill"], "teacher: the objective or the selection rule compares with a teacher; give its `path`"),
         (["objective.kind=grpo"], "sample: grpo learns from rollouts; say how to sample them"),
         (
-            ["select={kind: sstoken}", "model.attention=eager"],
+            ["token_selection={kind: sstoken}", "model.attention=eager"],
             "model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none; use sdpa or",
         ),
-        (["history={kind: ema}"], "history: neither everything nor nll compares with an earlier model; leave it out"),
+        (["history={kind: ema}"], "history: neither all nor nll compares with an earlier model; leave it out"),
         (
-            ["select={kind: sstoken}", "history={kind: ema}", "cluster.learners=2", "learn.zero={stage: 3, frozen: sharded}"],
+            [
+                "token_selection={kind: sstoken}",
+                "history={kind: ema}",
+                "cluster.learners=2",
+                "learn.zero={stage: 3, frozen: sharded}",
+            ],
             "history: a moving average lies whole on every rank; set learn.zero.frozen to whole, or take `kind: start`",
         ),
-        (["select={kind: sstoken, gamma: 1.5}"], "select.sstoken.gamma: Input should be less than or equal to 1 (got 1.5)"),
+        (
+            ["token_selection={kind: sstoken, gamma: 1.5}"],
+            "token_selection.sstoken.gamma: Input should be less than or equal to 1 (got 1.5)",
+        ),
         (["history={kind: ema, decay: 1}"], "history.ema.decay: Input should be less than 1 (got 1)"),
         (["history={kind: checkpoint}"], "history.checkpoint.path: is needed"),
         (["importance.layer=0"], "importance.layer: Input should be less than 0 (got 0)"),
@@ -204,25 +233,31 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (["name=../elsewhere"], "name: String should match pattern"),
         (["model.trust_remote_code=true"], "model: trust_remote_code needs a `revision`"),
         (
-            ["objective.kind=grpo", "credit.kind=group_norm", "sample={}"],
-            "sample.group_size: group_norm compares the rollouts of a group",
+            ["objective.kind=grpo", "advantage.kind=group_normalized", "sample={}"],
+            "sample.group_size: group_normalized compares the rollouts of a group",
         ),
         (["objective.kind=reinforce", "sample.group_size=3"], "learn.rollouts_per_step: 8 is no multiple of sample.group_size 3"),
-        (["objective.kind=reinforce", "sample={}"], "credit: reinforce learns from advantages; choose how rewards become credit"),
         (
-            ["select={kind: shuffled, of: {kind: tip, kep: 0.5}}"],
-            "select.shuffled.of.Tip.kep: no such setting; did you mean `keep`?",
+            ["objective.kind=reinforce", "sample={}"],
+            "advantage: reinforce learns from advantages; choose how rewards become credit",
+        ),
+        (
+            ["token_selection={kind: shuffled, of: {kind: tip, keep_rato: 0.5}}"],
+            "token_selection.shuffled.of.Tip.keep_rato: no such setting; did you mean `keep_ratio`?",
         ),
         (["checkpoint.best=hold"], "checkpoint.best: no suite of `evaluate` is called 'hold'; there is none"),
         (
             ["checkpoint.best=s", "evaluate={every: 2, suites: [{name: s}]}"],
             "checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both",
         ),
-        (["average=per_pair"], "average: per_pair is not for nll; per_pair is for losses of pairs, and only it"),
-        (["objective={kind: dpo}"], "average: per_kept_row is not for dpo; per_pair is for losses of pairs, and only it"),
+        (
+            ["loss_aggregation=pair_mean"],
+            "loss_aggregation: pair_mean is not for nll; pair_mean is for losses of pairs, and only it",
+        ),
+        (["objective={kind: dpo}"], "loss_aggregation: token_mean is not for dpo; pair_mean is for losses of pairs, and only it"),
         (["objective={kind: dpo}"], "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`"),
         (
-            ["objective={kind: dpo}", "average=per_pair", "task={kind: pairs, path: p.jsonl}", "sample={}"],
+            ["objective={kind: dpo}", "loss_aggregation=pair_mean", "task={kind: pairs, path: p.jsonl}", "sample={}"],
             "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`",
         ),
         (["objective={kind: nll}", "task={kind: pairs, path: p.jsonl}"], "task: nll learns from single responses, and these are"),
@@ -231,8 +266,11 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "learn.rollouts_per_step: 7 is odd, and a pair is two rollouts",
         ),
         (["objective={kind: dpo, padded_length: 9}"], "padded_length is for `aggregation: position`"),
-        (["select={kind: contrast}"], "select: nothing in this recipe can provide the evidence ce_logscore"),
-        (["select={kind: contrast}"], "select: contrastive scores weigh the rejected side of pairs; use the objective dpo"),
+        (["token_selection={kind: contrast}"], "token_selection: nothing in this recipe can provide the evidence ce_logscore"),
+        (
+            ["token_selection={kind: contrast}"],
+            "token_selection: contrastive scores weigh the rejected side of pairs; use the objective dpo",
+        ),
         (["evidence={ce_score: x.parquet}"], "evidence: there is no evidence called ce_score (there is: attention, ce_logscore,"),
         (["evidence={ref_logp: x.parquet}"], "evidence: stored columns are of written responses; use a task of kind pairs"),
         (
@@ -273,43 +311,49 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`",
         ),
         (
-            ["sample.engine={kind: vllm, tensor_parallel: 2}", "cluster={}"],
-            "sample.engine.tensor_parallel: a learner rank has one GPU to share, not 2; set `cluster.samplers`",
+            ["sample.engine={kind: vllm, tensor_parallel_size: 2}", "cluster={}"],
+            "sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not 2; set `cluster.samplers`",
         ),
         (
             ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],
             "sample.temperature: vLLM knows 0 (greedy) and 0.01 to 2, not 2.5",
         ),
         (
-            ["keep.kind=max_variance", "sample.group_size=4"],
-            "keep: max_variance compares advantages; sample rollouts and choose how their rewards become `credit`",
+            ["rollout_filter.kind=max_variance", "sample.group_size=4"],
+            "rollout_filter: max_variance compares advantages; sample rollouts and choose how their rewards become `advantage`",
         ),
         (
-            ["select={kind: shuffled, of: {kind: advantage_entropy}}"],
-            "select: advantage_entropy compares advantages; sample rollouts and choose how their rewards become `credit`",
+            ["token_selection={kind: shuffled, of: {kind: advantage_entropy}}"],
+            "token_selection: advantage_entropy compares advantages; sample rollouts and choose how their rewards become `advantage`",
         ),
         (
-            ["keep={kind: max_variance, share: 0.5}"],
-            "keep.max_variance.share: Input should be a dictionary or an instance of Ramp",
+            ["rollout_filter={kind: max_variance, keep_ratio: 0.5}"],
+            "rollout_filter.max_variance.keep_ratio: Input should be a dictionary or an instance of LinearSchedule",
         ),
-        (["keep={kind: max_variance, share: {init: 0}}"], "keep.max_variance.share.init: Input should be greater than 0 (got 0)"),
-        (["keep={kind: max_variance, share: {final: 1}}"], "keep.max_variance.share.init: is needed"),
-        (["keep={kind: max_varience}"], "no such kind 'max_varience'; did you mean `max_variance`?"),
         (
-            ["objective={kind: dpo}", "keep={kind: random}"],
-            "keep: random drops rollouts one by one, and would part the two sides",
+            ["rollout_filter={kind: max_variance, keep_ratio: {init: 0}}"],
+            "rollout_filter.max_variance.keep_ratio.init: Input should be greater than 0 (got 0)",
+        ),
+        (
+            ["rollout_filter={kind: max_variance, keep_ratio: {final: 1}}"],
+            "rollout_filter.max_variance.keep_ratio.init: is needed",
+        ),
+        (["rollout_filter={kind: max_varience}"], "no such kind 'max_varience'; did you mean `max_variance`?"),
+        (
+            ["objective={kind: dpo}", "rollout_filter={kind: random}"],
+            "rollout_filter: random drops rollouts one by one, and would part the two sides",
         ),
         (
             [
                 "sample={group_size: 4}",
-                "credit.kind=mean_centred",
-                "keep={kind: max_variance, scope: group, share: {init: 0.25}, renormalise: true}",
+                "advantage.kind=mean_centred",
+                "rollout_filter={kind: max_variance, scope: group, keep_ratio: {init: 0.25}, renormalise: true}",
             ],
-            "keep.share: 0.25 of 4 rollouts leaves one of a group, and `renormalise` compares those that are left; 0.5 or more",
+            "rollout_filter.keep_ratio: 0.25 of 4 rollouts leaves one of a group, and `renormalise` compares those that are left; 0.5 or more",
         ),
         (
-            ["sample={group_size: 1}", "credit.kind=group_norm", "keep={kind: max_variance, scope: group}"],
-            "sample.group_size: group_norm compares the rollouts of a group, and 1 has nobody to compare with",
+            ["sample={group_size: 1}", "advantage.kind=group_normalized", "rollout_filter={kind: max_variance, scope: group}"],
+            "sample.group_size: group_normalized compares the rollouts of a group, and 1 has nobody to compare with",
         ),
         (
             ["sample={thought: {kind: soft}}", "objective={kind: reinforce}"],
@@ -320,8 +364,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "sample.thought.gamma: without noise a soft step has no probability to learn from; give it more than 0",
         ),
         (
-            ["sample={thought: {kind: soft}}", "objective={kind: soft_reinforce}", "select={kind: tip}"],
-            "select: kl_reverse is of tokens, and the steps of a soft thought are none",
+            ["sample={thought: {kind: soft}}", "objective={kind: soft_reinforce}", "token_selection={kind: tip}"],
+            "token_selection: kl_reverse is of tokens, and the steps of a soft thought are none",
         ),
         (
             ["sample={temperature: 1, thought: {kind: hard, tau: 0.5}}", "objective={kind: reinforce}"],
@@ -346,7 +390,10 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["reward.right=100"],
             "reward: it is given to answers that are sampled and verified; a task of kind `python` says",
         ),
-        (["sample.engine={kind: vllm, gpu_memory_share: 1.5}"], "sample.engine.vllm.gpu_memory_share: Input should be less than"),
+        (
+            ["sample.engine={kind: vllm, gpu_memory_utilization: 1.5}"],
+            "sample.engine.vllm.gpu_memory_utilization: Input should be less than",
+        ),
     ],
 )
 def test_each_fault_has_its_sentence(recipe: Path, overrides: list[str], message: str) -> None:
@@ -368,8 +415,8 @@ def test_a_file_that_holds_no_recipe(recipe: Path, content: str, message: str) -
 
 
 def test_a_rule_inside_a_rule_is_explained_by_the_kind_that_was_asked_for(recipe: Path) -> None:
-    assert len(fault(recipe, "select={kind: shuffled, of: {kind: tip, kep: 0.5}}").splitlines()) == 2
-    assert "of" in fault(recipe, "select={kind: shuffled, of: {kind: tipp}}")
+    assert len(fault(recipe, "token_selection={kind: shuffled, of: {kind: tip, keep_rato: 0.5}}").splitlines()) == 2
+    assert "of" in fault(recipe, "token_selection={kind: shuffled, of: {kind: tipp}}")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

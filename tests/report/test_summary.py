@@ -7,13 +7,13 @@ import math
 import pytest
 
 from reasontrain.metrics.accuracy import Interval, difference
-from reasontrain.report.run import Evaluation, RunRecord
+from reasontrain.report.run import EvaluationRecord, RunRecord
 from reasontrain.report.summary import headlines, measurements, quadrants
 
 
-def scored(step: int, value: float, **changes: object) -> Evaluation:
+def scored(step: int, value: float, **changes: object) -> EvaluationRecord:
     metrics = {"pass@4": Interval(1.0, 1.0, 1.0), "accuracy": Interval(value, value - 0.1, value + 0.1)}
-    return Evaluation(
+    return EvaluationRecord(
         **{"step": step, "suite": "s", "num_problems": 10, "num_samples": 4, "temperature": 1.0, "metrics": metrics, **changes}
     )
 

@@ -10,9 +10,9 @@ from typing import cast
 import pytest
 import torch
 
-from reasontrain.algo.advantages import GroupNorm, NoCredit
+from reasontrain.algo.advantages import GroupNormalized, NoAdvantage
 from reasontrain.algo.objectives import Nll
-from reasontrain.algo.token_selection import MaxVariance, Ramp
+from reasontrain.algo.token_selection import LinearSchedule, MaxVariance
 from reasontrain.data.collate import collate
 from reasontrain.run.loop import (
     Run,
@@ -26,16 +26,16 @@ from reasontrain.types import Batch, Problem, Rollout, Weights
 from tests.tiny import batch
 
 
-class Watching:
+class HasMetrics:
     """A learner that says what it was asked for, and answers 9."""
 
     def __init__(self, done: int = 0) -> None:
         self.done = done
         self.asked: list[frozenset[str]] = []
 
-    def observe(self, data: Batch, needs: frozenset[str]) -> Batch:
-        self.asked.append(needs)
-        return data.with_evidence({name: torch.full(data.ids_BT.shape, 9.0) for name in needs})
+    def observe(self, data: Batch, required_evidence: frozenset[str]) -> Batch:
+        self.asked.append(required_evidence)
+        return data.with_evidence({name: torch.full(data.ids_BT.shape, 9.0) for name in required_evidence})
 
     def step(self) -> None: ...
 
@@ -57,21 +57,21 @@ def data() -> Batch:
 
 
 def test_old_log_probs_are_the_samplers_where_they_are_the_same_numbers() -> None:
-    learner = Watching()
+    learner = HasMetrics()
     seen = observe(learner, data(), frozenset({"old_logp", "entropy"}), reuse_sampled_logp=True)
     assert learner.asked == [frozenset({"entropy"})]
     assert torch.equal(seen.old_logp_BT, seen.sampled_logp_BT)
 
 
 def test_old_log_probs_are_the_learners_where_sampling_was_truncated() -> None:
-    learner = Watching()
+    learner = HasMetrics()
     seen = observe(learner, data(), frozenset({"old_logp", "sampled_logp"}), reuse_sampled_logp=False)
     assert learner.asked == [frozenset({"old_logp"})]
     assert (seen.old_logp_BT == 9).all()
 
 
 def test_nothing_needed_is_nothing_asked() -> None:
-    learner = Watching()
+    learner = HasMetrics()
     observe(learner, data(), frozenset(), reuse_sampled_logp=True)
     assert learner.asked == []
 
@@ -79,7 +79,7 @@ def test_nothing_needed_is_nothing_asked() -> None:
 def test_quadrants_of_a_step_by_hand() -> None:
     """Four response tokens, one in each quadrant of the medians (2.5, 2.5), Q1 to Q4; the first two are kept."""
     rollout = Rollout(problem=Problem(id="a", prompt=""), id=0, group=0, prompt_ids=(1,), response_ids=(5, 6, 7, 8), reward=0.5)
-    known = collate([rollout], credit=NoCredit()).with_evidence(
+    known = collate([rollout], advantage=NoAdvantage()).with_evidence(
         {"entropy": torch.tensor([[0.0, 4, 3, 1, 2]]), "kl_reverse": torch.tensor([[0.0, 3, 2, 4, 1]])}
     )
     stats = describe(known, torch.tensor([[0.0, 1, 1, 0, 0]]), [rollout])
@@ -109,12 +109,12 @@ def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_ste
     """Rollouts of one token each, of which one is truncated and half of the others are kept; a resumed run starts at its step."""
     some = [replace(r, reward=float(r.id % 2)) for r in rollouts(False, False, True, False, False, False)]
     run = cast(Run, object.__new__(Run))
-    for name, value in [("truncated", "drop"), ("credit", GroupNorm()), ("steps", 5), ("seed", 3), ("objective", Nll())]:
+    for name, value in [("truncated", "drop"), ("advantage", GroupNormalized()), ("steps", 5), ("seed", 3), ("objective", Nll())]:
         object.__setattr__(run, name, value)
-    batch = MaxVariance(share=Ramp(init=0.5))(_credit(run, some, 1))
-    counts = batch.counts()
-    assert (counts.sampled_rollouts, counts.sampled_rows) == (6, 6)
-    assert (counts.rollouts, counts.response_rows) == (2, 2)
+    batch = MaxVariance(share=LinearSchedule(init=0.5))(_credit(run, some, 1))
+    totals = batch.totals()
+    assert (totals.sampled_rollouts, totals.sampled_tokens) == (6, 6)
+    assert (totals.rollouts, totals.response_tokens) == (2, 2)
     assert [_credit(run, some, step).progress for step in (0, 1, 4)] == [0, 0.25, 1]
 
 
@@ -124,7 +124,11 @@ def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
 ) -> None:
     """Weights that have seen the step already (`sync` failed) under the name of the one before would see it twice."""
     run = cast(Run, object.__new__(Run))
-    for name, value in [("directory", tmp_path), ("learner", Watching(done)), ("checkpoint", SimpleNamespace(keep=2, best=None))]:
+    for name, value in [
+        ("directory", tmp_path),
+        ("learner", HasMetrics(done)),
+        ("checkpoint", SimpleNamespace(keep=2, best=None)),
+    ]:
         object.__setattr__(run, name, value)
     _save_before(run, step)
     assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from reasontrain.algo.advantages import NoCredit
+from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.recipe import TrackSettings
 from reasontrain.run.tracking import Tracker, check_service, environment, open_service
@@ -109,7 +109,7 @@ def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
         response_ids=tuple(words("=7")["input_ids"]),
         reward=1.0,
     )
-    batch = collate([rollout], credit=NoCredit())
+    batch = collate([rollout], advantage=NoAdvantage())
     start = len(rollout.prompt_ids)
     entropy_BT = torch.zeros(batch.ids_BT.shape)
     entropy_BT[0, start:] = torch.tensor([0.25, float("inf")])

@@ -6,7 +6,7 @@ import torch
 from torch import tensor
 from transformers.cache_utils import Cache
 
-from reasontrain.sampler.cache import Layer, Part, join, new
+from reasontrain.sampler.cache import CacheSlice, Layer, join, new
 
 
 def filled(rows: list[list[float]], spare: int = 1) -> Cache:
@@ -35,7 +35,9 @@ def test_update_appends_in_place_and_shows_what_is_filled() -> None:
 
 
 def test_join_drops_repeats_and_aligns() -> None:
-    joined = join([Part(filled([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]), [1], 1), Part(filled([[8.0, 9.0]]), [0, 0], 0)], 5)
+    joined = join(
+        [CacheSlice(filled([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]), [1], 1), CacheSlice(filled([[8.0, 9.0]]), [0, 0], 0)], 5
+    )
     assert keys(joined) == [[5, 6, 7], [0, 8, 9], [0, 8, 9]]
     assert keys(joined, 1) == [[-5, -6, -7], [0, -8, -9], [0, -8, -9]]
     assert joined.layers[1].values[:, 0, :3, 0].tolist() == [[-50, -60, -70], [0, -80, -90], [0, -80, -90]]

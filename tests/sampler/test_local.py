@@ -30,12 +30,12 @@ def generated(policy: Policy, prompt: Prompt, num_tokens: int, stop_ids: list[in
     return tuple(out[0, len(prompt.ids) :].tolist())
 
 
-@pytest.mark.parametrize("max_rows", [3, 64])
+@pytest.mark.parametrize("max_num_seqs", [3, 64])
 @pytest.mark.parametrize("name", MODELS)
-def test_greedy_equals_transformers(tiny: type, name: str, max_rows: int) -> None:
+def test_greedy_equals_transformers(tiny: type, name: str, max_num_seqs: int) -> None:
     policy, prompts, stop_ids = tiny.policy(name), tiny.prompts(*LENGTHS), tuple(range(20))
     sampling = Sampling(temperature=0.0, max_tokens=30, stop_ids=stop_ids)
-    rollouts = LocalSampler(policy, seed=0, max_rows=max_rows).sample(prompts, sampling, num=1, first_id=0)
+    rollouts = LocalSampler(policy, seed=0, max_num_seqs=max_num_seqs).sample(prompts, sampling, num=1, first_id=0)
     assert [r.response_ids for r in rollouts] == [generated(policy, p, 30, [tiny.END, *stop_ids]) for p in prompts]
     assert [r.truncated for r in rollouts] == [r.response_ids[-1] not in {tiny.END, *stop_ids} for r in rollouts]
     assert len({len(r.response_ids) for r in rollouts}) > 1
@@ -57,7 +57,7 @@ def test_greedy_equals_transformers_with_left_padding(tiny: type) -> None:
 def test_logp_is_that_of_a_plain_forward(tiny: type, name: str, temperature: float) -> None:
     policy = tiny.policy(name)
     sampling = Sampling(temperature=temperature, top_p=0.9, max_tokens=25)
-    for rollout in LocalSampler(policy, seed=5, max_rows=4).sample(tiny.prompts(*LENGTHS), sampling, num=2, first_id=0):
+    for rollout in LocalSampler(policy, seed=5, max_num_seqs=4).sample(tiny.prompts(*LENGTHS), sampling, num=2, first_id=0):
         logp_TV = tiny.logp(policy, rollout, temperature or 1.0)
         expected = logp_TV.gather(1, tensor(rollout.response_ids)[:, None])[:, 0]
         torch.testing.assert_close(tensor(rollout.sampled_logp), expected, rtol=0, atol=1e-5)
@@ -75,13 +75,15 @@ def near_tie(tiny: type, policy: Policy, seed: int, one: Rollout, other: Rollout
 def test_company_changes_a_rollout_at_near_ties_only(tiny: type, sampling: Sampling) -> None:
     policy, prompts = tiny.policy(), tiny.prompts(*LENGTHS)
     tiny.bias(policy, {tiny.END: 3.0})
-    every = {m: LocalSampler(policy, seed=1, max_rows=m).sample(prompts, sampling, num=4, first_id=40) for m in (1, 5, 100)}
+    every = {m: LocalSampler(policy, seed=1, max_num_seqs=m).sample(prompts, sampling, num=4, first_id=40) for m in (1, 5, 100)}
     ties = []
-    for max_rows in (5, 100):
-        for alone, together in zip(every[1], every[max_rows], strict=True):
+    for max_num_seqs in (5, 100):
+        for alone, together in zip(every[1], every[max_num_seqs], strict=True):
             if alone.response_ids != together.response_ids:
-                ties.append((max_rows, alone.id))
-                assert near_tie(tiny, policy, 1, alone, together, sampling), f"rollout {alone.id} of {max_rows} rows is another"
+                ties.append((max_num_seqs, alone.id))
+                assert near_tie(tiny, policy, 1, alone, together, sampling), (
+                    f"rollout {alone.id} of {max_num_seqs} rows is another"
+                )
             else:
                 torch.testing.assert_close(tensor(alone.sampled_logp), tensor(together.sampled_logp), rtol=0, atol=1e-5)
     assert len({len(r.response_ids) for r in every[1]}) > 8
@@ -105,7 +107,7 @@ def test_a_rollout_is_a_function_of_its_id(tiny: type) -> None:
 
 def test_the_same_call_is_the_same_to_the_bit(tiny: type) -> None:
     policy = tiny.policy()
-    sampler = LocalSampler(policy, seed=3, max_rows=5)
+    sampler = LocalSampler(policy, seed=3, max_num_seqs=5)
     assert sampler.sample(tiny.prompts(*LENGTHS), Sampling(max_tokens=40), num=2, first_id=0) == sampler.sample(
         tiny.prompts(*LENGTHS), Sampling(max_tokens=40), num=2, first_id=0
     )
@@ -114,7 +116,7 @@ def test_the_same_call_is_the_same_to_the_bit(tiny: type) -> None:
 def test_tokens_follow_the_model(tiny: type) -> None:
     policy, prompt, ids = tiny.policy(), tiny.prompts(6)[0], torch.arange(65, 77)
     tiny.bias(policy, dict.fromkeys(ids.tolist(), 0.0), others=-1e4)
-    rollouts = LocalSampler(policy, seed=2, max_rows=1000).sample([prompt], Sampling(max_tokens=2), num=4000, first_id=0)
+    rollouts = LocalSampler(policy, seed=2, max_num_seqs=1000).sample([prompt], Sampling(max_tokens=2), num=4000, first_id=0)
     after = [r for r in rollouts if r.response_ids[0] == int(tiny.logp(policy, rollouts[0])[0].argmax())]
     for place, chosen in ((0, rollouts), (1, after)):  # the second token is that of rollouts with one and the same first
         expected_K = tiny.logp(policy, chosen[0])[place, ids].double().exp() * len(chosen)
@@ -133,7 +135,9 @@ def test_a_group_is_prefilled_once(tiny: type) -> None:
 def test_rows_never_exceed_their_bound_and_finished_ones_leave(tiny: type) -> None:
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: 4.0})
-    rollouts = LocalSampler(policy, seed=0, max_rows=16).sample(tiny.prompts(5, 9), Sampling(max_tokens=60), num=40, first_id=0)
+    rollouts = LocalSampler(policy, seed=0, max_num_seqs=16).sample(
+        tiny.prompts(5, 9), Sampling(max_tokens=60), num=40, first_id=0
+    )
     num_tokens, decoded = sum(len(r.response_ids) for r in rollouts), [rows for rows, width in policy.shapes if width == 1]
     assert max(decoded) == 16
     assert sum(decoded) < 1.3 * num_tokens  # in waves of 16 it would be about 3 times as many

@@ -21,11 +21,11 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_step, "suits", lambda policy: True)
 
 
-def both(tiny: type, sampling: Sampling, max_rows: int = 64, num: int = 3) -> list[list[Rollout]]:
+def both(tiny: type, sampling: Sampling, max_num_seqs: int = 64, num: int = 3) -> list[list[Rollout]]:
     """What is sampled ahead, and step by step."""
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: 2.0})
-    samplers = (LocalSampler(policy, seed=1, max_rows=max_rows, cuda_graphs=graphs) for graphs in (True, False))
+    samplers = (LocalSampler(policy, seed=1, max_num_seqs=max_num_seqs, cuda_graphs=graphs) for graphs in (True, False))
     return [sampler.sample(tiny.prompts(*LENGTHS), sampling, num=num, first_id=40) for sampler in samplers]
 
 
@@ -38,10 +38,10 @@ def check_equal(found: list[Rollout], expected: list[Rollout]) -> None:
 
 
 @pytest.mark.usefixtures("everywhere")
-@pytest.mark.parametrize("max_rows", [5, 64])
+@pytest.mark.parametrize("max_num_seqs", [5, 64])
 @pytest.mark.parametrize("sampling", LAWS)
-def test_samples_are_those_of_the_plain_twin(tiny: type, sampling: Sampling, max_rows: int) -> None:
-    found, expected = both(tiny, sampling, max_rows)
+def test_samples_are_those_of_the_plain_twin(tiny: type, sampling: Sampling, max_num_seqs: int) -> None:
+    found, expected = both(tiny, sampling, max_num_seqs)
     check_equal(found, expected)
     assert len({len(r.response_ids) for r in found}) > 1
 
@@ -71,15 +71,15 @@ def test_stop_texts_end_a_response_within_the_steps_ahead(tiny: type) -> None:
 @pytest.mark.usefixtures("everywhere")
 def test_every_step_of_a_flight_has_one_shape(tiny: type, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    original = multi_step.Ahead._seen
+    original = multi_step.MultiStepDecoder._seen
 
-    def watched(self: multi_step.Ahead) -> torch.Tensor:
+    def watched(self: multi_step.MultiStepDecoder) -> torch.Tensor:
         mask = original(self)
-        keys = self.flight.cache.layers[0].keys
+        keys = self.decode_batch.cache.layers[0].keys
         seen.append((tuple(mask.shape), tuple(keys.shape)))
         return mask
 
-    monkeypatch.setattr(multi_step.Ahead, "_seen", watched)
+    monkeypatch.setattr(multi_step.MultiStepDecoder, "_seen", watched)
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: -1e4})
     LocalSampler(policy, seed=0, cuda_graphs=True).sample(tiny.prompts(3, 5), Sampling(max_tokens=20), num=2, first_id=0)

@@ -49,7 +49,7 @@ def test_sampled_log_probs_are_those_of_one_forward(name: str, tmp_path: Path) -
     prompts, _ = Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision).prompts([ONE, TWO, OTHER])
     assert len(prompts[0].ids) < len(prompts[1].ids)
     assert prompts[0].ids == prompts[2].ids
-    sampler = LocalSampler(policy, seed=3, max_rows=4)  # six rollouts: some wait, and join others under way
+    sampler = LocalSampler(policy, seed=3, max_num_seqs=4)  # six rollouts: some wait, and join others under way
     found = sampler.sample(prompts, Sampling(max_tokens=12), num=2, first_id=0)
     for rollout in found:
         assert_close(torch.tensor(rollout.sampled_logp), scored(policy, rollout), rtol=0, atol=1e-4)

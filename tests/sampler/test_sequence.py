@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
-from reasontrain.sampler.sequence import Ending, Row
+from reasontrain.sampler.sequence import DecodingSequence, StopCriteria
 from reasontrain.types import RunError
 
 
 def ends_at(tiny: type, response: list[int], *texts: str, ids: frozenset[int] = frozenset()) -> int | None:
     """How many tokens there are when the response ends."""
-    ending = Ending(ids, texts, tiny.tokenizer())
-    return next((n for n in range(1, len(response) + 1) if ending(response[:n])), None)
+    stop_criteria = StopCriteria(ids, texts, tiny.tokenizer())
+    return next((n for n in range(1, len(response) + 1) if stop_criteria(response[:n])), None)
 
 
 def test_a_stop_text_may_span_tokens(tiny: type) -> None:
@@ -46,26 +46,26 @@ def test_stop_ids_end_at_once(tiny: type) -> None:
 
 
 def test_a_row_that_is_done_takes_nothing(tiny: type) -> None:
-    prompt, ending = tiny.prompts(3)[0], Ending(frozenset({9}), (), tiny.tokenizer())
-    row = Row(prompt, 4, 4, budget=3)
+    prompt, stop_criteria = tiny.prompts(3)[0], StopCriteria(frozenset({9}), (), tiny.tokenizer())
+    row = DecodingSequence(prompt, 4, 4, budget=3)
     for token in (8, 9, 8):
-        row.take(token, -1.0, ending)
+        row.take(token, -1.0, stop_criteria)
     assert (row.response, row.logp, row.done) == ([8, 9], [-1.0, -1.0], True)
     assert not row.rollout(tiny.tokenizer()).truncated
-    cut = Row(prompt, 5, 4, budget=1)
-    cut.take(8, -1.0, ending)
+    cut = DecodingSequence(prompt, 5, 4, budget=1)
+    cut.take(8, -1.0, stop_criteria)
     assert cut.done
     assert cut.rollout(tiny.tokenizer()).truncated
-    just = Row(prompt, 6, 4, budget=1)
-    just.take(9, -1.0, ending)
+    just = DecodingSequence(prompt, 6, 4, budget=1)
+    just.take(9, -1.0, stop_criteria)
     assert not just.rollout(tiny.tokenizer()).truncated
 
 
 @pytest.mark.parametrize("logp", [math.nan, -math.inf])
 def test_a_broken_model_is_named(tiny: type, logp: float) -> None:
-    row = Row(tiny.prompts(3)[0], 12, 12, budget=3)
+    row = DecodingSequence(tiny.prompts(3)[0], 12, 12, budget=3)
     with pytest.raises(RunError, match="rollout 12 no finite log-prob at token 1"):
-        row.take(1, logp, Ending(frozenset(), (), tiny.tokenizer()))
+        row.take(1, logp, StopCriteria(frozenset(), (), tiny.tokenizer()))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -77,8 +77,8 @@ def test_stop_texts_are_those_of_a_whole_decoding(tiny: type, cuts: list[int], t
 
 
 def test_only_what_may_complete_a_text_has_its_tail_decoded(tiny: type) -> None:
-    ending = Ending(frozenset(), ("xyz",), tiny.tokenizer())
-    asked = [ending._completes(byte, "xyz") for byte in b"xyz"]
+    stop_criteria = StopCriteria(frozenset(), ("xyz",), tiny.tokenizer())
+    asked = [stop_criteria._completes(byte, "xyz") for byte in b"xyz"]
     assert asked == [False, False, True]
-    assert ending._completes("€".encode()[1], "xyz")  # a part of a character
-    assert ending._completes(ord("a"), "xyz ")  # spaces are decoded in other ways by other tokenizers
+    assert stop_criteria._completes("€".encode()[1], "xyz")  # a part of a character
+    assert stop_criteria._completes(ord("a"), "xyz ")  # spaces are decoded in other ways by other tokenizers

@@ -16,7 +16,7 @@ from reasontrain.models import Policy
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.token_decoding import NOISE
-from reasontrain.types import Kind, Prompt, Rollout, UserError
+from reasontrain.types import Prompt, Rollout, TokenKind, UserError
 from reasontrain.vocab import softmax_
 
 LENGTHS = (3, 19, 1, 11, 12, 2, 7)
@@ -30,7 +30,7 @@ def sample(
 ) -> list[Rollout]:
     """With a greedy answer, unless told otherwise, and a record of what was fed."""
     sampling = SampleSettings(**{"temperature": 0.0, "max_tokens": 40, **more}, thought=thought)
-    return LocalSampler(policy, seed=seed, max_rows=5).sample(prompts, sampling, num=num, first_id=0)
+    return LocalSampler(policy, seed=seed, max_num_seqs=5).sample(prompts, sampling, num=num, first_id=0)
 
 
 def talkative(tiny: type, name: str = "qwen3", dtype: torch.dtype = torch.float32) -> Policy:
@@ -51,7 +51,7 @@ def test_fuzzy_greedy_is_hard_greedy(tiny: type, name: str) -> None:
     assert [r.response_ids for r in fuzzy] == [r.response_ids for r in hard]
     assert [r.text for r in fuzzy] == [r.text for r in hard]
     for ours, theirs in zip(fuzzy, hard, strict=True):
-        embeddings_TD = policy.embed(tensor([ours.response_ids[: ours.kinds.count(Kind.SOFT)]]))[0]
+        embeddings_TD = policy.embed(tensor([ours.response_ids[: ours.kinds.count(TokenKind.SOFT)]]))[0]
         torch.testing.assert_close(ours.soft.fed(), embeddings_TD.detach(), rtol=0, atol=1e-4)  # e^-9 of the second
         assert theirs.soft is None
 
@@ -109,7 +109,7 @@ def test_what_is_fed_is_the_mixture_with_noise_of_its_key(tiny: type, thought: T
     policy = talkative(tiny, dtype=dtype)
     sigma = thought.gamma * policy.input_space.rms
     for rollout in sample(policy, thought, tiny.prompts(*LENGTHS), num=2, seed=9):
-        fed_TD, length = rollout.soft.fed(), rollout.kinds.count(Kind.SOFT)
+        fed_TD, length = rollout.soft.fed(), rollout.kinds.count(TokenKind.SOFT)
         assert (fed_TD.shape, fed_TD.dtype) == ((length, policy.embed(tensor([[0]])).shape[-1]), dtype)
         assert (rollout.soft.tau, rollout.soft.sigma) == (thought.tau, sigma)
         with torch.no_grad():
@@ -131,7 +131,7 @@ def test_company_does_not_change_a_thought(tiny: type, thought: Thought) -> None
     policy, prompts = talkative(tiny), tiny.prompts(*LENGTHS)
     sampling = SampleSettings(max_tokens=40, thought=thought)
     alone, together = (
-        LocalSampler(policy, seed=1, max_rows=rows).sample(prompts, sampling, num=3, first_id=7) for rows in (1, 100)
+        LocalSampler(policy, seed=1, max_num_seqs=rows).sample(prompts, sampling, num=3, first_id=7) for rows in (1, 100)
     )
     assert [(r.response_ids, r.kinds) for r in alone] == [(r.response_ids, r.kinds) for r in together]
     for one, other in zip(alone, together, strict=True):
@@ -159,12 +159,12 @@ def test_rows_that_are_no_token_are_never_mixed_in(tiny: type) -> None:
 def test_a_thought_is_followed_by_what_is_forced_and_then_by_an_answer(tiny: type, thought: Thought) -> None:
     policy = talkative(tiny)
     rollouts = sample(policy, thought, tiny.prompts(*LENGTHS), num=20, temperature=1.0)
-    own = Kind.RESPONSE if thought is HARD else Kind.SOFT
+    own = TokenKind.RESPONSE if thought is HARD else TokenKind.SOFT
     for r in rollouts:
-        length = r.kinds.index(Kind.FORCED)
-        forced = r.kinds.count(Kind.FORCED)
+        length = r.kinds.index(TokenKind.FORCED)
+        forced = r.kinds.count(TokenKind.FORCED)
         answer = len(r.kinds) - length - forced
-        assert r.kinds == (own,) * length + (Kind.FORCED,) * forced + (Kind.RESPONSE,) * answer
+        assert r.kinds == (own,) * length + (TokenKind.FORCED,) * forced + (TokenKind.RESPONSE,) * answer
         said = policy.tokenizer.decode(r.response_ids[:length])
         prefill = policy.tokenizer.decode(r.response_ids[length : length + forced])
         assert 1 <= length <= 12
@@ -176,7 +176,7 @@ def test_a_thought_is_followed_by_what_is_forced_and_then_by_an_answer(tiny: typ
         assert r.concluded or length == 12 or r.response_ids[length - 1] == tiny.END
         assert "ab" not in said[:-1]
         if thought is HARD:
-            assert all((value == 0.0) == (kind == Kind.FORCED) for value, kind in zip(r.sampled_logp, r.kinds, strict=True))
+            assert all((value == 0.0) == (kind == TokenKind.FORCED) for value, kind in zip(r.sampled_logp, r.kinds, strict=True))
         else:
             assert r.sampled_logp == ()
             assert len(r.soft.fed()) == length
@@ -197,7 +197,7 @@ def test_text_is_what_comes_after_the_thought(tiny: type, thought: Thought) -> N
     """7: only the answer is graded, whatever the shadow says."""
     policy = talkative(tiny)
     for r in sample(policy, thought, tiny.prompts(*LENGTHS), num=2):
-        answer = policy.tokenizer.decode(r.response_ids[r.kinds.index(Kind.FORCED) :], skip_special_tokens=True)
+        answer = policy.tokenizer.decode(r.response_ids[r.kinds.index(TokenKind.FORCED) :], skip_special_tokens=True)
         assert r.text == answer
         assert r.text.startswith("{" if r.concluded else "ab{")
 
@@ -213,7 +213,7 @@ def test_neither_prompt_nor_answer_is_fed_noise(tiny: type, monkeypatch: pytest.
 
     monkeypatch.setattr(policy, "hidden", watched)
     (rollout,) = sample(policy, SOFT, tiny.prompts(6))
-    length = rollout.kinds.index(Kind.FORCED)
+    length = rollout.kinds.index(TokenKind.FORCED)
     assert fed[0][0].tolist() == [list(rollout.prompt_ids)]
     for place, (ids, embeds) in enumerate(fed[1:]):
         assert ids is None
@@ -229,7 +229,7 @@ def test_a_thought_is_shortened_to_what_the_context_leaves_and_refused_where_not
     tiny.bias(policy, {tiny.END: -1e4})
     after = 3 + 5
     (rollout,) = sample(policy, SOFT, tiny.prompts(tiny.CONTEXT - after - 4))
-    assert rollout.kinds.count(Kind.SOFT) == 4
+    assert rollout.kinds.count(TokenKind.SOFT) == 4
     with pytest.raises(UserError, match="what follows a thought takes up to 8 of them"):
         sample(policy, SOFT, tiny.prompts(tiny.CONTEXT - after))
 
@@ -245,7 +245,7 @@ def test_what_is_not_learned_from_is_not_kept(tiny: type) -> None:
     sampling = Sampling(max_tokens=40, thought=SOFT)
     (rollout,) = LocalSampler(tiny.policy(), seed=0).sample(tiny.prompts(4), sampling, num=1, first_id=0)
     assert rollout.soft is None
-    assert rollout.kinds[0] == Kind.SOFT
+    assert rollout.kinds[0] == TokenKind.SOFT
 
 
 def test_noise_is_normal() -> None:

@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM
 from reasontrain import models
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
-from reasontrain.recipe import Vllm
+from reasontrain.recipe import VllmEngine
 from reasontrain.sampler import Sampler, vllm_weight_transfer
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler, seeds
 from reasontrain.sampler.vllm_engine import ENVIRONMENT, LOGPROBS_MODE, Engine, installed
-from reasontrain.sampler.vllm_weight_transfer import Courier, Gpu
+from reasontrain.sampler.vllm_weight_transfer import Gpu, WeightTransfer
 from reasontrain.types import RunError, UserError, Weights
 from tests.sampler import signatures
 from tests.sampler.scripted_vllm import Params, ScriptedLLM, library
@@ -43,7 +43,7 @@ def saved(tiny: type, tmp_path: Path) -> Callable[..., ModelSettings]:
 
 
 def sampler(model: ModelSettings, *, seed: int = 0, colocated: bool = False, **settings: object) -> VllmSampler:
-    return VllmSampler(model, Vllm(**settings), seed=seed, colocated=colocated, library=library())
+    return VllmSampler(model, VllmEngine(**settings), seed=seed, colocated=colocated, library=library())
 
 
 def local(model: ModelSettings) -> LocalSampler:
@@ -180,12 +180,12 @@ def test_what_vllm_aborted_or_cannot_score_stops_the_run(tiny: type, saved: Call
 # ---- weights
 
 
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize("tensor_parallel_size", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_new_weights_are_seen_by_every_worker(tiny: type, saved: Callable, dtype: str, tensor_parallel: int) -> None:
+def test_new_weights_are_seen_by_every_worker(tiny: type, saved: Callable, dtype: str, tensor_parallel_size: int) -> None:
     model = saved("gemma", dtype)  # its head is its embedding
     used, state, ask = (
-        sampler(model, tensor_parallel=tensor_parallel),
+        sampler(model, tensor_parallel_size=tensor_parallel_size),
         other(model),
         (tiny.prompts(4, 9), Sampling(max_tokens=12)),
     )
@@ -194,7 +194,7 @@ def test_new_weights_are_seen_by_every_worker(tiny: type, saved: Callable, dtype
     used.load(given(state, version=7))
     assert (used.version, used.engine.weight_version) == (7, "7")
     for worker in used.engine.workers.values():
-        assert len(used.engine.workers) == tensor_parallel
+        assert len(used.engine.workers) == tensor_parallel_size
         for name, ours in worker.state_dict().items():
             assert torch.equal(ours, state[name].to(getattr(torch, dtype)))
     after = used.sample(*ask, num=2, first_id=0)
@@ -217,7 +217,9 @@ def test_weights_travel_in_buffers_of_bounded_size(saved: Callable, monkeypatch:
 
     model = saved()
     monkeypatch.setattr(vllm_weight_transfer.torch, "empty", count)
-    courier = Courier([Gpu(torch.device("cpu"), "GPU-a"), Gpu(torch.device("cpu"), "GPU-b")], torch.float32, num_bytes=10_000)
+    courier = WeightTransfer(
+        [Gpu(torch.device("cpu"), "GPU-a"), Gpu(torch.device("cpu"), "GPU-b")], torch.float32, num_bytes=10_000
+    )
     state = models.load(model).model.state_dict()
     sizes = [sum(update["tensor_sizes"]) for update in courier.updates(state.items())]
     largest = max(t.numel() for t in state.values()) * 4
@@ -236,7 +238,7 @@ def test_a_weight_is_copied_before_the_next_is_asked_for() -> None:
         for index in range(3):
             yield f"w{index}", passing.fill_(index)
 
-    courier = Courier([Gpu(torch.device("cpu"), "GPU-a")], torch.bfloat16, num_bytes=2**10)
+    courier = WeightTransfer([Gpu(torch.device("cpu"), "GPU-a")], torch.bfloat16, num_bytes=2**10)
     (update,) = courier.updates(gathered())
     assert (update["names"], update["shapes"], update["tensor_sizes"]) == (["w0", "w1", "w2"], [[4]] * 3, [8, 8, 8])
     assert courier._buffers[0][:24].view(torch.bfloat16).tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
@@ -245,7 +247,7 @@ def test_a_weight_is_copied_before_the_next_is_asked_for() -> None:
 
 
 def test_a_weight_that_is_no_real_number_is_refused() -> None:
-    courier = Courier([Gpu(torch.device("cpu"), "GPU-a")], torch.float32)
+    courier = WeightTransfer([Gpu(torch.device("cpu"), "GPU-a")], torch.float32)
     with pytest.raises(AssertionError, match=r"steps holds torch\.int64"):
         list(courier.updates([("steps", torch.zeros(1, dtype=torch.int64))]))
 
@@ -297,11 +299,11 @@ def test_weights_that_are_missing_are_missed(saved: Callable) -> None:
 
 
 def test_settings_reach_the_engine(saved: Callable) -> None:
-    alone = sampler(saved(), tensor_parallel=2, max_rows=9, enforce_eager=True)
+    alone = sampler(saved(), tensor_parallel_size=2, max_num_seqs=9, enforce_eager=True)
     assert alone.engine.options == {"tp": 2, "share": 0.9, "rows": 9, "eager": True}
     assert (alone.engine.mode, alone.engine.sleepy) == (LOGPROBS_MODE, False)
     assert sampler(saved(), colocated=True).engine.options["share"] == 0.45
-    assert sampler(saved(), colocated=True, gpu_memory_share=0.3).engine.options["share"] == 0.3
+    assert sampler(saved(), colocated=True, gpu_memory_utilization=0.3).engine.options["share"] == 0.3
 
 
 def test_a_testbed_model_needs_no_directory(tiny: type) -> None:
@@ -311,14 +313,15 @@ def test_a_testbed_model_needs_no_directory(tiny: type) -> None:
 
 def test_an_engine_that_cannot_start_says_why(saved: Callable) -> None:
     with pytest.raises(
-        RunError, match=r"1 GPU\(s\) with a share of 1 of each: Free memory on device .*; see sample.engine.gpu_memory_share"
+        RunError,
+        match=r"1 GPU\(s\) with a share of 1 of each: Free memory on device .*; see sample.engine.gpu_memory_utilization",
     ):
-        sampler(saved(), gpu_memory_share=1.0)
+        sampler(saved(), gpu_memory_utilization=1.0)
 
 
 def test_heads_are_divided_evenly(saved: Callable) -> None:
-    with pytest.raises(UserError, match="tensor_parallel 3 does not divide the model's 4 heads"):
-        sampler(saved(), tensor_parallel=3)
+    with pytest.raises(UserError, match="tensor_parallel_size 3 does not divide the model's 4 heads"):
+        sampler(saved(), tensor_parallel_size=3)
 
 
 def test_a_missing_vllm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from reasontrain import models
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings, Policy, testbed
-from reasontrain.recipe import Vllm
+from reasontrain.recipe import VllmEngine
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
 from reasontrain.types import Problem, Prompt, Rollout, Weights
 
 pytestmark = pytest.mark.gpu
-SETTINGS = Vllm(gpu_memory_share=0.3, enforce_eager=True, max_model_len=512)
+SETTINGS = VllmEngine(gpu_memory_utilization=0.3, enforce_eager=True, max_model_len=512)
 PROMPTS = [Prompt(problem=Problem(id=str(i), prompt=""), ids=tuple(range(5, 12 + i))) for i in range(8)]
 GREEDY = Sampling(temperature=0.0, max_tokens=48)
 

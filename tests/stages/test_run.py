@@ -50,9 +50,9 @@ stages:
   - {{name: reference, kind: reference, pairs: "stage:pairs/pairs.jsonl"}}
 task: {{kind: pairs, path: "stage:pairs/pairs.jsonl"}}
 evidence: {{ce_logscore: "stage:score/ce_logscore.parquet"}}
-select: {{kind: contrast}}
+token_selection: {{kind: contrast}}
 objective: {{kind: dpo}}
-average: per_pair
+loss_aggregation: pair_mean
 learn: {LEARN}
 track: {{tokens_every: 2}}
 """
@@ -240,7 +240,7 @@ def test_a_stored_reference_gives_the_losses_of_one_asked_on_the_fly(train: Trai
 
 def test_a_reference_column_of_another_model_is_stale(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
     pairs, column = place("pairs") / "pairs.jsonl", place("reference") / "ref_logp.parquet"
-    own = ("stages=[]", f"task={{kind: pairs, path: {pairs}}}", f"evidence={{ref_logp: {column}}}", "select={kind: everything}")
+    own = ("stages=[]", f"task={{kind: pairs, path: {pairs}}}", f"evidence={{ref_logp: {column}}}", "token_selection={kind: all}")
     assert train(*own, "name=fits", "steps=1") == 0
     assert train(*own, "name=stale", "model.dtype=bfloat16") == 2
     said = capsys.readouterr().err
@@ -262,13 +262,13 @@ def test_score_makes_the_columns_that_train_reads(train: Train, capsys: pytest.C
 
 
 def test_contrastive_weights_matter_and_both_sides_may_have_them(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train("name=plain", "select={kind: everything}", "evidence={}") == 0
+    assert train("name=plain", "token_selection={kind: all}", "evidence={}") == 0
     assert losses()[2] != pytest.approx(losses("plain")[2], abs=1e-5)
     capsys.readouterr()
-    assert train("name=both", "select.only_neg=false") == 2
+    assert train("name=both", "token_selection.only_neg=false") == 2
     assert "the stored column 'ce_logscore' of sample 'arithmetic/train/0/" in capsys.readouterr().err
     Path("recipe.yaml").write_text(RECIPE.replace("alarm: [0, 1]", "alarm: [0, 1]\n    only_rejected: false"))
-    assert train("name=both", "select.only_neg=false") == 0
+    assert train("name=both", "token_selection.only_neg=false") == 0
 
 
 def test_weights_that_are_all_but_one_or_zero_stop_the_run_with_the_scores_kept(
@@ -296,7 +296,7 @@ def test_a_run_of_another_recipe_is_noticed_before_any_stage(train: Train, capsy
 def test_a_pair_file_of_ones_own_trains_and_one_without_a_rejected_answer_is_refused(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = ("name=own", "stages=[]", "evidence={}", "task={kind: pairs, path: own.jsonl}", "select={kind: everything}")
+    own = ("name=own", "stages=[]", "evidence={}", "task={kind: pairs, path: own.jsonl}", "token_selection={kind: all}")
     rows: list[dict[str, object]] = [{"prompt": f"Say {i}", "chosen": str(i), "rejected": f"{i}!"} for i in range(5)]
     Path("own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert train(*own) == 0

@@ -29,7 +29,7 @@ def recipe(**changes: YamlValue) -> Recipe:
         "model": {"path": "testbed:noisy"},
         "task": {"kind": "pairs", "path": "none.jsonl"},
         "objective": {"kind": "dpo"},
-        "average": "per_pair",
+        "loss_aggregation": "pair_mean",
         "learn": {"lr": 1e-3, "rollouts_per_step": 8},
     }
     return build(Recipe, content | changes, "test")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, sampled_from
 
-from reasontrain.tasks.arithmetic import Arithmetic, Step, is_held_out
+from reasontrain.tasks.arithmetic import Arithmetic, ReasoningStep, is_held_out
 from reasontrain.types import Problem, UserError
 
 _OPERATIONS = {ast.Add: int.__add__, ast.Sub: int.__sub__, ast.Mult: int.__mul__}
@@ -104,14 +104,19 @@ def work_key(problem: Problem) -> str:
 def test_one_in_ten_calculations_is_held_out() -> None:
     """4,000 draws of share 0.1: standard deviation 0.0047, so 0.02 is 4.2 of them."""
     rng = random.Random(0)
-    draws = [[Step(rng.randrange(100), "+", rng.randrange(100)), Step(-1, "-", rng.randrange(100))] for _ in range(4000)]
+    draws = [
+        [ReasoningStep(rng.randrange(100), "+", rng.randrange(100)), ReasoningStep(-1, "-", rng.randrange(100))]
+        for _ in range(4000)
+    ]
     assert abs(sum(map(is_held_out, draws)) / 4000 - 0.1) < 0.02
 
 
 def test_order_of_a_sum_does_not_change_the_split() -> None:
     for right in range(100):
-        assert is_held_out([Step(7, "+", right)]) == is_held_out([Step(right, "+", 7)])
-    assert any(is_held_out([Step(70, "-", right)]) != is_held_out([Step(right, "-", 70)]) for right in range(100))
+        assert is_held_out([ReasoningStep(7, "+", right)]) == is_held_out([ReasoningStep(right, "+", 7)])
+    assert any(
+        is_held_out([ReasoningStep(70, "-", right)]) != is_held_out([ReasoningStep(right, "-", 70)]) for right in range(100)
+    )
 
 
 def test_golden_problem() -> None:

@@ -26,7 +26,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reasontrain.vocab.triton_kernels.INTERPRETED", False)
 
 
-@pytest.mark.parametrize("vocabulary", ["auto", "torch", "whole"])
+@pytest.mark.parametrize("vocabulary", ["auto", "torch", "full_logits"])
 def test_what_runs_anywhere_is_never_refused(vocabulary: Vocabulary) -> None:
     check_vocabulary(vocabulary, CPU)
     assert not backend.has_kernels(vocabulary, CPU)
@@ -35,7 +35,7 @@ def test_what_runs_anywhere_is_never_refused(vocabulary: Vocabulary) -> None:
 def test_triton_is_refused_away_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(monkeypatch)
     with pytest.raises(
-        UserError, match=r"^model\.vocabulary is triton, and the model is not on a GPU; use auto, torch or whole$"
+        UserError, match=r"^model\.vocabulary is triton, and the model is not on a GPU; use auto, torch or full_logits$"
     ):
         check_vocabulary("triton", CPU)
     head = Head(torch.zeros(3, 2), vocabulary="triton")
@@ -45,7 +45,7 @@ def test_triton_is_refused_away_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_triton_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="the package triton is not installed; use auto, torch or whole"):
+    with pytest.raises(UserError, match="the package triton is not installed; use auto, torch or full_logits"):
         check_vocabulary("triton", torch.device("cuda"))
     assert not backend.has_kernels("auto", torch.device("cuda", 3))  # nor is it missed
 
@@ -54,7 +54,7 @@ def test_a_gpu_takes_kernels_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(monkeypatch)
     monkeypatch.setattr(backend, "_broken", lambda device: None)
     gpu = torch.device("cuda", 1)
-    assert [backend.has_kernels(name, gpu) for name in ("auto", "torch", "triton", "whole")] == [True, False, True, False]
+    assert [backend.has_kernels(name, gpu) for name in ("auto", "torch", "triton", "full_logits")] == [True, False, True, False]
 
 
 def test_a_gpu_that_cannot_build_kernels_falls_back_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

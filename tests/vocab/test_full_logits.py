@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import SoftReinforce
-from reasontrain.types import RowColumns, UserError
+from reasontrain.types import TokenFields, UserError
 from reasontrain.vocab import (
-    Basis,
-    Fed,
+    EmbeddingBasis,
+    FedEmbeddings,
     Head,
-    Scoring,
+    SoftScoring,
     Teacher,
     Vocabulary,
     fused,
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in sub
 NAMES = ("logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.3", "jsd:1.0")
 
 
-@pytest.fixture(params=["auto", "torch", "triton", "whole"])
+@pytest.fixture(params=["auto", "torch", "triton", "full_logits"])
 def vocabulary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Vocabulary:
     if request.param == "triton":
         pytest.importorskip("triton", reason="Triton is for Linux")
@@ -143,21 +143,26 @@ def test_a_divergence_without_a_teacher_is_the_users_to_mend(vocabulary: Vocabul
 
 
 @pytest.mark.parametrize(
-    "scoring", [Scoring(), Scoring(reduction="mean"), Scoring(tau_grad=2.0), Scoring(detach_mixture_embedding=True)], ids=str
+    "scoring",
+    [SoftScoring(), SoftScoring(reduction="mean"), SoftScoring(tau_grad=2.0), SoftScoring(detach_mixture_embedding=True)],
+    ids=str,
 )
 @pytest.mark.parametrize("softcap", [None, 3.0])
-def test_soft_tokens_whole_or_in_chunks(scoring: Scoring, softcap: float | None) -> None:
+def test_soft_tokens_whole_or_in_chunks(scoring: SoftScoring, softcap: float | None) -> None:
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
     leaves = [leaf.requires_grad_() for leaf in (normal(5, 4), normal(11, 4), normal(11, 4))]
-    fed, columns = Fed(normal(5, 4), 0.5, 0.33), RowColumns(ids_N=torch.zeros(5, dtype=torch.long), advantage_N=normal(5))
+    fed, columns = (
+        FedEmbeddings(normal(5, 4), 0.5, 0.33),
+        TokenFields(ids_N=torch.zeros(5, dtype=torch.long), advantage_N=normal(5)),
+    )
     coefficient_N = torch.tensor([0.5, 0.0, 1.0, 0.2, 2.0], dtype=torch.float64)
     found = []
-    for choice in ("torch", "whole"):
-        head, basis = Head(leaves[1], None, 1.3, softcap, vocabulary=choice), Basis(leaves[2], 9, scale=1.7)
+    for choice in ("torch", "full_logits"):
+        head, basis = Head(leaves[1], None, 1.3, softcap, vocabulary=choice), EmbeddingBasis(leaves[2], 9, scale=1.7)
         result = soft(leaves[0], head, basis, fed, columns, coefficient_N, SoftReinforce(), scoring, chunk=2)
         wanted = [leaf for leaf in leaves if leaf is not leaves[2] or not scoring.detach_mixture_embedding]
         found.append((result.loss.detach(), dict(result.stats), torch.autograd.grad(result.loss, wanted)))

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-from reasontrain.types import Losses, RowColumns, Rows, UserError
+from reasontrain.types import Losses, TokenFields, TokenStats, UserError
 from reasontrain.vocab import Head, Teacher, fused
-from reasontrain.vocab.analytic import Scratch
+from reasontrain.vocab.analytic import BufferPool
 
 NAMES = ("logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.0", "jsd:0.3", "jsd:0.5", "jsd:1.0")
 TRANSFORMS = {
@@ -30,7 +30,7 @@ class Weighted:
 
     names: tuple[str, ...]
 
-    def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
+    def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
         terms = [(k + 1) * policy.statistic(name) for k, name in enumerate(self.names)]
         total = torch.stack([term + 0.1 * term**2 for term in terms]).sum(0)
         return Losses(loss=total, stats={name: policy.statistic(name) for name in self.names})
@@ -66,8 +66,8 @@ class Case:
         self.leaves = [leaf for leaf in (self.hidden_ND, self.weight_VD, self.bias_V) if leaf is not None]
 
     @property
-    def columns(self) -> RowColumns:
-        return RowColumns(ids_N=self.ids_N, advantage_N=torch.zeros(self.num_rows))
+    def columns(self) -> TokenFields:
+        return TokenFields(ids_N=self.ids_N, advantage_N=torch.zeros(self.num_rows))
 
     def fused(self, objective: Weighted, **settings: float | None) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
         found = fused(self.hidden_ND, self.head, self.columns, self.coefficient_N, objective, teacher=self.teacher, **settings)
@@ -80,7 +80,7 @@ class Case:
         )
         teacher_NU = naive_logits(self.teacher.hidden_ND.double(), self.teacher.head)
         student_NV, teacher_NU = student_NV / temperature, teacher_NU / temperature
-        rows = Rows(lambda name: naive_statistic(name, student_NV, teacher_NU, self.ids_N))
+        rows = TokenStats(lambda name: naive_statistic(name, student_NV, teacher_NU, self.ids_N))
         losses = objective(rows, self.columns)
         loss = (self.coefficient_N.double() * losses.loss).sum()
         stats = {name: value.detach().sum() for name, value in losses.stats.items()}
@@ -160,7 +160,7 @@ def test_bfloat16_states_and_weights_are_upcast_before_anything_else():
 def test_tied_head_receives_both_gradients():
     def loss_of(table_VD: Tensor, states: bool, head: bool) -> Tensor:
         hidden_ND = table_VD[torch.tensor([1, 4, 4])] if states else table_VD.detach()[torch.tensor([1, 4, 4])]
-        columns = RowColumns(ids_N=torch.tensor([2, 0, 5]), advantage_N=torch.zeros(3))
+        columns = TokenFields(ids_N=torch.tensor([2, 0, 5]), advantage_N=torch.zeros(3))
         weight_VD = table_VD if head else table_VD.detach()
         return fused(hidden_ND, Head(weight_VD), columns, torch.ones(3), Weighted(("logp",))).loss
 
@@ -269,7 +269,7 @@ def test_divergence_equals_trl(name: str, beta: float, softcap: float | None):
     )
     loss = (case.coefficient_N * theirs_N).sum()
 
-    def objective(policy: Rows, batch: RowColumns) -> Losses:
+    def objective(policy: TokenStats, batch: TokenFields) -> Losses:
         return Losses(loss=policy.statistic(name))
 
     mine = fused(
@@ -287,7 +287,7 @@ def test_logp_and_entropy_equal_trl(softcap: float | None):
     )
     loss = (case.coefficient_N * (2 * entropy_N - logp_N)).sum()
 
-    def objective(policy: Rows, batch: RowColumns) -> Losses:
+    def objective(policy: TokenStats, batch: TokenFields) -> Losses:
         return Losses(loss=2 * policy.entropy_N - policy.logp_N)
 
     mine = fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, objective, temperature=0.9, chunk=10).loss
@@ -313,10 +313,10 @@ def test_two_tokens_in_closed_form(a: float, b: float, temperature: float):
     eye = torch.eye(2, dtype=torch.float64)
     student, teacher = (torch.tensor([[x, 1 - x]], dtype=torch.float64).log() * temperature for x in (a, b))
     student.requires_grad_()
-    columns = RowColumns(ids_N=torch.tensor([0]), advantage_N=torch.zeros(1))
+    columns = TokenFields(ids_N=torch.tensor([0]), advantage_N=torch.zeros(1))
     for name, (value, slope) in expected.items():
 
-        def objective(policy: Rows, batch: RowColumns, name: str = name) -> Losses:
+        def objective(policy: TokenStats, batch: TokenFields, name: str = name) -> Losses:
             return Losses(loss=policy.statistic(name))
 
         one_N = torch.ones(1, dtype=torch.float64)
@@ -329,7 +329,7 @@ def test_two_tokens_in_closed_form(a: float, b: float, temperature: float):
 
 
 def test_a_block_takes_up_the_memory_of_the_one_before():
-    scratch = Scratch()
+    scratch = BufferPool()
     first, other = scratch("p", torch.zeros(3, 4)), scratch("q", torch.zeros(3, 4))
     assert scratch("p", torch.zeros(2, 4)).data_ptr() == first.data_ptr() != other.data_ptr()
     larger = scratch("p", torch.zeros(4, 4))

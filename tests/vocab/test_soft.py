@@ -17,9 +17,9 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import SoftReinforce
-from reasontrain.types import Losses, RowColumns, Rows
-from reasontrain.vocab import Basis, Head, Scoring, soft, softmax_
-from reasontrain.vocab.soft import HEALTH, SCORED, Fed
+from reasontrain.types import Losses, TokenFields, TokenStats
+from reasontrain.vocab import EmbeddingBasis, Head, SoftScoring, soft, softmax_
+from reasontrain.vocab.soft import HEALTH, SCORED, FedEmbeddings
 from tests.vocab.test_fused import Largest
 
 NUM, WIDTH, TOKENS, SIZE = 7, 13, 11, 5
@@ -41,7 +41,7 @@ class Case:
     num: int = NUM
     width: int = WIDTH
     seed: int = 1
-    scoring: Scoring = field(default_factory=Scoring)
+    scoring: SoftScoring = field(default_factory=SoftScoring)
 
     def __post_init__(self) -> None:
         draw = torch.Generator().manual_seed(self.seed)
@@ -56,14 +56,14 @@ class Case:
         self.fed_ND = normal(self.num, SIZE)
         self.coefficient_N = torch.rand(self.num, generator=draw, dtype=torch.float64).to(self.dtype) + 0.1
         columns = {"ids_N": torch.zeros(self.num, dtype=torch.long), "advantage_N": normal(self.num)}
-        self.columns = RowColumns(**columns)
+        self.columns = TokenFields(**columns)
         every = [self.hidden_ND, self.weight_VD, self.embedding_VD, self.bias_V]
         self.leaves = [leaf for i, leaf in enumerate(every) if leaf is not None and not (self.tied and i == 2)]
 
     def run(self, chunk: int | None = None) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
         head = Head(self.weight_VD, self.bias_V, self.scale, self.softcap)
-        basis = Basis(self.embedding_VD, min(TOKENS, self.width), self.basis_scale)
-        fed = Fed(self.fed_ND, self.tau, self.sigma)
+        basis = EmbeddingBasis(self.embedding_VD, min(TOKENS, self.width), self.basis_scale)
+        fed = FedEmbeddings(self.fed_ND, self.tau, self.sigma)
         given = (self.columns, self.coefficient_N, SoftReinforce(), self.scoring)
         found = soft(self.hidden_ND, head, basis, fed, *given, chunk=chunk)
         gradients = torch.autograd.grad(found.loss, self.leaves, allow_unused=True)
@@ -114,10 +114,10 @@ def test_one_row_by_hand() -> None:
     hidden, weight, embedding = (
         torch.tensor(rows, dtype=torch.float64, requires_grad=True) for rows in ([[1.0]], [[math.log(3)], [0.0]], [[2.0], [-2.0]])
     )
-    fed = Fed(torch.tensor([[2.0]], dtype=torch.float64), tau=1.0, sigma=0.5)
-    columns = RowColumns(ids_N=torch.tensor([0]), advantage_N=torch.tensor([-1.0], dtype=torch.float64))
+    fed = FedEmbeddings(torch.tensor([[2.0]], dtype=torch.float64), tau=1.0, sigma=0.5)
+    columns = TokenFields(ids_N=torch.tensor([0]), advantage_N=torch.tensor([-1.0], dtype=torch.float64))
     one = torch.ones(1, dtype=torch.float64)
-    found = soft(hidden, Head(weight), Basis(embedding, 2), fed, columns, one, SoftReinforce(), Scoring())
+    found = soft(hidden, Head(weight), EmbeddingBasis(embedding, 2), fed, columns, one, SoftReinforce(), SoftScoring())
     assert float(found.loss.detach()) == pytest.approx(-1.5)
     assert (float(found.stats[HEALTH]), float(found.stats[SCORED])) == (pytest.approx(4.0), 1.0)
     dhidden, dweight, dembedding = torch.autograd.grad(found.loss, (hidden, weight, embedding))
@@ -127,13 +127,13 @@ def test_one_row_by_hand() -> None:
 
 
 def test_choices_that_are_off_by_default() -> None:
-    plain, mean = Case().run(), Case(scoring=Scoring(reduction="mean")).run()
+    plain, mean = Case().run(), Case(scoring=SoftScoring(reduction="mean")).run()
     for whole, part in zip([plain[0], *plain[2]], [mean[0], *mean[2]], strict=True):
         assert_close(part * SIZE, whole, rtol=1e-10, atol=1e-10)
-    detached = Case(scoring=Scoring(detach_mixture_embedding=True)).run()
+    detached = Case(scoring=SoftScoring(detach_mixture_embedding=True)).run()
     assert detached[2][2] is None
     assert_close(detached[2][:2], plain[2][:2], rtol=0, atol=0)
-    hotter = Case(tau=1e-4, scoring=Scoring(tau_grad=1.0)).run()
+    hotter = Case(tau=1e-4, scoring=SoftScoring(tau_grad=1.0)).run()
     cold = Case(tau=1e-4).run()
     assert_close(hotter[0], cold[0])  # the density stays
     assert float(cold[2][0].abs().max()) < 1e-6 < 1e-2 < float(hotter[2][0].abs().max())
@@ -175,10 +175,10 @@ def test_reinforce_finds_the_gradient_of_a_quadratic_reward() -> None:
 
 def gradient_at(case: Case, hidden: Tensor, fed: Tensor, advantage: Tensor) -> Tensor:
     """dHidden of -A log pi at every row."""
-    columns = RowColumns(ids_N=torch.zeros(len(hidden), dtype=torch.long), advantage_N=advantage)
-    given = (columns, torch.ones_like(advantage), SoftReinforce(), Scoring())
-    basis = Basis(case.embedding_VD, TOKENS)
-    loss = soft(hidden, Head(case.weight_VD), basis, Fed(fed, case.tau, case.sigma), *given).loss
+    columns = TokenFields(ids_N=torch.zeros(len(hidden), dtype=torch.long), advantage_N=advantage)
+    given = (columns, torch.ones_like(advantage), SoftReinforce(), SoftScoring())
+    basis = EmbeddingBasis(case.embedding_VD, TOKENS)
+    loss = soft(hidden, Head(case.weight_VD), basis, FedEmbeddings(fed, case.tau, case.sigma), *given).loss
     return torch.autograd.grad(loss, hidden)[0]
 
 
@@ -191,13 +191,13 @@ def test_differences_of_log_densities_scale_as_one_over_sigma_squared(sigma: flo
         case = Case(sigma=sigma, seed=seed)
         found = []
 
-        def keep(policy: Rows, batch: RowColumns) -> Losses:
+        def keep(policy: TokenStats, batch: TokenFields) -> Losses:
             found.append(policy.logp_N.detach().clone())
             return Losses(loss=policy.logp_N)
 
-        given = (case.columns, case.coefficient_N, keep, Scoring())
-        fed = Fed(case.fed_ND, case.tau, sigma)
-        soft(case.hidden_ND, Head(case.weight_VD), Basis(case.embedding_VD, TOKENS), fed, *given)
+        given = (case.columns, case.coefficient_N, keep, SoftScoring())
+        fed = FedEmbeddings(case.fed_ND, case.tau, sigma)
+        soft(case.hidden_ND, Head(case.weight_VD), EmbeddingBasis(case.embedding_VD, TOKENS), fed, *given)
         return torch.cat(found)
 
     near, far = densities(sigma), densities(sigma * factor)
@@ -267,11 +267,11 @@ def test_share_with_a_score_falls_with_tau() -> None:
     """Facts of the sheet (6.1): of 2,000 peaked logits nearly every step has a score at tau 0.5, nearly none at 1e-4."""
     draw = torch.Generator().manual_seed(6)
     hidden, weight = torch.randn(400, 64, generator=draw) / 4, torch.randn(2000, 64, generator=draw)
-    columns = RowColumns(ids_N=torch.zeros(400, dtype=torch.long), advantage_N=torch.ones(400))
+    columns = TokenFields(ids_N=torch.zeros(400, dtype=torch.long), advantage_N=torch.ones(400))
     shares = []
     for tau in (1.0, 0.5, 1e-2, 1e-4):
-        fed = Fed(torch.zeros(400, 64), tau, 0.3)
-        given = (columns, torch.ones(400), SoftReinforce(), Scoring())
-        shares.append(float(soft(hidden, Head(weight), Basis(weight, 2000), fed, *given).stats[SCORED]) / 400)
+        fed = FedEmbeddings(torch.zeros(400, 64), tau, 0.3)
+        given = (columns, torch.ones(400), SoftReinforce(), SoftScoring())
+        shares.append(float(soft(hidden, Head(weight), EmbeddingBasis(weight, 2000), fed, *given).stats[SCORED]) / 400)
     assert shares[:2] == [1.0, 1.0]
     assert shares[3] < 0.01 < shares[2] < 0.5

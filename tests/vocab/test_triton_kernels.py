@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from reasontrain.types import Losses, RowColumns, Rows, UserError
+from reasontrain.types import Losses, TokenFields, TokenStats, UserError
 from reasontrain.vocab import Head, Teacher, fused, measure
-from reasontrain.vocab.analytic import Distribution, Scratch
+from reasontrain.vocab.analytic import BufferPool, Distribution
 from tests.vocab.test_fused import naive_statistic
 
 pytest.importorskip("triton", reason="Triton is for Linux")
@@ -48,15 +48,15 @@ class Case:
     def drawn(cls, num_rows: int = 4, width: int = 37, spread: float = 3.0) -> Case:
         draw = torch.Generator().manual_seed(width)
         x_NV, y_NV = (spread * torch.randn(num_rows, width, generator=draw) for _ in range(2))
-        slopes = {name: torch.rand(num_rows, generator=draw) - 0.3 for name in NAMES}
-        return cls(x_NV, y_NV, torch.randint(width, (num_rows,), generator=draw), slopes)
+        stat_grads = {name: torch.rand(num_rows, generator=draw) - 0.3 for name in NAMES}
+        return cls(x_NV, y_NV, torch.randint(width, (num_rows,), generator=draw), stat_grads)
 
     def tiled(self) -> tiled.TiledDistribution:
         y_NV = self.y_NV.to(DEVICE)
         return tiled.TiledDistribution(self.x_NV.to(DEVICE, copy=True), self.ids_N.to(DEVICE), lambda: y_NV)
 
     def closed_form(self) -> Distribution:
-        return Distribution(self.x_NV.clone(), self.ids_N, self.y_NV.clone, Scratch())
+        return Distribution(self.x_NV.clone(), self.ids_N, self.y_NV.clone, BufferPool())
 
     def found(self, names: tuple[str, ...]) -> tuple[list[Tensor], Tensor]:
         distribution = self.tiled()
@@ -189,8 +189,8 @@ def test_a_row_does_not_depend_on_its_block() -> None:
     case = Case.drawn(5, 37)
     values, gradient_NV = case.found(NAMES)
     for row in range(5):
-        slopes = {name: slope_N[row : row + 1] for name, slope_N in case.slope_N.items()}
-        alone = Case(case.x_NV[row : row + 1], case.y_NV[row : row + 1], case.ids_N[row : row + 1], slopes).found(NAMES)
+        stat_grads = {name: slope_N[row : row + 1] for name, slope_N in case.slope_N.items()}
+        alone = Case(case.x_NV[row : row + 1], case.y_NV[row : row + 1], case.ids_N[row : row + 1], stat_grads).found(NAMES)
         assert torch.equal(gradient_NV[row : row + 1], alone[1])
         assert all(torch.equal(value_N[row : row + 1], one) for value_N, one in zip(values, alone[0], strict=True))
 
@@ -212,7 +212,7 @@ def test_the_teacher_is_not_asked_for_what_is_the_students() -> None:
     alone.gradient({"logp": case.slope_N["logp"].to(DEVICE)})
 
 
-def kl(policy: Rows, batch: RowColumns) -> Losses:
+def kl(policy: TokenStats, batch: TokenFields) -> Losses:
     return Losses(loss=policy.statistic("kl_reverse") + policy.logp_N)
 
 
@@ -290,12 +290,12 @@ def test_a_real_vocabulary_in_bfloat16_equals_torch(name: str, monkeypatch: pyte
     hidden_ND, teacher_ND = (torch.randn(50, 256, generator=draw, device="cuda").bfloat16() for _ in range(2))
     student_VD, teacher_VD = (0.1 * torch.randn(151_936, 256, generator=draw, device="cuda").bfloat16() for _ in range(2))
     ids_N = torch.randint(151_936, (50,), generator=draw, device="cuda")
-    columns, weight_N = RowColumns(ids_N=ids_N, advantage_N=torch.zeros(50, device="cuda")), torch.ones(50, device="cuda")
+    columns, weight_N = TokenFields(ids_N=ids_N, advantage_N=torch.zeros(50, device="cuda")), torch.ones(50, device="cuda")
     leaves, found = [hidden_ND.requires_grad_(), student_VD.requires_grad_()], []
     for vocabulary in ("triton", "auto", "torch"):
         head, teacher = Head(student_VD, vocabulary=vocabulary), Teacher(teacher_ND, Head(teacher_VD))
 
-        def objective(policy: Rows, batch: RowColumns) -> Losses:
+        def objective(policy: TokenStats, batch: TokenFields) -> Losses:
             return Losses(loss=policy.statistic(name))
 
         loss = fused(hidden_ND, head, columns, weight_N, objective, teacher=teacher, temperature=0.8).loss

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import Losses, Probability, RowColumns, Rows
+from reasontrain.types import Losses, Probability, TokenFields, TokenStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +20,20 @@ class Distill:
     beta 0 is the forward KL and beta 1 the reverse). `beta` is read by jsd only.
     """
 
-    unit: ClassVar[Literal["row"]] = "row"
+    granularity: ClassVar[Literal["token"]] = "token"
     teacher: ClassVar[bool] = True
-    follows_sampler: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset()
+    score_at_sampling_temperature: ClassVar[bool] = False
+    required_evidence: ClassVar[frozenset[str]] = frozenset()
     kind: Literal["distill"] = "distill"
     divergence: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
     beta: Probability = 0.5
 
-    def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
+    def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
         """One loss per row; the statistic `divergence` is the same number before any weight."""
         divergence_N = self._divergence(policy)
         return Losses(loss=divergence_N, stats={"divergence": divergence_N})
 
-    def _divergence(self, policy: Rows) -> Float[Tensor, " N"]:
+    def _divergence(self, policy: TokenStats) -> Float[Tensor, " N"]:
         match self.divergence:
             case "reverse_kl":
                 return policy.kl_reverse_N

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from reasontrain.types import Losses, Positive, Responses, RunError
+from reasontrain.types import Losses, Positive, RunError, SequenceStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,10 @@ class Dpo:
     where either side has a response token.
     """
 
-    unit: ClassVar[Literal["pair"]] = "pair"
+    granularity: ClassVar[Literal["pair"]] = "pair"
     teacher: ClassVar[bool] = False
-    follows_sampler: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
+    score_at_sampling_temperature: ClassVar[bool] = False
+    required_evidence: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
     kind: Literal["dpo"] = "dpo"
     beta: Positive = 0.1
     aggregation: Literal["sequence", "position"] = "sequence"
@@ -42,7 +42,7 @@ class Dpo:
         if self.padded_length is not None and self.aggregation == "sequence":
             raise ValueError("padded_length is for `aggregation: position`; a sum over a response knows no padding")
 
-    def __call__(self, seen: Responses) -> Losses:
+    def __call__(self, seen: SequenceStats) -> Losses:
         """One loss per pair; statistics: the margin of sums, how often the chosen side wins, and both unweighted log-probs."""
         delta_N = torch.where(seen.weight_N != 0, seen.logp_N - seen.columns.ref_logp_N, 0)
         reward_N = self.beta * seen.weight_N * delta_N
@@ -53,7 +53,7 @@ class Dpo:
         stats = {"margin": margin_P, "accuracy": margin_P > 0, "chosen_logp": logp_P2[:, 0], "rejected_logp": logp_P2[:, 1]}
         return Losses(loss=loss_P, stats=stats)
 
-    def _by_position(self, seen: Responses, reward_N: Float[Tensor, " N"]) -> Float[Tensor, " P"]:
+    def _by_position(self, seen: SequenceStats, reward_N: Float[Tensor, " N"]) -> Float[Tensor, " P"]:
         """The mean over positions of -log sigmoid of what is set against each other there."""
         width = int(seen.token_N.max()) + 1 if len(seen.token_N) else 1
         if self.padded_length is not None and width > self.padded_length:

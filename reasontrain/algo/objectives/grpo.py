@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from reasontrain.algo.objectives.reference_kl import penalised, reference_needs
-from reasontrain.types import Losses, NotNegative, Probability, RowColumns, Rows
+from reasontrain.types import Losses, NotNegative, Probability, TokenFields, TokenStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,20 +19,20 @@ class Grpo:
     How advantages and averages are made is not decided here.
     """
 
-    unit: ClassVar[Literal["row"]] = "row"
+    granularity: ClassVar[Literal["token"]] = "token"
     teacher: ClassVar[bool] = False
-    follows_sampler: ClassVar[bool] = True
+    score_at_sampling_temperature: ClassVar[bool] = True
     kind: Literal["grpo"] = "grpo"
     clip_low: Probability = 0.2
     clip_high: NotNegative = 0.2
     reference_kl: NotNegative = 0.0
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_evidence(self) -> frozenset[str]:
         """Log-probs of the policy before the step; of the reference too where there is a penalty."""
         return frozenset({"old_logp"}) | reference_needs(self.reference_kl)
 
-    def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
+    def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
         """One loss per row; statistics: the ratio, and where clipping changed the gain."""
         ratio_N = torch.exp(policy.logp_N - batch.old_logp_N)
         clipped_N = ratio_N.clamp(1 - self.clip_low, 1 + self.clip_high)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from reasontrain.types import Losses, Positive, Responses
+from reasontrain.types import Losses, Positive, SequenceStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +18,15 @@ class Gspo:
     and its gradient at a row is s times that of the row's own log-prob. Averaged per rollout, it is GSPO itself.
     """
 
-    unit: ClassVar[Literal["row"]] = "row"
+    granularity: ClassVar[Literal["token"]] = "token"
     teacher: ClassVar[bool] = False
-    follows_sampler: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logp"})
+    score_at_sampling_temperature: ClassVar[bool] = True
+    required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp"})
     kind: Literal["gspo"] = "gspo"
     clip_low: Positive = 3e-4
     clip_high: Positive = 4e-4
 
-    def __call__(self, seen: Responses) -> Losses:
+    def __call__(self, seen: SequenceStats) -> Losses:
         """One loss per row; `ratio` is the response's, and `clipped` is one where the clip took the gradient away."""
         logp_N = seen.logp_N
         log_ratio_K = seen.means(logp_N.detach() - seen.columns.old_logp_N)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from reasontrain.types import Losses, RowColumns, Rows
+from reasontrain.types import Losses, TokenFields, TokenStats
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nll:
     """-log p(token), in nats; `nll` is its mean over the rows that have a weight, whatever the weight."""
 
-    unit: ClassVar[Literal["row"]] = "row"
+    granularity: ClassVar[Literal["token"]] = "token"
     teacher: ClassVar[bool] = False
-    follows_sampler: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset()
+    score_at_sampling_temperature: ClassVar[bool] = False
+    required_evidence: ClassVar[frozenset[str]] = frozenset()
     kind: Literal["nll"] = "nll"
 
-    def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
+    def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
         """One loss per row."""
         return Losses(loss=-policy.logp_N, stats={"nll": -policy.logp_N})

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import RowColumns, Rows
+from reasontrain.types import TokenFields, TokenStats
 
 
 def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
@@ -16,7 +16,7 @@ def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Te
 
 
 def penalised(
-    loss_N: Float[Tensor, " N"], strength: float, policy: Rows, batch: RowColumns
+    loss_N: Float[Tensor, " N"], strength: float, policy: TokenStats, batch: TokenFields
 ) -> tuple[Float[Tensor, " N"], dict[str, Float[Tensor, " N"]]]:
     """loss + strength * k3 and the statistic `reference_kl`; at strength 0 the loss alone, and nothing is asked for."""
     if strength == 0:

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from reasontrain.algo.objectives.reference_kl import penalised, reference_needs
-from reasontrain.types import Losses, NotNegative, RowColumns, Rows
+from reasontrain.types import Losses, NotNegative, TokenFields, TokenStats
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reinforce:
     """-A log p(token) (Williams 1992), plus reference_kl * k3. Right for one optimiser step per batch of fresh rollouts."""
 
-    unit: ClassVar[Literal["row"]] = "row"
+    granularity: ClassVar[Literal["token"]] = "token"
     teacher: ClassVar[bool] = False
-    follows_sampler: ClassVar[bool] = True
+    score_at_sampling_temperature: ClassVar[bool] = True
     kind: Literal["reinforce"] = "reinforce"
     reference_kl: NotNegative = 0.0
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_evidence(self) -> frozenset[str]:
         """Log-probs of the reference where there is a penalty."""
         return reference_needs(self.reference_kl)
 
-    def __call__(self, policy: Rows, batch: RowColumns) -> Losses:
+    def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
         """One loss per row."""
         loss_N, stats = penalised(-batch.advantage_N * policy.logp_N, self.reference_kl, policy, batch)
         return Losses(loss=loss_N, stats=stats)

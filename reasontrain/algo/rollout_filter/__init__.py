@@ -15,14 +15,14 @@ from reasontrain.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class EveryRollout:
+class AllRollouts:
     """Keep them all."""
 
-    kind: Literal["everything"] = "everything"
+    kind: Literal["all"] = "all"
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch as it is."""
         return batch
 
 
-Keep = EveryRollout | RandomRollouts | MaxVariance
+RolloutFilter = AllRollouts | RandomRollouts | MaxVariance

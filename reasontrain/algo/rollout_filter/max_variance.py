@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept
 from reasontrain.algo.rollout_filter._pools import Pool, pools, take
-from reasontrain.algo.schedule import Ramp
+from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.types import Batch, NotNegative
 
 _ROUNDING = 1e-12
@@ -34,7 +34,7 @@ class MaxVariance:
 
     kind: Literal["max_variance"] = "max_variance"
     scope: Pool = "batch"
-    share: Ramp = field(default_factory=lambda: Ramp(init=0.25, final=0.75))
+    keep_ratio: LinearSchedule = field(default_factory=lambda: LinearSchedule(init=0.25, final=0.75))
     renormalise: bool = False
     std_floor: NotNegative = 1e-4
 
@@ -53,7 +53,7 @@ class MaxVariance:
         advantage_M = batch.advantage_B[pool_M].double()
         if advantage_M.square().mean().sqrt() < max(self.std_floor, torch.finfo(torch.float32).tiny):
             return pool_M[:0]
-        num = int(num_kept(self.share.at(batch.progress), torch.tensor([len(pool_M)])))
+        num = int(num_kept(self.keep_ratio.at(batch.progress), torch.tensor([len(pool_M)])))
         sorted_M, order_M = advantage_M.sort(stable=True)
         lowest = num_lowest(sorted_M, num)
         return pool_M[torch.cat([order_M[:lowest], order_M[len(order_M) - (num - lowest) :]])]

@@ -9,7 +9,7 @@ import torch
 
 from reasontrain.algo._top_k import num_kept
 from reasontrain.algo.rollout_filter._pools import Pool, pools, take
-from reasontrain.algo.schedule import Ramp
+from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.types import Batch
 
 
@@ -19,10 +19,10 @@ class RandomRollouts:
 
     kind: Literal["random"] = "random"
     scope: Pool = "batch"
-    share: Ramp = field(default_factory=lambda: Ramp(init=0.25, final=0.75))
+    keep_ratio: LinearSchedule = field(default_factory=lambda: LinearSchedule(init=0.25, final=0.75))
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with fewer rollouts."""
-        share = self.share.at(batch.progress)
+        keep_ratio = self.keep_ratio.at(batch.progress)
         found = pools(batch, self.scope)
-        return take(batch, [pool_M[: int(num_kept(share, torch.tensor([len(pool_M)])))] for pool_M in found])
+        return take(batch, [pool_M[: int(num_kept(keep_ratio, torch.tensor([len(pool_M)])))] for pool_M in found])

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept, top_rows, top_rows_per_rollout
-from reasontrain.algo.schedule import Ramp
+from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.algo.token_selection.scores.normalise import Scope, finite
 from reasontrain.types import Batch
 
@@ -24,9 +24,9 @@ class AdvantageEntropy:
     `drop_zero=False` fills up with them.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
+    required_evidence: ClassVar[frozenset[str]] = frozenset({"entropy"})
     kind: Literal["advantage_entropy"] = "advantage_entropy"
-    keep: Ramp = field(default_factory=lambda: Ramp(init=0.1, final=0.5))
+    keep_ratio: LinearSchedule = field(default_factory=lambda: LinearSchedule(init=0.1, final=0.5))
     top_scope: Scope = "step"
     drop_zero: bool = True
 
@@ -36,9 +36,9 @@ class AdvantageEntropy:
         return self.top_scope
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
-        response_BT, share = batch.is_response_BT, self.keep.at(batch.progress)
+        response_BT, share = batch.is_response_BT, self.keep_ratio.at(batch.progress)
         key_BT = batch.advantage_B.double().abs()[:, None] * finite(batch.entropy_BT, response_BT, "entropy")
         among_BT = response_BT & (key_BT > 0) if self.drop_zero else response_BT
         if self.top_scope == "rollout":
-            return top_rows_per_rollout(key_BT, among_BT, num_kept(share, response_BT.sum(1)), batch.row_order_BT)
-        return top_rows(key_BT, among_BT, int(num_kept(share, response_BT.sum().reshape(1))), batch.row_order_BT)
+            return top_rows_per_rollout(key_BT, among_BT, num_kept(share, response_BT.sum(1)), batch.token_order_BT)
+        return top_rows(key_BT, among_BT, int(num_kept(share, response_BT.sum().reshape(1))), batch.token_order_BT)

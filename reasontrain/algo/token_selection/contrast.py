@@ -24,7 +24,7 @@ class Contrast:
     is not finite, or where no rejected token of the step has a weight.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ce_logscore"})
+    required_evidence: ClassVar[frozenset[str]] = frozenset({"ce_logscore"})
     scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["contrast"] = "contrast"
     only_neg: bool = True
@@ -46,7 +46,7 @@ class Contrast:
             )
         return weight_BT.detach()
 
-    def watch(self, batch: Batch) -> Stats:
+    def metrics(self, batch: Batch) -> Stats:
         """Whether the two models tell rejected tokens apart."""
         return scored(batch.ce_logscore_BT[_rejected(batch)])
 

@@ -34,8 +34,8 @@ class Prior:
     - `contrast`: w = clip(log p - log P, low, high), with p the frozen reference that sees the condition (ours, after CAL,
       arXiv 2405.17871, which takes raw logits): dependence itself, where 1 - P holds plain randomness too
 
-    The mass of a rollout stays its number of tokens, so `average: per_target_row` makes equal weights plain maximum likelihood
-    (per_rollout: the mean of each rollout first). `floor` keeps every token alive, `cap` bounds a weight (see `signals.mass`).
+    The mass of a rollout stays its number of tokens, so `loss_aggregation: response_token_mean` makes equal weights plain maximum likelihood
+    (seq_mean_token_mean: the mean of each rollout first). `floor` keeps every token alive, `cap` bounds a weight (see `signals.mass`).
     The first `skip_first` tokens, and with `last: plain` the last one (its low weight may make a model run on), have weight 1.
     A rollout whose weights sum to less than a millionth of k is uniform, and counted. Raises RunError where evidence is not
     finite.
@@ -57,7 +57,7 @@ class Prior:
             raise ValueError(f"low {self.low} is not below high {self.high}: every token would weigh the same")
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_evidence(self) -> frozenset[str]:
         """The evidence that the mode reads."""
         return _NEEDS[self.mode]
 
@@ -78,7 +78,7 @@ class Prior:
             case "contrast":
                 return (finite(batch.ref_logp_BT, among_BT, "ref_logp") - logp_BT).clamp(self.low, self.high)
 
-    def watch(self, batch: Batch) -> Stats:
+    def metrics(self, batch: Batch) -> Stats:
         """Signs of a reference that knows the responses by heart: mean P, share of P above 0.99, degenerate rollouts."""
         among_BT = batch.is_response_BT
         p_N = batch.uncond_logp_BT[among_BT].double().exp()

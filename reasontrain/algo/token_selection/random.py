@@ -10,19 +10,19 @@ from torch import Tensor
 
 from reasontrain.algo._draws import Stream, uniform_BT
 from reasontrain.algo._top_k import num_kept, top_rows_per_rollout
-from reasontrain.types import Batch, Share
+from reasontrain.types import Batch, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
     """Keep max(1, floor(keep * m)) of the m response tokens of each rollout, all sets equally likely, drawn anew each step."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    required_evidence: ClassVar[frozenset[str]] = frozenset()
     scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["random"] = "random"
-    keep: Share = 0.5
+    keep_ratio: Ratio = 0.5
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        num_B = num_kept(self.keep, among_BT.sum(1))
-        return top_rows_per_rollout(uniform_BT(batch, Stream.RANDOM), among_BT, num_B, batch.row_order_BT)
+        num_B = num_kept(self.keep_ratio, among_BT.sum(1))
+        return top_rows_per_rollout(uniform_BT(batch, Stream.RANDOM), among_BT, num_B, batch.token_order_BT)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept, top_rows
 from reasontrain.algo.token_selection.scores.normalise import finite
-from reasontrain.types import Batch, Share
+from reasontrain.types import Batch, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,13 @@ class Rho1:
     The sign is the opposite of ssToken's, whose history is a worse model. Raises RunError where evidence is not finite.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"old_logp", "ref_logp"})
+    required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp", "ref_logp"})
     scope: ClassVar[Literal["step", "rollout"]] = "step"
     kind: Literal["rho1"] = "rho1"
-    keep: Share = 0.6
+    keep_ratio: Ratio = 0.6
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
         reference_BT, now_BT = finite(batch.ref_logp_BT, among_BT, "ref_logp"), finite(batch.old_logp_BT, among_BT, "old_logp")
-        num = int(num_kept(self.keep, among_BT.sum().reshape(1)))
-        return top_rows(reference_BT - now_BT, among_BT, num, batch.row_order_BT)
+        num = int(num_kept(self.keep_ratio, among_BT.sum().reshape(1)))
+        return top_rows(reference_BT - now_BT, among_BT, num, batch.token_order_BT)

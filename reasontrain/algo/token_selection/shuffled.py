@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reasontrain.algo._draws import Stream, uniform_BT
 from reasontrain.algo._top_k import lexsort
-from reasontrain.algo.token_selection.rules import Rule
+from reasontrain.algo.token_selection.rules import SelectionRule
 from reasontrain.types import Batch
 
 
@@ -22,13 +22,13 @@ class ShuffledWeights:
     Every rollout keeps exactly the weights it had, fractional ones too.
     """
 
-    of: Rule
+    of: SelectionRule
     kind: Literal["shuffled"] = "shuffled"
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_evidence(self) -> frozenset[str]:
         """The evidence that the shuffled rule reads."""
-        return self.of.needs
+        return self.of.required_evidence
 
     @property
     def scope(self) -> Literal["step", "rollout"]:
@@ -39,7 +39,7 @@ class ShuffledWeights:
         among_BT = batch.is_response_BT
         rollout_N, order_N, draw_N = (
             among_BT.nonzero()[:, 0],
-            batch.row_order_BT[among_BT],
+            batch.token_order_BT[among_BT],
             uniform_BT(batch, Stream.SHUFFLED)[among_BT],
         )
         weight_BT = self.of(batch)

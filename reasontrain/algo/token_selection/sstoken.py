@@ -19,7 +19,7 @@ from reasontrain.algo.token_selection.scores.excess_loss import (
     width,
 )
 from reasontrain.algo.token_selection.scores.normalise import finite
-from reasontrain.types import Batch, NotNegative, Probability, Share
+from reasontrain.types import Batch, NotNegative, Probability, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class SsToken:
 
     scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["sstoken"] = "sstoken"
-    keep: Share = 0.6
+    keep_ratio: Ratio = 0.6
     gamma: Probability = 0.5
     sign: Literal["retrospective", "excess"] = "retrospective"
     norm: Norm = "minmax"
@@ -50,26 +50,26 @@ class SsToken:
     detrend: bool = False
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_evidence(self) -> frozenset[str]:
         """The evidence that is read at some time in the run."""
         found = {"old_logp", "history_logp"} if self.gamma else set()
         return frozenset(found | ({"attention"} if self.gamma < 1 or self.warmup or self.gate else set()))
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        num_B = num_kept_up(self.keep, among_BT.sum(1))
-        return top_rows_per_rollout(self.score(batch), among_BT, num_B, batch.row_order_BT)
+        num_B = num_kept_up(self.keep_ratio, among_BT.sum(1))
+        return top_rows_per_rollout(self.score(batch), among_BT, num_B, batch.token_order_BT)
 
     def score(self, batch: Batch) -> Float[Tensor, "B T"]:
         """What the tokens are ranked by, in float64; it means nothing outside the response."""
-        among_BT, needs = batch.is_response_BT, self.needs
+        among_BT, required_evidence = batch.is_response_BT, self.required_evidence
         zero_BT = torch.zeros(among_BT.shape, dtype=torch.float64, device=among_BT.device)
         excess_BT = gain_BT = attention_BT = zero_BT
-        if "history_logp" in needs:
+        if "history_logp" in required_evidence:
             both = finite(batch.old_logp_BT, among_BT, "old_logp"), finite(batch.history_logp_BT, among_BT, "history_logp")
             gain_BT = retrospective(*both) if self.sign == "retrospective" else -retrospective(*both)
             excess_BT = normalised(gain_BT, among_BT, self.norm)
-        if "attention" in needs:
+        if "attention" in required_evidence:
             attention_BT = finite(batch.attention_BT, among_BT, "attention")
             attention_BT = detrended(attention_BT, among_BT) if self.detrend else attention_BT
         gamma = self.gamma if batch.progress >= self.warmup else 0.0

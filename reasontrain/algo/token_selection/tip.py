@@ -13,7 +13,7 @@ from reasontrain.algo._draws import Stream, gumbel_BT
 from reasontrain.algo._top_k import num_kept, top_rows, top_rows_per_rollout
 from reasontrain.algo.token_selection.scores.normalise import Scope, Span, finite, span_of
 from reasontrain.algo.token_selection.scores.soft_or import overconfidence, soft_or
-from reasontrain.types import Batch, Share
+from reasontrain.types import Batch, Ratio
 
 Mode = Literal["soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"]
 
@@ -55,14 +55,14 @@ class Tip:
 
     kind: Literal["tip"] = "tip"
     mode: Mode = "soft_or"
-    keep: Share = 0.5
-    clip_quantile: Share = 0.98
-    delta_clip_quantile: Share = 0.98
+    keep_ratio: Ratio = 0.5
+    clip_quantile: Ratio = 0.98
+    delta_clip_quantile: Ratio = 0.98
     stats_scope: Scope = "step"
     top_scope: Scope = "rollout"
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_evidence(self) -> frozenset[str]:
         """The evidence that the mode reads."""
         return _NEEDS[self.mode]
 
@@ -88,8 +88,8 @@ class Tip:
         among_BT = batch.is_response_BT
         score_BT = self.score(batch, spans)
         if self.top_scope == "rollout":
-            return top_rows_per_rollout(score_BT, among_BT, num_kept(self.keep, among_BT.sum(1)), batch.row_order_BT)
-        return top_rows(score_BT, among_BT, int(num_kept(self.keep, among_BT.sum().reshape(1))), batch.row_order_BT)
+            return top_rows_per_rollout(score_BT, among_BT, num_kept(self.keep_ratio, among_BT.sum(1)), batch.token_order_BT)
+        return top_rows(score_BT, among_BT, int(num_kept(self.keep_ratio, among_BT.sum().reshape(1))), batch.token_order_BT)
 
     def score(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
         """What the tokens are ranked by, in float64; it means nothing outside the response."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept, top_rows
 from reasontrain.algo.token_selection.scores.normalise import finite
-from reasontrain.types import Batch, Share
+from reasontrain.types import Batch, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +20,13 @@ class TopEntropy:
     Exactly max(1, floor(keep * rows)) tokens, ranked over the whole step: a rollout without a doubt may keep none.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
+    required_evidence: ClassVar[frozenset[str]] = frozenset({"entropy"})
     scope: ClassVar[Literal["step", "rollout"]] = "step"
     kind: Literal["top_entropy"] = "top_entropy"
-    keep: Share = 0.2
+    keep_ratio: Ratio = 0.2
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
         entropy_BT = finite(batch.entropy_BT, among_BT, "entropy")
-        num = int(num_kept(self.keep, among_BT.sum().reshape(1)))
-        return top_rows(entropy_BT, among_BT, num, batch.row_order_BT)
+        num = int(num_kept(self.keep_ratio, among_BT.sum().reshape(1)))
+        return top_rows(entropy_BT, among_BT, num, batch.token_order_BT)

@@ -45,7 +45,7 @@ class DeadWorkerError(Exception):
         self.reason: Failure = reason
 
 
-class Worker:
+class GraderProcess:
     """One worker (a process that forks, and its child) and the two pipes to it."""
 
     def __init__(self, *, memory_bytes: int) -> None:
@@ -118,7 +118,7 @@ class Pool:
         if find_spec("math_verify") is None:
             raise RunError("answers are graded with math-verify, which is not installed; run `pip install math-verify`")
         self._memory_bytes = memory_bytes
-        self._slots: LifoQueue[Worker | None] = LifoQueue()
+        self._slots: LifoQueue[GraderProcess | None] = LifoQueue()
         self._num_slots = num_workers
         self._closing = threading.Lock()
         for _ in range(num_workers):
@@ -132,7 +132,7 @@ class Pool:
     def _ask(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
         worker = self._slots.get()
         try:
-            worker = worker or Worker(memory_bytes=self._memory_bytes)
+            worker = worker or GraderProcess(memory_bytes=self._memory_bytes)
             return worker.equal(pairs, limit_s)
         except DeadWorkerError as dead:
             if worker is not None:

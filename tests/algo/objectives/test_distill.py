@@ -8,7 +8,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import Distill
-from reasontrain.types import RowColumns
+from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused
 
 # p = (3/4, 1/4), q = (1/4, 3/4), so p and q are mirror images: KL(p||q) = KL(q||p) = (3/4 - 1/4) ln 3 = ln(3) / 2.
@@ -22,7 +22,7 @@ SKEW = {"reverse_kl": math.log(2) - math.log(3) / 2, "forward_kl": 0.75 * math.l
 def loss(objective: Distill, p: float, q: float) -> float:
     student_ND, teacher_ND = (tensor([[x, 1 - x]], dtype=torch.float64).log() for x in (p, q))
     head = Head(torch.eye(2, dtype=torch.float64))
-    columns = RowColumns(ids_N=tensor([0]), advantage_N=torch.zeros(1))
+    columns = TokenFields(ids_N=tensor([0]), advantage_N=torch.zeros(1))
     one_N = torch.ones(1, dtype=torch.float64)
     return fused(student_ND, head, columns, one_N, objective, teacher=Teacher(teacher_ND, head)).loss.item()
 

@@ -4,23 +4,23 @@ from torch import tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import Dpo
-from reasontrain.types import Losses, Responses, RowColumns, RunError
+from reasontrain.types import Losses, RunError, SequenceStats, TokenFields
 
 SCORES = [0.2, 0.9, 0.5]
 
 
-def pair(*, scores: list[float] = SCORES, logp: torch.Tensor | None = None) -> Responses:
+def pair(*, scores: list[float] = SCORES, logp: torch.Tensor | None = None) -> SequenceStats:
     """A chosen response of two tokens and a rejected one of three, whose log-ratios are [.4, -.1] and [.5, -.2, .1]."""
     delta_N = tensor([0.4, -0.1, 0.5, -0.2, 0.1])
     logp_N = tensor([-1.0, -2.0, -0.5, -3.0, -1.5]) if logp is None else logp
     base_N = logp_N.detach()
-    return Responses(
+    return SequenceStats(
         logp_N=logp_N,
         weight_N=tensor([1.0, 1.0] + [1 - s for s in scores]),
         rollout_N=tensor([0, 0, 1, 1, 1]),
         token_N=tensor([4, 5, 4, 5, 6]),
         num_rollouts=2,
-        columns=RowColumns(
+        columns=TokenFields(
             ids_N=torch.zeros(5, dtype=torch.long), advantage_N=torch.zeros(5), evidence={"ref_logp": base_N - delta_N}
         ),
     )
@@ -76,13 +76,13 @@ def by_position(padded_length: int | None = None, *, start: int = 4, lengths: tu
     """The pair above, or one cut to other lengths, whose responses start at this position."""
     seen = pair()
     keep = tensor([i for i in range(5) if (i < 2 and i < lengths[0]) or (i >= 2 and i - 2 < lengths[1])])
-    cut = Responses(
+    cut = SequenceStats(
         logp_N=seen.logp_N[keep],
         weight_N=seen.weight_N[keep],
         rollout_N=seen.rollout_N[keep],
         token_N=tensor([0, 1, 0, 1, 2])[keep] + start,
         num_rollouts=2,
-        columns=RowColumns(
+        columns=TokenFields(
             ids_N=seen.columns.ids_N[keep],
             advantage_N=torch.zeros(len(keep)),
             evidence={"ref_logp": seen.columns.ref_logp_N[keep]},
@@ -110,12 +110,12 @@ def test_of_one_token_each_positions_are_the_sequence() -> None:
     assert_close(by_position(lengths=(1, 1)), tensor([0.693147]), rtol=0, atol=1e-6)
     seen = pair(scores=[2.0, 0.9, 0.5])
     first = torch.tensor([0, 2])
-    columns = RowColumns(
+    columns = TokenFields(
         ids_N=torch.zeros(2, dtype=torch.long),
         advantage_N=torch.zeros(2),
         evidence={"ref_logp": seen.columns.ref_logp_N[first]},
     )
-    alone = Responses(
+    alone = SequenceStats(
         logp_N=seen.logp_N[first],
         weight_N=seen.weight_N[first],
         rollout_N=tensor([0, 1]),

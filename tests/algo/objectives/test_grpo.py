@@ -7,15 +7,15 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import Grpo
-from reasontrain.types import Losses, RowColumns, Rows
+from reasontrain.types import Losses, TokenFields, TokenStats
 
 
 def run(objective: Grpo, logp: list[float], advantage: list[float], **evidence: list[float]) -> tuple[Losses, Tensor]:
     """The losses, and the slope of their sum along each log-prob."""
     logp_N = tensor(logp).requires_grad_()
     columns = {name: tensor(values) for name, values in evidence.items()}
-    batch = RowColumns(ids_N=torch.zeros(len(logp), dtype=torch.long), advantage_N=tensor(advantage), evidence=columns)
-    losses = objective(Rows({"logp": logp_N}.__getitem__), batch)
+    batch = TokenFields(ids_N=torch.zeros(len(logp), dtype=torch.long), advantage_N=tensor(advantage), evidence=columns)
+    losses = objective(TokenStats({"logp": logp_N}.__getitem__), batch)
     return losses, torch.autograd.grad(losses.loss.sum(), logp_N)[0]
 
 
@@ -54,5 +54,5 @@ def test_reference_penalty():  # r = e^(-1 - -2) = e: k3 = e - 1 - 1 = 0.71828; 
 
 
 def test_needs():
-    assert Grpo().needs == {"old_logp"}
-    assert Grpo(reference_kl=0.1).needs == {"old_logp", "ref_logp"}
+    assert Grpo().required_evidence == {"old_logp"}
+    assert Grpo(reference_kl=0.1).required_evidence == {"old_logp", "ref_logp"}

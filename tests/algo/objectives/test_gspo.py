@@ -5,19 +5,19 @@ from torch import tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import Gspo
-from reasontrain.types import Responses, RowColumns
+from reasontrain.types import SequenceStats, TokenFields
 
 OLD = [-1.0, -2.0, -3.0, -1.0, -1.0]
 MOVED = [0.1, -0.05, 0.1, -0.2, 0.0]
 """Two responses, of three rows and of two: their mean log-ratios are 0.05 and -0.1."""
 
 
-def responses(advantage: list[float]) -> Responses:
+def responses(advantage: list[float]) -> SequenceStats:
     logp_N = (tensor(OLD) + tensor(MOVED)).requires_grad_()
-    columns = RowColumns(
+    columns = TokenFields(
         ids_N=torch.zeros(5, dtype=torch.long), advantage_N=tensor(advantage), evidence={"old_logp": tensor(OLD)}
     )
-    return Responses(
+    return SequenceStats(
         logp_N=logp_N,
         weight_N=torch.ones(5),
         rollout_N=tensor([0, 0, 0, 1, 1]),

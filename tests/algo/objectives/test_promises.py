@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.objectives import Distill, Grpo, Nll, Objective, Reinforce
-from reasontrain.types import RowColumns
+from reasontrain.types import TokenFields
 from reasontrain.vocab import Head, Teacher, fused
 
 OBJECTIVES: list[Objective] = [
@@ -39,14 +39,14 @@ class Inputs:
         self.teacher = Teacher(normal(NUM_ROWS, 3), Head(normal(WIDTH, 3)))
         logp = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
         ids_N = torch.randint(WIDTH, (NUM_ROWS,), generator=draw)
-        self.columns = RowColumns(ids_N=ids_N, advantage_N=normal(NUM_ROWS), evidence=logp)
+        self.columns = TokenFields(ids_N=ids_N, advantage_N=normal(NUM_ROWS), evidence=logp)
         self.coefficient_N = normal(NUM_ROWS).abs() + 0.1
 
     def gradient(
         self, objective: Objective, rows: slice | Tensor = slice(None), chunk: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, dHidden over all six rows and dW, of some rows that are gathered first, as the learner does."""
-        columns = RowColumns(
+        columns = TokenFields(
             ids_N=self.columns.ids_N[rows],
             advantage_N=self.columns.advantage_N[rows],
             evidence={name: column[rows] for name, column in self.columns.evidence.items()},
@@ -137,8 +137,8 @@ def test_nothing_selected_still_runs_backward(objective: Objective):
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 def test_what_is_stated_is_all_that_is_asked(objective: Objective):
     inputs = Inputs(0)
-    stated = {name: column for name, column in inputs.columns.evidence.items() if name in objective.needs}
+    stated = {name: column for name, column in inputs.columns.evidence.items() if name in objective.required_evidence}
     run = (replace(inputs.columns, evidence=stated), inputs.coefficient_N, objective)
     teacher = inputs.teacher if objective.teacher else None
     assert fused(inputs.hidden_ND, Head(inputs.weight_VD), *run, teacher=teacher).loss.isfinite()
-    assert objective.unit == "row"
+    assert objective.granularity == "token"

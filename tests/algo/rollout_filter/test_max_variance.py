@@ -13,18 +13,18 @@ from hypothesis.strategies import floats, integers, lists, one_of, sampled_from
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.advantages import GroupNorm, MeanCentred
+from reasontrain.algo.advantages import GroupNormalized, MeanCentred
 from reasontrain.algo.rollout_filter.max_variance import num_lowest
 from reasontrain.algo.token_selection import (
-    EveryRollout,
-    Keep,
+    AllRollouts,
+    LinearSchedule,
     MaxVariance,
-    Ramp,
     RandomRollouts,
+    RolloutFilter,
 )
-from reasontrain.types import Batch, Kind
+from reasontrain.types import Batch, TokenKind
 
-ALL, HALF = Ramp(init=1.0), Ramp(init=0.5)
+ALL, HALF = LinearSchedule(init=1.0), LinearSchedule(init=0.5)
 numbers = one_of(
     lists(floats(-3, 3, width=32), min_size=1, max_size=9),
     lists(integers(0, 1).map(float), min_size=1, max_size=9),
@@ -33,19 +33,21 @@ numbers = one_of(
 )
 
 
-def step(rewards: list[float], group_size: int, *, credit: GroupNorm | MeanCentred | None = None, **changes: object) -> Batch:
+def step(
+    rewards: list[float], group_size: int, *, advantage: GroupNormalized | MeanCentred | None = None, **changes: object
+) -> Batch:
     """One response token for each rollout; rollout ids from 100."""
     num = len(rewards)
     group_B, reward_B = torch.arange(num) // group_size, tensor(rewards)
     found = Batch(
         ids_BT=torch.zeros(num, 2, dtype=torch.long),
-        kind_BT=tensor([[Kind.PROMPT, Kind.RESPONSE]]).repeat(num, 1),
+        kind_BT=tensor([[TokenKind.PROMPT, TokenKind.RESPONSE]]).repeat(num, 1),
         rollout_B=torch.arange(num) + 100,
         group_B=group_B,
         reward_B=reward_B,
-        advantage_B=(credit or GroupNorm(eps=0.0))(reward_B, group_B),
+        advantage_B=(advantage or GroupNormalized(eps=0.0))(reward_B, group_B),
         sampled_rollouts=num,
-        sampled_rows=num,
+        sampled_tokens=num,
     )
     return replace(found, **changes)
 
@@ -57,7 +59,7 @@ def binary(*right: int, group_size: int = 8, **changes: object) -> Batch:
 
 def with_advantages(values: list[float]) -> Batch:
     """One group with these advantages."""
-    return replace(step([0.0] * len(values), len(values), credit=MeanCentred()), advantage_B=tensor(values))
+    return replace(step([0.0] * len(values), len(values), advantage=MeanCentred()), advantage_B=tensor(values))
 
 
 # ---- the argmax
@@ -89,18 +91,18 @@ def test_no_subset_of_twelve_has_a_greater_variance(num: int) -> None:
 
 def test_the_population_variance_can_fall_and_the_unbiased_one_does_not() -> None:
     """D3S sheet, test 2: of {-1, -1, 1, 1} three are kept, {-1, 1, 1}: mean 1/3, squares 3, so 3 - 1/3 = 8/3 over 3 or over 2."""
-    kept_N = MaxVariance(share=Ramp(init=0.75))(with_advantages([-1.0, 1.0, -1.0, 1.0])).advantage_B
+    kept_N = MaxVariance(keep_ratio=LinearSchedule(init=0.75))(with_advantages([-1.0, 1.0, -1.0, 1.0])).advantage_B
     assert float(kept_N.var(correction=0)) == pytest.approx(8 / 9)
     assert float(kept_N.var()) == pytest.approx(4 / 3)
 
 
-@given(values=numbers, share=sampled_from([0.1, 0.3, 0.5, 0.75, 0.9]))
-def test_the_kept_vary_at_least_as_much_as_all(values: list[float], share: float) -> None:
+@given(values=numbers, keep_ratio=sampled_from([0.1, 0.3, 0.5, 0.75, 0.9]))
+def test_the_kept_vary_at_least_as_much_as_all(values: list[float], keep_ratio: float) -> None:
     """D3S sheet, test 2: with n - 1 below the line, for N >= 2."""
     if len(values) < 2:
         return
     all_B = with_advantages(values).advantage_B.double()
-    kept_K = MaxVariance(share=Ramp(init=share), std_floor=0.0)(with_advantages(values)).advantage_B.double()
+    kept_K = MaxVariance(keep_ratio=LinearSchedule(init=keep_ratio), std_floor=0.0)(with_advantages(values)).advantage_B.double()
     if len(kept_K) >= 2:
         assert float(kept_K.var()) >= float(all_B.var()) - 1e-9
 
@@ -109,7 +111,7 @@ def test_the_kept_vary_at_least_as_much_as_all(values: list[float], share: float
 def test_a_group_of_right_and_wrong_answers(right: int, kept: tuple[int, int]) -> None:
     """D3S sheet, test 3: N = 4 of 8; 2 + 2 wherever there are two of each."""
     for scope in ("group", "batch"):
-        left = MaxVariance(scope=scope, share=HALF)(binary(right))
+        left = MaxVariance(scope=scope, keep_ratio=HALF)(binary(right))
         assert (int((left.reward_B == 1).sum()), int((left.reward_B == 0).sum())) == kept
 
 
@@ -136,20 +138,20 @@ def test_across_groups_rare_answers_come_first_and_useless_groups_never() -> Non
     assert sampled.advantage_B.unique().tolist() == pytest.approx(
         [-2.4749, -0.9354, -0.3536, 0, 0.3536, 0.9354, 2.4749], abs=1e-4
     )
-    first = MaxVariance(share=Ramp(init=2 / 32))(sampled)
+    first = MaxVariance(keep_ratio=LinearSchedule(init=2 / 32))(sampled)
     assert first.advantage_B.tolist() == pytest.approx([7 / sqrt(8), -7 / sqrt(8)])
-    balanced = MaxVariance(share=Ramp(init=10 / 32))(sampled)
+    balanced = MaxVariance(keep_ratio=LinearSchedule(init=10 / 32))(sampled)
     assert balanced.group_B.tolist() == [0] + [1] * 8 + [2]
-    most = MaxVariance(share=Ramp(init=24 / 32))(sampled)
+    most = MaxVariance(keep_ratio=LinearSchedule(init=24 / 32))(sampled)
     assert most.group_B.tolist() == [0] * 8 + [1] * 8 + [2] * 8
 
 
-@given(right=lists(integers(0, 8), min_size=2, max_size=6), share=sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]))
-def test_rollouts_without_advantage_are_kept_when_no_others_are_left(right: list[int], share: float) -> None:
+@given(right=lists(integers(0, 8), min_size=2, max_size=6), keep_ratio=sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]))
+def test_rollouts_without_advantage_are_kept_when_no_others_are_left(right: list[int], keep_ratio: float) -> None:
     """D3S sheet, test 5: min(1, nonzero / N) of the kept have an advantage."""
     sampled = binary(*right)
-    kept = MaxVariance(share=Ramp(init=share))(sampled)
-    nonzero, num = int((sampled.advantage_B != 0).sum()), max(1, int(share * len(sampled.rollout_B)))
+    kept = MaxVariance(keep_ratio=LinearSchedule(init=keep_ratio))(sampled)
+    nonzero, num = int((sampled.advantage_B != 0).sum()), max(1, int(keep_ratio * len(sampled.rollout_B)))
     if nonzero == 0:
         assert len(kept.rollout_B) == 0
         return
@@ -158,42 +160,44 @@ def test_rollouts_without_advantage_are_kept_when_no_others_are_left(right: list
 
 
 def test_in_groups_each_keeps_its_own_number_and_one_without_a_difference_none() -> None:
-    kept = MaxVariance(scope="group", share=HALF)(binary(1, 8, 4, 0, group_size=8))
+    kept = MaxVariance(scope="group", keep_ratio=HALF)(binary(1, 8, 4, 0, group_size=8))
     assert kept.group_B.tolist() == [0] * 4 + [2] * 4
 
 
 def test_nothing_is_kept_of_a_step_without_advantages_and_what_was_sampled_is_known() -> None:
     kept = MaxVariance()(binary(0, 8))
     assert kept.ids_BT.shape == (0, 2)
-    assert (kept.counts().rollouts, kept.counts().sampled_rollouts, kept.counts().sampled_rows) == (0, 16, 16)
+    assert (kept.totals().rollouts, kept.totals().sampled_rollouts, kept.totals().sampled_tokens) == (0, 16, 16)
 
 
 def test_rewards_that_differ_by_rounding_are_no_difference() -> None:
     """Differences of a millionth have a root mean square of half of it, below 1e-4."""
-    sampled = step([0.1, 0.100001, 0.1, 0.100001], 4, credit=MeanCentred())
-    assert len(MaxVariance(share=HALF)(sampled).rollout_B) == 0
-    assert len(MaxVariance(share=HALF, std_floor=0.0)(sampled).rollout_B) == 2
+    sampled = step([0.1, 0.100001, 0.1, 0.100001], 4, advantage=MeanCentred())
+    assert len(MaxVariance(keep_ratio=HALF)(sampled).rollout_B) == 0
+    assert len(MaxVariance(keep_ratio=HALF, std_floor=0.0)(sampled).rollout_B) == 2
 
 
 def test_masked_rollouts_are_no_candidates() -> None:
     sampled = binary(1)
     kind_BT = sampled.kind_BT.clone()
-    kind_BT[0, 1] = Kind.MASKED
-    kept = MaxVariance(share=ALL)(replace(sampled, kind_BT=kind_BT))
+    kind_BT[0, 1] = TokenKind.MASKED
+    kept = MaxVariance(keep_ratio=ALL)(replace(sampled, kind_BT=kind_BT))
     assert kept.rollout_B.tolist() == list(range(101, 108))
-    assert 100 not in RandomRollouts(share=ALL)(replace(sampled, kind_BT=kind_BT)).rollout_B
+    assert 100 not in RandomRollouts(keep_ratio=ALL)(replace(sampled, kind_BT=kind_BT)).rollout_B
 
 
 # ---- advantages
 
 
 @given(
-    right=lists(integers(0, 8), min_size=1, max_size=4), scope=sampled_from(["group", "batch"]), share=sampled_from([0.2, 0.6])
+    right=lists(integers(0, 8), min_size=1, max_size=4),
+    scope=sampled_from(["group", "batch"]),
+    keep_ratio=sampled_from([0.2, 0.6]),
 )
-def test_advantages_stay_what_the_whole_group_made_them(right: list[int], scope: str, share: float) -> None:
+def test_advantages_stay_what_the_whole_group_made_them(right: list[int], scope: str, keep_ratio: float) -> None:
     """D3S sheet, test 4: bit for bit."""
     sampled = binary(*right)
-    kept = MaxVariance(scope=scope, share=Ramp(init=share))(sampled)
+    kept = MaxVariance(scope=scope, keep_ratio=LinearSchedule(init=keep_ratio))(sampled)
     before = dict(zip(sampled.rollout_B.tolist(), sampled.advantage_B.tolist(), strict=True))
     assert kept.advantage_B.tolist() == [before[rollout] for rollout in kept.rollout_B.tolist()]
 
@@ -202,8 +206,8 @@ def test_advantages_stay_what_the_whole_group_made_them(right: list[int], scope:
 def test_made_anew_they_have_mean_0_and_standard_deviation_1(seed: int, scope: str) -> None:
     """D3S sheet, test 4, PODS: up to eps = 1e-4."""
     draw = torch.Generator().manual_seed(seed)
-    sampled = step(torch.rand(24, generator=draw).tolist(), 8, credit=MeanCentred())
-    kept = MaxVariance(scope=scope, share=HALF, renormalise=True)(sampled)
+    sampled = step(torch.rand(24, generator=draw).tolist(), 8, advantage=MeanCentred())
+    kept = MaxVariance(scope=scope, keep_ratio=HALF, renormalise=True)(sampled)
     pool_B = kept.group_B if scope == "group" else torch.zeros_like(kept.group_B)
     for pool in pool_B.unique():
         advantage_K = kept.advantage_B[pool_B == pool].double()
@@ -213,21 +217,21 @@ def test_made_anew_they_have_mean_0_and_standard_deviation_1(seed: int, scope: s
 
 def test_pods_by_hand() -> None:
     """Rewards 0 .2 .5 1, two of four: 0 and 1; mean 1/2, std 1/sqrt 2, so -+ 0.5 / (0.70711 + 1e-4) = 0.70701."""
-    kept = MaxVariance(scope="group", share=HALF, renormalise=True)(step([0.2, 1.0, 0.5, 0.0], 4, credit=MeanCentred()))
+    kept = MaxVariance(scope="group", keep_ratio=HALF, renormalise=True)(step([0.2, 1.0, 0.5, 0.0], 4, advantage=MeanCentred()))
     assert kept.reward_B.tolist() == [1.0, 0.0]
     assert_close(kept.advantage_B, tensor([0.707007, -0.707007]), rtol=0, atol=1e-6)
 
 
 def test_one_that_is_left_of_its_group_has_nobody_to_be_compared_with() -> None:
-    kept = MaxVariance(scope="group", share=Ramp(init=0.1), renormalise=True)(binary(1))
+    kept = MaxVariance(scope="group", keep_ratio=LinearSchedule(init=0.1), renormalise=True)(binary(1))
     assert kept.advantage_B.tolist() == [0.0]
 
 
 # ---- ties, budgets, layouts
 
 
-def every_rule(share: Ramp) -> list[Keep]:
-    return [rule(scope=scope, share=share) for rule in (MaxVariance, RandomRollouts) for scope in ("group", "batch")]
+def every_rule(keep_ratio: LinearSchedule) -> list[RolloutFilter]:
+    return [rule(scope=scope, keep_ratio=keep_ratio) for rule in (MaxVariance, RandomRollouts) for scope in ("group", "batch")]
 
 
 rules = pytest.mark.parametrize("index", range(4))
@@ -239,10 +243,10 @@ def test_never_none_and_never_more_than_there_are(index: int, seed: int, progres
     """D3S sheet, test 8."""
     draw = torch.Generator().manual_seed(seed)
     sampled = step(torch.rand(24, generator=draw).tolist(), 8, progress=progress)
-    kept = every_rule(Ramp(init=init, final=final))[index](sampled)
-    share = (1 - progress) * init + progress * final
+    kept = every_rule(LinearSchedule(init=init, final=final))[index](sampled)
+    keep_ratio = (1 - progress) * init + progress * final
     pools = [8] * 3 if index % 2 == 0 else [24]
-    assert len(kept.rollout_B) == sum(max(1, int(share * size + 1e-6)) for size in pools)
+    assert len(kept.rollout_B) == sum(max(1, int(keep_ratio * size + 1e-6)) for size in pools)
 
 
 @rules
@@ -277,7 +281,7 @@ def test_random_rollouts_do_not_look_at_advantages() -> None:
 
 def test_everything_is_everything() -> None:
     sampled = binary(0, 4)
-    assert EveryRollout()(sampled) is sampled
+    assert AllRollouts()(sampled) is sampled
 
 
 def columns(batch: Batch) -> list[Tensor]:

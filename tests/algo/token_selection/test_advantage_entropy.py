@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis.strategies import floats, integers, sampled_from
 
-from reasontrain.algo.token_selection import AdvantageEntropy, Ramp, TopEntropy
+from reasontrain.algo.token_selection import AdvantageEntropy, LinearSchedule, TopEntropy
 from reasontrain.types import Batch, RunError
 
 
-def rule(keep: float, **options: object) -> AdvantageEntropy:
-    return AdvantageEntropy(keep=Ramp(init=keep), **options)
+def rule(keep_ratio: float, **options: object) -> AdvantageEntropy:
+    return AdvantageEntropy(keep_ratio=LinearSchedule(init=keep_ratio), **options)
 
 
 def random_step(steps, seed: int) -> Batch:
@@ -35,38 +35,38 @@ def test_by_hand(steps) -> None:
     assert rule(0.67, top_scope="rollout")(batch).tolist() == [[0, 1, 1, 0], [0, 1, 0, 1]]
 
 
-@given(seed=integers(0, 10_000), keep=floats(0.05, 1.0), drop_zero=sampled_from([True, False]))
-def test_it_is_the_top_of_the_pool_by_brute_force(steps, seed: int, keep: float, drop_zero: bool) -> None:
+@given(seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0), drop_zero=sampled_from([True, False]))
+def test_it_is_the_top_of_the_pool_by_brute_force(steps, seed: int, keep_ratio: float, drop_zero: bool) -> None:
     batch = random_step(steps, seed)
     ranked = sorted(
         (-abs(float(batch.advantage_B[line])) * float(batch.entropy_BT[line, place]), token)
         for token, line, place in steps.tokens(batch)
     )
-    num = max(1, floor(keep * len(ranked) + 1e-6)) if ranked else 0
+    num = max(1, floor(keep_ratio * len(ranked) + 1e-6)) if ranked else 0
     expected = {token for key, token in ranked[:num] if key < 0 or not drop_zero}
-    assert set(steps.chosen(batch, rule(keep, drop_zero=drop_zero)(batch))) == expected
+    assert set(steps.chosen(batch, rule(keep_ratio, drop_zero=drop_zero)(batch))) == expected
 
 
-@given(seed=integers(0, 10_000), keep=floats(0.05, 1.0), top=sampled_from(["step", "rollout"]))
-def test_signs_do_not_matter(steps, seed: int, keep: float, top: str) -> None:
+@given(seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0), top=sampled_from(["step", "rollout"]))
+def test_signs_do_not_matter(steps, seed: int, keep_ratio: float, top: str) -> None:
     batch = random_step(steps, seed)
     flipped = replace(batch, advantage_B=-batch.advantage_B)
-    assert torch.equal(rule(keep, top_scope=top)(batch), rule(keep, top_scope=top)(flipped))
+    assert torch.equal(rule(keep_ratio, top_scope=top)(batch), rule(keep_ratio, top_scope=top)(flipped))
 
 
-@given(seed=integers(0, 10_000), keep=floats(0.05, 1.0))
-def test_with_one_advantage_it_is_the_order_of_entropy(steps, seed: int, keep: float) -> None:
+@given(seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0))
+def test_with_one_advantage_it_is_the_order_of_entropy(steps, seed: int, keep_ratio: float) -> None:
     batch = steps.random(seed)
     for advantage in (0.5, -2.0):
         same = replace(batch, advantage_B=torch.full((5,), advantage))
-        assert torch.equal(rule(keep, drop_zero=False)(same), TopEntropy(keep=keep)(batch))
+        assert torch.equal(rule(keep_ratio, drop_zero=False)(same), TopEntropy(keep_ratio=keep_ratio)(batch))
 
 
 def test_with_one_entropy_it_is_the_order_of_advantages(steps) -> None:
     batch = steps.of([[1, 2, 2]] * 4, entropy=[[0, 0.7, 0.7]] * 4)
     batch = replace(batch, advantage_B=torch.tensor([0.4, -2.5, 1.0, -0.9]))
-    for keep, lines in ((0.25, [1]), (0.5, [1, 2]), (0.75, [1, 2, 3])):
-        assert rule(keep)(batch).sum(1).nonzero()[:, 0].tolist() == lines
+    for keep_ratio, lines in ((0.25, [1]), (0.5, [1, 2]), (0.75, [1, 2, 3])):
+        assert rule(keep_ratio)(batch).sum(1).nonzero()[:, 0].tolist() == lines
 
 
 def test_the_budget_follows_progress(steps) -> None:

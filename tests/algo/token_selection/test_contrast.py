@@ -10,9 +10,9 @@ from torch import tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.token_selection import Contrast, ShuffledWeights
-from reasontrain.types import Batch, Kind, RunError
+from reasontrain.types import Batch, RunError, TokenKind
 
-PROMPT, RESPONSE, PAD = int(Kind.PROMPT), int(Kind.RESPONSE), int(Kind.PAD)
+PROMPT, RESPONSE, PAD = int(TokenKind.PROMPT), int(TokenKind.RESPONSE), int(TokenKind.PAD)
 KINDS = [
     [PROMPT, RESPONSE, RESPONSE, PAD, PAD],
     [PROMPT, RESPONSE, RESPONSE, RESPONSE, PAD],

@@ -16,8 +16,8 @@ from reasontrain.algo.token_selection import Random, ShuffledWeights, Tip, TopEn
 @settings(max_examples=30, deadline=None)
 def test_random_keeps_as_many_of_each_rollout_as_tip(steps, seed, percent):
     batch = steps.random(seed)
-    random_B = Random(keep=percent / 100)(batch).sum(1)
-    assert random_B.tolist() == Tip(keep=percent / 100)(batch).sum(1).tolist()
+    random_B = Random(keep_ratio=percent / 100)(batch).sum(1)
+    assert random_B.tolist() == Tip(keep_ratio=percent / 100)(batch).sum(1).tolist()
     assert random_B.tolist() == num_kept(percent / 100, batch.is_response_BT.sum(1)).tolist()
 
 
@@ -25,7 +25,7 @@ def test_random_keeps_as_many_of_each_rollout_as_tip(steps, seed, percent):
 @settings(max_examples=30, deadline=None)
 def test_shuffling_keeps_the_mass_of_every_rollout(steps, seed):
     batch = steps.random(seed)
-    for rule in (TopEntropy(keep=0.3), Tip(keep=0.3)):
+    for rule in (TopEntropy(keep_ratio=0.3), Tip(keep_ratio=0.3)):
         assert ShuffledWeights(of=rule)(batch).sum(1).tolist() == rule(batch).sum(1).tolist()
 
 
@@ -46,7 +46,7 @@ def inclusion(steps, rule, entropy: list[float], num_rollouts: int = 4000) -> to
 
 def test_random_and_shuffled_keep_every_position_equally_often(steps):
     # binomial(4000, 3/6): one standard deviation is 0.0079, five are 0.04
-    for rule in (Random(keep=0.5), ShuffledWeights(of=Tip(mode="entropy_topk", keep=0.5))):
+    for rule in (Random(keep_ratio=0.5), ShuffledWeights(of=Tip(mode="entropy_topk", keep_ratio=0.5))):
         torch.testing.assert_close(
             inclusion(steps, rule, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), torch.full((6,), 0.5), rtol=0, atol=0.04
         )
@@ -54,7 +54,7 @@ def test_random_and_shuffled_keep_every_position_equally_often(steps):
 
 def test_controls_draw_anew_each_step_and_each_independently(steps):
     batch = steps.of([[2] * 200], entropy=[[float(i) for i in range(200)]])
-    rules = (Random(keep=0.5), ShuffledWeights(of=TopEntropy(keep=0.5)), ShuffledWeights(of=Random(keep=0.5)))
+    rules = (Random(keep_ratio=0.5), ShuffledWeights(of=TopEntropy(keep_ratio=0.5)), ShuffledWeights(of=Random(keep_ratio=0.5)))
     kept = [rule(at)[0].bool() for rule in rules for at in (batch, replace(batch, step=4))]
     for i, one in enumerate(kept):
         for other in kept[:i]:  # two independent halves of 200 agree on 50 +- 3.5 (hypergeometric)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, lists
 from torch import Tensor
 
-from reasontrain.algo.token_selection import Everything, Prior, ShuffledWeights, Watching
+from reasontrain.algo.token_selection import AllTokens, HasMetrics, Prior, ShuffledWeights
 from reasontrain.types import Batch, RunError
 
 RULES = {
@@ -98,7 +98,7 @@ def test_the_rule_gives_the_constant_of_the_authors_figure(steps, caption: str) 
 @few
 def test_alpha_zero_and_a_constant_column_are_the_plain_objective(steps, seed: int) -> None:
     batch = steps.random(seed)
-    plain_BT = Everything()(batch)
+    plain_BT = AllTokens()(batch)
     constant = torch.where(batch.is_response_BT, -0.7 - batch.rollout_B[:, None] % 3, torch.nan)  # one value per rollout
     for rule, seen in (
         (Prior(alpha=0.0), batch),
@@ -165,9 +165,9 @@ def test_another_token_leaves_the_raw_weights_before_it(steps) -> None:
 def test_certainty_everywhere_is_uniform_and_counted(steps) -> None:
     batch = steps.of([[1, 2, 2, 2], [1, 2, 2, 0]], uncond_logp=[[0.0] * 4, [0.0, -1.0, -2.0, 0.0]])
     assert Prior()(batch)[0].tolist() == [0.0, 1.0, 1.0, 1.0]
-    assert Prior().watch(batch)["degenerate_rollouts"] == 1
-    assert Prior(floor=0.05).watch(batch)["degenerate_rollouts"] == 0
-    assert isinstance(Prior(), Watching)
+    assert Prior().metrics(batch)["degenerate_rollouts"] == 1
+    assert Prior(floor=0.05).metrics(batch)["degenerate_rollouts"] == 0
+    assert isinstance(Prior(), HasMetrics)
 
 
 def test_a_log_prob_near_zero_keeps_its_digits(steps) -> None:
@@ -178,7 +178,7 @@ def test_a_log_prob_near_zero_keeps_its_digits(steps) -> None:
 
 def test_signs_of_a_reference_that_knows_by_heart_are_told(steps) -> None:
     batch = step(steps, [0.999, 0.995, 0.5, 0.1])
-    told = Prior().watch(batch)
+    told = Prior().metrics(batch)
     assert told["uncond_p_mean"] == pytest.approx((0.999 + 0.995 + 0.5 + 0.1) / 4, abs=1e-6)
     assert told["uncond_p_above_99"] == 0.5
 

@@ -11,14 +11,14 @@ from hypothesis.strategies import integers
 
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
-    Everything,
+    AllTokens,
+    LinearSchedule,
     Prior,
-    Ramp,
     Random,
-    Selector,
     ShuffledWeights,
     SsToken,
     Tip,
+    TokenSelection,
     TopEntropy,
 )
 from reasontrain.types import EVIDENCE
@@ -27,22 +27,32 @@ MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "botto
 SCOPES = ("step", "rollout")
 
 
-def every_selector(keep: float) -> list[Selector]:
+def every_selector(keep_ratio: float) -> list[TokenSelection]:
     """Each rule in each of its ways."""
-    tips = [Tip(mode=mode, keep=keep, stats_scope=stats, top_scope=top) for mode in MODES for stats in SCOPES for top in SCOPES]
-    ramp = Ramp(init=keep)
-    d3s = [AdvantageEntropy(keep=ramp, top_scope=top, drop_zero=drop) for top in SCOPES for drop in (keep < 1, False)]
-    gated = [SsToken(keep=keep, gamma=gamma, warmup=0.0, gate=0.0) for gamma in (0.0, 0.5, 1.0)]
-    ranked = SsToken(keep=keep, norm="rank", detrend=True)
-    rules = [Everything(), Random(keep=keep), TopEntropy(keep=keep), *tips, *d3s, *gated, ranked]
-    return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep=keep))]
+    tips = [
+        Tip(mode=mode, keep_ratio=keep_ratio, stats_scope=stats, top_scope=top)
+        for mode in MODES
+        for stats in SCOPES
+        for top in SCOPES
+    ]
+    ramp = LinearSchedule(init=keep_ratio)
+    d3s = [AdvantageEntropy(keep_ratio=ramp, top_scope=top, drop_zero=drop) for top in SCOPES for drop in (keep_ratio < 1, False)]
+    gated = [SsToken(keep_ratio=keep_ratio, gamma=gamma, warmup=0.0, gate=0.0) for gamma in (0.0, 0.5, 1.0)]
+    ranked = SsToken(keep_ratio=keep_ratio, norm="rank", detrend=True)
+    rules = [AllTokens(), Random(keep_ratio=keep_ratio), TopEntropy(keep_ratio=keep_ratio), *tips, *d3s, *gated, ranked]
+    return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep_ratio=keep_ratio))]
 
 
-FRACTIONAL: list[Selector] = [Prior(), Prior(mode="flipped", floor=0.1), Prior(mode="contrast"), ShuffledWeights(of=Prior())]
+FRACTIONAL: list[TokenSelection] = [
+    Prior(),
+    Prior(mode="flipped", floor=0.1),
+    Prior(mode="contrast"),
+    ShuffledWeights(of=Prior()),
+]
 """Rules whose weights are not 0 and 1, and depend on the evidence's unit."""
 
 
-def name(selector: Selector) -> str:
+def name(selector: TokenSelection) -> str:
     """A readable test id."""
     match selector:
         case Tip():
@@ -59,7 +69,7 @@ def name(selector: Selector) -> str:
             return selector.kind
 
 
-def mixes_units(selector: Selector) -> bool:
+def mixes_units(selector: TokenSelection) -> bool:
     """ssToken adds a share of attention, which has no unit, to excess loss, and its gate is in nats."""
     return isinstance(selector, SsToken) and selector.gamma == 0.5
 
@@ -106,7 +116,7 @@ def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, c
 
 def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
     told = {name(s): s.scope for s in every_selector(0.4)}
-    alone = {"everything", "random", "advantage_entropy-rollout", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
+    alone = {"all", "random", "advantage_entropy-rollout", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
     alone |= {"sstoken-0.0-minmax", "sstoken-0.5-minmax", "sstoken-1.0-minmax", "sstoken-0.5-rank"}
     alone |= {f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")}  # these normalise nothing
     assert {rule for rule, scope in told.items() if scope == "rollout"} == alone
@@ -114,12 +124,12 @@ def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
 
 @each
 def test_the_stated_needs_are_enough_and_are_all_needed(steps, selector):
-    assert selector.needs <= EVIDENCE
+    assert selector.required_evidence <= EVIDENCE
     batch = steps.random(1)
-    needed = {column: batch.evidence[column] for column in selector.needs}
+    needed = {column: batch.evidence[column] for column in selector.required_evidence}
     enough = replace(batch, evidence=needed)
     torch.testing.assert_close(selector(enough), selector(batch), rtol=0, atol=0)
-    for missing in selector.needs:
+    for missing in selector.required_evidence:
         less = replace(batch, evidence={column: values for column, values in needed.items() if column != missing})
         with pytest.raises(LookupError, match=missing):
             selector(less)

@@ -13,7 +13,7 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 from reasontrain.algo._top_k import num_kept_up
-from reasontrain.algo.loss_aggregation import AVERAGES
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.token_selection import SsToken
 from reasontrain.types import Batch, RunError
 
@@ -50,10 +50,10 @@ GOLDEN = [
 @pytest.mark.parametrize(("gamma", "expected", "loss"), GOLDEN)
 def test_the_numbers_of_the_sheet(steps, gamma: float, expected: set[int], loss: float) -> None:
     batch = golden(steps)
-    rule = SsToken(keep=0.6, gamma=gamma, **PLAIN)
+    rule = SsToken(keep_ratio=0.6, gamma=gamma, **PLAIN)
     assert kept(rule, batch) == expected
     weight_BT = rule(batch)
-    coefficient_BT = AVERAGES["per_kept_row"](weight_BT, batch.counts(weight_BT))
+    coefficient_BT = LOSS_AGGREGATIONS["token_mean"](weight_BT, batch.totals(weight_BT))
     assert float((coefficient_BT[0, 2:] * tensor(NOW)).sum()) == pytest.approx(loss, abs=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_the_flipped_sign_keeps_others(steps) -> None:
 @settings(max_examples=15, deadline=None)
 def test_a_constant_on_the_history_of_a_sample_changes_nothing(steps, seed: int, shift: int, norm: str) -> None:
     batch = steps.random(seed)  # evidence in eighths, so that the shift is exact
-    rule = SsToken(keep=0.4, norm=norm, **PLAIN)
+    rule = SsToken(keep_ratio=0.4, norm=norm, **PLAIN)
     moved_BT = batch.evidence["history_logp"] + shift / 8 * torch.arange(len(batch.rollout_B))[:, None]
     moved = replace(batch, evidence=dict(batch.evidence) | {"history_logp": moved_BT})
     assert steps.chosen(moved, rule(moved)) == steps.chosen(batch, rule(batch))
@@ -84,7 +84,7 @@ def test_a_constant_on_the_history_of_a_sample_changes_nothing(steps, seed: int,
 @settings(max_examples=10, deadline=None)
 def test_neither_the_prompt_nor_padding_matters_or_is_chosen(steps, seed: int) -> None:
     batch = steps.random(seed)
-    rule = SsToken(keep=0.5, **PLAIN)
+    rule = SsToken(keep_ratio=0.5, **PLAIN)
     other = replace(batch, evidence={name: column.nan_to_num(-50.0) for name, column in batch.evidence.items()})
     assert steps.chosen(other, rule(other)) == steps.chosen(batch, rule(batch))
 
@@ -96,9 +96,9 @@ def test_gamma_1_ignores_attention_and_gamma_0_the_history(steps) -> None:
     batch = golden(steps)
     only = {name: batch.evidence[name] for name in ("history_logp", "old_logp")}
     rule = SsToken(gamma=1.0, **PLAIN)
-    assert rule.needs == only.keys()
+    assert rule.required_evidence == only.keys()
     assert kept(rule, replace(batch, evidence=only)) == {0, 2, 3}
-    assert SsToken(gamma=0.0).needs == {"attention"}
+    assert SsToken(gamma=0.0).required_evidence == {"attention"}
     assert kept(SsToken(gamma=0.0), replace(batch, evidence={"attention": batch.attention_BT})) == {0, 1, 2}
 
 
@@ -107,7 +107,7 @@ def test_a_history_that_says_nothing_leaves_it_to_attention(steps, norm: str) ->
     batch = golden(steps)
     same = replace(batch, evidence=dict(batch.evidence) | {"history_logp": batch.old_logp_BT})
     rule = SsToken(gamma=1.0, warmup=0.0, norm=norm)
-    assert "attention" in rule.needs
+    assert "attention" in rule.required_evidence
     assert kept(rule, same) == {0, 1, 2}
 
 
@@ -124,7 +124,7 @@ def test_one_samples_gate_is_not_anothers(steps) -> None:
     batch = steps.of(
         [[2, 2], [2, 2]], old_logp=[[0.0, 1.0], [0.0, 0.01]], history_logp=[[0.0] * 2] * 2, attention=[[0.9, 0.1]] * 2
     )
-    assert SsToken(keep=0.5, gamma=1.0, warmup=0.0)(batch).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    assert SsToken(keep_ratio=0.5, gamma=1.0, warmup=0.0)(batch).tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
 def test_before_the_end_of_the_warm_up_there_is_attention_alone(steps) -> None:
@@ -135,18 +135,20 @@ def test_before_the_end_of_the_warm_up_there_is_attention_alone(steps) -> None:
 # ---- check 4: how many
 
 
-@given(seed=integers(0, 10_000), keep=floats(0.01, 1.0))
+@given(seed=integers(0, 10_000), keep_ratio=floats(0.01, 1.0))
 @settings(max_examples=30, deadline=None)
-def test_exactly_the_ceiling_of_each_sample_is_kept_and_none_of_an_empty_one(steps, seed: int, keep: float) -> None:
+def test_exactly_the_ceiling_of_each_sample_is_kept_and_none_of_an_empty_one(steps, seed: int, keep_ratio: float) -> None:
     batch = steps.random(seed)
-    num_B = SsToken(keep=keep, **PLAIN)(batch).sum(1)
-    expected = [math.ceil(keep * length - 1e-9) for length in batch.is_response_BT.sum(1).tolist()]
+    num_B = SsToken(keep_ratio=keep_ratio, **PLAIN)(batch).sum(1)
+    expected = [math.ceil(keep_ratio * length - 1e-9) for length in batch.is_response_BT.sum(1).tolist()]
     assert num_B.tolist() == expected
 
 
 def test_what_is_written_is_what_is_meant() -> None:
     # .07 x 100 is 7.000000000000001 in binary; .6 x 5 is 3; .1 x 1 rounds up; nothing of nothing
-    found = [int(num_kept_up(keep, tensor([rows]))) for keep, rows in ((0.07, 100), (0.6, 5), (0.1, 1), (0.3, 0), (1.0, 4))]
+    found = [
+        int(num_kept_up(keep_ratio, tensor([rows]))) for keep_ratio, rows in ((0.07, 100), (0.6, 5), (0.1, 1), (0.3, 0), (1.0, 4))
+    ]
     assert found == [7, 3, 1, 0, 4]
 
 
@@ -164,7 +166,7 @@ def test_ranks_do_not_let_one_outlier_decide(steps) -> None:
         steps.of([[2] * 5]),
         evidence={"old_logp": logp, "history_logp": torch.zeros(1, 5).double(), "attention": tensor([ATTENTION]).double()},
     )
-    weights: dict[str, Tensor] = {norm: SsToken(keep=0.4, norm=norm, **PLAIN)(batch)[0] for norm in ("minmax", "rank")}
+    weights: dict[str, Tensor] = {norm: SsToken(keep_ratio=0.4, norm=norm, **PLAIN)(batch)[0] for norm in ("minmax", "rank")}
     assert weights["minmax"].tolist() == [1, 1, 0, 0, 0]  # 1.9 / 2, then .6 / 2 against .52 / 2 and .33 / 2
     assert weights["rank"].tolist() == [1, 0, 0, 0, 1]  # then (.75 + .3) / 2 = .525 against .3, .375 and .45
 

@@ -60,16 +60,18 @@ def brute_force(steps, batch, rule: Tip) -> set[tuple[int, int]]:
     kept = set()
     for group in grouped(tokens, rule.top_scope):
         best = sorted((t for t, _ in group), key=lambda t: (-score[t], t))
-        kept |= set(best[: max(1, math.floor(rule.keep * len(group) + 1e-9))])
+        kept |= set(best[: max(1, math.floor(rule.keep_ratio * len(group) + 1e-9))])
     return kept
 
 
 @pytest.mark.parametrize("mode", MODES)
-@given(seed=integers(0, 10_000), stats=sampled_from(SCOPES), top=sampled_from(SCOPES), keep=sampled_from([0.1, 0.2, 0.5, 0.9]))
+@given(
+    seed=integers(0, 10_000), stats=sampled_from(SCOPES), top=sampled_from(SCOPES), keep_ratio=sampled_from([0.1, 0.2, 0.5, 0.9])
+)
 @settings(max_examples=25, deadline=None)
-def test_the_kept_set_equals_a_brute_force_sort(steps, mode, seed, stats, top, keep):
+def test_the_kept_set_equals_a_brute_force_sort(steps, mode, seed, stats, top, keep_ratio):
     batch = steps.random(seed)
-    rule = Tip(mode=mode, keep=keep, clip_quantile=0.9, delta_clip_quantile=0.8, stats_scope=stats, top_scope=top)
+    rule = Tip(mode=mode, keep_ratio=keep_ratio, clip_quantile=0.9, delta_clip_quantile=0.8, stats_scope=stats, top_scope=top)
     assert set(steps.chosen(batch, rule(batch))) == brute_force(steps, batch, rule)
 
 
@@ -77,7 +79,7 @@ def test_the_kept_set_equals_a_brute_force_sort(steps, mode, seed, stats, top, k
 @given(seed=integers(0, 10_000), cut=integers(1, 4))
 @settings(max_examples=12, deadline=None)
 def test_a_cut_step_keeps_the_same_given_the_spans_of_the_whole(steps, mode, seed, cut):
-    batch, rule = steps.random(seed), Tip(mode=mode, keep=0.4)
+    batch, rule = steps.random(seed), Tip(mode=mode, keep_ratio=0.4)
     parts = [batch.take(torch.arange(0, cut)), batch.take(torch.arange(cut, 5))]
     weight_BT = torch.cat([rule.given(part, rule.spans(batch)) for part in parts])
     torch.testing.assert_close(weight_BT, rule(batch), rtol=0, atol=0)
@@ -106,11 +108,11 @@ def kept_places(batch, **knobs) -> list[int]:
 
 def test_planted_quadrants(steps):
     batch = planted(steps)
-    assert kept_places(batch, mode="q3", keep=0.25) == [2]  # Q3 first
-    assert kept_places(batch, mode="soft_or", keep=0.75) == [0, 1, 2]  # Q4 last
-    assert kept_places(batch, mode="bottom", keep=0.25) == [3]
-    assert kept_places(batch, mode="divergence", keep=0.5) == [0, 2]
-    assert kept_places(batch, mode="entropy_topk", keep=0.5) == [0, 1]
+    assert kept_places(batch, mode="q3", keep_ratio=0.25) == [2]  # Q3 first
+    assert kept_places(batch, mode="soft_or", keep_ratio=0.75) == [0, 1, 2]  # Q4 last
+    assert kept_places(batch, mode="bottom", keep_ratio=0.25) == [3]
+    assert kept_places(batch, mode="divergence", keep_ratio=0.5) == [0, 2]
+    assert kept_places(batch, mode="entropy_topk", keep_ratio=0.5) == [0, 1]
     rule = Tip(mode="entropy_topk")
     score = rule.score(batch, rule.spans(batch))[0]
     assert score[2] == score[3]  # entropy cannot tell Q3 from Q4
@@ -121,7 +123,7 @@ def test_planted_quadrants(steps):
 def test_soft_or_is_entropy_order_without_divergence_and_the_other_way_round(steps, seed, clip):
     batch = steps.random(seed)
     flat = torch.full_like(batch.entropy_BT, 0.3)
-    knobs = {"keep": 0.4, "clip_quantile": clip, "delta_clip_quantile": 1.0}
+    knobs = {"keep_ratio": 0.4, "clip_quantile": clip, "delta_clip_quantile": 1.0}
     entropy_only = batch.with_evidence({"kl_reverse": flat})
     torch.testing.assert_close(Tip(**knobs)(entropy_only), Tip(mode="entropy_topk", **knobs)(batch), rtol=0, atol=0)
     divergence_only = batch.with_evidence({"entropy": flat})
@@ -132,8 +134,8 @@ def test_soft_or_is_entropy_order_without_divergence_and_the_other_way_round(ste
 @settings(max_examples=20, deadline=None)
 def test_unclipped_entropy_over_the_step_is_top_entropy(steps, seed):
     batch = steps.random(seed)
-    tip = Tip(mode="entropy_topk", keep=0.3, clip_quantile=1.0, top_scope="step")
-    torch.testing.assert_close(tip(batch), TopEntropy(keep=0.3)(batch), rtol=0, atol=0)
+    tip = Tip(mode="entropy_topk", keep_ratio=0.3, clip_quantile=1.0, top_scope="step")
+    torch.testing.assert_close(tip(batch), TopEntropy(keep_ratio=0.3)(batch), rtol=0, atol=0)
 
 
 def test_one_outlier_hides_q3_unless_divergence_is_clipped(steps):
@@ -143,8 +145,8 @@ def test_one_outlier_hides_q3_unless_divergence_is_clipped(steps):
     entropy = [0.1] * 90 + [1.0] * 6 + [0.0] * 4
     divergence = [0.0] * 96 + [2.0] * 3 + [40.0]
     batch = steps.of([[2] * 100], entropy=[entropy], kl_reverse=[divergence])
-    assert kept_places(batch, keep=0.1, clip_quantile=1.0, delta_clip_quantile=0.97) == list(range(90, 100))
-    assert kept_places(batch, keep=0.1, clip_quantile=1.0, delta_clip_quantile=1.0) == [0, 1, 2, *range(90, 96), 99]
+    assert kept_places(batch, keep_ratio=0.1, clip_quantile=1.0, delta_clip_quantile=0.97) == list(range(90, 100))
+    assert kept_places(batch, keep_ratio=0.1, clip_quantile=1.0, delta_clip_quantile=1.0) == [0, 1, 2, *range(90, 96), 99]
 
 
 @pytest.mark.parametrize(
@@ -161,10 +163,10 @@ def test_broken_evidence_stops_the_run(steps, mode, column):
 # --- entropy_sample ---
 
 
-def sampled_share(steps, entropy: list[float], keep: float, num_rollouts: int = 6000) -> torch.Tensor:
+def sampled_share(steps, entropy: list[float], keep_ratio: float, num_rollouts: int = 6000) -> torch.Tensor:
     """How often each position is drawn, over many rollouts that are alike."""
     batch = steps.of([[2] * len(entropy)] * num_rollouts, entropy=[entropy] * num_rollouts)
-    return Tip(mode="entropy_sample", keep=keep)(batch).double().mean(0)
+    return Tip(mode="entropy_sample", keep_ratio=keep_ratio)(batch).double().mean(0)
 
 
 def exact_inclusion(weight: list[float], num: int) -> list[float]:
@@ -185,7 +187,7 @@ def test_sampling_follows_the_law_of_draws_without_replacement(steps, num):
     expected = exact_inclusion(weight, num)
     if num == 1:  # proportional to weight: 1/12, 2/12, 3/12, 6/12
         assert expected == pytest.approx([1 / 12, 2 / 12, 3 / 12, 6 / 12])
-    share = sampled_share(steps, weight, keep=num / 4)
+    share = sampled_share(steps, weight, keep_ratio=num / 4)
     assert share.tolist() == sorted(share.tolist())  # inclusion rises with entropy
     for found, p in zip(share.tolist(), expected, strict=True):  # four standard deviations of a binomial share
         assert abs(found - p) < 4 * math.sqrt(p * (1 - p) / 6000)
@@ -193,14 +195,14 @@ def test_sampling_follows_the_law_of_draws_without_replacement(steps, num):
 
 def test_equal_entropy_gives_equal_inclusion(steps):
     # share 3/8 each; squared deviations over n p (1 - p), summed, times 7/8, are chi-square with 7 degrees: 99.9 % below 24.3
-    share = sampled_share(steps, [0.2] * 8, keep=3 / 8)
+    share = sampled_share(steps, [0.2] * 8, keep_ratio=3 / 8)
     p = 3 / 8
     assert float(((share - p) ** 2).sum()) * 6000 / (p * (1 - p)) * 7 / 8 < 24.3
 
 
 def test_tokens_without_entropy_are_drawn_last_and_uniformly(steps):
     # two positive weights (one the smallest float32) and three zeros or rounding errors, four draws: both, then 2 of 3
-    share = sampled_share(steps, [0.0, 1.4e-45, -1e-9, 2.0, 0.0], keep=0.8)
+    share = sampled_share(steps, [0.0, 1.4e-45, -1e-9, 2.0, 0.0], keep_ratio=0.8)
     assert share[1] == share[3] == 1
     torch.testing.assert_close(
         share[[0, 2, 4]], torch.full((3,), 2 / 3, dtype=torch.float64), rtol=0, atol=0.025
@@ -209,7 +211,7 @@ def test_tokens_without_entropy_are_drawn_last_and_uniformly(steps):
 
 def test_sampling_is_fixed_by_seed_and_step(steps):
     batch = steps.of([[2] * 60], entropy=[[1.0] * 60])
-    rule = Tip(mode="entropy_sample", keep=0.5)
+    rule = Tip(mode="entropy_sample", keep_ratio=0.5)
     first, again, *others = (rule(b) for b in (batch, replace(batch), replace(batch, seed=8), replace(batch, step=4)))
     assert torch.equal(first, again)
     assert all(not torch.equal(first, other) for other in others)

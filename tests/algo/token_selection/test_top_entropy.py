@@ -15,12 +15,12 @@ def test_the_most_uncertain_tokens_of_the_step_are_kept(steps):
     batch = steps.of(
         [[1, 2, 2, 0], [1, 2, 2, 2], [1, 4, 2, 3]], [8, 4, 6], entropy=[[9, 0.7, 0.1, 9], [9, 0.7, 0.7, 0.8], [NAN, 9, 0.9, 9]]
     )
-    assert TopEntropy(keep=0.5)(batch).tolist() == [[0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]]
+    assert TopEntropy(keep_ratio=0.5)(batch).tolist() == [[0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]]
 
 
 def test_at_least_one_token_is_kept(steps):
     batch = steps.of([[1, 2, 2]], entropy=[[0.0, 0.2, 0.3]])
-    assert TopEntropy(keep=0.01)(batch).tolist() == [[0, 0, 1]]
+    assert TopEntropy(keep_ratio=0.01)(batch).tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.parametrize("broken", [NAN, float("inf")])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from reasontrain.tasks.grading import symbolic
-from reasontrain.tasks.grading.symbolic import DeadWorkerError, Decided, Pool, Worker
+from reasontrain.tasks.grading.symbolic import DeadWorkerError, Decided, GraderProcess, Pool
 from reasontrain.types import RunError
 
 SLOW = r"\int_0^{\infty} e^{-x^{x}} dx"
@@ -64,7 +64,7 @@ def test_too_slow_is_a_timeout_and_the_next_answer_is_right(pool: Pool) -> None:
 
 def test_a_worker_that_waits_for_the_processor_is_not_slow() -> None:
     """Stopped for longer than its limit, as on a loaded machine, it still has all of its time."""
-    worker = Worker(memory_bytes=1 << 30)
+    worker = GraderProcess(memory_bytes=1 << 30)
     os.killpg(worker._process.pid, signal.SIGSTOP)
     threading.Timer(1.5, os.killpg, (worker._process.pid, signal.SIGCONT)).start()
     found = worker.equal([("x+x", "2x")], 1.0)
@@ -76,7 +76,7 @@ def test_a_worker_that_waits_for_the_processor_is_not_slow() -> None:
 
 def test_a_worker_that_gets_no_processor_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbolic, "STARVED", 1.0)
-    worker = Worker(memory_bytes=1 << 30)
+    worker = GraderProcess(memory_bytes=1 << 30)
     os.killpg(worker._process.pid, signal.SIGSTOP)
     with pytest.raises(DeadWorkerError, match="timeout"):
         worker.equal([("x+x", "2x")], 0.1)
@@ -91,7 +91,7 @@ def test_python_code_is_not_run(pool: Pool, tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_killed_is_a_crash() -> None:
-    worker = Worker(memory_bytes=1 << 30)
+    worker = GraderProcess(memory_bytes=1 << 30)
     os.killpg(worker._process.pid, signal.SIGKILL)
     with pytest.raises(DeadWorkerError, match="crash"):
         worker.equal([("x", "y")], 5.0)

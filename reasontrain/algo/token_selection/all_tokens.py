@@ -12,12 +12,12 @@ from reasontrain.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Everything:
+class AllTokens:
     """Keep every response token."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    required_evidence: ClassVar[frozenset[str]] = frozenset()
     scope: ClassVar[Literal["step", "rollout"]] = "rollout"
-    kind: Literal["everything"] = "everything"
+    kind: Literal["all"] = "all"
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         return batch.is_response_BT.float()
