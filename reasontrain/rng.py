@@ -1,4 +1,6 @@
-"""Random numbers that are a function of their key alone, so that layout, batch size and rank count cannot change them."""
+"""Random numbers that are a function of their key alone, so that layout, batch size and rank count
+cannot change them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-_INCREMENT, _FIRST, _SECOND = (_signed(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_INCREMENT, _FIRST, _SECOND = (
+    _signed(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 def _shift(value: Int[Tensor, "*S"], bits: int) -> Int[Tensor, "*S"]:
@@ -28,9 +32,11 @@ def _mix(value: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
 
 
 def uniform(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Uniform numbers in [0, 1), one per element of the broadcast keys, as float64 with 53 random bits.
+    """Uniform numbers in [0, 1), one per element of the broadcast keys, as float64 with 53 random
+    bits.
 
-    `uniform(seed, rollout_B1, position_1T)` gives a [B, T] table in which each entry depends on its own three numbers only.
+    `uniform(seed, rollout_B1, position_1T)` gives a [B, T] table in which each entry depends on its
+    own three numbers only.
     """
     state = torch.zeros((), dtype=torch.int64)
     for part in key:
@@ -40,5 +46,7 @@ def uniform(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def normal(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Normal numbers of mean 0 and variance 1, one per element of the broadcast keys, as float64: the inverse of their law."""
+    """Normal numbers of mean 0 and variance 1, one per element of the broadcast keys, as float64:
+    the inverse of their law.
+    """
     return torch.special.ndtri(uniform(*key).clamp(min=2.0**-54))

@@ -1,6 +1,7 @@
 """The five nouns that everything else speaks in: Problem, Rollout, Batch, Counts, Losses.
 
-Shapes end a tensor's name: B rollouts, T tokens, G rollouts of a group, P pairs, V vocabulary, N flat rows, D hidden size.
+Shapes end a tensor's name: B rollouts, T tokens, G rollouts of a group, P pairs, V vocabulary, N
+flat rows, D hidden size.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ EVIDENCE = frozenset(
         "ce_logscore",
     }
 )
-"""Every kind of evidence there is; each is one number per token, and column t belongs to token t (predicted from t - 1)."""
+"""Every kind of evidence there is; each is one number per token, and column t belongs to token t
+(predicted from t - 1).
+"""
 
 
 class UserError(ValueError):
@@ -65,7 +68,10 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An encoded picture: a file that every process can read, or its bytes. Pixels are made where a model wants them."""
+    """An encoded picture: a file that every process can read, or its bytes.
+
+    Pixels are made where a model wants them.
+    """
 
     path: str = ""
     content: bytes = b""
@@ -75,9 +81,9 @@ class Picture:
 class Problem:
     """Something to be answered, with what is needed to tell a right answer.
 
-    `prompt` is a plain text or a conversation; `answer` is the gold answer ("" where nothing can be verified);
-    `solution` is a worked demonstration ("" where there is none); `image` is a picture that the prompt shows; `about` holds
-    level, subject and the like.
+    `prompt` is a plain text or a conversation; `answer` is the gold answer ("" where nothing can be
+    verified); `solution` is a worked demonstration ("" where there is none); `image` is a picture
+    that the prompt shows; `about` holds level, subject and the like.
     """
 
     id: str
@@ -90,7 +96,9 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A problem as a model is asked it: its text went through the chat template and the tokenizer once, and never again."""
+    """A problem as a model is asked it: its text went through the chat template and the tokenizer
+    once, and never again.
+    """
 
     problem: Problem
     ids: tuple[int, ...]
@@ -98,9 +106,11 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class SoftEmbeddings:
-    """A soft chain of thought: the law that its embeddings were drawn from, and a handle to them as they were fed, [T, D].
+    """A soft chain of thought: the law that its embeddings were drawn from, and a handle to them as
+    they were fed, [T, D].
 
-    Each is N(softmax(z / tau) E, sigma^2). They lie in the memory of the process that sampled them, until `fed` is called.
+    Each is N(softmax(z / tau) E, sigma^2). They lie in the memory of the process that sampled them,
+    until `fed` is called.
     """
 
     tau: float
@@ -110,15 +120,17 @@ class SoftEmbeddings:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """One response to one problem: sampled from a model, or written by somebody else (a demonstration).
+    """One response to one problem: sampled from a model, or written by somebody else (a
+    demonstration).
 
-    The ids are the truth; `text` is their decoding and serves graders and readers only. `id` is unique in a run and
-    rises with (step, position in the step); `group` is shared by the rollouts of one prompt in one step.
-    `sampled_logp` has one entry per response token, or none for a demonstration and for a soft chain of thought. `kinds` says
-    what each response token is, where the policy did not choose them all. The id of a soft token is its shadow, the likeliest
-    token where it was drawn. After a thought of its own, `text` is what was said then, and `concluded` is false where the thought
-    was cut at its limit.
-    `evidence` was stored before the run: by name, one number per response token.
+    The ids are the truth; `text` is their decoding and serves graders and readers only. `id` is
+    unique in a run and rises with (step, position in the step); `group` is shared by the rollouts
+    of one prompt in one step. `sampled_logp` has one entry per response token, or none for a
+    demonstration and for a soft chain of thought. `kinds` says what each response token is, where
+    the policy did not choose them all. The id of a soft token is its shadow, the likeliest token
+    where it was drawn. After a thought of its own, `text` is what was said then, and `concluded` is
+    false where the thought was cut at its limit. `evidence` was stored before the run: by name, one
+    number per response token.
     """
 
     problem: Problem
@@ -137,7 +149,10 @@ class Rollout:
 
 
 class TokenKind(IntEnum):
-    """What a token is. Only response and soft tokens are ever trained on; statistics are of those alone."""
+    """What a token is.
+
+    Only response and soft tokens are ever trained on; statistics are of those alone.
+    """
 
     PAD = 0
     PROMPT = 1
@@ -149,7 +164,9 @@ class TokenKind(IntEnum):
 
 
 class EvidenceField:
-    """A column of evidence by name: `batch.entropy_BT` reads `batch.evidence["entropy"]`, or says what is missing."""
+    """A column of evidence by name: `batch.entropy_BT` reads `batch.evidence["entropy"]`, or says
+    what is missing.
+    """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name.rpartition("_")[0]
@@ -159,7 +176,10 @@ class EvidenceField:
             raise AttributeError(self.name)
         if self.name not in rows.evidence:
             found = ", ".join(sorted(rows.evidence)) or "none"
-            raise LookupError(f"no evidence {self.name!r} was observed (there is: {found}); does the rule state it in `needs`?")
+            raise LookupError(
+                f"no evidence {self.name!r} was observed (there is: {found}); does the "
+                f"rule state it in `needs`?"
+            )
         return rows.evidence[self.name]
 
 
@@ -171,10 +191,11 @@ class _HasEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTotals:
-    """How much a whole optimiser step holds, over all ranks; the only denominators there are (see `reduce`).
+    """How much a whole optimiser step holds, over all ranks; the only denominators there are (see
+    `reduce`).
 
-    `sampled_*` count what there was before whole rollouts were dropped. A fractional weight never enters a count:
-    a row counts as kept when its weight is not zero.
+    `sampled_*` count what there was before whole rollouts were dropped. A fractional weight never
+    enters a count: a row counts as kept when its weight is not zero.
     """
 
     rollouts: int
@@ -188,11 +209,13 @@ class BatchTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(_HasEvidence):
-    """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars: nothing here is as wide as V or D.
+    """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars:
+    nothing here is as wide as V or D.
 
-    `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the step's number, for random
-    rules. `token_order_BT` orders rows by (rollout, position), whatever the layout: it breaks ties. `soft` has the soft chains of
-    thought by rollout, `pictures` the encoded pictures of prompts.
+    `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the
+    step's number, for random rules. `token_order_BT` orders rows by (rollout, position), whatever
+    the layout: it breaks ties. `soft` has the soft chains of thought by rollout, `pictures` the
+    encoded pictures of prompts.
     """
 
     ids_BT: Int[Tensor, "B T"]
@@ -273,7 +296,9 @@ class Batch(_HasEvidence):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFields(_HasEvidence):
-    """The columns of a batch at N flat rows: what an objective knows about each token beside the policy's own distribution."""
+    """The columns of a batch at N flat rows: what an objective knows about each token beside the
+    policy's own distribution.
+    """
 
     ids_N: Int[Tensor, " N"]
     advantage_N: Float[Tensor, " N"]
@@ -301,10 +326,12 @@ class TokenFields(_HasEvidence):
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What a row objective may ask about the policy's distribution at N rows, each a float32 tensor of N numbers.
+    """What a row objective may ask about the policy's distribution at N rows, each a float32 tensor
+    of N numbers.
 
-    Statistics are computed when they are first asked for, by `statistic`, which `vocab` provides while the logits of a chunk are
-    alive; asking twice costs nothing. All are differentiable with respect to the logits, in closed form.
+    Statistics are computed when they are first asked for, by `statistic`, which `vocab` provides
+    while the logits of a chunk are alive; asking twice costs nothing. All are differentiable with
+    respect to the logits, in closed form.
     """
 
     statistic: Callable[[str], Float[Tensor, " N"]]
@@ -330,17 +357,20 @@ class TokenStats:
         return self.statistic("kl_forward")
 
     def jsd_N(self, beta: float) -> Float[Tensor, " N"]:
-        """beta KL(q || m) + (1 - beta) KL(p || m) with m = (1 - beta) p + beta q (GKD, arXiv 2306.13649, in TRL's convention)."""
+        """beta KL(q || m) + (1 - beta) KL(p || m) with m = (1 - beta) p + beta q (GKD, arXiv
+        2306.13649, in TRL's convention).
+        """
         return self.statistic(f"jsd:{beta!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceStats:
-    """All N response rows of K whole rollouts: what an objective sees whose non-linearity comes after a sum over a response.
+    """All N response rows of K whole rollouts: what an objective sees whose non-linearity comes
+    after a sum over a response.
 
-    `logp_N` is differentiable, in nats; `weight_N` is the selection's; `rollout_N` counts the rollouts here from 0, and `token_N`
-    is the position in the sequence, prompt included. Where there are pairs, the chosen side is an even rollout and the rejected
-    one the next.
+    `logp_N` is differentiable, in nats; `weight_N` is the selection's; `rollout_N` counts the
+    rollouts here from 0, and `token_N` is the position in the sequence, prompt included. Where
+    there are pairs, the chosen side is an even rollout and the rejected one the next.
     """
 
     logp_N: Float[Tensor, " N"]
@@ -361,7 +391,9 @@ class SequenceStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """One loss per unit that an objective averages over (row, rollout or pair); `stats` are observations of the same length."""
+    """One loss per unit that an objective averages over (row, rollout or pair); `stats` are
+    observations of the same length.
+    """
 
     loss: Float[Tensor, " N"]
     stats: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,4 +1,6 @@
-"""What holds for every test: offline, one thread, the same seed, and every shape annotation in reasontrain checked."""
+"""What holds for every test: offline, one thread, the same seed, and every shape annotation in
+reasontrain checked.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +26,36 @@ import torch
 from jaxtyping import install_import_hook
 
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are decorated: without a GPU they run on the CPU, line by line
+    os.environ["TRITON_INTERPRET"] = (
+        "1"  # read when kernels are decorated: without a GPU they run on the CPU, line by line
+    )
 
-# From here on a module of reasontrain is imported with its annotations enforced: types by beartype, shapes by jaxtyping. Tasks
-# are left out: they hold no tensors and make problems by the ten thousand, and checks would take far longer than the work.
+# From here on a module of reasontrain is imported with its annotations enforced: types by beartype,
+# shapes by jaxtyping. Tasks are left out: they hold no tensors and make problems by the ten
+# thousand, and checks would take far longer than the work.
 PACKAGE = Path(__file__).parents[1] / "reasontrain"
-CHECKED = [room.name for room in pkgutil.iter_modules([str(PACKAGE)], "reasontrain.") if room.name != "reasontrain.tasks"]
+CHECKED = [
+    room.name
+    for room in pkgutil.iter_modules([str(PACKAGE)], "reasontrain.")
+    if room.name != "reasontrain.tasks"
+]
 install_import_hook(CHECKED, "beartype.beartype")
 
 torch.set_num_threads(1)
 
-# Slow machines must not fail a property, and the same examples must be tried wherever the tests run.
-hypothesis.settings.register_profile("reasontrain", deadline=None, derandomize=True, database=None, max_examples=30)
+# Slow machines must not fail a property, and the same examples must be tried wherever the tests
+# run.
+hypothesis.settings.register_profile(
+    "reasontrain", deadline=None, derandomize=True, database=None, max_examples=30
+)
 hypothesis.settings.load_profile("reasontrain")
 
 
 @pytest.fixture(autouse=True)
 def _same_seed() -> None:
-    """Every test starts from the same random state, whichever ran before it and on whichever worker."""
+    """Every test starts from the same random state, whichever ran before it and on whichever
+    worker.
+    """
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)

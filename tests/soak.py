@@ -1,7 +1,9 @@
-"""Runs that lose a process: one `kill -9` at a seeded moment of each, and final weights that are those of an undisturbed run.
+"""Runs that lose a process: one `kill -9` at a seeded moment of each, and final weights that are
+those of an undisturbed run.
 
-`python -m tests.soak --runs 20` kills a learner rank, a sampler, a grader, the driver and the Ray head, so often each. A learner,
-sampler or grader is replaced within the run; after the death of the driver or the head the same command is given again.
+`python -m tests.soak --runs 20` kills a learner rank, a sampler, a grader, the driver and the Ray
+head, so often each. A learner, sampler or grader is replaced within the run; after the death of the
+driver or the head the same command is given again.
 """
 
 from __future__ import annotations
@@ -51,11 +53,21 @@ def command(out: Path, name: str) -> list[str]:
 
 def begin(out: Path, name: str) -> subprocess.Popen[str]:
     """Start it in a session of its own."""
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     environment.pop("RAY_ADDRESS", None)
     log = (out / f"{name}.log").open("a")
     return subprocess.Popen(
-        command(out, name), env=environment, stdout=log, stderr=log, text=True, start_new_session=True, cwd=out
+        command(out, name),
+        env=environment,
+        stdout=log,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+        cwd=out,
     )
 
 
@@ -83,7 +95,11 @@ def victim(kind: str, run: Path, driver: int, draw: random.Random) -> int:
     if kind == "driver":
         return driver
     if kind == "head":
-        return next(pid for pid in descendants(driver) if "gcs_server" in Path(f"/proc/{pid}/cmdline").read_text())
+        return next(
+            pid
+            for pid in descendants(driver)
+            if "gcs_server" in Path(f"/proc/{pid}/cmdline").read_text()
+        )
     rank = draw.randrange(2) if kind == "learner" else 0
     return int(json.loads((run / "logs" / f"{kind}-{rank}.json").read_text())["pid"])
 
@@ -98,12 +114,16 @@ def end(pids: list[int]) -> None:
 
 
 def disturbed(kind: str, out: Path, name: str, draw: random.Random) -> tuple[int, float, float]:
-    """One run with one death; the step at which it came, the seconds after it until the end, and those of all."""
+    """One run with one death; the step at which it came, the seconds after it until the end, and
+    those of all.
+    """
     started = time.monotonic()
     process, run = begin(out, name), out / name
     at, wait_s = draw.randrange(STEPS - 1), draw.random()
     while steps_done(run) <= at:
-        assert process.poll() is None, f"{name} ended before anything was done to it; see {out / name}.log"
+        assert process.poll() is None, (
+            f"{name} ended before anything was done to it; see {out / name}.log"
+        )
         assert time.monotonic() - started < LIMIT_S, f"{name} hangs"
         time.sleep(0.02)
     time.sleep(wait_s)
@@ -115,7 +135,9 @@ def disturbed(kind: str, out: Path, name: str, draw: random.Random) -> tuple[int
             try:
                 process.wait(LIMIT_S)
             except subprocess.TimeoutExpired:
-                raise AssertionError(f"{name}: without its head the run neither ended nor said so") from None
+                raise AssertionError(
+                    f"{name}: without its head the run neither ended nor said so"
+                ) from None
         end(everything)
         process.wait()
         process = begin(out, name)
@@ -128,14 +150,18 @@ def main() -> int:
     """Print a line for each run and one for each kind; exit code 1 where any run differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0, help="number of the first run, which is its seed")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first run, which is its seed"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "soak")
     options = parser.parse_args()
     out: Path = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "undisturbed" / "final").exists():
-        assert begin(out, "undisturbed").wait(LIMIT_S) == 0, f"the undisturbed run failed; see {out / 'undisturbed.log'}"
+        assert begin(out, "undisturbed").wait(LIMIT_S) == 0, (
+            f"the undisturbed run failed; see {out / 'undisturbed.log'}"
+        )
     wanted, failures = fingerprint(out / "undisturbed"), 0
     for kind in options.kinds:
         passed, after = 0, []
@@ -147,14 +173,18 @@ def main() -> int:
                 passed += same
                 after.append(after_s)
                 print(
-                    f"{name}: killed after step {at}, {after_s:.0f} s to the end, {total_s:.0f} s in all, "
+                    f"{name}: killed after step {at}, {after_s:.0f} s to the end, "
+                    f"{total_s:.0f} s in all, "
                     f"weights {'equal' if same else 'DIFFER'}",
                     flush=True,
                 )
             except AssertionError as error:
                 print(f"{name}: {error}", flush=True)
         failures += options.runs - passed
-        print(f"{kind}: {passed} of {options.runs} finished with the undisturbed run's weights", flush=True)
+        print(
+            f"{kind}: {passed} of {options.runs} finished with the undisturbed run's weights",
+            flush=True,
+        )
     return 1 if failures else 0
 
 

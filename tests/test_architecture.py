@@ -1,6 +1,8 @@
-"""The rules that keep the package readable, held by reading its source: layers, homes, and what is never written.
+"""The rules that keep the package readable, held by reading its source: layers, homes, and what is
+never written.
 
-The functions below take sources as texts, so that each rule is first shown to go red on a small source made for it.
+The functions below take sources as texts, so that each rule is first shown to go red on a small
+source made for it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 MAP = """types rng | metrics vocab | algo | data | tasks | models | recipe | run.directory run.checkpoint
     | sampler learner | evaluation plan | cluster | run | stages | report | leaderboard claims bench | cli"""
-"""Packages and modules, left to right; each imports only from those to its left. Bars separate the layers."""
+"""Packages and modules, left to right; each imports only from those to its left.
+
+Bars separate the layers.
+"""
 
 ROOMS = MAP.replace("|", " ").split()
 
@@ -54,10 +59,19 @@ NEVER_CALLED = {
 NEVER_PASSED = {"shell": True, "trust_remote_code": True, "weights_only": False}
 
 ALLOWED: Mapping[tuple[str, str], str] = {
-    ("reasontrain/models/attention.py", "watched swallows **rest"): "transformers calls it, and with what differs between models",
-    ("reasontrain/sampler/cache.py", "update swallows **kwargs"): "transformers calls it, and with what differs between models",
+    (
+        "reasontrain/models/attention.py",
+        "watched swallows **rest",
+    ): "transformers calls it, and with what differs between models",
+    (
+        "reasontrain/sampler/cache.py",
+        "update swallows **kwargs",
+    ): "transformers calls it, and with what differs between models",
 }
-"""(path, offence as reported without its line) -> why it has to be. Something that is no longer needed fails the test."""
+"""(path, offence as reported without its line) -> why it has to be.
+
+Something that is no longer needed fails the test.
+"""
 
 SHEBANG = "#!/usr/bin/env -S reasontrain train"
 CLAIMS = ROOT / "recipes/claims.yaml"
@@ -65,20 +79,26 @@ CLAIMS = ROOT / "recipes/claims.yaml"
 
 
 def room_of(path: str) -> str:
-    """`reasontrain/tasks/math.py` is in tasks, `reasontrain/run/checkpoint.py` is a room of its own, the package is ""."""
+    """`reasontrain/tasks/math.py` is in tasks, `reasontrain/run/checkpoint.py` is a room of its
+    own, the package is "".
+    """
     parts = Path(path).with_suffix("").parts[1:]
     return "" if parts == ("__init__",) else room_named(".".join(parts))
 
 
 def room_named(dotted: str) -> str:
-    """The room of a dotted name below the package: `run.checkpoint.save` is in run.checkpoint, `run.loop` in run."""
+    """The room of a dotted name below the package: `run.checkpoint.save` is in run.checkpoint,
+    `run.loop` in run.
+    """
     first, _, rest = dotted.partition(".")
     own = f"{first}.{rest.partition('.')[0]}"
     return own if own in ROOMS else first
 
 
 def imported(source: str, path: str) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of everything that a file imports, wherever in the file, also by import_module("name")."""
+    """Line and dotted name of everything that a file imports, wherever in the file, also by
+    import_module("name").
+    """
     package = Path(path).parent.parts
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -87,8 +107,12 @@ def imported(source: str, path: str) -> Iterator[tuple[int, str]]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *filter(None, [node.module])])
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            yield from ((node.lineno, arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("import_module", "__import__")
+        ):
+            yield from (
+                (node.lineno, arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)
+            )
 
 
 def import_faults(source: str, path: str) -> Iterator[str]:
@@ -100,14 +124,21 @@ def import_faults(source: str, path: str) -> Iterator[str]:
     for line, name in imported(source, path):
         top, _, rest = name.partition(".")
         there = room_named(rest)
-        if top == "reasontrain" and there in ROOMS and there != here and (not here or ROOMS.index(there) > ROOMS.index(here)):
+        if (
+            top == "reasontrain"
+            and there in ROOMS
+            and there != here
+            and (not here or ROOMS.index(there) > ROOMS.index(here))
+        ):
             yield f"line {line}: {here or 'the package'} imports {there}, which is not to its left"
         if here not in HOMES.get(top, {here}):
             yield f"line {line}: {top} is imported outside {' and '.join(sorted(HOMES[top]))}"
 
 
 def paper_faults(source: str) -> Iterator[str]:
-    """What papers over a missing idea (Any, **kwargs, getattr with a default, hasattr), and files without a docstring."""
+    """What papers over a missing idea (Any, **kwargs, getattr with a default, hasattr), and files
+    without a docstring.
+    """
     tree = ast.parse(source)
     if tree.body and ast.get_docstring(tree) is None:
         yield "line 1: no module docstring"
@@ -138,18 +169,24 @@ def safety_faults(source: str) -> Iterator[str]:
             yield f"line {node.lineno}: {name} {NEVER_CALLED[name]}"
         for keyword in node.keywords:
             match keyword:
-                case ast.keyword(arg=str(arg), value=ast.Constant(value=bool(value))) if NEVER_PASSED.get(arg) is value:
+                case ast.keyword(arg=str(arg), value=ast.Constant(value=bool(value))) if (
+                    NEVER_PASSED.get(arg) is value
+                ):
                     yield f"line {node.lineno}: {arg}={value}"
 
 
 def _aliases(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """What the names that a file imports stand for: `from pickle import load as l` makes l pickle.load."""
+    """What the names that a file imports stand for: `from pickle import load as l` makes l
+    pickle.load.
+    """
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
                 yield from ((alias.asname, alias.name) for alias in names if alias.asname)
             case ast.ImportFrom(module=str(module), names=names):
-                yield from ((alias.asname or alias.name, f"{module}.{alias.name}") for alias in names)
+                yield from (
+                    (alias.asname or alias.name, f"{module}.{alias.name}") for alias in names
+                )
 
 
 def recipe_faults(path: Path) -> Iterator[str]:
@@ -168,10 +205,22 @@ def sources() -> dict[str, str]:
     return {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
 
 
-def allowed_apart(faults: Mapping[str, list[str]], allowed: Mapping[tuple[str, str], str]) -> list[str]:
-    """What is left of the faults, by file, when the allowed ones are taken away, and what was allowed for nothing."""
-    found = {(path, fault.partition(": ")[2] or fault): f"{path}: {fault}" for path, some in faults.items() for fault in some}
-    idle = [f"{path}: {fault} is allowed and not there" for path, fault in allowed if (path, fault) not in found]
+def allowed_apart(
+    faults: Mapping[str, list[str]], allowed: Mapping[tuple[str, str], str]
+) -> list[str]:
+    """What is left of the faults, by file, when the allowed ones are taken away, and what was
+    allowed for nothing.
+    """
+    found = {
+        (path, fault.partition(": ")[2] or fault): f"{path}: {fault}"
+        for path, some in faults.items()
+        for fault in some
+    }
+    idle = [
+        f"{path}: {fault} is allowed and not there"
+        for path, fault in allowed
+        if (path, fault) not in found
+    ]
     return [text for key, text in found.items() if key not in allowed] + idle
 
 
@@ -204,10 +253,18 @@ def test_an_import_from_the_right_is_named(path: str, source: str, fault: str):
     [
         ("utils/x.py", "", "the room 'utils' is not on the map"),
         ("run/loop.py", "import ray.util", "line 1: ray is imported outside cluster"),
-        ("sampler/local.py", "from deepspeed import zero", "line 1: deepspeed is imported outside learner"),
+        (
+            "sampler/local.py",
+            "from deepspeed import zero",
+            "line 1: deepspeed is imported outside learner",
+        ),
         ("learner/zero.py", "from vllm import LLM", "line 1: vllm is imported outside sampler"),
         ("vocab/x.py", "import trl", "line 1: trl is imported outside bench"),
-        ("types.py", "from pydantic import BaseModel", "line 1: pydantic is imported outside claims and recipe"),
+        (
+            "types.py",
+            "from pydantic import BaseModel",
+            "line 1: pydantic is imported outside claims and recipe",
+        ),
     ],
 )
 def test_a_heavy_import_away_from_home_is_named(path: str, source: str, fault: str):
@@ -217,9 +274,15 @@ def test_a_heavy_import_away_from_home_is_named(path: str, source: str, fault: s
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("run/loop.py", "from reasontrain.types import Batch\nfrom reasontrain.learner import Learner"),
+        (
+            "run/loop.py",
+            "from reasontrain.types import Batch\nfrom reasontrain.learner import Learner",
+        ),
         ("vocab/fused.py", "from reasontrain.vocab.head import Head\nfrom .head import Head"),
-        ("algo/token_selection/tip.py", "from reasontrain.algo.token_selection.scores import quadrants"),
+        (
+            "algo/token_selection/tip.py",
+            "from reasontrain.algo.token_selection.scores import quadrants",
+        ),
         ("cli/main.py", "from reasontrain import __version__, run"),
         ("cluster/lifecycle.py", "from reasontrain.run import checkpoint"),
         ("run/loop.py", "from reasontrain.run import checkpoint"),
@@ -249,7 +312,12 @@ def test_papering_over_is_named(line: str, fault: str):
 
 
 def test_what_only_looks_like_papering_over_passes():
-    assert list(paper_faults('"""Any **kwargs."""\nf(**settings)\ngetattr(x, name)\nanything = any(x)')) == []
+    assert (
+        list(
+            paper_faults('"""Any **kwargs."""\nf(**settings)\ngetattr(x, name)\nanything = any(x)')
+        )
+        == []
+    )
     assert list(paper_faults("")) == []  # an empty __init__.py
     assert list(paper_faults("x = 1")) == ["line 1: no module docstring"]
 
@@ -274,8 +342,16 @@ def test_an_unsafe_call_is_named(source: str, fault: str):
 
 
 def test_safe_calls_pass():
-    calls = ["model.eval()", "yaml.safe_load(file)", "torch.load(path, weights_only=True)", "run(line, shell=False)"]
-    assert list(safety_faults("\n".join([*calls, "from_pretrained(path, trust_remote_code=told)"]))) == []
+    calls = [
+        "model.eval()",
+        "yaml.safe_load(file)",
+        "torch.load(path, weights_only=True)",
+        "run(line, shell=False)",
+    ]
+    assert (
+        list(safety_faults("\n".join([*calls, "from_pretrained(path, trust_remote_code=told)"])))
+        == []
+    )
 
 
 def test_a_recipe_without_its_first_line_or_run_bit_is_named(tmp_path: Path):
@@ -298,7 +374,11 @@ def test_an_allowance_takes_away_one_fault_and_may_not_outlive_it():
 
 
 def test_the_package_keeps_its_layers():
-    assert [f"{path}: {fault}" for path, text in sources().items() for fault in dict.fromkeys(import_faults(text, path))] == []
+    assert [
+        f"{path}: {fault}"
+        for path, text in sources().items()
+        for fault in dict.fromkeys(import_faults(text, path))
+    ] == []
 
 
 def test_nothing_is_papered_over_and_nothing_unsafe_is_called():
@@ -310,8 +390,12 @@ def test_every_recipe_runs_as_a_file():
     recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
     assert recipes
     recipes.remove(CLAIMS)
-    assert [f"{path.relative_to(ROOT)}: {fault}" for path in recipes for fault in recipe_faults(path)] == []
-    assert list(recipe_faults(CLAIMS)) == [f"the first line is {SHEBANG[:-5] + 'claims'!r}, not {SHEBANG!r}"]
+    assert [
+        f"{path.relative_to(ROOT)}: {fault}" for path in recipes for fault in recipe_faults(path)
+    ] == []
+    assert list(recipe_faults(CLAIMS)) == [
+        f"the first line is {SHEBANG[:-5] + 'claims'!r}, not {SHEBANG!r}"
+    ]
 
 
 def test_eval_is_data_not_code():

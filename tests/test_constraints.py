@@ -1,4 +1,6 @@
-"""The pinned sets hold everything that we ask for, in versions that we allow, and vLLM's set what vLLM 0.31.0 asks for."""
+"""The pinned sets hold everything that we ask for, in versions that we allow, and vLLM's set what
+vLLM 0.31.0 asks for.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +15,52 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-VLLM = ["torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0", "transformers>=5.10.4,<5.18.0", "huggingface_hub>=1.31.0"]
+VLLM = [
+    "torch==2.13.0",
+    "torchvision==0.28.0",
+    "torchaudio==2.11.0",
+    "transformers>=5.10.4,<5.18.0",
+    "huggingface_hub>=1.31.0",
+]
 """Of the metadata of vllm 0.31.0: what our own dependencies or other sets could pull away."""
 
 
 OF_TORCH = {"triton"}
-"""Not held: a torch for CUDA asks for exactly one version, so that a pin could only be in its way."""
+"""Not held: a torch for CUDA asks for exactly one version, so that a pin could only be in its way.
+"""
 
 
 def pins(name: str) -> dict[str, Version]:
     """The versions that a file of constraints holds."""
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
-    return {canonicalize_name(package): Version(version) for package, _, version in (line.partition("==") for line in lines)}
+    return {
+        canonicalize_name(package): Version(version)
+        for package, _, version in (line.partition("==") for line in lines)
+    }
 
 
 def unmet(requirements: Sequence[str], name: str) -> list[str]:
     """What a set lacks, or holds in a version that is not allowed."""
     held, wanted = pins(name), [Requirement(text) for text in requirements]
-    return [str(r) for r in wanted if (version := held.get(canonicalize_name(r.name))) is None or version not in r.specifier]
+    return [
+        str(r)
+        for r in wanted
+        if (version := held.get(canonicalize_name(r.name))) is None or version not in r.specifier
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "extras"), [("constraints.txt", ["dev", "peers", "vision"]), ("constraints-vllm.txt", ["dev", "vision", "vllm"])]
+    ("name", "extras"),
+    [
+        ("constraints.txt", ["dev", "peers", "vision"]),
+        ("constraints-vllm.txt", ["dev", "vision", "vllm"]),
+    ],
 )
 def test_a_set_holds_what_we_ask_for(name: str, extras: list[str]) -> None:
-    asked = [*PROJECT["dependencies"], *(r for extra in extras for r in PROJECT["optional-dependencies"][extra])]
+    asked = [
+        *PROJECT["dependencies"],
+        *(r for extra in extras for r in PROJECT["optional-dependencies"][extra]),
+    ]
     assert unmet([text for text in asked if Requirement(text).name not in OF_TORCH], name) == []
 
 

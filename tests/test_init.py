@@ -1,4 +1,6 @@
-"""Importing the package is cheap, and the tests' own net (annotations checked, warnings as errors) is really there."""
+"""Importing the package is cheap, and the tests' own net (annotations checked, warnings as errors)
+is really there.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def in_a_new_process(code: str, **environment: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.strip()
 
 
 def test_importing_the_package_brings_nothing_heavy():
-    code = "import sys, reasontrain; print(sorted({'numpy', 'pydantic', 'torch', 'transformers'} & {*sys.modules}))"
+    code = (
+        "import sys, reasontrain; print(sorted({'numpy', 'pydantic', 'torch', 'transformers'} "
+        "& {*sys.modules}))"
+    )
     assert in_a_new_process(code) == "[]"
 
 
@@ -43,7 +55,14 @@ def test_fields_of_the_wrong_shape_are_caught_while_tests_run():
     row_B, table_BT = torch.zeros(2), torch.zeros(2, 3, dtype=torch.long)
     ids_B = torch.zeros(2, dtype=torch.long)
     with pytest.raises(TypeCheckError, match="advantage_B"):
-        Batch(ids_BT=table_BT, kind_BT=table_BT, rollout_B=ids_B, group_B=ids_B, reward_B=row_B, advantage_B=torch.zeros(3))
+        Batch(
+            ids_BT=table_BT,
+            kind_BT=table_BT,
+            rollout_B=ids_B,
+            group_B=ids_B,
+            reward_B=row_B,
+            advantage_B=torch.zeros(3),
+        )
 
 
 def test_a_warning_from_our_own_code_is_an_error_and_another_one_is_not():

@@ -1,4 +1,6 @@
-"""What the documents say is so: commands parse, the recipe is one, the example rule runs, links lead somewhere."""
+"""What the documents say is so: commands parse, the recipe is one, the example rule runs, links
+lead somewhere.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,11 @@ def test_the_recipe_of_the_readme_is_one() -> None:
     block, scaled = map(yaml.safe_load, blocks(README, "yaml"))
     recipe = build(Recipe, block, "README.md")
     assert recipe.required_evidence == {"entropy", "old_logp", "ref_logp"}
-    larger = build(Recipe, block | {"cluster": scaled["cluster"], "learn": block["learn"] | scaled["learn"]}, "README.md")
+    larger = build(
+        Recipe,
+        block | {"cluster": scaled["cluster"], "learn": block["learn"] | scaled["learn"]},
+        "README.md",
+    )
     assert contradictions(larger) == []
     assert larger.learn.zero == Zero(stage=3, offload_optimizer="cpu")
 
@@ -63,7 +69,12 @@ def test_the_example_rule_runs_and_both_documents_show_the_same() -> None:
     exec(IMPORTS + rule, names)
     logp = (-0.1, -2.0, -0.5)  # probabilities 0.90, 0.14, 0.61
     rollout = Rollout(
-        problem=Problem(id="a", prompt=""), id=0, group=0, prompt_ids=(1, 2), response_ids=(3, 4, 5), sampled_logp=logp
+        problem=Problem(id="a", prompt=""),
+        id=0,
+        group=0,
+        prompt_ids=(1, 2),
+        response_ids=(3, 4, 5),
+        sampled_logp=logp,
     )
     weight_BT = names["Surprise"](below=0.5)(collate([rollout], advantage=NoAdvantage()))
     assert torch.equal(weight_BT, torch.tensor([[0.0, 0, 0, 1, 0]]))

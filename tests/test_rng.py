@@ -28,7 +28,8 @@ def expected(key: list[int]) -> float:
     return (mix((state + INCREMENT) & MASK) >> 11) / 2**53
 
 
-def test_the_published_first_output_of_splitmix64():  # seed 0 gives 0xE220A8397B1DCDAF; its upper 53 bits make the number
+# seed 0 gives 0xE220A8397B1DCDAF; its upper 53 bits make the number
+def test_the_published_first_output_of_splitmix64():
     assert mix(INCREMENT) == 0xE220A8397B1DCDAF
     assert float(uniform()) == (0xE220A8397B1DCDAF >> 11) / 2**53
 
@@ -49,7 +50,9 @@ def test_equals_plain_python(key):
     assert uniform(*(torch.tensor([part]) for part in key)).flatten().tolist() == [expected(key)]
 
 
-@given(seed=int64, rollouts=lists(integers(0, 1 << 40), min_size=1, max_size=4), width=integers(1, 6))
+@given(
+    seed=int64, rollouts=lists(integers(0, 1 << 40), min_size=1, max_size=4), width=integers(1, 6)
+)
 @settings(max_examples=50, deadline=None)
 def test_an_entry_depends_on_its_own_key_alone(seed, rollouts, width):
     table = uniform(seed, torch.tensor(rollouts)[:, None], torch.arange(width))
@@ -69,7 +72,9 @@ def test_numbers_are_uniform():
 def test_low_bits_are_uniform_too():
     bits_N = (uniform(11, torch.arange(90_000)) * 2**53).long()
     share_K = torch.stack([((bits_N >> k) & 1).double().mean() for k in range(53)])
-    assert float((share_K - 0.5).abs().max()) < 5 * 0.5 / 300  # five standard deviations of 90,000 coins
+    assert (
+        float((share_K - 0.5).abs().max()) < 5 * 0.5 / 300
+    )  # five standard deviations of 90,000 coins
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -78,13 +83,22 @@ def test_neighbouring_keys_give_unrelated_streams(axis):
     other = list(key)
     other[axis] = other[axis] + 1 if axis < 2 else other[axis] + 40_000
     both = torch.stack([uniform(*key), uniform(*other)])
-    assert abs(float(torch.corrcoef(both)[0, 1])) < 4 / 200  # four standard deviations at n = 40,000
+    assert (
+        abs(float(torch.corrcoef(both)[0, 1])) < 4 / 200
+    )  # four standard deviations at n = 40,000
     lagged = torch.stack([both[0, :-1], both[0, 1:]])
     assert abs(float(torch.corrcoef(lagged)[0, 1])) < 4 / 200
 
 
 def test_distinct_keys_give_distinct_numbers():
-    table = uniform(torch.arange(-20, 20)[:, None, None], torch.arange(40)[:, None], torch.arange(40)).flatten()
-    shorter = torch.cat([uniform(torch.arange(-20, 20)[:, None], torch.arange(40)).flatten(), uniform(torch.arange(-20, 20))])
+    table = uniform(
+        torch.arange(-20, 20)[:, None, None], torch.arange(40)[:, None], torch.arange(40)
+    ).flatten()
+    shorter = torch.cat(
+        [
+            uniform(torch.arange(-20, 20)[:, None], torch.arange(40)).flatten(),
+            uniform(torch.arange(-20, 20)),
+        ]
+    )
     number_N = torch.cat([table, shorter, uniform()[None]])
     assert len(number_N.unique()) == len(number_N) == 64_000 + 1_600 + 40 + 1

@@ -1,4 +1,6 @@
-"""Tiny models of every supported architecture, and batches for them: shared by tests of learners, samplers and the loop."""
+"""Tiny models of every supported architecture, and batches for them: shared by tests of learners,
+samplers and the loop.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,21 @@ tokenizer = cache(testbed.tokenizer)
 
 
 def policy(
-    architecture: str = "qwen3", *, tied: bool = False, seed: int = 0, checkpointing: bool = False, vocab_size: int = VOCABULARY
+    architecture: str = "qwen3",
+    *,
+    tied: bool = False,
+    seed: int = 0,
+    checkpointing: bool = False,
+    vocab_size: int = VOCABULARY,
 ) -> Policy:
     """A random model with logits that are far from uniform, in training mode."""
     torch.manual_seed(seed)
-    config = ARCHITECTURES[architecture](**SIZES | {"vocab_size": vocab_size}, tie_word_embeddings=tied)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager" if architecture == "gemma2" else "sdpa").float()
+    config = ARCHITECTURES[architecture](
+        **SIZES | {"vocab_size": vocab_size}, tie_word_embeddings=tied
+    )
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation="eager" if architecture == "gemma2" else "sdpa"
+    ).float()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -81,7 +92,10 @@ def batch(*, seed: int = 0, num: int = 6, width: int = 24, vocab_size: int = VOC
         sampled_rollouts=num,
         sampled_tokens=int((kind_BT == TokenKind.RESPONSE).sum()),
     ).with_evidence(
-        {"old_logp": -3 - torch.rand(num, width, generator=draw), "ref_logp": -3 - torch.rand(num, width, generator=draw)}
+        {
+            "old_logp": -3 - torch.rand(num, width, generator=draw),
+            "ref_logp": -3 - torch.rand(num, width, generator=draw),
+        }
     )
 
 

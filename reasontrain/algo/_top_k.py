@@ -1,4 +1,6 @@
-"""Exact top-k of tokens: as many as asked for, ties broken by (rollout id, position), never a threshold."""
+"""Exact top-k of tokens: as many as asked for, ties broken by (rollout id, position), never a
+threshold.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +12,45 @@ from torch import Tensor
 def num_kept(keep_ratio: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
     """max(1, floor(keep * rows)) for each count of rows, and 0 of 0 (TIP, arXiv 2604.14084, eq. 8).
 
-    A millionth is added before the floor: in binary 0.29 * 100 is 28.999999999999996, and whoever writes 0.29 means 29.
+    A millionth is added before the floor: in binary 0.29 * 100 is 28.999999999999996, and whoever
+    writes 0.29 means 29.
     """
     return (keep_ratio * rows_G.double() + 1e-6).floor().long().clamp(min=1).minimum(rows_G)
 
 
 def num_kept_up(keep_ratio: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:
-    """ceil(keep * rows) for each count of rows, at least 1, and 0 of 0 (ssToken, arXiv 2510.18250, section 2.3).
+    """ceil(keep * rows) for each count of rows, at least 1, and 0 of 0 (ssToken, arXiv 2510.18250,
+    section 2.3).
 
-    A billionth is taken off before: in binary 0.07 * 100 is 7.000000000000001, and whoever writes 0.07 means 7.
+    A billionth is taken off before: in binary 0.07 * 100 is 7.000000000000001, and whoever writes
+    0.07 means 7.
     """
     return (keep_ratio * rows_G.double() - 1e-9).ceil().long().clamp(min=1).minimum(rows_G)
 
 
 def top_rows(
-    score_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], num: int, order_BT: Int[Tensor, "B T"]
+    score_BT: Float[Tensor, "B T"],
+    among_BT: Bool[Tensor, "B T"],
+    num: int,
+    order_BT: Int[Tensor, "B T"],
 ) -> Float[Tensor, "B T"]:
-    """Weight 1 at the `num` best of the chosen tokens of the whole step (all of them if there are fewer), 0 elsewhere."""
+    """Weight 1 at the `num` best of the chosen tokens of the whole step (all of them if there are
+    fewer), 0 elsewhere.
+    """
     score_N, order_N = score_BT[among_BT], order_BT[among_BT]
     num_G = torch.tensor([num], device=order_N.device)
     return _weights(_is_top(score_N, torch.zeros_like(order_N), num_G, order_N), among_BT)
 
 
 def top_rows_per_rollout(
-    score_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], num_B: Int[Tensor, " B"], order_BT: Int[Tensor, "B T"]
+    score_BT: Float[Tensor, "B T"],
+    among_BT: Bool[Tensor, "B T"],
+    num_B: Int[Tensor, " B"],
+    order_BT: Int[Tensor, "B T"],
 ) -> Float[Tensor, "B T"]:
-    """Weight 1 at the `num_B[b]` best of the chosen tokens of rollout b (all of them if there are fewer), 0 elsewhere."""
+    """Weight 1 at the `num_B[b]` best of the chosen tokens of rollout b (all of them if there are
+    fewer), 0 elsewhere.
+    """
     rollout_N = among_BT.nonzero()[:, 0]
     return _weights(_is_top(score_BT[among_BT], rollout_N, num_B, order_BT[among_BT]), among_BT)
 
@@ -49,7 +64,10 @@ def lexsort(*keys_N: Shaped[Tensor, " N"]) -> Int[Tensor, " N"]:
 
 
 def _is_top(
-    score_N: Float[Tensor, " N"], group_N: Int[Tensor, " N"], num_G: Int[Tensor, " G"], order_N: Int[Tensor, " N"]
+    score_N: Float[Tensor, " N"],
+    group_N: Int[Tensor, " N"],
+    num_G: Int[Tensor, " G"],
+    order_N: Int[Tensor, " N"],
 ) -> Bool[Tensor, " N"]:
     """True at the `num_G[g]` first rows of each group by (-score, order)."""
     assert not score_N.isnan().any(), "a score is NaN: the rule should have refused its evidence"

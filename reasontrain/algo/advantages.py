@@ -14,16 +14,20 @@ from reasontrain.types import NotNegative, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class GroupNormalized:
-    """(r - mean) / (std + eps) within the group, std with n - 1 below the line (GRPO, arXiv 2402.03300, section 4.1.2).
+    """(r - mean) / (std + eps) within the group, std with n - 1 below the line (GRPO, arXiv
+    2402.03300, section 4.1.2).
 
-    A group whose std is below `std_floor` gets zeros: rewards that differ by rounding only must not become advantages of 1.
+    A group whose std is below `std_floor` gets zeros: rewards that differ by rounding only must not
+    become advantages of 1.
     """
 
     kind: Literal["group_normalized"] = "group_normalized"
     eps: NotNegative = 1e-4
     std_floor: NotNegative = 1e-4
 
-    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def __call__(
+        self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
         """Advantages of B rollouts; groups need not be adjacent."""
         centred_B, size_B, index_B = _centred(reward_B, group_B, self.kind)
         std_B = (_group_sums(centred_B.square(), index_B)[index_B] / (size_B - 1)).sqrt()
@@ -37,7 +41,9 @@ class LeaveOneOut:
 
     kind: Literal["leave_one_out"] = "leave_one_out"
 
-    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def __call__(
+        self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
         """Advantages of B rollouts; r - (S - r) / (n - 1) is n / (n - 1) times the centred reward."""
         centred_B, size_B, _ = _centred(reward_B, group_B, self.kind)
         return (centred_B * size_B / (size_B - 1)).to(reward_B.dtype)
@@ -45,11 +51,16 @@ class LeaveOneOut:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanCentred:
-    """r - mean within the group, without a standard deviation (Dr. GRPO, arXiv 2503.20783, section 3.2)."""
+    """r - mean within the group, without a standard deviation (Dr.
+
+    GRPO, arXiv 2503.20783, section 3.2).
+    """
 
     kind: Literal["mean_centred"] = "mean_centred"
 
-    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def __call__(
+        self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
         """Advantages of B rollouts."""
         return _centred(reward_B, group_B, self.kind)[0].to(reward_B.dtype)
 
@@ -60,7 +71,9 @@ class NoAdvantage:
 
     kind: Literal["none"] = "none"
 
-    def __call__(self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    def __call__(
+        self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
         """Zeros."""
         return torch.zeros_like(reward_B)
 
@@ -77,14 +90,18 @@ def _group_sums(value_B: Float[Tensor, " B"], index_B: Int[Tensor, " B"]) -> Flo
 def _centred(
     reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"], kind: str
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Int[Tensor, " B"]]:
-    """Rewards less their group's mean, the size of each rollout's group, and its group's number; fp64."""
+    """Rewards less their group's mean, the size of each rollout's group, and its group's number;
+    fp64.
+    """
     groups_G, index_B = group_B.unique(return_inverse=True)
     size_G = _group_sums(torch.ones_like(reward_B, dtype=torch.float64), index_B)
     if (alone_G := size_G == 1).any():
         example = int(groups_G[alone_G][0])
         raise UserError(
-            f"credit {kind!r} compares the rollouts of a group, but {int(alone_G.sum())} of {len(groups_G)} groups"
-            f" (group {example}) have one rollout only; set `sample.group_size` to 2 or more, or `advantage: {{kind: none}}`"
+            f"credit {kind!r} compares the rollouts of a group, but {int(alone_G.sum())} "
+            f"of {len(groups_G)} groups"
+            f" (group {example}) have one rollout only; set `sample.group_size` to 2 or "
+            f"more, or `advantage: {{kind: none}}`"
         )
     reward_B = reward_B.double()
     mean_G = _group_sums(reward_B, index_B) / size_G

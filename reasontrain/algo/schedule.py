@@ -9,9 +9,11 @@ from reasontrain.types import Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSchedule:
-    """A share that goes in a straight line from `init` at the first step to `final` at the last (D3S, arXiv 2509.22115).
+    """A share that goes in a straight line from `init` at the first step to `final` at the last
+    (D3S, arXiv 2509.22115).
 
-    Without `final` it stays what it is. It is a function of progress, which a resumed run takes up where it was.
+    Without `final` it stays what it is. It is a function of progress, which a resumed run takes up
+    where it was.
     """
 
     init: Ratio

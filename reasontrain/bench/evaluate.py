@@ -1,7 +1,9 @@
-"""An evaluation, from problems to verdicts, beside lm-evaluation-harness: the same ids into the same weights, greedy, float32.
+"""An evaluation, from problems to verdicts, beside lm-evaluation-harness: the same ids into the
+same weights, greedy, float32.
 
-Both give a text for every problem. The texts must be the same, or part at two tokens between which rounding decides: a text that
-parts anywhere else stops the run. What each takes for the answer of a text is its own rule; the row says where the rules differ.
+Both give a text for every problem. The texts must be the same, or part at two tokens between which
+rounding decides: a text that parts anywhere else stops the run. What each takes for the answer of a
+text is its own rule; the row says where the rules differ.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class PromptedProblem:
 
     def encoder(self, policy: Policy) -> Encoder:
         """What makes prompts of the problems."""
-        return Encoder(policy.tokenizer, self.suite.prompt or PromptSettings(), policy.context, policy.vision)
+        return Encoder(
+            policy.tokenizer, self.suite.prompt or PromptSettings(), policy.context, policy.vision
+        )
 
 
 @dataclass(frozen=True)
@@ -77,20 +81,32 @@ class AnswerDifference:
 
 
 def rows(place: BenchMachine) -> Sequence[BenchCase]:
-    """Made-up problems, of which the tiny model solves a part, and GSM8K's test set where the data folder has it."""
+    """Made-up problems, of which the tiny model solves a part, and GSM8K's test set where the data
+    folder has it.
+    """
     harness.check_installed()
-    tasks: dict[str, TaskSettings] = {"arithmetic": Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=1000)}
+    tasks: dict[str, TaskSettings] = {
+        "arithmetic": Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=1000)
+    }
     if place.data is not None and (place.data / GSM8K).exists():
         tasks["gsm8k"] = Gsm8k(path=str(place.data / GSM8K))
     limit = QUICK_PROBLEMS if place.quick else None
-    return [_row(name, asked_of(name, task, place.device, limit), place) for name, task in tasks.items()]
+    return [
+        _row(name, asked_of(name, task, place.device, limit), place) for name, task in tasks.items()
+    ]
 
 
-def asked_of(name: str, task: TaskSettings, device: torch.device, limit: int | None = None) -> PromptedProblem:
+def asked_of(
+    name: str, task: TaskSettings, device: torch.device, limit: int | None = None
+) -> PromptedProblem:
     """A task's problems in the tiny model's chat template, 128 tokens of answer at most."""
     sampling = Sampling(temperature=0.0, max_tokens=128)
     suite = Suite(name=name, prompt=PromptSettings(style="chat"), sampling=sampling, limit=limit)
-    return PromptedProblem(task=task, suite=suite, model=replace(MODEL, device="cpu" if device.type == "cpu" else "cuda"))
+    return PromptedProblem(
+        task=task,
+        suite=suite,
+        model=replace(MODEL, device="cpu" if device.type == "cpu" else "cuda"),
+    )
 
 
 def _row(name: str, asked: PromptedProblem, place: BenchMachine) -> BenchCase:
@@ -101,14 +117,25 @@ def _row(name: str, asked: PromptedProblem, place: BenchMachine) -> BenchCase:
     return BenchCase(
         name=name,
         what="problems to verdicts: prompts encoded, answered greedily, graded and summed up",
-        work={"model": asked.model.path, "problems": num_problems, "max_tokens": sampling.max_tokens, "dtype": asked.model.dtype},
+        work={
+            "model": asked.model.path,
+            "problems": num_problems,
+            "max_tokens": sampling.max_tokens,
+            "dtype": asked.model.dtype,
+        },
         units=("problems", float(num_problems)),
         ours=Contestant(
-            name="reasontrain", ways=tuple(Variant(settings={"rows": n}, ready=partial(ours, asked, both, n)) for n in num_rows)
+            name="reasontrain",
+            ways=tuple(
+                Variant(settings={"rows": n}, ready=partial(ours, asked, both, n)) for n in num_rows
+            ),
         ),
         peer=Contestant(
             name=harness.NAME,
-            ways=tuple(Variant(settings={"batch_size": n}, ready=partial(theirs, asked, both, n)) for n in batches),
+            ways=tuple(
+                Variant(settings={"batch_size": n}, ready=partial(theirs, asked, both, n))
+                for n in batches
+            ),
         ),
         tolerance=0.01,
         goals=(Goal(of="time", at_most=1.0 if place.device.type == "cpu" else 1 / 3),),
@@ -128,7 +155,9 @@ def ours(asked: PromptedProblem, both: Both, num_rows: int) -> Iterator[Work]:
             prompts, _ = encoder.prompts(problems)
             rollouts: list[Rollout] = []
 
-            def sample(asked: Sequence[PromptChunk]) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
+            def sample(
+                asked: Sequence[PromptChunk],
+            ) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
                 for part, some in by(sampler)(asked):
                     rollouts.extend(some)
                     yield part, some
@@ -136,10 +165,17 @@ def ours(asked: PromptedProblem, both: Both, num_rows: int) -> Iterator[Work]:
             answers = evaluate(
                 asked.suite,
                 [prompt.problem for prompt in prompts],
-                sampled(parts(prompts, asked.suite.sampling, num=1, at_once=AT_ONCE["local"]), sample),
-                score=partial(score, asked.task, grader=grader, last_number=asked.suite.last_number),
+                sampled(
+                    parts(prompts, asked.suite.sampling, num=1, at_once=AT_ONCE["local"]), sample
+                ),
+                score=partial(
+                    score, asked.task, grader=grader, last_number=asked.suite.last_number
+                ),
             ).answers
-            both.ours = [Said(rollout, answer.verdict) for rollout, answer in zip(rollouts, answers, strict=True)]
+            both.ours = [
+                Said(rollout, answer.verdict)
+                for rollout, answer in zip(rollouts, answers, strict=True)
+            ]
             return _numbers([_reply(said, asked.suite) for said in both.ours])
 
         yield work
@@ -162,8 +198,14 @@ def theirs(asked: PromptedProblem, both: Both, batch_size: int) -> Iterator[Work
 
 def told(asked: PromptedProblem, both: Both) -> str:
     """How many texts and verdicts are the same, and which are not, by reasons."""
-    texts = sum(_reply(mine, asked.suite).text == other.text for mine, other in zip(both.ours, both.theirs, strict=True))
-    right = [sum(answer.verdict.correct for answer in both.ours), sum(reply.correct for reply in both.theirs)]
+    texts = sum(
+        _reply(mine, asked.suite).text == other.text
+        for mine, other in zip(both.ours, both.theirs, strict=True)
+    )
+    right = [
+        sum(answer.verdict.correct for answer in both.ours),
+        sum(reply.correct for reply in both.theirs),
+    ]
     found = differences(asked, both)
     by_why: dict[str, list[str]] = {}
     for difference in found:
@@ -176,7 +218,9 @@ def told(asked: PromptedProblem, both: Both) -> str:
 
 
 def differences(asked: PromptedProblem, both: Both) -> list[AnswerDifference]:
-    """The problems on which texts or verdicts differ; RunError for a text that parts where one token is clearly likelier."""
+    """The problems on which texts or verdicts differ; RunError for a text that parts where one
+    token is clearly likelier.
+    """
     found, policy = [], None
     for answer, reply in zip(both.ours, both.theirs, strict=True):
         mine, problem = _reply(answer, asked.suite), answer.rollout.problem
@@ -185,20 +229,35 @@ def differences(asked: PromptedProblem, both: Both) -> list[AnswerDifference]:
             gap = gap_where_they_part(policy, answer.rollout, reply.text)
             if gap > NEAR_TIE:
                 raise RunError(
-                    f"problem {problem.id}: the texts part where the likeliest token leads by {gap:.3g}, which is no rounding: "
-                    f"ours ends {mine.text[-60:]!r}, and that of {harness.NAME} {reply.text[-60:]!r}"
+                    f"problem {problem.id}: the texts part where the likeliest token leads "
+                    f"by {gap:.3g}, which is no rounding: "
+                    f"ours ends {mine.text[-60:]!r}, and that of {harness.NAME} "
+                    f"{reply.text[-60:]!r}"
                 )
-            found.append(AnswerDifference(problem=problem.id, why="rounding decides between two tokens, and texts part there"))
+            found.append(
+                AnswerDifference(
+                    problem=problem.id,
+                    why="rounding decides between two tokens, and texts part there",
+                )
+            )
         elif mine.correct != reply.correct:
             found.append(AnswerDifference(problem=problem.id, why=_why(mine, reply)))
     return found
 
 
 def gap_where_they_part(policy: Policy, rollout: Rollout, other: str) -> float:
-    """How far the likeliest token leads the next one, by logits, where our response and another text part."""
+    """How far the likeliest token leads the next one, by logits, where our response and another
+    text part.
+    """
     ids = rollout.response_ids
-    texts = (str(policy.tokenizer.decode(ids[: i + 1], skip_special_tokens=True)) for i in range(len(ids)))
-    num_shared = next((i for i, text in enumerate(texts) if not other.startswith(text.rstrip("\ufffd"))), len(ids) - 1)
+    texts = (
+        str(policy.tokenizer.decode(ids[: i + 1], skip_special_tokens=True))
+        for i in range(len(ids))
+    )
+    num_shared = next(
+        (i for i, text in enumerate(texts) if not other.startswith(text.rstrip("\ufffd"))),
+        len(ids) - 1,
+    )
     read = torch.tensor([[*rollout.prompt_ids, *ids[:num_shared]]], device=policy.device)
     with torch.inference_mode():
         first, second = policy.head.logits(policy.hidden(read)[:, -1])[0].topk(2).values.tolist()
@@ -210,7 +269,10 @@ def _why(mine: HarnessReply, reply: HarnessReply) -> str:
     if mine.extracted == reply.extracted:
         return "the same answer equals the gold one by value here, as a text there"
     if "<think>" in mine.text and "</think>" not in mine.text:
-        return "our verifier reads no answer in a thought that never ends, and theirs takes its last number"
+        return (
+            "our verifier reads no answer in a thought that never ends, and theirs takes its "
+            "last number"
+        )
     return "our verifier takes what the text marks as its answer, and theirs the last number"
 
 
@@ -223,5 +285,10 @@ def _reply(answer: Said, suite: Suite) -> HarnessReply:
 
 
 def _numbers(replies: Sequence[HarnessReply]) -> Numbers:
-    """What both must agree on before their times are compared; the texts themselves are compared after that."""
-    return {"problems": float(len(replies)), "characters": float(sum(len(reply.text) for reply in replies))}
+    """What both must agree on before their times are compared; the texts themselves are compared
+    after that.
+    """
+    return {
+        "problems": float(len(replies)),
+        "characters": float(sum(len(reply.text) for reply in replies)),
+    }

@@ -1,4 +1,6 @@
-"""The verifier, on one core and on all, beside plain math-verify in one process: answers a second that need algebra."""
+"""The verifier, on one core and on all, beside plain math-verify in one process: answers a second
+that need algebra.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,18 @@ PAIRS = (
     (r"2^{x+N}", r"2^x \cdot 2^N"),
     (r"\frac{1}{x} + \frac{N}{y}", r"\frac{y+Nx}{xy}"),
 )
-"""(gold, answer) of which six are equal and two are not, whatever number above one N is: text does not tell, algebra does."""
+"""(gold, answer) of which six are equal and two are not, whatever number above one N is: text does
+not tell, algebra does.
+"""
 
 
 def rows(place: BenchMachine) -> Sequence[BenchCase]:
     """One worker, and one for each core."""
     num_answers = 80 if place.quick else 400
-    return [_row("one_worker", num_answers, 1, at_most=1.0), _row("all_cores", num_answers, num_cores(), at_most=0.6)]
+    return [
+        _row("one_worker", num_answers, 1, at_most=1.0),
+        _row("all_cores", num_answers, num_cores(), at_most=0.6),
+    ]
 
 
 def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> BenchCase:
@@ -38,19 +45,31 @@ def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> Bench
         what="answers that only algebra decides, none of them seen before",
         work={"answers": num_answers, "workers": num_workers},
         units=("answers", float(num_answers)),
-        ours=Contestant(name="reasontrain", ways=(Variant(settings={}, ready=partial(ours, num_answers, num_workers)),)),
-        peer=Contestant(name="math-verify in one process", ways=(Variant(settings={}, ready=partial(plain, num_answers)),)),
+        ours=Contestant(
+            name="reasontrain",
+            ways=(Variant(settings={}, ready=partial(ours, num_answers, num_workers)),),
+        ),
+        peer=Contestant(
+            name="math-verify in one process",
+            ways=(Variant(settings={}, ready=partial(plain, num_answers)),),
+        ),
         tolerance=0.0,
         goals=(Goal(of="time", at_most=at_most),),
-        remark="Ours adds what plain math-verify lacks: limits on time and memory by processes that can be killed.",
+        remark="Ours adds what plain math-verify lacks: limits on time and memory by processes "
+        "that can be killed.",
         memory=False,
     )
 
 
 def answers(first: int, num_answers: int) -> list[tuple[str, str]]:
-    """(gold, boxed answer) pairs, all different; those of another `first` are others, so that no verdict is remembered."""
+    """(gold, boxed answer) pairs, all different; those of another `first` are others, so that no
+    verdict is remembered.
+    """
     turns = ((PAIRS[i % len(PAIRS)], str(first + i // len(PAIRS) + 2)) for i in range(num_answers))
-    return [(gold.replace("N", n), rf"\boxed{{{answer.replace('N', n)}}}") for (gold, answer), n in turns]
+    return [
+        (gold.replace("N", n), rf"\boxed{{{answer.replace('N', n)}}}")
+        for (gold, answer), n in turns
+    ]
 
 
 @contextmanager
@@ -74,6 +93,8 @@ def plain(num_answers: int) -> Iterator[Work]:
 
     def work() -> Numbers:
         pairs = answers(next(runs) * num_answers, num_answers)
-        return {"right": float(sum(verify(parse(f"${gold}$"), parse(answer)) for gold, answer in pairs))}
+        return {
+            "right": float(sum(verify(parse(f"${gold}$"), parse(answer)) for gold, answer in pairs))
+        }
 
     yield work

@@ -1,7 +1,9 @@
-"""lm-evaluation-harness as a peer: prompts in, its answers out, by its Hugging Face backend and its own GSM8K rules.
+"""lm-evaluation-harness as a peer: prompts in, its answers out, by its Hugging Face backend and its
+own GSM8K rules.
 
-Its task is made here for prompts that are rendered already, so that it feeds the model the same ids; what it takes for the answer
-of a text, and for a right one, is what its own task `gsm8k` says ("flexible-extract": the last number, compared as text).
+Its task is made here for prompts that are rendered already, so that it feeds the model the same
+ids; what it takes for the answer of a text, and for a right one, is what its own task `gsm8k` says
+("flexible-extract": the last number, compared as text).
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ RULE = "flexible-extract"
 
 @dataclass(frozen=True)
 class HarnessReply:
-    """What became of one prompt: the text before a stop, the answer that was found in it, and whether it counts as right."""
+    """What became of one prompt: the text before a stop, the answer that was found in it, and
+    whether it counts as right.
+    """
 
     text: str
     extracted: str
@@ -42,8 +46,16 @@ Ask = Callable[[], list[HarnessReply]]
 
 
 @contextlib.contextmanager
-def ready(model: ModelSettings, suite: Suite, prompts: Sequence[Prompt], device: str, batch_size: int | str) -> Iterator[Ask]:
-    """The harness with this model and these prompts loaded; UserError where it is not installed, or reads a prompt otherwise."""
+def ready(
+    model: ModelSettings,
+    suite: Suite,
+    prompts: Sequence[Prompt],
+    device: str,
+    batch_size: int | str,
+) -> Iterator[Ask]:
+    """The harness with this model and these prompts loaded; UserError where it is not installed, or
+    reads a prompt otherwise.
+    """
     lm_class = _installed()
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import evaluate
@@ -51,16 +63,23 @@ def ready(model: ModelSettings, suite: Suite, prompts: Sequence[Prompt], device:
     with TemporaryDirectory() as folder:
         with located(model.path) as path, _quietly():
             lm = lm_class(pretrained=path, device=device, dtype=model.dtype, batch_size=batch_size)
-            rows = [{"prompt": _text(lm, prompt), "gold": prompt.problem.answer} for prompt in prompts]
+            rows = [
+                {"prompt": _text(lm, prompt), "gold": prompt.problem.answer} for prompt in prompts
+            ]
             file = Path(folder) / "problems.jsonl"
             file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             task = ConfigurableTask(config=_task(suite, file, Path(folder) / "cache"))
 
         def ask() -> list[HarnessReply]:
             with _quietly():
-                found = evaluate(lm, {"tasks": {"peer": task}, "groups": {}, "group_map": {}}, bootstrap_iters=0)
+                found = evaluate(
+                    lm, {"tasks": {"peer": task}, "groups": {}, "group_map": {}}, bootstrap_iters=0
+                )
             samples = sorted(found["samples"]["peer"], key=lambda sample: sample["doc_id"])
-            return [HarnessReply(s["resps"][0][0], s["filtered_resps"][0], bool(s["exact_match"])) for s in samples]
+            return [
+                HarnessReply(s["resps"][0][0], s["filtered_resps"][0], bool(s["exact_match"]))
+                for s in samples
+            ]
 
         yield ask
 
@@ -71,7 +90,8 @@ def _text(lm: HFLM, prompt: Prompt) -> str:
     ids, _ = lm.tok_batch_encode([text])
     if ids[0].tolist() != list(prompt.ids):
         raise UserError(
-            f"{NAME} encodes the prompt of problem {prompt.problem.id} in another way ({ids.shape[1]} tokens, ours "
+            f"{NAME} encodes the prompt of problem {prompt.problem.id} in another way "
+            f"({ids.shape[1]} tokens, ours "
             f"{len(prompt.ids)}), so the two cannot be compared with this tokenizer"
         )
     return text
@@ -82,7 +102,8 @@ def check_room(prompts: Sequence[Prompt], suite: Suite, context: int) -> None:
     longest = max(prompts, key=lambda prompt: len(prompt.ids))
     if len(longest.ids) + suite.sampling.max_tokens > context:
         raise UserError(
-            f"problem {longest.problem.id} has a prompt of {len(longest.ids)} tokens, and with {suite.sampling.max_tokens} of "
+            f"problem {longest.problem.id} has a prompt of {len(longest.ids)} tokens, and "
+            f"with {suite.sampling.max_tokens} of "
             f"answer it does not fit the model's {context}; {NAME} would cut it"
         )
 
@@ -97,14 +118,17 @@ def _installed() -> type[HFLM]:
         from lm_eval.models import huggingface
     except ImportError as error:
         raise NoPeerError(
-            f"this table runs beside {NAME}, which is not installed here ({error}); pip install 'reasontrain[peers]'"
+            f"this table runs beside {NAME}, which is not installed here ({error}); pip "
+            f"install 'reasontrain[peers]'"
         ) from error
     found: type[HFLM] = huggingface.HFLM
     return found
 
 
 def _task(suite: Suite, path: Path, cache: Path) -> dict[str, object]:
-    """A task as its YAML files describe one, over a file of prompts; found answers and verdicts by its own gsm8k."""
+    """A task as its YAML files describe one, over a file of prompts; found answers and verdicts by
+    its own gsm8k.
+    """
     import lm_eval
 
     gsm8k = read_yaml(Path(lm_eval.__file__).parent / "tasks" / "gsm8k" / "gsm8k.yaml")
@@ -126,7 +150,9 @@ def _task(suite: Suite, path: Path, cache: Path) -> dict[str, object]:
             "temperature": 0.0,
         },
         "metric_list": gsm8k["metric_list"],
-        "filter_list": [each for each in filters if isinstance(each, dict) and each["name"] == RULE],
+        "filter_list": [
+            each for each in filters if isinstance(each, dict) and each["name"] == RULE
+        ],
     }
 
 

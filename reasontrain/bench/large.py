@@ -1,4 +1,6 @@
-"""An update of a 4B student with an 8B teacher on one GPU, beside matrix products of as many operations."""
+"""An update of a 4B student with an 8B teacher on one GPU, beside matrix products of as many
+operations.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from reasontrain.data.micro_batches import Layout
 from reasontrain.plan.flops import head, trunk
 
 ENOUGH_BYTES = 120 * 2**30
-"""Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 16 GB; the rest is activations."""
+"""Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 16 GB;
+the rest is activations.
+"""
 TOKENS_PER_S, SHARE_OF_RATE = 6000, 0.45
 SIDE = 8192
 
@@ -39,13 +43,16 @@ def rows(place: BenchMachine) -> Sequence[BenchCase]:
 
 
 def row(given: Workload, place: BenchMachine) -> BenchCase:
-    """Tokens per second as seconds, and the share of the matrix rate as the time beside bare products of as many operations."""
+    """Tokens per second as seconds, and the share of the matrix rate as the time beside bare
+    products of as many operations.
+    """
     operations = flops(given)
     budgets = (16384,) if place.quick else (8192, 16384, 32768)
     layouts: tuple[Layout, ...] = ("packed", "padded")
     return BenchCase(
         name="opd update, 4B",
-        what="an update of distillation of a 4B student with an 8B teacher, layers recomputed in backward",
+        what="an update of distillation of a 4B student with an 8B teacher, layers recomputed "
+        "in backward",
         work=given.settings() | {"PFLOP": round(operations / 1e15, 3)},
         units=("tokens", float(given.tokens)),
         ours=Contestant(
@@ -61,13 +68,23 @@ def row(given: Workload, place: BenchMachine) -> BenchCase:
         ),
         peer=Contestant(
             name=f"products of {SIDE} x {SIDE} matrices",
-            ways=(Variant(settings={"dtype": "bfloat16"}, ready=partial(_products, given, operations)),),
+            ways=(
+                Variant(
+                    settings={"dtype": "bfloat16"}, ready=partial(_products, given, operations)
+                ),
+            ),
         ),
         tolerance=0.0,
-        goals=(Goal(of="seconds", at_most=given.tokens / TOKENS_PER_S), Goal(of="time", at_most=1 / SHARE_OF_RATE)),
-        remark="Operations are counted as in every run's report (see `reasontrain.plan.flops`), with those that are done "
-        "twice: of the trunks at every token, the student's four times (forward, that again, two products of backward) and the "
-        "teacher's once; of the heads at response tokens, three times and once. The time is beside bare matrix products of as "
+        goals=(
+            Goal(of="seconds", at_most=given.tokens / TOKENS_PER_S),
+            Goal(of="time", at_most=1 / SHARE_OF_RATE),
+        ),
+        remark="Operations are counted as in every run's report (see `reasontrain.plan.flops`), "
+        "with those that are done "
+        "twice: of the trunks at every token, the student's four times (forward, that "
+        "again, two products of backward) and the "
+        "teacher's once; of the heads at response tokens, three times and once. The time "
+        "is beside bare matrix products of as "
         "many operations: its inverse is the share of the matrix rate.",
         memory=False,
     )
@@ -83,7 +100,9 @@ def flops(given: Workload) -> float:
 
 @contextmanager
 def _update(given: Workload, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
-    with reasontrain_side.update(given, given.batch, Method(Distill(), "token_mean"), budget, layout) as work:
+    with reasontrain_side.update(
+        given, given.batch, Method(Distill(), "token_mean"), budget, layout
+    ) as work:
 
         def counted() -> Numbers:
             work()
@@ -95,7 +114,9 @@ def _update(given: Workload, operations: float, budget: int, layout: Layout) -> 
 @contextmanager
 def _products(given: Workload, operations: float) -> Iterator[Work]:
     """As many square products as have these operations."""
-    left, right = (torch.randn(SIDE, SIDE, device=given.device, dtype=given.dtype) for _ in range(2))
+    left, right = (
+        torch.randn(SIDE, SIDE, device=given.device, dtype=given.dtype) for _ in range(2)
+    )
     number = round(operations / (2 * SIDE**3))
 
     def work() -> Numbers:

@@ -1,4 +1,6 @@
-"""Times and memory of a row: both sides in turn, so that what else the machine does falls on both alike."""
+"""Times and memory of a row: both sides in turn, so that what else the machine does falls on both
+alike.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from pathlib import Path
 
 import torch
 
-from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Setting, Variant, Work
+from reasontrain.bench.case import (
+    BenchCase,
+    BenchMachine,
+    Contestant,
+    Goal,
+    Numbers,
+    Setting,
+    Variant,
+    Work,
+)
 from reasontrain.types import RunError
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -31,7 +42,10 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class SideMeasured:
-    """A side at its best settings. `peak_bytes` is what one run of the work adds at its highest; None where nobody can tell."""
+    """A side at its best settings.
+
+    `peak_bytes` is what one run of the work adds at its highest; None where nobody can tell.
+    """
 
     name: str
     settings: Mapping[str, Setting]
@@ -65,7 +79,9 @@ class GoalResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A row as it was measured: ratios are ours to the peer's, pair by pair of runs that followed each other."""
+    """A row as it was measured: ratios are ours to the peer's, pair by pair of runs that followed
+    each other.
+    """
 
     name: str
     what: str
@@ -82,9 +98,11 @@ class Measured:
 
 
 def measure(row: BenchCase, place: BenchMachine, *, runs: int, say: Say) -> Measured:
-    """Search the settings of both sides, compare what they give, and time them in turn, `runs` times each.
+    """Search the settings of both sides, compare what they give, and time them in turn, `runs`
+    times each.
 
-    Raises RunError where the sides do not agree: then they did not do the same work, and no ratio means anything.
+    Raises RunError where the sides do not agree: then they did not do the same work, and no ratio
+    means anything.
     """
     with _threads(place):
         ours, peer = (_search(side, place, say) for side in (row.ours, row.peer))
@@ -100,8 +118,12 @@ def measure(row: BenchCase, place: BenchMachine, *, runs: int, say: Say) -> Meas
     time_ratio = Spread(low=min(ratios), median=statistics.median(ratios), high=max(ratios))
     memory_ratio = None if peaks[0] is None or not peaks[1] else peaks[0] / peaks[1]
     sides = [
-        SideMeasured(name=side.name, settings=way.settings, tried=tried, seconds=tuple(s), peak_bytes=peak)
-        for side, (way, tried), s, peak in zip((row.ours, row.peer), (ours, peer), seconds, peaks, strict=True)
+        SideMeasured(
+            name=side.name, settings=way.settings, tried=tried, seconds=tuple(s), peak_bytes=peak
+        )
+        for side, (way, tried), s, peak in zip(
+            (row.ours, row.peer), (ours, peer), seconds, peaks, strict=True
+        )
     ]
     figures = {"time": time_ratio.median, "memory": memory_ratio, "seconds": sides[0].median}
     return Measured(
@@ -121,7 +143,9 @@ def measure(row: BenchCase, place: BenchMachine, *, runs: int, say: Say) -> Meas
 
 
 def _met(goal: Goal, measured: float | None) -> GoalResult:
-    return GoalResult(goal=goal, measured=measured, met=measured is not None and measured <= goal.at_most)
+    return GoalResult(
+        goal=goal, measured=measured, met=measured is not None and measured <= goal.at_most
+    )
 
 
 def _search(side: Contestant, place: BenchMachine, say: Say) -> tuple[Variant, tuple[Trial, ...]]:
@@ -132,7 +156,11 @@ def _search(side: Contestant, place: BenchMachine, say: Say) -> tuple[Variant, t
     for way in side.ways:
         with way.ready() as work:
             work()
-            tried.append(Trial(settings=way.settings, seconds=min(_timed(work, place.device) for _ in range(2))))
+            tried.append(
+                Trial(
+                    settings=way.settings, seconds=min(_timed(work, place.device) for _ in range(2))
+                )
+            )
         say(f"{side.name} {_words(way.settings)}: {tried[-1].seconds:.3g} s")
     best = min(range(len(tried)), key=lambda index: tried[index].seconds)
     return side.ways[best], tuple(tried)
@@ -146,13 +174,20 @@ def _apart(row: BenchCase, numbers: Sequence[Numbers]) -> float:
     """The largest relative difference between what the two sides give."""
     ours, peer = numbers
     if ours.keys() != peer.keys():
-        raise RunError(f"{row.name}: the sides give different things, {sorted(ours)} and {sorted(peer)}")
-    apart = {name: abs(ours[name] - peer[name]) / max(abs(ours[name]), abs(peer[name]), 1e-30) for name in ours}
+        raise RunError(
+            f"{row.name}: the sides give different things, {sorted(ours)} and {sorted(peer)}"
+        )
+    apart = {
+        name: abs(ours[name] - peer[name]) / max(abs(ours[name]), abs(peer[name]), 1e-30)
+        for name in ours
+    }
     worst = max(apart, key=lambda name: math.inf if math.isnan(apart[name]) else apart[name])
     if not apart[worst] <= row.tolerance:
         raise RunError(
-            f"{row.name}: {worst} is {ours[worst]:.6g} by {row.ours.name} and {peer[worst]:.6g} by {row.peer.name}, further "
-            f"apart than {row.tolerance:g}: the two do not do the same work, so their times are not compared"
+            f"{row.name}: {worst} is {ours[worst]:.6g} by {row.ours.name} and "
+            f"{peer[worst]:.6g} by {row.peer.name}, further "
+            f"apart than {row.tolerance:g}: the two do not do the same work, so their "
+            f"times are not compared"
         )
     return apart[worst]
 
@@ -173,7 +208,9 @@ def _synchronise(device: torch.device) -> None:
 
 
 def _peak_bytes(work: Work, device: torch.device) -> int | None:
-    """What one run adds to the memory in use, at its highest: of the GPU, or of this process (Linux only)."""
+    """What one run adds to the memory in use, at its highest: of the GPU, or of this process (Linux
+    only).
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -182,7 +219,9 @@ def _peak_bytes(work: Work, device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not CLEAR.exists():
         return None
-    ctypes.CDLL(None).malloc_trim(0)  # what is free but was not given back would hide as much of the peak
+    ctypes.CDLL(None).malloc_trim(
+        0
+    )  # what is free but was not given back would hide as much of the peak
     CLEAR.write_text("5", encoding="ascii")  # the high-water mark starts again from here
     before = _status_bytes("VmRSS")
     work()

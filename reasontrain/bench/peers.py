@@ -1,4 +1,6 @@
-"""TRL's trainers, driven one optimiser step at a time on given data: nothing is logged, saved or loaded while it is timed."""
+"""TRL's trainers, driven one optimiser step at a time on given data: nothing is logged, saved or
+loaded while it is timed.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ Inputs = Mapping[str, Tensor] | list[dict[str, object]]
 
 
 def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int | None) -> Numbers:
-    """One optimiser step as `Trainer.train` makes it: a forward and a backward for each batch, the norm, clipping, AdamW."""
+    """One optimiser step as `Trainer.train` makes it: a forward and a backward for each batch, the
+    norm, clipping, AdamW.
+    """
     trainer.current_gradient_accumulation_steps = len(batches)
     loss = sum(float(trainer.training_step(trainer.model, inputs, num_items)) for inputs in batches)
-    norm = trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
+    norm = trainer.accelerator.clip_grad_norm_(
+        trainer.model.parameters(), trainer.args.max_grad_norm
+    )
     trainer.optimizer.step()
     trainer.model.zero_grad()
     return {"loss": loss, "grad_norm": float(norm)}
@@ -35,7 +41,9 @@ def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int 
 
 @contextmanager
 def _settings(given: Workload, size: int) -> Iterator[dict[str, object]]:
-    """What all trainers are told: `size` rollouts in a forward, no checkpointing, nothing but the step."""
+    """What all trainers are told: `size` rollouts in a forward, no checkpointing, nothing but the
+    step.
+    """
     disable_progress_bars()
     with TemporaryDirectory() as directory:
         yield {
@@ -57,7 +65,9 @@ class Until(LogitsProcessor):
     def __init__(self, length_B: Int[Tensor, " B"], prompt_width: int, end: int) -> None:
         self.length_B, self.prompt_width, self.end = length_B, prompt_width, end
 
-    def __call__(self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+    def __call__(
+        self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]
+    ) -> Float[Tensor, "B V"]:
         """No row may end but those whose last token this is, and they must."""
         last_B = self.length_B == input_ids.shape[1] - self.prompt_width + 1
         scores[:, self.end] = -torch.inf
@@ -71,13 +81,25 @@ def opd_step(given: Workload, size: int) -> Iterator[Work]:
     """A whole step of `DistillationTrainer`: it samples by `generate`, asks the teacher and learns."""
     with _distillation(given, size) as trainer:
         prompts = given.prompts()
-        until = Until(given.lengths().to(given.device), max(len(p.ids) for p in prompts), tokenizer().eos_token_id)
-        trainer.model.generate = partial(trainer.model.generate, logits_processor=LogitsProcessorList([until]))
-        questions: list[dict[str, object]] = [{"prompt": prompt.problem.prompt} for prompt in prompts]
+        until = Until(
+            given.lengths().to(given.device),
+            max(len(p.ids) for p in prompts),
+            tokenizer().eos_token_id,
+        )
+        trainer.model.generate = partial(
+            trainer.model.generate, logits_processor=LogitsProcessorList([until])
+        )
+        questions: list[dict[str, object]] = [
+            {"prompt": prompt.problem.prompt} for prompt in prompts
+        ]
 
         def work() -> Numbers:
             update(trainer, [questions] * trainer.args.gradient_accumulation_steps, None)
-            return {"tokens": float(sum(inputs["completion_mask"].sum() for inputs in trainer._buffered_inputs))}
+            return {
+                "tokens": float(
+                    sum(inputs["completion_mask"].sum() for inputs in trainer._buffered_inputs)
+                )
+            }
 
         yield work
 
@@ -146,7 +168,9 @@ def _unasked(prompts: object, completions: object) -> list[float]:
 
 @contextmanager
 def dpo_update(given: Workload, reference_logp: float, size: int) -> Iterator[Work]:
-    """DPO with the reference's log-probs given, `size` pairs in a forward; TRL 1.16 pads pairs and has no packing for them."""
+    """DPO with the reference's log-probs given, `size` pairs in a forward; TRL 1.16 pads pairs and
+    has no packing for them.
+    """
     batch = given.batch(group=2, paired=True)
     prompts, responses = parts(batch)
     pairs = [
@@ -170,7 +194,10 @@ def dpo_update(given: Workload, reference_logp: float, size: int) -> Iterator[Wo
         )
         trainer.ref_model, trainer.precompute_ref_logps = None, True
         trainer.create_optimizer()
-        batches = [trainer.data_collator(pairs[start : start + size]) for start in range(0, len(pairs), size)]
+        batches = [
+            trainer.data_collator(pairs[start : start + size])
+            for start in range(0, len(pairs), size)
+        ]
         yield partial(update, trainer, batches, None)
 
 
@@ -189,14 +216,20 @@ def sft_update(given: Workload, size: int, packed: int, by_length: bool) -> Iter
             max_length=packed or None,
             train_sampling_strategy="group_by_length" if by_length else "random",
             completion_only_loss=True,
-            gradient_accumulation_steps=given.rollouts,  # as many as there are: what is left of an epoch is one step
+            # as many as there are: what is left of an epoch is one step
+            gradient_accumulation_steps=given.rollouts,
         )
         trainer = SFTTrainer(
-            model=given.policy().model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer()
+            model=given.policy().model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer(),
         )
         trainer.create_optimizer()
         loader = trainer.get_train_dataloader()
-        batches, num_items = trainer.get_batch_samples(iter(loader), len(loader), trainer.args.device)
+        batches, num_items = trainer.get_batch_samples(
+            iter(loader), len(loader), trainer.args.device
+        )
         yield lambda: update(trainer, [dict(inputs) for inputs in batches], num_items)
 
 
@@ -221,5 +254,10 @@ def parts(batch: Batch) -> tuple[list[list[int]], list[list[int]]]:
     """The ids of each prompt, and of each response."""
     sides = []
     for kind in (TokenKind.PROMPT, TokenKind.RESPONSE):
-        sides.append([ids_T[kind_T == kind].tolist() for ids_T, kind_T in zip(batch.ids_BT, batch.kind_BT, strict=True)])
+        sides.append(
+            [
+                ids_T[kind_T == kind].tolist()
+                for ids_T, kind_T in zip(batch.ids_BT, batch.kind_BT, strict=True)
+            ]
+        )
     return sides[0], sides[1]

@@ -27,17 +27,21 @@ START_S, STOP_S = 300.0, 20.0
 
 
 def row(given: Workload, place: BenchMachine) -> BenchCase:
-    """An update of distillation; two ranks learn from every rollout twice, once each, so that loss and norm are those of one."""
+    """An update of distillation; two ranks learn from every rollout twice, once each, so that loss
+    and norm are those of one.
+    """
     return BenchCase(
         name="two ranks",
-        what="an update of distillation by two ranks (gloo) with twice the rollouts, beside one rank",
+        what="an update of distillation by two ranks (gloo) with twice the rollouts, beside one "
+        "rank",
         work=given.settings() | {"micro_batch_tokens": BUDGET, "threads of a rank": 1},
         units=("tokens of a rank", float(given.tokens)),
         ours=Contestant(name="two ranks", ways=_ways(given, place, 2)),
         peer=Contestant(name="one rank", ways=_ways(given, place, 1)),
         tolerance=1e-4,
         goals=(Goal(of="time", at_most=1.25),),
-        remark="1.25 times the time of one rank for twice the work is 1.6 times the throughput. It needs two idle cores. Memory "
+        remark="1.25 times the time of one rank for twice the work is 1.6 times the throughput. "
+        "It needs two idle cores. Memory "
         "is that of the ranks' processes, and not measured.",
         memory=False,
     )
@@ -45,7 +49,10 @@ def row(given: Workload, place: BenchMachine) -> BenchCase:
 
 def _ways(given: Workload, place: BenchMachine, num: int) -> tuple[Variant, ...]:
     stages = STAGES[:1] if place.quick else STAGES
-    return tuple(Variant(settings={"ranks": num, "zero": stage}, ready=partial(_started, given, num, stage)) for stage in stages)
+    return tuple(
+        Variant(settings={"ranks": num, "zero": stage}, ready=partial(_started, given, num, stage))
+        for stage in stages
+    )
 
 
 @contextmanager
@@ -58,7 +65,9 @@ def _started(given: Workload, num: int, stage: Stage) -> Iterator[Work]:
         for rank in range(num):
             here, there = spawn.Pipe()
             place = distributed.RankAddress(rank=rank, num_ranks=num, address=address)
-            processes.append(spawn.Process(target=learn, args=(given, place, stage, there), daemon=True))
+            processes.append(
+                spawn.Process(target=learn, args=(given, place, stage, there), daemon=True)
+            )
             processes[-1].start()
             there.close()
             pipes.append(here)
@@ -99,13 +108,22 @@ def learn(given: Workload, place: distributed.RankAddress, stage: Stage, pipe: C
     torch.set_num_threads(1)
     distributed.join(place)
     settings = LearnSettings(
-        lr=LEARNING_RATE, rollouts_per_step=given.rollouts, micro_batch_tokens=BUDGET, zero=Zero(stage=stage)
+        lr=LEARNING_RATE,
+        rollouts_per_step=given.rollouts,
+        micro_batch_tokens=BUDGET,
+        zero=Zero(stage=stage),
     )
-    learner = ZeroLearner(given.policy(), settings, steps=1 << 20, teacher=UnshardedModel(given.frozen()))
+    learner = ZeroLearner(
+        given.policy(), settings, steps=1 << 20, teacher=UnshardedModel(given.frozen())
+    )
     batch = given.batch(copies=place.num_ranks)
     pipe.send({})
     while pipe.recv():
-        stats = learner.step(batch, batch.is_response_BT.float(), Distill(), LOSS_AGGREGATIONS["token_mean"])
+        stats = learner.step(
+            batch, batch.is_response_BT.float(), Distill(), LOSS_AGGREGATIONS["token_mean"]
+        )
         share = batch.totals().response_tokens / place.num_ranks
-        pipe.send({"loss": stats["loss"], "grad_norm": stats["grad_norm"], "tokens of a rank": share})
+        pipe.send(
+            {"loss": stats["loss"], "grad_norm": stats["grad_norm"], "tokens of a rank": share}
+        )
     distributed.leave()

@@ -1,4 +1,6 @@
-"""Our side of a step: what the loop does with rollouts, in its order, by the learner and the sampler of any run."""
+"""Our side of a step: what the loop does with rollouts, in its order, by the learner and the
+sampler of any run.
+"""
 
 from __future__ import annotations
 
@@ -41,23 +43,38 @@ class Method:
         return self.token_selection.required_evidence | self.objective.required_evidence
 
     def learn(self, learner: Learner, batch: Batch) -> Stats:
-        """Keep, observe what is not there yet, select, learn: the verbs of the loop that follow credit."""
+        """Keep, observe what is not there yet, select, learn: the verbs of the loop that follow
+        credit.
+        """
         batch = self.keep(batch)
         missing = self.required_evidence - frozenset(batch.evidence)
         batch = learner.observe(batch, missing) if missing else batch
-        return learner.step(batch, self.token_selection(batch), self.objective, LOSS_AGGREGATIONS[self.loss_aggregation])
+        return learner.step(
+            batch,
+            self.token_selection(batch),
+            self.objective,
+            LOSS_AGGREGATIONS[self.loss_aggregation],
+        )
 
 
 def learner(given: Workload, method: Method, budget: int, layout: Layout) -> LocalLearner:
     """One that learns by this method, with the frozen models that the method asks for."""
-    settings = LearnSettings(lr=LEARNING_RATE, rollouts_per_step=given.rollouts, micro_batch_tokens=budget, layout=layout)
-    history = FrozenHistory(UnshardedModel(given.frozen())) if "history_logp" in method.required_evidence else History()
+    settings = LearnSettings(
+        lr=LEARNING_RATE, rollouts_per_step=given.rollouts, micro_batch_tokens=budget, layout=layout
+    )
+    history = (
+        FrozenHistory(UnshardedModel(given.frozen()))
+        if "history_logp" in method.required_evidence
+        else History()
+    )
     teacher = UnshardedModel(given.frozen()) if method.objective.teacher else None
     return LocalLearner(given.policy(), settings, steps=1 << 20, teacher=teacher, history=history)
 
 
 @contextmanager
-def update(given: Workload, make: Callable[[], Batch], method: Method, budget: int, layout: Layout) -> Iterator[Work]:
+def update(
+    given: Workload, make: Callable[[], Batch], method: Method, budget: int, layout: Layout
+) -> Iterator[Work]:
     """Everything from given rollouts on."""
     learns, batch = learner(given, method, budget, layout), make()
 
@@ -70,8 +87,14 @@ def update(given: Workload, make: Callable[[], Batch], method: Method, budget: i
 
 @contextmanager
 def opd_step(given: Workload, method: Method, budget: int, layout: Layout) -> Iterator[Work]:
-    """Sampling as well, with the very weights that learn; each row has the tokens that it may take, and nothing else ends it."""
-    learns, prompts, lengths = learner(given, method, budget, layout), given.prompts(), given.lengths().tolist()
+    """Sampling as well, with the very weights that learn; each row has the tokens that it may take,
+    and nothing else ends it.
+    """
+    learns, prompts, lengths = (
+        learner(given, method, budget, layout),
+        given.prompts(),
+        given.lengths().tolist(),
+    )
     sampler = LocalSampler(learns.policy, seed=0, shared=True)
     never = StopCriteria(frozenset(), (), learns.policy.tokenizer)
 

@@ -12,12 +12,24 @@ from reasontrain.data import storage
 from reasontrain.evaluation.provenance import Provenance
 from reasontrain.recipe import as_mapping, build, read_yaml
 
-PACKAGES = ("reasontrain", "torch", "transformers", "trl", "triton", "flash-attn", "vllm", "lm-eval", "math-verify")
+PACKAGES = (
+    "reasontrain",
+    "torch",
+    "transformers",
+    "trl",
+    "triton",
+    "flash-attn",
+    "vllm",
+    "lm-eval",
+    "math-verify",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRecord:
-    """The rows of one table (`vocab`, `sample`, ...) on one machine; `runs` is how often each side was timed."""
+    """The rows of one table (`vocab`, `sample`, ...) on one machine; `runs` is how often each side
+    was timed.
+    """
 
     table: str
     device: str

@@ -1,6 +1,8 @@
-"""Rollouts of skewed lengths beside transformers' `generate`, and soft thoughts beside hard ones, on random weights.
+"""Rollouts of skewed lengths beside transformers' `generate`, and soft thoughts beside hard ones,
+on random weights.
 
-How long each response is gets drawn beforehand, so that every side samples the same number of tokens for each prompt.
+How long each response is gets drawn beforehand, so that every side samples the same number of
+tokens for each prompt.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Setting, Variant, Work
+from reasontrain.bench.case import (
+    BenchCase,
+    BenchMachine,
+    Contestant,
+    Goal,
+    Numbers,
+    Setting,
+    Variant,
+    Work,
+)
 from reasontrain.bench.workload import QWEN3_06B, QWEN3_4B, drawn_lengths, qwen3, tokenizer
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, SoftThought, Thought
@@ -95,43 +106,65 @@ def drawn_prompts(vocabulary: int) -> list[Prompt]:
     draw = torch.Generator().manual_seed(1)
     lengths = torch.randint(32, 97, (GROUPS,), generator=draw).tolist()
     ids = [torch.randint(vocabulary, (length,), generator=draw).tolist() for length in lengths]
-    return [Prompt(problem=Problem(id=str(index), prompt=""), ids=tuple(each)) for index, each in enumerate(ids)]
+    return [
+        Prompt(problem=Problem(id=str(index), prompt=""), ids=tuple(each))
+        for index, each in enumerate(ids)
+    ]
 
 
 def rows(place: BenchMachine) -> Sequence[BenchCase]:
     """Beside `generate`, and soft beside hard."""
     if place.device.type == "cuda":
         return [_skewed(LARGE, place, 1 / 4), _soft(LARGE_SOFT, place)]
-    hard, soft = (replace(size, limit=size.limit // 4) if place.quick else size for size in (SMALL, SMALL_SOFT))
+    hard, soft = (
+        replace(size, limit=size.limit // 4) if place.quick else size
+        for size in (SMALL, SMALL_SOFT)
+    )
     return [_skewed(hard, place, 1 / 1.5), _soft(soft, place)]
 
 
 def _skewed(size: SampleSize, place: BenchMachine, at_most: float) -> BenchCase:
     batches = (ROLLOUTS,) if place.quick else (ROLLOUTS, 32, 16)
-    ours = [(rows, graphs) for rows in batches for graphs in ((False, True) if place.device.type == "cuda" else (False,))]
-    theirs = [(batch, kind) for batch in batches for kind in (("dynamic",) if place.quick else ("dynamic", "static"))]
+    ours = [
+        (rows, graphs)
+        for rows in batches
+        for graphs in ((False, True) if place.device.type == "cuda" else (False,))
+    ]
+    theirs = [
+        (batch, kind)
+        for batch in batches
+        for kind in (("dynamic",) if place.quick else ("dynamic", "static"))
+    ]
     return BenchCase(
         name="skewed",
-        what="tokens drawn at temperature 1, to log-normal lengths with a mean of a third of the limit, cut there",
+        what="tokens drawn at temperature 1, to log-normal lengths with a mean of a third of "
+        "the limit, cut there",
         work=size.settings(),
         units=("tokens", float(sum(size.lengths))),
         ours=Contestant(
             name="reasontrain",
             ways=tuple(
-                Variant(settings={"rows": rows, "CUDA graphs": graphs}, ready=partial(_speaks, size, place, rows, graphs))
+                Variant(
+                    settings={"rows": rows, "CUDA graphs": graphs},
+                    ready=partial(_speaks, size, place, rows, graphs),
+                )
                 for rows, graphs in ours
             ),
         ),
         peer=Contestant(
             name="transformers generate",
             ways=tuple(
-                Variant(settings={"batch": batch, "cache": kind}, ready=partial(_generates, size, place, batch, kind))
+                Variant(
+                    settings={"batch": batch, "cache": kind},
+                    ready=partial(_generates, size, place, batch, kind),
+                )
                 for batch, kind in theirs
             ),
         ),
         tolerance=0.0,
         goals=(Goal(of="time", at_most=at_most),),
-        remark="`generate` sees each prompt four times and pads rows that have ended; ours gives log-probs too.",
+        remark="`generate` sees each prompt four times and pads rows that have ended; ours gives "
+        "log-probs too.",
     )
 
 
@@ -141,26 +174,35 @@ def _soft(size: SampleSize, place: BenchMachine) -> BenchCase:
         "hard": HardThought(max_tokens=size.limit, max_answer_tokens=1, late=FORCED),
     }
     soft, hard = (
-        Contestant(name=f"{name} thoughts", ways=(Variant(settings={}, ready=partial(_thinks, size, place, thought)),))
+        Contestant(
+            name=f"{name} thoughts",
+            ways=(Variant(settings={}, ready=partial(_thinks, size, place, thought)),),
+        )
         for name, thought in thoughts.items()
     )
     return BenchCase(
         name="soft",
-        what="thoughts of mixed embeddings with noise beside thoughts of tokens, both by reasontrain, to the same lengths",
+        what="thoughts of mixed embeddings with noise beside thoughts of tokens, both by "
+        "reasontrain, to the same lengths",
         work=size.settings(),
         units=("tokens", float(sum(size.lengths))),
         ours=soft,
         peer=hard,
         tolerance=0.0,
         goals=(Goal(of="time", at_most=1.1),),
-        remark="Nine tenths of the weights are the trunk's, as in Qwen3-4B; a mixture reads all embeddings once more.",
+        remark="Nine tenths of the weights are the trunk's, as in Qwen3-4B; a mixture reads all "
+        "embeddings once more.",
     )
 
 
 @contextmanager
 def _thinks(size: SampleSize, place: BenchMachine, thought: Thought) -> Iterator[Work]:
     """Lengths are those of thoughts; what was fed is kept, as it is for training."""
-    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
+    policy, prompts, lengths = (
+        size.policy(place.device),
+        drawn_prompts(size.shape.vocab_size),
+        size.lengths,
+    )
     sampler = LocalSampler(policy, seed=0, max_num_seqs=ROLLOUTS)
     never = StopCriteria(frozenset(), (), policy.tokenizer)
     sampling = SampleSettings(max_tokens=2 * size.limit, thought=thought)
@@ -176,9 +218,15 @@ def _thinks(size: SampleSize, place: BenchMachine, thought: Thought) -> Iterator
 
 
 @contextmanager
-def _speaks(size: SampleSize, place: BenchMachine, max_num_seqs: int, graphs: bool) -> Iterator[Work]:
+def _speaks(
+    size: SampleSize, place: BenchMachine, max_num_seqs: int, graphs: bool
+) -> Iterator[Work]:
     """Lengths are budgets of rows, and nothing else ends one."""
-    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
+    policy, prompts, lengths = (
+        size.policy(place.device),
+        drawn_prompts(size.shape.vocab_size),
+        size.lengths,
+    )
     sampler = LocalSampler(policy, seed=0, max_num_seqs=max_num_seqs, cuda_graphs=graphs)
     never = StopCriteria(frozenset(), (), policy.tokenizer)
 
@@ -193,9 +241,13 @@ def _speaks(size: SampleSize, place: BenchMachine, max_num_seqs: int, graphs: bo
 
 
 class _AtLength(StoppingCriteria):
-    """Ends each row at its drawn length, in `generate`; an id that is never drawn makes it pad what is ended."""
+    """Ends each row at its drawn length, in `generate`; an id that is never drawn makes it pad what
+    is ended.
+    """
 
-    def __init__(self, width: int, lengths: Sequence[int], vocabulary: int, device: torch.device) -> None:
+    def __init__(
+        self, width: int, lengths: Sequence[int], vocabulary: int, device: torch.device
+    ) -> None:
         self.end_N = width + torch.tensor(lengths, device=device)
         self.eos_token_id = torch.tensor([vocabulary], device=device)
 
@@ -206,7 +258,11 @@ class _AtLength(StoppingCriteria):
 @contextmanager
 def _generates(size: SampleSize, place: BenchMachine, batch: int, kind: str) -> Iterator[Work]:
     """Batches in the order of the rollouts, as their lengths are not known beforehand."""
-    policy, prompts, lengths = size.policy(place.device), drawn_prompts(size.shape.vocab_size), size.lengths
+    policy, prompts, lengths = (
+        size.policy(place.device),
+        drawn_prompts(size.shape.vocab_size),
+        size.lengths,
+    )
     padding = size.shape.vocab_size - 1
     config = GenerationConfig(
         do_sample=True,
@@ -223,11 +279,22 @@ def _generates(size: SampleSize, place: BenchMachine, batch: int, kind: str) -> 
         for start in range(0, ROLLOUTS, batch):
             some, ends = every[start : start + batch], lengths[start : start + batch]
             width = max(map(len, some))
-            ids = torch.tensor([[padding] * (width - len(p)) + list(p) for p in some], device=place.device)
-            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some], device=place.device)
-            criteria = StoppingCriteriaList([_AtLength(width, ends, size.shape.vocab_size, place.device)])
-            out = policy.model.generate(ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria)
-            found += [len(row) - (row.flip(0) != padding).int().argmax().item() for row in out[:, width:].cpu()]
+            ids = torch.tensor(
+                [[padding] * (width - len(p)) + list(p) for p in some], device=place.device
+            )
+            mask = torch.tensor(
+                [[0] * (width - len(p)) + [1] * len(p) for p in some], device=place.device
+            )
+            criteria = StoppingCriteriaList(
+                [_AtLength(width, ends, size.shape.vocab_size, place.device)]
+            )
+            out = policy.model.generate(
+                ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria
+            )
+            found += [
+                len(row) - (row.flip(0) != padding).int().argmax().item()
+                for row in out[:, width:].cpu()
+            ]
         return _numbers(found)
 
     yield work

@@ -18,13 +18,18 @@ TABLES: Mapping[str, Callable[[BenchMachine], Sequence[BenchCase]]] = {
 }
 
 
-def rows(names: Sequence[str], place: BenchMachine, wanted: Sequence[str], say: Say) -> dict[str, list[BenchCase]]:
-    """The rows of each named table, or those of them that are wanted; UserError where there is no such thing.
+def rows(
+    names: Sequence[str], place: BenchMachine, wanted: Sequence[str], say: Say
+) -> dict[str, list[BenchCase]]:
+    """The rows of each named table, or those of them that are wanted; UserError where there is no
+    such thing.
 
     "all" are all tables whose peers are installed; the others are told.
     """
     if unknown := sorted(set(names) - {*TABLES, "all"}):
-        raise UserError(f"there is no table {unknown[0]!r}; there is: {', '.join(TABLES)}; or all of them: all")
+        raise UserError(
+            f"there is no table {unknown[0]!r}; there is: {', '.join(TABLES)}; or all of them: all"
+        )
     tables: dict[str, Sequence[BenchCase]] = {}
     for name in TABLES if "all" in names else names:
         try:
@@ -35,5 +40,11 @@ def rows(names: Sequence[str], place: BenchMachine, wanted: Sequence[str], say: 
             say(f"{name} is left out: {error}")
     there = {row.name for each in tables.values() for row in each}
     if missing := sorted(set(wanted) - there):
-        raise UserError(f"there is no row {missing[0]!r} in {', '.join(tables)}; there is: {', '.join(sorted(there))}")
-    return {name: [row for row in each if not wanted or row.name in wanted] for name, each in tables.items()}
+        raise UserError(
+            f"there is no row {missing[0]!r} in {', '.join(tables)}; there is: "
+            f"{', '.join(sorted(there))}"
+        )
+    return {
+        name: [row for row in each if not wanted or row.name in wanted]
+        for name, each in tables.items()
+    }

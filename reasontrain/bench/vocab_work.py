@@ -1,4 +1,6 @@
-"""The work of the rows at the head: a loss of random states and heads, by us, by TRL's kernels, and by plain torch."""
+"""The work of the rows at the head: a loss of random states and heads, by us, by TRL's kernels, and
+by plain torch.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ TEMPERATURE = 1.0
 ROLLOUTS = 8
 """That the rows belong to: TIP ranks the tokens of each."""
 Tiles = tuple[int, int]
-"""Rows and ids that TRL's divergence projects at a time: TOKEN_CHUNK_SIZE and VOCAB_CHUNK_SIZE of its module."""
+"""Rows and ids that TRL's divergence projects at a time: TOKEN_CHUNK_SIZE and VOCAB_CHUNK_SIZE of
+its module.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,12 @@ class VocabSize:
 
     def settings(self) -> dict[str, Setting]:
         """As the record has it."""
-        return {"N": self.rows, "V": self.vocabulary, "H": self.hidden, "dtype": str(self.dtype).removeprefix("torch.")}
+        return {
+            "N": self.rows,
+            "V": self.vocabulary,
+            "H": self.hidden,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +69,10 @@ class Inputs:
         draw = torch.Generator(device).manual_seed(0)
         normal = partial(torch.randn, generator=draw, device=device)
         states = [normal(size.rows, size.hidden).to(size.dtype) for _ in range(2)]
-        heads = [(normal(size.vocabulary, size.hidden) / size.hidden**0.5).to(size.dtype) for _ in range(2)]
+        heads = [
+            (normal(size.vocabulary, size.hidden) / size.hidden**0.5).to(size.dtype)
+            for _ in range(2)
+        ]
         return cls(
             hidden_ND=states[0].requires_grad_(),
             weight_VD=heads[0].requires_grad_(),
@@ -83,10 +95,16 @@ class Inputs:
     def backward(self, loss: Tensor) -> Numbers:
         """The loss and the size of its two gradients."""
         dhidden_ND, dweight_VD = torch.autograd.grad(loss, (self.hidden_ND, self.weight_VD))
-        return {"loss": float(loss.detach()), "dhidden": float(dhidden_ND.norm()), "dweight": float(dweight_VD.norm())}
+        return {
+            "loss": float(loss.detach()),
+            "dhidden": float(dhidden_ND.norm()),
+            "dweight": float(dweight_VD.norm()),
+        }
 
     def chosen(self, evidence: Mapping[str, Tensor], keep: float) -> Bool[Tensor, " N"]:
-        """The rows that TIP keeps, as a run has it: evidence goes to the driver, and weights come back."""
+        """The rows that TIP keeps, as a run has it: evidence goes to the driver, and weights come
+        back.
+        """
         shape = ROLLOUTS, len(self.ids_N) // ROLLOUTS
         batch = Batch(
             ids_BT=self.ids_N.reshape(shape).cpu(),
@@ -102,12 +120,16 @@ class Inputs:
 
 Make = Callable[[], Inputs]
 Gives = Literal["loss", "scores"]
-"""What the sides are compared by: the loss and its gradients, or, where the losses differ by design, entropy and divergence."""
+"""What the sides are compared by: the loss and its gradients, or, where the losses differ by
+design, entropy and divergence.
+"""
 
 
 @contextmanager
 def totals(ready: Setup, num_rows: int) -> Iterator[Work]:
-    """A work whose numbers are left out but for its rows, to be set beside one that computes no loss."""
+    """A work whose numbers are left out but for its rows, to be set beside one that computes no
+    loss.
+    """
     with ready() as inner:
 
         def work() -> Numbers:
@@ -124,7 +146,16 @@ def distils(make: Make) -> Iterator[Work]:
 
     def work() -> Numbers:
         teacher = Teacher(given.teacher_ND, Head(given.teacher_VD))
-        return given.backward(fused(given.hidden_ND, given.head, given.columns, given.weight_N, Distill(), teacher=teacher).loss)
+        return given.backward(
+            fused(
+                given.hidden_ND,
+                given.head,
+                given.columns,
+                given.weight_N,
+                Distill(),
+                teacher=teacher,
+            ).loss
+        )
 
     yield work
 
@@ -137,19 +168,35 @@ def selects(make: Make, keep: float, gives: Gives) -> Iterator[Work]:
     def work() -> Numbers:
         teacher = Head(given.teacher_VD)
         names = ("entropy", "kl_reverse")
-        scores = measure(given.hidden_ND, given.head, given.ids_N, names, teacher=Teacher(given.teacher_ND, teacher))
+        scores = measure(
+            given.hidden_ND,
+            given.head,
+            given.ids_N,
+            names,
+            teacher=Teacher(given.teacher_ND, teacher),
+        )
         kept_N = given.chosen(scores, keep)
         columns, weight_K = given.columns[kept_N], given.weight_N[kept_N]
         seen = Teacher(given.teacher_ND[kept_N], teacher)
-        numbers = given.backward(fused(given.hidden_ND[kept_N], given.head, columns, weight_K, Distill(), teacher=seen).loss)
-        return numbers if gives == "loss" else {name: float(value_N.sum()) for name, value_N in scores.items()}
+        numbers = given.backward(
+            fused(
+                given.hidden_ND[kept_N], given.head, columns, weight_K, Distill(), teacher=seen
+            ).loss
+        )
+        return (
+            numbers
+            if gives == "loss"
+            else {name: float(value_N.sum()) for name, value_N in scores.items()}
+        )
 
     yield work
 
 
 @contextmanager
 def multiplies(make: Make, *, scored: bool, keep: float) -> Iterator[Work]:
-    """The matrix products of the work above and nothing between them: both heads at every row to score, and four at rows kept."""
+    """The matrix products of the work above and nothing between them: both heads at every row to
+    score, and four at rows kept.
+    """
     given = make()
 
     def work() -> Numbers:
@@ -163,25 +210,39 @@ def multiplies(make: Make, *, scored: bool, keep: float) -> Iterator[Work]:
 
 @torch.no_grad()
 def _multiply(given: Inputs, num_rows: int, *, backward: bool) -> None:
-    """The first rows through both heads in chunks; a projection stands in for its gradient, which has its shape."""
+    """The first rows through both heads in chunks; a projection stands in for its gradient, which
+    has its shape.
+    """
     rows = slice(num_rows)
     teacher = Teacher(given.teacher_ND[rows], Head(given.teacher_VD))
-    gradient = HeadGradient(given.hidden_ND[rows], given.head, hidden=backward, weight=backward, bias=False)
-    for part in Scan(given.hidden_ND[rows], given.head, given.ids_N[rows], TEMPERATURE, teacher).chunks():
+    gradient = HeadGradient(
+        given.hidden_ND[rows], given.head, hidden=backward, weight=backward, bias=False
+    )
+    for part in Scan(
+        given.hidden_ND[rows], given.head, given.ids_N[rows], TEMPERATURE, teacher
+    ).chunks():
         assert len(part.teacher_raw_CU) == len(part.hidden_CD)
         gradient.add(part.rows, part.hidden_CD, part.raw_CV)
 
 
 @contextmanager
 def trl_distils(make: Make, tiles: Tiles | None, gives: Gives) -> Iterator[Work]:
-    """At every row (beta 1 is the reverse KL); entropy comes with it. `tiles` replaces its module's constants meanwhile."""
+    """At every row (beta 1 is the reverse KL); entropy comes with it.
+
+    `tiles` replaces its module's constants meanwhile.
+    """
     given = make()
     shipped = chunked_divergence.TOKEN_CHUNK_SIZE, chunked_divergence.VOCAB_CHUNK_SIZE
 
     def work() -> Numbers:
         both = (given.hidden_ND, given.weight_VD, None), (given.teacher_ND, given.teacher_VD, None)
-        divergence_N, entropy_N = chunked_divergence.ChunkedDivergenceFunction.apply(*both[0], *both[1], 1.0, TEMPERATURE)
-        scores = {"entropy": float(entropy_N.sum()), "kl_reverse": float(divergence_N.detach().sum())}
+        divergence_N, entropy_N = chunked_divergence.ChunkedDivergenceFunction.apply(
+            *both[0], *both[1], 1.0, TEMPERATURE
+        )
+        scores = {
+            "entropy": float(entropy_N.sum()),
+            "kl_reverse": float(divergence_N.detach().sum()),
+        }
         numbers = given.backward((given.weight_N * divergence_N).sum())
         return numbers if gives == "loss" else scores
 
@@ -246,7 +307,9 @@ def trl_scores(make: Make, chunk: int, *, entropy: bool) -> Iterator[Work]:
     asked = (None, given.ids_N, TEMPERATURE, chunk, None, 1.0, ("entropy",) if entropy else ())
 
     def work() -> Numbers:
-        logp_N, entropy_N, *_ = ChunkedLogProbFunction.apply(given.hidden_ND, given.weight_VD, *asked)
+        logp_N, entropy_N, *_ = ChunkedLogProbFunction.apply(
+            given.hidden_ND, given.weight_VD, *asked
+        )
         seen = {"entropy": float(entropy_N.detach().sum())} if entropy else {}
         return {**seen, **given.backward(-(given.weight_N * logp_N).sum())}
 

@@ -1,4 +1,6 @@
-"""What both sides of a step are given: a random model, prompts, and rollouts whose lengths are skewed as real ones are."""
+"""What both sides of a step are given: a random model, prompts, and rollouts whose lengths are
+skewed as real ones are.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ LEARNING_RATE = 1e-6
 SIGMA = 0.8
 """Of the logarithm of lengths; a response is at most three times as long as the mean."""
 REWARDS = 357
-"""A seed for which every group has right and wrong ones, and half of the rollouts, by their advantages, half of the tokens."""
+"""A seed for which every group has right and wrong ones, and half of the rollouts, by their
+advantages, half of the tokens.
+"""
 PROMPT_IDS = testbed.VOCABULARY_SIZE
 """Ids below this are the tokenizer's, its special ones among them."""
 SHORTEST_PROMPT, LONGEST_PROMPT = 8, 24
@@ -68,7 +72,9 @@ def qwen3(shape: Shape, seed: int, device: torch.device, dtype: torch.dtype) -> 
 
 
 def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
-    """Quantiles of a log-normal law, cut at the limit, with a mean of a third of the limit, in an order drawn once."""
+    """Quantiles of a log-normal law, cut at the limit, with a mean of a third of the limit, in an
+    order drawn once.
+    """
     quantile_B = (torch.arange(rollouts, dtype=torch.float64) + 0.5) / rollouts
     shape_B, scale = torch.exp(SIGMA * torch.special.ndtri(quantile_B)), 1.0
     for _ in range(50):  # what is cut off is made up for by the others
@@ -79,9 +85,11 @@ def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The size of a step: a model's shape, how many rollouts of how many tokens at most, and what is computed in.
+    """The size of a step: a model's shape, how many rollouts of how many tokens at most, and what
+    is computed in.
 
-    Weights that learn are float32; `dtype` is what the trunk and the head's products compute in, on both sides.
+    Weights that learn are float32; `dtype` is what the trunk and the head's products compute in, on
+    both sides.
     """
 
     shape: Shape
@@ -113,7 +121,9 @@ class Workload:
         """What learns: it begins with the same weights on both sides."""
         model = qwen3(self.shape, 1, self.device, torch.float32).train()
         if self.checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
         return Policy(model, tokenizer(), self.dtype)
 
     def frozen(self) -> Policy:
@@ -132,26 +142,47 @@ class Workload:
         for index in range(self.rollouts // group):
             length = int(torch.randint(SHORTEST_PROMPT, LONGEST_PROMPT + 1, (), generator=draw))
             text = "".join(map(str, torch.randint(10, (length,), generator=draw).tolist()))
-            found.append(Prompt(problem=Problem(id=str(index), prompt=text), ids=tuple(tokenizer()(text)["input_ids"])))
+            found.append(
+                Prompt(
+                    problem=Problem(id=str(index), prompt=text),
+                    ids=tuple(tokenizer()(text)["input_ids"]),
+                )
+            )
         return found
 
     def batch(self, *, group: int = 1, paired: bool = False, copies: int = 1) -> Batch:
-        """Rollouts of those lengths with random ids, each so many times; in groups they earn credit, in pairs they do not."""
+        """Rollouts of those lengths with random ids, each so many times; in groups they earn
+        credit, in pairs they do not.
+        """
         draw, prompts = torch.Generator().manual_seed(5), self.prompts(group)
-        reward = torch.randint(2, (self.rollouts,), generator=torch.Generator().manual_seed(REWARDS)).tolist()
+        reward = torch.randint(
+            2, (self.rollouts,), generator=torch.Generator().manual_seed(REWARDS)
+        ).tolist()
         rollouts = [
             Rollout(
                 problem=prompts[index // group].problem,
                 id=index,
                 group=index // group,
                 prompt_ids=prompts[index // group].ids,
-                response_ids=tuple(torch.randint(PROMPT_IDS, self.shape.vocab_size, (length,), generator=draw).tolist()),
+                response_ids=tuple(
+                    torch.randint(
+                        PROMPT_IDS, self.shape.vocab_size, (length,), generator=draw
+                    ).tolist()
+                ),
                 reward=float(reward[index]),
             )
             for index, length in enumerate(self.lengths().tolist())
         ]
-        again = [replace(rollout, id=rollout.id + self.rollouts * copy) for copy in range(copies) for rollout in rollouts]
-        return collate(again, advantage=GroupNormalized() if group > 1 and not paired else NoAdvantage(), paired=paired)
+        again = [
+            replace(rollout, id=rollout.id + self.rollouts * copy)
+            for copy in range(copies)
+            for rollout in rollouts
+        ]
+        return collate(
+            again,
+            advantage=GroupNormalized() if group > 1 and not paired else NoAdvantage(),
+            paired=paired,
+        )
 
 
 def constant(batch: Batch, value: float) -> Float[Tensor, "B T"]:

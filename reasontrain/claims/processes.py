@@ -1,4 +1,6 @@
-"""Training runs in processes of their own, several at a time, and each of them once: a killed command goes on."""
+"""Training runs in processes of their own, several at a time, and each of them once: a killed
+command goes on.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ Done = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is known of a run: who made it, how long it took in all, and which suites it was asked after its last step."""
+    """What is known of a run: who made it, how long it took in all, and which suites it was asked
+    after its last step.
+    """
 
     made: tuple[Provenance, ...] = ()
     seconds: float = 0.0
@@ -59,7 +63,11 @@ class Runs:
     def status(self, name: str) -> Status:
         """What is known of a run; nothing, of one that was never begun."""
         path = self._beside(name, ".json")
-        return build(Status, json.loads(path.read_text(encoding="utf-8")), str(path)) if path.exists() else Status()
+        return (
+            build(Status, json.loads(path.read_text(encoding="utf-8")), str(path))
+            if path.exists()
+            else Status()
+        )
 
     def finished(self, job: TrainingJob) -> bool:
         """Whether a run took its last step and was asked these suites."""
@@ -67,9 +75,14 @@ class Runs:
         return there and set(job.suites) <= set(self.status(job.recipe.name).suites)
 
     def train(self, jobs: Sequence[TrainingJob], done: Done) -> None:
-        """Finish all of these runs. Raises RunError where one fails; whatever was begun is saved and goes on next time."""
+        """Finish all of these runs.
+
+        Raises RunError where one fails; whatever was begun is saved and goes on next time.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        jobs = list({job.recipe.name: job for job in jobs}.values())  # arms that say the same are one run
+        jobs = list(
+            {job.recipe.name: job for job in jobs}.values()
+        )  # arms that say the same are one run
         waiting, running = [job for job in jobs if not self.finished(job)], list[_Running]()
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -91,7 +104,9 @@ class Runs:
             signal.signal(signal.SIGTERM, before)
 
     def _start(self, job: TrainingJob) -> _Running:
-        """Begin a run or go on with it, in a process that holds its lock for as long as it lives, whatever becomes of us."""
+        """Begin a run or go on with it, in a process that holds its lock for as long as it lives,
+        whatever becomes of us.
+        """
         name = job.recipe.name
         lock = self._beside(name, ".lock").open("w")
         try:
@@ -99,7 +114,8 @@ class Runs:
         except BlockingIOError:
             lock.close()
             raise RunError(
-                f"run {name} is being trained by another process; wait for its end and give the command again"
+                f"run {name} is being trained by another process; wait for its end and "
+                f"give the command again"
             ) from None
         recipe = self._beside(name, ".yaml")
         recipe.write_text(as_yaml(job.asked), encoding="utf-8")
@@ -123,11 +139,21 @@ class Runs:
         name = run.job.recipe.name
         if run.process.returncode:
             log = self._beside(name, ".log")
-            last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"])[-1]
+            last = (
+                log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                or ["no word"]
+            )[-1]
             raise RunError(f"run {name} failed: {last} (all that it printed: {log})")
         status = self.status(name)
         seconds = status.seconds + time.monotonic() - run.since
-        self._write(name, replace(status, seconds=round(seconds, 1), suites=tuple(sorted({*status.suites, *run.job.suites}))))
+        self._write(
+            name,
+            replace(
+                status,
+                seconds=round(seconds, 1),
+                suites=tuple(sorted({*status.suites, *run.job.suites})),
+            ),
+        )
 
     def _write(self, name: str, status: Status) -> None:
         storage.replace_text(self._beside(name, ".json"), json.dumps(as_mapping(status), indent=1))

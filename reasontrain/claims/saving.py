@@ -1,4 +1,5 @@
-"""What a run spends until it is as good as another: trained tokens to reach an accuracy that both reach.
+"""What a run spends until it is as good as another: trained tokens to reach an accuracy that both
+reach.
 
 Shapes: R, Q runs (training seeds), E evaluations on the way, M problems, K draws.
 """
@@ -16,27 +17,40 @@ from reasontrain.types import RunError
 
 @dataclass(frozen=True)
 class Curves:
-    """How right the runs of an arm were on the way: scores of each problem, and the tokens that had been trained on by then."""
+    """How right the runs of an arm were on the way: scores of each problem, and the tokens that had
+    been trained on by then.
+    """
 
     score_REM: Float64[np.ndarray, "R E M"]
     tokens_RE: Float64[np.ndarray, "R E"]
 
 
-def reach(tokens_E: Float64[np.ndarray, " E"], accuracy_E: Float64[np.ndarray, " E"], target: float) -> float:
-    """Tokens at which the curve first reaches `target`, on straight lines between evaluations; the curve does reach it."""
+def reach(
+    tokens_E: Float64[np.ndarray, " E"], accuracy_E: Float64[np.ndarray, " E"], target: float
+) -> float:
+    """Tokens at which the curve first reaches `target`, on straight lines between evaluations; the
+    curve does reach it.
+    """
     first = int(np.argmax(accuracy_E >= target))
     if first == 0:
         return float(tokens_E[0])
     low, high = accuracy_E[first - 1], accuracy_E[first]
-    return float(tokens_E[first - 1] + (target - low) / (high - low) * (tokens_E[first] - tokens_E[first - 1]))
+    return float(
+        tokens_E[first - 1]
+        + (target - low) / (high - low) * (tokens_E[first] - tokens_E[first - 1])
+    )
 
 
-def saving(treated: Curves, control: Curves, *, seed: int = 0, num_draws: int = 2_000, level: float = 0.95) -> Interval:
-    """1 - t / c, with t and c the trained tokens at which the two arms reach the lower of their last accuracies.
+def saving(
+    treated: Curves, control: Curves, *, seed: int = 0, num_draws: int = 2_000, level: float = 0.95
+) -> Interval:
+    """1 - t / c, with t and c the trained tokens at which the two arms reach the lower of their
+    last accuracies.
 
-    Both arms do reach that accuracy, so nothing is cut off: an arm that ends lower is charged all of its tokens. Each draw
-    resamples the problems, once for both, and R - 1 of the R seeds of each arm (as `metrics.paired_difference`), and reads both
-    curves again. Raises RunError where an arm ends no better than it began: there is nothing to reach.
+    Both arms do reach that accuracy, so nothing is cut off: an arm that ends lower is charged all
+    of its tokens. Each draw resamples the problems, once for both, and R - 1 of the R seeds of each
+    arm (as `metrics.paired_difference`), and reads both curves again. Raises RunError where an arm
+    ends no better than it began: there is nothing to reach.
     """
     rng = np.random.default_rng(seed)
     num_problems = treated.score_REM.shape[2]
@@ -44,10 +58,17 @@ def saving(treated: Curves, control: Curves, *, seed: int = 0, num_draws: int = 
         start, *_, end = arm.score_REM.mean((0, 2))
         if end <= start:
             raise RunError(
-                f"the {name} arm ends at {end:.3f}, no better than it began ({start:.3f}): there is no accuracy to reach"
+                f"the {name} arm ends at {end:.3f}, no better than it began ({start:.3f}): "
+                f"there is no accuracy to reach"
             )
-    weight_KM = rng.multinomial(num_problems, np.full(num_problems, 1 / num_problems), size=num_draws) / num_problems
-    drawn_K = [_saving(*_drawn(rng, treated, weight_M), *_drawn(rng, control, weight_M)) for weight_M in weight_KM]
+    weight_KM = (
+        rng.multinomial(num_problems, np.full(num_problems, 1 / num_problems), size=num_draws)
+        / num_problems
+    )
+    drawn_K = [
+        _saving(*_drawn(rng, treated, weight_M), *_drawn(rng, control, weight_M))
+        for weight_M in weight_KM
+    ]
     low, high = np.quantile(drawn_K, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(_saving(*_whole(treated), *_whole(control)), float(low), float(high))
 
@@ -72,7 +93,12 @@ def _saving(
     control_E: Float64[np.ndarray, " E"],
     control_accuracy_E: Float64[np.ndarray, " E"],
 ) -> float:
-    """The saving on two curves; an accuracy that an arm has at once costs it one token, so that the ratio exists."""
+    """The saving on two curves; an accuracy that an arm has at once costs it one token, so that the
+    ratio exists.
+    """
     target = min(treated_accuracy_E[-1], control_accuracy_E[-1])
-    spent, usual = reach(treated_E, treated_accuracy_E, target), reach(control_E, control_accuracy_E, target)
+    spent, usual = (
+        reach(treated_E, treated_accuracy_E, target),
+        reach(control_E, control_accuracy_E, target),
+    )
     return 1 - max(spent, 1.0) / max(usual, 1.0)

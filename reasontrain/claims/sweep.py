@@ -1,4 +1,6 @@
-"""`reasontrain claims`: the runs of a table of claims, a record of each row, and the table in the README beside it."""
+"""`reasontrain claims`: the runs of a table of claims, a record of each row, and the table in the
+README beside it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ class ClaimsTable:
     """A file of claims, with its records and its page beside it."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.records, self.page = path, path.parent / "records", path.parent / "README.md"
+        self.path, self.records, self.page = (
+            path,
+            path.parent / "records",
+            path.parent / "README.md",
+        )
 
     def record(self, name: str, row: ClaimRow) -> ClaimRecord | None:
         """The record of a row, where there is one of what the row and its recipes say now."""
@@ -49,7 +55,12 @@ class ClaimsTable:
         if not path.exists():
             return None
         record = build(ClaimRecord, read_yaml(path), str(path))
-        said = {arm: run_of(self.path.parent, row, arm, rate=row.rates[0], seed=row.seeds[0], out="-").name for arm in row.arms}
+        said = {
+            arm: run_of(
+                self.path.parent, row, arm, rate=row.rates[0], seed=row.seeds[0], out="-"
+            ).name
+            for arm in row.arms
+        }
         return record if record.row == row and record.first_runs == said else None
 
     def write(self, record: ClaimRecord) -> None:
@@ -67,7 +78,9 @@ class ClaimsTable:
         """The page as it should be."""
         found = {name: self.record(name, row) for name, row in read_claims(self.path).items()}
         records = [record for record in found.values() if record is not None]
-        return with_table(self.page, markdown(records, [name for name, record in found.items() if record is None]))
+        return with_table(
+            self.page, markdown(records, [name for name, record in found.items() if record is None])
+        )
 
 
 def claims(options: SweepOptions) -> None:
@@ -77,7 +90,9 @@ def claims(options: SweepOptions) -> None:
     table = ClaimsTable(options.table)
     table.text()  # a page without a place for the table is told before hours of work
     rows = read_claims(options.table, options.rows)
-    runs = Runs(options.out, origin(options.table.parent, (table.records, table.page)), options.at_once)
+    runs = Runs(
+        options.out, origin(options.table.parent, (table.records, table.page)), options.at_once
+    )
     for name, row in rows.items():
         if not options.rows and table.record(name, row):
             print(f"{name}: has its record")
@@ -100,23 +115,39 @@ def _sweep(options: SweepOptions, row: ClaimRow) -> Sweep:
     """Every run of a row."""
     folder, out = options.table.parent, str(options.out)
     return {
-        arm: {rate: [run_of(folder, row, arm, rate=rate, seed=seed, out=out) for seed in row.seeds] for rate in row.rates}
+        arm: {
+            rate: [run_of(folder, row, arm, rate=rate, seed=seed, out=out) for seed in row.seeds]
+            for rate in row.rates
+        }
         for arm in row.arms
     }
 
 
 def _test(name: str, row: ClaimRow, options: SweepOptions, runs: Runs) -> ClaimRecord:
-    """All runs, the rate of each arm by the development suite, and only then the problems that decide."""
+    """All runs, the rate of each arm by the development suite, and only then the problems that
+    decide.
+    """
     sweep = _sweep(options, row)
     check_disjoint(sweep[row.difference.of][row.rates[0]][0], row)
-    suites = (row.development, row.measure.suite) if isinstance(row.measure, Saving) else (row.development,)  # a curve needs both
+    suites = (
+        (row.development, row.measure.suite)
+        if isinstance(row.measure, Saving)
+        else (row.development,)
+    )  # a curve needs both
     _train(f"{name}, sweep", [TrainingJob(recipe, suites) for recipe in _all(sweep)], runs)
     swept = {
-        arm: tuple(Swept(rate=rate, development=development(options.out, each, row.development)) for rate, each in rates.items())
+        arm: tuple(
+            Swept(rate=rate, development=development(options.out, each, row.development))
+            for rate, each in rates.items()
+        )
         for arm, rates in sweep.items()
     }
     at_rate = {arm: rates[chosen(swept[arm])] for arm, rates in sweep.items()}
-    _train(f"{name}, held out", [TrainingJob(r, (row.measure.suite,)) for each in at_rate.values() for r in each], runs)
+    _train(
+        f"{name}, held out",
+        [TrainingJob(r, (row.measure.suite,)) for each in at_rate.values() for r in each],
+        runs,
+    )
     seconds = sum(runs.status(run).seconds for run in {recipe.name for recipe in _all(sweep)})
     return judge(
         name,
@@ -154,7 +185,10 @@ def _estimate(runs: Runs, sweep: Sweep) -> str:
     seconds = [status.seconds for name in names if (status := runs.status(name)).suites]
     took = "nothing is finished to tell the time by"
     if seconds:
-        took = f"about {sum(seconds) / len(seconds) * len(names) / runs.at_once / 60:.0f} min, {runs.at_once} at a time"
+        took = (
+            f"about {sum(seconds) / len(seconds) * len(names) / runs.at_once / 60:.0f} min, "
+            f"{runs.at_once} at a time"
+        )
     return f"{len(names)} runs, {len(seconds)} of them finished; {took}"
 
 

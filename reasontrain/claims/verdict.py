@@ -1,4 +1,6 @@
-"""A row of claims judged: the learning rate of every arm, what the arms reached on held-out problems, and the verdict."""
+"""A row of claims judged: the learning rate of every arm, what the arms reached on held-out
+problems, and the verdict.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ class Swept:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRecord:
-    """What an arm reached at its rate: a share (accuracy, or pass@k) for every seed, and what it cost, mean over the seeds.
+    """What an arm reached at its rate: a share (accuracy, or pass@k) for every seed, and what it
+    cost, mean over the seeds.
 
     `behind` is the claimed arm less this one; None for the claimed arm itself.
     """
@@ -72,9 +75,12 @@ class ArmRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRecord:
-    """A row with its verdict and all that it rests on. `minutes` is the time that its runs took, `at_once` of them together.
+    """A row with its verdict and all that it rests on.
 
-    `first_runs` names the run of each arm at the first rate with the first seed: the names say whether recipes changed since.
+    `minutes` is the time that its runs took, `at_once` of them together.
+
+    `first_runs` names the run of each arm at the first rate with the first seed: the names say
+    whether recipes changed since.
     """
 
     name: str
@@ -91,7 +97,9 @@ class ClaimRecord:
 
 
 def verdict(difference: Interval) -> Verdict:
-    """*holds* where the interval lies above 0; else *does not hold* where it lies below 0, or within one point of it."""
+    """*holds* where the interval lies above 0; else *does not hold* where it lies below 0, or
+    within one point of it.
+    """
     if difference.low > 0:
         return "holds"
     if difference.high < 0 or (difference.low >= -POINT and difference.high <= POINT):
@@ -115,10 +123,13 @@ def check_disjoint(recipe: Recipe, row: ClaimRow) -> None:
     for name in (row.development, row.measure.suite):
         suite = suite_of(recipe, name)
         assert suite.task is not None, "a row was checked before it is run"
-        texts.append({json.dumps(problem.prompt) for problem in suite.task.problems()[: suite.limit]})
+        texts.append(
+            {json.dumps(problem.prompt) for problem in suite.task.problems()[: suite.limit]}
+        )
     if shared := texts[0] & texts[1]:
         raise UserError(
-            f"suites {row.development!r} and {row.measure.suite!r} share {len(shared)} problems, such as {min(shared)}; "
+            f"suites {row.development!r} and {row.measure.suite!r} share {len(shared)} "
+            f"problems, such as {min(shared)}; "
             "choose rates on others"
         )
 
@@ -135,13 +146,24 @@ def judge(
     at_once: int,
     made: tuple[Made, ...],
 ) -> ClaimRecord:
-    """The record of a row from its finished runs; `recipes` are those of each arm at its rate, one a seed."""
-    tables = {arm: [_problems(runs / recipe.name, row, recipe.steps) for recipe in each] for arm, each in recipes.items()}
+    """The record of a row from its finished runs; `recipes` are those of each arm at its rate, one
+    a seed.
+    """
+    tables = {
+        arm: [_problems(runs / recipe.name, row, recipe.steps) for recipe in each]
+        for arm, each in recipes.items()
+    }
     asked = {problems for each in tables.values() for problems, _ in each}
     if len(asked) > 1:
-        raise UserError(f"the arms of {name} were asked different problems in suite {row.measure.suite!r}")
+        raise UserError(
+            f"the arms of {name} were asked different problems in suite {row.measure.suite!r}"
+        )
     scores = {arm: np.stack([score_M for _, score_M in each]) for arm, each in tables.items()}
-    behind = {arm: _difference(row, runs, recipes, scores, arm) for arm in recipes if arm != row.difference.of}
+    behind = {
+        arm: _difference(row, runs, recipes, scores, arm)
+        for arm in recipes
+        if arm != row.difference.of
+    }
     decides = behind[row.difference.minus]
     arms = tuple(
         ArmRecord(
@@ -172,7 +194,11 @@ def judge(
 
 
 def _difference(
-    row: ClaimRow, runs: Path, recipes: Mapping[str, Sequence[Recipe]], scores: Mapping[str, Float64[np.ndarray, "R M"]], arm: str
+    row: ClaimRow,
+    runs: Path,
+    recipes: Mapping[str, Sequence[Recipe]],
+    scores: Mapping[str, Float64[np.ndarray, "R M"]],
+    arm: str,
 ) -> Interval:
     """The claimed arm less another one, by the row's measure."""
     of = row.difference.of
@@ -181,11 +207,17 @@ def _difference(
     return saving(*(_curves(runs, row, recipes[name]) for name in (of, arm)))
 
 
-def _problems(run: Path, row: ClaimRow, step: int) -> tuple[tuple[str, ...], Float64[np.ndarray, " M"]]:
+def _problems(
+    run: Path, row: ClaimRow, step: int
+) -> tuple[tuple[str, ...], Float64[np.ndarray, " M"]]:
     """The problems of the measured suite, and what a run scored on each after so many steps."""
     answers = every_verdict(run / "answers" / f"{row.measure.suite}-step-{step}.jsonl")
     correct_MS = np.array(list(answers.values()), dtype=bool)
-    score_M = pass_per_problem(correct_MS, row.measure.k) if isinstance(row.measure, PassAt) else mean_per_problem(correct_MS)
+    score_M = (
+        pass_per_problem(correct_MS, row.measure.k)
+        if isinstance(row.measure, PassAt)
+        else mean_per_problem(correct_MS)
+    )
     return tuple(answers), score_M
 
 
@@ -201,13 +233,18 @@ def _curves(runs: Path, row: ClaimRow, recipes: Sequence[Recipe]) -> Curves:
 
 
 def _accuracy(run: Path, suite: str, step: int) -> float:
-    return next(accuracy for done, name, accuracy in _evaluations(run) if (done, name) == (step, suite))
+    return next(
+        accuracy for done, name, accuracy in _evaluations(run) if (done, name) == (step, suite)
+    )
 
 
 def _evaluations(run: Path) -> list[tuple[int, str, float]]:
     """Steps, suite and accuracy of every evaluation, in order."""
     records = map(json.loads, (run / EVALUATIONS).read_text(encoding="utf-8").splitlines())
-    return [(record["step"], record["suite"], record["metrics"]["accuracy"]["value"]) for record in records]
+    return [
+        (record["step"], record["suite"], record["metrics"]["accuracy"]["value"])
+        for record in records
+    ]
 
 
 def _trained_tokens(run: Path) -> list[float]:
@@ -217,7 +254,9 @@ def _trained_tokens(run: Path) -> list[float]:
 
 def _sampled_tokens(run: Path, recipe: Recipe) -> float:
     """Response tokens that were sampled (or read, of demonstrations) in all."""
-    return math.fsum(step["response_tokens_mean"] * recipe.learn.rollouts_per_step for step in _steps(run))
+    return math.fsum(
+        step["response_tokens_mean"] * recipe.learn.rollouts_per_step for step in _steps(run)
+    )
 
 
 def _steps(run: Path) -> list[dict[str, float | int]]:

@@ -1,6 +1,7 @@
 """The command line: `reasontrain COMMAND --help` says what each does, with an example.
 
-Exit codes: 0 done, 1 the run failed or was stopped, 2 wrong input. A user's mistake is one sentence, never a traceback.
+Exit codes: 0 done, 1 the run failed or was stopped, 2 wrong input. A user's mistake is one
+sentence, never a traceback.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""`reasontrain bench`: tables of rows, each side timed in turn, a record and a picture of each, and a page of all records."""
+"""`reasontrain bench`: tables of rows, each side timed in turn, a record and a picture of each, and
+a page of all records.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def bench(options: BenchOptions) -> None:
         measured = []
         for row in rows:
             print(f"{name} {row.name}: {row.what}", flush=True)
-            measured.append(measure(row, place, runs=runs, say=lambda text: print(f"  {text}", flush=True)))
+            measured.append(
+                measure(row, place, runs=runs, say=lambda text: print(f"  {text}", flush=True))
+            )
             print(f"  {page.ratio(measured[-1]).replace('*', '')} of {row.peer.name}", flush=True)
         if measured:
             found = BenchRecord(
@@ -67,16 +71,24 @@ def bench(options: BenchOptions) -> None:
 def _place(options: BenchOptions) -> BenchMachine:
     """Where rows are measured; refuses a device that is not there."""
     if options.runs < 1 or options.threads < 1:
-        raise UserError(f"--runs and --threads must be at least 1, got {options.runs} and {options.threads}")
+        raise UserError(
+            f"--runs and --threads must be at least 1, got {options.runs} and {options.threads}"
+        )
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; leave it out to measure on the CPU")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return BenchMachine(device=torch.device(device), quick=options.quick, threads=options.threads, data=options.data)
+    return BenchMachine(
+        device=torch.device(device), quick=options.quick, threads=options.threads, data=options.data
+    )
 
 
 def _device_name(device: torch.device) -> str:
     """`cpu`, or the GPU's own name in the letters of a file name."""
-    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device).lower().replace(" ", "-")
+    return (
+        "cpu"
+        if device.type == "cpu"
+        else torch.cuda.get_device_name(device).lower().replace(" ", "-")
+    )
 
 
 def _keep(folder: Path, found: BenchRecord) -> None:

@@ -1,4 +1,6 @@
-"""Whoever `reasontrain evaluate` asks: weights, here or in several processes, or a model behind an address."""
+"""Whoever `reasontrain evaluate` asks: weights, here or in several processes, or a model behind an
+address.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedProblems:
-    """A suite as it is put to somebody: problems that can be asked, how many cannot, and what beside the suite says how.
+    """A suite as it is put to somebody: problems that can be asked, how many cannot, and what
+    beside the suite says how.
 
     `ready` loads what answers take.
     """
@@ -54,11 +57,29 @@ class EvaluationBackend(Protocol):
 
 
 class ModelBackend:
-    """A model whose weights are at hand, asked in parts of fixed composition by this process or by `workers` of Ray's."""
+    """A model whose weights are at hand, asked in parts of fixed composition by this process or by
+    `workers` of Ray's.
+    """
 
-    def __init__(self, candidate: Candidate, *, seed: int, workers: int, logs: Path, say: Say, until: ExitStack) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        *,
+        seed: int,
+        workers: int,
+        logs: Path,
+        say: Say,
+        until: ExitStack,
+    ) -> None:
         """Processes, if there are any, end with `until`; what they print is in `logs`."""
-        self.candidate, self.seed, self.workers, self.logs, self.say, self.until = candidate, seed, workers, logs, say, until
+        self.candidate, self.seed, self.workers, self.logs, self.say, self.until = (
+            candidate,
+            seed,
+            workers,
+            logs,
+            say,
+            until,
+        )
         self.name = candidate.name
 
     def facts(self) -> Mapping[str, str]:
@@ -66,10 +87,14 @@ class ModelBackend:
         return self.candidate.facts()
 
     def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
-        """See `EvaluationBackend`; the hash is of prompts as ids and of the ids that end responses: a tokenizer and its template."""
+        """See `EvaluationBackend`; the hash is of prompts as ids and of the ids that end responses:
+        a tokenizer and its template.
+        """
         asked, suite = encoded(posed, self.described, say), posed.suite
         at_once = self.candidate.at_once
-        said = json.dumps([[prompt.ids for prompt in asked.prompts], sorted(self.described.stop_ids)])
+        said = json.dumps(
+            [[prompt.ids for prompt in asked.prompts], sorted(self.described.stop_ids)]
+        )
         whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=at_once)
         return EncodedProblems(
             problems=[prompt.problem for prompt in asked.prompts],
@@ -90,7 +115,9 @@ class ModelBackend:
             return by(self.candidate.sampler(self.seed))
         from reasontrain.cluster.work_queue import side_by_side  # Ray is for those who ask for it
 
-        group = side_by_side(self.candidate, seed=self.seed, workers=self.workers, logs=self.logs, say=self.say)
+        group = side_by_side(
+            self.candidate, seed=self.seed, workers=self.workers, logs=self.logs, say=self.say
+        )
         return self.until.enter_context(group)
 
 
@@ -105,7 +132,9 @@ class EndpointBackend:
         return self.endpoint.facts()
 
     def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
-        """See `EvaluationBackend`; nobody here can tell which prompts are too long for the model: the server refuses them."""
+        """See `EvaluationBackend`; nobody here can tell which prompts are too long for the model:
+        the server refuses them.
+        """
         suite = posed.suite
         requests = EndpointRequests(
             endpoint=self.endpoint,
@@ -115,4 +144,6 @@ class EndpointBackend:
             num=suite.num_samples,
             seed=self.seed,
         )
-        return EncodedProblems(problems=posed.problems, dropped=0, facts={}, ready=lambda: requests.respond)
+        return EncodedProblems(
+            problems=posed.problems, dropped=0, facts={}, ready=lambda: requests.respond
+        )

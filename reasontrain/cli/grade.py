@@ -1,4 +1,6 @@
-"""`reasontrain grade`: lines with a gold answer and a prediction come back with a verdict, while they are read."""
+"""`reasontrain grade`: lines with a gold answer and a prediction come back with a verdict, while
+they are read.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class GradeOptions:
-    """What the command line said; `file` is `-` for standard input, `num_workers` None for one per core."""
+    """What the command line said; `file` is `-` for standard input, `num_workers` None for one per
+    core.
+    """
 
     file: str
     limit_s: float
@@ -37,9 +41,13 @@ class GradeOptions:
 
 
 def grade(options: GradeOptions) -> None:
-    """Write one line for each line read, in order and as soon as it is graded; at the end a count, on standard error."""
+    """Write one line for each line read, in order and as soon as it is graded; at the end a count,
+    on standard error.
+    """
     if not 0 < options.limit_s < DAY_S:
-        raise UserError(f"--limit-s must be more than 0 and less than a day, got {options.limit_s:g}")
+        raise UserError(
+            f"--limit-s must be more than 0 and less than a day, got {options.limit_s:g}"
+        )
     if options.num_workers is not None and options.num_workers < 1:
         raise UserError(f"--workers must be at least 1, got {options.num_workers}")
     num_workers = options.num_workers or num_cores()
@@ -47,18 +55,33 @@ def grade(options: GradeOptions) -> None:
     counts: Counter[tuple[bool, str]] = Counter()
     with _rows(options.file) as rows, grader:
         try:
-            for row, verdict in _graded(rows, partial(grader.grade, last_number=options.last_number), num_workers):
+            for row, verdict in _graded(
+                rows, partial(grader.grade, last_number=options.last_number), num_workers
+            ):
                 _write(row, verdict)
                 counts[verdict.correct, verdict.reason] += 1
         except BrokenPipeError:  # whoever reads has seen enough (`| head`)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    how = ", ".join(f"{'correct' if right else 'wrong'} by {reason} {n}" for (right, reason), n in sorted(counts.items()))
+    how = ", ".join(
+        f"{'correct' if right else 'wrong'} by {reason} {n}"
+        for (right, reason), n in sorted(counts.items())
+    )
     print(f"graded {counts.total()} lines: {how or 'there are none'}", file=sys.stderr)
 
 
 def _write(row: Row, verdict: Verdict) -> None:
     """ASCII, because JSON may hold texts that UTF-8 has no bytes for (half a surrogate pair)."""
-    print(json.dumps({**row, "correct": verdict.correct, "extracted": verdict.extracted, "reason": verdict.reason}), flush=True)
+    print(
+        json.dumps(
+            {
+                **row,
+                "correct": verdict.correct,
+                "extracted": verdict.extracted,
+                "reason": verdict.reason,
+            }
+        ),
+        flush=True,
+    )
 
 
 @contextmanager
@@ -66,14 +89,25 @@ def _rows(file: str) -> Iterator[Iterator[tuple[Row, str]]]:
     """Each row with its place; blank lines are passed over."""
     name = "standard input" if file == "-" else file
     if file != "-" and not Path(file).is_file():
-        raise UserError(f"{file} is no file; expected JSON lines with `gold` and `prediction`, or - for standard input")
+        raise UserError(
+            f"{file} is no file; expected JSON lines with `gold` and `prediction`, or - "
+            f"for standard input"
+        )
     with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
-        places = ((raw, f"{name}, line {number}") for number, raw in enumerate(stream, start=1) if raw.strip())
+        places = (
+            (raw, f"{name}, line {number}")
+            for number, raw in enumerate(stream, start=1)
+            if raw.strip()
+        )
         yield ((json_object(raw, where), where) for raw, where in places)
 
 
-def _graded(rows: Iterator[tuple[Row, str]], grade_one: Grade, num_workers: int) -> Iterator[tuple[Row, Verdict]]:
-    """Rows in order with their verdicts; reading goes on while answers are graded, and a line that cannot be read ends it."""
+def _graded(
+    rows: Iterator[tuple[Row, str]], grade_one: Grade, num_workers: int
+) -> Iterator[tuple[Row, Verdict]]:
+    """Rows in order with their verdicts; reading goes on while answers are graded, and a line that
+    cannot be read ends it.
+    """
     waiting: Queue[tuple[Row, Future[Verdict]] | Exception | None] = Queue(AHEAD)
     threads = ThreadPoolExecutor(num_workers)
 
@@ -99,5 +133,8 @@ def _graded(rows: Iterator[tuple[Row, str]], grade_one: Grade, num_workers: int)
 
 def _cell(row: Row, column: str, where: str) -> str:
     if column not in row:
-        raise UserError(f"{where}: no `{column}` (it has: {', '.join(row) or 'nothing'}); lines need `gold` and `prediction`")
+        raise UserError(
+            f"{where}: no `{column}` (it has: {', '.join(row) or 'nothing'}); lines need "
+            f"`gold` and `prediction`"
+        )
     return text(row[column], column=column, where=where)

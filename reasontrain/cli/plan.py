@@ -36,7 +36,8 @@ def _mapping(found: Plan) -> dict[str, object]:
     """The plan with what its properties compute."""
     mapping: dict[str, object] = dataclasses.asdict(found)
     mapping["roles"] = [
-        dataclasses.asdict(role) | {"total": {p: role.total(p) for p in PHASES}, "peak": role.peak, "host": role.host}
+        dataclasses.asdict(role)
+        | {"total": {p: role.total(p) for p in PHASES}, "peak": role.peak, "host": role.host}
         for role in found.roles
     ]
     mapping["scaling"] = [dataclasses.asdict(p) | {"step_s": p.step_s} for p in found.scaling]
@@ -46,7 +47,9 @@ def _mapping(found: Plan) -> dict[str, object]:
 def _page(found: Plan) -> Iterator[Table | str]:
     """All that a person reads, in order."""
     yield f"{found.name}: a plan by arithmetic; nothing was loaded, downloaded or measured"
-    yield "parameters: " + ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
+    yield "parameters: " + ", ".join(
+        f"{name} {count:,}" for name, count in found.parameters.items()
+    )
     yield _work(found)
     for role in found.roles:
         yield f"\nmemory of each {role.name} ({role.processes}), GiB; * is the fullest phase"
@@ -54,7 +57,11 @@ def _page(found: Plan) -> Iterator[Table | str]:
         if role.host:
             yield f"in main memory, for each {role.name}: {_gib(role.host)} GiB"
     yield _verdict(found)
-    yield "\nwhat moves in a step" if found.traffic else "\nwhat moves in a step: nothing, one process does it all"
+    yield (
+        "\nwhat moves in a step"
+        if found.traffic
+        else "\nwhat moves in a step: nothing, one process does it all"
+    )
     if found.traffic:
         yield _traffic(found)
     yield "\nplacement"
@@ -67,10 +74,13 @@ def _page(found: Plan) -> Iterator[Table | str]:
 def _work(found: Plan) -> str:
     work = found.work
     return (
-        f"a step: {work.prompts:,} prompts, {work.rollouts:,} rollouts of {work.prompt_tokens:,} + {work.response_tokens:,} "
+        f"a step: {work.prompts:,} prompts, {work.rollouts:,} rollouts of "
+        f"{work.prompt_tokens:,} + {work.response_tokens:,} "
         f"tokens (assumed), {work.tokens:,} tokens\n"
-        f"a rank of {work.ranks}: {work.rollouts_per_rank:,} rollouts in {work.micro_batches_per_rank:,} micro-batches of "
-        f"{work.rollouts_per_micro_batch:,} ({work.micro_batch_tokens:,} tokens, {work.micro_batch_rows:,} rows with a loss); "
+        f"a rank of {work.ranks}: {work.rollouts_per_rank:,} rollouts in "
+        f"{work.micro_batches_per_rank:,} micro-batches of "
+        f"{work.rollouts_per_micro_batch:,} ({work.micro_batch_tokens:,} tokens, "
+        f"{work.micro_batch_rows:,} rows with a loss); "
         f"{work.rows_per_sampler:,} rows decode together"
     )
 
@@ -82,24 +92,37 @@ def _memory(role: Role) -> Table:
     for phase in phases:
         table.add_column(phase, justify="right")
     for part in role.parts:
-        place = "" if part.place == "device" else f" (in {'main memory' if part.place == 'host' else 'NVMe files'})"
+        place = (
+            ""
+            if part.place == "device"
+            else f" (in {'main memory' if part.place == 'host' else 'NVMe files'})"
+        )
         table.add_row(part.name + place, *(_gib(part.held.get(phase, 0)) for phase in phases))
     table.add_section()
-    table.add_row("total", *(_gib(role.total(phase)) + ("*" if phase == role.phase else "") for phase in phases))
+    table.add_row(
+        "total",
+        *(_gib(role.total(phase)) + ("*" if phase == role.phase else "") for phase in phases),
+    )
     return table
 
 
 def _verdict(found: Plan) -> str:
     """Whether it fits, and if not, what to change."""
     fullest = max(found.roles, key=lambda role: role.peak)
-    said = f"the fullest process is a {fullest.name} while it is at `{fullest.phase}`: {_gib(fullest.peak)} GiB"
+    said = (
+        f"the fullest process is a {fullest.name} while it is at `{fullest.phase}`: "
+        f"{_gib(fullest.peak)} GiB"
+    )
     limit = f"{found.machine.memory_gib:g} GiB"
     if found.fits:
         return f"FITS: {said} of {limit}"
     if found.remedy is None:
-        return f"DOES NOT FIT: {said}, and there are {limit}; no change that a plan knows makes room"
+        return (
+            f"DOES NOT FIT: {said}, and there are {limit}; no change that a plan knows makes room"
+        )
     return (
-        f"DOES NOT FIT: {said}, and there are {limit}\nit would fit with: {' '.join(found.remedy.overrides)} "
+        f"DOES NOT FIT: {said}, and there are {limit}\nit would fit with: "
+        f"{' '.join(found.remedy.overrides)} "
         f"({_gib(found.remedy.peak)} GiB)"
     )
 
@@ -118,21 +141,37 @@ def _placement(found: Plan) -> Table:
         last = group.first + group.processes - 1
         numbers = f"{group.first}" if last == group.first else f"{group.first}-{last}"
         gpus = f", GPU: {group.gpus}" if group.gpus else ""
-        table.add_row(group.role, numbers, f"{{CPU: {group.cpus:g}{gpus}}}", "any" if group.node is None else str(group.node))
+        table.add_row(
+            group.role,
+            numbers,
+            f"{{CPU: {group.cpus:g}{gpus}}}",
+            "any" if group.node is None else str(group.node),
+        )
     return table
 
 
 def _rates(machine: Machine) -> str:
     return (
-        f"\nseconds of a step if every GPU learns and samples and nothing overlaps, at {machine.tflops:g} TFLOP/s, "
-        f"{machine.intra_gb_s:g} GB/s in a node\nof {machine.gpus_per_node}, {machine.inter_gb_s:g} GB/s between nodes, "
+        f"\nseconds of a step if every GPU learns and samples and nothing overlaps, at "
+        f"{machine.tflops:g} TFLOP/s, "
+        f"{machine.intra_gb_s:g} GB/s in a node\nof {machine.gpus_per_node}, "
+        f"{machine.inter_gb_s:g} GB/s between nodes, "
         f"{machine.hbm_tb_s:g} TB/s of memory"
     )
 
 
 def _scaling(found: Plan) -> Table:
     table = Table()
-    for name in ("GPUs", "step", "sampling", "evidence", "learning", "communication", "efficiency", "GiB each"):
+    for name in (
+        "GPUs",
+        "step",
+        "sampling",
+        "evidence",
+        "learning",
+        "communication",
+        "efficiency",
+        "GiB each",
+    ):
         table.add_column(name, justify="right")
     for prediction in found.scaling:
         table.add_row(*_line(prediction, found.machine))
@@ -150,14 +189,26 @@ def _line(prediction: Prediction, machine: Machine) -> Iterator[str]:
     ):
         yield f"{seconds:,.3g}" if seconds < 1000 else f"{seconds:,.0f}"
     yield f"{prediction.efficiency:.0%}"
-    yield _gib(prediction.memory_bytes) + ("!" if prediction.memory_bytes > machine.memory_bytes else "")
+    yield _gib(prediction.memory_bytes) + (
+        "!" if prediction.memory_bytes > machine.memory_bytes else ""
+    )
 
 
 def _stop(found: Plan) -> str:
-    marked = "! does not fit; " if any(p.memory_bytes > found.machine.memory_bytes for p in found.scaling) else ""
+    marked = (
+        "! does not fit; "
+        if any(p.memory_bytes > found.machine.memory_bytes for p in found.scaling)
+        else ""
+    )
     if found.stops_at is None:
-        return f"{marked}scaling is worth it up to {found.scaling[-1].gpus:,} GPUs (efficiency of at least {WORTH:.0%})"
-    return f"{marked}scaling stops at {found.stops_at:,} GPUs, where efficiency falls below {WORTH:.0%}"
+        return (
+            f"{marked}scaling is worth it up to {found.scaling[-1].gpus:,} GPUs (efficiency of "
+            f"at least {WORTH:.0%})"
+        )
+    return (
+        f"{marked}scaling stops at {found.stops_at:,} GPUs, where efficiency falls below "
+        f"{WORTH:.0%}"
+    )
 
 
 def _gib(size: int) -> str:

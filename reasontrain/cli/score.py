@@ -11,7 +11,9 @@ from reasontrain.run.datasets import score_columns
 
 
 def score(path: Path, overrides: Sequence[str]) -> None:
-    """Store what the recipe reads, by its stages where it has some; what is there already is read, and not computed again."""
+    """Store what the recipe reads, by its stages where it has some; what is there already is read,
+    and not computed again.
+    """
     recipe = read_recipe(path, overrides)
     models.quiet_libraries()
     recipe, _ = stages.done(recipe, _say)

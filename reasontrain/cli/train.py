@@ -33,7 +33,9 @@ def train(path: Path, overrides: Sequence[str]) -> None:
         with run_context(final, say, given=recipe) as ready:
             directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory)
-        say(f"{_speed(directory)}model: {(directory / 'final').resolve()}\nreport: {page.resolve()}")
+        say(
+            f"{_speed(directory)}model: {(directory / 'final').resolve()}\nreport: {page.resolve()}"
+        )
 
 
 def _speed(directory: Path) -> str:
@@ -41,11 +43,19 @@ def _speed(directory: Path) -> str:
     found = profile(read_run(directory))
     if found is None:
         return ""
-    beside = f", {percent(found.mfu_update)} of the measured matrix rate in the update" if math.isfinite(found.mfu_update) else ""
+    beside = (
+        f", {percent(found.mfu_update)} of the measured matrix rate in the update"
+        if math.isfinite(found.mfu_update)
+        else ""
+    )
     return f"speed: {short(found.sampled_per_s)} tokens/s{beside}\n"
 
 
 def _few(stats: Stats) -> str:
     """The few numbers of a step that fit on a line."""
-    shown = [name for name in ("loss", "reward_mean", "kl_reverse_mean", "kept_share", "grad_norm") if name in stats]
+    shown = [
+        name
+        for name in ("loss", "reward_mean", "kl_reverse_mean", "kept_share", "grad_norm")
+        if name in stats
+    ]
     return "  ".join(f"{name.removesuffix('_mean')} {stats[name]:.4g}" for name in shown)

@@ -1,4 +1,6 @@
-"""What runs in Ray's processes: one class per role, a thin shell around the same learner, sampler or grader as in one process."""
+"""What runs in Ray's processes: one class per role, a thin shell around the same learner, sampler
+or grader as in one process.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,16 @@ from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
 from reasontrain.vocab import Head
 
-VERSIONS = ("reasontrain", "torch", "transformers", "tokenizers", "peft", "deepspeed", "ray", "math-verify")
+VERSIONS = (
+    "reasontrain",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "deepspeed",
+    "ray",
+    "math-verify",
+)
 
 
 R = TypeVar("R")
@@ -77,7 +88,11 @@ class Worker:
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def facts(self) -> dict[str, str]:
         """Host, address and process id, and how long it worked until now, in seconds."""
-        about = {"host": socket.gethostname(), "address": ray.util.get_node_ip_address(), "pid": str(os.getpid())}
+        about = {
+            "host": socket.gethostname(),
+            "address": ray.util.get_node_ip_address(),
+            "pid": str(os.getpid()),
+        }
         return about | {"work_s": f"{self.work_s:.3f}"}
 
 
@@ -87,10 +102,14 @@ class SamplingWorker(Worker):
     sampler: Sampler
 
     @work
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
+    ) -> tuple[int, list[Rollout]]:
         """The version of the weights, and rollouts by them."""
         with self.whole():
-            return self.sampler.version, stored(self.sampler.sample(prompts, sampling, num=num, first_id=first_id))
+            return self.sampler.version, stored(
+                self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
+            )
 
     def whole(self) -> AbstractContextManager[None]:
         """A block in which the weights are whole in this process."""
@@ -98,7 +117,9 @@ class SamplingWorker(Worker):
 
 
 class LearnerRank(SamplingWorker):
-    """One rank of the learner; where there are no sampler processes, it samples with the weights that it trains."""
+    """One rank of the learner; where there are no sampler processes, it samples with the weights
+    that it trains.
+    """
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
@@ -140,7 +161,11 @@ class LearnerRank(SamplingWorker):
 
     @work
     def step(
-        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        loss_aggregation: LossAggregationFn,
     ) -> Stats:
         """See `Learner`."""
         self._rest()
@@ -152,7 +177,9 @@ class LearnerRank(SamplingWorker):
 
     def whole(self) -> AbstractContextManager[None]:
         """Gathered from all ranks, for a sampler that uses the weights as they are."""
-        return self.learner.materialized() if isinstance(self.sampler, LocalSampler) else nullcontext()
+        return (
+            self.learner.materialized() if isinstance(self.sampler, LocalSampler) else nullcontext()
+        )
 
     @work
     def load(self) -> None:
@@ -197,7 +224,11 @@ class LearnerRank(SamplingWorker):
 
     def _rest(self) -> None:
         """Give a colocated engine's memory to the learner."""
-        if self.recipe.cluster is not None and not self.recipe.cluster.samplers and isinstance(self.sampler, VllmSampler):
+        if (
+            self.recipe.cluster is not None
+            and not self.recipe.cluster.samplers
+            and isinstance(self.sampler, VllmSampler)
+        ):
             self.sampler.sleep()
 
 
@@ -213,7 +244,10 @@ class SamplerWorker(SamplingWorker):
         else:
             policy = models.load(recipe.model)
             self.sampler = LocalSampler(
-                policy, seed=recipe.seed, max_num_seqs=engine.max_num_seqs, cuda_graphs=engine.cuda_graphs
+                policy,
+                seed=recipe.seed,
+                max_num_seqs=engine.max_num_seqs,
+                cuda_graphs=engine.cuda_graphs,
             )
             self.device = policy.device
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
@@ -226,7 +260,9 @@ class SamplerWorker(SamplingWorker):
     def receive(self, version: int, slots: Sequence[Slot]) -> TransferChecksum:
         """Replace the weights by what comes over the line."""
         self.channel.connect(self.device)
-        self.sampler.load(Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device)))
+        self.sampler.load(
+            Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device))
+        )
         return self.channel.receipt
 
 
@@ -248,7 +284,11 @@ class TeacherWorker(Worker):
     ) -> Float[Tensor, "N D"]:
         """Hidden states at flat rows."""
         device = self.policy.device
-        return self.policy.hidden(ids_RT.to(device), position=position_RT.to(device)).flatten(0, 1)[row_N.to(device)].cpu()
+        return (
+            self.policy.hidden(ids_RT.to(device), position=position_RT.to(device))
+            .flatten(0, 1)[row_N.to(device)]
+            .cpu()
+        )
 
 
 class GraderWorker(Worker):

@@ -1,4 +1,6 @@
-"""One short rollout that trainer and sampler both score: where they disagree, they do not hold the same model."""
+"""One short rollout that trainer and sampler both score: where they disagree, they do not hold the
+same model.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ TOKENS = 16
 
 @dataclass(frozen=True)
 class Canary:
-    """Sings every `every` versions; `prompt` is asked at the temperature at which the learner scores."""
+    """Sings every `every` versions; `prompt` is asked at the temperature at which the learner
+    scores.
+    """
 
     learner: Learner
     prompt: Prompt
@@ -26,16 +30,25 @@ class Canary:
     limit: float
 
     def __call__(self, sampler: Sampler) -> None:
-        """Raises RunError where the mean gap between the two probabilities of a token is above the limit."""
+        """Raises RunError where the mean gap between the two probabilities of a token is above the
+        limit.
+        """
         if not is_due(self.every, sampler.version):
             return
         sampling = Sampling(temperature=self.temperature, max_tokens=TOKENS)
         rollout = sampler.sample([self.prompt], sampling, num=1, first_id=0)
-        batch = self.learner.observe(collate(rollout, advantage=NoAdvantage()), frozenset({"old_logp"}))
-        ours_N, theirs_N = (column_BT[batch.is_response_BT].exp() for column_BT in (batch.old_logp_BT, batch.sampled_logp_BT))
+        batch = self.learner.observe(
+            collate(rollout, advantage=NoAdvantage()), frozenset({"old_logp"})
+        )
+        ours_N, theirs_N = (
+            column_BT[batch.is_response_BT].exp()
+            for column_BT in (batch.old_logp_BT, batch.sampled_logp_BT)
+        )
         gap = float((ours_N - theirs_N).abs().mean())
         if not gap <= self.limit:
             raise RunError(
-                f"after version {sampler.version} the sampler is not the model that learns: the probabilities of {len(ours_N)} "
-                f"tokens differ by {gap:.3g} in the mean, more than cluster.canary_gap = {self.limit:g}"
+                f"after version {sampler.version} the sampler is not the model that "
+                f"learns: the probabilities of {len(ours_N)} "
+                f"tokens differ by {gap:.3g} in the mean, more than cluster.canary_gap = "
+                f"{self.limit:g}"
             )

@@ -1,4 +1,6 @@
-"""A group of actors of one role: the same call on all of them, with a deadline, signs of life, and a sentence for every death."""
+"""A group of actors of one role: the same call on all of them, with a deadline, signs of life, and
+a sentence for every death.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ from reasontrain.types import LostError, RunError, UserError
 
 LOG_LINES = 8
 POLL_S = 1.0
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": ""}
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "DS_ACCELERATOR": "",
+}
 PING_S = 5.0
 LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
 """Words of the errors that a rank raises when another one is gone."""
@@ -43,7 +49,14 @@ class ActorGroup:
     """Actors of one role, in order of rank."""
 
     def __init__(
-        self, role: str, cls: type[Worker], slots: Sequence[Slot], logs: Path, *, deadline_s: float, heartbeat_s: float
+        self,
+        role: str,
+        cls: type[Worker],
+        slots: Sequence[Slot],
+        logs: Path,
+        *,
+        deadline_s: float,
+        heartbeat_s: float,
     ) -> None:
         self.role, self.cls, self.slots, self.logs = role, cls, slots, logs
         self.deadline_s, self.heartbeat_s = deadline_s, heartbeat_s
@@ -71,7 +84,9 @@ class ActorGroup:
 
     def _meet(self, ranks: Sequence[int]) -> None:
         """Learn where these actors run, and write it down beside their logs."""
-        found = self.wait([self.actors[rank].facts.remote() for rank in ranks], ranks, starting=True)
+        found = self.wait(
+            [self.actors[rank].facts.remote() for rank in ranks], ranks, starting=True
+        )
         for rank, about in zip(ranks, found, strict=True):
             self.about[rank] = cast("dict[str, str]", about)
             replace_text(self.log(rank).with_suffix(".json"), json.dumps(about))
@@ -91,12 +106,22 @@ class ActorGroup:
 
     def submit(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[ray.ObjectRef]:
         """Begin such a call."""
-        return [getattr(actor, method).remote(*given) for actor, given in zip(self.actors, arguments, strict=True)]
+        return [
+            getattr(actor, method).remote(*given)
+            for actor, given in zip(self.actors, arguments, strict=True)
+        ]
 
-    def wait(self, refs: Sequence[ray.ObjectRef], ranks: Sequence[int] | None = None, *, starting: bool = False) -> list[object]:
+    def wait(
+        self,
+        refs: Sequence[ray.ObjectRef],
+        ranks: Sequence[int] | None = None,
+        *,
+        starting: bool = False,
+    ) -> list[object]:
         """What the calls answered, by rank; a process that is `starting` gives no sign of life yet.
 
-        Raises LostError when an actor died, is silent, or takes longer than the deadline; and whatever the call itself raised.
+        Raises LostError when an actor died, is silent, or takes longer than the deadline; and
+        whatever the call itself raised.
         """
         ranks = range(len(refs)) if ranks is None else ranks
         started = beat = time.monotonic()
@@ -114,19 +139,26 @@ class ActorGroup:
             if waiting and now - started > self.deadline_s:
                 late = next(iter(waiting.values()))
                 raise LostError(
-                    self.role, late, f"{self.name(late)} did not answer within cluster.deadline_s = {self.deadline_s:g} s"
+                    self.role,
+                    late,
+                    f"{self.name(late)} did not answer within cluster.deadline_s = "
+                    f"{self.deadline_s:g} s",
                 )
         return [found[rank] for rank in ranks]
 
     def ready(self, refs: Sequence[ray.ObjectRef]) -> Sequence[ray.ObjectRef]:
-        """One of these calls if any is done, with an answer or without; it waits a little for the first."""
+        """One of these calls if any is done, with an answer or without; it waits a little for the
+        first.
+        """
         done: list[ray.ObjectRef] = ray.wait(list(refs), num_returns=1, timeout=POLL_S)[0]
         return done
 
     def name(self, rank: int) -> str:
         """Role, rank and where it runs."""
         about = self.about[rank]
-        return f"{self.role} {rank}" + (f" on {about['host']} (process {about['pid']})" if about else "")
+        return f"{self.role} {rank}" + (
+            f" on {about['host']} (process {about['pid']})" if about else ""
+        )
 
     def log(self, rank: int) -> Path:
         """Where an actor's output goes."""
@@ -138,20 +170,33 @@ class ActorGroup:
             "num_cpus": slot.cpus,
             "num_gpus": slot.gpus,
             "max_restarts": 0,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(slot.group, placement_group_bundle_index=slot.bundle),
-            "runtime_env": {"env_vars": ENVIRONMENT | {"DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                slot.group, placement_group_bundle_index=slot.bundle
+            ),
+            "runtime_env": {
+                "env_vars": ENVIRONMENT | {"DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}
+            },
         }
-        return ray.remote(concurrency_groups={"watch": 1})(self.cls).options(**options).remote(self.log(rank), *self.arguments)
+        return (
+            ray.remote(concurrency_groups={"watch": 1})(self.cls)
+            .options(**options)
+            .remote(self.log(rank), *self.arguments)
+        )
 
     def _check_life(self, ranks: Sequence[int]) -> None:
         """Every actor answers a ping, or is taken for dead."""
         silent = self._silent(ranks, self.heartbeat_s)
         if silent:
-            why = f"{self.name(silent[0])} gave no sign of life for cluster.heartbeat_s = {self.heartbeat_s:g} s"
+            why = (
+                f"{self.name(silent[0])} gave no sign of life for cluster.heartbeat_s = "
+                f"{self.heartbeat_s:g} s"
+            )
             raise LostError(self.role, silent[0], why + self.tail(silent[0]))
 
     def _silent(self, ranks: Sequence[int], within_s: float) -> list[int]:
-        """Those that do not answer a ping, which each does from a thread of its own; raises LostError for one that is dead."""
+        """Those that do not answer a ping, which each does from a thread of its own; raises
+        LostError for one that is dead.
+        """
         pings = [self.actors[rank].ping.remote() for rank in ranks]
         silent = []
         for ping, rank in zip(pings, ranks, strict=True):
@@ -194,13 +239,21 @@ class ActorGroup:
             return cause
         if isinstance(cause, torch.OutOfMemoryError):
             return RunError(
-                f"{self.name(rank)} ran out of GPU memory; lower learn.micro_batch_tokens or sample.max_tokens, set "
+                f"{self.name(rank)} ran out of GPU memory; lower learn.micro_batch_tokens "
+                f"or sample.max_tokens, set "
                 "model.gradient_checkpointing, or raise learn.zero.stage"
             )
         if isinstance(cause, RayError):
-            return LostError(self.role, rank, f"{self.name(rank)} lost another process: {_first_line(cause)}")
-        text = f"{self.name(rank)} failed: {type(cause).__name__}: {_first_line(cause)}{self.tail(rank)}"
-        if not isinstance(cause, torch.distributed.DistError) and not any(word in str(cause) for word in LOST_PEER):
+            return LostError(
+                self.role, rank, f"{self.name(rank)} lost another process: {_first_line(cause)}"
+            )
+        text = (
+            f"{self.name(rank)} failed: {type(cause).__name__}: "
+            f"{_first_line(cause)}{self.tail(rank)}"
+        )
+        if not isinstance(cause, torch.distributed.DistError) and not any(
+            word in str(cause) for word in LOST_PEER
+        ):
             return RunError(text)
         try:
             self._silent(range(len(self.actors)), PING_S)
@@ -216,7 +269,10 @@ class ActorGroup:
         elif "node" in text and "died" in text and "process" not in text:
             reason = "died with its node"
         elif "SIGKILL" in text or "Unexpectedly" in text or "unexpectedly" in text:
-            reason = "was killed or crashed (signal 9 is what the system sends when memory runs out; see dmesg)"
+            reason = (
+                "was killed or crashed (signal 9 is what the system sends when memory runs "
+                "out; see dmesg)"
+            )
         else:
             reason = f"died: {_first_line(error)}"
         return LostError(self.role, rank, f"{self.name(rank)} {reason}{self.tail(rank)}")

@@ -34,7 +34,9 @@ from reasontrain.types import LostError, Prompt, UserError
 
 Say = Callable[[str], None]
 LOGS = "logs"
-"""Where in a run's directory every process writes what it prints, and `<role>-<rank>.json` where it runs."""
+"""Where in a run's directory every process writes what it prints, and `<role>-<rank>.json` where it
+runs.
+"""
 
 
 @dataclass
@@ -50,7 +52,9 @@ class Processes:
     gpu: bool
 
     def recover(self, error: LostError) -> int:
-        """All learner ranks anew, from the newest complete checkpoint or from the start; the step to go on from."""
+        """All learner ranks anew, from the newest complete checkpoint or from the start; the step
+        to go on from.
+        """
         if error.role not in ("learner", "teacher"):
             raise error
         while True:
@@ -80,9 +84,13 @@ class Processes:
 
 
 @contextmanager
-def running(recipe: Recipe, cluster: Cluster, directory: Path, order: Order, grader: Grader, say: Say) -> Iterator[Processes]:
+def running(
+    recipe: Recipe, cluster: Cluster, directory: Path, order: Order, grader: Grader, say: Say
+) -> Iterator[Processes]:
     """Check the cluster against the recipe, start every process, and end them with the block."""
-    with placement.connected(sum(need.number * need.cpus for need in placement.needs(recipe, cluster, gpu=False))):
+    with placement.connected(
+        sum(need.number * need.cpus for need in placement.needs(recipe, cluster, gpu=False))
+    ):
         gpu = placement.uses_gpus(recipe.model)
         wanted = placement.needs(recipe, cluster, gpu=gpu)
         placement.check_engine(recipe, gpu=gpu)
@@ -111,7 +119,14 @@ def _started(
 ) -> Processes:
     def group(role: str, cls: type[Worker], *arguments: object) -> ActorGroup:
         logs = (directory / LOGS).absolute()
-        made = ActorGroup(role, cls, slots[role], logs, deadline_s=cluster.deadline_s, heartbeat_s=cluster.heartbeat_s)
+        made = ActorGroup(
+            role,
+            cls,
+            slots[role],
+            logs,
+            deadline_s=cluster.deadline_s,
+            heartbeat_s=cluster.heartbeat_s,
+        )
         made.start(*arguments)
         return made
 
@@ -128,9 +143,15 @@ def _started(
     if samplers is None:
         return Processes(directory, learner, SamplerGroup(ranks), None, grader, restarts, gpu)
     temperature = recipe.temperature or 1.0
-    canary = Canary(learner, order.prompts[0], temperature, cluster.canary_every, cluster.canary_gap)
+    canary = Canary(
+        learner, order.prompts[0], temperature, cluster.canary_every, cluster.canary_gap
+    )
     separate = SeparateSamplers(samplers, learner, restarts, canary)
-    ahead = PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id)) if cluster.overlap else None
+    ahead = (
+        PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id))
+        if cluster.overlap
+        else None
+    )
     return Processes(directory, learner, separate, ahead, grader, restarts, gpu)
 
 
@@ -141,9 +162,14 @@ def _after(recipe: Recipe, order: Order, first_id: int) -> tuple[Sequence[Prompt
 
 
 def _check_shared(ranks: ActorGroup, directory: Path) -> None:
-    """Every rank writes its part of a checkpoint where this process can complete it; raises UserError where it cannot."""
-    missing = [ranks.name(rank) for rank in range(len(ranks.actors)) if not ranks.log(rank).exists()]
+    """Every rank writes its part of a checkpoint where this process can complete it; raises
+    UserError where it cannot.
+    """
+    missing = [
+        ranks.name(rank) for rank in range(len(ranks.actors)) if not ranks.log(rank).exists()
+    ]
     if missing:
         raise UserError(
-            f"{directory} is another folder for {', '.join(missing)}: checkpoints need an `out` on a disk that all nodes share"
+            f"{directory} is another folder for {', '.join(missing)}: checkpoints need an "
+            f"`out` on a disk that all nodes share"
         )

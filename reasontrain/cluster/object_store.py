@@ -1,7 +1,9 @@
-"""Embeddings that a process fed to its model, kept in Ray's object store for whoever learns from them.
+"""Embeddings that a process fed to its model, kept in Ray's object store for whoever learns from
+them.
 
-The loop sees a handle. The rank that trains a rollout is not always the one that sampled it, since its share of a batch is a
-function of lengths: so each rank fetches what its own rollouts were fed, micro-batch by micro-batch.
+The loop sees a handle. The rank that trains a rollout is not always the one that sampled it, since
+its share of a batch is a function of lengths: so each rank fetches what its own rollouts were fed,
+micro-batch by micro-batch.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ def stored(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [
         rollout
         if rollout.soft is None
-        else replace(rollout, soft=replace(rollout.soft, fed=StoredObject(ray.put(rollout.soft.fed()))))
+        else replace(
+            rollout, soft=replace(rollout.soft, fed=StoredObject(ray.put(rollout.soft.fed())))
+        )
         for rollout in rollouts
     ]

@@ -1,4 +1,6 @@
-"""Ray started or joined, what the recipe asks for compared with what there is, and every process put in its place."""
+"""Ray started or joined, what the recipe asks for compared with what there is, and every process
+put in its place.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,13 @@ from reasontrain.recipe import Cluster, Recipe, VllmEngine
 from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
-"""Ray would start a process per core in advance; our actors have an environment of their own and cannot use them."""
+"""Ray would start a process per core in advance; our actors have an environment of their own and
+cannot use them.
+"""
 HEAD_GONE = {"gcs_rpc_server_reconnect_timeout_s": 10}
-"""How long everybody waits for a head that does not answer; nothing starts a head again that lives in this process's cluster."""
+"""How long everybody waits for a head that does not answer; nothing starts a head again that lives
+in this process's cluster.
+"""
 READY_S = 10.0
 VERSIONS_S = 120.0
 
@@ -61,7 +67,9 @@ def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceReques
 
 @contextmanager
 def connected(cpus: float) -> Iterator[None]:
-    """Join the cluster at RAY_ADDRESS, or start one on this machine, of at least so many CPUs, that ends with the block."""
+    """Join the cluster at RAY_ADDRESS, or start one on this machine, of at least so many CPUs, that
+    ends with the block.
+    """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -76,10 +84,13 @@ def connected(cpus: float) -> Iterator[None]:
                 **quiet,
             )
     except AuthenticationError as error:
-        raise UserError(f"the Ray cluster at {address} wants a token: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(
+            f"the Ray cluster at {address} wants a token: {str(error).strip().splitlines()[0]}"
+        ) from None
     except ConnectionError as error:
         raise UserError(
-            f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({str(error).strip().splitlines()[0]}): is it there, "
+            f"the Ray cluster at RAY_ADDRESS={address} cannot be joined "
+            f"({str(error).strip().splitlines()[0]}): is it there, "
             "and is its token this one's too (`ray get-auth-token`, RAY_AUTH_MODE=token)?"
         ) from None
     try:
@@ -90,13 +101,17 @@ def connected(cpus: float) -> Iterator[None]:
 
 def uses_gpus(model: ModelSettings) -> bool:
     """Whether models lie on GPUs: as their settings say, or where the cluster has any."""
-    return model.device == "cuda" or (model.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+    return model.device == "cuda" or (
+        model.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
+    )
 
 
 def check_engine(recipe: Recipe, *, gpu: bool) -> None:
     """Refuse an engine that this cluster cannot run; raises UserError."""
     if isinstance(recipe.engine, VllmEngine) and not gpu:
-        raise UserError("sample.engine: vllm needs GPUs, and this cluster has none; use `kind: local`")
+        raise UserError(
+            "sample.engine: vllm needs GPUs, and this cluster has none; use `kind: local`"
+        )
 
 
 def check_room(wanted: list[ResourceRequest]) -> None:
@@ -106,13 +121,16 @@ def check_room(wanted: list[ResourceRequest]) -> None:
     for need in sorted(wanted, key=lambda need: -need.gpus):
         placed = 0
         for node in nodes:
-            while placed < need.number and all(node.get(name, 0.0) >= amount for name, amount in need.bundle.items()):
+            while placed < need.number and all(
+                node.get(name, 0.0) >= amount for name, amount in need.bundle.items()
+            ):
                 for name, amount in need.bundle.items():
                     node[name] -= amount
                 placed += 1
         if placed < need.number:
             raise UserError(
-                f"{need.number} {need.role} processes need a bundle of {need.bundle} each, and the cluster ({len(nodes)} nodes, "
+                f"{need.number} {need.role} processes need a bundle of {need.bundle} each, "
+                f"and the cluster ({len(nodes)} nodes, "
                 f"{total['CPU']:g} CPUs, {total['GPU']:g} GPUs) has room for {placed} of them; "
                 f"{need.remedy or f'lower cluster.{need.role}s or cluster.cpus'}, or add nodes"
             )
@@ -134,20 +152,35 @@ def check_versions() -> None:
             asked[f"{node['NodeManagerHostname']}:{node['NodeManagerPort']}"] = _versions.options(
                 scheduling_strategy=where
             ).remote()
-    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=VERSIONS_S) if asked else ([], [])
+    ready, _ = (
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=VERSIONS_S)
+        if asked
+        else ([], [])
+    )
     try:
         here |= {name: ray.get(ref) for name, ref in asked.items() if ref in ready}
     except RayError as error:
         last = [line for line in str(error).splitlines() if line.strip()][-1]
         raise UserError(
-            f"a node of this cluster cannot run reasontrain ({last.strip()}); install the same on all nodes"
+            f"a node of this cluster cannot run reasontrain ({last.strip()}); install the "
+            f"same on all nodes"
         ) from None
     if missing := [name for name in asked if name not in here]:
-        raise UserError(f"no process could be started on {', '.join(missing)} within {VERSIONS_S:g} s; look at that node's Ray")
+        raise UserError(
+            f"no process could be started on {', '.join(missing)} within {VERSIONS_S:g} s; "
+            f"look at that node's Ray"
+        )
     keys = [key for key in ours if len({found.get(key) for found in here.values()}) > 1]
     if keys:
-        rows = [f"  {key}: " + ", ".join(f"{name} {found.get(key) or 'none'}" for name, found in here.items()) for key in keys]
-        raise UserError("the nodes of this cluster have other versions of libraries; make them equal:\n" + "\n".join(rows))
+        rows = [
+            f"  {key}: "
+            + ", ".join(f"{name} {found.get(key) or 'none'}" for name, found in here.items())
+            for key in keys
+        ]
+        raise UserError(
+            "the nodes of this cluster have other versions of libraries; make them equal:\n"
+            + "\n".join(rows)
+        )
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
@@ -157,7 +190,10 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, list[Slot]]]:
-    """One placement group for all; the slots of each role. Raises UserError where others use what is needed."""
+    """One placement group for all; the slots of each role.
+
+    Raises UserError where others use what is needed.
+    """
     bundles = [need.bundle or {"CPU": 0.001} for need in wanted for _ in range(need.number)]
     group: PlacementGroup = placement_group(bundles, strategy=strategy.upper())
     try:
@@ -166,14 +202,23 @@ def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, l
         except GetTimeoutError:
             free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
             raise UserError(
-                f"the cluster is big enough and others use it: free are {free['CPU']:g} CPUs and {free['GPU']:g} GPUs, needed "
-                f"{', '.join(f'{need.number} x {need.bundle} for {need.role}s' for need in wanted)}; wait, or ask for less"
+                f"the cluster is big enough and others use it: free are {free['CPU']:g} "
+                f"CPUs and {free['GPU']:g} GPUs, needed "
+                f"{', '.join(f'{need.number} x {need.bundle} for {need.role}s' for need in wanted)}; "
+                f"wait, or ask for less"
             ) from None
         slots: dict[str, list[Slot]] = {"learner": [], "sampler": [], "teacher": [], "grader": []}
         index = 0
         for need in wanted:
             for _ in range(need.number):
-                slots[need.role].append(Slot(group, index, need.bundle.get("CPU", 0.001 if not need.gpus else 0.0), need.gpus))
+                slots[need.role].append(
+                    Slot(
+                        group,
+                        index,
+                        need.bundle.get("CPU", 0.001 if not need.gpus else 0.0),
+                        need.gpus,
+                    )
+                )
                 index += 1
         yield slots
     finally:

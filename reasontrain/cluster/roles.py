@@ -24,16 +24,23 @@ from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
 Say = Callable[[str], None]
 Answer = tuple[int, list[Rollout]]
 NOWHERE = -1
-"""The version of ranks of which one failed within a step, and the others may wait for it still: nothing can be saved."""
+"""The version of ranks of which one failed within a step, and the others may wait for it still:
+nothing can be saved.
+"""
 
 
 @dataclass
 class Restarts:
-    """How many deaths a run still survives, over all roles; `end` is what is said when there are none left."""
+    """How many deaths a run still survives, over all roles; `end` is what is said when there are
+    none left.
+    """
 
     left: int
     say: Say
-    end: str = "no restart is left (cluster.max_restarts); the same command goes on from the last checkpoint"
+    end: str = (
+        "no restart is left (cluster.max_restarts); the same command goes on from the last "
+        "checkpoint"
+    )
 
     def take(self, error: LostError) -> None:
         """Use one up, or give in."""
@@ -43,7 +50,9 @@ class Restarts:
         self.say(f"{error}\nstarting it again ({self.left} restarts left)")
 
     def replace(self, group: ActorGroup, error: LostError) -> None:
-        """A new process in place of the one that died; one that dies while it starts is replaced again."""
+        """A new process in place of the one that died; one that dies while it starts is replaced
+        again.
+        """
         while True:
             self.take(error)
             try:
@@ -67,7 +76,10 @@ class LearnerGroup:
         self.group.each(
             "build",
             [
-                (RankAddress(rank, number, address, self.group.deadline_s), teachers[rank % len(teachers)] if teachers else None)
+                (
+                    RankAddress(rank, number, address, self.group.deadline_s),
+                    teachers[rank % len(teachers)] if teachers else None,
+                )
                 for rank in range(number)
             ],
         )
@@ -75,7 +87,13 @@ class LearnerGroup:
     def rebuild(self) -> None:
         """All ranks anew: one that lost a peer is of no use. Teachers that died are started again."""
         if self.teachers:
-            self.teachers.restart([rank for rank in range(len(self.teachers.actors)) if not self.teachers.is_alive(rank)])
+            self.teachers.restart(
+                [
+                    rank
+                    for rank in range(len(self.teachers.actors))
+                    if not self.teachers.is_alive(rank)
+                ]
+            )
         self.group.restart(range(len(self.group.actors)))
         self.generation += 1
         self.build()
@@ -85,10 +103,17 @@ class LearnerGroup:
         return cast(Batch, self._together("observe", ray.put(batch), required_evidence))
 
     def step(
-        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        loss_aggregation: LossAggregationFn,
     ) -> Stats:
         """See `Learner`."""
-        stats = cast(Stats, self._together("step", ray.put(batch), ray.put(weight_BT), objective, loss_aggregation))
+        stats = cast(
+            Stats,
+            self._together("step", ray.put(batch), ray.put(weight_BT), objective, loss_aggregation),
+        )
         self.steps_done += 1
         return stats
 
@@ -117,7 +142,9 @@ class LearnerGroup:
         return self.group.wait([getattr(self.group.actors[0], method).remote(*arguments)], [0])[0]
 
     def host(self, *others: ActorGroup) -> str:
-        """Where rank 0 is reached by the other ranks, and by other groups: loopback where all are on one machine."""
+        """Where rank 0 is reached by the other ranks, and by other groups: loopback where all are
+        on one machine.
+        """
         hosts = {about["host"] for group in (self.group, *others) for about in group.about}
         return "127.0.0.1" if len(hosts) == 1 else self.group.about[0]["address"]
 
@@ -139,16 +166,22 @@ class LearnerGroup:
 
 
 class SamplerGroup:
-    """Samplers side by side, each with a part of the prompts: the learner's own ranks, or processes of their own."""
+    """Samplers side by side, each with a part of the prompts: the learner's own ranks, or processes
+    of their own.
+    """
 
     def __init__(self, group: ActorGroup) -> None:
         self.group, self.version = group, 0
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[Rollout]:
         """See `Sampler`; part r of the prompts goes to process r."""
         return self.collect(self.begin(prompts, sampling, num=num, first_id=first_id))
 
-    def begin(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[ray.ObjectRef]:
+    def begin(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[ray.ObjectRef]:
         """Ask for rollouts by the weights as they are now."""
         return self.group.submit("sample", self._parts(prompts, sampling, num, first_id))
 
@@ -161,24 +194,36 @@ class SamplerGroup:
         self.group.all("load")
         self.version = weights.version
 
-    def _parts(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> list[tuple[object, ...]]:
+    def _parts(
+        self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
+    ) -> list[tuple[object, ...]]:
         number = len(self.group.actors)
         bounds = [len(prompts) * part // number for part in range(number + 1)]
         return [(prompts[a:b], sampling, num, first_id + a * num) for a, b in pairwise(bounds)]
 
 
 class SeparateSamplers(SamplerGroup):
-    """Samplers with weights of their own, sent by learner rank 0; one that dies is started again and asked again."""
+    """Samplers with weights of their own, sent by learner rank 0; one that dies is started again
+    and asked again.
+    """
 
     def __init__(
-        self, group: ActorGroup, learners: LearnerGroup, restarts: Restarts, canary: Callable[[Sampler], None] | None
+        self,
+        group: ActorGroup,
+        learners: LearnerGroup,
+        restarts: Restarts,
+        canary: Callable[[Sampler], None] | None,
     ) -> None:
-        """`canary` looks at the sampler after each load, and raises where it is not what the learner is."""
+        """`canary` looks at the sampler after each load, and raises where it is not what the
+        learner is.
+        """
         super().__init__(group)
         self.learners, self.restarts, self.canary = learners, restarts, canary
         self._line_of: int | None = None  # the generation of learners that it leads from
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[Rollout]:
         """See `Sampler`."""
         parts = self._parts(prompts, sampling, num, first_id)
         found: list[list[Rollout] | None] = [None] * len(parts)
@@ -188,7 +233,9 @@ class SeparateSamplers(SamplerGroup):
             for rank, ref in refs.items():
                 try:
                     version, found[rank] = cast(Answer, self.group.wait([ref], [rank])[0])
-                    assert version == self.version, f"sampler {rank} has weights {version}, not {self.version}"
+                    assert version == self.version, (
+                        f"sampler {rank} has weights {version}, not {self.version}"
+                    )
                 except LostError as error:
                     self.revive(error)
         return [rollout for rollouts in found if rollouts is not None for rollout in rollouts]
@@ -203,7 +250,9 @@ class SeparateSamplers(SamplerGroup):
         self._line_of = None
 
     def load(self, weights: Weights) -> None:
-        """Send the learner's weights to every sampler, compare what arrived with what was sent, and look at one rollout."""
+        """Send the learner's weights to every sampler, compare what arrived with what was sent, and
+        look at one rollout.
+        """
         self.version = weights.version
         self._send()
         if self.canary is not None:
@@ -223,16 +272,26 @@ class SeparateSamplers(SamplerGroup):
                 self._replace(error)
                 continue
             if any(receipt != sent for receipt in got):
-                raise RunError(f"weights changed on their way to the samplers: sent {sent}, arrived {got}")
+                raise RunError(
+                    f"weights changed on their way to the samplers: sent {sent}, arrived {got}"
+                )
             return
 
     def _open(self) -> None:
         """A new line from rank 0 to all samplers."""
-        learners, size, host = self.learners, 1 + len(self.group.actors), self.learners.host(self.group)
+        learners, size, host = (
+            self.learners,
+            1 + len(self.group.actors),
+            self.learners.host(self.group),
+        )
         self.slots = ray.put(learners.group.all("slots")[0])
         timeout_s = self.group.heartbeat_s
-        port = learners.group.wait([learners.group.actors[0].listen.remote(host, size - 1, timeout_s)], [0])[0]
-        self.group.each("connect", [(host, port, 1 + rank, size, timeout_s) for rank in range(size - 1)])
+        port = learners.group.wait(
+            [learners.group.actors[0].listen.remote(host, size - 1, timeout_s)], [0]
+        )[0]
+        self.group.each(
+            "connect", [(host, port, 1 + rank, size, timeout_s) for rank in range(size - 1)]
+        )
         self._line_of = learners.generation
 
 
@@ -243,16 +302,22 @@ class GraderGroup(Grader):
         super().__init__()
         self.group, self.restarts = group, restarts
 
-    def grade_many(self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True) -> list[Verdict]:
+    def grade_many(
+        self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True
+    ) -> list[Verdict]:
         """See `Grader`."""
         pairs = list(pairs)
         number = len(self.group.actors)
         parts = [pairs[rank::number] for rank in range(number)]
         refs = self.group.submit("grade_many", [(part, last_number) for part in parts])
-        found = [self._graded(rank, ref, (parts[rank], last_number)) for rank, ref in enumerate(refs)]
+        found = [
+            self._graded(rank, ref, (parts[rank], last_number)) for rank, ref in enumerate(refs)
+        ]
         return [found[index % number][index // number] for index in range(len(pairs))]
 
-    def _graded(self, rank: int, ref: ray.ObjectRef, asked: tuple[Sequence[tuple[str, str]], bool]) -> list[Verdict]:
+    def _graded(
+        self, rank: int, ref: ray.ObjectRef, asked: tuple[Sequence[tuple[str, str]], bool]
+    ) -> list[Verdict]:
         while True:
             try:
                 return cast("list[Verdict]", self.group.wait([ref], [rank])[0])

@@ -1,4 +1,6 @@
-"""Weights from learner rank 0 to samplers: straight from process to process, tensor by tensor, with a checksum over all of it."""
+"""Weights from learner rank 0 to samplers: straight from process to process, tensor by tensor, with
+a checksum over all of it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _FROM_RANK_0.rootRank, _FROM_RANK_0.rootTensor = 0, 0
 class BroadcastGroup(Protocol):
     """What gloo and nccl have in common."""
 
-    def broadcast(self, tensors: list[Tensor], options: distributed_c10d.BroadcastOptions) -> distributed_c10d.Work: ...
+    def broadcast(
+        self, tensors: list[Tensor], options: distributed_c10d.BroadcastOptions
+    ) -> distributed_c10d.Work: ...
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,20 @@ class TransferChecksum:
 
 
 class WeightBroadcast:
-    """One end of a one-way line: rank 0 sends, all others receive. It lives outside of the learner's own process group."""
+    """One end of a one-way line: rank 0 sends, all others receive.
+
+    It lives outside of the learner's own process group.
+    """
 
     def __init__(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
-        """Rank 0 listens at `port` (0: any that is free, see `port`); returns when all ends are there, but for rank 0."""
+        """Rank 0 listens at `port` (0: any that is free, see `port`); returns when all ends are
+        there, but for rank 0.
+        """
         timeout = timedelta(seconds=timeout_s)
         self.rank = rank
-        self.store = TCPStore(host, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout)
+        self.store = TCPStore(
+            host, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout
+        )
         self.size, self.timeout = size, timeout
         self._line: BroadcastGroup | None = None
 
@@ -59,10 +70,17 @@ class WeightBroadcast:
                 options._timeout = self.timeout
                 self._line = cast(BroadcastGroup, distributed_c10d.ProcessGroupNCCL(*ends, options))
             else:
-                self._line = cast(BroadcastGroup, distributed_c10d.ProcessGroupGloo(*ends, self.timeout))
+                self._line = cast(
+                    BroadcastGroup, distributed_c10d.ProcessGroupGloo(*ends, self.timeout)
+                )
 
-    def send(self, version: int, named: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> TransferChecksum:
-        """Send every tensor in this dtype. The iterator is used up even where the line breaks: other ranks gather with it."""
+    def send(
+        self, version: int, named: Iterator[tuple[str, Tensor]], dtype: torch.dtype
+    ) -> TransferChecksum:
+        """Send every tensor in this dtype.
+
+        The iterator is used up even where the line breaks: other ranks gather with it.
+        """
         total, number, failure = 0, 0, None
         for name, tensor in named:
             sent = tensor.detach().to(dtype).contiguous()
@@ -85,7 +103,9 @@ class WeightBroadcast:
         for name, shape in slots:
             got = torch.empty(shape, dtype=dtype, device=device)
             self._broadcast(got)
-            self.receipt = TransferChecksum(version, self.receipt.num_tensors + 1, _mixed(self.receipt.checksum, name, got))
+            self.receipt = TransferChecksum(
+                version, self.receipt.num_tensors + 1, _mixed(self.receipt.checksum, name, got)
+            )
             yield name, got
 
     def _broadcast(self, tensor: Tensor) -> None:
@@ -94,7 +114,9 @@ class WeightBroadcast:
 
 
 def _mixed(total: int, name: str, tensor: Tensor) -> int:
-    """A checksum that a lost, changed or swapped tensor moves: a polynomial over the tensors' own sums of bits."""
+    """A checksum that a lost, changed or swapped tensor moves: a polynomial over the tensors' own
+    sums of bits.
+    """
     words = tensor.reshape(-1).view(torch.int16 if tensor.element_size() == 2 else torch.int32)
     weighted = (words.long() * (torch.arange(len(words), device=words.device) % 65521 + 1)).sum()
     return (total * 1_000_003 + int(weighted) + sum(name.encode())) % CHECK_MODULUS

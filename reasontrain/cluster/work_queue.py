@@ -1,4 +1,6 @@
-"""A suite's parts sampled by processes side by side: whoever is free takes the next one, so that the report is one process's."""
+"""A suite's parts sampled by processes side by side: whoever is free takes the next one, so that
+the report is one process's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from reasontrain.types import LostError, Rollout
 
 Say = Callable[[str], None]
 RESTARTS = 3
-END = "no worker is started again after this one; what was answered is kept, and the same command goes on"
+END = (
+    "no worker is started again after this one; what was answered is kept, and the same "
+    "command goes on"
+)
 
 
 class EvaluationWorker(SamplingWorker):
@@ -34,16 +39,26 @@ class EvaluationWorker(SamplingWorker):
 
 
 @contextmanager
-def side_by_side(candidate: Candidate, *, seed: int, workers: int, logs: Path, say: Say) -> Iterator[Sample]:
-    """`workers` processes that sample; they end with the block. A CPU each, and GPUs where the cluster has any.
+def side_by_side(
+    candidate: Candidate, *, seed: int, workers: int, logs: Path, say: Say
+) -> Iterator[Sample]:
+    """`workers` processes that sample; they end with the block.
 
-    They join the cluster at RAY_ADDRESS, or one of this machine. Bits are those of one process where each computes with as many
-    threads: on CPUs Ray gives every worker one.
+    A CPU each, and GPUs where the cluster has any.
+
+    They join the cluster at RAY_ADDRESS, or one of this machine. Bits are those of one process
+    where each computes with as many threads: on CPUs Ray gives every worker one.
     """
     with placement.connected(float(workers)):
-        gpus = float(candidate.engine.tensor_parallel_size if isinstance(candidate.engine, VllmEngine) else 1)
+        gpus = float(
+            candidate.engine.tensor_parallel_size if isinstance(candidate.engine, VllmEngine) else 1
+        )
         gpu = placement.uses_gpus(candidate.settings)
-        wanted = [placement.ResourceRequest("sampler", workers, 1.0, gpus if gpu else 0.0, "lower --workers")]
+        wanted = [
+            placement.ResourceRequest(
+                "sampler", workers, 1.0, gpus if gpu else 0.0, "lower --workers"
+            )
+        ]
         placement.check_room(wanted)
         placement.check_versions()
         with placement.placed(wanted, "pack") as slots:
@@ -61,7 +76,9 @@ def side_by_side(candidate: Candidate, *, seed: int, workers: int, logs: Path, s
 
 
 class WorkQueue:
-    """Who samples what, until everything is sampled; a part whose process died goes to whoever is free."""
+    """Who samples what, until everything is sampled; a part whose process died goes to whoever is
+    free.
+    """
 
     def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
         self.group, self.restarts = group, restarts
@@ -90,7 +107,9 @@ class WorkQueue:
         """Give parts to those who are free; whether anything is under way."""
         while self.waiting and self.idle:
             rank, part = self.idle.pop(0), self.waiting.popleft()
-            ref = self.group.actors[rank].sample.remote(part.prompts, part.sampling, part.num, part.first_id)
+            ref = self.group.actors[rank].sample.remote(
+                part.prompts, part.sampling, part.num, part.first_id
+            )
             self.busy[ref] = rank, part
         return bool(self.busy)
 

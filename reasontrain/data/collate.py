@@ -25,10 +25,11 @@ def collate(
     seed: int = 0,
     step: int = 0,
 ) -> Batch:
-    """The batch of one optimiser step; rollouts whose id is in `masked` earn credit and are not trained on.
+    """The batch of one optimiser step; rollouts whose id is in `masked` earn credit and are not
+    trained on.
 
-    `paired` rollouts are the chosen and the rejected side of one pair after another. A column of stored evidence is NaN where a
-    response has none.
+    `paired` rollouts are the chosen and the rejected side of one pair after another. A column of
+    stored evidence is NaN where a response has none.
     """
     assert all(r.prompt_ids for r in rollouts), "a response needs a token before it"
     width = max((len(r.prompt_ids) + len(r.response_ids) for r in rollouts), default=1)
@@ -51,7 +52,12 @@ def collate(
         pictures={r.id: r.problem.image for r in rollouts if r.problem.image is not None},
     )
     stored = sorted({name for rollout in rollouts for name in rollout.evidence})
-    batch = batch.with_evidence({name: _padded([_column(r, name) for r in rollouts], width, torch.float32) for name in stored})
+    batch = batch.with_evidence(
+        {
+            name: _padded([_column(r, name) for r in rollouts], width, torch.float32)
+            for name in stored
+        }
+    )
     if any(len(r.sampled_logp) != len(r.response_ids) for r in rollouts):
         return batch
     sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
@@ -73,6 +79,10 @@ def _column(rollout: Rollout, name: str) -> list[float]:
     return [0.0] * len(rollout.prompt_ids) + list(values)
 
 
-def _padded(rows: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype) -> Num[Tensor, "B T"]:
+def _padded(
+    rows: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype
+) -> Num[Tensor, "B T"]:
     """Rows of numbers, filled with zeros on the right."""
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype).reshape(len(rows), width)
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype).reshape(
+        len(rows), width
+    )

@@ -1,4 +1,6 @@
-"""Files and hub data sets become tables of rows, with exact errors: which file, which line, which column."""
+"""Files and hub data sets become tables of rows, with exact errors: which file, which line, which
+column.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ class Table:
         """This column's name; raises UserError with the columns there are when the table lacks it."""
         if name not in self.names:
             raise UserError(
-                f"{self.source} has no column {name!r}{_did_you_mean(name, self.names)} (it has: {', '.join(self.names)})"
+                f"{self.source} has no column {name!r}{_did_you_mean(name, self.names)} "
+                f"(it has: {', '.join(self.names)})"
             )
         return name
 
@@ -73,10 +76,11 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows come from, and how many of them: `path` (JSONL, JSON or Parquet) or `hub` (a data set id).
+    """Where rows come from, and how many of them: `path` (JSONL, JSON or Parquet) or `hub` (a data
+    set id).
 
-    A relative path is relative to the working directory; `split`, `subset` and `revision` concern the
-    hub only; `limit` keeps the first rows.
+    A relative path is relative to the working directory; `split`, `subset` and `revision` concern
+    the hub only; `limit` keeps the first rows.
     """
 
     path: str | None = None
@@ -90,7 +94,9 @@ class Source:
     def table(self) -> Table:
         """Read the rows; raises UserError where there are none to read."""
         if self.path is not None and self.hub is not None:
-            raise UserError(f"both a path ({self.path}) and a hub id ({self.hub}) are given; leave one out")
+            raise UserError(
+                f"both a path ({self.path}) and a hub id ({self.hub}) are given; leave one out"
+            )
         if self.path is not None:
             table = read_file(Path(self.path))
         elif self.hub is not None:
@@ -99,24 +105,39 @@ class Source:
             raise UserError("neither a path nor a hub id says where the data are")
         if self.limit is None:
             return table
-        return Table(source=table.source, rows=table.rows[: self.limit], lines=table.lines[: self.limit])
+        return Table(
+            source=table.source, rows=table.rows[: self.limit], lines=table.lines[: self.limit]
+        )
 
 
 def read_file(path: Path) -> Table:
-    """The rows of a JSONL or Parquet file; raises UserError that names the file and, where it can, the line."""
+    """The rows of a JSONL or Parquet file; raises UserError that names the file and, where it can,
+    the line.
+    """
     if path.is_dir():
-        inside = ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS)) or "none"
-        raise UserError(f"{path} is a folder; expected a .jsonl, .json or .parquet file (data files in it: {inside})")
+        inside = (
+            ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS))
+            or "none"
+        )
+        raise UserError(
+            f"{path} is a folder; expected a .jsonl, .json or .parquet file (data files in "
+            f"it: {inside})"
+        )
     if not path.exists():
         beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"{path} does not exist{_did_you_mean(path.name, beside)} (looked in {path.parent.resolve()})")
+        raise UserError(
+            f"{path} does not exist{_did_you_mean(path.name, beside)} (looked in "
+            f"{path.parent.resolve()})"
+        )
     if path.suffix in JSONL_ENDINGS:
         return _filled(read_jsonl(path))
     if path.suffix in JSON_ENDINGS:
         return _filled(read_json(path))
     if path.suffix in PARQUET_ENDINGS:
         return _filled(read_parquet(path))
-    raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}; expected .jsonl, .json or .parquet")
+    raise UserError(
+        f"{path} ends in {path.suffix or 'nothing'!r}; expected .jsonl, .json or .parquet"
+    )
 
 
 def read_json(path: Path) -> Table:
@@ -126,7 +147,9 @@ def read_json(path: Path) -> Table:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} holds no list of JSON objects; with one object per line, call it .jsonl")
+        raise UserError(
+            f"{path} holds no list of JSON objects; with one object per line, call it .jsonl"
+        )
     return Table(source=str(path), rows=rows, lines=range(1, len(rows) + 1))
 
 
@@ -158,10 +181,17 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
 
     try:
         rows = list(_encoded(load_dataset(hub, subset, split=split, revision=revision)))
-    except (OSError, ValueError) as error:  # datasets and huggingface_hub raise kinds of these two for what a user can mend
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # datasets and huggingface_hub raise kinds of these two for what a user can mend
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}") from error
-    return _filled(Table(source=f"hub data set {hub} ({split})", rows=rows, lines=range(1, len(rows) + 1)))
+        raise UserError(
+            f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}"
+        ) from error
+    return _filled(
+        Table(source=f"hub data set {hub} ({split})", rows=rows, lines=range(1, len(rows) + 1))
+    )
 
 
 def _encoded(data: Dataset) -> Dataset:
@@ -196,14 +226,21 @@ def json_object(raw: bytes, where: str) -> Row:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where}: byte {error.start + 1} is not UTF-8 (0x{raw[error.start]:02x}); save the file as UTF-8"
+            f"{where}: byte {error.start + 1} is not UTF-8 (0x{raw[error.start]:02x}); "
+            f"save the file as UTF-8"
         ) from error
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply; expected one JSON object per line") from error
     except ValueError as error:
-        raise UserError(f"{where}: expected one JSON object per line, but {error}; the line starts {_start(raw)}") from error
+        raise UserError(
+            f"{where}: expected one JSON object per line, but {error}; the line starts "
+            f"{_start(raw)}"
+        ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}; the line starts {_start(raw)}")
+        raise UserError(
+            f"{where}: expected a JSON object, found {type(value).__name__}; the line "
+            f"starts {_start(raw)}"
+        )
     return value
 
 

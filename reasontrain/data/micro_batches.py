@@ -1,4 +1,6 @@
-"""A Batch cut into micro-batches by a token budget, padded or packed; the cut can never change a gradient."""
+"""A Batch cut into micro-batches by a token budget, padded or packed; the cut can never change a
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,16 @@ class SoftInputs:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What the trunk is fed for K rollouts, and where each of their tokens lies in the flat hidden states.
+    """What the trunk is fed for K rollouts, and where each of their tokens lies in the flat hidden
+    states.
 
-    Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token. Packed: ids [1, L] and
-    positions that restart, which is how transformers tells sequences apart. Neither needs a mask: with one, packed sequences
-    would see each other, and padded ones would miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1`
-    of the flattened hidden states. `soft` is there, if empty, wherever the step has soft chains of thought, so that all ranks do
-    the same. `pictures` are those in the K prompts, where any prompt of the step has one; rows with pictures are not packed.
+    Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token.
+    Packed: ids [1, L] and positions that restart, which is how transformers tells sequences apart.
+    Neither needs a mask: with one, packed sequences would see each other, and padded ones would
+    miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1` of the
+    flattened hidden states. `soft` is there, if empty, wherever the step has soft chains of
+    thought, so that all ranks do the same. `pictures` are those in the K prompts, where any prompt
+    of the step has one; rows with pictures are not packed.
     """
 
     index_K: Int[Tensor, " K"]
@@ -45,7 +50,9 @@ class MicroBatch:
     soft: SoftInputs | None = None
     pictures: tuple[Picture | None, ...] = ()
 
-    def logit_positions(self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    def logit_positions(
+        self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]
+    ) -> Int[Tensor, " N"]:
         """Flat hidden rows that predict these tokens; `rollout_N` counts within the micro-batch."""
         return self.start_K[rollout_N] + token_N - 1
 
@@ -57,8 +64,11 @@ class MicroBatch:
         return found_M.view(self.ids_RT.shape)
 
 
-def pack_micro_batches(length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout) -> list[list[int]]:
-    """Indices of each micro-batch: longest rollouts first, as many as the budget holds, at least one.
+def pack_micro_batches(
+    length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout
+) -> list[list[int]]:
+    """Indices of each micro-batch: longest rollouts first, as many as the budget holds, at least
+    one.
 
     A padded micro-batch costs rollouts x its longest; a packed one costs the sum of its lengths.
     """
@@ -76,9 +86,11 @@ def pack_micro_batches(length_B: Int[Tensor, " B"], budget_tokens: int, layout: 
 
 
 def shard_across_ranks(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list[int]]:
-    """Indices of the rollouts that each rank works on: the longest first, each to the rank with the fewest tokens so far.
+    """Indices of the rollouts that each rank works on: the longest first, each to the rank with the
+    fewest tokens so far.
 
-    A function of the lengths alone, so that every rank finds the same division, for evidence and for learning.
+    A function of the lengths alone, so that every rank finds the same division, for evidence and
+    for learning.
     """
     parts: list[list[int]] = [[] for _ in range(num_ranks)]
     load = [0] * num_ranks
@@ -90,10 +102,14 @@ def shard_across_ranks(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list
 
 
 def atomic_units(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
-    """How long each unit is that stays in one micro-batch, and how many rollouts it holds: a rollout, or a pair of neighbours."""
+    """How long each unit is that stays in one micro-batch, and how many rollouts it holds: a
+    rollout, or a pair of neighbours.
+    """
     if batch.pair_B is None:
         return batch.length_B, 1
-    assert torch.equal(batch.pair_B[1::2], batch.pair_B[::2] + 1), "the two sides of a pair lie side by side"
+    assert torch.equal(batch.pair_B[1::2], batch.pair_B[::2] + 1), (
+        "the two sides of a pair lie side by side"
+    )
     length_P2 = batch.length_B.view(-1, 2)
     return (2 * length_P2.amax(1) if layout == "padded" else length_P2.sum(1)), 2
 
@@ -104,7 +120,9 @@ def unit_rollouts(units: Sequence[int], size: int) -> list[int]:
 
 
 def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The trunk's input for these rollouts of the batch; for none of them, one token that no row looks at."""
+    """The trunk's input for these rollouts of the batch; for none of them, one token that no row
+    looks at.
+    """
     if batch.pictures:
         return _pictured(batch, index, layout)
     micro = _of_ids(batch, index, layout)
@@ -112,19 +130,33 @@ def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
 
 
 def _pictured(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The same with pictures; for no rollout, one with a picture, so that all ranks use the eyes of the model together."""
+    """The same with pictures; for no rollout, one with a picture, so that all ranks use the eyes of
+    the model together.
+    """
     assert layout == "padded", "rows with pictures are not packed"
-    seen = list(index) or [next(i for i, rollout in enumerate(batch.rollout_B.tolist()) if rollout in batch.pictures)]
-    micro = replace(_of_ids(batch, seen, layout), pictures=tuple(batch.pictures.get(int(batch.rollout_B[i])) for i in seen))
+    seen = list(index) or [
+        next(i for i, rollout in enumerate(batch.rollout_B.tolist()) if rollout in batch.pictures)
+    ]
+    micro = replace(
+        _of_ids(batch, seen, layout),
+        pictures=tuple(batch.pictures.get(int(batch.rollout_B[i])) for i in seen),
+    )
     return micro if index else replace(micro, index_K=micro.index_K[:0], start_K=micro.start_K[:0])
 
 
 def _soft_inputs(batch: Batch, micro: MicroBatch) -> SoftInputs:
-    """What is fed at the soft tokens of these rollouts; here the embeddings come from whoever sampled them."""
+    """What is fed at the soft tokens of these rollouts; here the embeddings come from whoever
+    sampled them.
+    """
     local_M, token_M = (batch.kind_BT[micro.index_K] == TokenKind.SOFT).nonzero(as_tuple=True)
-    fed = [batch.soft[int(batch.rollout_B[index])].fed() for index in micro.index_K[local_M.unique()].tolist()]
+    fed = [
+        batch.soft[int(batch.rollout_B[index])].fed()
+        for index in micro.index_K[local_M.unique()].tolist()
+    ]
     value_MD = torch.cat(fed).float().detach() if fed else torch.zeros(0, 1)
-    assert len(value_MD) == len(token_M), f"{len(token_M)} soft tokens and {len(value_MD)} embeddings"
+    assert len(value_MD) == len(token_M), (
+        f"{len(token_M)} soft tokens and {len(value_MD)} embeddings"
+    )
     return SoftInputs(micro.start_K[local_M] + token_M, value_MD)
 
 
@@ -136,15 +168,21 @@ def _of_ids(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     index_K = torch.tensor(index, dtype=torch.long)
     length_K = batch.length_B[index_K]
     if layout == "packed":
-        ids = torch.cat([batch.ids_BT[i, :n] for i, n in zip(index, length_K.tolist(), strict=True)])
+        ids = torch.cat(
+            [batch.ids_BT[i, :n] for i, n in zip(index, length_K.tolist(), strict=True)]
+        )
         position = torch.cat([torch.arange(n) for n in length_K.tolist()])
         return MicroBatch(index_K, ids[None], position[None], length_K.cumsum(0) - length_K)
     width = int(length_K.max())
     position = torch.arange(width)[None].expand(len(index), width)
-    return MicroBatch(index_K, batch.ids_BT[index_K, :width], position, torch.arange(len(index)) * width)
+    return MicroBatch(
+        index_K, batch.ids_BT[index_K, :width], position, torch.arange(len(index)) * width
+    )
 
 
-def token_fields_at(batch: Batch, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]) -> TokenFields:
+def token_fields_at(
+    batch: Batch, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]
+) -> TokenFields:
     """The columns of a batch at N of its rows."""
     return TokenFields(
         ids_N=batch.ids_BT[rollout_N, token_N],

@@ -1,4 +1,6 @@
-"""Responses that somebody wrote: demonstrations and preference pairs, as rows of a file and as rollouts of token ids."""
+"""Responses that somebody wrote: demonstrations and preference pairs, as rows of a file and as
+rollouts of token ids.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ PROMPTS = ("prompt", "problem", "question")
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A response as text; with `ids` as the very tokens that were sampled, which are then never encoded again."""
+    """A response as text; with `ids` as the very tokens that were sampled, which are then never
+    encoded again.
+    """
 
     text: str
     ids: tuple[int, ...] = ()
@@ -29,8 +33,8 @@ class Response:
 class OfflineRows:
     """A problem with one response (a demonstration) or two (the chosen one and the rejected one).
 
-    `prompt_ids` are those that the responses were made for, where the file has them, in the ids of the tokenizer with this
-    fingerprint.
+    `prompt_ids` are those that the responses were made for, where the file has them, in the ids of
+    the tokenizer with this fingerprint.
     """
 
     problem: Problem
@@ -46,24 +50,34 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def read_rollouts(table: Table, images: Path = Path()) -> list[OfflineRows]:
-    """A demonstration per row: `prompt` and `response`, with `prompt_ids` and `response_ids` where they were sampled.
+    """A demonstration per row: `prompt` and `response`, with `prompt_ids` and `response_ids` where
+    they were sampled.
 
-    Or `conversations` as LLaVA's data have them, of which the last reply is learned. Pictures: see `picture_in`.
+    Or `conversations` as LLaVA's data have them, of which the last reply is learned. Pictures: see
+    `picture_in`.
     """
     rows = [_as_response(row, table.where(i)) for i, row in enumerate(table.rows)]
-    return [_written(row, ("response",), _default_id(table, i), table.where(i), images) for i, row in enumerate(rows)]
+    return [
+        _written(row, ("response",), _default_id(table, i), table.where(i), images)
+        for i, row in enumerate(rows)
+    ]
 
 
 def read_pairs(table: Table, images: Path = Path()) -> list[OfflineRows]:
-    """A pair per row, in TRL's preference format: `prompt`, `chosen` and `rejected`, all texts or all conversations.
+    """A pair per row, in TRL's preference format: `prompt`, `chosen` and `rejected`, all texts or
+    all conversations.
 
-    A conversation may have its prompt in the turns that both sides share. `prompt_ids`, `chosen_ids` and `rejected_ids` are read
-    where they are. Raises UserError for a pair without one of its sides.
+    A conversation may have its prompt in the turns that both sides share. `prompt_ids`,
+    `chosen_ids` and `rejected_ids` are read where they are. Raises UserError for a pair without one
+    of its sides.
     """
     for name in ("chosen", "rejected"):
         table.require(name)
     sides = ("chosen", "rejected")
-    return [_written(row, sides, _default_id(table, i), table.where(i), images) for i, row in enumerate(table.rows)]
+    return [
+        _written(row, sides, _default_id(table, i), table.where(i), images)
+        for i, row in enumerate(table.rows)
+    ]
 
 
 def _default_id(table: Table, index: int) -> str:
@@ -76,8 +90,15 @@ def _as_response(row: Row, where: str) -> Row:
     if turns is None or row.get("response"):
         return row
     roles = {"human": "user", "gpt": "assistant", "system": "system"}
-    if not isinstance(turns, list) or not all(isinstance(t, dict) and t.get("from") in roles for t in turns) or len(turns) < 2:
-        raise UserError(f"{where}: column 'conversations' should hold {{from, value}} turns of `human` and `gpt` by turns")
+    if (
+        not isinstance(turns, list)
+        or not all(isinstance(t, dict) and t.get("from") in roles for t in turns)
+        or len(turns) < 2
+    ):
+        raise UserError(
+            f"{where}: column 'conversations' should hold {{from, value}} turns of `human` "
+            f"and `gpt` by turns"
+        )
     said = [{"role": roles[turn["from"]], "content": turn.get("value")} for turn in turns]
     return {**row, "prompt": said[:-1], "response": said[-1:]}
 
@@ -87,21 +108,37 @@ def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) 
     missing = [side for side in sides if not row.get(side)]
     if missing:
         both = "; a pair needs a chosen and a rejected one" if len(sides) > 1 else ""
-        raise UserError(f"{where}: there is no {missing[0]} answer (column {missing[0]!r} is empty){both}")
+        raise UserError(
+            f"{where}: there is no {missing[0]} answer (column {missing[0]!r} is empty){both}"
+        )
     shared, row = _without_shared_turns(row, sides)
     name = next((name for name in PROMPTS if row.get(name)), None)
     if name is None and not shared:
-        raise UserError(f"{where}: there is no prompt (looked for: {', '.join(PROMPTS)}; the row has: {', '.join(row)})")
+        raise UserError(
+            f"{where}: there is no prompt (looked for: {', '.join(PROMPTS)}; the row has: "
+            f"{', '.join(row)})"
+        )
     prompt = shared if name is None else _prompt(row[name], name, where)
-    responses = tuple(Response(text=_answer(row[side], side, where), ids=_ids(row, f"{side}_ids", where)) for side in sides)
+    responses = tuple(
+        Response(text=_answer(row[side], side, where), ids=_ids(row, f"{side}_ids", where))
+        for side in sides
+    )
     prompt_ids, tokenizer = _ids(row, "prompt_ids", where), str(row.get("tokenizer") or "")
     if len({bool(prompt_ids), *(bool(response.ids) for response in responses)}) > 1:
-        raise UserError(f"{where}: some of prompt_ids, {', '.join(f'{side}_ids' for side in sides)} are there and some are not")
+        raise UserError(
+            f"{where}: some of prompt_ids, {', '.join(f'{side}_ids' for side in sides)} "
+            f"are there and some are not"
+        )
     image = picture_in(row, images, where)
     if image is not None and prompt_ids:
-        raise UserError(f"{where}: ids of tokens do not say which picture they were made for; leave their columns out")
+        raise UserError(
+            f"{where}: ids of tokens do not say which picture they were made for; leave "
+            f"their columns out"
+        )
     problem = Problem(id=id, prompt=prompt, answer=str(row.get("answer") or ""), image=image)
-    return OfflineRows(problem=problem, responses=responses, prompt_ids=prompt_ids, tokenizer=tokenizer)
+    return OfflineRows(
+        problem=problem, responses=responses, prompt_ids=prompt_ids, tokenizer=tokenizer
+    )
 
 
 def _without_shared_turns(row: Row, sides: Sequence[str]) -> tuple[tuple[Message, ...], Row]:
@@ -109,7 +146,10 @@ def _without_shared_turns(row: Row, sides: Sequence[str]) -> tuple[tuple[Message
     if len(sides) < 2 or not all(isinstance(row[side], list) for side in sides):
         return (), row
     first, second = ([dict(turn) for turn in _turns(row[side])] for side in sides)
-    num = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    num = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
     num = min(num, len(first) - 1, len(second) - 1)
     return _turns(first[:num]), {**row, sides[0]: first[num:], sides[1]: second[num:]}
 
@@ -117,7 +157,10 @@ def _without_shared_turns(row: Row, sides: Sequence[str]) -> tuple[tuple[Message
 def _turns(value: object) -> tuple[Message, ...]:
     """Turns of a conversation; empty where it is none."""
     turns = value if isinstance(value, list) else []
-    if not all(isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str) for t in turns):
+    if not all(
+        isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str)
+        for t in turns
+    ):
         return ()
     return tuple(Message(role=turn["role"], content=turn["content"]) for turn in turns)
 
@@ -128,7 +171,10 @@ def _prompt(value: object, column: str, where: str) -> str | tuple[Message, ...]
         return text(value, column=column, where=where)
     turns = _turns(value)
     if not turns or turns[-1]["role"] != "user":
-        raise UserError(f"{where}: column {column!r} should hold {{role, content}} turns that end with the user's")
+        raise UserError(
+            f"{where}: column {column!r} should hold {{role, content}} turns that end with "
+            f"the user's"
+        )
     return turns
 
 
@@ -138,7 +184,10 @@ def _answer(value: object, column: str, where: str) -> str:
         return text(value, column=column, where=where)
     turns = _turns(value)
     if [turn["role"] for turn in turns] != ["assistant"] or not turns[0]["content"]:
-        raise UserError(f"{where}: column {column!r} should end in one {{role: assistant, content}} turn beyond the prompt")
+        raise UserError(
+            f"{where}: column {column!r} should end in one {{role: assistant, content}} "
+            f"turn beyond the prompt"
+        )
     return turns[0]["content"]
 
 
@@ -147,34 +196,63 @@ def _ids(row: Row, column: str, where: str) -> tuple[int, ...]:
     value = row.get(column)
     if value is None:
         return ()
-    if not isinstance(value, list) or not value or not all(isinstance(i, int) and i >= 0 for i in value):
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(i, int) and i >= 0 for i in value)
+    ):
         raise UserError(f"{where}: column {column!r} should hold a list of token ids")
     return tuple(value)
 
 
-def encode(rows: Sequence[OfflineRows], encoder: Encoder, context: int) -> tuple[list[tuple[Rollout, ...]], int]:
-    """The responses of each row as rollouts, ended by the end-of-turn token where they come as text; and how many did not fit.
+def encode(
+    rows: Sequence[OfflineRows], encoder: Encoder, context: int
+) -> tuple[list[tuple[Rollout, ...]], int]:
+    """The responses of each row as rollouts, ended by the end-of-turn token where they come as
+    text; and how many did not fit.
 
-    A row of which one response is too long is dropped whole. Raises UserError for ids of another tokenizer.
+    A row of which one response is too long is dropped whole. Raises UserError for ids of another
+    tokenizer.
     """
     own, end = fingerprint(encoder.tokenizer), encoder.tokenizer.eos_token_id
     found = []
     for index, row in enumerate(rows):
         if row.tokenizer not in ("", own):
             raise UserError(
-                f"row {row.problem.id} has ids of another tokenizer (fingerprint {row.tokenizer}, the model's is {own}); leave "
+                f"row {row.problem.id} has ids of another tokenizer (fingerprint "
+                f"{row.tokenizer}, the model's is {own}); leave "
                 "the columns of ids out, and its texts are encoded anew"
             )
         prompt_ids = row.prompt_ids or encoder.prompt_ids(row.problem)
-        sides = [r.ids or (*encoder.tokenizer(r.text, add_special_tokens=False)["input_ids"], end) for r in row.responses]
+        sides = [
+            r.ids or (*encoder.tokenizer(r.text, add_special_tokens=False)["input_ids"], end)
+            for r in row.responses
+        ]
         if len(prompt_ids) <= encoder.limit and len(prompt_ids) + max(map(len, sides)) <= context:
-            found.append(tuple(_rollout(row, prompt_ids, ids, i, group=index * len(sides)) for i, ids in enumerate(sides)))
+            found.append(
+                tuple(
+                    _rollout(row, prompt_ids, ids, i, group=index * len(sides))
+                    for i, ids in enumerate(sides)
+                )
+            )
     if not found:
-        raise UserError(f"none of {len(rows)} written responses fits: prompts of {encoder.limit} tokens, {context} in all")
+        raise UserError(
+            f"none of {len(rows)} written responses fits: prompts of {encoder.limit} "
+            f"tokens, {context} in all"
+        )
     return found, len(rows) - len(found)
 
 
-def _rollout(row: OfflineRows, prompt_ids: tuple[int, ...], ids: tuple[int, ...], place: int, *, group: int) -> Rollout:
+def _rollout(
+    row: OfflineRows, prompt_ids: tuple[int, ...], ids: tuple[int, ...], place: int, *, group: int
+) -> Rollout:
     """One response of a row."""
     text = row.responses[place].text
-    return Rollout(problem=row.problem, id=group + place, group=group, prompt_ids=prompt_ids, response_ids=ids, text=text)
+    return Rollout(
+        problem=row.problem,
+        id=group + place,
+        group=group,
+        prompt_ids=prompt_ids,
+        response_ids=ids,
+        text=text,
+    )

@@ -1,4 +1,6 @@
-"""Which prompts a step asks: epochs in an order of the seed alone, so that any step can be found without the ones before."""
+"""Which prompts a step asks: epochs in an order of the seed alone, so that any step can be found
+without the ones before.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from reasontrain.types import Prompt
 
 @dataclass(frozen=True)
 class Order:
-    """`per_step` prompts for each step, walking through a new permutation of all of them in every epoch."""
+    """`per_step` prompts for each step, walking through a new permutation of all of them in every
+    epoch.
+    """
 
     prompts: Sequence[Prompt]
     per_step: int
@@ -25,10 +29,14 @@ class Order:
         """The prompts of this step."""
         first, size = step * self.per_step, len(self.prompts)
         places = range(first, first + self.per_step)
-        permuted = {epoch: self._permutation(epoch) for epoch in {place // size for place in places}}
+        permuted = {
+            epoch: self._permutation(epoch) for epoch in {place // size for place in places}
+        }
         return [self.prompts[permuted[place // size][place % size]] for place in places]
 
     def _permutation(self, epoch: int) -> list[int]:
         """The order of one epoch."""
-        order: list[int] = torch.argsort(rng.uniform(self.seed, epoch, torch.arange(len(self.prompts))), stable=True).tolist()
+        order: list[int] = torch.argsort(
+            rng.uniform(self.seed, epoch, torch.arange(len(self.prompts))), stable=True
+        ).tolist()
         return order

@@ -24,10 +24,18 @@ def opened(picture: Picture, where: str) -> Image:
     except ImportError:
         raise UserError("pictures need Pillow: `pip install reasontrain[vision]`") from None
     try:
-        return Image.open(io.BytesIO(picture.content or Path(picture.path).read_bytes())).convert("RGB")
+        return Image.open(io.BytesIO(picture.content or Path(picture.path).read_bytes())).convert(
+            "RGB"
+        )
     except UnidentifiedImageError as error:
-        raise UserError(f"the image of {where} is no picture that Pillow knows{_at(picture)}") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's word for a damaged PNG is SyntaxError
+        raise UserError(
+            f"the image of {where} is no picture that Pillow knows{_at(picture)}"
+        ) from error
+    except (
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow's word for a damaged PNG is SyntaxError
         raise UserError(f"the image of {where} cannot be read{_at(picture)}: {error}") from error
 
 
@@ -39,14 +47,17 @@ def blank(size: tuple[int, int]) -> Image:
 
 
 def picture_in(row: Row, folder: Path, where: str) -> Picture | None:
-    """The picture of a row: `image`, or `images` with one, as a path from `folder`, as bytes or as data sets keep both.
+    """The picture of a row: `image`, or `images` with one, as a path from `folder`, as bytes or as
+    data sets keep both.
 
     Raises UserError for several, and for a file that is not there.
     """
     value = row.get("image")
     if value is None and isinstance(several := row.get("images"), list):
         if len(several) != 1:
-            raise UserError(f"{where}: column 'images' has {len(several)} pictures; a prompt shows one")
+            raise UserError(
+                f"{where}: column 'images' has {len(several)} pictures; a prompt shows one"
+            )
         value = several[0]
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -55,10 +66,16 @@ def picture_in(row: Row, folder: Path, where: str) -> Picture | None:
     if isinstance(value, bytes):
         return Picture(content=value)
     if not isinstance(value, str):
-        raise UserError(f"{where}: the image is {type(value).__name__}; expected the path of a file, or its bytes")
+        raise UserError(
+            f"{where}: the image is {type(value).__name__}; expected the path of a file, "
+            f"or its bytes"
+        )
     path = (folder / value).absolute()
     if not path.is_file():
-        raise UserError(f"{where}: there is no image {path}; say with `images` from which folder paths are meant")
+        raise UserError(
+            f"{where}: there is no image {path}; say with `images` from which folder paths "
+            f"are meant"
+        )
     return Picture(path=str(path))
 
 
@@ -67,7 +84,9 @@ def _at(picture: Picture) -> str:
 
 
 def drawn(shapes: Sequence[tuple[str, str]]) -> Picture:
-    """A PNG of coloured shapes side by side on white, (colour, shape) from left to right; shapes are circle, square, triangle."""
+    """A PNG of coloured shapes side by side on white, (colour, shape) from left to right; shapes
+    are circle, square, triangle.
+    """
     from PIL import Image, ImageDraw
 
     picture = Image.new("RGB", (SIDE, SIDE), "white")
@@ -82,7 +101,10 @@ def drawn(shapes: Sequence[tuple[str, str]]) -> Picture:
             case "square":
                 pen.rectangle(box, fill=colour)
             case _:
-                pen.polygon([(left, top + size), (left + size, top + size), (left + size // 2, top)], fill=colour)
+                pen.polygon(
+                    [(left, top + size), (left + size, top + size), (left + size // 2, top)],
+                    fill=colour,
+                )
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return Picture(content=buffer.getvalue())

@@ -18,10 +18,11 @@ PROBLEM = "{problem}"
 class PromptSettings:
     """How a problem is put to the model.
 
-    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as it is. `template` is the text
-    around a problem, which stands for `{problem}` (worked examples before it, say). `enable_thinking` is
-    passed to templates that know it (Qwen3). A prompt of more than `max_tokens`, or with no room for one token of response, is
-    refused or dropped, as `too_long` says; what is dropped is counted.
+    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as
+    it is. `template` is the text around a problem, which stands for `{problem}` (worked examples
+    before it, say). `enable_thinking` is passed to templates that know it (Qwen3). A prompt of more
+    than `max_tokens`, or with no room for one token of response, is refused or dropped, as
+    `too_long` says; what is dropped is counted.
     """
 
     style: Literal["auto", "chat", "plain"] = "auto"
@@ -34,7 +35,8 @@ class PromptSettings:
     def __post_init__(self) -> None:
         if self.template.count(PROBLEM) != 1:
             raise ValueError(
-                f"`template` should hold {PROBLEM} once, where the problem goes; it does {self.template.count(PROBLEM)} times"
+                f"`template` should hold {PROBLEM} once, where the problem goes; it does "
+                f"{self.template.count(PROBLEM)} times"
             )
 
     def around(self, problem: Problem) -> str | tuple[Message, ...]:
@@ -42,17 +44,23 @@ class PromptSettings:
         if isinstance(problem.prompt, str):
             return self.template.replace(PROBLEM, problem.prompt)
         if self.template != PROBLEM:
-            raise UserError(f"problem {problem.id} is a conversation, and `prompt.template` goes around texts; leave it out")
+            raise UserError(
+                f"problem {problem.id} is a conversation, and `prompt.template` goes "
+                f"around texts; leave it out"
+            )
         return problem.prompt
 
     def turns(self, problem: Problem) -> list[Message]:
         """The problem as a conversation, the system turn first where there is one."""
         asked = self.around(problem)
-        turns: list[Message] = [{"role": "user", "content": asked}] if isinstance(asked, str) else [*asked]
+        turns: list[Message] = (
+            [{"role": "user", "content": asked}] if isinstance(asked, str) else [*asked]
+        )
         if self.system is not None:
             if turns[0]["role"] == "system":
                 raise UserError(
-                    f"problem {problem.id} begins with a system turn, and `prompt.system` is a second one; leave one of them out"
+                    f"problem {problem.id} begins with a system turn, and `prompt.system` "
+                    f"is a second one; leave one of them out"
                 )
             turns.insert(0, {"role": "system", "content": self.system})
         return turns
@@ -70,7 +78,9 @@ def without_picture(problem: Problem) -> Problem:
 
     if isinstance(problem.prompt, str):
         return replace(problem, image=None, prompt=blind(problem.prompt))
-    turns = tuple(Message(role=turn["role"], content=blind(turn["content"])) for turn in problem.prompt)
+    turns = tuple(
+        Message(role=turn["role"], content=blind(turn["content"])) for turn in problem.prompt
+    )
     return replace(problem, image=None, prompt=turns)
 
 
@@ -89,35 +99,59 @@ class Encoder:
     """Encodes problems and demonstrations for one tokenizer, in one style."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, context: int, vision: Eyes | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: PromptSettings,
+        context: int,
+        vision: Eyes | None = None,
     ) -> None:
-        """`context` is the longest sequence, in tokens, that the model takes; `vision` is there for image models."""
+        """`context` is the longest sequence, in tokens, that the model takes; `vision` is there for
+        image models.
+        """
         self.tokenizer, self.settings, self.vision = tokenizer, settings, vision
         self.limit = min(settings.max_tokens or context, context - 1)
         has_template = tokenizer.chat_template is not None
         if settings.style == "chat" and not has_template:
-            raise UserError("prompt.style is `chat`, and the tokenizer has no chat template; use `plain` or another model")
+            raise UserError(
+                "prompt.style is `chat`, and the tokenizer has no chat template; use "
+                "`plain` or another model"
+            )
         self.chat = has_template if settings.style == "auto" else settings.style == "chat"
         if not self.chat and settings.system is not None:
             raise UserError("prompt.system needs a chat template, and prompts are plain here")
         if not self.chat and settings.enable_thinking is not None:
-            raise UserError("prompt.enable_thinking needs a chat template, and prompts are plain here")
+            raise UserError(
+                "prompt.enable_thinking needs a chat template, and prompts are plain here"
+            )
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The ids that the model continues; a picture stands where the text says `<image>`, or first in the first user turn."""
+        """The ids that the model continues; a picture stands where the text says `<image>`, or
+        first in the first user turn.
+        """
         if self.vision is None:
             if problem.image is not None:
-                raise UserError(f"problem {problem.id} has an image, and the model reads text alone; use an image model")
+                raise UserError(
+                    f"problem {problem.id} has an image, and the model reads text alone; "
+                    f"use an image model"
+                )
             return self.text_ids(problem)
         if problem.image is None:
             raise UserError(
-                f"problem {problem.id} has no image, and the model is an image model; give one, or use a language model"
+                f"problem {problem.id} has no image, and the model is an image model; give "
+                f"one, or use a language model"
             )
-        turns = [Message(role="user", content=problem.prompt)] if isinstance(problem.prompt, str) else list(problem.prompt)
+        turns = (
+            [Message(role="user", content=problem.prompt)]
+            if isinstance(problem.prompt, str)
+            else list(problem.prompt)
+        )
         if not any(MARK in turn["content"] for turn in turns):
             first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
             turns[first] = Message(role="user", content=MARK + turns[first]["content"])
-        marked = tuple(Message(role=t["role"], content=t["content"].replace(MARK, self.vision.placeholder)) for t in turns)
+        marked = tuple(
+            Message(role=t["role"], content=t["content"].replace(MARK, self.vision.placeholder))
+            for t in turns
+        )
         prompt = marked[0]["content"] if isinstance(problem.prompt, str) else marked
         return self.vision.expand(self.text_ids(replace(problem, prompt=prompt)), problem)
 
@@ -126,34 +160,53 @@ class Encoder:
         if not self.chat:
             asked = self.settings.around(problem)
             if not isinstance(asked, str):
-                raise UserError(f"problem {problem.id} is a conversation, and the tokenizer has no chat template to render it")
+                raise UserError(
+                    f"problem {problem.id} is a conversation, and the tokenizer has no "
+                    f"chat template to render it"
+                )
             return tuple(self.tokenizer(asked)["input_ids"])
         turns = self.settings.turns(problem)
-        thinking = {} if self.settings.enable_thinking is None else {"enable_thinking": self.settings.enable_thinking}
+        thinking = (
+            {}
+            if self.settings.enable_thinking is None
+            else {"enable_thinking": self.settings.enable_thinking}
+        )
         try:
-            text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **thinking)
+            text = self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False, **thinking
+            )
         except TemplateError as error:
             raise UserError(
-                f"problem {problem.id}: the model's chat template refuses it with {str(error)!r}; {self._remedy(turns)}"
+                f"problem {problem.id}: the model's chat template refuses it with "
+                f"{str(error)!r}; {self._remedy(turns)}"
             ) from error
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def header_ids(self, header: str | None = None) -> tuple[int, ...]:
-        """What stands before an answer whose question is left out, the same for all: BOS where prompts have it, and `header`, or
-        what the chat template puts before an answer, or "Answer:"."""
+        """What stands before an answer whose question is left out, the same for all: BOS where
+        prompts have it, and `header`, or what the chat template puts before an answer, or
+        "Answer:".
+        """
         if not self.chat:
             return tuple(self.tokenizer("Answer:" if header is None else header)["input_ids"])
         if header is None:
-            thinking = {} if self.settings.enable_thinking is None else {"enable_thinking": self.settings.enable_thinking}
+            thinking = (
+                {}
+                if self.settings.enable_thinking is None
+                else {"enable_thinking": self.settings.enable_thinking}
+            )
             turns = [{"role": "user", "content": "?"}]
             with_header, without = (
-                self.tokenizer.apply_chat_template(turns, add_generation_prompt=add, tokenize=False, **thinking)
+                self.tokenizer.apply_chat_template(
+                    turns, add_generation_prompt=add, tokenize=False, **thinking
+                )
                 for add in (True, False)
             )
             header = with_header.removeprefix(without) if with_header.startswith(without) else ""
             if not header:
                 raise UserError(
-                    "the chat template puts nothing before an answer that could stand for the prompt; say which text does, as "
+                    "the chat template puts nothing before an answer that could stand for "
+                    "the prompt; say which text does, as "
                     "`unconditional.header`"
                 )
             bos = self.tokenizer.bos_token
@@ -166,7 +219,11 @@ class Encoder:
             return "leave out `prompt.system` (the task's `instruction` can say the same)"
         if turns[0]["role"] == "system":
             return "take the system turn out of the data (a user turn can say the same)"
-        return "mend the order of the turns" if len(turns) > 1 else "use `prompt.style: plain` or another model"
+        return (
+            "mend the order of the turns"
+            if len(turns) > 1
+            else "use `prompt.style: plain` or another model"
+        )
 
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
         """The prompts that fit, in order, and how many were dropped."""
@@ -178,25 +235,36 @@ class Encoder:
         if len(fitting) < len(encoded) and self.settings.too_long == "refuse":
             worst = max(encoded, key=lambda prompt: len(prompt.ids))
             raise UserError(
-                f"{len(encoded) - len(fitting)} of {len(encoded)} prompts have more than {self.limit} tokens (the longest is "
-                f"{worst.problem.id} with {len(worst.ids)}); raise prompt.max_tokens or set `prompt.too_long: drop`"
+                f"{len(encoded) - len(fitting)} of {len(encoded)} prompts have more than "
+                f"{self.limit} tokens (the longest is "
+                f"{worst.problem.id} with {len(worst.ids)}); raise prompt.max_tokens or "
+                f"set `prompt.too_long: drop`"
             )
         if not fitting:
             raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
         return fitting, len(encoded) - len(fitting)
 
     def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
-        """The solutions as rollouts that somebody else wrote, ended by the end-of-turn token; what does not fit is dropped."""
+        """The solutions as rollouts that somebody else wrote, ended by the end-of-turn token; what
+        does not fit is dropped.
+        """
         end = self.tokenizer.eos_token_id
         if end is None:
             raise UserError(
-                "the tokenizer has no end-of-text token (eos_token) for demonstrations to end with; use another model"
+                "the tokenizer has no end-of-text token (eos_token) for demonstrations to "
+                "end with; use another model"
             )
         rollouts = []
         for index, prompt in enumerate(prompts):
             if not prompt.problem.solution:
-                raise UserError(f"problem {prompt.problem.id} has no `solution` to learn from; add one or sample with `sample:`")
-            ids = [*self.tokenizer(prompt.problem.solution, add_special_tokens=False)["input_ids"], end]
+                raise UserError(
+                    f"problem {prompt.problem.id} has no `solution` to learn from; add one "
+                    f"or sample with `sample:`"
+                )
+            ids = [
+                *self.tokenizer(prompt.problem.solution, add_special_tokens=False)["input_ids"],
+                end,
+            ]
             if len(prompt.ids) + len(ids) <= context:
                 rollouts.append(
                     Rollout(
@@ -209,5 +277,7 @@ class Encoder:
                     )
                 )
         if not rollouts:
-            raise UserError(f"none of {len(prompts)} demonstrations fits into a context of {context} tokens")
+            raise UserError(
+                f"none of {len(prompts)} demonstrations fits into a context of {context} tokens"
+            )
         return rollouts, len(prompts) - len(rollouts)

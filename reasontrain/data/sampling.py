@@ -15,13 +15,13 @@ from reasontrain.types import AtLeastOne, NotNegative, Probability, Ratio
 class Sampling:
     """One law for the next token.
 
-    `temperature` divides the logits; 0 takes the likeliest token. Of the scaled distribution `top_k` keeps that many likeliest
-    tokens (0 keeps all), then `top_p` the fewest likeliest ones that hold this share of what is left (nucleus sampling, Holtzman
-    et al. 2020), then `min_p` those at least this probable relative to the likeliest (Nguyen et al. 2024); what is left is
-    renormalised.
-    A response ends after the model's own end-of-sequence ids, one of `stop_ids`, the token that completes one of the texts
-    `stop`, or `max_tokens`. With a `thought` all this is said of the answer that follows it, but for `max_tokens`, which bounds
-    the two together.
+    `temperature` divides the logits; 0 takes the likeliest token. Of the scaled distribution
+    `top_k` keeps that many likeliest tokens (0 keeps all), then `top_p` the fewest likeliest ones
+    that hold this share of what is left (nucleus sampling, Holtzman et al. 2020), then `min_p`
+    those at least this probable relative to the likeliest (Nguyen et al. 2024); what is left is
+    renormalised. A response ends after the model's own end-of-sequence ids, one of `stop_ids`, the
+    token that completes one of the texts `stop`, or `max_tokens`. With a `thought` all this is said
+    of the answer that follows it, but for `max_tokens`, which bounds the two together.
     """
 
     learned: ClassVar[bool] = False
@@ -38,12 +38,19 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if "" in self.stop:
-            raise ValueError("`stop` holds an empty text, which would end every response at once; remove it")
-        thought = self.thought
-        if thought is not None and thought.max_tokens + thought.max_answer_tokens >= self.max_tokens:
             raise ValueError(
-                f"`max_tokens` is {self.max_tokens}, and a thought of {thought.max_tokens} with an answer of "
-                f"{thought.max_answer_tokens} and the text forced between them need more; raise it, or lower those of `thought`"
+                "`stop` holds an empty text, which would end every response at once; remove it"
+            )
+        thought = self.thought
+        if (
+            thought is not None
+            and thought.max_tokens + thought.max_answer_tokens >= self.max_tokens
+        ):
+            raise ValueError(
+                f"`max_tokens` is {self.max_tokens}, and a thought of {thought.max_tokens} "
+                f"with an answer of "
+                f"{thought.max_answer_tokens} and the text forced between them need more; "
+                f"raise it, or lower those of `thought`"
             )
 
     @property

@@ -21,7 +21,9 @@ LITTLE_BYTES = 1 << 20
 
 @contextmanager
 def whole(directory: Path) -> Iterator[None]:
-    """A new directory that is removed again if writing into it fails; a full disk becomes one sentence."""
+    """A new directory that is removed again if writing into it fails; a full disk becomes one
+    sentence.
+    """
     directory.mkdir(parents=True)
     try:
         yield
@@ -29,7 +31,10 @@ def whole(directory: Path) -> Iterator[None]:
         full = is_disk_full(error, directory.parent)  # asked before there is room again
         shutil.rmtree(directory, ignore_errors=True)
         if full:
-            raise RunError(f"the disk is full: {directory} could not be written; earlier checkpoints are intact") from error
+            raise RunError(
+                f"the disk is full: {directory} could not be written; earlier checkpoints "
+                f"are intact"
+            ) from error
         raise
 
 
@@ -43,7 +48,9 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException, directory: Path) -> bool:
-    """Whether writing into a directory failed for want of room; torch and safetensors say so in errors of their own."""
+    """Whether writing into a directory failed for want of room; torch and safetensors say so in
+    errors of their own.
+    """
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return isinstance(error, Exception) and shutil.disk_usage(directory).free < LITTLE_BYTES
@@ -64,7 +71,9 @@ def append(path: Path, record: JsonRecord) -> None:
 
 def json_line(record: JsonRecord) -> str:
     """A record as one line of a JSONL file; a number that is not finite becomes its name."""
-    return json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
+    )
 
 
 def _plain(value: object) -> object:

@@ -11,15 +11,17 @@ from reasontrain.tasks.grading import Verdict
 from reasontrain.types import Problem
 
 ProblemSample = tuple[int, int]
-"""Which answer of a suite: the number of its problem, in the order of the suite, and of the sample; both count from 0."""
+"""Which answer of a suite: the number of its problem, in the order of the suite, and of the sample;
+both count from 0.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """What was said to a problem, by whomever.
 
-    `num_tokens` is None where nobody counted. `reasoning` is a thought that came apart from the text: it is kept for readers and
-    never graded, as one within <think> is not.
+    `num_tokens` is None where nobody counted. `reasoning` is a thought that came apart from the
+    text: it is kept for readers and never graded, as one within <think> is not.
     """
 
     text: str
@@ -58,7 +60,9 @@ class Answer:
 
 
 def from_line(row: Mapping[str, object], problems: Mapping[str, Problem]) -> Answer:
-    """The answer that a line keeps; raises KeyError or TypeError where it keeps none to one of these problems (by id)."""
+    """The answer that a line keeps; raises KeyError or TypeError where it keeps none to one of
+    these problems (by id).
+    """
     sample, tokens = row["sample"], row["tokens"]
     if not isinstance(sample, int) or not isinstance(tokens, int | None):
         raise TypeError("`sample` and `tokens` are whole numbers")
@@ -76,7 +80,9 @@ def from_line(row: Mapping[str, object], problems: Mapping[str, Problem]) -> Ans
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
-    """Every answer in order; the file is there as a whole or not at all, and one that holds just this is left alone."""
+    """Every answer in order; the file is there as a whole or not at all, and one that holds just
+    this is left alone.
+    """
     text = "".join(answer.line() for answer in answers)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_bytes() != text.encode():

@@ -21,7 +21,8 @@ OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 class Arm:
     """One recipe with several seeds: shares of right answers before and after, and what was gained.
 
-    The interval covers 95 %, over problems and seeds; `name` is what the names of the runs have in common.
+    The interval covers 95 %, over problems and seeds; `name` is what the names of the runs have in
+    common.
     """
 
     name: str
@@ -42,7 +43,9 @@ class _Verdicts:
 
 
 def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
-    """The arms that these run directories make up, best first; raises UserError where they were not asked the same problems."""
+    """The arms that these run directories make up, best first; raises UserError where they were not
+    asked the same problems.
+    """
     by_arm: dict[str, tuple[list[str], list[_Verdicts]]] = {}
     for run in runs:
         recipe = read_yaml(run / "recipe.yaml")
@@ -53,27 +56,45 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
         found.append(_verdicts(run, suite, int(str(recipe.get("steps")))))
     everyone = [v for _, verdicts in by_arm.values() for v in verdicts]
     if len({v.problems for v in everyone}) > 1:
-        raise UserError(f"the runs were asked different problems in suite {suite!r}; compare runs of one suite")
-    return sorted((_arm(names, verdicts) for names, verdicts in by_arm.values()), key=lambda arm: -arm.gain.value)
+        raise UserError(
+            f"the runs were asked different problems in suite {suite!r}; compare runs of one suite"
+        )
+    return sorted(
+        (_arm(names, verdicts) for names, verdicts in by_arm.values()),
+        key=lambda arm: -arm.gain.value,
+    )
 
 
 def arm_of(recipe: Mapping[str, object]) -> str:
-    """What a recipe says apart from what every run has of its own: equal for runs that differ by their seed alone."""
-    return json.dumps({key: value for key, value in recipe.items() if key not in OWN_TO_A_RUN}, sort_keys=True)
+    """What a recipe says apart from what every run has of its own: equal for runs that differ by
+    their seed alone.
+    """
+    return json.dumps(
+        {key: value for key, value in recipe.items() if key not in OWN_TO_A_RUN}, sort_keys=True
+    )
 
 
 def markdown(arms: Sequence[Arm]) -> str:
     """A table for a README; figures in percent."""
-    rows = ["| arm | seeds | before | after | gain [95 % interval] |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| arm | seeds | before | after | gain [95 % interval] |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for arm in arms:
-        gain = f"{100 * arm.gain.value:+.1f} [{100 * arm.gain.low:+.1f}, {100 * arm.gain.high:+.1f}]"
-        rows.append(f"| {arm.name} | {arm.num_seeds} | {100 * arm.before:.1f} | {100 * arm.after:.1f} | {gain} |")
+        gain = (
+            f"{100 * arm.gain.value:+.1f} [{100 * arm.gain.low:+.1f}, {100 * arm.gain.high:+.1f}]"
+        )
+        rows.append(
+            f"| {arm.name} | {arm.num_seeds} | {100 * arm.before:.1f} | "
+            f"{100 * arm.after:.1f} | {gain} |"
+        )
     return "\n".join(rows)
 
 
 def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
     before_RM, after_RM = (
-        np.stack(rows).astype(float) for rows in ([v.before_M for v in verdicts], [v.after_M for v in verdicts])
+        np.stack(rows).astype(float)
+        for rows in ([v.before_M for v in verdicts], [v.after_M for v in verdicts])
     )
     return Arm(
         name=common(names),
@@ -88,23 +109,34 @@ def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
 def common(names: Sequence[str]) -> str:
     """What the names begin with, all of them."""
     shortest = min(names, key=len)
-    length = next((i for i in range(len(shortest)) if len({name[i] for name in names}) > 1), len(shortest))
+    length = next(
+        (i for i in range(len(shortest)) if len({name[i] for name in names}) > 1), len(shortest)
+    )
     return shortest[:length].rstrip("-_.") or shortest
 
 
 def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
-    """The verdicts before the first step and after the last; a problem with several answers counts by the first."""
+    """The verdicts before the first step and after the last; a problem with several answers counts
+    by the first.
+    """
     paths = [run / "answers" / f"{suite}-step-{step}.jsonl" for step in (0, steps)]
     if not all(path.exists() for path in paths):
         raise UserError(
-            f"{run} was not evaluated on suite {suite!r} both before training and after its {steps} steps; is it finished, "
+            f"{run} was not evaluated on suite {suite!r} both before training and after "
+            f"its {steps} steps; is it finished, "
             "and is the name right?"
         )
     first, last = (verdicts(path) for path in paths)
     if first.keys() != last.keys():
-        raise UserError(f"{run} was asked other problems of suite {suite!r} after training than before; its gain cannot be told")
+        raise UserError(
+            f"{run} was asked other problems of suite {suite!r} after training than "
+            f"before; its gain cannot be told"
+        )
     problems = tuple(first)
-    return _Verdicts(problems, *(np.array([answers[p] for p in problems], dtype=bool) for answers in (first, last)))
+    return _Verdicts(
+        problems,
+        *(np.array([answers[p] for p in problems], dtype=bool) for answers in (first, last)),
+    )
 
 
 def verdicts(path: Path) -> dict[str, bool]:
@@ -115,7 +147,9 @@ def verdicts(path: Path) -> dict[str, bool]:
 def every_verdict(path: Path) -> dict[str, list[bool]]:
     """Problem -> whether each of its answers is right, in the order in which they were sampled."""
     found: dict[str, list[bool]] = {}
-    with path.open(encoding="utf-8") as stream:  # by lines of the file: a response may hold separators of its own
+    with path.open(
+        encoding="utf-8"
+    ) as stream:  # by lines of the file: a response may hold separators of its own
         for line in stream:
             answer = json.loads(line)
             found.setdefault(answer["problem"], []).append(answer["correct"])

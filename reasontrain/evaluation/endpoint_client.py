@@ -1,6 +1,8 @@
-"""A server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider) as the one who answers: text in, text out, no token ids.
+"""A server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider) as the one who answers: text in,
+text out, no token ids.
 
-The key is read from OPENAI_API_KEY and goes into a header, never into a file, a log or a message; the address may hold no secret.
+The key is read from OPENAI_API_KEY and goes into a header, never into a file, a log or a message;
+the address may hold no secret.
 """
 
 from __future__ import annotations
@@ -27,9 +29,12 @@ Json = object
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A model by its name at a server. `at_once` requests are under way at a time; one that fails for a while is sent again.
+    """A model by its name at a server.
 
-    Waits grow from `first_wait_s`, doubled each time up to a minute; a server may ask for as much by Retry-After.
+    `at_once` requests are under way at a time; one that fails for a while is sent again.
+
+    Waits grow from `first_wait_s`, doubled each time up to a minute; a server may ask for as much
+    by Retry-After.
     """
 
     url: str
@@ -42,11 +47,20 @@ class Endpoint:
         try:
             url = httpx2.URL(self.url)
         except httpx2.InvalidURL as error:
-            raise UserError(f"--endpoint is no address ({error}); expected something like http://127.0.0.1:8000/v1") from None
+            raise UserError(
+                f"--endpoint is no address ({error}); expected something like "
+                f"http://127.0.0.1:8000/v1"
+            ) from None
         if url.scheme not in ("http", "https") or not url.host:
-            raise UserError("--endpoint should begin with http:// or https:// and a host, as http://127.0.0.1:8000/v1 does")
+            raise UserError(
+                "--endpoint should begin with http:// or https:// and a host, as "
+                "http://127.0.0.1:8000/v1 does"
+            )
         if url.userinfo or url.query or url.fragment:
-            raise UserError(f"--endpoint holds more than host and path; a key is read from {KEY_VARIABLE} and is written nowhere")
+            raise UserError(
+                f"--endpoint holds more than host and path; a key is read from "
+                f"{KEY_VARIABLE} and is written nowhere"
+            )
         if not self.key.isascii() or self.key != self.key.strip():
             raise UserError(f"{KEY_VARIABLE} holds blanks or letters that no key has; set it again")
 
@@ -56,7 +70,10 @@ class Endpoint:
         return httpx2.URL(self.url).netloc.decode()
 
     def facts(self) -> dict[str, str]:
-        """What a report says of it. Whose weights answer is known to the server alone, so there is no fingerprint."""
+        """What a report says of it.
+
+        Whose weights answer is known to the server alone, so there is no fingerprint.
+        """
         return {"model": self.model, "endpoint": self.host}
 
 
@@ -75,7 +92,9 @@ class EndpointClient:
         return "completions" if self.plain else "chat/completions"
 
     def ask(self, body: Mapping[str, Json]) -> Reply:
-        """The reply; raises UserError where the server refuses, and RunError where it failed too often."""
+        """The reply; raises UserError where the server refuses, and RunError where it failed too
+        often.
+        """
         for tried in range(1, TRIES + 1):
             wait_s = self.endpoint.first_wait_s * 2.0 ** (tried - 1)
             try:
@@ -92,7 +111,8 @@ class EndpointClient:
             if tried < TRIES and self.stop.wait(min(wait_s, LONGEST_WAIT_S)):
                 break
         raise RunError(
-            f"{self.endpoint.host} {trouble}, after {tried} tries; what was answered is kept, and the same command goes on"
+            f"{self.endpoint.host} {trouble}, after {tried} tries; what was answered is "
+            f"kept, and the same command goes on"
         )
 
     def _refusal(self, response: httpx2.Response) -> str:
@@ -101,16 +121,22 @@ class EndpointClient:
         match code:
             case 401 | 403:
                 key = (
-                    f"the key in {KEY_VARIABLE}" if self.endpoint.key else f"a request without a key ({KEY_VARIABLE} is not set)"
+                    f"the key in {KEY_VARIABLE}"
+                    if self.endpoint.key
+                    else f"a request without a key ({KEY_VARIABLE} is not set)"
                 )
                 return f"{host} refuses {key} ({code}: {said})"
             case 404:
                 return (
-                    f"{host} knows no model {self.endpoint.model!r} or no {self.path} below this address ({code}: {said}); "
+                    f"{host} knows no model {self.endpoint.model!r} or no {self.path} "
+                    f"below this address ({code}: {said}); "
                     "--endpoint usually ends in /v1, and MODEL is a name that its /models lists"
                 )
             case _:
-                return f"{host} does not take the request ({code}: {said}); change the suite's settings (--set) or its --prompt"
+                return (
+                    f"{host} does not take the request ({code}: {said}); change the suite's "
+                    f"settings (--set) or its --prompt"
+                )
 
     def _read(self, response: httpx2.Response) -> Reply:
         """The reply in a body; raises UserError where there is none."""
@@ -118,14 +144,19 @@ class EndpointClient:
             return _reply(response.json(), plain=self.plain)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(
-                f"{self.endpoint.host} answers with something that is no completion ({self._quoted(response)}); is it a server "
+                f"{self.endpoint.host} answers with something that is no completion "
+                f"({self._quoted(response)}); is it a server "
                 "with OpenAI's API, and is its address right (it usually ends in /v1)?"
             ) from error
 
     def _quoted(self, response: httpx2.Response) -> str:
         """The beginning of what a server said."""
         text = self._inert(" ".join(response.text.split()))
-        return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...") if text else "nothing"
+        return (
+            repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
+            if text
+            else "nothing"
+        )
 
     def _inert(self, text: str) -> str:
         """A text of others without the key, which some servers say again."""
@@ -143,10 +174,12 @@ def connected(endpoint: Endpoint) -> httpx2.Client:
 
 
 def _reply(content: Json, *, plain: bool) -> Reply:
-    """The first choice of a completion; a response that ran into its limit may have no text, as of a thought that did not end.
+    """The first choice of a completion; a response that ran into its limit may have no text, as of
+    a thought that did not end.
 
-    The thought of a thinking model, where the server parts it from the text (`reasoning_content`, in newer vLLM `reasoning`), is
-    kept apart. Raises KeyError, IndexError, TypeError or ValueError where this is no completion.
+    The thought of a thinking model, where the server parts it from the text (`reasoning_content`,
+    in newer vLLM `reasoning`), is kept apart. Raises KeyError, IndexError, TypeError or ValueError
+    where this is no completion.
     """
     whole = _object(content)
     choices = whole["choices"]

@@ -1,6 +1,8 @@
-"""A suite as requests to an endpoint: what is sent for every answer, and many requests under way at once.
+"""A suite as requests to an endpoint: what is sent for every answer, and many requests under way at
+once.
 
-Every problem stands alone here, so there are no parts: each answer is one request with a seed of its own.
+Every problem stands alone here, so there are no parts: each answer is one request with a seed of
+its own.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ STREAM = 0x5A3B_0003
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointRequests:
-    """Conversations, or plain texts to be continued where the suite's style is `plain`; `num` answers to each problem.
+    """Conversations, or plain texts to be continued where the suite's style is `plain`; `num`
+    answers to each problem.
 
-    `seed`, `temperature`, `top_p` and `max_tokens` are sent always, the rest where the suite sets it: `stop`, and `top_k`,
-    `min_p` and `enable_thinking`, which OpenAI's own API does not know and most servers do.
+    `seed`, `temperature`, `top_p` and `max_tokens` are sent always, the rest where the suite sets
+    it: `stop`, and `top_k`, `min_p` and `enable_thinking`, which OpenAI's own API does not know and
+    most servers do.
     """
 
     endpoint: Endpoint
@@ -47,13 +51,23 @@ class EndpointRequests:
             "a picture": next((problem.image for problem in self.problems if problem.image), None),
         }
         if unsaid := [name for name, value in said.items() if value]:
-            raise UserError(f"an endpoint cannot be told {' or '.join(unsaid)}; leave it out, or evaluate the weights themselves")
-        if self.is_plain and (self.prompt.system is not None or self.prompt.enable_thinking is not None):
-            raise UserError("prompt.system and prompt.enable_thinking need a conversation, and prompts are plain here")
+            raise UserError(
+                f"an endpoint cannot be told {' or '.join(unsaid)}; leave it out, or "
+                f"evaluate the weights themselves"
+            )
+        if self.is_plain and (
+            self.prompt.system is not None or self.prompt.enable_thinking is not None
+        ):
+            raise UserError(
+                "prompt.system and prompt.enable_thinking need a conversation, and prompts "
+                "are plain here"
+            )
 
     @property
     def is_plain(self) -> bool:
-        """Whether the text is continued as it is; `auto` is a conversation, since servers hide whether they have a template."""
+        """Whether the text is continued as it is; `auto` is a conversation, since servers hide
+        whether they have a template.
+        """
         return self.prompt.style == "plain"
 
     def body(self, place: ProblemSample) -> dict[str, Json]:
@@ -71,7 +85,9 @@ class EndpointRequests:
         if self.is_plain:
             asked = self.prompt.around(problem)
             if not isinstance(asked, str):
-                raise UserError(f"problem {problem.id} is a conversation, and prompts are plain here")
+                raise UserError(
+                    f"problem {problem.id} is a conversation, and prompts are plain here"
+                )
             body["prompt"] = asked
         else:
             body["messages"] = self.prompt.turns(problem)
@@ -85,8 +101,13 @@ class EndpointRequests:
             body["chat_template_kwargs"] = {"enable_thinking": self.prompt.enable_thinking}
         return body
 
-    def respond(self, missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
-        """See `asking.AnswerFn`: whatever has come since the last time, together. The first failure ends it."""
+    def respond(
+        self, missing: AbstractSet[ProblemSample]
+    ) -> Iterator[Mapping[ProblemSample, Reply]]:
+        """See `asking.AnswerFn`: whatever has come since the last time, together.
+
+        The first failure ends it.
+        """
         waiting: Queue[ProblemSample] = Queue()
         for place in sorted(missing):
             waiting.put(place)
@@ -106,7 +127,9 @@ class EndpointRequests:
                     come.put(error)
 
             for _ in range(min(self.endpoint.at_once, len(missing))):
-                Thread(target=work, daemon=True).start()  # an interrupt does not wait for long answers
+                Thread(
+                    target=work, daemon=True
+                ).start()  # an interrupt does not wait for long answers
             left = len(missing)
             try:
                 while left:

@@ -13,7 +13,9 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The code and the machine of a measurement; `changed` names files that differ from the commit (or are not in it)."""
+    """The code and the machine of a measurement; `changed` names files that differ from the commit
+    (or are not in it).
+    """
 
     commit: str
     changed: tuple[str, ...]
@@ -21,10 +23,15 @@ class Provenance:
 
 
 def origin(watched: Path, apart: tuple[Path, ...] = ()) -> Provenance:
-    """This code on this machine. Changes are looked for in the package and in the folder `watched`, `apart` from some of it."""
+    """This code on this machine.
+
+    Changes are looked for in the package and in the folder `watched`, `apart` from some of it.
+    """
     package = Path(__file__).resolve().parents[1]
     commit = _git(package, "rev-parse", "HEAD").strip() or "unknown"
-    changed = {line[3:] for folder in (package, watched.resolve()) for line in _changes(folder, apart)}
+    changed = {
+        line[3:] for folder in (package, watched.resolve()) for line in _changes(folder, apart)
+    }
     return Provenance(commit=commit, changed=tuple(sorted(changed)), hardware=hardware())
 
 
@@ -46,14 +53,18 @@ def _processor() -> str:
 
 def _changes(folder: Path, apart: tuple[Path, ...]) -> list[str]:
     """Lines of `git status` below a folder."""
-    without = [f":(exclude){path.resolve()}" for path in apart if path.resolve().is_relative_to(folder)]
+    without = [
+        f":(exclude){path.resolve()}" for path in apart if path.resolve().is_relative_to(folder)
+    ]
     return _git(folder, "status", "--porcelain", "--", str(folder), *without).splitlines()
 
 
 def _git(folder: Path, *arguments: str) -> str:
     """What git says, or nothing where there is no git or no repository."""
     try:
-        asked = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        asked = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         return ""
     return asked.stdout if asked.returncode == 0 else ""

@@ -19,9 +19,12 @@ from reasontrain.types import Problem, UserError
 
 NO_VOTE = -1
 MAX_PARTS = 32
-"""More groups than this are no subjects or levels, but something that nearly every problem has of its own."""
+"""More groups than this are no subjects or levels, but something that nearly every problem has of
+its own.
+"""
 GRADED_AT_ONCE = 16
-"""Answers that the grader gets together; they are kept and shown before the next ones are graded."""
+"""Answers that the grader gets together; they are kept and shown before the next ones are graded.
+"""
 
 Score = Callable[[Sequence[tuple[Problem, str]]], list[Scored]]
 """What grades responses to problems, in order."""
@@ -39,11 +42,13 @@ class EvaluationPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a suite measured: shares with 95 % intervals over problems; `dropped` counts prompts that did not fit.
+    """What a suite measured: shares with 95 % intervals over problems; `dropped` counts prompts
+    that did not fit.
 
-    `format_failure_share` is the share of answers in which none was found, `reasons` how often each verdict came about (the
-    grader's own failures too: "timeout", "memory", "crash"), and `parts` the accuracy by level, subject and the like, over the
-    problems that were asked. Lengths are None where some answers were not counted.
+    `format_failure_share` is the share of answers in which none was found, `reasons` how often each
+    verdict came about (the grader's own failures too: "timeout", "memory", "crash"), and `parts`
+    the accuracy by level, subject and the like, over the problems that were asked. Lengths are None
+    where some answers were not counted.
     """
 
     suite: str
@@ -65,9 +70,16 @@ class Evaluation:
 
     def record(self) -> dict[str, object]:
         """For evaluations.jsonl and reports: everything but the answers."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"answers", "metrics", "parts"}} | {
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in {"answers", "metrics", "parts"}
+        } | {
             "metrics": {name: asdict(interval) for name, interval in self.metrics.items()},
-            "parts": {by: {name: asdict(part) for name, part in parts.items()} for by, parts in self.parts.items()},
+            "parts": {
+                by: {name: asdict(part) for name, part in parts.items()}
+                for by, parts in self.parts.items()
+            },
         }
 
     def scalars(self) -> dict[str, float]:
@@ -87,21 +99,29 @@ def evaluate(
     keep: Callable[[Answer], None] = lambda answer: None,
     progress: Progress = lambda done, right: None,
 ) -> Evaluation:
-    """Have `suite.num_samples` answers to each problem and grade them as they come; `progress` hears of every few.
+    """Have `suite.num_samples` answers to each problem and grade them as they come; `progress`
+    hears of every few.
 
-    Answers that are `kept` from before are neither asked nor graded again: a verdict may be a timeout, which would not come
-    again. Each new one is handed to `keep` with its verdict. A prompt that was dropped because it did not fit counts as
-    answered wrongly, so that scores stay comparable.
+    Answers that are `kept` from before are neither asked nor graded again: a verdict may be a
+    timeout, which would not come again. Each new one is handed to `keep` with its verdict. A prompt
+    that was dropped because it did not fit counts as answered wrongly, so that scores stay
+    comparable.
     """
     if not problems:
         raise UserError(f"suite {suite.name} has no problem to ask")
     found = dict(kept or {})
     num_right = sum(answer.verdict.correct for answer in found.values())
-    missing = {(m, s) for m in range(len(problems)) for s in range(suite.num_samples)} - found.keys()
+    missing = {
+        (m, s) for m in range(len(problems)) for s in range(suite.num_samples)
+    } - found.keys()
     if found:
         progress(len(found), num_right / len(found))
     for replies in respond(missing) if missing else ():
-        new = [(place, reply) for place, reply in replies.items() if place in missing and place not in found]
+        new = [
+            (place, reply)
+            for place, reply in replies.items()
+            if place in missing and place not in found
+        ]
         for start in range(0, len(new), GRADED_AT_ONCE):
             some = new[start : start + GRADED_AT_ONCE]
             graded = score([(problems[m], reply.text) for (m, _), reply in some])
@@ -115,7 +135,9 @@ def evaluate(
     return _summed(suite, problems, [found[place] for place in sorted(found)], dropped, sha256)
 
 
-def _summed(suite: Suite, problems: Sequence[Problem], answers: Sequence[Answer], dropped: int, sha256: str) -> Evaluation:
+def _summed(
+    suite: Suite, problems: Sequence[Problem], answers: Sequence[Answer], dropped: int, sha256: str
+) -> Evaluation:
     """What answers, problem by problem, add up to."""
     shape = len(problems), suite.num_samples
     correct_MS = np.array([a.verdict.correct for a in answers]).reshape(shape)
@@ -130,7 +152,11 @@ def _summed(suite: Suite, problems: Sequence[Problem], answers: Sequence[Answer]
         num_problems=len(problems) + dropped,
         num_samples=suite.num_samples,
         temperature=suite.sampling.temperature,
-        metrics=summarise(np.pad(correct_MS, unasked), suite.pass_at, vote_MS=np.pad(vote_MS, unasked, constant_values=NO_VOTE)),
+        metrics=summarise(
+            np.pad(correct_MS, unasked),
+            suite.pass_at,
+            vote_MS=np.pad(vote_MS, unasked, constant_values=NO_VOTE),
+        ),
         response_tokens_mean=float(np.mean(lengths)) if is_counted else None,
         response_tokens_p50=float(np.quantile(lengths, 0.5)) if is_counted else None,
         response_tokens_p95=float(np.quantile(lengths, 0.95)) if is_counted else None,
@@ -144,19 +170,24 @@ def _summed(suite: Suite, problems: Sequence[Problem], answers: Sequence[Answer]
 
 
 def _votes(answers: Sequence[Answer]) -> list[int]:
-    """One number per answer, the same for equal answers to a problem: all right ones are equal, wrong ones where they are spelt
-    alike after normalisation; NO_VOTE for none."""
+    """One number per answer, the same for equal answers to a problem: all right ones are equal,
+    wrong ones where they are spelt alike after normalisation; NO_VOTE for none.
+    """
     number_of: dict[tuple[str, bool, str], int] = {}
     votes = []
     for answer in answers:
         verdict = answer.verdict
         spelt = "" if verdict.correct else spelling(verdict.extracted)
         key = answer.problem.id, verdict.correct, spelt
-        votes.append(number_of.setdefault(key, len(number_of)) if verdict.correct or spelt else NO_VOTE)
+        votes.append(
+            number_of.setdefault(key, len(number_of)) if verdict.correct or spelt else NO_VOTE
+        )
     return votes
 
 
-def _parts(problems: Sequence[Problem], correct_MS: Bool[np.ndarray, "M S"]) -> dict[str, dict[str, EvaluationPart]]:
+def _parts(
+    problems: Sequence[Problem], correct_MS: Bool[np.ndarray, "M S"]
+) -> dict[str, dict[str, EvaluationPart]]:
     """Accuracy by each property that all problems have and that parts them into a few groups."""
     found: dict[str, dict[str, EvaluationPart]] = {}
     shared = set.intersection(*(set(problem.about) for problem in problems))
@@ -165,12 +196,21 @@ def _parts(problems: Sequence[Problem], correct_MS: Bool[np.ndarray, "M S"]) -> 
         values = np.unique(value_M)
         if 2 <= len(values) <= min(MAX_PARTS, len(problems) // 2):
             rows = {str(value): correct_MS[value_M == value] for value in values}
-            found[by] = {value: EvaluationPart(len(row), estimate(mean_per_problem(row))) for value, row in rows.items()}
+            found[by] = {
+                value: EvaluationPart(len(row), estimate(mean_per_problem(row)))
+                for value, row in rows.items()
+            }
     return found
 
 
 def summary(result: Evaluation, done: int | None = None) -> str:
     """One line for a person."""
-    parts = [f"{name} {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]" for name, m in result.metrics.items()]
+    parts = [
+        f"{name} {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]"
+        for name, m in result.metrics.items()
+    ]
     when = "" if done is None else f" after {done} steps"
-    return f"{result.suite}{when}: {', '.join(parts)} ({result.num_problems} problems x {result.num_samples})"
+    return (
+        f"{result.suite}{when}: {', '.join(parts)} ({result.num_problems} problems x "
+        f"{result.num_samples})"
+    )

@@ -1,4 +1,6 @@
-"""Files of answers: the table of verdicts that rows are compared by, and every answer as a person reads it."""
+"""Files of answers: the table of verdicts that rows are compared by, and every answer as a person
+reads it.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +33,30 @@ class AnswerRecord:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """By problem: the gold answer, and whether each response is right, in the order in which they were sampled."""
+    """By problem: the gold answer, and whether each response is right, in the order in which they
+    were sampled.
+    """
 
     gold: Mapping[str, str]
     correct: Mapping[str, tuple[bool, ...]]
 
     def scores(self, metric: str, problems: tuple[str, ...]) -> Float64[np.ndarray, " M"] | None:
-        """A number for each problem, 0 for one that was not asked; None for a metric that is no mean over problems."""
+        """A number for each problem, 0 for one that was not asked; None for a metric that is no
+        mean over problems.
+        """
         name, _, k = metric.partition("@")
         if name not in {"accuracy", "mean", "pass"} or not self.correct:
             return None
         num_samples = len(next(iter(self.correct.values())))
         wrong = (False,) * num_samples
-        correct_MS = np.array([self.correct.get(problem, wrong) for problem in problems], dtype=bool)
-        return pass_per_problem(correct_MS, int(k)) if name == "pass" else mean_per_problem(correct_MS, int(k) if k else None)
+        correct_MS = np.array(
+            [self.correct.get(problem, wrong) for problem in problems], dtype=bool
+        )
+        return (
+            pass_per_problem(correct_MS, int(k))
+            if name == "pass"
+            else mean_per_problem(correct_MS, int(k) if k else None)
+        )
 
 
 def read_answers(path: Path) -> tuple[AnswerRecord, ...]:
@@ -60,14 +72,19 @@ def verdicts(path: Path) -> Verdicts:
         gold[answer.problem] = answer.gold
         correct.setdefault(answer.problem, []).append(answer.correct)
     if len({len(several) for several in correct.values()}) > 1:
-        raise UserError(f"{path}: problems have different numbers of answers; the file is incomplete, evaluate again")
+        raise UserError(
+            f"{path}: problems have different numbers of answers; the file is incomplete, "
+            f"evaluate again"
+        )
     return Verdicts(gold, {problem: tuple(several) for problem, several in correct.items()})
 
 
 def _answer(row: Mapping[str, Json], where: str) -> AnswerRecord:
     problem, correct = row.get("problem"), row.get("correct")
     if problem is None or not isinstance(correct, bool):
-        raise UserError(f'{where}: expected an answer with "problem" and "correct", found {sorted(row)}')
+        raise UserError(
+            f'{where}: expected an answer with "problem" and "correct", found {sorted(row)}'
+        )
     return AnswerRecord(
         problem=str(problem),
         question=_text(row.get("question")),

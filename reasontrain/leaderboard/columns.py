@@ -1,4 +1,6 @@
-"""The columns: a suite asked in one way, one metric, and how far rows lie apart, paired over its problems."""
+"""The columns: a suite asked in one way, one metric, and how far rows lie apart, paired over its
+problems.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnGroup:
-    """Results that may stand in one column, by the slug of their row; `name` is the suite's, numbered where it has several."""
+    """Results that may stand in one column, by the slug of their row; `name` is the suite's,
+    numbered where it has several.
+    """
 
     name: str
     suite: str
@@ -32,9 +36,12 @@ class ColumnGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class BoardColumn:
-    """One metric of a group. `apart[a, b]` is row a less row b over the same problems, where their answers were kept.
+    """One metric of a group.
 
-    `order` holds the rows, best first; `level` those that cannot be told apart from the first one, which is among them.
+    `apart[a, b]` is row a less row b over the same problems, where their answers were kept.
+
+    `order` holds the rows, best first; `level` those that cannot be told apart from the first one,
+    which is among them.
     """
 
     group: ColumnGroup
@@ -51,20 +58,29 @@ class BoardColumn:
     def level(self) -> tuple[str, ...]:
         """The best row, and rows whose difference from it may be none."""
         best, *others = self.order
-        return (best, *(row for row in others if (best, row) in self.apart and self.apart[best, row].low <= 0))
+        return (
+            best,
+            *(
+                row
+                for row in others
+                if (best, row) in self.apart and self.apart[best, row].low <= 0
+            ),
+        )
 
     @property
     def behind(self) -> tuple[str, ...]:
         """Rows that are worse than the best one."""
         best, *others = self.order
-        return tuple(row for row in others if (best, row) in self.apart and self.apart[best, row].low > 0)
+        return tuple(
+            row for row in others if (best, row) in self.apart and self.apart[best, row].low > 0
+        )
 
 
 def columns(entries: Sequence[Entry], *, apart: bool) -> tuple[BoardColumn, ...]:
     """Every suite and metric that a row has, accuracy first.
 
-    Results of one suite that were asked differently are refused, with the difference named; `apart` gives each way a column of
-    its own instead.
+    Results of one suite that were asked differently are refused, with the difference named; `apart`
+    gives each way a column of its own instead.
     """
     found = [column for group in _groups(entries, apart) for column in _columns(group)]
     return tuple(sorted(found, key=lambda column: metric_order(column.metric)))
@@ -76,12 +92,18 @@ def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[ColumnGroup]:
     suites = dict.fromkeys(result.evaluation.suite for entry in entries for result in entry.results)
     for suite in suites:
         ways: list[dict[str, Result]] = []
-        results = [(entry.slug, r) for entry in entries for r in entry.results if r.evaluation.suite == suite]
+        results = [
+            (entry.slug, r)
+            for entry in entries
+            for r in entry.results
+            if r.evaluation.suite == suite
+        ]
         for slug, result in results:
             faults = [_unlike(result, way, names[slug], names) for way in ways]
             if all(faults) and ways and not apart:
                 raise UserError(
-                    f"suite {suite} cannot be one column: {faults[0]}. Evaluate both in the same way, leave one of them out, or "
+                    f"suite {suite} cannot be one column: {faults[0]}. Evaluate both in "
+                    f"the same way, leave one of them out, or "
                     "give each way a column of its own with --apart"
                 )
             home = next((way for way, fault in zip(ways, faults, strict=True) if not fault), None)
@@ -89,30 +111,54 @@ def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[ColumnGroup]:
                 ways.append(home := {})
             home[slug] = result
         for number, way in enumerate(ways, 1):
-            stated = {key: value for result in way.values() for key, value in result.protocol.items()}
-            yield ColumnGroup(name=suite if len(ways) == 1 else f"{suite} ({number})", suite=suite, results=way, protocol=stated)
+            stated = {
+                key: value for result in way.values() for key, value in result.protocol.items()
+            }
+            yield ColumnGroup(
+                name=suite if len(ways) == 1 else f"{suite} ({number})",
+                suite=suite,
+                results=way,
+                protocol=stated,
+            )
 
 
-def _unlike(result: Result, way: Mapping[str, Result], name: str, names: Mapping[str, str]) -> str | None:
-    """In what a result differs from those of a column, as a clause of a sentence; None where it is like all of them."""
+def _unlike(
+    result: Result, way: Mapping[str, Result], name: str, names: Mapping[str, str]
+) -> str | None:
+    """In what a result differs from those of a column, as a clause of a sentence; None where it is
+    like all of them.
+    """
     for slug, other in way.items():
         ours, theirs = result.protocol, other.protocol
         if what := unlike(ours, theirs):
-            return f"{what} is {quoted(theirs[what])} for {names[slug]} and {quoted(ours[what])} for {name}"
+            return (
+                f"{what} is {quoted(theirs[what])} for {names[slug]} and {quoted(ours[what])} "
+                f"for {name}"
+            )
         asked, before = result.evaluation.num_problems, other.evaluation.num_problems
         if asked != before:
             return f"{names[slug]} was asked {before:,} problems and {name} {asked:,}"
-        if result.verdicts and other.verdicts and (fault := _other_problems(result.verdicts, other.verdicts, asked)):
+        if (
+            result.verdicts
+            and other.verdicts
+            and (fault := _other_problems(result.verdicts, other.verdicts, asked))
+        ):
             return f"{names[slug]} and {name} were asked different problems ({fault})"
     return None
 
 
 def _other_problems(ours: Verdicts, theirs: Verdicts, num_problems: int) -> str | None:
-    """A sign that two files of answers are not of the same problems. What a model could not take in is missing from its file."""
+    """A sign that two files of answers are not of the same problems.
+
+    What a model could not take in is missing from its file.
+    """
     shared = ours.gold.keys() & theirs.gold.keys()
     for problem in sorted(shared):
         if ours.gold[problem] != theirs.gold[problem]:
-            return f"the gold answer of {problem} is {theirs.gold[problem]!r} and {ours.gold[problem]!r}"
+            return (
+                f"the gold answer of {problem} is {theirs.gold[problem]!r} and "
+                f"{ours.gold[problem]!r}"
+            )
     if len(ours.gold.keys() | theirs.gold.keys()) > num_problems:
         return f"only one has {min(ours.gold.keys() ^ theirs.gold.keys())}"
     return None
@@ -122,9 +168,20 @@ def _columns(group: ColumnGroup) -> Iterator[BoardColumn]:
     """Every metric that a row of the group has."""
     tables = {slug: result.verdicts for slug, result in group.results.items() if result.verdicts}
     problems = tuple(dict.fromkeys(problem for table in tables.values() for problem in table.gold))
-    for metric in dict.fromkeys(name for result in group.results.values() for name in result.evaluation.metrics):
-        cells = {s: r.evaluation.metrics[metric] for s, r in group.results.items() if metric in r.evaluation.metrics}
-        yield BoardColumn(group=group, metric=metric, cells=cells, apart=_apart(metric, cells, tables, problems, group))
+    for metric in dict.fromkeys(
+        name for result in group.results.values() for name in result.evaluation.metrics
+    ):
+        cells = {
+            s: r.evaluation.metrics[metric]
+            for s, r in group.results.items()
+            if metric in r.evaluation.metrics
+        }
+        yield BoardColumn(
+            group=group,
+            metric=metric,
+            cells=cells,
+            apart=_apart(metric, cells, tables, problems, group),
+        )
 
 
 def _apart(
@@ -136,7 +193,10 @@ def _apart(
 ) -> dict[tuple[str, str], Interval]:
     """Row less row, for every pair, both ways round."""
     num_asked = next(iter(group.results.values())).evaluation.num_problems
-    padded = (*problems, *("" for _ in range(num_asked - len(problems))))  # what no model could take in: wrong for all
+    padded = (
+        *problems,
+        *("" for _ in range(num_asked - len(problems))),
+    )  # what no model could take in: wrong for all
     scores = {slug: tables[slug].scores(metric, padded) for slug in cells if slug in tables}
     found: dict[tuple[str, str], Interval] = {}
     for one, other in combinations(scores, 2):
@@ -149,6 +209,12 @@ def _apart(
 
 
 def course(entries: Sequence[Entry], group: ColumnGroup) -> dict[str, list[EvaluationRecord]]:
-    """The evaluations of a suite on the way, of the rows of a group that were evaluated more than once."""
-    by_row = {entry.slug: [e for e in entry.course if e.suite == group.suite] for entry in entries if entry.slug in group.results}
+    """The evaluations of a suite on the way, of the rows of a group that were evaluated more than
+    once.
+    """
+    by_row = {
+        entry.slug: [e for e in entry.course if e.suite == group.suite]
+        for entry in entries
+        if entry.slug in group.results
+    }
     return {slug: found for slug, found in by_row.items() if len(found) > 1}

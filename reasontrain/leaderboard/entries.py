@@ -1,4 +1,6 @@
-"""The rows: run directories that `train` wrote and reports that `evaluate` wrote, read into one kind of record."""
+"""The rows: run directories that `train` wrote and reports that `evaluate` wrote, read into one
+kind of record.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One suite asked of one model, `asked` as its settings say; `answers` and `verdicts` are None where they were not kept."""
+    """One suite asked of one model, `asked` as its settings say; `answers` and `verdicts` are None
+    where they were not kept.
+    """
 
     evaluation: EvaluationRecord
     asked: Mapping[str, Json]
@@ -40,8 +44,8 @@ class Result:
 class Entry:
     """A model: what a run reached at its last evaluation, or what a report states.
 
-    `slug` names its files, `about` says in few words what it is, `course` holds every evaluation on the way. Rows of one `arm`
-    differ by nothing but their seed.
+    `slug` names its files, `about` says in few words what it is, `course` holds every evaluation on
+    the way. Rows of one `arm` differ by nothing but their seed.
     """
 
     name: str
@@ -57,7 +61,9 @@ class Entry:
 def read_entries(paths: Sequence[Path]) -> tuple[Entry, ...]:
     """All rows, each with a name of its own; an error where one is given twice."""
     places = [path.resolve() for path in paths]
-    if twice := [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]:
+    if twice := [
+        str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1
+    ]:
         raise UserError(f"{twice[0]} is given twice; a row counts once")
     return _named_apart([_read(path) for path in paths], paths)
 
@@ -71,7 +77,8 @@ def _read(path: Path) -> Entry:
     if (path / "report.json").is_file() and not (path / "recipe.yaml").is_file():
         return _report(path / "report.json")
     raise UserError(
-        f"{path} holds no evaluation; expected a run directory with {EVALUATIONS}, or a folder with the report.json that "
+        f"{path} holds no evaluation; expected a run directory with {EVALUATIONS}, or a "
+        f"folder with the report.json that "
         "`reasontrain evaluate` writes"
     )
 
@@ -87,7 +94,9 @@ def _run(folder: Path) -> Entry:
         if found.suite not in last or found.step >= last[found.suite][0].step:
             last[found.suite] = (found, record)
     results = (
-        _result(e, record, asked.get(e.suite, {}), folder / "answers" / f"{e.suite}-step-{e.step}.jsonl")
+        _result(
+            e, record, asked.get(e.suite, {}), folder / "answers" / f"{e.suite}-step-{e.step}.jsonl"
+        )
         for e, record in last.values()
     )
     settings = yaml.safe_load(run.recipe) or {}
@@ -108,28 +117,49 @@ def _report(path: Path) -> Entry:
     report = _mapping(_json(path), f"{path}: expected a report")
     suites = report.get("suites")
     if not isinstance(suites, list) or "model" not in report:
-        raise UserError(f'{path}: expected a report of `reasontrain evaluate` with "model" and "suites", found {sorted(report)}')
+        raise UserError(
+            f'{path}: expected a report of `reasontrain evaluate` with "model" and '
+            f'"suites", found {sorted(report)}'
+        )
     results: dict[str, Result] = {}
     for index, suite in enumerate(suites):
         where = f"{path}: suite {index + 1}"
         record = _mapping(suite, where)
         found = read_evaluation({"step": 0, **record}, where)
         if found.suite in results:
-            raise UserError(f"{path} states suite {found.suite} twice; evaluate them into folders of their own (--out)")
+            raise UserError(
+                f"{path} states suite {found.suite} twice; evaluate them into folders of "
+                f"their own (--out)"
+            )
         asked = record.get("asked")
         settings = asked if isinstance(asked, Mapping) else {}
-        results[found.suite] = _result(found, record, settings, path.parent / f"{found.suite}.jsonl")
+        results[found.suite] = _result(
+            found, record, settings, path.parent / f"{found.suite}.jsonl"
+        )
     name = str(report["model"])
-    environment = {key: str(value) for key, value in report.items() if key != "suites" and not isinstance(value, dict | list)}
+    environment = {
+        key: str(value)
+        for key, value in report.items()
+        if key != "suites" and not isinstance(value, dict | list)
+    }
     slug = _slug(name)
-    return Entry(name=name, slug=slug, arm=slug, about="evaluated", results=tuple(results.values()), environment=environment)
+    return Entry(
+        name=name,
+        slug=slug,
+        arm=slug,
+        about="evaluated",
+        results=tuple(results.values()),
+        environment=environment,
+    )
 
 
 def _named_apart(entries: Sequence[Entry], paths: Sequence[Path]) -> tuple[Entry, ...]:
     """The same rows; where two have one name (or one slug) each is called by its path too."""
     slugs = [entry.slug for entry in entries]
     return tuple(
-        entry if slugs.count(entry.slug) == 1 else replace(entry, name=f"{entry.name} ({path})", slug=f"{entry.slug}-{number}")
+        entry
+        if slugs.count(entry.slug) == 1
+        else replace(entry, name=f"{entry.name} ({path})", slug=f"{entry.slug}-{number}")
         for number, (entry, path) in enumerate(zip(entries, paths, strict=True), 1)
     )
 
@@ -139,7 +169,8 @@ def _suites_of(recipe: Path) -> dict[str, Mapping[str, Json]]:
     settings = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
     evaluate = settings.get("evaluate") or {}
     return {
-        suite["name"]: {**suite, "prompt": suite.get("prompt") or settings.get("prompt")} for suite in evaluate.get("suites", ())
+        suite["name"]: {**suite, "prompt": suite.get("prompt") or settings.get("prompt")}
+        for suite in evaluate.get("suites", ())
     }
 
 
@@ -167,16 +198,29 @@ def _mapping(value: Json, where: str) -> Mapping[str, Json]:
     return value
 
 
-def _result(evaluation: EvaluationRecord, record: Mapping[str, Json], asked: Mapping[str, Json], answers: Path) -> Result:
+def _result(
+    evaluation: EvaluationRecord,
+    record: Mapping[str, Json],
+    asked: Mapping[str, Json],
+    answers: Path,
+) -> Result:
     """A result with its answers, where they are there."""
     kept = answers if answers.is_file() else None
     stated = protocol(record, asked)
-    return Result(evaluation=evaluation, asked=asked, protocol=stated, answers=kept, verdicts=verdicts(kept) if kept else None)
+    return Result(
+        evaluation=evaluation,
+        asked=asked,
+        protocol=stated,
+        answers=kept,
+        verdicts=verdicts(kept) if kept else None,
+    )
 
 
 def _about(recipe: Mapping[str, Json], step: int) -> str:
     """What was trained, by which rule and objective, and how far."""
-    model, token_selection, objective = (recipe.get(name) for name in ("model", "token_selection", "objective"))
+    model, token_selection, objective = (
+        recipe.get(name) for name in ("model", "token_selection", "objective")
+    )
     parts = [
         part.get(key)
         for part, key in ((model, "path"), (token_selection, "kind"), (objective, "kind"))

@@ -1,4 +1,6 @@
-"""The same figures for other readers: Markdown for a README, CSV, JSON, and metadata for a model card."""
+"""The same figures for other readers: Markdown for a README, CSV, JSON, and metadata for a model
+card.
+"""
 
 from __future__ import annotations
 
@@ -18,37 +20,78 @@ from reasontrain.report.summary import setting_text
 from reasontrain.types import UserError
 
 _BESIDE = ("response_tokens_mean", "truncated_share", "format_failure_share")
-_FIELDS = ("model", "suite", "metric", "value", "low", "high", "step", "num_problems", "num_samples", "temperature")
+_FIELDS = (
+    "model",
+    "suite",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "step",
+    "num_problems",
+    "num_samples",
+    "temperature",
+)
 
 
 def markdown(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
-    """Models by suites in percent, of the first metric; the best of a column and what cannot be told apart from it are bold."""
+    """Models by suites in percent, of the first metric; the best of a column and what cannot be
+    told apart from it are bold.
+    """
     shown = [column for column in found if column.metric == found[0].metric]
     heads = [_cell_text(f"{column.group.name} ({column.metric})") for column in shown]
     lines = ["| model | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(shown)]
     first = shown[0].order if shown else ()
-    ranked = sorted(entries, key=lambda entry: first.index(entry.slug) if entry.slug in first else len(first))
+    ranked = sorted(
+        entries, key=lambda entry: first.index(entry.slug) if entry.slug in first else len(first)
+    )
     for entry in ranked:
-        lines.append("| " + " | ".join([_cell_text(entry.name), *(_cell(column, entry.slug) for column in shown)]) + " |")
+        lines.append(
+            "| "
+            + " | ".join([_cell_text(entry.name), *(_cell(column, entry.slug) for column in shown)])
+            + " |"
+        )
     how = "; ".join(f"{_cell_text(column.group.name)}: {column.group.setting}" for column in shown)
-    note = "In percent, with 95 % intervals over problems. Bold: the best, and what a paired bootstrap cannot tell apart from it."
+    note = (
+        "In percent, with 95 % intervals over problems. Bold: the best, and what a paired "
+        "bootstrap cannot tell apart from it."
+    )
     return "\n".join([*lines, "", f"{note} {how}.", ""])
 
 
 def csv_text(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
     """A line for each model, column and metric; shares, not percent."""
     stream, names = io.StringIO(), {entry.slug: entry.name for entry in entries}
-    protocol = sorted({key for column in found for key in column.group.protocol} - {"samples", "temperature"})
+    protocol = sorted(
+        {key for column in found for key in column.group.protocol} - {"samples", "temperature"}
+    )
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*_FIELDS, *_BESIDE, *protocol])
     for column in found:
         for row in column.order:
             result, cell = column.group.results[row], column.cells[row]
             e = result.evaluation
-            figures = (cell.value, cell.low, cell.high, e.step, e.num_problems, e.num_samples, e.temperature)
+            figures = (
+                cell.value,
+                cell.low,
+                cell.high,
+                e.step,
+                e.num_problems,
+                e.num_samples,
+                e.temperature,
+            )
             beside = [e.numbers.get(name, "") for name in _BESIDE]
             stated = [_inert(result.protocol.get(key, "")) for key in protocol]
-            writer.writerow([_inert(names[row]), _inert(column.group.name), column.metric, *figures, *beside, *stated])
+            writer.writerow(
+                [
+                    _inert(names[row]),
+                    _inert(column.group.name),
+                    column.metric,
+                    *figures,
+                    *beside,
+                    *stated,
+                ]
+            )
     return stream.getvalue()
 
 
@@ -56,7 +99,9 @@ def content(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> Json:
     """All of it: rows, columns, cells, and the paired differences of every two rows."""
     return portable(
         {
-            "models": [{"id": entry.slug, "name": entry.name, "about": entry.about} for entry in entries],
+            "models": [
+                {"id": entry.slug, "name": entry.name, "about": entry.about} for entry in entries
+            ],
             "columns": [
                 {
                     "suite": column.group.suite,
@@ -65,7 +110,9 @@ def content(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> Json:
                     "protocol": dict(column.group.protocol),
                     "cells": {row: _ends(column.cells[row]) for row in column.order},
                     "not_told_apart_from_best": list(column.level),
-                    "differences": [{"of": a, "minus": b, **_ends(gap)} for (a, b), gap in column.apart.items()],
+                    "differences": [
+                        {"of": a, "minus": b, **_ends(gap)} for (a, b), gap in column.apart.items()
+                    ],
                 }
                 for column in found
             ],
@@ -74,7 +121,9 @@ def content(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> Json:
 
 
 def card(entry: Entry) -> str:
-    """Front matter for the README.md of a model on the Hugging Face hub: a `model-index` with every metric, in percent."""
+    """Front matter for the README.md of a model on the Hugging Face hub: a `model-index` with every
+    metric, in percent.
+    """
     index = [{"name": entry.name, "results": [_card_result(result) for result in entry.results]}]
     return f"---\n{yaml.safe_dump({'model-index': index}, sort_keys=False, allow_unicode=True, width=120)}---\n"
 
@@ -100,7 +149,9 @@ def _card_result(result: Result) -> Mapping[str, Json]:
 
 
 def _data_set(result: Result) -> dict[str, Json]:
-    """The data set on the hub, also where its problems were read from the file that a suite of ours names; else the suite."""
+    """The data set on the hub, also where its problems were read from the file that a suite of ours
+    names; else the suite.
+    """
     task = result.asked.get("task")
     stated = task if isinstance(task, Mapping) else {}
     if not stated.get("hub"):
@@ -126,7 +177,10 @@ def _cell(column: BoardColumn, row: str) -> str:
         return ""
     cell = column.cells[row]
     value = f"{100 * cell.value:.1f}"
-    return f"{f'**{value}**' if row in column.level else value} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
+    return (
+        f"{f'**{value}**' if row in column.level else value} [{100 * cell.low:.1f}, "
+        f"{100 * cell.high:.1f}]"
+    )
 
 
 def _cell_text(text: str) -> str:

@@ -1,4 +1,7 @@
-"""How a suite was asked: what must be the same for two results to stand in one column. The only place where it is read."""
+"""How a suite was asked: what must be the same for two results to stand in one column.
+
+The only place where it is read.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,23 @@ _MAX_SAID = 40
 def protocol(record: Mapping[str, Json], asked: Mapping[str, Json]) -> Protocol:
     """What an evaluation's record and the suite that was asked say.
 
-    A suite without a prompt of its own is asked with the default one. Where problems came from is no part of it: the same ones
-    may lie in a file and on the hub; they are compared by their hash, and by their names and gold answers. What a record does not
-    state, as those of older runs do not state a version, is not compared.
+    A suite without a prompt of its own is asked with the default one. Where problems came from is
+    no part of it: the same ones may lie in a file and on the hub; they are compared by their hash,
+    and by their names and gold answers. What a record does not state, as those of older runs do not
+    state a version, is not compared.
     """
-    suite = dict(asked) | ({"prompt": asdict(PromptSettings())} if asked and not asked.get("prompt") else {})
-    said = {name: value for key in _OF_SUITE if key in suite for name, value in _flat(suite[key], key)}
+    suite = dict(asked) | (
+        {"prompt": asdict(PromptSettings())} if asked and not asked.get("prompt") else {}
+    )
+    said = {
+        name: value for key in _OF_SUITE if key in suite for name, value in _flat(suite[key], key)
+    }
     said.pop("sampling.temperature", None)  # stated by every record
-    return said | {name: _text(record[key]) for key, name in _OF_RECORD.items() if record.get(key) not in (None, "")}
+    return said | {
+        name: _text(record[key])
+        for key, name in _OF_RECORD.items()
+        if record.get(key) not in (None, "")
+    }
 
 
 def unlike(one: Protocol, other: Protocol) -> str | None:

@@ -33,8 +33,8 @@ class _Column:
 def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) -> Path:
     """Write the site of these runs and reports below `out` and return its first page.
 
-    Raises `UserError` where a path holds no evaluation, or where results of one suite were asked differently and `apart` does
-    not allow a column for each way.
+    Raises `UserError` where a path holds no evaluation, or where results of one suite were asked
+    differently and `apart` does not allow a column for each way.
     """
     entries = read_entries(paths)
     found = columns(entries, apart=apart)
@@ -42,7 +42,10 @@ def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) 
         "index.html": render_board(entries, found),
         "leaderboard.md": files.markdown(entries, found),
         "leaderboard.csv": files.csv_text(entries, found),
-        "leaderboard.json": json.dumps(files.content(entries, found), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "leaderboard.json": json.dumps(
+            files.content(entries, found), indent=1, ensure_ascii=False, allow_nan=False
+        )
+        + "\n",
     }
     texts |= {f"cards/{entry.slug}.md": files.card(entry) for entry in entries}
     for name, text in texts.items():
@@ -60,7 +63,11 @@ def render_board(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
     best = first[0].order if first else ()
     given = {
         "entries": sorted(
-            entries, key=lambda entry: (entry.slug not in best, best.index(entry.slug) if entry.slug in best else 0)
+            entries,
+            key=lambda entry: (
+                entry.slug not in best,
+                best.index(entry.slug) if entry.slug in best else 0,
+            ),
         ),
         "names": names,
         "tones": drawing.tones(entries),
@@ -77,13 +84,27 @@ def render_board(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
 
 
 def render_entry(entry: Entry) -> dict[str, str]:
-    """The pages of one row by file name: one, or several where there are more answers than a page should hold."""
+    """The pages of one row by file name: one, or several where there are more answers than a page
+    should hold.
+    """
     suites = [transcript(r.evaluation, read_answers(r.answers)) for r in entry.results if r.answers]
     cut = parts(suites)
     num_right = {suite.name: sum(answer.correct for answer in suite.answers) for suite in suites}
-    names = [f"{entry.slug}{f'-{number}' if number > 1 else ''}.html" for number in range(1, len(cut) + 1)]
+    names = [
+        f"{entry.slug}{f'-{number}' if number > 1 else ''}.html"
+        for number in range(1, len(cut) + 1)
+    ]
     return {
-        name: _render("entry.html.j2", {"entry": entry, "part": part, "number": number, "names": names, "num_right": num_right})
+        name: _render(
+            "entry.html.j2",
+            {
+                "entry": entry,
+                "part": part,
+                "number": number,
+                "names": names,
+                "num_right": num_right,
+            },
+        )
         for number, (name, part) in enumerate(zip(names, cut, strict=True), 1)
     }
 
@@ -91,17 +112,24 @@ def render_entry(entry: Entry) -> dict[str, str]:
 def _shown(column: BoardColumn) -> _Column:
     low, *_, high = drawing.marks(column)
     return _Column(
-        column=column, low=low, high=high, bars={row: drawing.bar(cell, low, high) for row, cell in column.cells.items()}
+        column=column,
+        low=low,
+        high=high,
+        bars={row: drawing.bar(cell, low, high) for row, cell in column.cells.items()},
     )
 
 
 def _data(found: Sequence[BoardColumn]) -> str:
-    """Differences for the script, by column, row and the row that it is set beside; no `<` that could end the element."""
+    """Differences for the script, by column, row and the row that it is set beside; no `<` that
+    could end the element.
+    """
     table: list[dict[str, dict[str, list[float]]]] = []
     for column in found:
         rows: dict[str, dict[str, list[float]]] = {}
         for (one, other), gap in column.apart.items():
-            rows.setdefault(one, {})[other] = [round(100 * end, 2) for end in (gap.value, gap.low, gap.high)]
+            rows.setdefault(one, {})[other] = [
+                round(100 * end, 2) for end in (gap.value, gap.low, gap.high)
+            ]
         table.append(rows)
     return json.dumps(table, separators=(",", ":")).replace("<", "\\u003c")
 
@@ -109,7 +137,9 @@ def _data(found: Sequence[BoardColumn]) -> str:
 def _render(template: str, given: Mapping[str, object]) -> str:
     """A page with the style and the one script, and a policy that lets nothing else run."""
     script = templates.text(_PAGE / "board.js")
-    style = templates.text(templates.PAGE / "style.css") + "\n" + templates.text(_PAGE / "board.css")
+    style = (
+        templates.text(templates.PAGE / "style.css") + "\n" + templates.text(_PAGE / "board.css")
+    )
     return (
         templates.templates(_PAGE)
         .get_template(template)

@@ -1,4 +1,6 @@
-"""Every answer of a row as its page shows it: wrong ones first, cut into parts that a browser opens without effort."""
+"""Every answer of a row as its page shows it: wrong ones first, cut into parts that a browser opens
+without effort.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,15 @@ class TranscriptSuite:
 def transcript(evaluation: EvaluationRecord, answers: Sequence[AnswerRecord]) -> TranscriptSuite:
     """Wrong answers first, otherwise in the order of the file."""
     return TranscriptSuite(
-        name=evaluation.suite, evaluation=evaluation, answers=tuple(sorted(answers, key=lambda answer: answer.correct))
+        name=evaluation.suite,
+        evaluation=evaluation,
+        answers=tuple(sorted(answers, key=lambda answer: answer.correct)),
     )
 
 
-def parts(suites: Sequence[TranscriptSuite], max_characters: int = MAX_CHARACTERS) -> list[list[TranscriptSuite]]:
+def parts(
+    suites: Sequence[TranscriptSuite], max_characters: int = MAX_CHARACTERS
+) -> list[list[TranscriptSuite]]:
     """What each page holds, at least one page; a page is full at so many characters."""
     pages: list[list[TranscriptSuite]] = [[]]
     left = max_characters
@@ -36,7 +42,9 @@ def parts(suites: Sequence[TranscriptSuite], max_characters: int = MAX_CHARACTER
         for index, answer in enumerate(suite.answers):
             size = len(answer.response) + len(answer.question)
             if size > left and (pages[-1] or index > start):
-                pages[-1] += [replace(suite, answers=suite.answers[start:index])] if index > start else []
+                pages[-1] += (
+                    [replace(suite, answers=suite.answers[start:index])] if index > start else []
+                )
                 pages.append([])
                 start, left = index, max_characters
             left -= size

@@ -1,4 +1,7 @@
-"""Learners: they observe evidence and take optimiser steps. `local` is the reference that every other one must equal."""
+"""Learners: they observe evidence and take optimiser steps.
+
+`local` is the reference that every other one must equal.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,27 @@ class Learner(Protocol):
     """What the loop asks of a learner, whether it is one process or sixty-four."""
 
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
-        """The batch with the evidence named in `required_evidence`, without gradient; wide by-products stay with the learner until `step`."""
+        """The batch with the evidence named in `required_evidence`, without gradient; wide
+        by-products stay with the learner until `step`.
+        """
         ...
 
     def step(
-        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """One optimiser step on the weighted, averaged loss; with its numbers the seconds of `timing.LEARNER_PARTS`."""
+        """One optimiser step on the weighted, averaged loss; with its numbers the seconds of
+        `timing.LEARNER_PARTS`.
+        """
         ...
 
     def matrix_rate(self) -> float:
-        """Operations per second of matrix products in the model's dtype, measured now, on all of its devices together."""
+        """Operations per second of matrix products in the model's dtype, measured now, on all of
+        its devices together.
+        """
         ...
 
     def weights(self) -> Weights:

@@ -1,4 +1,6 @@
-"""A LoRA adapter in a directory of its own, merged into its base model: an ordinary policy, for whoever only asks it."""
+"""A LoRA adapter in a directory of its own, merged into its base model: an ordinary policy, for
+whoever only asks it.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,16 @@ def is_adapter(path: str) -> bool:
 def base_of(adapter: Path) -> str:
     """The model that an adapter says it belongs to; raises UserError where it says none."""
     try:
-        base = json.loads((adapter / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = json.loads((adapter / CONFIG).read_text(encoding="utf-8")).get(
+            "base_model_name_or_path"
+        )
     except ValueError as error:
         raise UserError(f"{adapter / CONFIG} is no JSON ({error})") from error
     if not base:
-        raise UserError(f"{adapter} does not say which model it adapts (base_model_name_or_path); say it with --base")
+        raise UserError(
+            f"{adapter} does not say which model it adapts (base_model_name_or_path); say "
+            f"it with --base"
+        )
     return str(base)
 
 
@@ -42,12 +49,19 @@ def fingerprint(base: ModelSettings, adapter: Path) -> str:
 
 
 def own_tokenizer(adapter: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that lies with an adapter, where it was trained with one (and a chat template) of its own."""
-    return AutoTokenizer.from_pretrained(adapter) if (adapter / "tokenizer_config.json").is_file() else None
+    """The tokenizer that lies with an adapter, where it was trained with one (and a chat template)
+    of its own.
+    """
+    return (
+        AutoTokenizer.from_pretrained(adapter)
+        if (adapter / "tokenizer_config.json").is_file()
+        else None
+    )
 
 
 def load(base: ModelSettings, adapter: Path) -> Policy:
-    """The base model with the adapter merged: W + alpha / rank B A in float32, and only then in the dtype of `base`.
+    """The base model with the adapter merged: W + alpha / rank B A in float32, and only then in the
+    dtype of `base`.
 
     Raises UserError for an adapter that cannot be merged, or that belongs to another model.
     """
@@ -57,7 +71,10 @@ def load(base: ModelSettings, adapter: Path) -> Policy:
         config = PeftConfig.from_pretrained(str(adapter))
         if not isinstance(config, LoraConfig):
             kind = PeftType(config.peft_type).value
-            raise UserError(f"{adapter} is an adapter of kind {kind}, and only LoRA's are merged here; merge it first")
+            raise UserError(
+                f"{adapter} is an adapter of kind {kind}, and only LoRA's are merged here; "
+                f"merge it first"
+            )
         adapted = PeftModel(model, config)
         result = adapted.load_adapter(str(adapter), adapter_name="default")
         _check(adapted, adapter, [*result.missing_keys, *result.unexpected_keys])
@@ -66,28 +83,46 @@ def load(base: ModelSettings, adapter: Path) -> Policy:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{adapter} cannot be merged into {base.path}: {first}; is that its base model (--base)?") from error
+        raise UserError(
+            f"{adapter} cannot be merged into {base.path}: {first}; is that its base model "
+            f"(--base)?"
+        ) from error
     merged.requires_grad_(False)
     dtype = getattr(torch, base.dtype)
     for parameter in merged.parameters():
         parameter.data = parameter.data.to(dtype)
-    whole = Policy(merged.eval(), own_tokenizer(adapter) or policy.tokenizer, dtype, policy.vision, policy.vocabulary)
+    whole = Policy(
+        merged.eval(),
+        own_tokenizer(adapter) or policy.tokenizer,
+        dtype,
+        policy.vision,
+        policy.vocabulary,
+    )
     models.check_head(whole)
     return whole
 
 
 def _check(adapted: PeftModel, adapter: Path, strange: list[str]) -> None:
-    """Refuse weights that found no place, places that found no weights, and what merging would get wrong."""
+    """Refuse weights that found no place, places that found no weights, and what merging would get
+    wrong.
+    """
     if strange:
         raise UserError(
-            f"{adapter} does not fit the model: {len(strange)} of its weights are missing on one side (such as {strange[0]}); "
+            f"{adapter} does not fit the model: {len(strange)} of its weights are missing "
+            f"on one side (such as {strange[0]}); "
             "is that its base model (--base)?"
         )
     model = adapted.get_base_model()
     tied = model.config.get_text_config().tie_word_embeddings
-    ends = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    ends = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
     if tied and ends & {"lm_head", "embed_tokens"}:
         raise UserError(
-            f"{adapter} changes {' and '.join(sorted(ends & {'lm_head', 'embed_tokens'}))}, whose weight the model uses twice "
+            f"{adapter} changes "
+            f"{' and '.join(sorted(ends & {'lm_head', 'embed_tokens'}))}, whose weight the "
+            f"model uses twice "
             "(tied embeddings): merging would change both uses; merge it yourself as it was trained"
         )

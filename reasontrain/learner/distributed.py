@@ -29,7 +29,10 @@ def free_port(host: str = "") -> int:
 
 
 def join(place: RankAddress) -> None:
-    """Make this process that rank: nccl where it sees a GPU, gloo elsewhere. Returns when all ranks are there."""
+    """Make this process that rank: nccl where it sees a GPU, gloo elsewhere.
+
+    Returns when all ranks are there.
+    """
     host, _, port = place.address.rpartition(":")
     gpu = torch.cuda.is_available()
     os.environ |= {

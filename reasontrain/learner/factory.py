@@ -6,7 +6,12 @@ from dataclasses import replace
 from typing import Literal
 
 from reasontrain import models
-from reasontrain.learner.history import AdaptersOffHistory, FrozenHistory, History, MovingAverageHistory
+from reasontrain.learner.history import (
+    AdaptersOffHistory,
+    FrozenHistory,
+    History,
+    MovingAverageHistory,
+)
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
@@ -16,7 +21,10 @@ from reasontrain.recipe import MovingAverage, PastCheckpoint, Recipe
 
 
 def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLearner:
-    """The learner with all that it compares with; `teacher` is one that lies elsewhere. Ranks join before (see `ranks`)."""
+    """The learner with all that it compares with; `teacher` is one that lies elsewhere.
+
+    Ranks join before (see `ranks`).
+    """
     policy = models.load(recipe.model, trainable=True)
     if recipe.sample is not None and recipe.sample.thought is not None:
         models.keep_rms(policy.model, policy.input_space)
@@ -25,8 +33,12 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLea
     if teacher is None and recipe.teacher is not None:
         teacher = frozen(recipe, recipe.teacher, policy)
     reference = None
-    if "ref_logp" in recipe.required_evidence - recipe.evidence.keys() and (recipe.reference or not recipe.model.lora):
-        reference = frozen(recipe, recipe.reference or recipe.model, policy)  # else the adapters are switched off
+    if "ref_logp" in recipe.required_evidence - recipe.evidence.keys() and (
+        recipe.reference or not recipe.model.lora
+    ):
+        reference = frozen(
+            recipe, recipe.reference or recipe.model, policy
+        )  # else the adapters are switched off
     if "attention" in recipe.required_evidence:
         check(policy, recipe.importance)
     history = earlier(recipe, policy) if "history_logp" in recipe.required_evidence else History()
@@ -49,7 +61,9 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLea
 
 
 def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenModel:
-    """A model that is only compared with; that it speaks the same token ids was seen before it is loaded (see `assemble`)."""
+    """A model that is only compared with; that it speaks the same token ids was seen before it is
+    loaded (see `assemble`).
+    """
     device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
     loaded = models.load(replace(settings, export=None, lora=None, device=device))
     zero = recipe.learn.zero
@@ -63,8 +77,8 @@ def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenMod
 def earlier(recipe: Recipe, policy: Policy) -> History:
     """The history model that the recipe asks for.
 
-    A copy computes as the policy does, or bfloat16 would part the two before the first step: in float32 weights under autocast
-    where the policy keeps such.
+    A copy computes as the policy does, or bfloat16 would part the two before the first step: in
+    float32 weights under autocast where the policy keeps such.
     """
     match recipe.history:
         case PastCheckpoint():
@@ -78,7 +92,9 @@ def earlier(recipe: Recipe, policy: Policy) -> History:
 
 
 def _copy(recipe: Recipe, policy: Policy) -> FrozenModel:
-    """The history model, frozen; ZeRO keeps bfloat16 weights from stage 1 on, and may divide those that are frozen."""
+    """The history model, frozen; ZeRO keeps bfloat16 weights from stage 1 on, and may divide those
+    that are frozen.
+    """
     zero = recipe.learn.zero
     if zero is not None and (zero.stage > 0 or zero.frozen == "sharded"):
         return frozen(recipe, recipe.earlier, policy)
@@ -89,7 +105,10 @@ def _wide(recipe: Recipe, policy: Policy) -> Policy:
     """The history model with float32 weights, computing in the dtype of the policy."""
     device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
     loaded = models.load(
-        replace(recipe.earlier, export=None, lora=None, gradient_checkpointing=False, device=device), trainable=True
+        replace(
+            recipe.earlier, export=None, lora=None, gradient_checkpointing=False, device=device
+        ),
+        trainable=True,
     )
     loaded.model.requires_grad_(False).eval()
     return loaded

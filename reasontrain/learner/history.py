@@ -1,4 +1,6 @@
-"""An earlier version of the policy, for the evidence `history_logp`: a frozen copy, adapters switched off, a moving average."""
+"""An earlier version of the policy, for the evidence `history_logp`: a frozen copy, adapters
+switched off, a moving average.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,23 @@ Forward = Callable[[MicroBatch, Int[Tensor, " N"], HeadComputation], Mapping[str
 
 
 class History:
-    """An earlier version of the policy, as a learner asks it. This one is none; one that does not change has nothing to keep."""
+    """An earlier version of the policy, as a learner asks it.
+
+    This one is none; one that does not change has nothing to keep.
+    """
 
     def measure(
         self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
     ) -> Mapping[str, Tensor]:
-        """`work` on the earlier hidden states at these rows, and the earlier head; every rank asks at the same time."""
+        """`work` on the earlier hidden states at these rows, and the earlier head; every rank asks
+        at the same time.
+        """
         raise AssertionError("a run that needs history_logp is given a history")
 
     def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        """The policy has made a step, and these are its weights; who takes one takes all, since ranks gather them together."""
+        """The policy has made a step, and these are its weights; who takes one takes all, since
+        ranks gather them together.
+        """
 
     def save(self, directory: Path) -> None:
         """Write what a resumed run could not make again."""
@@ -41,7 +50,9 @@ class History:
 
 
 class FrozenHistory(History):
-    """A model that stays as it is: the start weights or a past checkpoint, read again from where they lie by a resumed run."""
+    """A model that stays as it is: the start weights or a past checkpoint, read again from where
+    they lie by a resumed run.
+    """
 
     def __init__(self, model: FrozenModel) -> None:
         self.model = model
@@ -70,17 +81,20 @@ class AdaptersOffHistory(History):
 
 
 class MovingAverageHistory(FrozenHistory):
-    """theta_history <- a theta_history + (1 - a) theta, in float32: bfloat16 would lose what is below 2^-9 of a weight.
+    """theta_history <- a theta_history + (1 - a) theta, in float32: bfloat16 would lose what is
+    below 2^-9 of a weight.
 
-    The policy's weights come tensor by tensor, whole and with adapters merged, so any number of ranks at any ZeRO stage keeps the
-    same average, each a copy of it.
+    The policy's weights come tensor by tensor, whole and with adapters merged, so any number of
+    ranks at any ZeRO stage keeps the same average, each a copy of it.
     """
 
     def __init__(self, policy: Policy, decay: float) -> None:
         """`policy` holds the start weights, in float32, and becomes the average."""
         super().__init__(UnshardedModel(policy))
         self.decay, self.weights = decay, dict(policy.model.named_parameters())
-        assert all(weight.dtype == torch.float32 for weight in self.weights.values()), "an average is kept in float32"
+        assert all(weight.dtype == torch.float32 for weight in self.weights.values()), (
+            "an average is kept in float32"
+        )
 
     @torch.no_grad()
     def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
@@ -91,7 +105,10 @@ class MovingAverageHistory(FrozenHistory):
 
     def save(self, directory: Path) -> None:
         """The average, in one file."""
-        save_file({name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()}, directory / HISTORY_FILE)
+        save_file(
+            {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()},
+            directory / HISTORY_FILE,
+        )
 
     @torch.no_grad()
     def restore(self, directory: Path) -> None:

@@ -1,4 +1,7 @@
-"""The reference learner: one process, plain PyTorch. Every other learner must give the same gradients."""
+"""The reference learner: one process, plain PyTorch.
+
+Every other learner must give the same gradients.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,14 @@ from torch import Tensor, nn
 
 from reasontrain import vocab
 from reasontrain.algo.objectives import Objective, SequenceObjective, TokenObjective
-from reasontrain.data.micro_batches import MicroBatch, atomic_units, build, pack_micro_batches, token_fields_at, unit_rollouts
+from reasontrain.data.micro_batches import (
+    MicroBatch,
+    atomic_units,
+    build,
+    pack_micro_batches,
+    token_fields_at,
+    unit_rollouts,
+)
 from reasontrain.learner import LossAggregationFn, weight_export
 from reasontrain.learner.history import History
 from reasontrain.learner.lora import is_adapted, load_adapter
@@ -35,7 +45,8 @@ OPTIMIZER_FILE = "optimizer.pt"
 class LocalLearner:
     """A trainable policy, its optimiser, and the frozen models it is compared with.
 
-    What ranks do in another way is in methods of their own: which rollouts are `local_micro_batches`, `forward`, `backward`, `update`, `all_reduce_sum`.
+    What ranks do in another way is in methods of their own: which rollouts are
+    `local_micro_batches`, `forward`, `backward`, `update`, `all_reduce_sum`.
     """
 
     def __init__(
@@ -51,9 +62,16 @@ class LocalLearner:
         importance: Importance | None = None,
         export_dtype: DType = "float32",
     ) -> None:
-        """`steps` is the length of the run, for the schedule; `temperature` divides the policy's logits wherever it is scored."""
+        """`steps` is the length of the run, for the schedule; `temperature` divides the policy's
+        logits wherever it is scored.
+        """
         self.policy, self.history = policy, history or History()
-        self.settings, self.steps, self.temperature, self.export_dtype = settings, steps, temperature, export_dtype
+        self.settings, self.steps, self.temperature, self.export_dtype = (
+            settings,
+            steps,
+            temperature,
+            export_dtype,
+        )
         self.policy_module, self.timer = PolicyModule(policy), Stopwatch(policy.device)
         self._timed_B: Tensor | None = None
         self.observer = Observer(
@@ -72,21 +90,29 @@ class LocalLearner:
     # ---- what ranks do in another way
 
     single_process: ClassVar[bool] = True
-    """False where other ranks wait for this one in every forward and backward, so that none may be left out."""
+    """False where other ranks wait for this one in every forward and backward, so that none may be
+    left out.
+    """
 
     def prepare(self) -> None:
         """Make the optimiser."""
         self.optimizer = Optimizer(self.policy.model, self.settings)
 
     def local_micro_batches(self, batch: Batch) -> list[list[int]]:
-        """The micro-batches of this rank, as indices of rollouts; an empty one is run for the company of other ranks."""
+        """The micro-batches of this rank, as indices of rollouts; an empty one is run for the
+        company of other ranks.
+        """
         length_U, size = atomic_units(batch, self.settings.layout)
         return [
             unit_rollouts(part, size)
-            for part in pack_micro_batches(length_U, self.settings.micro_batch_tokens, self.settings.layout)
+            for part in pack_micro_batches(
+                length_U, self.settings.micro_batch_tokens, self.settings.layout
+            )
         ]
 
-    def forward(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation) -> Mapping[str, Tensor]:
+    def forward(
+        self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+    ) -> Mapping[str, Tensor]:
         """`work` on the policy's hidden states at these rows, and its head."""
         return self.policy_module(micro, row_N, work)
 
@@ -95,15 +121,21 @@ class LocalLearner:
         loss.backward()
 
     def update(self, share: float) -> Float[Tensor, ""]:
-        """Clip, and step at this share of the peak rate, unless a gradient is not finite; the gradient's norm before clipping."""
+        """Clip, and step at this share of the peak rate, unless a gradient is not finite; the
+        gradient's norm before clipping.
+        """
         norm = self.clip()
         if torch.isfinite(norm):
-            self.optimizer.step(share)  # where nothing was selected there is no gradient, and nothing moves
+            self.optimizer.step(
+                share
+            )  # where nothing was selected there is no gradient, and nothing moves
         self.optimizer.zero_grad()
         return norm
 
     def clip(self) -> Float[Tensor, ""]:
-        """Scale gradients that lie whole in this process down to `max_grad_norm`; their norm before."""
+        """Scale gradients that lie whole in this process down to `max_grad_norm`; their norm
+        before.
+        """
         parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
         limit = self.settings.max_grad_norm
         return torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
@@ -123,12 +155,18 @@ class LocalLearner:
     # ---- evidence
 
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
-        """The batch with the evidence in `required_evidence`; the teacher's hidden states at response rows are kept for the step."""
+        """The batch with the evidence in `required_evidence`; the teacher's hidden states at
+        response rows are kept for the step.
+        """
         self._time(batch)
         columns = self.observer.columns(batch, self._micro_batches(batch), required_evidence)
-        return batch.with_evidence({name: self.all_reduce_sum(column_BT) for name, column_BT in columns.items()})
+        return batch.with_evidence(
+            {name: self.all_reduce_sum(column_BT) for name, column_BT in columns.items()}
+        )
 
-    def forward_no_grad(self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation) -> Mapping[str, Tensor]:
+    def forward_no_grad(
+        self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+    ) -> Mapping[str, Tensor]:
         """`forward`, where nothing is learned."""
         with self.timer("evidence_forward"):
             return self.forward(micro, row_N, work)
@@ -136,11 +174,17 @@ class LocalLearner:
     # ---- learning
 
     def step(
-        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """One optimiser step: coefficients first, for the whole step, then one backward per micro-batch.
+        """One optimiser step: coefficients first, for the whole step, then one backward per
+        micro-batch.
 
-        A step whose gradient is not finite is skipped and counted; `nonfinite_in_a_row` says how many came one after another.
+        A step whose gradient is not finite is skipped and counted; `nonfinite_in_a_row` says how
+        many came one after another.
         """
         self._time(batch)
         totals = batch.totals(weight_BT)
@@ -151,7 +195,10 @@ class LocalLearner:
             self.history.follow(self.weights().tensors())
         finite = bool(torch.isfinite(norm))
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
-        stats |= {"grad_norm": float(norm), "kept_share": totals.kept_tokens / max(totals.response_tokens, 1)}
+        stats |= {
+            "grad_norm": float(norm),
+            "kept_share": totals.kept_tokens / max(totals.response_tokens, 1),
+        }
         stats |= {"lr": self.settings.lr * share, "skipped": float(not finite)}
         stats["nonfinite_in_a_row"] = float(self.nonfinite_in_a_row)
         self.observer.teacher_rows.clear()
@@ -159,14 +206,23 @@ class LocalLearner:
         return stats | self._times()
 
     def gradient(
-        self, batch: Batch, weight_BT: Float[Tensor, "B T"], objective: Objective, loss_aggregation: LossAggregationFn
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """Accumulate the gradient of sum(coefficient x loss), by micro-batches; rows without coefficient never meet the loss.
+        """Accumulate the gradient of sum(coefficient x loss), by micro-batches; rows without
+        coefficient never meet the loss.
 
-        A pair counts whole, and the weights of its rows are the objective's business; a row objective's weight is in the
-        coefficient.
+        A pair counts whole, and the weights of its rows are the objective's business; a row
+        objective's weight is in the coefficient.
         """
-        counted_BT = weight_BT if objective.granularity == "token" else batch.is_response_BT.to(weight_BT.dtype)
+        counted_BT = (
+            weight_BT
+            if objective.granularity == "token"
+            else batch.is_response_BT.to(weight_BT.dtype)
+        )
         coefficient_BT = loss_aggregation(counted_BT, batch.totals(weight_BT))
         sums = defaultdict[str, float](float)
         if not bool((coefficient_BT != 0).any()):
@@ -185,27 +241,47 @@ class LocalLearner:
                 result = self._row_gradient(batch, rows, objective)
             for name, value in result.items():
                 sums[name] += float(value.detach())
-        all_reduce_sum = self.all_reduce_sum(torch.tensor([sums[name] for name in sorted(sums)], dtype=torch.float64))
+        all_reduce_sum = self.all_reduce_sum(
+            torch.tensor([sums[name] for name in sorted(sums)], dtype=torch.float64)
+        )
         numbers = dict(zip(sorted(sums), all_reduce_sum.tolist(), strict=True))
         num_losses, loss = numbers.pop(_NUMBER), numbers.pop(_LOSS)
         return {"loss": loss, **means(numbers, num_losses)}
 
-    def _row_gradient(self, batch: Batch, rows: _Rows, objective: TokenObjective) -> Mapping[str, Tensor]:
+    def _row_gradient(
+        self, batch: Batch, rows: _Rows, objective: TokenObjective
+    ) -> Mapping[str, Tensor]:
         """Forward and backward of one micro-batch: the loss and sums over its rows."""
-        columns, coefficient_N = token_fields_at(batch, rows.rollout_N, rows.token_N), rows.coefficient_N
-        hidden_ND = self.observer.kept_rows(batch, rows.micro, rows.local_N, rows.token_N) if objective.teacher else None
+        columns, coefficient_N = (
+            token_fields_at(batch, rows.rollout_N, rows.token_N),
+            rows.coefficient_N,
+        )
+        hidden_ND = (
+            self.observer.kept_rows(batch, rows.micro, rows.local_N, rows.token_N)
+            if objective.teacher
+            else None
+        )
 
         def run(teacher: vocab.Teacher | None) -> Mapping[str, Tensor]:
             def loss(student_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
                 device, temperature = student_ND.device, self.temperature
                 here = columns.to(device), coefficient_N.to(device)
-                found = vocab.fused(student_ND, head, *here, objective, temperature=temperature, teacher=teacher)
+                found = vocab.fused(
+                    student_ND, head, *here, objective, temperature=temperature, teacher=teacher
+                )
                 return {_LOSS: found.loss, **found.stats}
 
             return self._learn(rows, loss)
 
         if batch.soft:
-            parts = (rows.local_N, rows.token_N, coefficient_N, objective, lambda: self.policy.basis, self.temperature)
+            parts = (
+                rows.local_N,
+                rows.token_N,
+                coefficient_N,
+                objective,
+                lambda: self.policy.basis,
+                self.temperature,
+            )
             return self._learn(rows, soft_loss(batch, rows.micro, *parts))
         if hidden_ND is None:
             return run(None)
@@ -217,7 +293,9 @@ class LocalLearner:
         return {_NUMBER: torch.tensor(len(rows.row_N)), **self.forward_backward(rows, work)}
 
     def forward_backward(self, rows: _Rows, work: HeadComputation) -> Mapping[str, Tensor]:
-        """Forward with this work and backward; the trunk's backward begins where the gradient of its rows is there."""
+        """Forward with this work and backward; the trunk's backward begins where the gradient of
+        its rows is there.
+        """
 
         def watched(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
             self.timer.start_phase_on_grad(hidden_ND, "trunk_backward")
@@ -230,7 +308,9 @@ class LocalLearner:
             self.backward(result[_LOSS])
         return result
 
-    def _sum_gradient(self, batch: Batch, rows: _Rows, objective: SequenceObjective) -> Mapping[str, Tensor]:
+    def _sum_gradient(
+        self, batch: Batch, rows: _Rows, objective: SequenceObjective
+    ) -> Mapping[str, Tensor]:
         """Forward and backward of one micro-batch of whole responses."""
         columns = token_fields_at(batch, rows.rollout_N, rows.token_N)
 
@@ -246,10 +326,21 @@ class LocalLearner:
                 columns=columns.to(device),
             )
             losses = objective(seen)
-            coefficient = (rows.coefficient_N if objective.granularity == "token" else rows.coefficient_of_pairs).to(device)
+            coefficient = (
+                rows.coefficient_N
+                if objective.granularity == "token"
+                else rows.coefficient_of_pairs
+            ).to(device)
             kept = coefficient != 0
-            sums = {name: torch.where(kept, value.detach().to(coefficient), 0).sum() for name, value in losses.stats.items()}
-            return {_LOSS: torch.where(kept, coefficient * losses.loss, 0).sum(), _NUMBER: kept.sum(), **sums}
+            sums = {
+                name: torch.where(kept, value.detach().to(coefficient), 0).sum()
+                for name, value in losses.stats.items()
+            }
+            return {
+                _LOSS: torch.where(kept, coefficient * losses.loss, 0).sum(),
+                _NUMBER: kept.sum(),
+                **sums,
+            }
 
         return self.forward_backward(rows, loss)
 
@@ -262,31 +353,51 @@ class LocalLearner:
 
     def matrix_rate(self) -> float:
         """See `Learner`; ranks measure at the same time."""
-        return float(self.all_reduce_sum(torch.tensor([matrix_rate(self.policy.device, self.policy.dtype)], dtype=torch.float64)))
+        return float(
+            self.all_reduce_sum(
+                torch.tensor(
+                    [matrix_rate(self.policy.device, self.policy.dtype)], dtype=torch.float64
+                )
+            )
+        )
 
     def _time(self, batch: Batch) -> None:
-        """Time this batch's step: what was observed of others between two steps (a canary) is of no step."""
+        """Time this batch's step: what was observed of others between two steps (a canary) is of no
+        step.
+        """
         if self._timed_B is None or not torch.equal(self._timed_B, batch.rollout_B):
             self.timer.read()
             self._timed_B = batch.rollout_B
 
     def _times(self) -> Stats:
-        """Seconds of each part of this step, the mean over the ranks, so that they add up: all are as long under way."""
+        """Seconds of each part of this step, the mean over the ranks, so that they add up: all are
+        as long under way.
+        """
         seconds, self._timed_B = self.timer.read(), None
         told = [1.0, *(seconds.get(part, 0.0) for part in LEARNER_PARTS)]
         ranks, *sums = self.all_reduce_sum(torch.tensor(told, dtype=torch.float64)).tolist()
-        return {key(part): all_reduce_sum / ranks for part, all_reduce_sum in zip(LEARNER_PARTS, sums, strict=True)}
+        return {
+            key(part): all_reduce_sum / ranks
+            for part, all_reduce_sum in zip(LEARNER_PARTS, sums, strict=True)
+        }
 
     # ---- weights
 
     def weights(self) -> Weights:
         """The policy's weights as they are, without a copy; adapters merged."""
-        return Weights(version=self.steps_done, tensors=lambda: weight_export.tensors(self.policy.model, self.materialize))
+        return Weights(
+            version=self.steps_done,
+            tensors=lambda: weight_export.tensors(self.policy.model, self.materialize),
+        )
 
     def save(self, directory: Path) -> None:
         """The model in float32 (or its adapters alone), its tokenizer, and the optimiser's state."""
         weight_export.save_policy(self.policy, directory)
-        kept = {"optimizer": self.optimizer.state(), "steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
+        kept = {
+            "optimizer": self.optimizer.state(),
+            "steps_done": self.steps_done,
+            "nonfinite": self.nonfinite_in_a_row,
+        }
         torch.save(kept, directory / OPTIMIZER_FILE)
         self.history.save(directory)
 
@@ -294,8 +405,10 @@ class LocalLearner:
         """Go on from a directory that `save` wrote; raises UserError for one that ranks wrote."""
         if not (directory / OPTIMIZER_FILE).exists():
             raise UserError(
-                f"{directory} has no {OPTIMIZER_FILE}: it was not written by one process without ZeRO, as this run is; set "
-                "cluster.learners and learn.zero as they were, or begin a new run with its directory as model.path"
+                f"{directory} has no {OPTIMIZER_FILE}: it was not written by one process "
+                f"without ZeRO, as this run is; set "
+                "cluster.learners and learn.zero as they were, or begin a new run with its "
+                "directory as model.path"
             )
         if is_adapted(self.policy.model):
             load_adapter(self.policy.model, directory)
@@ -314,7 +427,9 @@ class LocalLearner:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a micro-batch that meet the loss: `local_N` counts its rollouts, `token_N` is the position in each."""
+    """The rows of a micro-batch that meet the loss: `local_N` counts its rollouts, `token_N` is the
+    position in each.
+    """
 
     micro: MicroBatch
     local_N: Int[Tensor, " N"]

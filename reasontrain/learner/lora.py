@@ -1,11 +1,18 @@
-"""LoRA through peft: adapters put into a policy in place, saved alone, and merged for those who want an ordinary model."""
+"""LoRA through peft: adapters put into a policy in place, saved alone, and merged for those who
+want an ordinary model.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
@@ -38,16 +45,23 @@ def adapt(policy: Policy, lora: Lora) -> None:
 
     Raises UserError where the model has no matrix of a name in `lora.targets`.
     """
-    names = {name.rpartition(".")[2] for name, module in policy.model.named_modules() if isinstance(module, nn.Linear)}
+    names = {
+        name.rpartition(".")[2]
+        for name, module in policy.model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
     missing = sorted(set(lora.targets) - names)
     if missing:
         raise UserError(
-            f"model.lora.targets: the model has no matrix called {', '.join(missing)}; it has {', '.join(sorted(names))}"
+            f"model.lora.targets: the model has no matrix called {', '.join(missing)}; it "
+            f"has {', '.join(sorted(names))}"
         )
     policy.model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the start of A is the same on every rank and in every run
-        inject_adapter_in_model(configuration(lora, policy.model.name_or_path), policy.model, adapter_name=ADAPTER)
+        inject_adapter_in_model(
+            configuration(lora, policy.model.name_or_path), policy.model, adapter_name=ADAPTER
+        )
     for name, parameter in policy.model.named_parameters():
         if parameter.requires_grad:
             assert "lora_" in name, f"{name} is no adapter"
@@ -61,16 +75,26 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: Path) -> None:
-    """An adapter directory that peft and `from_pretrained` load; `tensors` are the adapters' weights by the model's names."""
+    """An adapter directory that peft and `from_pretrained` load; `tensors` are the adapters'
+    weights by the model's names.
+    """
     config: LoraConfig = model.peft_config[ADAPTER]
-    state = get_peft_model_state_dict(model, state_dict=tensors, adapter_name=ADAPTER, save_embedding_layers=False)
-    save_file({PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, directory / SAFETENSORS_WEIGHTS_NAME)
+    state = get_peft_model_state_dict(
+        model, state_dict=tensors, adapter_name=ADAPTER, save_embedding_layers=False
+    )
+    save_file(
+        {PREFIX + name: tensor.contiguous() for name, tensor in state.items()},
+        directory / SAFETENSORS_WEIGHTS_NAME,
+    )
     config.save_pretrained(directory)
 
 
 def load_adapter(model: nn.Module, directory: Path) -> None:
     """Set the adapters to what `save_adapter` wrote."""
-    state = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(directory / SAFETENSORS_WEIGHTS_NAME).items()}
+    state = {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in load_file(directory / SAFETENSORS_WEIGHTS_NAME).items()
+    }
     set_peft_model_state_dict(model, state, adapter_name=ADAPTER)
 
 

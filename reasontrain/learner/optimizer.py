@@ -1,4 +1,6 @@
-"""Optimisers and schedules: which parameters decay, which matrices Muon takes, and the learning rate at each step."""
+"""Optimisers and schedules: which parameters decay, which matrices Muon takes, and the learning
+rate at each step.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from reasontrain.recipe import LearnSettings, Muon
 
 
 def rate(settings: LearnSettings, step: int, steps: int) -> float:
-    """The learning rate of steps 0, 1, ..., as a share of its peak; a function of the step, so that resuming cannot move it.
+    """The learning rate of steps 0, 1, ..., as a share of its peak; a function of the step, so that
+    resuming cannot move it.
 
-    Linear warm-up reaches the peak at step `warmup_steps`; the decay ends at `final_lr_share` one step after the last.
+    Linear warm-up reaches the peak at step `warmup_steps`; the decay ends at `final_lr_share` one
+    step after the last.
     """
     if step < settings.warmup_steps:
         return (step + 1) / (settings.warmup_steps + 1)
@@ -24,8 +28,12 @@ def rate(settings: LearnSettings, step: int, steps: int) -> float:
     return settings.final_lr_share + (1 - settings.final_lr_share) * left
 
 
-def adamw(model: nn.Module, settings: LearnSettings, taken: frozenset[int] = frozenset()) -> torch.optim.AdamW:
-    """AdamW on the trainable parameters whose ids are not in `taken`; vectors (norms, biases) do not decay."""
+def adamw(
+    model: nn.Module, settings: LearnSettings, taken: frozenset[int] = frozenset()
+) -> torch.optim.AdamW:
+    """AdamW on the trainable parameters whose ids are not in `taken`; vectors (norms, biases) do
+    not decay.
+    """
     chosen = settings.optimizer
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     groups = [
@@ -33,20 +41,35 @@ def adamw(model: nn.Module, settings: LearnSettings, taken: frozenset[int] = fro
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
     betas = (chosen.beta1, chosen.beta2)
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, betas=betas, eps=chosen.eps)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=settings.lr, betas=betas, eps=chosen.eps
+    )
 
 
 class Optimizer:
-    """One or two torch optimisers that step together, with the peak rate of every parameter group kept aside."""
+    """One or two torch optimisers that step together, with the peak rate of every parameter group
+    kept aside.
+    """
 
     def __init__(self, model: nn.Module, settings: LearnSettings) -> None:
         chosen = settings.optimizer
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        muon = [p for name, p in named if isinstance(chosen, Muon) and p.ndim == 2 and not _is_vocabulary(model, p)]
-        self.parts: list[torch.optim.Optimizer] = [adamw(model, settings, frozenset(id(p) for p in muon))]
+        muon = [
+            p
+            for name, p in named
+            if isinstance(chosen, Muon) and p.ndim == 2 and not _is_vocabulary(model, p)
+        ]
+        self.parts: list[torch.optim.Optimizer] = [
+            adamw(model, settings, frozenset(id(p) for p in muon))
+        ]
         if isinstance(chosen, Muon) and muon:
             self.parts.append(
-                torch.optim.Muon(muon, lr=chosen.matrix_lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+                torch.optim.Muon(
+                    muon,
+                    lr=chosen.matrix_lr,
+                    momentum=chosen.momentum,
+                    weight_decay=chosen.weight_decay,
+                )
             )
         self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
@@ -73,6 +96,8 @@ class Optimizer:
 
 
 def _is_vocabulary(model: nn.Module, parameter: nn.Parameter) -> bool:
-    """True for embedding tables and for a head as wide as the vocabulary, which Muon is not meant for."""
+    """True for embedding tables and for a head as wide as the vocabulary, which Muon is not meant
+    for.
+    """
     tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     return any(parameter is table or parameter.shape == table.shape for table in tables)

@@ -21,8 +21,12 @@ Measure = Callable[[MicroBatch, Int[Tensor, " N"], Int[Tensor, " N"]], Float[Ten
 
 
 @torch.no_grad()
-def measured(rollouts: Sequence[Rollout], measure: Measure, device: torch.device, budget_tokens: int) -> list[list[float]]:
-    """One number per response token of each rollout, in their order; the longest are measured together, prompts are not."""
+def measured(
+    rollouts: Sequence[Rollout], measure: Measure, device: torch.device, budget_tokens: int
+) -> list[list[float]]:
+    """One number per response token of each rollout, in their order; the longest are measured
+    together, prompts are not.
+    """
     batch = collate(rollouts, advantage=NoAdvantage())
     column_BT = torch.zeros(batch.ids_BT.shape)
     for part in pack_micro_batches(batch.length_B, budget_tokens, "padded"):
@@ -36,10 +40,14 @@ def measured(rollouts: Sequence[Rollout], measure: Measure, device: torch.device
 
 
 def logp(policy: Policy, rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[float]]:
-    """log P of each response token, in nats, in float32; logits are made in chunks and none outlives its chunk."""
+    """log P of each response token, in nats, in float32; logits are made in chunks and none
+    outlives its chunk.
+    """
     model = UnshardedModel(policy)
 
-    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    def measure(
+        micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
         return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
 
     return measured(rollouts, measure, policy.device, micro_batch_tokens)

@@ -1,7 +1,9 @@
-"""Log-probs of responses under a frozen reference that does not see their condition: made once, stored, joined by sample.
+"""Log-probs of responses under a frozen reference that does not see their condition: made once,
+stored, joined by sample.
 
-The reference is fed a header that is the same for all samples, and the response; positions begin at 0, header tokens are not
-scored. What is stored is log P, which keeps its digits near P = 1, so that a rule's exponent can change without scoring again.
+The reference is fed a header that is the same for all samples, and the response; positions begin at
+0, header tokens are not scored. What is stored is log P, which keeps its digits near P = 1, so that
+a rule's exponent can change without scoring again.
 """
 
 from __future__ import annotations
@@ -53,11 +55,14 @@ class FoldPart:
     rollouts: Sequence[Rollout]
 
 
-def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout], say: Say) -> list[Rollout]:
-    """The demonstrations with their stored log-probs; computed and stored first where they are not, or not all.
+def with_uncond_logp(
+    recipe: Recipe, encoder: Encoder, written: Sequence[Rollout], say: Say
+) -> list[Rollout]:
+    """The demonstrations with their stored log-probs; computed and stored first where they are not,
+    or not all.
 
-    All in this process, whatever processes the recipe trains in. The store lies in `<out>/columns`, named by a hash of the
-    reference's weights, its settings, its prompts and the data.
+    All in this process, whatever processes the recipe trains in. The store lies in `<out>/columns`,
+    named by a hash of the reference's weights, its settings, its prompts and the data.
     """
     settings = recipe.unconditional or UncondTuned()
     model = replace(settings.model or recipe.model, export=None, lora=None, shape=None)
@@ -74,24 +79,48 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
     store = directory_of(Path(recipe.out) / "columns", COLUMN, made_by)
     folds = settings.folds if isinstance(settings, UncondTuned) else 1
     with storage.alone(store):
-        missing = [part for part in cut_parts(unconditional, folds) if not part_of(store, part.number).exists()]
+        missing = [
+            part
+            for part in cut_parts(unconditional, folds)
+            if not part_of(store, part.number).exists()
+        ]
         for fold in range(folds):
             parts = [part for part in missing if part.fold == fold]
             if parts:
-                say(f"{COLUMN}: {settings.kind} scores {sum(len(p.rollouts) for p in parts):,} responses for {store}")
-                _score_parts(store, made_by, parts, reference(recipe, model, unconditional, fold, store, say), recipe)
+                say(
+                    f"{COLUMN}: {settings.kind} scores "
+                    f"{sum(len(p.rollouts) for p in parts):,} responses for {store}"
+                )
+                _score_parts(
+                    store,
+                    made_by,
+                    parts,
+                    reference(recipe, model, unconditional, fold, store, say),
+                    recipe,
+                )
     column = read(store, COLUMN, made_by)
     found = [column.of(r) for r in unconditional]
     say(summary([value for values in found for value in values], store))
-    return [replace(r, evidence={**r.evidence, COLUMN: values}) for r, values in zip(written, found, strict=True)]
+    return [
+        replace(r, evidence={**r.evidence, COLUMN: values})
+        for r, values in zip(written, found, strict=True)
+    ]
 
 
-def without_condition(settings: Unconditional, encoder: Encoder, written: Sequence[Rollout]) -> list[Rollout]:
-    """The same responses after a header alone, or after their prompts without the picture and its placeholders."""
+def without_condition(
+    settings: Unconditional, encoder: Encoder, written: Sequence[Rollout]
+) -> list[Rollout]:
+    """The same responses after a header alone, or after their prompts without the picture and its
+    placeholders.
+    """
     pictured = all(r.problem.image is not None for r in written)
     if settings.condition == "image" and not pictured:
-        raise UserError("unconditional.condition is `image`, and there are problems without one; use `prompt`")
-    blind = [replace(r, problem=without_picture(r.problem), id=i, group=i) for i, r in enumerate(written)]
+        raise UserError(
+            "unconditional.condition is `image`, and there are problems without one; use `prompt`"
+        )
+    blind = [
+        replace(r, problem=without_picture(r.problem), id=i, group=i) for i, r in enumerate(written)
+    ]
     if settings.condition == "prompt" or not pictured:
         header = encoder.header_ids(settings.header)
         return [replace(r, prompt_ids=header) for r in blind]
@@ -103,11 +132,18 @@ def fold_of(rollout: Rollout, folds: int) -> int:
     return int(hash_of(rollout.response_ids)[:15], 16) % folds
 
 
-def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS) -> list[FoldPart]:
-    """The responses of each fold, sorted by length and cut after so many tokens: a function of the data alone."""
+def cut_parts(
+    rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS
+) -> list[FoldPart]:
+    """The responses of each fold, sorted by length and cut after so many tokens: a function of the
+    data alone.
+    """
     found: list[tuple[int, list[Rollout]]] = []
     for fold in range(folds):
-        mine = sorted((r for r in rollouts if fold_of(r, folds) == fold), key=lambda r: (len(r.response_ids), r.id))
+        mine = sorted(
+            (r for r in rollouts if fold_of(r, folds) == fold),
+            key=lambda r: (len(r.response_ids), r.id),
+        )
         room, first = 0, len(found)
         for rollout in mine:
             if room < len(rollout.response_ids) or len(found) == first:
@@ -115,24 +151,45 @@ def cut_parts(rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_T
                 room = part_tokens
             found[-1][1].append(rollout)
             room -= len(rollout.response_ids)
-    return [FoldPart(number, fold, unit_rollouts) for number, (fold, unit_rollouts) in enumerate(found)]
+    return [
+        FoldPart(number, fold, unit_rollouts) for number, (fold, unit_rollouts) in enumerate(found)
+    ]
 
 
-def reference(recipe: Recipe, model: ModelSettings, rollouts: Sequence[Rollout], fold: int, kept: Path, say: Say) -> Policy:
+def reference(
+    recipe: Recipe,
+    model: ModelSettings,
+    rollouts: Sequence[Rollout],
+    fold: int,
+    kept: Path,
+    say: Say,
+) -> Policy:
     """The frozen model that scores this fold."""
     settings = recipe.unconditional or UncondTuned()
     if not isinstance(settings, UncondTuned):
         return models.load(model)
     others = [r for r in rollouts if settings.folds == 1 or fold_of(r, settings.folds) != fold]
     if not others:
-        raise UserError(f"unconditional.folds: {settings.folds} folds of {len(rollouts)} responses leave none to tune on; use 1")
-    return tuned(settings, model, others, kept / f"reference-{fold}", recipe.learn.micro_batch_tokens, say)
+        raise UserError(
+            f"unconditional.folds: {settings.folds} folds of {len(rollouts)} responses "
+            f"leave none to tune on; use 1"
+        )
+    return tuned(
+        settings, model, others, kept / f"reference-{fold}", recipe.learn.micro_batch_tokens, say
+    )
 
 
 def tuned(
-    settings: UncondTuned, model: ModelSettings, rollouts: Sequence[Rollout], kept: Path, micro_batch_tokens: int, say: Say
+    settings: UncondTuned,
+    model: ModelSettings,
+    rollouts: Sequence[Rollout],
+    kept: Path,
+    micro_batch_tokens: int,
+    say: Say,
 ) -> Policy:
-    """A reference after one epoch on these responses, each once; what was tuned is kept, and found again."""
+    """A reference after one epoch on these responses, each once; what was tuned is kept, and found
+    again.
+    """
     if kept.exists() and settings.lora is None:
         return models.load(replace(model, path=str(kept), revision=None))
     policy = models.load(model, trainable=True)
@@ -149,13 +206,20 @@ def tuned(
         micro_batch_tokens=micro_batch_tokens,
     )
     learner = LocalLearner(policy, learn, steps=steps)
-    order = torch.argsort(rng.uniform(settings.seed, _ORDER, torch.arange(len(rollouts))), stable=True).tolist()
+    order = torch.argsort(
+        rng.uniform(settings.seed, _ORDER, torch.arange(len(rollouts))), stable=True
+    ).tolist()
     losses = []
     for first in range(0, len(rollouts), settings.rollouts_per_step):
         taken = [rollouts[place] for place in order[first : first + settings.rollouts_per_step]]
         batch = collate(taken, advantage=NoAdvantage())
-        losses.append(learner.step(batch, batch.is_response_BT.float(), Nll(), response_token_mean)["loss"])
-    say(f"{COLUMN}: tuned {steps} steps on responses alone, loss {losses[0]:.3f} to {losses[-1]:.3f}")
+        losses.append(
+            learner.step(batch, batch.is_response_BT.float(), Nll(), response_token_mean)["loss"]
+        )
+    say(
+        f"{COLUMN}: tuned {steps} steps on responses alone, loss {losses[0]:.3f} to "
+        f"{losses[-1]:.3f}"
+    )
     kept.parent.mkdir(parents=True, exist_ok=True)
     partial = kept.with_name(f".partial-{kept.name}")
     with storage.whole(partial):
@@ -168,16 +232,22 @@ def summary(values: Sequence[float], directory: Path) -> str:
     """What a column holds, with an alarm where its reference knows the responses by heart."""
     p_N = torch.tensor(values, dtype=torch.float64).exp()
     mean, sure = float(p_N.mean()), float((p_N > 0.99).double().mean())
-    line = f"{COLUMN}: mean P {mean:.3f}, {sure:.1%} of {len(values):,} tokens above 0.99, in {directory}"
+    line = (
+        f"{COLUMN}: mean P {mean:.3f}, {sure:.1%} of {len(values):,} tokens above 0.99, in "
+        f"{directory}"
+    )
     if 1 - mean >= 0.05:
         return line
     return (
-        f"{line}\nwarning: the mean weight 1 - P is {1 - mean:.3f}, below 0.05: the reference knows the responses by heart and "
+        f"{line}\nwarning: the mean weight 1 - P is {1 - mean:.3f}, below 0.05: the "
+        f"reference knows the responses by heart and "
         "its weights mean little; look for duplicates, or set `unconditional.folds: 2`"
     )
 
 
-def _score_parts(store: Path, made_by: MadeBy, parts: Sequence[FoldPart], policy: Policy, recipe: Recipe) -> None:
+def _score_parts(
+    store: Path, made_by: MadeBy, parts: Sequence[FoldPart], policy: Policy, recipe: Recipe
+) -> None:
     """Score and write these parts, and give the reference's memory back."""
     policy.model.eval()
     for part in parts:
@@ -195,6 +265,7 @@ def _check_lengths(rollouts: Sequence[Rollout], described: Description) -> None:
     needed = len(longest.prompt_ids) + len(longest.response_ids)
     if needed > described.context:
         raise UserError(
-            f"the unconditional reference takes {described.context} tokens, and the response of {longest.problem.id} with its "
+            f"the unconditional reference takes {described.context} tokens, and the "
+            f"response of {longest.problem.id} with its "
             f"header has {needed}; choose another reference"
         )

@@ -1,4 +1,6 @@
-"""A model's weights tensor by tensor, whole and without adapters, wherever its parts lie; and the directories made of them."""
+"""A model's weights tensor by tensor, whole and without adapters, wherever its parts lie; and the
+directories made of them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def in_place(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[objec
 
 @torch.no_grad()
 def tensors(model: nn.Module, materialize: Materialize = in_place) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights as the plain model has them, adapters merged; each tensor is whole until the next is asked for."""
+    """Names and weights as the plain model has them, adapters merged; each tensor is whole until
+    the next is asked for.
+    """
     seen: set[int] = set()
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
@@ -56,8 +60,11 @@ def adapters(model: nn.Module, materialize: Materialize = in_place) -> Iterator[
                 yield name, parameter
 
 
-def save_policy(policy: Policy, directory: Path, materialize: Materialize = in_place, *, writes: bool = True) -> None:
-    """A directory to go on from, which `from_pretrained` loads: the model in float32, or its adapters alone.
+def save_policy(
+    policy: Policy, directory: Path, materialize: Materialize = in_place, *, writes: bool = True
+) -> None:
+    """A directory to go on from, which `from_pretrained` loads: the model in float32, or its
+    adapters alone.
 
     Every rank takes part in the gathering, and the one that `writes` keeps what it sees.
     """
@@ -71,9 +78,16 @@ def save_policy(policy: Policy, directory: Path, materialize: Materialize = in_p
 
 
 def save_model(
-    policy: Policy, directory: Path, dtype: torch.dtype, materialize: Materialize = in_place, *, writes: bool = True
+    policy: Policy,
+    directory: Path,
+    dtype: torch.dtype,
+    materialize: Materialize = in_place,
+    *,
+    writes: bool = True,
 ) -> None:
-    """A Hugging Face directory of the whole model in one dtype, adapters merged, with the tokenizer."""
+    """A Hugging Face directory of the whole model in one dtype, adapters merged, with the
+    tokenizer.
+    """
     state = _copies(tensors(policy.model, materialize), dtype, writes)
     if writes:
         policy.model.save_pretrained(directory, state_dict=state)
@@ -81,13 +95,17 @@ def save_model(
         policy.save_words(directory)
 
 
-def _copies(named: Iterator[tuple[str, Tensor]], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
+def _copies(
+    named: Iterator[tuple[str, Tensor]], dtype: torch.dtype, keep: bool
+) -> dict[str, Tensor]:
     """Copies in main memory where they are kept; everywhere, the way through all of them."""
     return {name: tensor.detach().to("cpu", dtype, copy=True) for name, tensor in named if keep}
 
 
 def _set_dtype(config: Path, dtype: torch.dtype) -> None:
-    """Let a saved configuration name the dtype of the weights beside it, for those who load with `dtype="auto"`."""
+    """Let a saved configuration name the dtype of the weights beside it, for those who load with
+    `dtype="auto"`.
+    """
     content = json.loads(config.read_text(encoding="utf-8"))
     content["dtype"] = str(dtype).removeprefix("torch.")
     config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

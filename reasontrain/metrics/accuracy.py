@@ -1,7 +1,8 @@
 """How often a model is right, and how sure we may be of it: pure functions on a table of verdicts.
 
-Shapes: M problems, S samples of each, R runs (training seeds). `correct_MS[m, s]` says whether sample s of problem m is right;
-`score_M` holds one number in [0, 1] per problem. Intervals cover 95 % by default.
+Shapes: M problems, S samples of each, R runs (training seeds). `correct_MS[m, s]` says whether
+sample s of problem m is right; `score_M` holds one number in [0, 1] per problem. Intervals cover 95
+% by default.
 """
 
 from __future__ import annotations
@@ -27,17 +28,20 @@ class Interval:
     high: float
 
 
-def mean_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int | None = None) -> Float64[np.ndarray, " M"]:
+def mean_per_problem(
+    correct_MS: Bool[np.ndarray, "M S"], k: int | None = None
+) -> Float64[np.ndarray, " M"]:
     """Share of right answers among the first `k` samples of each problem (all of them by default)."""
     k = _checked(correct_MS, k, "mean")
     return correct_MS[:, :k].mean(1, dtype=np.float64)
 
 
 def pass_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int) -> Float64[np.ndarray, " M"]:
-    """Chance that at least one of `k` samples of a problem is right, estimated without bias from all S samples.
+    """Chance that at least one of `k` samples of a problem is right, estimated without bias from
+    all S samples.
 
-    1 - C(S - c, k) / C(S, k) with c right samples, as the product of (1 - k / i) over i = S - c + 1 .. S, which neither overflows
-    nor cancels (Chen et al. 2021, arXiv 2107.03374, section 2.1).
+    1 - C(S - c, k) / C(S, k) with c right samples, as the product of (1 - k / i) over i = S - c + 1
+    .. S, which neither overflows nor cancels (Chen et al. 2021, arXiv 2107.03374, section 2.1).
     """
     _checked(correct_MS, k, "pass")
     num_samples = correct_MS.shape[1]
@@ -49,13 +53,17 @@ def pass_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int) -> Float64[np.
 def majority_per_problem(
     correct_MS: Bool[np.ndarray, "M S"], vote_MS: Int[np.ndarray, "M S"], k: int
 ) -> Float64[np.ndarray, " M"]:
-    """Whether the answer that most of the first `k` samples of a problem give is right (Wang et al. 2022, arXiv 2203.11171).
+    """Whether the answer that most of the first `k` samples of a problem give is right (Wang et al.
+    2022, arXiv 2203.11171).
 
-    Equal votes are equal answers; a sample that gives no answer votes -1, which does not count. Where several answers lead, one
-    of them is drawn: the share of them that is right.
+    Equal votes are equal answers; a sample that gives no answer votes -1, which does not count.
+    Where several answers lead, one of them is drawn: the share of them that is right.
     """
     _checked(correct_MS, k, "maj")
-    return np.array([_leaders_right(*rows) for rows in zip(correct_MS[:, :k], vote_MS[:, :k], strict=True)], dtype=np.float64)
+    return np.array(
+        [_leaders_right(*rows) for rows in zip(correct_MS[:, :k], vote_MS[:, :k], strict=True)],
+        dtype=np.float64,
+    )
 
 
 def _leaders_right(correct_K: Bool[np.ndarray, " K"], vote_K: Int[np.ndarray, " K"]) -> float:
@@ -81,9 +89,14 @@ def pass_at_k(correct_MS: Bool[np.ndarray, "M S"], k: int) -> float:
 
 
 def summarise(
-    correct_MS: Bool[np.ndarray, "M S"], ks: Sequence[int] = (), *, vote_MS: Int[np.ndarray, "M S"] | None = None
+    correct_MS: Bool[np.ndarray, "M S"],
+    ks: Sequence[int] = (),
+    *,
+    vote_MS: Int[np.ndarray, "M S"] | None = None,
 ) -> dict[str, Interval]:
-    """ "accuracy" over all samples, and "mean@k", "pass@k" and (with votes) "maj@k" for each k of `ks`, with their intervals."""
+    """ "accuracy" over all samples, and "mean@k", "pass@k" and (with votes) "maj@k" for each k of
+    `ks`, with their intervals.
+    """
     scores = {"accuracy": mean_per_problem(correct_MS)}
     scores |= {f"mean@{k}": mean_per_problem(correct_MS, k) for k in ks}
     scores |= {f"pass@{k}": pass_per_problem(correct_MS, k) for k in ks}
@@ -93,14 +106,17 @@ def summarise(
 
 
 def estimate(score_M: Float64[np.ndarray, " M"], *, level: float = 0.95) -> Interval:
-    """Mean of scores in [0, 1] with its interval: Wilson's, for as many verdicts as are as sure as these scores.
+    """Mean of scores in [0, 1] with its interval: Wilson's, for as many verdicts as are as sure as
+    these scores.
 
-    Where every problem scores 0 or 1 that is their number M. Otherwise a mean p of scores with variance v is as sure as the share
-    p of n = p (1 - p) M / v verdicts, less a factor (z / t)^2 because v is estimated too, t being Student's with M - 1 degrees
-    (Korn and Graubard 1998, Survey Methodology 24:193; with Wilson's interval as Dean and Pagano 2015, J Surv Stat Methodol
-    3:484, advise for answers in clusters, such as a problem's samples). Scores that are all equal count as M verdicts.
-    With 30 problems it covers 92 to 97 % in simulations, in which the bootstrap's percentiles cover 88 to 94 %. What no problem
-    of 30 shows it cannot know: where pass@4 is really 0.997 it covers 63 %.
+    Where every problem scores 0 or 1 that is their number M. Otherwise a mean p of scores with
+    variance v is as sure as the share p of n = p (1 - p) M / v verdicts, less a factor (z / t)^2
+    because v is estimated too, t being Student's with M - 1 degrees (Korn and Graubard 1998, Survey
+    Methodology 24:193; with Wilson's interval as Dean and Pagano 2015, J Surv Stat Methodol 3:484,
+    advise for answers in clusters, such as a problem's samples). Scores that are all equal count as
+    M verdicts. With 30 problems it covers 92 to 97 % in simulations, in which the bootstrap's
+    percentiles cover 88 to 94 %. What no problem of 30 shows it cannot know: where pass@4 is really
+    0.997 it covers 63 %.
     """
     num_problems, share = len(score_M), float(score_M.mean()) if len(score_M) else 0.0
     if np.isin(score_M, (0.0, 1.0)).all():
@@ -113,7 +129,9 @@ def estimate(score_M: Float64[np.ndarray, " M"], *, level: float = 0.95) -> Inte
 
 
 def wilson(num_right: int, num_problems: int, *, level: float = 0.95) -> Interval:
-    """Score interval of a proportion, one sample per problem (Wilson 1927, JASA 22:209, without continuity correction)."""
+    """Score interval of a proportion, one sample per problem (Wilson 1927, JASA 22:209, without
+    continuity correction).
+    """
     if num_problems < 1:
         raise UserError("an interval needs at least one problem, found none; is the suite empty?")
     assert 0 <= num_right <= num_problems
@@ -128,27 +146,36 @@ def paired_difference(
     num_draws: int = 10_000,
     level: float = 0.95,
 ) -> Interval:
-    """Mean score of one arm less that of another, over the same problems, with R and Q training seeds.
+    """Mean score of one arm less that of another, over the same problems, with R and Q training
+    seeds.
 
-    Each draw resamples the problems, once for both arms, and the seeds of each arm on its own: R - 1 of R, because that makes the
-    variance of a mean of few seeds unbiased (Rao and Wu 1988, JASA 83:231), after taking out of their spread what the finite
-    number of answers explains already. An arm of one seed keeps it: the interval then speaks of that one run only. With few
-    seeds that differ by much more than chance the interval is too narrow (measured coverage 87 % with three, 90 % with five).
+    Each draw resamples the problems, once for both arms, and the seeds of each arm on its own: R -
+    1 of R, because that makes the variance of a mean of few seeds unbiased (Rao and Wu 1988, JASA
+    83:231), after taking out of their spread what the finite number of answers explains already. An
+    arm of one seed keeps it: the interval then speaks of that one run only. With few seeds that
+    differ by much more than chance the interval is too narrow (measured coverage 87 % with three,
+    90 % with five).
     """
     difference_M = treated_RM.mean(0) - control_QM.mean(0)
     if len(difference_M) < 1:
         raise UserError("an interval needs at least one problem, found none; is the suite empty?")
     rng = np.random.default_rng(seed)
     drawn_K = _resampled_means(rng, difference_M, num_draws)
-    drawn_K = drawn_K + _resampled_seeds(rng, treated_RM, num_draws) - _resampled_seeds(rng, control_QM, num_draws)
+    drawn_K = (
+        drawn_K
+        + _resampled_seeds(rng, treated_RM, num_draws)
+        - _resampled_seeds(rng, control_QM, num_draws)
+    )
     return _percentiles(float(difference_M.mean()), drawn_K, len(difference_M), level)
 
 
 def difference(after: Interval, before: Interval) -> Interval:
-    """`after` less `before` from their two intervals alone, as if independent (MOVER: Zou and Donner 2008, Stat Med 27:1693).
+    """`after` less `before` from their two intervals alone, as if independent (MOVER: Zou and
+    Donner 2008, Stat Med 27:1693).
 
-    For two proportions with Wilson's intervals this is Newcombe's method 10 (1998). Over the same problems it is usually
-    wider than need be: use `paired_difference` where the verdicts are at hand.
+    For two proportions with Wilson's intervals this is Newcombe's method 10 (1998). Over the same
+    problems it is usually wider than need be: use `paired_difference` where the verdicts are at
+    hand.
     """
     value = after.value - before.value
     down = np.hypot(after.value - after.low, before.high - before.value)
@@ -161,29 +188,44 @@ def _checked(correct_MS: Bool[np.ndarray, "M S"], k: int | None, name: str) -> i
     num_problems, num_samples = correct_MS.shape
     if num_problems < 1 or num_samples < 1:
         raise UserError(
-            f"accuracy needs at least one problem and one sample, found {num_problems} and {num_samples}; is the suite empty?"
+            f"accuracy needs at least one problem and one sample, found {num_problems} and "
+            f"{num_samples}; is the suite empty?"
         )
     k = num_samples if k is None else k
     if not 1 <= k <= num_samples:
-        raise UserError(f"{name}@{k} needs k between 1 and the number of samples per problem, which is {num_samples}")
+        raise UserError(
+            f"{name}@{k} needs k between 1 and the number of samples per problem, which is "
+            f"{num_samples}"
+        )
     return k
 
 
-def _resampled_means(rng: np.random.Generator, score_M: Float64[np.ndarray, " M"], num_draws: int) -> Float64[np.ndarray, " K"]:
-    """Mean scores over problems drawn with replacement; a multinomial over distinct scores, as equal ones are alike."""
+def _resampled_means(
+    rng: np.random.Generator, score_M: Float64[np.ndarray, " M"], num_draws: int
+) -> Float64[np.ndarray, " K"]:
+    """Mean scores over problems drawn with replacement; a multinomial over distinct scores, as
+    equal ones are alike.
+    """
     score_U, times_U = np.unique(score_M, return_counts=True)
     means = []
     for start in range(0, num_draws, _DRAWS_AT_ONCE):
         size = min(_DRAWS_AT_ONCE, num_draws - start)
-        means.append(rng.multinomial(len(score_M), times_U / len(score_M), size=size) @ score_U / len(score_M))
+        means.append(
+            rng.multinomial(len(score_M), times_U / len(score_M), size=size)
+            @ score_U
+            / len(score_M)
+        )
     return np.concatenate(means)
 
 
-def _resampled_seeds(rng: np.random.Generator, score_RM: Num[np.ndarray, "R M"], num_draws: int) -> Float64[np.ndarray, " K"]:
+def _resampled_seeds(
+    rng: np.random.Generator, score_RM: Num[np.ndarray, "R M"], num_draws: int
+) -> Float64[np.ndarray, " K"]:
     """How far the mean over R - 1 seeds drawn with replacement lies from the mean over all.
 
-    The mean of a seed moves by chance even if all seeds are equally good; two-way residuals tell by how much, and the seeds'
-    deviations are shrunk so that this part, which resampled problems show already, is not counted twice.
+    The mean of a seed moves by chance even if all seeds are equally good; two-way residuals tell by
+    how much, and the seeds' deviations are shrunk so that this part, which resampled problems show
+    already, is not counted twice.
     """
     num_seeds, num_problems = score_RM.shape
     if num_seeds == 1:
@@ -197,11 +239,14 @@ def _resampled_seeds(rng: np.random.Generator, score_RM: Num[np.ndarray, "R M"],
     return share * (times_KR @ deviation_R1[:, 0]) / (num_seeds - 1)
 
 
-def _percentiles(value: float, drawn_K: Float64[np.ndarray, " K"], num_problems: int, level: float) -> Interval:
+def _percentiles(
+    value: float, drawn_K: Float64[np.ndarray, " K"], num_problems: int, level: float
+) -> Interval:
     """The interval between equal tails of what was drawn, expanded for how few problems there are.
 
-    Resampling M problems gives a spread of (M - 1) / M of the variance, and normal tails where Student's are due: the tails are
-    Phi(-sqrt(M / (M - 1)) t) each (Hesterberg 2015, Am Stat 69:371). With 30 problems that makes of 92.5 % coverage 94.5 %.
+    Resampling M problems gives a spread of (M - 1) / M of the variance, and normal tails where
+    Student's are due: the tails are Phi(-sqrt(M / (M - 1)) t) each (Hesterberg 2015, Am Stat
+    69:371). With 30 problems that makes of 92.5 % coverage 94.5 %.
     """
     tail = 0.5 - level / 2
     if num_problems > 1:
@@ -221,9 +266,11 @@ def _wilson(share: float, num: float, level: float) -> Interval:
 
 
 def _student(degrees: int, level: float) -> float:
-    """Student's two-sided quantile by its expansion around the normal one (Abramowitz and Stegun 1964, 26.7.5).
+    """Student's two-sided quantile by its expansion around the normal one (Abramowitz and Stegun
+    1964, 26.7.5).
 
-    Within 0.13 % from three degrees on, too small below that (4.27 for 4.30 at two, 11.30 for 12.71 at one, at 95 %).
+    Within 0.13 % from three degrees on, too small below that (4.27 for 4.30 at two, 11.30 for 12.71
+    at one, at 95 %).
     """
     z = NormalDist().inv_cdf(0.5 + level / 2)
     terms = (

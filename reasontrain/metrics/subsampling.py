@@ -1,4 +1,6 @@
-"""What dropping rollouts and tokens made of a step, in numbers: how much of it was left, and of which kind."""
+"""What dropping rollouts and tokens made of a step, in numbers: how much of it was left, and of
+which kind.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from reasontrain.types import Batch, Stats
 
 
 def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
-    """How a rollout rule changed the advantages, and how much it kept of groups of each pass rate (`pass_rates`).
+    """How a rollout rule changed the advantages, and how much it kept of groups of each pass rate
+    (`pass_rates`).
 
     Useful rollouts are those that have an advantage; a variance has n - 1 below the line.
     """
@@ -23,11 +26,17 @@ def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
         "advantage_var_kept": _variance(kept.advantage_B),
         "advantage_mean_kept": _mean(kept.advantage_B),
     }
-    return stats | {f"rollouts_kept_{name}": _share(kept_B[has_B]) for name, has_B in pass_rates(sampled).items() if has_B.any()}
+    return stats | {
+        f"rollouts_kept_{name}": _share(kept_B[has_B])
+        for name, has_B in pass_rates(sampled).items()
+        if has_B.any()
+    }
 
 
 def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
-    """The rollouts of groups of which none, less than a third, a third to two thirds, more, or all are right (reward > 1/2)."""
+    """The rollouts of groups of which none, less than a third, a third to two thirds, more, or all
+    are right (reward > 1/2).
+    """
     group_B = batch.group_B.unique(return_inverse=True)[1]
     right_G, size_G = (
         torch.zeros(len(batch.group_B)).double().index_add(0, group_B, count_B.double())
@@ -44,7 +53,9 @@ def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
 
 
 def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """The share of all sampled tokens that is trained on, and the entropy of kept and of dropped tokens where it is known."""
+    """The share of all sampled tokens that is trained on, and the entropy of kept and of dropped
+    tokens where it is known.
+    """
     kept_BT, among_BT = weight_BT != 0, batch.is_response_BT
     stats: Stats = {
         "sampled_tokens": float(batch.sampled_tokens),
@@ -67,5 +78,7 @@ def _mean(value_N: Float[Tensor, " N"]) -> float:
 
 
 def _variance(value_N: Float[Tensor, " N"]) -> float:
-    """With n - 1 below the line, so that the widest subset never has less of it than the whole; 0 of fewer than two."""
+    """With n - 1 below the line, so that the widest subset never has less of it than the whole; 0
+    of fewer than two.
+    """
     return float(value_N.double().var()) if len(value_N) > 1 else 0.0

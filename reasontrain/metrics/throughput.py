@@ -1,4 +1,6 @@
-"""How fast a step was: tokens per second, and operations beside what this machine's matrix products reach."""
+"""How fast a step was: tokens per second, and operations beside what this machine's matrix products
+reach.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,22 @@ from reasontrain.types import Batch, Rollout, Stats
 
 MEASURED_S = 0.1
 SIZE_CPU, SIZE_GPU = 1024, 8192
-"""Of the matrices: they keep a device busy, and one product takes far less than what is measured for."""
+"""Of the matrices: they keep a device busy, and one product takes far less than what is measured
+for.
+"""
 
 Count = Callable[[Sequence[Rollout], Batch, Tensor], Stats]
-"""The operations of a step as `tflop_sampled`, `_evidence`, `_learned` and `_recomputed`; nothing for an unknown architecture."""
+"""The operations of a step as `tflop_sampled`, `_evidence`, `_learned` and `_recomputed`; nothing
+for an unknown architecture.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
     """Says how fast a step was.
 
-    `rate` is what matrix products reach on the learner's devices, in operations per second; `alone` says that all of a step is
-    done there, sampling too.
+    `rate` is what matrix products reach on the learner's devices, in operations per second; `alone`
+    says that all of a step is done there, sampling too.
     """
 
     count: Count
@@ -33,10 +39,11 @@ class Speed:
     alone: bool
 
     def of(self, stats: Stats, step_s: float) -> Stats:
-        """Response tokens per second, sampled and trained on, what was left to orchestration, and utilisation.
+        """Response tokens per second, sampled and trained on, what was left to orchestration, and
+        utilisation.
 
-        mfu_update: operations of evidence and learning in the learner's own seconds, as a share of `rate`; hfu_update: with those
-        done twice. mfu_step: with those of sampling, in all seconds.
+        mfu_update: operations of evidence and learning in the learner's own seconds, as a share of
+        `rate`; hfu_update: with those done twice. mfu_step: with those of sampling, in all seconds.
         """
         spent_s = {part: stats[key(part)] for part in PARTS if key(part) in stats}
         found: Stats = {
@@ -58,10 +65,14 @@ class Speed:
 
 @torch.no_grad()
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of the fastest product of n x n matrices in a tenth of a second, 2 n^3 each, after one to warm up."""
+    """Operations per second of the fastest product of n x n matrices in a tenth of a second, 2 n^3
+    each, after one to warm up.
+    """
     size = SIZE_GPU if device.type == "cuda" else SIZE_CPU
     draw = torch.Generator(device).manual_seed(0)
-    left, right = (torch.randn(size, size, generator=draw, device=device).to(dtype) for _ in range(2))
+    left, right = (
+        torch.randn(size, size, generator=draw, device=device).to(dtype) for _ in range(2)
+    )
     out = left @ right
     fastest_s, end = float("inf"), time.perf_counter() + MEASURED_S
     while time.perf_counter() < end or fastest_s == float("inf"):

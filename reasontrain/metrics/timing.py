@@ -15,15 +15,19 @@ LearnerPart = Literal[
     "evidence_forward",  # the policy without gradient
     "frozen_forward",  # teacher, reference and history, without gradient
     "trunk_forward",
-    "trunk_backward",  # from the gradient's arrival at the trunk on; with checkpointing also what is computed again
-    "vocabulary",  # heads, losses and statistics, and what of the backward pass comes before the trunk
+    # from the gradient's arrival at the trunk on; with checkpointing also what is computed again
+    "trunk_backward",
+    # heads, losses and statistics, and what of the backward pass comes before the trunk
+    "vocabulary",
     "optimizer",
-    "wait",  # for other ranks, where they add up numbers; inside a forward or backward it counts as that
+    # for other ranks, where they add up numbers; inside a forward or backward it counts as that
+    "wait",
 ]
 Part = Literal[LearnerPart, "sample", "score", "sync"]
 LEARNER_PARTS: tuple[LearnerPart, ...] = get_args(LearnerPart)
 ORCHESTRATION = "orchestration"
-"""What is left of a step: batches made and cut, rules evaluated, records written, processes asked."""
+"""What is left of a step: batches made and cut, rules evaluated, records written, processes asked.
+"""
 PARTS = ("sample", "score", *LEARNER_PARTS, "sync", ORCHESTRATION)
 """They make up a step, and none is part of another."""
 
@@ -37,9 +41,11 @@ def key(part: str) -> str:
 
 
 class Stopwatch:
-    """Gives every moment to one part: the seconds of a block are its own, without those of the blocks inside it.
+    """Gives every moment to one part: the seconds of a block are its own, without those of the
+    blocks inside it.
 
-    On a GPU a moment is an event in the stream, so that nobody waits before `read`: the seconds are the device's.
+    On a GPU a moment is an event in the stream, so that nobody waits before `read`: the seconds are
+    the device's.
     """
 
     def __init__(self, device: torch.device = CPU) -> None:
@@ -64,7 +70,9 @@ class Stopwatch:
             tensor.register_hook(lambda gradient: self._turn(part))
 
     def read(self) -> dict[Part, float]:
-        """Seconds of each part that had any, since the last time this was asked; on a GPU it waits for the device."""
+        """Seconds of each part that had any, since the last time this was asked; on a GPU it waits
+        for the device.
+        """
         marks, self._marks = self._marks, []
         if marks and isinstance(marks[-1][1], torch.cuda.Event):
             marks[-1][1].synchronize()

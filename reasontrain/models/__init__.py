@@ -1,4 +1,6 @@
-"""Language models as a trunk and a head: described without their weights, loaded, and refused where they cannot serve."""
+"""Language models as a trunk and a head: described without their weights, loaded, and refused where
+they cannot serve.
+"""
 
 from reasontrain.models.attention import Importance
 from reasontrain.models.describe import Description, class_of, context_of, describe, located

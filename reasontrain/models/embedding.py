@@ -1,4 +1,6 @@
-"""What a soft chain of thought must know of a model's input embeddings: taken once, from the weights before any training."""
+"""What a soft chain of thought must know of a model's input embeddings: taken once, from the
+weights before any training.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ ROWS = 4096
 class InputSpace:
     """Embeddings of tokens, as the model feeds them to itself.
 
-    `num_tokens` rows are tokens, `scale` is what the model multiplies its embeddings by, and `rms` is the root mean square of
-    their coordinates at the start of training, which noise is measured by.
+    `num_tokens` rows are tokens, `scale` is what the model multiplies its embeddings by, and `rms`
+    is the root mean square of their coordinates at the start of training, which noise is measured
+    by.
     """
 
     num_tokens: int
@@ -27,16 +30,26 @@ class InputSpace:
 
 @torch.no_grad()
 def input_space(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> InputSpace:
-    """The input space of a model as it is now; the `rms` is its configuration's, where an earlier training wrote one."""
+    """The input space of a model as it is now; the `rms` is its configuration's, where an earlier
+    training wrote one.
+    """
     module = model.get_input_embeddings()
     weight_VD = module.weight
     num_tokens = min(len(weight_VD), 1 + max(tokenizer.get_vocab().values()))
     largest = int(weight_VD[:ROWS].abs().sum(-1).argmax())
-    fed_D, stored_D = module(torch.tensor([largest], device=weight_VD.device))[0].double(), weight_VD[largest].double()
-    scale = float((fed_D @ stored_D) / stored_D.square().sum().clamp(min=torch.finfo(torch.float64).tiny))
+    fed_D, stored_D = (
+        module(torch.tensor([largest], device=weight_VD.device))[0].double(),
+        weight_VD[largest].double(),
+    )
+    scale = float(
+        (fed_D @ stored_D) / stored_D.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
+    )
     found = model.config.to_dict().get(CONFIG_KEY)
     if found is None:
-        total = sum(float(rows.float().square().sum(dtype=torch.float64)) for rows in weight_VD[:num_tokens].split(ROWS))
+        total = sum(
+            float(rows.float().square().sum(dtype=torch.float64))
+            for rows in weight_VD[:num_tokens].split(ROWS)
+        )
         found = scale * (total / (num_tokens * weight_VD.shape[1])) ** 0.5
     return InputSpace(num_tokens, scale, float(found))
 

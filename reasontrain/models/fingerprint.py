@@ -1,4 +1,6 @@
-"""Which numbers a model computes, as a short text: what was computed with other weights is not this model's."""
+"""Which numbers a model computes, as a short text: what was computed with other weights is not this
+model's.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ PATTERNS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
 
 
 def fingerprint(settings: ModelSettings) -> str:
-    """The dtype, and SHA-256 of the weights and the configuration in a directory; of a hub model, its id and commit."""
+    """The dtype, and SHA-256 of the weights and the configuration in a directory; of a hub model,
+    its id and commit.
+    """
     with located(settings.path) as path, readable(settings.path):
         if not Path(path).is_dir():
             config = cached_file(path, CONFIG_NAME, revision=settings.revision)

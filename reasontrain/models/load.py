@@ -21,9 +21,11 @@ from reasontrain.vocab import check_vocabulary
 
 
 def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
-    """The policy at `settings.path`; a trainable one keeps float32 weights, a frozen one weights of its dtype.
+    """The policy at `settings.path`; a trainable one keeps float32 weights, a frozen one weights of
+    its dtype.
 
-    Raises UserError where it cannot be loaded, or computes its logits in a way that `Head` does not know.
+    Raises UserError where it cannot be loaded, or computes its logits in a way that `Head` does not
+    know.
     """
     device = _device(settings.device)
     _check_attention(settings.attention)
@@ -35,12 +37,20 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
     model.requires_grad_(trainable)
     if settings.gradient_checkpointing and trainable:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = Policy(model.train(trainable), tokenizer, getattr(torch, settings.dtype), vision, settings.vocabulary)
+    policy = Policy(
+        model.train(trainable),
+        tokenizer,
+        getattr(torch, settings.dtype),
+        vision,
+        settings.vocabulary,
+    )
     check_head(policy)
     return policy
 
 
-def _from_pretrained(path: str, settings: ModelSettings, trainable: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _from_pretrained(
+    path: str, settings: ModelSettings, trainable: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model without dropout, and its tokenizer."""
     dtype = torch.float32 if trainable else getattr(torch, settings.dtype)
     chosen = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
@@ -48,7 +58,9 @@ def _from_pretrained(path: str, settings: ModelSettings, trainable: bool) -> tup
         config = AutoConfig.from_pretrained(path, **chosen)
         _no_dropout(config)
         attention = None if settings.attention == "auto" else settings.attention
-        model = class_of(config).from_pretrained(path, config=config, attn_implementation=attention, dtype=dtype, **chosen)
+        model = class_of(config).from_pretrained(
+            path, config=config, attn_implementation=attention, dtype=dtype, **chosen
+        )
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
     return model, tokenizer
 
@@ -57,7 +69,8 @@ def _check_attention(name: str) -> None:
     """Refuse a kernel that is not installed."""
     if name == "flash_attention_2" and not is_flash_attn_2_available():
         raise UserError(
-            "model.attention is flash_attention_2, and the package flash_attn is not installed; use sdpa, or install it"
+            "model.attention is flash_attention_2, and the package flash_attn is not "
+            "installed; use sdpa, or install it"
         )
 
 
@@ -65,7 +78,9 @@ def _device(name: str) -> torch.device:
     """`auto` is the GPU where there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device is `cuda`, and no CUDA GPU is visible; use `auto` or `cpu`")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    return torch.device(
+        "cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu"
+    )
 
 
 def _no_dropout(config: PreTrainedConfig) -> None:
@@ -82,19 +97,27 @@ def check_head(policy: Policy) -> None:
     expected = policy.model(input_ids=ids, use_cache=False).logits[0].float()
     found = policy.head.logits(policy.hidden(ids)[0])
     tolerance = 1e-3 if policy.dtype == torch.float32 else 0.1
-    if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max()))):
+    if not torch.allclose(
+        found, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max()))
+    ):
         raise UserError(
-            f"{policy.model.config.model_type} transforms its logits in a way that reasontrain does not know: they differ from "
+            f"{policy.model.config.model_type} transforms its logits in a way that "
+            f"reasontrain does not know: they differ from "
             f"head(hidden) by up to {float((found - expected).abs().max()):.3g}"
         )
 
 
 def check_same_ids(student: Policy | Description, other: Policy | Description, role: str) -> None:
-    """Refuse a teacher or reference whose token ids mean something else; padding rows of the head may differ in number."""
-    ours, theirs = ({index: token for token, index in p.tokenizer.get_vocab().items()} for p in (student, other))
+    """Refuse a teacher or reference whose token ids mean something else; padding rows of the head
+    may differ in number.
+    """
+    ours, theirs = (
+        {index: token for token, index in p.tokenizer.get_vocab().items()} for p in (student, other)
+    )
     for index in sorted(ours.keys() | theirs.keys()):
         if ours.get(index) != theirs.get(index):
             raise UserError(
-                f"the {role} has other token ids than the model: id {index} is {theirs.get(index)!r} there and "
+                f"the {role} has other token ids than the model: id {index} is "
+                f"{theirs.get(index)!r} there and "
                 f"{ours.get(index)!r} here; both must share one vocabulary"
             )

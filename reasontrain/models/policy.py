@@ -19,7 +19,9 @@ from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
 
 
 class Policy:
-    """A causal language model split into the trunk, which makes hidden states, and the head, which makes logits of them."""
+    """A causal language model split into the trunk, which makes hidden states, and the head, which
+    makes logits of them.
+    """
 
     def __init__(
         self,
@@ -29,7 +31,9 @@ class Policy:
         vision: Vision | None = None,
         vocabulary: Vocabulary = "auto",
     ) -> None:
-        """`dtype` is what trunk and head compute products in, whatever the weights are kept in; `vocabulary` is the Head's."""
+        """`dtype` is what trunk and head compute products in, whatever the weights are kept in;
+        `vocabulary` is the Head's.
+        """
         self.model, self.tokenizer, self.dtype, self.vision = model, tokenizer, dtype, vision
         self.vocabulary = vocabulary
         self.input_space = input_space(model, tokenizer)
@@ -41,18 +45,29 @@ class Policy:
 
     @property
     def head(self) -> Head:
-        """The output head as it is now, with the transforms that this architecture applies to its logits."""
+        """The output head as it is now, with the transforms that this architecture applies to its
+        logits.
+        """
         linear = self.model.get_output_embeddings()
         config = self.model.config.to_dict()
         scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
         softcap = config.get("final_logit_softcapping")
-        return Head(linear.weight, linear.bias, scale, softcap, product_dtype=self.dtype, vocabulary=self.vocabulary)
+        return Head(
+            linear.weight,
+            linear.bias,
+            scale,
+            softcap,
+            product_dtype=self.dtype,
+            vocabulary=self.vocabulary,
+        )
 
     @property
     def basis(self) -> EmbeddingBasis:
         """The input embeddings as they are now, to be mixed."""
         space, weight_VD = self.input_space, self.model.get_input_embeddings().weight
-        return EmbeddingBasis(weight_VD, space.num_tokens, scale=space.scale, product_dtype=self.dtype)
+        return EmbeddingBasis(
+            weight_VD, space.num_tokens, scale=space.scale, product_dtype=self.dtype
+        )
 
     def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """The input embeddings of these ids."""
@@ -91,12 +106,15 @@ class Policy:
     ) -> Float[Tensor, "B T D"]:
         """Last hidden states (after the final norm), from ids or input embeddings.
 
-        Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`, T new tokens are added to it.
-        `mask` says which columns are no padding, or, for attention by torch alone, which of them each token sees.
-        `pictures` are those that these rows show, one or none each; with any, Qwen2.5-VL finds positions of its own.
+        Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`,
+        T new tokens are added to it. `mask` says which columns are no padding, or, for attention by
+        torch alone, which of them each token sees. `pictures` are those that these rows show, one
+        or none each; with any, Qwen2.5-VL finds positions of its own.
         """
         seen = {} if self.vision is None or ids is None else self.vision.inputs(ids, pictures)
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        ):
             output = self.model.base_model(
                 input_ids=ids,
                 inputs_embeds=embeds,

@@ -16,9 +16,11 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Low-rank adapters (Hu et al. 2021) on matrices of the trunk: W + alpha / rank * B A, with W frozen.
+    """Low-rank adapters (Hu et al. 2021) on matrices of the trunk: W + alpha / rank * B A, with W
+    frozen.
 
-    No dropout, because evidence and loss must see the same logits; not on the head, whose weight the fused loss takes as it is.
+    No dropout, because evidence and loss must see the same logits; not on the head, whose weight
+    the fused loss takes as it is.
     """
 
     rank: AtLeastOne = 16
@@ -28,12 +30,16 @@ class Lora:
     def __post_init__(self) -> None:
         wrong = sorted({"lm_head", "embed_tokens"} & set(self.targets))
         if wrong:
-            raise ValueError(f"targets: an adapter on {', '.join(wrong)} is not supported; choose matrices of the trunk")
+            raise ValueError(
+                f"targets: an adapter on {', '.join(wrong)} is not supported; choose "
+                f"matrices of the trunk"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The sizes of a dense Llama or Qwen, as its configuration names them: enough to count what it costs without reading it.
+    """The sizes of a dense Llama or Qwen, as its configuration names them: enough to count what it
+    costs without reading it.
 
     `qkv_bias` is Qwen2's, `qk_norm` Qwen3's.
     """
@@ -51,18 +57,22 @@ class Shape:
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+            raise ValueError(
+                f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """Which model, and how it computes.
 
-    `path` is a directory, a hub id or `testbed:NAME` for a shipped tiny model. `dtype` is what the trunk computes in; a policy
-    that is trained keeps float32 weights. `export` is the dtype of `final/` (that of `dtype` where it is left out). `shape` lets
-    `reasontrain plan` count a model that is not at hand; nothing else reads it. `vocabulary` is by what logits become losses,
-    evidence and gradients: Triton's kernels (`triton`), blocks in torch (`torch`), or logits kept whole and differentiated by
-    autograd (`whole`: the plain twin, to compare with); `auto` is triton on a GPU that can, else torch.
+    `path` is a directory, a hub id or `testbed:NAME` for a shipped tiny model. `dtype` is what the
+    trunk computes in; a policy that is trained keeps float32 weights. `export` is the dtype of
+    `final/` (that of `dtype` where it is left out). `shape` lets `reasontrain plan` count a model
+    that is not at hand; nothing else reads it. `vocabulary` is by what logits become losses,
+    evidence and gradients: Triton's kernels (`triton`), blocks in torch (`torch`), or logits kept
+    whole and differentiated by autograd (`whole`: the plain twin, to compare with); `auto` is
+    triton on a GPU that can, else torch.
     """
 
     path: str
@@ -79,4 +89,6 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and self.revision is None:
-            raise ValueError("trust_remote_code needs a `revision`, so that the code which runs is named")
+            raise ValueError(
+                "trust_remote_code needs a `revision`, so that the code which runs is named"
+            )

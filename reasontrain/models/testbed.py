@@ -1,7 +1,9 @@
-"""The tiny testbed: a byte-level tokenizer with single-digit tokens, Qwen3-shaped models of under a million parameters.
+"""The tiny testbed: a byte-level tokenizer with single-digit tokens, Qwen3-shaped models of under a
+million parameters.
 
-`build` writes an untrained model directory; the recipes `recipes/tiny/testbed_*.yaml` train it into the models that ship in
-`reasontrain/testbed_models/`. Everything is a function of its arguments: building twice gives the same bytes.
+`build` writes an untrained model directory; the recipes `recipes/tiny/testbed_*.yaml` train it into
+the models that ship in `reasontrain/testbed_models/`. Everything is a function of its arguments:
+building twice gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import AtLeastOne, UserError
@@ -28,7 +36,9 @@ WEIGHTS, MADE = "model.safetensors", "made.json"
 VOCABULARY_SIZE = 512
 
 _PIECE = Regex(r" ?\\?\p{L}+|\p{N}|\n+|\s+(?=\s)|\s|[^\s\p{L}\p{N}]")
-"""A word or LaTeX command with the space before it, one digit, line breaks, other white space, one sign."""
+"""A word or LaTeX command with the space before it, one digit, line breaks, other white space, one
+sign.
+"""
 
 _OTHER_TEXT = """system user assistant
 You are a helpful assistant. Please reason step by step, and put your final answer within \\boxed{}.
@@ -52,7 +62,9 @@ CHAT_TEMPLATE = """\
     {%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}
 {%- endif %}
 """
-"""Turns as Qwen3 writes them: thoughts before the last question are left out; without thinking, an empty thought is given."""
+"""Turns as Qwen3 writes them: thoughts before the last question are left out; without thinking, an
+empty thought is given.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +82,43 @@ class TestbedShape:
 
 
 SHAPES = {
-    "teacher": TestbedShape(hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_key_value_heads=2),
-    "student": TestbedShape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
-    "noisy": TestbedShape(hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1),
+    "teacher": TestbedShape(
+        hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_key_value_heads=2
+    ),
+    "student": TestbedShape(
+        hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1
+    ),
+    "noisy": TestbedShape(
+        hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1
+    ),
 }
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of the arithmetic problems: any text round-trips, every digit is one token, nothing is unknown."""
+    """A byte-level BPE of the arithmetic problems: any text round-trips, every digit is one token,
+    nothing is unknown.
+    """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(_PIECE, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(_PIECE, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     bpe.decoder = decoders.ByteLevel()
     problems = Arithmetic(num_problems=2000).problems()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE - 5, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=VOCABULARY_SIZE - 5,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     bpe.train_from_iterator(
-        [f"{p.prompt}\n{p.solution.replace('<think>', '').replace('</think>', '')}" for p in problems] + [_OTHER_TEXT], trainer
+        [
+            f"{p.prompt}\n{p.solution.replace('<think>', '').replace('</think>', '')}"
+            for p in problems
+        ]
+        + [_OTHER_TEXT],
+        trainer,
     )
     bpe.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     bpe.add_tokens([AddedToken(text, normalized=False) for text in ("<think>", "</think>")])
@@ -103,7 +133,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build(path: Path, shape: TestbedShape) -> None:
-    """Write an untrained float32 model of this shape, its tokenizer and its generation settings as a Hugging Face directory."""
+    """Write an untrained float32 model of this shape, its tokenizer and its generation settings as
+    a Hugging Face directory.
+    """
     words = tokenizer()
     assert len(words) == VOCABULARY_SIZE, f"the tokenizer has {len(words)} entries"
     config = Qwen3Config(
@@ -124,31 +156,43 @@ def build(path: Path, shape: TestbedShape) -> None:
         torch.manual_seed(shape.seed)
         model = Qwen3ForCausalLM(config)
     model.generation_config = GenerationConfig(
-        eos_token_id=[words.eos_token_id, words.pad_token_id], pad_token_id=words.pad_token_id, do_sample=True, temperature=1.0
+        eos_token_id=[words.eos_token_id, words.pad_token_id],
+        pad_token_id=words.pad_token_id,
+        do_sample=True,
+        temperature=1.0,
     )
     write(model, path)
     words.save_pretrained(path)
 
 
 def write(model: PreTrainedModel, path: Path) -> None:
-    """Configuration and weights as `save_pretrained` writes them, which does so on rank 0 alone: every rank builds its own."""
+    """Configuration and weights as `save_pretrained` writes them, which does so on rank 0 alone:
+    every rank builds its own.
+    """
     path.mkdir(parents=True, exist_ok=True)
     model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
     model.config.save_pretrained(path)
     model.generation_config.save_pretrained(path)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    state = {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
     save_file(state, path / WEIGHTS, metadata={"format": "pt"})
 
 
 def ship(run: Path) -> Path:
-    """Copy the model of a finished run of `recipes/tiny/testbed_<name>.yaml` into the package, with how it was made.
+    """Copy the model of a finished run of `recipes/tiny/testbed_<name>.yaml` into the package, with
+    how it was made.
 
     Raises UserError where the run is not finished or not one of the testbed's.
     """
     name = run.name.removeprefix("testbed-")
     if name not in SHAPES or not (run / "final").is_dir():
-        raise UserError(f"{run} holds no finished run of recipes/tiny/testbed_{{{','.join(SHAPES)}}}.yaml")
+        raise UserError(
+            f"{run} holds no finished run of recipes/tiny/testbed_{{{','.join(SHAPES)}}}.yaml"
+        )
     target = MODELS / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(run / "final", target)

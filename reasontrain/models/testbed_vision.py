@@ -1,4 +1,6 @@
-"""Tiny image models, untrained: a Qwen2.5-VL and a LLaVA with the testbed's words, for pictures of a few patches."""
+"""Tiny image models, untrained: a Qwen2.5-VL and a LLaVA with the testbed's words, for pictures of
+a few patches.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,33 @@ def words(*more: str) -> tuple[PreTrainedTokenizerFast, list[int]]:
 def qwen(path: Path) -> None:
     """Write a tiny Qwen2.5-VL."""
     tokenizer, (start, end, image) = words("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    ends = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": TEXT["hidden_size"]}
-    vision |= {"patch_size": PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": SIDE}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": TEXT["hidden_size"],
+    }
+    vision |= {
+        "patch_size": PATCH,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": SIDE,
+    }
     config = Qwen2_5_VLConfig(
-        text_config={**TEXT, **ends, "vocab_size": len(tokenizer), "rope_parameters": rope, "tie_word_embeddings": True},
+        text_config={
+            **TEXT,
+            **ends,
+            "vocab_size": len(tokenizer),
+            "rope_parameters": rope,
+            "tie_word_embeddings": True,
+        },
         vision_config=vision | {"fullatt_block_indexes": [1]},
         vision_start_token_id=start,
         vision_end_token_id=end,
@@ -70,11 +93,20 @@ def qwen(path: Path) -> None:
 def llava(path: Path) -> None:
     """Write a tiny LLaVA."""
     tokenizer, (image,) = words("<image>")
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    ends = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
     config = LlavaConfig(
         text_config=LlamaConfig(**TEXT, **ends, vocab_size=len(tokenizer)),
         vision_config=CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=SIDE, patch_size=PATCH
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=SIDE,
+            patch_size=PATCH,
         ),
         image_token_id=image,
         vision_feature_select_strategy="default",

@@ -1,4 +1,6 @@
-"""What an image model adds to a language model: its image processor, and the placeholders that stand for a picture."""
+"""What an image model adds to a language model: its image processor, and the placeholders that
+stand for a picture.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoProcessor, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    AutoImageProcessor,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.image_processing_utils import BaseImageProcessor
 
 from reasontrain.data.pictures import blank, opened
@@ -27,11 +35,12 @@ KEPT = 64
 
 @dataclass
 class Vision:
-    """Turns pictures into what the model takes; each is one run of `image_id` in the ids, and text around it.
+    """Turns pictures into what the model takes; each is one run of `image_id` in the ids, and text
+    around it.
 
-    Qwen2.5-VL marks a picture on both sides and merges patches in squares; LLaVA has one token per patch. How many tokens there
-    are depends on the size of the picture alone. Rows with pictures are padded, never packed. `whole` is what is saved beside
-    the weights.
+    Qwen2.5-VL marks a picture on both sides and merges patches in squares; LLaVA has one token per
+    patch. How many tokens there are depends on the size of the picture alone. Rows with pictures
+    are padded, never packed. `whole` is what is saved beside the weights.
     """
 
     processor: BaseImageProcessor
@@ -43,11 +52,16 @@ class Vision:
     _pixels: OrderedDict[Picture, dict[str, Tensor]] = field(default_factory=OrderedDict)
 
     def expand(self, ids: Sequence[int], problem: Problem) -> tuple[int, ...]:
-        """The ids with the one placeholder of the problem's picture repeated for each of its tokens."""
+        """The ids with the one placeholder of the problem's picture repeated for each of its
+        tokens.
+        """
         assert problem.image is not None, "there is a picture to make room for"
         places = [place for place, token in enumerate(ids) if token == self.image_id]
         if len(places) != 1:
-            raise UserError(f"problem {problem.id} has one image, and its prompt has {len(places)} places for it")
+            raise UserError(
+                f"problem {problem.id} has one image, and its prompt has {len(places)} "
+                f"places for it"
+            )
         (place,) = places
         size = opened(problem.image, f"problem {problem.id}").size
         if size not in self._tokens_at:
@@ -55,18 +69,29 @@ class Vision:
         return (*ids[:place], *[self.image_id] * self._tokens_at[size], *ids[place + 1 :])
 
     def shift(self, picture: Picture) -> int:
-        """How far positions run ahead of columns after this picture: Qwen2.5-VL counts its longer side alone."""
+        """How far positions run ahead of columns after this picture: Qwen2.5-VL counts its longer
+        side alone.
+        """
         pixels = self._pixels_of(picture, "a prompt")
         if self.config.model_type != QWEN:
             return 0
-        return int(pixels["image_grid_thw"].max()) // self.config.vision_config.spatial_merge_size - self._num_tokens(pixels)
+        return int(
+            pixels["image_grid_thw"].max()
+        ) // self.config.vision_config.spatial_merge_size - self._num_tokens(pixels)
 
-    def inputs(self, ids_RT: Int[Tensor, "R T"], pictures: Sequence[Picture | None]) -> dict[str, Tensor]:
+    def inputs(
+        self, ids_RT: Int[Tensor, "R T"], pictures: Sequence[Picture | None]
+    ) -> dict[str, Tensor]:
         """What the model takes beside these ids; nothing where no row has a picture."""
-        found = [self._pixels_of(picture, "a prompt") for picture in pictures if picture is not None]
+        found = [
+            self._pixels_of(picture, "a prompt") for picture in pictures if picture is not None
+        ]
         if not found:
             return {}
-        joined = {name: torch.cat([pixels[name] for pixels in found]).to(ids_RT.device) for name in found[0]}
+        joined = {
+            name: torch.cat([pixels[name] for pixels in found]).to(ids_RT.device)
+            for name in found[0]
+        }
         if self.config.model_type == QWEN:
             joined["mm_token_type_ids"] = (ids_RT == self.image_id).int()
         return joined
@@ -78,10 +103,15 @@ class Vision:
     def _num_tokens(self, pixels: dict[str, Tensor]) -> int:
         """Placeholders of a picture."""
         if self.config.model_type == QWEN:
-            return int(pixels["image_grid_thw"].prod()) // self.config.vision_config.spatial_merge_size**2
+            return (
+                int(pixels["image_grid_thw"].prod())
+                // self.config.vision_config.spatial_merge_size**2
+            )
         height, width = pixels["pixel_values"].shape[-2:]
         patch = self.config.vision_config.patch_size
-        return (height // patch) * (width // patch) + (self.config.vision_feature_select_strategy == "full")
+        return (height // patch) * (width // patch) + (
+            self.config.vision_feature_select_strategy == "full"
+        )
 
     def _pixels_of(self, picture: Picture, where: str) -> dict[str, Tensor]:
         """What the model takes of one picture."""
@@ -96,19 +126,28 @@ class Vision:
         return {name: made[name] for name in made if name in ("pixel_values", "image_grid_thw")}
 
 
-def vision_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, path: str, revision: str | None) -> Vision | None:
-    """The eyes of an image model, None for a language model; UserError for an architecture that is not known.
+def vision_of(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, path: str, revision: str | None
+) -> Vision | None:
+    """The eyes of an image model, None for a language model; UserError for an architecture that is
+    not known.
 
-    LLaVA's processor is loaded whole. Qwen's asks for torchvision: its image processor alone does not.
+    LLaVA's processor is loaded whole. Qwen's asks for torchvision: its image processor alone does
+    not.
     """
     if "vision_config" not in config.to_dict():
         return None
     if config.model_type not in (QWEN, LLAVA):
-        raise UserError(f"{config.model_type} is an image model that reasontrain does not know; it knows {QWEN} and {LLAVA}")
+        raise UserError(
+            f"{config.model_type} is an image model that reasontrain does not know; it "
+            f"knows {QWEN} and {LLAVA}"
+        )
     image = config.image_token_id
     if config.model_type == LLAVA:
         whole = AutoProcessor.from_pretrained(path, revision=revision)
-        return Vision(whole.image_processor, whole, config, tokenizer.convert_ids_to_tokens(image), image)
+        return Vision(
+            whole.image_processor, whole, config, tokenizer.convert_ids_to_tokens(image), image
+        )
     marks = [config.vision_start_token_id, image, config.vision_end_token_id]
     eyes = AutoImageProcessor.from_pretrained(path, revision=revision)
     return Vision(eyes, eyes, config, "".join(tokenizer.convert_ids_to_tokens(marks)), image)

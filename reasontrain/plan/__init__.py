@@ -1,8 +1,8 @@
 """What a recipe will cost, by stated arithmetic: no GPU, no weights, no download.
 
-`shape` counts parameters, `work` a step, `activations`, `vocabulary` and `memory` what a process holds, `traffic` what moves,
-`engine` vLLM's share, `placement` what runs where, `scaling` how long a step takes, `remedies` what to change where it does
-not fit.
+`shape` counts parameters, `work` a step, `activations`, `vocabulary` and `memory` what a process
+holds, `traffic` what moves, `engine` vLLM's share, `placement` what runs where, `scaling` how long
+a step takes, `remedies` what to change where it does not fit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What autograd keeps of a forward pass, tensor by tensor; `tests/plan/test_activations.py` counts the same by its hooks.
+"""What autograd keeps of a forward pass, tensor by tensor; `tests/plan/test_activations.py` counts
+the same by its hooks.
 
-A layer of a Llama or Qwen under sdpa or flash attention, which never keep the T x T probabilities (Dao et al. 2022), in bytes per
-token. d, f, q, k are the widths of the residual stream, of the feed-forward part, of all queries and of all keys; h heads.
+A layer of a Llama or Qwen under sdpa or flash attention, which never keep the T x T probabilities
+(Dao et al. 2022), in bytes per token. d, f, q, k are the widths of the residual stream, of the
+feed-forward part, of all queries and of all keys; h heads.
 
     kept                                     float32      bfloat16 under autocast     bfloat16 weights
     two norms: input, normed, 1/rms          8 d + 4      8 d + 4                     6 d + 4           each
@@ -21,7 +23,9 @@ from reasontrain.models import Shape
 from reasontrain.plan.shape import width_k, width_q
 
 Mode = Literal["float32", "autocast", "bfloat16"]
-"""float32 throughout; bfloat16 products beside float32 weights (the plain learner); bfloat16 weights (under ZeRO)."""
+"""float32 throughout; bfloat16 products beside float32 weights (the plain learner); bfloat16
+weights (under ZeRO).
+"""
 
 
 def number(mode: Mode) -> int:
@@ -34,13 +38,22 @@ def residual(mode: Mode) -> int:
     return 2 if mode == "bfloat16" else 4
 
 
-def per_layer(shape: Shape, mode: Mode, *, eager_length: int = 0, lora_rank: int = 0, lora_targets: int = 0) -> int:
+def per_layer(
+    shape: Shape, mode: Mode, *, eager_length: int = 0, lora_rank: int = 0, lora_targets: int = 0
+) -> int:
     """Bytes that one layer keeps per token.
 
-    `eager_length` is the length of a sequence where attention is eager, and keeps its probabilities twice (as they leave the
-    softmax, and as the product takes them) with keys and values repeated for every head.
+    `eager_length` is the length of a sequence where attention is eager, and keeps its probabilities
+    twice (as they leave the softmax, and as the product takes them) with keys and values repeated
+    for every head.
     """
-    d, f, q, k, h = shape.hidden_size, shape.intermediate_size, width_q(shape), width_k(shape), shape.num_heads
+    d, f, q, k, h = (
+        shape.hidden_size,
+        shape.intermediate_size,
+        width_q(shape),
+        width_k(shape),
+        shape.num_heads,
+    )
     wide = number(mode)
     norms = 2 * ((6 if mode == "bfloat16" else 8) * d + 4)
     inputs = {"float32": 2 * 4 * d, "autocast": 5 * 2 * d, "bfloat16": 2 * 2 * d}[mode]
@@ -59,16 +72,22 @@ def outside_layers(shape: Shape, mode: Mode) -> int:
 
 
 def kept(shape: Shape, mode: Mode, layer_bytes: int, *, checkpointing: bool) -> int:
-    """Bytes per token that lie between forward and backward: all of every layer, or its input alone (Chen et al. 2016)."""
+    """Bytes per token that lie between forward and backward: all of every layer, or its input alone
+    (Chen et al. 2016).
+    """
     per = residual(mode) * shape.hidden_size if checkpointing else layer_bytes
     return shape.num_layers * per + outside_layers(shape, mode)
 
 
 def passing(shape: Shape, mode: Mode) -> int:
-    """Bytes per token of a forward without gradient, at its widest: residual, its norm, silu(gate), up and their product."""
+    """Bytes per token of a forward without gradient, at its widest: residual, its norm, silu(gate),
+    up and their product.
+    """
     return 2 * residual(mode) * shape.hidden_size + 3 * number(mode) * shape.intermediate_size
 
 
 def returning(shape: Shape, mode: Mode) -> int:
-    """Bytes per token of gradients inside one layer, at their widest: of the product, silu(gate) and up, and of the residual."""
+    """Bytes per token of gradients inside one layer, at their widest: of the product, silu(gate)
+    and up, and of the residual.
+    """
     return residual(mode) * shape.hidden_size + 3 * number(mode) * shape.intermediate_size

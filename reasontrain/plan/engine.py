@@ -1,4 +1,6 @@
-"""What an engine of vLLM takes of every GPU that it runs on: the share it is given, whatever it then does with it."""
+"""What an engine of vLLM takes of every GPU that it runs on: the share it is given, whatever it
+then does with it.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,14 @@ def colocated(job: PlannedJob, engine: VllmEngine) -> Iterator[MemoryPart]:
 
 
 def alone(job: PlannedJob, engine: VllmEngine) -> Iterator[MemoryPart]:
-    """On GPUs of its own: the share, and the buffer that weights come in, which the sampler's process fills."""
+    """On GPUs of its own: the share, and the buffer that weights come in, which the sampler's
+    process fills.
+    """
     yield MemoryPart(NAME, {"sample": taken(job, engine)})
-    yield MemoryPart("buffer for new weights", {"sample": max(BUFFER_BYTES, job.sampler_bytes * shapes.num_table(job.shape))})
+    yield MemoryPart(
+        "buffer for new weights",
+        {"sample": max(BUFFER_BYTES, job.sampler_bytes * shapes.num_table(job.shape))},
+    )
 
 
 def share(job: PlannedJob, engine: VllmEngine) -> float:
@@ -32,8 +39,11 @@ def share(job: PlannedJob, engine: VllmEngine) -> float:
 
 
 def taken(job: PlannedJob, engine: VllmEngine) -> int:
-    """Bytes of each GPU. An engine whose share cannot hold the weights and one rollout does not start: it counts as all of the
-    smallest GPU of which that share would be enough, which no machine has that is asked."""
+    """Bytes of each GPU.
+
+    An engine whose share cannot hold the weights and one rollout does not start: it counts as all
+    of the smallest GPU of which that share would be enough, which no machine has that is asked.
+    """
     part = share(job, engine)
     given = int(part * job.machine.memory_bytes)
     least = least_bytes(job, engine)
@@ -43,4 +53,8 @@ def taken(job: PlannedJob, engine: VllmEngine) -> int:
 def least_bytes(job: PlannedJob, engine: VllmEngine) -> int:
     """The weights and the keys and values of one rollout, divided among the engine's GPUs."""
     cache = job.work.length * 2 * shapes.width_k(job.shape) * job.shape.num_layers
-    return job.sampler_bytes * (shapes.num_parameters(job.shape) + cache) // engine.tensor_parallel_size
+    return (
+        job.sampler_bytes
+        * (shapes.num_parameters(job.shape) + cache)
+        // engine.tensor_parallel_size
+    )

@@ -1,9 +1,11 @@
-"""How many operations a step takes that cannot be done without: products of tokens with weights, and attention.
+"""How many operations a step takes that cannot be done without: products of tokens with weights,
+and attention.
 
-A product with a matrix of n numbers takes 2 n operations for a token, its backward twice that (Kaplan et al. 2020,
-arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token and one that it sees, itself included (scores and
-their sum). Counted are real tokens, never padding. Not counted: adapters, norms, embeddings that are looked up, what sees a
-picture, the optimiser.
+A product with a matrix of n numbers takes 2 n operations for a token, its backward twice that
+(Kaplan et al. 2020, arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token
+and one that it sees, itself included (scores and their sum). Counted are real tokens, never
+padding. Not counted: adapters, norms, embeddings that are looked up, what sees a picture, the
+optimiser.
 """
 
 from __future__ import annotations
@@ -29,8 +31,12 @@ Amount = int | float
 
 
 def trunk(shape: Shape, tokens: Amount, pairs: Amount) -> float:
-    """One pass forward through all layers, of so many tokens that see so many (themselves included) in all."""
-    return shape.num_layers * (2.0 * shapes.num_linear(shape) * tokens + 4.0 * shapes.width_q(shape) * pairs)
+    """One pass forward through all layers, of so many tokens that see so many (themselves included)
+    in all.
+    """
+    return shape.num_layers * (
+        2.0 * shapes.num_linear(shape) * tokens + 4.0 * shapes.width_q(shape) * pairs
+    )
 
 
 def head(shape: Shape, rows: Amount, products: int = 1) -> float:
@@ -44,8 +50,12 @@ class Operations:
 
     job: PlannedJob
 
-    def __call__(self, rollouts: Sequence[Rollout], batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-        """`tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`: what is done twice to save memory."""
+    def __call__(
+        self, rollouts: Sequence[Rollout], batch: Batch, weight_BT: Float[Tensor, "B T"]
+    ) -> Stats:
+        """`tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`: what is done
+        twice to save memory.
+        """
         learned, recomputed = self._learned(batch, weight_BT)
         found = {
             "sampled": self._sampled(rollouts) if self.job.recipe.sample is not None else 0.0,
@@ -56,19 +66,26 @@ class Operations:
         return {f"tflop_{name}": count / TERA for name, count in found.items()}
 
     def _sampled(self, rollouts: Sequence[Rollout]) -> float:
-        """Every token once through the trunk, a group's prompt once for all, and the head for each response token.
+        """Every token once through the trunk, a group's prompt once for all, and the head for each
+        response token.
 
         A soft token is mixed in one product more.
         """
         prompt = {rollout.group: len(rollout.prompt_ids) for rollout in rollouts}
         responses = [(len(rollout.prompt_ids), len(rollout.response_ids)) for rollout in rollouts]
         tokens = sum(prompt.values()) + sum(response for _, response in responses)
-        pairs = sum(map(_seen, prompt.values())) + sum(_seen(p + r) - _seen(p) for p, r in responses)
-        rows = sum(r for _, r in responses) + sum(kind == TokenKind.SOFT for rollout in rollouts for kind in rollout.kinds)
+        pairs = sum(map(_seen, prompt.values())) + sum(
+            _seen(p + r) - _seen(p) for p, r in responses
+        )
+        rows = sum(r for _, r in responses) + sum(
+            kind == TokenKind.SOFT for rollout in rollouts for kind in rollout.kinds
+        )
         return trunk(self.job.shape, tokens, pairs) + head(self.job.shape, rows)
 
     def _evidence(self, batch: Batch) -> float:
-        """Forward passes of every model that is asked, and heads at the response rows; a teacher elsewhere has its head here."""
+        """Forward passes of every model that is asked, and heads at the response rows; a teacher
+        elsewhere has its head here.
+        """
         job, extent, rows = self.job, _extent(batch.length_B), float(batch.is_response_BT.sum())
         asked = job.observed - job.recipe.evidence.keys()
         models = [job.shape] * int(bool(asked & STUDENT_EVIDENCE))
@@ -82,10 +99,18 @@ class Operations:
         return total
 
     def _learned(self, batch: Batch, weight_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
-        """Forward and backward of the rollouts with a row that counts, and the loss at such rows; what of it is done again."""
+        """Forward and backward of the rollouts with a row that counts, and the loss at such rows;
+        what of it is done again.
+        """
         job, objective, kept_BT = self.job, self.job.recipe.objective, weight_BT != 0
-        if isinstance(objective, SequenceObjective):  # needs whole responses, and projects them again in backward
-            whole_BT = torch.ones_like(kept_BT) if objective.granularity == "pair" else kept_BT.any(1, keepdim=True)
+        if isinstance(
+            objective, SequenceObjective
+        ):  # needs whole responses, and projects them again in backward
+            whole_BT = (
+                torch.ones_like(kept_BT)
+                if objective.granularity == "pair"
+                else kept_BT.any(1, keepdim=True)
+            )
             kept_BT = batch.is_response_BT & whole_BT
         rows, extent = float(kept_BT.sum()), _extent(batch.length_B[kept_BT.any(1)])
         backward = 2 if job.trains_head else 1  # frozen weights have no gradient
@@ -97,7 +122,9 @@ class Operations:
             learned += head(job.teacher.shape, rows)
             learned += 0.0 if job.observes_teacher else self._taught(extent)
         recomputed = forward if job.recipe.model.gradient_checkpointing else 0.0
-        return learned, recomputed + (head(job.shape, rows) if isinstance(objective, SequenceObjective) else 0.0)
+        return learned, recomputed + (
+            head(job.shape, rows) if isinstance(objective, SequenceObjective) else 0.0
+        )
 
     def _taught(self, extent: tuple[float, float]) -> float:
         """The teacher's trunk, where it runs in the learner's own processes."""
@@ -106,12 +133,20 @@ class Operations:
 
 
 def operations_of(recipe: Recipe) -> Operations:
-    """What counts the steps of a recipe whose models are at hand: by their configurations, whatever shape is stated for plans.
+    """What counts the steps of a recipe whose models are at hand: by their configurations, whatever
+    shape is stated for plans.
 
     Raises UserError for an architecture whose sizes do not say what it computes.
     """
-    teacher, reference = (settings and _at_hand(settings) for settings in (recipe.teacher, recipe.reference))
-    return Operations(job_of(replace(recipe, model=_at_hand(recipe.model), teacher=teacher, reference=reference), Machine()))
+    teacher, reference = (
+        settings and _at_hand(settings) for settings in (recipe.teacher, recipe.reference)
+    )
+    return Operations(
+        job_of(
+            replace(recipe, model=_at_hand(recipe.model), teacher=teacher, reference=reference),
+            Machine(),
+        )
+    )
 
 
 def _at_hand(settings: ModelSettings) -> ModelSettings:

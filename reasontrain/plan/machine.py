@@ -1,4 +1,6 @@
-"""What a plan assumes of the machine and of the rollouts, every number of which is printed with it; and what is held there."""
+"""What a plan assumes of the machine and of the rollouts, every number of which is printed with it;
+and what is held there.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,15 @@ GIB = 2**30
 DEFAULT_PROMPT, DEFAULT_RESPONSE = 512, 1024
 """Tokens where neither the recipe nor the command says how long prompts and responses are."""
 CONTEXT_BYTES = GIB
-"""What a process takes of a GPU before it holds a tensor: CUDA's context, cuBLAS workspaces, NCCL's buffers. On a CPU, 0."""
+"""What a process takes of a GPU before it holds a tensor: CUDA's context, cuBLAS workspaces, NCCL's
+buffers. On a CPU, 0.
+"""
 
 Phase = Literal["sample", "observe", "loss", "backward", "gradients", "update"]
 PHASES: tuple[Phase, ...] = ("sample", "observe", "loss", "backward", "gradients", "update")
-"""Decoding; evidence without gradient; a micro-batch at the head; its backward as it begins; as it ends; the optimiser's step."""
+"""Decoding; evidence without gradient; a micro-batch at the head; its backward as it begins; as it
+ends; the optimiser's step.
+"""
 
 Place = Literal["device", "host", "nvme"]
 
@@ -39,9 +45,10 @@ class MemoryPart:
 class Machine:
     """Sizes and rates, all stated and none measured.
 
-    `tflops` is what matrix products really achieve on one GPU; `intra_gb_s` and `inter_gb_s` are what one GPU sends to others of
-    its node and of other nodes; `hbm_tb_s` is what decoding reads weights and cache at. The defaults are round numbers for H100
-    nodes with NVLink and 400 Gbit/s for every GPU.
+    `tflops` is what matrix products really achieve on one GPU; `intra_gb_s` and `inter_gb_s` are
+    what one GPU sends to others of its node and of other nodes; `hbm_tb_s` is what decoding reads
+    weights and cache at. The defaults are round numbers for H100 nodes with NVLink and 400 Gbit/s
+    for every GPU.
     """
 
     memory_gib: Positive = 80.0

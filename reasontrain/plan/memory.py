@@ -1,7 +1,9 @@
-"""Memory of one process, part by part and phase by phase; the phase that needs most decides whether it fits.
+"""Memory of one process, part by part and phase by phase; the phase that needs most decides whether
+it fits.
 
-State: weights, gradients and AdamW's two moments, with float32 masters under ZeRO, which divides the last two at stage 1, the
-gradients too at 2, the weights too at 3 (Rajbhandari et al. 2020, arXiv 1910.02054, figure 1). Activations: `plan.activations`.
+State: weights, gradients and AdamW's two moments, with float32 masters under ZeRO, which divides
+the last two at stage 1, the gradients too at 2, the weights too at 3 (Rajbhandari et al. 2020,
+arXiv 1910.02054, figure 1). Activations: `plan.activations`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from reasontrain.plan.vocabulary import chunks, logits_of_sampler
 from reasontrain.sampler.local import PREFILL_TOKENS
 
 LIVE_PARAMETERS, BUCKET = 10**9, 5 * 10**8
-"""DeepSpeed's defaults: parameters gathered at a time under stage 3, and numbers in a bucket that is reduced at once."""
+"""DeepSpeed's defaults: parameters gathered at a time under stage 3, and numbers in a bucket that
+is reduced at once.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ def roles(job: PlannedJob) -> list[Role]:
     """Every role that holds a model."""
     found = [Role("learner", job.ranks, _present(_learner(job)))]
     if job.cluster.samplers:
-        weights = MemoryPart("weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)})
+        weights = MemoryPart(
+            "weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)}
+        )
         own = engines.alone(job, job.vllm) if job.vllm is not None else (weights, *_decoding(job))
         found.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
     if job.cluster.teachers and job.teacher is not None:
@@ -92,24 +98,40 @@ def _state(job: PlannedJob) -> Iterator[MemoryPart]:
         weights = _share(weights, ranks)
     if job.stage >= 2:
         gradients = _share(gradients, ranks)
-    yield MemoryPart("weights", _everywhere(weights), _place(zero.offload_parameters if zero else "none"))
+    yield MemoryPart(
+        "weights", _everywhere(weights), _place(zero.offload_parameters if zero else "none")
+    )
     if job.stage >= 3:
         gathered = min(all_weights, wide * LIVE_PARAMETERS)
         running: dict[Phase, int] = {"observe": gathered, "loss": gathered, "backward": gathered}
         if job.samples_here:
-            running |= {"sample": all_weights if job.vllm is None else wide * shapes.num_table(job.shape)}
+            running |= {
+                "sample": all_weights if job.vllm is None else wide * shapes.num_table(job.shape)
+            }
         yield MemoryPart("weights gathered", running)
     accumulating = gradients if job.work.micro_batches_per_rank > 1 else 0
-    yield MemoryPart("gradients", {"loss": accumulating, "backward": accumulating, "gradients": gradients, "update": gradients})
+    yield MemoryPart(
+        "gradients",
+        {
+            "loss": accumulating,
+            "backward": accumulating,
+            "gradients": gradients,
+            "update": gradients,
+        },
+    )
     if zero is not None:
         bucket = min(gradients, wide * BUCKET)
         yield MemoryPart("reduction bucket", {"backward": bucket, "gradients": bucket})
-    yield MemoryPart("optimiser", _everywhere(optimiser(job)), _place(zero.offload_optimizer if zero else "none"))
+    yield MemoryPart(
+        "optimiser", _everywhere(optimiser(job)), _place(zero.offload_optimizer if zero else "none")
+    )
     yield MemoryPart("optimiser's workspace", {"update": _step_workspace(job)})
 
 
 def optimiser(job: PlannedJob) -> int:
-    """Bytes of a rank's optimiser state: two moments (Muon: one of each matrix it takes), and a master where weights are cast."""
+    """Bytes of a rank's optimiser state: two moments (Muon: one of each matrix it takes), and a
+    master where weights are cast.
+    """
     state = 8 * job.trainable - 4 * job.muon_parameters
     if job.stage >= 1 or job.mode == "bfloat16":
         state += 4 * job.trainable  # DeepSpeed clones float32 weights too
@@ -117,29 +139,50 @@ def optimiser(job: PlannedJob) -> int:
 
 
 def _step_workspace(job: PlannedJob) -> int:
-    """torch's AdamW takes all square roots at once on a GPU (`foreach`), and tensor by tensor, twice, on a CPU."""
+    """torch's AdamW takes all square roots at once on a GPU (`foreach`), and tensor by tensor,
+    twice, on a CPU.
+    """
     if job.zero is not None:
         return 0
-    largest = 2 * 4 * (shapes.num_table(job.shape) if job.trains_head else max(shapes.matrices(job.shape).values()))
+    largest = (
+        2
+        * 4
+        * (
+            shapes.num_table(job.shape)
+            if job.trains_head
+            else max(shapes.matrices(job.shape).values())
+        )
+    )
     return 4 * (job.trainable - job.muon_parameters) if job.on_gpu else largest
 
 
 def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
-    """Models that are compared with on a learner rank, and the teacher's states that wait for the step."""
+    """Models that are compared with on a learner rank, and the teacher's states that wait for the
+    step.
+    """
     for model in job.frozen:
         if model is job.teacher and job.cluster.teachers:
             head = model.number_bytes * shapes.num_table(model.shape)
             yield MemoryPart("teacher's head", _everywhere(head))
             continue
         sharded = job.zero is not None and job.zero.frozen == "sharded"
-        yield MemoryPart(model.role, _everywhere(_share(model.weights, job.ranks) if sharded else model.weights))
+        yield MemoryPart(
+            model.role, _everywhere(_share(model.weights, job.ranks) if sharded else model.weights)
+        )
         if sharded:
             gathered = min(model.weights, model.number_bytes * LIVE_PARAMETERS)
             yield MemoryPart(f"{model.role} gathered", {"observe": gathered, "loss": gathered})
     if job.teacher is not None and job.observes_teacher:
         states = job.work.rows_per_rank * job.teacher.shape.hidden_size * job.teacher.number_bytes
         yield MemoryPart(
-            "teacher's states", {"observe": states, "loss": states, "backward": states, "gradients": states, "update": states}
+            "teacher's states",
+            {
+                "observe": states,
+                "loss": states,
+                "backward": states,
+                "gradients": states,
+                "update": states,
+            },
         )
 
 
@@ -153,7 +196,10 @@ def _forward(job: PlannedJob) -> Iterator[MemoryPart]:
     largest = job.weight_bytes * max(shapes.matrices(shape).values()) if job.trainable else 0
     one_layer = tokens * (acts.returning(shape, mode) + (layer if checkpointing else 0)) + largest
     yield MemoryPart("activations", {"loss": kept, "backward": kept})
-    yield MemoryPart("one layer's work", {"observe": _observing(job), "loss": _teacher_now(job), "backward": one_layer})
+    yield MemoryPart(
+        "one layer's work",
+        {"observe": _observing(job), "loss": _teacher_now(job), "backward": one_layer},
+    )
     if mode == "autocast":
         linear = 2 * shapes.num_linear(shape)
         trunk = linear * shape.num_layers
@@ -188,13 +234,22 @@ def _observing(job: PlannedJob) -> int:
 
 def _looking(job: PlannedJob) -> list[FrozenRole]:
     """Frozen models that run in the learner's process before the loss."""
-    teacher = [job.teacher] if job.teacher is not None and job.observes_teacher and not job.cluster.teachers else []
+    teacher = (
+        [job.teacher]
+        if job.teacher is not None and job.observes_teacher and not job.cluster.teachers
+        else []
+    )
     return teacher + [model for model in (job.reference, job.history) if model is not None]
 
 
 def _teacher_now(job: PlannedJob) -> int:
     """The teacher's forward at the loss, where nothing asked for it before."""
-    if job.teacher is None or job.observes_teacher or job.cluster.teachers or not job.recipe.objective.teacher:
+    if (
+        job.teacher is None
+        or job.observes_teacher
+        or job.cluster.teachers
+        or not job.recipe.objective.teacher
+    ):
         return 0
     return job.work.micro_batch_tokens * _passing(job.teacher)
 
@@ -208,26 +263,41 @@ def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
     shape, wide = job.shape, acts.number(job.mode)
     d, table = shape.hidden_size, shapes.num_table(shape)
     states, dstates = (tokens + rows) * d * wide, rows * d * 4
-    spread = (tokens + rows) * d * wide  # the gradient of the rows, and of all tokens' states it is spread over
-    yield MemoryPart("states at the head", {"observe": states, "loss": states + dstates, "backward": states + dstates + spread})
+    spread = (
+        (tokens + rows) * d * wide
+    )  # the gradient of the rows, and of all tokens' states it is spread over
+    yield MemoryPart(
+        "states at the head",
+        {"observe": states, "loss": states + dstates, "backward": states + dstates + spread},
+    )
     if job.trains_head:
         added = 4 * table if shape.tied else 0
         cast = job.weight_bytes * table if job.weight_bytes != 4 else 0
-        yield MemoryPart("head's gradient dW", {"loss": 4 * table, "backward": 4 * table + cast, "gradients": added})
+        yield MemoryPart(
+            "head's gradient dW",
+            {"loss": 4 * table, "backward": 4 * table + cast, "gradients": added},
+        )
         yield MemoryPart("embedding's gradient dE", {"gradients": job.weight_bytes * table})
     yield MemoryPart("vocabulary chunks", chunks(job, rows))
 
 
 def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
-    """The sampler's cache at its widest, one layer of it twice while rows are joined, and what one token or prompt needs."""
+    """The sampler's cache at its widest, one layer of it twice while rows are joined, and what one
+    token or prompt needs.
+    """
     work, shape, wide = job.work, job.shape, job.sampler_bytes
     columns = work.length
     layer = work.rows_per_sampler * columns * 2 * shapes.width_k(shape) * wide
     yield MemoryPart("key-value cache", {"sample": layer * shape.num_layers})
     yield MemoryPart("cache while rows are joined", {"sample": layer})
     mode: acts.Mode = "float32" if wide == 4 else "bfloat16"
-    prefill = min(PREFILL_TOKENS, work.rows_per_sampler * work.prompt_tokens) * acts.passing(shape, mode)
-    yield MemoryPart("decoding", {"sample": max(prefill, logits_of_sampler(shape.vocab_size, work.rows_per_sampler))})
+    prefill = min(PREFILL_TOKENS, work.rows_per_sampler * work.prompt_tokens) * acts.passing(
+        shape, mode
+    )
+    yield MemoryPart(
+        "decoding",
+        {"sample": max(prefill, logits_of_sampler(shape.vocab_size, work.rows_per_sampler))},
+    )
 
 
 def _teacher(job: PlannedJob, teacher: FrozenRole) -> Iterator[MemoryPart]:

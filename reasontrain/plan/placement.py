@@ -22,12 +22,15 @@ class PlacementGroup:
 def placement(job: PlannedJob) -> list[PlacementGroup]:
     """Learners first, then samplers and teachers; graders go where cores are.
 
-    `pack` takes the first node that has room, `spread` the emptiest. An engine of vLLM takes all its GPUs on one node.
+    `pack` takes the first node that has room, `spread` the emptiest. An engine of vLLM takes all
+    its GPUs on one node.
     """
     cluster, gpu = job.cluster, int(job.on_gpu)
     engine = gpu * (job.vllm.tensor_parallel_size if job.vllm is not None else 1)
     wanted = (
-        [("learner", gpu)] * cluster.learners + [("sampler", engine)] * cluster.samplers + [("teacher", gpu)] * cluster.teachers
+        [("learner", gpu)] * cluster.learners
+        + [("sampler", engine)] * cluster.samplers
+        + [("teacher", gpu)] * cluster.teachers
     )
     used = [0] * -(-sum(gpus for _, gpus in wanted) // job.machine.gpus_per_node)
     found: list[PlacementGroup] = []
@@ -37,7 +40,9 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
         rank = count[name] = count.get(name, -1) + 1
         last = found[-1] if found else None
         if last is not None and (last.role, last.node) == (name, node):
-            found[-1] = PlacementGroup(name, last.first, last.processes + 1, cluster.cpus, gpus, node)
+            found[-1] = PlacementGroup(
+                name, last.first, last.processes + 1, cluster.cpus, gpus, node
+            )
         else:
             found.append(PlacementGroup(name, rank, 1, cluster.cpus, gpus, node))
     if cluster.graders:

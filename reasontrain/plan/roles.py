@@ -1,4 +1,6 @@
-"""What a plan reads off a recipe: the models with their shapes and bytes, and which process holds what."""
+"""What a plan reads off a recipe: the models with their shapes and bytes, and which process holds
+what.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from reasontrain.plan.machine import Machine
 from reasontrain.plan.work import Work, work_of
 from reasontrain.recipe import Cluster, MovingAverage, Muon, Recipe, StartWeights, VllmEngine, Zero
 
-STUDENT_EVIDENCE = frozenset({"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp", "attention"})
+STUDENT_EVIDENCE = frozenset(
+    {"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp", "attention"}
+)
 TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 
 
@@ -44,7 +48,9 @@ class PlannedJob:
     @property
     def frozen(self) -> list[FrozenRole]:
         """Every model that is only compared with."""
-        return [model for model in (self.teacher, self.reference, self.history) if model is not None]
+        return [
+            model for model in (self.teacher, self.reference, self.history) if model is not None
+        ]
 
     @property
     def shardable(self) -> bool:
@@ -83,7 +89,9 @@ class PlannedJob:
 
     @property
     def mode(self) -> Mode:
-        """The plain learner keeps float32 weights and computes under autocast; ZeRO keeps weights of the dtype itself."""
+        """The plain learner keeps float32 weights and computes under autocast; ZeRO keeps weights
+        of the dtype itself.
+        """
         if self.recipe.model.dtype == "float32":
             return "float32"
         return "autocast" if self.zero is None else "bfloat16"
@@ -102,7 +110,11 @@ class PlannedJob:
     def trainable(self) -> int:
         """Parameters that move."""
         lora = self.recipe.model.lora
-        return shapes.num_parameters(self.shape) if lora is None else shapes.num_adapter(self.shape, lora)
+        return (
+            shapes.num_parameters(self.shape)
+            if lora is None
+            else shapes.num_adapter(self.shape, lora)
+        )
 
     @property
     def base(self) -> int:
@@ -114,7 +126,9 @@ class PlannedJob:
         """Those that Muon takes: every matrix of the trunk that moves."""
         if not isinstance(self.recipe.learn.optimizer, Muon):
             return 0
-        return self.trainable if self.base else self.shape.num_layers * shapes.num_linear(self.shape)
+        return (
+            self.trainable if self.base else self.shape.num_layers * shapes.num_linear(self.shape)
+        )
 
     @property
     def trains_head(self) -> bool:
@@ -130,14 +144,22 @@ class PlannedJob:
     def vllm(self) -> VllmEngine | None:
         """The engine that samples, where it is not our own loop."""
         sample = self.recipe.sample
-        return sample.engine if sample is not None and isinstance(sample.engine, VllmEngine) else None
+        return (
+            sample.engine if sample is not None and isinstance(sample.engine, VllmEngine) else None
+        )
 
     @property
     def observed(self) -> frozenset[str]:
-        """Evidence that costs a forward: the sampler's own log-probs are taken over where nothing was truncated."""
+        """Evidence that costs a forward: the sampler's own log-probs are taken over where nothing
+        was truncated.
+        """
         sample = self.recipe.sample
-        reused = sample is not None and not sample.truncates and self.recipe.learn.old_logp == "auto"
-        return self.recipe.required_evidence - {"sampled_logp"} - ({"old_logp"} if reused else set())
+        reused = (
+            sample is not None and not sample.truncates and self.recipe.learn.old_logp == "auto"
+        )
+        return (
+            self.recipe.required_evidence - {"sampled_logp"} - ({"old_logp"} if reused else set())
+        )
 
     @property
     def observes_student(self) -> bool:
@@ -146,8 +168,12 @@ class PlannedJob:
 
     @property
     def passes(self) -> int:
-        """How often the policy runs before the loss: for its own evidence, and with its adapters off as its own history."""
-        return int(self.observes_student) + int("history_logp" in self.observed and self.history is None)
+        """How often the policy runs before the loss: for its own evidence, and with its adapters
+        off as its own history.
+        """
+        return int(self.observes_student) + int(
+            "history_logp" in self.observed and self.history is None
+        )
 
     @property
     def observes_teacher(self) -> bool:
@@ -163,7 +189,9 @@ def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
         machine,
         shapes.shape_of(recipe.model, "model"),
         _frozen(recipe.teacher, "teacher") if recipe.teacher else None,
-        _frozen(reference, "reference" if recipe.reference else "model") if "ref_logp" in recipe.required_evidence else None,
+        _frozen(reference, "reference" if recipe.reference else "model")
+        if "ref_logp" in recipe.required_evidence
+        else None,
         _history(recipe) if "history_logp" in recipe.required_evidence else None,
     )
 
@@ -175,11 +203,17 @@ def _history(recipe: Recipe) -> FrozenRole | None:
     zero = recipe.learn.zero
     plain = zero is None or (zero.stage == 0 and zero.frozen == "whole")
     wide = plain or isinstance(recipe.history, MovingAverage)
-    return FrozenRole("history", shapes.shape_of(recipe.earlier, "model"), 4 if wide else _bytes(recipe.model))
+    return FrozenRole(
+        "history", shapes.shape_of(recipe.earlier, "model"), 4 if wide else _bytes(recipe.model)
+    )
 
 
 def _frozen(settings: ModelSettings, key: str) -> FrozenRole:
-    return FrozenRole("teacher" if key == "teacher" else "reference", shapes.shape_of(settings, key), _bytes(settings))
+    return FrozenRole(
+        "teacher" if key == "teacher" else "reference",
+        shapes.shape_of(settings, key),
+        _bytes(settings),
+    )
 
 
 def _bytes(settings: ModelSettings) -> int:

@@ -1,9 +1,11 @@
-"""How long a step takes on 1, 2, 4, ... 1,024 GPUs, from stated rates, and where more of them stop helping.
+"""How long a step takes on 1, 2, 4, ... 1,024 GPUs, from stated rates, and where more of them stop
+helping.
 
-A dense forward costs 2 operations per parameter and token, a backward twice that (Kaplan et al. 2020, arXiv 2001.08361), causal
-attention 2 x width x length per token and layer beside it. Decoding reads all weights for every token of a wave, or is bound by
-its products, whichever takes longer, and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps: the time
-is an upper bound for the stated rates. Every GPU is a learner rank that samples too.
+A dense forward costs 2 operations per parameter and token, a backward twice that (Kaplan et al.
+2020, arXiv 2001.08361), causal attention 2 x width x length per token and layer beside it. Decoding
+reads all weights for every token of a wave, or is bound by its products, whichever takes longer,
+and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps: the time is an
+upper bound for the stated rates. Every GPU is a learner rank that samples too.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def _on(job: PlannedJob, gpus: int) -> PlannedJob:
 def _predict(job: PlannedJob, gpus: int) -> Prediction:
     machine = job.machine
     rate = 1e12 * machine.tflops
-    update = UPDATE_BYTES * job.trainable / (gpus if job.stage >= 1 else 1) / (1e12 * machine.hbm_tb_s)
+    update = (
+        UPDATE_BYTES * job.trainable / (gpus if job.stage >= 1 else 1) / (1e12 * machine.hbm_tb_s)
+    )
     return Prediction(
         gpus=gpus,
         sampling_s=_sampling(job) if job.recipe.sample else 0.0,
@@ -91,14 +95,21 @@ def _sampling(job: PlannedJob) -> float:
     waves = -(-work.rollouts_per_rank // rows)
     columns = work.prompt_tokens + work.response_tokens / 2
     cache = rows * columns * 2 * shapes.width_k(shape) * job.sampler_bytes * shape.num_layers
-    token = max(job.sampler_bytes * parameters / memory, 2 * parameters * rows / rate) + cache / memory
+    token = (
+        max(job.sampler_bytes * parameters / memory, 2 * parameters * rows / rate) + cache / memory
+    )
     groups = work.rollouts // work.prompts
     prompts = -(-work.rollouts_per_rank // groups)
-    return waves * work.response_tokens * token + prompts * work.prompt_tokens * _forward(shape, work.prompt_tokens) / rate
+    return (
+        waves * work.response_tokens * token
+        + prompts * work.prompt_tokens * _forward(shape, work.prompt_tokens) / rate
+    )
 
 
 def _forward(shape: Shape, length: int) -> float:
-    """Operations per token of one pass through the trunk; it sees half of its sequence, in the mean."""
+    """Operations per token of one pass through the trunk; it sees half of its sequence, in the
+    mean.
+    """
     return trunk(shape, 1, length / 2)
 
 
@@ -119,7 +130,9 @@ def _compared(model: FrozenRole, tokens: int, rows: int, length: int) -> float:
 
 
 def _learning(job: PlannedJob) -> float:
-    """Operations of a rank's forward and backward, and of the head's products at the rows that are kept."""
+    """Operations of a rank's forward and backward, and of the head's products at the rows that are
+    kept.
+    """
     work = job.work
     backward = 2 if job.trains_head else 1  # frozen weights have no gradient
     passes = 1 + backward + (1 if job.recipe.model.gradient_checkpointing else 0)

@@ -9,33 +9,44 @@ from reasontrain.models import Lora, ModelSettings, Shape, class_of, located
 from reasontrain.types import UserError
 
 TOLERANCE = 0.01
-"""How far the count by formula may be from the model's own before its architecture is called unknown."""
+"""How far the count by formula may be from the model's own before its architecture is called
+unknown.
+"""
 
 
 def shape_of(settings: ModelSettings, key: str) -> Shape:
-    """The shape that the recipe states, or the one in the configuration at `path`: a directory, the testbed, or the hub's cache.
+    """The shape that the recipe states, or the one in the configuration at `path`: a directory, the
+    testbed, or the hub's cache.
 
-    Nothing is downloaded. Raises UserError where there is no configuration, or one of another architecture.
+    Nothing is downloaded. Raises UserError where there is no configuration, or one of another
+    architecture.
     """
     if settings.shape is not None:
         return settings.shape
     with located(settings.path) as path:
         try:
             config = AutoConfig.from_pretrained(
-                path, revision=settings.revision, local_files_only=True, trust_remote_code=settings.trust_remote_code
+                path,
+                revision=settings.revision,
+                local_files_only=True,
+                trust_remote_code=settings.trust_remote_code,
             )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{key}: there is no configuration of {settings.path} on this machine, and a plan downloads nothing; write its "
-                f"sizes under `{key}.shape`, or set `{key}.path` to a directory that holds its config.json"
+                f"{key}: there is no configuration of {settings.path} on this machine, and "
+                f"a plan downloads nothing; write its "
+                f"sizes under `{key}.shape`, or set `{key}.path` to a directory that holds "
+                f"its config.json"
             ) from error
     return _from_config(config, settings, key)
 
 
 def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) -> Shape:
-    """The shape of a configuration; its model is built without memory, to see whether the formula counts it rightly.
+    """The shape of a configuration; its model is built without memory, to see whether the formula
+    counts it rightly.
 
-    Of an image model it is the language model's shape: what sees the picture is small beside it, and not counted.
+    Of an image model it is the language model's shape: what sees the picture is small beside it,
+    and not counted.
     """
     with torch.device("meta"):
         model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)
@@ -57,12 +68,16 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
             qk_norm="q_norm.weight" in names,
         )
     except KeyError as error:
-        raise UserError(f"{key}: {config.model_type} has no {error} in its configuration; a plan knows dense decoders") from error
+        raise UserError(
+            f"{key}: {config.model_type} has no {error} in its configuration; a plan knows "
+            f"dense decoders"
+        ) from error
     true = sum(weight.numel() for weight in {*decoder.parameters(), *head.parameters()})
     counted = num_parameters(shape)
     if abs(counted - true) > TOLERANCE * true:
         raise UserError(
-            f"{key}: {config.model_type} has {true:,} parameters, and a dense decoder of its sizes would have {counted:,}; a "
+            f"{key}: {config.model_type} has {true:,} parameters, and a dense decoder of "
+            f"its sizes would have {counted:,}; a "
             "plan knows the architecture of Llama and Qwen only"
         )
     return shape
@@ -107,17 +122,25 @@ def num_linear(shape: Shape) -> int:
 
 
 def num_table(shape: Shape) -> int:
-    """Numbers in a matrix of vocabulary x hidden size: the embedding, and the head where it is not tied."""
+    """Numbers in a matrix of vocabulary x hidden size: the embedding, and the head where it is not
+    tied.
+    """
     return shape.vocab_size * shape.hidden_size
 
 
 def num_parameters(shape: Shape) -> int:
     """All parameters; a tied head counts once."""
-    return shape.num_layers * num_layer(shape) + shape.hidden_size + num_table(shape) * (1 if shape.tied else 2)
+    return (
+        shape.num_layers * num_layer(shape)
+        + shape.hidden_size
+        + num_table(shape) * (1 if shape.tied else 2)
+    )
 
 
 def num_adapter(shape: Shape, lora: Lora) -> int:
-    """Parameters of adapters: rank x (inputs + outputs) for every matrix they sit on (Hu et al. 2021, section 4.1)."""
+    """Parameters of adapters: rank x (inputs + outputs) for every matrix they sit on (Hu et al.
+    2021, section 4.1).
+    """
     d, f, q, k = shape.hidden_size, shape.intermediate_size, width_q(shape), width_k(shape)
     ends = {
         "q_proj": d + q,
@@ -130,5 +153,8 @@ def num_adapter(shape: Shape, lora: Lora) -> int:
     }
     unknown = sorted(set(lora.targets) - ends.keys())
     if unknown:
-        raise UserError(f"model.lora.targets: a plan knows no matrix {', '.join(unknown)}; there is {', '.join(ends)}")
+        raise UserError(
+            f"model.lora.targets: a plan knows no matrix {', '.join(unknown)}; there is "
+            f"{', '.join(ends)}"
+        )
     return shape.num_layers * lora.rank * sum(ends[name] for name in lora.targets)

@@ -13,7 +13,8 @@ from reasontrain.recipe.validation import contradictions
 MAX_RANKS = 1024
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 ROUNDS = 2
-"""A change can make another phase the fullest, for which a change before it would have been right."""
+"""A change can make another phase the fullest, for which a change before it would have been right.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ def fits(job: PlannedJob) -> bool:
 
 
 def remedy(job: PlannedJob) -> Remedy | None:
-    """The first single change that is enough, in the order of `KINDS`; else the first sum of changes; None where nothing is."""
+    """The first single change that is enough, in the order of `KINDS`; else the first sum of
+    changes; None where nothing is.
+    """
     for kind in KINDS:
         for overrides, changed in _tried(job, kind):
             if fits(changed):
@@ -83,11 +86,16 @@ def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
     if sample is not None and job.vllm is None and _fullest(job).phase == "sample":
         for rows in _halves(job.work.rows_per_sampler, 1):
             fewer = replace(sample, engine=replace(sample.engine, max_num_seqs=rows))
-            yield ("sample.engine.kind=local", f"sample.engine.max_num_seqs={rows}"), replace(job.recipe, sample=fewer)
+            yield (
+                ("sample.engine.kind=local", f"sample.engine.max_num_seqs={rows}"),
+                replace(job.recipe, sample=fewer),
+            )
 
 
 def _other_engine(job: PlannedJob) -> Iterator[Change]:
-    """Another share for vLLM, as large as can be; then engines on twice as many GPUs, and again, in one node."""
+    """Another share for vLLM, as large as can be; then engines on twice as many GPUs, and again, in
+    one node.
+    """
     sample, engine = job.recipe.sample, job.vllm
     if sample is None or engine is None or _fullest(job).phase != "sample":
         return
@@ -121,7 +129,9 @@ def _with_zero(job: PlannedJob, overrides: tuple[str, ...], zero: Zero, learners
     cluster = replace(job.recipe.cluster or Cluster(), learners=learners)
     if job.recipe.cluster is None or learners != job.ranks:
         overrides = (f"cluster.learners={learners}", *overrides)
-    return overrides, replace(job.recipe, cluster=cluster, learn=replace(job.recipe.learn, zero=zero))
+    return overrides, replace(
+        job.recipe, cluster=cluster, learn=replace(job.recipe.learn, zero=zero)
+    )
 
 
 def _higher_stage(job: PlannedJob) -> Iterator[Change]:
@@ -144,21 +154,32 @@ def _offload(job: PlannedJob) -> Iterator[Change]:
         yield _with_zero(job, overrides, replace(zero, offload_optimizer="cpu"), job.ranks)
     if zero.offload_parameters == "none":
         moved = replace(zero, stage=3, offload_optimizer="cpu", offload_parameters="cpu")
-        overrides = ("learn.zero.stage=3", "learn.zero.offload_optimizer=cpu", "learn.zero.offload_parameters=cpu")
+        overrides = (
+            "learn.zero.stage=3",
+            "learn.zero.offload_optimizer=cpu",
+            "learn.zero.offload_parameters=cpu",
+        )
         yield _with_zero(job, overrides, moved, job.ranks)
 
 
 def _sharded_frozen(job: PlannedJob) -> Iterator[Change]:
     """Models that are only compared with in pieces."""
     if job.zero is not None and job.zero.frozen == "whole" and job.ranks > 1 and job.shardable:
-        yield _with_zero(job, ("learn.zero.frozen=sharded",), replace(job.zero, frozen="sharded"), job.ranks)
+        yield _with_zero(
+            job, ("learn.zero.frozen=sharded",), replace(job.zero, frozen="sharded"), job.ranks
+        )
 
 
 def _more_ranks(job: PlannedJob) -> Iterator[Change]:
-    """Twice as many, and again, with all of the state divided; whole frozen models first, then sharded ones."""
+    """Twice as many, and again, with all of the state divided; whole frozen models first, then
+    sharded ones.
+    """
     for frozen in ("whole", "sharded") if job.shardable else ("whole",):
         zero = replace(job.zero or Zero(), stage=3, frozen=frozen)
-        overrides = ("learn.zero.stage=3", *(("learn.zero.frozen=sharded",) if frozen == "sharded" else ()))
+        overrides = (
+            "learn.zero.stage=3",
+            *(("learn.zero.frozen=sharded",) if frozen == "sharded" else ()),
+        )
         ranks = job.ranks
         while (ranks := 2 * ranks) <= MAX_RANKS:
             yield _with_zero(job, overrides, zero, ranks)

@@ -1,8 +1,9 @@
 """What moves between processes in one step.
 
-A ring moves (N - 1) / N of a buffer through every rank for a gather or a reduce-scatter, and twice that for an all-reduce
-(Patarasuk and Yuan 2009). ZeRO 0 and 1 move two such volumes of the model a step; ZeRO 2 and 3 scatter gradients once for each
-micro-batch; 2 gathers weights after the update, 3 for every forward and every backward (arXiv 1910.02054, section 7).
+A ring moves (N - 1) / N of a buffer through every rank for a gather or a reduce-scatter, and twice
+that for an all-reduce (Patarasuk and Yuan 2009). ZeRO 0 and 1 move two such volumes of the model a
+step; ZeRO 2 and 3 scatter gradients once for each micro-batch; 2 gathers weights after the update,
+3 for every forward and every backward (arXiv 1910.02054, section 7).
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def _collectives(job: PlannedJob) -> Iterator[Flow]:
     if job.stage < 2:
         yield Flow("gradients, reduced once", int(2 * gradients), "each rank")
         return
-    yield Flow(f"gradients, scattered for {micro} micro-batches", int(gradients * micro), "each rank")
+    yield Flow(
+        f"gradients, scattered for {micro} micro-batches", int(gradients * micro), "each rank"
+    )
     if job.stage == 2:
         yield Flow("weights, gathered after the update", int(weights), "each rank")
         return
@@ -53,7 +56,11 @@ def _collectives(job: PlannedJob) -> Iterator[Flow]:
     yield Flow(f"weights, gathered {passes} times", int(weights * passes), "each rank")
     for model in job.frozen:
         if job.zero is not None and job.zero.frozen == "sharded":
-            yield Flow(f"{model.role}, gathered {micro} times", int(ring * model.weights * micro), "each rank")
+            yield Flow(
+                f"{model.role}, gathered {micro} times",
+                int(ring * model.weights * micro),
+                "each rank",
+            )
 
 
 def _objects(job: PlannedJob) -> Iterator[Flow]:
@@ -63,7 +70,11 @@ def _objects(job: PlannedJob) -> Iterator[Flow]:
     work = job.work
     if job.cluster.samplers:
         size = job.sampler_bytes * shapes.num_parameters(job.shape)
-        yield Flow(f"weights to {job.cluster.samplers} samplers", size * job.cluster.samplers, "object store")
+        yield Flow(
+            f"weights to {job.cluster.samplers} samplers",
+            size * job.cluster.samplers,
+            "object store",
+        )
     if job.recipe.sample is not None:
         size = work.rollouts * (work.length * ID_BYTES + work.response_tokens * LOGP_BYTES)
         yield Flow("rollouts", size, "object store")
@@ -73,4 +84,9 @@ def _objects(job: PlannedJob) -> Iterator[Flow]:
 
 def _states(job: PlannedJob, teacher: FrozenRole) -> int:
     """Hidden states of all response rows."""
-    return job.work.rollouts * job.work.response_tokens * teacher.shape.hidden_size * teacher.number_bytes
+    return (
+        job.work.rollouts
+        * job.work.response_tokens
+        * teacher.shape.hidden_size
+        * teacher.number_bytes
+    )

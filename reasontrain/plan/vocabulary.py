@@ -10,7 +10,9 @@ from reasontrain.sampler.local import CHUNK_LOGITS
 from reasontrain.vocab.chunks import BLOCK_FLOATS_CPU, CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU
 
 SAMPLER_BYTES = 28
-"""Of each: logits, log-probs and probabilities in float32, and their exact sum's two steps in 64 bits (`sampler.choose`)."""
+"""Of each: logits, log-probs and probabilities in float32, and their exact sum's two steps in 64
+bits (`sampler.choose`).
+"""
 
 
 def logits_of_sampler(vocab_size: int, rows: int) -> int:
@@ -21,9 +23,10 @@ def logits_of_sampler(vocab_size: int, rows: int) -> int:
 def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
     """Bytes of the live chunk, when evidence is measured and at the loss.
 
-    A chunk is projected once for each model, in memory of its own; its statistics take some blocks more, and a block on a GPU is
-    the chunk itself. Beside it lies the head's weight as products take it, where that is not what is kept. With
-    `model.vocabulary: whole` all rows are projected at once, and autograd keeps what it made of them.
+    A chunk is projected once for each model, in memory of its own; its statistics take some blocks
+    more, and a block on a GPU is the chunk itself. Beside it lies the head's weight as products
+    take it, where that is not what is kept. With `model.vocabulary: whole` all rows are projected
+    at once, and autograd keeps what it made of them.
     """
     whole = job.recipe.model.vocabulary == "full_logits"
     table = 4 * shapes.num_table(job.shape)
@@ -32,12 +35,21 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
         extra = table // 2
     if job.recipe.model.dtype == "bfloat16" and (whole or not job.on_gpu):
         extra += table  # the product is in float32
-    compares, observed_rows = job.recipe.objective.teacher, _response_rows(job) if job.observes_student else rows
+    compares, observed_rows = (
+        job.recipe.objective.teacher,
+        _response_rows(job) if job.observes_student else rows,
+    )
     if whole:
-        observed, loss = _WHOLE_OBSERVED[job.observes_teacher] * observed_rows, _whole_loss(job) * rows
+        observed, loss = (
+            _WHOLE_OBSERVED[job.observes_teacher] * observed_rows,
+            _whole_loss(job) * rows,
+        )
         observed, loss = (4 * job.shape.vocab_size * number for number in (observed, loss))
     else:
-        observed, loss = _live(job, observed_rows, job.observes_teacher, 4), _live(job, rows, compares, _temporaries(job))
+        observed, loss = (
+            _live(job, observed_rows, job.observes_teacher, 4),
+            _live(job, rows, compares, _temporaries(job)),
+        )
     looks = job.observes_student or job.reference is not None or job.history is not None
     return {
         "observe": observed + extra if looks else 0,
@@ -47,7 +59,9 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
 
 
 def _whole_loss(job: PlannedJob) -> int:
-    """Tensors of all rows that live at once in forward and backward of `vocab.whole`, one of them for a softcap."""
+    """Tensors of all rows that live at once in forward and backward of `vocab.whole`, one of them
+    for a softcap.
+    """
     objective = job.recipe.objective
     if not isinstance(objective, Distill):
         return 5
@@ -63,7 +77,9 @@ def _response_rows(job: PlannedJob) -> int:
 
 
 def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
-    """Projections of one chunk, by policy and teacher, and the tensors between logits and their gradient."""
+    """Projections of one chunk, by policy and teacher, and the tensors between logits and their
+    gradient.
+    """
     width = job.shape.vocab_size
     num_chunks = -(-rows // max(1, (CHUNK_FLOATS_GPU if job.on_gpu else CHUNK_FLOATS_CPU) // width))
     chunk = 4 * width * -(-rows // num_chunks)
@@ -72,7 +88,9 @@ def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
 
 
 def _temporaries(job: PlannedJob) -> int:
-    """Tensors of a block's size beside the projections (`vocab.closed_form`): p and a sum's terms; for divergences q and more."""
+    """Tensors of a block's size beside the projections (`vocab.closed_form`): p and a sum's terms;
+    for divergences q and more.
+    """
     objective = job.recipe.objective
     if not isinstance(objective, Distill):
         return 2

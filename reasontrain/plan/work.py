@@ -63,11 +63,17 @@ class Work:
 def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work:
     """The step of this recipe on so many learner ranks; with no samplers, the ranks sample."""
     prompt = machine.prompt_tokens or recipe.prompt.max_tokens or DEFAULT_PROMPT
-    response = machine.response_tokens or (recipe.sample.max_tokens if recipe.sample else DEFAULT_RESPONSE)
+    response = machine.response_tokens or (
+        recipe.sample.max_tokens if recipe.sample else DEFAULT_RESPONSE
+    )
     rollouts = recipe.learn.rollouts_per_step
     per_rank = _share(rollouts, ranks)
     fitting = min(per_rank, max(1, recipe.learn.micro_batch_tokens // (prompt + response)))
-    rows = min(recipe.sample.engine.max_num_seqs, _share(rollouts, samplers or ranks)) if recipe.sample else 0
+    rows = (
+        min(recipe.sample.engine.max_num_seqs, _share(rollouts, samplers or ranks))
+        if recipe.sample
+        else 0
+    )
     return Work(
         ranks=ranks,
         prompts=rollouts // (recipe.sample.group_size if recipe.sample else 1),
@@ -79,12 +85,16 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         micro_batches_per_rank=_share(per_rank, fitting),
         rows_per_sampler=rows,
         kept_share=_kept_share(recipe.token_selection),
-        rollouts_kept_share=1.0 if isinstance(recipe.rollout_filter, AllRollouts) else recipe.rollout_filter.keep_ratio.mean,
+        rollouts_kept_share=1.0
+        if isinstance(recipe.rollout_filter, AllRollouts)
+        else recipe.rollout_filter.keep_ratio.mean,
     )
 
 
 def _kept_share(token_selection: TokenSelection) -> float:
-    """The share of response rows that the selection rule keeps, where it says; the most of one that changes."""
+    """The share of response rows that the selection rule keeps, where it says; the most of one that
+    changes.
+    """
     match token_selection:
         case AdvantageEntropy():
             return token_selection.keep_ratio.most

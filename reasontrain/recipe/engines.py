@@ -14,11 +14,12 @@ COOLEST, HOTTEST = 0.01, 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class LocalEngine:
-    """Our own decode loop, with the very weights that learn where sampler and learner are one process.
+    """Our own decode loop, with the very weights that learn where sampler and learner are one
+    process.
 
-    `max_num_seqs` is how many rollouts decode together; it changes none of them. With `cuda_graphs`, a GPU draws tokens some steps
-    ahead in shapes that do not change (not with a thought, flash attention or a sliding window); off, because no GPU has measured
-    it yet.
+    `max_num_seqs` is how many rollouts decode together; it changes none of them. With
+    `cuda_graphs`, a GPU draws tokens some steps ahead in shapes that do not change (not with a
+    thought, flash attention or a sliding window); off, because no GPU has measured it yet.
     """
 
     kind: Literal["local"] = "local"
@@ -28,12 +29,14 @@ class LocalEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class VllmEngine:
-    """vLLM's engine; there are as many engines as the cluster has samplers, or learner ranks where it has none.
+    """vLLM's engine; there are as many engines as the cluster has samplers, or learner ranks where
+    it has none.
 
-    `tensor_parallel_size` GPUs hold one engine. `gpu_memory_utilization` of each is the engine's, for weights and key-value cache (left out:
-    0.9 of a GPU of its own, 0.45 of one that a learner rank uses too). `max_model_len` bounds prompt and response together (left
-    out: the model's context), `max_num_seqs` the rollouts that decode together. `enforce_eager` goes without compilation and CUDA
-    graphs: quicker to start, slower to decode.
+    `tensor_parallel_size` GPUs hold one engine. `gpu_memory_utilization` of each is the engine's,
+    for weights and key-value cache (left out: 0.9 of a GPU of its own, 0.45 of one that a learner
+    rank uses too). `max_model_len` bounds prompt and response together (left out: the model's
+    context), `max_num_seqs` the rollouts that decode together. `enforce_eager` goes without
+    compilation and CUDA graphs: quicker to start, slower to decode.
     """
 
     kind: Literal["vllm"] = "vllm"

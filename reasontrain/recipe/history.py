@@ -10,14 +10,17 @@ from annotated_types import Gt, Lt
 
 @dataclass(frozen=True, kw_only=True)
 class StartWeights:
-    """The weights before the first step: a frozen copy, or the policy itself with its adapters switched off."""
+    """The weights before the first step: a frozen copy, or the policy itself with its adapters
+    switched off.
+    """
 
     kind: Literal["start"] = "start"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MovingAverage:
-    """decay * history + (1 - decay) * policy after every step, from the start weights on; float32, whole on every rank.
+    """decay * history + (1 - decay) * policy after every step, from the start weights on; float32,
+    whole on every rank.
 
     With adapters it is the average of the merged weights.
     """
@@ -28,7 +31,9 @@ class MovingAverage:
 
 @dataclass(frozen=True, kw_only=True)
 class PastCheckpoint:
-    """The model at `path`, as any model is named: a directory under `checkpoints/` of an earlier run, or its `final/`."""
+    """The model at `path`, as any model is named: a directory under `checkpoints/` of an earlier
+    run, or its `final/`.
+    """
 
     path: str
     kind: Literal["checkpoint"] = "checkpoint"

@@ -24,7 +24,8 @@ class AdamW:
 
 @dataclass(frozen=True, kw_only=True)
 class Muon:
-    """Orthogonalised momentum for matrices of the trunk (Jordan et al. 2024), AdamW for embeddings, head, norms and biases.
+    """Orthogonalised momentum for matrices of the trunk (Jordan et al. 2024), AdamW for embeddings,
+    head, norms and biases.
 
     `matrix_lr` is Muon's own rate; `learn.lr` is AdamW's. Both follow one schedule.
     """
@@ -42,9 +43,10 @@ class Muon:
 class LearnSettings:
     """One optimiser step.
 
-    `micro_batch_tokens` bounds what one forward holds and cannot change a gradient. `old_logp: auto` takes the sampler's
-    log-probs where nothing was truncated from its distribution, and otherwise the learner's. After `max_nonfinite` steps in a
-    row whose gradient was not finite (each is skipped) the run stops. `zero` is for the ranks of a `cluster`.
+    `micro_batch_tokens` bounds what one forward holds and cannot change a gradient. `old_logp:
+    auto` takes the sampler's log-probs where nothing was truncated from its distribution, and
+    otherwise the learner's. After `max_nonfinite` steps in a row whose gradient was not finite
+    (each is skipped) the run stops. `zero` is for the ranks of a `cluster`.
     """
 
     lr: Positive

@@ -20,7 +20,9 @@ from reasontrain.types import UserError
 
 T = TypeVar("T")
 if typing.TYPE_CHECKING:
-    YamlValue: TypeAlias = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
+    YamlValue: TypeAlias = (
+        bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
+    )
 else:  # run-time type checkers cannot resolve a recursive alias from another module
     YamlValue = bool | int | float | str | list | dict | None
 _ADAPTERS: dict[type, TypeAdapter[object]] = {}
@@ -46,11 +48,16 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a recipe: a mapping of settings is expected, found {type(content).__name__}")
+        raise UserError(
+            f"{path} is not a recipe: a mapping of settings is expected, found "
+            f"{type(content).__name__}"
+        )
     return content
 
 
-def apply_overrides(content: dict[str, YamlValue], overrides: Sequence[str]) -> dict[str, YamlValue]:
+def apply_overrides(
+    content: dict[str, YamlValue], overrides: Sequence[str]
+) -> dict[str, YamlValue]:
     """The mapping with each `key.path=value` set; values are YAML."""
     result: dict[str, YamlValue] = yaml.safe_load(yaml.safe_dump(content))
     for override in sorted(
@@ -58,7 +65,9 @@ def apply_overrides(content: dict[str, YamlValue], overrides: Sequence[str]) -> 
     ):  # another kind, then its knobs
         key, sign, text = override.partition("=")
         if not sign or not all(key.split(".")):
-            raise UserError(f"{override!r} is no override; write key.path=value, as in learn.lr=1.0e-5")
+            raise UserError(
+                f"{override!r} is no override; write key.path=value, as in learn.lr=1.0e-5"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -84,7 +93,9 @@ def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
         _learn(cls)
         built = _ADAPTERS[cls].validate_python(content)
     except ValidationError as error:
-        raise RecipeError(_listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])) from None
+        raise RecipeError(
+            _listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])
+        ) from None
     assert isinstance(built, cls), "pydantic makes what it was asked for"
     return built
 
@@ -102,14 +113,18 @@ def as_yaml(settings: object) -> str:
 
 
 def _learn(cls: type) -> None:
-    """Have an adapter for this settings dataclass; making one takes longer than anything that it does."""
+    """Have an adapter for this settings dataclass; making one takes longer than anything that it
+    does.
+    """
     if cls not in _ADAPTERS:
         _forbid_unknown_keys(cls)
         _ADAPTERS[cls] = TypeAdapter(cls)
 
 
 def _forbid_unknown_keys(cls: type) -> None:
-    """Make unknown keys errors everywhere below `cls`; pydantic reads this attribute of plain dataclasses."""
+    """Make unknown keys errors everywhere below `cls`; pydantic reads this attribute of plain
+    dataclasses.
+    """
     for settings in _settings_classes(cls):
         settings.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
 
@@ -132,9 +147,17 @@ def _listing(source: str, reasons: Sequence[str]) -> str:
 
 
 def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Without the errors of those members of a plain union whose `kind` was not asked for; all are kept where none was."""
-    others = {detail["loc"][:-1] for detail in details if detail["type"] == "literal_error" and detail["loc"][-1] == "kind"}
-    meant = [detail for detail in details if detail["loc"][: _depth(detail["loc"], others)] not in others]
+    """Without the errors of those members of a plain union whose `kind` was not asked for; all are
+    kept where none was.
+    """
+    others = {
+        detail["loc"][:-1]
+        for detail in details
+        if detail["type"] == "literal_error" and detail["loc"][-1] == "kind"
+    }
+    meant = [
+        detail for detail in details if detail["loc"][: _depth(detail["loc"], others)] not in others
+    ]
     return meant or list(details)
 
 
@@ -162,7 +185,10 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
                 return f"{location}.kind: {context['tag']!r} was renamed; use `{renamed}`"
             options = [option.strip(" '") for option in str(context["expected_tags"]).split(",")]
             near = _closest(str(context["tag"]), options)
-            return f"{location}.kind: no such kind {context['tag']!r}{near}; there is {', '.join(options)}"
+            return (
+                f"{location}.kind: no such kind {context['tag']!r}{near}; there is "
+                f"{', '.join(options)}"
+            )
         case "literal_error" if (renamed := new_value(detail["loc"], given)) is not None:
             return f"{location}: {given!r} was renamed; use `{renamed}`"
         case "value_error":
@@ -206,7 +232,9 @@ def _descend(annotation: object, part: int | str) -> object:
     return annotation
 
 
-def changed_keys(ours: Mapping[str, YamlValue], theirs: Mapping[str, YamlValue], prefix: str = "") -> list[str]:
+def changed_keys(
+    ours: Mapping[str, YamlValue], theirs: Mapping[str, YamlValue], prefix: str = ""
+) -> list[str]:
     """Dotted keys at which two resolved recipes differ."""
     found = []
     for key in sorted({*ours, *theirs}):

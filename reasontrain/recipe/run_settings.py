@@ -16,11 +16,13 @@ from reasontrain.types import AtLeastOne
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """One measurement: problems, how they are asked, how many answers each, and how they are sampled (greedy by default).
+    """One measurement: problems, how they are asked, how many answers each, and how they are
+    sampled (greedy by default).
 
-    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out split. `file` is the name of
-    the same problems as a file, for `reasontrain evaluate --data`, and `sha256` what that file must hash to. `last_number` allows
-    the last formula or number of a response that marks no answer. What is measured under one `version` can be compared.
+    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out
+    split. `file` is the name of the same problems as a file, for `reasontrain evaluate --data`, and
+    `sha256` what that file must hash to. `last_number` allows the last formula or number of a
+    response that marks no answer. What is measured under one `version` can be compared.
     """
 
     name: Name
@@ -37,7 +39,10 @@ class Suite:
 
     def __post_init__(self) -> None:
         if self.pass_at and max(self.pass_at) > self.num_samples:
-            raise ValueError(f"pass_at {max(self.pass_at)} needs as many samples, and num_samples is {self.num_samples}")
+            raise ValueError(
+                f"pass_at {max(self.pass_at)} needs as many samples, and num_samples is "
+                f"{self.num_samples}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +56,11 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """When to save beside the last step and an interrupt (every so many steps; 0: never), and how many checkpoints to keep.
+    """When to save beside the last step and an interrupt (every so many steps; 0: never), and how
+    many checkpoints to keep.
 
-    `best` names a suite of `evaluate`: the checkpoint with the highest accuracy on it is kept beside the newest `keep`.
+    `best` names a suite of `evaluate`: the checkpoint with the highest accuracy on it is kept
+    beside the newest `keep`.
     """
 
     every: Count = 0
@@ -68,7 +75,9 @@ class CheckpointSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackSettings:
-    """Where metrics go beside metrics.jsonl, and every how many steps the rollouts with their evidence are written."""
+    """Where metrics go beside metrics.jsonl, and every how many steps the rollouts with their
+    evidence are written.
+    """
 
     tensorboard: bool = True
     service: Literal["wandb", "trackio"] | None = None

@@ -13,8 +13,12 @@ from reasontrain.types import AtLeastOne
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings(Sampling):
-    """On-policy rollouts. `truncated` says what becomes of a rollout that ran into `max_tokens`: it is scored like any other,
-    it earns credit but is masked from training, or it is dropped before credit is given. `engine` decodes them."""
+    """On-policy rollouts.
+
+    `truncated` says what becomes of a rollout that ran into `max_tokens`: it is scored like any
+    other, it earns credit but is masked from training, or it is dropped before credit is given.
+    `engine` decodes them.
+    """
 
     learned: ClassVar[bool] = True
     group_size: AtLeastOne = 1

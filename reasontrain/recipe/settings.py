@@ -1,4 +1,6 @@
-"""What a recipe can say: every key is a field here or in the room that owns it, and building one does no work."""
+"""What a recipe can say: every key is a field here or in the room that owns it, and building one
+does no work.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ from reasontrain.types import AtLeastOne, UserError
 class Recipe:
     """A run, whole: evidence -> weight -> loss over a task, and how long.
 
-    `baseline` is the name of the run in the same `out` that the report sets this one beside. `evidence` names files of columns
-    that were measured before (see `data.columns`). `stages` are done first, in order.
+    `baseline` is the name of the run in the same `out` that the report sets this one beside.
+    `evidence` names files of columns that were measured before (see `data.columns`). `stages` are
+    done first, in order.
     """
 
     name: Name
@@ -68,7 +71,11 @@ class Recipe:
     @property
     def earlier(self) -> ModelSettings:
         """The model that `history_logp` begins with."""
-        return replace(self.model, path=self.history.path) if isinstance(self.history, PastCheckpoint) else self.model
+        return (
+            replace(self.model, path=self.history.path)
+            if isinstance(self.history, PastCheckpoint)
+            else self.model
+        )
 
     @property
     def engine(self) -> LocalEngine | VllmEngine:
@@ -77,8 +84,14 @@ class Recipe:
 
     @property
     def temperature(self) -> float:
-        """The temperature at which the policy is scored: the sampler's for ratios, 1 for distillation and demonstrations."""
-        return self.sample.temperature if self.objective.score_at_sampling_temperature and self.sample is not None else 1.0
+        """The temperature at which the policy is scored: the sampler's for ratios, 1 for
+        distillation and demonstrations.
+        """
+        return (
+            self.sample.temperature
+            if self.objective.score_at_sampling_temperature and self.sample is not None
+            else 1.0
+        )
 
 
 class RecipeError(UserError):

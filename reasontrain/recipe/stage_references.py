@@ -44,10 +44,13 @@ def faults(recipe: Recipe) -> list[str]:
     """References to what no earlier stage writes, and stages of one name."""
     found, known = [], dict[str, str]()
     for stage in recipe.stages:
-        found += [f"stages.{stage.name}: {fault}" for fault in _unknown(dataclasses.asdict(stage), known)]
+        found += [
+            f"stages.{stage.name}: {fault}" for fault in _unknown(dataclasses.asdict(stage), known)
+        ]
         if isinstance(stage, SampleStage) and isinstance(stage.sample.engine, VllmEngine):
             found.append(
-                f"stages.{stage.name}: a stage samples in this process, by `engine: {{kind: local}}`; have vLLM write a file, "
+                f"stages.{stage.name}: a stage samples in this process, by `engine: "
+                f"{{kind: local}}`; have vLLM write a file, "
                 "and read it by a stage of kind trajectories"
             )
         if stage.name in known:
@@ -63,4 +66,7 @@ def _unknown(value: object, known: Mapping[str, str]) -> Iterator[str]:
         if name not in known:
             yield f"{reference} is of no stage before it (there is: {', '.join(known) or 'none'})"
         elif file not in OUTPUTS[known[name]]:
-            yield f"{reference}: a stage of kind {known[name]} writes {', '.join(OUTPUTS[known[name]])}"
+            yield (
+                f"{reference}: a stage of kind {known[name]} writes "
+                f"{', '.join(OUTPUTS[known[name]])}"
+            )

@@ -16,10 +16,12 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Ra
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStage:
-    """`sample.group_size` solutions of each problem by the recipe's model, graded -> `rollouts.jsonl`.
+    """`sample.group_size` solutions of each problem by the recipe's model, graded ->
+    `rollouts.jsonl`.
 
-    `preamble` is put before each problem while sampling (worked examples for a base model) and left out ever after. A stop text
-    is cut off the response and the model's end-of-text token put in its place.
+    `preamble` is put before each problem while sampling (worked examples for a base model) and left
+    out ever after. A stop text is cut off the response and the model's end-of-text token put in its
+    place.
     """
 
     name: Name
@@ -31,7 +33,9 @@ class SampleStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoriesStage:
-    """Solutions that are in a file already (`problem`, `answer` and `completion` or `response`), graded -> `rollouts.jsonl`."""
+    """Solutions that are in a file already (`problem`, `answer` and `completion` or `response`),
+    graded -> `rollouts.jsonl`.
+    """
 
     name: Name
     path: str
@@ -41,10 +45,11 @@ class TrajectoriesStage:
 
 @dataclass(frozen=True, kw_only=True)
 class PairsStage:
-    """Right and wrong solutions chosen by the size of their answers' groups -> `pairs.jsonl`, `positive.jsonl`, `negative.jsonl`.
+    """Right and wrong solutions chosen by the size of their answers' groups -> `pairs.jsonl`,
+    `positive.jsonl`, `negative.jsonl`.
 
-    `cover` is the share of a problem's wrong solutions whose groups give one to the negative set. What has more than
-    `max_prompt_tokens`, or `max_tokens` with its response, is left out.
+    `cover` is the share of a problem's wrong solutions whose groups give one to the negative set.
+    What has more than `max_prompt_tokens`, or `max_tokens` with its response, is left out.
     """
 
     name: Name
@@ -57,7 +62,9 @@ class PairsStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneStage:
-    """The recipe's model fine-tuned on demonstrations, `epochs` times over -> `final`, an ordinary model."""
+    """The recipe's model fine-tuned on demonstrations, `epochs` times over -> `final`, an ordinary
+    model.
+    """
 
     name: Name
     demonstrations: str
@@ -70,10 +77,12 @@ class TuneStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastStage:
-    """Tokens of pairs scored by a positive and a negative model (see `vocab.contrast`) -> `ce_logscore.parquet`.
+    """Tokens of pairs scored by a positive and a negative model (see `vocab.contrast`) ->
+    `ce_logscore.parquet`.
 
-    Chosen responses are scored too where `only_rejected` is off. The run stops where the mean weight 1 - s of rejected tokens is
-    not within `alarm`: then the two models tell tokens apart nowhere, or everywhere.
+    Chosen responses are scored too where `only_rejected` is off. The run stops where the mean
+    weight 1 - s of rejected tokens is not within `alarm`: then the two models tell tokens apart
+    nowhere, or everywhere.
     """
 
     name: Name
@@ -97,4 +106,6 @@ class ReferenceStage:
 
 
 Stage = SampleStage | TrajectoriesStage | PairsStage | TuneStage | ContrastStage | ReferenceStage
-"""What may be done before a run; each stage writes files of known names, and `stage:NAME/FILE` stands for one of them."""
+"""What may be done before a run; each stage writes files of known names, and `stage:NAME/FILE`
+stands for one of them.
+"""

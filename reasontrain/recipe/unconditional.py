@@ -1,4 +1,6 @@
-"""The reference that scores responses without their condition (PRIOR's P), in three ways of making one."""
+"""The reference that scores responses without their condition (PRIOR's P), in three ways of making
+one.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,23 @@ from reasontrain.models import Lora, ModelSettings
 from reasontrain.types import AtLeastOne, Positive
 
 Condition = Literal["prompt", "image"]
-"""What the reference does not see: the whole prompt, or its picture alone (the usual one where there are pictures)."""
+"""What the reference does not see: the whole prompt, or its picture alone (the usual one where
+there are pictures).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UncondTuned:
-    """The start checkpoint (or `model`), tuned for one epoch on the responses alone, then frozen; closest to the paper.
+    """The start checkpoint (or `model`), tuned for one epoch on the responses alone, then frozen;
+    closest to the paper.
 
-    By adapters, or in all its weights (`lora: null`), as a model must that knows nothing yet.
-    A reference that has learned its responses by heart gives P = 1 everywhere: hence one epoch, or `folds` of the responses,
-    each scored by a reference tuned on the others (equal responses lie in one fold). `seed` is the order of the epoch, and its
-    own, so that runs with several seeds share one column. `condition` is what the reference does not see; where that is the
-    prompt, `header` is the text before each response (left out: what the chat template puts before an answer, or "Answer:").
+    By adapters, or in all its weights (`lora: null`), as a model must that knows nothing yet. A
+    reference that has learned its responses by heart gives P = 1 everywhere: hence one epoch, or
+    `folds` of the responses, each scored by a reference tuned on the others (equal responses lie in
+    one fold). `seed` is the order of the epoch, and its own, so that runs with several seeds share
+    one column. `condition` is what the reference does not see; where that is the prompt, `header`
+    is the text before each response (left out: what the chat template puts before an answer, or
+    "Answer:").
     """
 
     kind: Literal["uncond_tuned"] = "uncond_tuned"
@@ -38,7 +45,9 @@ class UncondTuned:
 
 @dataclass(frozen=True, kw_only=True)
 class UncondBase:
-    """The start checkpoint (or `model`) as it is: without training, but a chat model without a question is erratic at first."""
+    """The start checkpoint (or `model`) as it is: without training, but a chat model without a
+    question is erratic at first.
+    """
 
     kind: Literal["uncond_base"] = "uncond_base"
     model: ModelSettings | None = None

@@ -31,12 +31,19 @@ STORED_EVIDENCE = frozenset({"uncond_logp"})
 def contradictions(recipe: Recipe) -> list[str]:
     """Every pair of settings that cannot go together, as `key: why`."""
     found = []
-    if (recipe.objective.teacher or recipe.required_evidence & TEACHER_EVIDENCE) and recipe.teacher is None:
-        found.append("teacher: the objective or the selection rule compares with a teacher; give its `path`")
+    if (
+        recipe.objective.teacher or recipe.required_evidence & TEACHER_EVIDENCE
+    ) and recipe.teacher is None:
+        found.append(
+            "teacher: the objective or the selection rule compares with a teacher; give its `path`"
+        )
     if recipe.sample is None and (
-        recipe.objective.required_evidence & ROLLOUT_EVIDENCE or "sampled_logp" in recipe.required_evidence
+        recipe.objective.required_evidence & ROLLOUT_EVIDENCE
+        or "sampled_logp" in recipe.required_evidence
     ):
-        found.append(f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them")
+        found.append(
+            f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them"
+        )
     if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
         found.append("advantage: demonstrations earn no reward; leave it out or sample rollouts")
     if recipe.sample is not None:
@@ -44,7 +51,8 @@ def contradictions(recipe: Recipe) -> list[str]:
     if recipe.sample is not None and recipe.required_evidence & STORED_EVIDENCE:
         stored = ", ".join(sorted(recipe.required_evidence & STORED_EVIDENCE))
         found.append(
-            f"token_selection: {stored} is stored for demonstrations, and `sample` makes new responses; leave one of them out"
+            f"token_selection: {stored} is stored for demonstrations, and `sample` makes "
+            f"new responses; leave one of them out"
         )
     unknown = (
         recipe.required_evidence
@@ -56,25 +64,50 @@ def contradictions(recipe: Recipe) -> list[str]:
         - recipe.evidence.keys()
     )
     if unknown:
-        found.append(f"token_selection: nothing in this recipe can provide the evidence {', '.join(sorted(unknown))}")
+        found.append(
+            f"token_selection: nothing in this recipe can provide the evidence "
+            f"{', '.join(sorted(unknown))}"
+        )
     if recipe.learn.warmup_steps >= recipe.steps:
-        found.append(f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the {recipe.steps} steps of the run")
+        found.append(
+            f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the "
+            f"{recipe.steps} steps of the run"
+        )
     found += _pair_contradictions(recipe)
     found += faults(recipe)
     if (recipe.loss_aggregation == "pair_mean") != (recipe.objective.granularity == "pair"):
         found.append(
-            f"loss_aggregation: {recipe.loss_aggregation} is not for {recipe.objective.kind}; pair_mean is for losses of pairs, and only it"
+            f"loss_aggregation: {recipe.loss_aggregation} is not for "
+            f"{recipe.objective.kind}; pair_mean is for losses of pairs, and only it"
         )
     if recipe.reward != Reward() and (recipe.sample is None or isinstance(recipe.task, PythonTask)):
-        found.append("reward: it is given to answers that are sampled and verified; a task of kind `python` says its own")
-    found += _dropping_contradictions(recipe) + _scale_contradictions(recipe) + _history_contradictions(recipe)
+        found.append(
+            "reward: it is given to answers that are sampled and verified; a task of kind "
+            "`python` says its own"
+        )
+    found += (
+        _dropping_contradictions(recipe)
+        + _scale_contradictions(recipe)
+        + _history_contradictions(recipe)
+    )
     names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
-    found += [f"evaluate.suites: two suites are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+    found += [
+        f"evaluate.suites: two suites are called {name!r}"
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
     best = recipe.checkpoint.best
     if best is not None and best not in names:
-        found.append(f"checkpoint.best: no suite of `evaluate` is called {best!r}; there is {', '.join(names) or 'none'}")
-    elif best is not None and not (recipe.checkpoint.every and recipe.evaluate and recipe.evaluate.every):
-        found.append("checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both")
+        found.append(
+            f"checkpoint.best: no suite of `evaluate` is called {best!r}; there is "
+            f"{', '.join(names) or 'none'}"
+        )
+    elif best is not None and not (
+        recipe.checkpoint.every and recipe.evaluate and recipe.evaluate.every
+    ):
+        found.append(
+            "checkpoint.best: which one is best is known where steps are both saved and "
+            "measured; set `every` of both"
+        )
     return found
 
 
@@ -83,18 +116,34 @@ def _pair_contradictions(recipe: Recipe) -> list[str]:
     found, compares = [], recipe.objective.granularity == "pair"
     if compares and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
         found.append(
-            f"objective: {recipe.objective.kind} compares pairs; take them from `task: {{kind: pairs}}`, without `sample`"
+            f"objective: {recipe.objective.kind} compares pairs; take them from `task: "
+            f"{{kind: pairs}}`, without `sample`"
         )
     if not compares and recipe.sample is None and isinstance(recipe.task, PairTask):
-        found.append(f"task: {recipe.objective.kind} learns from single responses, and these are pairs; use the objective dpo")
+        found.append(
+            f"task: {recipe.objective.kind} learns from single responses, and these are "
+            f"pairs; use the objective dpo"
+        )
     if compares and recipe.learn.rollouts_per_step % 2:
-        found.append(f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two rollouts")
+        found.append(
+            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair "
+            f"is two rollouts"
+        )
     if "ce_logscore" in recipe.required_evidence and not compares:
-        found.append("token_selection: contrastive scores weigh the rejected side of pairs; use the objective dpo")
+        found.append(
+            "token_selection: contrastive scores weigh the rejected side of pairs; use the "
+            "objective dpo"
+        )
     if unknown := sorted(recipe.evidence.keys() - EVIDENCE):
-        found.append(f"evidence: there is no evidence called {', '.join(unknown)} (there is: {', '.join(sorted(EVIDENCE))})")
+        found.append(
+            f"evidence: there is no evidence called {', '.join(unknown)} (there is: "
+            f"{', '.join(sorted(EVIDENCE))})"
+        )
     if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
-        found.append("evidence: stored columns are of written responses; use a task of kind pairs or rollouts without `sample`")
+        found.append(
+            "evidence: stored columns are of written responses; use a task of kind pairs "
+            "or rollouts without `sample`"
+        )
     return found
 
 
@@ -103,16 +152,24 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
     found = []
     if recipe.learn.rollouts_per_step % sample.group_size:
         found.append(
-            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is no multiple of sample.group_size {sample.group_size}"
+            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is no multiple of "
+            f"sample.group_size {sample.group_size}"
         )
     if sample.temperature == 0 and recipe.objective.score_at_sampling_temperature:
-        found.append(f"sample.temperature: {recipe.objective.kind} needs a distribution to learn from, and 0 is greedy")
+        found.append(
+            f"sample.temperature: {recipe.objective.kind} needs a distribution to learn "
+            f"from, and 0 is greedy"
+        )
     if not isinstance(recipe.advantage, NoAdvantage) and sample.group_size == 1:
         found.append(
-            f"sample.group_size: {recipe.advantage.kind} compares the rollouts of a group, and 1 has nobody to compare with"
+            f"sample.group_size: {recipe.advantage.kind} compares the rollouts of a group, "
+            f"and 1 has nobody to compare with"
         )
     if recipe.objective.score_at_sampling_temperature and isinstance(recipe.advantage, NoAdvantage):
-        found.append(f"advantage: {recipe.objective.kind} learns from advantages; choose how rewards become credit")
+        found.append(
+            f"advantage: {recipe.objective.kind} learns from advantages; choose how "
+            f"rewards become credit"
+        )
     found += _thought_contradictions(recipe, sample)
     if isinstance(sample.engine, VllmEngine):
         found += _vllm_contradictions(recipe, sample, sample.engine)
@@ -122,7 +179,11 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
 def _dropping_contradictions(recipe: Recipe) -> list[str]:
     """Those that concern rules which look at advantages, or drop whole rollouts."""
     found, rollout_filter = [], recipe.rollout_filter
-    token_selection = recipe.token_selection.of if isinstance(recipe.token_selection, ShuffledWeights) else recipe.token_selection
+    token_selection = (
+        recipe.token_selection.of
+        if isinstance(recipe.token_selection, ShuffledWeights)
+        else recipe.token_selection
+    )
     readers = {
         "rollout_filter": isinstance(rollout_filter, MaxVariance),
         "token_selection": isinstance(token_selection, AdvantageEntropy),
@@ -130,17 +191,30 @@ def _dropping_contradictions(recipe: Recipe) -> list[str]:
     if isinstance(recipe.advantage, NoAdvantage):
         kinds = {"rollout_filter": rollout_filter.kind, "token_selection": token_selection.kind}
         found += [
-            f"{key}: {kinds[key]} compares advantages; sample rollouts and choose how their rewards become `advantage`"
+            f"{key}: {kinds[key]} compares advantages; sample rollouts and choose how "
+            f"their rewards become `advantage`"
             for key, reads in readers.items()
             if reads
         ]
     if recipe.objective.granularity == "pair" and not isinstance(rollout_filter, AllRollouts):
-        found.append(f"rollout_filter: {rollout_filter.kind} drops rollouts one by one, and would part the two sides of a pair")
-    if isinstance(rollout_filter, MaxVariance) and rollout_filter.renormalise and recipe.sample is not None:
-        size = recipe.sample.group_size if rollout_filter.scope == "group" else recipe.learn.rollouts_per_step
+        found.append(
+            f"rollout_filter: {rollout_filter.kind} drops rollouts one by one, and would "
+            f"part the two sides of a pair"
+        )
+    if (
+        isinstance(rollout_filter, MaxVariance)
+        and rollout_filter.renormalise
+        and recipe.sample is not None
+    ):
+        size = (
+            recipe.sample.group_size
+            if rollout_filter.scope == "group"
+            else recipe.learn.rollouts_per_step
+        )
         if rollout_filter.keep_ratio.least * size < 2:
             found.append(
-                f"rollout_filter.keep_ratio: {rollout_filter.keep_ratio.least:g} of {size} rollouts leaves one of a {rollout_filter.scope}, and `renormalise` compares "
+                f"rollout_filter.keep_ratio: {rollout_filter.keep_ratio.least:g} of {size} "
+                f"rollouts leaves one of a {rollout_filter.scope}, and `renormalise` compares "
                 f"those that are left; {2 / size:g} or more leaves two"
             )
     return found
@@ -154,21 +228,27 @@ def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]
     if isinstance(thought, HardThought):
         if thought.tau != sample.temperature and recipe.objective.score_at_sampling_temperature:
             found.append(
-                f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at one temperature, and they are drawn "
+                f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at "
+                f"one temperature, and they are drawn "
                 f"at {thought.tau:g} and {sample.temperature:g}; set both alike"
             )
         return found
     if not isinstance(recipe.objective, SoftReinforce):
         found.append(
-            f"objective: {recipe.objective.kind} learns from tokens, and the steps of a {thought.kind} thought are none; "
+            f"objective: {recipe.objective.kind} learns from tokens, and the steps of a "
+            f"{thought.kind} thought are none; "
             "use soft_reinforce"
         )
     if thought.gamma == 0:
-        found.append("sample.thought.gamma: without noise a soft step has no probability to learn from; give it more than 0")
+        found.append(
+            "sample.thought.gamma: without noise a soft step has no probability to learn "
+            "from; give it more than 0"
+        )
     wrong = recipe.required_evidence - LEARNED_EVIDENCE
     if wrong:
         found.append(
-            f"token_selection: {', '.join(sorted(wrong))} is of tokens, and the steps of a {thought.kind} thought are none"
+            f"token_selection: {', '.join(sorted(wrong))} is of tokens, and the steps of a "
+            f"{thought.kind} thought are none"
         )
     return found
 
@@ -178,21 +258,28 @@ def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: VllmEng
     found = []
     suites = recipe.evaluate.suites if recipe.evaluate else ()
     if sample.thought is not None or any(suite.sampling.thought is not None for suite in suites):
-        found.append("sample.engine: vllm feeds tokens back and nothing else, and forces none; a `thought` needs `kind: local`")
+        found.append(
+            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a "
+            "`thought` needs `kind: local`"
+        )
     if recipe.model.device == "cpu":
         found.append("sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`")
     if recipe.cluster is None:
-        found.append("sample.engine: vllm runs in the processes of a cluster; add a `cluster` section")
+        found.append(
+            "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section"
+        )
     elif not recipe.cluster.samplers and engine.tensor_parallel_size > 1:
         found.append(
-            f"sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not {engine.tensor_parallel_size}; "
+            f"sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not "
+            f"{engine.tensor_parallel_size}; "
             "set `cluster.samplers`"
         )
     if reason := unsampleable(sample):
         found.append(f"sample.temperature: {reason}")
     if sample.truncates and sample.temperature and "sampled_logp" in recipe.required_evidence:
         found.append(
-            "token_selection: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off"
+            "token_selection: sampled_logp is before truncation, and vLLM gives it only "
+            "where top_p, top_k and min_p are off"
         )
     return found
 
@@ -201,11 +288,24 @@ def _scale_contradictions(recipe: Recipe) -> list[str]:
     """Those that concern ranks and processes."""
     found, learn, cluster = [], recipe.learn, recipe.cluster
     if cluster is None:
-        return ["learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` section"] if learn.zero else []
+        return (
+            [
+                "learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a "
+                "`cluster` section"
+            ]
+            if learn.zero
+            else []
+        )
     if cluster.learners > 1 and learn.zero is None:
-        found.append(f"learn.zero: {cluster.learners} learner ranks share their work by DeepSpeed; say `learn.zero.stage`")
+        found.append(
+            f"learn.zero: {cluster.learners} learner ranks share their work by DeepSpeed; "
+            f"say `learn.zero.stage`"
+        )
     if learn.zero is not None and isinstance(learn.optimizer, Muon):
-        found.append("learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of them; use adamw")
+        found.append(
+            "learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of "
+            "them; use adamw"
+        )
     if cluster.teachers and recipe.teacher is None:
         found.append("cluster.teachers: this recipe has no `teacher`")
     if cluster.overlap:
@@ -216,27 +316,44 @@ def _scale_contradictions(recipe: Recipe) -> list[str]:
 def _history_contradictions(recipe: Recipe) -> list[str]:
     """Those that concern an earlier version of the model, and its attention."""
     found, zero = [], recipe.learn.zero
-    if "history_logp" not in recipe.required_evidence and not isinstance(recipe.history, StartWeights):
+    if "history_logp" not in recipe.required_evidence and not isinstance(
+        recipe.history, StartWeights
+    ):
         found.append(
-            f"history: neither {recipe.token_selection.kind} nor {recipe.objective.kind} compares with an earlier model; leave it out"
+            f"history: neither {recipe.token_selection.kind} nor {recipe.objective.kind} "
+            f"compares with an earlier model; leave it out"
         )
     if isinstance(recipe.history, MovingAverage) and zero is not None and zero.frozen == "sharded":
-        found.append("history: a moving average lies whole on every rank; set learn.zero.frozen to whole, or take `kind: start`")
+        found.append(
+            "history: a moving average lies whole on every rank; set learn.zero.frozen to "
+            "whole, or take `kind: start`"
+        )
     if "attention" in recipe.required_evidence and recipe.model.attention == "eager":
         found.append(
-            "model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none; use sdpa or "
+            "model.attention: the evidence `attention` is one more call of a fused kernel, "
+            "and eager is none; use sdpa or "
             "flash_attention_2"
         )
     return found
 
 
 def _overlap_contradictions(recipe: Recipe, cluster: Cluster) -> list[str]:
-    """What sampling one step ahead asks for: samplers of their own, and a loss that corrects for the older weights."""
+    """What sampling one step ahead asks for: samplers of their own, and a loss that corrects for
+    the older weights.
+    """
     found = []
     if not cluster.samplers or recipe.sample is None:
-        found.append("cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`")
+        found.append(
+            "cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`"
+        )
     if "old_logp" not in recipe.objective.required_evidence:
-        found.append(f"cluster.overlap: {recipe.objective.kind} has no importance ratio to correct for rollouts of older weights")
+        found.append(
+            f"cluster.overlap: {recipe.objective.kind} has no importance ratio to correct "
+            f"for rollouts of older weights"
+        )
     if recipe.learn.old_logp != "auto" or (recipe.sample is not None and recipe.sample.truncates):
-        found.append("cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: auto` and no truncation")
+        found.append(
+            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: "
+            "auto` and no truncation"
+        )
     return found

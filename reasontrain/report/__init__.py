@@ -1,4 +1,6 @@
-"""From a run directory to `report.json` and a page, `report.html`, that opens from disk and asks nobody for anything."""
+"""From a run directory to `report.json` and a page, `report.html`, that opens from disk and asks
+nobody for anything.
+"""
 
 from reasontrain.report.build import write_report
 

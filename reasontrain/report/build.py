@@ -44,18 +44,37 @@ class _Curve:
 
 _CURVES = (
     _Curve(title="Loss", columns={"loss": "loss"}, note="What the optimiser lowers."),
-    _Curve(title="Reward", columns={"reward_mean": "reward"}, note="Mean over the rollouts of a step.", axis=Axis(floor=0.0)),
+    _Curve(
+        title="Reward",
+        columns={"reward_mean": "reward"},
+        note="Mean over the rollouts of a step.",
+        axis=Axis(floor=0.0),
+    ),
     _Curve(
         title="Divergence",
         columns={"kl_reverse_mean": "student to teacher", "kl_forward_mean": "teacher to student"},
         note="KL between student and teacher, mean in nats per token.",
         axis=Axis(floor=0.0),
     ),
-    _Curve(title="Entropy", columns={"entropy_mean": "entropy"}, note="Mean in nats per token.", axis=Axis(floor=0.0)),
-    _Curve(title="Kept tokens", columns={"kept_share": "kept"}, note="Share of response tokens with a weight.", axis=_SHARE),
+    _Curve(
+        title="Entropy",
+        columns={"entropy_mean": "entropy"},
+        note="Mean in nats per token.",
+        axis=Axis(floor=0.0),
+    ),
+    _Curve(
+        title="Kept tokens",
+        columns={"kept_share": "kept"},
+        note="Share of response tokens with a weight.",
+        axis=_SHARE,
+    ),
     _Curve(
         title="Rollouts",
-        columns={"rollouts_kept_share": "kept", "useful_share": "useful", "useful_share_kept": "useful of the kept"},
+        columns={
+            "rollouts_kept_share": "kept",
+            "useful_share": "useful",
+            "useful_share_kept": "useful of the kept",
+        },
         note="Useful ones have an advantage.",
         axis=_SHARE,
     ),
@@ -71,16 +90,26 @@ _CURVES = (
         note="Share of response tokens.",
         axis=_SHARE,
     ),
-    _Curve(title="Gradient norm", columns={"grad_norm": "norm"}, note="Before clipping.", axis=Axis(floor=0.0)),
-    _Curve(title="Speed", columns={"tokens_per_s": "tokens/s"}, note="Response tokens per second.", axis=Axis(floor=0.0)),
+    _Curve(
+        title="Gradient norm",
+        columns={"grad_norm": "norm"},
+        note="Before clipping.",
+        axis=Axis(floor=0.0),
+    ),
+    _Curve(
+        title="Speed",
+        columns={"tokens_per_s": "tokens/s"},
+        note="Response tokens per second.",
+        axis=Axis(floor=0.0),
+    ),
 )
 
 
 def write_report(run_dir: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.json` into a run directory and return their paths.
 
-    Parts that the run did not leave behind are left out of the page. Raises `UserError` where there is no run, or a file of it
-    cannot be read.
+    Parts that the run did not leave behind are left out of the page. Raises `UserError` where there
+    is no run, or a file of it cannot be read.
     """
     run = read_run(run_dir)
     compared = beside(run, run_dir)
@@ -128,9 +157,16 @@ def curves(run: RunRecord) -> list[Chart]:
     """Accuracy first, then whatever of `_CURVES` the run wrote."""
     found = [_accuracy(run)]
     for curve in _CURVES:
-        tones = [name.rpartition("_")[2].lower() if "_Q" in name else _TONES[i] for i, name in enumerate(curve.columns)]
+        tones = [
+            name.rpartition("_")[2].lower() if "_Q" in name else _TONES[i]
+            for i, name in enumerate(curve.columns)
+        ]
         named = zip(curve.columns.items(), tones, strict=True)
-        series = [Series(label=label, points=run.series(name), tone=tone) for (name, label), tone in named if run.series(name)]
+        series = [
+            Series(label=label, points=run.series(name), tone=tone)
+            for (name, label), tone in named
+            if run.series(name)
+        ]
         found.append(charts.chart(curve.title, series, axis=curve.axis, note=curve.note))
     return [chart for chart in found if chart]
 
@@ -153,14 +189,21 @@ def _accuracy(run: RunRecord) -> Chart | None:
     suites = [setting[0] for setting in several]
     series = [
         Series(
-            label=found[0].suite if suites.count(found[0].suite) == 1 else f"{found[0].suite}, {setting_text(found[0])}",
+            label=found[0].suite
+            if suites.count(found[0].suite) == 1
+            else f"{found[0].suite}, {setting_text(found[0])}",
             points=[(e.step, e.metrics["accuracy"].value) for e in found],
             intervals=[e.metrics["accuracy"] for e in found],
             tone=_TONES[i % len(_TONES)],
         )
         for i, found in enumerate(several.values())
     ]
-    return charts.chart("Accuracy", series, axis=Axis(floor=0.0, shares=True), note="Held-out suites, with 95 % intervals.")
+    return charts.chart(
+        "Accuracy",
+        series,
+        axis=Axis(floor=0.0, shares=True),
+        note="Held-out suites, with 95 % intervals.",
+    )
 
 
 def _by_suite(found: Sequence[Headline]) -> list[list[Headline]]:
@@ -173,8 +216,13 @@ def _by_suite(found: Sequence[Headline]) -> list[list[Headline]]:
 
 def _bars(shares: Sequence[QuadrantShare]) -> list[tuple[str, list[tuple[str, float]]]]:
     """All tokens, and where it is known the kept ones, as (quadrant, share)."""
-    rows = ("all tokens", [(q.name, q.tokens) for q in shares]), ("kept tokens", [(q.name, q.of_kept) for q in shares])
-    return [(label, parts) for label, parts in rows if all(math.isfinite(share) for _, share in parts)]
+    rows = (
+        ("all tokens", [(q.name, q.tokens) for q in shares]),
+        ("kept tokens", [(q.name, q.of_kept) for q in shares]),
+    )
+    return [
+        (label, parts) for label, parts in rows if all(math.isfinite(share) for _, share in parts)
+    ]
 
 
 def _figures(run: RunRecord) -> list[tuple[str, str]]:
@@ -182,7 +230,10 @@ def _figures(run: RunRecord) -> list[tuple[str, str]]:
     found = profile(run)
     if found is None:
         return []
-    rate, twice = found.matrix_tflops, found.hfu_update if found.hfu_update > found.mfu_update else math.nan
+    rate, twice = (
+        found.matrix_tflops,
+        found.hfu_update if found.hfu_update > found.mfu_update else math.nan,
+    )
     figures = (
         ("the median step", found.seconds, numbers.duration(found.seconds)),
         ("response tokens per second", found.sampled_per_s, numbers.short(found.sampled_per_s)),
@@ -206,9 +257,14 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     ):
         average = numbers.mean([value for _, value in run.series(name)])
         facts += [(label, show(average))] if math.isfinite(average) else []
-    sampled, trained = (math.fsum(value for _, value in run.series(name)) for name in ("sampled_tokens", "trained_tokens"))
+    sampled, trained = (
+        math.fsum(value for _, value in run.series(name))
+        for name in ("sampled_tokens", "trained_tokens")
+    )
     if trained < sampled:
-        facts.append(("tokens trained on", f"{numbers.short(trained)} of {numbers.short(sampled)} sampled"))
+        facts.append(
+            ("tokens trained on", f"{numbers.short(trained)} of {numbers.short(sampled)} sampled")
+        )
     if "seed" in run.environment:
         facts.append(("seed", run.environment["seed"]))
     return facts

@@ -1,4 +1,6 @@
-"""Line charts as geometry: numbers go in, SVG paths and labels come out; the template draws them in the page's own colours."""
+"""Line charts as geometry: numbers go in, SVG paths and labels come out; the template draws them in
+the page's own colours.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ SMOOTH_FROM = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line: its points in order of x, and where it has them, intervals at the same points. `tone` is a CSS class."""
+    """One line: its points in order of x, and where it has them, intervals at the same points.
+
+    `tone` is a CSS class.
+    """
 
     label: str
     points: Sequence[Point]
@@ -29,7 +34,10 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class ChartLine:
-    """A series as drawn. `faint` is the raw line behind a smoothed one; `gaps` are the x of what is not finite."""
+    """A series as drawn.
+
+    `faint` is the raw line behind a smoothed one; `gaps` are the x of what is not finite.
+    """
 
     label: str
     tone: str
@@ -66,7 +74,9 @@ class Scale:
     end: Number
 
     def __call__(self, value: Number) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        return round(
+            self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +99,22 @@ def ticks(low: Number, high: Number, num: int = 4) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
-def chart(title: str, series: Sequence[Series], *, axis: Axis | None = None, note: str = "") -> Chart | None:
+def chart(
+    title: str, series: Sequence[Series], *, axis: Axis | None = None, note: str = ""
+) -> Chart | None:
     """The chart of these series; None where there is no finite number to draw."""
     axis = axis or Axis()
-    values = [y for s in series for _, y in s.points] + [end for s in series for i in s.intervals for end in (i.low, i.high)]
+    values = [y for s in series for _, y in s.points] + [
+        end for s in series for i in s.intervals for end in (i.low, i.high)
+    ]
     finite = [y for y in values if math.isfinite(y)]
     if not finite:
         return None
     y_values = ticks(min([*finite, *_given(axis.floor)]), max([*finite, *_given(axis.ceiling)]))
-    x_low, x_high = min(x for s in series for x, _ in s.points), max(x for s in series for x, _ in s.points)
+    x_low, x_high = (
+        min(x for s in series for x, _ in s.points),
+        max(x for s in series for x, _ in s.points),
+    )
     across = Scale(x_low, x_high if x_high > x_low else x_low + 1, LEFT, WIDTH - RIGHT)
     up = Scale(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
     lines = tuple(_line(s, across, up, axis) for s in series)
@@ -107,22 +124,30 @@ def chart(title: str, series: Sequence[Series], *, axis: Axis | None = None, not
         note=note + _not_finite_note(lines),
         lines=lines,
         x_ticks=tuple(
-            (across(x), f"{x:,.0f}") for x in ticks(x_low, across.high, 5) if x_low <= x <= across.high and x == int(x)
+            (across(x), f"{x:,.0f}")
+            for x in ticks(x_low, across.high, 5)
+            if x_low <= x <= across.high and x == int(x)
         ),
-        y_ticks=share_marks(y_values, up) if axis.shares else tuple((up(y), short(y)) for y in y_values),
+        y_ticks=share_marks(y_values, up)
+        if axis.shares
+        else tuple((up(y), short(y)) for y in y_values),
         alt=f"{title} by training step: {said}",
         legend=len(lines) > 1,
     )
 
 
 def share_marks(shares: Sequence[Number], up: Scale) -> tuple[tuple[float, str], ...]:
-    """Where shares stand on an axis, and how they are written there: with a decimal where they lie close together."""
+    """Where shares stand on an axis, and how they are written there: with a decimal where they lie
+    close together.
+    """
     num_decimals = 0 if shares[-1] - shares[0] > 0.04 else 1
     return tuple((up(share), percent(share, num_decimals)) for share in shares)
 
 
 def thinned(points: Sequence[Point], num: int = MAX_POINTS) -> list[Point]:
-    """At most `num` points, each the mean of a run of neighbours; what is not finite stays out of the means."""
+    """At most `num` points, each the mean of a run of neighbours; what is not finite stays out of
+    the means.
+    """
     size = math.ceil(len(points) / num)
     runs = [points[i : i + size] for i in range(0, len(points), size)] if size > 1 else []
     return [(mean([x for x, _ in run]), mean([y for _, y in run])) for run in runs] or list(points)
@@ -131,15 +156,25 @@ def thinned(points: Sequence[Point], num: int = MAX_POINTS) -> list[Point]:
 def smoothed(points: Sequence[Point]) -> list[Point]:
     """Centred running mean over about a tenth of the points."""
     reach = max(1, len(points) // 20)
-    return [(x, mean([y for _, y in points[max(0, i - reach) : i + reach + 1]])) for i, (x, _) in enumerate(points)]
+    return [
+        (x, mean([y for _, y in points[max(0, i - reach) : i + reach + 1]]))
+        for i, (x, _) in enumerate(points)
+    ]
 
 
 def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
-    """A series in pixels. Few points are drawn as dots; many are thinned and smoothed, with the raw line behind."""
+    """A series in pixels.
+
+    Few points are drawn as dots; many are thinned and smoothed, with the raw line behind.
+    """
     points, show = thinned(series.points), percent if axis.shares else short
     smooth = len(points) >= SMOOTH_FROM
     finite = [(x, y) for x, y in series.points if math.isfinite(y)]
-    whiskers = [(x, i) for (x, _), i in zip(series.points, series.intervals, strict=False) if math.isfinite(i.low + i.high)]
+    whiskers = [
+        (x, i)
+        for (x, _), i in zip(series.points, series.intervals, strict=False)
+        if math.isfinite(i.low + i.high)
+    ]
     return ChartLine(
         label=series.label,
         tone=series.tone,
@@ -147,7 +182,9 @@ def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
         faint=_path(points, across, up) if smooth else "",
         band=_band(whiskers, across, up) if len(whiskers) > 2 else "",
         dots=() if smooth else tuple((across(x), up(y)) for x, y in points if math.isfinite(y)),
-        whiskers=() if len(whiskers) > 2 else tuple((across(x), up(i.low), up(i.high)) for x, i in whiskers),
+        whiskers=()
+        if len(whiskers) > 2
+        else tuple((across(x), up(i.low), up(i.high)) for x, i in whiskers),
         gaps=tuple(across(x) for x, y in series.points if not math.isfinite(y)),
         first=show(finite[0][1]) if finite else "NaN",
         last=show(finite[-1][1]) if finite else "NaN",
@@ -177,12 +214,18 @@ def _given(value: Number | None) -> list[Number]:
 
 def _not_finite_note(lines: Sequence[ChartLine]) -> str:
     num = sum(len(line.gaps) for line in lines)
-    return f" {num} step{'s' * (num > 1)} without a finite number, marked below the line." if num else ""
+    return (
+        f" {num} step{'s' * (num > 1)} without a finite number, marked below the line."
+        if num
+        else ""
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dumbbell:
-    """Before and after on one axis of shares: the places of an Interval's three numbers, in percent of the width."""
+    """Before and after on one axis of shares: the places of an Interval's three numbers, in percent
+    of the width.
+    """
 
     before: Interval | None
     after: Interval
@@ -195,4 +238,6 @@ def dumbbell(before: Interval | None, after: Interval) -> Dumbbell:
 
 def _in_percent(interval: Interval) -> Interval:
     ends = (interval.value, interval.low, interval.high)
-    return Interval(*(round(100 * min(1.0, max(0.0, end)), 2) if math.isfinite(end) else 0.0 for end in ends))
+    return Interval(
+        *(round(100 * min(1.0, max(0.0, end)), 2) if math.isfinite(end) else 0.0 for end in ends)
+    )

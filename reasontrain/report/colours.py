@@ -1,6 +1,8 @@
-"""Two evidences, one colour: entropy turns a token blue, divergence turns it orange, both together purple.
+"""Two evidences, one colour: entropy turns a token blue, divergence turns it orange, both together
+purple.
 
-Edges are fixed, in nats, so that two pages can be compared: ln 2 = 0.69 is a choice among two, ln 4 = 1.39 among four.
+Edges are fixed, in nats, so that two pages can be compared: ln 2 = 0.69 is a choice among two, ln 4
+= 1.39 among four.
 """
 
 from __future__ import annotations
@@ -15,7 +17,12 @@ DIVERGENCE_EDGES = (0.05, 0.2, 0.8, 3.2)
 LEVELS = len(ENTROPY_EDGES) + 1
 
 # Corners: (neither, divergence alone, entropy alone, both), then the ink on top.
-LIGHT: tuple[Rgb, Rgb, Rgb, Rgb] = ((255, 255, 255), (247, 148, 92), (112, 190, 236), (176, 128, 226))
+LIGHT: tuple[Rgb, Rgb, Rgb, Rgb] = (
+    (255, 255, 255),
+    (247, 148, 92),
+    (112, 190, 236),
+    (176, 128, 226),
+)
 DARK: tuple[Rgb, Rgb, Rgb, Rgb] = ((27, 28, 32), (158, 66, 20), (14, 94, 140), (104, 58, 168))
 LIGHT_INK: Rgb = (24, 24, 28)
 DARK_INK: Rgb = (236, 236, 240)
@@ -27,7 +34,9 @@ def level(value: float, edges: tuple[float, ...]) -> int:
 
 
 def token_class(entropy: float | None, divergence: float | None) -> str:
-    """CSS class of a token: "c" + entropy level + divergence level; "cx" where one of them is not a number."""
+    """CSS class of a token: "c" + entropy level + divergence level; "cx" where one of them is not a
+    number.
+    """
     if any(value is not None and math.isnan(value) for value in (entropy, divergence)):
         return "cx"
     return f"c{level(entropy or 0.0, ENTROPY_EDGES)}{level(divergence or 0.0, DIVERGENCE_EDGES)}"
@@ -37,7 +46,10 @@ def cell(corners: tuple[Rgb, Rgb, Rgb, Rgb], entropy: int, divergence: int) -> R
     """Colour of a pair of levels, mixed from the four corners."""
     e, d = entropy / (LEVELS - 1), divergence / (LEVELS - 1)
     shares = ((1 - e) * (1 - d), (1 - e) * d, e * (1 - d), e * d)
-    red, green, blue = (round(sum(share * corner[i] for share, corner in zip(shares, corners, strict=True))) for i in range(3))
+    red, green, blue = (
+        round(sum(share * corner[i] for share, corner in zip(shares, corners, strict=True)))
+        for i in range(3)
+    )
     return red, green, blue
 
 
@@ -54,5 +66,8 @@ def contrast(one: Rgb, other: Rgb) -> float:
 
 
 def _luminance(colour: Rgb) -> float:
-    linear = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    linear = [
+        c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4
+        for c in colour
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

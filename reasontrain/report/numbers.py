@@ -31,12 +31,18 @@ def short(value: Number, digits: int = 3) -> str:
 
 def percent(value: Number, decimals: int = 1) -> str:
     """A share as a percentage: 0.4434 -> 44.3 %."""
-    return f"{points(value, decimals)}{_NARROW_SPACE}%" if math.isfinite(value) else _not_finite(value)
+    return (
+        f"{points(value, decimals)}{_NARROW_SPACE}%" if math.isfinite(value) else _not_finite(value)
+    )
 
 
 def points(value: Number, decimals: int = 1) -> str:
     """A share in percentage points, without its unit: 0.4434 -> 44.3."""
-    return f"{100 * value:.{decimals}f}".replace("-", MINUS) if math.isfinite(value) else _not_finite(value)
+    return (
+        f"{100 * value:.{decimals}f}".replace("-", MINUS)
+        if math.isfinite(value)
+        else _not_finite(value)
+    )
 
 
 def signed_points(value: Number, decimals: int = 1) -> str:
@@ -57,7 +63,9 @@ def duration(seconds: Number) -> str:
 
 
 def portable(value: Json) -> Json:
-    """The same with every number that JSON cannot hold replaced by its name ("NaN", "Infinity", "-Infinity")."""
+    """The same with every number that JSON cannot hold replaced by its name ("NaN", "Infinity",
+    "-Infinity").
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):

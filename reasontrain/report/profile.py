@@ -16,14 +16,22 @@ LABELS = {
     "evidence_forward": ("evidence", "the policy's trunk, without gradient"),
     "frozen_forward": ("frozen models", "trunks of teacher, reference and history"),
     "trunk_forward": ("trunk forward", "of the policy, to learn"),
-    "trunk_backward": ("trunk backward", "with what is computed again under gradient checkpointing"),
+    "trunk_backward": (
+        "trunk backward",
+        "with what is computed again under gradient checkpointing",
+    ),
     "vocabulary": ("vocabulary", "heads, losses and statistics, with their gradients"),
     "optimizer": ("optimiser", "clipping and update"),
     "wait": ("waiting", "for other ranks, at sums over all"),
     "sync": ("sync", "weights to the sampler"),
-    "orchestration": ("orchestration", "what is left: batches made and cut, rules, records, calls of processes"),
+    "orchestration": (
+        "orchestration",
+        "what is left: batches made and cut, rules, records, calls of processes",
+    ),
 }
-TONES = dict(zip(PARTS, ("a", "q4", "c", "e", "b", "f", "d", "q2", "q1", "q3", "none"), strict=True))
+TONES = dict(
+    zip(PARTS, ("a", "q4", "c", "e", "b", "f", "d", "q2", "q1", "q3", "none"), strict=True)
+)
 """The colour of each part; that of orchestration is no colour."""
 
 
@@ -42,7 +50,8 @@ class PartShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The step of median length among those that state their parts; speeds are tokens per second, utilisations shares of `rate`.
+    """The step of median length among those that state their parts; speeds are tokens per second,
+    utilisations shares of `rate`.
 
     NaN is what the run did not state.
     """
@@ -59,8 +68,15 @@ class Profile:
 
 
 def profile(run: RunRecord) -> Profile | None:
-    """The profile of a run; None where no step states its parts. The median of an even number of steps is the lower one."""
-    whole = [row for row in run.steps if math.isfinite(row.get("time_step_s", math.nan)) and row["time_step_s"] > 0]
+    """The profile of a run; None where no step states its parts.
+
+    The median of an even number of steps is the lower one.
+    """
+    whole = [
+        row
+        for row in run.steps
+        if math.isfinite(row.get("time_step_s", math.nan)) and row["time_step_s"] > 0
+    ]
     if not whole:
         return None
     row = sorted(whole, key=lambda row: row["time_step_s"])[(len(whole) - 1) // 2]
@@ -87,7 +103,9 @@ def _parts(run: RunRecord, row: Mapping[str, Number]) -> tuple[PartShare, ...]:
             tone=TONES[part],
             seconds=row[key(part)],
             share=row[key(part)] / row["time_step_s"],
-            run_seconds=math.fsum(seconds for _, seconds in run.series(key(part)) if math.isfinite(seconds)),
+            run_seconds=math.fsum(
+                seconds for _, seconds in run.series(key(part)) if math.isfinite(seconds)
+            ),
         )
         for part in PARTS
         if row.get(key(part), 0.0) > 0

@@ -1,4 +1,7 @@
-"""A run directory as it lies on disk, read into typed records. Any part may be absent; what is there must make sense."""
+"""A run directory as it lies on disk, read into typed records.
+
+Any part may be absent; what is there must make sense.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
-    """One suite, scored after `step` steps; `numbers` are means beside the metrics (response tokens, truncated share)."""
+    """One suite, scored after `step` steps; `numbers` are means beside the metrics (response
+    tokens, truncated share).
+    """
 
     step: int
     suite: str
@@ -34,7 +39,10 @@ class EvaluationRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run left behind. `steps` are in order, one per number; `token_files` by step; `notes` say what was unreadable."""
+    """What a run left behind.
+
+    `steps` are in order, one per number; `token_files` by step; `notes` say what was unreadable.
+    """
 
     name: str
     recipe: str = ""
@@ -53,24 +61,33 @@ class RunRecord:
 def read_run(run_dir: Path) -> RunRecord:
     """Everything there is in `run_dir`; an error where the directory is missing or holds no run."""
     if not run_dir.is_dir():
-        raise UserError(f"no run directory at {run_dir}; expected the folder that `reasontrain train` wrote")
+        raise UserError(
+            f"no run directory at {run_dir}; expected the folder that `reasontrain train` wrote"
+        )
     notes: list[str] = []
-    steps = {int(_number(row, "step", where)): _numbers(row) for row, where in _lines(run_dir / "metrics.jsonl", notes)}
+    steps = {
+        int(_number(row, "step", where)): _numbers(row)
+        for row, where in _lines(run_dir / "metrics.jsonl", notes)
+    }
     evaluations = {
-        (e.setting, e.step): e for e in (read_evaluation(*line) for line in _lines(run_dir / "evaluations.jsonl", notes))
+        (e.setting, e.step): e
+        for e in (read_evaluation(*line) for line in _lines(run_dir / "evaluations.jsonl", notes))
     }
     recipe, environment = _text(run_dir / "recipe.yaml"), _environment(run_dir / "environment.json")
     token_files = _token_files(run_dir / "tokens")
     if not (steps or evaluations or recipe or environment or token_files):
         raise UserError(
-            f"{run_dir} holds no run: none of recipe.yaml, environment.json, metrics.jsonl, evaluations.jsonl, tokens/ is there"
+            f"{run_dir} holds no run: none of recipe.yaml, environment.json, "
+            f"metrics.jsonl, evaluations.jsonl, tokens/ is there"
         )
     return RunRecord(
         name=_named(recipe, "name") or run_dir.resolve().name,
         recipe=recipe,
         baseline=_named(recipe, "baseline"),
         environment=environment,
-        steps=tuple(steps[step] for step in sorted(steps)),  # a resumed run writes a step again: the last time counts
+        steps=tuple(
+            steps[step] for step in sorted(steps)
+        ),  # a resumed run writes a step again: the last time counts
         evaluations=tuple(sorted(evaluations.values(), key=lambda e: e.step)),
         token_files=token_files,
         notes=tuple(notes),
@@ -78,7 +95,9 @@ def read_run(run_dir: Path) -> RunRecord:
 
 
 def json_lines(path: Path) -> Iterator[tuple[Mapping[str, Json], str]]:
-    """Each line's object and where it stands; an error at a line that is no JSON object, with the last line marked as such."""
+    """Each line's object and where it stands; an error at a line that is no JSON object, with the
+    last line marked as such.
+    """
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             where = f"{path}:{number}"
@@ -87,7 +106,9 @@ def json_lines(path: Path) -> Iterator[tuple[Mapping[str, Json], str]]:
             except json.JSONDecodeError as error:
                 if not line.endswith("\n"):
                     raise TornLineError(where) from error
-                raise UserError(f"{where}: expected one JSON object per line ({error.msg})") from error
+                raise UserError(
+                    f"{where}: expected one JSON object per line ({error.msg})"
+                ) from error
             if not isinstance(row, dict):
                 raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
             yield row, where
@@ -104,7 +125,9 @@ def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], s
     try:
         yield from json_lines(path)
     except TornLineError as torn:
-        notes.append(f"The last line of {path.name} was cut short and is left out ({Path(str(torn)).name}).")
+        notes.append(
+            f"The last line of {path.name} was cut short and is left out ({Path(str(torn)).name})."
+        )
 
 
 def read_evaluation(row: Mapping[str, Json], where: str) -> EvaluationRecord:
@@ -180,4 +203,7 @@ def _named(recipe: str, key: str) -> str:
 def _token_files(folder: Path) -> dict[int, Path]:
     """tokens/step-N.jsonl by N, in order."""
     found = {path.stem.removeprefix("step-"): path for path in folder.glob("step-*.jsonl")}
-    return {int(step): found[step] for step in sorted((step for step in found if step.isdigit()), key=int)}
+    return {
+        int(step): found[step]
+        for step in sorted((step for step in found if step.isdigit()), key=int)
+    }

@@ -21,7 +21,9 @@ QUADRANTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """One metric of one suite at the first and the last evaluation; `before` and `gain` are None where it was scored once."""
+    """One metric of one suite at the first and the last evaluation; `before` and `gain` are None
+    where it was scored once.
+    """
 
     suite: str
     setting: str
@@ -35,7 +37,9 @@ class Headline:
 
 @dataclass(frozen=True, kw_only=True)
 class QuadrantShare:
-    """Means over the steps: a quadrant's share of the tokens, how much of it was kept, and its share of what was kept."""
+    """Means over the steps: a quadrant's share of the tokens, how much of it was kept, and its
+    share of what was kept.
+    """
 
     name: str
     meaning: str
@@ -45,11 +49,17 @@ class QuadrantShare:
 
 
 def headlines(run: RunRecord) -> list[Headline]:
-    """Every metric of every suite, accuracy first, suites in the order in which they were first scored."""
+    """Every metric of every suite, accuracy first, suites in the order in which they were first
+    scored.
+    """
     settings: dict[tuple[str, int, Number], list[EvaluationRecord]] = {}
     for evaluation in run.evaluations:
         settings.setdefault(evaluation.setting, []).append(evaluation)
-    return [_headline(scored, metric) for scored in settings.values() for metric in sorted(scored[-1].metrics, key=metric_order)]
+    return [
+        _headline(scored, metric)
+        for scored in settings.values()
+        for metric in sorted(scored[-1].metrics, key=metric_order)
+    ]
 
 
 def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
@@ -69,14 +79,22 @@ def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
 
 def setting_text(evaluation: EvaluationRecord) -> str:
     """How a suite was asked, in words."""
-    samples = "one sample each" if evaluation.num_samples == 1 else f"{evaluation.num_samples} samples each"
+    samples = (
+        "one sample each"
+        if evaluation.num_samples == 1
+        else f"{evaluation.num_samples} samples each"
+    )
     how = "greedy" if evaluation.temperature == 0 else f"temperature {evaluation.temperature:g}"
     return f"{evaluation.num_problems:,} problems, {samples}, {how}"
 
 
 def quadrants(run: RunRecord) -> list[QuadrantShare]:
     """Shares per quadrant, over the steps that state all of them; empty where none does."""
-    complete = [row for row in run.steps if all(math.isfinite(row.get(f"share_{q}", math.nan)) for q in QUADRANTS)]
+    complete = [
+        row
+        for row in run.steps
+        if all(math.isfinite(row.get(f"share_{q}", math.nan)) for q in QUADRANTS)
+    ]
     if not complete:
         return []
     tokens = {q: mean([row[f"share_{q}"] for row in complete]) for q in QUADRANTS}
@@ -95,8 +113,14 @@ def quadrants(run: RunRecord) -> list[QuadrantShare]:
 
 
 def _kept_mass(row: Mapping[str, Number], quadrant: str) -> float:
-    """Kept tokens of a quadrant as a share of all tokens; an empty quadrant has none, whatever share of it was kept."""
-    return row[f"share_{quadrant}"] * row.get(f"kept_{quadrant}", math.nan) if row[f"share_{quadrant}"] else 0.0
+    """Kept tokens of a quadrant as a share of all tokens; an empty quadrant has none, whatever
+    share of it was kept.
+    """
+    return (
+        row[f"share_{quadrant}"] * row.get(f"kept_{quadrant}", math.nan)
+        if row[f"share_{quadrant}"]
+        else 0.0
+    )
 
 
 def training_s(run: RunRecord) -> float:
@@ -105,7 +129,9 @@ def training_s(run: RunRecord) -> float:
 
 
 def measurements(run: RunRecord) -> dict[str, dict[str, Number]]:
-    """First, last, least, greatest and mean value of every metric; what is not finite stays out of the mean."""
+    """First, last, least, greatest and mean value of every metric; what is not finite stays out of
+    the mean.
+    """
     names = sorted({name for row in run.steps for name in row} - {"step"})
     columns = {name: [y for _, y in run.series(name)] for name in names}
     return {name: _measurement(values) for name, values in columns.items()}
@@ -113,7 +139,13 @@ def measurements(run: RunRecord) -> dict[str, dict[str, Number]]:
 
 def _measurement(values: list[Number]) -> dict[str, Number]:
     finite = [value for value in values if math.isfinite(value)] or [math.nan]
-    return {"first": values[0], "last": values[-1], "low": min(finite), "high": max(finite), "mean": mean(values)}
+    return {
+        "first": values[0],
+        "last": values[-1],
+        "low": min(finite),
+        "high": max(finite),
+        "mean": mean(values),
+    }
 
 
 def report(run: RunRecord) -> dict[str, Json]:

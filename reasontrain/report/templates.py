@@ -1,4 +1,6 @@
-"""What all pages share: templates that escape, numbers as a reader wants them, one style, and a script known by its hash."""
+"""What all pages share: templates that escape, numbers as a reader wants them, one style, and a
+script known by its hash.
+"""
 
 from __future__ import annotations
 

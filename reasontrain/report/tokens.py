@@ -32,7 +32,10 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownRollout:
-    """One rollout on the page. `cut` counts the tokens beyond what is shown; `kept` says how many tokens were learnt from."""
+    """One rollout on the page.
+
+    `cut` counts the tokens beyond what is shown; `kept` says how many tokens were learnt from.
+    """
 
     id: str
     problem: str
@@ -47,7 +50,9 @@ class ShownRollout:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPage:
-    """The rollouts of one step; `evidence` names what their colours mean ("" where it was not observed)."""
+    """The rollouts of one step; `evidence` names what their colours mean ("" where it was not
+    observed).
+    """
 
     step: int
     rollouts: tuple[ShownRollout, ...]
@@ -56,7 +61,9 @@ class TokenPage:
 
 
 def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
-    """The first rollouts of a file that did well and that did badly, in turn, `num` in all; None for an empty file."""
+    """The first rollouts of a file that did well and that did badly, in turn, `num` in all; None
+    for an empty file.
+    """
     rows: list[_Line] = []
     try:
         for line in json_lines(path):
@@ -70,7 +77,9 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
     if not shown:
         return None
     divergence = next((name for name in ("kl_reverse", "kl_forward") if name in evidence), "")
-    return TokenPage(step=step, rollouts=tuple(shown), entropy="entropy" in evidence, divergence=divergence)
+    return TokenPage(
+        step=step, rollouts=tuple(shown), entropy="entropy" in evidence, divergence=divergence
+    )
 
 
 def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
@@ -85,8 +94,12 @@ def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
 
 def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
     """One line of a token file."""
-    pieces, kinds, weights = (_list(row.get(name), name, where) for name in ("tokens", "kind", "weight"))
-    evidence = {name: _list(column, name, where) for name, column in _mapping(row.get("evidence")).items()}
+    pieces, kinds, weights = (
+        _list(row.get(name), name, where) for name in ("tokens", "kind", "weight")
+    )
+    evidence = {
+        name: _list(column, name, where) for name, column in _mapping(row.get("evidence")).items()
+    }
     for name, column in (("kind", kinds), ("weight", weights), *evidence.items()):
         if len(column) != len(pieces):
             raise UserError(f'{where}: "{name}" has {len(column)} entries for {len(pieces)} tokens')
@@ -105,7 +118,9 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
         truncated=row.get("truncated") is True,
         tokens=tuple(_token(*column) for column in answered[:MAX_TOKENS]),
         cut=max(0, len(answered) - MAX_TOKENS),
-        kept=f"{num_kept:,} of {len(own):,} tokens kept ({percent(num_kept / len(own), 0)})" if own else "no token of its own",
+        kept=f"{num_kept:,} of {len(own):,} tokens kept ({percent(num_kept / len(own), 0)})"
+        if own
+        else "no token of its own",
     )
 
 
@@ -117,8 +132,14 @@ def _token(piece: Json, kind: Json, weight: Json, entropy: Json, divergence: Jso
     uncertain, apart, kept = _evidence(entropy), _evidence(divergence), _float(weight)
     names = (("entropy", uncertain), ("divergence", apart), ("weight", kept))
     shadow = ["shadow of a soft step"] if kind == TokenKind.SOFT else []
-    numbers = " · ".join([*shadow, *(f"{name} {short(value)}" for name, value in names if value is not None)])
-    return Token(text, token_class(uncertain, apart) + (" k" if kept != 0 else ""), numbers + (" · kept" if kept != 0 else ""))
+    numbers = " · ".join(
+        [*shadow, *(f"{name} {short(value)}" for name, value in names if value is not None)]
+    )
+    return Token(
+        text,
+        token_class(uncertain, apart) + (" k" if kept != 0 else ""),
+        numbers + (" · kept" if kept != 0 else ""),
+    )
 
 
 def _evidence(value: Json) -> float | None:

@@ -1,4 +1,6 @@
-"""A Recipe becomes a Run: models loaded, problems read and checked, every fault found before anything is written."""
+"""A Recipe becomes a Run: models loaded, problems read and checked, every fault found before
+anything is written.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ VERSIONS = (
     "vllm",
 )
 MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "baseline")
-"""Keys that a run may be continued with other values of: a finished run is extended by raising `steps`."""
+"""Keys that a run may be continued with other values of: a finished run is extended by raising
+`steps`.
+"""
 AT_ONCE = 512
 """Prompts of a suite that are sampled together during training."""
 Say = Callable[[str], None]
@@ -90,8 +94,13 @@ class RunContext:
     device: str
     say: Say
 
-    def run(self, report: Callable[[int, Stats], None], begun: Callable[[Path], None] = lambda directory: None) -> Path:
-        """Train to the last step, going on from a checkpoint where there is one, and write `final`; the run's directory.
+    def run(
+        self,
+        report: Callable[[int, Stats], None],
+        begun: Callable[[Path], None] = lambda directory: None,
+    ) -> Path:
+        """Train to the last step, going on from a checkpoint where there is one, and write `final`;
+        the run's directory.
 
         `begun` is told of the directory once it is there, `report` of each step.
         """
@@ -132,14 +141,18 @@ class RunContext:
             order=self.prepared.order,
             sampler=self.sampler,
             sampling=sample or Sampling(),
-            group_size=sample.group_size if sample else 1 + (recipe.objective.granularity == "pair"),
+            group_size=sample.group_size
+            if sample
+            else 1 + (recipe.objective.granularity == "pair"),
             truncated=sample.truncated if sample else "score",
             score=self.score,
             advantage=recipe.advantage,
             rollout_filter=recipe.rollout_filter,
             token_selection=recipe.token_selection,
             required_evidence=recipe.required_evidence,
-            reuse_sampled_logp=recipe.learn.old_logp == "auto" and sample is not None and not sample.truncates,
+            reuse_sampled_logp=recipe.learn.old_logp == "auto"
+            and sample is not None
+            and not sample.truncates,
             learner=self.learner,
             objective=recipe.objective,
             loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
@@ -157,7 +170,9 @@ class RunContext:
         """All suites, where the recipe wants them after `done` steps."""
         recipe, directory = self.prepared.recipe, self.prepared.directory
         settings = recipe.evaluate
-        if settings is None or not (settings.before if done == 0 else done == recipe.steps or is_due(settings.every, done)):
+        if settings is None or not (
+            settings.before if done == 0 else done == recipe.steps or is_due(settings.every, done)
+        ):
             return
         for asked in self.prepared.suites:
             if tracker.has_evaluation(done, asked.suite.name):
@@ -173,15 +188,19 @@ class RunContext:
                 sha256=asked.sha256,
             )
             write_answers(directory / ANSWERS / f"{suite.name}-step-{done}.jsonl", result.answers)
-            tracker.evaluation(done, result.record(), result.scalars())  # last: what is recorded is not measured again
+            tracker.evaluation(
+                done, result.record(), result.scalars()
+            )  # last: what is recorded is not measured again
             self.say(summary(result, done))
 
 
 @contextmanager
 def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator[RunContext]:
-    """Load and check everything that the recipe names; the processes that it starts end with this block.
+    """Load and check everything that the recipe names; the processes that it starts end with this
+    block.
 
-    `given` is the recipe as it was before its stages' outputs had places: so it is kept in the run directory.
+    `given` is the recipe as it was before its stages' outputs had places: so it is kept in the run
+    directory.
     """
     tracking.check_service(recipe.track)
     with Grader() as grader:
@@ -191,21 +210,40 @@ def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterat
             engine = recipe.engine
             assert isinstance(engine, LocalEngine), "the recipe refuses vLLM outside of a cluster"
             sampler = LocalSampler(
-                learner.policy, seed=recipe.seed, max_num_seqs=engine.max_num_seqs, shared=True, cuda_graphs=engine.cuda_graphs
+                learner.policy,
+                seed=recipe.seed,
+                max_num_seqs=engine.max_num_seqs,
+                shared=True,
+                cuda_graphs=engine.cuda_graphs,
             )
             score = rewarded(recipe, grader)
-            yield RunContext(prepared, learner, sampler, sampler, score, _cannot_recover, str(learner.policy.device), say)
+            yield RunContext(
+                prepared,
+                learner,
+                sampler,
+                sampler,
+                score,
+                _cannot_recover,
+                str(learner.policy.device),
+                say,
+            )
             return
         from reasontrain.cluster.lifecycle import running  # Ray is for those who ask for it
 
-        with running(recipe, recipe.cluster, prepared.directory, prepared.order, grader, say) as processes:
+        with running(
+            recipe, recipe.cluster, prepared.directory, prepared.order, grader, say
+        ) as processes:
             device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
             who = processes.sampler, processes.answerer
-            yield RunContext(prepared, processes.learner, *who, score, processes.recover, device, say)
+            yield RunContext(
+                prepared, processes.learner, *who, score, processes.recover, device, say
+            )
 
 
 def _speed(recipe: Recipe, learner: Learner) -> Speed:
-    """What says how fast steps are; without utilisation where the sizes of an architecture do not say what it computes."""
+    """What says how fast steps are; without utilisation where the sizes of an architecture do not
+    say what it computes.
+    """
     try:
         count: Count = operations_of(recipe)
     except UserError:
@@ -232,7 +270,8 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Resolve
         models.check_same_ids(described, other, role)
         if (other.vision is None) != (described.vision is None):
             raise UserError(
-                f"{role}: of {recipe.model.path} and {settings.path} one sees pictures and one does not; use alike ones"
+                f"{role}: of {recipe.model.path} and {settings.path} one sees pictures and "
+                f"one does not; use alike ones"
             )
     if described.vision is not None:
         _check_pictures(recipe)
@@ -241,9 +280,17 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Resolve
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [
-        encode_suite(suite, recipe, described, grader, say) for suite in (recipe.evaluate.suites if recipe.evaluate else ())
+        encode_suite(suite, recipe, described, grader, say)
+        for suite in (recipe.evaluate.suites if recipe.evaluate else ())
     ]
-    return ResolvedInputs(recipe, given, directory, order, answers and with_stored(recipe, described, answers, say), suites)
+    return ResolvedInputs(
+        recipe,
+        given,
+        directory,
+        order,
+        answers and with_stored(recipe, described, answers, say),
+        suites,
+    )
 
 
 def _check_pictures(recipe: Recipe) -> None:
@@ -253,10 +300,14 @@ def _check_pictures(recipe: Recipe) -> None:
     if isinstance(recipe.engine, VllmEngine):
         raise UserError("sample.engine: vllm is not shown pictures here; use `kind: local`")
     if recipe.cluster is not None and recipe.cluster.teachers:
-        raise UserError("cluster.teachers: a teacher in a process of its own is not shown pictures; leave it with the learner")
+        raise UserError(
+            "cluster.teachers: a teacher in a process of its own is not shown pictures; "
+            "leave it with the learner"
+        )
     if "attention" in recipe.required_evidence:
         raise UserError(
-            "token_selection: the attention of image models is not watched; choose a rule without the evidence `attention`"
+            "token_selection: the attention of image models is not watched; choose a rule "
+            "without the evidence `attention`"
         )
 
 
@@ -267,19 +318,31 @@ def check_directory(directory: Path, recipe: Recipe) -> None:
     offline = directory / RECIPE
     if not offline.exists():
         raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
-    changed = [key for key in changed_keys(read_yaml(offline), as_mapping(recipe)) if key.partition(".")[0] not in MAY_CHANGE]
+    changed = [
+        key
+        for key in changed_keys(read_yaml(offline), as_mapping(recipe))
+        if key.partition(".")[0] not in MAY_CHANGE
+    ]
     if changed:
-        raise UserError(f"{directory} holds a run of another recipe (other: {', '.join(changed)}); choose another `name`")
+        raise UserError(
+            f"{directory} holds a run of another recipe (other: {', '.join(changed)}); "
+            f"choose another `name`"
+        )
 
 
 def _resume(directory: Path, steps: int, learner: Learner, say: Say) -> int:
-    """The step that the run in `directory` goes on from, with the learner as it was then; 0 where there is no run."""
+    """The step that the run in `directory` goes on from, with the learner as it was then; 0 where
+    there is no run.
+    """
     found = checkpoint.newest(directory, say)
     if found is None:
         return 0
     step, where = found
     if step > steps:
-        raise UserError(f"{directory} has {step} steps already, more than the {steps} asked for; choose another `name`")
+        raise UserError(
+            f"{directory} has {step} steps already, more than the {steps} asked for; "
+            f"choose another `name`"
+        )
     learner.restore(where)
     say(f"going on from {where}")
     return step

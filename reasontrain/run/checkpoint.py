@@ -1,4 +1,6 @@
-"""What is kept: checkpoints that are complete or absent, the newest good one, and room to write them."""
+"""What is kept: checkpoints that are complete or absent, the newest good one, and room to write
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,21 @@ def folder(run_dir: Path) -> Path:
 
 
 def save(
-    run_dir: Path, step: int, write: Callable[[Path], None], *, keep: int, scores: Mapping[int, float] | None = None
+    run_dir: Path,
+    step: int,
+    write: Callable[[Path], None],
+    *,
+    keep: int,
+    scores: Mapping[int, float] | None = None,
 ) -> Path:
-    """Write `checkpoints/step-<step>` by `write`, as a whole or not at all; remove all but the newest `keep` and the best one.
+    """Write `checkpoints/step-<step>` by `write`, as a whole or not at all; remove all but the
+    newest `keep` and the best one.
 
     `scores` are of the steps that were measured; of equal ones the later is the best.
 
-    The manifest with the size and SHA-256 of every file is written last, and the directory renamed into place after it. A
-    checkpoint of a later step was passed over as damaged when this run went on, and goes.
+    The manifest with the size and SHA-256 of every file is written last, and the directory renamed
+    into place after it. A checkpoint of a later step was passed over as damaged when this run went
+    on, and goes.
     """
     target = folder(run_dir) / f"step-{step}"
     if target.exists() and not damage(target):
@@ -37,7 +46,10 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     with storage.whole(partial):
         write(partial)
-        manifest = {"step": step, "files": {name: _facts(partial / name) for name in _files(partial)}}
+        manifest = {
+            "step": step,
+            "files": {name: _facts(partial / name) for name in _files(partial)},
+        }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         _sync(partial)
     shutil.rmtree(target, ignore_errors=True)
@@ -51,8 +63,14 @@ def save(
 
 
 def best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
-    """The step with the highest score among these, the later of equal ones; None where none was measured."""
-    return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
+    """The step with the highest score among these, the later of equal ones; None where none was
+    measured.
+    """
+    return max(
+        (step for step in steps if step in scores),
+        key=lambda step: (scores[step], step),
+        default=None,
+    )
 
 
 def final(run_dir: Path, write: Callable[[Path], None]) -> None:
@@ -66,7 +84,9 @@ def final(run_dir: Path, write: Callable[[Path], None]) -> None:
 
 
 def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
-    """The newest complete checkpoint as (step, directory); a damaged one is named through `warn` and passed over."""
+    """The newest complete checkpoint as (step, directory); a damaged one is named through `warn`
+    and passed over.
+    """
     for step, directory in _found(run_dir):
         reason = damage(directory)
         if not reason:
@@ -91,25 +111,33 @@ def damage(directory: Path) -> str:
 
 
 def check_space(run_dir: Path, num_parameters: int, keep: int) -> None:
-    """Refuse a run whose disk cannot hold its checkpoints (float32 weights and two moments each, and one more while saving)."""
+    """Refuse a run whose disk cannot hold its checkpoints (float32 weights and two moments each,
+    and one more while saving).
+    """
     needed = 4 * num_parameters * (3 * (keep + 1) + 1) + (16 << 20)
     parent = next(p for p in (run_dir, *run_dir.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(
-            f"{run_dir} cannot be written, because {parent} is no folder that may be written to; point `out` elsewhere"
+            f"{run_dir} cannot be written, because {parent} is no folder that may be "
+            f"written to; point `out` elsewhere"
         )
     own = sum(file.stat().st_size for file in folder(run_dir).rglob("*") if file.is_file())
     free = shutil.disk_usage(parent).free + own  # what this run keeps already is rotated away
     if free < needed:
         raise UserError(
-            f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs {needed / 1e9:.2f} GB for its "
+            f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs "
+            f"{needed / 1e9:.2f} GB for its "
             "checkpoints; make room, point `out` elsewhere or lower checkpoint.keep"
         )
 
 
 def _found(run_dir: Path) -> list[tuple[int, Path]]:
     """Checkpoint directories by step, newest first."""
-    numbered = [(int(p.name.removeprefix("step-")), p) for p in folder(run_dir).glob("step-*") if p.name[5:].isdigit()]
+    numbered = [
+        (int(p.name.removeprefix("step-")), p)
+        for p in folder(run_dir).glob("step-*")
+        if p.name[5:].isdigit()
+    ]
     return sorted(numbered, reverse=True)
 
 
@@ -121,7 +149,10 @@ def _files(directory: Path) -> list[str]:
 def _facts(path: Path) -> dict[str, int | str]:
     """Size and SHA-256 of a file."""
     with path.open("rb") as stream:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),
+        }
 
 
 def _sync(directory: Path) -> None:

@@ -1,4 +1,6 @@
-"""What a recipe learns from and is asked: problems read and checked, prompts encoded, stored evidence joined."""
+"""What a recipe learns from and is asked: problems read and checked, prompts encoded, stored
+evidence joined.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A suite's problems, their gold answers checked, and what grades responses; `sha256` is of all problems as they are put."""
+    """A suite's problems, their gold answers checked, and what grades responses; `sha256` is of all
+    problems as they are put.
+    """
 
     suite: Suite
     prompt: PromptSettings
@@ -44,7 +48,9 @@ class EncodedTask:
 
 @dataclass(frozen=True)
 class EncodedSuite:
-    """A suite with its prompts encoded for the model, and how many did not fit; `sha256` is of all problems as they are put."""
+    """A suite with its prompts encoded for the model, and how many did not fit; `sha256` is of all
+    problems as they are put.
+    """
 
     suite: Suite
     prompts: Sequence[Prompt]
@@ -54,11 +60,14 @@ class EncodedSuite:
 
 
 def score_columns(recipe: Recipe, say: Say) -> None:
-    """Compute and store the evidence that the recipe's rule reads from a store; raises UserError where it reads none."""
+    """Compute and store the evidence that the recipe's rule reads from a store; raises UserError
+    where it reads none.
+    """
     if not recipe.evidence and not recipe.required_evidence & STORED_EVIDENCE:
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
         raise UserError(
-            f"{recipe.name} reads no stored evidence (its rule and objective need: {read}); there is nothing to score"
+            f"{recipe.name} reads no stored evidence (its rule and objective need: "
+            f"{read}); there is nothing to score"
         )
     with Grader() as grader:
         described = models.describe(recipe.model)
@@ -67,19 +76,29 @@ def score_columns(recipe: Recipe, say: Say) -> None:
     with_stored(recipe, described, written, say)
 
 
-def source(recipe: Recipe, described: Description, grader: Grader, say: Say) -> tuple[OfflineSampler | None, Order]:
-    """What is learned from, where it is written already, and the order in which it is taken or asked for."""
+def source(
+    recipe: Recipe, described: Description, grader: Grader, say: Say
+) -> tuple[OfflineSampler | None, Order]:
+    """What is learned from, where it is written already, and the order in which it is taken or
+    asked for.
+    """
     if recipe.sample is None and isinstance(recipe.task, OfflineTask):
         return _written(recipe, recipe.task, described, say)
     return _order(recipe, described, _prompts(recipe, described, grader, say), say)
 
 
-def with_stored(recipe: Recipe, described: Description, written: OfflineSampler, say: Say) -> OfflineSampler:
-    """The demonstrations with the stored evidence that the recipe needs, computed first where it is not there."""
+def with_stored(
+    recipe: Recipe, described: Description, written: OfflineSampler, say: Say
+) -> OfflineSampler:
+    """The demonstrations with the stored evidence that the recipe needs, computed first where it is
+    not there.
+    """
     if "uncond_logp" not in recipe.required_evidence:
         return written
     encoder = encoder_of(described, recipe.prompt)
-    found = with_uncond_logp(recipe, encoder, [rollout for row in written.written.values() for rollout in row], say)
+    found = with_uncond_logp(
+        recipe, encoder, [rollout for row in written.written.values() for rollout in row], say
+    )
     return OfflineSampler({rollout.problem.id: (rollout,) for rollout in found})
 
 
@@ -94,8 +113,15 @@ def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], li
         return list
 
     def graded(rollouts: Sequence[Rollout]) -> list[Rollout]:
-        scored = score(recipe.task, [(rollout.problem, rollout.text) for rollout in rollouts], grader, recipe.reward)
-        return [replace(rollout, reward=s.reward) for rollout, s in zip(rollouts, scored, strict=True)]
+        scored = score(
+            recipe.task,
+            [(rollout.problem, rollout.text) for rollout in rollouts],
+            grader,
+            recipe.reward,
+        )
+        return [
+            replace(rollout, reward=s.reward) for rollout, s in zip(rollouts, scored, strict=True)
+        ]
 
     return graded
 
@@ -113,7 +139,9 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader, say: Say) -> l
     return prompts
 
 
-def _order(recipe: Recipe, described: Description, prompts: list[Prompt], say: Say) -> tuple[OfflineSampler | None, Order]:
+def _order(
+    recipe: Recipe, described: Description, prompts: list[Prompt], say: Say
+) -> tuple[OfflineSampler | None, Order]:
     """Demonstrations where they are learned from, and the order in which prompts are asked."""
     if recipe.sample:
         per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
@@ -124,17 +152,27 @@ def _order(recipe: Recipe, described: Description, prompts: list[Prompt], say: S
         say(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
     by_id = {rollout.problem.id: (rollout,) for rollout in written}
     asked = [prompt for prompt in prompts if prompt.problem.id in by_id]
-    return OfflineSampler(by_id), Order(asked, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer)
+    return OfflineSampler(by_id), Order(
+        asked, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer
+    )
 
 
-def _written(recipe: Recipe, task: OfflineTask, described: Description, say: Say) -> tuple[OfflineSampler, Order]:
-    """What a file holds to learn from, with the evidence that was stored for it, and the order of its rows."""
+def _written(
+    recipe: Recipe, task: OfflineTask, described: Description, say: Say
+) -> tuple[OfflineSampler, Order]:
+    """What a file holds to learn from, with the evidence that was stored for it, and the order of
+    its rows.
+    """
     encoder = encoder_of(described, recipe.prompt)
     rows, dropped = encode(task.rows, encoder, described.context)
     if dropped:
         say(f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped")
     for name, path in sorted(recipe.evidence.items()):
-        chosen_may_lack = int(isinstance(task, PairTask) and name == "ce_logscore" and not _reads_chosen(recipe.token_selection))
+        chosen_may_lack = int(
+            isinstance(task, PairTask)
+            and name == "ce_logscore"
+            and not _reads_chosen(recipe.token_selection)
+        )
         column = stored_evidence.read(Path(path), name, _made_by(recipe, name))
         rows = [column.joined(row, optional=chosen_may_lack) for row in rows]
     _check_padded(recipe, rows)
@@ -145,8 +183,14 @@ def _written(recipe: Recipe, task: OfflineTask, described: Description, say: Say
 
 
 def _made_by(recipe: Recipe, name: str) -> stored_evidence.MadeBy | None:
-    """What should have made a stored column, where the recipe says which model's numbers it is to hold."""
-    return {"model": models.fingerprint(recipe.reference or recipe.model)} if name == "ref_logp" else None
+    """What should have made a stored column, where the recipe says which model's numbers it is to
+    hold.
+    """
+    return (
+        {"model": models.fingerprint(recipe.reference or recipe.model)}
+        if name == "ref_logp"
+        else None
+    )
 
 
 def _reads_chosen(token_selection: TokenSelection) -> bool:
@@ -159,28 +203,37 @@ def _check_padded(recipe: Recipe, rows: Sequence[tuple[Rollout, ...]]) -> None:
     """Refuse a loss over a padded length that a pair does not fit."""
     if not isinstance(recipe.objective, Dpo) or recipe.objective.padded_length is None:
         return
-    longest = max(len(rollout.prompt_ids) + len(rollout.response_ids) for row in rows for rollout in row)
+    longest = max(
+        len(rollout.prompt_ids) + len(rollout.response_ids) for row in rows for rollout in row
+    )
     if longest > recipe.objective.padded_length:
         raise UserError(
-            f"objective.padded_length is {recipe.objective.padded_length}, and the longest pair has {longest} tokens; raise it, "
+            f"objective.padded_length is {recipe.objective.padded_length}, and the longest "
+            f"pair has {longest} tokens; raise it, "
             "or leave long pairs out (`max_tokens` of a stage of kind pairs)"
         )
 
 
-def encode_suite(suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say) -> EncodedSuite:
+def encode_suite(
+    suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say
+) -> EncodedSuite:
     """A suite made ready for this model: its own task, or the recipe's on the held-out split."""
     task = suite.task or _held_out(recipe.task, suite)
     return encoded(encode_task(suite, task, suite.prompt or recipe.prompt, grader), policy, say)
 
 
-def encode_task(suite: Suite, task: TaskSettings, prompt: PromptSettings, grader: Grader) -> EncodedTask:
+def encode_task(
+    suite: Suite, task: TaskSettings, prompt: PromptSettings, grader: Grader
+) -> EncodedTask:
     """The suite's problems as they are put to anybody."""
     problems = task.problems()[: suite.limit]
     if isinstance(task, PythonTask):
         task.load()
     elif not isinstance(task, Pictures):
         check_gold(problems, grader, required=True)
-    said = json.dumps([[problem.id, prompt.around(problem), problem.answer] for problem in problems])
+    said = json.dumps(
+        [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
+    )
     digest = hashlib.sha256(said.encode()).hexdigest()
 
     def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
@@ -190,11 +243,16 @@ def encode_task(suite: Suite, task: TaskSettings, prompt: PromptSettings, grader
 
 
 def encoded(posed: EncodedTask, policy: Policy | Description, say: Say) -> EncodedSuite:
-    """The suite's prompts in this model's token ids; those that are too long are counted, and count as wrong."""
+    """The suite's prompts in this model's token ids; those that are too long are counted, and count
+    as wrong.
+    """
     suite, problems = posed.suite, posed.problems
     prompts, dropped = encoder_of(policy, replace(posed.prompt, too_long="drop")).prompts(problems)
     if dropped:
-        say(f"suite {suite.name}: {dropped} of {len(problems)} prompts do not fit the model and count as wrong")
+        say(
+            f"suite {suite.name}: {dropped} of {len(problems)} prompts do not fit the "
+            f"model and count as wrong"
+        )
     return EncodedSuite(suite, prompts, dropped, posed.score, posed.sha256)
 
 
@@ -203,5 +261,8 @@ def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
     if isinstance(task, Pictures):
         return replace(task, split="test")
     if not isinstance(task, Arithmetic):
-        raise UserError(f"evaluate: suite {suite.name} names no `task`, and {task.kind} has no held-out split of its own")
+        raise UserError(
+            f"evaluate: suite {suite.name} names no `task`, and {task.kind} has no "
+            f"held-out split of its own"
+        )
     return replace(task, split="test", wrong_steps=0.0)

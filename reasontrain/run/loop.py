@@ -1,4 +1,6 @@
-"""One training step as verbs, and the loop around it; it cannot tell one process from many, nor rollouts from demonstrations."""
+"""One training step as verbs, and the loop around it; it cannot tell one process from many, nor
+rollouts from demonstrations.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ class Run:
 
 
 def train_step(run: Run, step: int) -> Stats:
-    """Sample, score, credit, keep, observe, select, learn, sync: one optimiser step and what was seen in it."""
+    """Sample, score, credit, keep, observe, select, learn, sync: one optimiser step and what was
+    seen in it.
+    """
     begun, timer = time.perf_counter(), Stopwatch()
     with timer("sample"):
         prompts = run.order.at(step)
@@ -83,13 +87,21 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.score(rollouts)
     sampled = _credit(run, rollouts, step)
     batch = run.rollout_filter(sampled)
-    batch = observe(run.learner, batch, run.required_evidence, reuse_sampled_logp=run.reuse_sampled_logp)
+    batch = observe(
+        run.learner, batch, run.required_evidence, reuse_sampled_logp=run.reuse_sampled_logp
+    )
     weight_BT = run.token_selection(batch)
     learned = run.learner.step(batch, weight_BT, run.objective, run.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
     if learned["skipped"]:
-        write_tokens(run.directory / TOKENS / f"nonfinite-step-{step}.jsonl", batch, weight_BT, rollouts, run.order.tokenizer)
+        write_tokens(
+            run.directory / TOKENS / f"nonfinite-step-{step}.jsonl",
+            batch,
+            weight_BT,
+            rollouts,
+            run.order.tokenizer,
+        )
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
     stats = learned | describe(batch, weight_BT, rollouts)
     if not isinstance(run.advantage, NoAdvantage):
@@ -102,25 +114,47 @@ def train_step(run: Run, step: int) -> Stats:
 
 
 def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
-    """The batch of these rollouts; truncated ones are dropped before credit or masked after it, as the recipe says."""
+    """The batch of these rollouts; truncated ones are dropped before credit or masked after it, as
+    the recipe says.
+    """
     sampled_tokens = sum(len(rollout.response_ids) for rollout in rollouts)
-    kept = _without_truncated(rollouts, alone=isinstance(run.advantage, NoAdvantage)) if run.truncated == "drop" else rollouts
-    masked = frozenset(r.id for r in rollouts if r.truncated) if run.truncated == "mask" else frozenset()
+    kept = (
+        _without_truncated(rollouts, alone=isinstance(run.advantage, NoAdvantage))
+        if run.truncated == "drop"
+        else rollouts
+    )
+    masked = (
+        frozenset(r.id for r in rollouts if r.truncated) if run.truncated == "mask" else frozenset()
+    )
     progress = step / max(run.steps - 1, 1)
     paired = run.objective.granularity == "pair"
-    batch = collate(kept, advantage=run.advantage, masked=masked, paired=paired, progress=progress, seed=run.seed, step=step)
+    batch = collate(
+        kept,
+        advantage=run.advantage,
+        masked=masked,
+        paired=paired,
+        progress=progress,
+        seed=run.seed,
+        step=step,
+    )
     return replace(batch, sampled_rollouts=len(rollouts), sampled_tokens=sampled_tokens)
 
 
 def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Rollout]:
-    """The rollouts that came to their end; where credit compares a group, one that is left `alone` goes as well."""
+    """The rollouts that came to their end; where credit compares a group, one that is left `alone`
+    goes as well.
+    """
     left = [rollout for rollout in rollouts if not rollout.truncated]
     size = Counter(rollout.group for rollout in left)
     return [rollout for rollout in left if alone or size[rollout.group] > 1]
 
 
-def observe(learner: Learner, batch: Batch, required_evidence: frozenset[str], *, reuse_sampled_logp: bool) -> Batch:
-    """The batch with the evidence that the rule and the objective need, each from where it is cheapest."""
+def observe(
+    learner: Learner, batch: Batch, required_evidence: frozenset[str], *, reuse_sampled_logp: bool
+) -> Batch:
+    """The batch with the evidence that the rule and the objective need, each from where it is
+    cheapest.
+    """
     missing = required_evidence - frozenset(batch.evidence)
     if "old_logp" in missing and reuse_sampled_logp:
         batch = batch.with_evidence({"old_logp": batch.sampled_logp_BT})
@@ -129,7 +163,9 @@ def observe(learner: Learner, batch: Batch, required_evidence: frozenset[str], *
 
 
 def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]) -> Stats:
-    """What a step looked like: rewards, lengths, evidence, and how selection divides over the quadrants."""
+    """What a step looked like: rewards, lengths, evidence, and how selection divides over the
+    quadrants.
+    """
     totals, among_BT = batch.totals(weight_BT), batch.is_response_BT
     stats: Stats = {
         "reward_mean": _mean([r.reward for r in rollouts]),
@@ -153,9 +189,14 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
 
 
 def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """The share that is kept of the first, the middle and the last third of each response: a rule may only like beginnings."""
+    """The share that is kept of the first, the middle and the last third of each response: a rule
+    may only like beginnings.
+    """
     place_BT = (among_BT.cumsum(1) - 1) * 3 // among_BT.sum(1, keepdim=True).clamp(min=1)
-    thirds = {name: among_BT & (place_BT == third) for third, name in enumerate(("first", "middle", "last"))}
+    thirds = {
+        name: among_BT & (place_BT == third)
+        for third, name in enumerate(("first", "middle", "last"))
+    }
     return {
         f"kept_of_{name}_third": float((weight_BT != 0)[part_BT].double().mean())
         for name, part_BT in thirds.items()
@@ -164,13 +205,21 @@ def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"
 
 
 def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """Shares of all and of kept tokens in TIP's quadrants at the step's medians, and the share of each quadrant that was kept.
+    """Shares of all and of kept tokens in TIP's quadrants at the step's medians, and the share of
+    each quadrant that was kept.
 
     Medians force the shares, so `fixed_share_*` gives them at thresholds that do not move.
     """
-    columns, among_BT, kept_BT = (batch.entropy_BT, batch.kl_reverse_BT), batch.is_response_BT, weight_BT != 0
+    columns, among_BT, kept_BT = (
+        (batch.entropy_BT, batch.kl_reverse_BT),
+        batch.is_response_BT,
+        weight_BT != 0,
+    )
     quadrant_BT = quadrants(*columns, among_BT, medians(*columns, among_BT))
-    kept_of, fixed = shares(quadrant_BT, kept_BT), shares(quadrants(*columns, among_BT, FIXED_THRESHOLDS), among_BT)
+    kept_of, fixed = (
+        shares(quadrant_BT, kept_BT),
+        shares(quadrants(*columns, among_BT, FIXED_THRESHOLDS), among_BT),
+    )
     stats: Stats = {}
     for quadrant, share in shares(quadrant_BT, among_BT).items():
         stats[f"share_{quadrant.name}"] = share
@@ -185,7 +234,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class Stop:
-    """Ctrl-C, SIGTERM and SIGUSR1 (schedulers warn by either), noticed between two steps; a second signal acts at once."""
+    """Ctrl-C, SIGTERM and SIGUSR1 (schedulers warn by either), noticed between two steps; a second
+    signal acts at once.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -193,7 +244,10 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handle these signals inside this block."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        before = {
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        }
         try:
             yield self
         finally:
@@ -210,10 +264,14 @@ class StoppedError(RunError):
     """The run was asked to stop and did, with a checkpoint."""
 
 
-def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None], finish: Callable[[], None]) -> None:
-    """Steps `from_step` to the last, checkpoints and evaluations between, and `finish`; nothing that was finished is lost.
+def train(
+    run: Run, *, from_step: int, report: Callable[[int, Stats], None], finish: Callable[[], None]
+) -> None:
+    """Steps `from_step` to the last, checkpoints and evaluations between, and `finish`; nothing
+    that was finished is lost.
 
-    Raises StoppedError, having saved, when asked to stop; RunError, having saved the steps before, when a step cannot be taken.
+    Raises StoppedError, having saved, when asked to stop; RunError, having saved the steps before,
+    when a step cannot be taken.
     """
     with Stop().listening() as stop:
         done, finished = from_step, False
@@ -230,7 +288,9 @@ def train(run: Run, *, from_step: int, report: Callable[[int, Stats], None], fin
 
 
 def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], None]) -> int:
-    """One step with all that follows it: what was measured, a checkpoint, an evaluation; the number of steps done."""
+    """One step with all that follows it: what was measured, a checkpoint, an evaluation; the number
+    of steps done.
+    """
     stats = _step_or_save(run, step)
     run.tracker.metrics(step, stats)
     report(step, stats)
@@ -239,11 +299,16 @@ def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], Non
     if stopped or is_due(run.checkpoint.every, done) or done == run.steps:
         where = save(run, done)  # before the evaluation, which may take long
     if stopped:
-        raise StoppedError(f"stopped by {stopped.name} after step {step}; saved {where}; the same command goes on from there")
+        raise StoppedError(
+            f"stopped by {stopped.name} after step {step}; saved {where}; the same command "
+            f"goes on from there"
+        )
     if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
         raise RunError(
-            f"the gradient was not finite in {run.max_nonfinite} steps in a row (the last is step {step}); lower "
-            f"learn.lr, or look at their rollouts in {run.directory / TOKENS}/nonfinite-step-*.jsonl"
+            f"the gradient was not finite in {run.max_nonfinite} steps in a row (the last "
+            f"is step {step}); lower "
+            f"learn.lr, or look at their rollouts in "
+            f"{run.directory / TOKENS}/nonfinite-step-*.jsonl"
         )
     run.evaluate(done)
     return done
@@ -261,13 +326,16 @@ def _step_or_save(run: Run, step: int) -> Stats:
     except torch.OutOfMemoryError as error:
         _save_before(run, step)
         raise RunError(
-            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, sample.engine.max_num_seqs or "
+            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, "
+            f"sample.engine.max_num_seqs or "
             "sample.max_tokens, or set model.gradient_checkpointing"
         ) from error
 
 
 def _save_before(run: Run, step: int) -> None:
-    """A checkpoint of the steps before this one, where the learner holds just them: a step may fail after it was learned from."""
+    """A checkpoint of the steps before this one, where the learner holds just them: a step may fail
+    after it was learned from.
+    """
     if step and run.learner.weights().version == step:
         save(run, step)
 

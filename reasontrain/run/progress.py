@@ -1,4 +1,6 @@
-"""What a terminal shows during long work: a progress bar where somebody looks, plain lines where nobody does."""
+"""What a terminal shows during long work: a progress bar where somebody looks, plain lines where
+nobody does.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[tuple[Advance, Callable[[str], None]]]:
-    """`advance(done, note)` and `say(line)`, drawn as a bar on a terminal and as a line now and then elsewhere."""
+    """`advance(done, note)` and `say(line)`, drawn as a bar on a terminal and as a line now and
+    then elsewhere.
+    """
     console = Console(stderr=False, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         yield _lines(what, total), lambda line: print(line, flush=True)

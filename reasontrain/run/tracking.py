@@ -1,4 +1,6 @@
-"""What a run writes down as it happens: metrics, evaluations, tokens with their evidence; and what outside services get of it."""
+"""What a run writes down as it happens: metrics, evaluations, tokens with their evidence; and what
+outside services get of it.
+"""
 
 from __future__ import annotations
 
@@ -47,16 +49,28 @@ class _Evaluated(TypedDict):
 class Tracker:
     """Appends to the run directory, one line at a time, and forwards to TensorBoard and a service."""
 
-    def __init__(self, run_dir: Path, settings: TrackSettings, service: Service | None = None, *, from_step: int) -> None:
-        """Records of `from_step` and later are those of a run that was cut short: they are dropped, since they are made again.
+    def __init__(
+        self,
+        run_dir: Path,
+        settings: TrackSettings,
+        service: Service | None = None,
+        *,
+        from_step: int,
+    ) -> None:
+        """Records of `from_step` and later are those of a run that was cut short: they are dropped,
+        since they are made again.
 
-        An evaluation after `from_step` steps is of the very weights that the run goes on with, and stays; that of step 0 does
-        not, so that a run without a checkpoint begins anew.
+        An evaluation after `from_step` steps is of the very weights that the run goes on with, and
+        stays; that of step 0 does not, so that a run without a checkpoint begins anew.
         """
         self.run_dir, self.settings, self.service = run_dir, settings, service
         _keep_before(run_dir / METRICS, from_step)
         _keep_before(run_dir / EVALUATIONS, from_step + 1 if from_step else 0)
-        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step) if settings.tensorboard else None
+        self.board = (
+            SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step)
+            if settings.tensorboard
+            else None
+        )
 
     def rewind(self, step: int) -> None:
         """Drop what was written of this step and later: they are made again."""
@@ -75,20 +89,33 @@ class Tracker:
 
     def has_evaluation(self, step: int, suite: str) -> bool:
         """Whether a suite was measured after `step` steps already."""
-        return any((record["step"], record["suite"]) == (step, suite) for record in self._evaluations())
+        return any(
+            (record["step"], record["suite"]) == (step, suite) for record in self._evaluations()
+        )
 
     def scores(self, suite: str) -> dict[int, float]:
         """The accuracy on a suite after so many steps, where it was measured."""
         return {
-            record["step"]: record["metrics"]["accuracy"]["value"] for record in self._evaluations() if record["suite"] == suite
+            record["step"]: record["metrics"]["accuracy"]["value"]
+            for record in self._evaluations()
+            if record["suite"] == suite
         }
 
     def _evaluations(self) -> list[_Evaluated]:
         path = self.run_dir / EVALUATIONS
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if path.exists()
+            else []
+        )
 
     def tokens(
-        self, step: int, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase
+        self,
+        step: int,
+        batch: Batch,
+        weight_BT: Tensor,
+        rollouts: Sequence[Rollout],
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         """Some rollouts of a step, with the evidence and the weight of each of their tokens."""
         if is_due(self.settings.tokens_every, step):
@@ -116,9 +143,15 @@ class Tracker:
 
 
 def write_tokens(
-    path: Path, batch: Batch, weight_BT: Tensor, rollouts: Sequence[Rollout], tokenizer: PreTrainedTokenizerBase
+    path: Path,
+    batch: Batch,
+    weight_BT: Tensor,
+    rollouts: Sequence[Rollout],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Rollouts with their tokens, kinds, weights and evidence, one line each, for the report and the lens."""
+    """Rollouts with their tokens, kinds, weights and evidence, one line each, for the report and
+    the lens.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     row_of = {int(rollout): row for row, rollout in enumerate(batch.rollout_B)}
     with path.open("w", encoding="utf-8") as stream:
@@ -139,7 +172,9 @@ def write_tokens(
                 "kind": batch.kind_BT[row, span].tolist(),
                 "weight": _rounded(weight_BT[row, span]),
                 "evidence": {
-                    name: _rounded(batch.evidence[name][row, span]) for name in EVIDENCE_SHOWN if name in batch.evidence
+                    name: _rounded(batch.evidence[name][row, span])
+                    for name in EVIDENCE_SHOWN
+                    if name in batch.evidence
                 },
             }
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -149,12 +184,15 @@ def check_service(settings: TrackSettings) -> None:
     """Refuse a service that is not installed before anything is written."""
     if settings.service is not None and util.find_spec(settings.service) is None:
         raise UserError(
-            f"track.service is {settings.service}, which is not installed; `pip install {settings.service}` or leave it out"
+            f"track.service is {settings.service}, which is not installed; `pip install "
+            f"{settings.service}` or leave it out"
         )
 
 
 def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord) -> Service | None:
-    """The service named in the recipe, logged in as its own library finds its secrets; UserError where it will not start."""
+    """The service named in the recipe, logged in as its own library finds its secrets; UserError
+    where it will not start.
+    """
     if settings.service is None:
         return None
     service: Service = import_module(settings.service)
@@ -162,7 +200,8 @@ def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord)
         service.init(project=settings.project, name=name, config=dict(config))
     except Exception as error:  # each service has errors of its own
         raise UserError(
-            f"track.service: {settings.service} did not start: {str(error).strip() or type(error).__name__}"
+            f"track.service: {settings.service} did not start: "
+            f"{str(error).strip() or type(error).__name__}"
         ) from error
     return service
 

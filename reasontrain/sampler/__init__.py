@@ -18,10 +18,13 @@ class Sampler(Protocol):
         """Of the weights: how many optimiser steps they have seen."""
         ...
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[Rollout]:
         """`num` rollouts of every prompt, prompt by prompt.
 
-        Rollout g of prompt i has id `first_id + i * num + g` and group `first_id + i * num`. A response holds its stop id.
+        Rollout g of prompt i has id `first_id + i * num + g` and group `first_id + i * num`. A
+        response holds its stop id.
         """
 
     def load(self, weights: Weights) -> None:

@@ -1,4 +1,6 @@
-"""A key-value cache that is allocated ahead and written in place; rows end in one column, so that all write to the same place."""
+"""A key-value cache that is allocated ahead and written in place; rows end in one column, so that
+all write to the same place.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class Layer(CacheLayerMixin):
-    """Keys and values of one attention layer, [B, heads, capacity, D], of which attention sees the filled part only.
+    """Keys and values of one attention layer, [B, heads, capacity, D], of which attention sees the
+    filled part only.
 
-    Layers with a sliding window keep every column too: as padding is on the left, the mask that transformers makes from the
-    distances of columns is exact.
+    Layers with a sliding window keep every column too: as padding is on the left, the mask that
+    transformers makes from the distances of columns is exact.
     """
 
     def __init__(self, capacity: int, dtype: torch.dtype | None) -> None:
@@ -34,9 +37,16 @@ class Layer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(
-        self, key_states: Float[Tensor, "B H T D"], value_states: Float[Tensor, "B H T D2"], *args: object, **kwargs: object
+        self,
+        key_states: Float[Tensor, "B H T D"],
+        value_states: Float[Tensor, "B H T D2"],
+        *args: object,
+        **kwargs: object,
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D2"]]:
-        """Append T columns; gives all that are filled. In a fixed layer (see `fix`), write to its column; gives all there are."""
+        """Append T columns; gives all that are filled.
+
+        In a fixed layer (see `fix`), write to its column; gives all there are.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
@@ -69,7 +79,9 @@ def new(num_layers: int, capacity: int, dtype: torch.dtype | None) -> Cache:
 
 
 def fix(cache: Cache, column_1: Int[Tensor, " 1"]) -> None:
-    """Let every layer show all its columns and write to the one that this tensor names: a shape that does not change."""
+    """Let every layer show all its columns and write to the one that this tensor names: a shape
+    that does not change.
+    """
     for index in range(len(cache.layers)):
         _layer(cache, index).column_1 = column_1
 
@@ -83,7 +95,9 @@ def release(cache: Cache, length: int) -> None:
 
 @dataclass(frozen=True)
 class CacheSlice:
-    """Rows of a cache, in the order wanted (a row may come twice), without its first `drop` columns."""
+    """Rows of a cache, in the order wanted (a row may come twice), without its first `drop`
+    columns.
+    """
 
     cache: Cache
     rows: list[int]
@@ -101,7 +115,11 @@ def join(parts: Sequence[CacheSlice], room: int) -> Cache:
     Consumes the parts layer by layer, so that never more than one layer exists twice.
     """
     width = max(part.width for part in parts)
-    return Cache(layers=[_join_layer(parts, index, width, room) for index in range(len(parts[0].cache.layers))])
+    return Cache(
+        layers=[
+            _join_layer(parts, index, width, room) for index in range(len(parts[0].cache.layers))
+        ]
+    )
 
 
 def _join_layer(parts: Sequence[CacheSlice], index: int, width: int, room: int) -> Layer:
@@ -109,8 +127,12 @@ def _join_layer(parts: Sequence[CacheSlice], index: int, width: int, room: int) 
     sources = [_layer(part.cache, index) for part in parts]
     joined = Layer(width + room, sources[0].dtype)
     joined.length, joined.is_initialized = width, True
-    joined.keys = _aligned([(source.keys, part) for source, part in zip(sources, parts, strict=True)], width, room)
-    joined.values = _aligned([(source.values, part) for source, part in zip(sources, parts, strict=True)], width, room)
+    joined.keys = _aligned(
+        [(source.keys, part) for source, part in zip(sources, parts, strict=True)], width, room
+    )
+    joined.values = _aligned(
+        [(source.values, part) for source, part in zip(sources, parts, strict=True)], width, room
+    )
     for source in sources:
         source.keys, source.values = None, None
     return joined
@@ -123,8 +145,12 @@ def _layer(cache: Cache, index: int) -> Layer:
     return layer
 
 
-def _aligned(stored: Sequence[tuple[Tensor | None, CacheSlice]], width: int, room: int) -> Float[Tensor, "B H S D"]:
-    """Rows of several tensors below each other, with zeros (which a mask can hide, as it cannot hide NaN) on the left."""
+def _aligned(
+    stored: Sequence[tuple[Tensor | None, CacheSlice]], width: int, room: int
+) -> Float[Tensor, "B H S D"]:
+    """Rows of several tensors below each other, with zeros (which a mask can hide, as it cannot
+    hide NaN) on the left.
+    """
     first = stored[0][0]
     assert first is not None
     num_rows = sum(len(part.rows) for _, part in stored)
@@ -134,6 +160,8 @@ def _aligned(stored: Sequence[tuple[Tensor | None, CacheSlice]], width: int, roo
         assert source is not None
         stop, length = start + len(part.rows), part.drop + part.width
         index = torch.tensor(part.rows, device=source.device)
-        joined[start:stop, :, width - part.width : width] = source[:, :, part.drop : length].index_select(0, index)
+        joined[start:stop, :, width - part.width : width] = source[
+            :, :, part.drop : length
+        ].index_select(0, index)
         start = stop
     return joined

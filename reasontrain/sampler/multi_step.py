@@ -1,7 +1,9 @@
-"""Decoding some steps ahead in shapes that do not change: the host looks at the tokens now and then.
+"""Decoding some steps ahead in shapes that do not change: the host looks at the tokens now and
+then.
 
-Every tensor of a step keeps its shape and address, so that a CUDA graph can hold the step: the cache is as wide as it will be, a
-mask hides what is not filled yet, and a row that is done goes on. What it took after its end is dropped when the host looks.
+Every tensor of a step keeps its shape and address, so that a CUDA graph can hold the step: the
+cache is as wide as it will be, a mask hides what is not filled yet, and a row that is done goes on.
+What it took after its end is dropped when the host looks.
 """
 
 from __future__ import annotations
@@ -23,19 +25,33 @@ Tokens = tuple[list[list[int]], list[list[float]]]
 
 
 def suits(policy: Policy) -> bool:
-    """Whether steps of this model can be captured, and are worth it: on a GPU, where attention takes a mask as it is.
+    """Whether steps of this model can be captured, and are worth it: on a GPU, where attention
+    takes a mask as it is.
 
-    Flash attention has masks of its own, and one mask would not do for layers with and without a sliding window.
+    Flash attention has masks of its own, and one mask would not do for layers with and without a
+    sliding window.
     """
     window = policy.model.config.get_text_config().to_dict().get("sliding_window")
-    return policy.device.type == "cuda" and policy.model.config._attn_implementation == "sdpa" and window is None
+    return (
+        policy.device.type == "cuda"
+        and policy.model.config._attn_implementation == "sdpa"
+        and window is None
+    )
 
 
 class MultiStepDecoder:
-    """A flight whose steps need nobody but the device: a token is drawn for each row by `sampling`, and fed."""
+    """A flight whose steps need nobody but the device: a token is drawn for each row by `sampling`,
+    and fed.
+    """
 
     def __init__(
-        self, decode_batch: DecodeBatch, decode_inputs: DecodeInputs, policy: Policy, head: Head, sampling: Sampling, chunk: int
+        self,
+        decode_batch: DecodeBatch,
+        decode_inputs: DecodeInputs,
+        policy: Policy,
+        head: Head,
+        sampling: Sampling,
+        chunk: int,
     ) -> None:
         """Logits are made of `chunk` rows at a time."""
         self.policy, self.head, self.sampling, self.decode_inputs, self.decode_batch, self.chunk = (
@@ -81,12 +97,20 @@ class MultiStepDecoder:
         with torch.autocast(self.policy.device.type, enabled=False):
             for start in range(0, len(uniform_N), self.chunk):
                 some = slice(start, start + self.chunk)
-                chosen.append(choose(self.head.logits(self.decode_batch.hidden_ND[some]), uniform_N[some], self.sampling))
+                chosen.append(
+                    choose(
+                        self.head.logits(self.decode_batch.hidden_ND[some]),
+                        uniform_N[some],
+                        self.sampling,
+                    )
+                )
         ids_N1, logp_N1 = (torch.cat(parts)[:, None] for parts in zip(*chosen, strict=True))
         self.ids_NS.index_copy_(1, self.step_1, ids_N1)
         self.logp_NS.index_copy_(1, self.step_1, logp_N1)
         position_N1 = self.decode_inputs.position_NS.index_select(1, self.column_1)
-        hidden_N1D = self.policy.hidden(ids_N1, position=position_N1, mask=self._seen(), cache=self.decode_batch.cache)
+        hidden_N1D = self.policy.hidden(
+            ids_N1, position=position_N1, mask=self._seen(), cache=self.decode_batch.cache
+        )
         self.decode_batch.hidden_ND.copy_(hidden_N1D[:, 0])
         self.column_1.add_(1)
         self.step_1.add_(1)

@@ -1,4 +1,6 @@
-"""What somebody wrote, as a sampler that always answers the same: so offline methods run through the same loop."""
+"""What somebody wrote, as a sampler that always answers the same: so offline methods run through
+the same loop.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from reasontrain.types import Prompt, Rollout, Weights
 
 @dataclass
 class OfflineSampler:
-    """Answers each problem with its demonstration, or its chosen and its rejected response, by problem id.
+    """Answers each problem with its demonstration, or its chosen and its rejected response, by
+    problem id.
 
     Weights do not matter to it.
     """
@@ -19,13 +22,20 @@ class OfflineSampler:
     written: Mapping[str, Sequence[Rollout]]
     version: int = 0
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[Rollout]:
         """What is written for these prompts, under new ids."""
         found = []
         for index, prompt in enumerate(prompts):
             group, responses = first_id + index * num, self.written[prompt.problem.id]
-            assert len(responses) == num, f"problem {prompt.problem.id} has {len(responses)} written responses, not {num}"
-            found += [replace(response, id=group + place, group=group) for place, response in enumerate(responses)]
+            assert len(responses) == num, (
+                f"problem {prompt.problem.id} has {len(responses)} written responses, not {num}"
+            )
+            found += [
+                replace(response, id=group + place, group=group)
+                for place, response in enumerate(responses)
+            ]
         return found
 
     def load(self, weights: Weights) -> None:

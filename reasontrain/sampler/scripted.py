@@ -11,18 +11,27 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class ScriptedSampler:
-    """Answers each problem, by its id, with given responses in turn, and begins again when they are used up.
+    """Answers each problem, by its id, with given responses in turn, and begins again when they are
+    used up.
 
-    A response longer than `max_tokens` is cut there and counts as truncated. Every token gets the log-prob `logp`.
+    A response longer than `max_tokens` is cut there and counts as truncated. Every token gets the
+    log-prob `logp`.
     """
 
     def __init__(
-        self, responses: Mapping[str, Sequence[tuple[int, ...]]], *, decode: Decode, logp: float = 0.0, version: int = 0
+        self,
+        responses: Mapping[str, Sequence[tuple[int, ...]]],
+        *,
+        decode: Decode,
+        logp: float = 0.0,
+        version: int = 0,
     ) -> None:
         self.responses, self.decode, self.logp, self.version = responses, decode, logp, version
         self.used = dict.fromkeys(responses, 0)
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[Rollout]:
         """The next `num` scripted responses to every prompt, prompt by prompt."""
         return [
             self._rollout(prompt, sampling, first_id + i * num + g, first_id + i * num)

@@ -14,7 +14,9 @@ from reasontrain.types import Picture, Prompt, Rollout, RunError, UserError
 
 @dataclass(frozen=True)
 class StopCriteria:
-    """Ends a response after a stop id, or after the token that completes a stop text (special tokens count as their text)."""
+    """Ends a response after a stop id, or after the token that completes a stop text (special
+    tokens count as their text).
+    """
 
     ids: frozenset[int]
     texts: tuple[str, ...]
@@ -23,7 +25,10 @@ class StopCriteria:
     def __call__(self, response: Sequence[int]) -> bool:
         """Whether the last token ends this response; asked after every token."""
         last = response[-1]
-        return last in self.ids or any(self._completes(last, text) and text in self._tail(response, text) for text in self.texts)
+        return last in self.ids or any(
+            self._completes(last, text) and text in self._tail(response, text)
+            for text in self.texts
+        )
 
     @cached_property
     def _known(self) -> dict[tuple[int, str], bool]:
@@ -31,18 +36,24 @@ class StopCriteria:
         return {}
 
     def _completes(self, token: int, text: str) -> bool:
-        """Whether this token can hold the end of the text: far quicker to ask than to decode a tail after every token.
+        """Whether this token can hold the end of the text: far quicker to ask than to decode a tail
+        after every token.
 
-        A token that is part of a character shows a replacement sign, and what ends in a space may be decoded in another way.
+        A token that is part of a character shows a replacement sign, and what ends in a space may
+        be decoded in another way.
         """
         found = self._known.get((token, text))
         if found is None:
             shown = self.tokenizer.decode([token], skip_special_tokens=False)
-            found = self._known[token, text] = text[-1].isspace() or text[-1] in shown or "\N{REPLACEMENT CHARACTER}" in shown
+            found = self._known[token, text] = (
+                text[-1].isspace() or text[-1] in shown or "\N{REPLACEMENT CHARACTER}" in shown
+            )
         return found
 
     def _tail(self, response: Sequence[int], text: str) -> str:
-        """The decoding of the last tokens: every token is at least one byte, and a few more heal a character that was cut."""
+        """The decoding of the last tokens: every token is at least one byte, and a few more heal a
+        character that was cut.
+        """
         num_tokens = len(text.encode()) + 4
         decoded = self.tokenizer.decode(list(response[-num_tokens:]), skip_special_tokens=False)
         assert isinstance(decoded, str)
@@ -105,10 +116,19 @@ class DecodingSequence:
         )
 
 
-def begin(prompts: Sequence[Prompt], *, num: int, first_id: int, max_tokens: int, context: int) -> list[DecodingSequence]:
-    """`num` rows of every prompt, prompt by prompt, numbered as `Sampler` says; a row ends where the context is full."""
+def begin(
+    prompts: Sequence[Prompt], *, num: int, first_id: int, max_tokens: int, context: int
+) -> list[DecodingSequence]:
+    """`num` rows of every prompt, prompt by prompt, numbered as `Sampler` says; a row ends where
+    the context is full.
+    """
     return [
-        DecodingSequence(prompt, first_id + i * num + g, first_id + i * num, min(max_tokens, _room(prompt, context)))
+        DecodingSequence(
+            prompt,
+            first_id + i * num + g,
+            first_id + i * num,
+            min(max_tokens, _room(prompt, context)),
+        )
         for i, prompt in enumerate(prompts)
         for g in range(num)
     ]
@@ -119,7 +139,8 @@ def _room(prompt: Prompt, context: int) -> int:
     room = context - len(prompt.ids)
     if not prompt.ids or room < 1:
         raise UserError(
-            f"the prompt of problem {prompt.problem.id} has {len(prompt.ids)} tokens, and the model's context is "
+            f"the prompt of problem {prompt.problem.id} has {len(prompt.ids)} tokens, and "
+            f"the model's context is "
             f"{context}: there must be at least one token of prompt and one left for the response"
         )
     return room

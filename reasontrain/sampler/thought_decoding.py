@@ -1,7 +1,9 @@
-"""Rollouts that think before they answer, in tokens or in mixtures of embeddings, and are brought to an answer by force.
+"""Rollouts that think before they answer, in tokens or in mixtures of embeddings, and are brought
+to an answer by force.
 
-Soft Tokens (arXiv 2509.19170), section 3 and appendix C. The step whose token ends a thought is still part of it. An end-of-text
-id within a thought ends it as its limit does: the paper is silent there.
+Soft Tokens (arXiv 2509.19170), section 3 and appendix C. The step whose token ends a thought is
+still part of it. An end-of-text id within a thought ends it as its limit does: the paper is silent
+there.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ class ThoughtPlan:
 
 @dataclass
 class ThoughtSequence(DecodingSequence):
-    """A rollout in one of three phases: it thinks, is forced, answers. `left` counts the steps that it may still think."""
+    """A rollout in one of three phases: it thinks, is forced, answers.
+
+    `left` counts the steps that it may still think.
+    """
 
     plan: ThoughtPlan = field(kw_only=True)
     left: int = field(kw_only=True)
@@ -62,7 +67,13 @@ class ThoughtSequence(DecodingSequence):
             return
         self.check(logp, len(self.response))
         if self.thinking:
-            self._append(token, logp, TokenKind.RESPONSE if isinstance(self.plan.thought, HardThought) else TokenKind.SOFT)
+            self._append(
+                token,
+                logp,
+                TokenKind.RESPONSE
+                if isinstance(self.plan.thought, HardThought)
+                else TokenKind.SOFT,
+            )
             self._conclude()
         elif self.forced:
             self._append(self.forced.pop(0), 0.0, TokenKind.FORCED)
@@ -77,7 +88,9 @@ class ThoughtSequence(DecodingSequence):
         self.budget -= 1
 
     def _conclude(self) -> None:
-        """End the thought where it has said so, where the text ends, or where it has been thought long enough."""
+        """End the thought where it has said so, where the text ends, or where it has been thought
+        long enough.
+        """
         self.left -= 1
         cut = self.response[-1] in self.plan.stop_ids
         self.concluded = not cut and self.plan.conclusion(self.response)
@@ -87,15 +100,25 @@ class ThoughtSequence(DecodingSequence):
             self.budget = len(self.forced) + self.plan.thought.max_answer_tokens
 
     def rollout(self, tokenizer: PreTrainedTokenizerBase) -> Rollout:
-        """The finished rollout; its text begins after the thought, so that only the answer is graded."""
-        said = tokenizer.decode(self.response[self.kinds.index(TokenKind.FORCED) :], skip_special_tokens=True)
+        """The finished rollout; its text begins after the thought, so that only the answer is
+        graded.
+        """
+        said = tokenizer.decode(
+            self.response[self.kinds.index(TokenKind.FORCED) :], skip_special_tokens=True
+        )
         assert isinstance(said, str)
-        rollout = replace(super().rollout(tokenizer), text=said, kinds=tuple(self.kinds), concluded=self.concluded)
+        rollout = replace(
+            super().rollout(tokenizer), text=said, kinds=tuple(self.kinds), concluded=self.concluded
+        )
         thought = self.plan.thought
         if isinstance(thought, HardThought):
             return rollout
         kept = torch.stack(self.fed).cpu() if self.fed else torch.zeros(0, 0)
-        soft = SoftEmbeddings(tau=thought.tau, sigma=self.plan.sigma, fed=partial(_here, kept)) if self.plan.learned else None
+        soft = (
+            SoftEmbeddings(tau=thought.tau, sigma=self.plan.sigma, fed=partial(_here, kept))
+            if self.plan.learned
+            else None
+        )
         return replace(rollout, sampled_logp=(), soft=soft)
 
 
@@ -112,13 +135,20 @@ class ThoughtDecoding:
     def __init__(self, policy: Policy, sampling: Sampling, stop_criteria: StopCriteria) -> None:
         """The law of the answer is `sampling`'s, and that of the thought its `thought`'s."""
         assert sampling.thought is not None, "who does not think speaks"
-        self.policy, self.sampling, self.stop_criteria, self.thought = policy, sampling, stop_criteria, sampling.thought
+        self.policy, self.sampling, self.stop_criteria, self.thought = (
+            policy,
+            sampling,
+            stop_criteria,
+            sampling.thought,
+        )
         self.basis = policy.basis
         encode = partial(policy.tokenizer, add_special_tokens=False)
         thought = sampling.thought
         self.plan = ThoughtPlan(
             thought=thought,
-            sigma=0.0 if isinstance(thought, HardThought) else thought.gamma * policy.input_space.rms,
+            sigma=0.0
+            if isinstance(thought, HardThought)
+            else thought.gamma * policy.input_space.rms,
             early=tuple(encode(thought.early)["input_ids"]),
             late=tuple(encode(thought.late)["input_ids"]),
             conclusion=StopCriteria(frozenset(), (thought.stop_text,), policy.tokenizer),
@@ -127,7 +157,9 @@ class ThoughtDecoding:
         )
 
     def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[ThoughtSequence]:
-        """See `DecodeStrategy`; raises UserError for a prompt that leaves no room for a thought and an answer."""
+        """See `DecodeStrategy`; raises UserError for a prompt that leaves no room for a thought and
+        an answer.
+        """
         limits = {"max_tokens": self.sampling.max_tokens, "context": self.policy.context}
         rows = begin(prompts, num=num, first_id=first_id, **limits)
         return [self._thinking(row) for row in rows]
@@ -136,21 +168,35 @@ class ThoughtDecoding:
         left = min(self.thought.max_tokens, row.budget - self.plan.after)
         if left < 1:
             raise UserError(
-                f"the prompt of problem {row.prompt.problem.id} has {len(row.prompt.ids)} tokens, and leaves {row.budget} for a "
-                f"response: what follows a thought takes up to {self.plan.after} of them (`thought.late` and "
-                "`thought.max_answer_tokens`), and there must be one left to think; raise `max_tokens`, or drop long prompts"
+                f"the prompt of problem {row.prompt.problem.id} has {len(row.prompt.ids)} "
+                f"tokens, and leaves {row.budget} for a "
+                f"response: what follows a thought takes up to {self.plan.after} of them "
+                f"(`thought.late` and "
+                "`thought.max_answer_tokens`), and there must be one left to think; raise "
+                "`max_tokens`, or drop long prompts"
             )
-        return ThoughtSequence(row.prompt, row.id, row.group, left + self.plan.after, plan=self.plan, left=left)
+        return ThoughtSequence(
+            row.prompt, row.id, row.group, left + self.plan.after, plan=self.plan, left=left
+        )
 
-    def __call__(self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws) -> Tensor:
+    def __call__(
+        self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws
+    ) -> Tensor:
         """See `DecodeStrategy`."""
-        thinks_N = torch.tensor([isinstance(row, ThoughtSequence) and row.thinking for row in rows], device=logits_NV.device)
+        thinks_N = torch.tensor(
+            [isinstance(row, ThoughtSequence) and row.thinking for row in rows],
+            device=logits_NV.device,
+        )
         thinking_M, speaking_K = thinks_N.nonzero()[:, 0], (~thinks_N).nonzero()[:, 0]
         self.basis.hide_(logits_NV)
         ids_N, logp_N = torch.zeros_like(draws.id_N), logits_NV.new_zeros(len(rows))
         if len(speaking_K):
-            ids_N[speaking_K], logp_N[speaking_K] = choose(logits_NV[speaking_K], draws.uniform_N[speaking_K], self.sampling)
-        ids_N[thinking_M], logp_N[thinking_M], fed_MD = self._think(logits_NV[thinking_M], draws, thinking_M)
+            ids_N[speaking_K], logp_N[speaking_K] = choose(
+                logits_NV[speaking_K], draws.uniform_N[speaking_K], self.sampling
+            )
+        ids_N[thinking_M], logp_N[thinking_M], fed_MD = self._think(
+            logits_NV[thinking_M], draws, thinking_M
+        )
         for row, token, value in zip(rows, ids_N.tolist(), logp_N.tolist(), strict=True):
             row.take(token, value, self.stop_criteria)
         next_N1 = torch.tensor([[row.response[-1]] for row in rows], device=logits_NV.device)
@@ -168,7 +214,9 @@ class ThoughtDecoding:
     def _think(
         self, logits_MV: Float[Tensor, "M V"], draws: RandomDraws, row_M: Int[Tensor, " M"]
     ) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"], Float[Tensor, "M D"] | None]:
-        """A step of thought: its tokens or shadows, their log-probs, and what is fed where that is no token."""
+        """A step of thought: its tokens or shadows, their log-probs, and what is fed where that is
+        no token.
+        """
         if isinstance(self.thought, HardThought):
             law = Sampling(temperature=self.thought.tau)
             return *choose(logits_MV, draws.uniform_N[row_M], law), None

@@ -1,4 +1,6 @@
-"""One token per row from logits and one uniform number: temperature, truncation, and a draw that is a function of its inputs."""
+"""One token per row from logits and one uniform number: temperature, truncation, and a draw that is
+a function of its inputs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ def choose(
 
 
 def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[Tensor, "N V"]:
-    """Zero where top-k, then top-p, then min-p cut a token off; equal probabilities rank by id. Not renormalised."""
+    """Zero where top-k, then top-p, then min-p cut a token off; equal probabilities rank by id.
+
+    Not renormalised.
+    """
     if sampling.top_k > 0 or sampling.top_p < 1:
         ranked_NV, order_NV = probability_NV.sort(dim=-1, descending=True, stable=True)
         if sampling.top_k > 0:
@@ -43,9 +48,11 @@ def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[
 def draw(probability_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
     """The id at which the cumulative sum, in the order of ids, passes `uniform` times the total.
 
-    Sums of whole numbers are exact in any order, so the draw is the same on every device and never an id of probability 0. So is
-    the product with a power of two, in single precision as in double.
+    Sums of whole numbers are exact in any order, so the draw is the same on every device and never
+    an id of probability 0. So is the product with a power of two, in single precision as in double.
     """
     cumulative_NV = (probability_NV * UNIT).long().cumsum_(-1)
     target_N = (uniform_N * cumulative_NV[:, -1]).long()  # below the total, as uniform is below 1
-    return torch.searchsorted(cumulative_NV, target_N[:, None], right=True)[:, 0].clamp(max=probability_NV.shape[1] - 1)
+    return torch.searchsorted(cumulative_NV, target_N[:, None], right=True)[:, 0].clamp(
+        max=probability_NV.shape[1] - 1
+    )

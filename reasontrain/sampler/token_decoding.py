@@ -1,4 +1,6 @@
-"""What one decode step does with the logits of some rows: a token is chosen for each, and said what is fed next."""
+"""What one decode step does with the logits of some rows: a token is chosen for each, and said what
+is fed next.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ NOISE = 0x5A3B_0002
 
 @dataclass(frozen=True)
 class RandomDraws:
-    """Random numbers of some rows in one step: functions of (seed, rollout id, place in the response)."""
+    """Random numbers of some rows in one step: functions of (seed, rollout id, place in the
+    response).
+    """
 
     uniform_N: Float[Tensor, " N"]
     seed: int
@@ -33,14 +37,17 @@ class RandomDraws:
     def normal(self, row_M: Int[Tensor, " M"], size: int) -> Float[Tensor, "M D"]:
         """Normal numbers for some of the rows, one per coordinate."""
         coordinate_1D = torch.arange(size, device=row_M.device)[None]
-        return rng.normal(self.seed, NOISE, self.id_N[row_M, None], self.place_N[row_M, None], coordinate_1D)
+        return rng.normal(
+            self.seed, NOISE, self.id_N[row_M, None], self.place_N[row_M, None], coordinate_1D
+        )
 
 
 @runtime_checkable
 class DecodeStrategy(Protocol):
     """How rollouts begin, and what a step does with them.
 
-    `law` is that of every token, where a step does nothing but draw by it, feed what was drawn and end rows by `stop_criteria`.
+    `law` is that of every token, where a step does nothing but draw by it, feed what was drawn and
+    end rows by `stop_criteria`.
     """
 
     @property
@@ -53,12 +60,18 @@ class DecodeStrategy(Protocol):
         """What ends a response, or the answer in it."""
         ...
 
-    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> Sequence[DecodingSequence]:
+    def begin(
+        self, prompts: Sequence[Prompt], *, num: int, first_id: int
+    ) -> Sequence[DecodingSequence]:
         """`num` rows of every prompt, numbered as `Sampler` says."""
         ...
 
-    def __call__(self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws) -> Tensor:
-        """Let every row take a token; what goes into the model next: ids [N, 1] or embeddings [N, 1, D]."""
+    def __call__(
+        self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws
+    ) -> Tensor:
+        """Let every row take a token; what goes into the model next: ids [N, 1] or embeddings [N,
+        1, D].
+        """
         ...
 
 
@@ -66,11 +79,24 @@ class TokenDecoding:
     """Every token is drawn by one law, and fed."""
 
     def __init__(self, policy: Policy, sampling: Sampling, stop_criteria: StopCriteria) -> None:
-        self.context, self.sampling, self.law, self.stop_criteria = policy.context, sampling, sampling, stop_criteria
+        self.context, self.sampling, self.law, self.stop_criteria = (
+            policy.context,
+            sampling,
+            sampling,
+            stop_criteria,
+        )
 
-    def begin(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[DecodingSequence]:
+    def begin(
+        self, prompts: Sequence[Prompt], *, num: int, first_id: int
+    ) -> list[DecodingSequence]:
         """See `DecodeStrategy`."""
-        return begin(prompts, num=num, first_id=first_id, max_tokens=self.sampling.max_tokens, context=self.context)
+        return begin(
+            prompts,
+            num=num,
+            first_id=first_id,
+            max_tokens=self.sampling.max_tokens,
+            context=self.context,
+        )
 
     def __call__(
         self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws

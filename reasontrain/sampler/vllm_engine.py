@@ -1,4 +1,6 @@
-"""What we use of vLLM 0.31: one engine in this process whose workers, one for each GPU, are processes of their own."""
+"""What we use of vLLM 0.31: one engine in this process whose workers, one for each GPU, are
+processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,17 @@ from reasontrain.sampler.vllm_weight_transfer import Gpu, Update
 from reasontrain.types import RunError, UserError
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler stays in this process: handles of GPU memory could not reach it
+    # the scheduler stays in this process: handles of GPU memory could not reach it
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked process could not use CUDA, nor Ray
     "VLLM_NO_USAGE_STATS": "1",
 }
 """What vLLM is told by variables alone; its workers inherit them."""
 LOGPROBS_MODE = "processed_logprobs"
-"""After temperature, min-p, top-k and top-p: where nothing is truncated, the log-prob at the temperature (at 1 where greedy). The
-raw modes are of the logits before the temperature; no mode is after the temperature and before truncation."""
+"""After temperature, min-p, top-k and top-p: where nothing is truncated, the log-prob at the
+temperature (at 1 where greedy). The raw modes are of the logits before the temperature; no mode is
+after the temperature and before truncation.
+"""
 ALONE, SHARED = 0.9, 0.45
 """The engine's part of each GPU where the recipe does not say."""
 
@@ -57,7 +62,11 @@ class Engine(Protocol):
     """The methods of `vllm.LLM` that we call."""
 
     def generate(
-        self, prompts: Sequence[Mapping[str, list[int]]], sampling_params: Sequence[object], *, use_tqdm: bool
+        self,
+        prompts: Sequence[Mapping[str, list[int]]],
+        sampling_params: Sequence[object],
+        *,
+        use_tqdm: bool,
     ) -> Sequence[Output]:
         """Answer each prompt by its own parameters, in order."""
 
@@ -85,7 +94,9 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Library:
-    """vLLM's engine class and its sampling parameters, and the GPUs that the workers of an engine will use."""
+    """vLLM's engine class and its sampling parameters, and the GPUs that the workers of an engine
+    will use.
+    """
 
     engine: Callable[..., Engine]
     params: Callable[..., object]
@@ -109,11 +120,18 @@ def visible_gpus(num: int) -> list[Gpu]:
     """The first GPUs that this process sees, which are those of the workers."""
     found = torch.cuda.device_count()
     if found < num:
-        raise UserError(f"sample.engine.tensor_parallel_size is {num}, and this process sees {found} GPUs")
-    return [Gpu(torch.device("cuda", index), str(torch.cuda.get_device_properties(index).uuid)) for index in range(num)]
+        raise UserError(
+            f"sample.engine.tensor_parallel_size is {num}, and this process sees {found} GPUs"
+        )
+    return [
+        Gpu(torch.device("cuda", index), str(torch.cuda.get_device_properties(index).uuid))
+        for index in range(num)
+    ]
 
 
-def start(library: Library, path: str, model: ModelSettings, settings: VllmEngine, *, colocated: bool) -> Engine:
+def start(
+    library: Library, path: str, model: ModelSettings, settings: VllmEngine, *, colocated: bool
+) -> Engine:
     """An engine with the weights at `path`, ready to be given others; a colocated one can sleep."""
     share = settings.gpu_memory_utilization or (SHARED if colocated else ALONE)
     try:
@@ -124,7 +142,8 @@ def start(library: Library, path: str, model: ModelSettings, settings: VllmEngin
             trust_remote_code=model.trust_remote_code,
             dtype=model.dtype,
             tensor_parallel_size=settings.tensor_parallel_size,
-            distributed_executor_backend="mp",  # also for one GPU: a process cannot open handles of its own memory
+            # also for one GPU: a process cannot open handles of its own memory
+            distributed_executor_backend="mp",
             gpu_memory_utilization=share,
             max_model_len=settings.max_model_len,
             max_num_seqs=settings.max_num_seqs,
@@ -137,7 +156,8 @@ def start(library: Library, path: str, model: ModelSettings, settings: VllmEngin
     except Exception as error:  # what a worker raised comes as this very class
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RunError(
-            f"vLLM could not start on {settings.tensor_parallel_size} GPU(s) with a share of {share:g} of each: {first}; "
+            f"vLLM could not start on {settings.tensor_parallel_size} GPU(s) with a share "
+            f"of {share:g} of each: {first}; "
             "see sample.engine.gpu_memory_utilization, max_model_len and tensor_parallel_size"
         ) from error
     engine.init_weight_transfer_engine({"init_info": {"packed": True}})

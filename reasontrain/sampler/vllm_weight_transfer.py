@@ -1,7 +1,9 @@
-"""Weights on their way into vLLM's workers: packed into one buffer per GPU, which the worker of that GPU opens by its handle.
+"""Weights on their way into vLLM's workers: packed into one buffer per GPU, which the worker of
+that GPU opens by its handle.
 
-This is the sending side of vLLM 0.31's weight transfer `ipc`, packed, for one process that serves several GPUs. The buffer is
-exported once and filled again and again, so that no second copy of the model exists anywhere.
+This is the sending side of vLLM 0.31's weight transfer `ipc`, packed, for one process that serves
+several GPUs. The buffer is exported once and filled again and again, so that no second copy of the
+model exists anywhere.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Update(TypedDict):
 class WeightTransfer:
     """Fills one buffer on every GPU, with all weights in one dtype.
 
-    Every update must be read before the next one is asked for, and `close` follows when the workers have let go of the buffers.
+    Every update must be read before the next one is asked for, and `close` follows when the workers
+    have let go of the buffers.
     """
 
     gpus: Sequence[Gpu]
@@ -54,7 +57,9 @@ class WeightTransfer:
         shapes: list[list[int]] = []
         sizes: list[int] = []
         for name, tensor in tensors:
-            assert tensor.is_floating_point(), f"{name} holds {tensor.dtype}, and weights are real numbers"
+            assert tensor.is_floating_point(), (
+                f"{name} holds {tensor.dtype}, and weights are real numbers"
+            )
             size = tensor.numel() * self.dtype.itemsize
             if names and sum(sizes) + size > self.num_bytes:
                 yield self._update(names, shapes, sizes)
@@ -73,7 +78,9 @@ class WeightTransfer:
             torch.cuda.ipc_collect()
 
     def _put(self, tensor: Tensor, *, start: int, size: int) -> None:
-        """Write a tensor's bytes into every buffer; one that is larger than the buffers makes them grow."""
+        """Write a tensor's bytes into every buffer; one that is larger than the buffers makes them
+        grow.
+        """
         if not self._buffers or size > self.num_bytes:
             self._reserve(max(size, self.num_bytes))
         flat = tensor.detach().to(self.dtype).contiguous().view(-1).view(torch.uint8)
@@ -83,8 +90,13 @@ class WeightTransfer:
     def _reserve(self, num_bytes: int) -> None:
         """Make and export new buffers."""
         self._buffers, self.num_bytes = [], num_bytes
-        self._buffers = [torch.empty(num_bytes, dtype=torch.uint8, device=gpu.device) for gpu in self.gpus]
-        self._handles = {gpu.uuid: reduce_tensor(buffer)[1] for gpu, buffer in zip(self.gpus, self._buffers, strict=True)}
+        self._buffers = [
+            torch.empty(num_bytes, dtype=torch.uint8, device=gpu.device) for gpu in self.gpus
+        ]
+        self._handles = {
+            gpu.uuid: reduce_tensor(buffer)[1]
+            for gpu, buffer in zip(self.gpus, self._buffers, strict=True)
+        }
 
     def _update(self, names: list[str], shapes: list[list[int]], sizes: list[int]) -> Update:
         """What lies in the buffers, once it does."""
@@ -92,4 +104,10 @@ class WeightTransfer:
             if gpu.device.type == "cuda":
                 torch.cuda.synchronize(gpu.device)
         dtype = str(self.dtype).removeprefix("torch.")
-        return Update(names=names, dtype_names=[dtype] * len(names), shapes=shapes, tensor_sizes=sizes, ipc_handles=self._handles)
+        return Update(
+            names=names,
+            dtype_names=[dtype] * len(names),
+            shapes=shapes,
+            tensor_sizes=sizes,
+            ipc_handles=self._handles,
+        )

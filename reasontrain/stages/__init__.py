@@ -1,4 +1,6 @@
-"""What is done before a run: solutions sampled and graded, pairs chosen, models tuned, tokens scored; each stage once."""
+"""What is done before a run: solutions sampled and graded, pairs chosen, models tuned, tokens
+scored; each stage once.
+"""
 
 from reasontrain.stages.run import done, link
 

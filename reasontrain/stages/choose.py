@@ -1,4 +1,6 @@
-"""Which of a problem's solutions to learn from: by groups of equal answers, the largest first (cDPO, arXiv 2411.19943)."""
+"""Which of a problem's solutions to learn from: by groups of equal answers, the largest first
+(cDPO, arXiv 2411.19943).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Trial:
-    """One solution of a problem: the answer that was found in it ("" for none), and whether it is right."""
+    """One solution of a problem: the answer that was found in it ("" for none), and whether it is
+    right.
+    """
 
     answer: str
     correct: bool
@@ -17,7 +21,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """Indices of solutions; a pair is `positive` and the first of `negatives`, where there are both."""
+    """Indices of solutions; a pair is `positive` and the first of `negatives`, where there are
+    both.
+    """
 
     positive: int | None
     negatives: tuple[int, ...]
@@ -26,11 +32,15 @@ class Choice:
 def choose(trials: Sequence[Trial], draw: random.Random, *, cover: float = 0.5) -> Choice:
     """The choice of the released code, among solutions with an answer.
 
-    positive: a random member of the largest group of right answers. negatives: a random member of each of the largest wrong
-    groups, until these hold a share `cover` of all wrong solutions; after the first group, one of a single solution gives none.
-    Groups of equal size go by their first solution.
+    positive: a random member of the largest group of right answers. negatives: a random member of
+    each of the largest wrong groups, until these hold a share `cover` of all wrong solutions; after
+    the first group, one of a single solution gives none. Groups of equal size go by their first
+    solution.
     """
-    right, wrong = (_groups([(i, t.answer) for i, t in enumerate(trials) if t.answer and t.correct is c]) for c in (True, False))
+    right, wrong = (
+        _groups([(i, t.answer) for i, t in enumerate(trials) if t.answer and t.correct is c])
+        for c in (True, False)
+    )
     positive = draw.choice(right[0]) if right else None
     negatives: list[int] = []
     covered, needed = 0, cover * sum(map(len, wrong))

@@ -1,4 +1,6 @@
-"""Graded solutions become preference pairs, and the demonstrations of a positive and a negative model."""
+"""Graded solutions become preference pairs, and the demonstrations of a positive and a negative
+model.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ Say = Callable[[str], None]
 
 
 def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path, say: Say) -> None:
-    """Write `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`, with the ids of every token, and `summary.json`.
+    """Write `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`, with the ids of every token, and
+    `summary.json`.
 
     Solutions that ran into their limit, and those without an answer, are not used.
     """
@@ -30,16 +33,29 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path, say: Say) -> 
     problems: dict[str, list[Solution]] = {}
     for solution in solutions:
         problems.setdefault(solution.problem, []).append(solution)
-    choices = {name: _choose(name, some, recipe.seed, stage.cover) for name, some in problems.items()}
-    rows = {name: list(make(problems, choices)) for name, make in (("pairs", _pairs), ("positive", _right), ("negative", _wrong))}
+    choices = {
+        name: _choose(name, some, recipe.seed, stage.cover) for name, some in problems.items()
+    }
+    rows = {
+        name: list(make(problems, choices))
+        for name, make in (("pairs", _pairs), ("positive", _right), ("negative", _wrong))
+    }
     for name, some in rows.items():
         if not some:
-            what = {"pairs": "both a right and a wrong", "positive": "a right", "negative": "a wrong"}[name]
+            what = {
+                "pairs": "both a right and a wrong",
+                "positive": "a right",
+                "negative": "a wrong",
+            }[name]
             raise UserError(
-                f"{stage.name}: no problem has {what} solution among {len(solutions)}; sample more of each (`group_size`), or "
+                f"{stage.name}: no problem has {what} solution among {len(solutions)}; "
+                f"sample more of each (`group_size`), or "
                 "at another temperature"
             )
-    counts = {f"num_{name}": float(_write(directory / f"{name}.jsonl", some, stage, recipe)) for name, some in rows.items()}
+    counts = {
+        f"num_{name}": float(_write(directory / f"{name}.jsonl", some, stage, recipe))
+        for name, some in rows.items()
+    }
     summary = _summary(solutions, problems) | counts
     storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
     say(f"{stage.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
@@ -51,7 +67,9 @@ def _usable(solution: Solution) -> bool:
 
 def _choose(name: str, solutions: Sequence[Solution], seed: int, cover: float) -> Choice:
     """A choice that depends on the seed and this problem alone."""
-    trials = [Trial(squeezed(normalise(s.extracted)) if _usable(s) else "", s.correct) for s in solutions]
+    trials = [
+        Trial(squeezed(normalise(s.extracted)) if _usable(s) else "", s.correct) for s in solutions
+    ]
     return choose(trials, random.Random(f"pairs {seed} {name}"), cover=cover)
 
 
@@ -62,7 +80,9 @@ Choices = dict[str, Choice]
 def _pairs(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
     for name, choice in choices.items():
         if choice.positive is not None and choice.negatives:
-            yield _written(name, [problems[name][i] for i in (choice.positive, choice.negatives[0])])
+            yield _written(
+                name, [problems[name][i] for i in (choice.positive, choice.negatives[0])]
+            )
 
 
 def _right(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
@@ -78,9 +98,15 @@ def _wrong(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
 
 
 def _written(id: str, solutions: Sequence[Solution]) -> OfflineRows:
-    """A row of these solutions of one problem; its prompt is encoded without what stood before it while sampling."""
+    """A row of these solutions of one problem; its prompt is encoded without what stood before it
+    while sampling.
+    """
     first = solutions[0]
-    prompt = first.prompt if isinstance(first.prompt, str) else tuple(Message(**turn) for turn in first.prompt)
+    prompt = (
+        first.prompt
+        if isinstance(first.prompt, str)
+        else tuple(Message(**turn) for turn in first.prompt)
+    )
     problem = Problem(id=id, prompt=prompt, answer=first.answer)
     responses = tuple(Response(text=s.response, ids=tuple(s.response_ids)) for s in solutions)
     return OfflineRows(problem=problem, responses=responses, tokenizer=first.tokenizer)
@@ -91,7 +117,9 @@ def _write(path: Path, rows: Sequence[OfflineRows], stage: PairsStage, recipe: R
     described = models.describe(recipe.model)
     encoder = encoder_of(described, recipe.prompt)
     encoder.limit = min(encoder.limit, stage.max_prompt_tokens or encoder.limit)
-    encoded, _ = encode(rows, encoder, min(described.context, stage.max_tokens or described.context))
+    encoded, _ = encode(
+        rows, encoder, min(described.context, stage.max_tokens or described.context)
+    )
     own = fingerprint(described.tokenizer)
     write_lines(path, [_record(row, own) for row in encoded])
     return len(encoded)
@@ -102,16 +130,26 @@ def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
     first = rollouts[0]
     names = ("chosen", "rejected") if len(rollouts) > 1 else ("response",)
     prompt = first.problem.prompt
-    row: dict[str, object] = {"id": first.problem.id, "prompt": prompt, "answer": first.problem.answer}
+    row: dict[str, object] = {
+        "id": first.problem.id,
+        "prompt": prompt,
+        "answer": first.problem.answer,
+    }
     row |= {name: rollout.text for name, rollout in zip(names, rollouts, strict=True)}
     row |= {"prompt_ids": first.prompt_ids}
-    row |= {f"{name}_ids": rollout.response_ids for name, rollout in zip(names, rollouts, strict=True)}
+    row |= {
+        f"{name}_ids": rollout.response_ids for name, rollout in zip(names, rollouts, strict=True)
+    }
     return row | {"tokenizer": tokenizer}
 
 
 def _summary(solutions: Sequence[Solution], problems: Problems) -> dict[str, float]:
-    """What a temperature is judged by: the authors want about ten different wrong answers where there are any."""
-    wrong = [{s.extracted for s in some if _usable(s) and not s.correct} for some in problems.values()]
+    """What a temperature is judged by: the authors want about ten different wrong answers where
+    there are any.
+    """
+    wrong = [
+        {s.extracted for s in some if _usable(s) and not s.correct} for some in problems.values()
+    ]
     erring = [len(answers) for answers in wrong if answers]
     return {
         "num_problems": float(len(problems)),

@@ -1,4 +1,6 @@
-"""Stages are done in order and each once: an output is kept under the hash of all that it depends on."""
+"""Stages are done in order and each once: an output is kept under the hash of all that it depends
+on.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ class StageDirectory:
 
 
 def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
-    """The recipe with its stages done and their outputs' paths in it, and where each stage's output lies.
+    """The recipe with its stages done and their outputs' paths in it, and where each stage's output
+    lies.
 
     They lie in `<out>/stages/<name>-<hash>`, where recipes that share a stage share its output.
     """
@@ -84,7 +87,9 @@ def link(run_dir: Path, places: Mapping[str, Path]) -> None:
         linked = run_dir / FOLDER / name
         linked.parent.mkdir(parents=True, exist_ok=True)
         linked.unlink(missing_ok=True)
-        linked.symlink_to(os.path.relpath(directory.resolve(), linked.parent.resolve()), target_is_directory=True)
+        linked.symlink_to(
+            os.path.relpath(directory.resolve(), linked.parent.resolve()), target_is_directory=True
+        )
 
 
 def _make(stage: Stage, recipe: Recipe, directory: Path, say: Say) -> None:
@@ -105,15 +110,27 @@ def _make(stage: Stage, recipe: Recipe, directory: Path, say: Say) -> None:
             tune(stage, recipe, directory, say)
 
 
-def _depends(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) -> dict[str, YamlValue]:
-    """All that a stage's output is a function of: settings, the outputs it reads by their hashes, and files by their content."""
+def _depends(
+    stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]
+) -> dict[str, YamlValue]:
+    """All that a stage's output is a function of: settings, the outputs it reads by their hashes,
+    and files by their content.
+    """
     own = {key: value for key, value in as_mapping(stage).items() if key not in UNHASHED}
     model = {key: value for key, value in as_mapping(recipe.model).items() if key not in COMPUTING}
-    reads = substituted(own, lambda reference: f"{places[split(reference)[0]].hash}/{split(reference)[1]}")
-    context: dict[str, YamlValue] = {"model": model, "prompt": as_mapping(recipe.prompt), "seed": recipe.seed}
+    reads = substituted(
+        own, lambda reference: f"{places[split(reference)[0]].hash}/{split(reference)[1]}"
+    )
+    context: dict[str, YamlValue] = {
+        "model": model,
+        "prompt": as_mapping(recipe.prompt),
+        "seed": recipe.seed,
+    }
     if recipe.reference is not None:
         context["reference"] = as_mapping(recipe.reference)
-    files: dict[str, YamlValue] = {path: _facts(Path(path)) for path in sorted(set(_texts([own, model]))) if _is_local(path)}
+    files: dict[str, YamlValue] = {
+        path: _facts(Path(path)) for path in sorted(set(_texts([own, model]))) if _is_local(path)
+    }
     return {"version": VERSION, "stage": reads, "recipe": context, "files": files}
 
 
@@ -130,7 +147,12 @@ def _texts(value: object) -> Iterator[str]:
 
 def _is_local(text: str) -> bool:
     """Whether a setting names something on this disk."""
-    return ("/" in text or "." in text) and len(text) < 4096 and "\n" not in text and Path(text).exists()
+    return (
+        ("/" in text or "." in text)
+        and len(text) < 4096
+        and "\n" not in text
+        and Path(text).exists()
+    )
 
 
 def _facts(path: Path) -> list[YamlValue]:
@@ -145,7 +167,9 @@ def _content(file: Path) -> str | int:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def substituted(settings: Mapping[str, YamlValue], place: Callable[[str], str]) -> dict[str, YamlValue]:
+def substituted(
+    settings: Mapping[str, YamlValue], place: Callable[[str], str]
+) -> dict[str, YamlValue]:
     """Settings with `place` of each reference in its stead."""
     return {key: _placed(value, place) for key, value in settings.items()}
 
@@ -173,9 +197,16 @@ def _with_places(recipe: Recipe, places: Mapping[str, StageDirectory]) -> Recipe
 
 
 def _mark(stage: Stage, directory: Path, depends: Mapping[str, YamlValue]) -> None:
-    """Write, last of all, that a stage is done: what it depends on, and the size of each file that it made."""
-    made = {str(file.relative_to(directory)): file.stat().st_size for file in sorted(_outputs(directory, OUTPUTS[stage.kind]))}
-    text = json.dumps({"kind": stage.kind, "depends": depends, "files": made}, indent=1, ensure_ascii=False)
+    """Write, last of all, that a stage is done: what it depends on, and the size of each file that
+    it made.
+    """
+    made = {
+        str(file.relative_to(directory)): file.stat().st_size
+        for file in sorted(_outputs(directory, OUTPUTS[stage.kind]))
+    }
+    text = json.dumps(
+        {"kind": stage.kind, "depends": depends, "files": made}, indent=1, ensure_ascii=False
+    )
     storage.replace_text(directory / MARK, text + "\n")
 
 
@@ -191,4 +222,7 @@ def is_made(directory: Path) -> bool:
     if not mark.exists():
         return False
     files: dict[str, int] = json.loads(mark.read_text(encoding="utf-8"))["files"]
-    return all((directory / name).is_file() and (directory / name).stat().st_size == size for name, size in files.items())
+    return all(
+        (directory / name).is_file() and (directory / name).stat().st_size == size
+        for name, size in files.items()
+    )

@@ -1,4 +1,6 @@
-"""Solutions sampled from the model that the run starts from, or read from a file; graded by the one verifier."""
+"""Solutions sampled from the model that the run starts from, or read from a file; graded by the one
+verifier.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,13 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path, say: Say) -> Non
     """Write `rollouts.jsonl`; what `parts/` holds from before is not sampled again."""
     problems = stage.task.problems()
     described = models.describe(recipe.model)
-    asking = replace(recipe.prompt, max_tokens=None) if stage.preamble else recipe.prompt  # the limit is for what is trained on
+    asking = (
+        replace(recipe.prompt, max_tokens=None) if stage.preamble else recipe.prompt
+    )  # the limit is for what is trained on
     encoder = encoder_of(described, asking)
-    asked, dropped = encoder.prompts([_with_preamble(problem, stage.preamble) for problem in problems])
+    asked, dropped = encoder.prompts(
+        [_with_preamble(problem, stage.preamble) for problem in problems]
+    )
     if dropped:
         say(f"{stage.name}: {dropped} of {len(problems)} prompts are too long and were dropped")
     by_id = {problem.id: problem for problem in problems}
@@ -58,7 +64,10 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
     if not preamble:
         return problem
     if not isinstance(problem.prompt, str):
-        raise UserError(f"problem {problem.id} is a conversation, and a stage's `preamble` is put before texts; leave it out")
+        raise UserError(
+            f"problem {problem.id} is a conversation, and a stage's `preamble` is put "
+            f"before texts; leave it out"
+        )
     return replace(problem, prompt=preamble + problem.prompt)
 
 
@@ -67,17 +76,24 @@ def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
     engine = stage.sample.engine
     graphs = isinstance(engine, LocalEngine) and engine.cuda_graphs
-    return LocalSampler(models.load(plain), seed=recipe.seed, max_num_seqs=engine.max_num_seqs, cuda_graphs=graphs)
+    return LocalSampler(
+        models.load(plain), seed=recipe.seed, max_num_seqs=engine.max_num_seqs, cuda_graphs=graphs
+    )
 
 
-def _ask(sampler: Sampler, prompts: Sequence[Prompt], stage: SampleStage, start: int) -> list[Rollout]:
+def _ask(
+    sampler: Sampler, prompts: Sequence[Prompt], stage: SampleStage, start: int
+) -> list[Rollout]:
     """Rollouts whose ids do not depend on how many problems are asked at once."""
     size = stage.sample.group_size
     return sampler.sample(prompts, stage.sample, num=size, first_id=start * size)
 
 
 def _graded(
-    rollouts: Sequence[Rollout], stage: SampleStage, tokenizer: PreTrainedTokenizerBase, grader: Grader
+    rollouts: Sequence[Rollout],
+    stage: SampleStage,
+    tokenizer: PreTrainedTokenizerBase,
+    grader: Grader,
 ) -> list[Solution]:
     """Rollouts with their verdicts, closed by the end-of-text token where a stop text closed them."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
@@ -102,13 +118,17 @@ def _graded(
 def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Rollout:
     """Without the tokens of a stop text, and with the end-of-text token in their place."""
     ids = list(rollout.response_ids)
-    while ids and any(stop in str(tokenizer.decode(ids, skip_special_tokens=False)) for stop in stops):
+    while ids and any(
+        stop in str(tokenizer.decode(ids, skip_special_tokens=False)) for stop in stops
+    ):
         ids.pop()
     if len(ids) == len(rollout.response_ids):
         return rollout
     end = tokenizer.eos_token_id
     assert isinstance(end, int)
-    return replace(rollout, response_ids=(*ids, end), text=str(tokenizer.decode(ids, skip_special_tokens=True)))
+    return replace(
+        rollout, response_ids=(*ids, end), text=str(tokenizer.decode(ids, skip_special_tokens=True))
+    )
 
 
 def _plain(problem: Problem) -> str | list[Message]:
@@ -136,10 +156,15 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path, say: Say) -> No
                 extracted=verdict.extracted,
                 correct=verdict.correct,
             )
-            for row, prompt, answer, response, verdict in zip(rows, prompts, answers, responses, verdicts, strict=True)
+            for row, prompt, answer, response, verdict in zip(
+                rows, prompts, answers, responses, verdicts, strict=True
+            )
         ],
     )
-    say(f"{stage.name}: {sum(verdict.correct for verdict in verdicts)} of {len(rows)} solutions are right")
+    say(
+        f"{stage.name}: {sum(verdict.correct for verdict in verdicts)} of {len(rows)} "
+        f"solutions are right"
+    )
 
 
 def _cell(row: Row, names: Sequence[str], where: str) -> str:
@@ -148,4 +173,6 @@ def _cell(row: Row, names: Sequence[str], where: str) -> str:
         value = row.get(name)
         if isinstance(value, str) and value.strip():
             return value
-    raise UserError(f"{where}: no text in any of the columns {', '.join(names)} (the row has: {', '.join(row)})")
+    raise UserError(
+        f"{where}: no text in any of the columns {', '.join(names)} (the row has: {', '.join(row)})"
+    )

@@ -1,4 +1,6 @@
-"""Tokens of pairs scored by frozen models, offline: contrastive scores, and log-probs of the reference."""
+"""Tokens of pairs scored by frozen models, offline: contrastive scores, and log-probs of the
+reference.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ Say = Callable[[str], None]
 
 
 def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) -> None:
-    """Write `ce_logscore.parquet`, and `summary.json` of what the scores of rejected tokens look like."""
+    """Write `ce_logscore.parquet`, and `summary.json` of what the scores of rejected tokens look
+    like.
+    """
     local = replace(recipe.model, revision=None, trust_remote_code=False)
     chosen = [_plain(replace(local, path=path)) for path in (stage.positive, stage.negative)]
     policies = [models.load(settings) for settings in chosen]
@@ -38,7 +42,9 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
         models.check_same_ids(described, policy, role)
     positive, negative = map(UnshardedModel, policies)
 
-    def measure(micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    def measure(
+        micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
         against = vocab.Teacher(negative.hidden(micro, row_N), negative.policy.head)
         seen = positive.hidden(micro, row_N), positive.policy.head, ids_N
         return vocab.contrast(*seen, against, beta=stage.ce_beta, plausible=stage.plausible)
@@ -61,14 +67,22 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
 
 
 def check_contrast(stage: ContrastStage, directory: Path) -> None:
-    """Stop where the weights would be all but one or all but zero; asked whenever the scores are used."""
+    """Stop where the weights would be all but one or all but zero; asked whenever the scores are
+    used.
+    """
     summary: Stats = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
     weight, (low, high) = summary["ce_weight_mean"], stage.alarm
     if not low <= weight <= high:
-        likely = "the positive model is sure of nearly every token" if weight < low else "scores are near 0 everywhere"
+        likely = (
+            "the positive model is sure of nearly every token"
+            if weight < low
+            else "scores are near 0 everywhere"
+        )
         raise RunError(
-            f"{stage.name}: the mean weight of rejected tokens is {weight:.3g}, outside of {low:g} to {high:g}: {likely}; look "
-            f"at {directory}, tune the two models more gently or lower ce_beta, or widen stages' `alarm`"
+            f"{stage.name}: the mean weight of rejected tokens is {weight:.3g}, outside of "
+            f"{low:g} to {high:g}: {likely}; look "
+            f"at {directory}, tune the two models more gently or lower ce_beta, or widen "
+            f"stages' `alarm`"
         )
 
 
@@ -77,7 +91,13 @@ def reference(stage: ReferenceStage, recipe: Recipe, directory: Path, say: Say) 
     settings = _plain(recipe.reference or recipe.model)
     asked = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
     values = logp(models.load(settings), asked, recipe.learn.micro_batch_tokens)
-    stored_evidence.write(directory / "ref_logp.parquet", "ref_logp", asked, values, {"model": models.fingerprint(settings)})
+    stored_evidence.write(
+        directory / "ref_logp.parquet",
+        "ref_logp",
+        asked,
+        values,
+        {"model": models.fingerprint(settings)},
+    )
     say(f"{stage.name}: {len(values)} responses")
 
 

@@ -1,4 +1,6 @@
-"""Solutions with their verdicts, as the stages `sample` and `trajectories` write them and `pairs` reads them."""
+"""Solutions with their verdicts, as the stages `sample` and `trajectories` write them and `pairs`
+reads them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ ROLLOUTS = "rollouts.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """One line of `rollouts.jsonl`. `response_ids` are those that were sampled (empty for a text), in the ids of `tokenizer`."""
+    """One line of `rollouts.jsonl`.
+
+    `response_ids` are those that were sampled (empty for a text), in the ids of `tokenizer`.
+    """
 
     problem: str
     prompt: str | list[Message]
@@ -31,7 +36,9 @@ class Solution:
 
 def write_lines(path: Path, records: Iterable[object]) -> None:
     """A JSONL file, there as a whole or not at all."""
-    storage.replace_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    storage.replace_text(
+        path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    )
 
 
 def write(path: Path, solutions: Iterable[Solution]) -> None:

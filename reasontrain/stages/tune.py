@@ -1,4 +1,6 @@
-"""The model that the run starts from, fine-tuned on a stage's demonstrations: an ordinary run of its own."""
+"""The model that the run starts from, fine-tuned on a stage's demonstrations: an ordinary run of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def tune(stage: TuneStage, recipe: Recipe, directory: Path, say: Say) -> None:
 
 
 def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
-    """The stage as a recipe: maximum likelihood of whole responses, the recipe's model, seed and cluster."""
+    """The stage as a recipe: maximum likelihood of whole responses, the recipe's model, seed and
+    cluster.
+    """
     task = RolloutTask(path=stage.demonstrations)
     learn = replace(stage.learn, zero=stage.learn.zero or recipe.learn.zero)
     found = Recipe(
@@ -51,5 +55,7 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
         cluster=recipe.cluster,
     )
     if faults := contradictions(found):
-        raise RecipeError("\n".join([f"stage {stage.name} cannot be run:", *(f"  {fault}" for fault in faults)]))
+        raise RecipeError(
+            "\n".join([f"stage {stage.name} cannot be run:", *(f"  {fault}" for fault in faults)])
+        )
     return found

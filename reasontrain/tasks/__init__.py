@@ -1,4 +1,6 @@
-"""Problems, and how a response to one becomes a reward: a task knows its problems, the common verifier grades the answers."""
+"""Problems, and how a response to one becomes a reward: a task knows its problems, the common
+verifier grades the answers.
+"""
 
 from __future__ import annotations
 
@@ -64,17 +66,26 @@ def score(
     *,
     last_number: bool = True,
 ) -> list[Scored]:
-    """Reward (problem, response) pairs, in order: by the verifier (1 or 0, or `reward`), or what the user's own function says.
+    """Reward (problem, response) pairs, in order: by the verifier (1 or 0, or `reward`), or what
+    the user's own function says.
 
-    Without `last_number`, a response that marks no answer has none. An own reward of at least 1 counts as a right answer. A
-    caption is right where it is the gold one, word by word.
+    Without `last_number`, a response that marks no answer has none. An own reward of at least 1
+    counts as a right answer. A caption is right where it is the gold one, word by word.
     """
     if isinstance(task, PythonTask):
         rewards = [task.reward(problem, text) for problem, text in answers]
         return [Scored(reward, Verdict(reward >= 1.0, "", "own reward")) for reward in rewards]
     if isinstance(task, Pictures):
-        verdicts = [Verdict(text.split() == problem.answer.split(), text, "exact") for problem, text in answers]
+        verdicts = [
+            Verdict(text.split() == problem.answer.split(), text, "exact")
+            for problem, text in answers
+        ]
     else:
-        verdicts = grader.grade_many([(problem.answer, text) for problem, text in answers], last_number=last_number)
+        verdicts = grader.grade_many(
+            [(problem.answer, text) for problem, text in answers], last_number=last_number
+        )
     worth = reward or Reward()
-    return [Scored(worth(verdict, text), verdict) for verdict, (_, text) in zip(verdicts, answers, strict=True)]
+    return [
+        Scored(worth(verdict, text), verdict)
+        for verdict, (_, text) in zip(verdicts, answers, strict=True)
+    ]

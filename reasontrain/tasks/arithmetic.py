@@ -1,8 +1,10 @@
-"""Arithmetic of graded difficulty, made up on the spot: half short stories, half expression trees, each with a chain of thought.
+"""Arithmetic of graded difficulty, made up on the spot: half short stories, half expression trees,
+each with a chain of thought.
 
-A problem is a list of steps (its depth) over + - *, in which every value lies in 0..99. Problem number i of a seed depends on
-nothing but the seed and i, so a slice costs only itself and a larger set continues a smaller one. The two splits are classes of
-a hash of the calculation, whatever its wording, its seed or the order of a sum's terms, so they can never overlap.
+A problem is a list of steps (its depth) over + - *, in which every value lies in 0..99. Problem
+number i of a seed depends on nothing but the seed and i, so a slice costs only itself and a larger
+set continues a smaller one. The two splits are classes of a hash of the calculation, whatever its
+wording, its seed or the order of a sum's terms, so they can never overlap.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ _CONNECTIVES = ("Then", "Next,", "Now", "After that,", "So", "From here,", "This
 
 
 class ReasoningStep(NamedTuple):
-    """`left op right`. An operand is a number or, below zero, an earlier step's result: -1 is the first's, -2 the second's."""
+    """`left op right`.
+
+    An operand is a number or, below zero, an earlier step's result: -1 is the first's, -2 the
+    second's.
+    """
 
     left: int
     op: str
@@ -81,7 +87,9 @@ def _draw_story(rng: random.Random, depth: int) -> list[ReasoningStep]:
 
 
 def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
-    """A random binary tree in the order in which it is worked out, or None where two branches allow no operation."""
+    """A random binary tree in the order in which it is worked out, or None where two branches allow
+    no operation.
+    """
     steps: list[ReasoningStep] = []
     values: list[int] = []
 
@@ -92,7 +100,9 @@ def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
         left, right = grow(num_left), grow(num_steps - 1 - num_left)
         if left is None or right is None:
             return None
-        possible = [step for op in "+-*" if _fits(_result(step := ReasoningStep(left, op, right), values))]
+        possible = [
+            step for op in "+-*" if _fits(_result(step := ReasoningStep(left, op, right), values))
+        ]
         if not possible:
             return None
         steps.append(rng.choice(possible))
@@ -103,12 +113,17 @@ def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
 
 
 def _write(operand: int, steps: list[ReasoningStep], *, sort: bool) -> str:
-    """An operand as an expression with every bracket but the outermost; sorted, all orders of a sum or product are one text."""
+    """An operand as an expression with every bracket but the outermost; sorted, all orders of a sum
+    or product are one text.
+    """
     if operand >= 0:
         return str(operand)
     step = steps[~operand]
     sides = [_write(side, steps, sort=sort) for side in (step.left, step.right)]
-    sides = [f"({text})" if side < 0 else text for side, text in zip((step.left, step.right), sides, strict=True)]
+    sides = [
+        f"({text})" if side < 0 else text
+        for side, text in zip((step.left, step.right), sides, strict=True)
+    ]
     return step.op.join(sorted(sides) if sort and step.op != "-" else sides)
 
 
@@ -121,10 +136,12 @@ def is_held_out(steps: list[ReasoningStep]) -> bool:
 class Arithmetic:
     """Arithmetic problems of `min_depth` to `max_depth` steps, in equal parts.
 
-    A share `wrong_steps` of the demonstrations' steps has a wrong result, from which the chain goes on; `answer` stays right, and
-    the prompts do not change. Errors are drawn at random and spread over all values, so that a student stays unsure and greedily
-    right; with `systematic` they are facts learnt wrongly (the same fact always, off by ten), so that a student is surely wrong.
-    An error after which a value would leave 0..99 is not made. Raises UserError where the depths are no range.
+    A share `wrong_steps` of the demonstrations' steps has a wrong result, from which the chain goes
+    on; `answer` stays right, and the prompts do not change. Errors are drawn at random and spread
+    over all values, so that a student stays unsure and greedily right; with `systematic` they are
+    facts learnt wrongly (the same fact always, off by ten), so that a student is surely wrong. An
+    error after which a value would leave 0..99 is not made. Raises UserError where the depths are
+    no range.
     """
 
     kind: Literal["arithmetic"] = "arithmetic"
@@ -139,7 +156,8 @@ class Arithmetic:
     def __post_init__(self) -> None:
         if self.min_depth > self.max_depth:
             raise UserError(
-                f"min_depth is {self.min_depth} and max_depth is {self.max_depth}; min_depth must not be the larger one"
+                f"min_depth is {self.min_depth} and max_depth is {self.max_depth}; "
+                f"min_depth must not be the larger one"
             )
 
     def problems(self) -> list[Problem]:
@@ -154,7 +172,9 @@ class Arithmetic:
         steps = self._draw(rng, depth, is_story)
         name = rng.choice(_NAMES)
         prompt = (
-            _tell(rng, steps, name) if is_story else rng.choice(_QUESTIONS).format(expression=_write(-depth, steps, sort=False))
+            _tell(rng, steps, name)
+            if is_story
+            else rng.choice(_QUESTIONS).format(expression=_write(-depth, steps, sort=False))
         )
         values = self._misremember(steps, index) if self.wrong_steps else _results(steps, [])
         return Problem(
@@ -180,11 +200,18 @@ class Arithmetic:
             right = _result(step, values)
             if self.systematic:
                 fact = f"{_value(step.left, values)}{step.op}{_value(step.right, values)}"
-                errs, wrong = zlib.crc32(fact.encode()) < self.wrong_steps * 2**32, [right - 10 if right >= 10 else right + 10]
+                errs, wrong = (
+                    zlib.crc32(fact.encode()) < self.wrong_steps * 2**32,
+                    [right - 10 if right >= 10 else right + 10],
+                )
             else:
                 errs = rng.random() < self.wrong_steps
                 wrong = rng.sample(range(LARGEST + 1), LARGEST + 1) if errs else []
-            possible = (value for value in wrong if value != right and all(map(_fits, _results(steps, [*values, value]))))
+            possible = (
+                value
+                for value in wrong
+                if value != right and all(map(_fits, _results(steps, [*values, value])))
+            )
             values.append(next(possible, right) if errs else right)
         return values
 
@@ -196,10 +223,15 @@ def _tell(rng: random.Random, steps: list[ReasoningStep], name: str) -> str:
     return " ".join([f"{name} has {steps[0].left} {item}.", *events, f"How many {item} are there?"])
 
 
-def _demonstrate(rng: random.Random, steps: list[ReasoningStep], values: list[int], subject: str) -> str:
+def _demonstrate(
+    rng: random.Random, steps: list[ReasoningStep], values: list[int], subject: str
+) -> str:
     """The chain of thought with these results, a line a step, and the last of them as the answer."""
     lines = []
     for index, (step, value) in enumerate(zip(steps, values, strict=True)):
         connective = rng.choice(_CONNECTIVES if index else _OPENINGS)
-        lines.append(f"{connective} {subject}{_value(step.left, values)}{step.op}{_value(step.right, values)}={value}")
+        lines.append(
+            f"{connective} "
+            f"{subject}{_value(step.left, values)}{step.op}{_value(step.right, values)}={value}"
+        )
     return "<think>\n" + "\n".join(lines) + f"\n</think>\n\nThe answer is \\boxed{{{values[-1]}}}."

@@ -1,4 +1,6 @@
-"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): grade-school word problems whose answer is one number."""
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): grade-school word problems whose answer is one
+number.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from reasontrain.types import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Gsm8k(Source):
-    """Problems of GSM8K from a file or the hub (`openai/gsm8k` where neither is named); `instruction` ends every prompt."""
+    """Problems of GSM8K from a file or the hub (`openai/gsm8k` where neither is named);
+    `instruction` ends every prompt.
+    """
 
     kind: Literal["gsm8k"] = "gsm8k"
     instruction: str = BOXED
@@ -20,11 +24,15 @@ class Gsm8k(Source):
     def problems(self) -> list[Problem]:
         """Every problem; raises UserError where the data cannot be read."""
         source = self if self.path or self.hub else replace(self, hub="openai/gsm8k", subset="main")
-        return problems_of(source.table(), self.columns, instruction=self.instruction, split=split_answer)
+        return problems_of(
+            source.table(), self.columns, instruction=self.instruction, split=split_answer
+        )
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """(gold, solution) of a row: the number after the last `####` of either cell, else the whole answer; and the worked text."""
+    """(gold, solution) of a row: the number after the last `####` of either cell, else the whole
+    answer; and the worked text.
+    """
     solution = solution or (answer if "####" in answer else "")
     gold = answer if answer.strip() or "####" not in solution else solution
     return gold.rpartition("####")[2].strip().replace(",", ""), solution

@@ -1,4 +1,6 @@
-"""MATH (Hendrycks et al. 2021, arXiv 2103.03874) and other sets of problems with a LaTeX answer: AIME, AMC, OlympiadBench."""
+"""MATH (Hendrycks et al. 2021, arXiv 2103.03874) and other sets of problems with a LaTeX answer:
+AIME, AMC, OlympiadBench.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,27 @@ from reasontrain.types import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class MathTask(Source):
-    """Mathematical problems from a file or the hub (`DigitalLearningGmbH/MATH-lighteval` where neither is named)."""
+    """Mathematical problems from a file or the hub (`DigitalLearningGmbH/MATH-lighteval` where
+    neither is named).
+    """
 
     kind: Literal["math"] = "math"
     instruction: str = BOXED
 
     def problems(self) -> list[Problem]:
         """Every problem; raises UserError where the data cannot be read."""
-        source = self if self.path or self.hub else replace(self, hub="DigitalLearningGmbH/MATH-lighteval")
-        return problems_of(source.table(), self.columns, instruction=self.instruction, split=split_answer)
+        source = (
+            self
+            if self.path or self.hub
+            else replace(self, hub="DigitalLearningGmbH/MATH-lighteval")
+        )
+        return problems_of(
+            source.table(), self.columns, instruction=self.instruction, split=split_answer
+        )
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """(gold, solution) of a row: where there is no answer, the last box of the solution is the gold ("" without one)."""
+    """(gold, solution) of a row: where there is no answer, the last box of the solution is the gold
+    ("" without one).
+    """
     return answer.strip() or (last_boxed(solution) or "").strip(), solution

@@ -1,4 +1,6 @@
-"""Files whose rows bring their responses with them: preference pairs, and rollouts to learn from or to choose among."""
+"""Files whose rows bring their responses with them: preference pairs, and rollouts to learn from or
+to choose among.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from reasontrain.types import AtLeastOne, Problem, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """Where rows come from (see `Source`), and how many; `images` is the folder that paths of pictures start from, that of the
-    file where it is left out."""
+    """Where rows come from (see `Source`), and how many; `images` is the folder that paths of
+    pictures start from, that of the file where it is left out.
+    """
 
     path: str | None = None
     hub: str | None = None
@@ -33,13 +36,20 @@ class _File:
     def table(self) -> Table:
         """The rows as they stand there."""
         return Source(
-            path=self.path, hub=self.hub, subset=self.subset, split=self.split, revision=self.revision, limit=self.limit
+            path=self.path,
+            hub=self.hub,
+            subset=self.subset,
+            split=self.split,
+            revision=self.revision,
+            limit=self.limit,
         ).table()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask(_File):
-    """Preference pairs in TRL's format, a pair per row: `prompt`, `chosen`, `rejected` (and `id`, `answer`, ids of tokens)."""
+    """Preference pairs in TRL's format, a pair per row: `prompt`, `chosen`, `rejected` (and `id`,
+    `answer`, ids of tokens).
+    """
 
     kind: Literal["pairs"] = "pairs"
 

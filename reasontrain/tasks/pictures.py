@@ -1,4 +1,6 @@
-"""Generated pictures of two coloured shapes with captions: words that only the picture tells, among words that repeat."""
+"""Generated pictures of two coloured shapes with captions: words that only the picture tells, among
+words that repeat.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ _SPLIT, _ROUND = 0x91C7, 0x91C8
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Captions as "The picture shows a red circle and a blue square."; the 89 pictures of `split: test` are in no other.
+    """Captions as "The picture shows a red circle and a blue square."; the 89 pictures of `split:
+    test` are in no other.
 
-    Every picture occurs once before any occurs a second time. Answers are right where they are the caption, word by word.
+    Every picture occurs once before any occurs a second time. Answers are right where they are the
+    caption, word by word.
     """
 
     kind: Literal["pictures"] = "pictures"
@@ -36,10 +40,21 @@ class Pictures:
 
     def problems(self) -> list[Problem]:
         """All problems, in order; ids are unique."""
-        mine = [ALL[i] for place, i in enumerate(_shuffled(len(ALL), 0, _SPLIT)) if (place % TEST_EVERY == 0) == self.held_out]
+        mine = [
+            ALL[i]
+            for place, i in enumerate(_shuffled(len(ALL), 0, _SPLIT))
+            if (place % TEST_EVERY == 0) == self.held_out
+        ]
         num_rounds = -(-self.num_problems // len(mine))
-        order = [which for number in range(num_rounds) for which in _shuffled(len(mine), self.seed, _ROUND + number)]
-        return [_problem(f"{self.split}-{i}", mine[which]) for i, which in enumerate(order[: self.num_problems])]
+        order = [
+            which
+            for number in range(num_rounds)
+            for which in _shuffled(len(mine), self.seed, _ROUND + number)
+        ]
+        return [
+            _problem(f"{self.split}-{i}", mine[which])
+            for i, which in enumerate(order[: self.num_problems])
+        ]
 
     @property
     def held_out(self) -> bool:
@@ -53,5 +68,13 @@ def _shuffled(size: int, seed: int, stream: int) -> list[int]:
 
 
 def _problem(name: str, shapes: tuple[tuple[str, str], ...]) -> Problem:
-    caption = "The picture shows " + " and ".join(f"a {colour} {shape}" for colour, shape in shapes) + "."
-    return Problem(id=name, prompt="What does the picture show?", answer=caption, solution=caption, image=drawn(shapes))
+    caption = (
+        "The picture shows " + " and ".join(f"a {colour} {shape}" for colour, shape in shapes) + "."
+    )
+    return Problem(
+        id=name,
+        prompt="What does the picture show?",
+        answer=caption,
+        solution=caption,
+        image=drawn(shapes),
+    )

@@ -22,4 +22,6 @@ class Reward:
         """What this response earns."""
         if verdict.correct:
             return self.right
-        return self.boxed if self.boxed != self.wrong and last_boxed(text) is not None else self.wrong
+        return (
+            self.boxed if self.boxed != self.wrong and last_boxed(text) is not None else self.wrong
+        )

@@ -1,9 +1,12 @@
-"""Everything as wide as the vocabulary: log-probabilities, entropy and divergences, in fp32 chunks, never [B, T, V] at once.
+"""Everything as wide as the vocabulary: log-probabilities, entropy and divergences, in fp32 chunks,
+never [B, T, V] at once.
 
-`fused` evaluates a row objective and forms its gradient in the forward pass, because the coefficients are known first; `logp`
-serves sum objectives and recomputes in backward; `measure` gathers evidence without any gradient; `soft` is `fused` for the
-embeddings of a soft chain of thought. All take hidden states and a `Head`, and what is rows x V does not outlive its chunk. A
-head's `vocabulary` chooses by what: torch (`closed_form`), Triton (`tiled`, `kernels`), or `whole`, the plain twin of both.
+`fused` evaluates a row objective and forms its gradient in the forward pass, because the
+coefficients are known first; `logp` serves sum objectives and recomputes in backward; `measure`
+gathers evidence without any gradient; `soft` is `fused` for the embeddings of a soft chain of
+thought. All take hidden states and a `Head`, and what is rows x V does not outlive its chunk. A
+head's `vocabulary` chooses by what: torch (`closed_form`), Triton (`tiled`, `kernels`), or `whole`,
+the plain twin of both.
 """
 
 from reasontrain.vocab.backend import Vocabulary, check_vocabulary

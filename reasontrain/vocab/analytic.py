@@ -1,7 +1,9 @@
-"""Statistics of the policy's distribution at a block of rows, and their gradients with respect to the logits, in closed form.
+"""Statistics of the policy's distribution at a block of rows, and their gradients with respect to
+the logits, in closed form.
 
-With p the student and q the teacher: d logp = 1[token] - p; d H = -p (log p + H); d KL(p||q) = p (log p - log q - KL);
-d KL(q||p) = p - q; with m = (1 - beta) p + beta q, d JSD = (1 - beta) p (log p - log m - KL(p||m)).
+With p the student and q the teacher: d logp = 1[token] - p; d H = -p (log p + H); d KL(p||q) = p
+(log p - log q - KL); d KL(q||p) = p - q; with m = (1 - beta) p + beta q, d JSD = (1 - beta) p (log
+p - log m - KL(p||m)).
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ from torch import Tensor
 from reasontrain.types import UserError
 
 FLOOR = -1e30
-"""Log-probabilities stop here: exp gives 0 all the same, and 0 * log 0 is then 0 where -inf would give NaN."""
-NO_TEACHER = "this objective or rule asks for a divergence, and no teacher is given; name one under `teacher`"
+"""Log-probabilities stop here: exp gives 0 all the same, and 0 * log 0 is then 0 where -inf would
+give NaN.
+"""
+NO_TEACHER = (
+    "this objective or rule asks for a divergence, and no teacher is given; name one under "
+    "`teacher`"
+)
 
 
 def _log_softmax_(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
@@ -27,8 +34,9 @@ def _log_softmax_(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
 
 
 class BufferPool:
-    """Memory for what a block needs beside its logits, by name, taken up again by the next one: new pages cost a CPU more time
-    than what is written to them."""
+    """Memory for what a block needs beside its logits, by name, taken up again by the next one: new
+    pages cost a CPU more time than what is written to them.
+    """
 
     def __init__(self) -> None:
         self._memory: dict[str, Tensor] = {}
@@ -37,7 +45,9 @@ class BufferPool:
         """As large as `like_NV`; what was there under this name is overwritten."""
         memory, size = self._memory.get(name), like_NV.numel()
         if memory is None or memory.numel() < size:
-            memory = self._memory[name] = torch.empty(size, dtype=like_NV.dtype, device=like_NV.device)
+            memory = self._memory[name] = torch.empty(
+                size, dtype=like_NV.dtype, device=like_NV.device
+            )
         return memory[:size].view(like_NV.shape)
 
 
@@ -47,7 +57,9 @@ def beta_of(name: str) -> float | None:
 
 
 def plain_name(name: str) -> str:
-    """The limits of the Jensen-Shannon divergence under their own names: beta 0 is the forward KL, beta 1 the reverse (TRL)."""
+    """The limits of the Jensen-Shannon divergence under their own names: beta 0 is the forward KL,
+    beta 1 the reverse (TRL).
+    """
     beta = beta_of(name)
     return name if beta is None else {0.0: "kl_forward", 1.0: "kl_reverse"}.get(beta, name)
 
@@ -55,9 +67,9 @@ def plain_name(name: str) -> str:
 class Distribution:
     """The student's distribution at N rows, and the teacher's where a divergence is asked for.
 
-    Takes over the memory of the logits. Heads of two widths are compared over the ids they share, each renormalised there; logp
-    and entropy use the student's full width. `gradient` uses the distribution up: ask for values before. One with the same
-    scratch ends it too.
+    Takes over the memory of the logits. Heads of two widths are compared over the ids they share,
+    each renormalised there; logp and entropy use the student's full width. `gradient` uses the
+    distribution up: ask for values before. One with the same scratch ends it too.
     """
 
     def __init__(
@@ -84,7 +96,9 @@ class Distribution:
         if self._teacher is None:
             raise UserError(NO_TEACHER)
         logits_NU, width = self._teacher(), self.logp_NV.shape[1]
-        return _log_softmax_(logits_NU if logits_NU.shape[1] <= width else logits_NU[:, :width].clone())
+        return _log_softmax_(
+            logits_NU if logits_NU.shape[1] <= width else logits_NU[:, :width].clone()
+        )
 
     @cached_property
     def q_NS(self) -> Float[Tensor, "N S"]:
@@ -95,12 +109,20 @@ class Distribution:
     def shared_logp_NS(self) -> Float[Tensor, "N S"]:
         """The student over the shared ids."""
         width = self.logq_NS.shape[1]
-        return self.logp_NV if self.logp_NV.shape[1] == width else _log_softmax_(self.logp_NV[:, :width].clone())
+        return (
+            self.logp_NV
+            if self.logp_NV.shape[1] == width
+            else _log_softmax_(self.logp_NV[:, :width].clone())
+        )
 
     @cached_property
     def shared_p_NS(self) -> Float[Tensor, "N S"]:
         """The student over the shared ids."""
-        return self.p_NV if self.shared_logp_NS is self.logp_NV else self._exp("shared p", self.shared_logp_NS)
+        return (
+            self.p_NV
+            if self.shared_logp_NS is self.logp_NV
+            else self._exp("shared p", self.shared_logp_NS)
+        )
 
     @cached_property
     def reverse_NS(self) -> Float[Tensor, "N S"]:
@@ -133,20 +155,26 @@ class Distribution:
         return (beta * teacher_N + (1 - beta) * student_N).clamp_(min=0)
 
     def _exp(self, name: str, x_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
-        """e^x as 2^(x log2 e), which a CPU has in a third of the time; the product is rounded once, as x itself was."""
+        """e^x as 2^(x log2 e), which a CPU has in a third of the time; the product is rounded once,
+        as x itself was.
+        """
         return torch.mul(x_NV, math.log2(math.e), out=self._scratch(name, x_NV)).exp2_()
 
     def _gap(self, name: str) -> Float[Tensor, "N S"]:
         """log p - log q, in memory of that name."""
         return torch.sub(self.shared_logp_NS, self.logq_NS, out=self._scratch(name, self.logq_NS))
 
-    def _dot(self, left_NV: Float[Tensor, "N V"], right_NV: Float[Tensor, "N V"]) -> Float[Tensor, " N"]:
+    def _dot(
+        self, left_NV: Float[Tensor, "N V"], right_NV: Float[Tensor, "N V"]
+    ) -> Float[Tensor, " N"]:
         """The rows' inner products."""
         return torch.mul(left_NV, right_NV, out=self._scratch("terms", left_NV)).sum(-1)
 
     def _mixture(self, beta: float) -> Float[Tensor, "N S"]:
         """log m."""
-        return torch.logaddexp(self.shared_logp_NS + math.log1p(-beta), self.logq_NS + math.log(beta))
+        return torch.logaddexp(
+            self.shared_logp_NS + math.log1p(-beta), self.logq_NS + math.log(beta)
+        )
 
     def teacher_mass_on_top(self, num: int) -> Float[Tensor, " N"]:
         """The teacher's probability summed over the `num` ids that the student finds likeliest."""
@@ -159,7 +187,9 @@ class Distribution:
         for name, slope_N in stat_grads.items():
             name = plain_name(name)
             by_name[name] = by_name[name] + slope_N if name in by_name else slope_N
-        own: dict[str, Tensor] = {name: by_name.pop(name)[:, None] for name in ("logp", "entropy") if name in by_name}
+        own: dict[str, Tensor] = {
+            name: by_name.pop(name)[:, None] for name in ("logp", "entropy") if name in by_name
+        }
         if by_name:
             alone = not own and self.shared_logp_NS is self.logp_NV
             slopes_N1 = {name: slope_N[:, None] for name, slope_N in by_name.items()}
@@ -187,8 +217,12 @@ class Distribution:
             total_NV.scatter_add_(1, self.ids_N[:, None], stat_grads["logp"])
         return total_NV
 
-    def _shared_gradient(self, stat_grads: Mapping[str, Tensor], out_NS: Tensor | None) -> Float[Tensor, "N S"]:
-        """Of the divergences, into `out_NS`: p times what each says of an id and of its row, and what is no multiple of p."""
+    def _shared_gradient(
+        self, stat_grads: Mapping[str, Tensor], out_NS: Tensor | None
+    ) -> Float[Tensor, "N S"]:
+        """Of the divergences, into `out_NS`: p times what each says of an id and of its row, and
+        what is no multiple of p.
+        """
         factor: Tensor = torch.zeros_like(next(iter(stat_grads.values())))
         for name, slope_N1 in stat_grads.items():
             if name == "kl_reverse":
@@ -199,7 +233,9 @@ class Distribution:
                 beta = beta_of(name)
                 assert beta is not None
                 term_NS = self.shared_logp_NS - self._mixture(beta)
-                term_NS.sub_(self._dot(self.shared_p_NS, term_NS)[:, None]).mul_((1 - beta) * slope_N1)
+                term_NS.sub_(self._dot(self.shared_p_NS, term_NS)[:, None]).mul_(
+                    (1 - beta) * slope_N1
+                )
                 factor = term_NS.add_(factor)
         total_NS = torch.mul(self.shared_p_NS, factor, out=out_NS)
         if "kl_reverse" in stat_grads:

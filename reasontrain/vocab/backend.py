@@ -1,4 +1,6 @@
-"""By what the vocabulary is computed: blocks in torch, Triton's kernels, or whole logits, the plain twin of both."""
+"""By what the vocabulary is computed: blocks in torch, Triton's kernels, or whole logits, the plain
+twin of both.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +43,15 @@ def check_vocabulary(vocabulary: Vocabulary, device: torch.device) -> None:
 
 
 def has_kernels(vocabulary: Vocabulary, device: torch.device) -> bool:
-    """Whether Triton computes: where it is asked for, and of itself on a GPU for which it can build kernels.
+    """Whether Triton computes: where it is asked for, and of itself on a GPU for which it can build
+    kernels.
 
     Raises UserError as `check_vocabulary` does.
     """
     check_vocabulary(vocabulary, device)
-    return vocabulary == "triton" or (vocabulary == "auto" and device.type == "cuda" and _works(device))
+    return vocabulary == "triton" or (
+        vocabulary == "auto" and device.type == "cuda" and _works(device)
+    )
 
 
 def _missing(device: torch.device) -> str | None:
@@ -66,7 +71,9 @@ def _broken(device: torch.device) -> str | None:
     from reasontrain.vocab.triton_backend import TiledDistribution
 
     try:
-        TiledDistribution(torch.zeros(1, 2, device=device), torch.zeros(1, dtype=torch.long, device=device), None).value("logp")
+        TiledDistribution(
+            torch.zeros(1, 2, device=device), torch.zeros(1, dtype=torch.long, device=device), None
+        ).value("logp")
     except Exception as error:  # Triton, compilers and drivers each raise their own
         first = (str(error).strip().splitlines() or [""])[0]
         return f"a kernel cannot be built here ({type(error).__name__}: {first})"

@@ -1,4 +1,6 @@
-"""How rows are cut: chunks, for which matrix products are made, and blocks of a chunk, which fit a processor's cache."""
+"""How rows are cut: chunks, for which matrix products are made, and blocks of a chunk, which fit a
+processor's cache.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ from reasontrain.vocab.head import Head, Teacher
 CHUNK_FLOATS_CPU = 2**24
 CHUNK_FLOATS_GPU = 2**26
 BLOCK_FLOATS_CPU = 2**20
-"""4 MB: a block is read a dozen times, from the cache and not from memory, and threads have enough of it to share that waking
-them costs little. A GPU takes the chunk whole."""
+"""4 MB: a block is read a dozen times, from the cache and not from memory, and threads have enough
+of it to share that waking them costs little. A GPU takes the chunk whole.
+"""
 
 
 def spans(num_rows: int, size: int) -> Iterator[slice]:
-    """Cuts of nearly equal size, at most `size` rows, the first one the largest; one empty cut where there are no rows."""
+    """Cuts of nearly equal size, at most `size` rows, the first one the largest; one empty cut
+    where there are no rows.
+    """
     num_cuts = max(1, -(-num_rows // size))
     even = -(-num_rows // num_cuts)
     for start in range(0, max(1, num_rows), max(1, even)):
@@ -47,7 +52,8 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What is read chunk by chunk: rows of hidden states through a head, with a teacher's beside them where there is one.
+    """What is read chunk by chunk: rows of hidden states through a head, with a teacher's beside
+    them where there is one.
 
     Rows outside `keep_N` enter as zeros, so that what they hold cannot overflow.
     """
@@ -62,7 +68,10 @@ class Scan:
     scratch: BufferPool = field(default_factory=BufferPool)
 
     def chunks(self) -> Iterator[Chunk]:
-        """All rows in order, at least one chunk. They share memory: a chunk is dead when the next one comes."""
+        """All rows in order, at least one chunk.
+
+        They share memory: a chunk is dead when the next one comes.
+        """
         assert self.temperature > 0, "at temperature zero there is no distribution"
         floats = CHUNK_FLOATS_CPU if self.hidden_ND.device.type == "cpu" else CHUNK_FLOATS_GPU
         size = self.chunk if self.chunk is not None else max(1, floats // self.head.width)
@@ -72,9 +81,13 @@ class Scan:
             yield Chunk(self, rows, student, teacher)
 
     def distributions(self) -> Iterator[Statistics | WholeDistribution]:
-        """The same rows as distributions to be read and not changed: one a block, or all in one where the head says `whole`."""
+        """The same rows as distributions to be read and not changed: one a block, or all in one
+        where the head says `whole`.
+        """
         if self.head.vocabulary == "full_logits":
-            yield WholeDistribution(self.hidden_ND, self.head, self.ids_N, self.temperature, self.teacher)
+            yield WholeDistribution(
+                self.hidden_ND, self.head, self.ids_N, self.temperature, self.teacher
+            )
             return
         for part in self.chunks():
             for block in part.blocks():
@@ -87,9 +100,13 @@ class Scan:
 
 
 class Chunk:
-    """Some rows: their hidden states, and their projection `raw_CV`, which becomes its own gradient block by block."""
+    """Some rows: their hidden states, and their projection `raw_CV`, which becomes its own gradient
+    block by block.
+    """
 
-    def __init__(self, scan: Scan, rows: slice, student: Projection, teacher: Projection | None) -> None:
+    def __init__(
+        self, scan: Scan, rows: slice, student: Projection, teacher: Projection | None
+    ) -> None:
         self.scan, self.rows, self._teacher = scan, rows, teacher
         self.hidden_CD = scan.part(scan.hidden_ND, rows)
         self.raw_CV = student(self.hidden_CD)
@@ -112,16 +129,23 @@ class Chunk:
         """The chunk's rows in order, at least one block."""
         scan = self.scan
         on_cpu = self.raw_CV.device.type == "cpu"
-        for block in spans(len(self.raw_CV), max(1, BLOCK_FLOATS_CPU // scan.head.width) if on_cpu else max(1, len(self.raw_CV))):
+        for block in spans(
+            len(self.raw_CV),
+            max(1, BLOCK_FLOATS_CPU // scan.head.width) if on_cpu else max(1, len(self.raw_CV)),
+        ):
             rows = slice(self.rows.start + block.start, self.rows.start + block.stop)
             teacher = None if self._teacher is None else partial(self.teacher_logits, block)
             yield Block(scan, rows, self.raw_CV[block], teacher)
 
 
 class Block:
-    """Some rows of a chunk while their logits are alive, small enough to stay in a processor's cache."""
+    """Some rows of a chunk while their logits are alive, small enough to stay in a processor's
+    cache.
+    """
 
-    def __init__(self, scan: Scan, rows: slice, raw_NV: Float[Tensor, "N V"], teacher: partial[Tensor] | None) -> None:
+    def __init__(
+        self, scan: Scan, rows: slice, raw_NV: Float[Tensor, "N V"], teacher: partial[Tensor] | None
+    ) -> None:
         self.rows, self._raw_NV = rows, raw_NV
         self._scan, self._teacher = scan, teacher
         self._slope = scan.head.scale / scan.temperature
@@ -129,13 +153,18 @@ class Block:
 
     @cached_property
     def distribution(self) -> Statistics:
-        """By kernels where the head's choice and this machine allow them, over one set of float32 ids; else in closed form.
+        """By kernels where the head's choice and this machine allow them, over one set of float32
+        ids; else in closed form.
 
         Whatever the choice, heads of two widths and float64 are left to the closed form.
         """
         head, teacher = self._scan.head, self._scan.teacher
         one_width = teacher is None or teacher.head.width == head.width
-        if not one_width or self._raw_NV.dtype != torch.float32 or not has_kernels(head.vocabulary, self._raw_NV.device):
+        if (
+            not one_width
+            or self._raw_NV.dtype != torch.float32
+            or not has_kernels(head.vocabulary, self._raw_NV.device)
+        ):
             return self.closed_form
         from reasontrain.vocab.triton_backend import TiledDistribution  # Triton is not everywhere
 
@@ -143,13 +172,24 @@ class Block:
 
     @cached_property
     def closed_form(self) -> Distribution:
-        """What gives log p itself too; it takes over the projection's memory, so a block is asked for one of the two."""
-        return Distribution(self._raw_NV, self._scan.ids_N[self.rows], self._teacher, self._scan.scratch)
+        """What gives log p itself too; it takes over the projection's memory, so a block is asked
+        for one of the two.
+        """
+        return Distribution(
+            self._raw_NV, self._scan.ids_N[self.rows], self._teacher, self._scan.scratch
+        )
 
     def write_gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> None:
-        """Overwrite the projection with its gradient, given the loss's slope along each statistic. Uses the block up."""
-        gradient_NV = self.distribution.gradient({name: slope_N * self._slope for name, slope_N in stat_grads.items()})
+        """Overwrite the projection with its gradient, given the loss's slope along each statistic.
+
+        Uses the block up.
+        """
+        gradient_NV = self.distribution.gradient(
+            {name: slope_N * self._slope for name, slope_N in stat_grads.items()}
+        )
         if self._tanh_NV is not None:
-            gradient_NV.mul_(self._tanh_NV.square_().neg_().add_(1))  # d (softcap * tanh(x / softcap)) / dx
+            gradient_NV.mul_(
+                self._tanh_NV.square_().neg_().add_(1)
+            )  # d (softcap * tanh(x / softcap)) / dx
         if gradient_NV.data_ptr() != self._raw_NV.data_ptr() or not len(gradient_NV):
             self._raw_NV.copy_(gradient_NV)

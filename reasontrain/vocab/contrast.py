@@ -26,11 +26,13 @@ def contrast(
     plausible: float = 0.0,
     chunk: int | None = None,
 ) -> Float[Tensor, " N"]:
-    """log s = (1 + beta) log P(id) - beta log P_negative(id) - log Z, with Z the sum of the same over the vocabulary.
+    """log s = (1 + beta) log P(id) - beta log P_negative(id) - log Z, with Z the sum of the same
+    over the vocabulary.
 
-    cDPO, arXiv 2411.19943. Both heads run and are combined in fp32, chunk by chunk, whatever `head.vocabulary` says: there is no
-    gradient to take another way, and no kernel. With `plausible` above 0 only ids take part whose P is at least that share of the
-    likeliest one's (contrastive decoding, arXiv 2210.15097; not in cDPO).
+    cDPO, arXiv 2411.19943. Both heads run and are combined in fp32, chunk by chunk, whatever
+    `head.vocabulary` says: there is no gradient to take another way, and no kernel. With
+    `plausible` above 0 only ids take part whose P is at least that share of the likeliest one's
+    (contrastive decoding, arXiv 2210.15097; not in cDPO).
     """
     found = []
     with torch.autocast(hidden_ND.device.type, enabled=False):

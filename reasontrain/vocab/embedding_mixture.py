@@ -14,10 +14,12 @@ from reasontrain.vocab.head import add_product, takes_product, wide
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingBasis:
-    """The embeddings that are mixed: h0 = scale * p E, in the space that a model's `inputs_embeds` are in.
+    """The embeddings that are mixed: h0 = scale * p E, in the space that a model's `inputs_embeds`
+    are in.
 
-    `scale` is what the model multiplies its embeddings by (Gemma). Only the first `num_tokens` rows are tokens: what a model has
-    beyond its tokenizer is never mixed in. `product_dtype` is as in `Head`. A tied model passes one matrix as both.
+    `scale` is what the model multiplies its embeddings by (Gemma). Only the first `num_tokens` rows
+    are tokens: what a model has beyond its tokenizer is never mixed in. `product_dtype` is as in
+    `Head`. A tied model passes one matrix as both.
     """
 
     weight_VD: Float[Tensor, "V D"]
@@ -43,13 +45,21 @@ class EmbeddingBasis:
         """The gradient of `mix` with respect to p: scale * d E^T."""
         return _product(dmixture_ND, self.product_VD.t()).mul_(self.scale)
 
-    def add_gradient(self, total_VD: Float[Tensor, "V D"], p_NV: Float[Tensor, "N V"], dmixture_ND: Float[Tensor, "N D"]) -> None:
+    def add_gradient(
+        self,
+        total_VD: Float[Tensor, "V D"],
+        p_NV: Float[Tensor, "N V"],
+        dmixture_ND: Float[Tensor, "N D"],
+    ) -> None:
         """The gradient of `mix` with respect to E, added: scale * p^T d."""
         add_product(total_VD, p_NV.t(), dmixture_ND * self.scale)
 
 
 def softmax_(logits_NV: Float[Tensor, "N V"], tau: float) -> Float[Tensor, "N V"]:
-    """softmax(z / tau) in the memory of z. The largest is taken off before the division: at tau = 1e-4 nothing overflows."""
+    """softmax(z / tau) in the memory of z.
+
+    The largest is taken off before the division: at tau = 1e-4 nothing overflows.
+    """
     logits_NV.sub_(logits_NV.amax(-1, keepdim=True)).div_(tau).exp_()
     return logits_NV.div_(logits_NV.sum(-1, keepdim=True))
 

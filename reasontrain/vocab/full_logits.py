@@ -1,4 +1,7 @@
-"""The plain twin: logits whole, statistics as their formulas say, gradients by autograd. N x V many times over."""
+"""The plain twin: logits whole, statistics as their formulas say, gradients by autograd.
+
+N x V many times over.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,19 @@ from reasontrain.vocab.analytic import FLOOR, NO_TEACHER, beta_of, plain_name
 from reasontrain.vocab.head import Head, Teacher, wide
 
 
-def logits(hidden_ND: Float[Tensor, "N D"], head: Head, temperature: float = 1.0) -> Float[Tensor, "N V"]:
-    """softcap * tanh(x / softcap) / temperature with x = scale * (h W^T + b), in fp32 of factors as products take them."""
+def logits(
+    hidden_ND: Float[Tensor, "N D"], head: Head, temperature: float = 1.0
+) -> Float[Tensor, "N V"]:
+    """softcap * tanh(x / softcap) / temperature with x = scale * (h W^T + b), in fp32 of factors as
+    products take them.
+    """
     dtype = wide(hidden_ND)
     weight_VD = head.weight_VD.to(head.product_dtype or head.weight_VD.dtype).to(dtype)
     x_NV = hidden_ND.to(dtype) @ weight_VD.t()
     x_NV = head.scale * (x_NV if head.bias_V is None else x_NV + head.bias_V)
-    return (x_NV if head.softcap is None else head.softcap * torch.tanh(x_NV / head.softcap)) / temperature
+    return (
+        x_NV if head.softcap is None else head.softcap * torch.tanh(x_NV / head.softcap)
+    ) / temperature
 
 
 def _log_softmax(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
@@ -33,10 +42,17 @@ def _at_least_zero(value_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
 
 
 class WholeDistribution:
-    """The student's distribution at all rows, and the teacher's where a divergence is asked for, over the ids that they share."""
+    """The student's distribution at all rows, and the teacher's where a divergence is asked for,
+    over the ids that they share.
+    """
 
     def __init__(
-        self, hidden_ND: Float[Tensor, "N D"], head: Head, ids_N: Int[Tensor, " N"], temperature: float, teacher: Teacher | None
+        self,
+        hidden_ND: Float[Tensor, "N D"],
+        head: Head,
+        ids_N: Int[Tensor, " N"],
+        temperature: float,
+        teacher: Teacher | None,
     ) -> None:
         self.ids_N, self._temperature, self._teacher = ids_N, temperature, teacher
         self.logits_NV = logits(hidden_ND, head, temperature)
@@ -59,7 +75,11 @@ class WholeDistribution:
     def shared_logp_NS(self) -> Float[Tensor, "N S"]:
         """The student over the shared ids."""
         width = self.logq_NS.shape[1]
-        return self.logp_NV if width == self.logits_NV.shape[1] else _log_softmax(self.logits_NV[:, :width])
+        return (
+            self.logp_NV
+            if width == self.logits_NV.shape[1]
+            else _log_softmax(self.logits_NV[:, :width])
+        )
 
     def value(self, name: str) -> Float[Tensor, " N"]:
         """A statistic by name (see `types.TokenStats`), differentiable."""

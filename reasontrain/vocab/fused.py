@@ -1,4 +1,6 @@
-"""A row objective and its gradient in one pass: four matrix products per row where recomputing in backward takes six."""
+"""A row objective and its gradient in one pass: four matrix products per row where recomputing in
+backward takes six.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ TokenObjective = Callable[[TokenStats, TokenFields], Losses]
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """`loss` is sum_n coefficient_n * loss_n, with its gradient; `stats` are plain sums over the rows with a coefficient."""
+    """`loss` is sum_n coefficient_n * loss_n, with its gradient; `stats` are plain sums over the
+    rows with a coefficient.
+    """
 
     loss: Float[Tensor, ""]
     stats: Mapping[str, Float[Tensor, ""]]
@@ -38,12 +42,15 @@ def fused(
     teacher: Teacher | None = None,
     chunk: int | None = None,
 ) -> Fused:
-    """Evaluate the objective at N rows, and form dHidden, dW and dBias at once, because the coefficients are known.
+    """Evaluate the objective at N rows, and form dHidden, dW and dBias at once, because the
+    coefficients are known.
 
-    hidden_ND: the student's states that predict `columns.ids_N`, in any float dtype; teacher: its states at the same rows.
-    temperature divides both models' logits. chunk: rows per matrix product; the default keeps a chunk at 2^24 numbers on a CPU
-    and 2^26 on a GPU. Nothing of size N x V is made, unless the head says `whole`. A row with coefficient zero has a gradient of
-    exactly zero, whatever it holds. With N = 0 the loss is a zero that runs backward. A frozen head or state is skipped.
+    hidden_ND: the student's states that predict `columns.ids_N`, in any float dtype; teacher: its
+    states at the same rows. temperature divides both models' logits. chunk: rows per matrix
+    product; the default keeps a chunk at 2^24 numbers on a CPU and 2^26 on a GPU. Nothing of size N
+    x V is made, unless the head says `whole`. A row with coefficient zero has a gradient of exactly
+    zero, whatever it holds. With N = 0 the loss is a zero that runs backward. A frozen head or
+    state is skipped.
 
     Raises UserError where the objective asks for a divergence and there is no teacher.
     """
@@ -58,15 +65,24 @@ def fused(
         weight=tracking and weight_VD.requires_grad,
         bias=tracking and bias_V is not None and bias_V.requires_grad,
     )
-    scan = Scan(hidden_ND, head, columns.ids_N, temperature, teacher, chunk, keep_N=coefficient_N != 0)
+    scan = Scan(
+        hidden_ND, head, columns.ids_N, temperature, teacher, chunk, keep_N=coefficient_N != 0
+    )
     sums: dict[str, Tensor] = {}
     with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
         for part in scan.chunks():
             for block in part.blocks():
                 row_sums = _evaluate(
-                    block, columns[block.rows], coefficient_N[block.rows], objective, with_gradient=gradient.needed
+                    block,
+                    columns[block.rows],
+                    coefficient_N[block.rows],
+                    objective,
+                    with_gradient=gradient.needed,
                 )
-                sums = {name: sums[name] + value if name in sums else value for name, value in row_sums.items()}
+                sums = {
+                    name: sums[name] + value if name in sums else value
+                    for name, value in row_sums.items()
+                }
             if gradient.needed:
                 gradient.add(part.rows, part.hidden_CD, part.raw_CV)
     loss = sums.pop(_LOSS)
@@ -90,10 +106,15 @@ def _whole(
     if teacher is not None:
         teacher = Teacher(teacher.hidden_ND[keep_N], teacher.head)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        distribution = WholeDistribution(hidden_ND[keep_N], head, columns.ids_N, temperature, teacher)
+        distribution = WholeDistribution(
+            hidden_ND[keep_N], head, columns.ids_N, temperature, teacher
+        )
         losses = objective(TokenStats(cache(distribution.value)), columns)
         loss = (coefficient_K * losses.loss).sum()
-    stats = {name: value_K.detach().to(coefficient_N.dtype).sum() for name, value_K in losses.stats.items()}
+    stats = {
+        name: value_K.detach().to(coefficient_N.dtype).sum()
+        for name, value_K in losses.stats.items()
+    }
     return Fused(loss=loss, stats=stats)
 
 
@@ -102,11 +123,17 @@ _LOSS = ""
 
 
 def _evaluate(
-    block: Block, columns: TokenFields, coefficient_N: Float[Tensor, " N"], objective: TokenObjective, *, with_gradient: bool
+    block: Block,
+    columns: TokenFields,
+    coefficient_N: Float[Tensor, " N"],
+    objective: TokenObjective,
+    *,
+    with_gradient: bool,
 ) -> dict[str, Float[Tensor, ""]]:
     """Sums over the block's rows; the block's projection becomes its gradient.
 
-    The objective is differentiated with respect to the statistics it asked for, N numbers each; the rest is in closed form.
+    The objective is differentiated with respect to the statistics it asked for, N numbers each; the
+    rest is in closed form.
     """
     leaves: dict[str, Tensor] = {}
 
@@ -121,7 +148,11 @@ def _evaluate(
         weighted_N = torch.where(keep_N, coefficient_N * losses.loss, 0)
         total = weighted_N.sum()
     if with_gradient:
-        stat_grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True) if total.requires_grad else ()
+        stat_grads = (
+            torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+            if total.requires_grad
+            else ()
+        )
         block.write_gradient(
             {
                 name: slope_N.masked_fill(~keep_N, 0)
@@ -130,12 +161,17 @@ def _evaluate(
             }
         )
     dtype = coefficient_N.dtype
-    stats = {name: torch.where(keep_N, value_N.detach().to(dtype), 0).sum() for name, value_N in losses.stats.items()}
+    stats = {
+        name: torch.where(keep_N, value_N.detach().to(dtype), 0).sum()
+        for name, value_N in losses.stats.items()
+    }
     return {_LOSS: total.detach(), **stats}
 
 
 class KnownGradient(torch.autograd.Function):
-    """A number whose gradient was formed together with it: backward multiplies, in place, and can therefore run once only."""
+    """A number whose gradient was formed together with it: backward multiplies, in place, and can
+    therefore run once only.
+    """
 
     @staticmethod
     def forward(ctx, loss, known, *tensors):  # type: ignore[no-untyped-def]
@@ -149,7 +185,11 @@ class KnownGradient(torch.autograd.Function):
         """The known gradient times the incoming one."""
         known, ctx.known = ctx.known, None
         assert known is not None, "the gradient of a fused loss is used up by its first backward"
-        same = outer.device.type == "cpu" and bool(outer == 1)  # as it mostly is; a GPU would have to be waited for
+        same = outer.device.type == "cpu" and bool(
+            outer == 1
+        )  # as it mostly is; a GPU would have to be waited for
         factor = (None if d is None else d if same else d.mul_(outer) for d in known)
-        scaled = (None if d is None else d.to(dtype) for d, dtype in zip(factor, ctx.dtypes, strict=True))
+        scaled = (
+            None if d is None else d.to(dtype) for d, dtype in zip(factor, ctx.dtypes, strict=True)
+        )
         return None, None, *scaled

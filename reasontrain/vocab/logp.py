@@ -1,4 +1,6 @@
-"""Differentiable log-probabilities for sum objectives, whose slope is not known before all rows are seen."""
+"""Differentiable log-probabilities for sum objectives, whose slope is not known before all rows are
+seen.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def logp(
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> Float[Tensor, " N"]:
-    """log p(id) at N rows, in nats, with a gradient for states, weight and bias; the logits are made again in backward.
+    """log p(id) at N rows, in nats, with a gradient for states, weight and bias; the logits are
+    made again in backward.
 
     Rows come as they are: a row whose states may overflow must be gathered away before.
     """
@@ -59,7 +62,9 @@ class _LogProb(torch.autograd.Function):
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_N)
         ctx.settings = (transforms, temperature, chunk)
         head = Head(weight_VD, bias_V, *transforms)
-        return measure(hidden_ND, head, ids_N, ("logp",), temperature=temperature, chunk=chunk)["logp"]
+        return measure(hidden_ND, head, ids_N, ("logp",), temperature=temperature, chunk=chunk)[
+            "logp"
+        ]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -69,11 +74,23 @@ class _LogProb(torch.autograd.Function):
         transforms, temperature, chunk = ctx.settings
         head = Head(weight_VD, bias_V, *transforms)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        gradient = HeadGradient(hidden_ND, head, hidden=needs_hidden, weight=needs_weight, bias=needs_bias)
+        gradient = HeadGradient(
+            hidden_ND, head, hidden=needs_hidden, weight=needs_weight, bias=needs_bias
+        )
         with torch.autocast(hidden_ND.device.type, enabled=False):
             for part in Scan(hidden_ND, head, ids_N, temperature, chunk=chunk).chunks():
                 for block in part.blocks():
                     block.write_gradient({"logp": slope_N[block.rows]})
                 gradient.add(part.rows, part.hidden_CD, part.raw_CV)
-        known = zip((gradient.dhidden_ND, gradient.dweight_VD, gradient.dbias_V), (hidden_ND, weight_VD, bias_V), strict=True)
-        return *(None if d is None else d.to(tensor.dtype) for d, tensor in known), None, None, None, None
+        known = zip(
+            (gradient.dhidden_ND, gradient.dweight_VD, gradient.dbias_V),
+            (hidden_ND, weight_VD, bias_V),
+            strict=True,
+        )
+        return (
+            *(None if d is None else d.to(tensor.dtype) for d, tensor in known),
+            None,
+            None,
+            None,
+            None,
+        )

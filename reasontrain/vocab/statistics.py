@@ -24,17 +24,23 @@ def measure(
     chunk: int | None = None,
     top: int = 16,
 ) -> dict[str, Float[Tensor, " N"]]:
-    """Numbers per row, by name: "logp", "entropy", "kl_reverse", "kl_forward" in nats, and "teachability" in [0, 1].
+    """Numbers per row, by name: "logp", "entropy", "kl_reverse", "kl_forward" in nats, and
+    "teachability" in [0, 1].
 
-    Teachability is the teacher's mass on the student's `top` likeliest ids (arXiv 2605.26844). The teacher's head runs only
-    where a name needs it. Raises UserError where one does and there is no teacher.
+    Teachability is the teacher's mass on the student's `top` likeliest ids (arXiv 2605.26844). The
+    teacher's head runs only where a name needs it. Raises UserError where one does and there is no
+    teacher.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for distribution in Scan(hidden_ND, head, ids_N, temperature, teacher, chunk).distributions():
+        for distribution in Scan(
+            hidden_ND, head, ids_N, temperature, teacher, chunk
+        ).distributions():
             for name in sorted(found, key=_of_student):
                 is_mass = name == "teachability"
-                found[name].append(distribution.teacher_mass_on_top(top) if is_mass else distribution.value(name))
+                found[name].append(
+                    distribution.teacher_mass_on_top(top) if is_mass else distribution.value(name)
+                )
     return {name: torch.cat(values) for name, values in found.items()}
 
 

@@ -1,4 +1,6 @@
-"""`closed_form.Distribution` by kernels: the same statistics and gradients, reading the logits once for each."""
+"""`closed_form.Distribution` by kernels: the same statistics and gradients, reading the logits once
+for each.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ TILE = 2048
 """Ids at a time; a row's sums depend on it in their last digits."""
 _WARPS = 8
 _ROW = {"logp": 2, "entropy": 3, "kl_reverse": 6, "kl_forward": 7}
-"""Where `kernels.statistics` puts them; the largest logit and log z are 0 and 1, the teacher's 4 and 5."""
+"""Where `kernels.statistics` puts them; the largest logit and log z are 0 and 1, the teacher's 4
+and 5.
+"""
 _SLOPE = {"logp": 0, "entropy": 1, "kl_reverse": 2, "kl_forward": 3}
 _MIXED = 4
 
@@ -32,12 +36,18 @@ class Kernel(Protocol):
 
 
 class TiledDistribution:
-    """The student's distribution at N rows, and the teacher's where a divergence is asked for: both over the same V ids.
+    """The student's distribution at N rows, and the teacher's where a divergence is asked for: both
+    over the same V ids.
 
     Keeps the logits, in float32, until `gradient` overwrites the student's.
     """
 
-    def __init__(self, logits_NV: Float[Tensor, "N V"], ids_N: Int[Tensor, " N"], teacher: Callable[[], Tensor] | None) -> None:
+    def __init__(
+        self,
+        logits_NV: Float[Tensor, "N V"],
+        ids_N: Int[Tensor, " N"],
+        teacher: Callable[[], Tensor] | None,
+    ) -> None:
         self.logits_NV, self.ids_N = logits_NV, ids_N.contiguous()
         self._teacher = teacher
         self._mixtures: dict[float, Tensor] = {}
@@ -68,23 +78,37 @@ class TiledDistribution:
         out_KN = self.logits_NV.new_empty(4 if teacher_NV is None else 8, len(self.ids_N))
         other_NV = self.logits_NV if teacher_NV is None else teacher_NV
         self._launch(
-            triton_kernels.statistics, 1, (self.logits_NV, other_NV, self.ids_N, out_KN), (), {"TEACHER": teacher_NV is not None}
+            triton_kernels.statistics,
+            1,
+            (self.logits_NV, other_NV, self.ids_N, out_KN),
+            (),
+            {"TEACHER": teacher_NV is not None},
         )
         for row in {3, 6, 7} & {*range(len(out_KN))}:
             out_KN[row].clamp_(min=0)
         return out_KN
 
     def _launch(
-        self, kernel: Kernel, num_tiles: int, tensors: tuple[Tensor, ...], numbers: tuple[float, ...], flags: Mapping[str, bool]
+        self,
+        kernel: Kernel,
+        num_tiles: int,
+        tensors: tuple[Tensor, ...],
+        numbers: tuple[float, ...],
+        flags: Mapping[str, bool],
     ) -> None:
         """One program a row and part of a row; the first two tensors are logits."""
         num_rows, width = self.logits_NV.shape
-        assert all(tensor_NV.stride(1) == 1 and tensor_NV.dtype == torch.float32 for tensor_NV in tensors[:2])
+        assert all(
+            tensor_NV.stride(1) == 1 and tensor_NV.dtype == torch.float32
+            for tensor_NV in tensors[:2]
+        )
         if not num_rows:
             return
         strides = (tensors[0].stride(0), tensors[1].stride(0))
         with torch.cuda.device_of(self.logits_NV):
-            kernel[(num_rows, num_tiles)](*tensors, *strides, width, num_rows, *numbers, TILE=TILE, num_warps=_WARPS, **flags)
+            kernel[(num_rows, num_tiles)](
+                *tensors, *strides, width, num_rows, *numbers, TILE=TILE, num_warps=_WARPS, **flags
+            )
 
     def value(self, name: str) -> Float[Tensor, " N"]:
         """A statistic by name (see `types.TokenStats`), without a gradient."""
@@ -102,7 +126,9 @@ class TiledDistribution:
         if beta not in self._mixtures:
             found_2N = self.logits_NV.new_empty(2, len(self.ids_N))
             tensors = (self.logits_NV, self.teacher_NV, self._both_KN, found_2N)
-            self._launch(triton_kernels.mixture, 1, tensors, (math.log1p(-beta), math.log(beta)), {})
+            self._launch(
+                triton_kernels.mixture, 1, tensors, (math.log1p(-beta), math.log(beta)), {}
+            )
             self._mixtures[beta] = found_2N
         return self._mixtures[beta]
 
@@ -110,16 +136,23 @@ class TiledDistribution:
         """The teacher's probability summed over the `num` ids that the student finds likeliest."""
         top_NK = self.logits_NV.topk(min(num, self.logits_NV.shape[1]), sorted=False).indices
         largest_N, log_z_N = self._both_KN[4], self._both_KN[5]
-        return ((self.teacher_NV.gather(1, top_NK) - largest_N[:, None]) - log_z_N[:, None]).exp_().sum(1)
+        return (
+            ((self.teacher_NV.gather(1, top_NK) - largest_N[:, None]) - log_z_N[:, None])
+            .exp_()
+            .sum(1)
+        )
 
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """sum_k slopes[k] * d statistic_k / d logits, in the memory of the logits.
 
-        The kernel knows one Jensen-Shannon divergence, as objectives do; with two of them `closed_form` begins anew.
+        The kernel knows one Jensen-Shannon divergence, as objectives do; with two of them
+        `closed_form` begins anew.
         """
         betas = {beta for name in stat_grads if (beta := beta_of(plain_name(name))) is not None}
         if len(betas) > 1:
-            return Distribution(self.logits_NV, self.ids_N, lambda: self.teacher_NV, BufferPool()).gradient(stat_grads)
+            return Distribution(
+                self.logits_NV, self.ids_N, lambda: self.teacher_NV, BufferPool()
+            ).gradient(stat_grads)
         if not stat_grads:
             return self.logits_NV.zero_()
         slope_KN = self.logits_NV.new_zeros(5, len(self.ids_N))
@@ -145,6 +178,9 @@ class TiledDistribution:
                 slope_KN,
             ),
             (math.log1p(-beta), math.log(beta)),
-            {flag: row in named for row, flag in enumerate(("LOGP", "ENTROPY", "REVERSE", "FORWARD", "JSD"))},
+            {
+                flag: row in named
+                for row, flag in enumerate(("LOGP", "ENTROPY", "REVERSE", "FORWARD", "JSD"))
+            },
         )
         return self.logits_NV

@@ -1,4 +1,6 @@
-"""Small random steps, the same step in other layouts, and what a rule chose, told by rollout and position."""
+"""Small random steps, the same step in other layouts, and what a rule chose, told by rollout and
+position.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Steps:
     """Makes steps and lays them out anew."""
 
     @staticmethod
-    def of(kinds: list[list[int]], rollouts: list[int] | None = None, **evidence: list[list[float]]) -> Batch:
+    def of(
+        kinds: list[list[int]], rollouts: list[int] | None = None, **evidence: list[list[float]]
+    ) -> Batch:
         """A step from lists; every list of a column has one entry per token."""
         num = len(kinds)
         zeros_B = torch.zeros(num)
@@ -48,11 +52,15 @@ class Steps:
 
     @staticmethod
     def random(seed: int, num_rollouts: int = 5) -> Batch:
-        """Many lengths (some without a response), forced and tool tokens, ties, outliers, and NaN where no rule may look."""
+        """Many lengths (some without a response), forced and tool tokens, ties, outliers, and NaN
+        where no rule may look.
+        """
         draw = torch.Generator().manual_seed(seed)
         kinds = []
         for _ in range(num_rollouts):
-            num_prompt, num_response = (int(torch.randint(low, high, (), generator=draw)) for low, high in ((1, 4), (0, 15)))
+            num_prompt, num_response = (
+                int(torch.randint(low, high, (), generator=draw)) for low, high in ((1, 4), (0, 15))
+            )
             middle = torch.tensor(
                 [
                     TokenKind.RESPONSE,
@@ -66,7 +74,9 @@ class Steps:
             )
             response = middle[torch.randint(7, (num_response,), generator=draw)].tolist()
             kinds.append(
-                [int(TokenKind.PROMPT)] * num_prompt + response + [int(TokenKind.PAD)] * (18 - num_prompt - num_response)
+                [int(TokenKind.PROMPT)] * num_prompt
+                + response
+                + [int(TokenKind.PAD)] * (18 - num_prompt - num_response)
             )
         rollouts = (torch.randperm(40, generator=draw)[:num_rollouts] + 100 * seed).tolist()
         batch = Steps.of(kinds, rollouts)
@@ -75,9 +85,15 @@ class Steps:
             grid_BT = torch.randint(0, 24, batch.ids_BT.shape, generator=draw) / 8
             outlier_BT = torch.rand(batch.ids_BT.shape, generator=draw) < 0.04
             sign = -1 if name.endswith("_logp") else 1
-            columns[name] = torch.where(batch.is_response_BT, sign * torch.where(outlier_BT, grid_BT * 9, grid_BT), torch.nan)
+            columns[name] = torch.where(
+                batch.is_response_BT,
+                sign * torch.where(outlier_BT, grid_BT * 9, grid_BT),
+                torch.nan,
+            )
         advantage_B = torch.randint(1, 5, (num_rollouts,), generator=draw) / 2 - 2.25
-        return replace(batch.with_evidence(columns), advantage_B=advantage_B, seed=seed, step=seed % 5)
+        return replace(
+            batch.with_evidence(columns), advantage_B=advantage_B, seed=seed, step=seed % 5
+        )
 
     @staticmethod
     def padded(batch: Batch, left: int, right: int) -> Batch:
@@ -87,12 +103,19 @@ class Steps:
             return torch.nn.functional.pad(column_BT, (left, right), value=value)
 
         evidence = {name: pad(column_BT, torch.nan) for name, column_BT in batch.evidence.items()}
-        return replace(batch, ids_BT=pad(batch.ids_BT, 0), kind_BT=pad(batch.kind_BT, TokenKind.PAD), evidence=evidence)
+        return replace(
+            batch,
+            ids_BT=pad(batch.ids_BT, 0),
+            kind_BT=pad(batch.kind_BT, TokenKind.PAD),
+            evidence=evidence,
+        )
 
     @staticmethod
     def scaled(batch: Batch, factor: float) -> Batch:
         """The same step with its evidence in another unit."""
-        return replace(batch, evidence={name: column_BT * factor for name, column_BT in batch.evidence.items()})
+        return replace(
+            batch, evidence={name: column_BT * factor for name, column_BT in batch.evidence.items()}
+        )
 
     @staticmethod
     def tokens(batch: Batch) -> Iterator[tuple[Token, int, int]]:

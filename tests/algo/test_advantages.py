@@ -7,7 +7,13 @@ from hypothesis.strategies import integers
 from torch import tensor
 from torch.testing import assert_close
 
-from reasontrain.algo.advantages import Advantage, GroupNormalized, LeaveOneOut, MeanCentred, NoAdvantage
+from reasontrain.algo.advantages import (
+    Advantage,
+    GroupNormalized,
+    LeaveOneOut,
+    MeanCentred,
+    NoAdvantage,
+)
 from reasontrain.types import UserError
 
 ALL: list[Advantage] = [GroupNormalized(), LeaveOneOut(), MeanCentred(), NoAdvantage()]
@@ -19,7 +25,10 @@ GROUPED = ALL[:3]
     [
         # group 7 holds 1, 0, 0, 1: mean 1/2, variance (4 * 1/4) / 3 = 1/3
         # group 3 holds 2, 5: mean 3.5, variance (2 * 2.25) / 1 = 4.5
-        (GroupNormalized(eps=0.0), [0.75**0.5, -(0.5**0.5), -(0.75**0.5), -(0.75**0.5), 0.5**0.5, 0.75**0.5]),
+        (
+            GroupNormalized(eps=0.0),
+            [0.75**0.5, -(0.5**0.5), -(0.75**0.5), -(0.75**0.5), 0.5**0.5, 0.75**0.5],
+        ),
         # others' means: of 1: (0+0+1)/3 = 1/3; of 0: 2/3; of 2: 5; of 5: 2
         (LeaveOneOut(), [2 / 3, -3.0, -2 / 3, -2 / 3, 3.0, 2 / 3]),
         (MeanCentred(), [0.5, -1.5, -0.5, -0.5, 1.5, 0.5]),
@@ -33,7 +42,10 @@ def test_by_hand_with_groups_that_are_mixed(advantage: Advantage, expected: list
 
 def test_eps_sits_beside_the_standard_deviation():  # rewards 0, 1: mean 1/2, std sqrt(1/2)
     assert_close(
-        GroupNormalized(eps=0.5)(tensor([0.0, 1.0]), tensor([0, 0]))[1].item(), 0.5 / (0.5**0.5 + 0.5), rtol=1e-6, atol=0
+        GroupNormalized(eps=0.5)(tensor([0.0, 1.0]), tensor([0, 0]))[1].item(),
+        0.5 / (0.5**0.5 + 0.5),
+        rtol=1e-6,
+        atol=0,
     )
 
 
@@ -66,5 +78,15 @@ def test_order_does_not_matter_and_groups_sum_to_zero(seed: int):
     order_B = torch.randperm(12, generator=draw)
     for advantage in ALL:
         advantage_B = advantage(reward_B, group_B)
-        assert_close(advantage(reward_B[order_B], group_B[order_B]), advantage_B[order_B], rtol=1e-6, atol=1e-7)
-        assert_close(torch.stack([advantage_B[group_B == g].sum() for g in range(3)]), torch.zeros(3), rtol=0, atol=2e-6)
+        assert_close(
+            advantage(reward_B[order_B], group_B[order_B]),
+            advantage_B[order_B],
+            rtol=1e-6,
+            atol=1e-7,
+        )
+        assert_close(
+            torch.stack([advantage_B[group_B == g].sum() for g in range(3)]),
+            torch.zeros(3),
+            rtol=0,
+            atol=2e-6,
+        )

@@ -27,7 +27,9 @@ def test_gumbel_numbers_have_the_gumbel_distribution(steps):
     gumbel_N = gumbel_BT(steps.of([[2] * 100] * 400), Stream.TIP).flatten()
     cdf_N = (-(-gumbel_N).exp()).exp().sort().values  # uniform if the law is right
     rank_N = (torch.arange(40_000) + 0.5) / 40_000
-    assert (cdf_N - rank_N).abs().max() < 1.95 / 200  # Kolmogorov-Smirnov, 1.95 / sqrt(n): one in a thousand
+    assert (
+        cdf_N - rank_N
+    ).abs().max() < 1.95 / 200  # Kolmogorov-Smirnov, 1.95 / sqrt(n): one in a thousand
     assert gumbel_N.isfinite().all()
 
 

@@ -30,5 +30,10 @@ def test_both_ends_are_exact_and_between_them_it_goes_one_way(init: float, final
 @given(init=shares, final=shares, steps=integers(2, 50))
 def test_it_is_a_function_of_progress_alone(init: float, final: float, steps: int) -> None:
     """So that a run taken up at any step has the budgets that it would have had."""
-    straight = [LinearSchedule(init=init, final=final).at(step / (steps - 1)) for step in range(steps)]
-    assert [LinearSchedule(init=init, final=final).at(step / (steps - 1)) for step in reversed(range(steps))] == straight[::-1]
+    straight = [
+        LinearSchedule(init=init, final=final).at(step / (steps - 1)) for step in range(steps)
+    ]
+    assert [
+        LinearSchedule(init=init, final=final).at(step / (steps - 1))
+        for step in reversed(range(steps))
+    ] == straight[::-1]

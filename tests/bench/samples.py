@@ -12,12 +12,23 @@ MIB = 2**20
 
 def side(name: str, seconds: tuple[float, ...], peak_mib: int | None) -> SideMeasured:
     best = {"chunk": 4096, "packing": True}
-    tried = (Trial(settings=best, seconds=2.0), Trial(settings={"chunk": 32, "packing": False}, seconds=9.0))
+    tried = (
+        Trial(settings=best, seconds=2.0),
+        Trial(settings={"chunk": 32, "packing": False}, seconds=9.0),
+    )
     peak_bytes = None if peak_mib is None else peak_mib * MIB
-    return SideMeasured(name=name, settings=best, tried=tried if "<" in name else (), seconds=seconds, peak_bytes=peak_bytes)
+    return SideMeasured(
+        name=name,
+        settings=best,
+        tried=tried if "<" in name else (),
+        seconds=seconds,
+        peak_bytes=peak_bytes,
+    )
 
 
-def measured(name: str, ratios: tuple[float, float, float], *, memory: float | None = 0.5) -> Measured:
+def measured(
+    name: str, ratios: tuple[float, float, float], *, memory: float | None = 0.5
+) -> Measured:
     peaks = (None, None) if memory is None else (32, 64)
     met = GoalResult(goal=Goal(of="time", at_most=0.5), measured=ratios[1], met=ratios[1] <= 0.5)
     missed = GoalResult(goal=Goal(of="memory", at_most=0.25), measured=memory, met=False)
@@ -40,7 +51,9 @@ def measured(name: str, ratios: tuple[float, float, float], *, memory: float | N
 RECORD = BenchRecord(
     table="toys",
     device="cpu",
-    origin=Provenance(commit="0123456789abcdef", changed=("x.py",), hardware="a processor, 2 cores"),
+    origin=Provenance(
+        commit="0123456789abcdef", changed=("x.py",), hardware="a processor, 2 cores"
+    ),
     versions={"torch": "2.13.0", "trl": "1.16.0"},
     runs=3,
     quick=True,

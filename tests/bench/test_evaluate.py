@@ -1,4 +1,6 @@
-"""Our evaluator beside lm-evaluation-harness: the same texts problem by problem, and differences that are named or refused."""
+"""Our evaluator beside lm-evaluation-harness: the same texts problem by problem, and differences
+that are named or refused.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import RunError, UserError
 
 CPU = torch.device("cpu")
-ASKED = asked_of("arithmetic", Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=20), CPU)
+ASKED = asked_of(
+    "arithmetic", Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=20), CPU
+)
 
 
 def done(asked: PromptedProblem, both: Both) -> None:
@@ -46,7 +50,9 @@ def both() -> Both:
 
 def test_every_text_and_every_verdict_is_the_harnesss(both: Both) -> None:
     assert [answer.rollout.text for answer in both.ours] == [reply.text for reply in both.theirs]
-    assert [answer.verdict.correct for answer in both.ours] == [reply.correct for reply in both.theirs]
+    assert [answer.verdict.correct for answer in both.ours] == [
+        reply.correct for reply in both.theirs
+    ]
     assert 0 < sum(reply.correct for reply in both.theirs) < 20
     assert differences(ASKED, both) == []
     right = sum(reply.correct for reply in both.theirs)
@@ -54,7 +60,12 @@ def test_every_text_and_every_verdict_is_the_harnesss(both: Both) -> None:
 
 
 def test_a_stop_ends_both_in_the_same_place() -> None:
-    asked = replace(ASKED, suite=replace(ASKED.suite, limit=6, sampling=replace(ASKED.suite.sampling, stop=("</think>",))))
+    asked = replace(
+        ASKED,
+        suite=replace(
+            ASKED.suite, limit=6, sampling=replace(ASKED.suite.sampling, stop=("</think>",))
+        ),
+    )
     found = Both()
     done(asked, found)
     assert all(answer.rollout.text.endswith("</think>") for answer in found.ours)
@@ -71,15 +82,20 @@ def test_another_verdict_on_one_text_has_its_reason(both: Both) -> None:
         else "our verifier takes what the text marks as its answer, and theirs the last number"
     ]
     problem = answer.rollout.problem.id
-    assert f"1 differ because the same answer equals the gold one by value here, as a text there ({problem})" in told(
-        ASKED, flipped
+    assert (
+        f"1 differ because the same answer equals the gold one by value here, as a text "
+        f"there ({problem})" in told(ASKED, flipped)
     )
 
 
 def test_a_text_that_parts_where_one_token_is_clearly_likelier_is_refused(both: Both) -> None:
-    """The model is sure of nearly every token; a text that leaves out the last ten parts from it for no reason."""
+    """The model is sure of nearly every token; a text that leaves out the last ten parts from it
+    for no reason.
+    """
     cut = Both([both.ours[0]], [HarnessReply(both.theirs[0].text[:-10], "", False)])
-    with pytest.raises(RunError, match=r"the texts part where the likeliest token leads by .* which is no rounding"):
+    with pytest.raises(
+        RunError, match=r"the texts part where the likeliest token leads by .* which is no rounding"
+    ):
         differences(ASKED, cut)
 
 
@@ -97,23 +113,31 @@ def test_the_gap_is_that_of_the_logits_where_two_texts_part(both: Both) -> None:
     ids = torch.tensor([[*rollout.prompt_ids, *rollout.response_ids[:shared]]])
     with torch.no_grad():
         first, second = policy.model(input_ids=ids).logits[0, -1].topk(2).values.tolist()
-    assert gap_where_they_part(policy, rollout, str(other)) == pytest.approx(first - second, abs=1e-4)
+    assert gap_where_they_part(policy, rollout, str(other)) == pytest.approx(
+        first - second, abs=1e-4
+    )
 
 
 def test_a_prompt_that_the_harness_would_cut_is_refused() -> None:
     policy = models.load(ASKED.model)
     prompts, _ = ASKED.encoder(policy).prompts(ASKED.task.problems())
     with pytest.raises(
-        UserError, match=r"with 128 of answer it does not fit the model's 150; lm-evaluation-harness would cut it"
+        UserError,
+        match=r"with 128 of answer it does not fit the model's 150; lm-evaluation-harness would "
+        r"cut it",
     ):
         harness.check_room(prompts, ASKED.suite, 150)
 
 
-def test_without_the_harness_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_harness_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.delitem(sys.modules, "lm_eval.models", raising=False)
     with pytest.raises(
-        UserError, match=r"lm-evaluation-harness, which is not installed here .*; pip install 'reasontrain\[peers\]'"
+        UserError,
+        match=r"lm-evaluation-harness, which is not installed here .*; pip install "
+        r"'reasontrain\[peers\]'",
     ):
         rows(BenchMachine(device=CPU, quick=True, threads=1))
 

@@ -13,12 +13,23 @@ def test_both_sides_find_six_of_eight_right_in_every_run() -> None:
         assert [mine(), other(), mine(), other()] == [{"right": 12.0}] * 4
 
 
-@pytest.mark.parametrize("number", [2, 64, 832])  # a difference that algebra unfolds 64 times would be a matter of patience
+@pytest.mark.parametrize(
+    "number", [2, 64, 832]
+)  # a difference that algebra unfolds 64 times would be a matter of patience
 def test_only_algebra_decides_them(number: int) -> None:
     with Grader(num_workers=1) as grader:
         verdicts = grader.grade_many(answers(number - 2, len(PAIRS)))
     assert [verdict.reason for verdict in verdicts] == ["symbolic"] * 8
-    assert [verdict.correct for verdict in verdicts] == [True, True, True, True, False, False, True, True]
+    assert [verdict.correct for verdict in verdicts] == [
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_no_answer_comes_twice() -> None:

@@ -1,4 +1,6 @@
-"""Pairs of runs, their ratios, the search, the agreement and the memory, by works whose cost is known."""
+"""Pairs of runs, their ratios, the search, the agreement and the memory, by works whose cost is
+known.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,11 @@ def measured(some: BenchCase, runs: int = 1) -> Measured:
 
 
 def test_a_ratio_is_ours_over_theirs_pair_by_pair(clock: DecodeInputs):
-    # the first run of each compares; then 1, 4, 3 and 4, 8, 4: pairs 1/4, 4/8, 3/4 (of the medians it would be 3/4)
-    found = measured(row(clock.way("we", [9.0, 1.0, 4.0, 3.0]), clock.way("they", [9.0, 4.0, 8.0, 4.0])), runs=3)
+    # the first run of each compares; then 1, 4, 3 and 4, 8, 4: pairs 1/4, 4/8, 3/4 (of the medians
+    # it would be 3/4)
+    found = measured(
+        row(clock.way("we", [9.0, 1.0, 4.0, 3.0]), clock.way("they", [9.0, 4.0, 8.0, 4.0])), runs=3
+    )
     spread = found.time_ratio
     assert (spread.low, spread.median, spread.high) == (0.25, 0.5, 0.75)
     assert (found.ours.seconds, found.peer.seconds) == ((1.0, 4.0, 3.0), (4.0, 8.0, 4.0))
@@ -47,7 +52,10 @@ def test_the_fastest_way_enters_by_its_better_run_after_a_warm_one(clock: Decode
     quick = clock.way("quick", [60.0, 9.0, 2.0], chunk=2)
     middle = clock.way("middle", [3.0], chunk=3)
     found = measured(row(clock.way("we", [1.0]), (slow, quick, middle)))
-    tried = [Trial(settings={"chunk": chunk}, seconds=seconds) for chunk, seconds in ((1, 5.0), (2, 2.0), (3, 3.0))]
+    tried = [
+        Trial(settings={"chunk": chunk}, seconds=seconds)
+        for chunk, seconds in ((1, 5.0), (2, 2.0), (3, 3.0))
+    ]
     assert list(found.peer.tried) == tried
     assert found.peer.settings == {"chunk": 2}
     assert found.peer.seconds == (2.0,)
@@ -73,7 +81,10 @@ def test_goals_are_met_up_to_their_bound(clock: DecodeInputs, goal: Goal, met: b
 @pytest.mark.parametrize(
     ("theirs", "said"),
     [
-        ({"loss": 2.01, "norm": 1.0}, "loss is 2 by we and 2.01 by they"),  # 0.005 of the larger apart, 0.001 is allowed
+        (
+            {"loss": 2.01, "norm": 1.0},
+            "loss is 2 by we and 2.01 by they",
+        ),  # 0.005 of the larger apart, 0.001 is allowed
         ({"loss": 2.0, "norm": -1.0}, "norm is 1 by we and -1 by they"),
         ({"loss": 2.01, "norm": math.nan}, "norm is 1 by we and nan by they"),
         ({"loss": 2.0}, "give different things"),
@@ -86,9 +97,13 @@ def test_sides_that_disagree_are_not_compared(clock: DecodeInputs, theirs: Numbe
     assert clock.calls == ["we", "they"]
 
 
-def test_the_largest_difference_is_kept(clock: DecodeInputs):  # |4 - 3.998| / 4 = 5e-4; zero beside zero is no difference
+def test_the_largest_difference_is_kept(
+    clock: DecodeInputs,
+):  # |4 - 3.998| / 4 = 5e-4; zero beside zero is no difference
     ours = clock.way("we", [1.0], {"loss": 4.0, "none": 0.0})
-    assert measured(row(ours, clock.way("they", [1.0], {"loss": 3.998, "none": 0.0}))).apart == pytest.approx(5e-4)
+    assert measured(
+        row(ours, clock.way("they", [1.0], {"loss": 3.998, "none": 0.0}))
+    ).apart == pytest.approx(5e-4)
 
 
 def holding(mib: int) -> Variant:
@@ -101,14 +116,23 @@ def holding(mib: int) -> Variant:
 
 
 def test_memory_is_what_a_run_adds_at_its_highest():
-    found = measured(row(holding(64), holding(128), Goal(of="memory", at_most=0.55), Goal(of="memory", at_most=0.45)))
+    found = measured(
+        row(
+            holding(64),
+            holding(128),
+            Goal(of="memory", at_most=0.55),
+            Goal(of="memory", at_most=0.45),
+        )
+    )
     assert found.ours.peak_bytes == pytest.approx(64 * MIB, rel=0.03)
     assert found.peer.peak_bytes == pytest.approx(128 * MIB, rel=0.03)
     assert found.memory_ratio == found.ours.peak_bytes / found.peer.peak_bytes
     assert [met.met for met in found.goals] == [True, False]
 
 
-def test_where_memory_cannot_be_seen_its_goal_is_not_met(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_where_memory_cannot_be_seen_its_goal_is_not_met(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setattr(module, "CLEAR", tmp_path / "none")
     found = measured(row(holding(1), holding(1), Goal(of="memory", at_most=9.0)))
     assert found.memory_ratio is None

@@ -19,38 +19,61 @@ def test_a_row_says_ratio_speed_memory_and_goals():
     # ours 2 s for 8192 rows is 4096 a second, theirs 4 s is 2048
     lines = list(page.table(RECORD))
     assert lines[2] == (
-        "| `fast` | they <b> | **0.50 x** [0.25, 1.00] | 2 s (4,096 rows/s) | 4 s (2,048 rows/s) | 0.50 x (32 MiB / 64 MiB) | "
+        "| `fast` | they <b> | **0.50 x** [0.25, 1.00] | 2 s (4,096 rows/s) | 4 s (2,048 "
+        "rows/s) | 0.50 x (32 MiB / 64 MiB) | "
         "time at most 0.5 x: met; memory at most 0.25 x: **missed** (0.50) |"
     )
-    assert lines[3].endswith("|  | time at most 0.5 x: **missed** (2.00); memory 0.25: not measured |")
+    assert lines[3].endswith(
+        "|  | time at most 0.5 x: **missed** (2.00); memory 0.25: not measured |"
+    )
 
 
 def test_a_page_says_where_figures_come_from_and_what_was_searched():
     text = page.markdown([RECORD], {"toys-cpu": "toys-cpu.svg"})
-    made = "a processor, 2 cores; commit 0123456 with changes; torch 2.13.0, trl 1.16.0; 3 runs a side. Quick: fewer runs and"
+    made = (
+        "a processor, 2 cores; commit 0123456 with changes; torch 2.13.0, trl 1.16.0; 3 runs a "
+        "side. Quick: fewer runs and"
+    )
     assert made in text
     assert "![ratios of toys](toys-cpu.svg)" in text
-    fast = "- `fast`: a loss; N 8,192, dtype float32, 2 threads. reasontrain: chunk 4,096, packing True. they <b> was searched "
+    fast = (
+        "- `fast`: a loss; N 8,192, dtype float32, 2 threads. reasontrain: chunk 4,096, "
+        "packing True. they <b> was searched "
+    )
     assert fast + "over 2 settings: chunk 4,096, packing True. A remark." in text
 
 
 def test_a_bar_lies_left_of_one_where_we_are_faster_and_as_long_as_twice_as_slow():
-    # the axis runs from 1/4 to 2, three doublings over 760 - 190 - 90 = 480: 160 each, and 1 lies at 190 + 320 = 510
+    # the axis runs from 1/4 to 2, three doublings over 760 - 190 - 90 = 480: 160 each, and 1 lies
+    # at 190 + 320 = 510
     root = ElementTree.fromstring(page.picture(RECORD))
-    bars = {r.get("class"): (float(r.get("x", "")), float(r.get("width", ""))) for r in root.iter(f"{SVG}rect")}
+    bars = {
+        r.get("class"): (float(r.get("x", "")), float(r.get("width", "")))
+        for r in root.iter(f"{SVG}rect")
+    }
     assert bars == {"fast": (350.0, 160.0), "slow": (510.0, 160.0)}
-    goals = [float(line.get("x1", "")) for line in root.iter(f"{SVG}line") if line.get("class") == "goal"]
+    goals = [
+        float(line.get("x1", "")) for line in root.iter(f"{SVG}line") if line.get("class") == "goal"
+    ]
     assert goals == [350.0, 350.0]
-    spreads = [(line.get("x1"), line.get("x2")) for line in root.iter(f"{SVG}line") if line.get("class") == "spread"]
+    spreads = [
+        (line.get("x1"), line.get("x2"))
+        for line in root.iter(f"{SVG}line")
+        if line.get("class") == "spread"
+    ]
     assert spreads == [("190.0", "510.0"), ("510.0", "670.0")]
     assert "slow 2.00 times the time of they <b>" in root.get("aria-label", "")
 
 
 @pytest.mark.parametrize("far", [0.01, 30.0])
 def test_the_axis_holds_every_spread(far: float):
-    row = replace(RECORD.rows[0], time_ratio=Spread(low=min(far, 1.0), median=1.0, high=max(far, 1.0)))
+    row = replace(
+        RECORD.rows[0], time_ratio=Spread(low=min(far, 1.0), median=1.0, high=max(far, 1.0))
+    )
     root = ElementTree.fromstring(page.picture(replace(RECORD, rows=(row,))))
     (line,) = (line for line in root.iter(f"{SVG}line") if line.get("class") == "spread")
     ends = [float(line.get(name, "")) for name in ("x1", "x2")]
     share = (0 - math.log(min(far, 0.25))) / (math.log(max(far, 2.0)) - math.log(min(far, 0.25)))
-    assert sorted(ends) == pytest.approx(sorted([190.0 if far < 1 else 670.0, 190 + 480 * share]), abs=0.05)
+    assert sorted(ends) == pytest.approx(
+        sorted([190.0 if far < 1 else 670.0, 190 + 480 * share]), abs=0.05
+    )

@@ -1,4 +1,6 @@
-"""Both sides of a row sample the lengths that were drawn, whatever they are told to batch; on a model of a few weights."""
+"""Both sides of a row sample the lengths that were drawn, whatever they are told to batch; on a
+model of a few weights.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from reasontrain.bench.workload import drawn_lengths
 from reasontrain.data.thought import HardThought, SoftThought
 
 PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
-SHAPE = replace(sample.SMALL.shape, hidden_size=32, intermediate_size=48, num_layers=1, head_dim=8, vocab_size=600)
+SHAPE = replace(
+    sample.SMALL.shape,
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=1,
+    head_dim=8,
+    vocab_size=600,
+)
 SIZE = replace(sample.SMALL, shape=SHAPE, limit=12)
 THOUGHT = {"max_tokens": SIZE.limit, "max_answer_tokens": 1, "late": sample.FORCED}
 SPEAKING: dict[str, Setup] = {
@@ -53,7 +62,10 @@ def test_thoughts_are_as_long_as_drawn_and_followed_by_the_same(name: str) -> No
 
 def test_rows_name_what_they_do() -> None:
     skewed, soft = sample.rows(replace(PLACE, quick=False))
-    assert (skewed.units, soft.units) == (("tokens", sum(sample.SMALL.lengths)), ("tokens", sum(sample.SMALL_SOFT.lengths)))
+    assert (skewed.units, soft.units) == (
+        ("tokens", sum(sample.SMALL.lengths)),
+        ("tokens", sum(sample.SMALL_SOFT.lengths)),
+    )
     assert (skewed.work["longest"], soft.work["longest"]) == (256, 128)
     assert len(skewed.peer.ways) == 6
 

@@ -32,7 +32,9 @@ TINY = Shape(
     tied=True,
     qk_norm=True,
 )
-GIVEN = Workload(shape=TINY, teacher=TINY, rollouts=8, limit=24, device=torch.device("cpu"), dtype=torch.float32)
+GIVEN = Workload(
+    shape=TINY, teacher=TINY, rollouts=8, limit=24, device=torch.device("cpu"), dtype=torch.float32
+)
 PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 STEPS = 3
 
@@ -47,7 +49,11 @@ def row(name: str, monkeypatch: pytest.MonkeyPatch, place: BenchMachine = PLACE)
 
 
 UPDATES = {
-    "opd update": (partial(reasontrain_side.update, GIVEN, GIVEN.batch, step.OPD), partial(peers.opd_update, GIVEN), (1, 4, 8)),
+    "opd update": (
+        partial(reasontrain_side.update, GIVEN, GIVEN.batch, step.OPD),
+        partial(peers.opd_update, GIVEN),
+        (1, 4, 8),
+    ),
     "cdpo update": (
         partial(reasontrain_side.update, GIVEN, partial(step.pairs, GIVEN), step.CDPO),
         partial(peers.dpo_update, GIVEN, step.REFERENCE_LOGP),
@@ -63,13 +69,18 @@ UPDATES = {
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates_move_the_weights_as_trls_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses and gradient norms of three steps, at a rate at which an optimiser that differs would be seen, by every way."""
+    """Losses and gradient norms of three steps, at a rate at which an optimiser that differs would
+    be seen, by every way.
+    """
     for module in (reasontrain_side, peers):
         monkeypatch.setattr(module, "LEARNING_RATE", 3e-3)
     mine, theirs, ways = UPDATES[name]
     layouts: tuple[tuple[int, Layout], ...] = ((40, "padded"), (1000, "packed"))
     found = []
-    for made in [*(partial(mine, *way) for way in layouts), *(partial(theirs, way) for way in ways)]:
+    for made in [
+        *(partial(mine, *way) for way in layouts),
+        *(partial(theirs, way) for way in ways),
+    ]:
         with made() as work:
             found.append([dict(work()) for _ in range(STEPS)])
     for other in found[1:]:
@@ -80,8 +91,12 @@ def test_updates_move_the_weights_as_trls_do(name: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("size", [2, 8])
 def test_grpo_is_trls_in_its_first_step(size: int) -> None:
-    """Afterwards TRL takes the log-probs of the moment for old ones, where ours stay those of the rollouts."""
-    with reasontrain_side.update(GIVEN, partial(step.on_policy, GIVEN), step.GRPO, 60, "packed") as work:
+    """Afterwards TRL takes the log-probs of the moment for old ones, where ours stay those of the
+    rollouts.
+    """
+    with reasontrain_side.update(
+        GIVEN, partial(step.on_policy, GIVEN), step.GRPO, 60, "packed"
+    ) as work:
         found = work()
     with peers.grpo_update(GIVEN, step.GROUP, size) as work:
         assert work() == pytest.approx(found, rel=1e-4)
@@ -89,7 +104,10 @@ def test_grpo_is_trls_in_its_first_step(size: int) -> None:
 
 
 def test_a_whole_step_trains_the_tokens_that_both_sides_were_told_to_sample() -> None:
-    for made in (reasontrain_side.opd_step(GIVEN, step.OPD, 60, "padded"), peers.opd_step(GIVEN, 4)):
+    for made in (
+        reasontrain_side.opd_step(GIVEN, step.OPD, 60, "padded"),
+        peers.opd_step(GIVEN, 4),
+    ):
         with made as work:
             assert [work(), work()] == [{"tokens": float(GIVEN.tokens)}] * 2
 
@@ -101,7 +119,10 @@ def test_trl_ends_each_response_at_its_own_length() -> None:
     assert scores[1].isneginf().tolist() == [False, True, True, True]
 
 
-@pytest.mark.parametrize("name", ["opd step", "opd update", "grpo update", "cdpo update", "prior update", "sstoken update"])
+@pytest.mark.parametrize(
+    "name",
+    ["opd step", "opd update", "grpo update", "cdpo update", "prior update", "sstoken update"],
+)
 def test_rows_are_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = measure(row(name, monkeypatch), PLACE, runs=1, say=print)
     assert found.apart <= 1e-4
@@ -111,7 +132,9 @@ def test_rows_are_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_peer_that_learns_another_loss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = replace(step.OPD.objective, divergence="forward_kl")
-    other = partial(reasontrain_side.update, GIVEN, GIVEN.batch, replace(step.OPD, objective=forward))
+    other = partial(
+        reasontrain_side.update, GIVEN, GIVEN.batch, replace(step.OPD, objective=forward)
+    )
     plain = row("opd update", monkeypatch)
     with pytest.raises(RunError, match="do not do the same work"):
         measure(replace(plain, ours=step._ours(GIVEN, PLACE, other)), PLACE, runs=1, say=print)
@@ -127,9 +150,13 @@ class Recorder(LocalLearner):
         """Nothing to learn with."""
 
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
-        return batch.with_evidence({name: torch.rand(batch.ids_BT.shape) for name in required_evidence})
+        return batch.with_evidence(
+            {name: torch.rand(batch.ids_BT.shape) for name in required_evidence}
+        )
 
-    def step(self, batch: Batch, weight_BT: Tensor, objective: object, loss_aggregation: object) -> dict[str, float]:
+    def step(
+        self, batch: Batch, weight_BT: Tensor, objective: object, loss_aggregation: object
+    ) -> dict[str, float]:
         self.rollouts, self.tokens = len(batch.rollout_B), int(batch.is_response_BT.sum())
         self.kept = int((weight_BT != 0).sum())
         return {}
@@ -149,7 +176,9 @@ def test_d3s_learns_from_half_of_the_rollouts_and_of_the_tokens(limit: int) -> N
 
 
 @pytest.mark.parametrize("name", ["grpo update, half", "d3s update", "sstoken update"])
-def test_rows_that_differ_say_so_and_agree_on_what_they_are_handed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_differ_say_so_and_agree_on_what_they_are_handed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = row(name, monkeypatch)
     with chosen.ours.ways[0].ready() as work:
         assert work() == {"tokens handed over": float(GIVEN.tokens)}
@@ -176,7 +205,10 @@ def test_copies_are_the_same_rollouts_under_other_numbers() -> None:
 def test_models_have_the_shape_that_is_stated_and_begin_alike() -> None:
     once, again = (qwen3(TINY, 1, torch.device("cpu"), torch.float32) for _ in range(2))
     assert sum(p.numel() for p in once.parameters()) == num_parameters(TINY)
-    assert all(torch.equal(left, right) for left, right in zip(once.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(left, right)
+        for left, right in zip(once.parameters(), again.parameters(), strict=True)
+    )
 
 
 # ---- ranks and the GPU
@@ -200,7 +232,11 @@ def test_a_rank_that_ends_is_noticed() -> None:
 def test_a_gpu_has_its_own_sizes_and_the_large_row_where_it_fits(
     gigabytes: int, large_row: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gigabytes * 2**30))
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda _: SimpleNamespace(total_memory=gigabytes * 2**30),
+    )
     rows = step.rows(BenchMachine(device=torch.device("cuda"), quick=False, threads=1))
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
@@ -209,16 +245,24 @@ def test_a_gpu_has_its_own_sizes_and_the_large_row_where_it_fits(
     assert rows[0].work["dtype"] == "bfloat16"
 
 
-def test_the_large_row_counts_operations_and_runs_in_bfloat16_with_recomputation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_large_row_counts_operations_and_runs_in_bfloat16_with_recomputation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(large, "SIDE", 64)
     given = replace(GIVEN, dtype=torch.bfloat16, checkpointing=True)
     length_B = given.batch().length_B
-    # a trunk's matrices: 2 layers x (2 x 32 x 8 x (4 + 2) + 3 x 32 x 48) = 15,360; its attention: 2 layers x 4 x 32 for each pair
+    # a trunk's matrices: 2 layers x (2 x 32 x 8 x (4 + 2) + 3 x 32 x 48) = 15,360; its attention: 2
+    # layers x 4 x 32 for each pair
     once = 2 * 15_360 * int(length_B.sum()) + 256 * int((length_B * (length_B + 1)).sum()) // 2
     # the student's trunk four times and its head of 600 x 32 three times, the teacher's once
     assert large.flops(given) == 5 * once + 4 * 2 * 19_200 * given.tokens
     chosen = large.row(given, PLACE)
-    found = measure(replace(chosen, ours=replace(chosen.ours, ways=chosen.ours.ways[:1])), PLACE, runs=1, say=print)
+    found = measure(
+        replace(chosen, ours=replace(chosen.ours, ways=chosen.ours.ways[:1])),
+        PLACE,
+        runs=1,
+        say=print,
+    )
     assert found.apart == 0
     assert found.goals[0].goal.at_most == given.tokens / 6000
 
@@ -226,7 +270,10 @@ def test_the_large_row_counts_operations_and_runs_in_bfloat16_with_recomputation
 def test_quick_searches_nothing_and_a_full_run_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def ways(quick: bool) -> dict[str, tuple[int, int]]:
         monkeypatch.setattr(step, "_given", lambda place: replace(GIVEN, rollouts=16))
-        return {each.name: (len(each.ours.ways), len(each.peer.ways)) for each in step.rows(replace(PLACE, quick=quick))}
+        return {
+            each.name: (len(each.ours.ways), len(each.peer.ways))
+            for each in step.rows(replace(PLACE, quick=quick))
+        }
 
     assert set(ways(True).values()) == {(1, 1)}
     assert ways(False)["prior update"] == (6, 13)

@@ -18,7 +18,9 @@ def _two_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = DecodeInputs()
     toy = row(clock.way("we", [1.0]), clock.way("they", [1.0]))
     a, b, c = (replace(toy, name=name) for name in "abc")
-    monkeypatch.setattr(tables, "TABLES", {"first": lambda place: [a, b], "second": lambda place: [c]})
+    monkeypatch.setattr(
+        tables, "TABLES", {"first": lambda place: [a, b], "second": lambda place: [c]}
+    )
 
 
 def names(found: dict[str, list[BenchCase]]) -> dict[str, str]:
@@ -38,7 +40,9 @@ def test_unknown_names_are_told_what_there_is():
         tables.rows(["first"], PLACE, ["c"], print)
 
 
-def test_all_leaves_out_a_table_without_its_peer_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_leaves_out_a_table_without_its_peer_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def alone(place: BenchMachine) -> list[BenchCase]:
         raise NoPeerError("the peer is not installed")
 

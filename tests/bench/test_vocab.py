@@ -25,7 +25,9 @@ def tiles() -> tuple[int, int]:
 
 def every(monkeypatch: pytest.MonkeyPatch, place: BenchMachine) -> dict[str, Measured]:
     monkeypatch.setattr(vocab, "_CPU", SMALL)
-    return {row.name: measure(row, place, runs=1, say=lambda text: None) for row in vocab.rows(place)}
+    return {
+        row.name: measure(row, place, runs=1, say=lambda text: None) for row in vocab.rows(place)
+    }
 
 
 def test_both_sides_of_every_row_agree(monkeypatch: pytest.MonkeyPatch):
@@ -36,8 +38,15 @@ def test_both_sides_of_every_row_agree(monkeypatch: pytest.MonkeyPatch):
         *("logp_known", "logp_later", "tip_50_memory"),
     ]
     assert max(row.apart for row in found.values()) < 1e-5
-    assert found["distil_patched"].peer.settings in [tried.settings for tried in found["distil_patched"].peer.tried]
-    assert [tried.settings["chunk"] for tried in found["logp_known"].peer.tried] == [2048, 4096, 8192, 32768]
+    assert found["distil_patched"].peer.settings in [
+        tried.settings for tried in found["distil_patched"].peer.tried
+    ]
+    assert [tried.settings["chunk"] for tried in found["logp_known"].peer.tried] == [
+        2048,
+        4096,
+        8192,
+        32768,
+    ]
     assert tiles() == shipped
 
 
@@ -52,31 +61,51 @@ def test_a_full_run_searches_what_a_quick_one_leaves_out(monkeypatch: pytest.Mon
 
 def test_goals_are_the_issues_own():
     def goals(place: BenchMachine) -> dict[str, list[tuple[str, float]]]:
-        return {row.name: [(goal.of, goal.at_most) for goal in row.goals] for row in vocab.rows(place)}
+        return {
+            row.name: [(goal.of, goal.at_most) for goal in row.goals] for row in vocab.rows(place)
+        }
 
     assert goals(PLACE)["distil"] == [("time", 0.35), ("memory", 1.0)]
     assert goals(PLACE)["tip_20"] == [("time", 0.25), ("memory", 1.0)]
     gpu = goals(replace(PLACE, device=torch.device("cuda")))
     assert gpu["distil"] == [("time", 0.75), ("memory", 1.0), ("seconds", 0.07)]
     assert gpu["tip_20"] == [("time", 0.55), ("memory", 1.0)]
-    assert Goal(of="memory", at_most=0.5) in next(row.goals for row in vocab.rows(PLACE) if row.name == "tip_50_memory")
+    assert Goal(of="memory", at_most=0.5) in next(
+        row.goals for row in vocab.rows(PLACE) if row.name == "tip_50_memory"
+    )
 
 
-def test_tip_keeps_a_share_of_each_rollout():  # 64 rows of 8 rollouts: floor(0.25 * 8) = 2 of each, those of most entropy
+# 64 rows of 8 rollouts: floor(0.25 * 8) = 2 of each, those of most entropy
+def test_tip_keeps_a_share_of_each_rollout():
     given = Inputs.drawn(SMALL, torch.device("cpu"))
     entropy_N = torch.arange(64.0) % 8
     kept_N = given.chosen({"entropy": entropy_N, "kl_reverse": torch.zeros(64)}, 0.25)
-    assert kept_N.nonzero()[:, 0].tolist() == [8 * rollout + place for rollout in range(8) for place in (6, 7)]
+    assert kept_N.nonzero()[:, 0].tolist() == [
+        8 * rollout + place for rollout in range(8) for place in (6, 7)
+    ]
 
 
-@pytest.mark.parametrize(("scored", "keep", "at_every_row"), [(False, 1.0, 4), (True, 0.2, 2 + 0.2 * 4)])
-def test_products_alone_are_as_many_operations_as_ours(scored: bool, keep: float, at_every_row: float):
+@pytest.mark.parametrize(
+    ("scored", "keep", "at_every_row"), [(False, 1.0, 4), (True, 0.2, 2 + 0.2 * 4)]
+)
+def test_products_alone_are_as_many_operations_as_ours(
+    scored: bool, keep: float, at_every_row: float
+):
     size = replace(SMALL, rows=40)  # 8 rollouts of 5: a fifth is 1 of each
     make = partial(Inputs.drawn, size, torch.device("cpu"))
-    ours = partial(vocab_work.selects, make, keep, "scores") if scored else partial(vocab_work.distils, make)
-    sum_of_product = {torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]}
+    ours = (
+        partial(vocab_work.selects, make, keep, "scores")
+        if scored
+        else partial(vocab_work.distils, make)
+    )
+    sum_of_product = {
+        torch.ops.aten.addmm_: lambda _, left, right, **__: 2 * left[0] * left[1] * right[1]
+    }
     counted = []
-    for side in (vocab_work.totals(ours, 40), vocab_work.multiplies(make, scored=scored, keep=keep)):
+    for side in (
+        vocab_work.totals(ours, 40),
+        vocab_work.multiplies(make, scored=scored, keep=keep),
+    ):
         with side as work, FlopCounterMode(display=False, custom_mapping=sum_of_product) as counter:
             assert work() == {"rows": 40.0}
         counted.append(counter.get_total_flops())
@@ -85,7 +114,9 @@ def test_products_alone_are_as_many_operations_as_ours(scored: bool, keep: float
 
 def test_constants_are_put_back_when_the_work_fails():
     def fail() -> None:
-        with vocab_work.trl_distils(lambda: Inputs.drawn(SMALL, torch.device("cpu")), (16, 32), "loss"):
+        with vocab_work.trl_distils(
+            lambda: Inputs.drawn(SMALL, torch.device("cpu")), (16, 32), "loss"
+        ):
             assert tiles() == (16, 32)
             raise ZeroDivisionError
 

@@ -7,7 +7,16 @@ from contextlib import contextmanager
 
 import torch
 
-from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Setting, Variant, Work
+from reasontrain.bench.case import (
+    BenchCase,
+    BenchMachine,
+    Contestant,
+    Goal,
+    Numbers,
+    Setting,
+    Variant,
+    Work,
+)
 
 PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 SAME: Numbers = {"loss": 2.0}
@@ -22,7 +31,9 @@ class DecodeInputs:
     def perf_counter(self) -> float:
         return self.now
 
-    def way(self, name: str, seconds: list[float], gives: Numbers = SAME, **settings: Setting) -> Variant:
+    def way(
+        self, name: str, seconds: list[float], gives: Numbers = SAME, **settings: Setting
+    ) -> Variant:
         """Each run takes the next of `seconds`, and the last for ever."""
         left = list(seconds)
 
@@ -45,10 +56,16 @@ def ready(work: Work) -> Callable[[], object]:
 
 
 def row(
-    ours: Variant | tuple[Variant, ...], peer: Variant | tuple[Variant, ...], *goals: Goal, tolerance: float = 1e-3
+    ours: Variant | tuple[Variant, ...],
+    peer: Variant | tuple[Variant, ...],
+    *goals: Goal,
+    tolerance: float = 1e-3,
 ) -> BenchCase:
     """A row of two sides, each of one way or of several."""
-    sides = (Contestant(name=n, ways=w if isinstance(w, tuple) else (w,)) for n, w in (("we", ours), ("they <b>", peer)))
+    sides = (
+        Contestant(name=n, ways=w if isinstance(w, tuple) else (w,))
+        for n, w in (("we", ours), ("they <b>", peer))
+    )
     mine, theirs = sides
     return BenchCase(
         name="toy",

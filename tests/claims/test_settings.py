@@ -1,4 +1,6 @@
-"""Rows of claims: what they resolve to, and every way in which one is refused; the shipped table is fair."""
+"""Rows of claims: what they resolve to, and every way in which one is refused; the shipped table is
+fair.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,13 @@ def table(where: Path, *overrides: str) -> Path:
 def test_an_arm_is_its_recipe_with_the_rows_rate_seed_and_suites(tmp_path: Path):
     row = read_claims(table(tmp_path, "set={steps: 3}"))["one"]
     recipe = run_of(tmp_path, row, "shuffled", rate=3e-4, seed=2, out="x")
-    assert (recipe.steps, recipe.learn.lr, recipe.seed, recipe.out, recipe.token_selection.kind) == (3, 3e-4, 2, "x", "shuffled")
+    assert (
+        recipe.steps,
+        recipe.learn.lr,
+        recipe.seed,
+        recipe.out,
+        recipe.token_selection.kind,
+    ) == (3, 3e-4, 2, "x", "shuffled")
     assert suite_of(recipe, "held").num_samples == 2
 
 
@@ -78,9 +86,16 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
         for seed in (0, 1)
     }
     assert len(names) == 4 * 2 * 2
-    same = read_claims(table(tmp_path, "arms.all.set.select={kind: tip, mode: soft_or, keep: 0.5}", "claim=D"))["one"]
-    ours, theirs = (run_of(tmp_path, row, arm, rate=1e-3, seed=0, out=out).name for arm, out in (("top", "x"), ("top", "y")))
-    assert ours == theirs == run_of(tmp_path, same, "all", rate=1e-3, seed=0, out="x").name  # soft_or is the default mode
+    same = read_claims(
+        table(tmp_path, "arms.all.set.select={kind: tip, mode: soft_or, keep: 0.5}", "claim=D")
+    )["one"]
+    ours, theirs = (
+        run_of(tmp_path, row, arm, rate=1e-3, seed=0, out=out).name
+        for arm, out in (("top", "x"), ("top", "y"))
+    )
+    assert (
+        ours == theirs == run_of(tmp_path, same, "all", rate=1e-3, seed=0, out="x").name
+    )  # soft_or is the default mode
 
 
 @pytest.mark.parametrize(
@@ -88,24 +103,62 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
     [
         (["difference.of=tpo"], "one: difference.of: there is no arm 'tpo'; did you mean `top`?"),
         (["difference.minus=top"], "one: difference: an arm is compared with itself, 'top'"),
-        (["equal_mass=[top, rest]"], "one: equal_mass: there is no arm 'rest'; there is top, all, random, shuffled"),
-        (["equal_mass=[top, all]"], "one: equal_mass: these arms must keep the same share of the tokens, found top 0.5, all 1"),
+        (
+            ["equal_mass=[top, rest]"],
+            "one: equal_mass: there is no arm 'rest'; there is top, all, random, shuffled",
+        ),
+        (
+            ["equal_mass=[top, all]"],
+            "one: equal_mass: these arms must keep the same share of the tokens, found top "
+            "0.5, all 1",
+        ),
         (
             ["arms.shuffled.set.select={kind: shuffled, of: {kind: tip, keep: 0.2}}"],
             "must keep the same share of the tokens, found top 0.5, random 0.5, shuffled 0.2",
         ),
-        (["seeds=[0, 1]"], "rows.one.seeds: Tuple should have at least 3 items after validation, not 2"),
+        (
+            ["seeds=[0, 1]"],
+            "rows.one.seeds: Tuple should have at least 3 items after validation, not 2",
+        ),
         (["seeds=[0, 1, 1]"], "one: seeds: one of 0, 1, 1 is given twice; each counts once"),
         (["rates=[0.001, 0.001]"], "one: rates: one of 0.001, 0.001 is given twice"),
-        (["development=held"], "one: development: the rate must be chosen on other problems than those that decide"),
-        (["measure.suite=heldout"], "one: measure.suite: the recipe of arm 'top' has no suite 'heldout'; did you mean `held`?"),
-        (["development=x"], "one: development: the recipe of arm 'top' has no suite 'x'; there is dev, held"),
-        (["evaluate=null"], "one: development: the recipe of arm 'top' has no suite 'dev'; there is none"),
-        (["measure={kind: pass, suite: held, k: 4}"], "one: measure.k: 4 needs as many samples, and num_samples of held is 2"),
-        (["measure={kind: saving, suite: held}"], "one: measure: a saving is read from a curve; set `evaluate.every`"),
-        (["arms.top.set={learn.lr: 0.1}"], "one: arms.top.set: learn.lr is the same for every arm and is set by the row itself"),
-        (["arms.top.set={steps: 3}"], "one: steps: all arms must spend the same, found top 3, all 2, random 2, shuffled 2"),
-        (["arms.all.set={sample.group_size: 2}"], "sample.group_size: all arms must spend the same, found top 1, all 2"),
+        (
+            ["development=held"],
+            "one: development: the rate must be chosen on other problems than those that decide",
+        ),
+        (
+            ["measure.suite=heldout"],
+            "one: measure.suite: the recipe of arm 'top' has no suite 'heldout'; did you "
+            "mean `held`?",
+        ),
+        (
+            ["development=x"],
+            "one: development: the recipe of arm 'top' has no suite 'x'; there is dev, held",
+        ),
+        (
+            ["evaluate=null"],
+            "one: development: the recipe of arm 'top' has no suite 'dev'; there is none",
+        ),
+        (
+            ["measure={kind: pass, suite: held, k: 4}"],
+            "one: measure.k: 4 needs as many samples, and num_samples of held is 2",
+        ),
+        (
+            ["measure={kind: saving, suite: held}"],
+            "one: measure: a saving is read from a curve; set `evaluate.every`",
+        ),
+        (
+            ["arms.top.set={learn.lr: 0.1}"],
+            "one: arms.top.set: learn.lr is the same for every arm and is set by the row itself",
+        ),
+        (
+            ["arms.top.set={steps: 3}"],
+            "one: steps: all arms must spend the same, found top 3, all 2, random 2, shuffled 2",
+        ),
+        (
+            ["arms.all.set={sample.group_size: 2}"],
+            "sample.group_size: all arms must spend the same, found top 1, all 2",
+        ),
         (["arms.all.recipe=other.yaml"], "one: there is no file"),
         (["arms.all.set={token_selection.kepe: 1}"], "select: `kind` is needed, to say which"),
         (["measure.kind=speed"], "no such kind 'speed'"),
@@ -127,13 +180,20 @@ def test_a_suite_that_shares_a_problem_with_the_held_out_ones_is_refused(tmp_pat
     row = read_claims(table(tmp_path))["one"]
     check_disjoint(run_of(tmp_path, row, "top", rate=1e-3, seed=0, out="x"), row)
     shared = {"kind": "arithmetic", "split": "test", "num_problems": 3}
-    row = read_claims(table(tmp_path, f"evaluate.suites=[{{name: dev, task: {shared}}}, {{name: held, task: {shared}}}]"))["one"]
+    row = read_claims(
+        table(
+            tmp_path,
+            f"evaluate.suites=[{{name: dev, task: {shared}}}, {{name: held, task: {shared}}}]",
+        )
+    )["one"]
     with pytest.raises(UserError, match="suites 'dev' and 'held' share 3 problems, such as "):
         check_disjoint(run_of(tmp_path, row, "top", rate=1e-3, seed=0, out="x"), row)
 
 
 def controls(token_selection: object) -> set[str]:
-    """Arms that a rule must be compared with: a rule that keeps no share, but weighs, has its own weights shuffled."""
+    """Arms that a rule must be compared with: a rule that keeps no share, but weighs, has its own
+    weights shuffled.
+    """
     match token_selection:
         case {"kind": "all"}:
             return set()
@@ -147,8 +207,12 @@ def test_the_shipped_rows_are_fair():
     """Rows share their problems, and making a held-out one is slow: equal suites are compared once."""
     compared = set()
     for name, row in read_claims(TABLE).items():
-        recipe = run_of(TABLE.parent, row, row.difference.of, rate=row.rates[0], seed=row.seeds[0], out="x")
-        chosen, decides = (suite_of(recipe, suite) for suite in (row.development, row.measure.suite))
+        recipe = run_of(
+            TABLE.parent, row, row.difference.of, rate=row.rates[0], seed=row.seeds[0], out="x"
+        )
+        chosen, decides = (
+            suite_of(recipe, suite) for suite in (row.development, row.measure.suite)
+        )
         problems = (chosen.task, chosen.limit, decides.task, decides.limit)
         if problems not in compared:
             check_disjoint(recipe, row)

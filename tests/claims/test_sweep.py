@@ -20,7 +20,14 @@ from reasontrain.cli import main
 from tests.claims.test_settings import table
 
 Claims = Callable[..., int]
-LEVELS = {"tip 0.001": 4, "tip 0.0003": 6, "all 0.001": 5, "all 0.0003": 3, "random": 5, "shuffled": 6}
+LEVELS = {
+    "tip 0.001": 4,
+    "tip 0.0003": 6,
+    "all 0.001": 5,
+    "all 0.0003": 3,
+    "random": 5,
+    "shuffled": 6,
+}
 
 
 @pytest.fixture
@@ -28,7 +35,8 @@ def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Claims:
     """Test the row `one` in an empty directory, with runs that are made up; the exit code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "reasontrain.claims.processes.TRAIN", (sys.executable, str(Path(__file__).with_name("scripted_train.py")))
+        "reasontrain.claims.processes.TRAIN",
+        (sys.executable, str(Path(__file__).with_name("scripted_train.py"))),
     )
     table(tmp_path)
     (tmp_path / "README.md").write_text(f"Above.\n\n{BEGIN}\nyesterday\n{END}\n\nBelow.\n")
@@ -42,21 +50,35 @@ def calls() -> list[str]:
 
 def test_a_row_is_run_judged_recorded_and_shown(claims: Claims, capsys: pytest.CaptureFixture[str]):
     assert claims() == 0
-    # Every arm, rate and seed is asked the development suite; then the chosen rate of each arm the suite that decides.
+    # Every arm, rate and seed is asked the development suite; then the chosen rate of each arm the
+    # suite that decides.
     assert Counter(call.split(" ", 3)[3] for call in calls()) == {"dev": 4 * 2 * 3, "held": 4 * 3}
     assert [call.split()[-1] for call in calls()] == ["dev"] * 24 + ["held"] * 12
     held = {tuple(call.split()[:2]) for call in calls() if call.endswith("held")}
     # random and shuffled are equal at both rates, and take the lower one
-    assert held == {("tip", "0.0003"), ("all", "0.001"), ("random", "0.0003"), ("shuffled", "0.0003")}
+    assert held == {
+        ("tip", "0.0003"),
+        ("all", "0.001"),
+        ("random", "0.0003"),
+        ("shuffled", "0.0003"),
+    }
     record = json.loads(Path("records/one.json").read_text())
     # 60 % less 50 % of 40 problems, the same for every seed
-    assert (record["verdict"], record["num_problems"], record["difference"]["value"]) == ("holds", 40, pytest.approx(0.1))
+    assert (record["verdict"], record["num_problems"], record["difference"]["value"]) == (
+        "holds",
+        40,
+        pytest.approx(0.1),
+    )
     top, everything, _, shuffled = record["arms"]
     assert [swept["development"] for swept in top["sweep"]] == [[0.4] * 3, [0.6] * 3]
     assert (top["rate"], top["scores"], top["behind"]) == (3e-4, [0.6] * 3, None)
     assert everything["behind"] == record["difference"]
     assert shuffled["behind"]["value"] == 0
-    assert (top["trained_tokens"], everything["trained_tokens"], top["sampled_tokens"]) == (20, 40, 2 * 5 * 4)
+    assert (top["trained_tokens"], everything["trained_tokens"], top["sampled_tokens"]) == (
+        20,
+        40,
+        2 * 5 * 4,
+    )
     assert record["made"][0]["device"] == "cpu"
     assert len(record["made"][0]["origin"]["commit"]) == 40
     page = Path("README.md").read_text()
@@ -80,7 +102,10 @@ def test_what_is_finished_is_not_run_again(claims: Claims, capsys: pytest.Captur
 def test_a_command_that_failed_goes_on(claims: Claims, capsys: pytest.CaptureFixture[str]):
     Path("fail").touch()
     assert claims("--jobs", "1") == 1
-    assert "failed: reasontrain: the disk is full (all that it printed: out/claims/" in capsys.readouterr().err
+    assert (
+        "failed: reasontrain: the disk is full (all that it printed: out/claims/"
+        in capsys.readouterr().err
+    )
     Path("fail").unlink()
     assert claims() == 0
     assert Counter(call.split()[-1] for call in calls()) == {"dev": 1 + 24, "held": 12}
@@ -100,18 +125,25 @@ def test_a_record_of_another_row_or_recipe_is_not_shown(claims: Claims):
 
 def test_dry_counts_and_starts_nothing(claims: Claims, capsys: pytest.CaptureFixture[str]):
     assert claims("--dry") == 0
-    assert capsys.readouterr().out == "one: 24 runs, 0 of them finished; nothing is finished to tell the time by\n"
+    assert (
+        capsys.readouterr().out
+        == "one: 24 runs, 0 of them finished; nothing is finished to tell the time by\n"
+    )
     assert calls() == []
 
 
-def test_a_page_without_a_place_is_told_before_anything_is_run(claims: Claims, capsys: pytest.CaptureFixture[str]):
+def test_a_page_without_a_place_is_told_before_anything_is_run(
+    claims: Claims, capsys: pytest.CaptureFixture[str]
+):
     Path("README.md").write_text("Nothing.\n")
     assert claims() == 2
     assert "README.md has no place for the table" in capsys.readouterr().err
     assert calls() == []
 
 
-def test_a_run_that_somebody_else_trains_is_left_alone(claims: Claims, capsys: pytest.CaptureFixture[str]):
+def test_a_run_that_somebody_else_trains_is_left_alone(
+    claims: Claims, capsys: pytest.CaptureFixture[str]
+):
     Path("fail").touch()
     assert claims("--jobs", "1") == 1
     (lock,) = Path("out/claims").glob("*.lock")

@@ -32,7 +32,10 @@ def test_the_verdict_at_every_boundary(low: float, high: float, expected: str):
 
 def test_a_rate_is_chosen_by_its_mean_over_the_seeds():
     # means 0.30, 0.40 and 0.35: the best single seed (0.60) does not decide
-    sweep = [Swept(rate=rate, development=found) for rate, found in [(1e-4, (0.3, 0.3)), (1e-3, (0.4, 0.4)), (1e-2, (0.6, 0.1))]]
+    sweep = [
+        Swept(rate=rate, development=found)
+        for rate, found in [(1e-4, (0.3, 0.3)), (1e-3, (0.4, 0.4)), (1e-2, (0.6, 0.1))]
+    ]
     assert chosen(sweep) == 1e-3
     assert chosen(sweep[::-1]) == 1e-3
 

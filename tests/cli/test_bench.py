@@ -21,13 +21,24 @@ def _a_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "TABLES", {"toys": lambda place: [toy]})
 
 
-def test_a_record_a_picture_and_a_page_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_record_a_picture_and_a_page_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     out = tmp_path / "records"
-    assert main(["bench", "toys", "--runs", "4", "--threads", "1", "--device", "cpu", "--out", str(out)]) == 0
+    assert (
+        main(
+            ["bench", "toys", "--runs", "4", "--threads", "1", "--device", "cpu", "--out", str(out)]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert said.startswith("toys toy: nothing\n")
     assert said.endswith(f"wrote {out / 'README.md'}\n")
-    assert sorted(path.name for path in out.iterdir()) == ["README.md", "toys-cpu.json", "toys-cpu.svg"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "toys-cpu.json",
+        "toys-cpu.svg",
+    ]
     found = read(out / "toys-cpu.json")
     assert (found.runs, found.quick, len(found.rows[0].ours.seconds)) == (4, False, 4)
     assert "![ratios of toys](toys-cpu.svg)" in (out / "README.md").read_text(encoding="utf-8")
@@ -35,7 +46,22 @@ def test_a_record_a_picture_and_a_page_are_written(tmp_path: Path, capsys: pytes
 
 def test_a_quick_run_times_three_times_at_most(tmp_path: Path):
     for runs, timed in ((9, 3), (2, 2)):
-        assert main(["bench", "all", "--quick", "--runs", str(runs), "--device", "cpu", "--out", str(tmp_path)]) == 0
+        assert (
+            main(
+                [
+                    "bench",
+                    "all",
+                    "--quick",
+                    "--runs",
+                    str(runs),
+                    "--device",
+                    "cpu",
+                    "--out",
+                    str(tmp_path),
+                ]
+            )
+            == 0
+        )
         found = read(tmp_path / "toys-cpu.json")
         assert (found.runs, found.quick) == (timed, True)
 
@@ -50,7 +76,11 @@ def test_a_quick_run_times_three_times_at_most(tmp_path: Path):
     ],
 )
 def test_mistakes_are_one_sentence(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["bench", *arguments, "--out", str(tmp_path / "none")]) == 2

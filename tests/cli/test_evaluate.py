@@ -15,7 +15,14 @@ from reasontrain.models import ModelSettings
 from reasontrain.models.fingerprint import fingerprint
 from reasontrain.models.testbed import Shape, build
 
-SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
+SHAPE = Shape(
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=1,
+    num_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "tip.yaml"
 
 
@@ -28,15 +35,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with five short problems and one that does not fit the model, under the names that suites look for."""
+    """A folder with five short problems and one that does not fit the model, under the names that
+    suites look for.
+    """
     monkeypatch.chdir(tmp_path)
-    rows = [{"id": f"p{i}", "problem": "What is 1+1?" * (1000 if i == 5 else 1), "answer": str(i)} for i in range(6)]
+    rows = [
+        {"id": f"p{i}", "problem": "What is 1+1?" * (1000 if i == 5 else 1), "answer": str(i)}
+        for i in range(6)
+    ]
     for name in ("gsm8k_test.jsonl", "math500.jsonl", "aime24.jsonl", "mine.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
 
-def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_suites_by_name_and_file_with_every_answer_kept(
+    model: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     short = [
         "--set",
         "sampling.max_tokens=5",
@@ -50,7 +64,10 @@ def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, 
         "--out",
         "reports",
     ]
-    assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "mine.jsonl", *short]) == 0
+    assert (
+        main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "mine.jsonl", *short])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "1 of 6 prompts do not fit the model and count as wrong" in said
     folder = next(Path("reports").iterdir())
@@ -60,28 +77,53 @@ def test_suites_by_name_and_file_with_every_answer_kept(model: str, data: Path, 
     assert report["fingerprint"] == fingerprint(ModelSettings(path=model))
     assert report["versions"]["torch"] == torch.__version__
     first_suite = report["suites"][0]
-    assert first_suite["asked"]["sha256"] == hashlib.sha256((data / "gsm8k_test.jsonl").read_bytes()).hexdigest()
+    assert (
+        first_suite["asked"]["sha256"]
+        == hashlib.sha256((data / "gsm8k_test.jsonl").read_bytes()).hexdigest()
+    )
     assert (first_suite["version"], len(first_suite["problems_sha256"])) == (1, 64)
     assert first_suite["metrics"].keys() == {"accuracy", "mean@2", "pass@2", "maj@2"}
     assert sum(first_suite["reasons"].values()) == 10
     answers = [json.loads(line) for line in (folder / "gsm8k.jsonl").read_text().splitlines()]
     assert [answer["problem"] for answer in answers] == [f"p{i // 2}" for i in range(10)]
-    assert all({"gold", "response", "correct", "extracted", "reason", "truncated"} < answer.keys() for answer in answers)
+    assert all(
+        {"gold", "response", "correct", "extracted", "reason", "truncated"} < answer.keys()
+        for answer in answers
+    )
     first = (folder / "report.json").read_text()
-    assert main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "mine.jsonl", *short]) == 0
+    assert (
+        main(["evaluate", model, "--suite", "gsm8k", "math500", "aime24", "mine.jsonl", *short])
+        == 0
+    )
     assert (folder / "report.json").read_text() == first
 
 
 REFUSED = {
     "a suite that is not there": (
         ["--suite", "gms8k"],
-        "there is no suite 'gms8k'; there is: aime24, aime25, aime26, amc23, arithmetic, gsm8k, math500, minerva, olympiadbench",
+        "there is no suite 'gms8k'; there is: aime24, aime25, aime26, amc23, arithmetic, "
+        "gsm8k, math500, minerva, olympiadbench",
     ),
-    "a folder that is not there": (["--suite", "gsm8k", "--data", "nowhere"], "nowhere is no folder"),
-    "a file that is not in the folder": (["--suite", "gsm8k", "--data", "empty"], "gsm8k_test.jsonl, which does not exist"),
-    "another file than the suite's": (["--suite", "gsm8k", "--data", "."], "suite gsm8k was made for another gsm8k_test.jsonl"),
-    "a style that is not there": (["--suite", "gsm8k", "--prompt", "bsae"], "there is no prompt style 'bsae'"),
-    "a limit of nothing": (["--suite", "math500.jsonl", "--limit", "0"], "--limit must be at least 1, got 0"),
+    "a folder that is not there": (
+        ["--suite", "gsm8k", "--data", "nowhere"],
+        "nowhere is no folder",
+    ),
+    "a file that is not in the folder": (
+        ["--suite", "gsm8k", "--data", "empty"],
+        "gsm8k_test.jsonl, which does not exist",
+    ),
+    "another file than the suite's": (
+        ["--suite", "gsm8k", "--data", "."],
+        "suite gsm8k was made for another gsm8k_test.jsonl",
+    ),
+    "a style that is not there": (
+        ["--suite", "gsm8k", "--prompt", "bsae"],
+        "there is no prompt style 'bsae'",
+    ),
+    "a limit of nothing": (
+        ["--suite", "math500.jsonl", "--limit", "0"],
+        "--limit must be at least 1, got 0",
+    ),
     "a setting that does not exist": (
         ["--suite", "math500.jsonl", "--set", "sampling.temprature=1"],
         "did you mean `temperature`?",
@@ -90,7 +132,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_wrong_input_is_one_sentence(model: str, data: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+def test_wrong_input_is_one_sentence(
+    model: str, data: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     (data / "empty").mkdir()
     arguments, message = REFUSED[case]
     assert main(["evaluate", model, *arguments]) == 2
@@ -103,19 +147,37 @@ def test_a_model_without_a_chat_template_is_asked_as_a_base_model_or_not_at_all(
 ) -> None:
     shutil.copytree(model, "base")
     Path("base/chat_template.jinja").unlink()
-    asked = ["--suite", "gsm8k", "--data", str(data), "--set", "sha256=null", "sampling.max_tokens=3"]
+    asked = [
+        "--suite",
+        "gsm8k",
+        "--data",
+        str(data),
+        "--set",
+        "sha256=null",
+        "sampling.max_tokens=3",
+    ]
     assert main(["evaluate", "base", *asked]) == 2
     assert (
-        "prompt.style is `chat`, and the tokenizer has no chat template; use `plain` or another model" in capsys.readouterr().err
+        "prompt.style is `chat`, and the tokenizer has no chat template; use `plain` or "
+        "another model" in capsys.readouterr().err
     )
     assert main(["evaluate", "base", *asked, "--prompt", "base"]) == 0
     (suite,) = json.loads(Path("out/evaluations/base/report.json").read_text())["suites"]
-    assert (suite["asked"]["prompt"]["style"], suite["asked"]["task"]["instruction"]) == ("plain", "")
+    assert (suite["asked"]["prompt"]["style"], suite["asked"]["task"]["instruction"]) == (
+        "plain",
+        "",
+    )
 
 
-@pytest.mark.parametrize(("row", "message"), [(None, "is empty"), ({"problem": "?", "answer": "{"}, "gold unreadable")])
+@pytest.mark.parametrize(
+    ("row", "message"), [(None, "is empty"), ({"problem": "?", "answer": "{"}, "gold unreadable")]
+)
 def test_nothing_to_ask_and_nothing_to_grade_by(
-    model: str, data: Path, capsys: pytest.CaptureFixture[str], row: dict[str, str] | None, message: str
+    model: str,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    row: dict[str, str] | None,
+    message: str,
 ) -> None:
     (data / "x.jsonl").write_text("" if row is None else json.dumps(row))
     assert main(["evaluate", model, "--suite", "x.jsonl"]) == 2
@@ -129,7 +191,9 @@ def test_a_model_that_is_none(data: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "nothing/here is no model that can be loaded" in capsys.readouterr().err
 
 
-def test_show_prints_every_setting_and_validate_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_every_setting_and_validate_every_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["show", str(RECIPE), "seed=7"]) == 0
     shown = capsys.readouterr().out
     assert "seed: 7" in shown
@@ -144,13 +208,20 @@ def test_show_prints_every_setting_and_validate_every_fault(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("command", ["report", "compare", "leaderboard"])
-def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_a_folder_that_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     assert main([command, str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "grade", "show", "validate", "report", "compare", "leaderboard"])
-def test_every_command_helps_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+@pytest.mark.parametrize(
+    "command",
+    ["train", "evaluate", "grade", "show", "validate", "report", "compare", "leaderboard"],
+)
+def test_every_command_helps_with_an_example(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0

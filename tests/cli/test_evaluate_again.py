@@ -1,4 +1,6 @@
-"""`reasontrain evaluate` stopped and typed again, for weights, adapters and endpoints: the same bytes, or one sentence."""
+"""`reasontrain evaluate` stopped and typed again, for weights, adapters and endpoints: the same
+bytes, or one sentence.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ from reasontrain.models.testbed import Shape, build
 from tests.evaluation.server import Body, Turn, chat, serving
 from tests.integration.processes import environment
 
-SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
+SHAPE = Shape(
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=1,
+    num_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
 KEY = "sk-secret-7f3a"
 SUITE = ["--suite", "arithmetic"]
 SHORT = [*SUITE, "--dtype", "float32", "--set", "task.num_problems=5", "sampling.max_tokens=6"]
@@ -57,7 +66,9 @@ def evaluate(*words: str) -> int:
 def killed(words: Sequence[str], answers: Path, after: int) -> None:
     """Run the command in a process of its own, and kill it once so many answers are there."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "reasontrain.cli", "evaluate", *words], env=environment(), stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "reasontrain.cli", "evaluate", *words],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 120
@@ -73,7 +84,12 @@ def killed(words: Sequence[str], answers: Path, after: int) -> None:
 def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
     """Sampled at temperature 1: 520 problems are parts of 256, 256 and 8."""
     words = ["testbed:student", *SUITE, "--dtype", "float32"]
-    words += ["--set", "task.num_problems=520", "sampling.temperature=1.0", "sampling.max_tokens=40"]
+    words += [
+        "--set",
+        "task.num_problems=520",
+        "sampling.temperature=1.0",
+        "sampling.max_tokens=40",
+    ]
     assert evaluate(*words, "--out", "whole") == 0
     answers = Path("torn/testbed-student/arithmetic.jsonl")
     killed([*words, "--out", "torn"], answers, after=300)  # in the second part
@@ -87,12 +103,16 @@ def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
     assert len(answers.read_bytes().splitlines()) == 520
 
 
-def test_what_is_there_is_not_graded_again_and_what_is_missing_is(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_is_not_graded_again_and_what_is_missing_is(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert evaluate(str(model), *SHORT, "--out", "a") == 0
     answers = folder("a") / "arithmetic.jsonl"
     lines = answers.read_text().splitlines(keepends=True)
     first = json.loads(lines[0]) | {"reason": "timeout", "extracted": "9^9", "correct": True}
-    answers.write_text(json.dumps(first) + "\n" + lines[2])  # as an endpoint leaves it: out of order
+    answers.write_text(
+        json.dumps(first) + "\n" + lines[2]
+    )  # as an endpoint leaves it: out of order
     assert evaluate(str(model), *SHORT, "--out", "a") == 0
     found = [json.loads(line) for line in answers.read_text().splitlines()]
     assert found == [first, *map(json.loads, lines[1:])]
@@ -103,7 +123,10 @@ def test_what_is_there_is_not_graded_again_and_what_is_missing_is(model: Path, m
 
 def test_a_report_keeps_the_suites_of_earlier_commands_of_the_same_weights(model: Path) -> None:
     def reported() -> list[str]:
-        return [suite["suite"] for suite in json.loads((folder("a") / "report.json").read_text())["suites"]]
+        return [
+            suite["suite"]
+            for suite in json.loads((folder("a") / "report.json").read_text())["suites"]
+        ]
 
     other = Path("other.jsonl")
     other.write_text('{"problem": "1+1", "answer": "2"}\n')
@@ -114,7 +137,9 @@ def test_a_report_keeps_the_suites_of_earlier_commands_of_the_same_weights(model
     before = (folder("a") / "report.json").read_bytes()
     assert evaluate(str(model), *SHORT, "--out", "a") == 0  # in its old place
     assert (folder("a") / "report.json").read_bytes() == before
-    assert main(["evaluate", str(model), "--suite", str(other), "--seed", "1", "--again", *short]) == 0
+    assert (
+        main(["evaluate", str(model), "--suite", str(other), "--seed", "1", "--again", *short]) == 0
+    )
     assert reported() == ["other"]  # the rest was asked with another seed
 
 
@@ -124,16 +149,30 @@ def test_a_finished_one_is_not_asked_again(
     assert evaluate(str(model), *SHORT, "--out", "a") == 0
     before = files(folder("a"))
     (folder("a") / "report.json").unlink()
-    monkeypatch.setattr(candidate.models, "load", lambda settings: pytest.fail("no weights are needed"))
+    monkeypatch.setattr(
+        candidate.models, "load", lambda settings: pytest.fail("no weights are needed")
+    )
     assert evaluate(f"{model}/", *SHORT, "--out", "a") == 0
-    assert f"arithmetic: {model} answered all of it before; nothing is asked again" in capsys.readouterr().out
+    assert (
+        f"arithmetic: {model} answered all of it before; nothing is asked again"
+        in capsys.readouterr().out
+    )
     assert files(folder("a")) == before
-    assert evaluate(str(model), *SHORT, "pass_at=[1]", "--out", "a") == 0  # other sums of the same answers
+    assert (
+        evaluate(str(model), *SHORT, "pass_at=[1]", "--out", "a") == 0
+    )  # other sums of the same answers
     assert "pass@1" in json.loads((folder("a") / "report.json").read_text())["suites"][0]["metrics"]
 
 
 def test_one_seed_gives_one_report_and_another_another() -> None:
-    words = ["testbed:student", *SUITE, "--set", "task.num_problems=20", "sampling.temperature=1.0", "sampling.max_tokens=40"]
+    words = [
+        "testbed:student",
+        *SUITE,
+        "--set",
+        "task.num_problems=20",
+        "sampling.temperature=1.0",
+        "sampling.max_tokens=40",
+    ]
     for out, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         assert evaluate(*words, "--out", out, "--seed", seed) == 0
     assert files(folder("a")) == files(folder("b"))
@@ -144,7 +183,10 @@ OTHERS = {
     "another seed": (["--seed", "1"], "seed was 0 and is 1"),
     "another precision": (["--dtype", "bfloat16"], 'dtype was "float32" and is "bfloat16"'),
     "another limit": (["--limit", "4"], "suite.limit was null and is 4"),
-    "another length": (["--set", "task.num_problems=5", "sampling.max_tokens=7"], "suite.sampling.max_tokens was 6 and is 7"),
+    "another length": (
+        ["--set", "task.num_problems=5", "sampling.max_tokens=7"],
+        "suite.sampling.max_tokens was 6 and is 7",
+    ),
     "another prompt": (
         ["--set", "task.num_problems=5", "sampling.max_tokens=6", "prompt.system=x"],
         'suite.prompt.system was null and is "x"',
@@ -153,7 +195,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_another_protocol_is_refused(model: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+def test_another_protocol_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     assert evaluate(str(model), *SHORT, "--out", "a") == 0
     before = files(folder("a"))
     words, said = OTHERS[case]
@@ -168,7 +212,9 @@ def test_another_protocol_is_refused(model: Path, capsys: pytest.CaptureFixture[
     assert files(folder("a")) == files(folder("b"))
 
 
-def test_other_weights_and_another_template_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_weights_and_another_template_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     build(Path("m"), SHAPE)
     assert evaluate("m", *SHORT, "--out", "a") == 0
     template = Path("m/chat_template.jinja")
@@ -197,9 +243,13 @@ def test_who_would_share_a_file_is_refused(model: Path, capsys: pytest.CaptureFi
     assert 'model was "x/y" and is "x--y"' in capsys.readouterr().err
 
 
-def test_an_adapter_answers_as_its_merged_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_adapter_answers_as_its_merged_model(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base = models.load(ModelSettings(path=str(model)))
-    config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "up_proj", "down_proj"], task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=4, lora_alpha=64, target_modules=["q_proj", "up_proj", "down_proj"], task_type="CAUSAL_LM"
+    )
     adapted = get_peft_model(base.model, config)
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
@@ -209,31 +259,54 @@ def test_an_adapter_answers_as_its_merged_model(model: Path, capsys: pytest.Capt
     base.save_words(Path("merged"))
     for what in ("adapter", "merged", str(model)):
         assert evaluate(what, *SHORT, "--out", "out") == 0
-    found = {name: (Path("out") / name / "arithmetic.jsonl").read_bytes() for name in ("adapter", "merged")}
+    found = {
+        name: (Path("out") / name / "arithmetic.jsonl").read_bytes()
+        for name in ("adapter", "merged")
+    }
     assert found["adapter"] == found["merged"]
-    plain = (Path("out") / str(model).strip("/").replace("/", "--") / "arithmetic.jsonl").read_bytes()
+    plain = (
+        Path("out") / str(model).strip("/").replace("/", "--") / "arithmetic.jsonl"
+    ).read_bytes()
     assert plain != found["merged"]
     report = json.loads(Path("out/adapter/report.json").read_text())
     assert (report["model"], report["base"]) == ("adapter", str(model))
-    assert report["fingerprint"].startswith(models.fingerprint(ModelSettings(path=str(model))) + " adapter ")
-    assert evaluate("adapter", *SHORT, "--out", "out", "--base", "merged") == 2  # and so of other weights
+    assert report["fingerprint"].startswith(
+        models.fingerprint(ModelSettings(path=str(model))) + " adapter "
+    )
+    assert (
+        evaluate("adapter", *SHORT, "--out", "out", "--base", "merged") == 2
+    )  # and so of other weights
     assert "base was" in capsys.readouterr().err
     assert evaluate("merged", *SHORT, "--base", str(model)) == 2
     assert "--base is for adapters" in capsys.readouterr().err
 
 
 WRONG = {
-    "no vLLM": (["--engine", "vllm"], "vLLM is asked for (sample.engine, --engine) and cannot be imported"),
-    "a dtype for a server": (["--endpoint", "http://h/v1", "--dtype", "float32"], "--dtype cannot be said of a model behind"),
-    "workers for a server": (["--endpoint", "http://h/v1", "--workers", "2"], "--workers cannot be said of a model behind"),
-    "requests for weights": (["--at-once", "2"], "--at-once is how many requests an --endpoint gets"),
+    "no vLLM": (
+        ["--engine", "vllm"],
+        "vLLM is asked for (sample.engine, --engine) and cannot be imported",
+    ),
+    "a dtype for a server": (
+        ["--endpoint", "http://h/v1", "--dtype", "float32"],
+        "--dtype cannot be said of a model behind",
+    ),
+    "workers for a server": (
+        ["--endpoint", "http://h/v1", "--workers", "2"],
+        "--workers cannot be said of a model behind",
+    ),
+    "requests for weights": (
+        ["--at-once", "2"],
+        "--at-once is how many requests an --endpoint gets",
+    ),
     "no worker": (["--workers", "0"], "--workers must be at least 1, got 0"),
     "no address": (["--endpoint", "h/v1"], "--endpoint should begin with http"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_go_together_is_one_sentence(capsys: pytest.CaptureFixture[str], case: str) -> None:
+def test_what_does_not_go_together_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     words, said = WRONG[case]
     assert evaluate("m", *SUITE, *words) == 2
     error = capsys.readouterr().err
@@ -249,10 +322,16 @@ def answered(path: str, body: Body) -> Turn:
     """Every answer is a function of its seed, and some are late."""
     seed = int(str(body["seed"]))
     time.sleep(0.03 * (seed % 3))
-    return chat(f"I think it is \\boxed{{{seed % 7}}}", tokens=seed % 11, reasoning_content=f"thought {seed}")
+    return chat(
+        f"I think it is \\boxed{{{seed % 7}}}",
+        tokens=seed % 11,
+        reasoning_content=f"thought {seed}",
+    )
 
 
-def test_an_endpoint_is_asked_goes_on_and_ends_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_is_asked_goes_on_and_ends_with_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(answered) as server:
         words = [*REMOTE, "--endpoint", server.url]
@@ -275,7 +354,9 @@ def test_an_endpoint_is_asked_goes_on_and_ends_with_the_same_bytes(monkeypatch: 
     assert not {"fingerprint", "dtype", "engine"} & report.keys()
     assert report["suites"][0]["response_tokens_mean"] is not None
     write_leaderboard([folder("whole")], Path("site"), apart=False)
-    assert not [path for path in Path().rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert not [
+        path for path in Path().rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
 
 
 def test_a_server_that_fails_ends_with_one_sentence_and_the_same_command_goes_on(
@@ -301,7 +382,9 @@ def test_a_server_that_fails_ends_with_one_sentence_and_the_same_command_goes_on
         left[0] = 100
         assert evaluate(*words[:-1], "b") == 0
     assert files(folder("a")) == files(folder("b"))
-    assert not [path for path in Path().rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert not [
+        path for path in Path().rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
 
 
 def test_a_server_that_does_not_count_leaves_lengths_out(tmp_path: Path) -> None:

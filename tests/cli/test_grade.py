@@ -20,7 +20,12 @@ ROWS = [
     {"gold": "3", "prediction": r"\boxed{9^{9^9}}"},
     {"gold": "5", "prediction": "Putting this in, we get 5"},
 ]
-VERDICTS = [(True, "0.5", "exact"), (False, "13", "exact"), (True, "1+x", "symbolic"), (False, "9^{9^9}", "too large")]
+VERDICTS = [
+    (True, "0.5", "exact"),
+    (False, "13", "exact"),
+    (True, "1+x", "symbolic"),
+    (False, "9^{9^9}", "too large"),
+]
 
 
 @pytest.fixture
@@ -31,19 +36,29 @@ def file(tmp_path: Path) -> Path:
 
 
 def verdicts(said: str) -> list[tuple[bool, str, str]]:
-    return [(line["correct"], line["extracted"], line["reason"]) for line in map(json.loads, said.splitlines())]
+    return [
+        (line["correct"], line["extracted"], line["reason"])
+        for line in map(json.loads, said.splitlines())
+    ]
 
 
-def test_lines_come_back_in_order_with_what_they_had(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_come_back_in_order_with_what_they_had(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["grade", str(file), "--workers", "1"]) == 0
     said = capsys.readouterr()
     assert verdicts(said.out) == [*VERDICTS, (True, "5", "exact")]
     for row, line in zip(ROWS, map(json.loads, said.out.splitlines()), strict=True):
         assert {**row, "correct": line["correct"]}.items() <= line.items()
-    assert said.err == ("graded 5 lines: wrong by exact 1, wrong by too large 1, correct by exact 2, correct by symbolic 1\n")
+    assert said.err == (
+        "graded 5 lines: wrong by exact 1, wrong by too large 1, correct by exact 2, "
+        "correct by symbolic 1\n"
+    )
 
 
-def test_an_answer_that_nothing_marks_counts_only_where_it_may(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_nothing_marks_counts_only_where_it_may(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["grade", str(file), "--workers", "1", "--marked-only"]) == 0
     assert verdicts(capsys.readouterr().out) == [*VERDICTS, (False, "", "no answer")]
 
@@ -52,12 +67,16 @@ def test_standard_input_is_read_where_no_file_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for words in ([], ["-"]):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(ROWS[1]).encode())))
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(ROWS[1]).encode()))
+        )
         assert main(["grade", *words]) == 0
         assert verdicts(capsys.readouterr().out) == VERDICTS[1:2]
 
 
-def test_no_line_is_no_mistake(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_line_is_no_mistake(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert main(["grade"]) == 0
     assert capsys.readouterr() == ("", "graded 0 lines: there are none\n")
@@ -65,13 +84,17 @@ def test_no_line_is_no_mistake(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 def test_verdicts_are_written_before_the_input_ends() -> None:
     command = [sys.executable, "-m", "reasontrain.cli", "grade", "-"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for row, verdict in zip(ROWS[:2], VERDICTS, strict=False):
             process.stdin.write(json.dumps(row).encode() + b"\n")
             process.stdin.flush()
-            assert verdicts(process.stdout.readline().decode()) == [verdict]  # hangs where lines wait for later ones
+            assert verdicts(process.stdout.readline().decode()) == [
+                verdict
+            ]  # hangs where lines wait for later ones
         process.stdin.close()
         assert (process.stdout.read(), process.wait()) == (b"", 0)
 
@@ -81,24 +104,49 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     path.write_text(json.dumps({**ROWS[1], "filler": "x" * 5_000}) + "\n")
     path.write_text(path.read_text() * 500)
     command = f"{sys.executable} -m reasontrain.cli grade {path} | head -n 1"
-    run = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ.copy())
-    assert (run.returncode, len(run.stdout.splitlines()), "Error" in run.stderr) == (0, 1, False), run.stderr
+    run = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        capture_output=True,
+        text=True,
+        env=os.environ.copy(),
+    )
+    assert (run.returncode, len(run.stdout.splitlines()), "Error" in run.stderr) == (0, 1, False), (
+        run.stderr
+    )
 
 
 REFUSED = {
     "no file": (["nowhere.jsonl"], None, "nowhere.jsonl is no file; expected JSON lines"),
-    "no prediction": ([], {"gold": "1", "answer": "1"}, "standard input, line 2: no `prediction` (it has: gold, answer)"),
+    "no prediction": (
+        [],
+        {"gold": "1", "answer": "1"},
+        "standard input, line 2: no `prediction` (it has: gold, answer)",
+    ),
     "no gold": ([], {"prediction": "1"}, "standard input, line 2: no `gold` (it has: prediction)"),
-    "a prediction that is no text": ([], {"gold": "1", "prediction": ["1"]}, "line 2: column 'prediction' holds list"),
+    "a prediction that is no text": (
+        [],
+        {"gold": "1", "prediction": ["1"]},
+        "line 2: column 'prediction' holds list",
+    ),
     "no object": ([], [1], "line 2: expected a JSON object, found list"),
-    "no time": (["--limit-s", "0"], None, "--limit-s must be more than 0 and less than a day, got 0"),
-    "endless time": (["--limit-s", "inf"], None, "--limit-s must be more than 0 and less than a day, got inf"),
+    "no time": (
+        ["--limit-s", "0"],
+        None,
+        "--limit-s must be more than 0 and less than a day, got 0",
+    ),
+    "endless time": (
+        ["--limit-s", "inf"],
+        None,
+        "--limit-s must be more than 0 and less than a day, got inf",
+    ),
     "nobody": (["--workers", "0"], None, "--workers must be at least 1, got 0"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_wrong_input_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_wrong_input_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     words, row, message = REFUSED[case]
     written = "\n".join(map(json.dumps, [ROWS[1], row]))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(written.encode())))

@@ -1,4 +1,6 @@
-"""Captions of pictures learned end to end, with the picture as PRIOR's condition, by a tiny Qwen2.5-VL and a tiny LLaVA."""
+"""Captions of pictures learned end to end, with the picture as PRIOR's condition, by a tiny
+Qwen2.5-VL and a tiny LLaVA.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def run(*overrides: str) -> int:
 
 
 def losses(name: str = "run") -> list[float]:
-    return [json.loads(line)["loss"] for line in Path(f"out/{name}/metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["loss"]
+        for line in Path(f"out/{name}/metrics.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -55,7 +60,10 @@ def test_an_image_model_learns_goes_on_and_is_an_ordinary_one_afterwards(name: s
     assert run() == 0
     assert losses()[-1] < 0.9 * losses()[0]
     model = AutoModelForImageTextToText.from_pretrained("out/run/final")
-    trained, start = model.state_dict(), AutoModelForImageTextToText.from_pretrained("model").state_dict()
+    trained, start = (
+        model.state_dict(),
+        AutoModelForImageTextToText.from_pretrained("model").state_dict(),
+    )
     eyes = [key for key in start if "vision" in key or "visual" in key]
     assert any(not torch.equal(trained[key], start[key]) for key in eyes)
     assert trained.keys() == start.keys()
@@ -69,7 +77,9 @@ def test_an_image_model_learns_goes_on_and_is_an_ordinary_one_afterwards(name: s
     assert losses() == losses("straight")
 
 
-def test_the_reference_sees_the_prompt_without_the_picture_or_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_sees_the_prompt_without_the_picture_or_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     BUILDERS["qwen2.5-vl"](Path("model"))
     seen: list[Rollout] = []
     inner = unconditional.cut_parts
@@ -87,11 +97,19 @@ def test_the_reference_sees_the_prompt_without_the_picture_or_neither(monkeypatc
         assert run("steps=1", f"name=r-{condition}", f"unconditional.condition={condition}") == 0
         assert all(r.problem.image is None for r in seen)
         shown[condition] = {tokenizer.decode(list(r.prompt_ids)) for r in seen}
-    without_picture = {"<|im_start|>user\nWhat does the picture show?<|im_end|>\n<|im_start|>assistant\n"}
-    assert shown == {"null": without_picture, "image": without_picture, "prompt": {"<|im_start|>assistant\n"}}
+    without_picture = {
+        "<|im_start|>user\nWhat does the picture show?<|im_end|>\n<|im_start|>assistant\n"
+    }
+    assert shown == {
+        "null": without_picture,
+        "image": without_picture,
+        "prompt": {"<|im_start|>assistant\n"},
+    }
 
 
-def test_another_picture_leaves_a_samples_weights_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_picture_leaves_a_samples_weights_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     BUILDERS["qwen2.5-vl"](Path("model"))
     assert run("steps=1") == 0
     from reasontrain.tasks import pictures
@@ -99,29 +117,50 @@ def test_another_picture_leaves_a_samples_weights_as_they_are(monkeypatch: pytes
     white = pictures.drawn([("white", "square"), ("white", "square")])
     monkeypatch.setattr(pictures, "drawn", lambda shapes: white)
     assert run("steps=1", "name=other") == 0
-    assert len(list(Path("out/columns").glob("uncond_logp-*"))) == 1  # the same column, which was not computed again
-    ours, theirs = (json.loads(Path(f"out/{name}/tokens/step-0.jsonl").read_text().splitlines()[0]) for name in ("run", "other"))
+    assert (
+        len(list(Path("out/columns").glob("uncond_logp-*"))) == 1
+    )  # the same column, which was not computed again
+    ours, theirs = (
+        json.loads(Path(f"out/{name}/tokens/step-0.jsonl").read_text().splitlines()[0])
+        for name in ("run", "other")
+    )
     assert ours["weight"] == theirs["weight"]
     assert losses() != losses("other")
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no image": (("task.kind=arithmetic",), "0 has no image, and the model is an image model"),
-    "attention": (("token_selection.kind=sstoken",), "token_selection: the attention of image models is not watched"),
+    "attention": (
+        ("token_selection.kind=sstoken",),
+        "token_selection: the attention of image models is not watched",
+    ),
     "packing": (("learn.layout=packed",), "learn.layout: rows with pictures are not packed"),
-    "broken picture": (("task={kind: rollouts, path: broken.json}",), "problem 0 is no picture that"),
-    "no file": (("task={kind: rollouts, path: gone.json}",), "gone.json, line 1: there is no image"),
-    "text model": (("model.path=untrained:student",), "train-0 has an image, and the model reads text alone"),
+    "broken picture": (
+        ("task={kind: rollouts, path: broken.json}",),
+        "problem 0 is no picture that",
+    ),
+    "no file": (
+        ("task={kind: rollouts, path: gone.json}",),
+        "gone.json, line 1: there is no image",
+    ),
+    "text model": (
+        ("model.path=untrained:student",),
+        "train-0 has an image, and the model reads text alone",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_an_image_model_cannot_do_is_one_sentence(capsys: pytest.CaptureFixture[str], case: str) -> None:
+def test_what_an_image_model_cannot_do_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     BUILDERS["qwen2.5-vl"](Path("model"))
     overrides, message = REFUSED[case]
     Path("broken.png").write_bytes(b"no picture")
     for name in ("broken", "gone"):
-        Path(f"{name}.json").write_text(json.dumps([{"prompt": "What?", "response": "A dog.", "image": f"{name}.png"}]))
+        Path(f"{name}.json").write_text(
+            json.dumps([{"prompt": "What?", "response": "A dog.", "image": f"{name}.png"}])
+        )
     assert run(*overrides) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -135,7 +174,10 @@ def test_captions_are_learned_from_a_file_of_llavas_and_pictures_beside_it() -> 
     for index, problem in enumerate(Pictures(num_problems=16).problems()):
         Path("pictures").mkdir(exist_ok=True)
         Path(f"pictures/{index}.png").write_bytes(problem.image.content)
-        turns = [{"from": "human", "value": "What is this?\n<image>"}, {"from": "gpt", "value": problem.solution}]
+        turns = [
+            {"from": "human", "value": "What is this?\n<image>"},
+            {"from": "gpt", "value": problem.solution},
+        ]
         rows.append({"id": str(index), "image": f"{index}.png", "conversations": turns})
     Path("captions.json").write_text(json.dumps(rows))
     assert run("task={kind: rollouts, path: captions.json, images: pictures}") == 0

@@ -13,7 +13,11 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 QWEN3, TINY = str(RECIPES / "tip_qwen3.yaml"), str(RECIPES / "tiny" / "tip.yaml")
 
 
-@pytest.mark.parametrize("path", sorted(set(RECIPES.rglob("*.yaml")) - {RECIPES / "claims.yaml"}), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(RECIPES.rglob("*.yaml")) - {RECIPES / "claims.yaml"}),
+    ids=lambda path: path.stem,
+)
 def test_every_recipe_has_a_plan(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(path)]) == 0
     said = capsys.readouterr().out
@@ -37,7 +41,18 @@ def test_what_does_not_fit_is_said_with_what_would(capsys: pytest.CaptureFixture
 
 
 def test_rates_are_options_and_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    rates = ["--tflops", "123", "--intra-gb-s", "45", "--inter-gb-s", "6", "--hbm-tb-s", "7", "--gpus-per-node", "4"]
+    rates = [
+        "--tflops",
+        "123",
+        "--intra-gb-s",
+        "45",
+        "--inter-gb-s",
+        "6",
+        "--hbm-tb-s",
+        "7",
+        "--gpus-per-node",
+        "4",
+    ]
     assert main(["plan", TINY, *rates]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "at 123 TFLOP/s, 45 GB/s in a node of 4, 6 GB/s between nodes, 7 TB/s of memory" in said
@@ -52,7 +67,9 @@ def test_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(plan["scaling"]) == 11
 
 
-def test_a_model_of_the_hub_without_a_shape_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_of_the_hub_without_a_shape_is_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["plan", QWEN3, "teacher.shape=null"]) == 2
     assert "write its sizes under `teacher.shape`" in capsys.readouterr().err
 

@@ -1,4 +1,6 @@
-"""`reasontrain score`, and training that reads what it stored, or stores it first; what does not fit is one sentence."""
+"""`reasontrain score`, and training that reads what it stored, or stores it first; what does not
+fit is one sentence.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,14 @@ COLUMNS = Path("out/columns")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model."""
     where = tmp_path_factory.mktemp("models") / "student"
-    shape = testbed.Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
+    shape = testbed.Shape(
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=1,
+        num_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
     testbed.build(where, shape)
     return where
 
@@ -52,7 +61,9 @@ def metrics(name: str = "run") -> list[dict[str, float]]:
     return [json.loads(line) for line in Path(f"out/{name}/metrics.jsonl").read_text().splitlines()]
 
 
-def test_train_stores_the_column_that_score_stores_and_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_stores_the_column_that_score_stores_and_reads_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run("score") == 0
     assert "uncond_tuned scores 30 responses" in capsys.readouterr().out
     (store,) = COLUMNS.glob("uncond_logp-*")
@@ -68,16 +79,25 @@ def test_train_stores_the_column_that_score_stores_and_reads_it(capsys: pytest.C
     for record in metrics():
         assert 0 < record["uncond_p_mean"] < 1
         assert record["degenerate_rollouts"] == 0
-        assert record["nll"] != pytest.approx(record["loss"], abs=1e-6)  # untrained: P is nearly uniform
+        assert record["nll"] != pytest.approx(
+            record["loss"], abs=1e-6
+        )  # untrained: P is nearly uniform
     assert run("train", "name=plain", "token_selection.kind=all") == 0
-    assert [r["nll"] for r in metrics("plain")] == pytest.approx([r["loss"] for r in metrics("plain")], abs=1e-6)
+    assert [r["nll"] for r in metrics("plain")] == pytest.approx(
+        [r["loss"] for r in metrics("plain")], abs=1e-6
+    )
     assert run("train", "name=zero", "token_selection.alpha=0.0") == 0
-    assert [r["loss"] for r in metrics("zero")] == pytest.approx([r["loss"] for r in metrics("plain")], abs=1e-6)
+    assert [r["loss"] for r in metrics("zero")] == pytest.approx(
+        [r["loss"] for r in metrics("plain")], abs=1e-6
+    )
 
 
 def test_two_runs_at_once_make_the_column_once() -> None:
     command = [sys.executable, "-m", "reasontrain.cli", "score", "recipe.yaml"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert sum(text.count("uncond_tuned scores 30 responses") for text in said) == 1
@@ -104,14 +124,28 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
         "reads no stored evidence (its rule and objective need: none)",
     ),
     "kind": ("train", ("unconditional.kind=uncond",), "no such kind 'uncond'"),
-    "cap": ("train", ("token_selection.cap=0.5",), "token_selection.prior.cap: Input should be greater than or equal to 1"),
-    "small_ref without a model": ("score", ("unconditional.kind=small_ref",), "unconditional.small_ref.model: is needed"),
-    "no model": ("score", ("unconditional.model.path=nothing",), "nothing is no model that can be loaded"),
+    "cap": (
+        "train",
+        ("token_selection.cap=0.5",),
+        "token_selection.prior.cap: Input should be greater than or equal to 1",
+    ),
+    "small_ref without a model": (
+        "score",
+        ("unconditional.kind=small_ref",),
+        "unconditional.small_ref.model: is needed",
+    ),
+    "no model": (
+        "score",
+        ("unconditional.model.path=nothing",),
+        "nothing is no model that can be loaded",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_wrong_input_is_one_sentence_and_leaves_nothing(capsys: pytest.CaptureFixture[str], case: str) -> None:
+def test_wrong_input_is_one_sentence_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     command, overrides, message = REFUSED[case]
     assert run(command, *overrides) == 2
     said = capsys.readouterr().err

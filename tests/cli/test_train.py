@@ -1,4 +1,6 @@
-"""`reasontrain train` end to end on untrained tiny models: what it writes, how it repeats, stops, goes on, and refuses."""
+"""`reasontrain train` end to end on untrained tiny models: what it writes, how it repeats, stops,
+goes on, and refuses.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ IDLE = {
     "d3s": {"frozen_forward"},
     "packed": {"evidence_forward"},
 }
-"""Parts without any time in a step that learns: where nothing is observed, or nothing is compared with."""
+"""Parts without any time in a step that learns: where nothing is observed, or nothing is compared
+with.
+"""
 Train = Callable[..., int]
 
 
@@ -106,13 +110,19 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def timeless(records: Sequence[dict[str, object]]) -> list[dict[str, object]]:
     return [
-        {k: v for k, v in record.items() if not k.startswith(("time_", "mfu_", "hfu_")) and not k.endswith("_per_s")}
+        {
+            k: v
+            for k, v in record.items()
+            if not k.startswith(("time_", "mfu_", "hfu_")) and not k.endswith("_per_s")
+        }
         for record in records
     ]
 
 
 def assert_divided(record: dict[str, object], idle: set[str]) -> None:
-    """The parts of a step make it up; where it learned, each but the idle ones had time, and utilisation is a share."""
+    """The parts of a step make it up; where it learned, each but the idle ones had time, and
+    utilisation is a share.
+    """
     seconds = {part: float(str(record[key(part)])) for part in PARTS}
     assert all(s >= 0 for s in seconds.values())
     assert sum(seconds.values()) == pytest.approx(float(str(record["time_step_s"])))
@@ -143,7 +153,11 @@ def test_a_run_writes_what_it_promises_and_repeats_bit_for_bit(train: Train, met
     model = AutoModelForCausalLM.from_pretrained(run / "final")
     assert AutoTokenizer.from_pretrained(run / "final").chat_template is not None
     start = load_file(run / "checkpoints" / "step-4" / "model.safetensors")
-    assert all(torch.equal(start[name], value) for name, value in model.state_dict().items() if name in start)
+    assert all(
+        torch.equal(start[name], value)
+        for name, value in model.state_dict().items()
+        if name in start
+    )
     assert json.loads((run / "report.json").read_text())["profile"]["matrix_tflops"] > 0
     for record in lines(run / "metrics.jsonl"):
         assert_divided(record, idle={"wait"} | IDLE.get(method, set()))
@@ -152,11 +166,18 @@ def test_a_run_writes_what_it_promises_and_repeats_bit_for_bit(train: Train, met
     assert_same_run(run, Path("out/again"))
 
 
-def test_steps_without_advantages_keep_nothing_learn_nothing_and_say_so(train: Train, model_dir: Path) -> None:
+def test_steps_without_advantages_keep_nothing_learn_nothing_and_say_so(
+    train: Train, model_dir: Path
+) -> None:
     """The student knows nothing, so every reward is 0."""
     assert train(*METHODS["d3s"], "evaluate=null") == 0
     for record in lines(Path("out/run/metrics.jsonl")):
-        assert (record["rollouts"], record["rollouts_kept_share"], record["trained_tokens"], record["useful_share"]) == (
+        assert (
+            record["rollouts"],
+            record["rollouts_kept_share"],
+            record["trained_tokens"],
+            record["useful_share"],
+        ) == (
             0,
             0,
             0,
@@ -164,13 +185,22 @@ def test_steps_without_advantages_keep_nothing_learn_nothing_and_say_so(train: T
         )
         assert (record["loss"], record["grad_norm"], record["skipped"]) == (0, 0, 0)
         assert record["sampled_tokens"] > 0
-    before, after = (load_file(path / "model.safetensors") for path in (model_dir / "student", Path("out/run/final")))
+    before, after = (
+        load_file(path / "model.safetensors")
+        for path in (model_dir / "student", Path("out/run/final"))
+    )
     assert all(torch.equal(before[name], after[name]) for name in after)
 
 
 def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
     assert (
-        train("token_selection.kind=random", "token_selection.keep_ratio=0.5", "steps=1", "learn.warmup_steps=0", "evaluate=null")
+        train(
+            "token_selection.kind=random",
+            "token_selection.keep_ratio=0.5",
+            "steps=1",
+            "learn.warmup_steps=0",
+            "evaluate=null",
+        )
         == 0
     )
     assert (
@@ -191,14 +221,20 @@ def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
 
 
 def test_training_moves_the_student_towards_its_teacher(train: Train) -> None:
-    assert train("steps=12", "learn.rollouts_per_step=8", "evaluate=null", "token_selection.kind=all") == 0
+    assert (
+        train("steps=12", "learn.rollouts_per_step=8", "evaluate=null", "token_selection.kind=all")
+        == 0
+    )
     losses = [float(str(record["loss"])) for record in lines(Path("out/run/metrics.jsonl"))]
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_started_again_it_equals_a_run_that_was_not(
-    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
     assert train("name=straight") == 0
     whole_step, handler = loop.train_step, signal.getsignal(number)
@@ -211,7 +247,10 @@ def test_stopped_and_started_again_it_equals_a_run_that_was_not(
     monkeypatch.setattr(loop, "train_step", interrupted)
     assert train() == 1
     said = capsys.readouterr().err
-    assert f"stopped by {number.name} after step 1; saved out/run/checkpoints/step-2; the same command goes on from there" in said
+    assert (
+        f"stopped by {number.name} after step 1; saved out/run/checkpoints/step-2; the "
+        f"same command goes on from there" in said
+    )
     assert not Path("out/run/final").exists()
     monkeypatch.setattr(loop, "train_step", whole_step)
     assert train() == 0
@@ -219,7 +258,9 @@ def test_stopped_and_started_again_it_equals_a_run_that_was_not(
     assert signal.getsignal(number) == handler
 
 
-def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert train("name=straight", "checkpoint.every=1") == 0
     whole_step = loop.train_step
 
@@ -239,11 +280,21 @@ def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(train: Train
 
 
 @pytest.mark.parametrize("method", ["grpo", "tip"])
-def test_a_step_whose_rollouts_are_all_truncated_and_dropped_changes_nothing(train: Train, method: str) -> None:
-    short = ("sample.truncated=drop", "sample.max_tokens=1", "evaluate=null", "steps=2", "learn.warmup_steps=0")
+def test_a_step_whose_rollouts_are_all_truncated_and_dropped_changes_nothing(
+    train: Train, method: str
+) -> None:
+    short = (
+        "sample.truncated=drop",
+        "sample.max_tokens=1",
+        "evaluate=null",
+        "steps=2",
+        "learn.warmup_steps=0",
+    )
     assert train(*METHODS[method], *short) == 0
     records = lines(Path("out/run/metrics.jsonl"))
-    assert [(r["rollouts"], r["trained_tokens"], r["loss"], r["truncated_share"]) for r in records] == [(0, 0, 0, 1)] * 2
+    assert [
+        (r["rollouts"], r["trained_tokens"], r["loss"], r["truncated_share"]) for r in records
+    ] == [(0, 0, 0, 1)] * 2
 
 
 def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
@@ -253,23 +304,38 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
 
     monkeypatch.setattr(LocalLearner, "update", lambda self, share: torch.tensor(float("nan")))
     assert train("evaluate=null") == 1
-    assert "the gradient was not finite in 3 steps in a row (the last is step 2)" in capsys.readouterr().err
+    assert (
+        "the gradient was not finite in 3 steps in a row (the last is step 2)"
+        in capsys.readouterr().err
+    )
     assert len(list(Path("out/run/tokens").glob("nonfinite-step-*.jsonl"))) == 3
     assert [r["skipped"] for r in lines(Path("out/run/metrics.jsonl"))] == [1, 1, 1]
 
 
-def test_a_reward_that_fails_in_the_middle_loses_no_step(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("rows.jsonl").write_text("".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5)))
-    Path("mine.py").write_text(
-        "calls = []\ndef score(problem, response):\n    calls.append(1)\n    return 1.0 / (len(calls) <= 10)\n"
+def test_a_reward_that_fails_in_the_middle_loses_no_step(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("rows.jsonl").write_text(
+        "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
     )
-    own = ("task.kind=python", "task.path=mine.py", "task.problems_path=rows.jsonl", "evaluate=null")
+    Path("mine.py").write_text(
+        "calls = []\ndef score(problem, response):\n    calls.append(1)\n    return 1.0 / "
+        "(len(calls) <= 10)\n"
+    )
+    own = (
+        "task.kind=python",
+        "task.path=mine.py",
+        "task.problems_path=rows.jsonl",
+        "evaluate=null",
+    )
     assert train(*METHODS["grpo"], *own) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-2"]
 
 
-def test_fewer_steps_than_were_taken_are_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fewer_steps_than_were_taken_are_refused(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train("evaluate=null") == 0
     assert train("evaluate=null", "steps=2") == 2
     assert "out/run has 4 steps already, more than the 2 asked for" in capsys.readouterr().err
@@ -279,41 +345,72 @@ def test_a_finished_run_is_extended_by_more_steps(train: Train) -> None:
     assert train("learn.schedule=constant") == 0
     assert train("learn.schedule=constant", "steps=6") == 0
     assert train("learn.schedule=constant", "steps=6", "name=straight") == 0
-    straight, extended = (timeless(lines(Path(f"out/{name}/metrics.jsonl"))) for name in ("straight", "run"))
+    straight, extended = (
+        timeless(lines(Path(f"out/{name}/metrics.jsonl"))) for name in ("straight", "run")
+    )
     losses = [[record["loss"] for record in records] for records in (straight, extended)]
     assert losses[0] == losses[1]
-    ours, theirs = (load_file(f"out/{name}/final/model.safetensors") for name in ("straight", "run"))
+    ours, theirs = (
+        load_file(f"out/{name}/final/model.safetensors") for name in ("straight", "run")
+    )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_real_problems_go_through_the_chat_template(train: Train) -> None:
     rows = [
-        {"id": f"p{i}", "problem": f"Tom has {i} apples and eats one. How many are left?", "answer": str(i - 1)}
+        {
+            "id": f"p{i}",
+            "problem": f"Tom has {i} apples and eats one. How many are left?",
+            "answer": str(i - 1),
+        }
         for i in range(1, 9)
     ]
     Path("gsm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    suites = "evaluate.suites=[{name: own, task: {kind: math, path: gsm.jsonl}, sampling: {max_tokens: 4}}]"
-    assert train("task.kind=gsm8k", "task.path=gsm.jsonl", suites, "steps=2", "learn.warmup_steps=0") == 0
+    suites = (
+        "evaluate.suites=[{name: own, task: {kind: math, path: gsm.jsonl}, sampling: "
+        "{max_tokens: 4}}]"
+    )
+    assert (
+        train("task.kind=gsm8k", "task.path=gsm.jsonl", suites, "steps=2", "learn.warmup_steps=0")
+        == 0
+    )
     prompt = str(lines(Path("out/run/tokens/step-0.jsonl"))[0]["prompt"])
     assert prompt.startswith("<|im_start|>user\nTom has ")
     assert prompt.endswith("within \\boxed{}.<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_prompts_and_conversations_without_answers_train_where_nothing_is_graded(train: Train) -> None:
-    Path("ask.jsonl").write_text("".join(json.dumps({"prompt": f"Say {i}"}) + "\n" for i in range(5)))
+def test_prompts_and_conversations_without_answers_train_where_nothing_is_graded(
+    train: Train,
+) -> None:
+    Path("ask.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"Say {i}"}) + "\n" for i in range(5))
+    )
     turns = [{"role": "user", "content": "Say 1"}, {"role": "assistant", "content": "1"}]
     Path("talk.jsonl").write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(5)))
     short = ("evaluate=null", "steps=2", "learn.warmup_steps=0")
     assert train("task.kind=math", "task.path=ask.jsonl", *short) == 0
-    assert train(*METHODS["sft"], "task.kind=math", "task.path=talk.jsonl", "name=talk", *short) == 0
-    assert train(*METHODS["grpo"], "task.kind=math", "task.path=ask.jsonl", "name=graded", *short) == 2
+    assert (
+        train(*METHODS["sft"], "task.kind=math", "task.path=talk.jsonl", "name=talk", *short) == 0
+    )
+    assert (
+        train(*METHODS["grpo"], "task.kind=math", "task.path=ask.jsonl", "name=graded", *short) == 2
+    )
     assert not Path("out/graded").exists()
 
 
 def test_an_own_reward_trains(train: Train) -> None:
-    Path("rows.jsonl").write_text("".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5)))
-    Path("mine.py").write_text("def score(problem, response):\n    return 1.0 if problem['answer'] in response else 0.25\n")
-    own = ("task.kind=python", "task.path=mine.py", "task.problems_path=rows.jsonl", "evaluate=null")
+    Path("rows.jsonl").write_text(
+        "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
+    )
+    Path("mine.py").write_text(
+        "def score(problem, response):\n    return 1.0 if problem['answer'] in response else 0.25\n"
+    )
+    own = (
+        "task.kind=python",
+        "task.path=mine.py",
+        "task.problems_path=rows.jsonl",
+        "evaluate=null",
+    )
     assert train(*METHODS["grpo"], *own) == 0
     assert {0.25, 1.0} >= {r["reward"] for r in lines(Path("out/run/tokens/step-0.jsonl"))}
 
@@ -328,11 +425,17 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "missing file": (("task.kind=gsm8k", "task.path=none.jsonl"), "none.jsonl does not exist"),
     "empty file": (("task.kind=gsm8k", "task.path=empty.jsonl"), "empty.jsonl is empty"),
-    "malformed file": (("task.kind=gsm8k", "task.path=bad.jsonl"), "bad.jsonl, line 2: expected one JSON object per line"),
+    "malformed file": (
+        ("task.kind=gsm8k", "task.path=bad.jsonl"),
+        "bad.jsonl, line 2: expected one JSON object per line",
+    ),
     "gold that does not pass": (("task.kind=math", "task.path=gold.jsonl"), "gold"),
     "no model": (("model.path=nothing",), "nothing is no model that can be loaded"),
     "prompts too long": (("prompt.max_tokens=20",), "prompts have more than 20 tokens"),
-    "own reward": (("task.kind=python", "task.path=no.py", "task.problems_path=short.jsonl"), "no.py"),
+    "own reward": (
+        ("task.kind=python", "task.path=no.py", "task.problems_path=short.jsonl"),
+        "no.py",
+    ),
     "unknown service": (("track.service=wandb",), "track.service is wandb, which is not installed"),
     "testbed name": (("model.path=testbed:nobody",), "testbed:nobody is no testbed model"),
 }
@@ -361,7 +464,10 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(
     [
         ("teacher", ("teacher.path=foreign",)),
         ("reference", ("reference={path: foreign}",)),
-        ("history model", ("token_selection={kind: sstoken}", "history={kind: checkpoint, path: foreign}")),
+        (
+            "history model",
+            ("token_selection={kind: sstoken}", "history={kind: checkpoint, path: foreign}"),
+        ),
     ],
 )
 def test_a_model_with_other_ids_is_refused(
@@ -379,7 +485,9 @@ def test_a_model_with_other_ids_is_refused(
     assert not Path("out").exists()
 
 
-def test_a_directory_with_another_run_is_left_alone(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_with_another_run_is_left_alone(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train("steps=2", "evaluate=null", "learn.warmup_steps=0") == 0
     before = Path("out/run/metrics.jsonl").read_bytes()
     assert train("steps=2", "evaluate=null", "learn.warmup_steps=0", "learn.lr=0.5") == 2

@@ -1,4 +1,6 @@
-"""Mistakes of a user, made on the command line: each is one sentence that says what to do, and nothing is written or lost."""
+"""Mistakes of a user, made on the command line: each is one sentence that says what to do, and
+nothing is written or lost.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ Reasontrain = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student, a teacher of other weights, and a model that changes its attention before the softmax."""
+    """A student, a teacher of other weights, and a model that changes its attention before the
+    softmax.
+    """
     where = tmp_path_factory.mktemp("models")
     sizes = {
         "hidden_size": 32,
@@ -91,8 +95,13 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for seed, name in enumerate(("student", "teacher")):
         build(where / name, Shape(**sizes, seed=seed))
-    sizes |= {"num_hidden_layers": sizes.pop("num_layers"), "num_attention_heads": sizes.pop("num_heads")}
-    Gemma2ForCausalLM(Gemma2Config(**sizes, vocab_size=VOCABULARY_SIZE)).save_pretrained(where / "softcap")
+    sizes |= {
+        "num_hidden_layers": sizes.pop("num_layers"),
+        "num_attention_heads": sizes.pop("num_heads"),
+    }
+    Gemma2ForCausalLM(Gemma2Config(**sizes, vocab_size=VOCABULARY_SIZE)).save_pretrained(
+        where / "softcap"
+    )
     tokenizer().save_pretrained(where / "softcap")
     return where
 
@@ -103,10 +112,20 @@ def reasontrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_dir: Path
     (tmp_path / "models").symlink_to(model_dir)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    pairs = [{"id": str(i), "prompt": f"{i}+1=?", "chosen": f"It is {i + 1}.", "rejected": f"It is {i + 2}."} for i in range(6)]
+    pairs = [
+        {
+            "id": str(i),
+            "prompt": f"{i}+1=?",
+            "chosen": f"It is {i + 1}.",
+            "rejected": f"It is {i + 2}.",
+        }
+        for i in range(6)
+    ]
     write("pairs.jsonl", pairs)
     write("empty_side.jsonl", [*pairs[:2], pairs[2] | {"rejected": ""}])
-    write("one_side.jsonl", [{"prompt": pair["prompt"], "chosen": pair["chosen"]} for pair in pairs])
+    write(
+        "one_side.jsonl", [{"prompt": pair["prompt"], "chosen": pair["chosen"]} for pair in pairs]
+    )
     write("no_gold.jsonl", [{"prompt": f"Say {i}"} for i in range(12)])
     for name, recipe in RECIPES.items():
         Path(f"{name}.yaml").write_text(COMMON + recipe)
@@ -133,7 +152,9 @@ def files() -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A recipe with what is wrong in it, and what is said of that: what was found, what was expected, what to do."""
+    """A recipe with what is wrong in it, and what is said of that: what was found, what was
+    expected, what to do.
+    """
 
     recipe: str
     overrides: tuple[str, ...]
@@ -142,22 +163,35 @@ class Mistake:
 
 MISTAKES = {
     # TIP
-    "a comparison without a teacher": Mistake("tip", ("teacher=null",), ("teacher: the objective or the", "give its `path`")),
+    "a comparison without a teacher": Mistake(
+        "tip", ("teacher=null",), ("teacher: the objective or the", "give its `path`")
+    ),
     "no token kept": Mistake(
-        "tip", ("token_selection.keep_ratio=0",), ("token_selection.tip.keep: Input should be greater than 0 (got 0)",)
+        "tip",
+        ("token_selection.keep_ratio=0",),
+        ("token_selection.tip.keep: Input should be greater than 0 (got 0)",),
     ),
     "a mode that is none": Mistake(
-        "tip", ("token_selection.mode=softor",), ("token_selection.tip.mode", "'soft_or'", "(got 'softor')")
+        "tip",
+        ("token_selection.mode=softor",),
+        ("token_selection.tip.mode", "'soft_or'", "(got 'softor')"),
     ),
-    "no teacher there": Mistake("tip", ("teacher.path=nothing",), ("nothing is no model that can be loaded",)),
+    "no teacher there": Mistake(
+        "tip", ("teacher.path=nothing",), ("nothing is no model that can be loaded",)
+    ),
     # D3S
     "a group of one": Mistake(
         "d3s",
         ("sample.group_size=1",),
-        ("sample.group_size: group_normalized compares the rollouts of a group", "nobody to compare"),
+        (
+            "sample.group_size: group_normalized compares the rollouts of a group",
+            "nobody to compare",
+        ),
     ),
     "a group cut in two": Mistake(
-        "d3s", ("sample.group_size=3",), ("learn.rollouts_per_step: 4 is no multiple of sample.group_size 3",)
+        "d3s",
+        ("sample.group_size=3",),
+        ("learn.rollouts_per_step: 4 is no multiple of sample.group_size 3",),
     ),
     "advantages without credit": Mistake(
         "sstoken",
@@ -166,8 +200,15 @@ MISTAKES = {
     ),
     "one rollout left to be normalised": Mistake(
         "d3s",
-        ("rollout_filter.scope=group", "rollout_filter.renormalise=true", "rollout_filter.keep_ratio.init=0.5"),
-        ("rollout_filter.keep_ratio: 0.5 of 2 rollouts leaves one of a group", "1 or more leaves two"),
+        (
+            "rollout_filter.scope=group",
+            "rollout_filter.renormalise=true",
+            "rollout_filter.keep_ratio.init=0.5",
+        ),
+        (
+            "rollout_filter.keep_ratio: 0.5 of 2 rollouts leaves one of a group",
+            "1 or more leaves two",
+        ),
     ),
     "a budget above all": Mistake(
         "d3s",
@@ -177,20 +218,35 @@ MISTAKES = {
     "rewards without gold answers": Mistake(
         "d3s",
         ("task={kind: math, path: no_gold.jsonl}",),
-        ("problem 0 has no gold answer", "12 of 12 problems have none", "add it or name its column"),
+        (
+            "problem 0 has no gold answer",
+            "12 of 12 problems have none",
+            "add it or name its column",
+        ),
     ),
     # cDPO
     "a pair without a rejected answer": Mistake(
         "dpo",
         ("task.path=empty_side.jsonl",),
-        ("empty_side.jsonl, line 3: there is no rejected answer", "a pair needs a chosen and a rejected one"),
+        (
+            "empty_side.jsonl, line 3: there is no rejected answer",
+            "a pair needs a chosen and a rejected one",
+        ),
     ),
     "pairs without rejected answers": Mistake(
-        "dpo", ("task.path=one_side.jsonl",), ("one_side.jsonl has no column 'rejected'", "prompt, chosen")
+        "dpo",
+        ("task.path=one_side.jsonl",),
+        ("one_side.jsonl has no column 'rejected'", "prompt, chosen"),
     ),
-    "half a pair": Mistake("dpo", ("learn.rollouts_per_step=3",), ("learn.rollouts_per_step: 3 is odd, and a pair is two",)),
+    "half a pair": Mistake(
+        "dpo",
+        ("learn.rollouts_per_step=3",),
+        ("learn.rollouts_per_step: 3 is odd, and a pair is two",),
+    ),
     "pairs dropped by halves": Mistake(
-        "dpo", ("rollout_filter.kind=random",), ("keep: random drops rollouts one by one, and would part",)
+        "dpo",
+        ("rollout_filter.kind=random",),
+        ("keep: random drops rollouts one by one, and would part",),
     ),
     "an average of tokens for pairs": Mistake(
         "dpo",
@@ -198,35 +254,59 @@ MISTAKES = {
         ("loss_aggregation: token_mean is not for dpo", "pair_mean is for losses of pairs"),
     ),
     "contrast without scores": Mistake(
-        "cdpo", ("evidence={}",), ("token_selection: nothing in this recipe can provide the evidence ce_logscore",)
+        "cdpo",
+        ("evidence={}",),
+        ("token_selection: nothing in this recipe can provide the evidence ce_logscore",),
     ),
     "scores that are not there": Mistake("cdpo", (), ("ce_logscore", "scores.parquet")),
     "a stage that is not there": Mistake(
-        "scores", ("evidence={ce_logscore: 'stage:scor/x'}",), ("stage:scor/x is of no stage before it (there is: score)",)
+        "scores",
+        ("evidence={ce_logscore: 'stage:scor/x'}",),
+        ("stage:scor/x is of no stage before it (there is: score)",),
     ),
     # Soft Tokens
     "one soft rollout alone": Mistake(
-        "soft", ("sample.group_size=1",), ("sample.group_size: leave_one_out compares the rollouts of a group",)
+        "soft",
+        ("sample.group_size=1",),
+        ("sample.group_size: leave_one_out compares the rollouts of a group",),
     ),
     "soft steps as tokens": Mistake(
-        "soft", ("objective.kind=reinforce",), ("objective: reinforce learns from tokens", "use soft_reinforce")
+        "soft",
+        ("objective.kind=reinforce",),
+        ("objective: reinforce learns from tokens", "use soft_reinforce"),
     ),
-    "no noise": Mistake("soft", ("sample.thought.gamma=0",), ("sample.thought.gamma: without noise", "give it more than 0")),
+    "no noise": Mistake(
+        "soft",
+        ("sample.thought.gamma=0",),
+        ("sample.thought.gamma: without noise", "give it more than 0"),
+    ),
     "no room for an answer": Mistake(
-        "soft", ("sample.max_tokens=12",), ("`max_tokens` is 12, and a thought of 8 with an answer of 4", "raise it, or lower")
+        "soft",
+        ("sample.max_tokens=12",),
+        ("`max_tokens` is 12, and a thought of 8 with an answer of 4", "raise it, or lower"),
     ),
-    "an ending that is empty": Mistake("soft", ("sample.thought.late=''",), ("`late` is empty; give the text",)),
+    "an ending that is empty": Mistake(
+        "soft", ("sample.thought.late=''",), ("`late` is empty; give the text",)
+    ),
     "an answer asked without heat": Mistake(
-        "soft", ("sample.temperature=0",), ("sample.temperature: soft_reinforce needs a distribution", "0 is greedy")
+        "soft",
+        ("sample.temperature=0",),
+        ("sample.temperature: soft_reinforce needs a distribution", "0 is greedy"),
     ),
     # ssToken
     "attention that cannot give the importance": Mistake(
         "sstoken",
         ("model.attention=eager",),
-        ("model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none", "use sdpa"),
+        (
+            "model.attention: the evidence `attention` is one more call of a fused kernel, "
+            "and eager is none",
+            "use sdpa",
+        ),
     ),
     "attention with another softmax": Mistake(
-        "sstoken", ("model.path=../models/softcap",), ("gemma2", "the evidence `attention`", "choose a rule that needs none")
+        "sstoken",
+        ("model.path=../models/softcap",),
+        ("gemma2", "the evidence `attention`", "choose a rule that needs none"),
     ),
     "attention of a kernel that is not installed": Mistake(
         "sstoken",
@@ -237,13 +317,19 @@ MISTAKES = {
         "sstoken", ("importance.layer=-2",), ("importance.layer is -2, and the model has 1 layers",)
     ),
     "more than all": Mistake(
-        "sstoken", ("token_selection.keep_ratio=1.5",), ("token_selection.sstoken.keep: Input should be less than or equal to 1",)
+        "sstoken",
+        ("token_selection.keep_ratio=1.5",),
+        ("token_selection.sstoken.keep: Input should be less than or equal to 1",),
     ),
     "a history that nobody reads": Mistake(
-        "sstoken", ("token_selection={kind: all}", "history.kind=ema"), ("history: neither everything nor nll", "leave it out")
+        "sstoken",
+        ("token_selection={kind: all}", "history.kind=ema"),
+        ("history: neither everything nor nll", "leave it out"),
     ),
     "a past that is not there": Mistake(
-        "sstoken", ("history={kind: checkpoint, path: nothing}",), ("nothing is no model that can be loaded",)
+        "sstoken",
+        ("history={kind: checkpoint, path: nothing}",),
+        ("nothing is no model that can be loaded",),
     ),
     # PRIOR
     "a stored column of new responses": Mistake(
@@ -252,19 +338,31 @@ MISTAKES = {
         ("token_selection: uncond_logp is stored for demonstrations", "leave one of them out"),
     ),
     "a weight below zero": Mistake(
-        "prior", ("token_selection.alpha=-1",), ("token_selection.prior.alpha: Input should be greater than or equal",)
+        "prior",
+        ("token_selection.alpha=-1",),
+        ("token_selection.prior.alpha: Input should be greater than or equal",),
     ),
     "demonstrations that show nothing": Mistake(
         "prior", ("task={kind: math, path: no_gold.jsonl}",), ("has no `solution` to learn from",)
     ),
     "a reference that is not there": Mistake(
-        "prior", ("unconditional.model={path: nothing}",), ("nothing is no model that can be loaded",)
+        "prior",
+        ("unconditional.model={path: nothing}",),
+        ("nothing is no model that can be loaded",),
     ),
     # any of them
-    "a directory of somebody else": Mistake("tip", ("name=thesis",), ("out/thesis exists and is no run; choose another `name`",)),
-    "no GPU": Mistake("sstoken", ("model.device=cuda",), ("model.device is `cuda`, and no CUDA GPU is visible", "use `auto`")),
+    "a directory of somebody else": Mistake(
+        "tip", ("name=thesis",), ("out/thesis exists and is no run; choose another `name`",)
+    ),
+    "no GPU": Mistake(
+        "sstoken",
+        ("model.device=cuda",),
+        ("model.device is `cuda`, and no CUDA GPU is visible", "use `auto`"),
+    ),
     "adapters on nothing": Mistake(
-        "sstoken", ("model.lora={targets: [c_attn]}",), ("model.lora.targets: the model has no matrix called c_attn", "q_proj")
+        "sstoken",
+        ("model.lora={targets: [c_attn]}",),
+        ("model.lora.targets: the model has no matrix called c_attn", "q_proj"),
     ),
 }
 
@@ -286,7 +384,10 @@ def test_kernels_that_cannot_run_here_are_refused_before_anything_is_written(
     monkeypatch.setattr("reasontrain.vocab.triton_kernels.INTERPRETED", False)
     before = files()
     assert reasontrain("tip", "model.vocabulary=triton", "model.device=cpu") == 2
-    assert_sentence(capsys.readouterr().err, ("model.vocabulary is triton, and the model is not on a GPU", "use auto, torch or"))
+    assert_sentence(
+        capsys.readouterr().err,
+        ("model.vocabulary is triton, and the model is not on a GPU", "use auto, torch or"),
+    )
     assert files() == before
 
 
@@ -316,7 +417,9 @@ def spoil(ids: list[str], values: list[list[float]]) -> None:
     values[2][1] = float("nan")
 
 
-def test_a_nan_in_a_stored_column_is_one_sentence(reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_nan_in_a_stored_column_is_one_sentence(
+    reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert reasontrain("prior", command="score") == 0
     (path,) = Path("out/columns").rglob("*.parquet")
     column(path, "uncond_logp", spoil)
@@ -324,7 +427,10 @@ def test_a_nan_in_a_stored_column_is_one_sentence(reasontrain: Reasontrain, caps
     capsys.readouterr()
     for command in ("train", "score"):
         assert reasontrain("prior", command=command) == 2
-        assert_sentence(capsys.readouterr().err, ("'uncond_logp' of sample 'arithmetic/train/", "nan at response token 1"))
+        assert_sentence(
+            capsys.readouterr().err,
+            ("'uncond_logp' of sample 'arithmetic/train/", "nan at response token 1"),
+        )
     assert files() == before
 
 
@@ -335,7 +441,9 @@ def scored(reasontrain: Reasontrain) -> None:
     Path("scores.parquet").write_bytes(path.read_bytes())
 
 
-def test_a_nan_in_the_scores_of_a_pair_is_one_sentence(reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_nan_in_the_scores_of_a_pair_is_one_sentence(
+    reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]
+) -> None:
     scored(reasontrain)
     column(Path("scores.parquet"), "ce_logscore", spoil)
     before = files()
@@ -348,7 +456,9 @@ def test_a_nan_in_the_scores_of_a_pair_is_one_sentence(reasontrain: Reasontrain,
 def test_weights_that_sum_to_zero_stop_the_run_and_the_steps_before_are_saved(
     reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every score of one pair is 1, and one pair is asked a step: the run ends where it comes to that pair, in its third step."""
+    """Every score of one pair is 1, and one pair is asked a step: the run ends where it comes to
+    that pair, in its third step.
+    """
     scored(reasontrain)
     last = json.loads(Path("out/scored/tokens/step-2.jsonl").read_text().splitlines()[0])["problem"]
 
@@ -358,7 +468,10 @@ def test_weights_that_sum_to_zero_stop_the_run_and_the_steps_before_are_saved(
     column(Path("scores.parquet"), "ce_logscore", certain)
     capsys.readouterr()
     assert reasontrain("cdpo", "learn.rollouts_per_step=2") == 1
-    said = "the weights of all rejected tokens of a step sum to zero", "look at the scores before training on them"
+    said = (
+        "the weights of all rejected tokens of a step sum to zero",
+        "look at the scores before training on them",
+    )
     assert_sentence(capsys.readouterr().err, said)
     assert [path.name for path in Path("out/run/checkpoints").iterdir()] == ["step-2"]
     assert len(Path("out/run/metrics.jsonl").read_text().splitlines()) == 2

@@ -1,4 +1,6 @@
-"""Groups without Ray: actors are plain objects, a call is made when it is submitted, and its answer waits under a reference."""
+"""Groups without Ray: actors are plain objects, a call is made when it is submitted, and its answer
+waits under a reference.
+"""
 
 from __future__ import annotations
 
@@ -43,17 +45,27 @@ class Actor:
 class FakeGroup(ActorGroup):
     """`make` gives the worker of a rank; one that is restarted is made anew."""
 
-    def __init__(self, role: str, number: int, make: Callable[[int], object], logs: Path = Path("nowhere")) -> None:
+    def __init__(
+        self, role: str, number: int, make: Callable[[int], object], logs: Path = Path("nowhere")
+    ) -> None:
         self.role, self.logs, self.make = role, logs, make
         self.deadline_s = self.heartbeat_s = 5.0
         self.answers: dict[ray.ObjectRef, Callable[[], object]] = {}
         self.actors = [Actor(make(rank), self.answers) for rank in range(number)]
-        self.about = [{"host": "here", "address": "10.0.0.1", "pid": str(rank)} for rank in range(number)]
+        self.about = [
+            {"host": "here", "address": "10.0.0.1", "pid": str(rank)} for rank in range(number)
+        ]
         self.dead: set[int] = set()
         self.restarted: list[int] = []
         self.still_births = 0  # so many of those that are started again die while they start
 
-    def wait(self, refs: Sequence[ray.ObjectRef], ranks: Sequence[int] | None = None, *, starting: bool = False) -> list[object]:
+    def wait(
+        self,
+        refs: Sequence[ray.ObjectRef],
+        ranks: Sequence[int] | None = None,
+        *,
+        starting: bool = False,
+    ) -> list[object]:
         return [self.answers[ref]() for ref in refs]
 
     def ready(self, refs: Sequence[ray.ObjectRef]) -> Sequence[ray.ObjectRef]:

@@ -1,4 +1,6 @@
-"""The canary is silent where trainer and sampler are one model, and stops the run where they are not."""
+"""The canary is silent where trainer and sampler are one model, and stops the run where they are
+not.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,13 @@ def sure(seed: int) -> Policy:
     return policy
 
 
-def canary(*, seed: int = 0, every: int = 1, temperature: float = 0.7) -> tuple[Canary, LocalSampler]:
+def canary(
+    *, seed: int = 0, every: int = 1, temperature: float = 0.7
+) -> tuple[Canary, LocalSampler]:
     """A learner with the model of seed 0, and a sampler with that of `seed`."""
-    learner = LocalLearner(sure(0), LearnSettings(lr=1e-3, rollouts_per_step=1), steps=1, temperature=temperature)
+    learner = LocalLearner(
+        sure(0), LearnSettings(lr=1e-3, rollouts_per_step=1), steps=1, temperature=temperature
+    )
     sampler = LocalSampler(sure(seed), seed=0, max_num_seqs=8)
     return Canary(learner, PROMPT, temperature, every, 0.01), sampler
 
@@ -41,7 +47,9 @@ def test_another_model_stops_the_run() -> None:
     with pytest.raises(RunError) as error:
         sing(sampler)
     text = str(error.value)
-    assert text.startswith("after version 0 the sampler is not the model that learns: the probabilities of ")
+    assert text.startswith(
+        "after version 0 the sampler is not the model that learns: the probabilities of "
+    )
     assert text.endswith("more than cluster.canary_gap = 0.01")
 
 
@@ -52,7 +60,9 @@ def test_another_temperature_is_another_model() -> None:
         cold(sampler)
 
 
-@pytest.mark.parametrize(("every", "version", "sings"), [(0, 0, False), (3, 2, False), (3, 3, True), (1, 5, True)])
+@pytest.mark.parametrize(
+    ("every", "version", "sings"), [(0, 0, False), (3, 2, False), (3, 3, True), (1, 5, True)]
+)
 def test_it_sings_as_often_as_it_is_told(every: int, version: int, sings: bool) -> None:
     sing, sampler = canary(seed=1, every=every)
     sampler.load(Weights(version, lambda: iter(sure(1).model.named_parameters())))

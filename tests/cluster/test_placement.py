@@ -29,7 +29,11 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
 
     def given(*resources: dict[str, float]) -> None:
         alive = [{"Alive": True, "Resources": {"memory": 1e9, **some}} for some in resources]
-        monkeypatch.setattr(placement.ray, "nodes", lambda: [*alive, {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 99.0}}])
+        monkeypatch.setattr(
+            placement.ray,
+            "nodes",
+            lambda: [*alive, {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 99.0}}],
+        )
 
     return given
 
@@ -60,7 +64,9 @@ def test_all_but_graders_take_a_gpu_each() -> None:
 
 def test_a_sampler_with_vllm_takes_as_many_gpus_as_it_is_parallel() -> None:
     given = "sample.engine={kind: vllm, tensor_parallel_size: 4}", "cluster.samplers=2"
-    assert asked(Cluster(samplers=2), *given, gpu=True)[1] == ResourceRequest("sampler", 2, 1.0, 4.0)
+    assert asked(Cluster(samplers=2), *given, gpu=True)[1] == ResourceRequest(
+        "sampler", 2, 1.0, 4.0
+    )
     assert ResourceRequest("sampler", 2, 1.0, 4.0).bundle == {"CPU": 1.0, "GPU": 4.0}
 
 
@@ -69,23 +75,30 @@ def test_nine_gpus_where_there_are_none_are_refused_by_their_bundle(nodes: Nodes
     with pytest.raises(UserError) as error:
         check_room(asked(Cluster(learners=9), gpu=True))
     assert str(error.value) == (
-        "9 learner processes need a bundle of {'CPU': 1.0, 'GPU': 1.0} each, and the cluster (1 nodes, 16 CPUs, 0 GPUs) has room "
+        "9 learner processes need a bundle of {'CPU': 1.0, 'GPU': 1.0} each, and the "
+        "cluster (1 nodes, 16 CPUs, 0 GPUs) has room "
         "for 0 of them; lower cluster.learners or cluster.cpus, or add nodes"
     )
 
 
-def test_processes_fit_over_two_nodes_and_no_process_over_the_gap_between_them(nodes: Nodes) -> None:
+def test_processes_fit_over_two_nodes_and_no_process_over_the_gap_between_them(
+    nodes: Nodes,
+) -> None:
     nodes({"CPU": 3.0, "GPU": 2.0}, {"CPU": 3.0, "GPU": 2.0})
     check_room([ResourceRequest("learner", 4, 1.0, 1.0)])
     check_room([ResourceRequest("learner", 2, 3.0, 1.0)])
     with pytest.raises(UserError, match="has room for 2 of them"):
-        check_room([ResourceRequest("learner", 3, 2.0, 1.0)])  # 6 cores, and no two of the third's are on one node
+        check_room(
+            [ResourceRequest("learner", 3, 2.0, 1.0)]
+        )  # 6 cores, and no two of the third's are on one node
     with pytest.raises(UserError, match=r"1 sampler processes .* 'GPU': 4\.0"):
         check_room([ResourceRequest("sampler", 1, 1.0, 4.0)])
 
 
 def test_roles_share_what_there_is(nodes: Nodes) -> None:
-    """The wide sampler is placed first, or a learner would have taken a GPU of the only node that can hold it."""
+    """The wide sampler is placed first, or a learner would have taken a GPU of the only node that
+    can hold it.
+    """
     nodes({"CPU": 4.0, "GPU": 2.0}, {"CPU": 4.0, "GPU": 1.0})
     wanted = [
         ResourceRequest("learner", 1, 1.0, 1.0),

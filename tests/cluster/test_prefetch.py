@@ -23,14 +23,25 @@ class Worker:
     def __init__(self, rank: int, calls: list[tuple[int, int]], deadly: set[int]) -> None:
         self.rank, self.version, self.calls, self.deadly = rank, 0, calls, deadly
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
+    ) -> tuple[int, list[Rollout]]:
         self.calls.append((self.rank, first_id))
         if first_id in self.deadly:
             self.deadly.remove(first_id)
             raise LostError("sampler", self.rank, f"sampler {self.rank} was killed")
-        ids = [(prompt, first_id + i * num, g) for i, prompt in enumerate(prompts) for g in range(num)]
+        ids = [
+            (prompt, first_id + i * num, g) for i, prompt in enumerate(prompts) for g in range(num)
+        ]
         return self.version, [
-            Rollout(problem=p.problem, id=first + g, group=first, prompt_ids=p.ids, response_ids=(1,), text=str(self.version))
+            Rollout(
+                problem=p.problem,
+                id=first + g,
+                group=first,
+                prompt_ids=p.ids,
+                response_ids=(1,),
+                text=str(self.version),
+            )
             for p, first, g in ids
         ]
 
@@ -71,15 +82,29 @@ def ids(step: int) -> list[int]:
 
 def test_every_step_but_the_first_is_sampled_with_the_weights_of_one_step_before() -> None:
     scene = Scene()
-    assert [scene.step(step) for step in range(3)] == [(ids(0), {"0"}), (ids(1), {"0"}), (ids(2), {"1"})]
-    assert scene.calls == [(0, 0), (1, 4), (0, 8), (1, 12), (0, 16), (1, 20)]  # nothing begins after the last step
+    assert [scene.step(step) for step in range(3)] == [
+        (ids(0), {"0"}),
+        (ids(1), {"0"}),
+        (ids(2), {"1"}),
+    ]
+    assert scene.calls == [
+        (0, 0),
+        (1, 4),
+        (0, 8),
+        (1, 12),
+        (0, 16),
+        (1, 20),
+    ]  # nothing begins after the last step
 
 
 def test_what_is_asked_out_of_order_is_sampled_then() -> None:
     scene = Scene()
     scene.step(0)
     scene.step(1)
-    assert scene.step(0) == (ids(0), {"2"})  # as after a recovery: what was begun is of another step
+    assert scene.step(0) == (
+        ids(0),
+        {"2"},
+    )  # as after a recovery: what was begun is of another step
     assert scene.step(1) == (ids(1), {"2"})
 
 
@@ -110,7 +135,9 @@ def test_no_restart_left_ends_the_run() -> None:
 
 
 def test_new_weights_wait_for_the_rollouts_under_way() -> None:
-    """Else the learner would wait on the line for a sampler that is busy, and give up after `heartbeat_s`."""
+    """Else the learner would wait on the line for a sampler that is busy, and give up after
+    `heartbeat_s`.
+    """
     scene = Scene()
     order: list[str] = []
     waited, sent = scene.group.wait, scene.samplers._send

@@ -36,7 +36,9 @@ class SampleWorker:
     def __init__(self) -> None:
         self.sampler = LocalSampler(POLICY, seed=3, max_num_seqs=8)
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
+    ) -> tuple[int, list[Rollout]]:
         return 0, self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
 
 
@@ -70,13 +72,22 @@ def verdict(answer: str) -> Verdict:
 
 
 @given(num_prompts=integers(1, 7), num_samplers=integers(1, 4), num=integers(1, 2))
-def test_samplers_side_by_side_give_what_one_gives(num_prompts: int, num_samplers: int, num: int) -> None:
+def test_samplers_side_by_side_give_what_one_gives(
+    num_prompts: int, num_samplers: int, num: int
+) -> None:
     """Ids, groups, tokens and their order; also where there are fewer prompts than samplers."""
-    prompts = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(5 + i, 6, 7)) for i in range(num_prompts)]
+    prompts = [
+        Prompt(problem=Problem(id=str(i), prompt=""), ids=(5 + i, 6, 7)) for i in range(num_prompts)
+    ]
     group = SamplerGroup(FakeGroup("sampler", num_samplers, lambda rank: SampleWorker()))
-    alone = LocalSampler(POLICY, seed=3, max_num_seqs=8).sample(prompts, SAMPLING, num=num, first_id=40)
+    alone = LocalSampler(POLICY, seed=3, max_num_seqs=8).sample(
+        prompts, SAMPLING, num=num, first_id=40
+    )
     together = group.sample(prompts, SAMPLING, num=num, first_id=40)
-    facts = [[(r.id, r.group, r.problem.id, r.response_ids) for r in rollouts] for rollouts in (alone, together)]
+    facts = [
+        [(r.id, r.group, r.problem.id, r.response_ids) for r in rollouts]
+        for rollouts in (alone, together)
+    ]
     assert facts[0] == facts[1]
 
 
@@ -84,7 +95,9 @@ def test_samplers_side_by_side_give_what_one_gives(num_prompts: int, num_sampler
 def test_graders_side_by_side_keep_the_order(num_pairs: int, num_graders: int) -> None:
     group = FakeGroup("grader", num_graders, lambda rank: GradeWorker(rank, []))
     pairs = [("gold", str(i)) for i in range(num_pairs)]
-    assert GraderGroup(group, Restarts(0, Said())).grade_many(iter(pairs)) == [verdict(str(i)) for i in range(num_pairs)]
+    assert GraderGroup(group, Restarts(0, Said())).grade_many(iter(pairs)) == [
+        verdict(str(i)) for i in range(num_pairs)
+    ]
 
 
 def test_a_grader_that_dies_is_started_again_and_asked_again() -> None:
@@ -92,16 +105,24 @@ def test_a_grader_that_dies_is_started_again_and_asked_again() -> None:
     group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
     found = GraderGroup(group, Restarts(1, said)).grade_many(("gold", str(i)) for i in range(6))
     assert found == [verdict(str(i)) for i in range(6)]
-    assert (group.restarted, said.lines) == ([1], ["grader 1 was killed\nstarting it again (0 restarts left)"])
+    assert (group.restarted, said.lines) == (
+        [1],
+        ["grader 1 was killed\nstarting it again (0 restarts left)"],
+    )
 
 
 def test_who_dies_while_it_starts_is_started_again() -> None:
     said, deadly = Said(), ["4"]
     group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
     group.still_births = 1
-    assert len(GraderGroup(group, Restarts(2, said)).grade_many(("gold", str(i)) for i in range(6))) == 6
+    assert (
+        len(GraderGroup(group, Restarts(2, said)).grade_many(("gold", str(i)) for i in range(6)))
+        == 6
+    )
     assert group.restarted == [1]
-    assert said.lines[1] == "grader 1 was killed while it started\nstarting it again (0 restarts left)"
+    assert (
+        said.lines[1] == "grader 1 was killed while it started\nstarting it again (0 restarts left)"
+    )
 
 
 def test_restarts_are_counted_over_all_roles() -> None:
@@ -117,7 +138,8 @@ def test_restarts_are_counted_over_all_roles() -> None:
         restarts.take(LostError("grader", 0, "grader 0 died"))
     assert not isinstance(error.value, LostError)  # or the loop would start it again
     assert str(error.value) == (
-        "grader 0 died\nno restart is left (cluster.max_restarts); the same command goes on from the last checkpoint"
+        "grader 0 died\nno restart is left (cluster.max_restarts); the same command goes "
+        "on from the last checkpoint"
     )
 
 
@@ -144,8 +166,12 @@ def test_a_step_counts_once_it_is_taken(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize(("others", "version"), [([], 0), ([None], NOWHERE)])
-def test_ranks_of_which_one_failed_hold_no_step_that_could_be_saved(batch: Batch, others: list[None], version: int) -> None:
-    """The others may wait for it inside of the step, so that a save would wait for them until the deadline."""
+def test_ranks_of_which_one_failed_hold_no_step_that_could_be_saved(
+    batch: Batch, others: list[None], version: int
+) -> None:
+    """The others may wait for it inside of the step, so that a save would wait for them until the
+    deadline.
+    """
     learner = LearnerGroup(group_of(RunError("no memory"), *others), None)
     with pytest.raises(RunError, match="no memory"):
         step(learner, batch)
@@ -154,7 +180,9 @@ def test_ranks_of_which_one_failed_hold_no_step_that_could_be_saved(batch: Batch
 
 def test_a_teacher_that_died_is_named_in_place_of_the_rank_that_missed_it(batch: Batch) -> None:
     teachers = FakeGroup("teacher", 2, lambda rank: object())
-    learner = LearnerGroup(group_of(LostError("learner", 0, "learner 0 lost another process")), teachers)
+    learner = LearnerGroup(
+        group_of(LostError("learner", 0, "learner 0 lost another process")), teachers
+    )
     with pytest.raises(LostError, match="learner 0 lost"):
         step(learner, batch)
     teachers.dead.add(1)
@@ -163,7 +191,9 @@ def test_a_teacher_that_died_is_named_in_place_of_the_rank_that_missed_it(batch:
     assert (error.value.role, error.value.rank) == ("teacher", 1)
 
 
-def test_only_teachers_that_died_are_started_again_with_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_teachers_that_died_are_started_again_with_the_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     teachers = FakeGroup("teacher", 3, lambda rank: object())
     learner = LearnerGroup(group_of(None, None), teachers)
     monkeypatch.setattr(learner, "build", lambda: None)
@@ -173,7 +203,10 @@ def test_only_teachers_that_died_are_started_again_with_the_ranks(monkeypatch: p
 
 
 def test_a_line_leads_over_loopback_only_on_one_machine() -> None:
-    learner, samplers = LearnerGroup(group_of(None), None), FakeGroup("sampler", 2, lambda rank: object())
+    learner, samplers = (
+        LearnerGroup(group_of(None), None),
+        FakeGroup("sampler", 2, lambda rank: object()),
+    )
     assert learner.host(samplers) == "127.0.0.1"
     samplers.about[1]["host"] = "there"
     assert (learner.host(), learner.host(samplers)) == ("127.0.0.1", "10.0.0.1")

@@ -14,7 +14,12 @@ from torch import Tensor
 from reasontrain.cluster.weight_transfer import TransferChecksum, WeightBroadcast, _mixed
 
 CPU = torch.device("cpu")
-NAMED = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5, -2.0]), "c": torch.zeros(0), "d": torch.tensor([3.0])}
+NAMED = {
+    "a": torch.arange(6.0).reshape(2, 3),
+    "b": torch.tensor([1.5, -2.0]),
+    "c": torch.zeros(0),
+    "d": torch.tensor([3.0]),
+}
 SLOTS = [(name, tuple(tensor.shape)) for name, tensor in NAMED.items()]
 
 
@@ -22,7 +27,10 @@ def ends(size: int) -> list[WeightBroadcast]:
     """Rank 0 and all others, on loopback."""
     first = WeightBroadcast("127.0.0.1", 0, 0, size, 20.0)
     with ThreadPoolExecutor(size) as threads:
-        rest = [threads.submit(WeightBroadcast, "127.0.0.1", first.port, rank, size, 20.0) for rank in range(1, size)]
+        rest = [
+            threads.submit(WeightBroadcast, "127.0.0.1", first.port, rank, size, 20.0)
+            for rank in range(1, size)
+        ]
         channels = [first, *(channel.result() for channel in rest)]
         list(threads.map(lambda channel: channel.connect(CPU), channels))
     return channels
@@ -33,7 +41,11 @@ def transfer(
 ) -> tuple[TransferChecksum, list[dict[str, Tensor]]]:
     with ThreadPoolExecutor(len(channels)) as threads:
         sending = threads.submit(channels[0].send, version, iter(NAMED.items()), dtype)
-        got = list(threads.map(lambda channel: dict(channel.receive(version, SLOTS, dtype, CPU)), channels[1:]))
+        got = list(
+            threads.map(
+                lambda channel: dict(channel.receive(version, SLOTS, dtype, CPU)), channels[1:]
+            )
+        )
         return sending.result(), got
 
 
@@ -57,7 +69,9 @@ def checksum(named: dict[str, Tensor]) -> int:
 
 
 @given(seed=integers(0, 10_000), place=integers(0, 5), other=integers(0, 5))
-def test_a_changed_number_or_two_swapped_ones_move_the_checksum(seed: int, place: int, other: int) -> None:
+def test_a_changed_number_or_two_swapped_ones_move_the_checksum(
+    seed: int, place: int, other: int
+) -> None:
     sent_N = torch.randn(6, generator=torch.Generator().manual_seed(seed))
     changed_N, swapped_N = sent_N.clone(), sent_N.clone()
     changed_N[place] += 1

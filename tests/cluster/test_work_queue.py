@@ -1,4 +1,6 @@
-"""Parts of a suite among several processes: each is sampled as it is, whoever is free takes it, and whoever dies over it."""
+"""Parts of a suite among several processes: each is sampled as it is, whoever is free takes it, and
+whoever dies over it.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,34 @@ from reasontrain.types import LostError, Problem, Prompt, Rollout, RunError
 from tests.cluster.fakes import FakeGroup, Said
 
 PROMPTS = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(i,)) for i in range(7)]
-PARTS = parts(PROMPTS, Sampling(max_tokens=3), num=2, at_once=2)  # of 2, 2, 2 and 1 prompts: ids from 0, 4, 8 and 12
+PARTS = parts(
+    PROMPTS, Sampling(max_tokens=3), num=2, at_once=2
+)  # of 2, 2, 2 and 1 prompts: ids from 0, 4, 8 and 12
 
 
 class Worker:
     """Notes what it is asked, and dies over calls in `deadly`, once each."""
 
-    def __init__(self, rank: int, calls: list[tuple[int, list[str], int]], deadly: list[int]) -> None:
+    def __init__(
+        self, rank: int, calls: list[tuple[int, list[str], int]], deadly: list[int]
+    ) -> None:
         self.rank, self.calls, self.deadly = rank, calls, deadly
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int) -> tuple[int, list[Rollout]]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
+    ) -> tuple[int, list[Rollout]]:
         self.calls.append((self.rank, [prompt.problem.id for prompt in prompts], first_id))
         if first_id in self.deadly:
             self.deadly.remove(first_id)
             raise LostError("sampler", self.rank, f"sampler {self.rank} was killed")
         return 0, [
-            Rollout(problem=p.problem, id=first_id + i * num + g, group=0, prompt_ids=p.ids, response_ids=(1,))
+            Rollout(
+                problem=p.problem,
+                id=first_id + i * num + g,
+                group=0,
+                prompt_ids=p.ids,
+                response_ids=(1,),
+            )
             for i, p in enumerate(prompts)
             for g in range(num)
         ]
@@ -44,7 +58,10 @@ class Scene:
 
     def ids(self) -> dict[int, list[int]]:
         """By part, the ids of its rollouts."""
-        return {part.start: [rollout.id for rollout in rollouts] for part, rollouts in self.turns.of(PARTS)}
+        return {
+            part.start: [rollout.id for rollout in rollouts]
+            for part, rollouts in self.turns.of(PARTS)
+        }
 
 
 WHOLE = {0: [0, 1, 2, 3], 2: [4, 5, 6, 7], 4: [8, 9, 10, 11], 6: [12, 13]}
@@ -70,6 +87,9 @@ def test_the_part_of_one_that_died_is_sampled_again_as_it_was() -> None:
 
 def test_deaths_are_bounded_and_the_last_one_says_how_to_go_on() -> None:
     scene = Scene(2, deadly=[4] * 9, restarts=2)
-    with pytest.raises(RunError, match=r"sampler \d was killed\nno worker is started again .* the same command goes on"):
+    with pytest.raises(
+        RunError,
+        match=r"sampler \d was killed\nno worker is started again .* the same command goes on",
+    ):
         scene.ids()
     assert len(scene.group.restarted) == 2

@@ -10,7 +10,9 @@ from reasontrain.data.collate import collate
 from reasontrain.types import Problem, Rollout, TokenKind
 
 
-def rollout(id: int, prompt: int, response: int, *, reward: float = 0.0, logp: float | None = -1.0) -> Rollout:
+def rollout(
+    id: int, prompt: int, response: int, *, reward: float = 0.0, logp: float | None = -1.0
+) -> Rollout:
     ids = range(100 * id, 100 * id + prompt + response)
     sampled = () if logp is None else tuple(logp - i for i in range(response))
     return Rollout(
@@ -25,17 +27,33 @@ def rollout(id: int, prompt: int, response: int, *, reward: float = 0.0, logp: f
 
 
 def test_columns_by_hand() -> None:
-    batch = collate([rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)], advantage=MeanCentred(), progress=0.5, seed=7, step=3)
+    batch = collate(
+        [rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)],
+        advantage=MeanCentred(),
+        progress=0.5,
+        seed=7,
+        step=3,
+    )
     assert batch.ids_BT.tolist() == [[200, 201, 202, 0, 0], [300, 301, 302, 303, 304]]
     assert batch.kind_BT.tolist() == [[1, 2, 2, 0, 0], [1, 1, 2, 2, 2]]
     assert batch.sampled_logp_BT.tolist() == [[0, -1, -2, 0, 0], [0, 0, -1, -2, -3]]
     assert (batch.rollout_B.tolist(), batch.group_B.tolist()) == ([2, 3], [2, 2])
     assert (batch.reward_B.tolist(), batch.advantage_B.tolist()) == ([1.0, 0.0], [0.5, -0.5])
-    assert (batch.sampled_rollouts, batch.sampled_tokens, batch.progress, batch.seed, batch.step) == (2, 5, 0.5, 7, 3)
+    assert (
+        batch.sampled_rollouts,
+        batch.sampled_tokens,
+        batch.progress,
+        batch.seed,
+        batch.step,
+    ) == (2, 5, 0.5, 7, 3)
 
 
 def test_a_masked_rollout_earns_credit_and_has_no_row_to_train_on() -> None:
-    batch = collate([rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)], advantage=MeanCentred(), masked=frozenset({2}))
+    batch = collate(
+        [rollout(2, 1, 2, reward=1.0), rollout(3, 2, 3)],
+        advantage=MeanCentred(),
+        masked=frozenset({2}),
+    )
     assert batch.kind_BT[0].tolist() == [1, int(TokenKind.MASKED), int(TokenKind.MASKED), 0, 0]
     assert batch.advantage_B.tolist() == [0.5, -0.5]
     assert batch.is_response_BT.sum(1).tolist() == [0, 3]

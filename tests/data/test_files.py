@@ -11,13 +11,19 @@ import pytest
 from reasontrain.data.files import Columns, Source, Table, read_file, text
 from reasontrain.types import UserError
 
-ROWS = [{"id": "a", "problem": "2 + 2?", "answer": "4"}, {"id": "b", "problem": "½ – ∞?", "answer": "-∞"}]
+ROWS = [
+    {"id": "a", "problem": "2 + 2?", "answer": "4"},
+    {"id": "b", "problem": "½ – ∞?", "answer": "-∞"},
+]
 
 
 @pytest.fixture
 def jsonl(tmp_path: Path) -> Path:
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join([json.dumps(ROWS[0]), "", json.dumps(ROWS[1], ensure_ascii=False), ""]), encoding="utf-8")
+    path.write_text(
+        "\n".join([json.dumps(ROWS[0]), "", json.dumps(ROWS[1], ensure_ascii=False), ""]),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -29,7 +35,11 @@ def test_jsonl_keeps_line_numbers_over_blank_lines(jsonl: Path) -> None:
 
 def test_a_line_separator_inside_a_string_ends_no_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"problem": "a\u2028b\x85c"}, ensure_ascii=False) + "\r\n", encoding="utf-8", newline="")
+    path.write_text(
+        json.dumps({"problem": "a\u2028b\x85c"}, ensure_ascii=False) + "\r\n",
+        encoding="utf-8",
+        newline="",
+    )
     assert read_file(path).rows == [{"problem": "a\u2028b\x85c"}]
 
 
@@ -68,11 +78,18 @@ def test_a_hub_id_that_cannot_be_had_is_a_user_error() -> None:
         (b"\n \n", "is empty; expected at least one row"),
         (
             b'{"a": 1}\n{"a": \n',
-            r"line 2: expected one JSON object per line, but Expecting value: .*; the line starts '\{\"a\": '",
+            r"line 2: expected one JSON object per line, but Expecting value: .*; the line "
+            r"starts '\{\"a\": '",
         ),
-        (b'{"a": 1}\n\n[1]\n', r"line 3: expected a JSON object, found list; the line starts '\[1\]'"),
+        (
+            b'{"a": 1}\n\n[1]\n',
+            r"line 3: expected a JSON object, found list; the line starts '\[1\]'",
+        ),
         (b'{"a": "\xff"}\n', r"line 1: byte 8 is not UTF-8 \(0xff\)"),
-        (b'\xef\xbb\xbf{"a": 1}\n', "line 1: expected one JSON object per line, but Unexpected UTF-8 BOM"),
+        (
+            b'\xef\xbb\xbf{"a": 1}\n',
+            "line 1: expected one JSON object per line, but Unexpected UTF-8 BOM",
+        ),
         (b"[" * 100_000, "line 1: nested too deeply"),
     ],
 )
@@ -111,7 +128,9 @@ def test_columns_are_named_when_one_is_missing() -> None:
     assert table.find(["question", "problem"]) == "problem"
     assert table.find(["q"]) is None
     with pytest.raises(
-        UserError, match=r"x\.jsonl has no column 'anwser'; did you mean 'answer'\? \(it has: id, problem, answer\)"
+        UserError,
+        match=r"x\.jsonl has no column 'anwser'; did you mean 'answer'\? \(it has: id, problem, "
+        r"answer\)",
     ):
         table.require("anwser")
     assert list(Columns(problem="q", id="n").given()) == [("problem", "q"), ("id", "n")]
@@ -120,5 +139,7 @@ def test_columns_are_named_when_one_is_missing() -> None:
 def test_cells_are_text_or_numbers() -> None:
     assert [text(cell, column="c", where="w") for cell in ("a", 3, 0.5)] == ["a", "3", "0.5"]
     for cell, found in ((None, "nothing"), ([1], r"list '\[1\]'"), (True, "bool 'True'")):
-        with pytest.raises(UserError, match=f"w: column 'c' holds {found}; expected text or a number"):
+        with pytest.raises(
+            UserError, match=f"w: column 'c' holds {found}; expected text or a number"
+        ):
             text(cell, column="c", where="w")

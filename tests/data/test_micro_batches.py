@@ -1,4 +1,6 @@
-"""Micro-batches hold every rollout once, keep to the budget, and know which hidden row predicts which token."""
+"""Micro-batches hold every rollout once, keep to the budget, and know which hidden row predicts
+which token.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,13 @@ from tests.tiny import batch
 
 
 @given(
-    lengths=lists(integers(1, 50), min_size=1, max_size=30), budget=integers(1, 200), layout=sampled_from(["padded", "packed"])
+    lengths=lists(integers(1, 50), min_size=1, max_size=30),
+    budget=integers(1, 200),
+    layout=sampled_from(["padded", "packed"]),
 )
-def test_every_rollout_is_in_one_part_and_a_part_keeps_to_the_budget(lengths: list[int], budget: int, layout: Layout) -> None:
+def test_every_rollout_is_in_one_part_and_a_part_keeps_to_the_budget(
+    lengths: list[int], budget: int, layout: Layout
+) -> None:
     parts = pack_micro_batches(torch.tensor(lengths), budget, layout)
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
     for part in parts:

@@ -1,4 +1,6 @@
-"""Rows with their responses: TRL's preference format, ids that are never encoded again, and what is refused."""
+"""Rows with their responses: TRL's preference format, ids that are never encoded again, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,10 @@ def test_texts_and_conversations_of_one_pair_are_the_same_tokens() -> None:
     ]
     found = [encode(read_pairs(table(row)), encoder(), 256)[0][0] for row in forms]
     for chosen, rejected in found:
-        assert (chosen.prompt_ids, chosen.response_ids) == (found[0][0].prompt_ids, found[0][0].response_ids)
+        assert (chosen.prompt_ids, chosen.response_ids) == (
+            found[0][0].prompt_ids,
+            found[0][0].response_ids,
+        )
         assert chosen.prompt_ids == rejected.prompt_ids
         assert rejected.response_ids == found[0][1].response_ids
         assert tokenizer().decode(list(chosen.response_ids)) == "4" + tokenizer().eos_token
@@ -77,16 +82,31 @@ def test_texts_and_conversations_of_one_pair_are_the_same_tokens() -> None:
         ),
         ({"prompt": "a", "chosen": "b", "rejected": None}, "there is no rejected answer"),
         ({"prompt": "a", "chosen": [], "rejected": "c"}, "there is no chosen answer"),
-        ({"chosen": "b", "rejected": "c"}, "line 1: there is no prompt (looked for: prompt, problem, question"),
-        ({"prompt": [FOUR], "chosen": "b", "rejected": "c"}, "column 'prompt' should hold {role, content} turns that end with"),
+        (
+            {"chosen": "b", "rejected": "c"},
+            "line 1: there is no prompt (looked for: prompt, problem, question",
+        ),
+        (
+            {"prompt": [FOUR], "chosen": "b", "rejected": "c"},
+            "column 'prompt' should hold {role, content} turns that end with",
+        ),
         (
             {"prompt": [USER], "chosen": [USER], "rejected": [FIVE]},
             "column 'chosen' should end in one {role: assistant",
         ),
-        ({"prompt": [USER], "chosen": [FOUR, FIVE], "rejected": [FIVE]}, "column 'chosen' should end in one"),
+        (
+            {"prompt": [USER], "chosen": [FOUR, FIVE], "rejected": [FIVE]},
+            "column 'chosen' should end in one",
+        ),
         ({"prompt": "a", "chosen": {"x": 1}, "rejected": "c"}, "column 'chosen' holds dict"),
-        ({"prompt": "a", "chosen": "b", "rejected": "c", "chosen_ids": [1]}, "are there and some are not"),
-        ({"prompt": "a", "chosen": "b", "rejected": "c", "prompt_ids": ["x"]}, "'prompt_ids' should hold a list of token ids"),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_ids": [1]},
+            "are there and some are not",
+        ),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c", "prompt_ids": ["x"]},
+            "'prompt_ids' should hold a list of token ids",
+        ),
     ],
 )
 def test_a_pair_that_is_none_is_refused_with_its_line(row: dict[str, object], message: str) -> None:
@@ -103,7 +123,14 @@ def test_a_file_without_a_rejected_column_is_refused() -> None:
 
 def test_ids_are_taken_as_they_are_and_never_encoded_again() -> None:
     """`1` and `2` as two tokens, though the text might be one; and no end is added."""
-    row = {"prompt": "x", "chosen": "12", "rejected": "3", "prompt_ids": [7], "chosen_ids": [11, 12], "rejected_ids": [13]}
+    row = {
+        "prompt": "x",
+        "chosen": "12",
+        "rejected": "3",
+        "prompt_ids": [7],
+        "chosen_ids": [11, 12],
+        "rejected_ids": [13],
+    }
     rows, dropped = encode(read_pairs(table(row)), encoder(), 256)
     assert [(r.prompt_ids, r.response_ids) for r in rows[0]] == [((7,), (11, 12)), ((7,), (13,))]
     assert dropped == 0
@@ -111,7 +138,10 @@ def test_ids_are_taken_as_they_are_and_never_encoded_again() -> None:
 
 def test_ids_of_another_tokenizer_are_refused() -> None:
     row = OfflineRows(
-        problem=Problem(id="p", prompt="x"), responses=(Response(text="a", ids=(1,)),), prompt_ids=(2,), tokenizer="other"
+        problem=Problem(id="p", prompt="x"),
+        responses=(Response(text="a", ids=(1,)),),
+        prompt_ids=(2,),
+        tokenizer="other",
     )
     with pytest.raises(UserError, match="row p has ids of another tokenizer"):
         encode([row], encoder(), 256)
@@ -121,7 +151,11 @@ def test_ids_of_another_tokenizer_are_refused() -> None:
 def test_a_pair_of_which_one_side_is_too_long_is_dropped_whole() -> None:
     chosen = Response(text="", ids=(1,))
     rows = [
-        OfflineRows(problem=Problem(id=name, prompt=""), responses=(chosen, Response(text="", ids=ids)), prompt_ids=(5,))
+        OfflineRows(
+            problem=Problem(id=name, prompt=""),
+            responses=(chosen, Response(text="", ids=ids)),
+            prompt_ids=(5,),
+        )
         for name, ids in (("short", (1, 2)), ("long", (1, 2, 3)))
     ]
     found, dropped = encode(rows, encoder(), 3)
@@ -133,7 +167,9 @@ def test_a_pair_of_which_one_side_is_too_long_is_dropped_whole() -> None:
 def test_through_the_loop_pairs_lie_side_by_side_with_their_columns() -> None:
     rows = [{"id": str(i), "prompt": "a", "chosen": "bb", "rejected": "ccc"} for i in range(3)]
     encoded, _ = encode(read_pairs(table(*rows)), encoder(), 256)
-    scored = [(a, replace(b, evidence={"ce_logscore": (-1.0,) * len(b.response_ids)})) for a, b in encoded]
+    scored = [
+        (a, replace(b, evidence={"ce_logscore": (-1.0,) * len(b.response_ids)})) for a, b in encoded
+    ]
     sampler = OfflineSampler({row[0].problem.id: row for row in scored})
     prompts = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in scored]
     asked = Order(prompts, 3, 0, tokenizer()).at(0)
@@ -144,7 +180,9 @@ def test_through_the_loop_pairs_lie_side_by_side_with_their_columns() -> None:
     batch = collate(rollouts, advantage=NoAdvantage(), paired=True)
     assert batch.pair_B is not None
     assert batch.pair_B.tolist() == [0, 1, 2, 3, 4, 5]
-    assert batch.ce_logscore_BT[1][batch.is_response_BT[1]].tolist() == [-1.0] * len(rollouts[1].response_ids)
+    assert batch.ce_logscore_BT[1][batch.is_response_BT[1]].tolist() == [-1.0] * len(
+        rollouts[1].response_ids
+    )
     assert batch.ce_logscore_BT[0][batch.is_response_BT[0]].isnan().all()
     assert (batch.ce_logscore_BT[:, 0] == 0).all()
     sampler.load(Weights(version=3, tensors=lambda: iter(())))
@@ -154,7 +192,9 @@ def test_through_the_loop_pairs_lie_side_by_side_with_their_columns() -> None:
 # ---- pictures
 
 
-def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(tmp_path: Path) -> None:
+def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.png").write_bytes(b"png")
     path = Picture(path=str(tmp_path / "a.png"))
     forms: list[tuple[dict[str, object], Picture | None]] = [
@@ -167,7 +207,9 @@ def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(t
         ({}, None),
     ]
     rows = [{"prompt": "What?", "response": "A dog.", **form} for form, _ in forms]
-    assert [row.problem.image for row in read_rollouts(table(*rows), tmp_path)] == [expected for _, expected in forms]
+    assert [row.problem.image for row in read_rollouts(table(*rows), tmp_path)] == [
+        expected for _, expected in forms
+    ]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +218,10 @@ def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(t
         ({"image": "gone.png"}, r"line 1: there is no image .*gone\.png; say with `images`"),
         ({"images": [b"a", b"b"]}, "line 1: column 'images' has 2 pictures; a prompt shows one"),
         ({"image": 3}, "line 1: the image is int; expected the path of a file, or its bytes"),
-        ({"image": b"png", "prompt_ids": [1], "response_ids": [2]}, "line 1: ids of tokens do not say which picture"),
+        (
+            {"image": b"png", "prompt_ids": [1], "response_ids": [2]},
+            "line 1: ids of tokens do not say which picture",
+        ),
     ],
 )
 def test_what_is_no_picture_is_refused(row: dict[str, object], message: str) -> None:
@@ -193,4 +238,6 @@ def test_llavas_conversations_end_in_what_is_learned() -> None:
     assert long.problem.prompt == (*said, Message(role="user", content="Which?"))
     assert long.responses[0].text == "Yours."
     with pytest.raises(UserError, match="line 1: column 'conversations' should hold"):
-        read_rollouts(table({"conversations": [{"from": "dog", "value": "?"}, {"from": "gpt", "value": "!"}]}))
+        read_rollouts(
+            table({"conversations": [{"from": "dog", "value": "?"}, {"from": "gpt", "value": "!"}]})
+        )

@@ -22,6 +22,8 @@ def test_an_epoch_asks_every_prompt_once_and_the_next_in_another_order() -> None
 
 
 def test_seeds_differ_and_a_small_file_is_asked_again_within_a_step() -> None:
-    first, second = (Order(PROMPTS, per_step=10, seed=seed, tokenizer=tokenizer()) for seed in (0, 1))
+    first, second = (
+        Order(PROMPTS, per_step=10, seed=seed, tokenizer=tokenizer()) for seed in (0, 1)
+    )
     assert asked(first, 0) != asked(second, 0)
     assert len(asked(Order(PROMPTS[:3], per_step=7, seed=0, tokenizer=tokenizer()), 0)) == 7

@@ -15,8 +15,10 @@ LONG = Problem(id="b", prompt="What is 1" + "+1" * 50 + "?", answer="51")
 
 
 REFUSES_SYSTEM = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% if messages|length > 1 %}{{ raise_exception('Roles must alternate') }}{% endif %}{{ messages[0]['content'] }}"
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not "
+    "supported') }}{% endif %}"
+    "{% if messages|length > 1 %}{{ raise_exception('Roles must alternate') }}{% endif "
+    "%}{{ messages[0]['content'] }}"
 )
 
 
@@ -29,14 +31,24 @@ def shown(ids: tuple[int, ...]) -> str:
 
 
 def test_a_plain_prompt_becomes_a_user_turn() -> None:
-    assert shown(encoder().prompt_ids(SHORT)) == "<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        shown(encoder().prompt_ids(SHORT))
+        == "<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_system_prompt_thinking_and_conversations() -> None:
-    turns = (Message(role="user", content="1?"), Message(role="assistant", content="One."), Message(role="user", content="2?"))
-    found = shown(encoder(system="Be brief.", enable_thinking=False).prompt_ids(Problem(id="c", prompt=turns)))
+    turns = (
+        Message(role="user", content="1?"),
+        Message(role="assistant", content="One."),
+        Message(role="user", content="2?"),
+    )
+    found = shown(
+        encoder(system="Be brief.", enable_thinking=False).prompt_ids(Problem(id="c", prompt=turns))
+    )
     assert found == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\nOne.<|im_end|>\n"
+        "<|im_start|>system\nBe "
+        "brief.<|im_end|>\n<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\nOne.<|im_end|>\n"
         "<|im_start|>user\n2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
 
@@ -44,7 +56,9 @@ def test_system_prompt_thinking_and_conversations() -> None:
 def test_a_plain_style_feeds_the_text_as_it_is() -> None:
     assert shown(encoder(style="plain").prompt_ids(SHORT)) == "What is 1+1?"
     with pytest.raises(UserError, match="problem c is a conversation"):
-        encoder(style="plain").prompt_ids(Problem(id="c", prompt=(Message(role="user", content="1?"),)))
+        encoder(style="plain").prompt_ids(
+            Problem(id="c", prompt=(Message(role="user", content="1?"),))
+        )
     with pytest.raises(UserError, match=r"prompt.system needs a chat template"):
         encoder(style="plain", system="Be brief.")
 
@@ -58,7 +72,9 @@ def test_there_is_one_system_turn() -> None:
     turns = (Message(role="system", content="Be kind."), Message(role="user", content="1?"))
     asked = Problem(id="c", prompt=turns)
     assert shown(encoder().prompt_ids(asked)).startswith("<|im_start|>system\nBe kind.<|im_end|>")
-    with pytest.raises(UserError, match=r"problem c begins with a system turn, and `prompt.system` is a second one"):
+    with pytest.raises(
+        UserError, match=r"problem c begins with a system turn, and `prompt.system` is a second one"
+    ):
         encoder(system="Be brief.").prompt_ids(asked)
 
 
@@ -66,11 +82,20 @@ def test_what_a_template_refuses_is_said() -> None:
     gemma = copy.deepcopy(tokenizer())
     gemma.chat_template = REFUSES_SYSTEM
     user = Message(role="user", content="1?")
-    with pytest.raises(UserError, match=r"problem a: .*'System role not supported'; leave out `prompt.system`"):
+    with pytest.raises(
+        UserError, match=r"problem a: .*'System role not supported'; leave out `prompt.system`"
+    ):
         Encoder(gemma, PromptSettings(system="Be brief."), 256).prompt_ids(SHORT)
-    with pytest.raises(UserError, match=r"problem c: .*'System role not supported'; take the system turn out of the data"):
-        Encoder(gemma, PromptSettings(), 256).prompt_ids(Problem(id="c", prompt=(Message(role="system", content="x"), user)))
-    with pytest.raises(UserError, match=r"problem c: .*'Roles must alternate'; mend the order of the turns"):
+    with pytest.raises(
+        UserError,
+        match=r"problem c: .*'System role not supported'; take the system turn out of the data",
+    ):
+        Encoder(gemma, PromptSettings(), 256).prompt_ids(
+            Problem(id="c", prompt=(Message(role="system", content="x"), user))
+        )
+    with pytest.raises(
+        UserError, match=r"problem c: .*'Roles must alternate'; mend the order of the turns"
+    ):
         Encoder(gemma, PromptSettings(), 256).prompt_ids(Problem(id="c", prompt=(user, user)))
 
 
@@ -83,7 +108,9 @@ def test_a_demonstration_needs_a_token_to_end_with() -> None:
 
 
 def test_what_is_too_long_is_refused_or_dropped_and_counted() -> None:
-    with pytest.raises(UserError, match=r"1 of 2 prompts have more than 30 tokens \(the longest is b with 1\d\d\)"):
+    with pytest.raises(
+        UserError, match=r"1 of 2 prompts have more than 30 tokens \(the longest is b with 1\d\d\)"
+    ):
         encoder(max_tokens=30).prompts([SHORT, LONG])
     kept, dropped = encoder(max_tokens=30, too_long="drop").prompts([LONG, SHORT])
     assert ([p.problem.id for p in kept], dropped) == (["a"], 1)
@@ -103,7 +130,9 @@ def test_demonstrations_end_their_turn_and_must_fit() -> None:
     (written,), dropped = encoder().demonstrations(prompts, context=256)
     assert shown(written.response_ids) == "1+1=2<|im_end|>"
     assert (written.prompt_ids, dropped) == (prompts[0].ids, 0)
-    with pytest.raises(UserError, match="none of 1 demonstrations fits into a context of 20 tokens"):
+    with pytest.raises(
+        UserError, match="none of 1 demonstrations fits into a context of 20 tokens"
+    ):
         encoder().demonstrations(prompts, context=20)
     with pytest.raises(UserError, match="problem b has no `solution` to learn from"):
         encoder().demonstrations(encoder().prompts([LONG])[0], context=256)
@@ -111,7 +140,10 @@ def test_demonstrations_end_their_turn_and_must_fit() -> None:
 
 def test_a_header_is_what_stands_before_any_answer() -> None:
     assert shown(encoder().header_ids()) == "<|im_start|>assistant\n"
-    assert shown(encoder(enable_thinking=False).header_ids()) == "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert (
+        shown(encoder(enable_thinking=False).header_ids())
+        == "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
     assert shown(encoder(system="Be brief.").header_ids()) == "<|im_start|>assistant\n"
     assert shown(encoder(style="plain").header_ids()) == "Answer:"
     assert shown(encoder().header_ids("It follows:")) == "It follows:"
@@ -120,8 +152,14 @@ def test_a_header_is_what_stands_before_any_answer() -> None:
 def test_a_header_begins_with_the_token_that_prompts_begin_with() -> None:
     words = copy.deepcopy(tokenizer())
     words.add_special_tokens({"bos_token": "<|endoftext|>"})
-    words.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}{% if add_generation_prompt %} Answer:{% endif %}"
-    assert words.decode(list(Encoder(words, PromptSettings(), 256).header_ids())) == "<|endoftext|> Answer:"
+    words.chat_template = (
+        "{{ bos_token }}{{ messages[0]['content'] }}{% if add_generation_prompt %} Answer:{% "
+        "endif %}"
+    )
+    assert (
+        words.decode(list(Encoder(words, PromptSettings(), 256).header_ids()))
+        == "<|endoftext|> Answer:"
+    )
 
 
 def test_a_template_without_a_header_asks_for_one() -> None:

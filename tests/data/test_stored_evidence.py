@@ -1,4 +1,6 @@
-"""Stored evidence: what is written is read again by the ids that it is of, and whatever does not fit is named with its sample."""
+"""Stored evidence: what is written is read again by the ids that it is of, and whatever does not
+fit is named with its sample.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,15 @@ NAME = "ce_logscore"
 MADE_BY = {"model": "w", "ce_beta": 1.0}
 
 
-def response(sample: str, response_ids: Sequence[int], *, id: int = 0, prompt_ids: Sequence[int] = (1, 2)) -> Rollout:
+def response(
+    sample: str, response_ids: Sequence[int], *, id: int = 0, prompt_ids: Sequence[int] = (1, 2)
+) -> Rollout:
     return Rollout(
-        problem=Problem(id=sample, prompt=""), id=id, group=0, prompt_ids=tuple(prompt_ids), response_ids=tuple(response_ids)
+        problem=Problem(id=sample, prompt=""),
+        id=id,
+        group=0,
+        prompt_ids=tuple(prompt_ids),
+        response_ids=tuple(response_ids),
     )
 
 
@@ -56,7 +64,9 @@ def parts(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("store", ["file", "parts"])
-def test_a_column_is_read_by_response_in_float32(store: str, request: pytest.FixtureRequest) -> None:
+def test_a_column_is_read_by_response_in_float32(
+    store: str, request: pytest.FixtureRequest
+) -> None:
     path: Path = request.getfixturevalue(store)
     column = read(path, NAME, MADE_BY)
     for rollout, values in zip(RESPONSES[::-1], VALUES[::-1], strict=True):
@@ -70,16 +80,28 @@ def test_a_column_is_read_by_response_in_float32(store: str, request: pytest.Fix
     assert not list(path.parent.rglob("*.partial"))
 
 
-@given(rows=lists(lists(tuples(integers(0, 2**40), floats(-(2.0**100), 2.0**100, width=32)), max_size=5), min_size=1, max_size=4))
-def test_every_finite_number_round_trips(tmp_path_factory: pytest.TempPathFactory, rows: list[list[tuple[int, float]]]) -> None:
+@given(
+    rows=lists(
+        lists(tuples(integers(0, 2**40), floats(-(2.0**100), 2.0**100, width=32)), max_size=5),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_every_finite_number_round_trips(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[tuple[int, float]]]
+) -> None:
     path = tmp_path_factory.mktemp("columns") / "x.parquet"
     responses = [response(str(index), [i for i, _ in row]) for index, row in enumerate(rows)]
     write(path, NAME, responses, [[value for _, value in row] for row in rows], {})
-    assert [list(read(path, NAME).of(r)) for r in responses] == [[v for _, v in row] for row in rows]
+    assert [list(read(path, NAME).of(r)) for r in responses] == [
+        [v for _, v in row] for row in rows
+    ]
 
 
 def test_numbers_are_joined_to_the_rollouts_beside_what_is_there(file: Path) -> None:
-    chosen, rejected = read(file, NAME).joined([PAIR[0], replace(PAIR[1], evidence={"ref_logp": (-1.0, -2.0)})])
+    chosen, rejected = read(file, NAME).joined(
+        [PAIR[0], replace(PAIR[1], evidence={"ref_logp": (-1.0, -2.0)})]
+    )
     assert chosen.evidence == {NAME: (0.25,)}
     assert rejected.evidence == {NAME: (-0.5, pytest.approx(-1e-7)), "ref_logp": (-1.0, -2.0)}
 
@@ -89,9 +111,13 @@ def test_a_side_that_nobody_reads_may_lack_its_numbers(tmp_path: Path) -> None:
     column = read(tmp_path / "x.parquet", NAME)
     chosen, rejected = column.joined(PAIR, optional=1)
     assert (chosen.evidence, set(rejected.evidence)) == ({}, {NAME})
-    with pytest.raises(UserError, match="column 'ce_logscore' of sample 'a' is of another response"):
+    with pytest.raises(
+        UserError, match="column 'ce_logscore' of sample 'a' is of another response"
+    ):
         column.joined(PAIR)
-    with pytest.raises(UserError, match="column 'ce_logscore' of sample 'a' is of another response"):
+    with pytest.raises(
+        UserError, match="column 'ce_logscore' of sample 'a' is of another response"
+    ):
         column.joined([PAIR[1], replace(PAIR[1], response_ids=(4, 6))], optional=1)
 
 
@@ -122,7 +148,10 @@ def test_keys_and_digests_tell_ids_apart() -> None:
     [
         ({"response_ids": (4, 6)}, "'a' is of another response: these token ids were not scored"),
         ({"prompt_ids": (1, 3)}, "'a' is of another response: these token ids were not scored"),
-        ({"prompt_ids": (1,), "response_ids": (2, 4, 5)}, "'a' is of another response: these token ids were not scored"),
+        (
+            {"prompt_ids": (1,), "response_ids": (2, 4, 5)},
+            "'a' is of another response: these token ids were not scored",
+        ),
         ({"problem": Problem(id="z", prompt="")}, "'z' is missing"),
     ],
     ids=["response", "prompt", "cut", "sample"],
@@ -132,7 +161,11 @@ def test_a_response_that_was_not_scored_is_named(
     store: str, request: pytest.FixtureRequest, change: dict[str, object], said: str
 ) -> None:
     path: Path = request.getfixturevalue(store)
-    with pytest.raises(UserError, match=f"the stored column 'ce_logscore' of sample {said}; remove {path} and run `reasontrain"):
+    with pytest.raises(
+        UserError,
+        match=f"the stored column 'ce_logscore' of sample {said}; remove {path} and run "
+        f"`reasontrain",
+    ):
         read(path, NAME).of(replace(PAIR[1], **change))
 
 
@@ -147,7 +180,9 @@ def test_a_response_that_was_not_scored_is_named(
     ],
     ids=["NaN", "infinite", "null", "too short", "nothing"],
 )
-def test_a_damaged_column_is_named_with_its_sample(file: Path, values: list[float | None] | None, said: str) -> None:
+def test_a_damaged_column_is_named_with_its_sample(
+    file: Path, values: list[float | None] | None, said: str
+) -> None:
     table = read_table(file)
     changed = pyarrow.array([VALUES[0], values, *VALUES[2:]], type=pyarrow.list_(pyarrow.float32()))
     write_table(table.set_column(2, NAME, changed), file)
@@ -159,7 +194,11 @@ def test_a_damaged_column_is_named_with_its_sample(file: Path, values: list[floa
 
 def test_what_another_model_made_is_stale(file: Path, parts: Path) -> None:
     for path in (file, parts):
-        with pytest.raises(UserError, match=r"is stale: another model, other data or other settings made it .*\(other: model\)"):
+        with pytest.raises(
+            UserError,
+            match=r"is stale: another model, other data or other settings made it .*\(other: "
+            r"model\)",
+        ):
             read(path, NAME, {**MADE_BY, "model": "v"})
     with pytest.raises(UserError, match=r"is stale: .*\(other: ce_beta, samples\)"):
         read(parts, NAME, {"model": "w", "samples": "s"})
@@ -172,7 +211,11 @@ def test_parts_of_two_makers_are_not_mixed(parts: Path) -> None:
 
 
 def test_other_files_are_errors(file: Path, parts: Path) -> None:
-    with pytest.raises(UserError, match=r"column 'ref_logp': .*x\.parquet has no ref_logp \(it has: sample_id, ids_hash, ce_log"):
+    with pytest.raises(
+        UserError,
+        match=r"column 'ref_logp': .*x\.parquet has no ref_logp \(it has: sample_id, ids_hash, "
+        r"ce_log",
+    ):
         read(file, "ref_logp")
     write_table(read_table(file).replace_schema_metadata(None), file)
     with pytest.raises(UserError, match="has no made_by"):
@@ -185,8 +228,12 @@ def test_other_files_are_errors(file: Path, parts: Path) -> None:
 
 
 def test_what_is_not_finite_is_never_written(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="sample 'a' was computed wrongly: it holds nan at response token 1"):
+    with pytest.raises(
+        RunError, match="sample 'a' was computed wrongly: it holds nan at response token 1"
+    ):
         write(tmp_path / "x.parquet", NAME, PAIR, [[0.0], [0.0, float("nan")]], MADE_BY)
-    with pytest.raises(RunError, match="sample 'a' was computed wrongly: it has 1 numbers for 2 response tokens"):
+    with pytest.raises(
+        RunError, match="sample 'a' was computed wrongly: it has 1 numbers for 2 response tokens"
+    ):
         write(tmp_path / "x.parquet", NAME, PAIR, [[0.0], [0.0]], MADE_BY)
     assert not list(tmp_path.iterdir())

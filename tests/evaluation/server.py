@@ -1,4 +1,6 @@
-"""A server with OpenAI's API on loopback, in a thread, that answers from a script and remembers what it was asked."""
+"""A server with OpenAI's API on loopback, in a thread, that answers from a script and remembers
+what it was asked.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def chat(text: str | None, *, finish: str = "stop", tokens: int | None = 5, **mo
     """A chat completion."""
     usage = {} if tokens is None else {"usage": {"completion_tokens": tokens, "prompt_tokens": 3}}
     message = {"role": "assistant", "content": text, **more}
-    return Turn(body={"choices": [{"index": 0, "message": message, "finish_reason": finish}], **usage})
+    return Turn(
+        body={"choices": [{"index": 0, "message": message, "finish_reason": finish}], **usage}
+    )
 
 
 @contextmanager
@@ -53,7 +57,9 @@ def serving(script: Script) -> Iterator[Server]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             with lock:
-                server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                server.asked.append(
+                    (self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+                )
                 here["now"] += 1
                 server.most_at_once = max(server.most_at_once, here["now"])
             turn = script(self.path, body)
@@ -62,9 +68,15 @@ def serving(script: Script) -> Iterator[Server]:
             if turn.status == HANG_UP:
                 self.close_connection = True
                 return
-            said = turn.body.encode() if isinstance(turn.body, str) else json.dumps(turn.body).encode()
+            said = (
+                turn.body.encode() if isinstance(turn.body, str) else json.dumps(turn.body).encode()
+            )
             self.send_response(turn.status)
-            for name, value in {"content-type": "application/json", "content-length": str(len(said)), **turn.headers}.items():
+            for name, value in {
+                "content-type": "application/json",
+                "content-length": str(len(said)),
+                **turn.headers,
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(said)

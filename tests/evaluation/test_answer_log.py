@@ -1,4 +1,6 @@
-"""The file of answers while it grows: torn lines, other protocols, damage, and two processes at once."""
+"""The file of answers while it grows: torn lines, other protocols, damage, and two processes at
+once.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,18 @@ from reasontrain.tasks import Verdict
 from reasontrain.types import Problem, UserError
 
 PROBLEMS = [Problem(id=f"p{i}", prompt="?", answer="7") for i in range(3)]
-PROTOCOL: dict[str, YamlValue] = {"seed": 0, "versions": {"torch": "2"}, "suite": {"sampling": {"stop": ["a"], "top_p": 1.0}}}
+PROTOCOL: dict[str, YamlValue] = {
+    "seed": 0,
+    "versions": {"torch": "2"},
+    "suite": {"sampling": {"stop": ["a"], "top_p": 1.0}},
+}
 
 
 def answer(m: int, sample: int = 0) -> Answer:
     reply = Reply(text=f"said {m} ü", truncated=False, num_tokens=4)
-    return Answer(problem=PROBLEMS[m], sample=sample, reply=reply, verdict=Verdict(False, "", "timeout"))
+    return Answer(
+        problem=PROBLEMS[m], sample=sample, reply=reply, verdict=Verdict(False, "", "timeout")
+    )
 
 
 @pytest.fixture
@@ -44,7 +52,9 @@ def test_a_torn_line_is_dropped_and_what_follows_stands_where_it_stood(path: Pat
     assert path.read_text() == answer(0).line() + answer(2, 1).line() + answer(1).line()
 
 
-def test_a_line_is_on_the_disk_before_the_next_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_on_the_disk_before_the_next_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
     journal = AnswerLog(path, PROTOCOL)
@@ -74,14 +84,21 @@ def test_the_protocol_is_written_before_the_first_answer_and_not_again(path: Pat
     [
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"fingerprint": "f"}, 'fingerprint was absent and is "f"'),
-        ({"suite": {"sampling": {"stop": [], "top_p": 1.0}}}, r'suite.sampling.stop was \["a"\] and is \[\]'),
+        (
+            {"suite": {"sampling": {"stop": [], "top_p": 1.0}}},
+            r'suite.sampling.stop was \["a"\] and is \[\]',
+        ),
         ({"a": 1, "b": 1, "c": 1, "seed": 1}, "c was absent and is 1 and 1 more"),
         ({"versions": {"torch": "3"}}, 'versions.torch was "2" and is "3"'),
     ],
 )
-def test_answers_of_another_protocol_are_refused_and_left_alone(path: Path, change: dict[str, YamlValue], said: str) -> None:
+def test_answers_of_another_protocol_are_refused_and_left_alone(
+    path: Path, change: dict[str, YamlValue], said: str
+) -> None:
     before = path.read_bytes()
-    with pytest.raises(UserError, match=f"answers of another protocol .*{said}.*give another --out, or --again"):
+    with pytest.raises(
+        UserError, match=f"answers of another protocol .*{said}.*give another --out, or --again"
+    ):
         AnswerLog(path, PROTOCOL | change).kept(PROBLEMS)
     assert path.read_bytes() == before
 
@@ -97,7 +114,9 @@ def test_an_empty_file_belongs_to_nobody(path: Path) -> None:
 
 def test_answers_that_do_not_say_to_what_they_belong_are_refused(path: Path) -> None:
     path.with_suffix(".protocol.json").unlink()
-    with pytest.raises(UserError, match=r"x\.protocol\.json beside it does not say to what they belong"):
+    with pytest.raises(
+        UserError, match=r"x\.protocol\.json beside it does not say to what they belong"
+    ):
         AnswerLog(path, PROTOCOL).kept(PROBLEMS)
 
 
@@ -117,7 +136,10 @@ def test_another_process_in_the_same_file_is_refused(path: Path) -> None:
         with pytest.raises(UserError, match="another process evaluates into"), second.writing():
             pass
         keep(answer(1))
-    with pytest.raises(UserError, match="another process evaluates into"), third.writing():  # it has read too little
+    with (
+        pytest.raises(UserError, match="another process evaluates into"),
+        third.writing(),
+    ):  # it has read too little
         pass
     assert len(AnswerLog(path, PROTOCOL).kept(PROBLEMS)) == 2
 

@@ -1,4 +1,6 @@
-"""Lines of answers: nothing is lost on the way to the file and back, and a file that is right is left alone."""
+"""Lines of answers: nothing is lost on the way to the file and back, and a file that is right is
+left alone.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,19 @@ from reasontrain.evaluation.answers import Answer, Reply, from_line, write_answe
 from reasontrain.tasks import Verdict
 from reasontrain.types import Problem
 
-PROBLEM = Problem(id="p1", prompt=({"role": "system", "content": "s"}, {"role": "user", "content": "What?"}), answer="7")
+PROBLEM = Problem(
+    id="p1",
+    prompt=({"role": "system", "content": "s"}, {"role": "user", "content": "What?"}),
+    answer="7",
+)
 ANY = text(characters(exclude_categories=["Cs"]))
 
 
 def answer(said: str = "7", sample: int = 0, tokens: int | None = 3, reasoning: str = "") -> Answer:
     reply = Reply(text=said, truncated=False, num_tokens=tokens, reasoning=reasoning)
-    return Answer(problem=PROBLEM, sample=sample, reply=reply, verdict=Verdict(True, said[:3], "exact"))
+    return Answer(
+        problem=PROBLEM, sample=sample, reply=reply, verdict=Verdict(True, said[:3], "exact")
+    )
 
 
 @given(said=ANY, reasoning=ANY, tokens=none() | integers(0, 10**6))

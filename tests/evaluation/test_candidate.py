@@ -17,7 +17,14 @@ from reasontrain.sampler import vllm
 from reasontrain.types import Problem, Prompt, UserError
 from tests.sampler.scripted_vllm import library
 
-SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
+SHAPE = Shape(
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=1,
+    num_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
 
 
 @pytest.fixture
@@ -37,9 +44,9 @@ def test_names_are_the_users_and_paths_are_everybodys(model: str, tmp_path: Path
         "engine": "local",
     }
     for name in ("testbed:student", "Qwen/Qwen3-8B"):
-        assert candidate(name, dtype="bfloat16", engine=LocalEngine(), base=None).settings == ModelSettings(
-            path=name, dtype="bfloat16"
-        )
+        assert candidate(
+            name, dtype="bfloat16", engine=LocalEngine(), base=None
+        ).settings == ModelSettings(path=name, dtype="bfloat16")
 
 
 def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +56,16 @@ def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.Monke
 
     def said(who: Candidate) -> list[str]:
         respond = sampled(parts(prompts, sampling, num=1, at_once=2), by(who.sampler(0)))
-        return [reply.text for replies in respond({(m, 0) for m in range(5)}) for reply in replies.values()]
+        return [
+            reply.text
+            for replies in respond({(m, 0) for m in range(5)})
+            for reply in replies.values()
+        ]
 
-    ours, theirs = (candidate(model, dtype="float32", engine=engine, base=None) for engine in (LocalEngine(), VllmEngine()))
+    ours, theirs = (
+        candidate(model, dtype="float32", engine=engine, base=None)
+        for engine in (LocalEngine(), VllmEngine())
+    )
     assert said(ours) == said(theirs)
     assert (theirs.facts()["engine"], theirs.at_once) == ("vllm", AT_ONCE["vllm"])
 

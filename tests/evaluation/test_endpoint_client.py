@@ -1,4 +1,6 @@
-"""A model behind an address: what is sent, what is made of answers, what is tried again, what is refused, and the key."""
+"""A model behind an address: what is sent, what is made of answers, what is tried again, what is
+refused, and the key.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def requests(
     )
 
 
-def asked(script: Script, missing: set[ProblemSample], **given: object) -> tuple[dict[ProblemSample, Reply], Server]:
+def asked(
+    script: Script, missing: set[ProblemSample], **given: object
+) -> tuple[dict[ProblemSample, Reply], Server]:
     with serving(script) as server:
         replies = requests(server.url, **given).respond(missing)
         return {place: reply for some in replies for place, reply in some.items()}, server
@@ -63,7 +67,9 @@ def question(body: Body) -> str:
 
 def test_every_place_is_asked_once_and_gets_its_own_answer() -> None:
     places = {(m, s) for m in range(4) for s in range(3)}
-    found, server = asked(lambda path, body: chat(f"{question(body)} {body['seed']}"), places, num=3)
+    found, server = asked(
+        lambda path, body: chat(f"{question(body)} {body['seed']}"), places, num=3
+    )
     assert len(server.asked) == 12
     assert {(place, reply.text.rpartition(" ")[0]) for place, reply in found.items()} == {
         (place, f"What is {place[0]}+{place[0]}?") for place in places
@@ -83,7 +89,10 @@ def test_what_is_sent() -> None:
         "temperature": 0.5,
         "top_p": 0.9,
         "max_tokens": 77,
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q: What is 2+2?"}],
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Q: What is 2+2?"},
+        ],
     }
     assert isinstance(seed, int)
     assert 0 <= seed < 2**31
@@ -91,15 +100,29 @@ def test_what_is_sent() -> None:
 
 def test_what_openai_does_not_know_is_sent_where_the_suite_sets_it() -> None:
     sampling = Sampling(top_k=20, min_p=0.1, stop=("\n\n", "Q:"))
-    _, server = asked(lambda path, body: chat("4"), {(0, 0)}, prompt=PromptSettings(enable_thinking=False), sampling=sampling)
+    _, server = asked(
+        lambda path, body: chat("4"),
+        {(0, 0)},
+        prompt=PromptSettings(enable_thinking=False),
+        sampling=sampling,
+    )
     body = server.asked[0][2]
     assert (body["top_k"], body["min_p"], body["stop"]) == (20, 0.1, ["\n\n", "Q:"])
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_a_plain_prompt_is_continued() -> None:
-    turn = Turn(body={"choices": [{"text": " 4.", "finish_reason": "length"}], "usage": {"completion_tokens": 2}})
-    found, server = asked(lambda path, body: turn, {(2, 0)}, prompt=PromptSettings(style="plain", template="Q: {problem}\nA:"))
+    turn = Turn(
+        body={
+            "choices": [{"text": " 4.", "finish_reason": "length"}],
+            "usage": {"completion_tokens": 2},
+        }
+    )
+    found, server = asked(
+        lambda path, body: turn,
+        {(2, 0)},
+        prompt=PromptSettings(style="plain", template="Q: {problem}\nA:"),
+    )
     ((path, _, body),) = server.asked
     assert (path, body["prompt"]) == ("/v1/completions", "Q: What is 2+2?\nA:")
     assert "messages" not in body
@@ -121,12 +144,17 @@ def test_answers_as_servers_give_them() -> None:
     assert one(chat("4", finish="length")).truncated
     assert one(chat("4", tokens=None)).num_tokens is None
     thought = chat("4", reasoning_content="2+2 is 5, so \\boxed{5}. No.")
-    assert one(thought) == Reply(text="4", truncated=False, num_tokens=5, reasoning="2+2 is 5, so \\boxed{5}. No.")
+    assert one(thought) == Reply(
+        text="4", truncated=False, num_tokens=5, reasoning="2+2 is 5, so \\boxed{5}. No."
+    )
     assert one(chat("4", reasoning="vLLM's")).reasoning == "vLLM's"
     assert one(chat(None, finish="length", reasoning_content="so lo")) == Reply(
         text="", truncated=True, num_tokens=5, reasoning="so lo"
     )
-    assert one(chat("half \ud83d of a pair, whole \U0001f600")).text == "half � of a pair, whole \U0001f600"
+    assert (
+        one(chat("half \ud83d of a pair, whole \U0001f600")).text
+        == "half � of a pair, whole \U0001f600"
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +170,9 @@ def test_answers_as_servers_give_them() -> None:
     ],
 )
 def test_what_is_no_completion_is_one_sentence(turn: Turn) -> None:
-    with pytest.raises(UserError, match=r"answers with something that is no completion .*it usually ends in /v1"):
+    with pytest.raises(
+        UserError, match=r"answers with something that is no completion .*it usually ends in /v1"
+    ):
         one(turn)
 
 
@@ -167,25 +197,35 @@ def test_a_refusal_is_not_tried_again(status: int) -> None:
 
 def test_the_key_goes_into_a_header_and_into_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    script: Iterator[Turn] = cycle([chat("4"), Turn(401, {"error": f"Incorrect API key provided: {KEY}"})])
+    script: Iterator[Turn] = cycle(
+        [chat("4"), Turn(401, {"error": f"Incorrect API key provided: {KEY}"})]
+    )
     with serving(lambda path, body: next(script)) as server:
         asking = requests(server.url, at_once=1)
         assert KEY not in repr(asking) + str(asking.endpoint.facts())
         with pytest.raises(
-            UserError, match=r"refuses the key in OPENAI_API_KEY .*Incorrect API key provided: \[the key\]"
+            UserError,
+            match=r"refuses the key in OPENAI_API_KEY .*Incorrect API key provided: \[the key\]",
         ) as error:
             list(asking.respond({(0, 0), (1, 0)}))
         assert {headers["authorization"] for _, headers, _ in server.asked} == {f"Bearer {KEY}"}
-        assert all(KEY not in str(part) for part in (error.value, error.value.__cause__, error.value.__context__))
+        assert all(
+            KEY not in str(part)
+            for part in (error.value, error.value.__cause__, error.value.__context__)
+        )
 
 
-@pytest.mark.parametrize("trouble", [Turn(429, "slow down"), Turn(500, "oops"), Turn(503), Turn(HANG_UP)])
+@pytest.mark.parametrize(
+    "trouble", [Turn(429, "slow down"), Turn(500, "oops"), Turn(503), Turn(HANG_UP)]
+)
 def test_what_may_pass_is_tried_again(trouble: Turn) -> None:
     turns = iter([trouble, trouble, chat("4")])
     found, server = asked(lambda path, body: next(turns), {(0, 0)})
     assert found[0, 0].text == "4"
     assert len(server.asked) == 3
-    assert len({str(body) for _, _, body in server.asked}) == 1  # the same request, by the same seed
+    assert (
+        len({str(body) for _, _, body in server.asked}) == 1
+    )  # the same request, by the same seed
 
 
 def test_a_server_says_how_long_it_wants_to_be_left_alone() -> None:
@@ -203,7 +243,10 @@ def test_what_does_not_pass_ends_and_what_came_before_is_there() -> None:
 
     with serving(script) as server:
         replies = requests(server.url, at_once=1).respond({(0, 0), (1, 0), (2, 0)})
-        with pytest.raises(RunError, match=rf"answers 503 \('loading'\), after {TRIES} tries; .* the same command goes on"):
+        with pytest.raises(
+            RunError,
+            match=rf"answers 503 \('loading'\), after {TRIES} tries; .* the same command goes on",
+        ):
             found.update(pair for some in replies for pair in some.items())
         assert found.keys() == {(0, 0)}
         assert len(server.asked) == 1 + TRIES
@@ -263,7 +306,9 @@ def test_a_key_of_blanks_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         (PromptSettings(style="plain", system="s"), Sampling(), "need a conversation"),
     ],
 )
-def test_what_an_endpoint_cannot_be_told_is_refused(prompt: PromptSettings, sampling: Sampling, said: str) -> None:
+def test_what_an_endpoint_cannot_be_told_is_refused(
+    prompt: PromptSettings, sampling: Sampling, said: str
+) -> None:
     with pytest.raises(UserError, match=said):
         requests("http://host/v1", prompt, sampling)
 
@@ -273,7 +318,16 @@ def test_pictures_and_conversations_for_plain_prompts_are_refused() -> None:
     shown = Problem(id="a", prompt="?", image=Picture(path="x.png"))
     turns = Problem(id="b", prompt=({"role": "user", "content": "?"},))
     with pytest.raises(UserError, match="cannot be told a picture"):
-        EndpointRequests(endpoint=endpoint, problems=[shown], prompt=PromptSettings(), sampling=Sampling(), num=1, seed=0)
+        EndpointRequests(
+            endpoint=endpoint,
+            problems=[shown],
+            prompt=PromptSettings(),
+            sampling=Sampling(),
+            num=1,
+            seed=0,
+        )
     plain = PromptSettings(style="plain")
     with pytest.raises(UserError, match="problem b is a conversation"):
-        EndpointRequests(endpoint=endpoint, problems=[turns], prompt=plain, sampling=Sampling(), num=1, seed=0).body((0, 0))
+        EndpointRequests(
+            endpoint=endpoint, problems=[turns], prompt=plain, sampling=Sampling(), num=1, seed=0
+        ).body((0, 0))

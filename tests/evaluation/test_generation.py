@@ -24,7 +24,9 @@ class Noting:
 
     def load(self, weights: Weights) -> None: ...
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[Rollout]:
         self.asked.append([prompt.problem.id for prompt in prompts])
         return [
             Rollout(
@@ -40,9 +42,16 @@ def test_only_parts_in_which_something_is_missing_are_sampled_and_those_as_they_
     respond = sampled(parts(PROMPTS, Sampling(), num=2, at_once=2), by(sampler))
     found = [dict(replies) for replies in respond({(1, 1), (4, 0)})]
     assert sampler.asked == [["p0", "p1"], ["p4"]]
-    assert [list(replies) for replies in found] == [[(0, 0), (0, 1), (1, 0), (1, 1)], [(4, 0), (4, 1)]]
+    assert [list(replies) for replies in found] == [
+        [(0, 0), (0, 1), (1, 0), (1, 1)],
+        [(4, 0), (4, 1)],
+    ]
     one = found[1][4, 1]
-    assert (one.text, one.truncated, one.num_tokens) == ("9", True, 2)  # sample 1 of problem 4 of 2 each
+    assert (one.text, one.truncated, one.num_tokens) == (
+        "9",
+        True,
+        2,
+    )  # sample 1 of problem 4 of 2 each
 
 
 @given(num=integers(1, 3), at_once=integers(1, 7))

@@ -1,4 +1,6 @@
-"""What an evaluation adds up: votes, parts, lengths, and every way in which an answer came to nothing."""
+"""What an evaluation adds up: votes, parts, lengths, and every way in which an answer came to
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,20 @@ from reasontrain.tasks.math import MathTask
 from reasontrain.types import Problem, Prompt, Rollout, Weights
 
 TEXTS = {
-    "a": [r"\boxed{0.5}", r"\boxed{\frac12}", r"\boxed{3}", r"\boxed{3 \text{ cm}}", r"\boxed{3}"],  # 3 leads, 1/2 is right
-    "b": [r"\boxed{7}", r"\boxed{07}", "I have no idea what is asked.", "", r"\boxed{8}"],  # 7 leads and is right
+    "a": [
+        r"\boxed{0.5}",
+        r"\boxed{\frac12}",
+        r"\boxed{3}",
+        r"\boxed{3 \text{ cm}}",
+        r"\boxed{3}",
+    ],  # 3 leads, 1/2 is right
+    "b": [
+        r"\boxed{7}",
+        r"\boxed{07}",
+        "I have no idea what is asked.",
+        "",
+        r"\boxed{8}",
+    ],  # 7 leads and is right
     "c": ["", "", "", "", ""],
     "d": [r"\boxed{1}", r"\boxed{2}", "It is 1", "", ""],  # 1 and 2 lead, 1 is right
 }
@@ -25,13 +39,17 @@ LEVEL = {"a": "1", "b": "1", "c": "2", "d": "2"}
 
 
 class Scripted:
-    """A sampler that says what is written above; the third answer of everybody is cut off, and answers are 1 to 5 tokens."""
+    """A sampler that says what is written above; the third answer of everybody is cut off, and
+    answers are 1 to 5 tokens.
+    """
 
     version = 0
 
     def load(self, weights: Weights) -> None: ...
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int) -> list[Rollout]:
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
+    ) -> list[Rollout]:
         return [
             Rollout(
                 problem=prompt.problem, id=first_id + i * num + s, group=i, prompt_ids=prompt.ids,
@@ -43,30 +61,43 @@ class Scripted:
 
 def asked(suite: Suite, dropped: int = 0) -> Evaluation:
     about = [{"level": LEVEL[name], "url": f"u/{name}", "kind": "x"} for name in GOLD]
-    problems = [Problem(id=name, prompt="?", answer=GOLD[name], about=facts) for name, facts in zip(GOLD, about, strict=True)]
+    problems = [
+        Problem(id=name, prompt="?", answer=GOLD[name], about=facts)
+        for name, facts in zip(GOLD, about, strict=True)
+    ]
     with Grader(num_workers=1) as grader:
 
         def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
             return score(MathTask(), answers, grader, last_number=suite.last_number)
 
         prompts = [Prompt(problem=problem, ids=(1,)) for problem in problems]
-        respond = sampled(parts(prompts, suite.sampling, num=suite.num_samples, at_once=3), by(Scripted()))
+        respond = sampled(
+            parts(prompts, suite.sampling, num=suite.num_samples, at_once=3), by(Scripted())
+        )
         return evaluate(suite, problems, respond, score=graded, dropped=dropped, sha256="0f")
 
 
 def test_everything_that_is_measured_by_hand() -> None:
     found = asked(Suite(name="x", version=3, num_samples=5, pass_at=(1, 5), last_number=False))
     values = {name: interval.value for name, interval in found.metrics.items()}
-    # right: a 2 of 5, b 2 of 5, c none, d 1 of 5; the most frequent: a wrong, b right, c nothing, d one of two
+    # right: a 2 of 5, b 2 of 5, c none, d 1 of 5; the most frequent: a wrong, b right, c nothing, d
+    # one of two
     assert values == pytest.approx({
         "accuracy": 0.25, "mean@1": 0.75, "mean@5": 0.25, "pass@1": 0.25, "pass@5": 0.75, "maj@1": 0.75, "maj@5": 0.375,
     }, abs=1e-15)  # fmt: skip
     assert (found.suite, found.version, found.problems_sha256) == ("x", 3, "0f")
-    assert (found.response_tokens_mean, found.response_tokens_p50, found.response_tokens_p95) == (3.0, 3.0, 5.0)
+    assert (found.response_tokens_mean, found.response_tokens_p50, found.response_tokens_p95) == (
+        3.0,
+        3.0,
+        5.0,
+    )
     assert found.truncated_share == 0.2
     assert found.reasons == {"exact": 10, "no answer": 10}
     assert found.format_failure_share == 0.5  # b 2 of 5, c 5, d 3: "It is 1" marks no answer
-    assert {level: (part.num_problems, part.accuracy.value) for level, part in found.parts["level"].items()} == {
+    assert {
+        level: (part.num_problems, part.accuracy.value)
+        for level, part in found.parts["level"].items()
+    } == {
         "1": (2, 0.4),
         "2": (2, 0.1),
     }

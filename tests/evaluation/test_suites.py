@@ -54,7 +54,9 @@ def test_the_folder_of_data_is_taken_unless_the_user_says_otherwise(tmp_path: Pa
 def test_more_answers_than_there_are_cannot_be_looked_at() -> None:
     assert suite("gsm8k", ["num_samples=4", "pass_at=[1, 4]"], None).pass_at == (1, 4)
     for name in ("gsm8k", "x.jsonl"):
-        with pytest.raises(UserError, match="pass_at 8 needs as many samples, and num_samples is 4"):
+        with pytest.raises(
+            UserError, match="pass_at 8 needs as many samples, and num_samples is 4"
+        ):
             suite(name, ["num_samples=4", "pass_at=[1, 8]"], None)
 
 
@@ -66,7 +68,9 @@ def test_shipped_suites_say_what_they_measure(name: str) -> None:
     found = suite(name, [], None)
     assert (found.name, found.version) == (name, 1)
     assert found.prompt is not None
-    assert found.prompt.style == "chat"  # a model without a template is refused, not asked in another way
+    assert (
+        found.prompt.style == "chat"
+    )  # a model without a template is refused, not asked in another way
     if name in BUILT_IN:
         assert isinstance(found.task, Gsm8k | MathTask)
         assert found.task.hub
@@ -82,11 +86,18 @@ def test_the_eight_suites_are_there() -> None:
     assert {path.stem for path in Path("eval/suites").glob("*.yaml")} >= BUILT_IN
 
 
-def test_prompts_of_the_suite_yield_to_it_those_of_the_user_do_not_and_his_settings_win(tmp_path: Path) -> None:
+def test_prompts_of_the_suite_yield_to_it_those_of_the_user_do_not_and_his_settings_win(
+    tmp_path: Path,
+) -> None:
     style = tmp_path / "mine.yaml"
-    style.write_text("prompt: {style: plain, template: 'Q: {problem}'}\nsampling: {temperature: 0.5, top_k: 7}\n")
+    style.write_text(
+        "prompt: {style: plain, template: 'Q: {problem}'}\nsampling: {temperature: 0.5, top_k: 7}\n"
+    )
     own = tmp_path / "own.yaml"
-    own.write_text(f"name: own\ntask: {{kind: math, path: x.jsonl}}\nprompts: {style}\nsampling: {{temperature: 0.9}}\n")
+    own.write_text(
+        f"name: own\ntask: {{kind: math, path: x.jsonl}}\nprompts: {style}\nsampling: "
+        f"{{temperature: 0.9}}\n"
+    )
     found = suite(str(own), [], None)
     assert (found.sampling.temperature, found.sampling.top_k) == (0.9, 7)
     found = suite(str(own), [], None, str(style))
@@ -116,18 +127,24 @@ def test_base_models_see_worked_examples_and_stop_before_a_problem_of_their_own(
 
 def test_a_style_that_is_not_there_and_data_that_are_others(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match="there is no prompt style 'bsae'; there is: base, instruct, thinking; or give a YAML file"
+        UserError,
+        match="there is no prompt style 'bsae'; there is: base, instruct, thinking; or give a "
+        "YAML file",
     ):
         suite("gsm8k", [], None, "bsae")
     (tmp_path / "gsm8k_test.jsonl").write_text(json.dumps({"problem": "2+2?", "answer": "4"}))
-    with pytest.raises(UserError, match=r"suite gsm8k was made for another gsm8k_test.jsonl than .*--set sha256="):
+    with pytest.raises(
+        UserError, match=r"suite gsm8k was made for another gsm8k_test.jsonl than .*--set sha256="
+    ):
         suite("gsm8k", [], tmp_path)
     digest = hashlib.sha256((tmp_path / "gsm8k_test.jsonl").read_bytes()).hexdigest()
     assert suite("gsm8k", [f"sha256={digest}"], tmp_path).sha256 == digest
     assert suite("gsm8k", ["sha256=null"], tmp_path).sha256 == digest
 
 
-DATA = Path(os.environ.get("REASONTRAIN_DATA", Path(__file__).parents[3] / "shared" / "data" / "benchmarks"))
+DATA = Path(
+    os.environ.get("REASONTRAIN_DATA", Path(__file__).parents[3] / "shared" / "data" / "benchmarks")
+)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the data folder is not on this machine")

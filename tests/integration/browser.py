@@ -1,4 +1,6 @@
-"""A real Chromium without a window, driven over a pipe by the protocol of its developer tools: nothing to install beside it."""
+"""A real Chromium without a window, driven over a pipe by the protocol of its developer tools:
+nothing to install beside it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ FLAGS = (
 
 
 class Tab:
-    """One tab. `problems` holds what its console complained of, and every address that it asked for beside its page."""
+    """One tab.
+
+    `problems` holds what its console complained of, and every address that it asked for beside its
+    page.
+    """
 
     def __init__(self, send: int, receive: int) -> None:
         self._send, self._receive, self._rest, self._next = send, receive, b"", 0
@@ -34,7 +40,9 @@ class Tab:
         self.problems: list[str] = []
         self.asked: list[str] = []
         target = self._ask("Target.createTarget", {"url": "about:blank"})["targetId"]
-        self._session = str(self._ask("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"])
+        self._session = str(
+            self._ask("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        )
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable", {})
 
@@ -42,7 +50,8 @@ class Tab:
         """Load a file from disk, at a size and in a theme."""
         self.problems, self.asked = [], []
         self._ask(
-            "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
         )
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", {"features": [theme]})
@@ -66,9 +75,14 @@ class Tab:
         """Press the middle of an element with the mouse, as a person does."""
         element = f"document.querySelector({json.dumps(selector)})"
         self.value(f"{element}.scrollIntoView({{block: 'center', inline: 'center'}})")
-        x, y = self.value(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())")  # type: ignore[misc]
+        x, y = self.value(
+            f"(r => [r.x + r.width / 2, r.y + r.height / 2])({element}.getBoundingClientRect())"
+        )  # type: ignore[misc]
         for kind in ("mousePressed", "mouseReleased"):
-            self._ask("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1})
+            self._ask(
+                "Input.dispatchMouseEvent",
+                {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1},
+            )
 
     def type(self, selector: str, text: str) -> None:
         """Put the cursor into a field and type, in place of what it holds."""
@@ -79,7 +93,10 @@ class Tab:
     def choose(self, selector: str, option: str) -> None:
         """Choose an option of a list by its value."""
         element = f"document.querySelector({json.dumps(selector)})"
-        self.value(f"{element}.value = {json.dumps(option)}; {element}.dispatchEvent(new Event('change', {{bubbles: true}}))")
+        self.value(
+            f"{element}.value = {json.dumps(option)}; {element}.dispatchEvent(new "
+            f"Event('change', {{bubbles: true}}))"
+        )
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """A PNG of the page."""
@@ -88,7 +105,9 @@ class Tab:
 
     def _ask(self, method: str, given: dict[str, object]) -> dict:
         self._next += 1
-        message = {"id": self._next, "method": method, "params": given} | ({"sessionId": self._session} if self._session else {})
+        message = {"id": self._next, "method": method, "params": given} | (
+            {"sessionId": self._session} if self._session else {}
+        )
         os.write(self._send, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()
@@ -102,7 +121,11 @@ class Tab:
         match event.get("method"):
             case "Log.entryAdded":
                 self.problems.append(said["entry"]["text"])
-            case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" | "Page.javascriptDialogOpening":
+            case (
+                "Runtime.consoleAPICalled"
+                | "Runtime.exceptionThrown"
+                | "Page.javascriptDialogOpening"
+            ):
                 self.problems.append(json.dumps(said))
             case "Network.requestWillBeSent":
                 self.asked.append(said["request"]["url"])
@@ -126,12 +149,23 @@ def chromium() -> Iterator[Tab]:
     ours_in, their_out = os.pipe()
 
     def hand_over() -> None:
-        """The browser reads descriptor 3 and writes 4; first out of the way, as these may be the very numbers."""
-        read, write = fcntl.fcntl(their_in, fcntl.F_DUPFD, 10), fcntl.fcntl(their_out, fcntl.F_DUPFD, 10)
+        """The browser reads descriptor 3 and writes 4; first out of the way, as these may be the
+        very numbers.
+        """
+        read, write = (
+            fcntl.fcntl(their_in, fcntl.F_DUPFD, 10),
+            fcntl.fcntl(their_out, fcntl.F_DUPFD, 10),
+        )
         os.dup2(read, 3)
         os.dup2(write, 4)
 
-    command = [program, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
+    command = [
+        program,
+        *FLAGS,
+        f"--user-data-dir={profile}",
+        "--remote-debugging-pipe",
+        "about:blank",
+    ]
     process = subprocess.Popen(
         command,
         preexec_fn=hand_over,

@@ -1,4 +1,6 @@
-"""Clusters that tests share, and runs to compare with: all real, on this host, ended with the tests that asked for them."""
+"""Clusters that tests share, and runs to compare with: all real, on this host, ended with the tests
+that asked for them.
+"""
 
 from __future__ import annotations
 
@@ -42,21 +44,31 @@ def mixed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayClust
     """Two Ray nodes, of which the second has math-verify 9.9.9, or says so."""
     other = tmp_path_factory.mktemp("other")
     (other / "math_verify-9.9.9.dist-info").mkdir()
-    (other / "math_verify-9.9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: math-verify\nVersion: 9.9.9\n")
+    (other / "math_verify-9.9.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: math-verify\nVersion: 9.9.9\n"
+    )
     with ray_cluster(cpus=1, nodes=[{"PYTHONPATH": f"{other}:{ROOT}"}]) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """Train on this machine with nothing in the way: the run directory. The same command is run once."""
+    """Train on this machine with nothing in the way: the run directory.
+
+    The same command is run once.
+    """
     done: dict[tuple[str, ...], Path] = {}
 
     def run(*overrides: str, recipe: str = RECIPE) -> Path:
         key = (recipe, *overrides)
         if key not in done:
             out = tmp_path_factory.mktemp("reference")
-            subprocess.run(["reasontrain", "train", recipe, *overrides, f"out={out}"], cwd=ROOT, env=environment(), check=True)
+            subprocess.run(
+                ["reasontrain", "train", recipe, *overrides, f"out={out}"],
+                cwd=ROOT,
+                env=environment(),
+                check=True,
+            )
             done[key] = run_in(out)
         return done[key]
 
@@ -70,10 +82,16 @@ def run_in(out: Path) -> Path:
 
 
 def metrics(run: Path) -> Metrics:
-    """What a run measured in each step, without what it measured with a clock, and operations by whoever did them."""
+    """What a run measured in each step, without what it measured with a clock, and operations by
+    whoever did them.
+    """
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in r.items() if not k.startswith(("time_", "mfu_", "hfu_", "tflop_")) and not k.endswith("_per_s")}
+        {
+            k: v
+            for k, v in r.items()
+            if not k.startswith(("time_", "mfu_", "hfu_", "tflop_")) and not k.endswith("_per_s")
+        }
         for r in records
     ]
 

@@ -1,4 +1,6 @@
-"""Processes that a test starts: each in a group of its own, ended by that group's id and never by a name."""
+"""Processes that a test starts: each in a group of its own, ended by that group's id and never by a
+name.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This tree first, this Python's commands first, no Ray or Slurm of anybody else's, no colours, one thread."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_", "SBATCH_", "PYTEST_"))}
+    """This tree first, this Python's commands first, no Ray or Slurm of anybody else's, no colours,
+    one thread.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "SLURM_", "SBATCH_", "PYTEST_"))
+    }
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -33,11 +41,19 @@ def environment(**more: str) -> dict[str, str]:
 class Process:
     """A command in the background, its output in a file."""
 
-    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
+    ) -> None:
         self.log = log
         with log.open("wb") as stream:
             self.popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, cwd=cwd, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
             )
 
     @property
@@ -56,15 +72,25 @@ class Process:
         self.popen.wait()
 
 
-def until(true: Callable[[], bool], *, limit_s: float, what: str, watch: Sequence[Process] = ()) -> None:
-    """Wait for a fact; an AssertionError with the logs of the processes where it does not come about."""
+def until(
+    true: Callable[[], bool], *, limit_s: float, what: str, watch: Sequence[Process] = ()
+) -> None:
+    """Wait for a fact; an AssertionError with the logs of the processes where it does not come
+    about.
+    """
     deadline = time.monotonic() + limit_s
     while not true():
         late = time.monotonic() > deadline
         ended = [process for process in watch if process.ended]
         if late or ended:
-            said = "\n".join(f"{p.log.name}:\n{p.log.read_text(errors='replace')[-3000:]}" for p in (ended or watch))
-            raise AssertionError(f"{what}: {'not within ' + str(limit_s) + ' s' if late else 'a process ended'}\n{said}")
+            said = "\n".join(
+                f"{p.log.name}:\n{p.log.read_text(errors='replace')[-3000:]}"
+                for p in (ended or watch)
+            )
+            raise AssertionError(
+                f"{what}: "
+                f"{'not within ' + str(limit_s) + ' s' if late else 'a process ended'}\n{said}"
+            )
         time.sleep(0.1)
 
 

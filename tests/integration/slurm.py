@@ -1,4 +1,6 @@
-"""A real Slurm of several nodes on one host: its own munge, key, ports, configuration and spool, in a private folder."""
+"""A real Slurm of several nodes on one host: its own munge, key, ports, configuration and spool, in
+a private folder.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,18 @@ from pathlib import Path
 from tests.integration.processes import ROOT, Process, environment, free_ports, until
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
-ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"})
+ENDED = frozenset(
+    {
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "BOOT_FAIL",
+        "DEADLINE",
+    }
+)
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -72,8 +85,12 @@ class Slurm:
     env: Mapping[str, str]
 
     def sbatch(self, script: str, *args: str, options: tuple[str, ...] = ()) -> str:
-        """Submit a script with its arguments, as a person would from the root of the repository; the id of the job."""
-        said = self._run("sbatch", "--parsable", f"--output={self.folder}/job-%A_%a.log", *options, script, *args)
+        """Submit a script with its arguments, as a person would from the root of the repository;
+        the id of the job.
+        """
+        said = self._run(
+            "sbatch", "--parsable", f"--output={self.folder}/job-%A_%a.log", *options, script, *args
+        )
         return said.strip().partition(";")[0]
 
     def wait(self, job: str, limit_s: float = 300) -> Job:
@@ -81,10 +98,14 @@ class Slurm:
         deadline = time.monotonic() + limit_s
         while (state := self.fact(job, "JobState")) not in ENDED:
             if time.monotonic() > deadline:
-                raise AssertionError(f"job {job} is {state} after {limit_s} s and wrote:\n{self.output(job)}")
+                raise AssertionError(
+                    f"job {job} is {state} after {limit_s} s and wrote:\n{self.output(job)}"
+                )
             time.sleep(0.3)
         code, _, by_signal = self.fact(job, "ExitCode").partition(":")
-        return Job(state, int(code) or (128 + int(by_signal) if int(by_signal) else 0), self.output(job))
+        return Job(
+            state, int(code) or (128 + int(by_signal) if int(by_signal) else 0), self.output(job)
+        )
 
     def fact(self, job: str, name: str) -> str:
         """One field of `scontrol show job`."""
@@ -106,7 +127,9 @@ class Slurm:
         self._run("scancel", *options, job)
 
     def _run(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout
 
@@ -115,12 +138,18 @@ class Slurm:
 def slurm(*, nodes: int = 2, cpus: int = 2, gpus: int = 0) -> Iterator[Slurm]:
     """Start the daemons and end them; `cpus` and `gpus` are what nodes claim to have, true or not."""
     for command in NEEDED:
-        assert shutil.which(command, path=_path()), f"{command} is missing: apt-get install slurm-wlm munge"
+        assert shutil.which(command, path=_path()), (
+            f"{command} is missing: apt-get install slurm-wlm munge"
+        )
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets have short names
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         _configure(folder, nodes, cpus, gpus)
-        own = {"SLURM_CONF": str(folder / "slurm.conf"), "RAY_TMPDIR": str(folder / "ray"), "RAY_START_TIMEOUT_S": "60"}
+        own = {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "RAY_TMPDIR": str(folder / "ray"),
+            "RAY_START_TIMEOUT_S": "60",
+        }
         env = environment(PATH=f"{environment()['PATH']}:/usr/sbin", **own)
         _daemons(stack, folder, env, nodes)
         cluster = Slurm(folder, env)
@@ -143,8 +172,13 @@ def _configure(folder: Path, nodes: int, cpus: int, gpus: int) -> None:
     host = socket.gethostname().partition(".")[0]
     control, *ports = free_ports(nodes + 1)
     gres = f"Gres=gpu:{gpus}" if gpus else ""
-    lines = [f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={p} CPUs={cpus} {gres}" for i, p in enumerate(ports, 1)]
-    text = CONFIGURATION.format(host=host, control=control, user=getpass.getuser(), folder=folder, nodes="\n".join(lines))
+    lines = [
+        f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={p} CPUs={cpus} {gres}"
+        for i, p in enumerate(ports, 1)
+    ]
+    text = CONFIGURATION.format(
+        host=host, control=control, user=getpass.getuser(), folder=folder, nodes="\n".join(lines)
+    )
     (folder / "slurm.conf").write_text(text)
     devices = [folder / f"gpu{i}" for i in range(gpus)]
     for device in devices:
@@ -156,8 +190,13 @@ def _configure(folder: Path, nodes: int, cpus: int, gpus: int) -> None:
 def _daemons(stack: ExitStack, folder: Path, env: Mapping[str, str], nodes: int) -> None:
     """munged, slurmctld and one slurmd a node, until all nodes are idle."""
     munge = folder / "munge"
-    files = [f"--{what}-file={munge / name}" for what, name in (("key", "key"), ("pid", "pid"), ("log", "log"), ("seed", "seed"))]
-    commands = {"munged": ["munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files]}
+    files = [
+        f"--{what}-file={munge / name}"
+        for what, name in (("key", "key"), ("pid", "pid"), ("log", "log"), ("seed", "seed"))
+    ]
+    commands = {
+        "munged": ["munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files]
+    }
     commands["slurmctld"] = ["slurmctld", "-D", "-i"]
     commands |= {f"slurmd-n{i}": ["slurmd", "-D", "-N", f"n{i}"] for i in range(1, nodes + 1)}
     started: list[Process] = []
@@ -183,9 +222,13 @@ def _daemons(stack: ExitStack, folder: Path, env: Mapping[str, str], nodes: int)
 def _cancel_all(cluster: Slurm) -> None:
     """End what still runs, and wait for it: daemons that end do not end jobs."""
     queue = ["squeue", "--noheader", "--format=%i"]
-    subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=cluster.env, check=False, timeout=60)
+    subprocess.run(
+        ["scancel", f"--user={getpass.getuser()}"], env=cluster.env, check=False, timeout=60
+    )
     deadline = time.monotonic() + 40
-    while subprocess.run(queue, env=cluster.env, capture_output=True, text=True, check=False).stdout.strip():
+    while subprocess.run(
+        queue, env=cluster.env, capture_output=True, text=True, check=False
+    ).stdout.strip():
         if time.monotonic() > deadline:
             break
         time.sleep(0.3)

@@ -16,9 +16,13 @@ pytestmark = pytest.mark.integration
 
 def test_a_claim_on_runs_of_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    arms = "arms={top: {set: {token_selection: {kind: tip, keep_ratio: 0.5}}}, random: {set: {token_selection: {kind: random, keep_ratio: 0.5}}}}"
+    arms = (
+        "arms={top: {set: {token_selection: {kind: tip, keep_ratio: 0.5}}}, random: {set: "
+        "{token_selection: {kind: random, keep_ratio: 0.5}}}}"
+    )
     asked = (
-        "sampling: {temperature: 1.0, max_tokens: 12}, limit: 4, num_samples: 2, task: {kind: arithmetic, num_problems: 4, split"
+        "sampling: {temperature: 1.0, max_tokens: 12}, limit: 4, num_samples: 2, task: {kind: "
+        "arithmetic, num_problems: 4, split"
     )
     table(
         tmp_path,
@@ -26,7 +30,8 @@ def test_a_claim_on_runs_of_two_steps(tmp_path: Path, monkeypatch: pytest.Monkey
         "difference={of: top, minus: random}",
         "equal_mass=[top, random]",
         "rates=[1.0e-3]",
-        f"evaluate={{before: false, suites: [{{name: dev, {asked}: train}}}}, {{name: held, {asked}: test}}}}]}}",
+        f"evaluate={{before: false, suites: [{{name: dev, {asked}: train}}}}, {{name: "
+        f"held, {asked}: test}}}}]}}",
         "measure={kind: pass, suite: held, k: 2}",
     )
     (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
@@ -37,4 +42,6 @@ def test_a_claim_on_runs_of_two_steps(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(0 <= score <= 1 for score in top["scores"])
     assert 0 < top["trained_tokens"] < 0.6 * top["sampled_tokens"]
     assert random["trained_tokens"] == pytest.approx(top["trained_tokens"], rel=0.2)
-    assert "pass@2 on `held` of 4 held-out problems, 2 steps" in (tmp_path / "README.md").read_text()
+    assert (
+        "pass@2 on `held` of 4 held-out problems, 2 steps" in (tmp_path / "README.md").read_text()
+    )

@@ -1,4 +1,6 @@
-"""Recipes under Ray, started by the run itself: the numbers of one process, refusals within seconds, deaths that cost nothing."""
+"""Recipes under Ray, started by the run itself: the numbers of one process, refusals within
+seconds, deaths that cost nothing.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,24 @@ GRPO = "recipes/tiny/grpo.yaml"
 SSTOKEN = "recipes/tiny/sstoken.yaml"
 PRIOR = "recipes/tiny/prior.yaml"
 PICTURES = "recipes/tiny/prior_pictures.yaml"
-UNEVEN = ("learn.rollouts_per_step=3", "learn.micro_batch_tokens=60", "learn.warmup_steps=1", "task.num_problems=96")
-"""Of two ranks one has a second micro-batch, and the other must use the eyes of its model beside it for nothing."""
+UNEVEN = (
+    "learn.rollouts_per_step=3",
+    "learn.micro_batch_tokens=60",
+    "learn.warmup_steps=1",
+    "task.num_problems=96",
+)
+"""Of two ranks one has a second micro-batch, and the other must use the eyes of its model beside it
+for nothing.
+"""
 D3S = "recipes/tiny/d3s.yaml"
 CDPO = "recipes/tiny/cdpo.yaml"
 SOFT, FUZZY = "recipes/tiny/soft_tokens.yaml", "recipes/tiny/soft_tokens_fuzzy.yaml"
 ORDER_ONE = ("reward.right=1", "reward.boxed=0.1")
 """Rewards of 100 make a hundredfold loss, with a hundredfold rounding."""
 ONE_STEP = (*ORDER_ONE, "steps=1", "learn.warmup_steps=0")
-"""A soft thought feeds each rounding on to the next token: once weights differ by 1e-7, an answer may be another one."""
+"""A soft thought feeds each rounding on to the next token: once weights differ by 1e-7, an answer
+may be another one.
+"""
 SHORT = ("steps=4", "evaluate=null", "learn.rollouts_per_step=32", "task.num_problems=300")
 ONE_ZERO = ("cluster.learners=1", "learn.zero.stage=1")
 TWO_ZERO_3 = ("cluster.learners=2", "learn.zero.stage=3", "learn.zero.persist_below=0")
@@ -54,7 +65,13 @@ class Ended:
 def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = None) -> Ended:
     start = time.monotonic()
     given = environment() if env is None else env
-    done = subprocess.run(["reasontrain", "train", recipe, *overrides], cwd=ROOT, env=given, capture_output=True, text=True)
+    done = subprocess.run(
+        ["reasontrain", "train", recipe, *overrides],
+        cwd=ROOT,
+        env=given,
+        capture_output=True,
+        text=True,
+    )
     return Ended(done.returncode, done.stdout + done.stderr, time.monotonic() - start)
 
 
@@ -75,12 +92,24 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         ),  # its own loss is a sum over about sixty tokens
         (SOFT, TWO_ZERO_3, ONE_STEP),
     ],
-    ids=["tip, one rank", "tip", "grpo", "d3s", "sstoken", "prior", "pictures", "fuzzy tokens", "soft tokens"],
+    ids=[
+        "tip, one rank",
+        "tip",
+        "grpo",
+        "d3s",
+        "sstoken",
+        "prior",
+        "pictures",
+        "fuzzy tokens",
+        "soft tokens",
+    ],
 )
 def test_ranks_give_the_losses_of_one_process(
     reference: Reference, tmp_path: Path, recipe: str, scale: Sequence[str], more: Sequence[str]
 ) -> None:
-    """One rank of every kind of step is the learner's own test; here recipes run from file to report."""
+    """One rank of every kind of step is the learner's own test; here recipes run from file to
+    report.
+    """
     expected = reference(*SHORT, *more, recipe=recipe)
     ended = train(*SHORT, *more, *scale, f"out={tmp_path}", recipe=recipe)
     assert ended.code == 0, ended.output
@@ -102,7 +131,9 @@ def small_cdpo(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_pairs_and_the_stages_before_them_give_the_losses_of_one_process(
     reference: Reference, small_cdpo: str, tmp_path: Path
 ) -> None:
-    """Both tuned models are made by the ranks too; the pairs are the same, and scores differ by rounding."""
+    """Both tuned models are made by the ranks too; the pairs are the same, and scores differ by
+    rounding.
+    """
     short = ("steps=4", "evaluate=null")
     expected = reference(*short, recipe=small_cdpo)
     ended = train(*short, *TWO_ZERO_3, f"out={tmp_path}", recipe=small_cdpo)
@@ -133,7 +164,13 @@ def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(tmp_path: P
     overrides = ("learn.lr=3.0e-3", "cluster.learners=1", "cluster.samplers=1")
     ratios = {}
     for overlap in (0, 1):
-        ended = train(*SHORT, *overrides, f"cluster.overlap={overlap}", f"out={tmp_path / str(overlap)}", recipe=GRPO)
+        ended = train(
+            *SHORT,
+            *overrides,
+            f"cluster.overlap={overlap}",
+            f"out={tmp_path / str(overlap)}",
+            recipe=GRPO,
+        )
         assert ended.code == 0, ended.output
         (run,) = (tmp_path / str(overlap)).iterdir()
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -144,7 +181,9 @@ def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(tmp_path: P
 
 
 def test_more_gpus_than_there_are_is_an_error_within_seconds(tmp_path: Path) -> None:
-    ended = train("model.device=cuda", "cluster.learners=9", "learn.zero.stage=3", f"out={tmp_path}")
+    ended = train(
+        "model.device=cuda", "cluster.learners=9", "learn.zero.stage=3", f"out={tmp_path}"
+    )
     assert ended.code == 2, ended.output
     assert "9 learner processes need a bundle of {'CPU': 1.0, 'GPU': 1.0} each" in ended.output
     assert "0 GPUs) has room for 0 of them" in ended.output
@@ -153,7 +192,9 @@ def test_more_gpus_than_there_are_is_an_error_within_seconds(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nodes_with_other_versions_are_refused_with_a_table(mixed_cluster: RayCluster, tmp_path: Path) -> None:
+def test_nodes_with_other_versions_are_refused_with_a_table(
+    mixed_cluster: RayCluster, tmp_path: Path
+) -> None:
     ended = train("cluster.learners=1", f"out={tmp_path}", env=dict(mixed_cluster.env))
     assert ended.code == 2, ended.output
     assert "math-verify: driver 0.9.0" in ended.output
@@ -164,15 +205,23 @@ def test_nodes_with_other_versions_are_refused_with_a_table(mixed_cluster: RayCl
 def test_a_wrong_token_is_a_sentence(one_ray: RayCluster, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0" * 64)
-    ended = train("cluster.learners=1", f"out={tmp_path / 'out'}", env=one_ray.env | {"RAY_AUTH_TOKEN_PATH": str(token)})
+    ended = train(
+        "cluster.learners=1",
+        f"out={tmp_path / 'out'}",
+        env=one_ray.env | {"RAY_AUTH_TOKEN_PATH": str(token)},
+    )
     assert ended.code == 2, ended.output
     assert "cannot be joined" in ended.output
     assert "token" in ended.output
     assert "Traceback" not in ended.output
 
 
-def test_orchestration_is_a_twentieth_of_a_step_at_most(reference: Reference, tmp_path: Path) -> None:
-    """The driver's time for all but grading, less what the only actor worked and what one process takes to make batches."""
+def test_orchestration_is_a_twentieth_of_a_step_at_most(
+    reference: Reference, tmp_path: Path
+) -> None:
+    """The driver's time for all but grading, less what the only actor worked and what one process
+    takes to make batches.
+    """
     overrides = ("steps=12", "evaluate=null", "learn.rollouts_per_step=64", "task.num_problems=800")
     ended = train(*overrides, "cluster.learners=1", f"out={tmp_path}")
     assert ended.code == 0, ended.output
@@ -185,7 +234,10 @@ def test_orchestration_is_a_twentieth_of_a_step_at_most(reference: Reference, tm
 
 def seconds(run: Path, part: str) -> float:
     """What all steps of a run spent on a part."""
-    return sum(json.loads(line)[f"time_{part}_s"] for line in (run / "metrics.jsonl").read_text().splitlines())
+    return sum(
+        json.loads(line)[f"time_{part}_s"]
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+    )
 
 
 STORE = """
@@ -199,7 +251,9 @@ while True:
 
 
 def widened(directory: Path) -> Path:
-    """The testbed's student with sixteen times the neurons, the new ones zeros: the same answers from 14 MiB of weights."""
+    """The testbed's student with sixteen times the neurons, the new ones zeros: the same answers
+    from 14 MiB of weights.
+    """
     student = testbed.MODELS / "student"
     config = AutoConfig.from_pretrained(student)
     config.intermediate_size = 4096
@@ -214,14 +268,22 @@ def widened(directory: Path) -> Path:
 
 
 def test_the_object_store_never_holds_weights(one_ray: RayCluster, tmp_path: Path) -> None:
-    """Rollouts of a step are about 0.7 MiB while they wait for Ray to let go of them; weights go from process to process."""
+    """Rollouts of a step are about 0.7 MiB while they wait for Ray to let go of them; weights go
+    from process to process.
+    """
     model = widened(tmp_path / "wide")
     watch = Process([sys.executable, "-c", STORE], tmp_path / "store", one_ray.env)
     apart = ("cluster.learners=1", "cluster.samplers=1", "cluster.graders=1", "cluster.cpus=0.5")
-    ended = train(*SHORT, *apart, f"model.path={model}", f"out={tmp_path / 'out'}", env=dict(one_ray.env))
+    ended = train(
+        *SHORT, *apart, f"model.path={model}", f"out={tmp_path / 'out'}", env=dict(one_ray.env)
+    )
     watch.end()
     assert ended.code == 0, ended.output
-    seen = [int(line.removesuffix(" MiB")) for line in (tmp_path / "store").read_text().split("\n") if line.endswith(" MiB")]
+    seen = [
+        int(line.removesuffix(" MiB"))
+        for line in (tmp_path / "store").read_text().split("\n")
+        if line.endswith(" MiB")
+    ]
     assert len(seen) > 10
     assert (model / "model.safetensors").stat().st_size > 13 << 20
     assert max(seen) < 7
@@ -237,7 +299,9 @@ def test_a_killed_process_costs_nothing(kind: str, undisturbed: Path, tmp_path: 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("soak")
-    assert soak.begin(out, "undisturbed").wait(soak.LIMIT_S) == 0, (out / "undisturbed.log").read_text()
+    assert soak.begin(out, "undisturbed").wait(soak.LIMIT_S) == 0, (
+        out / "undisturbed.log"
+    ).read_text()
     return out / "undisturbed"
 
 
@@ -252,9 +316,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
-def test_a_disk_that_fills_up_under_ranks_is_a_sentence_and_keeps_what_was_saved(small_disk: Path, undisturbed: Path) -> None:
+def test_a_disk_that_fills_up_under_ranks_is_a_sentence_and_keeps_what_was_saved(
+    small_disk: Path, undisturbed: Path
+) -> None:
     process, run = soak.begin(small_disk, "run"), small_disk / "run"
-    until(lambda: (run / "checkpoints" / "step-2").exists(), limit_s=soak.LIMIT_S, what="a checkpoint")
+    until(
+        lambda: (run / "checkpoints" / "step-2").exists(), limit_s=soak.LIMIT_S, what="a checkpoint"
+    )
     thesis = small_disk / "thesis"
     room = shutil.disk_usage(small_disk).free - (2 << 20)
     thesis.write_bytes(bytes(room))
@@ -268,14 +336,19 @@ def test_a_disk_that_fills_up_under_ranks_is_a_sentence_and_keeps_what_was_saved
     assert soak.fingerprint(run) == soak.fingerprint(undisturbed)
 
 
-def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(undisturbed: Path) -> None:
+def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(
+    undisturbed: Path,
+) -> None:
     (last, newest), (step, older) = checkpoint._found(undisturbed)[:2]
     files = [path for path in newest.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} >= {".pt", ".safetensors", ".json"}
     for path in files:
         whole = path.read_bytes()
         middle = len(whole) // 2
-        for damaged in (whole[:-1], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+        for damaged in (
+            whole[:-1],
+            whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        ):
             path.write_bytes(damaged)
             warnings: list[str] = []
             assert checkpoint.newest(undisturbed, warnings.append) == (step, older), path

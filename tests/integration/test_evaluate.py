@@ -1,4 +1,6 @@
-"""`reasontrain evaluate --workers`: the bytes of one process, also where a worker is killed over its part."""
+"""`reasontrain evaluate --workers`: the bytes of one process, also where a worker is killed over
+its part.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,19 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def files(out: Path) -> dict[str, bytes]:
     """Answers, protocol and report."""
-    return {path.name: path.read_bytes() for path in (out / "testbed-student").iterdir() if path.is_file()}
+    return {
+        path.name: path.read_bytes()
+        for path in (out / "testbed-student").iterdir()
+        if path.is_file()
+    }
 
 
-def test_several_workers_write_what_one_process_writes(alone: dict[str, bytes], tmp_path: Path) -> None:
-    subprocess.run([*WORDS, str(tmp_path), "--workers", "2"], cwd=ROOT, env=environment(), check=True)
+def test_several_workers_write_what_one_process_writes(
+    alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    subprocess.run(
+        [*WORDS, str(tmp_path), "--workers", "2"], cwd=ROOT, env=environment(), check=True
+    )
     assert files(tmp_path) == alone
     assert sorted(path.name for path in (tmp_path / "testbed-student" / "logs").glob("*.log")) == [
         "sampler-0.log",
@@ -42,8 +52,12 @@ def test_several_workers_write_what_one_process_writes(alone: dict[str, bytes], 
     ]
 
 
-def test_the_part_of_a_worker_that_was_killed_is_asked_again(alone: dict[str, bytes], tmp_path: Path) -> None:
-    process = Process([*WORDS, str(tmp_path), "--workers", "2"], tmp_path / "log", environment(), cwd=ROOT)
+def test_the_part_of_a_worker_that_was_killed_is_asked_again(
+    alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = Process(
+        [*WORDS, str(tmp_path), "--workers", "2"], tmp_path / "log", environment(), cwd=ROOT
+    )
     about = tmp_path / "testbed-student" / "logs" / "sampler-1.json"
     try:
         until(about.exists, limit_s=300, what="the workers", watch=[process])

@@ -1,4 +1,6 @@
-"""The verifier inside Ray actors, among hostile answers: verdicts are right, and its processes go with their actors."""
+"""The verifier inside Ray actors, among hostile answers: verdicts are right, and its processes go
+with their actors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Recipes as Ray jobs on a cluster with token authentication, and what becomes of those who have no token or a wrong one."""
+"""Recipes as Ray jobs on a cluster with token authentication, and what becomes of those who have no
+token or a wrong one.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_a_recipe_is_a_job_as_it_stands(one_ray: RayCluster, reference: Reference, tmp_path: Path, where: str) -> None:
+def test_a_recipe_is_a_job_as_it_stands(
+    one_ray: RayCluster, reference: Reference, tmp_path: Path, where: str
+) -> None:
     options, cwd = ELSEWHERE[where]
     job = one_ray.submit(*options, RECIPE, *SHORT, f"out={tmp_path}", cwd=cwd)
     assert job.returncode == 0, job.stdout
@@ -45,7 +49,11 @@ def test_a_job_of_many_processes_joins_the_cluster_that_runs_it(
 def test_a_relative_out_lies_in_rays_copy_and_the_log_says_where(one_ray: RayCluster) -> None:
     job = one_ray.submit("--working-dir", ".", "--", RECIPE, *SHORT)
     assert job.returncode == 0, job.stdout
-    page = re.search(r"^report: (/.*/working_dir_files/_ray_pkg_\w+/out/tip-tiny/report.html)$", job.stdout, re.MULTILINE)
+    page = re.search(
+        r"^report: (/.*/working_dir_files/_ray_pkg_\w+/out/tip-tiny/report.html)$",
+        job.stdout,
+        re.MULTILINE,
+    )
     assert page is not None, job.stdout
     assert Path(page[1]).is_relative_to(one_ray.folder)
 
@@ -64,7 +72,11 @@ def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
     words = (RECIPE, *LONGER, f"out={tmp_path}")
     assert one_ray.submit("--no-wait", "--submission-id=first", "--", *words).returncode == 0
     metrics = tmp_path / "tip-tiny" / "metrics.jsonl"
-    until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, limit_s=120, what="two steps")
+    until(
+        lambda: metrics.exists() and metrics.read_text().count("\n") >= 2,
+        limit_s=120,
+        what="two steps",
+    )
     assert one_ray.run("ray", "job", "stop", "first").returncode == 0
     assert "stopped by SIGTERM after step" in one_ray.run("ray", "job", "logs", "first").stdout
     again = one_ray.submit("--", *words)
@@ -75,8 +87,14 @@ def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
 
 STRANGERS = {
     "no token": ({"RAY_AUTH_TOKEN_PATH": ""}, "Ray couldn't find an authentication token"),
-    "a wrong token": ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "wrong"}, "Forbidden: Invalid authentication token"),
-    "no idea of tokens": ({"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_MODE": "disabled"}, "Missing authentication token"),
+    "a wrong token": (
+        {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "wrong"},
+        "Forbidden: Invalid authentication token",
+    ),
+    "no idea of tokens": (
+        {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_MODE": "disabled"},
+        "Missing authentication token",
+    ),
 }
 
 
@@ -90,7 +108,9 @@ def test_strangers_are_told_what_they_lack(one_ray: RayCluster, tmp_path: Path, 
     assert not (tmp_path / "done").exists()
 
 
-def script(*words: str, home: Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+def script(
+    *words: str, home: Path, cwd: Path = ROOT, **env: str
+) -> subprocess.CompletedProcess[str]:
     """`launch/ray.sh WORDS`, for somebody with this home."""
     return subprocess.run(
         [str(ROOT / "launch" / "ray.sh"), *words], cwd=cwd, env=environment(HOME=str(home), **env), text=True, timeout=300,
@@ -98,13 +118,24 @@ def script(*words: str, home: Path, cwd: Path = ROOT, **env: str) -> subprocess.
     )  # fmt: skip
 
 
-def test_ray_sh_starts_a_head_and_a_worker_and_submits(reference: Reference, tmp_path: Path) -> None:
-    home, other, temporary = tmp_path / "home", tmp_path / "other", Path("/tmp") / f"rs-{os.getpid()}"
+def test_ray_sh_starts_a_head_and_a_worker_and_submits(
+    reference: Reference, tmp_path: Path
+) -> None:
+    home, other, temporary = (
+        tmp_path / "home",
+        tmp_path / "other",
+        Path("/tmp") / f"rs-{os.getpid()}",
+    )
     home.mkdir()
     other.mkdir()
     dashboard, port = free_ports(2)
     started = script(
-        "head", f"--dashboard-port={dashboard}", f"--port={port}", f"--temp-dir={temporary}", "--num-cpus=1", home=home
+        "head",
+        f"--dashboard-port={dashboard}",
+        f"--port={port}",
+        f"--temp-dir={temporary}",
+        "--num-cpus=1",
+        home=home,
     )
     try:
         assert started.returncode == 0, started.stdout
@@ -124,7 +155,9 @@ def test_ray_sh_starts_a_head_and_a_worker_and_submits(reference: Reference, tmp
         assert_same_run(tmp_path / "out" / "tip-tiny", reference(*SHORT))
         seen = 'import ray; ray.init(logging_level="error"); print("NODES", len(ray.nodes()))'
         env = environment(HOME=str(home), RAY_AUTH_MODE="token", RAY_ADDRESS=address)
-        said = subprocess.run(["python", "-c", seen], env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+        said = subprocess.run(
+            ["python", "-c", seen], env=env, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
         assert "NODES 2" in said
     finally:
         _end_ray_in(temporary)
@@ -139,7 +172,9 @@ def _end_ray_in(temporary: Path) -> None:
         except OSError:
             continue
         inside = f"{temporary}/".encode()
-        if any(inside in word or word == inside[:-1] for word in words) or any(word.endswith(inside[:-1]) for word in words):
+        if any(inside in word or word == inside[:-1] for word in words) or any(
+            word.endswith(inside[:-1]) for word in words
+        ):
             os.kill(int(process.name), signal.SIGKILL)
     shutil.rmtree(temporary, ignore_errors=True)
 
@@ -161,16 +196,26 @@ def test_ray_sh_explains_itself(tmp_path: Path, words: tuple[str, ...], sentence
 
 def test_ray_sh_wants_to_know_where_runs_go(tmp_path: Path) -> None:
     said = script("submit", RECIPE, "out=here", home=tmp_path, RAY_AUTH_TOKEN="any")
-    assert (said.returncode, "say where runs go on the cluster: out=/shared/folder" in said.stdout) == (2, True), said.stdout
+    assert (
+        said.returncode,
+        "say where runs go on the cluster: out=/shared/folder" in said.stdout,
+    ) == (2, True), said.stdout
 
 
 def test_local_sh_trains_and_says_how_it_is_used(tmp_path: Path, reference: Reference) -> None:
     local = str(ROOT / "launch" / "local.sh")
     env = environment(HOME=str(tmp_path), RAY_ADDRESS="nowhere:1")
-    done = subprocess.run([local, RECIPE, *SHORT, f"out={tmp_path}"], cwd=ROOT, env=env, check=False)
+    done = subprocess.run(
+        [local, RECIPE, *SHORT, f"out={tmp_path}"], cwd=ROOT, env=env, check=False
+    )
     assert done.returncode == 0
     assert (tmp_path / ".ray").stat().st_mode & 0o777 == 0o700
     assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
     asked = subprocess.run([local, "--help"], env=env, capture_output=True, text=True, check=False)
     assert (asked.returncode, "launch/local.sh RECIPE" in asked.stderr) == (2, True)
-    assert subprocess.run([local, RECIPE, "steps=0"], cwd=ROOT, env=env, capture_output=True, check=False).returncode == 2
+    assert (
+        subprocess.run(
+            [local, RECIPE, "steps=0"], cwd=ROOT, env=env, capture_output=True, check=False
+        ).returncode
+        == 2
+    )

@@ -1,4 +1,6 @@
-"""`launch/slurm/` on a real Slurm of two nodes: the numbers of one process, pre-emption, arrays, evaluation, and failures."""
+"""`launch/slurm/` on a real Slurm of two nodes: the numbers of one process, pre-emption, arrays,
+evaluation, and failures.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.conftest import LONGER, RECIPE, SHORT, Reference, assert_same_run, losses, metrics
+from tests.integration.conftest import (
+    LONGER,
+    RECIPE,
+    SHORT,
+    Reference,
+    assert_same_run,
+    losses,
+    metrics,
+)
 from tests.integration.processes import ROOT, until
 from tests.integration.slurm import Slurm
 
@@ -32,7 +42,9 @@ def test_two_nodes_give_the_losses_of_one_process(
     two_nodes: Slurm, reference: Reference, tmp_path: Path, recipe: str, scale: str
 ) -> None:
     expected = reference(*SHORT, recipe=recipe)
-    number = two_nodes.sbatch(TRAIN, recipe, *SHORT, *SCALES[scale], f"out={tmp_path}", options=NODES)
+    number = two_nodes.sbatch(
+        TRAIN, recipe, *SHORT, *SCALES[scale], f"out={tmp_path}", options=NODES
+    )
     job = two_nodes.wait(number)
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     (run,) = tmp_path.iterdir()
@@ -67,7 +79,10 @@ def with_program(cluster: Slurm, folder: Path, name: str, text: str) -> Slurm:
     program.parent.mkdir()
     program.write_text(text)
     program.chmod(0o755)
-    return Slurm(cluster.folder, {**cluster.env, "PATH": f"{program.parent}{os.pathsep}{cluster.env['PATH']}"})
+    return Slurm(
+        cluster.folder,
+        {**cluster.env, "PATH": f"{program.parent}{os.pathsep}{cluster.env['PATH']}"},
+    )
 
 
 @pytest.fixture
@@ -100,7 +115,9 @@ def test_two_jobs_on_one_host_have_a_ray_each(probed: Slurm) -> None:
 
 
 def has_steps(run: Path, count: int) -> bool:
-    return (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= count
+    return (run / "metrics.jsonl").exists() and len(
+        (run / "metrics.jsonl").read_text().splitlines()
+    ) >= count
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -109,7 +126,14 @@ def test_a_pre_empted_job_saves_goes_back_into_the_queue_and_loses_nothing(
     two_nodes: Slurm, reference: Reference, tmp_path: Path, how: str, scale: str
 ) -> None:
     expected = reference(*LONGER, *SCALES[scale])
-    job = two_nodes.sbatch(TRAIN, RECIPE, *LONGER, *SCALES[scale], f"out={tmp_path}", options=(*NODES, "--partition=low"))
+    job = two_nodes.sbatch(
+        TRAIN,
+        RECIPE,
+        *LONGER,
+        *SCALES[scale],
+        f"out={tmp_path}",
+        options=(*NODES, "--partition=low"),
+    )
     run = tmp_path / "tip-tiny"
     until(lambda: has_steps(run, 2), limit_s=120, what="two steps")
     if how == "warned":
@@ -117,7 +141,9 @@ def test_a_pre_empted_job_saves_goes_back_into_the_queue_and_loses_nothing(
     else:
         urgent = two_nodes.folder / "urgent"
         urgent.write_text("#!/bin/sh\nsleep 1\n")
-        first = two_nodes.sbatch(str(urgent), options=("--nodes=2", "--exclusive", "--partition=high"))
+        first = two_nodes.sbatch(
+            str(urgent), options=("--nodes=2", "--exclusive", "--partition=high")
+        )
         assert two_nodes.wait(first).state == "COMPLETED"
     ended = two_nodes.wait(job)
     assert (ended.state, ended.exit_code) == ("COMPLETED", 0), ended.output
@@ -141,7 +167,9 @@ def test_a_cancelled_job_saves_and_does_not_come_back(two_nodes: Slurm, tmp_path
     assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{len(metrics(run))}"]
 
 
-def test_an_array_is_a_run_for_each_seed(two_nodes: Slurm, reference: Reference, tmp_path: Path) -> None:
+def test_an_array_is_a_run_for_each_seed(
+    two_nodes: Slurm, reference: Reference, tmp_path: Path
+) -> None:
     words = (TRAIN, RECIPE, "name=tip-%a", "seed=%a", *SHORT, f"out={tmp_path}")
     job = two_nodes.sbatch(*words, options=("--nodes=1", "--array=0-1"))
     for seed in (0, 1):
@@ -167,21 +195,34 @@ def test_evaluation_divides_models_over_nodes(two_nodes: Slurm, tmp_path: Path) 
     )
     job = two_nodes.wait(two_nodes.sbatch(EVALUATE, *words, options=NODES))
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
-    reports = {path.name: json.loads((path / "report.json").read_text()) for path in tmp_path.iterdir()}
+    reports = {
+        path.name: json.loads((path / "report.json").read_text()) for path in tmp_path.iterdir()
+    }
     assert sorted(reports) == ["testbed-noisy", "testbed-student", "testbed-teacher"]
     assert job.output.count("report: ") == 3  # each by one node
-    assert all(suite["num_problems"] == 8 for report in reports.values() for suite in report["suites"])
+    assert all(
+        suite["num_problems"] == 8 for report in reports.values() for suite in report["suites"]
+    )
     alone = tmp_path / "alone"
     command = ["reasontrain", "evaluate", "testbed:teacher", *words[3:-1], str(alone)]
     subprocess.run(command, cwd=ROOT, env=two_nodes.env, check=True)
-    assert json.loads((alone / "testbed-teacher" / "report.json").read_text()) == reports["testbed-teacher"]
+    assert (
+        json.loads((alone / "testbed-teacher" / "report.json").read_text())
+        == reports["testbed-teacher"]
+    )
 
 
 REFUSED = {
     "no recipe": ((TRAIN,), "which RECIPE?"),
-    "a wrong recipe": ((TRAIN, RECIPE, "steps=0"), "steps: Input should be greater than or equal to 1 (got 0)"),
+    "a wrong recipe": (
+        (TRAIN, RECIPE, "steps=0"),
+        "steps: Input should be greater than or equal to 1 (got 0)",
+    ),
     "no model": ((EVALUATE, "--suite", "arithmetic"), "which MODEL?"),
-    "a wrong suite": ((EVALUATE, "testbed:student", "--suite", "aritmetic"), "there is no suite 'aritmetic'"),
+    "a wrong suite": (
+        (EVALUATE, "testbed:student", "--suite", "aritmetic"),
+        "there is no suite 'aritmetic'",
+    ),
 }
 
 

@@ -1,4 +1,6 @@
-"""The scripts in launch/: sound shell, no hyper-parameter, tokens on; and a manifest that KubeRay takes."""
+"""The scripts in launch/: sound shell, no hyper-parameter, tokens on; and a manifest that KubeRay
+takes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ import yaml
 from reasontrain.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for kind in ("*.sh", "*.sbatch") for path in (ROOT / "launch").rglob(kind))
+SCRIPTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for kind in ("*.sh", "*.sbatch")
+    for path in (ROOT / "launch").rglob(kind)
+)
 SCRIPTS_OF_CI = [*SCRIPTS, ".ci/run"]
 MANIFEST = ROOT / "launch" / "kuberay" / "rayjob.yaml"
 WHERE = frozenset({"name", "out", "seed"})
@@ -22,26 +28,39 @@ WHERE = frozenset({"name", "out", "seed"})
 
 
 def test_there_are_scripts() -> None:
-    assert SCRIPTS == ["launch/local.sh", "launch/ray.sh", "launch/slurm/evaluate.sbatch", "launch/slurm/train.sbatch"]
+    assert SCRIPTS == [
+        "launch/local.sh",
+        "launch/ray.sh",
+        "launch/slurm/evaluate.sbatch",
+        "launch/slurm/train.sbatch",
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS_OF_CI)
 def test_the_shell_is_sound(script: str) -> None:
     subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
     if shutil.which("shellcheck"):
-        found = subprocess.run(["shellcheck", script], cwd=ROOT, capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["shellcheck", script], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert found.stdout == ""
     assert "set -euo pipefail" in (ROOT / script).read_text()
 
 
 def settings_named(text: str) -> set[str]:
-    """Top-level keys of a recipe that a text sets, alone (`steps=`) or with what is under them (`learn.lr=`)."""
+    """Top-level keys of a recipe that a text sets, alone (`steps=`) or with what is under them
+    (`learn.lr=`).
+    """
     keys = "|".join(field.name for field in fields(Recipe))
     return set(re.findall(rf"(?<![\w-])({keys})(?:\.[\w.]+)?=(?!\()", text))
 
 
 def test_a_hyper_parameter_would_be_seen() -> None:
-    assert settings_named("reasontrain train x.yaml learn.lr=1 steps=2 name=a") == {"learn", "steps", "name"}
+    assert settings_named("reasontrain train x.yaml learn.lr=1 steps=2 name=a") == {
+        "learn",
+        "steps",
+        "name",
+    }
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -49,7 +68,9 @@ def test_scripts_say_where_never_what(script: str) -> None:
     assert settings_named((ROOT / script).read_text()) <= WHERE
 
 
-@pytest.mark.parametrize("script", ["launch/local.sh", "launch/ray.sh", "launch/slurm/train.sbatch"])
+@pytest.mark.parametrize(
+    "script", ["launch/local.sh", "launch/ray.sh", "launch/slurm/train.sbatch"]
+)
 def test_tokens_are_on_and_dashboards_on_loopback(script: str) -> None:
     text = (ROOT / script).read_text()
     assert "RAY_AUTH_MODE=token" in text

@@ -30,7 +30,9 @@ def answer_row(problem: int, correct: bool, response: str = "") -> dict[str, obj
     }
 
 
-def record(suite: str, rows: TokenStats, *, tokens: float = 50.0, temperature: float = 0.0) -> dict[str, object]:
+def record(
+    suite: str, rows: TokenStats, *, tokens: float = 50.0, temperature: float = 0.0
+) -> dict[str, object]:
     """What an evaluation states: accuracy, and pass@2 where each problem has two samples or more."""
     correct_MS = np.array(rows, dtype=bool)
     metrics = summarise(correct_MS, (2,) if correct_MS.shape[1] > 1 else ())
@@ -42,20 +44,28 @@ def record(suite: str, rows: TokenStats, *, tokens: float = 50.0, temperature: f
         "response_tokens_mean": tokens,
         "truncated_share": 0.0,
         "dropped": 0,
-        "metrics": {name: {"value": i.value, "low": i.low, "high": i.high} for name, i in metrics.items()},
+        "metrics": {
+            name: {"value": i.value, "low": i.low, "high": i.high} for name, i in metrics.items()
+        },
     }
 
 
 def write_answers(path: Path, rows: TokenStats) -> None:
     """Every verdict as an answer."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(answer_row(m, correct)) + "\n" for m, samples in enumerate(rows) for correct in samples]
+    lines = [
+        json.dumps(answer_row(m, correct)) + "\n"
+        for m, samples in enumerate(rows)
+        for correct in samples
+    ]
     path.write_text("".join(lines))
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """make_run(name, {step: rows}): a run directory that was evaluated on the suite `heldout` after these steps."""
+    """make_run(name, {step: rows}): a run directory that was evaluated on the suite `heldout` after
+    these steps.
+    """
 
     def make(
         name: str,
@@ -67,11 +77,28 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        suites = [{"name": "heldout", "task": {"kind": "arithmetic"}, "prompt": None, "sampling": dict(sampling)}]
-        recipe = {"name": name, "seed": seed, "prompt": {"style": "auto", "system": None}, "evaluate": {"suites": suites}}
+        suites = [
+            {
+                "name": "heldout",
+                "task": {"kind": "arithmetic"},
+                "prompt": None,
+                "sampling": dict(sampling),
+            }
+        ]
+        recipe = {
+            "name": name,
+            "seed": seed,
+            "prompt": {"style": "auto", "system": None},
+            "evaluate": {"suites": suites},
+        }
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-        (folder / "environment.json").write_text(json.dumps({"seed": seed, "versions": {"torch": "2.13.0"}}))
-        rows = [{"step": step, **record("heldout", rows, tokens=tokens)} for step, rows in course.items()]
+        (folder / "environment.json").write_text(
+            json.dumps({"seed": seed, "versions": {"torch": "2.13.0"}})
+        )
+        rows = [
+            {"step": step, **record("heldout", rows, tokens=tokens)}
+            for step, rows in course.items()
+        ]
         (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for step, verdicts in course.items():
             write_answers(folder / f"answers/heldout-step-{step}.jsonl", verdicts)
@@ -82,17 +109,24 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_report(tmp_path: Path) -> Callable[..., Path]:
-    """make_report(model, {suite: rows}): the folder that `evaluate` writes, and what its suites say of how they were asked."""
+    """make_report(model, {suite: rows}): the folder that `evaluate` writes, and what its suites say
+    of how they were asked.
+    """
 
     def make(model: str, suites: Mapping[str, TokenStats], **asked: object) -> Path:
         folder = tmp_path / model.replace("/", "--")
         stated = [
-            {"asked": {"name": suite, "prompt": None, "sampling": SAMPLING, **asked}, **record(suite, rows)}
+            {
+                "asked": {"name": suite, "prompt": None, "sampling": SAMPLING, **asked},
+                **record(suite, rows),
+            }
             for suite, rows in suites.items()
         ]
         for suite, rows in suites.items():
             write_answers(folder / f"{suite}.jsonl", rows)
-        (folder / "report.json").write_text(json.dumps({"model": model, "seed": 0, "suites": stated}))
+        (folder / "report.json").write_text(
+            json.dumps({"model": model, "seed": 0, "suites": stated})
+        )
         return folder
 
     return make

@@ -18,13 +18,19 @@ def found(*paths, apart=False):
 
 
 def test_differences_are_paired_over_problems(make_run):
-    """b is right wherever a is and on 6 of 20 more: b - a = 0.3 with every draw at or above 0; c is a with two swapped."""
+    """b is right wherever a is and on 6 of 20 more: b - a = 0.3 with every draw at or above 0; c is
+    a with two swapped.
+    """
     a = single("1" * 8 + "0" * 12)
     b = single("1" * 14 + "0" * 6)
     c = single("1" * 7 + "01" + "0" * 11)
-    (column,) = found(*(make_run(name, {10: rows}) for name, rows in zip("abc", (a, b, c), strict=True)))
+    (column,) = found(
+        *(make_run(name, {10: rows}) for name, rows in zip("abc", (a, b, c), strict=True))
+    )
     assert column.apart["b", "a"].value == pytest.approx(0.3)
-    assert column.apart["b", "a"].low == pytest.approx(0.1)  # at least 2 of 20 drawn problems, in 97.5 % of draws
+    assert column.apart["b", "a"].low == pytest.approx(
+        0.1
+    )  # at least 2 of 20 drawn problems, in 97.5 % of draws
     assert column.apart["a", "b"].high == -column.apart["b", "a"].low
     assert column.apart["a", "c"].value == 0
     assert column.order == ("b", "a", "c")
@@ -35,7 +41,9 @@ def test_differences_are_paired_over_problems(make_run):
 def test_a_difference_of_pass_at_k_counts_problems_not_samples(make_report):
     """pass@2 of two samples is 1 where one of them is right: 2 of 2 against 1 of 2."""
     one, other = [[True, False], [False, True]], [[True, True], [False, False]]
-    accuracy, mean, passed = found(make_report("one", {"s": one}), make_report("other", {"s": other}))
+    accuracy, mean, passed = found(
+        make_report("one", {"s": one}), make_report("other", {"s": other})
+    )
     assert (accuracy.metric, mean.metric, passed.metric) == ("accuracy", "mean@2", "pass@2")
     assert accuracy.apart["one", "other"].value == 0
     assert passed.apart["one", "other"].value == 0.5
@@ -58,20 +66,31 @@ def test_rows_without_answers_are_neither_level_nor_behind(make_run):
 
 
 def test_unlike_protocols_are_refused_with_the_difference_named(make_run):
-    a, b = make_run("a", {1: single("10")}), make_run("b", {1: single("10")}, sampling=SAMPLING | {"max_tokens": 240})
+    a, b = (
+        make_run("a", {1: single("10")}),
+        make_run("b", {1: single("10")}, sampling=SAMPLING | {"max_tokens": 240}),
+    )
     with pytest.raises(UserError) as error:
         found(a, b)
     assert str(error.value).startswith(
-        "suite heldout cannot be one column: sampling.max_tokens is '120' for a and '240' for b. Evaluate both in the same way"
+        "suite heldout cannot be one column: sampling.max_tokens is '120' for a and '240' "
+        "for b. Evaluate both in the same way"
     )
-    assert [column.group.name for column in found(a, b, apart=True)] == ["heldout (1)", "heldout (2)"]
+    assert [column.group.name for column in found(a, b, apart=True)] == [
+        "heldout (1)",
+        "heldout (2)",
+    ]
 
 
 @pytest.mark.parametrize(
     ("rows", "edit", "fault"),
     [
         ("100", None, "a was asked 2 problems and b 3"),
-        ("10", {"gold": "5"}, "a and b were asked different problems (the gold answer of p0 is '0' and '5')"),
+        (
+            "10",
+            {"gold": "5"},
+            "a and b were asked different problems (the gold answer of p0 is '0' and '5')",
+        ),
         ("10", {"problem": "q"}, "a and b were asked different problems (only one has p0)"),
     ],
 )

@@ -15,7 +15,10 @@ def column(values, gaps):
     best = max(values, key=values.get)
     group = ColumnGroup(name="s", suite="s", results={}, protocol={})
     return BoardColumn(
-        group=group, metric="accuracy", cells=cells, apart={(best, row): Interval(*gap) for row, gap in gaps.items()}
+        group=group,
+        metric="accuracy",
+        cells=cells,
+        apart={(best, row): Interval(*gap) for row, gap in gaps.items()},
     )
 
 
@@ -26,7 +29,11 @@ CLEAR, UNCLEAR = (0.1, 0.04, 0.16), (0.02, -0.03, 0.07)
     ("values", "gaps", "sentence"),
     [
         ({"a": 0.6}, {}, "a reaches 60.0 %."),
-        ({"a": 0.6, "b": 0.5}, {"b": CLEAR}, "a is best with 60.0 %, 10.0 points [+4.0, +16.0] ahead of b."),
+        (
+            {"a": 0.6, "b": 0.5},
+            {"b": CLEAR},
+            "a is best with 60.0 %, 10.0 points [+4.0, +16.0] ahead of b.",
+        ),
         (
             {"a": 0.6, "b": 0.5, "c": 0.4},
             {"b": CLEAR, "c": CLEAR},
@@ -38,7 +45,11 @@ CLEAR, UNCLEAR = (0.1, 0.04, 0.16), (0.02, -0.03, 0.07)
             {"b": UNCLEAR, "c": CLEAR},
             "a has 60.0 %; b cannot be told apart from it. c is behind.",
         ),
-        ({"a": 0.6, "b": 0.5}, {}, "a has 60.0 %; without the answers of the others, nothing can be told."),
+        (
+            {"a": 0.6, "b": 0.5},
+            {},
+            "a has 60.0 %; without the answers of the others, nothing can be told.",
+        ),
     ],
 )
 def test_what_is_said(values, gaps, sentence):
@@ -48,5 +59,7 @@ def test_what_is_said(values, gaps, sentence):
 
 def test_a_long_list_is_counted():
     values = {"a": 0.6} | {f"b{i}": 0.59 for i in range(6)}
-    said = verdict(column(values, {row: UNCLEAR for row in values if row != "a"}), {row: row for row in values})
+    said = verdict(
+        column(values, {row: UNCLEAR for row in values if row != "a"}), {row: row for row in values}
+    )
     assert said[1].endswith("; b0, b1, b2 and 3 more cannot be told apart from it.")

@@ -15,14 +15,21 @@ def test_a_bar_lies_between_the_ends_of_its_column():
 
 
 def test_the_axis_of_a_column_encloses_its_intervals(make_run):
-    """1 of 2 has Wilson's interval [9.5, 90.5] percent; 50 of 100 has Wilson's interval [40.4, 59.6]."""
-    for name, pattern, expected in (("a", "10", (0.0, 0.5, 1.0)), ("b", "10" * 50, (0.4, 0.45, 0.5, 0.55, 0.6))):
+    """1 of 2 has Wilson's interval [9.5, 90.5] percent; 50 of 100 has Wilson's interval [40.4,
+    59.6].
+    """
+    for name, pattern, expected in (
+        ("a", "10", (0.0, 0.5, 1.0)),
+        ("b", "10" * 50, (0.4, 0.45, 0.5, 0.55, 0.6)),
+    ):
         (column,) = columns(read_entries([make_run(name, {1: single(pattern)})]), apart=False)
         assert marks(column) == expected
 
 
 def test_runs_that_differ_by_their_seed_have_one_colour(make_run):
-    entries = read_entries([make_run("a-0", {1: single("10")}), make_run("a-1", {1: single("10")}, seed=1)])
+    entries = read_entries(
+        [make_run("a-0", {1: single("10")}), make_run("a-1", {1: single("10")}, seed=1)]
+    )
     assert tones(entries) == {"a-0": "a", "a-1": "a"}
     assert legend(entries) == [("a", "a")]
 
@@ -33,7 +40,9 @@ def test_a_seventh_arm_has_the_first_colour_and_dashes(make_report):
 
 
 def test_curves_are_of_runs_that_were_evaluated_on_the_way(make_run):
-    entries = read_entries([make_run("a", {0: single("00"), 10: single("11")}), make_run("b", {10: single("10")})])
+    entries = read_entries(
+        [make_run("a", {0: single("00"), 10: single("11")}), make_run("b", {10: single("10")})]
+    )
     (column,) = columns(entries, apart=False)
     drawn, rows = curve(column, entries)
     assert rows == ("a",)
@@ -41,7 +50,12 @@ def test_curves_are_of_runs_that_were_evaluated_on_the_way(make_run):
 
 
 def test_longer_responses_lie_further_to_the_right_and_better_ones_higher(make_run):
-    entries = read_entries([make_run("a", {1: single("10")}, tokens=50.0), make_run("b", {1: single("11")}, tokens=90.0)])
+    entries = read_entries(
+        [
+            make_run("a", {1: single("10")}, tokens=50.0),
+            make_run("b", {1: single("11")}, tokens=90.0),
+        ]
+    )
     (column,) = columns(entries, apart=False)
     picture = scatter(column, entries)
     best, other = picture.points

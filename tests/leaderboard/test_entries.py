@@ -13,7 +13,9 @@ from tests.leaderboard.conftest import single
 
 
 def test_a_run_is_what_it_reached_last(make_run):
-    (entry,) = read_entries([make_run("a", {0: single("00"), 10: single("11"), 5: single("10")}, seed=3)])
+    (entry,) = read_entries(
+        [make_run("a", {0: single("00"), 10: single("11"), 5: single("10")}, seed=3)]
+    )
     (result,) = entry.results
     assert (result.evaluation.step, result.evaluation.metrics["accuracy"].value) == (10, 1.0)
     assert result.answers.name == "heldout-step-10.jsonl"
@@ -24,7 +26,12 @@ def test_a_run_is_what_it_reached_last(make_run):
 def test_a_row_says_what_was_trained_and_how_far(make_run):
     run = make_run("a", {10: single("11")})
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    said = {"steps": 40, "model": {"path": "x/y"}, "token_selection": {"kind": "tip"}, "objective": {"kind": "distill"}}
+    said = {
+        "steps": 40,
+        "model": {"path": "x/y"},
+        "token_selection": {"kind": "tip"},
+        "objective": {"kind": "distill"},
+    }
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | said))
     (entry,) = read_entries([run])
     assert entry.about == "x/y, tip, distill, step 10 of 40, seed 0"
@@ -48,7 +55,11 @@ def test_two_of_one_name_are_called_by_their_paths(make_run, tmp_path):
 
 def test_what_cannot_be_a_row_is_refused(make_run, make_report, tmp_path):
     run, report = make_run("a", {1: single("10")}), make_report("b", {"s": single("10")})
-    faults = {(run, run): "is given twice", (tmp_path,): "holds no evaluation", (tmp_path / "absent",): "holds no evaluation"}
+    faults = {
+        (run, run): "is given twice",
+        (tmp_path,): "holds no evaluation",
+        (tmp_path / "absent",): "holds no evaluation",
+    }
     for paths, fault in faults.items():
         with pytest.raises(UserError, match=fault):
             read_entries(paths)

@@ -16,7 +16,9 @@ from tests.leaderboard.conftest import single
 
 
 def board(make_run):
-    entries = read_entries([make_run("a", {3: single("10000000")}), make_run("b", {5: single("11111111")})])
+    entries = read_entries(
+        [make_run("a", {3: single("10000000")}), make_run("b", {5: single("11111111")})]
+    )
     return entries, columns(entries, apart=False)
 
 
@@ -51,7 +53,10 @@ def test_json_holds_every_difference(make_run):
     (column,) = found["columns"]
     assert column["cells"]["a"]["value"] == 0.125
     assert column["not_told_apart_from_best"] == ["b"]
-    assert {(d["of"], d["minus"]): d["value"] for d in column["differences"]} == {("a", "b"): -0.875, ("b", "a"): 0.875}
+    assert {(d["of"], d["minus"]): d["value"] for d in column["differences"]} == {
+        ("a", "b"): -0.875,
+        ("b", "a"): 0.875,
+    }
 
 
 def test_the_hub_reads_our_model_cards(make_run):
@@ -59,17 +64,35 @@ def test_the_hub_reads_our_model_cards(make_run):
     entries, _ = board(make_run)
     read = ModelCard(card(entries[0])).data
     (result,) = read.eval_results
-    assert (read.model_name, result.dataset_name, result.metric_type, result.metric_value) == ("a", "heldout", "accuracy", 12.5)
+    assert (read.model_name, result.dataset_name, result.metric_type, result.metric_value) == (
+        "a",
+        "heldout",
+        "accuracy",
+        12.5,
+    )
     assert result.dataset_args["sampling.max_tokens"] == "120"
     assert yaml.safe_load(card(entries[0]).strip("-\n"))["model-index"][0]["name"] == "a"
 
 
 def test_a_card_names_the_data_set_on_the_hub(make_report):
-    on_hub = {"task": {"kind": "math", "hub": "x/y", "subset": "main", "split": "test"}, "file": None}
-    from_file = {"task": {"kind": "gsm8k", "path": "gsm8k_test.jsonl", "hub": None}, "file": "gsm8k_test.jsonl"}
+    on_hub = {
+        "task": {"kind": "math", "hub": "x/y", "subset": "main", "split": "test"},
+        "file": None,
+    }
+    from_file = {
+        "task": {"kind": "gsm8k", "path": "gsm8k_test.jsonl", "hub": None},
+        "file": "gsm8k_test.jsonl",
+    }
     entries = read_entries(
-        [make_report("a", {"s": single("10")}, **on_hub), make_report("b", {"gsm8k": single("10")}, **from_file)]
+        [
+            make_report("a", {"s": single("10")}, **on_hub),
+            make_report("b", {"gsm8k": single("10")}, **from_file),
+        ]
     )
     first, other = (ModelCard(card(entry)).data.eval_results[0] for entry in entries)
-    assert (first.dataset_type, first.dataset_config, first.dataset_split) == ("x/y", "main", "test")
+    assert (first.dataset_type, first.dataset_config, first.dataset_split) == (
+        "x/y",
+        "main",
+        "test",
+    )
     assert (other.dataset_type, other.dataset_config) == ("openai/gsm8k", "main")

@@ -29,7 +29,11 @@ def site(make_run, make_report, tmp_path):
 
 def test_everything_is_written(site):
     files = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
-    own = {f"{folder}/{name}.{end}" for folder, end in (("runs", "html"), ("cards", "md")) for name in ("a", "b", "hub-c")}
+    own = {
+        f"{folder}/{name}.{end}"
+        for folder, end in (("runs", "html"), ("cards", "md"))
+        for name in ("a", "b", "hub-c")
+    }
     assert files == {"index.html", "leaderboard.md", "leaderboard.csv", "leaderboard.json"} | own
 
 
@@ -53,19 +57,38 @@ def test_a_page_runs_one_script_and_asks_nobody(site):
         scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
         assert len(scripts) == 1
-        assert page.named("meta")[1]["content"] == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-        assert not {"link", "img", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
-        assert not any(name in attrs for _, attrs in page.elements for name in ("src", "style", "onclick", "onload"))
+        assert (
+            page.named("meta")[1]["content"]
+            == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        )
+        assert not {"link", "img", "iframe", "object", "embed", "base"} & {
+            tag for tag, _ in page.elements
+        }
+        assert not any(
+            name in attrs
+            for _, attrs in page.elements
+            for name in ("src", "style", "onclick", "onload")
+        )
         assert not re.search(r"url\(|@import|https?:", text)
 
 
 def test_wrong_answers_come_first_and_text_is_escaped(make_run, tmp_path):
     run = make_run("a", {1: single("101")})
-    rows = [answer_row(0, True, EVIL), answer_row(1, False, EVIL + "</pre>"), answer_row(2, True) | {"gold": EVIL}]
-    (run / "answers/heldout-step-1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [
+        answer_row(0, True, EVIL),
+        answer_row(1, False, EVIL + "</pre>"),
+        answer_row(2, True) | {"gold": EVIL},
+    ]
+    (run / "answers/heldout-step-1.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
     write_leaderboard([run], tmp_path / "site")
     page = Page((tmp_path / "site/runs/a.html").read_text())
-    verdicts = [d["class"].split()[1] for d in page.named("details") if d.get("class", "").startswith("answer")]
+    verdicts = [
+        d["class"].split()[1]
+        for d in page.named("details")
+        if d.get("class", "").startswith("answer")
+    ]
     assert verdicts == ["wrong", "right", "right"]
     assert page.open == []
     assert len(page.named("script")) == 1

@@ -9,12 +9,16 @@ from reasontrain.leaderboard.answers import AnswerRecord
 from reasontrain.leaderboard.transcripts import Suite, parts, transcript
 from reasontrain.report.run import Evaluation
 
-EVALUATION = Evaluation(step=0, suite="s", num_problems=3, num_samples=1, temperature=0.0, metrics={})
+EVALUATION = Evaluation(
+    step=0, suite="s", num_problems=3, num_samples=1, temperature=0.0, metrics={}
+)
 
 
 def answer(problem: int, correct: bool = False, size: int = 1) -> AnswerRecord:
     said = {"question": "", "gold": "", "extracted": "", "reason": ""}
-    return AnswerRecord(problem=str(problem), response="x" * size, correct=correct, truncated=False, **said)
+    return AnswerRecord(
+        problem=str(problem), response="x" * size, correct=correct, truncated=False, **said
+    )
 
 
 def test_wrong_answers_come_first_and_stay_in_order():
@@ -23,8 +27,14 @@ def test_wrong_answers_come_first_and_stay_in_order():
 
 
 def test_a_page_is_cut_where_it_is_full():
-    one = Suite(name="one", evaluation=EVALUATION, answers=(answer(0, size=4), answer(1, size=4), answer(2, size=4)))
-    other = Suite(name="other", evaluation=EVALUATION, answers=(answer(3, size=1), answer(4, size=20)))
+    one = Suite(
+        name="one",
+        evaluation=EVALUATION,
+        answers=(answer(0, size=4), answer(1, size=4), answer(2, size=4)),
+    )
+    other = Suite(
+        name="other", evaluation=EVALUATION, answers=(answer(3, size=1), answer(4, size=20))
+    )
     cut = parts([one, other], max_characters=9)
     assert [[(s.name, [a.problem for a in s.answers]) for s in part] for part in cut] == [
         [("one", ["0", "1"])],
@@ -36,7 +46,11 @@ def test_a_page_is_cut_where_it_is_full():
 @given(sizes=lists(lists(integers(0, 12), max_size=6), max_size=4))
 def test_no_answer_is_lost_and_no_part_is_empty(sizes: list[list[int]]):
     suites = [
-        Suite(name=str(i), evaluation=EVALUATION, answers=tuple(answer(10 * i + j, size=size) for j, size in enumerate(some)))
+        Suite(
+            name=str(i),
+            evaluation=EVALUATION,
+            answers=tuple(answer(10 * i + j, size=size) for j, size in enumerate(some)),
+        )
         for i, some in enumerate(sizes)
     ]
     cut = parts(suites, max_characters=10)

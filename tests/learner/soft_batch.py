@@ -17,14 +17,23 @@ from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Batch, Problem, Prompt, Rollout, SoftEmbeddings
 
 ENDING = {"max_tokens": 9, "max_answer_tokens": 5, "stop_text": "e", "early": "1", "late": "+ 1"}
-THOUGHTS = {"hard": HardThought(**ENDING), "soft": SoftThought(**ENDING), "fuzzy": FuzzyThought(**ENDING)}
+THOUGHTS = {
+    "hard": HardThought(**ENDING),
+    "soft": SoftThought(**ENDING),
+    "fuzzy": FuzzyThought(**ENDING),
+}
 SEED = 5
 
 
-def rollouts(policy: Policy, kind: str = "soft", *, num: int = 3, groups: int = 3, **changes: float) -> list[Rollout]:
+def rollouts(
+    policy: Policy, kind: str = "soft", *, num: int = 3, groups: int = 3, **changes: float
+) -> list[Rollout]:
     """Groups of `num` with rewards of 0, 10 and 100."""
     thought: Thought = replace(THOUGHTS[kind], **changes)
-    prompts = [Prompt(problem=Problem(id=str(i), prompt=""), ids=tuple(range(40, 43 + 2 * i))) for i in range(groups)]
+    prompts = [
+        Prompt(problem=Problem(id=str(i), prompt=""), ids=tuple(range(40, 43 + 2 * i)))
+        for i in range(groups)
+    ]
     sampling = SampleSettings(max_tokens=40, thought=thought)
     found = LocalSampler(policy, seed=SEED).sample(prompts, sampling, num=num, first_id=20)
     return [replace(r, reward=(0.0, 10.0, 100.0)[r.id % 3]) for r in found]

@@ -1,4 +1,6 @@
-"""An adapter that peft trained and saved, merged as it is loaded: the same model as peft's own merging, or a refusal."""
+"""An adapter that peft trained and saved, merged as it is loaded: the same model as peft's own
+merging, or a refusal.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from reasontrain.models import ModelSettings, Policy
 from reasontrain.models.testbed import Shape, build
 from reasontrain.types import UserError
 
-SHAPE = Shape(hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_key_value_heads=1, head_dim=16)
+SHAPE = Shape(
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -30,7 +39,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(base: Path, path: Path, config: LoraConfig | IA3Config) -> Path:
-    """An adapter of the model in `base` as peft saves it, its weights far from their start; beside it what peft merges it to."""
+    """An adapter of the model in `base` as peft saves it, its weights far from their start; beside
+    it what peft merges it to.
+    """
     model = get_peft_model(models.load(ModelSettings(path=str(base))).model, config)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -44,7 +55,11 @@ def trained(base: Path, path: Path, config: LoraConfig | IA3Config) -> Path:
 
 
 def lora(base: Path, path: Path, *targets: str, **more: object) -> Path:
-    return trained(base, path, LoraConfig(r=4, lora_alpha=8, target_modules=list(targets), task_type="CAUSAL_LM", **more))
+    return trained(
+        base,
+        path,
+        LoraConfig(r=4, lora_alpha=8, target_modules=list(targets), task_type="CAUSAL_LM", **more),
+    )
 
 
 @torch.no_grad()
@@ -57,12 +72,16 @@ def settings(base: Path, dtype: models.DType = "float32") -> ModelSettings:
 
 
 @pytest.mark.parametrize("more", [{}, {"use_rslora": True}, {"use_dora": True}])
-def test_it_is_the_model_that_peft_merges(base: Path, tmp_path: Path, more: dict[str, object]) -> None:
+def test_it_is_the_model_that_peft_merges(
+    base: Path, tmp_path: Path, more: dict[str, object]
+) -> None:
     path = lora(base, tmp_path / "a", "q_proj", "down_proj", **more)
     ours = adapter.load(settings(base), path)
     theirs = models.load(settings(tmp_path / "a-merged"))
     assert_close(logits(ours), logits(theirs), rtol=0, atol=1e-5)
-    assert (logits(ours) - logits(models.load(settings(base)))).abs().max() > 0.1  # it does change the model
+    assert (
+        logits(ours) - logits(models.load(settings(base)))
+    ).abs().max() > 0.1  # it does change the model
     assert not any(p.requires_grad for p in ours.model.parameters())
     assert not ours.model.training
 
@@ -112,13 +131,22 @@ def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
     deep = tmp_path / "deep"
     build(deep, Shape(**{**SHAPE.__dict__, "num_layers": 3}))
     path = lora(base, tmp_path / "a", "q_proj")
-    for wrong, said in ((other, "cannot be merged into"), (deep, "of its weights are missing on one side")):
+    for wrong, said in (
+        (other, "cannot be merged into"),
+        (deep, "of its weights are missing on one side"),
+    ):
         with pytest.raises(UserError, match=rf"{said}.*is that its base model \(--base\)\?"):
             adapter.load(settings(wrong), path)
     with pytest.raises(UserError, match="of its weights are missing on one side"):
         adapter.load(settings(base), lora(deep, tmp_path / "d", "q_proj"))
-    kind = IA3Config(target_modules=["q_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM")
-    with pytest.raises(UserError, match="is an adapter of kind IA3, and only LoRA's are merged here"):
+    kind = IA3Config(
+        target_modules=["q_proj", "down_proj"],
+        feedforward_modules=["down_proj"],
+        task_type="CAUSAL_LM",
+    )
+    with pytest.raises(
+        UserError, match="is an adapter of kind IA3, and only LoRA's are merged here"
+    ):
         adapter.load(settings(base), trained(base, tmp_path / "b", kind))
     with pytest.raises(UserError, match=r"changes lm_head, whose weight the model uses twice"):
         adapter.load(settings(base), lora(base, tmp_path / "c", "q_proj", "lm_head"))

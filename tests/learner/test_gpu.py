@@ -38,7 +38,9 @@ def test_a_gpu_observes_selects_and_learns_as_a_cpu_does(layout: str) -> None:
 
 
 def test_a_stopwatch_waits_for_nobody_before_it_is_read() -> None:
-    """Thirty products in one part and ten in another: waiting raises until they are asked for, and neither part has no time."""
+    """Thirty products in one part and ten in another: waiting raises until they are asked for, and
+    neither part has no time.
+    """
     device = torch.device("cuda")
     x, timer = torch.randn(2048, 2048, device=device), Stopwatch(device)
     y = x @ x  # loads the library
@@ -62,8 +64,12 @@ def test_a_gpu_samples_what_a_cpu_samples() -> None:
     for device in ("cpu", "cuda"):
         model = policy("qwen3", seed=1)
         model.model.to(device)
-        prompts = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(5, 6, 7 + i)) for i in range(4)]
-        rollouts = LocalSampler(model, seed=0).sample(prompts, Sampling(max_tokens=16), num=2, first_id=0)
+        prompts = [
+            Prompt(problem=Problem(id=str(i), prompt=""), ids=(5, 6, 7 + i)) for i in range(4)
+        ]
+        rollouts = LocalSampler(model, seed=0).sample(
+            prompts, Sampling(max_tokens=16), num=2, first_id=0
+        )
         texts.append([r.response_ids for r in rollouts])
     same = sum(a == b for a, b in zip(*texts, strict=True))
     assert same >= 7  # a near-tie may fall otherwise in one of eight

@@ -1,4 +1,6 @@
-"""GRPO, GSPO and the 80/20 rule beside TRL's own trainer: the same model, rollouts and old log-probs give the same gradient."""
+"""GRPO, GSPO and the 80/20 rule beside TRL's own trainer: the same model, rollouts and old
+log-probs give the same gradient.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ from reasontrain.types import Batch, TokenKind
 from tests.tiny import batch, policy, tokenizer
 
 TEMPERATURE = 0.7
-SEQUENCE: dict[str, object] = {"importance_sampling_level": "sequence", "epsilon": 0.01, "epsilon_high": 0.02}
+SEQUENCE: dict[str, object] = {
+    "importance_sampling_level": "sequence",
+    "epsilon": 0.01,
+    "epsilon_high": 0.02,
+}
 Found = tuple[float, dict[str, Tensor]]
 
 
@@ -39,11 +45,17 @@ def theirs(model: Policy, data: Batch, directory: Path, **options: object) -> Fo
         temperature=TEMPERATURE,
         **{"epsilon": 0.2} | options,
     )
-    model.model.save_pretrained(directory)  # where it looks for a reference, which it then does not ask: log-probs are given
+    model.model.save_pretrained(
+        directory
+    )  # where it looks for a reference, which it then does not ask: log-probs are given
     model.model.config._name_or_path = str(directory)
     prompts = Dataset.from_list([{"prompt": "1"}] * 6)
     trainer = GRPOTrainer(
-        model=model.model, reward_funcs=lambda **_: [0.0], args=config, train_dataset=prompts, processing_class=tokenizer()
+        model=model.model,
+        reward_funcs=lambda **_: [0.0],
+        args=config,
+        train_dataset=prompts,
+        processing_class=tokenizer(),
     )
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
@@ -69,7 +81,10 @@ def inputs(data: Batch) -> dict[str, Tensor]:
     }
     old, ref = torch.zeros(num, num_response), torch.zeros(num, num_response)
     for row in range(num):
-        prompt, response = data.ids_BT[row][is_prompt_BT[row]], data.ids_BT[row][is_response_BT[row]]
+        prompt, response = (
+            data.ids_BT[row][is_prompt_BT[row]],
+            data.ids_BT[row][is_response_BT[row]],
+        )
         found["prompt_ids"][row, num_prompt - len(prompt) :] = prompt
         found["prompt_mask"][row, num_prompt - len(prompt) :] = 1
         found["completion_ids"][row, : len(response)] = response
@@ -80,36 +95,56 @@ def inputs(data: Batch) -> dict[str, Tensor]:
     return {**found, **more, "num_items_in_batch": found["completion_mask"].sum()}
 
 
-def ours(model: Policy, data: Batch, objective: Objective, token_selection: TokenSelection, loss_aggregation: str) -> Found:
+def ours(
+    model: Policy,
+    data: Batch,
+    objective: Objective,
+    token_selection: TokenSelection,
+    loss_aggregation: str,
+) -> Found:
     used = learner(model)
     model.model.zero_grad()
     seen = used.observe(data, token_selection.required_evidence)
-    stats = used.gradient(seen, token_selection(seen), objective, LOSS_AGGREGATIONS[loss_aggregation])
+    stats = used.gradient(
+        seen, token_selection(seen), objective, LOSS_AGGREGATIONS[loss_aggregation]
+    )
     return stats["loss"], gradients(model)
 
 
 def learner(model: Policy) -> LocalLearner:
     settings = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=50)
-    return LocalLearner(model, settings, steps=10, temperature=TEMPERATURE, reference=UnshardedModel(policy(seed=6)))
+    return LocalLearner(
+        model, settings, steps=10, temperature=TEMPERATURE, reference=UnshardedModel(policy(seed=6))
+    )
 
 
 def gradients(model: Policy) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+    return {
+        name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None
+    }
 
 
 def near(model: Policy) -> Batch:
-    """Old and reference log-probs near the policy's own, so that some ratios are clipped and some are not."""
+    """Old and reference log-probs near the policy's own, so that some ratios are clipped and some
+    are not.
+    """
     data = batch()
-    data = learner(model).observe(Batch(**{**vars(data), "evidence": {}}), frozenset({"old_logp", "ref_logp"}))
+    data = learner(model).observe(
+        Batch(**{**vars(data), "evidence": {}}), frozenset({"old_logp", "ref_logp"})
+    )
     draw = torch.Generator().manual_seed(1)
-    return data.with_evidence({"old_logp": data.old_logp_BT + 0.2 * torch.randn(data.ids_BT.shape, generator=draw)})
+    return data.with_evidence(
+        {"old_logp": data.old_logp_BT + 0.2 * torch.randn(data.ids_BT.shape, generator=draw)}
+    )
 
 
 def assert_same(found: Found, expected: Found) -> None:
     assert found[0] == pytest.approx(expected[0], abs=2e-6)
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        assert_close(found[1][name], gradient, rtol=1e-4, atol=3e-6, msg=lambda m, n=name: f"{n}: {m}")
+        assert_close(
+            found[1][name], gradient, rtol=1e-4, atol=3e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -119,8 +154,16 @@ def assert_same(found: Found, expected: Found) -> None:
         ({"loss_type": "bnpo", "epsilon_high": 0.28}, Grpo(clip_high=0.28), "token_mean"),
         ({"loss_type": "dapo"}, Grpo(), "token_mean"),
         # by default TRL multiplies k3 by the ratio (DeepSeek-V3.2); GRPO as published does not
-        ({"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False}, Grpo(reference_kl=0.1), "seq_mean_token_mean"),
-        (SEQUENCE | {"loss_type": "grpo"}, Gspo(clip_low=0.01, clip_high=0.02), "seq_mean_token_mean"),
+        (
+            {"loss_type": "grpo", "beta": 0.1, "use_bias_correction_kl": False},
+            Grpo(reference_kl=0.1),
+            "seq_mean_token_mean",
+        ),
+        (
+            SEQUENCE | {"loss_type": "grpo"},
+            Gspo(clip_low=0.01, clip_high=0.02),
+            "seq_mean_token_mean",
+        ),
         (SEQUENCE | {"loss_type": "bnpo"}, Gspo(clip_low=0.01, clip_high=0.02), "token_mean"),
     ],
     ids=["grpo", "bnpo", "dapo", "reference KL", "sequence ratio", "sequence ratio by tokens"],

@@ -1,4 +1,6 @@
-"""The history model in a learner, the attention it observes, and what ssToken makes of both (checks 1, 6 to 9 of its sheet)."""
+"""The history model in a learner, the attention it observes, and what ssToken makes of both (checks
+1, 6 to 9 of its sheet).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import AllTokens, SsToken, TokenSelection
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.factory import make_learner
-from reasontrain.learner.history import HISTORY_FILE, AdaptersOffHistory, FrozenHistory, History, MovingAverageHistory
+from reasontrain.learner.history import (
+    HISTORY_FILE,
+    AdaptersOffHistory,
+    FrozenHistory,
+    History,
+    MovingAverageHistory,
+)
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.policy_module import UnshardedModel
@@ -56,17 +64,29 @@ def learner(
     importance: Importance | None = None,
 ) -> LocalLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(model, chosen, steps=10, history=history or FrozenHistory(UnshardedModel(start())), importance=importance)
+    return LocalLearner(
+        model,
+        chosen,
+        steps=10,
+        history=history or FrozenHistory(UnshardedModel(start())),
+        importance=importance,
+    )
 
 
-def step(used: LocalLearner, seed: int, rule: TokenSelection = RULE) -> tuple[float, dict[str, Tensor]]:
+def step(
+    used: LocalLearner, seed: int, rule: TokenSelection = RULE
+) -> tuple[float, dict[str, Tensor]]:
     """One step of the whole method: its loss and its evidence."""
     seen = used.observe(fresh(batch(seed=seed)), rule.required_evidence)
-    return used.step(seen, rule(seen), Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"], dict(seen.evidence)
+    return used.step(seen, rule(seen), Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"], dict(
+        seen.evidence
+    )
 
 
 def gradients(model: Policy) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+    return {
+        name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None
+    }
 
 
 def weights(used: LocalLearner) -> dict[str, Tensor]:
@@ -97,10 +117,14 @@ def test_keeping_everything_is_plain_fine_tuning(loss_aggregation: str) -> None:
 
 @torch.no_grad()
 def eager(model: Policy, data: Batch, row: int, first: int) -> Tensor:
-    """Of one sequence alone, at each token's own position: the mean over heads of what goes to prompt tokens from `first` on."""
+    """Of one sequence alone, at each token's own position: the mean over heads of what goes to
+    prompt tokens from `first` on.
+    """
     length = int(data.length_B[row])
     model.model.set_attn_implementation("eager")
-    output = model.model(data.ids_BT[row : row + 1, :length], use_cache=False, output_attentions=True)
+    output = model.model(
+        data.ids_BT[row : row + 1, :length], use_cache=False, output_attentions=True
+    )
     model.model.set_attn_implementation("sdpa")
     prompt = (data.kind_BT[row, :length] == 1) & (torch.arange(length) >= first)
     return output.attentions[-1][0][..., prompt].sum(-1).mean(0)
@@ -109,20 +133,28 @@ def eager(model: Policy, data: Batch, row: int, first: int) -> Tensor:
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize("budget", [1, 60, 10_000])
 @pytest.mark.parametrize("first", [0, 1])
-def test_attention_is_that_of_eager_softmax_in_every_layout(layout: Layout, budget: int, first: int) -> None:
+def test_attention_is_that_of_eager_softmax_in_every_layout(
+    layout: Layout, budget: int, first: int
+) -> None:
     model, data = policy(seed=2), fresh(batch())
     used = learner(model, budget=budget, layout=layout, importance=Importance(skip_first=first))
     found_BT = used.observe(data, frozenset({"attention"})).attention_BT
     for row in range(len(data.rollout_B)):
         among = data.is_response_BT[row, : data.length_B[row]]
-        assert_close(found_BT[row, : len(among)][among], eager(model, data, row, first)[among], rtol=0, atol=1e-5)
+        assert_close(
+            found_BT[row, : len(among)][among],
+            eager(model, data, row, first)[among],
+            rtol=0,
+            atol=1e-5,
+        )
     assert (found_BT[~data.is_response_BT] == 0).all()
 
 
 def test_checkpointed_layers_and_adapters_say_the_same() -> None:
     data, wanted = fresh(batch()), frozenset({"attention", "old_logp"})
     seen = [
-        learner(model).observe(data, wanted).evidence for model in (policy(seed=1), policy(seed=1, checkpointing=True), adapted())
+        learner(model).observe(data, wanted).evidence
+        for model in (policy(seed=1), policy(seed=1, checkpointing=True), adapted())
     ]
     for other in seen[1:]:
         for name in wanted:
@@ -133,7 +165,10 @@ def test_checkpointed_layers_and_adapters_say_the_same() -> None:
 
 
 def test_before_the_first_step_nothing_has_been_gained() -> None:
-    for used in (learner(policy(seed=1)), learner(model := adapted(), AdaptersOffHistory(model.model))):
+    for used in (
+        learner(policy(seed=1)),
+        learner(model := adapted(), AdaptersOffHistory(model.model)),
+    ):
         seen = used.observe(fresh(batch()), RULE.required_evidence)
         assert torch.equal(seen.old_logp_BT, seen.history_logp_BT)
         assert seen.old_logp_BT.abs().max() > 1
@@ -142,7 +177,11 @@ def test_before_the_first_step_nothing_has_been_gained() -> None:
 def test_adapters_off_a_copy_and_a_stored_column_say_the_same() -> None:
     model = adapted()
     used = learner(model, AdaptersOffHistory(model.model), budget=60)
-    stored = learner(policy(seed=1), budget=60).observe(fresh(batch(seed=5)), frozenset({"old_logp"})).old_logp_BT
+    stored = (
+        learner(policy(seed=1), budget=60)
+        .observe(fresh(batch(seed=5)), frozenset({"old_logp"}))
+        .old_logp_BT
+    )
     for seed in range(3):
         step(used, seed)
     data = fresh(batch(seed=5))
@@ -166,14 +205,18 @@ def test_switching_adapters_off_leaves_training_alone() -> None:
                 used.observe(data, frozenset({"history_logp"}))
             used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])
         found.append(weights(used))
-        assert all(p.requires_grad == ("lora_" in name) for name, p in model.model.named_parameters())
+        assert all(
+            p.requires_grad == ("lora_" in name) for name, p in model.model.named_parameters()
+        )
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 # ---- check 8: what is not selected
 
 
-def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, data = policy(seed=2), fresh(batch())
     used = learner(model)
     seen = used.observe(data, RULE.required_evidence)
@@ -190,7 +233,9 @@ def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeyp
     before = used.gradient(data, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
     predicts_BT = torch.zeros_like(data.is_response_BT)
     predicts_BT[:, :-1] = weight_BT[:, 1:] != 0
-    length_B = data.length_B.argsort(descending=True, stable=True)  # the order of rollouts in the one micro-batch
+    length_B = data.length_B.argsort(
+        descending=True, stable=True
+    )  # the order of rollouts in the one micro-batch
     moved_BT = states[0].grad.abs().sum(-1) > 0
     assert torch.equal(moved_BT, predicts_BT[length_B, : moved_BT.shape[1]])
 
@@ -201,7 +246,9 @@ def test_a_row_that_is_not_selected_has_no_gradient_and_still_is_context(monkeyp
     )
     ids_BT = data.ids_BT.clone()
     ids_BT[row, token] = 3 + (ids_BT[row, token] + 1) % 50
-    after = used.gradient(replace(data, ids_BT=ids_BT), weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
+    after = used.gradient(
+        replace(data, ids_BT=ids_BT), weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"]
+    )["loss"]
     assert abs(after - before) > 1e-4
 
 
@@ -245,13 +292,17 @@ def test_an_average_follows_the_policy(lora: bool) -> None:
     plain.model.load_state_dict(expected)
     data = fresh(batch(seed=9))
     measured = learner(plain).observe(data, frozenset({"old_logp"})).old_logp_BT
-    assert_close(used.observe(data, frozenset({"history_logp"})).history_logp_BT, measured, rtol=0, atol=1e-5)
+    assert_close(
+        used.observe(data, frozenset({"history_logp"})).history_logp_BT, measured, rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_restored_with_its_average_it_goes_on_bit_for_bit(lora: bool, tmp_path: Path) -> None:
     def begin(seed: int) -> LocalLearner:
-        return learner(adapted() if lora else policy(seed=seed), MovingAverageHistory(start(seed), 0.75))
+        return learner(
+            adapted() if lora else policy(seed=seed), MovingAverageHistory(start(seed), 0.75)
+        )
 
     straight = begin(1)
     expected = [step(straight, seed)[0] for seed in range(4)]
@@ -264,14 +315,19 @@ def test_restored_with_its_average_it_goes_on_bit_for_bit(lora: bool, tmp_path: 
     assert losses == expected
     assert isinstance(straight.history, MovingAverageHistory)
     assert isinstance(second.history, MovingAverageHistory)
-    assert all(torch.equal(weight, second.history.weights[name]) for name, weight in straight.history.weights.items())
+    assert all(
+        torch.equal(weight, second.history.weights[name])
+        for name, weight in straight.history.weights.items()
+    )
 
 
 def test_what_stays_is_not_written(tmp_path: Path) -> None:
     learner(policy(seed=1)).save(tmp_path)
     assert not (tmp_path / HISTORY_FILE).exists()
     learner(policy(seed=1), MovingAverageHistory(start(), 0.5)).save(tmp_path)
-    assert load_file(tmp_path / HISTORY_FILE).keys() == dict(policy().model.named_parameters()).keys()
+    assert (
+        load_file(tmp_path / HISTORY_FILE).keys() == dict(policy().model.named_parameters()).keys()
+    )
 
 
 # ---- by recipe
@@ -289,24 +345,35 @@ def test_what_stays_is_not_written(tmp_path: Path) -> None:
     ],
     ids=["start", "ema", "checkpoint", "adapters off", "ema of adapters"],
 )
-def test_each_history_is_the_start_weights_at_the_start(overrides: list[str], kind: type[History], dtype: str) -> None:
+def test_each_history_is_the_start_weights_at_the_start(
+    overrides: list[str], kind: type[History], dtype: str
+) -> None:
     used = make_learner(read_recipe(TINY, [*overrides, f"model.dtype={dtype}"]))
     assert type(used.history) is kind
     seen = used.observe(fresh(batch(vocab_size=400)), RULE.required_evidence)
-    assert torch.equal(seen.old_logp_BT, seen.history_logp_BT)  # also in bfloat16, which rounds both alike
+    assert torch.equal(
+        seen.old_logp_BT, seen.history_logp_BT
+    )  # also in bfloat16, which rounds both alike
 
 
 def test_another_checkpoint_is_another_history_and_what_is_none_is_refused(tmp_path: Path) -> None:
     used = make_learner(read_recipe(TINY, ["history={kind: checkpoint, path: 'testbed:noisy'}"]))
     seen = used.observe(fresh(batch(vocab_size=400)), RULE.required_evidence)
-    other = make_learner(read_recipe(TINY, ["model.path=testbed:noisy"])).observe(seen, frozenset({"old_logp"}))
+    other = make_learner(read_recipe(TINY, ["model.path=testbed:noisy"])).observe(
+        seen, frozenset({"old_logp"})
+    )
     assert_close(seen.history_logp_BT, other.old_logp_BT, rtol=0, atol=1e-6)
     with pytest.raises(UserError, match="is no model that can be loaded"):
         make_learner(read_recipe(TINY, [f"history={{kind: checkpoint, path: {tmp_path}}}"]))
 
 
 def test_a_rule_that_asks_for_neither_has_no_second_model() -> None:
-    assert type(make_learner(read_recipe(TINY, ["token_selection={kind: sstoken, gamma: 0.0}"])).history) is History
+    assert (
+        type(
+            make_learner(read_recipe(TINY, ["token_selection={kind: sstoken, gamma: 0.0}"])).history
+        )
+        is History
+    )
 
 
 def test_a_model_whose_attention_cannot_be_seen_is_refused_before_anything_else() -> None:

@@ -1,4 +1,6 @@
-"""The reference learner against plain transformers logits and float64 sums; what may not change a gradient does not."""
+"""The reference learner against plain transformers logits and float64 sums; what may not change a
+gradient does not.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,22 @@ SELECTORS = {
     "sstoken": SsToken(keep=0.4, warmup=0.0),
     **{
         mode: Tip(mode=mode, keep=0.4)
-        for mode in ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
+        for mode in (
+            "soft_or",
+            "q3",
+            "entropy_sample",
+            "entropy_topk",
+            "divergence",
+            "bottom",
+            "teachability",
+        )
     },
 }
 
 
-def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", **changes: object) -> LocalLearner:
+def learner(
+    model: Policy, *, budget: int = 10_000, layout: Layout = "padded", **changes: object
+) -> LocalLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
     return LocalLearner(
         model,
@@ -65,14 +77,18 @@ def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", *
 
 
 def gradients(model: Policy) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+    return {
+        name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None
+    }
 
 
 def weights(data: Batch) -> Tensor:
     """Half of the response rows, some with fractional weights."""
     draw = torch.Generator().manual_seed(1)
     keep_BT = torch.rand(data.ids_BT.shape, generator=draw) < 0.5
-    return torch.where(keep_BT & data.is_response_BT, 0.5 + torch.rand(data.ids_BT.shape, generator=draw), 0.0)
+    return torch.where(
+        keep_BT & data.is_response_BT, 0.5 + torch.rand(data.ids_BT.shape, generator=draw), 0.0
+    )
 
 
 def run(
@@ -90,7 +106,9 @@ def run(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_loss_and_gradient_are_those_of_plain_logits(architecture: str, tied: bool, layout: Layout) -> None:
+def test_loss_and_gradient_are_those_of_plain_logits(
+    architecture: str, tied: bool, layout: Layout
+) -> None:
     model, data = policy(architecture, tied=tied), batch()
     weight_BT = weights(data)
     loss, found = run(model, data, Nll(), weight_BT, layout=layout, budget=60)
@@ -99,7 +117,11 @@ def test_loss_and_gradient_are_those_of_plain_logits(architecture: str, tied: bo
     expected = torch.zeros(())
     coefficient_BT = LOSS_AGGREGATIONS["seq_mean_token_mean"](weight_BT, data.totals(weight_BT))
     for row, length in enumerate(data.length_B.tolist()):  # one sequence at a time, without padding
-        logp_TV = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0].log_softmax(-1)
+        logp_TV = (
+            model.model(data.ids_BT[row : row + 1, :length], use_cache=False)
+            .logits[0]
+            .log_softmax(-1)
+        )
         taken_T = logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0]
         expected = expected - (coefficient_BT[row, 1:length] * taken_T).sum()
     expected.backward()
@@ -111,11 +133,15 @@ def test_loss_and_gradient_are_those_of_plain_logits(architecture: str, tied: bo
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_a_packed_batch_equals_separate_sequences(architecture: str, checkpointing: bool, training: bool) -> None:
+def test_a_packed_batch_equals_separate_sequences(
+    architecture: str, checkpointing: bool, training: bool
+) -> None:
     model, data = policy(architecture, checkpointing=checkpointing), batch(num=4)
     model.model.train(training)
     packed = run(model, data, Nll(), weights(data), layout="packed")
-    alone = run(model, data, Nll(), weights(data), layout="packed", budget=1)  # one sequence per micro-batch
+    alone = run(
+        model, data, Nll(), weights(data), layout="packed", budget=1
+    )  # one sequence per micro-batch
     assert packed[0] == pytest.approx(alone[0], abs=1e-6)
     for name, gradient in alone[1].items():
         assert_close(packed[1][name], gradient, rtol=1e-4, atol=2e-6)
@@ -126,7 +152,12 @@ def test_a_packed_batch_equals_separate_sequences(architecture: str, checkpointi
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 @settings(max_examples=8)
-@given(seed=integers(0, 10_000), budget=integers(1, 200), layout=sampled_from(["padded", "packed"]), pad=integers(0, 5))
+@given(
+    seed=integers(0, 10_000),
+    budget=integers(1, 200),
+    layout=sampled_from(["padded", "packed"]),
+    pad=integers(0, 5),
+)
 def test_micro_batches_padding_and_packing_never_change_the_gradient(
     name: str, seed: int, budget: int, layout: Layout, pad: int
 ) -> None:
@@ -135,12 +166,19 @@ def test_micro_batches_padding_and_packing_never_change_the_gradient(
         data,
         ids_BT=torch.nn.functional.pad(data.ids_BT, (0, pad)),
         kind_BT=torch.nn.functional.pad(data.kind_BT, (0, pad)),
-        evidence={key: torch.nn.functional.pad(column, (0, pad)) for key, column in data.evidence.items()},
+        evidence={
+            key: torch.nn.functional.pad(column, (0, pad)) for key, column in data.evidence.items()
+        },
     )
     weight_BT = weights(data)
     whole = run(model, data, OBJECTIVES[name], weight_BT)
     pack_micro_batches = run(
-        model, wide, OBJECTIVES[name], torch.nn.functional.pad(weight_BT, (0, pad)), budget=budget, layout=layout
+        model,
+        wide,
+        OBJECTIVES[name],
+        torch.nn.functional.pad(weight_BT, (0, pad)),
+        budget=budget,
+        layout=layout,
     )
     assert pack_micro_batches[0] == pytest.approx(whole[0], abs=1e-6)
     for key, gradient in whole[1].items():
@@ -149,18 +187,29 @@ def test_micro_batches_padding_and_packing_never_change_the_gradient(
 
 @pytest.mark.parametrize("rule", SELECTORS)
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_rule_feeds_every_objective_and_an_order_of_rollouts_changes_nothing(rule: str, name: str) -> None:
-    model, data, token_selection, objective = policy(seed=2), batch(seed=3), SELECTORS[rule], OBJECTIVES[name]
+def test_every_rule_feeds_every_objective_and_an_order_of_rollouts_changes_nothing(
+    rule: str, name: str
+) -> None:
+    model, data, token_selection, objective = (
+        policy(seed=2),
+        batch(seed=3),
+        SELECTORS[rule],
+        OBJECTIVES[name],
+    )
     permuted = data.take(torch.tensor([3, 5, 0, 4, 1, 2]))
     results = []
     for order in (data, permuted):
         used = learner(model, budget=50)
         model.model.zero_grad()
         seen = used.observe(order, token_selection.required_evidence)
-        stats = used.gradient(seen, token_selection(seen), objective, LOSS_AGGREGATIONS["token_mean"])
+        stats = used.gradient(
+            seen, token_selection(seen), objective, LOSS_AGGREGATIONS["token_mean"]
+        )
         results.append((stats["loss"], gradients(model)))
     assert results[0][0] != 0
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6, abs=1e-6)  # a few roundings of a sum in another order
+    assert results[0][0] == pytest.approx(
+        results[1][0], rel=1e-6, abs=1e-6
+    )  # a few roundings of a sum in another order
     for key, gradient in results[0][1].items():
         assert_close(results[1][1][key], gradient, rtol=1e-4, atol=1e-6)
 
@@ -171,14 +220,22 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
     weight_BT = weights(data)
     used = learner(model)
     used.observe(data, frozenset({"kl_reverse"}))
-    clean = used.gradient(data, weight_BT, OBJECTIVES[name], LOSS_AGGREGATIONS["seq_mean_token_mean"])
+    clean = used.gradient(
+        data, weight_BT, OBJECTIVES[name], LOSS_AGGREGATIONS["seq_mean_token_mean"]
+    )
     before = gradients(model)
     model.model.zero_grad()
-    for row, rollout in enumerate(data.rollout_B.tolist()):  # an overflow at every row that is not selected
+    for row, rollout in enumerate(
+        data.rollout_B.tolist()
+    ):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
         used.observer.teacher_rows[rollout][unused_N] = float("inf")
-    broken = data.with_evidence({"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)})
-    again = used.gradient(broken, weight_BT, OBJECTIVES[name], LOSS_AGGREGATIONS["seq_mean_token_mean"])
+    broken = data.with_evidence(
+        {"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)}
+    )
+    again = used.gradient(
+        broken, weight_BT, OBJECTIVES[name], LOSS_AGGREGATIONS["seq_mean_token_mean"]
+    )
     assert again == clean
     for key, gradient in before.items():
         assert torch.equal(gradients(model)[key], gradient)
@@ -192,7 +249,9 @@ def test_nothing_selected_is_a_step_that_changes_nothing(name: str) -> None:
         data, data.is_response_BT.float(), OBJECTIVES[name], LOSS_AGGREGATIONS["token_mean"]
     )  # the optimiser has momentum now
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
-    stats = used.step(data, torch.zeros(data.ids_BT.shape), OBJECTIVES[name], LOSS_AGGREGATIONS["token_mean"])
+    stats = used.step(
+        data, torch.zeros(data.ids_BT.shape), OBJECTIVES[name], LOSS_AGGREGATIONS["token_mean"]
+    )
     assert (stats["loss"], stats["kept_share"], stats["skipped"]) == (0.0, 0.0, 0.0)
     assert all(torch.equal(before[key], value) for key, value in model.model.state_dict().items())
 
@@ -216,28 +275,43 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
     """TIP sheet, test 4: dividing by all tokens instead of the kept ones would halve it."""
     model, data = policy(seed=1), batch()
     for parameter in [*model.model.parameters()]:
-        torch.nn.init.zeros_(parameter)  # uniform p at every row, so KL(p || q) is the same wherever q is
+        torch.nn.init.zeros_(
+            parameter
+        )  # uniform p at every row, so KL(p || q) is the same wherever q is
     used = learner(model)
     torch.nn.init.zeros_(used.observer.teacher.policy.model.lm_head.weight)
-    used.observer.teacher.policy.model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, VOCABULARY))
+    used.observer.teacher.policy.model.lm_head.bias = torch.nn.Parameter(
+        torch.linspace(0, 3, VOCABULARY)
+    )
     losses = []
     for keep in (0.1, 0.5, 1.0):
         seen = used.observe(data, Tip(keep=keep).required_evidence)
         weight_BT = Tip(keep=keep)(seen)
-        losses.append(used.gradient(seen, weight_BT, Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])["loss"])
+        losses.append(
+            used.gradient(seen, weight_BT, Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])[
+                "loss"
+            ]
+        )
     assert losses[0] > 0.1
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"])
+@pytest.mark.parametrize(
+    "mode",
+    ["soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"],
+)
 def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
     data = batch()
     results = []
     for token_selection in (AllTokens(), Tip(mode=mode, keep=1.0)):
         model = policy(seed=1)
         used = learner(model)
-        seen = used.observe(data, frozenset({"entropy", "kl_reverse", "kl_forward", "teachability"}))
-        loss = used.gradient(seen, token_selection(seen), Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])["loss"]
+        seen = used.observe(
+            data, frozenset({"entropy", "kl_reverse", "kl_forward", "teachability"})
+        )
+        loss = used.gradient(
+            seen, token_selection(seen), Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"]
+        )["loss"]
         results.append((loss, gradients(model)))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(results[0][1][key], results[1][1][key]) for key in results[0][1])
@@ -249,7 +323,10 @@ def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
 def test_evidence_is_that_of_plain_logits_in_float64() -> None:
     model, data = policy(), batch()
     used = learner(model, budget=60)
-    seen = used.observe(data, frozenset({"entropy", "kl_reverse", "kl_forward", "old_logp", "ref_logp", "teachability"}))
+    seen = used.observe(
+        data,
+        frozenset({"entropy", "kl_reverse", "kl_forward", "old_logp", "ref_logp", "teachability"}),
+    )
     for row, length in enumerate(data.length_B.tolist()):
         ids = data.ids_BT[row : row + 1, :length]
         p, q, r = (
@@ -267,7 +344,12 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
         }
         among = data.is_response_BT[row, 1:length]
         for name, values in expected.items():
-            assert_close(seen.evidence[name][row, 1:length][among], values[among].float(), rtol=1e-4, atol=2e-5)
+            assert_close(
+                seen.evidence[name][row, 1:length][among],
+                values[among].float(),
+                rtol=1e-4,
+                atol=2e-5,
+            )
             assert (seen.evidence[name][row][~data.is_response_BT[row]] == 0).all()
 
 
@@ -293,7 +375,9 @@ def test_a_gradient_that_is_not_finite_skips_the_step_and_those_in_a_row_are_cou
     step = lambda what: used.step(what, weight_BT, Reinforce(), LOSS_AGGREGATIONS["token_mean"])  # noqa: E731
     assert [step(bad)["skipped"], step(bad)["skipped"]] == [1.0, 1.0]
     assert all(torch.equal(before[key], value) for key, value in model.model.state_dict().items())
-    assert step(replace(data, evidence={}))["skipped"] == 0.0  # a good one in between starts the count anew
+    assert (
+        step(replace(data, evidence={}))["skipped"] == 0.0
+    )  # a good one in between starts the count anew
     assert [step(bad)["nonfinite_in_a_row"] for _ in range(3)] == [1.0, 2.0, 3.0]
     assert step(replace(data, evidence={}))["nonfinite_in_a_row"] == 0.0
 
@@ -313,7 +397,9 @@ def test_a_bfloat16_head_gives_its_float32_master_an_unrounded_gradient_whatever
     plain = policy()
     learner(plain).gradient(data, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])
     for gradient in found:
-        error = (gradient - plain.model.lm_head.weight.grad).norm() / plain.model.lm_head.weight.grad.norm()
+        error = (
+            gradient - plain.model.lm_head.weight.grad
+        ).norm() / plain.model.lm_head.weight.grad.norm()
         assert 0 < error < 0.02  # bfloat16 has eight bits
 
 
@@ -332,10 +418,16 @@ def test_clipping_scales_the_gradient_to_the_norm() -> None:
         assert_close(moved[1e-3][1][key], gradient * 1e-3 / moved[None][0], rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in subtract")  # Triton's interpreter, of -inf - -inf
+@pytest.mark.filterwarnings(
+    "ignore:invalid value encountered in subtract"
+)  # Triton's interpreter, of -inf - -inf
 @pytest.mark.parametrize("vocabulary", ["full_logits", "triton"])
-@pytest.mark.parametrize(("name", "architecture"), [("reverse_kl", "qwen3"), ("grpo", "gemma2"), ("dpo", "qwen3")])
-def test_a_step_does_not_depend_on_what_computes_the_vocabulary(name: str, architecture: str, vocabulary: Vocabulary) -> None:
+@pytest.mark.parametrize(
+    ("name", "architecture"), [("reverse_kl", "qwen3"), ("grpo", "gemma2"), ("dpo", "qwen3")]
+)
+def test_a_step_does_not_depend_on_what_computes_the_vocabulary(
+    name: str, architecture: str, vocabulary: Vocabulary
+) -> None:
     """Evidence, loss, and the gradient and its norm of a whole step."""
     if vocabulary == "triton":
         pytest.importorskip("triton", reason="Triton is for Linux")
@@ -343,22 +435,44 @@ def test_a_step_does_not_depend_on_what_computes_the_vocabulary(name: str, archi
             pytest.skip("these models lie on the CPU, and kernels are compiled here")
     objective: Objective = Dpo() if name == "dpo" else OBJECTIVES[name]
     data = pairs() if name == "dpo" else batch(num=4, width=12)
-    data = replace(data, evidence={name: column for name, column in data.evidence.items() if name != "old_logp"})
+    data = replace(
+        data,
+        evidence={name: column for name, column in data.evidence.items() if name != "old_logp"},
+    )
     found = []
     for choice in ("auto", vocabulary):
         model = policy(architecture)
         model.vocabulary = choice
         used = learner(model, lr=1e-3)
         required_evidence = (
-            objective.required_evidence | Tip().required_evidence | {"ref_logp", "old_logp", "history_logp", "teachability"}
+            objective.required_evidence
+            | Tip().required_evidence
+            | {"ref_logp", "old_logp", "history_logp", "teachability"}
         )
         seen = used.observe(data, required_evidence)
         weight_BT = data.is_response_BT.float()
-        used.gradient(seen, weight_BT, objective, LOSS_AGGREGATIONS["pair_mean" if name == "dpo" else "seq_mean_token_mean"])
+        used.gradient(
+            seen,
+            weight_BT,
+            objective,
+            LOSS_AGGREGATIONS["pair_mean" if name == "dpo" else "seq_mean_token_mean"],
+        )
         gradient = gradients(model)
         model.model.zero_grad()
-        stats = used.step(seen, weight_BT, objective, LOSS_AGGREGATIONS["pair_mean" if name == "dpo" else "seq_mean_token_mean"])
-        found.append(({need: seen.evidence[need] for need in required_evidence}, gradient, stats["loss"], stats["grad_norm"]))
+        stats = used.step(
+            seen,
+            weight_BT,
+            objective,
+            LOSS_AGGREGATIONS["pair_mean" if name == "dpo" else "seq_mean_token_mean"],
+        )
+        found.append(
+            (
+                {need: seen.evidence[need] for need in required_evidence},
+                gradient,
+                stats["loss"],
+                stats["grad_norm"],
+            )
+        )
         assert model.head.vocabulary == choice
     assert_close(*found, rtol=1e-5, atol=1e-5)
 
@@ -371,7 +485,9 @@ def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:
     data = batch()
 
     def step(used: LocalLearner) -> float:
-        return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
+        return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])[
+            "loss"
+        ]
 
     straight = learner(policy(), optimizer=optimizer, schedule="cosine", warmup_steps=1)
     expected = [step(straight) for _ in range(4)]
@@ -382,11 +498,15 @@ def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:
     second.restore(tmp_path)
     losses += [step(second), step(second)]
     assert losses == expected
-    for (name, a), (_, b) in zip(straight.weights().tensors(), second.weights().tensors(), strict=True):
+    for (name, a), (_, b) in zip(
+        straight.weights().tensors(), second.weights().tensors(), strict=True
+    ):
         assert torch.equal(a, b), name
     assert second.weights().version == 4
 
 
 def test_a_directory_that_ranks_wrote_is_refused(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"has no optimizer.pt: it was not written by one process without ZeRO"):
+    with pytest.raises(
+        UserError, match=r"has no optimizer.pt: it was not written by one process without ZeRO"
+    ):
         learner(policy()).restore(tmp_path)

@@ -28,12 +28,16 @@ def adapted(architecture: str = "qwen3", *, tied: bool = False, seed: int = 1) -
 
 
 def learner(model: Policy) -> LocalLearner:
-    return LocalLearner(model, LearnSettings(lr=0.05, rollouts_per_step=6, schedule="linear"), steps=10)
+    return LocalLearner(
+        model, LearnSettings(lr=0.05, rollouts_per_step=6, schedule="linear"), steps=10
+    )
 
 
 def step(used: LocalLearner, seed: int = 0) -> float:
     data = batch(seed=seed)
-    return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
+    return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])[
+        "loss"
+    ]
 
 
 @torch.no_grad()
@@ -47,7 +51,9 @@ def test_a_fresh_adapter_changes_nothing_and_is_the_same_every_time() -> None:
     torch.manual_seed(8)
     second = adapted()
     assert torch.equal(logits(first.model), logits(policy(seed=1).model))
-    for (name, a), (_, b) in zip(first.model.named_parameters(), second.model.named_parameters(), strict=True):
+    for (name, a), (_, b) in zip(
+        first.model.named_parameters(), second.model.named_parameters(), strict=True
+    ):
         assert torch.equal(a, b), name
     assert is_adapted(first.model)
     assert not is_adapted(policy().model)
@@ -64,24 +70,31 @@ def test_learning_moves_the_adapters_and_nothing_else(tied: bool) -> None:
         assert p.requires_grad == ("lora_" in name)
         assert torch.equal(before[name], p) != p.requires_grad, name
     trainable = sum(p.numel() for p in model.model.parameters() if p.requires_grad)
-    # rank 4 times (in + out) of q, k and v, o, gate, up and down, in two layers 32 wide: 4 heads of 8, 2 for keys, 48 inside
+    # rank 4 times (in + out) of q, k and v, o, gate, up and down, in two layers 32 wide: 4 heads of
+    # 8, 2 for keys, 48 inside
     assert trainable == 2 * 4 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 48))
 
 
 def test_targets_that_the_model_does_not_have_are_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"no matrix called dense, query; it has down_proj, .*v_proj"):
+    with pytest.raises(
+        UserError, match=r"no matrix called dense, query; it has down_proj, .*v_proj"
+    ):
         adapt(policy(), Lora(targets=("q_proj", "query", "dense")))
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_an_adapter_on_the_head_is_refused(target: str) -> None:
-    with pytest.raises((ValueError, ValidationError), match=f"an adapter on {target} is not supported"):
+    with pytest.raises(
+        (ValueError, ValidationError), match=f"an adapter on {target} is not supported"
+    ):
         ModelSettings(path="testbed:student", lora=Lora(targets=("q_proj", target)))
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "qwen2", "gemma2"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_merged_and_exported_it_says_what_the_adapted_model_says(architecture: str, tied: bool, tmp_path: Path) -> None:
+def test_merged_and_exported_it_says_what_the_adapted_model_says(
+    architecture: str, tied: bool, tmp_path: Path
+) -> None:
     model = adapted(architecture, tied=tied)
     used = learner(model)
     for seed in range(3):
@@ -92,10 +105,17 @@ def test_merged_and_exported_it_says_what_the_adapted_model_says(architecture: s
     names = dict(used.weights().tensors()).keys()
     assert names == {name for name, _ in plain.named_parameters()}
     used.export(tmp_path)
-    assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")), wanted, rtol=1e-4, atol=2e-5)
+    assert_close(
+        logits(AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")),
+        wanted,
+        rtol=1e-4,
+        atol=2e-5,
+    )
 
 
-def test_an_adapter_that_was_saved_goes_on_bit_for_bit_and_loads_on_its_base(tmp_path: Path) -> None:
+def test_an_adapter_that_was_saved_goes_on_bit_for_bit_and_loads_on_its_base(
+    tmp_path: Path,
+) -> None:
     straight = learner(adapted())
     expected = [step(straight, seed) for seed in range(4)]
     first = learner(adapted())
@@ -109,5 +129,7 @@ def test_an_adapter_that_was_saved_goes_on_bit_for_bit_and_loads_on_its_base(tmp
     second.restore(tmp_path)
     losses += [step(second, seed) for seed in (2, 3)]
     assert losses == expected
-    for (name, a), (_, b) in zip(straight.weights().tensors(), second.weights().tensors(), strict=True):
+    for (name, a), (_, b) in zip(
+        straight.weights().tensors(), second.weights().tensors(), strict=True
+    ):
         assert torch.equal(a, b), name

@@ -18,10 +18,15 @@ def settings(**changes: object) -> LearnSettings:
     [
         ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1]),
         ("linear", [1 / 3, 2 / 3, 1, 0.1 + 0.9 * 3 / 4, 0.1 + 0.9 / 2, 0.1 + 0.9 / 4]),
-        ("cosine", [1 / 3, 2 / 3, 1, 0.1 + 0.9 * 0.8535533906, 0.1 + 0.9 / 2, 0.1 + 0.9 * 0.1464466094]),
+        (
+            "cosine",
+            [1 / 3, 2 / 3, 1, 0.1 + 0.9 * 0.8535533906, 0.1 + 0.9 / 2, 0.1 + 0.9 * 0.1464466094],
+        ),
     ],
 )
-def test_warm_up_of_two_steps_then_four_of_decay_to_a_tenth(schedule: str, shares: list[float]) -> None:
+def test_warm_up_of_two_steps_then_four_of_decay_to_a_tenth(
+    schedule: str, shares: list[float]
+) -> None:
     chosen = settings(schedule=schedule, warmup_steps=2, final_lr_share=0.1)
     assert [rate(chosen, step, 6) for step in range(6)] == pytest.approx(shares)
 
@@ -35,8 +40,13 @@ def test_every_parameter_is_in_one_group_and_norms_do_not_decay(tied: bool) -> N
     model = policy(tied=tied).model
     optimizer = Optimizer(model, settings(optimizer=AdamW(weight_decay=0.1)))
     groups = optimizer.parts[0].param_groups
-    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in model.parameters())
-    assert {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups} == {0.1: {2}, 0.0: {1}}
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(
+        id(p) for p in model.parameters()
+    )
+    assert {g["weight_decay"]: {p.ndim for p in g["params"]} for g in groups} == {
+        0.1: {2},
+        0.0: {1},
+    }
 
 
 def test_muon_takes_the_matrices_of_the_trunk_and_nothing_as_wide_as_the_vocabulary() -> None:
@@ -46,7 +56,13 @@ def test_muon_takes_the_matrices_of_the_trunk_and_nothing_as_wide_as_the_vocabul
     names = {name for name, p in model.named_parameters() if id(p) in taken}
     assert all(name.endswith("_proj.weight") for name in names)
     assert len(names) == 14
-    left = {name for g in adam.param_groups for p in g["params"] for name, q in model.named_parameters() if q is p}
+    left = {
+        name
+        for g in adam.param_groups
+        for p in g["params"]
+        for name, q in model.named_parameters()
+        if q is p
+    }
     assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} <= left
 
 

@@ -1,4 +1,6 @@
-"""Rows with pictures through the learner: placeholders weigh nothing, and no cut changes a gradient."""
+"""Rows with pictures through the learner: placeholders weigh nothing, and no cut changes a
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def loaded(name: str, where: Path) -> Policy:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_placeholders_weigh_nothing_and_a_caption_as_much_as_it_is_long(name: str, tmp_path: Path) -> None:
+def test_placeholders_weigh_nothing_and_a_caption_as_much_as_it_is_long(
+    name: str, tmp_path: Path
+) -> None:
     policy = loaded(name, tmp_path)
     data = demonstrations(policy)
     weight_BT = Prior()(data)
@@ -63,9 +67,13 @@ def test_no_cut_changes_a_gradient(name: str, tmp_path: Path) -> None:
         learn = LearnSettings(lr=0.01, rollouts_per_step=6, micro_batch_tokens=budget)
         learner = LocalLearner(policy, learn, steps=1)
         stats = learner.gradient(data, Prior()(data), Nll(), response_token_mean)
-        gradient = torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+        gradient = torch.cat(
+            [p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]
+        )
         found[budget] = len(learner.mine(data)), float(stats["loss"]), gradient
-    assert [parts for parts, _, _ in found.values()] == sorted({parts for parts, _, _ in found.values()})
+    assert [parts for parts, _, _ in found.values()] == sorted(
+        {parts for parts, _, _ in found.values()}
+    )
     for _, loss, gradient in found.values():
         assert loss == pytest.approx(found[10_000][1], abs=1e-6)
         assert_close(gradient, found[10_000][2], rtol=0, atol=1e-6)

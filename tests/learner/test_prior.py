@@ -1,4 +1,6 @@
-"""PRIOR's weighted loss through the learner: plain maximum likelihood where weights are equal, and unmoved by any cut."""
+"""PRIOR's weighted loss through the learner: plain maximum likelihood where weights are equal, and
+unmoved by any cut.
+"""
 
 from __future__ import annotations
 
@@ -36,37 +38,60 @@ def scored(seed: int = 0) -> Batch:
 
 
 def run(
-    data: Batch, rule: TokenSelection, *, budget: int = 10_000, layout: Layout = "padded", model: Policy | None = None
+    data: Batch,
+    rule: TokenSelection,
+    *,
+    budget: int = 10_000,
+    layout: Layout = "padded",
+    model: Policy | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Loss and gradient of one step."""
     model = policy() if model is None else model
     chosen = LearnSettings(lr=0.1, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    stats = LocalLearner(model, chosen, steps=1).gradient(data, rule(data), Nll(), LOSS_AGGREGATIONS["response_token_mean"])
-    return stats, {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+    stats = LocalLearner(model, chosen, steps=1).gradient(
+        data, rule(data), Nll(), LOSS_AGGREGATIONS["response_token_mean"]
+    )
+    return stats, {
+        name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None
+    }
 
 
-def assert_same(ours: tuple[dict[str, float], dict[str, Tensor]], theirs: tuple[dict[str, float], dict[str, Tensor]]) -> None:
+def assert_same(
+    ours: tuple[dict[str, float], dict[str, Tensor]],
+    theirs: tuple[dict[str, float], dict[str, Tensor]],
+) -> None:
     assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], abs=1e-6)
     assert ours[1].keys() == theirs[1].keys()
     for name, gradient in theirs[1].items():
-        assert_close(ours[1][name], gradient, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        assert_close(
+            ours[1][name], gradient, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_alpha_zero_and_a_constant_column_are_plain_fine_tuning() -> None:
     data = scored()
     plain = run(data, AllTokens())
-    constant = data.with_evidence({"uncond_logp": -0.2 - 0.1 * data.rollout_B[:, None] * torch.ones(data.ids_BT.shape)})
+    constant = data.with_evidence(
+        {"uncond_logp": -0.2 - 0.1 * data.rollout_B[:, None] * torch.ones(data.ids_BT.shape)}
+    )
     assert_same(run(data, Prior(alpha=0.0)), plain)
     assert_same(run(constant, Prior()), plain)
     assert abs(run(data, Prior())[0]["loss"] - plain[0]["loss"]) > 0.01
 
 
-def test_the_loss_is_the_weighted_sum_over_the_number_of_target_tokens_and_the_plain_one_is_told() -> None:
+def test_the_loss_is_the_weighted_sum_over_the_number_of_target_tokens_and_the_plain_one_is_told() -> (
+    None
+):
     model, data = policy(), scored()
     model.model.requires_grad_(False)
     expected, plain, num = 0.0, 0.0, 0
     for row, length in enumerate(data.length_B.tolist()):
-        logp_TV = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0].double().log_softmax(-1)
+        logp_TV = (
+            model.model(data.ids_BT[row : row + 1, :length], use_cache=False)
+            .logits[0]
+            .double()
+            .log_softmax(-1)
+        )
         among_T = data.is_response_BT[row, 1:length]
         nll_K = -logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0][among_T]
         raw_K = 1 - data.evidence["uncond_logp"][row, 1:length][among_T].double().exp()
@@ -78,8 +103,15 @@ def test_the_loss_is_the_weighted_sum_over_the_number_of_target_tokens_and_the_p
 
 
 @settings(max_examples=8)
-@given(seed=integers(0, 10_000), budget=integers(1, 200), layout=sampled_from(["padded", "packed"]), pad=integers(0, 5))
-def test_packing_micro_batches_and_padding_change_nothing(seed: int, budget: int, layout: Layout, pad: int) -> None:
+@given(
+    seed=integers(0, 10_000),
+    budget=integers(1, 200),
+    layout=sampled_from(["padded", "packed"]),
+    pad=integers(0, 5),
+)
+def test_packing_micro_batches_and_padding_change_nothing(
+    seed: int, budget: int, layout: Layout, pad: int
+) -> None:
     data = scored(seed)
     wide = replace(
         data,
@@ -102,7 +134,13 @@ def test_a_row_of_weight_zero_meets_no_loss_and_certainty_everywhere_is_plain() 
 def test_stored_evidence_joins_the_batch_at_the_column_of_its_token() -> None:
     def rollout(prompt: int, *values: float) -> Rollout:
         ids = {"prompt_ids": (1,) * prompt, "response_ids": (5,) * len(values)}
-        return Rollout(problem=Problem(id="p", prompt=""), id=prompt, group=prompt, evidence={"uncond_logp": values}, **ids)
+        return Rollout(
+            problem=Problem(id="p", prompt=""),
+            id=prompt,
+            group=prompt,
+            evidence={"uncond_logp": values},
+            **ids,
+        )
 
     rollouts = [rollout(1, -0.5, -1.5), rollout(3, -2.5)]
     made = collate(rollouts, advantage=NoAdvantage())
@@ -114,11 +152,15 @@ def test_stored_evidence_joins_the_batch_at_the_column_of_its_token() -> None:
 
 
 def test_loss_and_gradient_are_those_of_trls_sft_trainer_on_the_same_batch(tmp_path: Path) -> None:
-    """TRL 1.16's `nll` over completions, which the plain objective must equal; PRIOR at alpha 0 as well."""
+    """TRL 1.16's `nll` over completions, which the plain objective must equal; PRIOR at alpha 0 as
+    well.
+    """
     model, data = policy("qwen3", tied=True, seed=4), scored(5)
     rows = [
         {"input_ids": ids[:n].tolist(), "completion_mask": among[:n].int().tolist()}
-        for ids, among, n in zip(data.ids_BT, data.is_response_BT, data.length_B.tolist(), strict=True)
+        for ids, among, n in zip(
+            data.ids_BT, data.is_response_BT, data.length_B.tolist(), strict=True
+        )
     ]
     arguments = SFTConfig(
         output_dir=str(tmp_path),
@@ -130,13 +172,22 @@ def test_loss_and_gradient_are_those_of_trls_sft_trainer_on_the_same_batch(tmp_p
         per_device_train_batch_size=len(rows),
     )
     theirs = policy("qwen3", tied=True, seed=4)
-    trainer = SFTTrainer(model=theirs.model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer())
+    trainer = SFTTrainer(
+        model=theirs.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer(),
+    )
     assert arguments.loss_type == "nll"
     (given,) = trainer.get_train_dataloader()
     assert int((given["labels"] != -100).sum()) == data.totals().response_tokens
     loss = trainer.compute_loss(trainer.model, given)
     loss.backward()
-    expected = {name.removeprefix("module."): p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+    expected = {
+        name.removeprefix("module."): p.grad
+        for name, p in trainer.model.named_parameters()
+        if p.grad is not None
+    }
     for rule in (AllTokens(), Prior(alpha=0.0)):
         model.model.zero_grad()
         assert_same(run(data, rule, model=model), ({"loss": float(loss.detach())}, expected))

@@ -1,7 +1,7 @@
 """Learning from soft thoughts against plain transformers, one rollout at a time.
 
-Numbers are those of the method's own list of tests: 4 (replay), 5 (fixed actions), 6 (credit), 8 (masks), 9 (hard is plain),
-10 (micro-batches), 11 (sigma).
+Numbers are those of the method's own list of tests: 4 (replay), 5 (fixed actions), 6 (credit), 8
+(masks), 9 (hard is plain), 10 (micro-batches), 11 (sigma).
 """
 
 from __future__ import annotations
@@ -38,26 +38,44 @@ from tests.tiny import policy
 AVERAGE = LOSS_AGGREGATIONS["seq_mean_token_sum"]
 
 
-def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded", lr: float = 0.01) -> LocalLearner:
-    return LocalLearner(model, LearnSettings(lr=lr, rollouts_per_step=9, micro_batch_tokens=budget, layout=layout), steps=10)
+def learner(
+    model: Policy, *, budget: int = 10_000, layout: Layout = "padded", lr: float = 0.01
+) -> LocalLearner:
+    return LocalLearner(
+        model,
+        LearnSettings(lr=lr, rollouts_per_step=9, micro_batch_tokens=budget, layout=layout),
+        steps=10,
+    )
 
 
 def learn(
-    model: Policy, data: Batch, weight_BT: Tensor | None = None, objective: Objective | None = None, **more: object
+    model: Policy,
+    data: Batch,
+    weight_BT: Tensor | None = None,
+    objective: Objective | None = None,
+    **more: object,
 ) -> tuple[Mapping[str, float], dict[str, Tensor]]:
     """What a step measures, and its gradient."""
     model.model.zero_grad()
     given = ones(data) if weight_BT is None else weight_BT
     stats = learner(model, **more).gradient(data, given, objective or SoftReinforce(), AVERAGE)
-    return stats, {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+    return stats, {
+        name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None
+    }
 
 
 def naive(model: Policy, data: Batch) -> tuple[float, dict[str, Tensor]]:
-    """-(1 / BG) sum A log pi by autograd over plain logits, of soft tokens as independent normal numbers, without prefill."""
+    """-(1 / BG) sum A log pi by autograd over plain logits, of soft tokens as independent normal
+    numbers, without prefill.
+    """
     model.model.zero_grad()
     embed, total = model.model.get_input_embeddings(), torch.zeros(())
     for row, length in enumerate(data.length_B.tolist()):
-        ids, kinds, law = data.ids_BT[row, :length], data.kind_BT[row, :length], data.soft[int(data.rollout_B[row])]
+        ids, kinds, law = (
+            data.ids_BT[row, :length],
+            data.kind_BT[row, :length],
+            data.soft[int(data.rollout_B[row])],
+        )
         embeds = embed(ids)
         embeds = torch.where((kinds == TokenKind.SOFT)[:, None], fill(kinds, law.fed()), embeds)
         logits = model.model(inputs_embeds=embeds[None], use_cache=False).logits[0]
@@ -73,7 +91,9 @@ def naive(model: Policy, data: Batch) -> tuple[float, dict[str, Tensor]]:
                 continue
             total = total - data.advantage_B[row] * logp / len(data.rollout_B)
     total.backward()
-    return float(total.detach()), {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+    return float(total.detach()), {
+        name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None
+    }
 
 
 def fill(kinds: Tensor, fed: Tensor) -> Tensor:
@@ -83,7 +103,9 @@ def fill(kinds: Tensor, fed: Tensor) -> Tensor:
     return filled
 
 
-def assert_close_to(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], share: float = 1e-4) -> None:
+def assert_close_to(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], share: float = 1e-4
+) -> None:
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert float((found[name] - gradient).norm()) <= share * float(gradient.norm()) + 1e-6, name
@@ -95,7 +117,9 @@ def assert_close_to(found: Mapping[str, Tensor], expected: Mapping[str, Tensor],
 @pytest.mark.parametrize("architecture", ["qwen3", "llama", "gemma", "mistral"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_loss_and_gradient_are_those_of_plain_logits(architecture: str, tied: bool, layout: Layout) -> None:
+def test_loss_and_gradient_are_those_of_plain_logits(
+    architecture: str, tied: bool, layout: Layout
+) -> None:
     model = policy(architecture, tied=tied, seed=3)
     data = batch(model)
     stats, found = learn(model, data, layout=layout, budget=60)
@@ -124,20 +148,30 @@ def test_replay_finds_the_noise_that_was_drawn(kind: str) -> None:
     for row in range(len(data.rollout_B)):
         soft_T = data.kind_BT[row] == TokenKind.SOFT
         place_T1 = torch.arange(int(soft_T.sum()))[:, None]
-        noise = rng.normal(SEED, NOISE, int(data.rollout_B[row]), place_T1, torch.arange(size)[None])
+        noise = rng.normal(
+            SEED, NOISE, int(data.rollout_B[row]), place_T1, torch.arange(size)[None]
+        )
         weight_BT = torch.zeros(data.ids_BT.shape)
         weight_BT[row] = soft_T.float()
-        stats, _ = learn(model, replace(data, advantage_B=torch.ones(len(data.rollout_B))), weight_BT)
+        stats, _ = learn(
+            model, replace(data, advantage_B=torch.ones(len(data.rollout_B))), weight_BT
+        )
         expected = (size - noise.square().sum(1)) / 2
-        assert stats["loss"] * len(data.rollout_B) == pytest.approx(-float(expected.sum()), abs=2e-3)
+        assert stats["loss"] * len(data.rollout_B) == pytest.approx(
+            -float(expected.sum()), abs=2e-3
+        )
         assert stats["soft_health"] == pytest.approx(float(noise.square().mean()), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["soft", "fuzzy"])
 def test_health_is_one_and_a_shift_by_one_position_is_seen(kind: str) -> None:
-    """The sheet: 1 +- sqrt(2 / (D n)); an off-by-one replay gives about 1 + 2 / gamma^2 = 19.4 for tokens that differ."""
+    """The sheet: 1 +- sqrt(2 / (D n)); an off-by-one replay gives about 1 + 2 / gamma^2 = 19.4 for
+    tokens that differ.
+    """
     model = policy(seed=3)
-    data = batch(model, kind, num=12, tau=0.02 if kind == "soft" else 1e-4)  # a flat mixture is the same one position on
+    data = batch(
+        model, kind, num=12, tau=0.02 if kind == "soft" else 1e-4
+    )  # a flat mixture is the same one position on
     num = int((data.kind_BT == TokenKind.SOFT).sum()) * model.basis.weight_VD.shape[1]
     stats, _ = learn(model, data)
     assert stats["soft_health"] == pytest.approx(1, abs=5 * math.sqrt(2 / num))
@@ -177,10 +211,14 @@ def test_a_step_of_thought_changes_nothing_before_it(layout: Layout) -> None:
     row = int((data.kind_BT == TokenKind.SOFT).sum(1).argmax())
     soft_T = (data.kind_BT[row] == TokenKind.SOFT).nonzero()[:, 0]
     middle = len(soft_T) // 2
-    other = changed(data, int(data.rollout_B[row]), lambda fed: torch.cat([fed[:middle], fed[middle:] + 0.01]))
+    other = changed(
+        data, int(data.rollout_B[row]), lambda fed: torch.cat([fed[:middle], fed[middle:] + 0.01])
+    )
     before_BT, after_BT = (ones(data) * 0 for _ in range(2))
     before_BT[row, soft_T[:middle]], after_BT[row, soft_T[middle + 1 :]] = 1.0, 1.0
-    (same, one), (again, two) = (learn(model, some, before_BT, layout=layout) for some in (data, other))
+    (same, one), (again, two) = (
+        learn(model, some, before_BT, layout=layout) for some in (data, other)
+    )
     assert same["loss"] == pytest.approx(again["loss"], rel=1e-6)
     assert_close_to(one, two, 1e-5)
     assert learn(model, data, after_BT)[0]["loss"] != learn(model, other, after_BT)[0]["loss"]
@@ -220,7 +258,9 @@ def test_prompt_prefill_padding_and_masked_rollouts_have_no_weight() -> None:
         kinds = [TokenKind.PROMPT] * len(rollout.prompt_ids) + list(rollout.kinds)
         kinds += [TokenKind.PAD] * (data.ids_BT.shape[1] - len(kinds))
         assert data.kind_BT[row].tolist() == kinds
-        assert data.is_response_BT[row].tolist() == [kind in (TokenKind.SOFT, TokenKind.RESPONSE) for kind in kinds]
+        assert data.is_response_BT[row].tolist() == [
+            kind in (TokenKind.SOFT, TokenKind.RESPONSE) for kind in kinds
+        ]
     masked = collate(given, advantage=LeaveOneOut(), masked=frozenset({given[0].id}))
     assert not masked.is_response_BT[0].any()
     weight_BT = ones(data)
@@ -250,7 +290,8 @@ def test_hard_thoughts_are_plain_reinforce_bit_for_bit(layout: Layout) -> None:
     assert data.soft == {}
     assert not (data.kind_BT == TokenKind.SOFT).any()
     (soft, ours), (plain, theirs) = (
-        learn(model, data, objective=objective, layout=layout) for objective in (SoftReinforce(), Reinforce())
+        learn(model, data, objective=objective, layout=layout)
+        for objective in (SoftReinforce(), Reinforce())
     )
     assert soft == plain
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -262,9 +303,16 @@ def naive_tokens(model: Policy, data: Batch) -> float:
     """-(1 / BG) sum A log p over every token that the policy chose."""
     total = 0.0
     for row, length in enumerate(data.length_B.tolist()):
-        logp = model.model(data.ids_BT[row : row + 1, :length], use_cache=False).logits[0].double().log_softmax(-1)
+        logp = (
+            model.model(data.ids_BT[row : row + 1, :length], use_cache=False)
+            .logits[0]
+            .double()
+            .log_softmax(-1)
+        )
         taken = logp[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0]
-        total -= float(data.advantage_B[row]) * float(taken[data.is_response_BT[row, 1:length]].sum())
+        total -= float(data.advantage_B[row]) * float(
+            taken[data.is_response_BT[row, 1:length]].sum()
+        )
     return total / len(data.rollout_B)
 
 
@@ -272,13 +320,24 @@ def naive_tokens(model: Policy, data: Batch) -> float:
 
 
 @settings(max_examples=8)
-@given(budget=integers(1, 200), layout=sampled_from(["padded", "packed"]), kind=sampled_from(["soft", "fuzzy"]))
-def test_micro_batches_and_packing_never_change_the_gradient(budget: int, layout: Layout, kind: str) -> None:
+@given(
+    budget=integers(1, 200),
+    layout=sampled_from(["padded", "packed"]),
+    kind=sampled_from(["soft", "fuzzy"]),
+)
+def test_micro_batches_and_packing_never_change_the_gradient(
+    budget: int, layout: Layout, kind: str
+) -> None:
     model = policy(seed=3)
     data = batch(model, kind, gamma=0.5)
-    (whole, expected), (pack_micro_batches, found) = learn(model, data), learn(model, data, budget=budget, layout=layout)
+    (whole, expected), (pack_micro_batches, found) = (
+        learn(model, data),
+        learn(model, data, budget=budget, layout=layout),
+    )
     assert pack_micro_batches["loss"] == pytest.approx(whole["loss"], rel=1e-4)
-    assert_close_to(found, expected, 2e-4 if kind == "soft" else 1e-2)  # at tau 1e-4 rounding of the logits is 1e4 times as large
+    assert_close_to(
+        found, expected, 2e-4 if kind == "soft" else 1e-2
+    )  # at tau 1e-4 rounding of the logits is 1e4 times as large
 
 
 # ---- what learns
@@ -308,7 +367,11 @@ def test_evidence_sees_what_was_fed() -> None:
 
 
 def recipe(path: str) -> Recipe:
-    sample = {"group_size": 2, "max_tokens": 40, "thought": {"kind": "soft", "max_tokens": 8, "max_answer_tokens": 4}}
+    sample = {
+        "group_size": 2,
+        "max_tokens": 40,
+        "thought": {"kind": "soft", "max_tokens": 8, "max_answer_tokens": 4},
+    }
     return build(
         Recipe,
         {
@@ -335,7 +398,9 @@ def test_sigma_is_that_of_the_weights_that_training_began_with(tmp_path: Path) -
     assert next(iter(data.soft.values())).sigma == pytest.approx(0.5 * began, rel=1e-6)
     for _ in range(2):
         first.step(data, ones(data), SoftReinforce(), AVERAGE)
-    assert abs(float(weight_VD.detach().double().square().mean().sqrt()) - began) > 1e-3  # it has moved
+    assert (
+        abs(float(weight_VD.detach().double().square().mean().sqrt()) - began) > 1e-3
+    )  # it has moved
     first.save(tmp_path / "checkpoint")
     first.export(tmp_path / "final")
 
@@ -345,7 +410,9 @@ def test_sigma_is_that_of_the_weights_that_training_began_with(tmp_path: Path) -
     others = [make_learner(recipe(str(tmp_path / name))) for name in ("checkpoint", "final")]
     evaluated = models.load(ModelSettings(path=str(tmp_path / "final")))
     for found in (resumed.policy, *(other.policy for other in others), evaluated):
-        assert next(iter(batch(found, gamma=0.5).soft.values())).sigma == pytest.approx(0.5 * began, rel=1e-6)
+        assert next(iter(batch(found, gamma=0.5).soft.values())).sigma == pytest.approx(
+            0.5 * began, rel=1e-6
+        )
 
 
 def test_padding_rows_of_the_embedding_count_for_nothing() -> None:
@@ -355,7 +422,9 @@ def test_padding_rows_of_the_embedding_count_for_nothing() -> None:
         weight_VD[512:] = 1e3
     found = Policy(model.model, model.tokenizer).input_space
     assert (found.num_tokens, found.scale) == (512, pytest.approx(1.0))
-    assert found.rms == pytest.approx(float(weight_VD[:512].detach().square().mean().sqrt()), rel=1e-5)
+    assert found.rms == pytest.approx(
+        float(weight_VD[:512].detach().square().mean().sqrt()), rel=1e-5
+    )
 
 
 def test_models_that_scale_their_embeddings_are_measured() -> None:
@@ -363,5 +432,9 @@ def test_models_that_scale_their_embeddings_are_measured() -> None:
     model = policy("gemma")
     assert model.input_space.scale == pytest.approx(math.sqrt(32), rel=1e-5)
     embedded = model.embed(torch.arange(512)[None])
-    assert model.input_space.rms == pytest.approx(float(embedded.detach().square().mean().sqrt()), rel=1e-5)
-    assert_close(model.basis.mix(torch.eye(512)[:5]), embedded[0, :5].detach(), rtol=1e-5, atol=1e-6)
+    assert model.input_space.rms == pytest.approx(
+        float(embedded.detach().square().mean().sqrt()), rel=1e-5
+    )
+    assert_close(
+        model.basis.mix(torch.eye(512)[:5]), embedded[0, :5].detach(), rtol=1e-5, atol=1e-6
+    )

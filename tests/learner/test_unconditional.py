@@ -1,4 +1,6 @@
-"""The reference that does not see the condition: what it scores, how it is tuned, and that it works once."""
+"""The reference that does not see the condition: what it scores, how it is tuned, and that it works
+once.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def test_log_probs_are_those_of_full_logits_and_batches_agree(architecture: str)
 
 def test_a_response_token_is_scored_by_what_precedes_it_alone() -> None:
     model, (first, *_) = policy(), responses(seed=3)
-    changed = dataclasses.replace(first, response_ids=(*first.response_ids[:4], 77, *first.response_ids[5:]))
+    changed = dataclasses.replace(
+        first, response_ids=(*first.response_ids[:4], 77, *first.response_ids[5:])
+    )
     before, after = (logp(model, [rollout], 100)[0] for rollout in (first, changed))
     assert before[:4] == after[:4]
     assert before[4] != after[4]
@@ -90,7 +94,14 @@ def test_a_response_token_is_scored_by_what_precedes_it_alone() -> None:
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("models") / "student"
-    shape = testbed.Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_key_value_heads=1, head_dim=16)
+    shape = testbed.Shape(
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=1,
+        num_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
     testbed.build(where, shape)
     return where
 
@@ -126,7 +137,9 @@ def column(student: Path, tmp_path: Path) -> Column:
         )
         prompts, _ = encoder.prompts(task.problems())
         written, _ = encoder.demonstrations(prompts, 4096)
-        return with_uncond_logp(recipe, encoder, change(written), (said if said is not None else []).append)
+        return with_uncond_logp(
+            recipe, encoder, change(written), (said if said is not None else []).append
+        )
 
     return run
 
@@ -139,39 +152,57 @@ def stores(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "columns").glob("uncond_logp-*"))
 
 
-def test_the_base_reference_is_the_start_checkpoint_without_the_prompt(column: Column, student: Path) -> None:
+def test_the_base_reference_is_the_start_checkpoint_without_the_prompt(
+    column: Column, student: Path
+) -> None:
     found = column(UncondBase())
     model = models.load(ModelSettings(path=str(student)))
     header = tokenizer()("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
-    expected = logp(model, [dataclasses.replace(r, prompt_ids=tuple(header)) for r in found[:3]], 500)
+    expected = logp(
+        model, [dataclasses.replace(r, prompt_ids=tuple(header)) for r in found[:3]], 500
+    )
     for one, other in zip(columns(found[:3]), expected, strict=True):
         assert list(one) == pytest.approx(other, abs=1e-5)
 
 
-def test_a_column_is_computed_once(column: Column, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_is_computed_once(
+    column: Column, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = column()
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("[!.]*") if p.is_file()}
-    monkeypatch.setattr(unconditional.models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        unconditional.models, "load", lambda *_, **__: pytest.fail("a model was loaded")
+    )
     assert columns(column()) == columns(first)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("[!.]*") if p.is_file()} == files
 
 
-@pytest.mark.parametrize("settings", [TUNED, dataclasses.replace(TUNED, lora=None)], ids=["adapter", "all weights"])
+@pytest.mark.parametrize(
+    "settings", [TUNED, dataclasses.replace(TUNED, lora=None)], ids=["adapter", "all weights"]
+)
 def test_interrupted_it_goes_on_with_the_parts_that_are_left(
     column: Column, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: UncondTuned
 ) -> None:
-    monkeypatch.setattr(unconditional, "cut_parts", lambda rollouts, folds: cut_parts(rollouts, folds, part_tokens=300))
+    monkeypatch.setattr(
+        unconditional,
+        "cut_parts",
+        lambda rollouts, folds: cut_parts(rollouts, folds, part_tokens=300),
+    )
     first = column(settings)
     parts = sorted(tmp_path.rglob("part-*.parquet"))
     assert len(parts) > 4
     kept = {p: p.stat().st_mtime_ns for p in parts if p != parts[2]}
     parts[2].unlink()
-    monkeypatch.setattr(LocalLearner, "step", lambda *_: pytest.fail("the reference was tuned again"))
+    monkeypatch.setattr(
+        LocalLearner, "step", lambda *_: pytest.fail("the reference was tuned again")
+    )
     assert columns(column(settings)) == columns(first)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
-def test_another_prompt_changes_no_column_and_another_response_changes_the_store(column: Column, tmp_path: Path) -> None:
+def test_another_prompt_changes_no_column_and_another_response_changes_the_store(
+    column: Column, tmp_path: Path
+) -> None:
     first = column()
 
     def other_prompts(written: list[Rollout]) -> list[Rollout]:
@@ -181,7 +212,10 @@ def test_another_prompt_changes_no_column_and_another_response_changes_the_store
     store.rename(tmp_path / "away")
     assert columns(column(change=other_prompts)) == columns(first)  # computed again
     assert stores(tmp_path) == [store]
-    column(UncondBase(), change=lambda written: [dataclasses.replace(written[0], response_ids=(9,)), *written[1:]])
+    column(
+        UncondBase(),
+        change=lambda written: [dataclasses.replace(written[0], response_ids=(9,)), *written[1:]],
+    )
     assert len(stores(tmp_path)) == 2
 
 
@@ -224,11 +258,15 @@ def test_each_fold_is_scored_by_a_reference_that_never_saw_it(
     scored: list[set[tuple[int, ...]]] = []
     tuned, score = unconditional.tuned, unconditional.logp
 
-    def watched(settings: UncondTuned, model: ModelSettings, rollouts: Sequence[Rollout], *rest: object) -> models.Policy:
+    def watched(
+        settings: UncondTuned, model: ModelSettings, rollouts: Sequence[Rollout], *rest: object
+    ) -> models.Policy:
         tuned_on.append({r.response_ids for r in rollouts})
         return tuned(settings, model, rollouts, *rest)
 
-    def scoring(model: models.Policy, rollouts: Sequence[Rollout], budget: int) -> list[list[float]]:
+    def scoring(
+        model: models.Policy, rollouts: Sequence[Rollout], budget: int
+    ) -> list[list[float]]:
         scored.append({r.response_ids for r in rollouts})
         return score(model, rollouts, budget)
 
@@ -236,7 +274,10 @@ def test_each_fold_is_scored_by_a_reference_that_never_saw_it(
     monkeypatch.setattr(unconditional, "logp", scoring)
 
     def twice(written: list[Rollout]) -> list[Rollout]:
-        return [dataclasses.replace(r, response_ids=written[i % 20].response_ids) for i, r in enumerate(written)]
+        return [
+            dataclasses.replace(r, response_ids=written[i % 20].response_ids)
+            for i, r in enumerate(written)
+        ]
 
     found = column(dataclasses.replace(TUNED, folds=2), change=twice)
     assert len(found) == 40
@@ -264,7 +305,9 @@ def test_parts_hold_every_response_once_by_fold_and_length(folds: int) -> None:
 
 def test_a_reference_that_knows_the_responses_by_heart_is_an_alarm() -> None:
     # mean P (.99 + .92) / 2 = .955: mean weight .045; and (.99 + .90) / 2 = .945
-    alarm, calm = (summary(torch.tensor(p).log().tolist(), Path("x")) for p in ([0.99, 0.92], [0.99, 0.9]))
+    alarm, calm = (
+        summary(torch.tensor(p).log().tolist(), Path("x")) for p in ([0.99, 0.92], [0.99, 0.9])
+    )
     assert "warning: the mean weight 1 - P is 0.045, below 0.05" in alarm
     assert "unconditional.folds: 2" in alarm
     assert "warning" not in calm
@@ -278,18 +321,31 @@ def test_a_reference_of_other_ids_is_refused(column: Column, student: Path, tmp_
     text = (foreign / "tokenizer.json").read_text()
     assert '"<think>"' in text
     (foreign / "tokenizer.json").write_text(text.replace('"<think>"', '"<thinks>"'))
-    with pytest.raises(UserError, match="the unconditional reference has other token ids than the model"):
+    with pytest.raises(
+        UserError, match="the unconditional reference has other token ids than the model"
+    ):
         column(SmallReference(model=ModelSettings(path=str(foreign))))
     assert not (tmp_path / "columns").exists()
 
 
-def test_a_smaller_reference_scores_too_and_a_short_one_is_refused(column: Column, tmp_path: Path) -> None:
-    shape = testbed.Shape(hidden_size=16, intermediate_size=16, num_layers=1, num_heads=1, num_key_value_heads=1, context=4096)
+def test_a_smaller_reference_scores_too_and_a_short_one_is_refused(
+    column: Column, tmp_path: Path
+) -> None:
+    shape = testbed.Shape(
+        hidden_size=16,
+        intermediate_size=16,
+        num_layers=1,
+        num_heads=1,
+        num_key_value_heads=1,
+        context=4096,
+    )
     for name, context in (("small", 4096), ("short", 20)):
         testbed.build(tmp_path / name, dataclasses.replace(shape, context=context))
     found = column(SmallReference(model=ModelSettings(path=str(tmp_path / "small"))))
     assert all(len(r.evidence[COLUMN]) == len(r.response_ids) for r in found)
-    with pytest.raises(UserError, match="the unconditional reference takes 20 tokens, and the response of"):
+    with pytest.raises(
+        UserError, match="the unconditional reference takes 20 tokens, and the response of"
+    ):
         column(SmallReference(model=ModelSettings(path=str(tmp_path / "short"))))
 
 

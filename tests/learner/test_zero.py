@@ -1,4 +1,6 @@
-"""The learner of many ranks against the one process it must equal: one group of processes per number of ranks, for all cases."""
+"""The learner of many ranks against the one process it must equal: one group of processes per
+number of ranks, for all cases.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,17 @@ from transformers import AutoModelForCausalLM
 from reasontrain.learner.distributed import free_port
 from reasontrain.learner.weight_export import tensors
 from tests.learner import zero_cases
-from tests.learner.zero_cases import MADE_OF, MODELS, PAIRED, PLACES, SAVED, SELECTING, SPECIAL, STAGES, student
+from tests.learner.zero_cases import (
+    MADE_OF,
+    MODELS,
+    PAIRED,
+    PLACES,
+    SAVED,
+    SELECTING,
+    SPECIAL,
+    STAGES,
+    student,
+)
 
 WORLDS = (1, 2)
 LIMIT_S = 1500
@@ -27,7 +39,9 @@ LIMIT_S = 1500
 
 
 class Ranks:
-    """What the ranks found; whichever test process comes first runs them, and the others read its files."""
+    """What the ranks found; whichever test process comes first runs them, and the others read its
+    files.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -37,13 +51,20 @@ class Ranks:
         out = self.directory / str(world)
         with (self.directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for earlier in (*range(1, min(world, max(WORLDS) + 1)), world):  # two read what one saved
+            for earlier in (
+                *range(1, min(world, max(WORLDS) + 1)),
+                world,
+            ):  # two read what one saved
                 if not (self.directory / str(earlier)).exists():
                     run(earlier, self.directory / str(earlier))
         paths = [out / f"{name}.{rank}.pt" for rank in range(world)]
         if not all(path.exists() for path in paths):
-            said = "\n".join(path.read_text(encoding="utf-8") for path in sorted(out.glob("failed-*.txt")))
-            pytest.fail(f"{name} was not run to its end: {said or 'no rank says why'}", pytrace=False)
+            said = "\n".join(
+                path.read_text(encoding="utf-8") for path in sorted(out.glob("failed-*.txt"))
+            )
+            pytest.fail(
+                f"{name} was not run to its end: {said or 'no rank says why'}", pytrace=False
+            )
         return [torch.load(path, weights_only=True) for path in paths]
 
 
@@ -51,7 +72,9 @@ def run(world: int, out: Path) -> None:
     """All cases on so many ranks."""
     out.mkdir()
     address = f"127.0.0.1:{free_port('127.0.0.1')}"
-    started = multiprocessing.spawn(zero_cases.work, (world, address, out), nprocs=world, join=False)
+    started = multiprocessing.spawn(
+        zero_cases.work, (world, address, out), nprocs=world, join=False
+    )
     try:
         started.join(timeout=LIMIT_S, grace_period=5)
     except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException):
@@ -74,7 +97,9 @@ def alone(case: str, *given: object) -> object:
     """What one process finds."""
     if case == "special":
         world, name = given
-        learn = {key: value for key, value in SPECIAL[name]["learn"].items() if key != "vocabulary"}  # all give what blocks give
+        learn = {
+            key: value for key, value in SPECIAL[name]["learn"].items() if key != "vocabulary"
+        }  # all give what blocks give
         return zero_cases.parity(None, world, "untied", **learn)
     return getattr(zero_cases, case)(None, *given)
 
@@ -82,12 +107,24 @@ def alone(case: str, *given: object) -> object:
 def assert_equal_steps(found: dict[str, object], expected: dict[str, object], where: str) -> None:
     """Evidence, loss, norm, gradients before clipping and weights after the step."""
     for key in ("loss", "grad_norm", "kept_share", "lr", "skipped"):
-        assert found["stats"][key] == pytest.approx(expected["stats"][key], rel=2e-5, abs=1e-6), f"{where}: {key}"
-    for kind, rtol, atol in (("evidence", 1e-5, 2e-5), ("gradients", 1e-4, 2e-6), ("weights", 1e-5, 2e-6)):
+        assert found["stats"][key] == pytest.approx(expected["stats"][key], rel=2e-5, abs=1e-6), (
+            f"{where}: {key}"
+        )
+    for kind, rtol, atol in (
+        ("evidence", 1e-5, 2e-5),
+        ("gradients", 1e-4, 2e-6),
+        ("weights", 1e-5, 2e-6),
+    ):
         ours, theirs = found.get(kind, {}), expected.get(kind, {})
         assert ours.keys() == theirs.keys(), f"{where}: {kind}"
         for name, tensor in theirs.items():
-            assert_close(ours[name], tensor, rtol=rtol, atol=atol, msg=lambda m, k=kind, n=name: f"{where}: {k} {n}: {m}")
+            assert_close(
+                ours[name],
+                tensor,
+                rtol=rtol,
+                atol=atol,
+                msg=lambda m, k=kind, n=name: f"{where}: {k} {n}: {m}",
+            )
 
 
 def assert_bit_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -107,7 +144,9 @@ def test_steps_are_those_of_one_process(ranks: Ranks, world: int, stage: int, mo
             assert ours["micro"] == index + 1  # 1, 2 and 3 micro-batches
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
             assert all(seconds > 0 for seconds in ours["times"].values()), ours["times"]
-            assert {part for part, seconds in theirs["times"].items() if not seconds} == {"wait"}  # there is nobody
+            assert {part for part, seconds in theirs["times"].items() if not seconds} == {
+                "wait"
+            }  # there is nobody
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -130,7 +169,9 @@ def test_a_moving_average_and_switched_off_adapters_are_those_of_one_process(
 
 @pytest.mark.parametrize(("world", "stage"), PLACES)
 @pytest.mark.parametrize(("model", "objective"), PAIRED)
-def test_so_are_steps_on_pairs(ranks: Ranks, world: int, stage: int, model: str, objective: str) -> None:
+def test_so_are_steps_on_pairs(
+    ranks: Ranks, world: int, stage: int, model: str, objective: str
+) -> None:
     expected = alone("paired", world, model, objective)
     for rank, found in enumerate(ranks(world, f"paired-{stage}-{model}-{objective}")):
         for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
@@ -153,13 +194,19 @@ def test_so_are_steps_with_soft_thoughts(ranks: Ranks, world: int, stage: int, m
     for rank, found in enumerate(ranks(world, f"soft-{stage}-{model}")):
         for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
             assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
-            assert ours["stats"]["soft_health"] == pytest.approx(theirs["stats"]["soft_health"], rel=1e-5)
+            assert ours["stats"]["soft_health"] == pytest.approx(
+                theirs["stats"]["soft_health"], rel=1e-5
+            )
             assert ours["stats"]["soft_scored"] == theirs["stats"]["soft_scored"]
 
 
 @pytest.mark.parametrize(("world", "stage"), SELECTING)
-def test_a_rank_without_work_and_a_step_without_any_change_nothing(ranks: Ranks, world: int, stage: int) -> None:
-    """TIP sheet, test 2: spans and rankings are of the whole step, whichever ranks its rollouts lie on."""
+def test_a_rank_without_work_and_a_step_without_any_change_nothing(
+    ranks: Ranks, world: int, stage: int
+) -> None:
+    """TIP sheet, test 2: spans and rankings are of the whole step, whichever ranks its rollouts lie
+    on.
+    """
     expected = alone("edges", world)
     for rank, found in enumerate(ranks(world, f"edges-{stage}")):
         for name, theirs in expected.items():
@@ -168,7 +215,9 @@ def test_a_rank_without_work_and_a_step_without_any_change_nothing(ranks: Ranks,
 
 
 @pytest.mark.parametrize(("world", "stage"), PLACES)
-def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(ranks: Ranks, world: int, stage: int) -> None:
+def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(
+    ranks: Ranks, world: int, stage: int
+) -> None:
     expected = alone("edges", world)  # never saw it
     for rank, found in enumerate(ranks(world, f"edges-{stage}")):
         stats = found["not finite"]["stats"]
@@ -179,7 +228,9 @@ def test_a_gradient_that_is_not_finite_is_skipped_by_all_and_forgotten(ranks: Ra
 
 
 @pytest.mark.parametrize(("world", "stage"), SELECTING)
-def test_what_is_dropped_and_what_is_learned_from_the_rest_does_not_know_the_ranks(ranks: Ranks, world: int, stage: int) -> None:
+def test_what_is_dropped_and_what_is_learned_from_the_rest_does_not_know_the_ranks(
+    ranks: Ranks, world: int, stage: int
+) -> None:
     """D3S sheet, test 9, with GRPO and with GSPO, whose ratios are of whole responses."""
     expected = alone("dropping", world)
     for rank, found in enumerate(ranks(world, f"dropping-{stage}")):
@@ -220,16 +271,22 @@ def test_sampling_between_steps_is_that_of_a_plain_model_and_leaves_no_trace(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_bfloat16_learner_keeps_float32_masters(ranks: Ranks, stage: int) -> None:
-    """Of four steps of about 1e-4, none would move a bfloat16 weight of 0.1, whose neighbours are 5e-4 away."""
+    """Of four steps of about 1e-4, none would move a bfloat16 weight of 0.1, whose neighbours are
+    5e-4 away.
+    """
     expected = alone("bfloat16", 2)
     for found in ranks(2, f"bfloat16-{stage}"):
         moved, wanted = (flat(end["masters"]) - flat(end["start"]) for end in (found, expected))
         assert 1e-5 < wanted.abs().mean() < 2e-4
-        assert (moved - wanted).norm() < 0.02 * wanted.norm()  # clipped alike, or they would go further
+        assert (
+            moved - wanted
+        ).norm() < 0.02 * wanted.norm()  # clipped alike, or they would go further
         gradient, right = (flat(end["first"]["gradients"]) for end in (found, expected))
         assert (gradient - right).norm() < 0.02 * right.norm()
         assert all(tensor.dtype == torch.float32 for tensor in found["first"]["gradients"].values())
-        assert found["first"]["stats"]["loss"] == pytest.approx(expected["first"]["stats"]["loss"], rel=2e-3)
+        assert found["first"]["stats"]["loss"] == pytest.approx(
+            expected["first"]["stats"]["loss"], rel=2e-3
+        )
 
 
 def flat(named: dict[str, Tensor]) -> Tensor:
@@ -251,17 +308,24 @@ def test_restored_it_goes_on_bit_for_bit(ranks: Ranks, world: int, stage: int, m
 
 
 @pytest.mark.parametrize(("world", "stage", "model"), SAVED)
-def test_what_is_saved_and_exported_is_what_others_load(ranks: Ranks, world: int, stage: int, model: str) -> None:
+def test_what_is_saved_and_exported_is_what_others_load(
+    ranks: Ranks, world: int, stage: int, model: str
+) -> None:
     found = ranks(world, f"resumed-{stage}-{model}")[0]
     directory = ranks.directory / str(world) / f"saved-{stage}-{model}"
-    exported = dict(tensors(AutoModelForCausalLM.from_pretrained(directory / "export", dtype="auto")))
+    exported = dict(
+        tensors(AutoModelForCausalLM.from_pretrained(directory / "export", dtype="auto"))
+    )
     assert_bit_equal(exported, found["exported"])
     if model == "lora":
         base = student(**MODELS["untied"]).model
         adapted = PeftModel.from_pretrained(base, directory)
         assert_bit_equal(dict(tensors(adapted.base_model.model)), found["saved"])
     else:
-        assert_bit_equal(dict(tensors(AutoModelForCausalLM.from_pretrained(directory, dtype="auto"))), found["saved"])
+        assert_bit_equal(
+            dict(tensors(AutoModelForCausalLM.from_pretrained(directory, dtype="auto"))),
+            found["saved"],
+        )
 
 
 def test_a_directory_of_other_ranks_or_another_stage_is_refused(ranks: Ranks) -> None:
@@ -275,7 +339,9 @@ def test_a_directory_of_other_ranks_or_another_stage_is_refused(ranks: Ranks) ->
 
 
 def test_neither_a_compiler_nor_a_warning_is_needed(tmp_path: Path) -> None:
-    """One step in a process that finds no compiler, with an empty home: nothing is built and nothing is printed."""
+    """One step in a process that finds no compiler, with an empty home: nothing is built and
+    nothing is printed.
+    """
     code = (
         "if True:\n"
         "    from reasontrain.learner.distributed import Place, free_port, join, leave\n"
@@ -283,10 +349,22 @@ def test_neither_a_compiler_nor_a_warning_is_needed(tmp_path: Path) -> None:
         "    from tests.learner import zero_cases\n"
         "    from tests.tiny import batch\n"
         "    join(Place(0, 1, f'127.0.0.1:{free_port(\"127.0.0.1\")}'))\n"
-        "    zero_cases.step(zero_cases.learner(zero_cases.student(), Zero(persist_below=0)), batch())\n"
+        "    zero_cases.step(zero_cases.learner(zero_cases.student(), "
+        "Zero(persist_below=0)), batch())\n"
         "    leave()\n"
     )
-    environment = os.environ | {"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {
+        "PATH": str(tmp_path),
+        "HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     environment.pop("CXX", None)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

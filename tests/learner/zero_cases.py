@@ -1,4 +1,6 @@
-"""What every rank of a test does: cases by name, one after another in one process group; the parent compares their numbers."""
+"""What every rank of a test does: cases by name, one after another in one process group; the parent
+compares their numbers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from reasontrain.algo.objectives import (
     Reinforce,
     SoftReinforce,
 )
-from reasontrain.algo.token_selection import AdvantageEntropy, Contrast, LinearSchedule, MaxVariance, Tip
+from reasontrain.algo.token_selection import (
+    AdvantageEntropy,
+    Contrast,
+    LinearSchedule,
+    MaxVariance,
+    Tip,
+)
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner.history import AdaptersOffHistory, FrozenHistory, History, LossAggregation
 from reasontrain.learner.local import LocalLearner
@@ -44,11 +52,20 @@ PLACES = [(1, 0), (1, 3), *((2, stage) for stage in STAGES)]
 """Ranks and stage of every kind of step."""
 SELECTING = [*PLACES, (4, 2), (4, 3)]
 """Of steps that select, whose statistics and rankings are of the whole step."""
-MODELS = {"untied": {}, "tied": {"tied": True}, "lora": {"lora": True}, "lora-tied": {"lora": True, "tied": True}}
-MADE_OF = [(*at, model) for at in PLACES for model in (MODELS if at[1] in (0, 3) else ("untied", "tied"))]
+MODELS = {
+    "untied": {},
+    "tied": {"tied": True},
+    "lora": {"lora": True},
+    "lora-tied": {"lora": True, "tied": True},
+}
+MADE_OF = [
+    (*at, model) for at in PLACES for model in (MODELS if at[1] in (0, 3) else ("untied", "tied"))
+]
 """Ranks, stage and model; what stages 1 and 2 divide does not know adapters from other weights."""
 BUDGETS = {1: (10_000, 60, 50), 2: (10_000, 40, 24)}
-"""Tokens per micro-batch at steps 0, 1 and 2, which give the busiest of so many ranks 1, 2 and 3 micro-batches."""
+"""Tokens per micro-batch at steps 0, 1 and 2, which give the busiest of so many ranks 1, 2 and 3
+micro-batches.
+"""
 
 Make = Callable[..., LocalLearner]
 Named = dict[str, Tensor]
@@ -77,16 +94,26 @@ def learner(
     **changes: object,
 ) -> LocalLearner:
     """With an epsilon that keeps AdamW from making a step of the rounding in a gradient of zero."""
-    settings = LearnSettings(lr=lr, rollouts_per_step=6, optimizer=AdamW(eps=1e-3, weight_decay=0.1), zero=zero)
+    settings = LearnSettings(
+        lr=lr, rollouts_per_step=6, optimizer=AdamW(eps=1e-3, weight_decay=0.1), zero=zero
+    )
     if zero is None:
         kind: type[LocalLearner] = LocalLearner
     else:
         from reasontrain.learner.zero import ZeroLearner as kind  # noqa: N813 (the parent stays without DeepSpeed)
-    others = [policy("llama", seed=5), policy("qwen3", seed=6), *([] if history else [policy("qwen2", seed=7)])]
+    others = [
+        policy("llama", seed=5),
+        policy("qwen3", seed=6),
+        *([] if history else [policy("qwen2", seed=7)]),
+    ]
     for other in others:
         other.model.requires_grad_(False)
     teacher, reference, *earlier = map(frozen, others)
-    compared = {"teacher": teacher, "reference": reference, "history": history or FrozenHistory(*earlier)}
+    compared = {
+        "teacher": teacher,
+        "reference": reference,
+        "history": history or FrozenHistory(*earlier),
+    }
     return kind(model, replace(settings, **changes), steps=10, **compared)
 
 
@@ -127,7 +154,9 @@ def step(
     chosen_BT = RULE(seen) if weight_BT is None else weight_BT
     found: dict[str, object] = {"evidence": dict(seen.evidence), "micro": len(used.mine(data))}
     engine = None if used.settings.zero is None else used.engine
-    inner = used.update if engine is None else engine._take_model_step  # gradients are summed over ranks when this is called
+    inner = (
+        used.update if engine is None else engine._take_model_step
+    )  # gradients are summed over ranks when this is called
 
     def watched(given: object) -> object:
         found["gradients"] = gradients(used)
@@ -137,7 +166,9 @@ def step(
         used.update = watched
     else:
         engine._take_model_step = watched
-    stats = used.step(seen, chosen_BT, objective or Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])
+    stats = used.step(
+        seen, chosen_BT, objective or Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"]
+    )
     found["wall_s"] = time.perf_counter() - begun
     found["times"] = {part: stats.pop(key(part)) for part in LEARNER_PARTS}
     found["stats"] = stats
@@ -170,7 +201,10 @@ def histories(zero: Zero | None, world: int, model: str) -> object:
     """Steps whose history is the policy without its adapters, or follows it."""
     used = student(**MODELS[model])
     made = learner(
-        used, zero, history=AdaptersOffHistory(used.model) if model == "lora" else loss_aggregation(7), micro_batch_tokens=40
+        used,
+        zero,
+        history=AdaptersOffHistory(used.model) if model == "lora" else loss_aggregation(7),
+        micro_batch_tokens=40,
     )
     return [step(made, batch(seed=seed)) for seed in range(3)]
 
@@ -202,14 +236,21 @@ def edges(zero: Zero | None, world: int) -> object:
 
 
 def dropping(zero: Zero | None, world: int) -> object:
-    """Rollouts and tokens dropped, by a token ratio and by a response's; then a step of which nothing is left."""
+    """Rollouts and tokens dropped, by a token ratio and by a response's; then a step of which
+    nothing is left.
+    """
     used = learner(student(), zero, micro_batch_tokens=30)
-    rollouts, tokens = MaxVariance(share=LinearSchedule(init=0.5)), AdvantageEntropy(keep=LinearSchedule(init=0.4))
+    rollouts, tokens = (
+        MaxVariance(share=LinearSchedule(init=0.5)),
+        AdvantageEntropy(keep=LinearSchedule(init=0.4)),
+    )
     found = {}
     for seed, objective in enumerate((Grpo(), Gspo(clip_low=0.02, clip_high=0.03))):
         data = rollouts(batch(seed=seed, num=10))
         seen = used.observe(replace(data, evidence={}), tokens.required_evidence | {"old_logp"})
-        noise_BT = 0.2 * torch.randn(data.ids_BT.shape, generator=torch.Generator().manual_seed(seed))
+        noise_BT = 0.2 * torch.randn(
+            data.ids_BT.shape, generator=torch.Generator().manual_seed(seed)
+        )
         seen = seen.with_evidence({"old_logp": seen.old_logp_BT + noise_BT})
         weight_BT = tokens(seen)
         found[objective.kind] = step(used, seen, weight_BT, objective, frozenset()) | {
@@ -223,7 +264,9 @@ def dropping(zero: Zero | None, world: int) -> object:
 
 
 def soft(zero: Zero | None, world: int, model: str) -> object:
-    """Three steps with soft thoughts, of which a rank's micro-batch may hold none; all were sampled before there were ranks."""
+    """Three steps with soft thoughts, of which a rank's micro-batch may hold none; all were sampled
+    before there were ranks.
+    """
     made = student(**MODELS[model])
     data = soft_batch.batch(made)
     data = replace(data, advantage_B=data.advantage_B / 1000)
@@ -260,7 +303,9 @@ def sampling(zero: Zero | None, world: int, model: str) -> object:
     for seed in range(2):
         found.append(step(used, batch(seed=seed)))
         with used.materialized():
-            rollouts = LocalSampler(used.policy, seed=0).sample(prompts, Sampling(max_tokens=12), num=2, first_id=0)
+            rollouts = LocalSampler(used.policy, seed=0).sample(
+                prompts, Sampling(max_tokens=12), num=2, first_id=0
+            )
         found[-1]["rollouts"] = [rollout.response_ids for rollout in rollouts]
     return [*found, step(used, batch(seed=2))]
 
@@ -279,14 +324,18 @@ def bfloat16(zero: Zero | None, world: int) -> object:
 
 
 def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
-    """Two steps, a save and two more steps; and the last two again, by another learner that was given what was saved."""
+    """Two steps, a save and two more steps; and the last two again, by another learner that was
+    given what was saved.
+    """
 
     def begin(seed: int) -> LocalLearner:
         made = student(**MODELS[model], seed=1)
         for parameter in made.model.parameters():
             if parameter.requires_grad:
                 parameter.data += 0.1 * seed
-        return learner(made, zero, micro_batch_tokens=40, schedule="linear", history=loss_aggregation(7 + seed))
+        return learner(
+            made, zero, micro_batch_tokens=40, schedule="linear", history=loss_aggregation(7 + seed)
+        )
 
     used = begin(0)
     for seed in range(2):
@@ -317,16 +366,23 @@ def refused(zero: Zero, world: int, *, directories: list[Path]) -> object:
 
 
 def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
-    """Steps on pairs with contrastive weights; where there are adapters, the reference is the model without them."""
+    """Steps on pairs with contrastive weights; where there are adapters, the reference is the model
+    without them.
+    """
     used = learner(student(**MODELS[model]), zero, micro_batch_tokens=60)
     if model == "lora":
         used.observer.reference = None
-    rule, loss = Contrast(), {"sequence": Dpo(), "position": Dpo(aggregation="position", padded_length=30)}[objective]
+    rule, loss = (
+        Contrast(),
+        {"sequence": Dpo(), "position": Dpo(aggregation="position", padded_length=30)}[objective],
+    )
     found = []
     for seed, num in enumerate((5, 1, 4)):
         seen = used.observe(pairs(num, seed=seed), frozenset({"ref_logp"}))
         stats = used.step(seen, rule(seen), loss, LOSS_AGGREGATIONS["pair_mean"])
-        found.append({"stats": stats, "evidence": {"ref_logp": seen.ref_logp_BT}, "weights": weights(used)})
+        found.append(
+            {"stats": stats, "evidence": {"ref_logp": seen.ref_logp_BT}, "weights": weights(used)}
+        )
     return found
 
 
@@ -335,21 +391,28 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {}
     zeros = {stage: Zero(stage=stage, persist_below=0) for stage in STAGES}
     for stage, zero in ((stage, zeros[stage]) for number, stage in SELECTING if number == world):
-        found |= {f"edges-{stage}": partial(edges, zero, world), f"dropping-{stage}": partial(dropping, zero, world)}
+        found |= {
+            f"edges-{stage}": partial(edges, zero, world),
+            f"dropping-{stage}": partial(dropping, zero, world),
+        }
     if world not in BUDGETS:
         return found
     for stage, zero in ((stage, zeros[stage]) for number, stage in PLACES if number == world):
         for model in ("untied", "lora"):
             found[f"histories-{stage}-{model}"] = partial(histories, zero, world, model)
         for model, objective in PAIRED:
-            found[f"paired-{stage}-{model}-{objective}"] = partial(paired, zero, world, model, objective)
+            found[f"paired-{stage}-{model}-{objective}"] = partial(
+                paired, zero, world, model, objective
+            )
     for stage, model in ((stage, model) for number, stage, model in MADE_OF if number == world):
         found[f"parity-{stage}-{model}"] = partial(parity, zeros[stage], world, model)
         found[f"soft-{stage}-{model}"] = partial(soft, zeros[stage], world, model)
     for stage, model in ((stage, model) for number, stage, model in SAVED if number == world):
         directory = out / f"saved-{stage}-{model}"
         directory.mkdir(exist_ok=True)
-        found[f"resumed-{stage}-{model}"] = partial(resumed, zeros[stage], world, model, directory=directory)
+        found[f"resumed-{stage}-{model}"] = partial(
+            resumed, zeros[stage], world, model, directory=directory
+        )
     found["sharded"] = partial(sharded, Zero(persist_below=0), world)
     found["sampling-0-untied"] = partial(sampling, Zero(persist_below=0), world, "untied")
     if world == 1:
@@ -360,7 +423,9 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     for stage, zero in zeros.items():
         found[f"bfloat16-{stage}"] = partial(bfloat16, zero, world)
     for name, changes in SPECIAL.items():
-        found[f"special-{name}"] = partial(parity, changes["zero"], world, "untied", **changes["learn"])
+        found[f"special-{name}"] = partial(
+            parity, changes["zero"], world, "untied", **changes["learn"]
+        )
     directories = [out.parent / "1" / "saved-3-untied", out / "saved-2-untied", out]
     found["refused"] = partial(refused, Zero(persist_below=0), world, directories=directories)
     return found
@@ -368,24 +433,36 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
 
 PAIRED = [("untied", "sequence"), ("untied", "position"), ("lora", "sequence")]
 """Model and aggregation of the losses of pairs."""
-SAVED = [(1, 3, "untied"), *((2, stage, "untied") for stage in STAGES), (2, 1, "lora"), (2, 3, "lora")]
+SAVED = [
+    (1, 3, "untied"),
+    *((2, stage, "untied") for stage in STAGES),
+    (2, 1, "lora"),
+    (2, 3, "lora"),
+]
 """Ranks, stage and model of every checkpoint."""
 SPECIAL: dict[str, dict[str, object]] = {
     "persist": {"zero": Zero(), "learn": {}},
     "offload-2": {"zero": Zero(stage=2, offload_optimizer="cpu"), "learn": {}},
-    "offload-3": {"zero": Zero(offload_optimizer="cpu", offload_parameters="cpu", persist_below=0), "learn": {}},
+    "offload-3": {
+        "zero": Zero(offload_optimizer="cpu", offload_parameters="cpu", persist_below=0),
+        "learn": {},
+    },
     "checkpointing": {"zero": Zero(persist_below=0), "learn": {"checkpointing": True}},
     "packed": {"zero": Zero(persist_below=0), "learn": {"layout": "packed"}},
     "whole": {"zero": Zero(persist_below=0), "learn": {"vocabulary": "full_logits"}},
     "unclipped-1": {"zero": Zero(stage=1), "learn": {"max_grad_norm": None}},
     "unclipped-3": {"zero": Zero(persist_below=0), "learn": {"max_grad_norm": None}},
 }
-if find_spec("triton") and not torch.cuda.is_available():  # the interpreter is of machines without a GPU
+if (
+    find_spec("triton") and not torch.cuda.is_available()
+):  # the interpreter is of machines without a GPU
     SPECIAL["triton"] = {"zero": Zero(persist_below=0), "learn": {"vocabulary": "triton"}}
 
 
 def work(rank: int, world: int, address: str, out: Path) -> None:
-    """Every case on this rank; one that fails ends them, since the other ranks would wait for this one."""
+    """Every case on this rank; one that fails ends them, since the other ranks would wait for this
+    one.
+    """
     from reasontrain.learner.distributed import RankAddress, join, leave
 
     join(RankAddress(rank, world, address, timeout_s=60.0))
@@ -393,7 +470,9 @@ def work(rank: int, world: int, address: str, out: Path) -> None:
         try:
             answer = case()
         except Exception:
-            (out / f"failed-{rank}.txt").write_text(f"{name}: {traceback.format_exc()}", encoding="utf-8")
+            (out / f"failed-{rank}.txt").write_text(
+                f"{name}: {traceback.format_exc()}", encoding="utf-8"
+            )
             raise
         torch.save(answer, out / f"{name}.{rank}.pt")
     leave()

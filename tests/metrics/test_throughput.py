@@ -11,7 +11,9 @@ from reasontrain.metrics.timing import PARTS, key
 STATS = {
     **{
         key(part): seconds
-        for part, seconds in zip(PARTS[:-1], (5.0, 0.5, 0.5, 1.0, 0.5, 1.0, 0.5, 0.25, 0.25, 0.25), strict=True)
+        for part, seconds in zip(
+            PARTS[:-1], (5.0, 0.5, 0.5, 1.0, 0.5, 1.0, 0.5, 0.25, 0.25, 0.25), strict=True
+        )
     },
     "sampled_tokens": 400.0,
     "trained_tokens": 100.0,
@@ -47,7 +49,9 @@ def test_what_other_devices_compute_is_no_utilisation_of_these() -> None:
 
 
 def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of 2 x 1024^3 operations in 0.5, 0.25 and 1 s; the clock is read for the limit, and around each."""
+    """Products of 2 x 1024^3 operations in 0.5, 0.25 and 1 s; the clock is read for the limit, and
+    around each.
+    """
     moments = iter([0.0, 0.0, 0.0, 0.5, 0.05, 1.0, 1.25, 0.06, 2.0, 3.0, 0.2])
     monkeypatch.setattr("reasontrain.metrics.throughput.time.perf_counter", lambda: next(moments))
     assert matrix_rate(torch.device("cpu"), torch.float32) == 2 * 1024**3 / 0.25

@@ -1,4 +1,6 @@
-"""The stopwatch, with clocks made by hand: one that is read at once, and one whose events a device passes later."""
+"""The stopwatch, with clocks made by hand: one that is read at once, and one whose events a device
+passes later.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def test_a_moment_belongs_to_the_innermost_block(clock: list[float]) -> None:
 
 
 def test_a_gradient_that_arrives_turns_the_block_into_another_part(clock: list[float]) -> None:
-    """The block begins at 0; the gradient of y, not that of z, is there at 3; the block ends at 10. Twice, the second 1 long."""
+    """The block begins at 0; the gradient of y, not that of z, is there at 3; the block ends at 10.
+
+    Twice, the second 1 long.
+    """
     clock += [0.0, 3.0, 10.0, 20.0, 21.0]
     watch, x = Stopwatch(), torch.ones(2, requires_grad=True)
     y = 2 * x
@@ -82,7 +87,9 @@ class Event(torch.cuda.Event):
         return end.ms - self.ms
 
 
-def test_a_device_is_waited_for_once_when_the_watch_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_waited_for_once_when_the_watch_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Milliseconds become seconds."""
     monkeypatch.setattr(torch.cuda, "Event", Event)
     Event.times, Event.waited = iter([0.0, 500.0, 2000.0, 2500.0]), 0

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, CohereConfig, GraniteConfig, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    GraniteConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from reasontrain.models import (
     ModelSettings,
@@ -54,11 +60,17 @@ def test_a_head_that_is_not_the_architectures_is_refused(monkeypatch: pytest.Mon
     model = Policy(AutoModelForCausalLM.from_config(SCALED["granite"]).float(), tokenizer())
     with torch.no_grad():
         model.model.lm_head.weight.mul_(100)
-    model.model.config.logits_scaling = 4.0  # what the forward pass divides by was fixed when the model was made
-    monkeypatch.setattr(
-        type(model.model), "forward", lambda self, input_ids, **_: type("O", (), {"logits": torch.ones(1, 4, 512)})
+    model.model.config.logits_scaling = (
+        4.0  # what the forward pass divides by was fixed when the model was made
     )
-    with pytest.raises(UserError, match="granite transforms its logits in a way that reasontrain does not know"):
+    monkeypatch.setattr(
+        type(model.model),
+        "forward",
+        lambda self, input_ids, **_: type("O", (), {"logits": torch.ones(1, 4, 512)}),
+    )
+    with pytest.raises(
+        UserError, match="granite transforms its logits in a way that reasontrain does not know"
+    ):
         check_head(model)
 
 
@@ -71,7 +83,10 @@ def test_a_description_knows_the_model_without_its_weights(saved: str, written: 
     described, loaded = describe(ModelSettings(path=saved)), load(ModelSettings(path=saved))
     assert described.stop_ids == loaded.stop_ids
     assert ({7, 9} <= described.stop_ids) == written
-    assert (described.context, described.num_parameters) == (loaded.context, loaded.model.num_parameters())
+    assert (described.context, described.num_parameters) == (
+        loaded.context,
+        loaded.model.num_parameters(),
+    )
 
 
 def test_dropout_is_off_and_a_trained_model_keeps_float32(saved: str) -> None:
@@ -82,7 +97,10 @@ def test_dropout_is_off_and_a_trained_model_keeps_float32(saved: str) -> None:
     assert trained.model.config.attention_dropout == 0.0
     assert (trained.model.dtype, frozen.model.dtype) == (torch.float32, torch.bfloat16)
     assert trained.hidden(torch.tensor([[5, 6]])).dtype == torch.bfloat16
-    assert (trained.head.weight_VD.dtype, trained.head.product_VD.dtype) == (torch.float32, torch.bfloat16)
+    assert (trained.head.weight_VD.dtype, trained.head.product_VD.dtype) == (
+        torch.float32,
+        torch.bfloat16,
+    )
     assert all(p.requires_grad for p in trained.model.parameters())
     assert not any(p.requires_grad for p in frozen.model.parameters())
 
@@ -113,5 +131,8 @@ def test_other_ids_are_refused_and_padding_rows_are_not() -> None:
     first, second = sorted(ids, key=ids.get)[300:302]
     ids[first], ids[second] = ids[second], ids[first]
     swapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)))
-    with pytest.raises(UserError, match=r"the reference has other token ids than the model: id 300 is .* there and .* here"):
+    with pytest.raises(
+        UserError,
+        match=r"the reference has other token ids than the model: id 300 is .* there and .* here",
+    ):
         check_same_ids(policy(), Policy(wide.model, swapped), "reference")

@@ -1,4 +1,6 @@
-"""Image models: as many placeholders as a picture has tokens, and the hidden states of transformers' own forward."""
+"""Image models: as many placeholders as a picture has tokens, and the hidden states of
+transformers' own forward.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def made(paths: dict[str, Path]) -> Made:
     for name, path in paths.items():
         policy = models.load(ModelSettings(path=str(path)))
         assert policy.vision is not None
-        found[name] = policy, Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision)
+        found[name] = (
+            policy,
+            Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision),
+        )
     return found.__getitem__
 
 
@@ -54,19 +59,28 @@ def test_a_qwen_picture_is_one_token_per_four_patches_between_its_marks(made: Ma
     assert text == f"<|im_start|>user\n{seen}What is it?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_llavas_ids_and_pixels_are_those_of_its_own_processor(made: Made, paths: dict[str, Path]) -> None:
+def test_llavas_ids_and_pixels_are_those_of_its_own_processor(
+    made: Made, paths: dict[str, Path]
+) -> None:
     policy, encoder = made("llava")
     tokenizer = AutoTokenizer.from_pretrained(paths["llava"])
     whole = AutoProcessor.from_pretrained(paths["llava"])
     turns = [{"role": "user", "content": "<image>What is it?"}]
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    expected = whole(images=opened(ONE.image, "one"), text=text, return_tensors="pt", add_special_tokens=False)
+    expected = whole(
+        images=opened(ONE.image, "one"), text=text, return_tensors="pt", add_special_tokens=False
+    )
     assert list(encoder.prompt_ids(ONE)) == expected["input_ids"][0].tolist()
-    assert torch.equal(policy.vision.inputs(torch.tensor([[0]]), [ONE.image])["pixel_values"], expected["pixel_values"])
+    assert torch.equal(
+        policy.vision.inputs(torch.tensor([[0]]), [ONE.image])["pixel_values"],
+        expected["pixel_values"],
+    )
 
 
 @each
-def test_hidden_states_are_those_of_the_models_own_forward_padded_or_alone(made: Made, name: str) -> None:
+def test_hidden_states_are_those_of_the_models_own_forward_padded_or_alone(
+    made: Made, name: str
+) -> None:
     policy, encoder = made(name)
     rows = [[*encoder.prompt_ids(ONE), 7, 8, 9], [*encoder.prompt_ids(TWO), 10]]
     width = max(map(len, rows))
@@ -77,7 +91,9 @@ def test_hidden_states_are_those_of_the_models_own_forward_padded_or_alone(made:
         alone = torch.tensor([row])
         given = policy.vision.inputs(alone, [problem.image])
         with torch.no_grad():
-            expected = policy.model(input_ids=alone, use_cache=False, output_hidden_states=True, **given)
+            expected = policy.model(
+                input_ids=alone, use_cache=False, output_hidden_states=True, **given
+            )
             logits = policy.head.logits(found[index, : len(row)])
         assert_close(logits, expected.logits[0], rtol=1e-4, atol=1e-4)
     other = policy.hidden(ids, position=position, pictures=[TWO.image, TWO.image])
@@ -98,7 +114,11 @@ def test_a_row_without_a_picture_is_read_as_text_beside_one_with(made: Made, nam
 
 def test_a_conversations_picture_stands_in_its_first_user_turn(made: Made) -> None:
     policy, encoder = made("llava")
-    turns = (Message(role="system", content="Look."), Message(role="user", content="What?"), Message(role="user", content="And?"))
+    turns = (
+        Message(role="system", content="Look."),
+        Message(role="user", content="What?"),
+        Message(role="user", content="And?"),
+    )
     text = policy.tokenizer.decode(list(encoder.prompt_ids(replace(ONE, prompt=turns))))
     assert text.count("<image>") == 16
     assert "user\n<image>" in text
@@ -109,31 +129,47 @@ def test_a_conversations_picture_stands_in_its_first_user_turn(made: Made) -> No
 def test_a_picture_stands_where_the_text_says_so(made: Made, name: str) -> None:
     policy, encoder = made(name)
     before, after = policy.vision.placeholder, "\nWhat is it?"
-    text = policy.tokenizer.decode(list(encoder.prompt_ids(replace(ONE, prompt="See <image>\nWhat is it?"))))
+    text = policy.tokenizer.decode(
+        list(encoder.prompt_ids(replace(ONE, prompt="See <image>\nWhat is it?")))
+    )
     alone = policy.tokenizer.decode(list(encoder.prompt_ids(ONE)))
     shown = alone.partition("user\n")[2].partition("What")[0]
     assert shown.startswith(before[:3])
     assert f"user\nSee {shown}{after}" in text
     told = without_picture(replace(ONE, prompt="<image>\nWhat is it?"))
     assert (told.image, told.prompt) == (None, "What is it?")
-    turns = (Message(role="user", content="What is it?\n<image>"), Message(role="assistant", content="A dog."))
-    assert [turn["content"] for turn in without_picture(replace(ONE, prompt=turns)).prompt] == ["What is it?", "A dog."]
+    turns = (
+        Message(role="user", content="What is it?\n<image>"),
+        Message(role="assistant", content="A dog."),
+    )
+    assert [turn["content"] for turn in without_picture(replace(ONE, prompt=turns)).prompt] == [
+        "What is it?",
+        "A dog.",
+    ]
 
 
 # ---- what is refused
 
 
-def test_an_image_model_without_an_image_and_an_image_without_an_image_model_are_refused(made: Made) -> None:
+def test_an_image_model_without_an_image_and_an_image_without_an_image_model_are_refused(
+    made: Made,
+) -> None:
     policy, encoder = made("qwen2.5-vl")
-    with pytest.raises(UserError, match="problem blind has no image, and the model is an image model"):
+    with pytest.raises(
+        UserError, match="problem blind has no image, and the model is an image model"
+    ):
         encoder.prompts([ONE, BLIND])
     with pytest.raises(UserError, match="problem one has an image, and the model reads text alone"):
         Encoder(policy.tokenizer, PromptSettings(), 512).prompts([ONE])
 
 
-def test_bytes_that_are_no_picture_and_a_prompt_with_a_place_of_its_own_are_refused(made: Made) -> None:
+def test_bytes_that_are_no_picture_and_a_prompt_with_a_place_of_its_own_are_refused(
+    made: Made,
+) -> None:
     _, encoder = made("llava")
     with pytest.raises(UserError, match="the image of problem one is no picture that Pillow knows"):
         encoder.prompts([replace(ONE, image=Picture(content=b"no picture"))])
-    with pytest.raises(UserError, match="problem one has one image, and its prompt has 2 places for it"):
+    with pytest.raises(
+        UserError, match="problem one has one image, and its prompt has 2 places for it"
+    ):
         encoder.prompts([replace(ONE, prompt="Is <image> or <image> it?")])

@@ -1,6 +1,8 @@
-"""Run by `test_measured.py` in a process of its own: by how much resident memory rises while a learner or a sampler works.
+"""Run by `test_measured.py` in a process of its own: by how much resident memory rises while a
+learner or a sampler works.
 
-The idle process has imported everything and has used every kernel once, on a tiny model. Prints the rise of the peak in bytes.
+The idle process has imported everything and has used every kernel once, on a tiny model. Prints the
+rise of the peak in bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ WORDS = testbed.tokenizer()
 
 def resident(field: str) -> int:
     """VmRSS or VmHWM in bytes."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return 1024 * int(line.split()[1])
 
 
@@ -60,13 +66,21 @@ def batch(num: int, length: int) -> Batch:
 def learn(recipe: Recipe, length: int) -> None:
     """Some steps: evidence, selection, one backward for each micro-batch, the optimiser."""
     policy = random_policy(recipe.model, trainable=True)
-    teacher = UnshardedModel(random_policy(recipe.teacher, trainable=False)) if recipe.teacher else None
+    teacher = (
+        UnshardedModel(random_policy(recipe.teacher, trainable=False)) if recipe.teacher else None
+    )
     learner = LocalLearner(policy, recipe.learn, steps=STEPS, teacher=teacher)
     for _ in range(STEPS):
         given = learner.observe(
-            batch(recipe.learn.rollouts_per_step, length), recipe.required_evidence - {"old_logp", "sampled_logp"}
+            batch(recipe.learn.rollouts_per_step, length),
+            recipe.required_evidence - {"old_logp", "sampled_logp"},
         )
-        learner.step(given, recipe.token_selection(given), recipe.objective, LOSS_AGGREGATIONS[recipe.loss_aggregation])
+        learner.step(
+            given,
+            recipe.token_selection(given),
+            recipe.objective,
+            LOSS_AGGREGATIONS[recipe.loss_aggregation],
+        )
 
 
 def sample(recipe: Recipe, length: int) -> None:
@@ -74,9 +88,14 @@ def sample(recipe: Recipe, length: int) -> None:
     assert recipe.sample is not None
     policy = random_policy(recipe.model, trainable=False)
     ids = torch.randint(3, len(WORDS), (recipe.learn.rollouts_per_step, PROMPT)).tolist()
-    prompts = [Prompt(problem=Problem(id=str(i), prompt="", answer=""), ids=tuple(row)) for i, row in enumerate(ids)]
+    prompts = [
+        Prompt(problem=Problem(id=str(i), prompt="", answer=""), ids=tuple(row))
+        for i, row in enumerate(ids)
+    ]
     sampling = replace(recipe.sample, max_tokens=length - PROMPT)
-    LocalSampler(policy, seed=0, max_num_seqs=recipe.sample.engine.max_num_seqs).sample(prompts, sampling, num=1, first_id=0)
+    LocalSampler(policy, seed=0, max_num_seqs=recipe.sample.engine.max_num_seqs).sample(
+        prompts, sampling, num=1, first_id=0
+    )
 
 
 def tiny(recipe: Recipe) -> Recipe:

@@ -1,4 +1,6 @@
-"""What autograd keeps, counted by its own hooks on tiny models, equals the table of `plan.activations` to the byte."""
+"""What autograd keeps, counted by its own hooks on tiny models, equals the table of
+`plan.activations` to the byte.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ SIZES = {
 }
 
 
-def counted(architecture: str, mode: Mode, attention: str, checkpointing: bool, where: str) -> tuple[int, int]:
+def counted(
+    architecture: str, mode: Mode, attention: str, checkpointing: bool, where: str
+) -> tuple[int, int]:
     """Bytes that autograd keeps of one forward, and what the table says."""
     config = ARCHITECTURES[architecture](**SIZES, tie_word_embeddings=False)
     config.save_pretrained(where)
@@ -71,5 +75,7 @@ def test_eager_attention_keeps_its_probabilities(mode: Mode, tmp_path: object) -
 @pytest.mark.parametrize("mode", ["float32", "autocast", "bfloat16"])
 def test_checkpointing_keeps_the_inputs_of_layers(mode: Mode, tmp_path: object) -> None:
     found, table = counted("qwen3", mode, "sdpa", True, str(tmp_path))
-    rotary = ROLLOUTS * LENGTH * 2 * residual(mode) * SIZES["head_dim"]  # checkpoints hold them past autograd's hooks
+    rotary = (
+        ROLLOUTS * LENGTH * 2 * residual(mode) * SIZES["head_dim"]
+    )  # checkpoints hold them past autograd's hooks
     assert found + rotary == table

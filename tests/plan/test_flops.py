@@ -1,7 +1,8 @@
 """Operations of a step, worked by hand on a tiny shape.
 
-Width 4, feed-forward 6, two layers, queries of 4 and keys of 2 numbers, 10 tokens: matrices of 16 + 8 + 8 + 16 + 3 x 24 = 120
-numbers a layer, so that a trunk takes 2 x (240 x tokens + 16 x pairs), and a head 80 a row and product.
+Width 4, feed-forward 6, two layers, queries of 4 and keys of 2 numbers, 10 tokens: matrices of 16 +
+8 + 8 + 16 + 3 x 24 = 120 numbers a layer, so that a trunk takes 2 x (240 x tokens + 16 x pairs),
+and a head 80 a row and product.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from reasontrain.types import Batch, Problem, Rollout, TokenKind, UserError
 from tests.plan.jobs import job, recipe
 
 SIZES = (
-    "hidden_size: 4, intermediate_size: 6, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 2, vocab_size: 10, tied: true"
+    "hidden_size: 4, intermediate_size: 6, num_layers: 2, num_heads: 2, num_kv_heads: 1, "
+    "head_dim: 2, vocab_size: 10, tied: true"
 )
 TINY = f"model={{path: x, shape: {{{SIZES}}}}}"
 TEACHER = f"teacher={{path: y, shape: {{{SIZES}}}}}"
@@ -39,7 +41,13 @@ def rollouts() -> list[Rollout]:
     problem = Problem(id="a", prompt="")
     return [
         Rollout(
-            problem=problem, id=i, group=0, prompt_ids=(1, 2), response_ids=(5,) * n, sampled_logp=(-1.0,) * n, reward=float(i)
+            problem=problem,
+            id=i,
+            group=0,
+            prompt_ids=(1, 2),
+            response_ids=(5,) * n,
+            sampled_logp=(-1.0,) * n,
+            reward=float(i),
         )
         for i, n in enumerate((3, 1))
     ]
@@ -54,18 +62,28 @@ def two_rows() -> torch.Tensor:
     return torch.tensor([[0.0, 0, 1, 1, 0], [0.0] * 5])
 
 
-def count(*overrides: str, some: list[Rollout] | None = None, weight_BT: torch.Tensor | None = None) -> dict[str, float]:
+def count(
+    *overrides: str, some: list[Rollout] | None = None, weight_BT: torch.Tensor | None = None
+) -> dict[str, float]:
     """In operations."""
-    counted = Operations(job(*overrides))(some or rollouts(), data(), two_rows() if weight_BT is None else weight_BT)
+    counted = Operations(job(*overrides))(
+        some or rollouts(), data(), two_rows() if weight_BT is None else weight_BT
+    )
     return {name.removeprefix("tflop_"): round(1e12 * value, 3) for name, value in counted.items()}
 
 
 def test_grpo_by_hand() -> None:
-    """Sampled: 2 + 3 + 1 tokens that see 3 + 12 + 3, and 4 rows. Learned: 5 tokens that see 15, and 2 rows, three times."""
+    """Sampled: 2 + 3 + 1 tokens that see 3 + 12 + 3, and 4 rows.
+
+    Learned: 5 tokens that see 15, and 2 rows, three times.
+    """
     found = count(TINY)
     assert found["sampled"] == 2 * (240 * 6 + 16 * 18) + 80 * 4
     assert found["learned"] == 3 * (2 * (240 * 5 + 16 * 15) + 80 * 2)
-    assert (found["evidence"], found["recomputed"]) == (0, 0)  # the sampler's log-probs are the old ones
+    assert (found["evidence"], found["recomputed"]) == (
+        0,
+        0,
+    )  # the sampler's log-probs are the old ones
 
 
 def test_what_is_done_again_stands_apart() -> None:
@@ -86,7 +104,9 @@ def test_models_that_are_compared_with_are_counted() -> None:
     plain = count(*TIP, "token_selection={kind: all}")
     assert plain["evidence"] == 0
     assert plain["learned"] == found["learned"] + 2 * (240 * 5 + 16 * 15)
-    assert count(*TIP, "cluster={learners: 1, teachers: 1}")["evidence"] == found["evidence"] - TRUNK
+    assert (
+        count(*TIP, "cluster={learners: 1, teachers: 1}")["evidence"] == found["evidence"] - TRUNK
+    )
 
 
 def test_frozen_weights_have_no_gradient() -> None:

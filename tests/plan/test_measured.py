@@ -1,6 +1,8 @@
-"""What a plan predicts, beside what a process really takes: the rise of resident memory over the idle process, within 15 %.
+"""What a plan predicts, beside what a process really takes: the rise of resident memory over the
+idle process, within 15 %.
 
-glibc is told to give memory back at once, so that what is measured is what is held and not what was once held.
+glibc is told to give memory back at once, so that what is measured is what is held and not what was
+once held.
 """
 
 from __future__ import annotations
@@ -34,17 +36,27 @@ LEARN = {
     "loss_aggregation": "token_mean",
     "learn": {"lr": 1.0e-4, "rollouts_per_step": 8, "micro_batch_tokens": 512},
 }
-DISTILL = LEARN | {"objective": {"kind": "distill"}, "token_selection": {"kind": "tip"}, "sample": {"max_tokens": 240}}
+DISTILL = LEARN | {
+    "objective": {"kind": "distill"},
+    "token_selection": {"kind": "tip"},
+    "sample": {"max_tokens": 240},
+}
 SAMPLE = LEARN | {
     "objective": {"kind": "grpo"},
     "advantage": {"kind": "group_normalized"},
-    "sample": {"max_tokens": 112, "engine": {"kind": "local", "max_num_seqs": 128}, "group_size": 2},
+    "sample": {
+        "max_tokens": 112,
+        "engine": {"kind": "local", "max_num_seqs": 128},
+        "group_size": 2,
+    },
     "learn": {"lr": 1.0e-4, "rollouts_per_step": 128},
     "cluster": {"samplers": 1},
 }
 
 
-def model(where: Path, *, tied: bool, layers: int = 12, hidden: int = 768, vocab_size: int = 40000) -> dict[str, object]:
+def model(
+    where: Path, *, tied: bool, layers: int = 12, hidden: int = 768, vocab_size: int = 40000
+) -> dict[str, object]:
     """A model section for a Qwen3 of this size, of which there is a configuration and nothing else."""
     Qwen3Config(
         vocab_size=vocab_size,
@@ -77,16 +89,30 @@ def measured(what: str, recipe: Path, length: int, overrides: list[str]) -> int:
     return int(done.stdout.split()[-1])
 
 
-def check(what: str, content: dict[str, object], length: int, overrides: list[str], where: Path, at_least: int) -> None:
+def check(
+    what: str,
+    content: dict[str, object],
+    length: int,
+    overrides: list[str],
+    where: Path,
+    at_least: int,
+) -> None:
     """One recipe, measured and predicted."""
     file = where / "recipe.yaml"
     file.write_text(yaml.safe_dump(content))
-    job = job_of(read_recipe(file, overrides), Machine(prompt_tokens=PROMPT, response_tokens=length - PROMPT))
+    job = job_of(
+        read_recipe(file, overrides), Machine(prompt_tokens=PROMPT, response_tokens=length - PROMPT)
+    )
     assert 4 * num_parameters(job.shape) >= at_least
     role = {role.name: role for role in roles(job)}["sampler" if what == "sample" else "learner"]
-    predicted = max(role.total(phase) for phase in PHASES if (phase == "sample") == (what == "sample"))
+    predicted = max(
+        role.total(phase) for phase in PHASES if (phase == "sample") == (what == "sample")
+    )
     found = measured(what, file, length, overrides)
-    print(f"{what} {overrides}: measured {found / 1e6:.0f} MB, predicted {predicted / 1e6:.0f} MB, {predicted / found:.3f}")
+    print(
+        f"{what} {overrides}: measured {found / 1e6:.0f} MB, predicted "
+        f"{predicted / 1e6:.0f} MB, {predicted / found:.3f}"
+    )
     assert abs(predicted - found) <= WITHIN * found
 
 
@@ -103,22 +129,43 @@ def check(what: str, content: dict[str, object], length: int, overrides: list[st
     ids=["plain", "checkpointing", "larger micro-batch", "bfloat16", "tied, Muon"],
 )
 def test_learning(tied: bool, length: int, overrides: list[str], tmp_path: Path) -> None:
-    content = LEARN | {"model": model(tmp_path / "model", tied=tied, vocab_size=70000 if tied else 40000)}
+    content = LEARN | {
+        "model": model(tmp_path / "model", tied=tied, vocab_size=70000 if tied else 40000)
+    }
     check("learn", content, length, overrides, tmp_path, AT_LEAST)
 
 
 @pytest.mark.slow
 def test_distilling_beside_a_teacher(tmp_path: Path) -> None:
-    sections = {"model": model(tmp_path / "model", tied=False), "teacher": model(tmp_path / "teacher", tied=True, layers=4)}
+    sections = {
+        "model": model(tmp_path / "model", tied=False),
+        "teacher": model(tmp_path / "teacher", tied=True, layers=4),
+    }
     check("learn", DISTILL | sections, 256, ["learn.micro_batch_tokens=1024"], tmp_path, AT_LEAST)
 
 
 @pytest.mark.slow
 def test_sampling_with_its_cache(tmp_path: Path) -> None:
-    check("sample", SAMPLE | {"model": model(tmp_path / "model", tied=False)}, 128, [], tmp_path, AT_LEAST)
+    check(
+        "sample",
+        SAMPLE | {"model": model(tmp_path / "model", tied=False)},
+        128,
+        [],
+        tmp_path,
+        AT_LEAST,
+    )
 
 
 def test_learning_in_the_small(tmp_path: Path) -> None:
     """A fifth of the size, so that every run of the tests sees a broken formula."""
-    content = LEARN | {"model": model(tmp_path / "model", tied=False, layers=8, hidden=384, vocab_size=16000)}
-    check("learn", content, 128, ["learn.rollouts_per_step=16", "learn.micro_batch_tokens=1024"], tmp_path, 90 * 10**6)
+    content = LEARN | {
+        "model": model(tmp_path / "model", tied=False, layers=8, hidden=384, vocab_size=16000)
+    }
+    check(
+        "learn",
+        content,
+        128,
+        ["learn.rollouts_per_step=16", "learn.micro_batch_tokens=1024"],
+        tmp_path,
+        90 * 10**6,
+    )

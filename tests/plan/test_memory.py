@@ -21,7 +21,8 @@ def parts(given: PlannedJob, role: str = "learner") -> dict[str, MemoryPart]:
 
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
 def test_zero_divides_as_in_figure_1_of_its_paper(stage: int, gigabytes: float) -> None:
-    # arXiv 1910.02054, figure 1: 7.5 billion parameters, 64 ranks, Adam in mixed precision: 2 + 2 + 12 bytes each
+    # arXiv 1910.02054, figure 1: 7.5 billion parameters, 64 ranks, Adam in mixed precision: 2 + 2 +
+    # 12 bytes each
     found = parts(job("cluster.learners=64", f"learn.zero.stage={stage}"))
     state = sum(found[name].most for name in ("weights", "gradients", "optimiser"))
     assert round(state * 7.5 / PARAMETERS, 1) == gigabytes
@@ -35,7 +36,10 @@ def test_the_plain_learner_keeps_float32() -> None:
 
 
 def test_muon_keeps_one_moment_of_the_matrices() -> None:
-    assert parts(job("learn.optimizer={kind: muon}"))["optimiser"].most == 8 * PARAMETERS - 4 * 36 * 100_925_440
+    assert (
+        parts(job("learn.optimizer={kind: muon}"))["optimiser"].most
+        == 8 * PARAMETERS - 4 * 36 * 100_925_440
+    )
 
 
 def test_adapters_alone_have_gradients_and_moments() -> None:
@@ -49,20 +53,31 @@ def test_adapters_alone_have_gradients_and_moments() -> None:
 
 def test_the_heads_gradient_is_counted_once_more_when_tied() -> None:
     tied, untied = parts(job()), parts(job("model.shape.tied=false"))
-    assert tied["head's gradient dW"].held == {"loss": 4 * TABLE, "backward": 4 * TABLE, "gradients": 4 * TABLE}
+    assert tied["head's gradient dW"].held == {
+        "loss": 4 * TABLE,
+        "backward": 4 * TABLE,
+        "gradients": 4 * TABLE,
+    }
     assert untied["head's gradient dW"].held["gradients"] == 0
 
 
 def test_the_cache_of_all_rows() -> None:
     # 36 layers x 256 rows x (512 + 1536) columns x keys and values x 8 heads x 128 x 2 bytes
     assert parts(job())["key-value cache"].most == 36 * 256 * 2048 * 2 * 8 * 128 * 2 == 72 * GIB
-    assert parts(job("sample.engine={kind: local, max_num_seqs: 64}"))["key-value cache"].most == 18 * GIB
+    assert (
+        parts(job("sample.engine={kind: local, max_num_seqs: 64}"))["key-value cache"].most
+        == 18 * GIB
+    )
 
 
 def test_checkpointing_keeps_the_inputs_of_layers() -> None:
-    kept, whole = (parts(job(f"model.gradient_checkpointing={on}"))["activations"].most for on in ("true", "false"))
+    kept, whole = (
+        parts(job(f"model.gradient_checkpointing={on}"))["activations"].most
+        for on in ("true", "false")
+    )
     tokens = 8 * 2048
-    # of the residual stream in float32, 36 layers; then ids, rotary tables in float32, and the last norm
+    # of the residual stream in float32, 36 layers; then ids, rotary tables in float32, and the last
+    # norm
     assert kept == tokens * (36 * 4 * 2560 + 8 + 2 * 4 * 128 + 8 * 2560 + 4)
     assert whole > 8 * kept
 
@@ -84,7 +99,9 @@ def test_separate_samplers_and_teachers_take_their_parts_along() -> None:
 
 def test_what_is_offloaded_is_not_on_the_device() -> None:
     zero = ("cluster.learners=2", "learn.zero.stage=3")
-    (here,), (away,) = (roles(job(*zero, f"learn.zero.offload_optimizer={place}")) for place in ("none", "cpu"))
+    (here,), (away,) = (
+        roles(job(*zero, f"learn.zero.offload_optimizer={place}")) for place in ("none", "cpu")
+    )
     assert away.host == 6 * PARAMETERS
     assert here.peak - away.peak == away.host
 
@@ -108,18 +125,27 @@ def test_an_engine_of_its_own_has_a_buffer_beside_its_share() -> None:
 
 
 def test_a_share_that_cannot_hold_the_weights_does_not_fit() -> None:
-    # 2 bytes each of 4,022,468,096 weights and 36 layers x 2048 columns x keys and values x 8 heads x 128, over two GPUs
+    # 2 bytes each of 4,022,468,096 weights and 36 layers x 2048 columns x keys and values x 8 heads
+    # x 128, over two GPUs
     least = 2 * (PARAMETERS + 36 * 2048 * 2 * 1024) // 2
     engine = "sample.engine={kind: vllm, tensor_parallel_size: 2, gpu_memory_utilization: 0.5}"
     fitting, short = (
-        parts(job(engine, "cluster={samplers: 1}", machine=Machine(memory_gib=2 * size / GIB)), "sampler")["vLLM's share"].most
+        parts(
+            job(engine, "cluster={samplers: 1}", machine=Machine(memory_gib=2 * size / GIB)),
+            "sampler",
+        )["vLLM's share"].most
         for size in (least + 2, least - 2)
     )
     assert abs(fitting - least) <= 2
     assert short == 2 * least
 
 
-SSTOKEN = ("objective={kind: nll}", "advantage={kind: none}", "sample=null", "token_selection={kind: sstoken}")
+SSTOKEN = (
+    "objective={kind: nll}",
+    "advantage={kind: none}",
+    "sample=null",
+    "token_selection={kind: sstoken}",
+)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +177,13 @@ def test_adapters_that_are_switched_off_cost_a_forward_and_no_memory() -> None:
 def test_a_moving_average_is_never_advised_to_be_sharded() -> None:
     small = Machine(memory_gib=20.0)
     for history, advised in (("{kind: start}", True), ("{kind: ema}", False)):
-        given = job(*SSTOKEN, "cluster.learners=2", "learn.zero.stage=3", f"history={history}", machine=small)
+        given = job(
+            *SSTOKEN,
+            "cluster.learners=2",
+            "learn.zero.stage=3",
+            f"history={history}",
+            machine=small,
+        )
         assert given.shardable is advised
         found = remedy(given)
         assert ("learn.zero.frozen=sharded" in (found.overrides if found else ())) is advised

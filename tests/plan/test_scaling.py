@@ -14,21 +14,30 @@ from tests.plan.jobs import job, recipe
 DEMONSTRATIONS = ("sample=null", "advantage={kind: none}", "objective={kind: nll}")
 SMALL = ("learn.micro_batch_tokens=2048", "model.gradient_checkpointing=true")
 VLLM_HERE = (*SMALL, "sample.engine={kind: vllm}", "cluster={}")
-VLLM_APART = (*SMALL, "sample.engine={kind: vllm}", "cluster={learners: 256, samplers: 1}", "learn.zero.stage=3")
+VLLM_APART = (
+    *SMALL,
+    "sample.engine={kind: vllm}",
+    "cluster={learners: 256, samplers: 1}",
+    "learn.zero.stage=3",
+)
 
 
 def test_learning_by_hand() -> None:
-    # demonstrations: 256 x 1536 tokens, 36 layers of 100,925,440 weights with attention of 4096 x 1536 beside them, three passes;
-    # the head's three products at 1024 rows each; then the optimiser's 28 bytes for every parameter
+    # demonstrations: 256 x 1536 tokens, 36 layers of 100,925,440 weights with attention of 4096 x
+    # 1536 beside them, three passes; the head's three products at 1024 rows each; then the
+    # optimiser's 28 bytes for every parameter
     (first, *_) = predictions(job(*DEMONSTRATIONS))
     trunk = 3 * 256 * 1536 * 36 * (2 * 100_925_440 + 2 * 4096 * 1536)
     head = 256 * 1024 * 3 * 2 * 151936 * 2560
-    assert first.learning_s == pytest.approx((trunk + head) / 400e12 + 28 * 4_022_468_096 / 3.3e12, rel=1e-9)
+    assert first.learning_s == pytest.approx(
+        (trunk + head) / 400e12 + 28 * 4_022_468_096 / 3.3e12, rel=1e-9
+    )
     assert (first.sampling_s, first.evidence_s, first.communication_s) == (0, 0, 0)
 
 
 def test_decoding_by_hand() -> None:
-    # 256 rows at once: products of 2 x 4.02e9 x 256 operations take longer than reading 8 GB; beside them the cache, half full
+    # 256 rows at once: products of 2 x 4.02e9 x 256 operations take longer than reading 8 GB;
+    # beside them the cache, half full
     (first, *_) = predictions(job())
     token = 2 * 4_022_468_096 * 256 / 400e12 + 256 * (512 + 768) * 2 * 1024 * 2 * 36 / 3.3e12
     prompts = 32 * 512 * 36 * (2 * 100_925_440 + 2 * 4096 * 512) / 400e12
@@ -37,10 +46,15 @@ def test_decoding_by_hand() -> None:
 
 def test_every_power_of_two_has_its_line_and_scaling_stops_once() -> None:
     found = predictions(job())
-    assert tuple(line.gpus for line in found) == GPUS == (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+    assert (
+        tuple(line.gpus for line in found) == GPUS == (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+    )
     assert found[0].efficiency == 1
     for line in found:
-        assert line.step_s == line.sampling_s + line.evidence_s + line.learning_s + line.communication_s
+        assert (
+            line.step_s
+            == line.sampling_s + line.evidence_s + line.learning_s + line.communication_s
+        )
         assert line.efficiency == found[0].step_s / line.step_s / line.gpus
     stop = stops_at(found)
     assert stop is not None
@@ -53,24 +67,52 @@ def test_beyond_one_rollout_a_rank_nothing_gets_faster() -> None:
 
 
 def test_the_slower_link_counts_from_the_second_node_on() -> None:
-    found = {line.gpus: line.communication_s for line in predictions(job(machine=Machine(gpus_per_node=8)))}
+    found = {
+        line.gpus: line.communication_s
+        for line in predictions(job(machine=Machine(gpus_per_node=8)))
+    }
     assert found[16] / found[8] == pytest.approx((15 / 16) / (7 / 8) * 6, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     ("overrides", "memory_gib", "expected"),
     [
-        (("learn.micro_batch_tokens=2048",), 110.0, ("sample.engine.kind=local", "sample.engine.max_num_seqs=128")),
-        (DEMONSTRATIONS, 125.0, ("learn.micro_batch_tokens=8192",)),
-        ((*DEMONSTRATIONS, "learn.micro_batch_tokens=1536"), 77.0, ("model.gradient_checkpointing=true",)),
         (
-            (*DEMONSTRATIONS, "cluster.learners=8", "learn.zero.stage=0", "learn.micro_batch_tokens=1536"),
+            ("learn.micro_batch_tokens=2048",),
+            110.0,
+            ("sample.engine.kind=local", "sample.engine.max_num_seqs=128"),
+        ),
+        (DEMONSTRATIONS, 125.0, ("learn.micro_batch_tokens=8192",)),
+        (
+            (*DEMONSTRATIONS, "learn.micro_batch_tokens=1536"),
+            77.0,
+            ("model.gradient_checkpointing=true",),
+        ),
+        (
+            (
+                *DEMONSTRATIONS,
+                "cluster.learners=8",
+                "learn.zero.stage=0",
+                "learn.micro_batch_tokens=1536",
+            ),
             40.0,
             ("learn.zero.stage=1",),
         ),
-        (VLLM_HERE, 80.0, ("sample.engine.gpu_memory_utilization=0.4",)),  # beside 45 GiB of weights and moments
-        (VLLM_APART, 12.0, ("sample.engine.gpu_memory_utilization=0.8",)),  # 0.9 leaves no room for process and buffer
-        ((*VLLM_APART, "sample.engine.gpu_memory_utilization=0.7"), 9.4, ("sample.engine.tensor_parallel_size=2",)),
+        (
+            VLLM_HERE,
+            80.0,
+            ("sample.engine.gpu_memory_utilization=0.4",),
+        ),  # beside 45 GiB of weights and moments
+        (
+            VLLM_APART,
+            12.0,
+            ("sample.engine.gpu_memory_utilization=0.8",),
+        ),  # 0.9 leaves no room for process and buffer
+        (
+            (*VLLM_APART, "sample.engine.gpu_memory_utilization=0.7"),
+            9.4,
+            ("sample.engine.tensor_parallel_size=2",),
+        ),
     ],
 )
 def test_the_first_change_that_is_enough_is_named(
@@ -82,7 +124,9 @@ def test_the_first_change_that_is_enough_is_named(
 
 
 @pytest.mark.parametrize("memory_gib", [2.0, 6.0, 12.0, 24.0, 40.0, 80.0, 100.0])
-@pytest.mark.parametrize("overrides", [(), ("cluster.learners=4", "learn.zero.stage=1"), DEMONSTRATIONS])
+@pytest.mark.parametrize(
+    "overrides", [(), ("cluster.learners=4", "learn.zero.stage=1"), DEMONSTRATIONS]
+)
 def test_a_remedy_keeps_its_promise(memory_gib: float, overrides: tuple[str, ...]) -> None:
     """Its overrides, given on the command line, make the plan that was promised."""
     machine = Machine(memory_gib=memory_gib)
@@ -99,7 +143,9 @@ def test_a_remedy_keeps_its_promise(memory_gib: float, overrides: tuple[str, ...
 
 def test_nothing_is_proposed_that_the_recipe_would_refuse() -> None:
     """Muon does not go with ZeRO."""
-    found = remedy(job(*DEMONSTRATIONS, "learn.optimizer={kind: muon}", machine=Machine(memory_gib=20.0)))
+    found = remedy(
+        job(*DEMONSTRATIONS, "learn.optimizer={kind: muon}", machine=Machine(memory_gib=20.0))
+    )
     assert found is None
 
 

@@ -27,7 +27,10 @@ def test_a_configuration_is_enough(architecture: str, tied: bool, tmp_path: Path
     config = ARCHITECTURES[architecture](**SIZES, tie_word_embeddings=tied)
     config.save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_config(config)
-    assert num_parameters(shape_of(ModelSettings(path=str(tmp_path)), "model")) == model.num_parameters()
+    assert (
+        num_parameters(shape_of(ModelSettings(path=str(tmp_path)), "model"))
+        == model.num_parameters()
+    )
 
 
 def test_the_testbed_needs_no_shape() -> None:
@@ -42,7 +45,9 @@ def test_a_stated_shape_comes_before_everything() -> None:
 
 def test_adapters_by_hand() -> None:
     # 36 layers x rank 16 x (q: 2560 + 4096, v: 2560 + 1024)
-    assert num_adapter(shape(QWEN3_4B), Lora(rank=16, targets=("q_proj", "v_proj"))) == 36 * 16 * (6656 + 3584)
+    assert num_adapter(shape(QWEN3_4B), Lora(rank=16, targets=("q_proj", "v_proj"))) == 36 * 16 * (
+        6656 + 3584
+    )
 
 
 def test_an_adapter_on_nothing_is_named() -> None:

@@ -52,7 +52,9 @@ def counted(phase: str, *overrides: str) -> float:
     given = job("model.vocabulary=whole", "model.dtype=float32", *overrides)
     assert given.mode == "float32"
     num = 100_000
-    return (chunks(given, 2 * num)[phase] - chunks(given, num)[phase]) / (4 * num * given.shape.vocab_size)
+    return (chunks(given, 2 * num)[phase] - chunks(given, num)[phase]) / (
+        4 * num * given.shape.vocab_size
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,20 +68,34 @@ def counted(phase: str, *overrides: str) -> float:
     ],
 )
 def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> None:
-    hidden_ND, weight_VD = torch.randn(ROWS, 2, requires_grad=True), torch.randn(WIDTH, 2, requires_grad=True)
+    hidden_ND, weight_VD = (
+        torch.randn(ROWS, 2, requires_grad=True),
+        torch.randn(WIDTH, 2, requires_grad=True),
+    )
     head = Head(weight_VD, softcap=3.0, vocabulary="full_logits")
-    teacher = Teacher(torch.randn(ROWS, 2), Head(torch.randn(WIDTH, 2), softcap=3.0)) if objective.teacher else None
+    teacher = (
+        Teacher(torch.randn(ROWS, 2), Head(torch.randn(WIDTH, 2), softcap=3.0))
+        if objective.teacher
+        else None
+    )
     columns = TokenFields(ids_N=torch.zeros(ROWS, dtype=torch.long), advantage_N=torch.zeros(ROWS))
     with Live() as live:
-        fused(hidden_ND, head, columns, torch.ones(ROWS), objective, teacher=teacher).loss.backward()
+        fused(
+            hidden_ND, head, columns, torch.ones(ROWS), objective, teacher=teacher
+        ).loss.backward()
     most = live.most / (4 * ROWS * WIDTH)
     extra = DISTIL if objective.teacher else ()
-    assert most - 0.3 < counted("loss", override, *extra) < most + 0.3  # 0.06 for each of the heads' own tensors
+    assert (
+        most - 0.3 < counted("loss", override, *extra) < most + 0.3
+    )  # 0.06 for each of the heads' own tensors
 
 
 @pytest.mark.parametrize("names", [["entropy"], ["entropy", "kl_reverse", "teachability"]])
 def test_whole_logits_where_evidence_is_measured(names: list[str]) -> None:
-    head, hidden_ND = Head(torch.randn(WIDTH, 2), softcap=3.0, vocabulary="full_logits"), torch.randn(ROWS, 2)
+    head, hidden_ND = (
+        Head(torch.randn(WIDTH, 2), softcap=3.0, vocabulary="full_logits"),
+        torch.randn(ROWS, 2),
+    )
     teacher = Teacher(hidden_ND, Head(torch.randn(WIDTH, 2), softcap=3.0))
     with Live() as live:
         measure(hidden_ND, head, torch.zeros(ROWS, dtype=torch.long), names, teacher=teacher)

@@ -15,8 +15,11 @@ PARAMETERS = 4_022_468_096
 
 
 def test_a_step_by_hand() -> None:
-    # 256 rollouts of 512 + 1536 tokens in groups of 8; 86 on the fullest of 3 ranks; 16384 // 2048 = 8 in a micro-batch
-    work = job("cluster.learners=3", "learn.zero.stage=2", "token_selection={kind: tip, keep_ratio: 0.25}").work
+    # 256 rollouts of 512 + 1536 tokens in groups of 8; 86 on the fullest of 3 ranks; 16384 // 2048
+    # = 8 in a micro-batch
+    work = job(
+        "cluster.learners=3", "learn.zero.stage=2", "token_selection={kind: tip, keep_ratio: 0.25}"
+    ).work
     assert (work.prompts, work.tokens, work.rollouts_per_rank) == (32, 256 * 2048, 86)
     assert (work.rollouts_per_micro_batch, work.micro_batches_per_rank) == (8, 11)
     assert work.micro_batch_rows == 8 * 1536 // 4
@@ -29,15 +32,24 @@ def test_lengths_are_the_commands_before_the_recipes() -> None:
 
 
 def test_shuffled_weights_keep_what_their_rule_keeps() -> None:
-    assert job("token_selection={kind: shuffled, of: {kind: tip, keep_ratio: 0.25}}").work.kept_share == 0.25
+    assert (
+        job("token_selection={kind: shuffled, of: {kind: tip, keep_ratio: 0.25}}").work.kept_share
+        == 0.25
+    )
 
 
 def test_budgets_that_change_count_at_most_for_memory_and_on_average_for_time() -> None:
-    """Half of the rollouts on loss_aggregation: half of the forward and backward; 28 bytes a parameter for the optimiser remain."""
+    """Half of the rollouts on loss_aggregation: half of the forward and backward; 28 bytes a
+    parameter for the optimiser remain.
+    """
     keep = "rollout_filter={kind: max_variance, keep_ratio: {init: 0.25, final: 0.75}}"
-    work = job(keep, "token_selection={kind: advantage_entropy, keep_ratio: {init: 0.1, final: 0.4}}").work
+    work = job(
+        keep, "token_selection={kind: advantage_entropy, keep_ratio: {init: 0.1, final: 0.4}}"
+    ).work
     assert (work.kept_share, work.rollouts_kept_share) == (0.4, 0.5)
-    fewer, all_of_them = (predictions(job(*more))[0].learning_s - 28 * PARAMETERS / 3.3e12 for more in ([keep], []))
+    fewer, all_of_them = (
+        predictions(job(*more))[0].learning_s - 28 * PARAMETERS / 3.3e12 for more in ([keep], [])
+    )
     assert fewer == pytest.approx(all_of_them / 2)
 
 
@@ -48,9 +60,11 @@ def test_a_machine_of_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize(("stage", "volumes"), [(0, 2), (1, 2), (2, 2), (3, 4)])
 def test_collectives_move_what_the_paper_says(stage: int, volumes: int) -> None:
-    # arXiv 1910.02054, section 7: 2 volumes of the model, 3 at stage 3; here one gather more, with which the ranks sample.
-    # One micro-batch; 4 ranks pass 3/4 of every volume on.
-    found = job("cluster.learners=4", f"learn.zero.stage={stage}", "learn.micro_batch_tokens=131072")
+    # arXiv 1910.02054, section 7: 2 volumes of the model, 3 at stage 3; here one gather more, with
+    # which the ranks sample. One micro-batch; 4 ranks pass 3/4 of every volume on.
+    found = job(
+        "cluster.learners=4", f"learn.zero.stage={stage}", "learn.micro_batch_tokens=131072"
+    )
     assert found.work.micro_batches_per_rank == 1
     assert collective_bytes(found) == volumes * 2 * PARAMETERS * 3 // 4
 
@@ -61,11 +75,16 @@ def test_one_process_moves_nothing() -> None:
 
 def test_samplers_of_their_own_get_weights_and_send_rollouts() -> None:
     found = {flow.name: flow.size for flow in flows(job("cluster.samplers=2"))}
-    assert found == {"weights to 2 samplers": 2 * 2 * PARAMETERS, "rollouts": 256 * (2048 * 8 + 1536 * 4)}
+    assert found == {
+        "weights to 2 samplers": 2 * 2 * PARAMETERS,
+        "rollouts": 256 * (2048 * 8 + 1536 * 4),
+    }
 
 
 def test_packed_processes_fill_one_node_after_the_other() -> None:
-    found = placement(job("cluster={learners: 6, samplers: 4, graders: 2, cpus: 4}", "learn.zero.stage=2"))
+    found = placement(
+        job("cluster={learners: 6, samplers: 4, graders: 2, cpus: 4}", "learn.zero.stage=2")
+    )
     assert found == [
         PlacementGroup("learner", 0, 6, 4.0, 1, 0),
         PlacementGroup("sampler", 0, 2, 4.0, 1, 0),
@@ -82,7 +101,11 @@ def test_spread_processes_take_turns() -> None:
 
 def test_an_engine_of_many_gpus_lies_on_one_node() -> None:
     cluster = "cluster={learners: 6, samplers: 2, teachers: 1}"
-    distil = ("objective={kind: distill}", "advantage={kind: none}", "teacher={path: testbed:teacher}")
+    distil = (
+        "objective={kind: distill}",
+        "advantage={kind: none}",
+        "teacher={path: testbed:teacher}",
+    )
     engine = "sample.engine={kind: vllm, tensor_parallel_size: 4}"
     assert placement(job(cluster, engine, *distil, "learn.zero.stage=2")) == [
         PlacementGroup("learner", 0, 6, 1.0, 1, 0),

@@ -34,28 +34,38 @@ def faults(*overrides: str) -> list[str]:
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        (["learn.zero.stage=2"], "learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` section"),
+        (
+            ["learn.zero.stage=2"],
+            "learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` section",
+        ),
         (
             ["cluster.learners=2"],
             "learn.zero: 2 learner ranks share their work by DeepSpeed; say `learn.zero.stage`",
         ),
         (
             ["cluster={}", "learn.zero.stage=1", "learn.optimizer.kind=muon"],
-            "learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of them; use adamw",
+            "learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of "
+            "them; use adamw",
         ),
         (["cluster.teachers=1"], "cluster.teachers: this recipe has no `teacher`"),
-        (["cluster.overlap=1"], "cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`"),
+        (
+            ["cluster.overlap=1"],
+            "cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`",
+        ),
         (
             ["cluster={overlap: 1, samplers: 1}", "objective.kind=reinforce"],
-            "cluster.overlap: reinforce has no importance ratio to correct for rollouts of older weights",
+            "cluster.overlap: reinforce has no importance ratio to correct for rollouts of "
+            "older weights",
         ),
         (
             ["cluster={overlap: 1, samplers: 1}", "learn.old_logp=learner"],
-            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: auto` and no truncation",
+            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: "
+            "auto` and no truncation",
         ),
         (
             ["cluster={overlap: 1, samplers: 1}", "sample.top_p=0.9"],
-            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: auto` and no truncation",
+            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: "
+            "auto` and no truncation",
         ),
     ],
 )
@@ -86,7 +96,10 @@ def test_what_goes_together_passes(overrides: list[str]) -> None:
         ("{stage: 3, offload_parameters: nvme}", "offload to nvme needs an `nvme_path`"),
         ("{stage: 2, offload_optimizer: nvme, nvme_path: /fast}", "offload to nvme needs stage 3"),
         ("{stage: 4}", "learn.zero.stage: Input should be 0, 1, 2 or 3 (got 4)"),
-        ("{persist_below: -1}", "learn.zero.persist_below: Input should be greater than or equal to 0 (got -1)"),
+        (
+            "{persist_below: -1}",
+            "learn.zero.persist_below: Input should be greater than or equal to 0 (got -1)",
+        ),
     ],
 )
 def test_offload_asks_for_a_stage_and_a_place(zero: str, message: str) -> None:
@@ -103,15 +116,26 @@ def test_offload_asks_for_a_stage_and_a_place(zero: str, message: str) -> None:
     ],
 )
 def test_what_can_be_offloaded(zero: Zero) -> None:
-    text = f"stage: {zero.stage}, offload_optimizer: {zero.offload_optimizer}, offload_parameters: {zero.offload_parameters}"
-    assert read("cluster={}", f"learn.zero={{{text}, nvme_path: {zero.nvme_path or '~'}}}").learn.zero == zero
+    text = (
+        f"stage: {zero.stage}, offload_optimizer: {zero.offload_optimizer}, "
+        f"offload_parameters: {zero.offload_parameters}"
+    )
+    assert (
+        read("cluster={}", f"learn.zero={{{text}, nvme_path: {zero.nvme_path or '~'}}}").learn.zero
+        == zero
+    )
 
 
-@pytest.mark.parametrize("key", ["learners=0", "samplers=-1", "overlap=2", "max_restarts=-1", "deadline_s=0", "placement=here"])
+@pytest.mark.parametrize(
+    "key",
+    ["learners=0", "samplers=-1", "overlap=2", "max_restarts=-1", "deadline_s=0", "placement=here"],
+)
 def test_bounds_of_a_cluster(key: str) -> None:
     (fault,) = faults(f"cluster.{key}")
     assert fault.startswith(f"cluster.{key.partition('=')[0]}: Input should be")
 
 
 def test_a_cluster_is_one_learner_unless_it_says_more() -> None:
-    assert read("cluster={}").cluster == Cluster(learners=1, samplers=0, teachers=0, graders=0, overlap=0)
+    assert read("cluster={}").cluster == Cluster(
+        learners=1, samplers=0, teachers=0, graders=0, overlap=0
+    )

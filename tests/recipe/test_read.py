@@ -69,7 +69,12 @@ def test_every_recipe_parses_and_reads_back_as_itself(path: Path, tmp_path: Path
 
 
 def test_the_baselines_differ_from_tip_by_their_rule_alone() -> None:
-    tip, opd = (read_recipe(p) for stem in ("tip", "opd") for p in RECIPES if p.parent.name == "tiny" and p.stem == stem)
+    tip, opd = (
+        read_recipe(p)
+        for stem in ("tip", "opd")
+        for p in RECIPES
+        if p.parent.name == "tiny" and p.stem == stem
+    )
     assert {key.partition(".")[0] for key in changed_keys(as_mapping(tip), as_mapping(opd))} == {
         "name",
         "token_selection",
@@ -81,13 +86,19 @@ def test_the_arms_of_sstoken_differ_by_their_rule_alone() -> None:
     tiny = {path.stem: read_recipe(path) for path in RECIPES if path.parent.name == "tiny"}
     for arm in ("sstoken_full", "sstoken_random"):
         changed = changed_keys(as_mapping(tiny["sstoken"]), as_mapping(tiny[arm]))
-        assert {key.partition(".")[0] for key in changed} - {"baseline"} == {"name", "token_selection"}
+        assert {key.partition(".")[0] for key in changed} - {"baseline"} == {
+            "name",
+            "token_selection",
+        }
 
 
 def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> None:
     tiny = {p.stem: read_recipe(p) for p in RECIPES if p.parent.name == "tiny"}
     differing = {
-        stem: {key.partition(".")[0] for key in changed_keys(as_mapping(tiny["prior"]), as_mapping(tiny[stem]))}
+        stem: {
+            key.partition(".")[0]
+            for key in changed_keys(as_mapping(tiny["prior"]), as_mapping(tiny[stem]))
+        }
         for stem in ("sft", "prior_shuffled", "prior_flipped")
     }
     only = {"name", "token_selection"}
@@ -107,14 +118,26 @@ def test_priors_baseline_and_controls_differ_from_it_by_their_rule_alone() -> No
         ("entropy20", {"name", "baseline", "token_selection", "loss_aggregation"}),
     ],
 )
-def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(stem: str, keys: set[str]) -> None:
-    grpo, other = (read_recipe(p) for name in ("grpo", stem) for p in RECIPES if p.parent.name == "tiny" and p.stem == name)
-    assert {key.partition(".")[0] for key in changed_keys(as_mapping(grpo), as_mapping(other))} == keys
+def test_what_drops_rollouts_and_tokens_differs_from_grpo_by_that_alone(
+    stem: str, keys: set[str]
+) -> None:
+    grpo, other = (
+        read_recipe(p)
+        for name in ("grpo", stem)
+        for p in RECIPES
+        if p.parent.name == "tiny" and p.stem == name
+    )
+    assert {
+        key.partition(".")[0] for key in changed_keys(as_mapping(grpo), as_mapping(other))
+    } == keys
 
 
 def test_dpo_is_cdpo_on_the_same_pairs_without_scores_and_weights() -> None:
     cdpo, dpo = (
-        as_mapping(read_recipe(p)) for stem in ("cdpo", "dpo") for p in RECIPES if (p.parent.name, p.stem) == ("tiny", stem)
+        as_mapping(read_recipe(p))
+        for stem in ("cdpo", "dpo")
+        for p in RECIPES
+        if (p.parent.name, p.stem) == ("tiny", stem)
     )
     assert {key.partition(".")[0] for key in changed_keys(cdpo, dpo)} == {
         "name",
@@ -149,25 +172,41 @@ def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
 
 def test_an_engine_is_chosen_by_its_kind(recipe: Path) -> None:
     assert read_recipe(recipe, ["sample={}"]).sample.engine == LocalEngine()
-    asked = ["sample.engine={kind: vllm, tensor_parallel_size: 2, max_model_len: 4096}", "cluster.samplers=2"]
-    assert read_recipe(recipe, asked).sample.engine == VllmEngine(tensor_parallel_size=2, max_model_len=4096)
+    asked = [
+        "sample.engine={kind: vllm, tensor_parallel_size: 2, max_model_len: 4096}",
+        "cluster.samplers=2",
+    ]
+    assert read_recipe(recipe, asked).sample.engine == VllmEngine(
+        tensor_parallel_size=2, max_model_len=4096
+    )
 
 
 def test_vllm_gives_no_log_probs_before_truncation(recipe: Path) -> None:
     known = read_recipe(recipe, ["sample={engine: {kind: vllm}, top_p: 0.9}", "cluster.samplers=1"])
     wanting = replace(known, token_selection=Wanting())
     assert contradictions(wanting) == [
-        "token_selection: sampled_logp is before truncation, and vLLM gives it only where top_p, top_k and min_p are off"
+        "token_selection: sampled_logp is before truncation, and vLLM gives it only where "
+        "top_p, top_k and min_p are off"
     ]
-    assert contradictions(replace(wanting, sample=replace(known.sample, engine=LocalEngine()))) == []
+    assert (
+        contradictions(replace(wanting, sample=replace(known.sample, engine=LocalEngine()))) == []
+    )
     assert contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0))) == []
-    assert contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0, temperature=0.0))) == []
+    assert (
+        contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0, temperature=0.0)))
+        == []
+    )
 
 
 def test_an_override_of_a_kind_drops_the_knobs_of_the_other_kind() -> None:
-    changed = apply_overrides({"task": {"kind": "arithmetic", "max_depth": 3}}, ["task.kind=gsm8k", "task.path=x.jsonl"])
+    changed = apply_overrides(
+        {"task": {"kind": "arithmetic", "max_depth": 3}}, ["task.kind=gsm8k", "task.path=x.jsonl"]
+    )
     assert changed == {"task": {"kind": "gsm8k", "path": "x.jsonl"}}
-    assert apply_overrides({"task": {"kind": "arithmetic"}}, ["task.path=x.jsonl", "task.kind=gsm8k"]) == changed
+    assert (
+        apply_overrides({"task": {"kind": "arithmetic"}}, ["task.path=x.jsonl", "task.kind=gsm8k"])
+        == changed
+    )
 
 
 def test_all_faults_are_named_at_once(recipe: Path) -> None:
@@ -182,7 +221,9 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
     assert "  objective.grpo.clip_hihg: no such setting; did you mean `clip_high`?" in lines
     assert "  token_selektion: no such setting; did you mean `token_selection`?" in lines
     assert "  learn.rollouts_per_step: Input should be greater than or equal to 1 (got 0)" in lines
-    assert "  learn.schedule: Input should be 'constant', 'linear' or 'cosine' (got 'cosin')" in lines
+    assert (
+        "  learn.schedule: Input should be 'constant', 'linear' or 'cosine' (got 'cosin')" in lines
+    )
     assert "  sample.group_size: Input should be greater than or equal to 1 (got 0)" in lines
     assert any(line.startswith("  steps: Input should be a valid integer") for line in lines)
     assert len(lines) == 7
@@ -193,26 +234,38 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
     [
         (
             ["objective.kind=grppo"],
-            "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, distill, grpo, reinforce, "
+            "objective.kind: no such kind 'grppo'; did you mean `grpo`?; there is nll, "
+            "distill, grpo, reinforce, "
             "soft_reinforce, gspo, dpo",
         ),
         (["objective={}"], "objective: `kind` is needed, to say which"),
         (
             ["model.vocabulary=cuda"],
-            "model.vocabulary: Input should be 'auto', 'torch', 'triton' or 'full_logits' (got 'cuda')",
+            "model.vocabulary: Input should be 'auto', 'torch', 'triton' or 'full_logits' "
+            "(got 'cuda')",
         ),
-        (["model.dtype=float16"], "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')"),
+        (
+            ["model.dtype=float16"],
+            "model.dtype: Input should be 'float32' or 'bfloat16' (got 'float16')",
+        ),
         (
             ["token_selection.kind=tip", "token_selection.keep_ratio=1.5"],
             "token_selection.tip.keep_ratio: Input should be less than or equal to 1 (got 1.5)",
         ),
-        (["objective.kind=distill"], "teacher: the objective or the selection rule compares with a teacher; give its `path`"),
+        (
+            ["objective.kind=distill"],
+            "teacher: the objective or the selection rule compares with a teacher; give its `path`",
+        ),
         (["objective.kind=grpo"], "sample: grpo learns from rollouts; say how to sample them"),
         (
             ["token_selection={kind: sstoken}", "model.attention=eager"],
-            "model.attention: the evidence `attention` is one more call of a fused kernel, and eager is none; use sdpa or",
+            "model.attention: the evidence `attention` is one more call of a fused kernel, "
+            "and eager is none; use sdpa or",
         ),
-        (["history={kind: ema}"], "history: neither all nor nll compares with an earlier model; leave it out"),
+        (
+            ["history={kind: ema}"],
+            "history: neither all nor nll compares with an earlier model; leave it out",
+        ),
         (
             [
                 "token_selection={kind: sstoken}",
@@ -220,13 +273,17 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "cluster.learners=2",
                 "learn.zero={stage: 3, frozen: sharded}",
             ],
-            "history: a moving average lies whole on every rank; set learn.zero.frozen to whole, or take `kind: start`",
+            "history: a moving average lies whole on every rank; set learn.zero.frozen to "
+            "whole, or take `kind: start`",
         ),
         (
             ["token_selection={kind: sstoken, gamma: 1.5}"],
             "token_selection.sstoken.gamma: Input should be less than or equal to 1 (got 1.5)",
         ),
-        (["history={kind: ema, decay: 1}"], "history.ema.decay: Input should be less than 1 (got 1)"),
+        (
+            ["history={kind: ema, decay: 1}"],
+            "history.ema.decay: Input should be less than 1 (got 1)",
+        ),
         (["history={kind: checkpoint}"], "history.checkpoint.path: is needed"),
         (["importance.layer=0"], "importance.layer: Input should be less than 0 (got 0)"),
         (["learn.warmup_steps=4"], "learn.warmup_steps: 4 is not below the 4 steps of the run"),
@@ -236,49 +293,93 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["objective.kind=grpo", "advantage.kind=group_normalized", "sample={}"],
             "sample.group_size: group_normalized compares the rollouts of a group",
         ),
-        (["objective.kind=reinforce", "sample.group_size=3"], "learn.rollouts_per_step: 8 is no multiple of sample.group_size 3"),
+        (
+            ["objective.kind=reinforce", "sample.group_size=3"],
+            "learn.rollouts_per_step: 8 is no multiple of sample.group_size 3",
+        ),
         (
             ["objective.kind=reinforce", "sample={}"],
             "advantage: reinforce learns from advantages; choose how rewards become credit",
         ),
         (
             ["token_selection={kind: shuffled, of: {kind: tip, keep_rato: 0.5}}"],
-            "token_selection.shuffled.of.Tip.keep_rato: no such setting; did you mean `keep_ratio`?",
+            "token_selection.shuffled.of.Tip.keep_rato: no such setting; did you mean "
+            "`keep_ratio`?",
         ),
-        (["checkpoint.best=hold"], "checkpoint.best: no suite of `evaluate` is called 'hold'; there is none"),
+        (
+            ["checkpoint.best=hold"],
+            "checkpoint.best: no suite of `evaluate` is called 'hold'; there is none",
+        ),
         (
             ["checkpoint.best=s", "evaluate={every: 2, suites: [{name: s}]}"],
-            "checkpoint.best: which one is best is known where steps are both saved and measured; set `every` of both",
+            "checkpoint.best: which one is best is known where steps are both saved and "
+            "measured; set `every` of both",
         ),
         (
             ["loss_aggregation=pair_mean"],
-            "loss_aggregation: pair_mean is not for nll; pair_mean is for losses of pairs, and only it",
+            "loss_aggregation: pair_mean is not for nll; pair_mean is for losses of pairs, "
+            "and only it",
         ),
-        (["objective={kind: dpo}"], "loss_aggregation: token_mean is not for dpo; pair_mean is for losses of pairs, and only it"),
-        (["objective={kind: dpo}"], "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`"),
         (
-            ["objective={kind: dpo}", "loss_aggregation=pair_mean", "task={kind: pairs, path: p.jsonl}", "sample={}"],
+            ["objective={kind: dpo}"],
+            "loss_aggregation: token_mean is not for dpo; pair_mean is for losses of "
+            "pairs, and only it",
+        ),
+        (
+            ["objective={kind: dpo}"],
             "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`",
         ),
-        (["objective={kind: nll}", "task={kind: pairs, path: p.jsonl}"], "task: nll learns from single responses, and these are"),
         (
-            ["objective={kind: dpo}", "task={kind: pairs, path: p.jsonl}", "learn.rollouts_per_step=7"],
+            [
+                "objective={kind: dpo}",
+                "loss_aggregation=pair_mean",
+                "task={kind: pairs, path: p.jsonl}",
+                "sample={}",
+            ],
+            "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`",
+        ),
+        (
+            ["objective={kind: nll}", "task={kind: pairs, path: p.jsonl}"],
+            "task: nll learns from single responses, and these are",
+        ),
+        (
+            [
+                "objective={kind: dpo}",
+                "task={kind: pairs, path: p.jsonl}",
+                "learn.rollouts_per_step=7",
+            ],
             "learn.rollouts_per_step: 7 is odd, and a pair is two rollouts",
         ),
-        (["objective={kind: dpo, padded_length: 9}"], "padded_length is for `aggregation: position`"),
-        (["token_selection={kind: contrast}"], "token_selection: nothing in this recipe can provide the evidence ce_logscore"),
+        (
+            ["objective={kind: dpo, padded_length: 9}"],
+            "padded_length is for `aggregation: position`",
+        ),
         (
             ["token_selection={kind: contrast}"],
-            "token_selection: contrastive scores weigh the rejected side of pairs; use the objective dpo",
+            "token_selection: nothing in this recipe can provide the evidence ce_logscore",
         ),
-        (["evidence={ce_score: x.parquet}"], "evidence: there is no evidence called ce_score (there is: attention, ce_logscore,"),
-        (["evidence={ref_logp: x.parquet}"], "evidence: stored columns are of written responses; use a task of kind pairs"),
+        (
+            ["token_selection={kind: contrast}"],
+            "token_selection: contrastive scores weigh the rejected side of pairs; use the "
+            "objective dpo",
+        ),
+        (
+            ["evidence={ce_score: x.parquet}"],
+            "evidence: there is no evidence called ce_score (there is: attention, ce_logscore,",
+        ),
+        (
+            ["evidence={ref_logp: x.parquet}"],
+            "evidence: stored columns are of written responses; use a task of kind pairs",
+        ),
         (
             ["task={kind: rollouts, path: 'stage:a/final'}"],
             "stages: stage:a/final is of no stage before it (there is: none)",
         ),
         (
-            ["stages=[{name: a, kind: trajectories, path: x.jsonl}]", "task={kind: rollouts, path: 'stage:a/pairs.jsonl'}"],
+            [
+                "stages=[{name: a, kind: trajectories, path: x.jsonl}]",
+                "task={kind: rollouts, path: 'stage:a/pairs.jsonl'}",
+            ],
             "stages: stage:a/pairs.jsonl: a stage of kind trajectories writes rollouts.jsonl",
         ),
         (
@@ -286,33 +387,52 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "stages.a: stage:a/rollouts.jsonl is of no stage before it",
         ),
         (
-            ["stages=[{name: a, kind: trajectories, path: x}, {name: a, kind: trajectories, path: x}]"],
+            [
+                "stages=[{name: a, kind: trajectories, path: x}, {name: a, kind: "
+                "trajectories, path: x}]"
+            ],
             "stages: two stages are called 'a'",
         ),
         (
-            ["stages=[{name: a, kind: sample, task: {kind: arithmetic}, sample: {engine: {kind: vllm}}}]"],
+            [
+                "stages=[{name: a, kind: sample, task: {kind: arithmetic}, sample: "
+                "{engine: {kind: vllm}}}]"
+            ],
             "stages.a: a stage samples in this process, by `engine: {kind: local}`",
         ),
-        (["stages=[{name: a, kind: tun}]"], "stages.0.kind: no such kind 'tun'; did you mean `tune`?"),
+        (
+            ["stages=[{name: a, kind: tun}]"],
+            "stages.0.kind: no such kind 'tun'; did you mean `tune`?",
+        ),
         (["evaluate.suites=[{name: a}, {name: a}]"], "evaluate.suites: two suites are called 'a'"),
         (
             ["evaluate.suites=[{name: a, pass_at: [8]}]"],
             "evaluate.suites.0: pass_at 8 needs as many samples, and num_samples is 1",
         ),
-        (["learn.optimizer={kind: muon, momentum: 1}"], "learn.optimizer.muon.momentum: Input should be less than 1 (got 1)"),
+        (
+            ["learn.optimizer={kind: muon, momentum: 1}"],
+            "learn.optimizer.muon.momentum: Input should be less than 1 (got 1)",
+        ),
         (["seed=18446744073709551616"], "seed: Input should be less than 4611686018427387904"),
         (["evaluate.suites=[]"], "evaluate.suites: Tuple should have at least 1 item"),
         (["seed"], "'seed' is no override; write key.path=value"),
         (["name.first=x"], "'name.first=x': name is not a section, but 'small'"),
-        (["sample.engine={kind: vlm}"], "sample.engine.kind: no such kind 'vlm'; did you mean `vllm`?; there is local, vllm"),
-        (["sample.engine.kind=vllm"], "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section"),
+        (
+            ["sample.engine={kind: vlm}"],
+            "sample.engine.kind: no such kind 'vlm'; did you mean `vllm`?; there is local, vllm",
+        ),
+        (
+            ["sample.engine.kind=vllm"],
+            "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section",
+        ),
         (
             ["sample.engine.kind=vllm", "cluster={}", "model.device=cpu"],
             "sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`",
         ),
         (
             ["sample.engine={kind: vllm, tensor_parallel_size: 2}", "cluster={}"],
-            "sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not 2; set `cluster.samplers`",
+            "sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not "
+            "2; set `cluster.samplers`",
         ),
         (
             ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],
@@ -320,15 +440,18 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["rollout_filter.kind=max_variance", "sample.group_size=4"],
-            "rollout_filter: max_variance compares advantages; sample rollouts and choose how their rewards become `advantage`",
+            "rollout_filter: max_variance compares advantages; sample rollouts and choose "
+            "how their rewards become `advantage`",
         ),
         (
             ["token_selection={kind: shuffled, of: {kind: advantage_entropy}}"],
-            "token_selection: advantage_entropy compares advantages; sample rollouts and choose how their rewards become `advantage`",
+            "token_selection: advantage_entropy compares advantages; sample rollouts and "
+            "choose how their rewards become `advantage`",
         ),
         (
             ["rollout_filter={kind: max_variance, keep_ratio: 0.5}"],
-            "rollout_filter.max_variance.keep_ratio: Input should be a dictionary or an instance of LinearSchedule",
+            "rollout_filter.max_variance.keep_ratio: Input should be a dictionary or an "
+            "instance of LinearSchedule",
         ),
         (
             ["rollout_filter={kind: max_variance, keep_ratio: {init: 0}}"],
@@ -338,7 +461,10 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["rollout_filter={kind: max_variance, keep_ratio: {final: 1}}"],
             "rollout_filter.max_variance.keep_ratio.init: is needed",
         ),
-        (["rollout_filter={kind: max_varience}"], "no such kind 'max_varience'; did you mean `max_variance`?"),
+        (
+            ["rollout_filter={kind: max_varience}"],
+            "no such kind 'max_varience'; did you mean `max_variance`?",
+        ),
         (
             ["objective={kind: dpo}", "rollout_filter={kind: random}"],
             "rollout_filter: random drops rollouts one by one, and would part the two sides",
@@ -347,48 +473,79 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             [
                 "sample={group_size: 4}",
                 "advantage.kind=mean_centred",
-                "rollout_filter={kind: max_variance, scope: group, keep_ratio: {init: 0.25}, renormalise: true}",
+                "rollout_filter={kind: max_variance, scope: group, keep_ratio: {init: "
+                "0.25}, renormalise: true}",
             ],
-            "rollout_filter.keep_ratio: 0.25 of 4 rollouts leaves one of a group, and `renormalise` compares those that are left; 0.5 or more",
+            "rollout_filter.keep_ratio: 0.25 of 4 rollouts leaves one of a group, and "
+            "`renormalise` compares those that are left; 0.5 or more",
         ),
         (
-            ["sample={group_size: 1}", "advantage.kind=group_normalized", "rollout_filter={kind: max_variance, scope: group}"],
-            "sample.group_size: group_normalized compares the rollouts of a group, and 1 has nobody to compare with",
+            [
+                "sample={group_size: 1}",
+                "advantage.kind=group_normalized",
+                "rollout_filter={kind: max_variance, scope: group}",
+            ],
+            "sample.group_size: group_normalized compares the rollouts of a group, and 1 "
+            "has nobody to compare with",
         ),
         (
             ["sample={thought: {kind: soft}}", "objective={kind: reinforce}"],
-            "objective: reinforce learns from tokens, and the steps of a soft thought are none; use soft_reinforce",
+            "objective: reinforce learns from tokens, and the steps of a soft thought are "
+            "none; use soft_reinforce",
         ),
         (
             ["sample={thought: {kind: fuzzy, gamma: 0}}", "objective={kind: soft_reinforce}"],
-            "sample.thought.gamma: without noise a soft step has no probability to learn from; give it more than 0",
+            "sample.thought.gamma: without noise a soft step has no probability to learn "
+            "from; give it more than 0",
         ),
         (
-            ["sample={thought: {kind: soft}}", "objective={kind: soft_reinforce}", "token_selection={kind: tip}"],
+            [
+                "sample={thought: {kind: soft}}",
+                "objective={kind: soft_reinforce}",
+                "token_selection={kind: tip}",
+            ],
             "token_selection: kl_reverse is of tokens, and the steps of a soft thought are none",
         ),
         (
-            ["sample={temperature: 1, thought: {kind: hard, tau: 0.5}}", "objective={kind: reinforce}"],
-            "sample.thought.tau: reinforce scores thought and answer at one temperature, and they are drawn at 0.5 and 1",
+            [
+                "sample={temperature: 1, thought: {kind: hard, tau: 0.5}}",
+                "objective={kind: reinforce}",
+            ],
+            "sample.thought.tau: reinforce scores thought and answer at one temperature, "
+            "and they are drawn at 0.5 and 1",
         ),
         (
             ["sample={max_tokens: 500, thought: {kind: soft}}"],
-            "sample: `max_tokens` is 500, and a thought of 512 with an answer of 32 and the text forced between them need more",
+            "sample: `max_tokens` is 500, and a thought of 512 with an answer of 32 and "
+            "the text forced between them need more",
         ),
-        (["sample={thought: {kind: soft, stop_text: ''}}"], "sample.thought.SoftThought: `stop_text` is empty"),
+        (
+            ["sample={thought: {kind: soft, stop_text: ''}}"],
+            "sample.thought.SoftThought: `stop_text` is empty",
+        ),
         (["sample={thought: {kind: sof}}"], "sample.thought"),
-        (["sample={thought: {kind: soft, tau: 0}}"], "sample.thought.SoftThought.tau: Input should be greater than 0"),
+        (
+            ["sample={thought: {kind: soft, tau: 0}}"],
+            "sample.thought.SoftThought.tau: Input should be greater than 0",
+        ),
         (
             ["sample={engine: {kind: vllm}, thought: {kind: hard}}", "cluster={}"],
-            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a `thought` needs `kind: local`",
+            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a "
+            "`thought` needs `kind: local`",
         ),
         (
-            ["sample={engine: {kind: vllm}}", "cluster={}", "evaluate.suites=[{name: a, sampling: {thought: {kind: soft}}}]"],
-            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a `thought` needs `kind: local`",
+            [
+                "sample={engine: {kind: vllm}}",
+                "cluster={}",
+                "evaluate.suites=[{name: a, sampling: {thought: {kind: soft}}}]",
+            ],
+            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a "
+            "`thought` needs `kind: local`",
         ),
         (
             ["reward.right=100"],
-            "reward: it is given to answers that are sampled and verified; a task of kind `python` says",
+            "reward: it is given to answers that are sampled and verified; a task of kind "
+            "`python` says",
         ),
         (
             ["sample.engine={kind: vllm, gpu_memory_utilization: 1.5}"],
@@ -415,7 +572,14 @@ def test_a_file_that_holds_no_recipe(recipe: Path, content: str, message: str) -
 
 
 def test_a_rule_inside_a_rule_is_explained_by_the_kind_that_was_asked_for(recipe: Path) -> None:
-    assert len(fault(recipe, "token_selection={kind: shuffled, of: {kind: tip, keep_rato: 0.5}}").splitlines()) == 2
+    assert (
+        len(
+            fault(
+                recipe, "token_selection={kind: shuffled, of: {kind: tip, keep_rato: 0.5}}"
+            ).splitlines()
+        )
+        == 2
+    )
     assert "of" in fault(recipe, "token_selection={kind: shuffled, of: {kind: tipp}}")
 
 
@@ -424,7 +588,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_keys_that_differ_are_named_by_their_path() -> None:
-    assert changed_keys({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 3}) == ["a.c", "d", "e"]
+    assert changed_keys({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 3}) == [
+        "a.c",
+        "d",
+        "e",
+    ]
 
 
 def test_a_wrong_type_at_the_top_is_a_recipe_error() -> None:

@@ -66,7 +66,9 @@ def metrics_row(step: int, num_steps: int, rng: random.Random) -> dict[str, floa
     }
 
 
-def evaluation_row(step: int, value: float, suite: str = "arithmetic-test", num_problems: int = 1000) -> dict[str, object]:
+def evaluation_row(
+    step: int, value: float, suite: str = "arithmetic-test", num_problems: int = 1000
+) -> dict[str, object]:
     """One scored suite."""
     metrics = {
         name: {"value": v, "low": max(0, v - 0.03), "high": min(1, v + 0.03)}
@@ -88,7 +90,9 @@ def rollout_row(rollout: int, rng: random.Random, num_repeats: int = 3) -> dict[
     """One rollout with its evidence; four tokens of prompt come first."""
     tokens = ["<|im_start|>", "user", "\n", "?"] + PIECES * num_repeats
     entropy = [rng.expovariate(2.5) if rng.random() < 0.5 else rng.random() * 0.05 for _ in tokens]
-    divergence = [rng.expovariate(1.0) if rng.random() < 0.35 else rng.random() * 0.04 for _ in tokens]
+    divergence = [
+        rng.expovariate(1.0) if rng.random() < 0.35 else rng.random() * 0.04 for _ in tokens
+    ]
     return {
         "rollout": rollout,
         "problem": f"arithmetic-{rollout}",
@@ -97,7 +101,8 @@ def rollout_row(rollout: int, rng: random.Random, num_repeats: int = 3) -> dict[
         "reward": float(rollout % 2),
         "tokens": tokens,
         "kind": [1] * 4 + [2] * (len(tokens) - 4),
-        "weight": [0.0] * 4 + [float(e + d > 0.45) for e, d in zip(entropy[4:], divergence[4:], strict=True)],
+        "weight": [0.0] * 4
+        + [float(e + d > 0.45) for e, d in zip(entropy[4:], divergence[4:], strict=True)],
         "evidence": {"entropy": entropy, "kl_reverse": divergence},
     }
 
@@ -116,8 +121,13 @@ def run_dir(tmp_path: Path) -> Path:
     scored = [evaluation_row(step, value) for step, value in ((0, 0.26), (30, 0.38), (60, 0.445))]
     write_lines(folder / "evaluations.jsonl", [*scored, evaluation_row(60, 0.02, "gsm8k", 1319)])
     for step in (1, 60):
-        write_lines(folder / f"tokens/step-{step}.jsonl", [rollout_row(100 * step + i, rng) for i in range(6)])
-    (folder / "recipe.yaml").write_text("name: tiny-tip\nselect: {kind: tip, keep: 0.5}\nobjective: {kind: distill}\n")
+        write_lines(
+            folder / f"tokens/step-{step}.jsonl",
+            [rollout_row(100 * step + i, rng) for i in range(6)],
+        )
+    (folder / "recipe.yaml").write_text(
+        "name: tiny-tip\nselect: {kind: tip, keep: 0.5}\nobjective: {kind: distill}\n"
+    )
     environment = {
         "seed": 0,
         "commit": "0123abc",

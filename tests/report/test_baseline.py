@@ -30,7 +30,9 @@ def answer(run: Path, right: range, total: int = 100) -> None:
     step = read_run(run).evaluations[-1].step
     (run / "answers").mkdir(exist_ok=True)
     lines = [json.dumps({"problem": f"p{i}", "correct": i in right}) for i in range(total)]
-    (run / "answers" / f"{SUITE}-step-{step}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (run / "answers" / f"{SUITE}-step-{step}.jsonl").write_text(
+        "".join(f"{line}\n" for line in lines)
+    )
 
 
 def plain(ours: Path, right: range, total: int = 100) -> Path:
@@ -39,7 +41,9 @@ def plain(ours: Path, right: range, total: int = 100) -> Path:
     shutil.copytree(ours, other)
     (other / "recipe.yaml").write_text("name: plain\n")
     lines = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
-    (other / "metrics.jsonl").write_text("".join(json.dumps(row | {"trained_tokens": 10}) + "\n" for row in lines))
+    (other / "metrics.jsonl").write_text(
+        "".join(json.dumps(row | {"trained_tokens": 10}) + "\n" for row in lines)
+    )
     answer(other, right, total)
     return other
 
@@ -51,7 +55,9 @@ def found(ours: Path) -> Beside:
 
 
 def test_the_difference_is_paired_over_problems(ours: Path) -> None:
-    """60 right against 50 of the same: 10 problems differ, all one way, so that the interval is far from zero."""
+    """60 right against 50 of the same: 10 problems differ, all one way, so that the interval is far
+    from zero.
+    """
     plain(ours, right=range(50))
     (score,) = [score for score in found(ours).scores if score.suite == SUITE]
     assert score.difference.value == pytest.approx(0.1)

@@ -19,7 +19,9 @@ VOID = {"meta", "br", "hr", "img", "input", "link", "path", "line", "rect", "cir
 
 
 class Page(HTMLParser):
-    """What a browser would find: elements in order, attributes, text; and that every element is closed."""
+    """What a browser would find: elements in order, attributes, text; and that every element is
+    closed.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -48,7 +50,11 @@ class Page(HTMLParser):
 def read(run_dir) -> tuple[Page, str, dict]:
     html, report = write_report(run_dir)
     text = html.read_text(encoding="utf-8")
-    return Page(text), text, json.loads(report.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    return (
+        Page(text),
+        text,
+        json.loads(report.read_text(encoding="utf-8"), parse_constant=pytest.fail),
+    )
 
 
 def test_a_whole_run(run_dir):
@@ -57,57 +63,106 @@ def test_a_whole_run(run_dir):
     assert page.open == []
     assert len(text.encode()) < 400_000
     charts = [svg["aria-label"] for svg in page.named("svg") if "aria-label" in svg]
-    titles = ["Accuracy", "Loss", "Reward", "Divergence", "Entropy", "Kept tokens", "Quadrants", "Gradient norm", "Speed"]
+    titles = [
+        "Accuracy",
+        "Loss",
+        "Reward",
+        "Divergence",
+        "Entropy",
+        "Kept tokens",
+        "Quadrants",
+        "Gradient norm",
+        "Speed",
+    ]
     assert [label.partition(" by")[0] for label in charts[:-1]] == titles
     assert charts[-1].startswith("A step of 1.2\u202fs: sampling 42.0\u202f%, ")
     assert charts[0] == "Accuracy by training step: arithmetic-test from 26.0\u202f% to 44.5\u202f%"
     assert len([a for a in page.named("article") if a["class"] == "rollout"]) == 6
     assert report["headlines"][0]["gain"]["value"] == pytest.approx(0.185)
     assert report["name"] == "tiny-tip"
-    assert sorted(p.name for p in run_dir.iterdir() if p.suffix in (".part", ".html")) == ["report.html"]
+    assert sorted(p.name for p in run_dir.iterdir() if p.suffix in (".part", ".html")) == [
+        "report.html"
+    ]
 
 
 def test_a_run_that_drops_rollouts_shows_what_it_saved(run_dir):
     """Two steps of 1,000 sampled tokens, of which 100 and 300 were trained on: 400 of 2,000."""
     thinned = [
-        {"sampled_tokens": 1000, "trained_tokens": trained, "rollouts_kept_share": kept, "useful_share": 0.7}
+        {
+            "sampled_tokens": 1000,
+            "trained_tokens": trained,
+            "rollouts_kept_share": kept,
+            "useful_share": 0.7,
+        }
         | {"useful_share_kept": 1.0, "advantage_var": 0.7, "advantage_var_kept": 1.5}
         for trained, kept in ((100, 0.25), (300, 0.75))
     ]
-    write_lines(run_dir / "metrics.jsonl", [{"step": step, **row} for step, row in enumerate(thinned)])
+    write_lines(
+        run_dir / "metrics.jsonl", [{"step": step, **row} for step, row in enumerate(thinned)]
+    )
     page, text, _ = read(run_dir)
     charts = [svg["aria-label"] for svg in page.named("svg") if "aria-label" in svg]
-    assert any(label.startswith("Rollouts by training step: kept from 25.0\u202f% to 75.0\u202f%") for label in charts)
-    assert any(label.startswith("Variance of advantages by training step: sampled from 0.7 to 0.7") for label in charts)
+    assert any(
+        label.startswith("Rollouts by training step: kept from 25.0\u202f% to 75.0\u202f%")
+        for label in charts
+    )
+    assert any(
+        label.startswith("Variance of advantages by training step: sampled from 0.7 to 0.7")
+        for label in charts
+    )
     assert "400 of 2,000 sampled" in text
 
 
 def test_nothing_is_asked_from_outside(run_dir):
     page, text, _ = read(run_dir)
-    assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.elements}
+    assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & {
+        tag for tag, _ in page.elements
+    }
     assert not re.search(r"url\(|@import|https?:|//[a-z]+\.[a-z]", text.replace("// Reads", ""))
     assert not any(
-        name in attrs for _, attrs in page.elements for name in ("src", "href", "xlink:href", "style", "onclick", "onload")
+        name in attrs
+        for _, attrs in page.elements
+        for name in ("src", "href", "xlink:href", "style", "onclick", "onload")
     )
     script = text.split("<script>")[1].split("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert page.named("meta")[1]["content"] == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert (
+        page.named("meta")[1]["content"]
+        == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
 
 
 @pytest.mark.parametrize(
-    "evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "</style><b>", "a & b 'c'"]
+    "evil",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "{{ 7 * 7 }}",
+        "</style><b>",
+        "a & b 'c'",
+    ],
 )
 def test_text_from_anywhere_is_escaped(run_dir, evil):
     before, _, _ = read(run_dir)
     path = run_dir / "tokens/step-60.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
-        row |= {"prompt": evil, "answer": evil, "problem": evil, "rollout": evil, "tokens": [evil] * len(row["tokens"])}
+        row |= {
+            "prompt": evil,
+            "answer": evil,
+            "problem": evil,
+            "rollout": evil,
+            "tokens": [evil] * len(row["tokens"]),
+        }
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (run_dir / "environment.json").write_text(json.dumps({"seed": evil, evil: evil}))
     (run_dir / "recipe.yaml").write_text(f"name: {json.dumps(evil)}\n")
-    scored = json.loads((run_dir / "evaluations.jsonl").read_text().splitlines()[0]) | {"suite": evil}
-    (run_dir / "evaluations.jsonl").write_text("".join(json.dumps(scored | {"step": step}) + "\n" for step in (0, 9)))
+    scored = json.loads((run_dir / "evaluations.jsonl").read_text().splitlines()[0]) | {
+        "suite": evil
+    }
+    (run_dir / "evaluations.jsonl").write_text(
+        "".join(json.dumps(scored | {"step": step}) + "\n" for step in (0, 9))
+    )
     (run_dir / "metrics.jsonl").open("a").write(json.dumps({"step": 61, evil: 1.0}) + "\n")
     page, _, report = read(run_dir)
     assert len(page.named("script")) == len(before.named("script")) == 1
@@ -143,11 +198,22 @@ def test_an_old_page_gives_way(run_dir):
 
 
 def test_numbers_that_are_not_finite_are_shown_as_such(run_dir):
-    rows = [{"step": 1, "loss": 1.0, "grad_norm": float("nan")}, {"step": 2, "loss": float("inf"), "grad_norm": float("nan")}]
+    rows = [
+        {"step": 1, "loss": 1.0, "grad_norm": float("nan")},
+        {"step": 2, "loss": float("inf"), "grad_norm": float("nan")},
+    ]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     metrics = {"accuracy": {"value": float("nan"), "low": float("nan"), "high": float("nan")}}
-    scored = {"suite": "s", "num_problems": 1, "num_samples": 1, "temperature": 0, "metrics": metrics}
-    (run_dir / "evaluations.jsonl").write_text("".join(json.dumps(scored | {"step": step}) + "\n" for step in (0, 2)))
+    scored = {
+        "suite": "s",
+        "num_problems": 1,
+        "num_samples": 1,
+        "temperature": 0,
+        "metrics": metrics,
+    }
+    (run_dir / "evaluations.jsonl").write_text(
+        "".join(json.dumps(scored | {"step": step}) + "\n" for step in (0, 2))
+    )
     page, text, report = read(run_dir)
     assert report["metrics"]["grad_norm"]["mean"] == "NaN"
     assert report["metrics"]["loss"]["last"] == "Infinity"
@@ -170,13 +236,17 @@ def test_only_entropy_is_a_legend_of_one_row(run_dir):
 
 def test_a_long_run_with_long_rollouts_stays_below_a_megabyte(run_dir):
     row = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
-    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row | {"step": step}) + "\n" for step in range(1000)))
+    (run_dir / "metrics.jsonl").write_text(
+        "".join(json.dumps(row | {"step": step}) + "\n" for step in range(1000))
+    )
     path = run_dir / "tokens/step-60.jsonl"
     rollout = json.loads(path.read_text().splitlines()[0])
     times = 30
     longer = {name: rollout[name] * times for name in ("tokens", "kind", "weight")}
     longer["evidence"] = {name: column * times for name, column in rollout["evidence"].items()}
     for step in (1, 60):
-        (run_dir / f"tokens/step-{step}.jsonl").write_text((json.dumps(rollout | longer) + "\n") * 4)
+        (run_dir / f"tokens/step-{step}.jsonl").write_text(
+            (json.dumps(rollout | longer) + "\n") * 4
+        )
     _, text, _ = read(run_dir)
     assert len(text.encode()) < 1_000_000

@@ -50,7 +50,10 @@ def test_a_line_runs_from_corner_to_corner():
 
 
 def test_the_pen_is_lifted_where_a_number_is_not_finite():
-    drawn = chart("Loss", [Series(label="loss", points=[(0, 0.0), (1, math.nan), (2, 0.5), (3, math.inf), (4, 1.0)])])
+    drawn = chart(
+        "Loss",
+        [Series(label="loss", points=[(0, 0.0), (1, math.nan), (2, 0.5), (3, math.inf), (4, 1.0)])],
+    )
     assert drawn is not None
     assert drawn.lines[0].path.count("M") == 3
     assert len(drawn.lines[0].gaps) == 2
@@ -70,7 +73,11 @@ def test_one_point_is_a_dot():
 
 def test_intervals_stay_on_the_chart():
     whole = Interval(0.5, 0.0, 1.0)
-    drawn = chart("Accuracy", [Series(label="s", points=[(0, 0.5), (9, 0.5)], intervals=[whole, whole])], axis=Axis(shares=True))
+    drawn = chart(
+        "Accuracy",
+        [Series(label="s", points=[(0, 0.5), (9, 0.5)], intervals=[whole, whole])],
+        axis=Axis(shares=True),
+    )
     assert drawn is not None
     assert {(low, high) for _, low, high in drawn.lines[0].whiskers} == {(HEIGHT - BOTTOM, TOP)}
 

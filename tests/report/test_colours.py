@@ -23,7 +23,14 @@ from reasontrain.report.colours import (
 
 
 def test_levels_begin_at_their_edges():
-    assert [level(v, ENTROPY_EDGES) for v in (0.0, 0.0999, 0.1, 0.5, 1.4, 50.0)] == [0, 0, 1, 2, 4, 4]
+    assert [level(v, ENTROPY_EDGES) for v in (0.0, 0.0999, 0.1, 0.5, 1.4, 50.0)] == [
+        0,
+        0,
+        1,
+        2,
+        4,
+        4,
+    ]
 
 
 def test_class_names_entropy_then_divergence():
@@ -44,7 +51,9 @@ def test_contrast_of_black_and_white():
 
 @pytest.mark.parametrize(("corners", "ink"), [(LIGHT, LIGHT_INK), (DARK, DARK_INK)])
 def test_every_token_can_be_read(corners, ink):
-    assert min(contrast(cell(corners, e, d), ink) for e, d in product(range(LEVELS), repeat=2)) >= 4.5
+    assert (
+        min(contrast(cell(corners, e, d), ink) for e, d in product(range(LEVELS), repeat=2)) >= 4.5
+    )
 
 
 def test_every_class_but_the_paper_has_a_rule():

@@ -41,7 +41,8 @@ def test_percent_and_points():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(3.21, "3.2 s"), (71, "1 min 11 s"), (3661, "1 h 1 min"), (59.99, "60 s"), (NAN, "NaN")]
+    ("seconds", "text"),
+    [(3.21, "3.2 s"), (71, "1 min 11 s"), (3661, "1 h 1 min"), (59.99, "60 s"), (NAN, "NaN")],
 )
 def test_duration(seconds, text):
     assert duration(seconds).replace("\u202f", " ") == text

@@ -16,19 +16,33 @@ from reasontrain.report.summary import training_s
 
 def step(number: int, seconds: float) -> dict[str, float]:
     """A fifth is sampled, the rest learned; the last step of a run has no numbers of its own."""
-    times = {"time_sample_s": 0.2 * seconds, "time_trunk_backward_s": 0.8 * seconds, "time_wait_s": 0.0, "time_step_s": seconds}
+    times = {
+        "time_sample_s": 0.2 * seconds,
+        "time_trunk_backward_s": 0.8 * seconds,
+        "time_wait_s": 0.0,
+        "time_step_s": seconds,
+    }
     return {"step": number, **times, "tokens_per_s": 10.0 * number, "mfu_update": 0.4}
 
 
 def test_the_median_step_is_a_real_one_and_its_shares_add_up() -> None:
-    run = RunRecord(name="r", steps=(step(1, 100.0), step(2, 4.0), step(3, 2.0), {"step": 4.0, "loss": 1.0}))
+    run = RunRecord(
+        name="r", steps=(step(1, 100.0), step(2, 4.0), step(3, 2.0), {"step": 4.0, "loss": 1.0})
+    )
     found = profile(run)
     assert found is not None
     assert (found.step, found.seconds, found.sampled_per_s, found.mfu_update) == (2, 4.0, 20.0, 0.4)
     assert math.isnan(found.mfu_step)
-    assert [(part.name, part.share) for part in found.parts] == [("sample", pytest.approx(0.2)), ("trunk_backward", 0.8)]
+    assert [(part.name, part.share) for part in found.parts] == [
+        ("sample", pytest.approx(0.2)),
+        ("trunk_backward", 0.8),
+    ]
     assert sum(part.seconds for part in found.parts) == pytest.approx(found.seconds)
-    assert sum(part.run_seconds for part in found.parts) == pytest.approx(training_s(run)) == pytest.approx(106.0)
+    assert (
+        sum(part.run_seconds for part in found.parts)
+        == pytest.approx(training_s(run))
+        == pytest.approx(106.0)
+    )
 
 
 def test_a_run_without_times_has_none() -> None:

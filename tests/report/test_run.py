@@ -28,24 +28,34 @@ def test_everything_is_read(run_dir):
 
 
 def test_a_step_that_was_run_again_counts_once(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 5}\n{"step": 1, "loss": 1}\n{"step": 2, "loss": 7}\n')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 2, "loss": 5}\n{"step": 1, "loss": 1}\n{"step": 2, "loss": 7}\n'
+    )
     assert read_run(tmp_path).series("loss") == [(1, 1), (2, 7)]
 
 
 def test_a_torn_last_line_is_left_out_and_noted(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": NaN, "grad_norm": "-inf", "word": "x"}\n{"step": 2, "lo')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": NaN, "grad_norm": "-inf", "word": "x"}\n{"step": 2, "lo'
+    )
     run = read_run(tmp_path)
     assert len(run.steps) == 1
     assert math.isnan(run.steps[0]["loss"])
     assert run.steps[0]["grad_norm"] == -math.inf
     assert "word" not in run.steps[0]
-    assert run.notes == ("The last line of metrics.jsonl was cut short and is left out (metrics.jsonl:2).",)
+    assert run.notes == (
+        "The last line of metrics.jsonl was cut short and is left out (metrics.jsonl:2).",
+    )
 
 
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("metrics.jsonl", '{"step": 1}\nnot json\n{"step": 2}\n', "metrics.jsonl:2: expected one JSON object per line"),
+        (
+            "metrics.jsonl",
+            '{"step": 1}\nnot json\n{"step": 2}\n',
+            "metrics.jsonl:2: expected one JSON object per line",
+        ),
         ("metrics.jsonl", "[1]\n", "metrics.jsonl:1: expected a JSON object, found list"),
         ("metrics.jsonl", '{"loss": 1}\n', 'metrics.jsonl:1: expected a number "step", found None'),
         ("evaluations.jsonl", '{"step": 0}\n', 'expected "suite" and "metrics"'),
@@ -78,6 +88,11 @@ def test_an_unreadable_recipe_still_names_the_run_after_its_folder(tmp_path):
 
 
 def test_evaluations_come_in_order_of_their_steps_and_the_last_time_counts(tmp_path):
-    line = '{{"step": {}, "suite": "s", "num_problems": 1, "num_samples": 1, "temperature": 0, "metrics": {{}}, "x": {}}}\n'
-    (tmp_path / "evaluations.jsonl").write_text(line.format(9, 1) + line.format(0, 2) + line.format(9, 3))
+    line = (
+        '{{"step": {}, "suite": "s", "num_problems": 1, "num_samples": 1, "temperature": 0, '
+        '"metrics": {{}}, "x": {}}}\n'
+    )
+    (tmp_path / "evaluations.jsonl").write_text(
+        line.format(9, 1) + line.format(0, 2) + line.format(9, 3)
+    )
     assert [(e.step, e.numbers["x"]) for e in read_run(tmp_path).evaluations] == [(0, 2), (9, 3)]

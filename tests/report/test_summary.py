@@ -12,14 +12,33 @@ from reasontrain.report.summary import headlines, measurements, quadrants
 
 
 def scored(step: int, value: float, **changes: object) -> EvaluationRecord:
-    metrics = {"pass@4": Interval(1.0, 1.0, 1.0), "accuracy": Interval(value, value - 0.1, value + 0.1)}
+    metrics = {
+        "pass@4": Interval(1.0, 1.0, 1.0),
+        "accuracy": Interval(value, value - 0.1, value + 0.1),
+    }
     return EvaluationRecord(
-        **{"step": step, "suite": "s", "num_problems": 10, "num_samples": 4, "temperature": 1.0, "metrics": metrics, **changes}
+        **{
+            "step": step,
+            "suite": "s",
+            "num_problems": 10,
+            "num_samples": 4,
+            "temperature": 1.0,
+            "metrics": metrics,
+            **changes,
+        }
     )
 
 
 def test_headline_compares_first_and_last_of_one_setting():
-    run = RunRecord(name="r", evaluations=(scored(0, 0.2), scored(5, 0.3), scored(9, 0.4), scored(9, 0.9, temperature=0.0)))
+    run = RunRecord(
+        name="r",
+        evaluations=(
+            scored(0, 0.2),
+            scored(5, 0.3),
+            scored(9, 0.4),
+            scored(9, 0.9, temperature=0.0),
+        ),
+    )
     found = headlines(run)
     assert [(h.metric, h.setting) for h in found] == [
         ("accuracy", "10 problems, 4 samples each, temperature 1"),
@@ -34,8 +53,9 @@ def test_headline_compares_first_and_last_of_one_setting():
 
 
 def test_quadrants_weigh_kept_shares_by_tokens():
-    # Kept mass of all tokens: step 1: 0.2 of Q1 all kept, 0.8 of Q4 a quarter kept -> 0.2, 0.2; step 2: 0.4, none of Q4 -> 0.4, 0
-    # means 0.3 and 0.1: Q1 is 3/4 of what was kept, all of Q1 was kept (0.3 of 0.3), of Q4 0.1 / 0.7.
+    # Kept mass of all tokens: step 1: 0.2 of Q1 all kept, 0.8 of Q4 a quarter kept -> 0.2, 0.2;
+    # step 2: 0.4, none of Q4 -> 0.4, 0 means 0.3 and 0.1: Q1 is 3/4 of what was kept, all of Q1 was
+    # kept (0.3 of 0.3), of Q4 0.1 / 0.7.
     nan = math.nan
     first = {
         "step": 1,
@@ -60,11 +80,17 @@ def test_quadrants_weigh_kept_shares_by_tokens():
 def test_quadrants_without_kept_shares_are_not_numbers():
     row = {"step": 1, **{f"share_Q{i}": 0.25 for i in (1, 2, 3, 4)}}
     assert all(
-        math.isnan(q.of_kept) and math.isnan(q.kept) and q.tokens == 0.25 for q in quadrants(RunRecord(name="r", steps=(row,)))
+        math.isnan(q.of_kept) and math.isnan(q.kept) and q.tokens == 0.25
+        for q in quadrants(RunRecord(name="r", steps=(row,)))
     )
     assert quadrants(RunRecord(name="r")) == []
 
 
 def test_measurements_keep_what_is_not_finite_out_of_the_mean():
-    run = RunRecord(name="r", steps=({"step": 1, "loss": 1.0}, {"step": 2, "loss": math.inf}, {"step": 3, "loss": 4.0}))
-    assert measurements(run) == {"loss": {"first": 1.0, "last": 4.0, "low": 1.0, "high": 4.0, "mean": 2.5}}
+    run = RunRecord(
+        name="r",
+        steps=({"step": 1, "loss": 1.0}, {"step": 2, "loss": math.inf}, {"step": 3, "loss": 4.0}),
+    )
+    assert measurements(run) == {
+        "loss": {"first": 1.0, "last": 4.0, "low": 1.0, "high": 4.0, "mean": 2.5}
+    }

@@ -44,7 +44,9 @@ def test_tokens_colours_and_numbers(tmp_path):
 
 
 def test_without_a_teacher_there_is_no_divergence(tmp_path):
-    page = show_tokens(3, write(tmp_path / "s.jsonl", [row(evidence={"entropy": [0, 0, 1.5, 0, 0]})]), 4)
+    page = show_tokens(
+        3, write(tmp_path / "s.jsonl", [row(evidence={"entropy": [0, 0, 1.5, 0, 0]})]), 4
+    )
     assert page is not None
     assert page.divergence == ""
     assert page.rollouts[0].tokens[1] == Token("x", "c40 k", "entropy 1.5 · weight 0.5 · kept")
@@ -60,7 +62,9 @@ def test_a_soft_step_is_shown_by_its_shadow_and_says_so(tmp_path):
 
 def test_good_and_bad_rollouts_in_turn(tmp_path):
     rewards = [0.0, 0.0, 0.0, 1.0, 1.0]
-    page = show_tokens(1, write(tmp_path / "s.jsonl", [row(rollout=i, reward=r) for i, r in enumerate(rewards)]), 4)
+    page = show_tokens(
+        1, write(tmp_path / "s.jsonl", [row(rollout=i, reward=r) for i, r in enumerate(rewards)]), 4
+    )
     assert page is not None
     assert [r.id for r in page.rollouts] == ["3", "0", "4", "1"]
 

@@ -36,7 +36,9 @@ def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
         scores[step] = score  # a step is measured after it is saved
     assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-3", "step-5"]
     assert checkpoint.newest(tmp_path, pytest.fail) == (5, checkpoint.folder(tmp_path) / "step-5")
-    checkpoint.save(tmp_path, 6, writer(b"6"), keep=1, scores=scores | {9: 1.0})  # of a step that is not there
+    checkpoint.save(
+        tmp_path, 6, writer(b"6"), keep=1, scores=scores | {9: 1.0}
+    )  # of a step that is not there
     assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-3", "step-6"]
 
 
@@ -52,7 +54,9 @@ def test_every_damaged_file_is_noticed(tmp_path: Path, file: str, fault: str) ->
     else:
         half = len(content) // 2
         path.write_bytes(
-            content[:half] if fault == "truncated" else content[:half] + bytes([content[half] ^ 4]) + content[half + 1 :]
+            content[:half]
+            if fault == "truncated"
+            else content[:half] + bytes([content[half] ^ 4]) + content[half + 1 :]
         )
     said: list[str] = []
     assert checkpoint.newest(tmp_path, said.append) == (1, checkpoint.folder(tmp_path) / "step-1")
@@ -60,7 +64,9 @@ def test_every_damaged_file_is_noticed(tmp_path: Path, file: str, fault: str) ->
     assert "step-2" in said[0]
 
 
-def test_going_on_before_a_damaged_checkpoint_removes_it_and_not_the_new_one(tmp_path: Path) -> None:
+def test_going_on_before_a_damaged_checkpoint_removes_it_and_not_the_new_one(
+    tmp_path: Path,
+) -> None:
     checkpoint.save(tmp_path, 50, writer(b"good"), keep=1)
     torn = checkpoint.folder(tmp_path) / "step-100"
     torn.mkdir()
@@ -70,9 +76,14 @@ def test_going_on_before_a_damaged_checkpoint_removes_it_and_not_the_new_one(tmp
     assert checkpoint.newest(tmp_path, pytest.fail) == (60, saved)
 
 
-def test_a_full_disk_is_known_by_its_room_where_the_error_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_known_by_its_room_where_the_error_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def torch_save(directory: Path) -> None:
-        raise RuntimeError("[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file data.pkl")
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed "
+            "writing file data.pkl"
+        )
 
     with pytest.raises(RuntimeError, match="inline_container"):
         checkpoint.save(tmp_path, 1, torch_save, keep=1)

@@ -1,4 +1,6 @@
-"""The loop's own decisions: truncated rollouts, where old log-probs come from, what a step is described by."""
+"""The loop's own decisions: truncated rollouts, where old log-probs come from, what a step is
+described by.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class HasMetrics:
 
     def observe(self, data: Batch, required_evidence: frozenset[str]) -> Batch:
         self.asked.append(required_evidence)
-        return data.with_evidence({name: torch.full(data.ids_BT.shape, 9.0) for name in required_evidence})
+        return data.with_evidence(
+            {name: torch.full(data.ids_BT.shape, 9.0) for name in required_evidence}
+        )
 
     def step(self) -> None: ...
 
@@ -65,7 +69,9 @@ def test_old_log_probs_are_the_samplers_where_they_are_the_same_numbers() -> Non
 
 def test_old_log_probs_are_the_learners_where_sampling_was_truncated() -> None:
     learner = HasMetrics()
-    seen = observe(learner, data(), frozenset({"old_logp", "sampled_logp"}), reuse_sampled_logp=False)
+    seen = observe(
+        learner, data(), frozenset({"old_logp", "sampled_logp"}), reuse_sampled_logp=False
+    )
     assert learner.asked == [frozenset({"old_logp"})]
     assert (seen.old_logp_BT == 9).all()
 
@@ -77,24 +83,54 @@ def test_nothing_needed_is_nothing_asked() -> None:
 
 
 def test_quadrants_of_a_step_by_hand() -> None:
-    """Four response tokens, one in each quadrant of the medians (2.5, 2.5), Q1 to Q4; the first two are kept."""
-    rollout = Rollout(problem=Problem(id="a", prompt=""), id=0, group=0, prompt_ids=(1,), response_ids=(5, 6, 7, 8), reward=0.5)
+    """Four response tokens, one in each quadrant of the medians (2.5, 2.5), Q1 to Q4; the first two
+    are kept.
+    """
+    rollout = Rollout(
+        problem=Problem(id="a", prompt=""),
+        id=0,
+        group=0,
+        prompt_ids=(1,),
+        response_ids=(5, 6, 7, 8),
+        reward=0.5,
+    )
     known = collate([rollout], advantage=NoAdvantage()).with_evidence(
-        {"entropy": torch.tensor([[0.0, 4, 3, 1, 2]]), "kl_reverse": torch.tensor([[0.0, 3, 2, 4, 1]])}
+        {
+            "entropy": torch.tensor([[0.0, 4, 3, 1, 2]]),
+            "kl_reverse": torch.tensor([[0.0, 3, 2, 4, 1]]),
+        }
     )
     stats = describe(known, torch.tensor([[0.0, 1, 1, 0, 0]]), [rollout])
     assert [stats[f"share_Q{q}"] for q in (1, 2, 3, 4)] == [0.25] * 4
     assert [stats[f"kept_Q{q}"] for q in (1, 2, 3, 4)] == [1, 1, 0, 0]
     assert [stats[f"share_of_kept_Q{q}"] for q in (1, 2, 3, 4)] == [0.5, 0.5, 0, 0]
-    assert [stats[f"fixed_share_Q{q}"] for q in (1, 2, 3, 4)] == [1, 0, 0, 0]  # all above 0.3 and 0.5 nats
-    assert (stats["trained_tokens"], stats["reward_mean"], stats["entropy_mean"], stats["kl_reverse_mean"]) == (2, 0.5, 2.5, 2.5)
+    assert [stats[f"fixed_share_Q{q}"] for q in (1, 2, 3, 4)] == [
+        1,
+        0,
+        0,
+        0,
+    ]  # all above 0.3 and 0.5 nats
+    assert (
+        stats["trained_tokens"],
+        stats["reward_mean"],
+        stats["entropy_mean"],
+        stats["kl_reverse_mean"],
+    ) == (2, 0.5, 2.5, 2.5)
 
 
 def rollouts(*truncated: bool) -> list[Rollout]:
     """Groups of two, one token each."""
     problem = Problem(id="a", prompt="")
     return [
-        Rollout(problem=problem, id=i, group=i // 2 * 2, prompt_ids=(1,), response_ids=(5,), sampled_logp=(-1.0,), truncated=cut)
+        Rollout(
+            problem=problem,
+            id=i,
+            group=i // 2 * 2,
+            prompt_ids=(1,),
+            response_ids=(5,),
+            sampled_logp=(-1.0,),
+            truncated=cut,
+        )
         for i, cut in enumerate(truncated)
     ]
 
@@ -106,10 +142,21 @@ def test_a_rollout_that_is_left_alone_in_its_group_goes_with_the_truncated_ones(
 
 
 def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_steps() -> None:
-    """Rollouts of one token each, of which one is truncated and half of the others are kept; a resumed run starts at its step."""
-    some = [replace(r, reward=float(r.id % 2)) for r in rollouts(False, False, True, False, False, False)]
+    """Rollouts of one token each, of which one is truncated and half of the others are kept; a
+    resumed run starts at its step.
+    """
+    some = [
+        replace(r, reward=float(r.id % 2))
+        for r in rollouts(False, False, True, False, False, False)
+    ]
     run = cast(Run, object.__new__(Run))
-    for name, value in [("truncated", "drop"), ("advantage", GroupNormalized()), ("steps", 5), ("seed", 3), ("objective", Nll())]:
+    for name, value in [
+        ("truncated", "drop"),
+        ("advantage", GroupNormalized()),
+        ("steps", 5),
+        ("seed", 3),
+        ("objective", Nll()),
+    ]:
         object.__setattr__(run, name, value)
     batch = MaxVariance(share=LinearSchedule(init=0.5))(_credit(run, some, 1))
     totals = batch.totals()
@@ -118,11 +165,15 @@ def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_ste
     assert [_credit(run, some, step).progress for step in (0, 1, 4)] == [0, 0.25, 1]
 
 
-@pytest.mark.parametrize(("step", "done", "kept"), [(3, 3, ["step-3"]), (3, 4, []), (3, -1, []), (0, 0, [])])
+@pytest.mark.parametrize(
+    ("step", "done", "kept"), [(3, 3, ["step-3"]), (3, 4, []), (3, -1, []), (0, 0, [])]
+)
 def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
     tmp_path: Path, step: int, done: int, kept: list[str]
 ) -> None:
-    """Weights that have seen the step already (`sync` failed) under the name of the one before would see it twice."""
+    """Weights that have seen the step already (`sync` failed) under the name of the one before
+    would see it twice.
+    """
     run = cast(Run, object.__new__(Run))
     for name, value in [
         ("directory", tmp_path),
@@ -135,7 +186,8 @@ def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
 
 
 def test_what_is_kept_is_told_by_its_place_in_the_response() -> None:
-    # six response tokens after two of the prompt: thirds of two tokens; and one of a single token, which is the first third
+    # six response tokens after two of the prompt: thirds of two tokens; and one of a single token,
+    # which is the first third
     kind_BT = torch.tensor([[1, 1, 2, 2, 2, 2, 2, 2], [1, 2, 0, 0, 0, 0, 0, 0]])
     known = replace(batch(num=2, width=8), kind_BT=kind_BT, evidence={})
     stats = describe(known, torch.tensor([[0.0, 0, 1, 1, 1, 0, 0, 0], [0] * 8]), [])

@@ -27,13 +27,17 @@ def records(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_line_is_on_the_disk_as_soon_as_it_is_written_and_numbers_that_are_none_are_named(tmp_path: Path) -> None:
+def test_a_line_is_on_the_disk_as_soon_as_it_is_written_and_numbers_that_are_none_are_named(
+    tmp_path: Path,
+) -> None:
     track = tracker(tmp_path, tensorboard=False)
     track.metrics(0, {"loss": 1.5, "grad_norm": float("nan")})
     assert records(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.5, "grad_norm": "nan"}]
 
 
-def test_going_on_drops_what_will_be_made_again_and_a_line_that_was_cut_short(tmp_path: Path) -> None:
+def test_going_on_drops_what_will_be_made_again_and_a_line_that_was_cut_short(
+    tmp_path: Path,
+) -> None:
     track = tracker(tmp_path, tensorboard=False)
     for step in range(4):
         track.metrics(step, {"loss": float(step)})
@@ -42,7 +46,11 @@ def test_going_on_drops_what_will_be_made_again_and_a_line_that_was_cut_short(tm
         stream.write('{"step": 4, "lo')
     tracker(tmp_path, from_step=2, tensorboard=False)
     assert [r["step"] for r in records(tmp_path / "metrics.jsonl")] == [0, 1]
-    assert [r["step"] for r in records(tmp_path / "evaluations.jsonl")] == [0, 1, 2]  # after two steps, before the third
+    assert [r["step"] for r in records(tmp_path / "evaluations.jsonl")] == [
+        0,
+        1,
+        2,
+    ]  # after two steps, before the third
 
 
 def test_tensorboard_gets_metrics_and_evaluations(tmp_path: Path) -> None:
@@ -56,7 +64,9 @@ def test_tensorboard_gets_metrics_and_evaluations(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("service", ["wandb", "trackio"])
-def test_a_service_gets_the_recipe_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str) -> None:
+def test_a_service_gets_the_recipe_and_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
     calls: list[object] = []
     fake = SimpleNamespace(
         init=lambda *, project, name, config: calls.append((project, name, config)),
@@ -72,7 +82,9 @@ def test_a_service_gets_the_recipe_and_the_numbers(tmp_path: Path, monkeypatch: 
 
 
 def test_a_service_that_is_not_installed_is_refused() -> None:
-    with pytest.raises(UserError, match=r"track.service is trackio, which is not installed; `pip install trackio`"):
+    with pytest.raises(
+        UserError, match=r"track.service is trackio, which is not installed; `pip install trackio`"
+    ):
         check_service(TrackSettings(service="trackio"))
 
 
@@ -81,21 +93,31 @@ def test_a_service_that_does_not_start_is_one_sentence(monkeypatch: pytest.Monke
         raise RuntimeError("api_key not configured (no-tty)")
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, log=None, finish=None))
-    with pytest.raises(UserError, match=r"track.service: wandb did not start: api_key not configured"):
+    with pytest.raises(
+        UserError, match=r"track.service: wandb did not start: api_key not configured"
+    ):
         open_service(TrackSettings(service="wandb"), "run", {})
 
 
 def test_an_evaluation_is_found_by_step_and_suite(tmp_path: Path) -> None:
     track = tracker(tmp_path, tensorboard=False)
     track.evaluation(3, {"suite": "a"}, {})
-    assert [track.has_evaluation(3, "a"), track.has_evaluation(3, "b"), track.has_evaluation(2, "a")] == [True, False, False]
+    assert [
+        track.has_evaluation(3, "a"),
+        track.has_evaluation(3, "b"),
+        track.has_evaluation(2, "a"),
+    ] == [True, False, False]
 
 
 def test_scores_of_a_suite_by_step(tmp_path: Path) -> None:
     track = tracker(tmp_path, tensorboard=False)
     assert track.scores("s") == {}
     for step, suite, value in [(2, "s", 0.25), (2, "t", 0.5), (4, "s", 0.75)]:
-        track.evaluation(step, {"suite": suite, "metrics": {"accuracy": {"value": value, "low": 0.0, "high": 1.0}}}, {})
+        track.evaluation(
+            step,
+            {"suite": suite, "metrics": {"accuracy": {"value": value, "low": 0.0, "high": 1.0}}},
+            {},
+        )
     assert track.scores("s") == {2: 0.25, 4: 0.75}
 
 
@@ -115,14 +137,25 @@ def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
     entropy_BT[0, start:] = torch.tensor([0.25, float("inf")])
     weight_BT = torch.zeros(batch.ids_BT.shape)
     weight_BT[0, start] = 1.0
-    tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(1, batch, weight_BT, [rollout], words)
+    tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(
+        1, batch, weight_BT, [rollout], words
+    )
     assert not (tmp_path / "tokens").exists()
     tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(
         2, batch.with_evidence({"entropy": entropy_BT}), weight_BT, [rollout], words
     )
     (line,) = records(tmp_path / "tokens" / "step-2.jsonl")
-    assert (line["prompt"], line["tokens"], line["answer"], line["reward"]) == ("2+5?", ["=", "7"], "7", 1.0)
-    assert (line["weight"], line["kind"], line["evidence"]) == ([1.0, 0.0], [2, 2], {"entropy": [0.25, "inf"]})
+    assert (line["prompt"], line["tokens"], line["answer"], line["reward"]) == (
+        "2+5?",
+        ["=", "7"],
+        "7",
+        1.0,
+    )
+    assert (line["weight"], line["kind"], line["evidence"]) == (
+        [1.0, 0.0],
+        [2, 2],
+        {"entropy": [0.25, "inf"]},
+    )
 
 
 def test_versions_are_those_installed() -> None:

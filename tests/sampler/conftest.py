@@ -41,11 +41,15 @@ SHAPE = SIZES | {
 }
 MODELS = {
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{k: v for k, v in SHAPE.items() if k != "head_dim"})),
+    "qwen2": lambda: Qwen2ForCausalLM(
+        Qwen2Config(**{k: v for k, v in SHAPE.items() if k != "head_dim"})
+    ),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
     "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SHAPE)),
     "gemma3": lambda: Gemma3ForCausalLM(
-        Gemma3TextConfig(**SHAPE, sliding_window=8, layer_types=["sliding_attention", "full_attention"])
+        Gemma3TextConfig(
+            **SHAPE, sliding_window=8, layer_types=["sliding_attention", "full_attention"]
+        )
     ),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=8)),
 }
@@ -70,7 +74,9 @@ class Watched(Policy):
     ) -> Tensor:
         fed = ids if embeds is None else embeds
         self.shapes.append((fed.shape[0], fed.shape[1]))
-        return super().hidden(ids, embeds=embeds, position=position, mask=mask, cache=cache, pictures=pictures)
+        return super().hidden(
+            ids, embeds=embeds, position=position, mask=mask, cache=cache, pictures=pictures
+        )
 
 
 class Tiny:
@@ -88,7 +94,10 @@ class Tiny:
         words.decoder = decoders.ByteLevel()
         words.add_special_tokens(["<end>", "<pad>", "<think>", "</think>"])
         return PreTrainedTokenizerFast(
-            tokenizer_object=words, eos_token="<end>", pad_token="<pad>", clean_up_tokenization_spaces=False
+            tokenizer_object=words,
+            eos_token="<end>",
+            pad_token="<pad>",
+            clean_up_tokenization_spaces=False,
         )
 
     @staticmethod
@@ -114,15 +123,26 @@ class Tiny:
     @staticmethod
     def prompts(*lengths: int) -> list[Prompt]:
         """Random prompts of these lengths."""
-        ids = [torch.randint(0, 256, (length,), generator=torch.Generator().manual_seed(length)) for length in lengths]
-        return [Prompt(problem=Problem(id=f"p{len(i)}", prompt=""), ids=tuple(i.tolist())) for i in ids]
+        ids = [
+            torch.randint(0, 256, (length,), generator=torch.Generator().manual_seed(length))
+            for length in lengths
+        ]
+        return [
+            Prompt(problem=Problem(id=f"p{len(i)}", prompt=""), ids=tuple(i.tolist())) for i in ids
+        ]
 
     @staticmethod
     @torch.no_grad()
     def logp(policy: Policy, rollout: Rollout, temperature: float = 1.0) -> Tensor:
-        """[T, V] log-probs at the response tokens, from plain transformers logits of the whole sequence."""
+        """[T, V] log-probs at the response tokens, from plain transformers logits of the whole
+        sequence.
+        """
         ids = torch.tensor([[*rollout.prompt_ids, *rollout.response_ids]])
-        logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(rollout.prompt_ids) - 1 : -1].float()
+        logits = (
+            policy.model(input_ids=ids, use_cache=False)
+            .logits[0, len(rollout.prompt_ids) - 1 : -1]
+            .float()
+        )
         return (logits / temperature).log_softmax(-1)
 
 

@@ -1,4 +1,6 @@
-"""vLLM's offline engine as far as we call it, on the CPU: its methods, states and refusals, decoding with a plain forward."""
+"""vLLM's offline engine as far as we call it, on the CPU: its methods, states and refusals,
+decoding with a plain forward.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Params:
 
     def __post_init__(self) -> None:
         assert self.temperature == 0 or 0.01 <= self.temperature <= 2
-        assert self.detokenize or not self.stop, "stop strings are only supported when detokenize is True"
+        assert self.detokenize or not self.stop, (
+            "stop strings are only supported when detokenize is True"
+        )
         assert self.seed is None or -(2**63) < self.seed < 2**63
         if self.temperature == 0:
             self.top_p, self.top_k, self.min_p = 1.0, 0, 0.0
@@ -65,7 +69,11 @@ class RequestOutput:
 
 
 class ScriptedLLM:
-    """`vllm.LLM`. Keys and values of prompts are remembered (as the logits they give), and go stale when weights change."""
+    """`vllm.LLM`.
+
+    Keys and values of prompts are remembered (as the logits they give), and go stale when weights
+    change.
+    """
 
     def __init__(
         self,
@@ -90,15 +98,31 @@ class ScriptedLLM:
         assert distributed_executor_backend == "mp"
         assert weight_transfer_config == {"backend": "ipc"}
         if gpu_memory_utilization > 0.95:
-            raise ValueError("Free memory on device cuda:0 (1/80 GiB) on startup is less than desired GPU memory utilization.")
-        self.options = {"tp": tensor_parallel_size, "share": gpu_memory_utilization, "rows": max_num_seqs, "eager": enforce_eager}
+            raise ValueError(
+                "Free memory on device cuda:0 (1/80 GiB) on startup is less than desired "
+                "GPU memory utilization."
+            )
+        self.options = {
+            "tp": tensor_parallel_size,
+            "share": gpu_memory_utilization,
+            "rows": max_num_seqs,
+            "eager": enforce_eager,
+        }
         self.sleepy, self.mode = enable_sleep_mode, logprobs_mode
         load = AutoModelForCausalLM.from_pretrained
-        self.workers = {uuid: load(model, dtype=getattr(torch, dtype)).eval() for uuid in UUIDS[:tensor_parallel_size]}
+        self.workers = {
+            uuid: load(model, dtype=getattr(torch, dtype)).eval()
+            for uuid in UUIDS[:tensor_parallel_size]
+        }
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.limit = max_model_len or self.model.config.max_position_embeddings
         self.eos = {self.tokenizer.eos_token_id}
-        self.resident, self.updating, self.packed, self.weight_version = {"weights", "kv_cache"}, False, False, "default"
+        self.resident, self.updating, self.packed, self.weight_version = (
+            {"weights", "kv_cache"},
+            False,
+            False,
+            "default",
+        )
         self.seen: dict[tuple[int, ...], Tensor] = {}
         self.requests: list[Params] = []
         self.chunks: list[int] = []
@@ -112,13 +136,20 @@ class ScriptedLLM:
 
     @torch.no_grad()
     def generate(
-        self, prompts: list[dict[str, list[int]]], sampling_params: list[Params], *, use_tqdm: bool = True
+        self,
+        prompts: list[dict[str, list[int]]],
+        sampling_params: list[Params],
+        *,
+        use_tqdm: bool = True,
     ) -> list[RequestOutput]:
         assert self.resident == {"weights", "kv_cache"}, "the engine sleeps"
         assert not self.updating
         assert len(prompts) == len(sampling_params)
         self.requests = list(sampling_params)
-        return [self._answer(p["prompt_token_ids"], s) for p, s in zip(prompts, sampling_params, strict=True)]
+        return [
+            self._answer(p["prompt_token_ids"], s)
+            for p, s in zip(prompts, sampling_params, strict=True)
+        ]
 
     def _answer(self, prompt: list[int], params: Params) -> RequestOutput:
         draw = torch.Generator().manual_seed(params.seed)
@@ -138,7 +169,11 @@ class ScriptedLLM:
         """Of the last token; those after the prompt alone are remembered."""
         if not ids and prompt in self.seen:
             return self.seen[prompt]
-        logits = self.model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, -1].float()
+        logits = (
+            self.model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False)
+            .logits[0, -1]
+            .float()
+        )
         if not ids:
             self.seen[prompt] = logits
         return logits
@@ -163,7 +198,11 @@ class ScriptedLLM:
     def _check_stop(self, prompt: list[int], ids: list[int], params: Params) -> str | None:
         if ids[-1] in self.eos or ids[-1] in (params.stop_token_ids or ()):
             return "stop"
-        text = self.tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens) if params.stop else ""
+        text = (
+            self.tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens)
+            if params.stop
+            else ""
+        )
         if any(stop in text for stop in params.stop or ()):
             return "stop"
         full = len(prompt) + len(ids) >= self.limit or len(ids) >= params.max_tokens
@@ -182,7 +221,9 @@ class ScriptedLLM:
     def wake_up(self, tags: list[str] | None = None) -> None:
         self.resident |= set(tags or ["weights", "kv_cache"])
 
-    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+    def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
         self.seen.clear()
         return True
 
@@ -206,8 +247,13 @@ class ScriptedLLM:
         for uuid, model in self.workers.items():
             packed = rebuild_tensor(*info["ipc_handles"][uuid])
             assert not (model.config.tie_word_embeddings and "lm_head.weight" in info["names"])
-            state, pieces = model.state_dict(), packed[: sum(info["tensor_sizes"])].split(info["tensor_sizes"])
-            for name, shape, dtype, piece in zip(info["names"], info["shapes"], info["dtype_names"], pieces, strict=True):
+            state, pieces = (
+                model.state_dict(),
+                packed[: sum(info["tensor_sizes"])].split(info["tensor_sizes"]),
+            )
+            for name, shape, dtype, piece in zip(
+                info["names"], info["shapes"], info["dtype_names"], pieces, strict=True
+            ):
                 state[name].copy_(piece.view(getattr(torch, dtype)).view(*shape))
         self.chunks.append(sum(info["tensor_sizes"]))
 
@@ -221,4 +267,6 @@ class ScriptedLLM:
 
 def library() -> Library:
     """A vLLM that is scripted, on GPUs that are the CPU."""
-    return Library(ScriptedLLM, Params, lambda num: [Gpu(torch.device("cpu"), uuid) for uuid in UUIDS[:num]])
+    return Library(
+        ScriptedLLM, Params, lambda num: [Gpu(torch.device("cpu"), uuid) for uuid in UUIDS[:num]]
+    )

@@ -10,7 +10,9 @@ from reasontrain.sampler.cache import CacheSlice, Layer, join, new
 
 
 def filled(rows: list[list[float]], spare: int = 1) -> Cache:
-    """Two layers, one head, D = 1; values are ten times the keys, and the second layer's are negative."""
+    """Two layers, one head, D = 1; values are ten times the keys, and the second layer's are
+    negative.
+    """
     keys = tensor(rows)[:, None, :, None]
     cache = new(2, keys.shape[2] + spare, None)
     cache.update(keys, 10 * keys, 0)
@@ -27,20 +29,34 @@ def keys(cache: Cache, index: int = 0) -> list[list[float]]:
 def test_update_appends_in_place_and_shows_what_is_filled() -> None:
     cache = filled([[1.0, 2.0], [3.0, 4.0]])
     storage = cache.layers[0].keys.data_ptr()
-    found, values = cache.update(tensor([[[[5.0]]], [[[6.0]]]]), tensor([[[[50.0]]], [[[60.0]]]]), 0)
+    found, values = cache.update(
+        tensor([[[[5.0]]], [[[6.0]]]]), tensor([[[[50.0]]], [[[60.0]]]]), 0
+    )
     assert found[:, 0, :, 0].tolist() == [[1, 2, 5], [3, 4, 6]]
     assert values[:, 0, :, 0].tolist() == [[10, 20, 50], [30, 40, 60]]
     assert found.data_ptr() == storage
-    assert (cache.get_seq_length(), cache.get_mask_sizes(2, 0), cache.get_max_length()) == (3, (5, 0), 3)
+    assert (cache.get_seq_length(), cache.get_mask_sizes(2, 0), cache.get_max_length()) == (
+        3,
+        (5, 0),
+        3,
+    )
 
 
 def test_join_drops_repeats_and_aligns() -> None:
     joined = join(
-        [CacheSlice(filled([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]), [1], 1), CacheSlice(filled([[8.0, 9.0]]), [0, 0], 0)], 5
+        [
+            CacheSlice(filled([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]), [1], 1),
+            CacheSlice(filled([[8.0, 9.0]]), [0, 0], 0),
+        ],
+        5,
     )
     assert keys(joined) == [[5, 6, 7], [0, 8, 9], [0, 8, 9]]
     assert keys(joined, 1) == [[-5, -6, -7], [0, -8, -9], [0, -8, -9]]
-    assert joined.layers[1].values[:, 0, :3, 0].tolist() == [[-50, -60, -70], [0, -80, -90], [0, -80, -90]]
+    assert joined.layers[1].values[:, 0, :3, 0].tolist() == [
+        [-50, -60, -70],
+        [0, -80, -90],
+        [0, -80, -90],
+    ]
     assert joined.get_max_length() == 8
 
 

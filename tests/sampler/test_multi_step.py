@@ -1,4 +1,6 @@
-"""Decoding ahead in shapes that do not change against its plain twin; capturing is tried on a GPU alone."""
+"""Decoding ahead in shapes that do not change against its plain twin; capturing is tried on a GPU
+alone.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Rollout, RunError
 
 LENGTHS = (3, 19, 1, 11, 12, 2, 7)
-LAWS = [Sampling(max_tokens=40), Sampling(temperature=0.7, top_p=0.9, max_tokens=40), Sampling(temperature=0.0, max_tokens=40)]
+LAWS = [
+    Sampling(max_tokens=40),
+    Sampling(temperature=0.7, top_p=0.9, max_tokens=40),
+    Sampling(temperature=0.0, max_tokens=40),
+]
 
 
 @pytest.fixture
@@ -21,12 +27,20 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_step, "suits", lambda policy: True)
 
 
-def both(tiny: type, sampling: Sampling, max_num_seqs: int = 64, num: int = 3) -> list[list[Rollout]]:
+def both(
+    tiny: type, sampling: Sampling, max_num_seqs: int = 64, num: int = 3
+) -> list[list[Rollout]]:
     """What is sampled ahead, and step by step."""
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: 2.0})
-    samplers = (LocalSampler(policy, seed=1, max_num_seqs=max_num_seqs, cuda_graphs=graphs) for graphs in (True, False))
-    return [sampler.sample(tiny.prompts(*LENGTHS), sampling, num=num, first_id=40) for sampler in samplers]
+    samplers = (
+        LocalSampler(policy, seed=1, max_num_seqs=max_num_seqs, cuda_graphs=graphs)
+        for graphs in (True, False)
+    )
+    return [
+        sampler.sample(tiny.prompts(*LENGTHS), sampling, num=num, first_id=40)
+        for sampler in samplers
+    ]
 
 
 def check_equal(found: list[Rollout], expected: list[Rollout]) -> None:
@@ -34,23 +48,34 @@ def check_equal(found: list[Rollout], expected: list[Rollout]) -> None:
     assert [r.response_ids for r in found] == [r.response_ids for r in expected]
     assert [r.truncated for r in found] == [r.truncated for r in expected]
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(torch.tensor(one.sampled_logp), torch.tensor(other.sampled_logp), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            torch.tensor(one.sampled_logp), torch.tensor(other.sampled_logp), rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("max_num_seqs", [5, 64])
 @pytest.mark.parametrize("sampling", LAWS)
-def test_samples_are_those_of_the_plain_twin(tiny: type, sampling: Sampling, max_num_seqs: int) -> None:
+def test_samples_are_those_of_the_plain_twin(
+    tiny: type, sampling: Sampling, max_num_seqs: int
+) -> None:
     found, expected = both(tiny, sampling, max_num_seqs)
     check_equal(found, expected)
     assert len({len(r.response_ids) for r in found}) > 1
 
 
 @pytest.mark.usefixtures("everywhere")
-def test_how_far_ahead_and_how_much_room_changes_nothing(tiny: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_far_ahead_and_how_much_room_changes_nothing(
+    tiny: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = both(tiny, LAWS[0])[1]
     for steps, room, share in ((1, 7, 8), (5, 7, 2), (64, 40, 1)):
-        for name, value in (("AHEAD", steps), ("AHEAD_ROOM", room), ("AHEAD_SHARE", share), ("CHUNK_LOGITS", 1000)):
+        for name, value in (
+            ("AHEAD", steps),
+            ("AHEAD_ROOM", room),
+            ("AHEAD_SHARE", share),
+            ("CHUNK_LOGITS", 1000),
+        ):
             monkeypatch.setattr(local, name, value)
         check_equal(both(tiny, LAWS[0])[0], expected)
 
@@ -61,7 +86,9 @@ def test_stop_texts_end_a_response_within_the_steps_ahead(tiny: type) -> None:
     tiny.bias(policy, dict.fromkeys(b"abc", 0.0), others=-1e4)
     sampling = Sampling(max_tokens=60, stop=("abc", "cca"))
     found, expected = (
-        LocalSampler(policy, seed=0, cuda_graphs=graphs).sample(tiny.prompts(4, 7), sampling, num=20, first_id=0)
+        LocalSampler(policy, seed=0, cuda_graphs=graphs).sample(
+            tiny.prompts(4, 7), sampling, num=20, first_id=0
+        )
         for graphs in (True, False)
     )
     check_equal(found, expected)
@@ -82,11 +109,17 @@ def test_every_step_of_a_flight_has_one_shape(tiny: type, monkeypatch: pytest.Mo
     monkeypatch.setattr(multi_step.MultiStepDecoder, "_seen", watched)
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: -1e4})
-    LocalSampler(policy, seed=0, cuda_graphs=True).sample(tiny.prompts(3, 5), Sampling(max_tokens=20), num=2, first_id=0)
-    assert seen == [((4, 1, 1, 25), (4, 2, 25, 8))] * 20  # a prompt of 5 and 20 tokens; two heads of width 8
+    LocalSampler(policy, seed=0, cuda_graphs=True).sample(
+        tiny.prompts(3, 5), Sampling(max_tokens=20), num=2, first_id=0
+    )
+    assert (
+        seen == [((4, 1, 1, 25), (4, 2, 25, 8))] * 20
+    )  # a prompt of 5 and 20 tokens; two heads of width 8
 
 
-def test_only_a_gpu_with_attention_that_takes_a_mask_suits(tiny: type, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_gpu_with_attention_that_takes_a_mask_suits(
+    tiny: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not multi_step.suits(tiny.policy())
     monkeypatch.setattr(Policy, "device", torch.device("cuda", 0))
     assert multi_step.suits(tiny.policy())
@@ -103,7 +136,9 @@ def test_a_broken_model_is_named(tiny: type) -> None:
     with torch.no_grad():
         policy.model.get_output_embeddings().weight.fill_(torch.nan)
     with pytest.raises(RunError, match="no finite log-prob at token 1"):
-        LocalSampler(policy, seed=0, cuda_graphs=True).sample(tiny.prompts(3), Sampling(max_tokens=4), num=1, first_id=0)
+        LocalSampler(policy, seed=0, cuda_graphs=True).sample(
+            tiny.prompts(3), Sampling(max_tokens=4), num=1, first_id=0
+        )
 
 
 @pytest.mark.gpu
@@ -114,7 +149,9 @@ def test_a_captured_step_gives_the_tokens_of_the_plain_one(tiny: type, dtype: to
     assert multi_step.suits(policy)
     sampling = Sampling(temperature=0.0, max_tokens=40)
     found, expected = (
-        LocalSampler(policy, seed=0, cuda_graphs=graphs).sample(tiny.prompts(*LENGTHS), sampling, num=1, first_id=0)
+        LocalSampler(policy, seed=0, cuda_graphs=graphs).sample(
+            tiny.prompts(*LENGTHS), sampling, num=1, first_id=0
+        )
         for graphs in (True, False)
     )
     assert [r.response_ids for r in found] == [r.response_ids for r in expected]

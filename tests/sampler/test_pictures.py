@@ -19,7 +19,12 @@ from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Problem, Rollout
 
 ONE = Problem(id="one", prompt="What is it?", image=drawn([("red", "circle"), ("blue", "square")]))
-TWO = replace(ONE, id="two", prompt="And what do you see here?", image=drawn([("green", "triangle"), ("black", "circle")]))
+TWO = replace(
+    ONE,
+    id="two",
+    prompt="And what do you see here?",
+    image=drawn([("green", "triangle"), ("black", "circle")]),
+)
 OTHER = replace(ONE, id="other", image=TWO.image)
 
 
@@ -38,7 +43,9 @@ def sharpened(name: str, where: Path) -> Policy:
 def scored(policy: Policy, rollout: Rollout) -> torch.Tensor:
     """Log-probs of a response by one forward over the whole."""
     ids = torch.tensor([[*rollout.prompt_ids, *rollout.response_ids]])
-    hidden = policy.hidden(ids, position=torch.arange(ids.shape[1])[None], pictures=[rollout.problem.image])
+    hidden = policy.hidden(
+        ids, position=torch.arange(ids.shape[1])[None], pictures=[rollout.problem.image]
+    )
     logp = policy.head.logits(hidden[0]).log_softmax(-1)[len(rollout.prompt_ids) - 1 : -1]
     return logp.gather(1, torch.tensor(rollout.response_ids)[:, None])[:, 0]
 
@@ -46,12 +53,18 @@ def scored(policy: Policy, rollout: Rollout) -> torch.Tensor:
 @pytest.mark.parametrize("name", BUILDERS)
 def test_sampled_log_probs_are_those_of_one_forward(name: str, tmp_path: Path) -> None:
     policy = sharpened(name, tmp_path / name)
-    prompts, _ = Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision).prompts([ONE, TWO, OTHER])
+    prompts, _ = Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision).prompts(
+        [ONE, TWO, OTHER]
+    )
     assert len(prompts[0].ids) < len(prompts[1].ids)
     assert prompts[0].ids == prompts[2].ids
-    sampler = LocalSampler(policy, seed=3, max_num_seqs=4)  # six rollouts: some wait, and join others under way
+    sampler = LocalSampler(
+        policy, seed=3, max_num_seqs=4
+    )  # six rollouts: some wait, and join others under way
     found = sampler.sample(prompts, Sampling(max_tokens=12), num=2, first_id=0)
     for rollout in found:
         assert_close(torch.tensor(rollout.sampled_logp), scored(policy, rollout), rtol=0, atol=1e-4)
     seen = replace(found[4], problem=ONE)
-    assert not torch.allclose(scored(policy, seen), scored(policy, found[4]), atol=1e-4)  # the picture is read, not its place
+    assert not torch.allclose(
+        scored(policy, seen), scored(policy, found[4]), atol=1e-4
+    )  # the picture is read, not its place

@@ -12,7 +12,9 @@ from reasontrain.types import Weights
 
 def test_it_says_what_it_was_told(tiny: type) -> None:
     prompts = tiny.prompts(3, 5)
-    sampler: Sampler = ScriptedSampler({"p3": [(1, 2), (3,)], "p5": [(4, 5, 6, 7)]}, decode=str, logp=-0.5)
+    sampler: Sampler = ScriptedSampler(
+        {"p3": [(1, 2), (3,)], "p5": [(4, 5, 6, 7)]}, decode=str, logp=-0.5
+    )
     rollouts = sampler.sample(prompts, Sampling(max_tokens=3), num=3, first_id=10)
     assert [(r.id, r.group, r.response_ids, r.truncated) for r in rollouts] == [
         (10, 10, (1, 2), False),
@@ -25,7 +27,9 @@ def test_it_says_what_it_was_told(tiny: type) -> None:
     assert rollouts[0].sampled_logp == (-0.5, -0.5)
     assert rollouts[0].text == "(1, 2)"
     assert rollouts[3].prompt_ids == prompts[1].ids
-    assert sampler.sample(prompts[:1], Sampling(), num=1, first_id=0)[0].response_ids == (3,)  # the script goes on
+    assert sampler.sample(prompts[:1], Sampling(), num=1, first_id=0)[0].response_ids == (
+        3,
+    )  # the script goes on
 
 
 def test_weights_move_its_version_only() -> None:

@@ -12,7 +12,9 @@ from reasontrain.sampler.sequence import DecodingSequence, StopCriteria
 from reasontrain.types import RunError
 
 
-def ends_at(tiny: type, response: list[int], *texts: str, ids: frozenset[int] = frozenset()) -> int | None:
+def ends_at(
+    tiny: type, response: list[int], *texts: str, ids: frozenset[int] = frozenset()
+) -> int | None:
     """How many tokens there are when the response ends."""
     stop_criteria = StopCriteria(ids, texts, tiny.tokenizer())
     return next((n for n in range(1, len(response) + 1) if stop_criteria(response[:n])), None)
@@ -69,9 +71,16 @@ def test_a_broken_model_is_named(tiny: type, logp: float) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=lists(integers(1, 3), min_size=12, max_size=12), text=sampled_from(["€5", "b €", "a ", "\nb", "ab", " "]))
+@given(
+    cuts=lists(integers(1, 3), min_size=12, max_size=12),
+    text=sampled_from(["€5", "b €", "a ", "\nb", "ab", " "]),
+)
 def test_stop_texts_are_those_of_a_whole_decoding(tiny: type, cuts: list[int], text: str) -> None:
-    said = [byte for cut, part in zip(cuts, ["a", " ", "b", "€", "5", "\n"] * 2, strict=True) for byte in part.encode() * cut]
+    said = [
+        byte
+        for cut, part in zip(cuts, ["a", " ", "b", "€", "5", "\n"] * 2, strict=True)
+        for byte in part.encode() * cut
+    ]
     whole = (n for n in range(1, len(said) + 1) if text in bytes(said[:n]).decode(errors="replace"))
     assert ends_at(tiny, said, text) == next(whole, None)
 
@@ -81,4 +90,6 @@ def test_only_what_may_complete_a_text_has_its_tail_decoded(tiny: type) -> None:
     asked = [stop_criteria._completes(byte, "xyz") for byte in b"xyz"]
     assert asked == [False, False, True]
     assert stop_criteria._completes("€".encode()[1], "xyz")  # a part of a character
-    assert stop_criteria._completes(ord("a"), "xyz ")  # spaces are decoded in other ways by other tokenizers
+    assert stop_criteria._completes(
+        ord("a"), "xyz "
+    )  # spaces are decoded in other ways by other tokenizers

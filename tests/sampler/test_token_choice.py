@@ -35,12 +35,17 @@ def kept(**knobs: float) -> list[float]:
         ({"top_p": 0.01}, [0, 1, 0, 0]),  # one always stays
         ({"min_p": 0.45}, [0, 4 / 9, 2 / 9, 3 / 9]),  # at least .45 * .4 = .18
         ({"min_p": 1.0}, [0, 1, 0, 0]),
-        ({"top_k": 3, "top_p": 0.75}, [0, 4 / 7, 0, 3 / 7]),  # of .4 .3 .2 over .9: before the third .777, not .7
+        (
+            {"top_k": 3, "top_p": 0.75},
+            [0, 4 / 7, 0, 3 / 7],
+        ),  # of .4 .3 .2 over .9: before the third .777, not .7
         ({"top_p": 0.95, "min_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),
     ],
 )
 def test_truncated_laws(knobs: dict[str, float], expected: list[float]) -> None:
-    torch.testing.assert_close(tensor(kept(**knobs)), tensor(expected, dtype=torch.float32), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        tensor(kept(**knobs)), tensor(expected, dtype=torch.float32), rtol=0, atol=1e-7
+    )
 
 
 def test_equal_probabilities_rank_by_id() -> None:
@@ -48,8 +53,15 @@ def test_equal_probabilities_rank_by_id() -> None:
     assert truncate(law, Sampling(top_k=2))[0].nonzero().flatten().tolist() == [0, 1]
 
 
-@given(weights=lists(floats(0, 1), min_size=1, max_size=8), top_k=integers(0, 9), top_p=floats(0.01, 1), min_p=floats(0, 1))
-def test_truncation_equals_a_loop(weights: list[float], top_k: int, top_p: float, min_p: float) -> None:
+@given(
+    weights=lists(floats(0, 1), min_size=1, max_size=8),
+    top_k=integers(0, 9),
+    top_p=floats(0.01, 1),
+    min_p=floats(0, 1),
+)
+def test_truncation_equals_a_loop(
+    weights: list[float], top_k: int, top_p: float, min_p: float
+) -> None:
     law_V = tensor([w + 1e-3 for w in weights], dtype=torch.float64)
     law_V = (law_V / law_V.sum()).float()
     order = sorted(range(len(law_V)), key=lambda i: (-law_V[i].item(), i))
@@ -60,7 +72,10 @@ def test_truncation_equals_a_loop(weights: list[float], top_k: int, top_p: float
             nucleus.append(i)
         mass += law_V[i].item()
     floor = (min_p * law_V[order[0]]).item()
-    expected = [law_V[i].item() if i in nucleus and law_V[i].item() >= floor else 0.0 for i in range(len(law_V))]
+    expected = [
+        law_V[i].item() if i in nucleus and law_V[i].item() >= floor else 0.0
+        for i in range(len(law_V))
+    ]
     found = truncate(law_V[None], Sampling(top_k=top_k, top_p=top_p, min_p=min_p))[0]
     assert found.tolist() == expected
 
@@ -95,8 +110,14 @@ def chi_square(ids_N: Tensor, law: list[float]) -> float:
     ("knobs", "law"),
     [
         ({}, [0.1, 0.4, 0.2, 0.3]),
-        ({"temperature": 0.5}, [1 / 30, 16 / 30, 4 / 30, 9 / 30]),  # squares, over .01 + .16 + .04 + .09
-        ({"temperature": 0.5, "top_p": 0.8}, [0, 16 / 25, 0, 9 / 25]),  # temperature first: .533 < .8 <= .833
+        (
+            {"temperature": 0.5},
+            [1 / 30, 16 / 30, 4 / 30, 9 / 30],
+        ),  # squares, over .01 + .16 + .04 + .09
+        (
+            {"temperature": 0.5, "top_p": 0.8},
+            [0, 16 / 25, 0, 9 / 25],
+        ),  # temperature first: .533 < .8 <= .833
         ({"top_k": 3}, [0, 4 / 9, 2 / 9, 3 / 9]),
         ({"min_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),
     ],

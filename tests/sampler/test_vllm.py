@@ -42,8 +42,12 @@ def saved(tiny: type, tmp_path: Path) -> Callable[..., ModelSettings]:
     return save
 
 
-def sampler(model: ModelSettings, *, seed: int = 0, colocated: bool = False, **settings: object) -> VllmSampler:
-    return VllmSampler(model, VllmEngine(**settings), seed=seed, colocated=colocated, library=library())
+def sampler(
+    model: ModelSettings, *, seed: int = 0, colocated: bool = False, **settings: object
+) -> VllmSampler:
+    return VllmSampler(
+        model, VllmEngine(**settings), seed=seed, colocated=colocated, library=library()
+    )
 
 
 def local(model: ModelSettings) -> LocalSampler:
@@ -71,16 +75,24 @@ def given(state: dict[str, Tensor], version: int = 1) -> Weights:
 def test_greedy_equals_the_local_sampler(tiny: type, saved: Callable, name: str) -> None:
     model, prompts = saved(name), tiny.prompts(*LENGTHS)
     sampling = Sampling(temperature=0.0, max_tokens=30, stop_ids=tuple(range(20)))
-    ours, theirs = (s.sample(prompts, sampling, num=2, first_id=8) for s in (sampler(model), local(model)))
+    ours, theirs = (
+        s.sample(prompts, sampling, num=2, first_id=8) for s in (sampler(model), local(model))
+    )
     for mine, reference in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(tensor(mine.sampled_logp), tensor(reference.sampled_logp), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            tensor(mine.sampled_logp), tensor(reference.sampled_logp), rtol=0, atol=1e-5
+        )
         assert (mine.id, mine.group, mine.problem, mine.prompt_ids) == (
             reference.id,
             reference.group,
             reference.problem,
             reference.prompt_ids,
         )
-        assert (mine.response_ids, mine.text, mine.truncated) == (reference.response_ids, reference.text, reference.truncated)
+        assert (mine.response_ids, mine.text, mine.truncated) == (
+            reference.response_ids,
+            reference.text,
+            reference.truncated,
+        )
     assert {r.truncated for r in ours} == {True, False}
 
 
@@ -88,14 +100,20 @@ def test_greedy_equals_the_local_sampler(tiny: type, saved: Callable, name: str)
 def test_logp_is_at_the_temperature(tiny: type, saved: Callable, temperature: float) -> None:
     model = saved()
     policy = models.load(model)
-    for rollout in sampler(model).sample(tiny.prompts(4, 9), Sampling(temperature=temperature, max_tokens=20), num=3, first_id=0):
-        expected = tiny.logp(policy, rollout, temperature).gather(1, tensor(rollout.response_ids)[:, None])[:, 0]
+    for rollout in sampler(model).sample(
+        tiny.prompts(4, 9), Sampling(temperature=temperature, max_tokens=20), num=3, first_id=0
+    ):
+        expected = tiny.logp(policy, rollout, temperature).gather(
+            1, tensor(rollout.response_ids)[:, None]
+        )[:, 0]
         torch.testing.assert_close(tensor(rollout.sampled_logp), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("law", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}])
 def test_a_truncated_law_has_no_logp(tiny: type, saved: Callable, law: dict[str, float]) -> None:
-    rollouts = sampler(saved()).sample(tiny.prompts(4), Sampling(max_tokens=9, **law), num=3, first_id=0)
+    rollouts = sampler(saved()).sample(
+        tiny.prompts(4), Sampling(max_tokens=9, **law), num=3, first_id=0
+    )
     assert [r.sampled_logp for r in rollouts] == [()] * 3
     assert all(r.response_ids for r in rollouts)
 
@@ -105,10 +123,12 @@ def test_a_rollout_is_a_function_of_seed_and_id(tiny: type, saved: Callable) -> 
     used = sampler(model, seed=3)
     both = used.sample(prompts, sampling, num=2, first_id=6)
     assert len({r.response_ids for r in both}) == 4
-    assert [r.response_ids for r in used.sample(prompts[1:], sampling, num=2, first_id=8)] == [r.response_ids for r in both[2:]]
-    assert [r.response_ids for r in sampler(model, seed=4).sample(prompts, sampling, num=2, first_id=6)] != [
-        r.response_ids for r in both
+    assert [r.response_ids for r in used.sample(prompts[1:], sampling, num=2, first_id=8)] == [
+        r.response_ids for r in both[2:]
     ]
+    assert [
+        r.response_ids for r in sampler(model, seed=4).sample(prompts, sampling, num=2, first_id=6)
+    ] != [r.response_ids for r in both]
     assert len({*seeds(3, range(1000)), *seeds(4, range(1000))}) == 2000
     assert min(seeds(3, range(1000))) >= 0  # vLLM takes -1 for no seed
 
@@ -116,10 +136,17 @@ def test_a_rollout_is_a_function_of_seed_and_id(tiny: type, saved: Callable) -> 
 def test_stop_ids_and_texts_stay_in_the_response(tiny: type, saved: Callable) -> None:
     used, (prompt,) = sampler(saved()), tiny.prompts(4)
     free = used.sample([prompt], Sampling(max_tokens=40), num=30, first_id=0)
-    cut = {r.id: r for r in used.sample([prompt], Sampling(max_tokens=40, stop_ids=(65, 66, 67, 68)), num=30, first_id=0)}
+    cut = {
+        r.id: r
+        for r in used.sample(
+            [prompt], Sampling(max_tokens=40, stop_ids=(65, 66, 67, 68)), num=30, first_id=0
+        )
+    }
     ended = 0
     for rollout in free:
-        place = next((i for i, t in enumerate(rollout.response_ids) if t in (65, 66, 67, 68, tiny.END)), None)
+        place = next(
+            (i for i, t in enumerate(rollout.response_ids) if t in (65, 66, 67, 68, tiny.END)), None
+        )
         expected = rollout.response_ids if place is None else rollout.response_ids[: place + 1]
         assert cut[rollout.id].response_ids == expected
         assert cut[rollout.id].truncated == (place is None)
@@ -127,7 +154,9 @@ def test_stop_ids_and_texts_stay_in_the_response(tiny: type, saved: Callable) ->
         ended += place is not None
     assert 0 < ended < 30
     (words,) = [r for r in free if r.id == 3]
-    place = next(i for i in range(1, 40) if all(33 <= t < 127 for t in words.response_ids[i - 1 : i + 1]))
+    place = next(
+        i for i in range(1, 40) if all(33 <= t < 127 for t in words.response_ids[i - 1 : i + 1])
+    )
     text = bytes(words.response_ids[place - 1 : place + 1]).decode()
     (stopped,) = used.sample([prompt], Sampling(max_tokens=40, stop=(text,)), num=1, first_id=3)
     assert stopped.response_ids == words.response_ids[: place + 1]
@@ -138,14 +167,20 @@ def test_a_special_token_counts_as_its_text(tiny: type, saved: Callable) -> None
     used, (prompt,) = sampler(saved()), tiny.prompts(4)
     free = used.sample([prompt], Sampling(max_tokens=60), num=30, first_id=0)
     thinking = next(r for r in free if tiny.THINK in r.response_ids)
-    (stopped,) = used.sample([prompt], Sampling(max_tokens=60, stop=("<think>",)), num=1, first_id=thinking.id)
-    assert stopped.response_ids == thinking.response_ids[: thinking.response_ids.index(tiny.THINK) + 1]
+    (stopped,) = used.sample(
+        [prompt], Sampling(max_tokens=60, stop=("<think>",)), num=1, first_id=thinking.id
+    )
+    assert (
+        stopped.response_ids == thinking.response_ids[: thinking.response_ids.index(tiny.THINK) + 1]
+    )
     assert not stopped.truncated
 
 
 def test_responses_are_cut_at_the_context_of_model_and_engine(tiny: type, saved: Callable) -> None:
     sampling = Sampling(max_tokens=40, temperature=0.0)
-    rollouts = sampler(saved()).sample(tiny.prompts(90, tiny.CONTEXT - 1), sampling, num=1, first_id=0)
+    rollouts = sampler(saved()).sample(
+        tiny.prompts(90, tiny.CONTEXT - 1), sampling, num=1, first_id=0
+    )
     assert [len(r.response_ids) for r in rollouts] == [6, 1]
     used = sampler(saved(), max_model_len=30)
     (rollout,) = used.sample(tiny.prompts(20), sampling, num=1, first_id=0)
@@ -160,12 +195,18 @@ def test_nothing_asked_is_nothing_answered(saved: Callable) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.005, 2.5])
-def test_a_temperature_that_vllm_does_not_know_is_refused(tiny: type, saved: Callable, temperature: float) -> None:
+def test_a_temperature_that_vllm_does_not_know_is_refused(
+    tiny: type, saved: Callable, temperature: float
+) -> None:
     with pytest.raises(UserError, match=rf"0 \(greedy\) and 0.01 to 2, not {temperature}"):
-        sampler(saved()).sample(tiny.prompts(4), Sampling(temperature=temperature), num=1, first_id=0)
+        sampler(saved()).sample(
+            tiny.prompts(4), Sampling(temperature=temperature), num=1, first_id=0
+        )
 
 
-def test_what_vllm_aborted_or_cannot_score_stops_the_run(tiny: type, saved: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_vllm_aborted_or_cannot_score_stops_the_run(
+    tiny: type, saved: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     used, ask = sampler(saved()), (tiny.prompts(4), Sampling(max_tokens=3))
     for parameter in used.engine._parameters():
         parameter.data.fill_(torch.nan)
@@ -182,7 +223,9 @@ def test_what_vllm_aborted_or_cannot_score_stops_the_run(tiny: type, saved: Call
 
 @pytest.mark.parametrize("tensor_parallel_size", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_new_weights_are_seen_by_every_worker(tiny: type, saved: Callable, dtype: str, tensor_parallel_size: int) -> None:
+def test_new_weights_are_seen_by_every_worker(
+    tiny: type, saved: Callable, dtype: str, tensor_parallel_size: int
+) -> None:
     model = saved("gemma", dtype)  # its head is its embedding
     used, state, ask = (
         sampler(model, tensor_parallel_size=tensor_parallel_size),
@@ -202,12 +245,16 @@ def test_new_weights_are_seen_by_every_worker(tiny: type, saved: Callable, dtype
     reference = AutoModelForCausalLM.from_pretrained(model.path, dtype=getattr(torch, dtype))
     reference.load_state_dict(state)
     policy = models.Policy(reference, used.tokenizer, getattr(torch, dtype))
-    for rollout in after if dtype == "float32" else []:  # the first token too: nothing of the prompt was remembered
+    for rollout in (
+        after if dtype == "float32" else []
+    ):  # the first token too: nothing of the prompt was remembered
         expected = tiny.logp(policy, rollout).gather(1, tensor(rollout.response_ids)[:, None])[:, 0]
         torch.testing.assert_close(tensor(rollout.sampled_logp), expected, rtol=0, atol=1e-5)
 
 
-def test_weights_travel_in_buffers_of_bounded_size(saved: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_travel_in_buffers_of_bounded_size(
+    saved: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[int] = []
     empty = torch.empty
 
@@ -218,7 +265,9 @@ def test_weights_travel_in_buffers_of_bounded_size(saved: Callable, monkeypatch:
     model = saved()
     monkeypatch.setattr(vllm_weight_transfer.torch, "empty", count)
     courier = WeightTransfer(
-        [Gpu(torch.device("cpu"), "GPU-a"), Gpu(torch.device("cpu"), "GPU-b")], torch.float32, num_bytes=10_000
+        [Gpu(torch.device("cpu"), "GPU-a"), Gpu(torch.device("cpu"), "GPU-b")],
+        torch.float32,
+        num_bytes=10_000,
     )
     state = models.load(model).model.state_dict()
     sizes = [sum(update["tensor_sizes"]) for update in courier.updates(state.items())]
@@ -240,8 +289,14 @@ def test_a_weight_is_copied_before_the_next_is_asked_for() -> None:
 
     courier = WeightTransfer([Gpu(torch.device("cpu"), "GPU-a")], torch.bfloat16, num_bytes=2**10)
     (update,) = courier.updates(gathered())
-    assert (update["names"], update["shapes"], update["tensor_sizes"]) == (["w0", "w1", "w2"], [[4]] * 3, [8, 8, 8])
-    assert courier._buffers[0][:24].view(torch.bfloat16).tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
+    assert (update["names"], update["shapes"], update["tensor_sizes"]) == (
+        ["w0", "w1", "w2"],
+        [[4]] * 3,
+        [8, 8, 8],
+    )
+    assert (
+        courier._buffers[0][:24].view(torch.bfloat16).tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
+    )
     courier.close()
     assert courier._buffers == []
 
@@ -254,7 +309,11 @@ def test_a_weight_that_is_no_real_number_is_refused() -> None:
 
 def test_a_colocated_engine_sleeps_until_it_is_given_weights(tiny: type, saved: Callable) -> None:
     model = saved()
-    used, state, ask = sampler(model, colocated=True), other(model), (tiny.prompts(4), Sampling(max_tokens=12))
+    used, state, ask = (
+        sampler(model, colocated=True),
+        other(model),
+        (tiny.prompts(4), Sampling(max_tokens=12)),
+    )
     used.sample(*ask, num=1, first_id=0)
     used.sleep()
     used.sleep()  # it sleeps already
@@ -264,7 +323,10 @@ def test_a_colocated_engine_sleeps_until_it_is_given_weights(tiny: type, saved: 
         used.sample(*ask, num=1, first_id=0)
     awake: list[set[str]] = []
     update = used.engine.update_weights
-    used.engine.update_weights = lambda request: (awake.append(set(used.engine.resident)), update(request))[1]
+    used.engine.update_weights = lambda request: (
+        awake.append(set(used.engine.resident)),
+        update(request),
+    )[1]
     used.load(given(state, version=2))
     assert awake == [{"weights"}]  # the cache's memory is taken last
     expected = sampler(model)
@@ -303,7 +365,9 @@ def test_settings_reach_the_engine(saved: Callable) -> None:
     assert alone.engine.options == {"tp": 2, "share": 0.9, "rows": 9, "eager": True}
     assert (alone.engine.mode, alone.engine.sleepy) == (LOGPROBS_MODE, False)
     assert sampler(saved(), colocated=True).engine.options["share"] == 0.45
-    assert sampler(saved(), colocated=True, gpu_memory_utilization=0.3).engine.options["share"] == 0.3
+    assert (
+        sampler(saved(), colocated=True, gpu_memory_utilization=0.3).engine.options["share"] == 0.3
+    )
 
 
 def test_a_testbed_model_needs_no_directory(tiny: type) -> None:
@@ -314,13 +378,16 @@ def test_a_testbed_model_needs_no_directory(tiny: type) -> None:
 def test_an_engine_that_cannot_start_says_why(saved: Callable) -> None:
     with pytest.raises(
         RunError,
-        match=r"1 GPU\(s\) with a share of 1 of each: Free memory on device .*; see sample.engine.gpu_memory_utilization",
+        match=r"1 GPU\(s\) with a share of 1 of each: Free memory on device .*; see "
+        r"sample.engine.gpu_memory_utilization",
     ):
         sampler(saved(), gpu_memory_utilization=1.0)
 
 
 def test_heads_are_divided_evenly(saved: Callable) -> None:
-    with pytest.raises(UserError, match="tensor_parallel_size 3 does not divide the model's 4 heads"):
+    with pytest.raises(
+        UserError, match="tensor_parallel_size 3 does not divide the model's 4 heads"
+    ):
         sampler(saved(), tensor_parallel_size=3)
 
 
@@ -328,7 +395,10 @@ def test_a_missing_vllm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"pip install 'reasontrain\[vllm\]' -c constraints-vllm.txt, or use the local engine"):
+    with pytest.raises(
+        UserError,
+        match=r"pip install 'reasontrain\[vllm\]' -c constraints-vllm.txt, or use the local engine",
+    ):
         installed()
 
 
@@ -369,7 +439,9 @@ def test_our_calls_are_calls_that_vllm_has() -> None:
 def test_protocol_and_script_have_the_signatures_of_vllm(side: type) -> None:
     for name, theirs in KNOWN["methods"].items():
         named_only = theirs.index("*") if "*" in theirs else len(theirs)
-        for place, parameter in enumerate(list(inspect.signature(getattr(side, name)).parameters.values())[1:]):
+        for place, parameter in enumerate(
+            list(inspect.signature(getattr(side, name)).parameters.values())[1:]
+        ):
             bare = [p.rstrip("=") for p in theirs]
             assert parameter.name in bare, f"{side.__name__}.{name}: {parameter.name}"
             if parameter.kind is parameter.KEYWORD_ONLY:
@@ -388,9 +460,16 @@ def test_the_words_that_we_say_are_known() -> None:
     assert {"prompt_token_ids", "outputs"} <= {*KNOWN["RequestOutput"]}
     assert "prompt_token_ids" in KNOWN["classes"]["TokensPrompt"]
     assert "packed" in KNOWN["classes"]["IPCWeightTransferInitInfo"]
-    assert {*vllm_weight_transfer.Update.__annotations__} <= {*KNOWN["classes"]["IPCWeightTransferUpdateInfo"]}
+    assert {*vllm_weight_transfer.Update.__annotations__} <= {
+        *KNOWN["classes"]["IPCWeightTransferUpdateInfo"]
+    }
 
 
-@pytest.mark.skipif(signatures.source() is None, reason="no vLLM here, and REASONTRAIN_VLLM_SOURCE names no source of it")
+@pytest.mark.skipif(
+    signatures.source() is None,
+    reason="no vLLM here, and REASONTRAIN_VLLM_SOURCE names no source of it",
+)
 def test_the_signatures_are_those_of_the_source() -> None:
-    assert signatures.read(signatures.source()) == {key: value for key, value in KNOWN.items() if key != "version"}
+    assert signatures.read(signatures.source()) == {
+        key: value for key, value in KNOWN.items() if key != "version"
+    }

@@ -30,7 +30,9 @@ def test_the_largest_groups_are_taken_until_half_of_the_wrong_ones_are_covered()
 
 def test_cover_says_how_far() -> None:
     text = "-c -c -c -d -d -e -e"
-    assert [len(choice(text, cover=cover).negatives) for cover in (0.4, 3 / 7, 0.5, 5 / 7, 0.9, 1.0)] == [1, 1, 2, 2, 3, 3]
+    assert [
+        len(choice(text, cover=cover).negatives) for cover in (0.4, 3 / 7, 0.5, 5 / 7, 0.9, 1.0)
+    ] == [1, 1, 2, 2, 3, 3]
 
 
 def test_after_the_first_group_singletons_are_not_used() -> None:
@@ -56,11 +58,19 @@ def test_members_are_drawn_at_random_and_repeatably() -> None:
     assert choice(text, seed=5) == choice(text, seed=5)
 
 
-@given(words=lists(tuples(booleans(), sampled_from(["", "a", "b", "c", "d"])), max_size=30), seed=integers(0, 1000))
-def test_whatever_was_sampled_the_groups_are_the_largest(words: list[tuple[bool, str]], seed: int) -> None:
+@given(
+    words=lists(tuples(booleans(), sampled_from(["", "a", "b", "c", "d"])), max_size=30),
+    seed=integers(0, 1000),
+)
+def test_whatever_was_sampled_the_groups_are_the_largest(
+    words: list[tuple[bool, str]], seed: int
+) -> None:
     some = [Trial(answer, correct and answer in "ab") for correct, answer in words]
     found = choose(some, random.Random(seed))
-    for correct, indices in ((True, [found.positive] if found.positive is not None else []), (False, [*found.negatives])):
+    for correct, indices in (
+        (True, [found.positive] if found.positive is not None else []),
+        (False, [*found.negatives]),
+    ):
         sizes = Counter(t.answer for t in some if t.answer and t.correct is correct)
         chosen = [sizes[some[i].answer] for i in indices]
         assert chosen == sorted(sizes.values(), reverse=True)[: len(chosen)]

@@ -1,4 +1,6 @@
-"""Stages before a run, end to end on a tiny random model: what they write, how they go on, and what is not done twice."""
+"""Stages before a run, end to end on a tiny random model: what they write, how they go on, and what
+is not done twice.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,10 @@ learn: {LEARN}
 track: {{tokens_every: 2}}
 """
 NAMES = ("solutions", "pairs", "positive", "negative", "score", "reference")
-STORED = "evidence={ce_logscore: 'stage:score/ce_logscore.parquet', ref_logp: 'stage:reference/ref_logp.parquet'}"
+STORED = (
+    "evidence={ce_logscore: 'stage:score/ce_logscore.parquet', ref_logp: "
+    "'stage:reference/ref_logp.parquet'}"
+)
 Train = Callable[..., int]
 
 
@@ -85,14 +90,25 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: Path) -> Tr
 
 
 def write_solutions(path: Path) -> None:
-    """Of ten problems, each with two right solutions, three wrong ones of one kind, two of another, and one without an answer."""
+    """Of ten problems, each with two right solutions, three wrong ones of one kind, two of another,
+    and one without an answer.
+    """
     draw, rows = random.Random(0), []
     for problem in Arithmetic(num_problems=10, max_depth=2).problems():
         right = int(problem.answer)
         for answer in (right, right, right + 1, right + 1, right + 1, right + 2, right + 2, None):
-            text = problem.solution.replace(f"\\boxed{{{right}}}", "I cannot say" if answer is None else f"\\boxed{{{answer}}}")
+            text = problem.solution.replace(
+                f"\\boxed{{{right}}}", "I cannot say" if answer is None else f"\\boxed{{{answer}}}"
+            )
             text = text if answer is not None else "<think>\nI cannot say"
-            rows.append({"problem_id": problem.id, "problem": problem.prompt, "answer": problem.answer, "completion": text})
+            rows.append(
+                {
+                    "problem_id": problem.id,
+                    "problem": problem.prompt,
+                    "answer": problem.answer,
+                    "completion": text,
+                }
+            )
     draw.shuffle(rows)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -124,10 +140,21 @@ def test_one_command_does_it_all_and_everything_can_be_looked_at(train: Train) -
     assert len(solutions) == 80
     assert sum(bool(row["correct"]) for row in solutions) == 20
     assert sum(not row["extracted"] for row in solutions) == 10
-    sizes = {name: len(lines(place("pairs") / f"{name}.jsonl")) for name in ("pairs", "positive", "negative")}
-    assert sizes == {"pairs": 10, "positive": 10, "negative": 10}  # three wrong of five are more than half
+    sizes = {
+        name: len(lines(place("pairs") / f"{name}.jsonl"))
+        for name in ("pairs", "positive", "negative")
+    }
+    assert sizes == {
+        "pairs": 10,
+        "positive": 10,
+        "negative": 10,
+    }  # three wrong of five are more than half
     summary = json.loads((place("pairs") / "summary.json").read_text())
-    assert (summary["num_problems"], summary["correct_share"], summary["wrong_answers_mean"]) == (10, 0.25, 2.0)
+    assert (summary["num_problems"], summary["correct_share"], summary["wrong_answers_mean"]) == (
+        10,
+        0.25,
+        2.0,
+    )
     for row in lines(place("pairs") / "pairs.jsonl"):
         assert f"boxed{{{row['answer']}}}" in str(row["chosen"])
         assert f"boxed{{{int(str(row['answer'])) + 1}}}" in str(row["rejected"])
@@ -154,17 +181,27 @@ def test_what_was_done_is_not_done_again_and_only_what_depends_on_a_change_is(
         assert train("steps=1", *overrides) == 0
         return begun(capsys.readouterr().out)
 
-    assert redone("name=other", "learn.lr=0.1", "objective.beta=1.0") == set()  # recipes share stages
-    Path("recipe.yaml").write_text(RECIPE.replace("alarm: [0, 1]", "alarm: [0, 1]\n    ce_beta: 0.5"))
+    assert (
+        redone("name=other", "learn.lr=0.1", "objective.beta=1.0") == set()
+    )  # recipes share stages
+    Path("recipe.yaml").write_text(
+        RECIPE.replace("alarm: [0, 1]", "alarm: [0, 1]\n    ce_beta: 0.5")
+    )
     assert redone("name=half") == {"score"}
-    Path("recipe.yaml").write_text(RECIPE.replace("name: negative, ", "name: negative, epochs: 2, "))
+    Path("recipe.yaml").write_text(
+        RECIPE.replace("name: negative, ", "name: negative, epochs: 2, ")
+    )
     assert redone("name=longer") == {"negative", "score"}
     Path("recipe.yaml").write_text(RECIPE)
-    Path("solutions.jsonl").write_text("".join(Path("solutions.jsonl").read_text().splitlines(keepends=True)[:-1]))
+    Path("solutions.jsonl").write_text(
+        "".join(Path("solutions.jsonl").read_text().splitlines(keepends=True)[:-1])
+    )
     assert redone("name=fewer", "seed=1") == set(NAMES)
 
 
-def test_an_output_that_was_damaged_is_made_again(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_was_damaged_is_made_again(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (place("pairs") / "pairs.jsonl").read_bytes()
     (place("pairs") / "pairs.jsonl").write_bytes(before[:-10])
     (place("score") / "ce_logscore.parquet").unlink()
@@ -178,7 +215,9 @@ def test_an_output_that_was_damaged_is_made_again(train: Train, capsys: pytest.C
 def test_killed_in_the_middle_the_same_command_goes_on(
     train: Train, finished: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """What came before is there; the steps that are taken after it say that no other was taken twice."""
+    """What came before is there; the steps that are taken after it say that no other was taken
+    twice.
+    """
     first = {"make_pairs": 1, "tune": 2, "contrast": 4, "run": 6}[where]
     for name in NAMES[first:]:
         shutil.rmtree(place(name))
@@ -187,7 +226,9 @@ def test_killed_in_the_middle_the_same_command_goes_on(
 
     def counted(run: loop.Run, number: int) -> Stats:
         """Dies in the third step of the first model, or in the second of the run itself."""
-        if (where == "tune" and number == 2 and run.directory.name.startswith("positive")) or (where == "run" and number == 1):
+        if (where == "tune" and number == 2 and run.directory.name.startswith("positive")) or (
+            where == "run" and number == 1
+        ):
             raise SystemExit("kill -9")
         return step(run, number)
 
@@ -203,11 +244,16 @@ def test_killed_in_the_middle_the_same_command_goes_on(
         with pytest.raises(SystemExit):
             train()
         assert not Path("out/run/final").exists()
-    monkeypatch.setattr(loop, "train_step", lambda run, number: (steps.append(number), step(run, number))[1])
+    monkeypatch.setattr(
+        loop, "train_step", lambda run, number: (steps.append(number), step(run, number))[1]
+    )
     assert train() == 0
     tuning = {"make_pairs": [0, 1, 2, 0, 1, 2], "tune": [2, 0, 1, 2]}.get(where, [])
     assert steps == [*tuning, 0, 1, 2]
-    ours, theirs = (load_file(out / "run/final/model.safetensors") for out in (Path("out"), finished / "work" / "out"))
+    ours, theirs = (
+        load_file(out / "run/final/model.safetensors")
+        for out in (Path("out"), finished / "work" / "out")
+    )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -215,9 +261,14 @@ def test_killed_in_the_middle_the_same_command_goes_on(
 def test_scores_belong_to_the_tokens_that_were_written(train: Train) -> None:
     """Against whole logits of both models, one response at a time."""
     positive, negative, base = (
-        load(ModelSettings(path=str(path))) for path in (place("positive") / "final", place("negative") / "final", "../model")
+        load(ModelSettings(path=str(path)))
+        for path in (place("positive") / "final", place("negative") / "final", "../model")
     )
-    rows, _ = encode(read_pairs(read_file(place("pairs") / "pairs.jsonl")), Encoder(base.tokenizer, PromptSettings(), 512), 512)
+    rows, _ = encode(
+        read_pairs(read_file(place("pairs") / "pairs.jsonl")),
+        Encoder(base.tokenizer, PromptSettings(), 512),
+        512,
+    )
     scores = stored_evidence.read(place("score") / "ce_logscore.parquet", "ce_logscore")
     stored = stored_evidence.read(place("reference") / "ref_logp.parquet", "ref_logp")
     assert (len(scores.values), len(stored.values)) == (10, 20)
@@ -225,11 +276,16 @@ def test_scores_belong_to_the_tokens_that_were_written(train: Train) -> None:
         assert stored_evidence.key_of(chosen) not in scores.values
         ids = torch.tensor([[*rejected.prompt_ids, *rejected.response_ids]])
         with torch.no_grad():
-            p, q, r = (m.model(ids, use_cache=False).logits[0, :-1].double() for m in (positive, negative, base))
+            p, q, r = (
+                m.model(ids, use_cache=False).logits[0, :-1].double()
+                for m in (positive, negative, base)
+            )
         logscore_TV, ref_TV = (2 * p - q).log_softmax(-1), r.log_softmax(-1)
         for table_TV, found in ((logscore_TV, scores), (ref_TV, stored)):
             expected = table_TV.gather(1, ids[0, 1:, None])[len(rejected.prompt_ids) - 1 :, 0]
-            torch.testing.assert_close(torch.tensor(found.of(rejected)).double(), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                torch.tensor(found.of(rejected)).double(), expected, rtol=1e-4, atol=1e-4
+            )
 
 
 def test_a_stored_reference_gives_the_losses_of_one_asked_on_the_fly(train: Train) -> None:
@@ -238,19 +294,29 @@ def test_a_stored_reference_gives_the_losses_of_one_asked_on_the_fly(train: Trai
     assert len(set(losses())) == 3
 
 
-def test_a_reference_column_of_another_model_is_stale(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reference_column_of_another_model_is_stale(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     pairs, column = place("pairs") / "pairs.jsonl", place("reference") / "ref_logp.parquet"
-    own = ("stages=[]", f"task={{kind: pairs, path: {pairs}}}", f"evidence={{ref_logp: {column}}}", "token_selection={kind: all}")
+    own = (
+        "stages=[]",
+        f"task={{kind: pairs, path: {pairs}}}",
+        f"evidence={{ref_logp: {column}}}",
+        "token_selection={kind: all}",
+    )
     assert train(*own, "name=fits", "steps=1") == 0
     assert train(*own, "name=stale", "model.dtype=bfloat16") == 2
     said = capsys.readouterr().err
     assert (
-        "ref_logp.parquet is stale: another model, other data or other settings made it than this run has (other: model)" in said
+        "ref_logp.parquet is stale: another model, other data or other settings made it "
+        "than this run has (other: model)" in said
     )
     assert not Path("out/stale").exists()
 
 
-def test_score_makes_the_columns_that_train_reads(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_makes_the_columns_that_train_reads(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("score", "reference"):
         shutil.rmtree(place(name))
     capsys.readouterr()
@@ -261,13 +327,19 @@ def test_score_makes_the_columns_that_train_reads(train: Train, capsys: pytest.C
     assert begun(capsys.readouterr().out) == set()
 
 
-def test_contrastive_weights_matter_and_both_sides_may_have_them(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_contrastive_weights_matter_and_both_sides_may_have_them(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train("name=plain", "token_selection={kind: all}", "evidence={}") == 0
     assert losses()[2] != pytest.approx(losses("plain")[2], abs=1e-5)
     capsys.readouterr()
     assert train("name=both", "token_selection.only_neg=false") == 2
-    assert "the stored column 'ce_logscore' of sample 'arithmetic/train/0/" in capsys.readouterr().err
-    Path("recipe.yaml").write_text(RECIPE.replace("alarm: [0, 1]", "alarm: [0, 1]\n    only_rejected: false"))
+    assert (
+        "the stored column 'ce_logscore' of sample 'arithmetic/train/0/" in capsys.readouterr().err
+    )
+    Path("recipe.yaml").write_text(
+        RECIPE.replace("alarm: [0, 1]", "alarm: [0, 1]\n    only_rejected: false")
+    )
     assert train("name=both", "token_selection.only_neg=false") == 0
 
 
@@ -283,10 +355,15 @@ def test_weights_that_are_all_but_one_or_zero_stop_the_run_with_the_scores_kept(
     assert not Path("out/alarmed").exists()
     Path("recipe.yaml").write_text(RECIPE.replace("alarm: [0, 1]", "alarm: [1, 1]"))
     assert train("name=alarmed") == 1
-    assert "outside of 1 to 1: the positive model is sure of nearly every token" in capsys.readouterr().err
+    assert (
+        "outside of 1 to 1: the positive model is sure of nearly every token"
+        in capsys.readouterr().err
+    )
 
 
-def test_a_run_of_another_recipe_is_noticed_before_any_stage(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_another_recipe_is_noticed_before_any_stage(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree("out/stages")
     assert train("objective.beta=0.5") == 2
     assert "holds a run of another recipe (other: objective.beta)" in capsys.readouterr().err
@@ -296,8 +373,16 @@ def test_a_run_of_another_recipe_is_noticed_before_any_stage(train: Train, capsy
 def test_a_pair_file_of_ones_own_trains_and_one_without_a_rejected_answer_is_refused(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = ("name=own", "stages=[]", "evidence={}", "task={kind: pairs, path: own.jsonl}", "token_selection={kind: all}")
-    rows: list[dict[str, object]] = [{"prompt": f"Say {i}", "chosen": str(i), "rejected": f"{i}!"} for i in range(5)]
+    own = (
+        "name=own",
+        "stages=[]",
+        "evidence={}",
+        "task={kind: pairs, path: own.jsonl}",
+        "token_selection={kind: all}",
+    )
+    rows: list[dict[str, object]] = [
+        {"prompt": f"Say {i}", "chosen": str(i), "rejected": f"{i}!"} for i in range(5)
+    ]
     Path("own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert train(*own) == 0
     assert losses("own")[0] == pytest.approx(0.693147, abs=1e-5)
@@ -313,13 +398,25 @@ def test_a_pair_file_of_ones_own_trains_and_one_without_a_rejected_answer_is_ref
     assert not Path("out/broken").exists()
 
 
-def test_scores_of_other_pairs_are_refused(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_of_other_pairs_are_refused(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copy(place("score") / "ce_logscore.parquet", "old.parquet")
-    pairs = [{**row, "rejected_ids": [*row["rejected_ids"], 5]} for row in lines(place("pairs") / "pairs.jsonl")]
+    pairs = [
+        {**row, "rejected_ids": [*row["rejected_ids"], 5]}
+        for row in lines(place("pairs") / "pairs.jsonl")
+    ]
     Path("other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    own = ("stages=[]", "task={kind: pairs, path: other.jsonl}", "evidence={ce_logscore: old.parquet}")
+    own = (
+        "stages=[]",
+        "task={kind: pairs, path: other.jsonl}",
+        "evidence={ce_logscore: old.parquet}",
+    )
     assert train(*own, "name=stale") == 2
     said = capsys.readouterr().err
     assert "the stored column 'ce_logscore' of sample 'arithmetic/train/0/" in said
-    assert "is of another response: these token ids were not scored; remove old.parquet and run `reasontrain score" in said
+    assert (
+        "is of another response: these token ids were not scored; remove old.parquet and "
+        "run `reasontrain score" in said
+    )
     assert not Path("out/stale").exists()

@@ -60,13 +60,18 @@ def test_every_problem_has_its_solutions_with_verdicts_and_ids(tmp_path: Path) -
     assert len({s.response for s in found[:6]}) > 1
     assert 3 < sum(s.correct for s in found) < 27  # the noisy student errs when it samples
     for solution in found:
-        assert tokenizer.decode(list(solution.response_ids), skip_special_tokens=True) == solution.response
+        assert (
+            tokenizer.decode(list(solution.response_ids), skip_special_tokens=True)
+            == solution.response
+        )
         assert solution.tokenizer == fingerprint(tokenizer)
         assert solution.correct == (solution.extracted == solution.answer)
         assert solution.truncated or solution.response_ids[-1] == tokenizer.eos_token_id
 
 
-def test_killed_in_the_middle_only_the_rest_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_in_the_middle_only_the_rest_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampling, "AT_ONCE", 2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
@@ -90,13 +95,18 @@ def test_killed_in_the_middle_only_the_rest_is_sampled(tmp_path: Path, monkeypat
 
 
 def test_a_stop_text_is_replaced_by_the_end_and_a_preamble_is_not_kept(tmp_path: Path) -> None:
-    asked = stage(preamble="Question: ", sample={"group_size": 2, "max_tokens": 80, "stop": ["</think>"], "temperature": 0.0})
+    asked = stage(
+        preamble="Question: ",
+        sample={"group_size": 2, "max_tokens": 80, "stop": ["</think>"], "temperature": 0.0},
+    )
     sample(asked, recipe(), tmp_path, quiet)
     tokenizer = models.describe(recipe().model).tokenizer
     closed = [s for s in read(tmp_path / "rollouts.jsonl") if not s.truncated]
     assert closed
     for solution in closed:
-        assert "</think>" not in tokenizer.decode(list(solution.response_ids), skip_special_tokens=False)
+        assert "</think>" not in tokenizer.decode(
+            list(solution.response_ids), skip_special_tokens=False
+        )
         assert solution.response_ids[-1] == tokenizer.eos_token_id
         assert list(solution.response_ids).count(tokenizer.eos_token_id) == 1
         assert not str(solution.prompt).startswith("Question: ")
@@ -107,35 +117,72 @@ def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path)
     rollouts = str(tmp_path / "rollouts.jsonl")
     make_pairs(PairsStage(name="all", rollouts=rollouts), recipe(), tmp_path, quiet)
     lengths = [
-        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in lines(tmp_path / "pairs.jsonl")
+        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+        for row in lines(tmp_path / "pairs.jsonl")
     ]
     (tmp_path / "short").mkdir()
-    make_pairs(PairsStage(name="some", rollouts=rollouts, max_tokens=max(lengths) - 1), recipe(), tmp_path / "short", quiet)
-    assert len(lines(tmp_path / "short" / "pairs.jsonl")) == sum(length < max(lengths) for length in lengths)
+    make_pairs(
+        PairsStage(name="some", rollouts=rollouts, max_tokens=max(lengths) - 1),
+        recipe(),
+        tmp_path / "short",
+        quiet,
+    )
+    assert len(lines(tmp_path / "short" / "pairs.jsonl")) == sum(
+        length < max(lengths) for length in lengths
+    )
     with pytest.raises(UserError, match="none of"):
-        make_pairs(PairsStage(name="none", rollouts=rollouts, max_prompt_tokens=3), recipe(), tmp_path / "short", quiet)
+        make_pairs(
+            PairsStage(name="none", rollouts=rollouts, max_prompt_tokens=3),
+            recipe(),
+            tmp_path / "short",
+            quiet,
+        )
 
 
 def test_problems_that_are_all_solved_make_no_pair(tmp_path: Path) -> None:
     rows = [{"problem": "1+1?", "answer": "2", "response": f"\\boxed{{{2}}}"}] * 3
     (tmp_path / "solved.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read_trajectories(TrajectoriesStage(name="read", path=str(tmp_path / "solved.jsonl")), tmp_path, quiet)
-    with pytest.raises(UserError, match="pairs: no problem has both a right and a wrong solution among 3; sample more of each"):
-        make_pairs(PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")), recipe(), tmp_path, quiet)
+    read_trajectories(
+        TrajectoriesStage(name="read", path=str(tmp_path / "solved.jsonl")), tmp_path, quiet
+    )
+    with pytest.raises(
+        UserError,
+        match="pairs: no problem has both a right and a wrong solution among 3; sample more of "
+        "each",
+    ):
+        make_pairs(
+            PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")),
+            recipe(),
+            tmp_path,
+            quiet,
+        )
     (tmp_path / "empty.jsonl").write_text('{"problem": "1+1?", "answer": "2", "response": ""}\n')
-    with pytest.raises(UserError, match="line 1: no text in any of the columns response, completion"):
-        read_trajectories(TrajectoriesStage(name="read", path=str(tmp_path / "empty.jsonl")), tmp_path, quiet)
+    with pytest.raises(
+        UserError, match="line 1: no text in any of the columns response, completion"
+    ):
+        read_trajectories(
+            TrajectoriesStage(name="read", path=str(tmp_path / "empty.jsonl")), tmp_path, quiet
+        )
     with pytest.raises(UserError, match="has no column 'prompt'"):
         list(read(tmp_path / "empty.jsonl"))
 
 
-@pytest.mark.skipif(not SOLUTIONS.exists(), reason="REASONTRAIN_DATA has no model_solutions_sample.jsonl")
+@pytest.mark.skipif(
+    not SOLUTIONS.exists(), reason="REASONTRAIN_DATA has no model_solutions_sample.jsonl"
+)
 def test_public_solutions_serve_as_trajectories(tmp_path: Path) -> None:
-    read_trajectories(TrajectoriesStage(name="read", path=str(SOLUTIONS), limit=400), tmp_path, quiet)
+    read_trajectories(
+        TrajectoriesStage(name="read", path=str(SOLUTIONS), limit=400), tmp_path, quiet
+    )
     found = list(read(tmp_path / "rollouts.jsonl"))
     labels = [json.loads(line)["correct"] for line in SOLUTIONS.read_text().splitlines()[:400]]
     assert sum(s.correct == label for s, label in zip(found, labels, strict=True)) > 390
-    make_pairs(PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")), recipe(), tmp_path, quiet)
+    make_pairs(
+        PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")),
+        recipe(),
+        tmp_path,
+        quiet,
+    )
     pairs = lines(tmp_path / "pairs.jsonl")
     assert len(pairs) > 20
     assert all(row["chosen"] != row["rejected"] for row in pairs)

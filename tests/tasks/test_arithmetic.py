@@ -81,7 +81,10 @@ def test_answers_are_right_and_values_lie_in_0_to_99(seed: int, depth: int, spli
 
 def test_splits_share_no_calculation() -> None:
     train, test = (
-        {work_key(p) for p in Arithmetic(split=split, num_problems=number, max_depth=2, seed=0).problems()}
+        {
+            work_key(p)
+            for p in Arithmetic(split=split, num_problems=number, max_depth=2, seed=0).problems()
+        }
         for split, number in (("train", 1000), ("test", 200))
     )
     assert len(train) > 500
@@ -96,7 +99,10 @@ def work_key(problem: Problem) -> str:
         if not isinstance(node, ast.BinOp):
             return ast.unparse(node)
         sides = [key(node.left), key(node.right)]
-        return f"[{type(node.op).__name__} {' '.join(sides if isinstance(node.op, ast.Sub) else sorted(sides))}]"
+        return (
+            f"[{type(node.op).__name__} "
+            f"{' '.join(sides if isinstance(node.op, ast.Sub) else sorted(sides))}]"
+        )
 
     return key(ast.parse(expression_of(problem), mode="eval").body)
 
@@ -105,7 +111,10 @@ def test_one_in_ten_calculations_is_held_out() -> None:
     """4,000 draws of share 0.1: standard deviation 0.0047, so 0.02 is 4.2 of them."""
     rng = random.Random(0)
     draws = [
-        [ReasoningStep(rng.randrange(100), "+", rng.randrange(100)), ReasoningStep(-1, "-", rng.randrange(100))]
+        [
+            ReasoningStep(rng.randrange(100), "+", rng.randrange(100)),
+            ReasoningStep(-1, "-", rng.randrange(100)),
+        ]
         for _ in range(4000)
     ]
     assert abs(sum(map(is_held_out, draws)) / 4000 - 0.1) < 0.02
@@ -113,9 +122,12 @@ def test_one_in_ten_calculations_is_held_out() -> None:
 
 def test_order_of_a_sum_does_not_change_the_split() -> None:
     for right in range(100):
-        assert is_held_out([ReasoningStep(7, "+", right)]) == is_held_out([ReasoningStep(right, "+", 7)])
+        assert is_held_out([ReasoningStep(7, "+", right)]) == is_held_out(
+            [ReasoningStep(right, "+", 7)]
+        )
     assert any(
-        is_held_out([ReasoningStep(70, "-", right)]) != is_held_out([ReasoningStep(right, "-", 70)]) for right in range(100)
+        is_held_out([ReasoningStep(70, "-", right)]) != is_held_out([ReasoningStep(right, "-", 70)])
+        for right in range(100)
     )
 
 
@@ -125,7 +137,8 @@ def test_golden_problem() -> None:
         id="arithmetic/train/0/1",
         prompt="What is 42+(7+45)?",
         answer="94",
-        solution="<think>\nTo start, 7+45=52\nThen 42+52=94\n</think>\n\nThe answer is \\boxed{94}.",
+        solution="<think>\nTo start, 7+45=52\nThen "
+        "42+52=94\n</think>\n\nThe answer is \\boxed{94}.",
         about={"depth": "2", "form": "expression"},
     )
 
@@ -134,7 +147,9 @@ def test_a_larger_set_continues_a_smaller_one_and_a_seed_changes_it() -> None:
     small, large = Arithmetic(num_problems=20).problems(), Arithmetic(num_problems=30).problems()
     assert small == large[:20]
     assert len({p.id for p in large}) == 30
-    assert not {p.prompt for p in small} & {p.prompt for p in Arithmetic(num_problems=20, seed=1).problems()}
+    assert not {p.prompt for p in small} & {
+        p.prompt for p in Arithmetic(num_problems=20, seed=1).problems()
+    }
 
 
 def test_half_are_stories_and_depths_are_even() -> None:
@@ -147,15 +162,22 @@ def test_half_are_stories_and_depths_are_even() -> None:
 
 @pytest.mark.parametrize("systematic", [False, True])
 def test_wrong_steps_change_demonstrations_at_their_rate_and_nothing_else(systematic: bool) -> None:
-    """About 3,000 steps of share 0.25: standard deviation 0.008. Up to 0.02 of the errors would leave 0..99 and are not made;
-    of systematic ones (a few thousand facts, unequally frequent, one candidate each) more."""
+    """About 3,000 steps of share 0.25: standard deviation 0.008.
+
+    Up to 0.02 of the errors would leave 0..99 and are not made; of systematic ones (a few thousand
+    facts, unequally frequent, one candidate each) more.
+    """
     right = Arithmetic(num_problems=1000).problems()
     wrong = Arithmetic(num_problems=1000, wrong_steps=0.25, systematic=systematic).problems()
-    assert [(p.prompt, p.answer, p.about) for p in wrong] == [(p.prompt, p.answer, p.about) for p in right]
+    assert [(p.prompt, p.answer, p.about) for p in wrong] == [
+        (p.prompt, p.answer, p.about) for p in right
+    ]
     steps = [step for problem in wrong for step in chain(problem)]
     rate = sum(not is_right(step) for step in steps) / len(steps)
     assert (0.18 < rate < 0.27) if systematic else (0.23 < rate < 0.27)
-    assert all(0 <= number <= 99 for left, _, value, result in steps for number in (left, value, result))
+    assert all(
+        0 <= number <= 99 for left, _, value, result in steps for number in (left, value, result)
+    )
     for problem in wrong:
         *before, last = chain(problem)
         assert problem.solution.endswith(f"The answer is \\boxed{{{last[3]}}}.")
@@ -167,7 +189,9 @@ def test_random_errors_spread_and_systematic_ones_repeat() -> None:
     for systematic in (False, True):
         task = Arithmetic(num_problems=1000, max_depth=1, wrong_steps=0.5, systematic=systematic)
         results: dict[tuple[int, str, int], set[int]] = {}
-        for left, op, right, result in (step for problem in task.problems() for step in chain(problem)):
+        for left, op, right, result in (
+            step for problem in task.problems() for step in chain(problem)
+        ):
             results.setdefault((left, op, right), set()).add(result)
         most = max(map(len, results.values()))
         assert most == 1 if systematic else most > 3

@@ -30,7 +30,10 @@ def test_problems_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "gsm8k.jsonl"
     path.write_text(
         "".join(
-            json.dumps({"id": f"t/{i}", "problem": f"{i}+{i}?", "answer": str(2 * i), "solution": "#### x"}) + "\n"
+            json.dumps(
+                {"id": f"t/{i}", "problem": f"{i}+{i}?", "answer": str(2 * i), "solution": "#### x"}
+            )
+            + "\n"
             for i in range(3)
         )
     )

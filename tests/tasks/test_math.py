@@ -10,13 +10,23 @@ from reasontrain.tasks.math import MathTask, split_answer
 
 def test_gold_is_the_answer_or_else_the_last_box() -> None:
     assert split_answer(r" \frac{1}{2} ", r"\boxed{3}") == (r"\frac{1}{2}", r"\boxed{3}")
-    assert split_answer("", r"\boxed{1}, no: \boxed{\frac{1}{2}}.") == (r"\frac{1}{2}", r"\boxed{1}, no: \boxed{\frac{1}{2}}.")
+    assert split_answer("", r"\boxed{1}, no: \boxed{\frac{1}{2}}.") == (
+        r"\frac{1}{2}",
+        r"\boxed{1}, no: \boxed{\frac{1}{2}}.",
+    )
 
 
 def test_a_solution_without_a_box_has_no_gold(tmp_path: Path) -> None:
     path = tmp_path / "math.jsonl"
-    path.write_text("".join(json.dumps({"problem": "?", "solution": solution}) + "\n" for solution in (r"\boxed{2}", "two")))
-    assert [(problem.answer, problem.solution) for problem in MathTask(path=str(path)).problems()] == [
+    path.write_text(
+        "".join(
+            json.dumps({"problem": "?", "solution": solution}) + "\n"
+            for solution in (r"\boxed{2}", "two")
+        )
+    )
+    assert [
+        (problem.answer, problem.solution) for problem in MathTask(path=str(path)).problems()
+    ] == [
         ("2", r"\boxed{2}"),
         ("", "two"),
     ]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from reasontrain.data.pictures import SIDE, opened
 from reasontrain.tasks.pictures import ALL, COLOURS, Pictures
 
-RGB = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "black": (0, 0, 0)}
+RGB = {
+    "red": (255, 0, 0),
+    "green": (0, 128, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "black": (0, 0, 0),
+}
 RGB |= {"orange": (255, 165, 0), "purple": (128, 0, 128)}
 
 
@@ -24,12 +30,19 @@ def test_shapes_differ_at_their_corners() -> None:
     corner = {"square": True, "circle": False, "triangle": False}
     for caption, picture in of.items():
         colour, shape = caption.split()[4:6]
-        assert (picture.getpixel((3, 17)) == RGB[colour]) == corner[shape], caption  # left end of the shape's first line
-        assert (picture.getpixel((3, 17 + 22)) == RGB[colour]) == (shape != "circle"), caption  # and of its last
+        assert (picture.getpixel((3, 17)) == RGB[colour]) == corner[shape], (
+            caption
+        )  # left end of the shape's first line
+        assert (picture.getpixel((3, 17 + 22)) == RGB[colour]) == (shape != "circle"), (
+            caption
+        )  # and of its last
 
 
 def test_held_out_pictures_are_never_trained_on_and_a_seed_draws_anew() -> None:
-    train, other, test = (Pictures(num_problems=500, **given).problems() for given in ({}, {"seed": 1}, {"split": "test"}))
+    train, other, test = (
+        Pictures(num_problems=500, **given).problems()
+        for given in ({}, {"seed": 1}, {"split": "test"})
+    )
     assert len({p.id for p in train}) == 500
     assert not {p.solution for p in train} & {p.solution for p in test}
     assert len({p.solution for p in [*train, *test]}) > 0.9 * len(ALL)

@@ -1,4 +1,6 @@
-"""A reward of one's own: loaded from a path, asked with the problem and the response, wrong in words."""
+"""A reward of one's own: loaded from a path, asked with the problem and the response, wrong in
+words.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,14 @@ def broken(problem, response): return problem["nothing"]
 
 def task(folder: Path, function: str = "score", code: str = CODE) -> PythonTask:
     (folder / "my_reward.py").write_text(code)
-    (folder / "rows.jsonl").write_text(json.dumps({"id": "p", "problem": "2+2?", "answer": "4", "level": 1}))
-    return PythonTask(path=str(folder / "my_reward.py"), problems_path=str(folder / "rows.jsonl"), function=function)
+    (folder / "rows.jsonl").write_text(
+        json.dumps({"id": "p", "problem": "2+2?", "answer": "4", "level": 1})
+    )
+    return PythonTask(
+        path=str(folder / "my_reward.py"),
+        problems_path=str(folder / "rows.jsonl"),
+        function=function,
+    )
 
 
 def test_rewards_are_what_the_function_says(tmp_path: Path) -> None:
@@ -48,14 +56,20 @@ def test_rewards_are_what_the_function_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "code", "message"),
     [
-        ("wrong", CODE, "function 'wrong', problem 'p': returned 'a lot'; expected a finite number"),
+        (
+            "wrong",
+            CODE,
+            "function 'wrong', problem 'p': returned 'a lot'; expected a finite number",
+        ),
         ("infinite", CODE, "returned inf; expected a finite number"),
         ("broken", CODE, "function 'broken', problem 'p': KeyError: 'nothing'"),
         ("listed", CODE, r"returned tensor\(\[1., 2.\]\); expected a finite number"),
         ("huge", CODE, "returned 1000.*; expected a finite number"),
     ],
 )
-def test_a_function_that_fails_while_it_scores_ends_the_run(tmp_path: Path, function: str, code: str, message: str) -> None:
+def test_a_function_that_fails_while_it_scores_ends_the_run(
+    tmp_path: Path, function: str, code: str, message: str
+) -> None:
     mine = task(tmp_path, function, code)
     with pytest.raises(RunError, match=message):
         mine.reward(mine.problems()[0], "4")
@@ -67,13 +81,16 @@ def test_a_function_that_fails_while_it_scores_ends_the_run(tmp_path: Path, func
         (
             "scored",
             CODE,
-            r"my_reward\.py defines no function 'scored' \(it defines: broken, huge, infinite, listed, score, wrong\)",
+            r"my_reward\.py defines no function 'scored' \(it defines: broken, huge, "
+            r"infinite, listed, score, wrong\)",
         ),
         ("score", "def score(:", r"my_reward\.py cannot be loaded: SyntaxError"),
         ("score", "import nothing_of_this_name", r"cannot be loaded: ModuleNotFoundError"),
     ],
 )
-def test_a_function_that_cannot_be_had_is_said(tmp_path: Path, function: str, code: str, message: str) -> None:
+def test_a_function_that_cannot_be_had_is_said(
+    tmp_path: Path, function: str, code: str, message: str
+) -> None:
     mine = task(tmp_path, function, code)
     with pytest.raises(UserError, match=message):
         mine.reward(mine.problems()[0], "4")
@@ -84,7 +101,13 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
         PythonTask(path=str(tmp_path / "none.py"), problems_path="x").load()
 
 
-ROW = {"prompt": "2+2?", "tests": [1, {"a": None}], "weight": 0.5, "more": {"b": True}, "none": None}
+ROW = {
+    "prompt": "2+2?",
+    "tests": [1, {"a": None}],
+    "weight": 0.5,
+    "more": {"b": True},
+    "none": None,
+}
 ECHO = """
 SEEN = []
 def score(problem, response):
@@ -100,7 +123,10 @@ def test_the_function_gets_the_columns_as_they_are_in_the_file(tmp_path: Path) -
     (problem,) = mine.problems()
     mine.reward(problem, "4")
     mine.reward(problem, "4")  # and what it changes is its own
-    assert mine.load().__globals__["SEEN"] == [{**ROW, "id": "0", "prompt": "2+2?", "answer": "", "solution": ""}] * 2
+    assert (
+        mine.load().__globals__["SEEN"]
+        == [{**ROW, "id": "0", "prompt": "2+2?", "answer": "", "solution": ""}] * 2
+    )
 
 
 def test_a_problem_that_is_not_in_the_file_has_what_is_known_about_it(tmp_path: Path) -> None:
@@ -110,7 +136,16 @@ def test_a_problem_that_is_not_in_the_file_has_what_is_known_about_it(tmp_path: 
 
 @pytest.mark.parametrize(
     "code",
-    ["True", "1", "Fraction(1)", "Decimal(1)", "numpy.float32(1)", "numpy.bool_(True)", "numpy.array(1)", "torch.tensor(1)"],
+    [
+        "True",
+        "1",
+        "Fraction(1)",
+        "Decimal(1)",
+        "numpy.float32(1)",
+        "numpy.bool_(True)",
+        "numpy.array(1)",
+        "torch.tensor(1)",
+    ],
 )
 def test_whatever_is_a_number_is_a_reward(tmp_path: Path, code: str) -> None:
     imports = "import numpy, torch\nfrom decimal import Decimal\nfrom fractions import Fraction\n"

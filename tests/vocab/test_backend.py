@@ -35,7 +35,9 @@ def test_what_runs_anywhere_is_never_refused(vocabulary: Vocabulary) -> None:
 def test_triton_is_refused_away_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(monkeypatch)
     with pytest.raises(
-        UserError, match=r"^model\.vocabulary is triton, and the model is not on a GPU; use auto, torch or full_logits$"
+        UserError,
+        match=r"^model\.vocabulary is triton, and the model is not on a GPU; use auto, torch or "
+        r"full_logits$",
     ):
         check_vocabulary("triton", CPU)
     head = Head(torch.zeros(3, 2), vocabulary="triton")
@@ -45,7 +47,9 @@ def test_triton_is_refused_away_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_triton_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="the package triton is not installed; use auto, torch or full_logits"):
+    with pytest.raises(
+        UserError, match="the package triton is not installed; use auto, torch or full_logits"
+    ):
         check_vocabulary("triton", torch.device("cuda"))
     assert not backend.has_kernels("auto", torch.device("cuda", 3))  # nor is it missed
 
@@ -54,24 +58,39 @@ def test_a_gpu_takes_kernels_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(monkeypatch)
     monkeypatch.setattr(backend, "_broken", lambda device: None)
     gpu = torch.device("cuda", 1)
-    assert [backend.has_kernels(name, gpu) for name in ("auto", "torch", "triton", "full_logits")] == [True, False, True, False]
+    assert [
+        backend.has_kernels(name, gpu) for name in ("auto", "torch", "triton", "full_logits")
+    ] == [True, False, True, False]
 
 
-def test_a_gpu_that_cannot_build_kernels_falls_back_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_cannot_build_kernels_falls_back_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     compiled(monkeypatch)
-    monkeypatch.setattr(backend, "_broken", lambda device: "a kernel cannot be built here (RuntimeError: no C compiler)")
+    monkeypatch.setattr(
+        backend,
+        "_broken",
+        lambda device: "a kernel cannot be built here (RuntimeError: no C compiler)",
+    )
     gpu = torch.device("cuda", 2)
     with pytest.warns(UserWarning, match="no C compiler"):
         assert not backend.has_kernels("auto", gpu)
-    with pytest.raises(UserError, match=r"model\.vocabulary is triton, and a kernel cannot be built here"):
+    with pytest.raises(
+        UserError, match=r"model\.vocabulary is triton, and a kernel cannot be built here"
+    ):
         check_vocabulary("triton", gpu)
 
 
-def test_why_a_kernel_cannot_be_built_is_read_from_what_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_a_kernel_cannot_be_built_is_read_from_what_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("triton", reason="Triton is for Linux")
 
     def fail(self: object, name: str) -> None:
         raise RuntimeError("Failed to find C compiler.\nmore")
 
     monkeypatch.setattr("reasontrain.vocab.triton_backend.TiledDistribution.value", fail)
-    assert backend._broken(CPU) == "a kernel cannot be built here (RuntimeError: Failed to find C compiler.)"
+    assert (
+        backend._broken(CPU)
+        == "a kernel cannot be built here (RuntimeError: Failed to find C compiler.)"
+    )

@@ -1,4 +1,6 @@
-"""Every choice of `vocabulary` gives the same: fused, logp, measure and soft through a Head, against naive float64."""
+"""Every choice of `vocabulary` gives the same: fused, logp, measure and soft through a Head,
+against naive float64.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,18 @@ from reasontrain.vocab import (
     measure,
     soft,
 )
-from tests.vocab.test_fused import TRANSFORMS, Case, Weighted, assert_same, naive_logits, naive_statistic
+from tests.vocab.test_fused import (
+    TRANSFORMS,
+    Case,
+    Weighted,
+    assert_same,
+    naive_logits,
+    naive_statistic,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in subtract")  # Triton's interpreter, of -inf - -inf
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:invalid value encountered in subtract"
+)  # Triton's interpreter, of -inf - -inf
 
 NAMES = ("logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.3", "jsd:1.0")
 
@@ -35,7 +46,10 @@ def vocabulary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "triton":
         pytest.importorskip("triton", reason="Triton is for Linux")
         if torch.cuda.is_available():
-            pytest.skip("these tensors lie on the CPU, and kernels are compiled here; test_kernels.py runs them")
+            pytest.skip(
+                "these tensors lie on the CPU, and kernels are compiled here; "
+                "test_kernels.py runs them"
+            )
         monkeypatch.setattr("reasontrain.vocab.triton_backend.TILE", 8)
     return request.param
 
@@ -44,7 +58,10 @@ def vocabulary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_fused_equals_naive_float64(vocabulary: Vocabulary, transform: str) -> None:
     case = Case(transform=TRANSFORMS[transform], bias=True, num_rows=4)
     case.head = replace(case.head, vocabulary=vocabulary)
-    assert_same(case.fused(Weighted(NAMES), chunk=3, temperature=0.7), case.naive(Weighted(NAMES), temperature=0.7))
+    assert_same(
+        case.fused(Weighted(NAMES), chunk=3, temperature=0.7),
+        case.naive(Weighted(NAMES), temperature=0.7),
+    )
 
 
 @pytest.mark.parametrize(("width", "teacher_width"), [(14, 11), (11, 14)])
@@ -89,15 +106,24 @@ def test_masked_ids_and_agreeing_models(vocabulary: Vocabulary) -> None:
         case.bias_V[9:] = -torch.inf
     case.ids_N %= 9
     head = replace(case.head, vocabulary=vocabulary)
-    case.head, case.teacher = head, Teacher(case.hidden_ND.detach() * (1 + 1e-5), replace(head, bias_V=case.bias_V.detach()))
+    case.head, case.teacher = (
+        head,
+        Teacher(case.hidden_ND.detach() * (1 + 1e-5), replace(head, bias_V=case.bias_V.detach())),
+    )
     _, stats, gradients = case.fused(Weighted(NAMES))
     assert all(0 <= stats[name] < 1e-5 for name in NAMES[2:])
     assert all(g.isfinite().all() for g in gradients)
     cut = Head(case.weight_VD[:9], case.bias_V[:9])
-    teacher = Teacher(case.teacher.hidden_ND, Head(case.teacher.head.weight_VD[:9], case.teacher.head.bias_V[:9]))
+    teacher = Teacher(
+        case.teacher.hidden_ND, Head(case.teacher.head.weight_VD[:9], case.teacher.head.bias_V[:9])
+    )
     run = (case.columns, case.coefficient_N, Weighted(NAMES[:2]))
-    part = torch.autograd.grad(fused(case.hidden_ND, cut, *run, teacher=teacher).loss, case.hidden_ND)
-    full = torch.autograd.grad(fused(case.hidden_ND, head, *run, teacher=case.teacher).loss, case.hidden_ND)
+    part = torch.autograd.grad(
+        fused(case.hidden_ND, cut, *run, teacher=teacher).loss, case.hidden_ND
+    )
+    full = torch.autograd.grad(
+        fused(case.hidden_ND, head, *run, teacher=case.teacher).loss, case.hidden_ND
+    )
     assert_close(full, part, rtol=1e-5, atol=2e-5)
 
 
@@ -120,15 +146,28 @@ def test_measure_equals_the_closed_form(vocabulary: Vocabulary) -> None:
     case = Case(bias=True, transform=TRANSFORMS["both"], teacher_width=9)
     for teacher in (case.teacher, Case(bias=True).teacher):
         run = (case.ids_N, ["logp", "entropy", "kl_reverse", "kl_forward", "teachability"])
-        expected = measure(case.hidden_ND.double(), _double(case.head), *run, teacher=_doubled(teacher), temperature=0.7, top=3)
+        expected = measure(
+            case.hidden_ND.double(),
+            _double(case.head),
+            *run,
+            teacher=_doubled(teacher),
+            temperature=0.7,
+            top=3,
+        )
         head = replace(case.head, vocabulary=vocabulary)
-        found = measure(case.hidden_ND, head, *run, teacher=teacher, temperature=0.7, top=3, chunk=4)
+        found = measure(
+            case.hidden_ND, head, *run, teacher=teacher, temperature=0.7, top=3, chunk=4
+        )
         assert_close(found, expected, rtol=1e-5, atol=2e-5, check_dtype=False)
         assert not any(value.requires_grad for value in found.values())
 
 
 def _double(head: Head) -> Head:
-    return replace(head, weight_VD=head.weight_VD.detach().double(), bias_V=None if head.bias_V is None else head.bias_V.double())
+    return replace(
+        head,
+        weight_VD=head.weight_VD.detach().double(),
+        bias_V=None if head.bias_V is None else head.bias_V.double(),
+    )
 
 
 def _doubled(teacher: Teacher) -> Teacher:
@@ -144,7 +183,12 @@ def test_a_divergence_without_a_teacher_is_the_users_to_mend(vocabulary: Vocabul
 
 @pytest.mark.parametrize(
     "scoring",
-    [SoftScoring(), SoftScoring(reduction="mean"), SoftScoring(tau_grad=2.0), SoftScoring(detach_mixture_embedding=True)],
+    [
+        SoftScoring(),
+        SoftScoring(reduction="mean"),
+        SoftScoring(tau_grad=2.0),
+        SoftScoring(detach_mixture_embedding=True),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -162,8 +206,17 @@ def test_soft_tokens_whole_or_in_chunks(scoring: SoftScoring, softcap: float | N
     coefficient_N = torch.tensor([0.5, 0.0, 1.0, 0.2, 2.0], dtype=torch.float64)
     found = []
     for choice in ("torch", "full_logits"):
-        head, basis = Head(leaves[1], None, 1.3, softcap, vocabulary=choice), EmbeddingBasis(leaves[2], 9, scale=1.7)
-        result = soft(leaves[0], head, basis, fed, columns, coefficient_N, SoftReinforce(), scoring, chunk=2)
-        wanted = [leaf for leaf in leaves if leaf is not leaves[2] or not scoring.detach_mixture_embedding]
-        found.append((result.loss.detach(), dict(result.stats), torch.autograd.grad(result.loss, wanted)))
+        head, basis = (
+            Head(leaves[1], None, 1.3, softcap, vocabulary=choice),
+            EmbeddingBasis(leaves[2], 9, scale=1.7),
+        )
+        result = soft(
+            leaves[0], head, basis, fed, columns, coefficient_N, SoftReinforce(), scoring, chunk=2
+        )
+        wanted = [
+            leaf for leaf in leaves if leaf is not leaves[2] or not scoring.detach_mixture_embedding
+        ]
+        found.append(
+            (result.loss.detach(), dict(result.stats), torch.autograd.grad(result.loss, wanted))
+        )
     assert_close(*found, rtol=1e-10, atol=1e-10)

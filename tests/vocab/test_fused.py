@@ -1,4 +1,6 @@
-"""The fused pass against naive float64 autograd, against TRL, and against closed forms worked by hand."""
+"""The fused pass against naive float64 autograd, against TRL, and against closed forms worked by
+hand.
+"""
 
 import math
 from dataclasses import dataclass
@@ -59,24 +61,48 @@ class Case:
         self.bias_V = normal(self.width).requires_grad_() if self.bias else None
         scale, softcap = self.transform.scale, self.transform.softcap
         self.head = Head(self.weight_VD, self.bias_V, scale, softcap)
-        teacher_head = Head(normal(self.teacher_width, 3), normal(self.teacher_width) if self.bias else None, scale, softcap)
+        teacher_head = Head(
+            normal(self.teacher_width, 3),
+            normal(self.teacher_width) if self.bias else None,
+            scale,
+            softcap,
+        )
         self.teacher = Teacher(normal(self.num_rows, 3), teacher_head)
         self.ids_N = torch.randint(self.width, (self.num_rows,), generator=draw)
         self.coefficient_N = torch.rand(self.num_rows, generator=draw).to(self.dtype) + 0.1
-        self.leaves = [leaf for leaf in (self.hidden_ND, self.weight_VD, self.bias_V) if leaf is not None]
+        self.leaves = [
+            leaf for leaf in (self.hidden_ND, self.weight_VD, self.bias_V) if leaf is not None
+        ]
 
     @property
     def columns(self) -> TokenFields:
         return TokenFields(ids_N=self.ids_N, advantage_N=torch.zeros(self.num_rows))
 
-    def fused(self, objective: Weighted, **settings: float | None) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
-        found = fused(self.hidden_ND, self.head, self.columns, self.coefficient_N, objective, teacher=self.teacher, **settings)
-        return found.loss.detach(), dict(found.stats), list(torch.autograd.grad(found.loss, self.leaves))
+    def fused(
+        self, objective: Weighted, **settings: float | None
+    ) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+        found = fused(
+            self.hidden_ND,
+            self.head,
+            self.columns,
+            self.coefficient_N,
+            objective,
+            teacher=self.teacher,
+            **settings,
+        )
+        return (
+            found.loss.detach(),
+            dict(found.stats),
+            list(torch.autograd.grad(found.loss, self.leaves)),
+        )
 
-    def naive(self, objective: Weighted, temperature: float = 1.0) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+    def naive(
+        self, objective: Weighted, temperature: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
         leaves = [leaf.detach().double().requires_grad_() for leaf in self.leaves]
         student_NV = naive_logits(
-            leaves[0], Head(leaves[1], leaves[2] if self.bias else None, self.head.scale, self.head.softcap)
+            leaves[0],
+            Head(leaves[1], leaves[2] if self.bias else None, self.head.scale, self.head.softcap),
         )
         teacher_NU = naive_logits(self.teacher.hidden_ND.double(), self.teacher.head)
         student_NV, teacher_NU = student_NV / temperature, teacher_NU / temperature
@@ -119,32 +145,48 @@ def assert_same(found: tuple, expected: tuple, rtol: float = 1e-5, atol: float =
 def test_each_statistic_equals_naive_float64(name: str, transform: str):
     case = Case(transform=TRANSFORMS[transform], dtype=torch.float64, bias=True)
     objective = Weighted((name,))
-    assert_same(case.fused(objective, chunk=3, temperature=0.7), case.naive(objective, temperature=0.7), rtol=1e-12, atol=1e-12)
+    assert_same(
+        case.fused(objective, chunk=3, temperature=0.7),
+        case.naive(objective, temperature=0.7),
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("width", "teacher_width"), [(11, 11), (14, 11), (11, 14)])
 def test_all_statistics_together_whatever_the_widths(width: int, teacher_width: int, bias: bool):
     case = Case(width=width, teacher_width=teacher_width, bias=bias, dtype=torch.float64)
-    assert_same(case.fused(Weighted(NAMES), chunk=2), case.naive(Weighted(NAMES)), rtol=1e-12, atol=1e-12)
+    assert_same(
+        case.fused(Weighted(NAMES), chunk=2), case.naive(Weighted(NAMES)), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_divergence_alone_leaves_the_wider_student_without_a_gradient_beyond(name: str):
     case = Case(width=14, teacher_width=11, dtype=torch.float64)
-    assert_same(case.fused(Weighted((name,))), case.naive(Weighted((name,))), rtol=1e-12, atol=1e-12)
+    assert_same(
+        case.fused(Weighted((name,))), case.naive(Weighted((name,))), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 2, 3, 6, 7, 100])
 def test_chunks_in_fp32(chunk: int | None):
     case = Case(bias=True, transform=TRANSFORMS["both"])
-    assert_same(case.fused(Weighted(NAMES[:6]), chunk=chunk), case.naive(Weighted(NAMES[:6])), rtol=2e-5, atol=2e-5)
+    assert_same(
+        case.fused(Weighted(NAMES[:6]), chunk=chunk),
+        case.naive(Weighted(NAMES[:6])),
+        rtol=2e-5,
+        atol=2e-5,
+    )
 
 
 def test_many_blocks_of_one_chunk(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("reasontrain.vocab.chunks.BLOCK_FLOATS_CPU", 22)  # two rows a block
     case = Case(dtype=torch.float64)
-    assert_same(case.fused(Weighted(NAMES), chunk=5), case.naive(Weighted(NAMES)), rtol=1e-12, atol=1e-12)
+    assert_same(
+        case.fused(Weighted(NAMES), chunk=5), case.naive(Weighted(NAMES)), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_bfloat16_states_and_weights_are_upcast_before_anything_else():
@@ -154,19 +196,26 @@ def test_bfloat16_states_and_weights_are_upcast_before_anything_else():
     expected = case.naive(Weighted(NAMES[:4]))
     assert {gradient.dtype for gradient in gradients} == {torch.bfloat16}
     assert_same((loss, stats), expected[:2], rtol=1e-5, atol=1e-5)
-    assert_close(gradients, [g.bfloat16() for g in expected[2]], rtol=2**-7, atol=1e-5)  # one rounding to bf16 at the end
+    assert_close(
+        gradients, [g.bfloat16() for g in expected[2]], rtol=2**-7, atol=1e-5
+    )  # one rounding to bf16 at the end
 
 
 def test_tied_head_receives_both_gradients():
     def loss_of(table_VD: Tensor, states: bool, head: bool) -> Tensor:
-        hidden_ND = table_VD[torch.tensor([1, 4, 4])] if states else table_VD.detach()[torch.tensor([1, 4, 4])]
+        hidden_ND = (
+            table_VD[torch.tensor([1, 4, 4])]
+            if states
+            else table_VD.detach()[torch.tensor([1, 4, 4])]
+        )
         columns = TokenFields(ids_N=torch.tensor([2, 0, 5]), advantage_N=torch.zeros(3))
         weight_VD = table_VD if head else table_VD.detach()
         return fused(hidden_ND, Head(weight_VD), columns, torch.ones(3), Weighted(("logp",))).loss
 
     table_VD = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     tied, states, head = (
-        torch.autograd.grad(loss_of(table_VD, s, h), table_VD)[0] for s, h in [(True, True), (True, False), (False, True)]
+        torch.autograd.grad(loss_of(table_VD, s, h), table_VD)[0]
+        for s, h in [(True, True), (True, False), (False, True)]
     )
     assert_close(tied, states + head)
     assert states.abs().max() > 0.1
@@ -187,8 +236,13 @@ def test_frozen_parts_are_skipped():
 
 def test_incoming_gradient_multiplies():
     case = Case(dtype=torch.float64)
-    doubled = fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(("logp",))).loss * 2
-    for mine, plain in zip(torch.autograd.grad(doubled, case.leaves), case.fused(Weighted(("logp",)))[2], strict=True):
+    doubled = (
+        fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(("logp",))).loss
+        * 2
+    )
+    for mine, plain in zip(
+        torch.autograd.grad(doubled, case.leaves), case.fused(Weighted(("logp",)))[2], strict=True
+    ):
         assert_close(mine, 2 * plain)
 
 
@@ -223,16 +277,34 @@ def test_ids_that_are_masked_out_by_the_bias_have_no_part():
     cut = Case(dtype=torch.float64, bias=True)
     cut.weight_VD, cut.bias_V = cut.weight_VD[:9], case.bias_V[:9]
     cut.head, cut.ids_N, cut.teacher = Head(cut.weight_VD, cut.bias_V), case.ids_N, case.teacher
-    whole = fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(NAMES[:4]), teacher=case.teacher).loss
-    part = fused(case.hidden_ND, cut.head, case.columns, case.coefficient_N, Weighted(NAMES[:4]), teacher=case.teacher).loss
+    whole = fused(
+        case.hidden_ND,
+        case.head,
+        case.columns,
+        case.coefficient_N,
+        Weighted(NAMES[:4]),
+        teacher=case.teacher,
+    ).loss
+    part = fused(
+        case.hidden_ND,
+        cut.head,
+        case.columns,
+        case.coefficient_N,
+        Weighted(NAMES[:4]),
+        teacher=case.teacher,
+    ).loss
     assert_close(whole, part)
-    assert_close(torch.autograd.grad(whole, case.hidden_ND), torch.autograd.grad(part, case.hidden_ND))
+    assert_close(
+        torch.autograd.grad(whole, case.hidden_ND), torch.autograd.grad(part, case.hidden_ND)
+    )
 
 
 def test_a_divergence_without_a_teacher_is_the_users_to_mend():
     case = Case()
     with pytest.raises(UserError, match="teacher"):
-        fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(("kl_reverse",)))
+        fused(
+            case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(("kl_reverse",))
+        )
 
 
 class Largest(TorchDispatchMode):
@@ -243,14 +315,24 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple) else (result,):
-            self.numel = max(self.numel, tensor.numel()) if isinstance(tensor, Tensor) else self.numel
+            self.numel = (
+                max(self.numel, tensor.numel()) if isinstance(tensor, Tensor) else self.numel
+            )
         return result
 
 
 def test_nothing_vocabulary_sized_is_larger_than_a_chunk_or_kept():
     case = Case(num_rows=60, width=50, teacher_width=50)
     with Largest() as largest:
-        found = fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(NAMES), teacher=case.teacher, chunk=6)
+        found = fused(
+            case.hidden_ND,
+            case.head,
+            case.columns,
+            case.coefficient_N,
+            Weighted(NAMES),
+            teacher=case.teacher,
+            chunk=6,
+        )
         dhidden_ND, dweight_VD, _ = found.loss.grad_fn.known
         found.loss.backward()
     assert largest.numel == 6 * 50
@@ -259,9 +341,17 @@ def test_nothing_vocabulary_sized_is_larger_than_a_chunk_or_kept():
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
-@pytest.mark.parametrize(("name", "beta"), [("kl_forward", 0.0), ("kl_reverse", 1.0), ("jsd:0.3", 0.3)])
+@pytest.mark.parametrize(
+    ("name", "beta"), [("kl_forward", 0.0), ("kl_reverse", 1.0), ("jsd:0.3", 0.3)]
+)
 def test_divergence_equals_trl(name: str, beta: float, softcap: float | None):
-    case = Case(num_rows=33, width=40, teacher_width=40, bias=True, transform=Head(torch.empty(0, 0), scale=1.3, softcap=softcap))
+    case = Case(
+        num_rows=33,
+        width=40,
+        teacher_width=40,
+        bias=True,
+        transform=Head(torch.empty(0, 0), scale=1.3, softcap=softcap),
+    )
     student, teacher = (case.hidden_ND, case.weight_VD, case.bias_V), case.teacher
     settings = (0.9, 1.3, softcap, 1.3, softcap)  # temperature, then each model's scale and softcap
     theirs_N, _ = ChunkedDivergenceFunction.apply(
@@ -273,15 +363,32 @@ def test_divergence_equals_trl(name: str, beta: float, softcap: float | None):
         return Losses(loss=policy.statistic(name))
 
     mine = fused(
-        case.hidden_ND, case.head, case.columns, case.coefficient_N, objective, teacher=teacher, temperature=0.9, chunk=10
+        case.hidden_ND,
+        case.head,
+        case.columns,
+        case.coefficient_N,
+        objective,
+        teacher=teacher,
+        temperature=0.9,
+        chunk=10,
     ).loss
     assert_close(mine, loss, rtol=1e-5, atol=1e-6)
-    assert_close(torch.autograd.grad(mine, case.leaves), torch.autograd.grad(loss, case.leaves), rtol=1e-4, atol=2e-6)
+    assert_close(
+        torch.autograd.grad(mine, case.leaves),
+        torch.autograd.grad(loss, case.leaves),
+        rtol=1e-4,
+        atol=2e-6,
+    )
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_logp_and_entropy_equal_trl(softcap: float | None):
-    case = Case(num_rows=33, width=40, bias=True, transform=Head(torch.empty(0, 0), scale=1.3, softcap=softcap))
+    case = Case(
+        num_rows=33,
+        width=40,
+        bias=True,
+        transform=Head(torch.empty(0, 0), scale=1.3, softcap=softcap),
+    )
     logp_N, entropy_N, *_ = ChunkedLogProbFunction.apply(
         case.hidden_ND, case.weight_VD, case.bias_V, case.ids_N, 0.9, 16, softcap, 1.3
     )
@@ -290,17 +397,30 @@ def test_logp_and_entropy_equal_trl(softcap: float | None):
     def objective(policy: TokenStats, batch: TokenFields) -> Losses:
         return Losses(loss=2 * policy.entropy_N - policy.logp_N)
 
-    mine = fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, objective, temperature=0.9, chunk=10).loss
+    mine = fused(
+        case.hidden_ND,
+        case.head,
+        case.columns,
+        case.coefficient_N,
+        objective,
+        temperature=0.9,
+        chunk=10,
+    ).loss
     assert_close(mine, loss, rtol=1e-5, atol=1e-6)
-    assert_close(torch.autograd.grad(mine, case.leaves), torch.autograd.grad(loss, case.leaves), rtol=1e-4, atol=2e-6)
+    assert_close(
+        torch.autograd.grad(mine, case.leaves),
+        torch.autograd.grad(loss, case.leaves),
+        rtol=1e-4,
+        atol=2e-6,
+    )
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (0.9, 0.2), (0.01, 0.99)])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_two_tokens_in_closed_form(a: float, b: float, temperature: float):
-    # p = (a, 1-a) from logits T (log a, log(1-a)); with z = z_1 - z_2, da/dz = a(1-a)/T.
-    # H = -a ln a - (1-a) ln(1-a), dH/da = ln((1-a)/a); R = KL(p||q), dR/da = ln(a/(1-a)) - ln(b/(1-b));
-    # F = KL(q||p), dF/da = (1-b)/(1-a) - b/a
+    # p = (a, 1-a) from logits T (log a, log(1-a)); with z = z_1 - z_2, da/dz = a(1-a)/T. H = -a ln
+    # a - (1-a) ln(1-a), dH/da = ln((1-a)/a); R = KL(p||q), dR/da = ln(a/(1-a)) - ln(b/(1-b)); F =
+    # KL(q||p), dF/da = (1-b)/(1-a) - b/a
     expected = {
         "logp": (math.log(a), 1 / a),
         "entropy": (-a * math.log(a) - (1 - a) * math.log(1 - a), math.log((1 - a) / a)),
@@ -308,10 +428,15 @@ def test_two_tokens_in_closed_form(a: float, b: float, temperature: float):
             a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b)),
             math.log(a / (1 - a)) - math.log(b / (1 - b)),
         ),
-        "kl_forward": (b * math.log(b / a) + (1 - b) * math.log((1 - b) / (1 - a)), (1 - b) / (1 - a) - b / a),
+        "kl_forward": (
+            b * math.log(b / a) + (1 - b) * math.log((1 - b) / (1 - a)),
+            (1 - b) / (1 - a) - b / a,
+        ),
     }
     eye = torch.eye(2, dtype=torch.float64)
-    student, teacher = (torch.tensor([[x, 1 - x]], dtype=torch.float64).log() * temperature for x in (a, b))
+    student, teacher = (
+        torch.tensor([[x, 1 - x]], dtype=torch.float64).log() * temperature for x in (a, b)
+    )
     student.requires_grad_()
     columns = TokenFields(ids_N=torch.tensor([0]), advantage_N=torch.zeros(1))
     for name, (value, slope) in expected.items():
@@ -321,11 +446,19 @@ def test_two_tokens_in_closed_form(a: float, b: float, temperature: float):
 
         one_N = torch.ones(1, dtype=torch.float64)
         loss = fused(
-            student, Head(eye), columns, one_N, objective, teacher=Teacher(teacher, Head(eye)), temperature=temperature
+            student,
+            Head(eye),
+            columns,
+            one_N,
+            objective,
+            teacher=Teacher(teacher, Head(eye)),
+            temperature=temperature,
         ).loss
         step = slope * a * (1 - a) / temperature
         assert_close(loss.item(), value, rtol=1e-12, atol=1e-15)
-        assert_close(torch.autograd.grad(loss, student)[0].tolist(), [[step, -step]], rtol=1e-12, atol=1e-14)
+        assert_close(
+            torch.autograd.grad(loss, student)[0].tolist(), [[step, -step]], rtol=1e-12, atol=1e-14
+        )
 
 
 def test_a_block_takes_up_the_memory_of_the_one_before():

@@ -1,6 +1,8 @@
-"""The density of soft tokens against autograd of its plain form, and against what a score function is for.
+"""The density of soft tokens against autograd of its plain form, and against what a score function
+is for.
 
-Numbers of tests are those of the Soft Tokens method's list: 2 (density and gradient), 3 (score), 9 (scale), 10 (chunks).
+Numbers of tests are those of the Soft Tokens method's list: 2 (density and gradient), 3 (score), 9
+(scale), 10 (chunks).
 """
 
 from __future__ import annotations
@@ -51,14 +53,23 @@ class Case:
 
         self.hidden_ND = normal(self.num, SIZE).requires_grad_()
         self.weight_VD = normal(self.width, SIZE).requires_grad_()
-        self.embedding_VD = self.weight_VD if self.tied else normal(self.width, SIZE).requires_grad_()
+        self.embedding_VD = (
+            self.weight_VD if self.tied else normal(self.width, SIZE).requires_grad_()
+        )
         self.bias_V = normal(self.width).requires_grad_() if self.bias else None
         self.fed_ND = normal(self.num, SIZE)
-        self.coefficient_N = torch.rand(self.num, generator=draw, dtype=torch.float64).to(self.dtype) + 0.1
-        columns = {"ids_N": torch.zeros(self.num, dtype=torch.long), "advantage_N": normal(self.num)}
+        self.coefficient_N = (
+            torch.rand(self.num, generator=draw, dtype=torch.float64).to(self.dtype) + 0.1
+        )
+        columns = {
+            "ids_N": torch.zeros(self.num, dtype=torch.long),
+            "advantage_N": normal(self.num),
+        }
         self.columns = TokenFields(**columns)
         every = [self.hidden_ND, self.weight_VD, self.embedding_VD, self.bias_V]
-        self.leaves = [leaf for i, leaf in enumerate(every) if leaf is not None and not (self.tied and i == 2)]
+        self.leaves = [
+            leaf for i, leaf in enumerate(every) if leaf is not None and not (self.tied and i == 2)
+        ]
 
     def run(self, chunk: int | None = None) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
         head = Head(self.weight_VD, self.bias_V, self.scale, self.softcap)
@@ -76,7 +87,9 @@ class Case:
         embedding_VD = weight_VD if self.tied else leaves[2]
         raw_NV = hidden_ND @ weight_VD.T
         raw_NV = self.scale * (raw_NV if self.bias_V is None else raw_NV + leaves[-1])
-        logits_NV = raw_NV if self.softcap is None else self.softcap * torch.tanh(raw_NV / self.softcap)
+        logits_NV = (
+            raw_NV if self.softcap is None else self.softcap * torch.tanh(raw_NV / self.softcap)
+        )
         tokens = min(TOKENS, self.width)
         p_NV = (logits_NV[:, :tokens] / self.tau).softmax(-1)
         mean_ND = self.basis_scale * p_NV @ embedding_VD[:tokens]
@@ -94,9 +107,17 @@ class Case:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     "more",
-    [{}, {"bias": True}, {"scale": 1.7}, {"softcap": 2.0}, {"bias": True, "scale": 0.4, "softcap": 1.5, "basis_scale": 2.3}],
+    [
+        {},
+        {"bias": True},
+        {"scale": 1.7},
+        {"softcap": 2.0},
+        {"bias": True, "scale": 0.4, "softcap": 1.5, "basis_scale": 2.3},
+    ],
 )
-def test_density_and_gradient_are_those_of_independent_normals(tied: bool, more: dict[str, float]) -> None:
+def test_density_and_gradient_are_those_of_independent_normals(
+    tied: bool, more: dict[str, float]
+) -> None:
     case = Case(tied=tied, **more)
     loss, _, gradients = case.run(chunk=3)
     expected, naive = case.naive()
@@ -106,18 +127,33 @@ def test_density_and_gradient_are_those_of_independent_normals(tied: bool, more:
 
 
 def test_one_row_by_hand() -> None:
-    """z = (ln 3, 0) at tau 1: p = (3/4, 1/4). E = (2, -2): h0 = 1. h = 2, sigma = 1/2: health 4, log pi = (1 - 4) / 2 = -3/2.
+    """z = (ln 3, 0) at tau 1: p = (3/4, 1/4).
 
-    With A = -1 and coefficient 1 the loss is log pi. d / d h0 = (2 - 1) * 4 = 4; dE = 4 p = (3, 1); dp = 4 E = (8, -8);
-    <p, dp> = 4; dz = p (dp - 4) = (3/4 * 4, 1/4 * -12) = (3, -3). W = (ln 3, 0) and hidden 1: dHidden = 3 ln 3, dW = (3, -3).
+    E = (2, -2): h0 = 1. h = 2, sigma = 1/2: health 4, log pi = (1 - 4) / 2 = -3/2.
+
+    With A = -1 and coefficient 1 the loss is log pi. d / d h0 = (2 - 1) * 4 = 4; dE = 4 p = (3, 1);
+    dp = 4 E = (8, -8); <p, dp> = 4; dz = p (dp - 4) = (3/4 * 4, 1/4 * -12) = (3, -3). W = (ln 3, 0)
+    and hidden 1: dHidden = 3 ln 3, dW = (3, -3).
     """
     hidden, weight, embedding = (
-        torch.tensor(rows, dtype=torch.float64, requires_grad=True) for rows in ([[1.0]], [[math.log(3)], [0.0]], [[2.0], [-2.0]])
+        torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+        for rows in ([[1.0]], [[math.log(3)], [0.0]], [[2.0], [-2.0]])
     )
     fed = FedEmbeddings(torch.tensor([[2.0]], dtype=torch.float64), tau=1.0, sigma=0.5)
-    columns = TokenFields(ids_N=torch.tensor([0]), advantage_N=torch.tensor([-1.0], dtype=torch.float64))
+    columns = TokenFields(
+        ids_N=torch.tensor([0]), advantage_N=torch.tensor([-1.0], dtype=torch.float64)
+    )
     one = torch.ones(1, dtype=torch.float64)
-    found = soft(hidden, Head(weight), EmbeddingBasis(embedding, 2), fed, columns, one, SoftReinforce(), SoftScoring())
+    found = soft(
+        hidden,
+        Head(weight),
+        EmbeddingBasis(embedding, 2),
+        fed,
+        columns,
+        one,
+        SoftReinforce(),
+        SoftScoring(),
+    )
     assert float(found.loss.detach()) == pytest.approx(-1.5)
     assert (float(found.stats[HEALTH]), float(found.stats[SCORED])) == (pytest.approx(4.0), 1.0)
     dhidden, dweight, dembedding = torch.autograd.grad(found.loss, (hidden, weight, embedding))
@@ -143,7 +179,9 @@ def test_choices_that_are_off_by_default() -> None:
 
 
 def test_the_score_is_zero_in_the_mean() -> None:
-    """Over 20,000 draws of h at one state the mean of dHidden stays within four standard errors of zero."""
+    """Over 20,000 draws of h at one state the mean of dHidden stays within four standard errors of
+    zero.
+    """
     case, num = Case(), 20_000
     draw = torch.Generator().manual_seed(3)
     logits = case.hidden_ND[:1] @ case.weight_VD.T
@@ -157,12 +195,16 @@ def test_the_score_is_zero_in_the_mean() -> None:
 
 
 def test_reinforce_finds_the_gradient_of_a_quadratic_reward() -> None:
-    """E |h - c|^2 = |h0 - c|^2 + D sigma^2: its gradient is autograd's of |h0 - c|^2, and E[reward * score] is the same."""
+    """E |h - c|^2 = |h0 - c|^2 + D sigma^2: its gradient is autograd's of |h0 - c|^2, and E[reward
+    * score] is the same.
+    """
     case, num = Case(), 60_000
     draw = torch.Generator().manual_seed(4)
     goal = torch.randn(SIZE, generator=draw, dtype=torch.float64)
     start = case.hidden_ND[:1].detach().clone().requires_grad_()
-    mean = ((start @ case.weight_VD.T)[:, :TOKENS] / case.tau).softmax(-1) @ case.embedding_VD[:TOKENS]
+    mean = ((start @ case.weight_VD.T)[:, :TOKENS] / case.tau).softmax(-1) @ case.embedding_VD[
+        :TOKENS
+    ]
     (analytic,) = torch.autograd.grad((mean - goal).square().sum(), start)
     fed = mean.detach() + case.sigma * torch.randn(num, SIZE, generator=draw, dtype=torch.float64)
     reward = (fed - goal).square().sum(-1)
@@ -178,7 +220,9 @@ def gradient_at(case: Case, hidden: Tensor, fed: Tensor, advantage: Tensor) -> T
     columns = TokenFields(ids_N=torch.zeros(len(hidden), dtype=torch.long), advantage_N=advantage)
     given = (columns, torch.ones_like(advantage), SoftReinforce(), SoftScoring())
     basis = EmbeddingBasis(case.embedding_VD, TOKENS)
-    loss = soft(hidden, Head(case.weight_VD), basis, FedEmbeddings(fed, case.tau, case.sigma), *given).loss
+    loss = soft(
+        hidden, Head(case.weight_VD), basis, FedEmbeddings(fed, case.tau, case.sigma), *given
+    ).loss
     return torch.autograd.grad(loss, hidden)[0]
 
 
@@ -186,7 +230,9 @@ def gradient_at(case: Case, hidden: Tensor, fed: Tensor, advantage: Tensor) -> T
 
 
 @given(sigma=floats(0.1, 3.0), factor=floats(1.1, 4.0), seed=integers(0, 1000))
-def test_differences_of_log_densities_scale_as_one_over_sigma_squared(sigma: float, factor: float, seed: int) -> None:
+def test_differences_of_log_densities_scale_as_one_over_sigma_squared(
+    sigma: float, factor: float, seed: int
+) -> None:
     def densities(sigma: float) -> Tensor:
         case = Case(sigma=sigma, seed=seed)
         found = []
@@ -197,7 +243,13 @@ def test_differences_of_log_densities_scale_as_one_over_sigma_squared(sigma: flo
 
         given = (case.columns, case.coefficient_N, keep, SoftScoring())
         fed = FedEmbeddings(case.fed_ND, case.tau, sigma)
-        soft(case.hidden_ND, Head(case.weight_VD), EmbeddingBasis(case.embedding_VD, TOKENS), fed, *given)
+        soft(
+            case.hidden_ND,
+            Head(case.weight_VD),
+            EmbeddingBasis(case.embedding_VD, TOKENS),
+            fed,
+            *given,
+        )
         return torch.cat(found)
 
     near, far = densities(sigma), densities(sigma * factor)
@@ -205,7 +257,9 @@ def test_differences_of_log_densities_scale_as_one_over_sigma_squared(sigma: flo
 
 
 def test_a_thousandth_of_the_embedding_is_a_sixth_in_the_log_ratio() -> None:
-    """The sheet's figure of fragile ratios: 0.001 RMS in each of 3072 coordinates over 0.33 RMS is sqrt(3072) / 330 = 0.168."""
+    """The sheet's figure of fragile ratios: 0.001 RMS in each of 3072 coordinates over 0.33 RMS is
+    sqrt(3072) / 330 = 0.168.
+    """
     size, rms, sigma = 3072, 0.02, 0.33 * 0.02
     draw = torch.Generator().manual_seed(5)
     noise = sigma * torch.randn(4000, size, generator=draw)
@@ -258,13 +312,17 @@ def test_no_row_is_a_zero_that_runs_backward() -> None:
 
 
 def test_a_small_tau_neither_overflows_nor_ties() -> None:
-    """Logits of 20 lie 0.125 apart in bfloat16; in float32 two that differ by 0.001 are ten taus apart: e^-10 = 4.54e-5."""
+    """Logits of 20 lie 0.125 apart in bfloat16; in float32 two that differ by 0.001 are ten taus
+    apart: e^-10 = 4.54e-5.
+    """
     p = softmax_(torch.tensor([[20.0, 19.999, -1e4]]), 1e-4)
     assert p[0].tolist() == pytest.approx([1 - 4.54e-5, 4.54e-5, 0.0], abs=2e-6)
 
 
 def test_share_with_a_score_falls_with_tau() -> None:
-    """Facts of the sheet (6.1): of 2,000 peaked logits nearly every step has a score at tau 0.5, nearly none at 1e-4."""
+    """Facts of the sheet (6.1): of 2,000 peaked logits nearly every step has a score at tau 0.5,
+    nearly none at 1e-4.
+    """
     draw = torch.Generator().manual_seed(6)
     hidden, weight = torch.randn(400, 64, generator=draw) / 4, torch.randn(2000, 64, generator=draw)
     columns = TokenFields(ids_N=torch.zeros(400, dtype=torch.long), advantage_N=torch.ones(400))
@@ -272,6 +330,11 @@ def test_share_with_a_score_falls_with_tau() -> None:
     for tau in (1.0, 0.5, 1e-2, 1e-4):
         fed = FedEmbeddings(torch.zeros(400, 64), tau, 0.3)
         given = (columns, torch.ones(400), SoftReinforce(), SoftScoring())
-        shares.append(float(soft(hidden, Head(weight), EmbeddingBasis(weight, 2000), fed, *given).stats[SCORED]) / 400)
+        shares.append(
+            float(
+                soft(hidden, Head(weight), EmbeddingBasis(weight, 2000), fed, *given).stats[SCORED]
+            )
+            / 400
+        )
     assert shares[:2] == [1.0, 1.0]
     assert shares[3] < 0.01 < shares[2] < 0.5

@@ -15,15 +15,29 @@ def normal(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize(("student_width", "teacher_width"), [(20, 20), (23, 20), (20, 23)])
 @pytest.mark.parametrize("chunk", [None, 4])
-def test_all_evidence_equals_naive_float64(student_width: int, teacher_width: int, chunk: int | None):
-    hidden_ND, weight_VD, teacher_ND, teacher_VD = normal(9, 4), normal(student_width, 4), normal(9, 3), normal(teacher_width, 3)
+def test_all_evidence_equals_naive_float64(
+    student_width: int, teacher_width: int, chunk: int | None
+):
+    hidden_ND, weight_VD, teacher_ND, teacher_VD = (
+        normal(9, 4),
+        normal(student_width, 4),
+        normal(9, 3),
+        normal(teacher_width, 3),
+    )
     ids_N = torch.arange(9)
     names = ("logp", "entropy", "kl_reverse", "kl_forward", "teachability")
-    head, teacher = Head(weight_VD.requires_grad_(), scale=0.5), Teacher(teacher_ND, Head(teacher_VD, softcap=3.0))
-    found = measure(hidden_ND, head, ids_N, names, temperature=0.8, teacher=teacher, chunk=chunk, top=5)
+    head, teacher = (
+        Head(weight_VD.requires_grad_(), scale=0.5),
+        Teacher(teacher_ND, Head(teacher_VD, softcap=3.0)),
+    )
+    found = measure(
+        hidden_ND, head, ids_N, names, temperature=0.8, teacher=teacher, chunk=chunk, top=5
+    )
     logp_NV = (hidden_ND.double() @ weight_VD.double().T * 0.5 / 0.8).log_softmax(-1)
     own_NS = logp_NV[:, :20].log_softmax(-1)
-    logq_NS = (3 * torch.tanh(teacher_ND.double() @ teacher_VD.double().T / 3) / 0.8)[:, :20].log_softmax(-1)
+    logq_NS = (3 * torch.tanh(teacher_ND.double() @ teacher_VD.double().T / 3) / 0.8)[
+        :, :20
+    ].log_softmax(-1)
     top_NK = own_NS.topk(5).indices
     expected = {
         "logp": logp_NV.gather(1, ids_N[:, None])[:, 0],
@@ -32,13 +46,24 @@ def test_all_evidence_equals_naive_float64(student_width: int, teacher_width: in
         "kl_forward": (logq_NS.exp() * (logq_NS - own_NS)).sum(1),
         "teachability": logq_NS.exp().gather(1, top_NK).sum(1),
     }
-    assert_close(found, {name: value.detach().float() for name, value in expected.items()}, rtol=1e-5, atol=1e-6)
+    assert_close(
+        found,
+        {name: value.detach().float() for name, value in expected.items()},
+        rtol=1e-5,
+        atol=1e-6,
+    )
     assert not any(value.requires_grad for value in found.values())
 
 
 def test_teachability_of_a_small_vocabulary_is_one():
     teacher = Teacher(normal(3, 2), Head(normal(8, 2)))
-    found = measure(normal(3, 4), Head(normal(8, 4)), torch.zeros(3, dtype=torch.long), ["teachability"], teacher=teacher)
+    found = measure(
+        normal(3, 4),
+        Head(normal(8, 4)),
+        torch.zeros(3, dtype=torch.long),
+        ["teachability"],
+        teacher=teacher,
+    )
     assert_close(found["teachability"], torch.ones(3))
 
 
@@ -51,14 +76,22 @@ def test_the_teacher_is_asked_only_where_it_is_needed():
 
 
 def test_no_rows():
-    found = measure(normal(0, 4), Head(normal(8, 4)), torch.empty(0, dtype=torch.long), ["logp", "entropy"])
+    found = measure(
+        normal(0, 4), Head(normal(8, 4)), torch.empty(0, dtype=torch.long), ["logp", "entropy"]
+    )
     assert {name: value.shape for name, value in found.items()} == {"logp": (0,), "entropy": (0,)}
 
 
 def test_divergences_are_never_negative_though_the_models_agree():
     hidden_ND, weight_VD = normal(200, 8), normal(500, 8)
     teacher = Teacher(hidden_ND + 1e-4 * normal(200, 8), Head(weight_VD))
-    found = measure(hidden_ND, Head(weight_VD), torch.zeros(200, dtype=torch.long), ["kl_reverse", "kl_forward"], teacher=teacher)
+    found = measure(
+        hidden_ND,
+        Head(weight_VD),
+        torch.zeros(200, dtype=torch.long),
+        ["kl_reverse", "kl_forward"],
+        teacher=teacher,
+    )
     assert min(value.min() for value in found.values()) >= 0
 
 

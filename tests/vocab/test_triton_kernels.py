@@ -1,4 +1,6 @@
-"""Triton's kernels against float64 autograd and the closed form; on a CPU by Triton's interpreter, on a GPU compiled."""
+"""Triton's kernels against float64 autograd and the closed form; on a CPU by Triton's interpreter,
+on a GPU compiled.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from tests.vocab.test_fused import naive_statistic
 pytest.importorskip("triton", reason="Triton is for Linux")
 tiled = pytest.importorskip("reasontrain.vocab.triton_backend")
 
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in subtract")  # the interpreter's, of -inf - -inf
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:invalid value encountered in subtract"
+)  # the interpreter's, of -inf - -inf
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NAMES = ("logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.0", "jsd:0.3", "jsd:1.0")
@@ -53,7 +57,9 @@ class Case:
 
     def tiled(self) -> tiled.TiledDistribution:
         y_NV = self.y_NV.to(DEVICE)
-        return tiled.TiledDistribution(self.x_NV.to(DEVICE, copy=True), self.ids_N.to(DEVICE), lambda: y_NV)
+        return tiled.TiledDistribution(
+            self.x_NV.to(DEVICE, copy=True), self.ids_N.to(DEVICE), lambda: y_NV
+        )
 
     def closed_form(self) -> Distribution:
         return Distribution(self.x_NV.clone(), self.ids_N, self.y_NV.clone, BufferPool())
@@ -61,12 +67,16 @@ class Case:
     def found(self, names: tuple[str, ...]) -> tuple[list[Tensor], Tensor]:
         distribution = self.tiled()
         values = [distribution.value(name).cpu() for name in names]
-        return values, distribution.gradient({name: self.slope_N[name].to(DEVICE) for name in names}).cpu()
+        return values, distribution.gradient(
+            {name: self.slope_N[name].to(DEVICE) for name in names}
+        ).cpu()
 
     def naive(self, names: tuple[str, ...]) -> tuple[list[Tensor], Tensor]:
         x_NV = self.x_NV.double().requires_grad_()
         values = [naive_statistic(name, x_NV, self.y_NV.double(), self.ids_N) for name in names]
-        total = torch.stack([(self.slope_N[name] * value).sum() for name, value in zip(names, values, strict=True)]).sum()
+        total = torch.stack(
+            [(self.slope_N[name] * value).sum() for name, value in zip(names, values, strict=True)]
+        ).sum()
         return [value.detach() for value in values], torch.autograd.grad(total, x_NV)[0]
 
 
@@ -87,7 +97,10 @@ def test_all_statistics_together_whatever_the_width(width: int, num_rows: int) -
 
 def test_two_divergences_of_jensen_and_shannon_at_once() -> None:
     case = Case.drawn()
-    check(replace(case, slope_N={**case.slope_N, "jsd:0.6": case.slope_N["entropy"]}), ("jsd:0.3", "jsd:0.6", "logp"))
+    check(
+        replace(case, slope_N={**case.slope_N, "jsd:0.6": case.slope_N["entropy"]}),
+        ("jsd:0.3", "jsd:0.6", "logp"),
+    )
 
 
 @pytest.mark.parametrize("descending", [False, True])
@@ -107,17 +120,24 @@ def test_logits_far_from_zero_keep_their_digits() -> None:
     case = Case.drawn(spread=3.0)
     offset = 2.0**20  # steps of 1/8 there
     x_NV, y_NV = ((8 * logits_NV).round() / 8 for logits_NV in (case.x_NV, case.y_NV))
-    near, far = (replace(case, x_NV=x_NV + much, y_NV=y_NV - much).found(NAMES) for much in (0.0, offset))
+    near, far = (
+        replace(case, x_NV=x_NV + much, y_NV=y_NV - much).found(NAMES) for much in (0.0, offset)
+    )
     assert_close(far, near, rtol=1e-6, atol=1e-6)
 
 
 def test_the_entropy_of_equal_logits_and_a_divergence_worked_by_hand() -> None:
-    # p = (1/2, 1/4, 1/4), q = (1/4, 1/4, 1/2): H = 1.5 ln 2; KL(p || q) = ln 2 / 2 - ln 2 / 4 = ln 2 / 4
+    # p = (1/2, 1/4, 1/4), q = (1/4, 1/4, 1/2): H = 1.5 ln 2; KL(p || q) = ln 2 / 2 - ln 2 / 4 = ln
+    # 2 / 4
     x_NV, y_NV = torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([[0.25, 0.25, 0.5]]).log()
-    values, gradient_NV = Case(x_NV, y_NV, torch.tensor([2]), {"kl_reverse": torch.ones(1)}).found(("kl_reverse",))
+    values, gradient_NV = Case(x_NV, y_NV, torch.tensor([2]), {"kl_reverse": torch.ones(1)}).found(
+        ("kl_reverse",)
+    )
     # p (log p - log q - KL): 1/2 (1 - 1/4) ln 2, 1/4 (0 - 1/4) ln 2, 1/4 (-1 - 1/4) ln 2
     assert_close(values[0].item(), math.log(2) / 4, rtol=1e-6, atol=0)
-    assert_close(gradient_NV / math.log(2), torch.tensor([[3 / 8, -1 / 16, -5 / 16]]), rtol=1e-6, atol=0)
+    assert_close(
+        gradient_NV / math.log(2), torch.tensor([[3 / 8, -1 / 16, -5 / 16]]), rtol=1e-6, atol=0
+    )
     alone = tiled.TiledDistribution(x_NV.to(DEVICE), torch.tensor([2], device=DEVICE), None)
     assert_close(alone.value("entropy").item(), 1.5 * math.log(2), rtol=1e-6, atol=0)
 
@@ -144,18 +164,28 @@ def test_ids_that_are_masked_have_no_part() -> None:
     gone = torch.zeros(64, dtype=torch.bool)
     gone[:17] = gone[20] = gone[33] = gone[47:] = True
     case.ids_N[:] = torch.tensor([17, 22, 46, 40])
-    masked = replace(case, x_NV=case.x_NV.masked_fill(gone, -math.inf), y_NV=case.y_NV.masked_fill(gone, -math.inf))
+    masked = replace(
+        case,
+        x_NV=case.x_NV.masked_fill(gone, -math.inf),
+        y_NV=case.y_NV.masked_fill(gone, -math.inf),
+    )
     places = torch.full((64,), -1)
     places[~gone] = torch.arange(int((~gone).sum()))
-    part = replace(case, x_NV=case.x_NV[:, ~gone], y_NV=case.y_NV[:, ~gone], ids_N=places[case.ids_N])
+    part = replace(
+        case, x_NV=case.x_NV[:, ~gone], y_NV=case.y_NV[:, ~gone], ids_N=places[case.ids_N]
+    )
     values, gradient_NV = masked.found(NAMES)
-    assert_close((values, gradient_NV[:, ~gone]), part.naive(NAMES), rtol=1e-5, atol=2e-5, check_dtype=False)
+    assert_close(
+        (values, gradient_NV[:, ~gone]), part.naive(NAMES), rtol=1e-5, atol=2e-5, check_dtype=False
+    )
     assert not gradient_NV[:, gone].any()
 
 
 @pytest.mark.parametrize("columns", [slice(0, 1), slice(30, 31), slice(16, 48)])
 @pytest.mark.parametrize("name", ["logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.3"])
-def test_ids_that_one_of_both_models_masks_count_as_in_the_closed_form(name: str, columns: slice) -> None:
+def test_ids_that_one_of_both_models_masks_count_as_in_the_closed_form(
+    name: str, columns: slice
+) -> None:
     for who in ("x_NV", "y_NV"):
         case = Case.drawn(3, 64)
         getattr(case, who)[:, columns] = -math.inf
@@ -173,7 +203,9 @@ def test_extreme_logits_never_make_nan(size: float) -> None:
         assert not any(value_N.isnan().any() for value_N in values)
         assert not gradient_NV.isnan().any()
     for name in ("logp", "entropy"):
-        assert_close(case.tiled().value(name).cpu(), case.closed_form().value(name), rtol=1e-6, atol=1e-6)
+        assert_close(
+            case.tiled().value(name).cpu(), case.closed_form().value(name), rtol=1e-6, atol=1e-6
+        )
 
 
 def test_a_logit_that_is_no_number_is_not_hidden() -> None:
@@ -190,9 +222,17 @@ def test_a_row_does_not_depend_on_its_block() -> None:
     values, gradient_NV = case.found(NAMES)
     for row in range(5):
         stat_grads = {name: slope_N[row : row + 1] for name, slope_N in case.slope_N.items()}
-        alone = Case(case.x_NV[row : row + 1], case.y_NV[row : row + 1], case.ids_N[row : row + 1], stat_grads).found(NAMES)
+        alone = Case(
+            case.x_NV[row : row + 1],
+            case.y_NV[row : row + 1],
+            case.ids_N[row : row + 1],
+            stat_grads,
+        ).found(NAMES)
         assert torch.equal(gradient_NV[row : row + 1], alone[1])
-        assert all(torch.equal(value_N[row : row + 1], one) for value_N, one in zip(values, alone[0], strict=True))
+        assert all(
+            torch.equal(value_N[row : row + 1], one)
+            for value_N, one in zip(values, alone[0], strict=True)
+        )
 
 
 @pytest.mark.parametrize("num", [1, 5, 100])
@@ -225,19 +265,31 @@ def test_evidence_of_both_models_is_found_in_one_pass(monkeypatch: pytest.Monkey
     hidden_ND, weight_VD = (torch.randn(size, 4, generator=draw, device=DEVICE) for size in (3, 50))
     names = ("entropy", "logp", "kl_reverse", "teachability")
     head = Head(weight_VD, vocabulary="triton")
-    found = measure(hidden_ND, head, torch.zeros(3, dtype=torch.long, device=DEVICE), names, teacher=Teacher(-hidden_ND, head))
+    found = measure(
+        hidden_ND,
+        head,
+        torch.zeros(3, dtype=torch.long, device=DEVICE),
+        names,
+        teacher=Teacher(-hidden_ND, head),
+    )
     assert (tuple(found), len(passes)) == (names, 1)
 
 
-@pytest.mark.parametrize(("teacher_width", "dtype"), [(37, torch.float32), (30, torch.float32), (37, torch.float64)])
+@pytest.mark.parametrize(
+    ("teacher_width", "dtype"), [(37, torch.float32), (30, torch.float32), (37, torch.float64)]
+)
 def test_two_widths_and_float64_are_left_to_the_closed_form(
     teacher_width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
     original = tiled.TiledDistribution.__init__
-    monkeypatch.setattr(tiled.TiledDistribution, "__init__", lambda self, *args: made.append(original(self, *args)))
+    monkeypatch.setattr(
+        tiled.TiledDistribution, "__init__", lambda self, *args: made.append(original(self, *args))
+    )
     draw = torch.Generator().manual_seed(0)
-    hidden_ND, student_VD, teacher_VD = (torch.randn(num, 4, generator=draw).to(DEVICE, dtype) for num in (3, 37, teacher_width))
+    hidden_ND, student_VD, teacher_VD = (
+        torch.randn(num, 4, generator=draw).to(DEVICE, dtype) for num in (3, 37, teacher_width)
+    )
     ids_N, teacher = torch.tensor([1, 2, 3], device=DEVICE), Teacher(hidden_ND, Head(teacher_VD))
     found = []
     for vocabulary in ("triton", "torch"):
@@ -277,28 +329,44 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     root = Path(__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", COMPILE], cwd=root, env=environment, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE], cwd=root, env=environment, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.split().count("True") == 9
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.3"])
-def test_a_real_vocabulary_in_bfloat16_equals_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_vocabulary_in_bfloat16_equals_torch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.undo()  # the tile that is used
     draw = torch.Generator("cuda").manual_seed(0)
-    hidden_ND, teacher_ND = (torch.randn(50, 256, generator=draw, device="cuda").bfloat16() for _ in range(2))
-    student_VD, teacher_VD = (0.1 * torch.randn(151_936, 256, generator=draw, device="cuda").bfloat16() for _ in range(2))
+    hidden_ND, teacher_ND = (
+        torch.randn(50, 256, generator=draw, device="cuda").bfloat16() for _ in range(2)
+    )
+    student_VD, teacher_VD = (
+        0.1 * torch.randn(151_936, 256, generator=draw, device="cuda").bfloat16() for _ in range(2)
+    )
     ids_N = torch.randint(151_936, (50,), generator=draw, device="cuda")
-    columns, weight_N = TokenFields(ids_N=ids_N, advantage_N=torch.zeros(50, device="cuda")), torch.ones(50, device="cuda")
+    columns, weight_N = (
+        TokenFields(ids_N=ids_N, advantage_N=torch.zeros(50, device="cuda")),
+        torch.ones(50, device="cuda"),
+    )
     leaves, found = [hidden_ND.requires_grad_(), student_VD.requires_grad_()], []
     for vocabulary in ("triton", "auto", "torch"):
-        head, teacher = Head(student_VD, vocabulary=vocabulary), Teacher(teacher_ND, Head(teacher_VD))
+        head, teacher = (
+            Head(student_VD, vocabulary=vocabulary),
+            Teacher(teacher_ND, Head(teacher_VD)),
+        )
 
         def objective(policy: TokenStats, batch: TokenFields) -> Losses:
             return Losses(loss=policy.statistic(name))
 
-        loss = fused(hidden_ND, head, columns, weight_N, objective, teacher=teacher, temperature=0.8).loss
+        loss = fused(
+            hidden_ND, head, columns, weight_N, objective, teacher=teacher, temperature=0.8
+        ).loss
         found.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
     assert all(torch.equal(one, other) for one, other in zip(found[0], found[1], strict=True))
     assert_close(found[0][0], found[2][0], rtol=1e-5, atol=1e-4)

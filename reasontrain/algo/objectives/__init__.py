@@ -1,9 +1,10 @@
 """One file per objective: a loss per row or per pair, not masked or averaged (see `reduce`).
 
-A row objective maps one row's statistics to one loss while its logits are alive. A sum objective, whose non-linearity comes after
-a sum over a response, is given differentiable log-probs of whole responses. An objective is a frozen dataclass: its fields are
-its knobs and its call is its mathematics. It states which evidence it `required_evidence`, whether it asks for a `teacher`, and whether it
-`score_at_sampling_temperature` (is scored at the sampler's temperature; at 1 otherwise).
+A row objective maps one row's statistics to one loss while its logits are alive. A sum objective,
+whose non-linearity comes after a sum over a response, is given differentiable log-probs of whole
+responses. An objective is a frozen dataclass: its fields are its knobs and its call is its
+mathematics. It states which evidence it `required_evidence`, whether it asks for a `teacher`, and
+whether it `score_at_sampling_temperature` (is scored at the sampler's temperature; at 1 otherwise).
 """
 
 from __future__ import annotations

@@ -13,11 +13,13 @@ from reasontrain.types import Losses, Probability, TokenFields, TokenStats
 
 @dataclass(frozen=True, kw_only=True)
 class Distill:
-    """A divergence between student p and teacher q at each row, in nats; no gradient through the sampling.
+    """A divergence between student p and teacher q at each row, in nats; no gradient through the
+    sampling.
 
-    reverse_kl: KL(p || q), on-policy distillation's own (TIP, arXiv 2604.14084, eq. 1). forward_kl: KL(q || p).
-    jsd: (1 - beta) KL(p || m) + beta KL(q || m) with m = (1 - beta) p + beta q (GKD, arXiv 2306.13649, in TRL's convention:
-    beta 0 is the forward KL and beta 1 the reverse). `beta` is read by jsd only.
+    reverse_kl: KL(p || q), on-policy distillation's own (TIP, arXiv 2604.14084, eq. 1). forward_kl:
+    KL(q || p). jsd: (1 - beta) KL(p || m) + beta KL(q || m) with m = (1 - beta) p + beta q (GKD,
+    arXiv 2306.13649, in TRL's convention: beta 0 is the forward KL and beta 1 the reverse). `beta`
+    is read by jsd only.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"

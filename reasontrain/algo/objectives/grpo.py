@@ -37,5 +37,9 @@ class Grpo:
         ratio_N = torch.exp(policy.logp_N - batch.old_logp_N)
         clipped_N = ratio_N.clamp(1 - self.clip_low, 1 + self.clip_high)
         gain_N, clipped_gain_N = (batch.advantage_N * r for r in (ratio_N, clipped_N))
-        loss_N, stats = penalised(-torch.minimum(gain_N, clipped_gain_N), self.reference_kl, policy, batch)
-        return Losses(loss=loss_N, stats={"ratio": ratio_N, "clipped": clipped_gain_N < gain_N, **stats})
+        loss_N, stats = penalised(
+            -torch.minimum(gain_N, clipped_gain_N), self.reference_kl, policy, batch
+        )
+        return Losses(
+            loss=loss_N, stats={"ratio": ratio_N, "clipped": clipped_gain_N < gain_N, **stats}
+        )

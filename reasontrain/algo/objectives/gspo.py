@@ -12,10 +12,12 @@ from reasontrain.types import Losses, Positive, SequenceStats
 
 @dataclass(frozen=True, kw_only=True)
 class Gspo:
-    """-min(s A, clip(s) A) at every row, where s has the value exp(mean_t log pi / pi_old) (GSPO, arXiv 2507.18071, eq. 7).
+    """-min(s A, clip(s) A) at every row, where s has the value exp(mean_t log pi / pi_old) (GSPO,
+    arXiv 2507.18071, eq. 7).
 
-    It is the token form of that paper (eq. 14): the value of s is its response's, over all response rows whatever is selected,
-    and its gradient at a row is s times that of the row's own log-prob. Averaged per rollout, it is GSPO itself.
+    It is the token form of that paper (eq. 14): the value of s is its response's, over all response
+    rows whatever is selected, and its gradient at a row is s times that of the row's own log-prob.
+    Averaged per rollout, it is GSPO itself.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
@@ -27,12 +29,18 @@ class Gspo:
     clip_high: Positive = 4e-4
 
     def __call__(self, seen: SequenceStats) -> Losses:
-        """One loss per row; `ratio` is the response's, and `clipped` is one where the clip took the gradient away."""
+        """One loss per row; `ratio` is the response's, and `clipped` is one where the clip took the
+        gradient away.
+        """
         logp_N = seen.logp_N
         log_ratio_K = seen.means(logp_N.detach() - seen.columns.old_logp_N)
         ratio_N = torch.exp(log_ratio_K[seen.rollout_N] + logp_N - logp_N.detach())
         clipped_N = ratio_N.clamp(1 - self.clip_low, 1 + self.clip_high)
-        gain_N, clipped_gain_N = seen.columns.advantage_N * ratio_N, seen.columns.advantage_N * clipped_N
+        gain_N, clipped_gain_N = (
+            seen.columns.advantage_N * ratio_N,
+            seen.columns.advantage_N * clipped_N,
+        )
         return Losses(
-            loss=-torch.minimum(gain_N, clipped_gain_N), stats={"clipped": clipped_gain_N < gain_N, "ratio": ratio_N.detach()}
+            loss=-torch.minimum(gain_N, clipped_gain_N),
+            stats={"clipped": clipped_gain_N < gain_N, "ratio": ratio_N.detach()},
         )

@@ -10,7 +10,9 @@ from reasontrain.types import Losses, TokenFields, TokenStats
 
 @dataclass(frozen=True, kw_only=True)
 class Nll:
-    """-log p(token), in nats; `nll` is its mean over the rows that have a weight, whatever the weight."""
+    """-log p(token), in nats; `nll` is its mean over the rows that have a weight, whatever the
+    weight.
+    """
 
     granularity: ClassVar[Literal["token"]] = "token"
     teacher: ClassVar[bool] = False

@@ -10,7 +10,9 @@ from reasontrain.types import TokenFields, TokenStats
 
 
 def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """r - 1 - log r with r = p_ref / p: a never negative estimate of KL(p || p_ref) from tokens drawn from p (Schulman's k3)."""
+    """r - 1 - log r with r = p_ref / p: a never negative estimate of KL(p || p_ref) from tokens
+    drawn from p (Schulman's k3).
+    """
     log_ratio_N = ref_logp_N - logp_N
     return torch.expm1(log_ratio_N) - log_ratio_N
 
@@ -18,7 +20,9 @@ def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Te
 def penalised(
     loss_N: Float[Tensor, " N"], strength: float, policy: TokenStats, batch: TokenFields
 ) -> tuple[Float[Tensor, " N"], dict[str, Float[Tensor, " N"]]]:
-    """loss + strength * k3 and the statistic `reference_kl`; at strength 0 the loss alone, and nothing is asked for."""
+    """loss + strength * k3 and the statistic `reference_kl`; at strength 0 the loss alone, and
+    nothing is asked for.
+    """
     if strength == 0:
         return loss_N, {}
     k3_N = k3(policy.logp_N, batch.ref_logp_N)

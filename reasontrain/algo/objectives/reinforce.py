@@ -11,7 +11,10 @@ from reasontrain.types import Losses, NotNegative, TokenFields, TokenStats
 
 @dataclass(frozen=True, kw_only=True)
 class Reinforce:
-    """-A log p(token) (Williams 1992), plus reference_kl * k3. Right for one optimiser step per batch of fresh rollouts."""
+    """-A log p(token) (Williams 1992), plus reference_kl * k3.
+
+    Right for one optimiser step per batch of fresh rollouts.
+    """
 
     granularity: ClassVar[Literal["token"]] = "token"
     teacher: ClassVar[bool] = False
@@ -26,5 +29,7 @@ class Reinforce:
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
         """One loss per row."""
-        loss_N, stats = penalised(-batch.advantage_N * policy.logp_N, self.reference_kl, policy, batch)
+        loss_N, stats = penalised(
+            -batch.advantage_N * policy.logp_N, self.reference_kl, policy, batch
+        )
         return Losses(loss=loss_N, stats=stats)

@@ -1,7 +1,8 @@
-"""Rollout rules: they drop whole rollouts after credit and before anything is measured, so that what is dropped costs nothing.
+"""Rollout rules: they drop whole rollouts after credit and before anything is measured, so that
+what is dropped costs nothing.
 
-A rule is a frozen dataclass; its call maps the batch of a whole step, on the driver, to one with fewer rollouts. A new one is one
-file and one name in this union.
+A rule is a frozen dataclass; its call maps the batch of a whole step, on the driver, to one with
+fewer rollouts. A new one is one file and one name in this union.
 """
 
 from __future__ import annotations

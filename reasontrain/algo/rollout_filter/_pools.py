@@ -17,9 +17,11 @@ Pool = Literal["group", "batch"]
 
 
 def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
-    """Indices of the rollouts that have a token to train on, pool by pool, each pool in an order drawn by (seed, step, rollout).
+    """Indices of the rollouts that have a token to train on, pool by pool, each pool in an order
+    drawn by (seed, step, rollout).
 
-    The order serves ties: with rewards of 0 and 1 most values are equal, and an order by index would favour early prompts.
+    The order serves ties: with rewards of 0 and 1 most values are equal, and an order by index
+    would favour early prompts.
     """
     index_N = batch.is_response_BT.any(1).nonzero()[:, 0]
     rollout_N = batch.rollout_B[index_N]

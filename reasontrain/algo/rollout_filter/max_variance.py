@@ -1,4 +1,6 @@
-"""The rollouts whose advantages vary most: D3S's sample level, within groups and across them, and PODS."""
+"""The rollouts whose advantages vary most: D3S's sample level, within groups and across them, and
+PODS.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +17,33 @@ from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.types import Batch, NotNegative
 
 _ROUNDING = 1e-12
-"""Variances and means that differ by less, in units of the largest square or value, are equal in exact arithmetic."""
+"""Variances and means that differ by less, in units of the largest square or value, are equal in
+exact arithmetic.
+"""
 _EPS = 1e-4
 """Added to the standard deviation when advantages are made anew, as PODS does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaxVariance:
-    """Keep the N of M rollouts with the greatest variance of advantages, N = max(1, floor(share * M)).
+    """Keep the N of M rollouts with the greatest variance of advantages, N = max(1, floor(share *
+    M)).
 
-    scope `batch`: among all rollouts of the step (D3S, arXiv 2509.22115; its cross-group form). `group`: among those of each
-    prompt (its in-group form, and PODS, arXiv 2504.13818). Advantages stay what the whole group made them; with `renormalise`
-    they become (A - mean) / (std + 1e-4) of what a pool kept, which is PODS where credit is `mean_centred`.
+    scope `batch`: among all rollouts of the step (D3S, arXiv 2509.22115; its cross-group form).
+    `group`: among those of each prompt (its in-group form, and PODS, arXiv 2504.13818). Advantages
+    stay what the whole group made them; with `renormalise` they become (A - mean) / (std + 1e-4) of
+    what a pool kept, which is PODS where credit is `mean_centred`.
 
-    Departures: a pool whose advantages have a root mean square below `std_floor` teaches nothing, and nothing of it is kept
-    (PODS keeps N of any group). A rollout that is masked from training is not a candidate.
+    Departures: a pool whose advantages have a root mean square below `std_floor` teaches nothing,
+    and nothing of it is kept (PODS keeps N of any group). A rollout that is masked from training is
+    not a candidate.
     """
 
     kind: Literal["max_variance"] = "max_variance"
     scope: Pool = "batch"
-    keep_ratio: LinearSchedule = field(default_factory=lambda: LinearSchedule(init=0.25, final=0.75))
+    keep_ratio: LinearSchedule = field(
+        default_factory=lambda: LinearSchedule(init=0.25, final=0.75)
+    )
     renormalise: bool = False
     std_floor: NotNegative = 1e-4
 
@@ -51,7 +60,9 @@ class MaxVariance:
     def _widest(self, batch: Batch, pool_M: Int[Tensor, " M"]) -> Int[Tensor, " K"]:
         """Those of a pool that are kept."""
         advantage_M = batch.advantage_B[pool_M].double()
-        if advantage_M.square().mean().sqrt() < max(self.std_floor, torch.finfo(torch.float32).tiny):
+        if advantage_M.square().mean().sqrt() < max(
+            self.std_floor, torch.finfo(torch.float32).tiny
+        ):
             return pool_M[:0]
         num = int(num_kept(self.keep_ratio.at(batch.progress), torch.tensor([len(pool_M)])))
         sorted_M, order_M = advantage_M.sort(stable=True)
@@ -60,17 +71,19 @@ class MaxVariance:
 
 
 def num_lowest(sorted_M: Float[Tensor, " M"], num: int) -> int:
-    """How many of the smallest values are in a subset of `num` with the greatest variance; the others are the largest values.
+    """How many of the smallest values are in a subset of `num` with the greatest variance; the
+    others are the largest values.
 
-    Variance is convex in each value, so some optimum consists of both ends (PODS, lemma 3.1), and prefix sums give the variance
-    of all num + 1 such subsets at once. Of equal ones, that with the smaller |mean|, then that with fewer small values. One
-    value alone is the largest in size.
+    Variance is convex in each value, so some optimum consists of both ends (PODS, lemma 3.1), and
+    prefix sums give the variance of all num + 1 such subsets at once. Of equal ones, that with the
+    smaller |mean|, then that with fewer small values. One value alone is the largest in size.
     """
     if num == 1:
         return int(-sorted_M[0] > sorted_M[-1])
     lowest_S = torch.arange(num + 1)
     first_S, second_S = (
-        _sums_of_both_ends(power_M, lowest_S, lowest_S + len(sorted_M) - num) / num for power_M in (sorted_M, sorted_M.square())
+        _sums_of_both_ends(power_M, lowest_S, lowest_S + len(sorted_M) - num) / num
+        for power_M in (sorted_M, sorted_M.square())
     )
     variance_S, size = second_S - first_S.square(), sorted_M.abs().max()
     best_S = variance_S >= variance_S.max() - _ROUNDING * size.square()
@@ -87,8 +100,12 @@ def _sums_of_both_ends(
 
 
 def _standardised(value_K: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """(value - mean) / (std + eps), std with n - 1 below the line; one value alone has nothing to be compared with."""
+    """(value - mean) / (std + eps), std with n - 1 below the line; one value alone has nothing to
+    be compared with.
+    """
     if len(value_K) < 2:
         return torch.zeros_like(value_K)
     centred_K = value_K.double() - value_K.double().mean()
-    return (centred_K / (centred_K.square().sum().div(len(value_K) - 1).sqrt() + _EPS)).to(value_K.dtype)
+    return (centred_K / (centred_K.square().sum().div(len(value_K) - 1).sqrt() + _EPS)).to(
+        value_K.dtype
+    )

@@ -15,14 +15,21 @@ from reasontrain.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class RandomRollouts:
-    """Keep max(1, floor(share * M)) of the M rollouts of the step or of each group, all sets equally likely."""
+    """Keep max(1, floor(share * M)) of the M rollouts of the step or of each group, all sets
+    equally likely.
+    """
 
     kind: Literal["random"] = "random"
     scope: Pool = "batch"
-    keep_ratio: LinearSchedule = field(default_factory=lambda: LinearSchedule(init=0.25, final=0.75))
+    keep_ratio: LinearSchedule = field(
+        default_factory=lambda: LinearSchedule(init=0.25, final=0.75)
+    )
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with fewer rollouts."""
         keep_ratio = self.keep_ratio.at(batch.progress)
         found = pools(batch, self.scope)
-        return take(batch, [pool_M[: int(num_kept(keep_ratio, torch.tensor([len(pool_M)])))] for pool_M in found])
+        return take(
+            batch,
+            [pool_M[: int(num_kept(keep_ratio, torch.tensor([len(pool_M)])))] for pool_M in found],
+        )

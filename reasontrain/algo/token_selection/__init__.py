@@ -1,8 +1,9 @@
 """Selection rules: each turns evidence into a weight for every token, 0 where it is not selected.
 
-A rule is a frozen dataclass. Its fields are its knobs, `required_evidence` names the evidence it reads, `scope` says whether a rollout's
-weights depend on that rollout alone, and calling it with the batch of a whole optimiser step gives the weights. Rules that drop
-whole rollouts, before there is evidence, are in `keep_ratio`.
+A rule is a frozen dataclass. Its fields are its knobs, `required_evidence` names the evidence it
+reads, `scope` says whether a rollout's weights depend on that rollout alone, and calling it with
+the batch of a whole optimiser step gives the weights. Rules that drop whole rollouts, before there
+is evidence, are in `keep_ratio`.
 """
 
 from __future__ import annotations

@@ -16,11 +16,13 @@ from reasontrain.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class AdvantageEntropy:
-    """Keep k = max(1, floor(keep * m)) of the m response tokens of the step by |A| * H (D3S, arXiv 2509.22115).
+    """Keep k = max(1, floor(keep * m)) of the m response tokens of the step by |A| * H (D3S, arXiv
+    2509.22115).
 
-    A is the rollout's advantage and H the policy's entropy before the step, at the sampler's temperature: there is one step per
-    batch of rollouts, so this is the formula's own policy. `top_scope="rollout"` ranks within each rollout.
-    Tokens with |A| H = 0 have no gradient and would enlarge the average, so they are dropped even where fewer than k are left;
+    A is the rollout's advantage and H the policy's entropy before the step, at the sampler's
+    temperature: there is one step per batch of rollouts, so this is the formula's own policy.
+    `top_scope="rollout"` ranks within each rollout. Tokens with |A| H = 0 have no gradient and
+    would enlarge the average, so they are dropped even where fewer than k are left;
     `drop_zero=False` fills up with them.
     """
 
@@ -37,8 +39,17 @@ class AdvantageEntropy:
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         response_BT, share = batch.is_response_BT, self.keep_ratio.at(batch.progress)
-        key_BT = batch.advantage_B.double().abs()[:, None] * finite(batch.entropy_BT, response_BT, "entropy")
+        key_BT = batch.advantage_B.double().abs()[:, None] * finite(
+            batch.entropy_BT, response_BT, "entropy"
+        )
         among_BT = response_BT & (key_BT > 0) if self.drop_zero else response_BT
         if self.top_scope == "rollout":
-            return top_rows_per_rollout(key_BT, among_BT, num_kept(share, response_BT.sum(1)), batch.token_order_BT)
-        return top_rows(key_BT, among_BT, int(num_kept(share, response_BT.sum().reshape(1))), batch.token_order_BT)
+            return top_rows_per_rollout(
+                key_BT, among_BT, num_kept(share, response_BT.sum(1)), batch.token_order_BT
+            )
+        return top_rows(
+            key_BT,
+            among_BT,
+            int(num_kept(share, response_BT.sum().reshape(1))),
+            batch.token_order_BT,
+        )

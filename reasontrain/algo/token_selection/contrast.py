@@ -16,12 +16,14 @@ from reasontrain.types import Batch, Probability, RunError, Stats
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Weight 1 - s at each token of a rejected response and 1 at each token of a chosen one (cDPO, arXiv 2411.19943).
+    """Weight 1 - s at each token of a rejected response and 1 at each token of a chosen one (cDPO,
+    arXiv 2411.19943).
 
-    s is the contrastive score, stored as its logarithm `ce_logscore`. With `only_neg` off a chosen token weighs s, which the
-    paper argues against. `eos_weight` replaces the weight of a rejected response's last token, for models that never learnt to
-    end (the release gives it 1). Weights are not normalised: their mean is below 1. Raises RunError where a score that is read
-    is not finite, or where no rejected token of the step has a weight.
+    s is the contrastive score, stored as its logarithm `ce_logscore`. With `only_neg` off a chosen
+    token weighs s, which the paper argues against. `eos_weight` replaces the weight of a rejected
+    response's last token, for models that never learnt to end (the release gives it 1). Weights are
+    not normalised: their mean is below 1. Raises RunError where a score that is read is not finite,
+    or where no rejected token of the step has a weight.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"ce_logscore"})
@@ -38,10 +40,13 @@ class Contrast:
         if self.eos_weight != "score":
             weight_BT = weight_BT.masked_fill(rejected_BT & _last(among_BT), self.eos_weight)
         if not self.only_neg:
-            weight_BT = torch.where(among_BT & ~rejected_BT, logscore_BT.clamp(max=0.0).exp(), weight_BT)
+            weight_BT = torch.where(
+                among_BT & ~rejected_BT, logscore_BT.clamp(max=0.0).exp(), weight_BT
+            )
         if rejected_BT.any() and not weight_BT[rejected_BT].any():
             raise RunError(
-                "the weights of all rejected tokens of a step sum to zero: every score is 1, so the two models of the contrast "
+                "the weights of all rejected tokens of a step sum to zero: every score is "
+                "1, so the two models of the contrast "
                 "are sure of every token; look at the scores before training on them"
             )
         return weight_BT.detach()

@@ -1,4 +1,6 @@
-"""PRIOR: tokens weighted by how unpredictable they are without the condition (arXiv 2505.08971), and its controls."""
+"""PRIOR: tokens weighted by how unpredictable they are without the condition (arXiv 2505.08971),
+and its controls.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,21 @@ _NEEDS: Mapping[Mode, frozenset[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """Weights k w / sum(w) over the k response tokens of each rollout, with P the probability under a reference that does not
-    see the condition (prompt or image):
+    """Weights k w / sum(w) over the k response tokens of each rollout, with P the probability under
+    a reference that does not see the condition (prompt or image):
 
     - `prior`: w = (1 - P)^alpha, the paper's rule (alpha 1, neither floor nor cap)
     - `flipped`: w = P^alpha, the control from the other direction
-    - `contrast`: w = clip(log p - log P, low, high), with p the frozen reference that sees the condition (ours, after CAL,
-      arXiv 2405.17871, which takes raw logits): dependence itself, where 1 - P holds plain randomness too
+    - `contrast`: w = clip(log p - log P, low, high), with p the frozen reference that sees the
+      condition (ours, after CAL, arXiv 2405.17871, which takes raw logits): dependence itself,
+      where 1 - P holds plain randomness too
 
-    The mass of a rollout stays its number of tokens, so `loss_aggregation: response_token_mean` makes equal weights plain maximum likelihood
-    (seq_mean_token_mean: the mean of each rollout first). `floor` keeps every token alive, `cap` bounds a weight (see `signals.mass`).
-    The first `skip_first` tokens, and with `last: plain` the last one (its low weight may make a model run on), have weight 1.
-    A rollout whose weights sum to less than a millionth of k is uniform, and counted. Raises RunError where evidence is not
-    finite.
+    The mass of a rollout stays its number of tokens, so `loss_aggregation: response_token_mean`
+    makes equal weights plain maximum likelihood (seq_mean_token_mean: the mean of each rollout
+    first). `floor` keeps every token alive, `cap` bounds a weight (see `signals.mass`). The first
+    `skip_first` tokens, and with `last: plain` the last one (its low weight may make a model run
+    on), have weight 1. A rollout whose weights sum to less than a millionth of k is uniform, and
+    counted. Raises RunError where evidence is not finite.
     """
 
     scope: ClassVar[Literal["step", "rollout"]] = "rollout"
@@ -54,7 +58,9 @@ class Prior:
 
     def __post_init__(self) -> None:
         if self.mode == "contrast" and self.low >= self.high:
-            raise ValueError(f"low {self.low} is not below high {self.high}: every token would weigh the same")
+            raise ValueError(
+                f"low {self.low} is not below high {self.high}: every token would weigh the same"
+            )
 
     @property
     def required_evidence(self) -> frozenset[str]:
@@ -63,11 +69,19 @@ class Prior:
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        weight_BT = weight_mass.spread(self.raw(batch), among_BT, floor=self.floor, cap=self.cap, plain_BT=self._plain(among_BT))
+        weight_BT = weight_mass.spread(
+            self.raw(batch),
+            among_BT,
+            floor=self.floor,
+            cap=self.cap,
+            plain_BT=self._plain(among_BT),
+        )
         return weight_BT.float()
 
     def raw(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """w before any normalisation, in float64; 1 - P comes from log P without the loss of digits near P = 1."""
+        """w before any normalisation, in float64; 1 - P comes from log P without the loss of digits
+        near P = 1.
+        """
         among_BT = batch.is_response_BT
         logp_BT = finite(batch.uncond_logp_BT, among_BT, "uncond_logp").clamp(max=0.0)
         match self.mode:
@@ -76,10 +90,14 @@ class Prior:
             case "flipped":
                 return (self.alpha * logp_BT).exp()
             case "contrast":
-                return (finite(batch.ref_logp_BT, among_BT, "ref_logp") - logp_BT).clamp(self.low, self.high)
+                return (finite(batch.ref_logp_BT, among_BT, "ref_logp") - logp_BT).clamp(
+                    self.low, self.high
+                )
 
     def metrics(self, batch: Batch) -> Stats:
-        """Signs of a reference that knows the responses by heart: mean P, share of P above 0.99, degenerate rollouts."""
+        """Signs of a reference that knows the responses by heart: mean P, share of P above 0.99,
+        degenerate rollouts.
+        """
         among_BT = batch.is_response_BT
         p_N = batch.uncond_logp_BT[among_BT].double().exp()
         free_BT = among_BT & ~self._plain(among_BT)
@@ -93,5 +111,9 @@ class Prior:
     def _plain(self, among_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
         """Tokens whose weight is 1 whatever their evidence."""
         place_BT = among_BT.long().cumsum(1)
-        last_BT = place_BT == among_BT.sum(1, keepdim=True) if self.last == "plain" else torch.zeros_like(among_BT)
+        last_BT = (
+            place_BT == among_BT.sum(1, keepdim=True)
+            if self.last == "plain"
+            else torch.zeros_like(among_BT)
+        )
         return among_BT & ((place_BT <= self.skip_first) | last_BT)

@@ -15,7 +15,9 @@ from reasontrain.types import Batch, Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
-    """Keep max(1, floor(keep * m)) of the m response tokens of each rollout, all sets equally likely, drawn anew each step."""
+    """Keep max(1, floor(keep * m)) of the m response tokens of each rollout, all sets equally
+    likely, drawn anew each step.
+    """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset()
     scope: ClassVar[Literal["step", "rollout"]] = "rollout"
@@ -25,4 +27,6 @@ class Random:
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
         num_B = num_kept(self.keep_ratio, among_BT.sum(1))
-        return top_rows_per_rollout(uniform_BT(batch, Stream.RANDOM), among_BT, num_B, batch.token_order_BT)
+        return top_rows_per_rollout(
+            uniform_BT(batch, Stream.RANDOM), among_BT, num_B, batch.token_order_BT
+        )

@@ -1,4 +1,6 @@
-"""Rho-1: tokens that a better model finds easier than the one in training (Lin et al. 2024, arXiv 2404.07965)."""
+"""Rho-1: tokens that a better model finds easier than the one in training (Lin et al. 2024, arXiv
+2404.07965).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ from reasontrain.types import Batch, Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class Rho1:
-    """Keep the share of the step's response tokens with the largest excess loss l - l_reference = log p_reference - log p.
+    """Keep the share of the step's response tokens with the largest excess loss l - l_reference =
+    log p_reference - log p.
 
-    Exactly max(1, floor(keep * rows)), ranked over the whole step; the `reference` of the recipe is a model tuned on clean data.
-    The sign is the opposite of ssToken's, whose history is a worse model. Raises RunError where evidence is not finite.
+    Exactly max(1, floor(keep * rows)), ranked over the whole step; the `reference` of the recipe is
+    a model tuned on clean data. The sign is the opposite of ssToken's, whose history is a worse
+    model. Raises RunError where evidence is not finite.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp", "ref_logp"})
@@ -28,6 +32,9 @@ class Rho1:
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        reference_BT, now_BT = finite(batch.ref_logp_BT, among_BT, "ref_logp"), finite(batch.old_logp_BT, among_BT, "old_logp")
+        reference_BT, now_BT = (
+            finite(batch.ref_logp_BT, among_BT, "ref_logp"),
+            finite(batch.old_logp_BT, among_BT, "old_logp"),
+        )
         num = int(num_kept(self.keep_ratio, among_BT.sum().reshape(1)))
         return top_rows(reference_BT - now_BT, among_BT, num, batch.token_order_BT)

@@ -12,4 +12,6 @@ from reasontrain.algo.token_selection.sstoken import SsToken
 from reasontrain.algo.token_selection.tip import Tip
 from reasontrain.algo.token_selection.top_entropy import TopEntropy
 
-SelectionRule = AllTokens | Random | TopEntropy | Tip | AdvantageEntropy | SsToken | Prior | Rho1 | Contrast
+SelectionRule = (
+    AllTokens | Random | TopEntropy | Tip | AdvantageEntropy | SsToken | Prior | Rho1 | Contrast
+)

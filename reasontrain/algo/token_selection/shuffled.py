@@ -1,4 +1,6 @@
-"""Another rule's weights on the wrong tokens: shows whether it matters which tokens a rule chose, or only how many."""
+"""Another rule's weights on the wrong tokens: shows whether it matters which tokens a rule chose,
+or only how many.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from reasontrain.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffledWeights:
-    """The weights of the rule `of`, permuted at random among the response tokens of each rollout, anew each step.
+    """The weights of the rule `of`, permuted at random among the response tokens of each rollout,
+    anew each step.
 
     Every rollout keeps exactly the weights it had, fractional ones too.
     """
@@ -44,5 +47,7 @@ class ShuffledWeights:
         )
         weight_BT = self.of(batch)
         shuffled_N = torch.empty_like(weight_BT[among_BT])
-        shuffled_N[lexsort(rollout_N, draw_N, order_N)] = weight_BT[among_BT][lexsort(rollout_N, order_N)]
+        shuffled_N[lexsort(rollout_N, draw_N, order_N)] = weight_BT[among_BT][
+            lexsort(rollout_N, order_N)
+        ]
         return torch.zeros_like(weight_BT).masked_scatter(among_BT, shuffled_N)

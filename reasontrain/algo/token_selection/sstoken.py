@@ -24,17 +24,20 @@ from reasontrain.types import Batch, NotNegative, Probability, Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class SsToken:
-    """Keep k = ceil(keep * m) of the m response tokens of each rollout, by gamma * norm(REL) + (1 - gamma) * attention.
+    """Keep k = ceil(keep * m) of the m response tokens of each rollout, by gamma * norm(REL) + (1 -
+    gamma) * attention.
 
-    REL = log p - log p_history is what a token has gained since the history model (`history` in a recipe), attention the share
-    that the token's own position pays to the prompt in one layer (`importance`). `sign: excess` turns REL round, as one public
-    reimplementation has it. Departures, all from the released code or ours:
+    REL = log p - log p_history is what a token has gained since the history model (`history` in a
+    recipe), attention the share that the token's own position pays to the prompt in one layer
+    (`importance`). `sign: excess` turns REL round, as one public reimplementation has it.
+    Departures, all from the released code or ours:
 
-    - gamma is 0 in the first `warmup` of the run (the release: up to sample 10,000 of 50,000): there REL is noise, and min-max
-      stretches noise to the full [0, 1];
+    - gamma is 0 in the first `warmup` of the run (the release: up to sample 10,000 of 50,000):
+      there REL is noise, and min-max stretches noise to the full [0, 1];
     - gamma is 0 for a rollout whose REL spans less than `gate` nats, for the same reason;
-    - `norm`: one outlier flattens `minmax` (the paper's); `detrend` takes the straight line over the position out of the
-      attention, which otherwise prefers the beginning of a long response (the paper does not).
+    - `norm`: one outlier flattens `minmax` (the paper's); `detrend` takes the straight line over
+      the position out of the attention, which otherwise prefers the beginning of a long response
+      (the paper does not).
 
     Raises RunError where evidence is not finite at a response token.
     """
@@ -53,7 +56,9 @@ class SsToken:
     def required_evidence(self) -> frozenset[str]:
         """The evidence that is read at some time in the run."""
         found = {"old_logp", "history_logp"} if self.gamma else set()
-        return frozenset(found | ({"attention"} if self.gamma < 1 or self.warmup or self.gate else set()))
+        return frozenset(
+            found | ({"attention"} if self.gamma < 1 or self.warmup or self.gate else set())
+        )
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
@@ -66,8 +71,13 @@ class SsToken:
         zero_BT = torch.zeros(among_BT.shape, dtype=torch.float64, device=among_BT.device)
         excess_BT = gain_BT = attention_BT = zero_BT
         if "history_logp" in required_evidence:
-            both = finite(batch.old_logp_BT, among_BT, "old_logp"), finite(batch.history_logp_BT, among_BT, "history_logp")
-            gain_BT = retrospective(*both) if self.sign == "retrospective" else -retrospective(*both)
+            both = (
+                finite(batch.old_logp_BT, among_BT, "old_logp"),
+                finite(batch.history_logp_BT, among_BT, "history_logp"),
+            )
+            gain_BT = (
+                retrospective(*both) if self.sign == "retrospective" else -retrospective(*both)
+            )
             excess_BT = normalised(gain_BT, among_BT, self.norm)
         if "attention" in required_evidence:
             attention_BT = finite(batch.attention_BT, among_BT, "attention")

@@ -1,4 +1,6 @@
-"""TIP: the tokens that matter in on-policy distillation (arXiv 2604.14084 v4), by student entropy and teacher divergence."""
+"""TIP: the tokens that matter in on-policy distillation (arXiv 2604.14084 v4), by student entropy
+and teacher divergence.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from reasontrain.algo.token_selection.scores.normalise import Scope, Span, finit
 from reasontrain.algo.token_selection.scores.soft_or import overconfidence, soft_or
 from reasontrain.types import Batch, Ratio
 
-Mode = Literal["soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"]
+Mode = Literal[
+    "soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"
+]
 
 _NEEDS: Mapping[Mode, frozenset[str]] = {
     "soft_or": frozenset({"entropy", "kl_reverse"}),
@@ -37,19 +41,24 @@ _LEAST = 1e-300  # below every positive float32, far above log's underflow
 
 @dataclass(frozen=True, kw_only=True)
 class Tip:
-    """Keep k = max(1, floor(keep * m)) of the m response tokens of each rollout, ranked by the score of `mode`.
+    """Keep k = max(1, floor(keep * m)) of the m response tokens of each rollout, ranked by the
+    score of `mode`.
 
-    With h^ the student's entropy and d^ = KL(student || teacher), each clipped at a quantile and min-maxed over the step:
+    With h^ the student's entropy and d^ = KL(student || teacher), each clipped at a quantile and
+    min-maxed over the step:
 
-    - `soft_or`: h^ + d^ - h^ d^, the main method; `bottom`: the same from below (the paper's Table 6)
+    - `soft_or`: h^ + d^ - h^ d^, the main method; `bottom`: the same from below (the paper's Table
+      6)
     - `q3`: KL(teacher || student) (1 - h^), confident and wrong
-    - `entropy_sample`: k draws without replacement in proportion to the entropy; tokens of entropy 0 only when no other is left
-    - `entropy_topk`: h^; `divergence`: KL(student || teacher); `teachability`: teacher mass on the student's top candidates
-      (arXiv 2605.26844)
+    - `entropy_sample`: k draws without replacement in proportion to the entropy; tokens of entropy
+      0 only when no other is left
+    - `entropy_topk`: h^; `divergence`: KL(student || teacher); `teachability`: teacher mass on the
+      student's top candidates (arXiv 2605.26844)
 
-    Departure: the paper clips the entropy only. One outlier then flattens d^ and Soft-OR becomes entropy top-k, so both are
-    clipped; `delta_clip_quantile=1.0` is the literal reading. `stats_scope` says where statistics are taken and `top_scope`
-    where tokens are ranked; with `top_scope="step"`, m counts the tokens of the step. Raises RunError where evidence is not
+    Departure: the paper clips the entropy only. One outlier then flattens d^ and Soft-OR becomes
+    entropy top-k, so both are clipped; `delta_clip_quantile=1.0` is the literal reading.
+    `stats_scope` says where statistics are taken and `top_scope` where tokens are ranked; with
+    `top_scope="step"`, m counts the tokens of the step. Raises RunError where evidence is not
     finite at a response token.
     """
 
@@ -76,20 +85,36 @@ class Tip:
         return self.given(batch, self.spans(batch))
 
     def spans(self, batch: Batch) -> dict[str, Span]:
-        """The statistics that the mode normalises by, one span for each kind of evidence it normalises."""
+        """The statistics that the mode normalises by, one span for each kind of evidence it
+        normalises.
+        """
         clip = {"entropy": self.clip_quantile, "kl_reverse": self.delta_clip_quantile}
         return {
-            name: span_of(_column(batch, name), batch.is_response_BT, clip_quantile=clip[name], scope=self.stats_scope)
+            name: span_of(
+                _column(batch, name),
+                batch.is_response_BT,
+                clip_quantile=clip[name],
+                scope=self.stats_scope,
+            )
             for name in sorted(_NORMALISED.get(self.mode, frozenset()))
         }
 
     def given(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
-        """The weights of some rollouts, by the spans of their whole step; any cut gives the same if ranking is per rollout."""
+        """The weights of some rollouts, by the spans of their whole step; any cut gives the same if
+        ranking is per rollout.
+        """
         among_BT = batch.is_response_BT
         score_BT = self.score(batch, spans)
         if self.top_scope == "rollout":
-            return top_rows_per_rollout(score_BT, among_BT, num_kept(self.keep_ratio, among_BT.sum(1)), batch.token_order_BT)
-        return top_rows(score_BT, among_BT, int(num_kept(self.keep_ratio, among_BT.sum().reshape(1))), batch.token_order_BT)
+            return top_rows_per_rollout(
+                score_BT, among_BT, num_kept(self.keep_ratio, among_BT.sum(1)), batch.token_order_BT
+            )
+        return top_rows(
+            score_BT,
+            among_BT,
+            int(num_kept(self.keep_ratio, among_BT.sum().reshape(1))),
+            batch.token_order_BT,
+        )
 
     def score(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
         """What the tokens are ranked by, in float64; it means nothing outside the response."""
@@ -102,7 +127,9 @@ class Tip:
             case "q3":
                 return overconfidence(_column(batch, "kl_forward"), share["entropy"])
             case "entropy_sample":
-                return _column(batch, "entropy").clamp(min=_LEAST).log() + gumbel_BT(batch, Stream.TIP)
+                return _column(batch, "entropy").clamp(min=_LEAST).log() + gumbel_BT(
+                    batch, Stream.TIP
+                )
             case "entropy_topk":
                 return share["entropy"]
             case "divergence":

@@ -15,9 +15,11 @@ from reasontrain.types import Batch, Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class TopEntropy:
-    """Keep the fraction of the step's response tokens with the highest entropy ("80/20", arXiv 2506.01939).
+    """Keep the fraction of the step's response tokens with the highest entropy ("80/20", arXiv
+    2506.01939).
 
-    Exactly max(1, floor(keep * rows)) tokens, ranked over the whole step: a rollout without a doubt may keep none.
+    Exactly max(1, floor(keep * rows)) tokens, ranked over the whole step: a rollout without a doubt
+    may keep none.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"entropy"})

@@ -1,4 +1,6 @@
-"""The one verifier that serves both as reward and as evaluation: `Grader`, and the `Verdict` it gives."""
+"""The one verifier that serves both as reward and as evaluation: `Grader`, and the `Verdict` it
+gives.
+"""
 
 from __future__ import annotations
 

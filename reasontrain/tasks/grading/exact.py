@@ -1,4 +1,7 @@
-"""Equality that needs no algebra: spellings, words, numbers. Quick, and safe on any text; what it cannot decide it says so."""
+"""Equality that needs no algebra: spellings, words, numbers.
+
+Quick, and safe on any text; what it cannot decide it says so.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ _ADJACENT = re.compile(r"\d\s+\d")
 
 
 def equal(gold: str, answer: str) -> bool | None:
-    """Whether two leaves (normalised expressions without lists) are equal; None where algebra would have to decide."""
+    """Whether two leaves (normalised expressions without lists) are equal; None where algebra would
+    have to decide.
+    """
     if normalise.squeezed(gold) == normalise.squeezed(answer):
         return True
     if not gold.strip() or not answer.strip():
@@ -35,8 +40,11 @@ def equal(gold: str, answer: str) -> bool | None:
     return None
 
 
-def compare(gold: str, answer: str, known: dict[tuple[str, str], bool]) -> tuple[bool, list[tuple[str, str]]]:
-    """Whether two answers are equal, and the leaf pairs that only algebra can decide and that are not in `known`.
+def compare(
+    gold: str, answer: str, known: dict[tuple[str, str], bool]
+) -> tuple[bool, list[tuple[str, str]]]:
+    """Whether two answers are equal, and the leaf pairs that only algebra can decide and that are
+    not in `known`.
 
     Undecided leaves count as unequal; ask again with what algebra says of them until none is left.
     """

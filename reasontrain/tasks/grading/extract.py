@@ -1,4 +1,6 @@
-"""Where in a response the answer stands: the last box, `####`, "the answer is", or (where allowed) the last formula or number."""
+"""Where in a response the answer stands: the last box, `####`, "the answer is", or (where allowed)
+the last formula or number.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import re
 from collections.abc import Iterator
 
 TAIL = 100_000
-"""Characters from the end of a text that are looked at: an answer that ends further up is no answer."""
+"""Characters from the end of a text that are looked at: an answer that ends further up is no
+answer.
+"""
 NEAR = 4_000
 """Characters from the end in which an unmarked formula or number is looked for."""
 
@@ -20,11 +24,17 @@ _MARK = re.compile(
     r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^[^\S\n]*A:|答案(?:是|为|[:：])?)",
     re.IGNORECASE | re.MULTILINE,
 )
-_MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL)
+_MATH = re.compile(
+    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL
+)
 _NUMBER = re.compile(r"[-+]?(?<![\w.])\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
-_LAST_NUMBER = re.compile(r"(?<![A-Za-z0-9_.)])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?")
+_LAST_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.)])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?"
+)
 _FINAL = re.compile(
-    r"\bfinal answer is:?\s*(?:\$[^$\n]{1,999}\$|\\\([^\n]{1,999}?\\\)|\\\[[^\n]{1,999}?\\\]|-?\d[\d,./]*\d|\d)", re.IGNORECASE
+    r"\bfinal answer "
+    r"is:?\s*(?:\$[^$\n]{1,999}\$|\\\([^\n]{1,999}?\\\)|\\\[[^\n]{1,999}?\\\]|-?\d[\d,./]*\d|\d)",
+    re.IGNORECASE,
 )
 """A final answer that is said after the last box outranks the box."""
 _BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
@@ -37,8 +47,8 @@ _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|
 def extract(text: str, *, last_number: bool = True) -> str:
     """The answer of a response, "" where it gives none.
 
-    `last_number` allows the last formula or number of a text that marks no answer. What stands in `<think>` is not an answer;
-    an unclosed `<think>` leaves only what it puts in a box.
+    `last_number` allows the last formula or number of a text that marks no answer. What stands in
+    `<think>` is not an answer; an unclosed `<think>` leaves only what it puts in a box.
     """
     text, only_box = _after_thinking(text[-TAIL:])
     text = _BOLD.sub(r"\1", _in_answer_tag(text))
@@ -62,7 +72,8 @@ def extract(text: str, *, last_number: bool = True) -> str:
 def last_boxed(text: str) -> str | None:
     r"""The content of the last box that is closed and not empty; None where there is none.
 
-    Boxes with nothing but a comma or "and" between them (`\boxed{1}, \boxed{2}`) are one answer, a list.
+    Boxes with nothing but a comma or "and" between them (`\boxed{1}, \boxed{2}`) are one answer, a
+    list.
     """
     found = _last_box(text[-TAIL:])
     return None if found is None else found[0]
@@ -101,7 +112,9 @@ def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _closing_braces(text: str) -> dict[int, int]:
-    """The index of every opening brace that is closed, and of the brace that closes it; escaped braces do not count."""
+    """The index of every opening brace that is closed, and of the brace that closes it; escaped
+    braces do not count.
+    """
     closing: dict[int, int] = {}
     waiting: list[int] = []
     for match in _BRACE.finditer(text):
@@ -168,12 +181,30 @@ def _is_expression(text: str) -> bool:
 
 
 _MATH_WORDS = frozenset(
-    ["sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "arcsin", "arccos", "arctan", "and", "mod", "inf"]
+    [
+        "sqrt",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "log",
+        "exp",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "and",
+        "mod",
+        "inf",
+    ]
 )
 
 
 def _last_formula(text: str) -> str:
-    """The last formula between dollars or \\(...\\) that holds no prose (two dollar amounts in a sentence look like one)."""
+    """The last formula between dollars or \\(...\\) that holds no prose (two dollar amounts in a
+    sentence look like one).
+    """
     for formula in reversed(list(_MATH.finditer(text))):
         content = next(group for group in formula.groups() if group is not None)
         if len(_WORD.findall(_TEXT.sub(" ", content))) <= 1:
@@ -182,5 +213,9 @@ def _last_formula(text: str) -> str:
 
 
 def _last_number(text: str) -> str:
-    found = [match.group() for match in _LAST_NUMBER.finditer(text) if any(char.isdigit() for char in match.group())]
+    found = [
+        match.group()
+        for match in _LAST_NUMBER.finditer(text)
+        if any(char.isdigit() for char in match.group())
+    ]
     return found[-1].replace("$", "") if found else ""

@@ -18,11 +18,15 @@ _FACTORIAL = re.compile(r"(\d+)\s*(?:\}|\))?\s*!|[)}\]!]\s*!")
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*\{\s*(\d+)\s*\}|(\d+)\s*\\choose")
 _POWER = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*(\d+)")
 _SUM_POWER = re.compile(r"[)\]]\s*\^\s*\{?\s*(\d+)")
-_TOWER = re.compile(r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)")
+_TOWER = re.compile(
+    r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)"
+)
 
 
 def too_large(text: str) -> bool:
-    """Whether a text is longer, deeper or stands for larger numbers than algebra should be asked about."""
+    """Whether a text is longer, deeper or stands for larger numbers than algebra should be asked
+    about.
+    """
     if len(text) > MAX_LENGTH or _DIGITS.search(text) or _depth(text) > MAX_DEPTH:
         return True
     if any(int(power) > MAX_EXPONENT for power in _POWER.findall(text)) or _TOWER.search(text):

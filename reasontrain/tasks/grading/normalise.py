@@ -1,4 +1,6 @@
-r"""One spelling for what LaTeX and plain text write in many ways: dollars, spacing, \dfrac, units, unicode signs."""
+r"""One spelling for what LaTeX and plain text write in many ways: dollars, spacing, \dfrac, units,
+unicode signs.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +56,15 @@ _UNIT_TEXT = re.compile(
 )
 _UNIT_WORDS = re.compile(
     r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if|for|when|where|choose|i)\b)"
-    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)[A-Za-z0-9 ^/.,'-]*$"
+    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)[A-Za-z0-9 "
+    r"^/.,'-]*$"
 )
-_MODULUS = re.compile(r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$")
-_PERCENT = re.compile(r"\s*(?:\\%|%|\\?text\{\s*percent\s*\}|\\text\{\s*%\s*\}|\bpercent\b|\bpct\b)\.?\s*$")
+_MODULUS = re.compile(
+    r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$"
+)
+_PERCENT = re.compile(
+    r"\s*(?:\\%|%|\\?text\{\s*percent\s*\}|\\text\{\s*%\s*\}|\bpercent\b|\bpct\b)\.?\s*$"
+)
 
 LONGEST = 4_000
 """Characters of an answer that are looked at where it is only told from others."""
@@ -93,7 +100,11 @@ def _arguments(text: str) -> str:
     text = re.sub(r"\\sqrt\s*([a-zA-Z\d])", r"\\sqrt{\1}", text)
     text = re.sub(r"\\frac\s*\{", r"\\frac{", text)
     text = re.sub(r"\\frac\s*([a-zA-Z\d])\s*", r"\\frac{\1}", text)
-    return re.sub(r"(\\frac\{[^{}]*\})\s*(?:([a-zA-Z\d])|\{)", lambda m: f"{m[1]}{{{m[2]}}}" if m[2] else f"{m[1]}{{", text)
+    return re.sub(
+        r"(\\frac\{[^{}]*\})\s*(?:([a-zA-Z\d])|\{)",
+        lambda m: f"{m[1]}{{{m[2]}}}" if m[2] else f"{m[1]}{{",
+        text,
+    )
 
 
 def without_unit(text: str) -> str:
@@ -105,7 +116,8 @@ def without_unit(text: str) -> str:
 
 
 def words(text: str) -> str | None:
-    r"""The plain words of an answer such as `\text{Evelyn}`, `(C)` or `east`, in lower case; None where it is a formula.
+    r"""The plain words of an answer such as `\text{Evelyn}`, `(C)` or `east`, in lower case; None
+    where it is a formula.
 
     A single letter keeps its case and loses its brackets; of `(C) Plane` the letter is taken.
     """
@@ -116,12 +128,16 @@ def words(text: str) -> str | None:
     if choice:
         return choice[1]
     plain = re.fullmatch(r"[A-Za-z][A-Za-z '.-]*[A-Za-z.]", bare)
-    meant = bare != text.strip(" .,") or all(len(word) > 2 or word.lower() in _SHORT_WORDS for word in bare.split())
+    meant = bare != text.strip(" .,") or all(
+        len(word) > 2 or word.lower() in _SHORT_WORDS for word in bare.split()
+    )
     return " ".join(bare.lower().split()) if plain and meant else None
 
 
 def spelling(text: str) -> str:
-    """An answer as it is told from others where nothing is computed: normalised, without its unit and without spaces."""
+    """An answer as it is told from others where nothing is computed: normalised, without its unit
+    and without spaces.
+    """
     return squeezed(without_unit(normalise(text[:LONGEST])))
 
 

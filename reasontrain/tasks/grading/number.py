@@ -1,4 +1,6 @@
-"""Integers, decimals, fractions, mixed numbers, percentages and powers of ten, read exactly and without evaluating anything."""
+"""Integers, decimals, fractions, mixed numbers, percentages and powers of ten, read exactly and
+without evaluating anything.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,19 @@ from fractions import Fraction
 MAX_DIGITS = 1000
 MAX_EXPONENT = 1000
 ROUNDING = Fraction(1, 1_000_000)
-"""Decimals are equal when they differ by less than this, and by less than this share of the gold answer."""
+"""Decimals are equal when they differ by less than this, and by less than this share of the gold
+answer.
+"""
 
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3}|\ \d{3})+(?!\d)(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _DECIMAL = re.compile(rf"([-+]?)\s*({_UNSIGNED})(?:[eE]([-+]?\d{{1,5}}))?")
-_FRACTION = re.compile(rf"([-+]?)\s*\\frac\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}")
+_FRACTION = re.compile(
+    rf"([-+]?)\s*\\frac\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}"
+)
 _SLASH = re.compile(rf"([-+]?)\s*\(?({_UNSIGNED})\)?\s*/\s*\(?([-+]?{_UNSIGNED})\)?")
-_MIXED = re.compile(r"([-+]?)\s*(\d{1,3}(?:[ ,]\d{3})+|\d+)\s*(?:\s(\d+)\s*/\s*(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
+_MIXED = re.compile(
+    r"([-+]?)\s*(\d{1,3}(?:[ ,]\d{3})+|\d+)\s*(?:\s(\d+)\s*/\s*(\d+)|\\frac\{(\d+)\}\{(\d+)\})"
+)
 _SCIENTIFIC = re.compile(
     rf"([-+]?)\s*(?:({_UNSIGNED})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*(?:\^|\*\*)\s*(?:\{{\s*([-+]?\d{{1,5}})\s*\}}|\(([-+]?\d{{1,5}})\)|(\d{{1,5}}))"
 )
@@ -23,7 +31,9 @@ _SCIENTIFIC = re.compile(
 
 @dataclass(frozen=True)
 class Number:
-    """A rational number; `decimal` where it was written with a decimal point, `percent` where with a percent sign."""
+    """A rational number; `decimal` where it was written with a decimal point, `percent` where with
+    a percent sign.
+    """
 
     value: Fraction
     decimal: bool = False
@@ -31,10 +41,14 @@ class Number:
 
 
 def equal(gold: Number, answer: Number) -> bool:
-    """Whether two numbers agree; a percentage agrees with the share it stands for and with the bare number before the sign."""
+    """Whether two numbers agree; a percentage agrees with the share it stands for and with the bare
+    number before the sign.
+    """
     if _close(_share(gold), _share(answer), rounded=gold.decimal or answer.decimal):
         return True
-    return gold.percent != answer.percent and _close(gold.value, answer.value, rounded=gold.decimal or answer.decimal)
+    return gold.percent != answer.percent and _close(
+        gold.value, answer.value, rounded=gold.decimal or answer.decimal
+    )
 
 
 def read(text: str) -> Number | None:
@@ -55,7 +69,9 @@ def _share(number: Number) -> Fraction:
 
 
 def _close(gold: Fraction, answer: Fraction, *, rounded: bool) -> bool:
-    return gold == answer or (rounded and abs(gold - answer) < ROUNDING * min(Fraction(1), abs(gold)))
+    return gold == answer or (
+        rounded and abs(gold - answer) < ROUNDING * min(Fraction(1), abs(gold))
+    )
 
 
 def _plain(text: str) -> Number | None:
@@ -65,7 +81,9 @@ def _plain(text: str) -> Number | None:
     sign, digits, exponent = match.groups()
     if exponent and abs(int(exponent)) > MAX_EXPONENT:
         return None
-    return Number(_signed(sign, _rational(digits) * Fraction(10) ** int(exponent or 0)), "." in digits)
+    return Number(
+        _signed(sign, _rational(digits) * Fraction(10) ** int(exponent or 0)), "." in digits
+    )
 
 
 def _fraction(text: str) -> Number | None:
@@ -98,7 +116,10 @@ def _scientific(text: str) -> Number | None:
     exponent = int(next(part for part in exponents if part is not None))
     if abs(exponent) > MAX_EXPONENT:
         return None
-    return Number(_signed(sign, _rational(digits or "1") * Fraction(10) ** exponent), "." in (digits or "") or exponent < 0)
+    return Number(
+        _signed(sign, _rational(digits or "1") * Fraction(10) ** exponent),
+        "." in (digits or "") or exponent < 0,
+    )
 
 
 def _rational(digits: str) -> Fraction:

@@ -1,4 +1,6 @@
-"""Lists, tuples, intervals, sets, unions and matrices compared part by part; the parts are left to a leaf comparison."""
+"""Lists, tuples, intervals, sets, unions and matrices compared part by part; the parts are left to
+a leaf comparison.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,12 @@ _TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|\b[a-zA-Z]+|.", re.DOTALL)
 _EQUALS = re.compile(r"(?<![<>!])=|\\equiv(?![a-zA-Z])")
 _APPROX = re.compile(r"\\approx(?![a-zA-Z])|≈")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|\bU\b(?=\s*[(\[])")
-_SEPARATOR = re.compile(r"\s*(?:,|;|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\\mbox\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*")
-_MATRIX = re.compile(r"[(\[]?\s*\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*?)\\end\{\1\}\s*[)\]]?", re.DOTALL)
+_SEPARATOR = re.compile(
+    r"\s*(?:,|;|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\\mbox\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*"
+)
+_MATRIX = re.compile(
+    r"[(\[]?\s*\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*?)\\end\{\1\}\s*[)\]]?", re.DOTALL
+)
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-zA-Z])|(?<![<>!\\])=")
 _NAME = re.compile(r"[^+\-\d<>]*[a-zA-Z][^+\-<>=]*")
 
@@ -35,7 +41,9 @@ def equal(gold: str, answer: str, leaf: Leaf, *, depth: int = 0) -> bool:
         return True
     alternatives = split(gold, _APPROX), split(answer, _APPROX)
     if max(map(len, alternatives)) > 1:
-        return any(equal(g, a, leaf, depth=depth + 1) for g in alternatives[0] for a in alternatives[1][:4])
+        return any(
+            equal(g, a, leaf, depth=depth + 1) for g in alternatives[0] for a in alternatives[1][:4]
+        )
     gold, answer = right_side(gold, answer)
     gold_matrix, answer_matrix = _matrix(gold), _matrix(answer)
     if gold_matrix or answer_matrix:
@@ -49,7 +57,8 @@ def equal(gold: str, answer: str, leaf: Leaf, *, depth: int = 0) -> bool:
 
 
 def right_side(gold: str, answer: str) -> tuple[str, str]:
-    """Both without a name before the equals sign (`x = 5`, `f(x) = 5`) where one side has it and the other has not.
+    """Both without a name before the equals sign (`x = 5`, `f(x) = 5`) where one side has it and
+    the other has not.
 
     Of a chain of equalities in the answer the last member counts.
     """
@@ -89,7 +98,9 @@ def _same(first: str, second: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    r"""`x`, `f(x)`, `V_{1}:V_{2}`, `(p,q)`, `\frac{NO}{BO}`: letters without sums or comparisons; digits only in subscripts."""
+    r"""`x`, `f(x)`, `V_{1}:V_{2}`, `(p,q)`, `\frac{NO}{BO}`: letters without sums or comparisons;
+    digits only in subscripts.
+    """
     return bool(_NAME.fullmatch(re.sub(r"_\{?\w+\}?", "", text).strip())) and "^" not in text
 
 
@@ -120,8 +131,16 @@ def _both_signs(text: str) -> list[str]:
 
 
 def _brackets(text: str) -> tuple[str, str, str]:
-    """(opening, inside, closing); opening and closing are "" where no pair of brackets surrounds the whole."""
-    text = text.replace(r"\{", "{").replace(r"\}", "}").replace(r"\lbrace", "{").replace(r"\rbrace", "}").strip()
+    """(opening, inside, closing); opening and closing are "" where no pair of brackets surrounds
+    the whole.
+    """
+    text = (
+        text.replace(r"\{", "{")
+        .replace(r"\}", "}")
+        .replace(r"\lbrace", "{")
+        .replace(r"\rbrace", "}")
+        .strip()
+    )
     if len(text) < 2 or text[0] not in _OPEN or text[-1] not in _CLOSE:
         return "", text, ""
     depth = 0
@@ -133,10 +152,13 @@ def _brackets(text: str) -> tuple[str, str, str]:
 
 
 def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
-    is_number = [number.read(normalise.without_unit(side)) is not None for side in (gold, answer)]  # 1,000 is no list
+    is_number = [
+        number.read(normalise.without_unit(side)) is not None for side in (gold, answer)
+    ]  # 1,000 is no list
     if any(is_number):
         is_list = [
-            not plain and len(items(_brackets(side)[1])) > 1 for plain, side in zip(is_number, (gold, answer), strict=True)
+            not plain and len(items(_brackets(side)[1])) > 1
+            for plain, side in zip(is_number, (gold, answer), strict=True)
         ]
         return not any(is_list) and leaf(gold, answer)
     gold_open, gold_inside, gold_close = _brackets(gold)
@@ -150,21 +172,30 @@ def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
             if (gold_inside, answer_inside) == (gold, answer)
             else equal(golds[0], answers[0], leaf, depth=depth + 1)
         )
-    gold_kind, answer_kind = (gold_open + gold_close).replace("{}", ""), (answer_open + answer_close).replace("{}", "")
+    gold_kind, answer_kind = (
+        (gold_open + gold_close).replace("{}", ""),
+        (answer_open + answer_close).replace("{}", ""),
+    )
     if gold_kind and answer_kind:
         return gold_kind == answer_kind and _same_in_order(golds, answers, leaf, depth)
     if gold_kind or answer_kind:
         return (
-            "(" in (gold_open, answer_open) and ")" in (gold_close, answer_close) and _same_in_order(golds, answers, leaf, depth)
+            "(" in (gold_open, answer_open)
+            and ")" in (gold_close, answer_close)
+            and _same_in_order(golds, answers, leaf, depth)
         )
     return _same_in_any_order(golds, answers, leaf, depth)
 
 
 def _same_in_order(golds: Sequence[str], answers: Sequence[str], leaf: Leaf, depth: int) -> bool:
-    return len(golds) == len(answers) and all(_member_equal(g, a, leaf, depth) for g, a in zip(golds, answers, strict=True))
+    return len(golds) == len(answers) and all(
+        _member_equal(g, a, leaf, depth) for g, a in zip(golds, answers, strict=True)
+    )
 
 
-def _same_in_any_order(golds: Sequence[str], answers: Sequence[str], leaf: Leaf, depth: int) -> bool:
+def _same_in_any_order(
+    golds: Sequence[str], answers: Sequence[str], leaf: Leaf, depth: int
+) -> bool:
     """As sets: every member of either has its like in the other."""
     if (
         min(len(golds), len(answers)) * MAX_REPEATS < max(len(golds), len(answers))
@@ -173,7 +204,9 @@ def _same_in_any_order(golds: Sequence[str], answers: Sequence[str], leaf: Leaf,
     ):
         return False
     table = [[_member_equal(gold, answer, leaf, depth) for answer in answers] for gold in golds]
-    return all(any(row) for row in table) and all(any(column) for column in zip(*table, strict=True))
+    return all(any(row) for row in table) and all(
+        any(column) for column in zip(*table, strict=True)
+    )
 
 
 def _member_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
@@ -184,10 +217,17 @@ def _matrix(text: str) -> list[list[str]] | None:
     match = _MATRIX.fullmatch(text.strip())
     if not match or match[1] in ("vmatrix", "Vmatrix"):
         return None
-    return [[cell.strip() for cell in row.split("&")] for row in match[2].split("\\\\") if row.strip()]
+    return [
+        [cell.strip() for cell in row.split("&")] for row in match[2].split("\\\\") if row.strip()
+    ]
 
 
-def _rows_equal(golds: list[list[str]] | None, answers: list[list[str]] | None, leaf: Leaf, depth: int) -> bool:
+def _rows_equal(
+    golds: list[list[str]] | None, answers: list[list[str]] | None, leaf: Leaf, depth: int
+) -> bool:
     if golds is None or answers is None or len(golds) != len(answers):
         return False
-    return all(_same_in_order(gold, answer, leaf, depth) for gold, answer in zip(golds, answers, strict=True))
+    return all(
+        _same_in_order(gold, answer, leaf, depth)
+        for gold, answer in zip(golds, answers, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""Algebraic equality through math-verify, in a pool of worker processes that can be killed; no text is evaluated here."""
+"""Algebraic equality through math-verify, in a pool of worker processes that can be killed; no text
+is evaluated here.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ class GraderProcess:
             raise DeadWorkerError("crash") from dead
 
     def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
-        """What algebra says within `limit_s` of computing; raises DeadWorkerError, after which the worker must be killed."""
+        """What algebra says within `limit_s` of computing; raises DeadWorkerError, after which the
+        worker must be killed.
+        """
         assert self._process.stdin is not None
         wall_s = STARVED * limit_s
         try:
@@ -112,11 +116,16 @@ class GraderProcess:
 
 
 class Pool:
-    """Up to `num_workers` workers, started when first needed and replaced when they die; may be used from any thread."""
+    """Up to `num_workers` workers, started when first needed and replaced when they die; may be
+    used from any thread.
+    """
 
     def __init__(self, *, num_workers: int, memory_bytes: int) -> None:
         if find_spec("math_verify") is None:
-            raise RunError("answers are graded with math-verify, which is not installed; run `pip install math-verify`")
+            raise RunError(
+                "answers are graded with math-verify, which is not installed; run `pip "
+                "install math-verify`"
+            )
         self._memory_bytes = memory_bytes
         self._slots: LifoQueue[GraderProcess | None] = LifoQueue()
         self._num_slots = num_workers
@@ -125,7 +134,9 @@ class Pool:
             self._slots.put(None)
 
     def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
-        """What algebra says within the limit, or why it says nothing; a worker that died is replaced and asked once more."""
+        """What algebra says within the limit, or why it says nothing; a worker that died is
+        replaced and asked once more.
+        """
         reply = self._ask(pairs, limit_s)
         return self._ask(pairs, limit_s) if reply == "crash" else reply
 
@@ -153,5 +164,10 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

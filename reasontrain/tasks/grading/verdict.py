@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an answer is right, the answer that was found in the text ("" where none was), and how it was decided.
+    """Whether an answer is right, the answer that was found in the text ("" where none was), and
+    how it was decided.
 
-    `reason` is one of: "exact" (text, numbers, lists), "symbolic" (math-verify), "no answer", "gold unreadable", "too large",
-    "timeout", "memory", "crash", "own reward".
+    `reason` is one of: "exact" (text, numbers, lists), "symbolic" (math-verify), "no answer", "gold
+    unreadable", "too large", "timeout", "memory", "crash", "own reward".
     """
 
     correct: bool

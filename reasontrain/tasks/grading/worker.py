@@ -1,8 +1,11 @@
-"""The worker process: reads pairs of expressions, says whether math-verify holds them for equal. Run as a script, never imported.
+"""The worker process: reads pairs of expressions, says whether math-verify holds them for equal.
 
-It loads math-verify once and forks; the child answers and, when one request outlasts its limit, dies by a signal whatever the
-interpreter is doing then. The next child is there at once. Both end when standard input closes or who started them is gone.
-It reads LaTeX only: SymPy's own parser, which evaluates code, is not asked.
+Run as a script, never imported.
+
+It loads math-verify once and forks; the child answers and, when one request outlasts its limit,
+dies by a signal whatever the interpreter is doing then. The next child is there at once. Both end
+when standard input closes or who started them is gone. It reads LaTeX only: SymPy's own parser,
+which evaluates code, is not asked.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ Equal = Callable[[str, str], bool]
 def main(memory_bytes: int) -> None:
     """Answer requests `[limit_s, wall_s, [[gold, answer], ...]]`, one JSON line each.
 
-    A reply is `[seconds of computing, [bool, ...]]`, "timeout" (more than `limit_s` of computing, or `wall_s` by the clock) or
-    "memory". A child that dies of anything else ends the process.
+    A reply is `[seconds of computing, [bool, ...]]`, "timeout" (more than `limit_s` of computing,
+    or `wall_s` by the clock) or "memory". A child that dies of anything else ends the process.
     """
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
@@ -59,7 +62,9 @@ def main(memory_bytes: int) -> None:
 
 
 def _end_of(child: int, alive: int, parent: int) -> int:
-    """Wait for the child's end, or end it where nobody waits for its answer: its exit code, or the signal (negative)."""
+    """Wait for the child's end, or end it where nobody waits for its answer: its exit code, or the
+    signal (negative).
+    """
     poll = select.poll()
     poll.register(0, 0)  # the end of standard input alone; what is in it is the child's
     poll.register(alive, select.POLLIN)
@@ -126,13 +131,24 @@ def _equality() -> Equal:
     def parsed(text: str) -> list[object]:
         boxed = f"\\boxed{{{as_latex(text)}}}"
         found: list[object] = parse(
-            boxed, config, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
+            boxed,
+            config,
+            fallback_mode="no_fallback",
+            extraction_mode="first_match",
+            parsing_timeout=None,
         )
         return [part for part in found if not isinstance(part, str)]
 
     def close(gold: object, answer: object) -> bool:
-        """Constants must agree relatively too: math-verify rounds to six decimals, where small numbers all look alike."""
-        if not (isinstance(gold, Expr) and isinstance(answer, Expr) and gold.is_number and answer.is_number):
+        """Constants must agree relatively too: math-verify rounds to six decimals, where small
+        numbers all look alike.
+        """
+        if not (
+            isinstance(gold, Expr)
+            and isinstance(answer, Expr)
+            and gold.is_number
+            and answer.is_number
+        ):
             return True
         share = 1e-6 if gold.has(Float) or answer.has(Float) else 1e-9
         return bool(abs(N(gold - answer)) <= share * abs(N(gold)))
@@ -141,7 +157,9 @@ def _equality() -> Equal:
         try:
             golds, answers = parsed(gold), parsed(answer)
             return bool(
-                golds and answers and verify(golds, answers, float_rounding=6, strict=True, timeout_seconds=None)
+                golds
+                and answers
+                and verify(golds, answers, float_rounding=6, strict=True, timeout_seconds=None)
             ) and close(golds[0], answers[0])
         except MemoryError:
             raise

@@ -10,7 +10,9 @@ SCORES = [0.2, 0.9, 0.5]
 
 
 def pair(*, scores: list[float] = SCORES, logp: torch.Tensor | None = None) -> SequenceStats:
-    """A chosen response of two tokens and a rejected one of three, whose log-ratios are [.4, -.1] and [.5, -.2, .1]."""
+    """A chosen response of two tokens and a rejected one of three, whose log-ratios are [.4, -.1]
+    and [.5, -.2, .1].
+    """
     delta_N = tensor([0.4, -0.1, 0.5, -0.2, 0.1])
     logp_N = tensor([-1.0, -2.0, -0.5, -3.0, -1.5]) if logp is None else logp
     base_N = logp_N.detach()
@@ -21,7 +23,9 @@ def pair(*, scores: list[float] = SCORES, logp: torch.Tensor | None = None) -> S
         token_N=tensor([4, 5, 4, 5, 6]),
         num_rollouts=2,
         columns=TokenFields(
-            ids_N=torch.zeros(5, dtype=torch.long), advantage_N=torch.zeros(5), evidence={"ref_logp": base_N - delta_N}
+            ids_N=torch.zeros(5, dtype=torch.long),
+            advantage_N=torch.zeros(5),
+            evidence={"ref_logp": base_N - delta_N},
         ),
     )
 
@@ -45,7 +49,9 @@ def test_worked_numbers() -> None:
 def test_the_gradient_carries_the_weight() -> None:
     logp_N = tensor([-1.0, -2.0, -0.5, -3.0, -1.5], requires_grad=True)
     Dpo(beta=0.1)(pair(logp=logp_N)).loss.sum().backward()
-    assert_close(logp_N.grad, tensor([-0.050325, -0.050325, 0.040260, 0.005032, 0.025162]), rtol=0, atol=1e-6)
+    assert_close(
+        logp_N.grad, tensor([-0.050325, -0.050325, 0.040260, 0.005032, 0.025162]), rtol=0, atol=1e-6
+    )
 
 
 def test_a_weight_of_zero_takes_the_token_away_even_where_it_overflows() -> None:
@@ -72,10 +78,14 @@ def test_an_unmoved_policy_loses_ln_2_and_has_a_gradient() -> None:
 # ---- position by position, as released
 
 
-def by_position(padded_length: int | None = None, *, start: int = 4, lengths: tuple[int, int] = (2, 3)) -> torch.Tensor:
+def by_position(
+    padded_length: int | None = None, *, start: int = 4, lengths: tuple[int, int] = (2, 3)
+) -> torch.Tensor:
     """The pair above, or one cut to other lengths, whose responses start at this position."""
     seen = pair()
-    keep = tensor([i for i in range(5) if (i < 2 and i < lengths[0]) or (i >= 2 and i - 2 < lengths[1])])
+    keep = tensor(
+        [i for i in range(5) if (i < 2 and i < lengths[0]) or (i >= 2 and i - 2 < lengths[1])]
+    )
     cut = SequenceStats(
         logp_N=seen.logp_N[keep],
         weight_N=seen.weight_N[keep],
@@ -92,7 +102,9 @@ def by_position(padded_length: int | None = None, *, start: int = 4, lengths: tu
 
 
 def test_tokens_at_one_position_are_set_against_each_other() -> None:
-    """.1 (.4 - .8 x .5) = 0; .1 (-.1 + .1 x .2) = -.008; .1 (0 - .5 x .1) = -.005: ln 2, .697155, .695650."""
+    """.1 (.4 - .8 x .5) = 0; .1 (-.1 + .1 x .2) = -.008; .1 (0 - .5 x .1) = -.005: ln 2, .697155,
+    .695650.
+    """
     assert_close(by_position(), tensor([0.695318]), rtol=0, atol=1e-6)
     assert_close(by_position(start=9), by_position(), rtol=0, atol=0)
 
@@ -102,11 +114,15 @@ def test_the_padded_mean_is_over_prompt_and_padding_too() -> None:
     expected = (0.693147 + 0.697155 + 0.695650 + 7 * 0.693147) / 10
     assert_close(by_position(11), tensor([expected]), rtol=0, atol=1e-6)
     assert_close(by_position(11, start=1), by_position(11, start=8), rtol=0, atol=1e-7)
-    assert_close(by_position(4, start=1), by_position(), rtol=0, atol=1e-7)  # nothing but the responses
+    assert_close(
+        by_position(4, start=1), by_position(), rtol=0, atol=1e-7
+    )  # nothing but the responses
 
 
 def test_of_one_token_each_positions_are_the_sequence() -> None:
-    """.1 (.4 - .8 x .5) = 0, whichever way it is averaged, and -log sigmoid(.04 + .05) with a weight of -1 in place of .8."""
+    """.1 (.4 - .8 x .5) = 0, whichever way it is averaged, and -log sigmoid(.04 + .05) with a
+    weight of -1 in place of .8.
+    """
     assert_close(by_position(lengths=(1, 1)), tensor([0.693147]), rtol=0, atol=1e-6)
     seen = pair(scores=[2.0, 0.9, 0.5])
     first = torch.tensor([0, 2])
@@ -129,7 +145,9 @@ def test_of_one_token_each_positions_are_the_sequence() -> None:
 
 
 def test_a_padded_length_that_a_pair_outgrows_is_an_error() -> None:
-    with pytest.raises(RunError, match=r"a pair has 7 tokens, more than objective\.padded_length 6"):
+    with pytest.raises(
+        RunError, match=r"a pair has 7 tokens, more than objective\.padded_length 6"
+    ):
         by_position(6)
     with pytest.raises(ValueError, match="padded_length is for `aggregation: position`"):
         Dpo(padded_length=6)

@@ -10,16 +10,23 @@ from reasontrain.algo.objectives import Grpo
 from reasontrain.types import Losses, TokenFields, TokenStats
 
 
-def run(objective: Grpo, logp: list[float], advantage: list[float], **evidence: list[float]) -> tuple[Losses, Tensor]:
+def run(
+    objective: Grpo, logp: list[float], advantage: list[float], **evidence: list[float]
+) -> tuple[Losses, Tensor]:
     """The losses, and the slope of their sum along each log-prob."""
     logp_N = tensor(logp).requires_grad_()
     columns = {name: tensor(values) for name, values in evidence.items()}
-    batch = TokenFields(ids_N=torch.zeros(len(logp), dtype=torch.long), advantage_N=tensor(advantage), evidence=columns)
+    batch = TokenFields(
+        ids_N=torch.zeros(len(logp), dtype=torch.long),
+        advantage_N=tensor(advantage),
+        evidence=columns,
+    )
     losses = objective(TokenStats({"logp": logp_N}.__getitem__), batch)
     return losses, torch.autograd.grad(losses.loss.sum(), logp_N)[0]
 
 
-def test_gain_is_clipped_above():  # ratio = e^0.5 = 1.6487, clipped at 1.2; advantage +2 -> -min(3.297, 2.4)
+# ratio = e^0.5 = 1.6487, clipped at 1.2; advantage +2 -> -min(3.297, 2.4)
+def test_gain_is_clipped_above():
     losses, slope_N = run(Grpo(), [-0.5], [2.0], old_logp=[-1.0])
     assert_close(losses.loss, tensor([-2.4]))
     assert slope_N.tolist() == [0.0]
@@ -27,13 +34,15 @@ def test_gain_is_clipped_above():  # ratio = e^0.5 = 1.6487, clipped at 1.2; adv
     assert_close(losses.stats["ratio"], tensor([math.exp(0.5)]))
 
 
-def test_gain_is_clipped_below():  # ratio = e^-0.5 = 0.6065, clipped at 0.8; advantage -2 -> -min(-1.213, -1.6)
+# ratio = e^-0.5 = 0.6065, clipped at 0.8; advantage -2 -> -min(-1.213, -1.6)
+def test_gain_is_clipped_below():
     losses, slope_N = run(Grpo(), [-1.0], [-2.0], old_logp=[-0.5])
     assert_close(losses.loss, tensor([1.6]))
     assert slope_N.tolist() == [0.0]
 
 
-def test_a_loss_is_never_clipped_away():  # ratio 1.6487 at -2 -> 3.297; 0.6065 at +2 -> -1.213; slope = loss
+# ratio 1.6487 at -2 -> 3.297; 0.6065 at +2 -> -1.213; slope = loss
+def test_a_loss_is_never_clipped_away():
     losses, slope_N = run(Grpo(), [-0.5, -1.0], [-2.0, 2.0], old_logp=[-1.0, -0.5])
     expected_N = tensor([2 * math.exp(0.5), -2 * math.exp(-0.5)])
     assert_close(losses.loss, expected_N)
@@ -41,12 +50,16 @@ def test_a_loss_is_never_clipped_away():  # ratio 1.6487 at -2 -> 3.297; 0.6065 
     assert losses.stats["clipped"].tolist() == [False, False]
 
 
-def test_the_two_bounds_are_separate():  # ratio e^0.25 = 1.2840: inside 1.28 no, so 1.28 * 1; e^-0.25 = 0.7788: above 0.7, kept
-    losses, _ = run(Grpo(clip_low=0.3, clip_high=0.28), [-0.75, -1.0], [1.0, -1.0], old_logp=[-1.0, -0.75])
+# ratio e^0.25 = 1.2840: inside 1.28 no, so 1.28 * 1; e^-0.25 = 0.7788: above 0.7, kept
+def test_the_two_bounds_are_separate():
+    losses, _ = run(
+        Grpo(clip_low=0.3, clip_high=0.28), [-0.75, -1.0], [1.0, -1.0], old_logp=[-1.0, -0.75]
+    )
     assert_close(losses.loss, tensor([-1.28, math.exp(-0.25)]))
 
 
-def test_reference_penalty():  # r = e^(-1 - -2) = e: k3 = e - 1 - 1 = 0.71828; slope 1 - e; the policy term -1 * 3, slope -3
+# r = e^(-1 - -2) = e: k3 = e - 1 - 1 = 0.71828; slope 1 - e; the policy term -1 * 3, slope -3
+def test_reference_penalty():
     losses, slope_N = run(Grpo(reference_kl=0.1), [-2.0], [3.0], old_logp=[-2.0], ref_logp=[-1.0])
     assert_close(losses.loss, tensor([-3 + 0.1 * (math.e - 2)]))
     assert_close(slope_N, tensor([-3 + 0.1 * (1 - math.e)]))

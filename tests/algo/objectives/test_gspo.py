@@ -15,7 +15,9 @@ MOVED = [0.1, -0.05, 0.1, -0.2, 0.0]
 def responses(advantage: list[float]) -> SequenceStats:
     logp_N = (tensor(OLD) + tensor(MOVED)).requires_grad_()
     columns = TokenFields(
-        ids_N=torch.zeros(5, dtype=torch.long), advantage_N=tensor(advantage), evidence={"old_logp": tensor(OLD)}
+        ids_N=torch.zeros(5, dtype=torch.long),
+        advantage_N=tensor(advantage),
+        evidence={"old_logp": tensor(OLD)},
     )
     return SequenceStats(
         logp_N=logp_N,
@@ -47,7 +49,9 @@ def test_averaged_over_a_response_it_is_the_gradient_of_the_sequence_ratio() -> 
 
 
 def test_the_clip_takes_gain_away_and_never_loss() -> None:
-    """1.051 is above 1 + 0.02 and 0.905 below 1 - 0.02; at advantages +2 and +2 only the first is clipped, to 2.04."""
+    """1.051 is above 1 + 0.02 and 0.905 below 1 - 0.02; at advantages +2 and +2 only the first is
+    clipped, to 2.04.
+    """
     seen = responses([2.0] * 5)
     found = Gspo(clip_low=0.02, clip_high=0.02)(seen)
     found.loss.sum().backward()

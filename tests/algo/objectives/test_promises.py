@@ -35,7 +35,10 @@ class Inputs:
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
-        self.hidden_ND, self.weight_VD = normal(NUM_ROWS, 4).requires_grad_(), normal(WIDTH, 4).requires_grad_()
+        self.hidden_ND, self.weight_VD = (
+            normal(NUM_ROWS, 4).requires_grad_(),
+            normal(WIDTH, 4).requires_grad_(),
+        )
         self.teacher = Teacher(normal(NUM_ROWS, 3), Head(normal(WIDTH, 3)))
         logp = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
         ids_N = torch.randint(WIDTH, (NUM_ROWS,), generator=draw)
@@ -45,7 +48,9 @@ class Inputs:
     def gradient(
         self, objective: Objective, rows: slice | Tensor = slice(None), chunk: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, dHidden over all six rows and dW, of some rows that are gathered first, as the learner does."""
+        """Loss, dHidden over all six rows and dW, of some rows that are gathered first, as the
+        learner does.
+        """
         columns = TokenFields(
             ids_N=self.columns.ids_N[rows],
             advantage_N=self.columns.advantage_N[rows],
@@ -53,16 +58,30 @@ class Inputs:
         )
         teacher = Teacher(self.teacher.hidden_ND[rows], self.teacher.head)
         run = (columns, self.coefficient_N[rows], objective)
-        loss = fused(self.hidden_ND[rows], Head(self.weight_VD), *run, teacher=teacher, chunk=chunk).loss
+        loss = fused(
+            self.hidden_ND[rows], Head(self.weight_VD), *run, teacher=teacher, chunk=chunk
+        ).loss
         return loss.detach(), *torch.autograd.grad(loss, (self.hidden_ND, self.weight_VD))
 
 
-@given(seed=integers(0, 10_000), cut=integers(1, 5), chunk=integers(1, 7), objective=sampled_from(OBJECTIVES))
-def test_neither_chunks_nor_micro_batches_change_the_gradient(seed: int, cut: int, chunk: int, objective: Objective):
+@given(
+    seed=integers(0, 10_000),
+    cut=integers(1, 5),
+    chunk=integers(1, 7),
+    objective=sampled_from(OBJECTIVES),
+)
+def test_neither_chunks_nor_micro_batches_change_the_gradient(
+    seed: int, cut: int, chunk: int, objective: Objective
+):
     inputs = Inputs(seed)
     whole = inputs.gradient(objective)
     parts = [inputs.gradient(objective, rows, chunk) for rows in (slice(cut), slice(cut, None))]
-    assert_close(tuple(first + second for first, second in zip(*parts, strict=True)), whole, rtol=1e-10, atol=1e-12)
+    assert_close(
+        tuple(first + second for first, second in zip(*parts, strict=True)),
+        whole,
+        rtol=1e-10,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
@@ -92,7 +111,9 @@ def test_selecting_everything_is_the_plain_objective(objective: Objective):
     inputs = Inputs(3)
     inputs.coefficient_N = torch.full((NUM_ROWS,), 1 / NUM_ROWS, dtype=torch.float64)
     loss, dhidden_ND, dweight_VD = inputs.gradient(objective)
-    hidden_ND, weight_VD = (leaf.detach().requires_grad_() for leaf in (inputs.hidden_ND, inputs.weight_VD))
+    hidden_ND, weight_VD = (
+        leaf.detach().requires_grad_() for leaf in (inputs.hidden_ND, inputs.weight_VD)
+    )
     plain = plain_loss(objective, hidden_ND @ weight_VD.T, inputs).mean()
     expected = (plain.detach(), *torch.autograd.grad(plain, (hidden_ND, weight_VD)))
     assert_close((loss, dhidden_ND, dweight_VD), expected, rtol=1e-11, atol=1e-13)
@@ -101,12 +122,16 @@ def test_selecting_everything_is_the_plain_objective(objective: Objective):
 def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tensor:
     """The same mathematics, written a second time over whole logits with torch's own functions."""
     p = torch.distributions.Categorical(logits=logits_NV)
-    q = torch.distributions.Categorical(logits=inputs.teacher.hidden_ND @ inputs.teacher.head.weight_VD.T)
+    q = torch.distributions.Categorical(
+        logits=inputs.teacher.hidden_ND @ inputs.teacher.head.weight_VD.T
+    )
     kl = torch.distributions.kl_divergence
     logp_N, advantage_N = p.log_prob(inputs.columns.ids_N), inputs.columns.advantage_N
     match objective:
         case Nll():
-            return torch.nn.functional.cross_entropy(logits_NV, inputs.columns.ids_N, reduction="none")
+            return torch.nn.functional.cross_entropy(
+                logits_NV, inputs.columns.ids_N, reduction="none"
+            )
         case Distill(divergence="reverse_kl"):
             return kl(p, q)
         case Distill(divergence="forward_kl"):
@@ -119,7 +144,10 @@ def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tenso
     if isinstance(objective, Reinforce):
         return penalty_N - advantage_N * logp_N
     ratio_N = (logp_N - inputs.columns.old_logp_N).exp()
-    unclipped_N, clipped_N = ratio_N * advantage_N, ratio_N.clip(1 - objective.clip_low, 1 + objective.clip_high) * advantage_N
+    unclipped_N, clipped_N = (
+        ratio_N * advantage_N,
+        ratio_N.clip(1 - objective.clip_low, 1 + objective.clip_high) * advantage_N,
+    )
     return penalty_N - torch.where(unclipped_N < clipped_N, unclipped_N, clipped_N)
 
 
@@ -137,7 +165,11 @@ def test_nothing_selected_still_runs_backward(objective: Objective):
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 def test_what_is_stated_is_all_that_is_asked(objective: Objective):
     inputs = Inputs(0)
-    stated = {name: column for name, column in inputs.columns.evidence.items() if name in objective.required_evidence}
+    stated = {
+        name: column
+        for name, column in inputs.columns.evidence.items()
+        if name in objective.required_evidence
+    }
     run = (replace(inputs.columns, evidence=stated), inputs.coefficient_N, objective)
     teacher = inputs.teacher if objective.teacher else None
     assert fused(inputs.hidden_ND, Head(inputs.weight_VD), *run, teacher=teacher).loss.isfinite()

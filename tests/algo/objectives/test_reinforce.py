@@ -19,7 +19,9 @@ def test_minus_advantage_times_logp():  # -(2)(-0.5) = 1, -(-3)(-0.5) = -1.5; th
 
 
 def test_reference_penalty():  # r = e^(-3 - -2) = 1/e: k3 = 1/e - 1 + 1 = 1/e; 2 * 2 + 0.5 / e
-    batch = TokenFields(ids_N=tensor([0]), advantage_N=tensor([2.0]), evidence={"ref_logp": tensor([-3.0])})
+    batch = TokenFields(
+        ids_N=tensor([0]), advantage_N=tensor([2.0]), evidence={"ref_logp": tensor([-3.0])}
+    )
     losses = Reinforce(reference_kl=0.5)(TokenStats({"logp": tensor([-2.0])}.__getitem__), batch)
     assert_close(losses.loss, tensor([4 + 0.5 / math.e]))
     assert Reinforce().required_evidence == set()

@@ -1,4 +1,6 @@
-"""The widest subset against all subsets; what groups of 0/1 rewards keep, by hand; ties, budgets and what is never kept."""
+"""The widest subset against all subsets; what groups of 0/1 rewards keep, by hand; ties, budgets
+and what is never kept.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ numbers = one_of(
 
 
 def step(
-    rewards: list[float], group_size: int, *, advantage: GroupNormalized | MeanCentred | None = None, **changes: object
+    rewards: list[float],
+    group_size: int,
+    *,
+    advantage: GroupNormalized | MeanCentred | None = None,
+    **changes: object,
 ) -> Batch:
     """One response token for each rollout; rollout ids from 100."""
     num = len(rewards)
@@ -59,7 +65,9 @@ def binary(*right: int, group_size: int = 8, **changes: object) -> Batch:
 
 def with_advantages(values: list[float]) -> Batch:
     """One group with these advantages."""
-    return replace(step([0.0] * len(values), len(values), advantage=MeanCentred()), advantage_B=tensor(values))
+    return replace(
+        step([0.0] * len(values), len(values), advantage=MeanCentred()), advantage_B=tensor(values)
+    )
 
 
 # ---- the argmax
@@ -67,31 +75,50 @@ def with_advantages(values: list[float]) -> Batch:
 
 @given(values=numbers)
 def test_no_subset_has_a_greater_variance(values: list[float]) -> None:
-    """D3S sheet, test 1: values are compared, since sets may tie; N = 1 has no variance, and takes the largest in size."""
+    """D3S sheet, test 1: values are compared, since sets may tie; N = 1 has no variance, and takes
+    the largest in size.
+    """
     sorted_M = tensor(values, dtype=torch.float64).sort().values
     for num in range(1, len(values) + 1):
         lowest = num_lowest(sorted_M, num)
         found_N = torch.cat([sorted_M[:lowest], sorted_M[len(values) - (num - lowest) :]])
         assert len(found_N) == num
-        best = max(float(sorted_M[list(some)].var(correction=0)) for some in combinations(range(len(values)), num))
+        best = max(
+            float(sorted_M[list(some)].var(correction=0))
+            for some in combinations(range(len(values)), num)
+        )
         assert float(found_N.var(correction=0)) == pytest.approx(best, abs=1e-9)
-    assert float(sorted_M[:1] if num_lowest(sorted_M, 1) else sorted_M[-1:]) in (sorted_M.abs().max(), -sorted_M.abs().max())
+    assert float(sorted_M[:1] if num_lowest(sorted_M, 1) else sorted_M[-1:]) in (
+        sorted_M.abs().max(),
+        -sorted_M.abs().max(),
+    )
 
 
 @pytest.mark.parametrize("num", range(1, 13))
 def test_no_subset_of_twelve_has_a_greater_variance(num: int) -> None:
     for seed in range(3):
         draw = torch.Generator().manual_seed(seed)
-        values = [torch.randn(12, generator=draw), torch.randint(0, 2, (12,), generator=draw)][seed % 2].double().sort().values
+        values = (
+            [torch.randn(12, generator=draw), torch.randint(0, 2, (12,), generator=draw)][seed % 2]
+            .double()
+            .sort()
+            .values
+        )
         lowest = num_lowest(values, num)
         found_N = torch.cat([values[:lowest], values[12 - (num - lowest) :]])
-        best = max(float(values[list(some)].var(correction=0)) for some in combinations(range(12), num))
+        best = max(
+            float(values[list(some)].var(correction=0)) for some in combinations(range(12), num)
+        )
         assert float(found_N.var(correction=0)) == pytest.approx(best, abs=1e-12)
 
 
 def test_the_population_variance_can_fall_and_the_unbiased_one_does_not() -> None:
-    """D3S sheet, test 2: of {-1, -1, 1, 1} three are kept, {-1, 1, 1}: mean 1/3, squares 3, so 3 - 1/3 = 8/3 over 3 or over 2."""
-    kept_N = MaxVariance(keep_ratio=LinearSchedule(init=0.75))(with_advantages([-1.0, 1.0, -1.0, 1.0])).advantage_B
+    """D3S sheet, test 2: of {-1, -1, 1, 1} three are kept, {-1, 1, 1}: mean 1/3, squares 3, so 3 -
+    1/3 = 8/3 over 3 or over 2.
+    """
+    kept_N = MaxVariance(keep_ratio=LinearSchedule(init=0.75))(
+        with_advantages([-1.0, 1.0, -1.0, 1.0])
+    ).advantage_B
     assert float(kept_N.var(correction=0)) == pytest.approx(8 / 9)
     assert float(kept_N.var()) == pytest.approx(4 / 3)
 
@@ -102,12 +129,16 @@ def test_the_kept_vary_at_least_as_much_as_all(values: list[float], keep_ratio: 
     if len(values) < 2:
         return
     all_B = with_advantages(values).advantage_B.double()
-    kept_K = MaxVariance(keep_ratio=LinearSchedule(init=keep_ratio), std_floor=0.0)(with_advantages(values)).advantage_B.double()
+    kept_K = MaxVariance(keep_ratio=LinearSchedule(init=keep_ratio), std_floor=0.0)(
+        with_advantages(values)
+    ).advantage_B.double()
     if len(kept_K) >= 2:
         assert float(kept_K.var()) >= float(all_B.var()) - 1e-9
 
 
-@pytest.mark.parametrize(("right", "kept"), [(1, (1, 3)), *((k, (2, 2)) for k in range(2, 7)), (7, (3, 1))])
+@pytest.mark.parametrize(
+    ("right", "kept"), [(1, (1, 3)), *((k, (2, 2)) for k in range(2, 7)), (7, (3, 1))]
+)
 def test_a_group_of_right_and_wrong_answers(right: int, kept: tuple[int, int]) -> None:
     """D3S sheet, test 3: N = 4 of 8; 2 + 2 wherever there are two of each."""
     for scope in ("group", "batch"):
@@ -116,24 +147,32 @@ def test_a_group_of_right_and_wrong_answers(right: int, kept: tuple[int, int]) -
 
 
 def test_equal_variances_are_decided_by_the_smaller_mean_and_then_by_fewer_small_values() -> None:
-    """Three of four, with 0, 1, 2 or 3 small ones: {-1 1 1} twice and {-1 -1 1} twice, of one |mean|, so 0; of {0 0 1} and
-    {0 1 1} the first, which first comes with 2; {-3 1 5} comes with 1 and with 2."""
+    """Three of four, with 0, 1, 2 or 3 small ones: {-1 1 1} twice and {-1 -1 1} twice, of one
+    |mean|, so 0; of {0 0 1} and {0 1 1} the first, which first comes with 2; {-3 1 5} comes with 1
+    and with 2.
+    """
     assert num_lowest(tensor([-1.0, -1.0, 1.0, 1.0]).double(), 3) == 0
     assert num_lowest(tensor([0.0, 0.0, 1.0, 1.0]).double(), 3) == 2
     assert num_lowest(tensor([-3.0, 1.0, 1.0, 5.0]).double(), 3) == 1
 
 
 def test_rounding_makes_no_difference_between_equal_variances() -> None:
-    """0.1 and 0.3 are no sums of powers of two; the two sides of zero must tie all the same, and the first wins."""
+    """0.1 and 0.3 are no sums of powers of two; the two sides of zero must tie all the same, and
+    the first wins.
+    """
     for scale in (0.1, 0.3, 1e-4, 7e5):
-        assert num_lowest(scale * tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0]).double(), 5) == 0  # -1 -1 1 1 1 before -1 -1 -1 1 1
+        assert (
+            num_lowest(scale * tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0]).double(), 5) == 0
+        )  # -1 -1 1 1 1 before -1 -1 -1 1 1
 
 
 # ---- scopes
 
 
 def test_across_groups_rare_answers_come_first_and_useless_groups_never() -> None:
-    """With n - 1: one success of 8 has A = 2.475, its failures -0.354; 4 of 8 have 0.935; 8 of 8 have 0."""
+    """With n - 1: one success of 8 has A = 2.475, its failures -0.354; 4 of 8 have 0.935; 8 of 8
+    have 0.
+    """
     sampled = binary(1, 4, 7, 8)
     assert sampled.advantage_B.unique().tolist() == pytest.approx(
         [-2.4749, -0.9354, -0.3536, 0, 0.3536, 0.9354, 2.4749], abs=1e-4
@@ -146,12 +185,20 @@ def test_across_groups_rare_answers_come_first_and_useless_groups_never() -> Non
     assert most.group_B.tolist() == [0] * 8 + [1] * 8 + [2] * 8
 
 
-@given(right=lists(integers(0, 8), min_size=2, max_size=6), keep_ratio=sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]))
-def test_rollouts_without_advantage_are_kept_when_no_others_are_left(right: list[int], keep_ratio: float) -> None:
+@given(
+    right=lists(integers(0, 8), min_size=2, max_size=6),
+    keep_ratio=sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]),
+)
+def test_rollouts_without_advantage_are_kept_when_no_others_are_left(
+    right: list[int], keep_ratio: float
+) -> None:
     """D3S sheet, test 5: min(1, nonzero / N) of the kept have an advantage."""
     sampled = binary(*right)
     kept = MaxVariance(keep_ratio=LinearSchedule(init=keep_ratio))(sampled)
-    nonzero, num = int((sampled.advantage_B != 0).sum()), max(1, int(keep_ratio * len(sampled.rollout_B)))
+    nonzero, num = (
+        int((sampled.advantage_B != 0).sum()),
+        max(1, int(keep_ratio * len(sampled.rollout_B))),
+    )
     if nonzero == 0:
         assert len(kept.rollout_B) == 0
         return
@@ -167,7 +214,11 @@ def test_in_groups_each_keeps_its_own_number_and_one_without_a_difference_none()
 def test_nothing_is_kept_of_a_step_without_advantages_and_what_was_sampled_is_known() -> None:
     kept = MaxVariance()(binary(0, 8))
     assert kept.ids_BT.shape == (0, 2)
-    assert (kept.totals().rollouts, kept.totals().sampled_rollouts, kept.totals().sampled_tokens) == (0, 16, 16)
+    assert (
+        kept.totals().rollouts,
+        kept.totals().sampled_rollouts,
+        kept.totals().sampled_tokens,
+    ) == (0, 16, 16)
 
 
 def test_rewards_that_differ_by_rounding_are_no_difference() -> None:
@@ -194,7 +245,9 @@ def test_masked_rollouts_are_no_candidates() -> None:
     scope=sampled_from(["group", "batch"]),
     keep_ratio=sampled_from([0.2, 0.6]),
 )
-def test_advantages_stay_what_the_whole_group_made_them(right: list[int], scope: str, keep_ratio: float) -> None:
+def test_advantages_stay_what_the_whole_group_made_them(
+    right: list[int], scope: str, keep_ratio: float
+) -> None:
     """D3S sheet, test 4: bit for bit."""
     sampled = binary(*right)
     kept = MaxVariance(scope=scope, keep_ratio=LinearSchedule(init=keep_ratio))(sampled)
@@ -216,14 +269,20 @@ def test_made_anew_they_have_mean_0_and_standard_deviation_1(seed: int, scope: s
 
 
 def test_pods_by_hand() -> None:
-    """Rewards 0 .2 .5 1, two of four: 0 and 1; mean 1/2, std 1/sqrt 2, so -+ 0.5 / (0.70711 + 1e-4) = 0.70701."""
-    kept = MaxVariance(scope="group", keep_ratio=HALF, renormalise=True)(step([0.2, 1.0, 0.5, 0.0], 4, advantage=MeanCentred()))
+    """Rewards 0 .2 .5 1, two of four: 0 and 1; mean 1/2, std 1/sqrt 2, so -+ 0.5 / (0.70711 + 1e-4)
+    = 0.70701.
+    """
+    kept = MaxVariance(scope="group", keep_ratio=HALF, renormalise=True)(
+        step([0.2, 1.0, 0.5, 0.0], 4, advantage=MeanCentred())
+    )
     assert kept.reward_B.tolist() == [1.0, 0.0]
     assert_close(kept.advantage_B, tensor([0.707007, -0.707007]), rtol=0, atol=1e-6)
 
 
 def test_one_that_is_left_of_its_group_has_nobody_to_be_compared_with() -> None:
-    kept = MaxVariance(scope="group", keep_ratio=LinearSchedule(init=0.1), renormalise=True)(binary(1))
+    kept = MaxVariance(scope="group", keep_ratio=LinearSchedule(init=0.1), renormalise=True)(
+        binary(1)
+    )
     assert kept.advantage_B.tolist() == [0.0]
 
 
@@ -231,7 +290,11 @@ def test_one_that_is_left_of_its_group_has_nobody_to_be_compared_with() -> None:
 
 
 def every_rule(keep_ratio: LinearSchedule) -> list[RolloutFilter]:
-    return [rule(scope=scope, keep_ratio=keep_ratio) for rule in (MaxVariance, RandomRollouts) for scope in ("group", "batch")]
+    return [
+        rule(scope=scope, keep_ratio=keep_ratio)
+        for rule in (MaxVariance, RandomRollouts)
+        for scope in ("group", "batch")
+    ]
 
 
 rules = pytest.mark.parametrize("index", range(4))
@@ -239,7 +302,9 @@ rules = pytest.mark.parametrize("index", range(4))
 
 @rules
 @given(seed=integers(0, 1000), progress=floats(0, 1), init=floats(0.01, 1), final=floats(0.01, 1))
-def test_never_none_and_never_more_than_there_are(index: int, seed: int, progress: float, init: float, final: float) -> None:
+def test_never_none_and_never_more_than_there_are(
+    index: int, seed: int, progress: float, init: float, final: float
+) -> None:
     """D3S sheet, test 8."""
     draw = torch.Generator().manual_seed(seed)
     sampled = step(torch.rand(24, generator=draw).tolist(), 8, progress=progress)
@@ -264,13 +329,17 @@ def test_neither_order_nor_padding_changes_what_is_kept(index: int, seed: int) -
 
 @rules
 def test_equal_rollouts_are_kept_alike_over_steps_and_seeds(index: int) -> None:
-    """Of four groups of 4 right and 4 wrong, half is kept: each rollout in about half of 400 steps (deviation 0.025)."""
+    """Of four groups of 4 right and 4 wrong, half is kept: each rollout in about half of 400 steps
+    (deviation 0.025).
+    """
     rule = every_rule(HALF)[index]
     times_B = torch.zeros(32)
     for number in range(400):
         times_B[rule(binary(4, 4, 4, 4, seed=number % 2, step=number)).rollout_B - 100] += 1
     assert_close(times_B / 400, torch.full((32,), 0.5), rtol=0, atol=0.11)
-    assert not torch.equal(rule(binary(4, 4, 4, 4, seed=1)).rollout_B, rule(binary(4, 4, 4, 4, seed=2)).rollout_B)
+    assert not torch.equal(
+        rule(binary(4, 4, 4, 4, seed=1)).rollout_B, rule(binary(4, 4, 4, 4, seed=2)).rollout_B
+    )
 
 
 def test_random_rollouts_do_not_look_at_advantages() -> None:
@@ -294,4 +363,6 @@ def test_the_whole_share_is_the_plain_batch(seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     sampled = step(torch.rand(16, generator=draw).tolist(), 8)
     for rule in every_rule(ALL):
-        assert all(torch.equal(a, b) for a, b in zip(columns(rule(sampled)), columns(sampled), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(columns(rule(sampled)), columns(sampled), strict=True)
+        )

@@ -35,8 +35,12 @@ def test_by_hand(steps) -> None:
     assert rule(0.67, top_scope="rollout")(batch).tolist() == [[0, 1, 1, 0], [0, 1, 0, 1]]
 
 
-@given(seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0), drop_zero=sampled_from([True, False]))
-def test_it_is_the_top_of_the_pool_by_brute_force(steps, seed: int, keep_ratio: float, drop_zero: bool) -> None:
+@given(
+    seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0), drop_zero=sampled_from([True, False])
+)
+def test_it_is_the_top_of_the_pool_by_brute_force(
+    steps, seed: int, keep_ratio: float, drop_zero: bool
+) -> None:
     batch = random_step(steps, seed)
     ranked = sorted(
         (-abs(float(batch.advantage_B[line])) * float(batch.entropy_BT[line, place]), token)
@@ -47,11 +51,15 @@ def test_it_is_the_top_of_the_pool_by_brute_force(steps, seed: int, keep_ratio: 
     assert set(steps.chosen(batch, rule(keep_ratio, drop_zero=drop_zero)(batch))) == expected
 
 
-@given(seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0), top=sampled_from(["step", "rollout"]))
+@given(
+    seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0), top=sampled_from(["step", "rollout"])
+)
 def test_signs_do_not_matter(steps, seed: int, keep_ratio: float, top: str) -> None:
     batch = random_step(steps, seed)
     flipped = replace(batch, advantage_B=-batch.advantage_B)
-    assert torch.equal(rule(keep_ratio, top_scope=top)(batch), rule(keep_ratio, top_scope=top)(flipped))
+    assert torch.equal(
+        rule(keep_ratio, top_scope=top)(batch), rule(keep_ratio, top_scope=top)(flipped)
+    )
 
 
 @given(seed=integers(0, 10_000), keep_ratio=floats(0.05, 1.0))
@@ -59,7 +67,9 @@ def test_with_one_advantage_it_is_the_order_of_entropy(steps, seed: int, keep_ra
     batch = steps.random(seed)
     for advantage in (0.5, -2.0):
         same = replace(batch, advantage_B=torch.full((5,), advantage))
-        assert torch.equal(rule(keep_ratio, drop_zero=False)(same), TopEntropy(keep_ratio=keep_ratio)(batch))
+        assert torch.equal(
+            rule(keep_ratio, drop_zero=False)(same), TopEntropy(keep_ratio=keep_ratio)(batch)
+        )
 
 
 def test_with_one_entropy_it_is_the_order_of_advantages(steps) -> None:
@@ -71,7 +81,9 @@ def test_with_one_entropy_it_is_the_order_of_advantages(steps) -> None:
 
 def test_the_budget_follows_progress(steps) -> None:
     """Of 40 tokens 10 % at the start, 50 % at the end, 30 % in the middle."""
-    batch = replace(steps.of([[1] + [2] * 40], entropy=[[0.0] + [1.0] * 40]), advantage_B=torch.ones(1))
+    batch = replace(
+        steps.of([[1] + [2] * 40], entropy=[[0.0] + [1.0] * 40]), advantage_B=torch.ones(1)
+    )
     kept = [int(AdvantageEntropy()(replace(batch, progress=p)).sum()) for p in (0.0, 0.5, 1.0)]
     assert kept == [4, 12, 20]
 

@@ -40,7 +40,9 @@ def test_rejected_tokens_weigh_one_minus_their_score_and_chosen_ones_one(steps) 
 
 
 def test_both_sides_may_be_weighed(steps) -> None:
-    expected = tensor([[0, 0.6, 0.7, 0, 0], [0, 0.8, 0.1, 0.5, 0], [0, 0, 0.8, 0.8, 0.8], [0, 0, 0.6, 0, 0]])
+    expected = tensor(
+        [[0, 0.6, 0.7, 0, 0], [0, 0.8, 0.1, 0.5, 0], [0, 0, 0.8, 0.8, 0.8], [0, 0, 0.6, 0, 0]]
+    )
     assert_close(Contrast(only_neg=False)(pairs(steps)), expected)
 
 
@@ -55,14 +57,18 @@ def test_scores_outside_the_responses_and_those_of_chosen_ones_have_no_effect(st
     strange = SCORES.clone()
     strange[:, 0], strange[0], strange[2] = torch.nan, torch.nan, torch.nan
     assert torch.equal(Contrast()(pairs(steps, strange)), Contrast()(pairs(steps)))
-    with pytest.raises(RunError, match="evidence 'ce_logscore' is NaN or infinite at 5 of 9 response tokens"):
+    with pytest.raises(
+        RunError, match="evidence 'ce_logscore' is NaN or infinite at 5 of 9 response tokens"
+    ):
         Contrast(only_neg=False)(pairs(steps, strange))
 
 
 def test_a_nan_where_a_score_is_read_is_an_error(steps) -> None:
     broken = SCORES.clone()
     broken[1, 2] = torch.nan
-    with pytest.raises(RunError, match="evidence 'ce_logscore' is NaN or infinite at 1 of 4 response tokens"):
+    with pytest.raises(
+        RunError, match="evidence 'ce_logscore' is NaN or infinite at 1 of 4 response tokens"
+    ):
         Contrast()(pairs(steps, broken))
 
 

@@ -31,9 +31,16 @@ def test_shuffling_keeps_the_mass_of_every_rollout(steps, seed):
 
 def test_shuffling_permutes_fractional_weights_too(steps, monkeypatch):
     batch = steps.of([[1, 2, 2, 3, 2, 2, 2, 0]])
-    monkeypatch.setattr(Random, "__call__", lambda rule, batch: torch.tensor([[0.0, 0.1, 0.2, 0.0, 0.3, 0.4, 0.5, 0.0]]))
+    monkeypatch.setattr(
+        Random,
+        "__call__",
+        lambda rule, batch: torch.tensor([[0.0, 0.1, 0.2, 0.0, 0.3, 0.4, 0.5, 0.0]]),
+    )
     weight_BT = ShuffledWeights(of=Random())(batch)
-    assert sorted(steps.chosen(batch, weight_BT).values()) == torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]).tolist()
+    assert (
+        sorted(steps.chosen(batch, weight_BT).values())
+        == torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]).tolist()
+    )
     assert weight_BT.tolist() != Random()(batch).tolist()  # of 120 orders, this seed gives another
 
 
@@ -46,15 +53,25 @@ def inclusion(steps, rule, entropy: list[float], num_rollouts: int = 4000) -> to
 
 def test_random_and_shuffled_keep_every_position_equally_often(steps):
     # binomial(4000, 3/6): one standard deviation is 0.0079, five are 0.04
-    for rule in (Random(keep_ratio=0.5), ShuffledWeights(of=Tip(mode="entropy_topk", keep_ratio=0.5))):
+    for rule in (
+        Random(keep_ratio=0.5),
+        ShuffledWeights(of=Tip(mode="entropy_topk", keep_ratio=0.5)),
+    ):
         torch.testing.assert_close(
-            inclusion(steps, rule, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), torch.full((6,), 0.5), rtol=0, atol=0.04
+            inclusion(steps, rule, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+            torch.full((6,), 0.5),
+            rtol=0,
+            atol=0.04,
         )
 
 
 def test_controls_draw_anew_each_step_and_each_independently(steps):
     batch = steps.of([[2] * 200], entropy=[[float(i) for i in range(200)]])
-    rules = (Random(keep_ratio=0.5), ShuffledWeights(of=TopEntropy(keep_ratio=0.5)), ShuffledWeights(of=Random(keep_ratio=0.5)))
+    rules = (
+        Random(keep_ratio=0.5),
+        ShuffledWeights(of=TopEntropy(keep_ratio=0.5)),
+        ShuffledWeights(of=Random(keep_ratio=0.5)),
+    )
     kept = [rule(at)[0].bool() for rule in rules for at in (batch, replace(batch, step=4))]
     for i, one in enumerate(kept):
         for other in kept[:i]:  # two independent halves of 200 agree on 50 +- 3.5 (hypergeometric)

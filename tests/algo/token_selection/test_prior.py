@@ -1,4 +1,6 @@
-"""PRIOR's weights: the golden numbers of the paper's rule, its figure, and what holds for every response."""
+"""PRIOR's weights: the golden numbers of the paper's rule, its figure, and what holds for every
+response.
+"""
 
 from __future__ import annotations
 
@@ -72,9 +74,17 @@ A: list[Triple] = [
     (0.65, 0.48, 0.51),
     (0.08, 0.88, 0.01),
 ]
-B: list[Triple] = [(0.72, 0.03, 2.24), (0.13, 0.88, 0.05), (0.17, 0.83, 0.09), (0.32, 0.77, 0.24), (0.08, 0.93, 0.02)]
+B: list[Triple] = [
+    (0.72, 0.03, 2.24),
+    (0.13, 0.88, 0.05),
+    (0.17, 0.83, 0.09),
+    (0.32, 0.77, 0.24),
+    (0.08, 0.93, 0.02),
+]
 FIGURE = {"A": (A, (1.475, 1.513)), "B": (B, (3.162, 3.254))}
-"""Per token of two captions (NTP loss, P, PRIOR loss) as the authors' figure prints them, and where k / sum(w) lies by it."""
+"""Per token of two captions (NTP loss, P, PRIOR loss) as the authors' figure prints them, and where
+k / sum(w) lies by it.
+"""
 
 
 @pytest.mark.parametrize("caption", FIGURE)
@@ -99,10 +109,15 @@ def test_the_rule_gives_the_constant_of_the_authors_figure(steps, caption: str) 
 def test_alpha_zero_and_a_constant_column_are_the_plain_objective(steps, seed: int) -> None:
     batch = steps.random(seed)
     plain_BT = AllTokens()(batch)
-    constant = torch.where(batch.is_response_BT, -0.7 - batch.rollout_B[:, None] % 3, torch.nan)  # one value per rollout
+    constant = torch.where(
+        batch.is_response_BT, -0.7 - batch.rollout_B[:, None] % 3, torch.nan
+    )  # one value per rollout
     for rule, seen in (
         (Prior(alpha=0.0), batch),
-        *((Prior(alpha=a), batch.with_evidence({"uncond_logp": constant})) for a in (0.5, 1.0, 2.0)),
+        *(
+            (Prior(alpha=a), batch.with_evidence({"uncond_logp": constant}))
+            for a in (0.5, 1.0, 2.0)
+        ),
     ):
         assert torch.equal(rule(seen), plain_BT)
 
@@ -110,22 +125,32 @@ def test_alpha_zero_and_a_constant_column_are_the_plain_objective(steps, seed: i
 @each_rule
 @given(seed=integers(0, 10_000))
 @few
-def test_the_mass_of_a_rollout_is_its_number_of_response_tokens(steps, rule: Prior, seed: int) -> None:
+def test_the_mass_of_a_rollout_is_its_number_of_response_tokens(
+    steps, rule: Prior, seed: int
+) -> None:
     batch = steps.random(seed)
     weight_BT = rule(batch)
-    torch.testing.assert_close(weight_BT.double().sum(1), batch.is_response_BT.sum(1).double(), rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        weight_BT.double().sum(1), batch.is_response_BT.sum(1).double(), rtol=0, atol=2e-5
+    )
     assert (weight_BT >= 0).all()
     assert (weight_BT[~batch.is_response_BT] == 0).all()
 
 
 @given(p=probabilities, place=integers(0, 7), share=floats(0.05, 0.9), alpha=floats(0.1, 3.0))
 @few
-def test_less_probable_is_heavier_and_all_others_lighter(steps, p: list[float], place: int, share: float, alpha: float) -> None:
+def test_less_probable_is_heavier_and_all_others_lighter(
+    steps, p: list[float], place: int, share: float, alpha: float
+) -> None:
     place %= len(p)
     before_T = weights(steps, Prior(alpha=alpha), p)
     by_weight, by_p = before_T.argsort().tolist(), sorted(range(len(p)), key=lambda i: -p[i])
-    assert [p[i] for i in by_weight] == pytest.approx([p[i] for i in by_p], abs=1e-5)  # float32 may tie neighbours
-    after_T = weights(steps, Prior(alpha=alpha), [q * share if i == place else q for i, q in enumerate(p)])
+    assert [p[i] for i in by_weight] == pytest.approx(
+        [p[i] for i in by_p], abs=1e-5
+    )  # float32 may tie neighbours
+    after_T = weights(
+        steps, Prior(alpha=alpha), [q * share if i == place else q for i, q in enumerate(p)]
+    )
     others = [i for i in range(len(p)) if i != place]
     assert after_T[place] >= before_T[place]
     assert all(after_T[i] <= before_T[i] for i in others)
@@ -154,7 +179,9 @@ def test_another_prompt_leaves_every_weight_as_it_is(steps, rule: Prior) -> None
 
 
 def test_another_token_leaves_the_raw_weights_before_it(steps) -> None:
-    first, second = (Prior().raw(step(steps, p)) for p in ([0.9, 0.3, 0.6, 0.05], [0.9, 0.3, 0.2, 0.4]))
+    first, second = (
+        Prior().raw(step(steps, p)) for p in ([0.9, 0.3, 0.6, 0.05], [0.9, 0.3, 0.2, 0.4])
+    )
     assert torch.equal(first[0, :4], second[0, :4])
     assert not torch.equal(first[0, 4:], second[0, 4:])
 
@@ -172,7 +199,9 @@ def test_certainty_everywhere_is_uniform_and_counted(steps) -> None:
 
 def test_a_log_prob_near_zero_keeps_its_digits(steps) -> None:
     batch = steps.of([[2, 2]], uncond_logp=[[-1e-7, -1.0]])
-    assert float(Prior().raw(batch)[0, 0]) == pytest.approx(1e-7, rel=1e-3)  # 1 - exp in float32 gives 1.19e-7
+    assert float(Prior().raw(batch)[0, 0]) == pytest.approx(
+        1e-7, rel=1e-3
+    )  # 1 - exp in float32 gives 1.19e-7
     assert float(Prior()(batch)[0, 0]) == pytest.approx(2e-7 / (1 - 0.3678794), rel=1e-3)
 
 
@@ -188,29 +217,43 @@ def test_signs_of_a_reference_that_knows_by_heart_are_told(steps) -> None:
 
 def test_flipped_weighs_by_probability(steps) -> None:
     # w = (.9, .5, .1), k / sum(w) = 2
-    assert weights(steps, Prior(mode="flipped"), [0.9, 0.5, 0.1]).tolist() == pytest.approx([1.8, 1.0, 0.2], abs=1e-6)
+    assert weights(steps, Prior(mode="flipped"), [0.9, 0.5, 0.1]).tolist() == pytest.approx(
+        [1.8, 1.0, 0.2], abs=1e-6
+    )
 
 
 def test_contrast_weighs_by_what_the_condition_tells(steps) -> None:
     # d = log p - log P = (-1, 1, 3, 9), clipped to [0, 5]: (0, 1, 3, 5), sum 9, k = 4
-    batch = steps.of([[1, 2, 2, 2, 2]], uncond_logp=[[0.0, -1.0, -2.0, -4.0, -9.5]], ref_logp=[[0.0, -2.0, -1.0, -1.0, -0.5]])
-    assert Prior(mode="contrast")(batch)[0].tolist() == pytest.approx([0, 0, 4 / 9, 12 / 9, 20 / 9], abs=1e-6)
+    batch = steps.of(
+        [[1, 2, 2, 2, 2]],
+        uncond_logp=[[0.0, -1.0, -2.0, -4.0, -9.5]],
+        ref_logp=[[0.0, -2.0, -1.0, -1.0, -0.5]],
+    )
+    assert Prior(mode="contrast")(batch)[0].tolist() == pytest.approx(
+        [0, 0, 4 / 9, 12 / 9, 20 / 9], abs=1e-6
+    )
 
 
 def test_floor_cap_and_plain_tokens(steps) -> None:
     # w = (0.01, 0.99): with a floor of .05 (0.05, 0.99), factor 2 / 1.04
-    assert weights(steps, Prior(floor=0.05), [0.99, 0.01]).tolist() == pytest.approx([0.1 / 1.04, 1.98 / 1.04], abs=1e-6)
-    # w = (.1, .1, .1, .9), factor 4 / 1.2: (1/3, 1/3, 1/3, 3); capped at 2: sum 3, factor 4 / 3
-    assert weights(steps, Prior(cap=2.0), [0.9, 0.9, 0.9, 0.1]).tolist() == pytest.approx([4 / 9] * 3 + [8 / 3], abs=1e-6)
-    # the first and the last stand apart with weight 1; (.1, .3) share 2
-    assert weights(steps, Prior(skip_first=1, last="plain"), [0.2, 0.9, 0.7, 0.6]).tolist() == pytest.approx(
-        [1, 0.5, 1.5, 1], abs=1e-6
+    assert weights(steps, Prior(floor=0.05), [0.99, 0.01]).tolist() == pytest.approx(
+        [0.1 / 1.04, 1.98 / 1.04], abs=1e-6
     )
+    # w = (.1, .1, .1, .9), factor 4 / 1.2: (1/3, 1/3, 1/3, 3); capped at 2: sum 3, factor 4 / 3
+    assert weights(steps, Prior(cap=2.0), [0.9, 0.9, 0.9, 0.1]).tolist() == pytest.approx(
+        [4 / 9] * 3 + [8 / 3], abs=1e-6
+    )
+    # the first and the last stand apart with weight 1; (.1, .3) share 2
+    assert weights(
+        steps, Prior(skip_first=1, last="plain"), [0.2, 0.9, 0.7, 0.6]
+    ).tolist() == pytest.approx([1, 0.5, 1.5, 1], abs=1e-6)
 
 
 def test_a_column_that_is_not_finite_stops_the_run(steps) -> None:
     batch = steps.of([[1, 2, 2]], uncond_logp=[[float("nan"), -1.0, float("nan")]])
-    with pytest.raises(RunError, match="'uncond_logp' is NaN or infinite at 1 of 2 response tokens"):
+    with pytest.raises(
+        RunError, match="'uncond_logp' is NaN or infinite at 1 of 2 response tokens"
+    ):
         Prior()(batch)
 
 

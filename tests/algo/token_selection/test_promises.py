@@ -36,11 +36,30 @@ def every_selector(keep_ratio: float) -> list[TokenSelection]:
         for top in SCOPES
     ]
     ramp = LinearSchedule(init=keep_ratio)
-    d3s = [AdvantageEntropy(keep_ratio=ramp, top_scope=top, drop_zero=drop) for top in SCOPES for drop in (keep_ratio < 1, False)]
-    gated = [SsToken(keep_ratio=keep_ratio, gamma=gamma, warmup=0.0, gate=0.0) for gamma in (0.0, 0.5, 1.0)]
+    d3s = [
+        AdvantageEntropy(keep_ratio=ramp, top_scope=top, drop_zero=drop)
+        for top in SCOPES
+        for drop in (keep_ratio < 1, False)
+    ]
+    gated = [
+        SsToken(keep_ratio=keep_ratio, gamma=gamma, warmup=0.0, gate=0.0)
+        for gamma in (0.0, 0.5, 1.0)
+    ]
     ranked = SsToken(keep_ratio=keep_ratio, norm="rank", detrend=True)
-    rules = [AllTokens(), Random(keep_ratio=keep_ratio), TopEntropy(keep_ratio=keep_ratio), *tips, *d3s, *gated, ranked]
-    return [*rules, ShuffledWeights(of=tips[0]), ShuffledWeights(of=TopEntropy(keep_ratio=keep_ratio))]
+    rules = [
+        AllTokens(),
+        Random(keep_ratio=keep_ratio),
+        TopEntropy(keep_ratio=keep_ratio),
+        *tips,
+        *d3s,
+        *gated,
+        ranked,
+    ]
+    return [
+        *rules,
+        ShuffledWeights(of=tips[0]),
+        ShuffledWeights(of=TopEntropy(keep_ratio=keep_ratio)),
+    ]
 
 
 FRACTIONAL: list[TokenSelection] = [
@@ -70,7 +89,9 @@ def name(selector: TokenSelection) -> str:
 
 
 def mixes_units(selector: TokenSelection) -> bool:
-    """ssToken adds a share of attention, which has no unit, to excess loss, and its gate is in nats."""
+    """ssToken adds a share of attention, which has no unit, to excess loss, and its gate is in
+    nats.
+    """
     return isinstance(selector, SsToken) and selector.gamma == 0.5
 
 
@@ -96,7 +117,9 @@ def test_a_layout_changes_nothing(steps, selector, seed, left, right, turn):
     assert steps.chosen(other, selector(other)) == steps.chosen(batch, selector(batch))
 
 
-@pytest.mark.parametrize("selector", [s for s in every_selector(0.4) if not mixes_units(s)], ids=name)
+@pytest.mark.parametrize(
+    "selector", [s for s in every_selector(0.4) if not mixes_units(s)], ids=name
+)
 @given(seed=integers(0, 10_000), power=integers(-3, 3))
 @few
 def test_the_unit_of_the_evidence_changes_nothing(steps, selector, seed, power):
@@ -105,20 +128,31 @@ def test_the_unit_of_the_evidence_changes_nothing(steps, selector, seed, power):
     assert steps.chosen(other, selector(other)) == steps.chosen(batch, selector(batch))
 
 
-@pytest.mark.parametrize("selector", [s for s in [*every_selector(0.4), *FRACTIONAL] if s.scope == "rollout"], ids=name)
+@pytest.mark.parametrize(
+    "selector", [s for s in [*every_selector(0.4), *FRACTIONAL] if s.scope == "rollout"], ids=name
+)
 @given(seed=integers(0, 10_000), cut=integers(1, 4))
 @few
 def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, cut):
     batch = steps.random(seed)
     parts = [batch.take(torch.arange(0, cut)), batch.take(torch.arange(cut, 5))]
-    torch.testing.assert_close(torch.cat([selector(part) for part in parts]), selector(batch), rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.cat([selector(part) for part in parts]), selector(batch), rtol=0, atol=0
+    )
 
 
 def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
     told = {name(s): s.scope for s in every_selector(0.4)}
-    alone = {"all", "random", "advantage_entropy-rollout", *(f"tip-{mode}-rollout-rollout" for mode in MODES)}
+    alone = {
+        "all",
+        "random",
+        "advantage_entropy-rollout",
+        *(f"tip-{mode}-rollout-rollout" for mode in MODES),
+    }
     alone |= {"sstoken-0.0-minmax", "sstoken-0.5-minmax", "sstoken-1.0-minmax", "sstoken-0.5-rank"}
-    alone |= {f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")}  # these normalise nothing
+    alone |= {
+        f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")
+    }  # these normalise nothing
     assert {rule for rule, scope in told.items() if scope == "rollout"} == alone
 
 
@@ -130,7 +164,10 @@ def test_the_stated_needs_are_enough_and_are_all_needed(steps, selector):
     enough = replace(batch, evidence=needed)
     torch.testing.assert_close(selector(enough), selector(batch), rtol=0, atol=0)
     for missing in selector.required_evidence:
-        less = replace(batch, evidence={column: values for column, values in needed.items() if column != missing})
+        less = replace(
+            batch,
+            evidence={column: values for column, values in needed.items() if column != missing},
+        )
         with pytest.raises(LookupError, match=missing):
             selector(less)
 
@@ -138,7 +175,12 @@ def test_the_stated_needs_are_enough_and_are_all_needed(steps, selector):
 @each_at_40_percent
 def test_weights_are_float32_zeros_and_ones_without_a_graph(steps, selector):
     batch = steps.random(2)
-    batch = replace(batch, evidence={column: values.clone().requires_grad_() for column, values in batch.evidence.items()})
+    batch = replace(
+        batch,
+        evidence={
+            column: values.clone().requires_grad_() for column, values in batch.evidence.items()
+        },
+    )
     weight_BT = selector(batch)
     assert weight_BT.dtype == torch.float32
     assert not weight_BT.requires_grad

@@ -1,4 +1,6 @@
-"""ssToken by the sheet's numbers; which tokens it may see, when it trusts the history, and how many it keeps (checks 2 to 5)."""
+"""ssToken by the sheet's numbers; which tokens it may see, when it trusts the history, and how many
+it keeps (checks 2 to 5).
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,19 @@ PLAIN = {"warmup": 0.0, "gate": 0.0}
 
 
 def golden(steps: object, **changes: object) -> Batch:
-    """The sheet's sample of five response tokens, after two of the prompt; evidence in float64, where its ties are exact."""
+    """The sheet's sample of five response tokens, after two of the prompt; evidence in float64,
+    where its ties are exact.
+    """
     nan = float("nan")
     batch = steps.of([[1, 1, 2, 2, 2, 2, 2]])
-    columns = {"history_logp": [-x for x in HISTORY], "old_logp": [-x for x in NOW], "attention": ATTENTION}
-    evidence = {name: tensor([[nan, nan, *values]], dtype=torch.float64) for name, values in columns.items()}
+    columns = {
+        "history_logp": [-x for x in HISTORY],
+        "old_logp": [-x for x in NOW],
+        "attention": ATTENTION,
+    }
+    evidence = {
+        name: tensor([[nan, nan, *values]], dtype=torch.float64) for name, values in columns.items()
+    }
     return replace(batch, evidence=evidence, **changes)
 
 
@@ -70,12 +80,20 @@ def test_the_flipped_sign_keeps_others(steps) -> None:
 # ---- check 2: what cannot matter
 
 
-@given(seed=integers(0, 10_000), shift=integers(-40, 40), norm=sampled_from(["minmax", "rank", "zscore"]))
+@given(
+    seed=integers(0, 10_000),
+    shift=integers(-40, 40),
+    norm=sampled_from(["minmax", "rank", "zscore"]),
+)
 @settings(max_examples=15, deadline=None)
-def test_a_constant_on_the_history_of_a_sample_changes_nothing(steps, seed: int, shift: int, norm: str) -> None:
+def test_a_constant_on_the_history_of_a_sample_changes_nothing(
+    steps, seed: int, shift: int, norm: str
+) -> None:
     batch = steps.random(seed)  # evidence in eighths, so that the shift is exact
     rule = SsToken(keep_ratio=0.4, norm=norm, **PLAIN)
-    moved_BT = batch.evidence["history_logp"] + shift / 8 * torch.arange(len(batch.rollout_B))[:, None]
+    moved_BT = (
+        batch.evidence["history_logp"] + shift / 8 * torch.arange(len(batch.rollout_B))[:, None]
+    )
     moved = replace(batch, evidence=dict(batch.evidence) | {"history_logp": moved_BT})
     assert steps.chosen(moved, rule(moved)) == steps.chosen(batch, rule(batch))
 
@@ -85,7 +103,9 @@ def test_a_constant_on_the_history_of_a_sample_changes_nothing(steps, seed: int,
 def test_neither_the_prompt_nor_padding_matters_or_is_chosen(steps, seed: int) -> None:
     batch = steps.random(seed)
     rule = SsToken(keep_ratio=0.5, **PLAIN)
-    other = replace(batch, evidence={name: column.nan_to_num(-50.0) for name, column in batch.evidence.items()})
+    other = replace(
+        batch, evidence={name: column.nan_to_num(-50.0) for name, column in batch.evidence.items()}
+    )
     assert steps.chosen(other, rule(other)) == steps.chosen(batch, rule(batch))
 
 
@@ -99,7 +119,11 @@ def test_gamma_1_ignores_attention_and_gamma_0_the_history(steps) -> None:
     assert rule.required_evidence == only.keys()
     assert kept(rule, replace(batch, evidence=only)) == {0, 2, 3}
     assert SsToken(gamma=0.0).required_evidence == {"attention"}
-    assert kept(SsToken(gamma=0.0), replace(batch, evidence={"attention": batch.attention_BT})) == {0, 1, 2}
+    assert kept(SsToken(gamma=0.0), replace(batch, evidence={"attention": batch.attention_BT})) == {
+        0,
+        1,
+        2,
+    }
 
 
 @pytest.mark.parametrize("norm", ["minmax", "rank", "zscore"])
@@ -116,20 +140,30 @@ def test_the_gate_is_a_width_in_nats_of_each_sample(steps) -> None:
     for scale, expected in ((1.0, {0, 2, 3}), (1 / 20, {0, 2, 3}), (1 / 100, {0, 1, 2})):
         batch = golden(steps)
         gain = scale * (batch.old_logp_BT - batch.history_logp_BT)
-        batch = replace(batch, evidence=dict(batch.evidence) | {"history_logp": batch.old_logp_BT - gain})
+        batch = replace(
+            batch, evidence=dict(batch.evidence) | {"history_logp": batch.old_logp_BT - gain}
+        )
         assert kept(SsToken(gamma=1.0, warmup=0.0, gate=0.05), batch) == expected
 
 
 def test_one_samples_gate_is_not_anothers(steps) -> None:
     batch = steps.of(
-        [[2, 2], [2, 2]], old_logp=[[0.0, 1.0], [0.0, 0.01]], history_logp=[[0.0] * 2] * 2, attention=[[0.9, 0.1]] * 2
+        [[2, 2], [2, 2]],
+        old_logp=[[0.0, 1.0], [0.0, 0.01]],
+        history_logp=[[0.0] * 2] * 2,
+        attention=[[0.9, 0.1]] * 2,
     )
-    assert SsToken(keep_ratio=0.5, gamma=1.0, warmup=0.0)(batch).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    assert SsToken(keep_ratio=0.5, gamma=1.0, warmup=0.0)(batch).tolist() == [
+        [0.0, 1.0],
+        [1.0, 0.0],
+    ]
 
 
 def test_before_the_end_of_the_warm_up_there_is_attention_alone(steps) -> None:
     rule = SsToken(gamma=1.0, warmup=0.2)
-    assert [kept(rule, golden(steps, progress=at)) for at in (0.0, 0.19, 0.2, 1.0)] == [{0, 1, 2}] * 2 + [{0, 2, 3}] * 2
+    assert [kept(rule, golden(steps, progress=at)) for at in (0.0, 0.19, 0.2, 1.0)] == [
+        {0, 1, 2}
+    ] * 2 + [{0, 2, 3}] * 2
 
 
 # ---- check 4: how many
@@ -137,17 +171,22 @@ def test_before_the_end_of_the_warm_up_there_is_attention_alone(steps) -> None:
 
 @given(seed=integers(0, 10_000), keep_ratio=floats(0.01, 1.0))
 @settings(max_examples=30, deadline=None)
-def test_exactly_the_ceiling_of_each_sample_is_kept_and_none_of_an_empty_one(steps, seed: int, keep_ratio: float) -> None:
+def test_exactly_the_ceiling_of_each_sample_is_kept_and_none_of_an_empty_one(
+    steps, seed: int, keep_ratio: float
+) -> None:
     batch = steps.random(seed)
     num_B = SsToken(keep_ratio=keep_ratio, **PLAIN)(batch).sum(1)
-    expected = [math.ceil(keep_ratio * length - 1e-9) for length in batch.is_response_BT.sum(1).tolist()]
+    expected = [
+        math.ceil(keep_ratio * length - 1e-9) for length in batch.is_response_BT.sum(1).tolist()
+    ]
     assert num_B.tolist() == expected
 
 
 def test_what_is_written_is_what_is_meant() -> None:
     # .07 x 100 is 7.000000000000001 in binary; .6 x 5 is 3; .1 x 1 rounds up; nothing of nothing
     found = [
-        int(num_kept_up(keep_ratio, tensor([rows]))) for keep_ratio, rows in ((0.07, 100), (0.6, 5), (0.1, 1), (0.3, 0), (1.0, 4))
+        int(num_kept_up(keep_ratio, tensor([rows])))
+        for keep_ratio, rows in ((0.07, 100), (0.6, 5), (0.1, 1), (0.3, 0), (1.0, 4))
     ]
     assert found == [7, 3, 1, 0, 4]
 
@@ -164,11 +203,29 @@ def test_ranks_do_not_let_one_outlier_decide(steps) -> None:
     logp = tensor([[9.0, 0.0, 0.1, 0.2, 0.3]]).double()
     batch = replace(
         steps.of([[2] * 5]),
-        evidence={"old_logp": logp, "history_logp": torch.zeros(1, 5).double(), "attention": tensor([ATTENTION]).double()},
+        evidence={
+            "old_logp": logp,
+            "history_logp": torch.zeros(1, 5).double(),
+            "attention": tensor([ATTENTION]).double(),
+        },
     )
-    weights: dict[str, Tensor] = {norm: SsToken(keep_ratio=0.4, norm=norm, **PLAIN)(batch)[0] for norm in ("minmax", "rank")}
-    assert weights["minmax"].tolist() == [1, 1, 0, 0, 0]  # 1.9 / 2, then .6 / 2 against .52 / 2 and .33 / 2
-    assert weights["rank"].tolist() == [1, 0, 0, 0, 1]  # then (.75 + .3) / 2 = .525 against .3, .375 and .45
+    weights: dict[str, Tensor] = {
+        norm: SsToken(keep_ratio=0.4, norm=norm, **PLAIN)(batch)[0] for norm in ("minmax", "rank")
+    }
+    assert weights["minmax"].tolist() == [
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]  # 1.9 / 2, then .6 / 2 against .52 / 2 and .33 / 2
+    assert weights["rank"].tolist() == [
+        1,
+        0,
+        0,
+        0,
+        1,
+    ]  # then (.75 + .3) / 2 = .525 against .3, .375 and .45
 
 
 @pytest.mark.parametrize("name", ["old_logp", "history_logp", "attention"])

@@ -1,4 +1,6 @@
-"""TIP against a brute-force sort in plain Python, its sheet's planted examples, and the law of its sampling."""
+"""TIP against a brute-force sort in plain Python, its sheet's planted examples, and the law of its
+sampling.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,16 @@ def grouped(tokens, scope: str) -> list[list]:
     """The tokens of the step, or of each rollout."""
     if scope == "step":
         return [tokens] if tokens else []
-    return [[t for t in tokens if t[0][0] == rollout] for rollout in sorted({t[0][0] for t in tokens})]
+    return [
+        [t for t in tokens if t[0][0] == rollout] for rollout in sorted({t[0][0] for t in tokens})
+    ]
 
 
 def brute_force(steps, batch, rule: Tip) -> set[tuple[int, int]]:
     """The tokens that the sheet's section 3 keeps."""
     tokens = [
-        (token, {k: float(v[line, place]) for k, v in batch.evidence.items()}) for token, line, place in steps.tokens(batch)
+        (token, {k: float(v[line, place]) for k, v in batch.evidence.items()})
+        for token, line, place in steps.tokens(batch)
     ]
     score = {}
     for group in grouped(tokens, rule.stats_scope):
@@ -47,7 +52,9 @@ def brute_force(steps, batch, rule: Tip) -> set[tuple[int, int]]:
         d_of = normaliser([e["kl_reverse"] for _, e in group], rule.delta_clip_quantile)
         for (rollout, position), e in group:
             h, d = h_of(e["entropy"]), d_of(e["kl_reverse"])
-            u = float(rng.uniform(batch.seed, int(Stream.TIP), batch.step, (rollout << 24) + position))
+            u = float(
+                rng.uniform(batch.seed, int(Stream.TIP), batch.step, (rollout << 24) + position)
+            )
             score[rollout, position] = {
                 "soft_or": h + d - h * d,
                 "bottom": -(h + d - h * d),
@@ -66,12 +73,22 @@ def brute_force(steps, batch, rule: Tip) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("mode", MODES)
 @given(
-    seed=integers(0, 10_000), stats=sampled_from(SCOPES), top=sampled_from(SCOPES), keep_ratio=sampled_from([0.1, 0.2, 0.5, 0.9])
+    seed=integers(0, 10_000),
+    stats=sampled_from(SCOPES),
+    top=sampled_from(SCOPES),
+    keep_ratio=sampled_from([0.1, 0.2, 0.5, 0.9]),
 )
 @settings(max_examples=25, deadline=None)
 def test_the_kept_set_equals_a_brute_force_sort(steps, mode, seed, stats, top, keep_ratio):
     batch = steps.random(seed)
-    rule = Tip(mode=mode, keep_ratio=keep_ratio, clip_quantile=0.9, delta_clip_quantile=0.8, stats_scope=stats, top_scope=top)
+    rule = Tip(
+        mode=mode,
+        keep_ratio=keep_ratio,
+        clip_quantile=0.9,
+        delta_clip_quantile=0.8,
+        stats_scope=stats,
+        top_scope=top,
+    )
     assert set(steps.chosen(batch, rule(batch))) == brute_force(steps, batch, rule)
 
 
@@ -91,7 +108,9 @@ def kl(p: float, q: float) -> float:
 
 
 def planted(steps):
-    """One token per quadrant, in the order Q1 Q2 Q3 Q4, from the two-token distributions of the sheet's test 7."""
+    """One token per quadrant, in the order Q1 Q2 Q3 Q4, from the two-token distributions of the
+    sheet's test 7.
+    """
     student, teacher = (0.5, 0.5, 0.99, 0.99), (0.99, 0.5, 0.01, 0.99)
     pairs = list(zip(student, teacher, strict=True))
     return steps.of(
@@ -125,9 +144,13 @@ def test_soft_or_is_entropy_order_without_divergence_and_the_other_way_round(ste
     flat = torch.full_like(batch.entropy_BT, 0.3)
     knobs = {"keep_ratio": 0.4, "clip_quantile": clip, "delta_clip_quantile": 1.0}
     entropy_only = batch.with_evidence({"kl_reverse": flat})
-    torch.testing.assert_close(Tip(**knobs)(entropy_only), Tip(mode="entropy_topk", **knobs)(batch), rtol=0, atol=0)
+    torch.testing.assert_close(
+        Tip(**knobs)(entropy_only), Tip(mode="entropy_topk", **knobs)(batch), rtol=0, atol=0
+    )
     divergence_only = batch.with_evidence({"entropy": flat})
-    torch.testing.assert_close(Tip(**knobs)(divergence_only), Tip(mode="divergence", **knobs)(batch), rtol=0, atol=0)
+    torch.testing.assert_close(
+        Tip(**knobs)(divergence_only), Tip(mode="divergence", **knobs)(batch), rtol=0, atol=0
+    )
 
 
 @given(seed=integers(0, 10_000))
@@ -139,19 +162,33 @@ def test_unclipped_entropy_over_the_step_is_top_entropy(steps, seed):
 
 
 def test_one_outlier_hides_q3_unless_divergence_is_clipped(steps):
-    # 100 tokens: 90 solved (h 0.1, d 0), 6 unsure (h 1, d 0), 3 confident and wrong (h 0, d 2), 1 outlier (h 0, d 40).
-    # Unclipped d^ of Q3 is 2/40 = 0.05 < h^ 0.1 of the solved, so the 10 kept are 6 + outlier + 3 solved. The 0.97 quantile of d
-    # is 2 (place 96.03, between the first two of the four wrong ones), so clipped d^ of Q3 is 1.
+    # 100 tokens: 90 solved (h 0.1, d 0), 6 unsure (h 1, d 0), 3 confident and wrong (h 0, d 2), 1
+    # outlier (h 0, d 40). Unclipped d^ of Q3 is 2/40 = 0.05 < h^ 0.1 of the solved, so the 10 kept
+    # are 6 + outlier + 3 solved. The 0.97 quantile of d is 2 (place 96.03, between the first two of
+    # the four wrong ones), so clipped d^ of Q3 is 1.
     entropy = [0.1] * 90 + [1.0] * 6 + [0.0] * 4
     divergence = [0.0] * 96 + [2.0] * 3 + [40.0]
     batch = steps.of([[2] * 100], entropy=[entropy], kl_reverse=[divergence])
-    assert kept_places(batch, keep_ratio=0.1, clip_quantile=1.0, delta_clip_quantile=0.97) == list(range(90, 100))
-    assert kept_places(batch, keep_ratio=0.1, clip_quantile=1.0, delta_clip_quantile=1.0) == [0, 1, 2, *range(90, 96), 99]
+    assert kept_places(batch, keep_ratio=0.1, clip_quantile=1.0, delta_clip_quantile=0.97) == list(
+        range(90, 100)
+    )
+    assert kept_places(batch, keep_ratio=0.1, clip_quantile=1.0, delta_clip_quantile=1.0) == [
+        0,
+        1,
+        2,
+        *range(90, 96),
+        99,
+    ]
 
 
 @pytest.mark.parametrize(
     ("mode", "column"),
-    [("soft_or", "kl_reverse"), ("q3", "kl_forward"), ("entropy_sample", "entropy"), ("teachability", "teachability")],
+    [
+        ("soft_or", "kl_reverse"),
+        ("q3", "kl_forward"),
+        ("entropy_sample", "entropy"),
+        ("teachability", "teachability"),
+    ],
 )
 def test_broken_evidence_stops_the_run(steps, mode, column):
     batch = steps.random(3)
@@ -163,14 +200,18 @@ def test_broken_evidence_stops_the_run(steps, mode, column):
 # --- entropy_sample ---
 
 
-def sampled_share(steps, entropy: list[float], keep_ratio: float, num_rollouts: int = 6000) -> torch.Tensor:
+def sampled_share(
+    steps, entropy: list[float], keep_ratio: float, num_rollouts: int = 6000
+) -> torch.Tensor:
     """How often each position is drawn, over many rollouts that are alike."""
     batch = steps.of([[2] * len(entropy)] * num_rollouts, entropy=[entropy] * num_rollouts)
     return Tip(mode="entropy_sample", keep_ratio=keep_ratio)(batch).double().mean(0)
 
 
 def exact_inclusion(weight: list[float], num: int) -> list[float]:
-    """The chance of each item to be among `num` draws without replacement in proportion to weight, by listing all orders."""
+    """The chance of each item to be among `num` draws without replacement in proportion to weight,
+    by listing all orders.
+    """
     chance = [0.0] * len(weight)
     for order in permutations(range(len(weight)), num):
         left, probability = sum(weight), 1.0
@@ -189,19 +230,23 @@ def test_sampling_follows_the_law_of_draws_without_replacement(steps, num):
         assert expected == pytest.approx([1 / 12, 2 / 12, 3 / 12, 6 / 12])
     share = sampled_share(steps, weight, keep_ratio=num / 4)
     assert share.tolist() == sorted(share.tolist())  # inclusion rises with entropy
-    for found, p in zip(share.tolist(), expected, strict=True):  # four standard deviations of a binomial share
+    for found, p in zip(
+        share.tolist(), expected, strict=True
+    ):  # four standard deviations of a binomial share
         assert abs(found - p) < 4 * math.sqrt(p * (1 - p) / 6000)
 
 
 def test_equal_entropy_gives_equal_inclusion(steps):
-    # share 3/8 each; squared deviations over n p (1 - p), summed, times 7/8, are chi-square with 7 degrees: 99.9 % below 24.3
+    # share 3/8 each; squared deviations over n p (1 - p), summed, times 7/8, are chi-square with 7
+    # degrees: 99.9 % below 24.3
     share = sampled_share(steps, [0.2] * 8, keep_ratio=3 / 8)
     p = 3 / 8
     assert float(((share - p) ** 2).sum()) * 6000 / (p * (1 - p)) * 7 / 8 < 24.3
 
 
 def test_tokens_without_entropy_are_drawn_last_and_uniformly(steps):
-    # two positive weights (one the smallest float32) and three zeros or rounding errors, four draws: both, then 2 of 3
+    # two positive weights (one the smallest float32) and three zeros or rounding errors, four
+    # draws: both, then 2 of 3
     share = sampled_share(steps, [0.0, 1.4e-45, -1e-9, 2.0, 0.0], keep_ratio=0.8)
     assert share[1] == share[3] == 1
     torch.testing.assert_close(
@@ -212,6 +257,8 @@ def test_tokens_without_entropy_are_drawn_last_and_uniformly(steps):
 def test_sampling_is_fixed_by_seed_and_step(steps):
     batch = steps.of([[2] * 60], entropy=[[1.0] * 60])
     rule = Tip(mode="entropy_sample", keep_ratio=0.5)
-    first, again, *others = (rule(b) for b in (batch, replace(batch), replace(batch, seed=8), replace(batch, step=4)))
+    first, again, *others = (
+        rule(b) for b in (batch, replace(batch), replace(batch, seed=8), replace(batch, step=4))
+    )
     assert torch.equal(first, again)
     assert all(not torch.equal(first, other) for other in others)

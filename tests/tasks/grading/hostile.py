@@ -1,4 +1,6 @@
-"""Answers made to hang, crash or mislead a grader, and ordinary ones to mix them into: all generated, always the same."""
+"""Answers made to hang, crash or mislead a grader, and ordinary ones to mix them into: all
+generated, always the same.
+"""
 
 from __future__ import annotations
 
@@ -166,14 +168,20 @@ FAMILIES: dict[str, list[str]] = {
 
 
 def hostile(number: int = 200) -> list[str]:
-    """So many hostile answers of all families, each as it stands or in a box; wrong for the gold answer 3."""
-    bare = [text for text in chain.from_iterable(zip_longest(*FAMILIES.values())) if text is not None]
+    """So many hostile answers of all families, each as it stands or in a box; wrong for the gold
+    answer 3.
+    """
+    bare = [
+        text for text in chain.from_iterable(zip_longest(*FAMILIES.values())) if text is not None
+    ]
     boxed = (rf"so \boxed{{{text}}}" for text in bare if len(text) < 5_000)
     return list(islice(chain(bare, boxed), number))
 
 
 def ordinary(number: int = 2_000) -> list[tuple[str, str, bool]]:
-    """(gold, response, right): numbers, fractions, words, lists, and a few that need algebra; every third is wrong."""
+    """(gold, response, right): numbers, fractions, words, lists, and a few that need algebra; every
+    third is wrong.
+    """
     return list(islice(_ordinary(), number))
 
 
@@ -191,7 +199,11 @@ def _ordinary() -> Iterator[tuple[str, str, bool]]:
         elif kind < 25:
             yield rf"\frac{{{n}}}{{7}}", rf"Hence \boxed{{\dfrac{{{other}}}{{7}}}}.", right
         elif kind < 30:
-            yield f"({n}, -2)", rf"<think>{n - 1}?</think> the point $\boxed{{\left({other}, -2\right)}}$", right
+            yield (
+                f"({n}, -2)",
+                rf"<think>{n - 1}?</think> the point $\boxed{{\left({other}, -2\right)}}$",
+                right,
+            )
         elif kind < 35:
             yield rf"\text{{Aya {n}}}", rf"\boxed{{\text{{Aya {other}}}}}", right
         else:
@@ -207,11 +219,17 @@ def mixed() -> list[tuple[str, str, bool]]:
 
 
 def processes_with(mark: str) -> list[int]:
-    """Living processes, this one apart, that were started with these characters in their environment (Linux)."""
+    """Living processes, this one apart, that were started with these characters in their
+    environment (Linux).
+    """
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and int(folder.name) != os.getpid() and mark.encode() in (folder / "environ").read_bytes():
+            if (
+                folder.name.isdigit()
+                and int(folder.name) != os.getpid()
+                and mark.encode() in (folder / "environ").read_bytes()
+            ):
                 found.append(int(folder.name))
         except OSError:  # gone meanwhile, or somebody else's
             continue

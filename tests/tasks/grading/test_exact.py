@@ -1,4 +1,6 @@
-"""What is decided without algebra: spellings, words, lists, intervals, matrices, names before an equals sign."""
+"""What is decided without algebra: spellings, words, lists, intervals, matrices, names before an
+equals sign.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ EQUAL = [
     ("1 and 2 and 3", r"\{3, 2, 1\}"),
     (r"(1,\frac{9}{2})", "(1, 4.5)"),
     (r"(2,12) \cup (12,102)", r"(12, 102)\cup(2, 12)"),
-    (r"\begin{pmatrix}1 & 1/2 \\ 3 & 4\end{pmatrix}", r"\left[\begin{array}{cc}1 & 0.5 \\3 & 4\end{array}\right]"),
+    (
+        r"\begin{pmatrix}1 & 1/2 \\ 3 & 4\end{pmatrix}",
+        r"\left[\begin{array}{cc}1 & 0.5 \\3 & 4\end{array}\right]",
+    ),
     ("5", r"n \equiv 5 \pmod{17}"),
     (r"1,000", "1 000"),
 ]
@@ -79,7 +84,10 @@ def test_undecided_leaves_are_named_and_then_known() -> None:
     assert compare(gold, answer, {("x+1", "1+x"): False}) == (False, [])
 
 
-@given(text(alphabet="12 ,=()[]{}\\^_+-/xy$.%&", max_size=40), text(alphabet="12 ,=()[]{}\\^_+-/xy$.%&", max_size=40))
+@given(
+    text(alphabet="12 ,=()[]{}\\^_+-/xy$.%&", max_size=40),
+    text(alphabet="12 ,=()[]{}\\^_+-/xy$.%&", max_size=40),
+)
 def test_never_raises_and_a_spelling_equals_itself(gold: str, answer: str) -> None:
     compare(normalise(gold), normalise(answer), {})
     assert compare(normalise(gold), normalise(gold), {}) == (True, [])

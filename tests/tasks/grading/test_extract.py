@@ -97,12 +97,16 @@ def test_time_is_bounded_on_a_megabyte_of_anything(piece: str) -> None:
     assert time.process_time() - start < 3.0
 
 
-@pytest.mark.parametrize("text", ["It is 5", "we get 5.", "So she has $5$", "it must be \\(5\\)", "I say 5"])
+@pytest.mark.parametrize(
+    "text", ["It is 5", "we get 5.", "So she has $5$", "it must be \\(5\\)", "I say 5"]
+)
 def test_a_short_sentence_is_no_bare_answer(text: str) -> None:
     assert extract(text).strip(".") == "5"
     assert extract(text, last_number=False) == ""
 
 
-@pytest.mark.parametrize("text", ["May 5", "5 apples", "x = 5", "blue whale", "sqrt 5", "2 or 5", "(C) 5"])
+@pytest.mark.parametrize(
+    "text", ["May 5", "5 apples", "x = 5", "blue whale", "sqrt 5", "2 or 5", "(C) 5"]
+)
 def test_a_bare_answer_is_taken_whole(text: str) -> None:
     assert extract(text, last_number=False) == text

@@ -61,7 +61,10 @@ def test_gold_cells_as_suites_write_them(grader: Grader, gold: str) -> None:
 def test_no_worker_starts_while_exact_equality_decides() -> None:
     before = children()
     with Grader(num_workers=2) as grader:
-        assert [verdict.correct for verdict in grader.grade_many([("1/2", "0.5"), ("2", "3"), ("east", "west")])] == [
+        assert [
+            verdict.correct
+            for verdict in grader.grade_many([("1/2", "0.5"), ("2", "3"), ("east", "west")])
+        ] == [
             True,
             False,
             False,
@@ -71,7 +74,8 @@ def test_no_worker_starts_while_exact_equality_decides() -> None:
 
 LIMIT_S, MEMORY = 1.0, 1 << 30
 AT_REST_S = 0.05
-"""Computing that a hostile answer may cost beside its limit: a text of megabytes is looked through."""
+"""Computing that a hostile answer may cost beside its limit: a text of megabytes is looked through.
+"""
 
 
 def in_one_call(grader: Grader, pairs: list[tuple[str, str]]) -> list[Verdict]:
@@ -89,7 +93,9 @@ def test_hostile_answers_among_ordinary_ones(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Every ordinary verdict is right; time is that of the ordinary ones and the limits; nothing is left behind or run."""
+    """Every ordinary verdict is right; time is that of the ordinary ones and the limits; nothing is
+    left behind or run.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GRADED_HERE", mark := uuid4().hex)
     spent, verdicts = {}, {}
@@ -105,12 +111,19 @@ def test_hostile_answers_among_ordinary_ones(
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 200_000
         assert [verdict.correct for verdict in verdicts[name]] == [right for _, _, right in answers]
     known = set(ordinary())
-    reasons = Counter(verdict.reason for answer, verdict in zip(mixed(), verdicts["mixed"], strict=True) if answer not in known)
+    reasons = Counter(
+        verdict.reason
+        for answer, verdict in zip(mixed(), verdicts["mixed"], strict=True)
+        if answer not in known
+    )
     assert reasons.total() == 200
     assert reasons["timeout"] >= len(SLOW)
     assert not {"memory", "crash"} & reasons.keys()
     asked = reasons["timeout"] + reasons["symbolic"]
-    assert spent["mixed"] < spent["ordinary"] + asked * LIMIT_S / 4 + reasons["timeout"] * LIMIT_S + 200 * AT_REST_S
+    assert (
+        spent["mixed"]
+        < spent["ordinary"] + asked * LIMIT_S / 4 + reasons["timeout"] * LIMIT_S + 200 * AT_REST_S
+    )
     assert list(tmp_path.iterdir()) == []  # no answer was run as code
 
 
@@ -124,9 +137,14 @@ def test_a_verdict_of_the_machines_making_is_not_kept(monkeypatch: pytest.Monkey
 
 def test_equal_answers_to_a_gold_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decided: list[str] = []
-    monkeypatch.setattr(Grader, "_equal", lambda self, gold, answer: (decided.append(answer), (True, "exact"))[1])
+    monkeypatch.setattr(
+        Grader, "_equal", lambda self, gold, answer: (decided.append(answer), (True, "exact"))[1]
+    )
     with Grader(num_workers=1) as grader:
-        found = [grader.grade("7", text) for text in ("so it is \\boxed{7.0}", "#### 7.0", "The answer is 7.0.", "#### 8.0")]
+        found = [
+            grader.grade("7", text)
+            for text in ("so it is \\boxed{7.0}", "#### 7.0", "The answer is 7.0.", "#### 8.0")
+        ]
     assert decided == ["7.0", "8.0"]
     assert found[0] is found[2]
 
@@ -156,9 +174,14 @@ def test_many_are_graded_in_order_and_equal_ones_once(grader: Grader) -> None:
 
 
 def test_check_gold_names_the_rows(grader: Grader) -> None:
-    problems = [Problem(id="a/1", prompt="?", answer="5"), Problem(id="a/2", prompt="?", answer=r"\frac{1}{2")]
+    problems = [
+        Problem(id="a/1", prompt="?", answer="5"),
+        Problem(id="a/2", prompt="?", answer=r"\frac{1}{2"),
+    ]
     check_gold(problems[:1], grader)
-    with pytest.raises(UserError, match=r"1 of 2 gold answers .* a/2: '\\\\frac\{1\}\{2' \(gold unreadable\)"):
+    with pytest.raises(
+        UserError, match=r"1 of 2 gold answers .* a/2: '\\\\frac\{1\}\{2' \(gold unreadable\)"
+    ):
         check_gold(problems, grader)
 
 
@@ -169,7 +192,9 @@ def test_check_gold_asks_for_answers_only_where_they_are_required(grader: Grader
         Problem(id="a/3", prompt="?", answer=" "),
     ]
     check_gold(problems, grader, required=False)
-    with pytest.raises(UserError, match=r"^problem a/2 has no gold answer; .* \(2 of 3 problems have none\)"):
+    with pytest.raises(
+        UserError, match=r"^problem a/2 has no gold answer; .* \(2 of 3 problems have none\)"
+    ):
         check_gold(problems, grader, required=True)
     broken = [*problems, Problem(id="a/4", prompt="?", answer=r"\frac{1}{2")]
     with pytest.raises(UserError, match=r"1 of 2 gold answers .* a/4"):
@@ -180,36 +205,68 @@ def test_check_gold_asks_for_answers_only_where_they_are_required(grader: Grader
 def test_nothing_is_right_where_there_is_no_gold(gold: str) -> None:
     before = children()
     with Grader(num_workers=1) as grader:
-        assert [grader.grade(gold, text) for text in ("", r"\boxed{}", r"\boxed{x+1}")] == [Verdict(False, "", "no gold")] * 3
+        assert [grader.grade(gold, text) for text in ("", r"\boxed{}", r"\boxed{x+1}")] == [
+            Verdict(False, "", "no gold")
+        ] * 3
         assert children() == before
 
 
-@pytest.mark.skipif(not (DATA / "grader_cases.jsonl").is_file(), reason="the data folder is not on this machine")
+@pytest.mark.skipif(
+    not (DATA / "grader_cases.jsonl").is_file(), reason="the data folder is not on this machine"
+)
 def test_agreement_on_the_collected_cases(grader: Grader) -> None:
     cases = [case for case in lines(DATA / "grader_cases.jsonl") if "policy" not in case["tags"]]
     verdicts = grader.grade_many([(case["gold"], case["prediction"]) for case in cases])
-    agree = [verdict.correct == case["expected"] for verdict, case in zip(verdicts, cases, strict=True)]
+    agree = [
+        verdict.correct == case["expected"] for verdict, case in zip(verdicts, cases, strict=True)
+    ]
     assert sum(agree) / len(cases) > 0.97
-    completions = [same for same, case in zip(agree, cases, strict=True) if case["kind"] == "completion"]
+    completions = [
+        same for same, case in zip(agree, cases, strict=True) if case["kind"] == "completion"
+    ]
     assert sum(completions) / len(completions) > 0.995
-    assert not [case["id"] for case, verdict in zip(cases, verdicts, strict=True) if verdict.correct and not case["expected"]]
+    assert not [
+        case["id"]
+        for case, verdict in zip(cases, verdicts, strict=True)
+        if verdict.correct and not case["expected"]
+    ]
 
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the data folder is not on this machine")
-@pytest.mark.parametrize("suite", ["gsm8k_test", "math500", "aime24", "aime25", "aime26", "amc23", "olympiadbench", "minerva"])
+@pytest.mark.parametrize(
+    "suite",
+    ["gsm8k_test", "math500", "aime24", "aime25", "aime26", "amc23", "olympiadbench", "minerva"],
+)
 def test_every_gold_passes_its_own_verifier(grader: Grader, suite: str) -> None:
     rows = lines(BENCHMARKS / f"{suite}.jsonl")
-    check_gold([Problem(id=row["id"], prompt=row["problem"], answer=row["answer"]) for row in rows], grader)
+    check_gold(
+        [Problem(id=row["id"], prompt=row["problem"], answer=row["answer"]) for row in rows], grader
+    )
 
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the data folder is not on this machine")
 @pytest.mark.parametrize("suite", ["gsm8k_test", "math500", "aime24"])
-def test_worked_solutions_earn_their_gold_and_not_their_neighbours(grader: Grader, suite: str) -> None:
+def test_worked_solutions_earn_their_gold_and_not_their_neighbours(
+    grader: Grader, suite: str
+) -> None:
     rows = lines(BENCHMARKS / f"{suite}.jsonl")[::3]
-    assert all(verdict.correct for verdict in grader.grade_many([(row["answer"], row["solution"]) for row in rows]))
-    neighbours = [(row["answer"], other["answer"]) for row, other in pairwise(rows) if row["answer"] != other["answer"]]
-    shifted = [(gold, rf"\boxed{{{other}}}") for gold, other in neighbours if "=" not in gold + other]  # x=5 would be right for 5
-    assert not [pair for pair, verdict in zip(shifted, grader.grade_many(shifted), strict=True) if verdict.correct]
+    assert all(
+        verdict.correct
+        for verdict in grader.grade_many([(row["answer"], row["solution"]) for row in rows])
+    )
+    neighbours = [
+        (row["answer"], other["answer"])
+        for row, other in pairwise(rows)
+        if row["answer"] != other["answer"]
+    ]
+    shifted = [
+        (gold, rf"\boxed{{{other}}}") for gold, other in neighbours if "=" not in gold + other
+    ]  # x=5 would be right for 5
+    assert not [
+        pair
+        for pair, verdict in zip(shifted, grader.grade_many(shifted), strict=True)
+        if verdict.correct
+    ]
 
 
 def cpu_s(process: int) -> float:
@@ -220,7 +277,11 @@ def cpu_s(process: int) -> float:
 
 def peak_bytes(process: int) -> int:
     """The most memory that a process has held."""
-    (line,) = (line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line
+        for line in Path(f"/proc/{process}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) << 10
 
 
@@ -230,5 +291,11 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 def children() -> set[str]:
     """Process ids of this process's living children."""
-    found = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    return {line.split()[0] for line in found.splitlines() if line.split()[1] != "ps" and "defunct" not in line}
+    found = subprocess.run(
+        ["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    ).stdout
+    return {
+        line.split()[0]
+        for line in found.splitlines()
+        if line.split()[1] != "ps" and "defunct" not in line
+    }

@@ -28,7 +28,9 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("text", [*LARGE, "7" * 101, "x" * 1001, r"\frac{1}{" * 20 + "2" + "}" * 20])
+@pytest.mark.parametrize(
+    "text", [*LARGE, "7" * 101, "x" * 1001, r"\frac{1}{" * 20 + "2" + "}" * 20]
+)
 def test_large(text: str) -> None:
     assert too_large(text)
 

@@ -61,7 +61,11 @@ def test_reads_nothing_else(text: str) -> None:
 
 
 def test_percentages_agree_with_their_share_and_with_the_bare_number() -> None:
-    share, percent, bare = Number(Fraction(67, 200), decimal=True), Number(Fraction(67, 2), percent=True), Number(Fraction(67, 2))
+    share, percent, bare = (
+        Number(Fraction(67, 200), decimal=True),
+        Number(Fraction(67, 2), percent=True),
+        Number(Fraction(67, 2)),
+    )
     assert equal(share, percent)
     assert equal(percent, bare)
     assert not equal(share, bare)
@@ -80,7 +84,11 @@ def test_decimals_are_rounded_at_a_millionth_and_integers_never() -> None:
 @given(top=integers(-(10**9), 10**9), bottom=integers(1, 10**6))
 def test_every_spelling_of_a_fraction_is_the_same_number(top: int, bottom: int) -> None:
     sign = "-" if top < 0 else ""
-    for spelling in (f"{top}/{bottom}", rf"\frac{{{top}}}{{{bottom}}}", rf"{sign}\frac{{{abs(top)}}}{{{bottom}}}"):
+    for spelling in (
+        f"{top}/{bottom}",
+        rf"\frac{{{top}}}{{{bottom}}}",
+        rf"{sign}\frac{{{abs(top)}}}{{{bottom}}}",
+    ):
         found = read(spelling)
         assert found is not None
         assert found.value == Fraction(top, bottom)

@@ -46,7 +46,11 @@ def pool() -> Iterator[Pool]:
         (r"2\pi", r"\pi", False),
         ("x > 5", "x < 5", False),
         ("2x+4y-3=0", r"y=-\frac{1}{2}x+\frac{3}{4}", True),
-        (r"\frac{2^{2005}+1}{3 \cdot 2^{2006}}", r"\frac{1}{3 \cdot 2^{2006}}", False),  # 1/6 against almost nothing
+        (
+            r"\frac{2^{2005}+1}{3 \cdot 2^{2006}}",
+            r"\frac{1}{3 \cdot 2^{2006}}",
+            False,
+        ),  # 1/6 against almost nothing
         ("2^{-100}", "3^{-100}", False),  # math-verify alone rounds both to zero
     ],
 )
@@ -59,7 +63,9 @@ def test_too_slow_is_a_timeout_and_the_next_answer_is_right(pool: Pool) -> None:
     before = processes(pool)
     assert pool.equal([("3", SLOW)], 0.3) == "timeout"
     assert decided(pool, ("x+x", "2x")) == [True]
-    assert processes(pool) == before  # another child of the same process: math-verify was not read in again
+    assert (
+        processes(pool) == before
+    )  # another child of the same process: math-verify was not read in again
 
 
 def test_a_worker_that_waits_for_the_processor_is_not_slow() -> None:
@@ -74,7 +80,9 @@ def test_a_worker_that_waits_for_the_processor_is_not_slow() -> None:
     worker.kill()
 
 
-def test_a_worker_that_gets_no_processor_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_gets_no_processor_at_all_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(symbolic, "STARVED", 1.0)
     worker = GraderProcess(memory_bytes=1 << 30)
     os.killpg(worker._process.pid, signal.SIGSTOP)
@@ -107,14 +115,18 @@ def test_a_worker_that_somebody_killed_is_replaced_and_asked_again() -> None:
         assert decided(pool, ("x+x", "2x")) == [True]
 
 
-def test_a_worker_that_never_starts_is_a_verdict_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_never_starts_is_a_verdict_and_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for executable in ("/bin/false", "/there/is/no/such/python"):
         monkeypatch.setattr(sys, "executable", executable)
         with Pool(num_workers=1, memory_bytes=1 << 30) as pool:
             assert pool.equal([("x+x", "2x")], 20.0) == "crash"
 
 
-def test_where_there_is_no_math_verify_grading_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_math_verify_grading_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(symbolic, "find_spec", lambda name: None)
     with pytest.raises(RunError, match="math-verify, which is not installed"):
         Pool(num_workers=1, memory_bytes=1 << 30)
@@ -136,7 +148,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_workers_end_with_a_killed_parent_idle_or_busy() -> None:
     root = Path(__file__).parents[3]
     command = [sys.executable, "-c", ORPHANS.replace("SLOW", repr(SLOW))]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
     workers = [int(process) for process in run.stdout.split()]
     assert len(workers) == 4, run.stderr  # two that fork, two that answer
     deadline = time.monotonic() + 15.0  # algebra alone would take far longer

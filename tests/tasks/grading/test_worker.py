@@ -1,4 +1,6 @@
-"""The worker's processes, with a comparison of our own in place of math-verify: what they say, and how they end."""
+"""The worker's processes, with a comparison of our own in place of math-verify: what they say, and
+how they end.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Asked:
     """A worker spoken to by hand."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", OWN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert self.answer() == "ready"
 
     def ask(self, *pairs: tuple[str, str], limit_s: float = 5.0, wall_s: float = 60.0) -> object:
@@ -66,7 +70,9 @@ class Asked:
         return reply[1]
 
     def children(self) -> list[int]:
-        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout
+        found = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+        ).stdout
         return [int(pid) for pid in found.split()]
 
 
@@ -104,7 +110,9 @@ def test_a_child_makes_room_after_so_many_requests(worker: Asked) -> None:
     assert worker.same(("who", str(first))) == [False]
 
 
-def test_what_is_printed_is_no_reply_and_no_file_can_be_written(worker: Asked, tmp_path: Path) -> None:
+def test_what_is_printed_is_no_reply_and_no_file_can_be_written(
+    worker: Asked, tmp_path: Path
+) -> None:
     assert worker.same(("print", "x")) == [False]
     assert worker.same(("write", str(tmp_path / "x"))) == [False]
     assert (tmp_path / "x").read_text() == ""

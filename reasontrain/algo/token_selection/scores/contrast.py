@@ -1,4 +1,6 @@
-"""What contrastive scores say of a response: weights, and whether two models told tokens apart at all."""
+"""What contrastive scores say of a response: weights, and whether two models told tokens apart at
+all.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def weights(logscore: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
 
 
 def scored(logscore_N: Float[Tensor, " N"]) -> Stats:
-    """The mean score s, the share of tokens with s below 0.1, and the mean weight 1 - s, of tokens that have a score."""
+    """The mean score s, the share of tokens with s below 0.1, and the mean weight 1 - s, of tokens
+    that have a score.
+    """
     known_N = logscore_N[~logscore_N.isnan()].double()
     if not len(known_N):
         return {}

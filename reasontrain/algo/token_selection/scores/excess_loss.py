@@ -1,4 +1,6 @@
-"""How far a token's loss has fallen since an earlier version of the model, and what is made of it (ssToken, arXiv 2510.18250)."""
+"""How far a token's loss has fallen since an earlier version of the model, and what is made of it
+(ssToken, arXiv 2510.18250).
+"""
 
 from __future__ import annotations
 
@@ -13,25 +15,34 @@ from reasontrain.algo.token_selection.scores.normalise import span_of
 Norm = Literal["minmax", "rank", "zscore"]
 
 
-def retrospective(logp_BT: Float[Tensor, "B T"], history_logp_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """REL = l_history - l = log p - log p_history, in nats: above zero where the model has got better.
+def retrospective(
+    logp_BT: Float[Tensor, "B T"], history_logp_BT: Float[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """REL = l_history - l = log p - log p_history, in nats: above zero where the model has got
+    better.
 
-    Rho-1 (arXiv 2404.07965) has the other sign, with a better model in the place of the earlier one.
+    Rho-1 (arXiv 2404.07965) has the other sign, with a better model in the place of the earlier
+    one.
     """
     return logp_BT - history_logp_BT
 
 
 def width(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
-    """Largest less smallest of the chosen values of each rollout, in their unit; 0 where nothing is chosen."""
+    """Largest less smallest of the chosen values of each rollout, in their unit; 0 where nothing is
+    chosen.
+    """
     span = span_of(value_BT, among_BT, scope="rollout")
     return (span.high_S1 - span.low_S1).expand(len(value_BT), 1)
 
 
-def normalised(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], norm: Norm) -> Float[Tensor, "B T"]:
+def normalised(
+    value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], norm: Norm
+) -> Float[Tensor, "B T"]:
     """The chosen values of each rollout in a common measure; it means nothing outside them.
 
-    `minmax` is (v - min) / (max - min) (the paper adds 1e-8 below the line; here a rollout without width gives 0), `rank` the
-    share of the other values that lie below, `zscore` (v - mean) / standard deviation, which is not in [0, 1].
+    `minmax` is (v - min) / (max - min) (the paper adds 1e-8 below the line; here a rollout without
+    width gives 0), `rank` the share of the other values that lie below, `zscore` (v - mean) /
+    standard deviation, which is not in [0, 1].
     """
     match norm:
         case "minmax":
@@ -44,26 +55,40 @@ def normalised(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], no
             num_B1 = among_BT.sum(1, keepdim=True).clamp(min=1)
             centred_BT = _centred(value_BT.double(), among_BT)
             deviation_B1 = (centred_BT.square().sum(1, keepdim=True) / num_B1).sqrt()
-            varies_B1 = width(value_BT, among_BT) > 0  # not the deviation, which the rounding of a mean makes larger than 0
-            return torch.where(varies_B1, centred_BT / torch.where(varies_B1, deviation_B1, 1.0), 0.0)
+            varies_B1 = (
+                width(value_BT, among_BT) > 0
+            )  # not the deviation, which the rounding of a mean makes larger than 0
+            return torch.where(
+                varies_B1, centred_BT / torch.where(varies_B1, deviation_B1, 1.0), 0.0
+            )
 
 
-def detrended(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """The chosen values less their straight line over the position, by least squares within each rollout; 0 elsewhere.
+def detrended(
+    value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """The chosen values less their straight line over the position, by least squares within each
+    rollout; 0 elsewhere.
 
-    As a response grows, attention moves from the prompt to the response itself, so its first tokens would always win.
+    As a response grows, attention moves from the prompt to the response itself, so its first tokens
+    would always win.
     """
     place_BT = _centred(among_BT.cumsum(1).double(), among_BT)
     centred_BT = _centred(value_BT.double(), among_BT)
     square_B1 = place_BT.square().sum(1, keepdim=True)
-    slope_B1 = (place_BT * centred_BT).sum(1, keepdim=True) / torch.where(square_B1 > 0, square_B1, 1.0)
+    slope_B1 = (place_BT * centred_BT).sum(1, keepdim=True) / torch.where(
+        square_B1 > 0, square_B1, 1.0
+    )
     return centred_BT - slope_B1 * place_BT
 
 
 def combined(
-    excess_BT: Float[Tensor, "B T"], attention_BT: Float[Tensor, "B T"], gamma_B1: Float[Tensor, "B 1"]
+    excess_BT: Float[Tensor, "B T"],
+    attention_BT: Float[Tensor, "B T"],
+    gamma_B1: Float[Tensor, "B 1"],
 ) -> Float[Tensor, "B T"]:
-    """gamma * REL + (1 - gamma) * attention, the first normalised, the second a share already (ssToken, section 2.3)."""
+    """gamma * REL + (1 - gamma) * attention, the first normalised, the second a share already
+    (ssToken, section 2.3).
+    """
     return gamma_B1 * excess_BT + (1 - gamma_B1) * attention_BT
 
 

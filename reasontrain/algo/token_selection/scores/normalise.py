@@ -1,4 +1,6 @@
-"""Evidence brought to [0, 1]: clip from above at a quantile, then min-max, over response tokens alone."""
+"""Evidence brought to [0, 1]: clip from above at a quantile, then min-max, over response tokens
+alone.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +14,42 @@ from torch import Tensor
 from reasontrain.types import RunError
 
 Scope = Literal["step", "rollout"]
-"""Over which tokens a statistic or a ranking is taken: the whole optimiser step, or each rollout by itself."""
+"""Over which tokens a statistic or a ranking is taken: the whole optimiser step, or each rollout by
+itself.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """The values that become 0 and 1: one pair (S = 1) for a whole step, or one for each rollout (S = B)."""
+    """The values that become 0 and 1: one pair (S = 1) for a whole step, or one for each rollout (S
+    = B).
+    """
 
     low_S1: Float[Tensor, "S 1"]
     high_S1: Float[Tensor, "S 1"]
 
     def normalise(self, value_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        """(value - low) / (high - low), clipped to [0, 1]; 0 everywhere in a span without width. Float64, without a unit."""
+        """(value - low) / (high - low), clipped to [0, 1]; 0 everywhere in a span without width.
+
+        Float64, without a unit.
+        """
         width_S1 = self.high_S1 - self.low_S1
         share_BT = (value_BT.double() - self.low_S1) / torch.where(width_S1 > 0, width_S1, 1.0)
         return torch.where(width_S1 > 0, share_BT.clamp(0.0, 1.0), 0.0)
 
 
 def span_of(
-    value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], *, clip_quantile: float = 1.0, scope: Scope = "step"
+    value_BT: Float[Tensor, "B T"],
+    among_BT: Bool[Tensor, "B T"],
+    *,
+    clip_quantile: float = 1.0,
+    scope: Scope = "step",
 ) -> Span:
-    """Minimum and `clip_quantile` of the chosen values (TIP, arXiv 2604.14084, section 6; 1.0 is plain min-max).
+    """Minimum and `clip_quantile` of the chosen values (TIP, arXiv 2604.14084, section 6; 1.0 is
+    plain min-max).
 
-    Built from order statistics alone, never from sums, so the same tokens give the same span bit for bit in any layout.
+    Built from order statistics alone, never from sums, so the same tokens give the same span bit
+    for bit in any layout.
     """
     if scope == "step":
         value_BT, among_BT = value_BT.reshape(1, -1), among_BT.reshape(1, -1)
@@ -46,8 +61,11 @@ def span_of(
     return Span(low_S1=torch.where(low_S1.isfinite(), low_S1, 0.0), high_S1=high_S1)
 
 
-def quantile(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], share: float) -> Float[Tensor, " B"]:
-    """The quantile of the chosen values of each line, linear between neighbours (numpy's default); 0 where nothing is chosen.
+def quantile(
+    value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], share: float
+) -> Float[Tensor, " B"]:
+    """The quantile of the chosen values of each line, linear between neighbours (numpy's default);
+    0 where nothing is chosen.
 
     Not torch.quantile, which takes no mask and refuses more than 2^24 numbers.
     """
@@ -55,16 +73,25 @@ def quantile(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], shar
         return torch.zeros(len(value_BT), dtype=torch.float64)
     sorted_BT = value_BT.double().masked_fill(~among_BT, torch.inf).sort(1).values
     place_B = share * (among_BT.sum(1) - 1).clamp(min=0).double()
-    low_B, high_B = (sorted_BT.gather(1, place.long()[:, None])[:, 0] for place in (place_B.floor(), place_B.ceil()))
+    low_B, high_B = (
+        sorted_BT.gather(1, place.long()[:, None])[:, 0]
+        for place in (place_B.floor(), place_B.ceil())
+    )
     return torch.where(among_BT.any(1), low_B + (high_B - low_B) * place_B.frac(), 0.0)
 
 
-def finite(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], name: str) -> Float[Tensor, "B T"]:
-    """The values in float64 without their graph, 0 outside `among`; RunError if a chosen one is NaN or infinite."""
+def finite(
+    value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], name: str
+) -> Float[Tensor, "B T"]:
+    """The values in float64 without their graph, 0 outside `among`; RunError if a chosen one is NaN
+    or infinite.
+    """
     broken_BT = among_BT & ~value_BT.isfinite()
     if broken_BT.any():
         raise RunError(
-            f"evidence {name!r} is NaN or infinite at {int(broken_BT.sum())} of {int(among_BT.sum())} response tokens, where a "
-            "finite number was expected; most likely a model's logits overflowed: check its weights and use bfloat16 or float32"
+            f"evidence {name!r} is NaN or infinite at {int(broken_BT.sum())} of "
+            f"{int(among_BT.sum())} response tokens, where a "
+            "finite number was expected; most likely a model's logits overflowed: check "
+            "its weights and use bfloat16 or float32"
         )
     return torch.where(among_BT, value_BT.detach().double(), 0.0)

@@ -1,4 +1,6 @@
-"""The four quadrants of student entropy and teacher divergence (TIP, arXiv 2604.14084): who is unsure, and who is wrong."""
+"""The four quadrants of student entropy and teacher divergence (TIP, arXiv 2604.14084): who is
+unsure, and who is wrong.
+"""
 
 from __future__ import annotations
 
@@ -27,24 +29,35 @@ QUADRANTS = (Quadrant.Q1, Quadrant.Q2, Quadrant.Q3, Quadrant.Q4)
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Above which entropy and divergence count as high, in the unit of the columns they are compared with.
+    """Above which entropy and divergence count as high, in the unit of the columns they are
+    compared with.
 
-    The paper gives none. Medians force the shares (Q1 + Q2 is one half, and so is Q1 + Q3), so report a fixed pair beside them.
+    The paper gives none. Medians force the shares (Q1 + Q2 is one half, and so is Q1 + Q3), so
+    report a fixed pair beside them.
     """
 
     entropy: float
     divergence: float
 
 
-def medians(entropy_BT: Float[Tensor, "B T"], divergence_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Thresholds:
+def medians(
+    entropy_BT: Float[Tensor, "B T"],
+    divergence_BT: Float[Tensor, "B T"],
+    among_BT: Bool[Tensor, "B T"],
+) -> Thresholds:
     """The medians of the step."""
     flat = among_BT.reshape(1, -1)
-    middle_entropy, middle_divergence = (float(quantile(v.reshape(1, -1), flat, 0.5)) for v in (entropy_BT, divergence_BT))
+    middle_entropy, middle_divergence = (
+        float(quantile(v.reshape(1, -1), flat, 0.5)) for v in (entropy_BT, divergence_BT)
+    )
     return Thresholds(entropy=middle_entropy, divergence=middle_divergence)
 
 
 def quadrants(
-    entropy_BT: Float[Tensor, "B T"], divergence_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], thresholds: Thresholds
+    entropy_BT: Float[Tensor, "B T"],
+    divergence_BT: Float[Tensor, "B T"],
+    among_BT: Bool[Tensor, "B T"],
+    thresholds: Thresholds,
 ) -> Int[Tensor, "B T"]:
     """The Quadrant of every chosen token, NONE elsewhere; high means strictly above the threshold."""
     unsure_BT, far_BT = entropy_BT > thresholds.entropy, divergence_BT > thresholds.divergence
@@ -54,12 +67,16 @@ def quadrants(
 
 
 def shares(quadrant_BT: Int[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> dict[Quadrant, float]:
-    """How the chosen tokens (of the step, or of the kept) divide into the quadrants; all 0 when nothing is chosen."""
+    """How the chosen tokens (of the step, or of the kept) divide into the quadrants; all 0 when
+    nothing is chosen.
+    """
     chosen_N = quadrant_BT[among_BT]
     return {q: float((chosen_N == q).sum()) / max(len(chosen_N), 1) for q in QUADRANTS}
 
 
-def recall(quadrant_BT: Int[Tensor, "B T"], kept_BT: Bool[Tensor, "B T"], quadrant: Quadrant = Quadrant.Q3) -> float | None:
+def recall(
+    quadrant_BT: Int[Tensor, "B T"], kept_BT: Bool[Tensor, "B T"], quadrant: Quadrant = Quadrant.Q3
+) -> float | None:
     """The share of a quadrant's tokens that were kept; None where the step has no such token."""
     kept_N = kept_BT[quadrant_BT == quadrant]
     return float(kept_N.double().mean()) if len(kept_N) else None

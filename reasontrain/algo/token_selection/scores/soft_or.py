@@ -1,4 +1,6 @@
-"""Scores of a token made of two kinds of evidence: how unsure the student is, and how far it is from its teacher."""
+"""Scores of a token made of two kinds of evidence: how unsure the student is, and how far it is
+from its teacher.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def soft_or(entropy_BT: Float[Tensor, "B T"], divergence_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """h + d - h d = 1 - (1 - h)(1 - d) for h, d in [0, 1]: high where either is (TIP, arXiv 2604.14084, section 6)."""
+def soft_or(
+    entropy_BT: Float[Tensor, "B T"], divergence_BT: Float[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """h + d - h d = 1 - (1 - h)(1 - d) for h, d in [0, 1]: high where either is (TIP, arXiv
+    2604.14084, section 6).
+    """
     return entropy_BT + divergence_BT - entropy_BT * divergence_BT
 
 
-def overconfidence(kl_forward_BT: Float[Tensor, "B T"], entropy_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """KL(teacher || student) (1 - h): nats that a sure student misses; h is normalised to [0, 1] (TIP, section 7.3).
+def overconfidence(
+    kl_forward_BT: Float[Tensor, "B T"], entropy_BT: Float[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """KL(teacher || student) (1 - h): nats that a sure student misses; h is normalised to [0, 1]
+    (TIP, section 7.3).
 
-    The forward direction, because the reverse one hardly sees teacher mass that the student ignores.
+    The forward direction, because the reverse one hardly sees teacher mass that the student
+    ignores.
     """
     return kl_forward_BT * (1 - entropy_BT)

@@ -1,4 +1,6 @@
-"""Raw weights brought to the mass of their rollout: the weights of k tokens sum to k, whatever their unit."""
+"""Raw weights brought to the mass of their rollout: the weights of k tokens sum to k, whatever
+their unit.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ def spread(
     cap: float | None = None,
     plain_BT: Bool[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """k w / sum(w) over the k chosen tokens of each rollout, in float64, 0 elsewhere (PRIOR, arXiv 2505.08971).
+    """k w / sum(w) over the k chosen tokens of each rollout, in float64, 0 elsewhere (PRIOR, arXiv
+    2505.08971).
 
-    Raw weights are raised to `floor` before; a weight above `cap` is cut to it afterwards and the rollout normalised once more,
-    so that it may end a little above. Tokens in `plain_BT` have weight 1 and stand apart. A degenerate rollout is uniform.
+    Raw weights are raised to `floor` before; a weight above `cap` is cut to it afterwards and the
+    rollout normalised once more, so that it may end a little above. Tokens in `plain_BT` have
+    weight 1 and stand apart. A degenerate rollout is uniform.
     """
     plain_BT = torch.zeros_like(among_BT) if plain_BT is None else plain_BT & among_BT
     free_BT = among_BT & ~plain_BT
@@ -32,12 +36,16 @@ def spread(
 
 
 def degenerate(raw_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, " B"]:
-    """Rollouts whose weights sum to less than a millionth of their tokens; one without tokens is none."""
+    """Rollouts whose weights sum to less than a millionth of their tokens; one without tokens is
+    none.
+    """
     total_B = torch.where(among_BT, raw_BT.double(), 0.0).sum(1)
     return total_B < LEAST_MEAN * among_BT.sum(1)
 
 
-def _normalised(weight_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+def _normalised(
+    weight_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
     """Weights that average 1 over the chosen tokens of each rollout."""
     weight_BT = torch.where(degenerate(weight_BT, among_BT)[:, None], 1.0, weight_BT)
     weight_BT = torch.where(among_BT, weight_BT, 0.0)

@@ -12,7 +12,9 @@ from reasontrain.algo.token_selection.scores.contrast import scored, weights
 def test_a_weight_is_one_minus_the_score_even_where_that_rounds() -> None:
     logscore = tensor([0.2, 0.9, 0.5, 1.0]).log()
     assert_close(weights(logscore), tensor([0.8, 0.1, 0.5, 0.0]))
-    assert_close(weights(tensor([-1e-9, -1e30, 1e-7])), tensor([1e-9, 1.0, 0.0]), rtol=1e-6, atol=0)  # 1 - exp(-1e-9) is 0
+    assert_close(
+        weights(tensor([-1e-9, -1e30, 1e-7])), tensor([1e-9, 1.0, 0.0]), rtol=1e-6, atol=0
+    )  # 1 - exp(-1e-9) is 0
 
 
 def test_statistics_by_hand_leave_out_what_has_no_score() -> None:

@@ -18,7 +18,9 @@ from reasontrain.algo.token_selection.scores.excess_loss import (
 )
 
 # ssToken sheet, check 5: losses under the history model and now; their difference is REL
-HISTORY, NOW = tensor([[2.0, 1.0, 0.5, 3.0, 0.1], [1.0, 1.2, 0.4, 2.9, 0.1]], dtype=torch.float64).split(1)
+HISTORY, NOW = tensor(
+    [[2.0, 1.0, 0.5, 3.0, 0.1], [1.0, 1.2, 0.4, 2.9, 0.1]], dtype=torch.float64
+).split(1)
 REL = tensor([[1.0, -0.2, 0.1, 0.1, 0.0]], dtype=torch.float64)
 ALL = torch.ones(1, 5, dtype=torch.bool)
 
@@ -29,11 +31,17 @@ def test_it_is_high_where_the_loss_has_fallen() -> None:
 
 def test_min_max_is_that_of_the_paper() -> None:
     # (1 + .2) / 1.2 = 1, 0, (.1 + .2) / 1.2 = .25 twice, .2 / 1.2 = .1667
-    assert_close(normalised(REL, ALL, "minmax"), tensor([[1, 0, 0.25, 0.25, 1 / 6]]).double(), rtol=0, atol=1e-7)
+    assert_close(
+        normalised(REL, ALL, "minmax"),
+        tensor([[1, 0, 0.25, 0.25, 1 / 6]]).double(),
+        rtol=0,
+        atol=1e-7,
+    )
 
 
 def test_ranks_are_shares_of_the_others() -> None:
-    # of four others, below 1: four; below -.2: none; below .1: two (an equal one is not below); below 0: one
+    # of four others, below 1: four; below -.2: none; below .1: two (an equal one is not below);
+    # below 0: one
     assert normalised(REL, ALL, "rank").tolist() == [[1.0, 0.0, 0.5, 0.5, 0.25]]
 
 
@@ -73,20 +81,33 @@ def test_the_rounding_of_a_mean_is_no_deviation() -> None:
 
 def test_width_is_of_the_chosen() -> None:
     assert_close(width(REL, ALL), tensor([[1.2]]).double(), rtol=0, atol=1e-6)
-    assert_close(width(REL, tensor([[False, True, True, False, True]])), tensor([[0.3]]).double(), rtol=0, atol=1e-6)
+    assert_close(
+        width(REL, tensor([[False, True, True, False, True]])),
+        tensor([[0.3]]).double(),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def test_a_straight_line_is_taken_out() -> None:
-    # .9 .6 .5 .4 .3 over 0..4: mean .54, slope (-2 x .36 - 1 x .06 - 1 x .14 + 2 x -.24) / 10 = -.14
-    # so the line is .82 .68 .54 .40 .26, and what is left .08 -.08 -.04 0 .04
+    # .9 .6 .5 .4 .3 over 0..4: mean .54, slope (-2 x .36 - 1 x .06 - 1 x .14 + 2 x -.24) / 10 =
+    # -.14 so the line is .82 .68 .54 .40 .26, and what is left .08 -.08 -.04 0 .04
     attention = tensor([[0.9, 0.6, 0.5, 0.4, 0.3]], dtype=torch.float64)
-    assert_close(detrended(attention, ALL), tensor([[0.08, -0.08, -0.04, 0.0, 0.04]], dtype=torch.float64), rtol=0, atol=1e-9)
+    assert_close(
+        detrended(attention, ALL),
+        tensor([[0.08, -0.08, -0.04, 0.0, 0.04]], dtype=torch.float64),
+        rtol=0,
+        atol=1e-9,
+    )
     gap = tensor([[True, False, True, True, False]])  # positions are those in the response: 0, 1, 2
     line = tensor([[3.0, 9.0, 5.0, 7.0, -9.0]])
     assert_close(detrended(line, gap), torch.zeros(1, 5).double(), rtol=0, atol=1e-9)
 
 
 def test_gamma_is_a_mixture_of_the_two() -> None:
-    excess, attention = tensor([[1.0, 0.0], [1.0, 0.0]]).double(), tensor([[0.2, 0.6], [0.2, 0.6]]).double()
+    excess, attention = (
+        tensor([[1.0, 0.0], [1.0, 0.0]]).double(),
+        tensor([[0.2, 0.6], [0.2, 0.6]]).double(),
+    )
     found: Tensor = combined(excess, attention, tensor([[0.5], [0.0]]).double())
     assert_close(found, tensor([[0.6, 0.3], [0.2, 0.6]]).double())

@@ -20,18 +20,24 @@ def doubles(*rows: list[float]) -> torch.Tensor:
 
 
 def test_clip_then_min_max_by_hand():
-    # values 1 2 3 4 9; the 0.75 quantile sits at place 0.75 * 4 = 3, which is 4: 9 is clipped to 4, and 1..4 become 0..1
+    # values 1 2 3 4 9; the 0.75 quantile sits at place 0.75 * 4 = 3, which is 4: 9 is clipped to 4,
+    # and 1..4 become 0..1
     value_BT = torch.tensor([[1.0, 2.0, NAN], [3.0, 4.0, 9.0]])
     among_BT = torch.tensor([[True, True, False], [True, True, True]])
     span = span_of(value_BT, among_BT, clip_quantile=0.75)
     assert (float(span.low_S1), float(span.high_S1)) == (1.0, 4.0)
     assert_close(
-        span.normalise(value_BT)[among_BT], torch.tensor([0, 1 / 3, 2 / 3, 1, 1], dtype=torch.float64), rtol=0, atol=1e-15
+        span.normalise(value_BT)[among_BT],
+        torch.tensor([0, 1 / 3, 2 / 3, 1, 1], dtype=torch.float64),
+        rtol=0,
+        atol=1e-15,
     )
 
 
 def test_quantile_between_two_values():  # place 0.5 * 3 = 1.5, halfway from 2 to 5
-    assert quantile(doubles([5.0, 1.0, 2.0, 8.0]), torch.ones(1, 4, dtype=torch.bool), 0.5).tolist() == [3.5]
+    assert quantile(
+        doubles([5.0, 1.0, 2.0, 8.0]), torch.ones(1, 4, dtype=torch.bool), 0.5
+    ).tolist() == [3.5]
 
 
 def test_each_rollout_has_its_own_span_in_rollout_scope():
@@ -40,12 +46,20 @@ def test_each_rollout_has_its_own_span_in_rollout_scope():
     span = span_of(value_BT, among_BT, scope="rollout")
     assert span.low_S1.tolist() == [[1], [10], [0]]
     assert span.high_S1.tolist() == [[3], [30], [0]]
-    assert_close(span.normalise(value_BT.nan_to_num(0)), doubles([0, 0.5, 1], [0, 1, 0], [0, 0, 0]), rtol=0, atol=0)
+    assert_close(
+        span.normalise(value_BT.nan_to_num(0)),
+        doubles([0, 0.5, 1], [0, 1, 0], [0, 0, 0]),
+        rtol=0,
+        atol=0,
+    )
 
 
 def test_constant_evidence_becomes_zero():
     value_BT = torch.full((2, 3), 0.7)
-    assert span_of(value_BT, torch.ones(2, 3, dtype=torch.bool)).normalise(value_BT).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert span_of(value_BT, torch.ones(2, 3, dtype=torch.bool)).normalise(value_BT).tolist() == [
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_values_outside_a_given_span_stay_in_the_unit_interval():
@@ -75,5 +89,9 @@ def test_finite_ignores_what_was_not_chosen_and_drops_the_graph():
 
 @pytest.mark.parametrize("broken", [NAN, float("inf"), -float("inf")])
 def test_finite_refuses_a_broken_response_token(broken):
-    with pytest.raises(RunError, match=r"'kl_reverse' is NaN or infinite at 1 of 2 response tokens"):
-        finite(torch.tensor([[broken, 1.0, 2.0]]), torch.tensor([[True, True, False]]), "kl_reverse")
+    with pytest.raises(
+        RunError, match=r"'kl_reverse' is NaN or infinite at 1 of 2 response tokens"
+    ):
+        finite(
+            torch.tensor([[broken, 1.0, 2.0]]), torch.tensor([[True, True, False]]), "kl_reverse"
+        )

@@ -18,7 +18,8 @@ def one(value: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("h", "d", "expected"), [(0, 0, 0), (0, 0.7, 0.7), (0.7, 0, 0.7), (0.4, 0.5, 0.7), (1, 0.3, 1), (0.3, 1, 1)]
+    ("h", "d", "expected"),
+    [(0, 0, 0), (0, 0.7, 0.7), (0.7, 0, 0.7), (0.4, 0.5, 0.7), (1, 0.3, 1), (0.3, 1, 1)],
 )
 def test_soft_or_by_hand(h, d, expected):  # (0.4, 0.5): 0.4 + 0.5 - 0.2
     assert_close(soft_or(one(h), one(d)), one(expected), rtol=0, atol=1e-15)
@@ -33,11 +34,17 @@ def test_soft_or_algebra(h, d):
     assert s == float(soft_or(one(d), one(h)))
 
 
-@pytest.mark.parametrize(("kl_forward", "entropy", "expected"), [(5.27, 0.02, 5.24), (3.54, 0.40, 3.27), (5.58, 0.12, 5.44)])
+@pytest.mark.parametrize(
+    ("kl_forward", "entropy", "expected"),
+    [(5.27, 0.02, 5.24), (3.54, 0.40, 3.27), (5.58, 0.12, 5.44)],
+)
 def test_overconfidence_is_near_the_papers_examples(kl_forward, entropy, expected):
-    # The paper's entropies are in nats and its normaliser is not given; the three imply 3.5, 5.2 and 4.8 nats. At 5 nats all
-    # three come out within 0.014 (5.2489, 3.2568, 5.4461): a check of sanity, not of digits.
-    assert_close(overconfidence(one(kl_forward), one(entropy / 5)), one(expected), rtol=0, atol=0.014)
+    # The paper's entropies are in nats and its normaliser is not given; the three imply 3.5, 5.2
+    # and 4.8 nats. At 5 nats all three come out within 0.014 (5.2489, 3.2568, 5.4461): a check of
+    # sanity, not of digits.
+    assert_close(
+        overconfidence(one(kl_forward), one(entropy / 5)), one(expected), rtol=0, atol=0.014
+    )
 
 
 def test_overconfidence_by_hand():  # 2 * (1 - 0.25); none where the student is as unsure as can be

@@ -11,7 +11,9 @@ def test_each_rollout_keeps_its_own_mass_and_nothing_else_has_any() -> None:
     raw_BT = torch.tensor([[9.0, 1.0, 3.0], [5.0, 2.0, 9.0], [0.0, 0.0, 9.0], [7.0, 7.0, 7.0]])
     among_BT = torch.tensor([[0, 1, 1], [1, 1, 0], [1, 1, 0], [0, 0, 0]]).bool()
     # 2 / 4 and 2 / 7; zeros are uniform; no token, no mass
-    expected = torch.tensor([[0, 0.5, 1.5], [10 / 7, 4 / 7, 0], [1, 1, 0], [0, 0, 0]], dtype=torch.float64)
+    expected = torch.tensor(
+        [[0, 0.5, 1.5], [10 / 7, 4 / 7, 0], [1, 1, 0], [0, 0, 0]], dtype=torch.float64
+    )
     torch.testing.assert_close(weight_mass.spread(raw_BT, among_BT), expected)
     assert weight_mass.degenerate(raw_BT, among_BT).tolist() == [False, False, True, False]
 
