@@ -67,7 +67,7 @@ class FrozenHistory(History):
 
 
 class AdaptersOffHistory(History):
-    """The policy without its adapters: the start weights at the price of a forward, without a copy."""
+    """The policy without its adapters: the start weights, without a copy of them."""
 
     def __init__(self, model: nn.Module) -> None:
         self.adapted = model
