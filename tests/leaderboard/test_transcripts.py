@@ -7,9 +7,9 @@ from hypothesis.strategies import integers, lists
 
 from reasontrain.leaderboard.answers import AnswerRecord
 from reasontrain.leaderboard.transcripts import TranscriptSuite, parts, transcript
-from reasontrain.report.run import Evaluation
+from reasontrain.report.run import EvaluationRecord
 
-EVALUATION = Evaluation(
+EVALUATION = EvaluationRecord(
     step=0, suite="s", num_problems=3, num_samples=1, temperature=0.0, metrics={}
 )
 
