@@ -70,7 +70,7 @@ def test_no_cut_changes_a_gradient(name: str, tmp_path: Path) -> None:
         gradient = torch.cat(
             [p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]
         )
-        found[budget] = len(learner.mine(data)), float(stats["loss"]), gradient
+        found[budget] = len(learner.local_micro_batches(data)), float(stats["loss"]), gradient
     assert [parts for parts, _, _ in found.values()] == sorted(
         {parts for parts, _, _ in found.values()}
     )

@@ -69,7 +69,7 @@ def test_log_probs_are_those_of_full_logits_and_batches_agree(architecture: str)
         ids = torch.tensor([[*HEADER, *rollout.response_ids]])
         with torch.no_grad():
             full_TV = model.model(ids, use_cache=False).logits[0].float().log_softmax(-1)
-        expected = full_TV[1:-1].materialize(1, ids[0, 2:, None])[
+        expected = full_TV[1:-1].gather(1, ids[0, 2:, None])[
             :, 0
         ]  # the header's last token predicts the first; it is not scored
         assert column == pytest.approx(expected.tolist(), abs=1e-5)
@@ -94,7 +94,7 @@ def test_a_response_token_is_scored_by_what_precedes_it_alone() -> None:
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("models") / "student"
-    shape = testbed.Shape(
+    shape = testbed.TinyShape(
         hidden_size=32,
         intermediate_size=48,
         num_layers=1,
@@ -331,7 +331,7 @@ def test_a_reference_of_other_ids_is_refused(column: Column, student: Path, tmp_
 def test_a_smaller_reference_scores_too_and_a_short_one_is_refused(
     column: Column, tmp_path: Path
 ) -> None:
-    shape = testbed.Shape(
+    shape = testbed.TinyShape(
         hidden_size=16,
         intermediate_size=16,
         num_layers=1,
