@@ -150,9 +150,7 @@ class RunContext:
             rollout_filter=recipe.rollout_filter,
             token_selection=recipe.token_selection,
             required_evidence=recipe.required_evidence,
-            reuse_sampled_logp=recipe.learn.old_logp == "auto"
-            and sample is not None
-            and not sample.truncates,
+            reuse_sampled_logp=recipe.reuses_sampled_logp,
             learner=self.learner,
             objective=recipe.objective,
             loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],

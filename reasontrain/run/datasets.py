@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reasontrain import models
 from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast, ShuffledWeights, TokenSelection
 from reasontrain.data import stored_evidence
@@ -21,7 +22,7 @@ from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.evaluation.run import Score
 from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.models import Description, Policy
-from reasontrain.recipe import STORED_EVIDENCE, Recipe, Suite
+from reasontrain.recipe import Recipe, Suite
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
@@ -63,7 +64,7 @@ def score_columns(recipe: Recipe, say: Say) -> None:
     """Compute and store the evidence that the recipe's rule reads from a store; raises UserError
     where it reads none.
     """
-    if not recipe.evidence and not recipe.required_evidence & STORED_EVIDENCE:
+    if not recipe.evidence and not from_sources(recipe.required_evidence, "unconditional"):
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
         raise UserError(
             f"{recipe.name} reads no stored evidence (its rule and objective need: "
@@ -93,7 +94,7 @@ def with_stored(
     """The demonstrations with the stored evidence that the recipe needs, computed first where it is
     not there.
     """
-    if "uncond_logp" not in recipe.required_evidence:
+    if not from_sources(recipe.required_evidence, "unconditional"):
         return written
     encoder = encoder_of(described, recipe.prompt)
     found = with_uncond_logp(
