@@ -337,7 +337,7 @@ def test_a_disk_that_fills_up_under_ranks_is_a_sentence_and_keeps_what_was_saved
 
 
 def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(
-    undisturbed: Path,
+    undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (last, newest), (step, older) = checkpoint._found(undisturbed)[:2]
     files = [path for path in newest.rglob("*") if path.is_file()]
@@ -350,8 +350,10 @@ def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(
             whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
         ):
             path.write_bytes(damaged)
-            warnings: list[str] = []
-            assert checkpoint.newest(undisturbed, warnings.append) == (step, older), path
-            assert str(newest) in warnings[0]
+            caplog.clear()
+            assert checkpoint.newest(undisturbed) == (step, older), path
+            assert str(newest) in caplog.messages[0]
         path.write_bytes(whole)
-    assert checkpoint.newest(undisturbed, pytest.fail) == (last, newest)
+    caplog.clear()
+    assert checkpoint.newest(undisturbed) == (last, newest)
+    assert caplog.messages == []
