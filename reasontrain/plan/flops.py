@@ -4,7 +4,7 @@ and attention.
 A product with a matrix of n numbers takes 2 n operations for a token, its backward twice that
 (Kaplan et al. 2020, arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token
 and one that it sees, itself included (scores and their sum). Counted are real tokens, never
-padding. Not counted: adapters, norms, embeddings that are looked up, what sees a picture, the
+padding. Not counted: adapters, norms, embeddings that are looked up, what sees an image, the
 optimiser.
 """
 

@@ -28,7 +28,7 @@ from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
-from reasontrain.tasks.pictures import Pictures
+from reasontrain.tasks.images import ImageTask
 from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
@@ -129,7 +129,7 @@ def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], li
 def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> list[Prompt]:
     """The training prompts, their gold answers checked."""
     problems = recipe.task.problems()
-    if not isinstance(recipe.task, PythonTask | Pictures):
+    if not isinstance(recipe.task, PythonTask | ImageTask):
         check_gold(problems, grader, required=not isinstance(recipe.advantage, NoAdvantage))
     elif recipe.sample and isinstance(recipe.task, PythonTask):
         recipe.task.load()
@@ -229,7 +229,7 @@ def encode_task(
     problems = task.problems()[: suite.limit]
     if isinstance(task, PythonTask):
         task.load()
-    elif not isinstance(task, Pictures):
+    elif not isinstance(task, ImageTask):
         check_gold(problems, grader, required=True)
     said = json.dumps(
         [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
@@ -258,7 +258,7 @@ def encoded(posed: EncodedTask, policy: Policy | Description) -> EncodedSuite:
 
 def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
     """The split of the recipe's task that is never trained on."""
-    if isinstance(task, Pictures):
+    if isinstance(task, ImageTask):
         return replace(task, split="test")
     if not isinstance(task, Arithmetic):
         raise UserError(

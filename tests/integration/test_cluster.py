@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 GRPO = "recipes/tiny/grpo.yaml"
 SSTOKEN = "recipes/tiny/sstoken.yaml"
 PRIOR = "recipes/tiny/prior.yaml"
-PICTURES = "recipes/tiny/prior_pictures.yaml"
+IMAGES = "recipes/tiny/prior_images.yaml"
 UNEVEN = (
     "learn.rollouts_per_step=3",
     "learn.micro_batch_tokens=60",
@@ -84,7 +84,7 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         (D3S, TWO_ZERO_3, ()),
         (SSTOKEN, TWO_ZERO_3, ()),
         (PRIOR, TWO_ZERO_3, ()),
-        (PICTURES, TWO_ZERO_3, UNEVEN),
+        (IMAGES, TWO_ZERO_3, UNEVEN),
         (
             FUZZY,
             TWO_ZERO_3,
@@ -99,7 +99,7 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         "d3s",
         "sstoken",
         "prior",
-        "pictures",
+        "images",
         "fuzzy tokens",
         "soft tokens",
     ],
