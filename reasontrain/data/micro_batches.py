@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from reasontrain import rng
-from reasontrain.types import Batch, Picture, TokenFields, TokenKind
+from reasontrain.types import Batch, Image, TokenFields, TokenKind
 
 Layout = Literal["padded", "packed"]
 _MINI_BATCH_STREAM = 0x0D0A_0001
@@ -52,7 +52,7 @@ class MicroBatch:
             by the flat hidden state `start_K[k] + t - 1`.
         soft: embeddings of soft thoughts. If the batch has any, every micro-batch has this field,
             empty or not, so that all ranks run the same collectives.
-        pictures: those of the K prompts, if any prompt of the batch has one.
+        images: those of the K prompts, if any prompt of the batch has one.
     """
 
     index_K: Int[Tensor, " K"]
@@ -60,7 +60,7 @@ class MicroBatch:
     position_RT: Int[Tensor, "R T"]
     start_K: Int[Tensor, " K"]
     soft: SoftInputs | None = None
-    pictures: tuple[Picture | None, ...] = ()
+    images: tuple[Image | None, ...] = ()
 
     def tokens(self, among_BT: Bool[Tensor, "B T"]) -> MicroBatchTokens:
         """The tokens of this micro-batch at which a mask over the batch is true."""
@@ -245,25 +245,25 @@ def unit_rollouts(units: Sequence[int], size: int) -> list[int]:
 
 def build_micro_batch(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     """The trunk's input for these rollouts; for none, one token that no loss looks at."""
-    if batch.pictures:
-        return _with_pictures(batch, index, layout)
+    if batch.images:
+        return _with_images(batch, index, layout)
     micro = _of_ids(batch, index, layout)
     return replace(micro, soft=_soft_inputs(batch, micro)) if batch.soft else micro
 
 
-def _with_pictures(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The same with pictures.
+def _with_images(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
+    """The same with images.
 
-    An empty micro-batch borrows one rollout with a picture: otherwise this rank would skip the
+    An empty micro-batch borrows one rollout with an image: otherwise this rank would skip the
     vision tower, and the ranks that do run it would wait for this one.
     """
-    assert layout == "padded", "rollouts with pictures are not packed"
+    assert layout == "padded", "rollouts with images are not packed"
     fed = list(index) or [
-        next(i for i, rollout in enumerate(batch.rollout_B.tolist()) if rollout in batch.pictures)
+        next(i for i, rollout in enumerate(batch.rollout_B.tolist()) if rollout in batch.images)
     ]
     micro = replace(
         _of_ids(batch, fed, layout),
-        pictures=tuple(batch.pictures.get(int(batch.rollout_B[i])) for i in fed),
+        images=tuple(batch.images.get(int(batch.rollout_B[i])) for i in fed),
     )
     return micro if index else replace(micro, index_K=micro.index_K[:0], start_K=micro.start_K[:0])
 

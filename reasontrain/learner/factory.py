@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from reasontrain import models
+from reasontrain.algo.evidence import forward_passes
 from reasontrain.learner.engine import Engine, PlainEngine
 from reasontrain.learner.history import (
     AdaptersOffHistory,
@@ -36,13 +37,13 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     if teacher is None and recipe.teacher is not None:
         teacher = frozen(recipe, recipe.teacher, policy)
     reference = None
-    if "ref_logp" in recipe.required_evidence - recipe.evidence.keys() and (
-        recipe.reference or not recipe.model.lora
-    ):  # otherwise the adapters are switched off
+    measured = forward_passes(recipe.measured_evidence)
+    if "reference" in measured and (recipe.reference or not recipe.model.lora):
+        # Otherwise the reference is the policy with its adapters switched off.
         reference = frozen(recipe, recipe.reference or recipe.model, policy)
     if "attention" in recipe.required_evidence:
         check(policy, recipe.importance)
-    history = earlier(recipe, policy) if "history_logp" in recipe.required_evidence else History()
+    history = earlier(recipe, policy) if "history" in measured else History()
     return compose_learner(
         policy,
         recipe.learn,

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import vocab
+from reasontrain.algo import evidence
 from reasontrain.data.micro_batches import MicroBatch, MicroBatchTokens
 from reasontrain.learner.engine import Engine
 from reasontrain.learner.history import History, switched_off
@@ -18,9 +19,6 @@ from reasontrain.learner.policy_module import FrozenModel, HeadComputation
 from reasontrain.models import Importance
 from reasontrain.models.attention import watching
 from reasontrain.types import Batch, TokenKind
-
-STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
-TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
 
 
 class Observer:
@@ -82,6 +80,8 @@ class Observer:
         for micro in micro_batches:
             tokens = micro.tokens(batch.is_response_BT)
             measured = self._measure(batch, tokens, required_evidence)
+            unmeasured = required_evidence - measured.keys()
+            assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
             for name, value_N in measured.items():
                 columns[name][tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
         return columns
@@ -108,33 +108,34 @@ class Observer:
         position_N = tokens.logit_position_N
         ids_N = tokens.of(batch.ids_BT)
         timer = self.engine.timer
-        logp = self._statistics(ids_N, ["logp"], None)
-        evidence: dict[str, Tensor] = {}
-        statistics = {
-            name: STUDENT_STATISTICS.get(name, name)
-            for name in required_evidence & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())
-        }
-        needs_attention = "attention" in required_evidence
-        if statistics or needs_attention:
-            names = sorted({*statistics.values()})
+        models = evidence.forward_passes(required_evidence)
+        columns: dict[str, Float[Tensor, " N"]] = {}
+        if "policy" in models:
+            names = evidence.statistics(required_evidence, "policy", "teacher")
+            statistics = sorted({*names.values()})
+            needs_attention = "attention" in required_evidence
             watch = self._watching(batch, micro) if needs_attention else nullcontext([])
             with watch as attention:
-                if required_evidence & TEACHER_STATISTICS:
+                if "teacher" in models:
                     with timer("frozen_forward"):
-                        measured = self._beside_teacher(batch, tokens, names)
+                        measured = self._beside_teacher(batch, tokens, statistics)
                 else:
-                    measured = self.forward(micro, position_N, self._statistics(ids_N, names, None))
-            evidence = {name: measured[statistic] for name, statistic in statistics.items()}
+                    compute = self._statistics(ids_N, statistics, None)
+                    measured = self.forward(micro, position_N, compute)
+            columns = {name: measured[statistic] for name, statistic in names.items()}
             if needs_attention:  # at the token's own position, not at the one that predicts it
-                evidence["attention"] = attention[0].flatten().cpu()[tokens.place_N]
-        if "ref_logp" in required_evidence:
+                columns["attention"] = attention[0].flatten().cpu()[tokens.place_N]
+        if names := evidence.statistics(required_evidence, "reference"):
+            compute = self._statistics(ids_N, sorted({*names.values()}), None)
             with timer("frozen_forward"):
-                evidence["ref_logp"] = self._by_reference(micro, position_N, logp)["logp"]
-        if "history_logp" in required_evidence:
+                measured = self._by_reference(micro, position_N, compute)
+            columns |= {name: measured[statistic] for name, statistic in names.items()}
+        if names := evidence.statistics(required_evidence, "history"):
+            compute = self._statistics(ids_N, sorted({*names.values()}), None)
             with timer("frozen_forward"):
-                measured = self.history.measure(self.forward, micro, position_N, logp)
-                evidence["history_logp"] = measured["logp"]
-        return evidence
+                measured = self.history.measure(self.forward, micro, position_N, compute)
+            columns |= {name: measured[statistic] for name, statistic in names.items()}
+        return columns
 
     def forward(
         self, micro: MicroBatch, position_N: Int[Tensor, " N"], compute: HeadComputation

@@ -353,5 +353,5 @@ def _same_rollouts(first: Batch, second: Batch) -> bool:
         and (first.pair_B is None) == (second.pair_B is None)
         and (first.seed, first.step) == (second.seed, second.step)
         and first.soft == second.soft
-        and first.pictures == second.pictures
+        and first.images == second.images
     )
