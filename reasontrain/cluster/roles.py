@@ -1,4 +1,4 @@
-"""Groups of actors spoken to as a learner, a sampler and a grader: what the loop sees of a cluster."""
+"""Groups of actors behind the protocols of learner, sampler and grader, as the loop sees them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,6 @@ from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
 logger = logging.getLogger(__name__)
 
 Answer = tuple[int, list[Rollout]]
-NOWHERE = -1
-"""The version of ranks of which one failed within a step, and the others may wait for it still:
-nothing can be saved.
-"""
 
 
 @dataclass
@@ -66,7 +62,10 @@ class LearnerGroup:
     """All ranks of the learner: the same call on each, the answer of rank 0."""
 
     def __init__(self, group: ActorGroup, teachers: ActorGroup | None) -> None:
-        self.group, self.teachers, self.steps_done, self.generation = group, teachers, 0, 0
+        self.group = group
+        self.teachers = teachers
+        self.steps_done: int | None = 0
+        self.generation = 0
 
     def build(self) -> None:
         """Let the ranks find each other and load their models."""
@@ -86,7 +85,7 @@ class LearnerGroup:
         )
 
     def rebuild(self) -> None:
-        """All ranks anew: one that lost a peer is of no use. Teachers that died are started again."""
+        """Start all ranks again, as one that lost a peer is of no use, and teachers that died."""
         if self.teachers:
             self.teachers.restart(
                 [
@@ -115,6 +114,7 @@ class LearnerGroup:
             Stats,
             self._together("step", ray.put(batch), ray.put(weight_BT), objective, loss_aggregation),
         )
+        assert self.steps_done is not None, "a step is taken from the weights of a step"
         self.steps_done += 1
         return stats
 
@@ -124,6 +124,7 @@ class LearnerGroup:
 
     def weights(self) -> Weights:
         """The version alone: the weights themselves go from process to process."""
+        assert self.steps_done is not None, "these weights are of no step"
         return Weights(version=self.steps_done, tensors=self._not_here)
 
     def save(self, directory: Path) -> None:
@@ -158,8 +159,10 @@ class LearnerGroup:
                 self.teachers.check()  # a rank that lost its teacher says less about it
             raise
         except RunError:
-            if len(self.group.actors) > 1:
-                self.steps_done = NOWHERE
+            # One rank failed within a step, and the others may still wait for it in a collective
+            # operation: nothing can be saved. A single rank knows what its weights are of.
+            single = len(self.group.actors) == 1
+            self.steps_done = cast("int | None", self._first("steps_done")) if single else None
             raise
 
     def _not_here(self) -> Iterator[tuple[str, Tensor]]:

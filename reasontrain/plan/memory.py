@@ -109,7 +109,7 @@ def _state(job: PlannedJob) -> Iterator[MemoryPart]:
                 "sample": all_weights if job.vllm is None else wide * shapes.num_table(job.shape)
             }
         yield MemoryPart("weights gathered", running)
-    accumulating = gradients if job.work.micro_batches_per_rank > 1 else 0
+    accumulating = gradients if job.work.micro_batches_per_update > 1 else 0
     yield MemoryPart(
         "gradients",
         {
