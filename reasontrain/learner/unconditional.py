@@ -22,7 +22,7 @@ from reasontrain.algo.loss_aggregation import response_token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.data import storage
 from reasontrain.data.collate import collate
-from reasontrain.data.prompts import Encoder, without_picture
+from reasontrain.data.prompts import Encoder, without_image
 from reasontrain.data.stored_evidence import (
     MadeBy,
     digest,
@@ -110,18 +110,18 @@ def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout
 def without_condition(
     settings: Unconditional, encoder: Encoder, written: Sequence[Rollout]
 ) -> list[Rollout]:
-    """The same responses after a header alone, or after their prompts without the picture and its
+    """The same responses after a header alone, or after their prompts without the image and its
     placeholders.
     """
-    pictured = all(r.problem.image is not None for r in written)
-    if settings.condition == "image" and not pictured:
+    all_have_images = all(r.problem.image is not None for r in written)
+    if settings.condition == "image" and not all_have_images:
         raise UserError(
             "unconditional.condition is `image`, and there are problems without one; use `prompt`"
         )
     blind = [
-        replace(r, problem=without_picture(r.problem), id=i, group=i) for i, r in enumerate(written)
+        replace(r, problem=without_image(r.problem), id=i, group=i) for i, r in enumerate(written)
     ]
-    if settings.condition == "prompt" or not pictured:
+    if settings.condition == "prompt" or not all_have_images:
         header = encoder.header_ids(settings.header)
         return [replace(r, prompt_ids=header) for r in blind]
     return [replace(r, prompt_ids=encoder.text_ids(r.problem)) for r in blind]

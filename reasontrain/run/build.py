@@ -149,9 +149,7 @@ class RunContext:
             rollout_filter=recipe.rollout_filter,
             token_selection=recipe.token_selection,
             required_evidence=recipe.required_evidence,
-            reuse_sampled_logp=recipe.learn.old_logp == "auto"
-            and sample is not None
-            and not sample.truncates,
+            reuse_sampled_logp=recipe.reuses_sampled_logp,
             learner=self.learner,
             objective=recipe.objective,
             loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
@@ -266,11 +264,11 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
         models.check_same_ids(described, other, role)
         if (other.vision is None) != (described.vision is None):
             raise UserError(
-                f"{role}: of {recipe.model.path} and {settings.path} one sees pictures and "
+                f"{role}: of {recipe.model.path} and {settings.path} one sees images and "
                 f"one does not; use alike ones"
             )
     if described.vision is not None:
-        _check_pictures(recipe)
+        _check_images(recipe)
     answers, order = source(recipe, described, grader)
     directory = run_directory(recipe)
     check_directory(directory, given)
@@ -289,15 +287,15 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
     )
 
 
-def _check_pictures(recipe: Recipe) -> None:
+def _check_images(recipe: Recipe) -> None:
     """What an image model cannot do here; raises UserError."""
     if recipe.learn.layout == "packed":
-        raise UserError("learn.layout: rows with pictures are not packed; use `padded`")
+        raise UserError("learn.layout: rows with images are not packed; use `padded`")
     if isinstance(recipe.engine, VllmEngine):
-        raise UserError("sample.engine: vllm is not shown pictures here; use `kind: local`")
+        raise UserError("sample.engine: vllm is not shown images here; use `kind: local`")
     if recipe.cluster is not None and recipe.cluster.teachers:
         raise UserError(
-            "cluster.teachers: a teacher in a process of its own is not shown pictures; "
+            "cluster.teachers: a teacher in a process of its own is not shown images; "
             "leave it with the learner"
         )
     if "attention" in recipe.required_evidence:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from reasontrain import models
 from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast, ShuffledWeights, TokenSelection
 from reasontrain.data import stored_evidence
@@ -22,12 +23,12 @@ from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.evaluation.run import Score
 from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.models import Description, Policy
-from reasontrain.recipe import STORED_EVIDENCE, Recipe, Suite
+from reasontrain.recipe import Recipe, Suite
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
-from reasontrain.tasks.pictures import Pictures
+from reasontrain.tasks.images import ImageTask
 from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
@@ -64,7 +65,7 @@ def score_columns(recipe: Recipe) -> None:
     """Compute and store the evidence that the recipe's rule reads from a store; raises UserError
     where it reads none.
     """
-    if not recipe.evidence and not recipe.required_evidence & STORED_EVIDENCE:
+    if not recipe.evidence and not from_sources(recipe.required_evidence, "unconditional"):
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
         raise UserError(
             f"{recipe.name} reads no stored evidence (its rule and objective need: "
@@ -92,7 +93,7 @@ def with_stored(recipe: Recipe, described: Description, written: OfflineSampler)
     """The demonstrations with the stored evidence that the recipe needs, computed first where it is
     not there.
     """
-    if "uncond_logp" not in recipe.required_evidence:
+    if not from_sources(recipe.required_evidence, "unconditional"):
         return written
     encoder = encoder_of(described, recipe.prompt)
     found = with_uncond_logp(
@@ -128,7 +129,7 @@ def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], li
 def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> list[Prompt]:
     """The training prompts, their gold answers checked."""
     problems = recipe.task.problems()
-    if not isinstance(recipe.task, PythonTask | Pictures):
+    if not isinstance(recipe.task, PythonTask | ImageTask):
         check_gold(problems, grader, required=not isinstance(recipe.advantage, NoAdvantage))
     elif recipe.sample and isinstance(recipe.task, PythonTask):
         recipe.task.load()
@@ -228,7 +229,7 @@ def encode_task(
     problems = task.problems()[: suite.limit]
     if isinstance(task, PythonTask):
         task.load()
-    elif not isinstance(task, Pictures):
+    elif not isinstance(task, ImageTask):
         check_gold(problems, grader, required=True)
     said = json.dumps(
         [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
@@ -257,7 +258,7 @@ def encoded(posed: EncodedTask, policy: Policy | Description) -> EncodedSuite:
 
 def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
     """The split of the recipe's task that is never trained on."""
-    if isinstance(task, Pictures):
+    if isinstance(task, ImageTask):
         return replace(task, split="test")
     if not isinstance(task, Arithmetic):
         raise UserError(
