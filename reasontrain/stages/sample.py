@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 def sample(stage: SampleStage, recipe: Recipe, directory: Path, say: Say) -> None:
     """Write `rollouts.jsonl`; what `parts/` holds from before is not sampled again."""
-    problems = stage.task.problems()
+    problems = list(stage.task.problems())
     described = models.describe(recipe.model)
     asking = (
         replace(recipe.prompt, max_tokens=None) if stage.preamble else recipe.prompt
