@@ -9,15 +9,17 @@ import math
 from collections.abc import Sequence
 from importlib import import_module, util
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain.data import storage
 from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.types import Batch, Rollout, Stats, UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS, EVALUATIONS, TOKENS = "metrics.jsonl", "evaluations.jsonl", "tokens"
 EVIDENCE_SHOWN = ("entropy", "kl_reverse", "kl_forward")
@@ -66,11 +68,7 @@ class Tracker:
         self.run_dir, self.settings, self.service = run_dir, settings, service
         _keep_before(run_dir / METRICS, from_step)
         _keep_before(run_dir / EVALUATIONS, from_step + 1 if from_step else 0)
-        self.board = (
-            SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step)
-            if settings.tensorboard
-            else None
-        )
+        self.board = _board(run_dir, from_step) if settings.tensorboard else None
 
     def rewind(self, step: int) -> None:
         """Drop what was written of this step and later: they are made again."""
@@ -204,6 +202,13 @@ def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord)
             f"{str(error).strip() or type(error).__name__}"
         ) from error
     return service
+
+
+def _board(run_dir: Path, from_step: int) -> SummaryWriter:
+    """TensorBoard's writer, which is imported only for runs that have one."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step)
 
 
 def _keep_before(path: Path, step: int) -> None:
