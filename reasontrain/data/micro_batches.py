@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from reasontrain.types import Batch, Picture, TokenFields, TokenKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Layout = Literal["padded", "packed"]
 
