@@ -14,14 +14,16 @@ from reasontrain.types import Batch, Rollout
 
 
 def rollouts(*, num_problems: int, group_size: int) -> list[Rollout]:
-    """Worked solutions to problems of one to three steps, in groups that share a reward scale.
+    """Worked solutions to problems of one to three steps, three steps in ten of them wrong.
 
     Every rollout of a group ends a little earlier than the one before, so that lengths differ
     within a group too. Rewards are 0 or 1; the last group's are all 1, which earns no advantage.
     """
     tokenizer = models.load(ModelSettings(path="testbed:student")).tokenizer
     encoder = Encoder(tokenizer, PromptSettings(), context=4096)
-    problems = Arithmetic(max_depth=3, num_problems=num_problems, seed=1).problems()
+    problems = Arithmetic(
+        max_depth=3, num_problems=num_problems, seed=1, wrong_steps=0.3
+    ).problems()
     prompts, _ = encoder.prompts(problems)
     solutions, _ = encoder.demonstrations(prompts, context=4096)
     rng = random.Random(0)

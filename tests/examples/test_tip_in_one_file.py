@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ RECIPE = Path(__file__).parents[2] / "recipes/tiny/tip.yaml"
 
 def test_selection_loss_and_gradient_norm_are_those_of_the_package() -> None:
     recipe = read_recipe(RECIPE)
-    batch = batch_of(recipe.advantage, num_problems=4, group_size=2)
+    batch = batch_of(recipe.advantage, num_problems=12, group_size=2)
     student, teacher = (
         AutoModelForCausalLM.from_pretrained(example.MODELS / name, dtype=torch.float32)
         for name in ("student", "teacher")
@@ -37,14 +38,17 @@ def test_selection_loss_and_gradient_norm_are_those_of_the_package() -> None:
 
     learner = make_learner(recipe)
     batch = learner.observe(batch, recipe.required_evidence)
-    package_weight_BT = recipe.token_selection(batch)
+    for keep_ratio in (0.1, 0.2, example.KEEP_RATIO):
+        rule = replace(recipe.token_selection, keep_ratio=keep_ratio)
+        package_weight_BT = rule(batch)
+        weight_BT = example.select(entropy_BT, kl_BT, batch.is_response_BT, keep_ratio)
+        assert torch.equal(weight_BT, package_weight_BT)
     stats = learner.step(
         batch,
         package_weight_BT,
         recipe.objective,
         LOSS_AGGREGATIONS[recipe.loss_aggregation],
     )
-    assert torch.equal(weight_BT, package_weight_BT)
     assert objective.item() == pytest.approx(stats["loss"], rel=1e-5)
     assert norm.item() == pytest.approx(stats["grad_norm"], rel=1e-5)
 
