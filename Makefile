@@ -27,11 +27,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help quickstart seeds claims bench test integration testbed check map format format-check lint types soak clean
-=======
-.PHONY: help quickstart seeds claims bench test integration testbed check release-check format format-check lint types soak clean
->>>>>>> main
+.PHONY: help quickstart seeds claims bench test integration testbed check release-check map format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
