@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
 
 from reasontrain import rng
 from reasontrain.types import Batch, Image, TokenFields, TokenKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Layout = Literal["padded", "packed"]
 _MINI_BATCH_STREAM = 0x0D0A_0001

@@ -16,6 +16,7 @@ from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import LinearSchedule, MaxVariance
 from reasontrain.data.collate import collate
 from reasontrain.recipe import CheckpointSettings
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import (
     Checkpoints,
     Method,
@@ -176,7 +177,7 @@ def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
     twice under the name of the one before.
     """
     checkpoints = Checkpoints(
-        directory=tmp_path, settings=CheckpointSettings(), learner=FakeLearner(done)
+        directory=RunDirectory(tmp_path), settings=CheckpointSettings(), learner=FakeLearner(done)
     )
     checkpoints.save_before(step)
     assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept
