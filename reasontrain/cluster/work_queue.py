@@ -19,7 +19,7 @@ from reasontrain.cluster.group import ActorGroup
 from reasontrain.cluster.roles import Answer, Restarts
 from reasontrain.evaluation.candidate import Candidate
 from reasontrain.evaluation.generation import PromptChunk, Sample
-from reasontrain.recipe import Cluster, VllmEngine
+from reasontrain.recipe import Cluster
 from reasontrain.types import LostError, Rollout
 
 Say = Callable[[str], None]
@@ -50,9 +50,7 @@ def side_by_side(
     where each computes with as many threads: on CPUs Ray gives every worker one.
     """
     with placement.connected(float(workers)):
-        gpus = float(
-            candidate.engine.tensor_parallel_size if isinstance(candidate.engine, VllmEngine) else 1
-        )
+        gpus = float(candidate.engine.num_gpus)
         gpu = placement.uses_gpus(candidate.settings)
         wanted = [
             placement.ResourceRequest(

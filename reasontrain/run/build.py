@@ -27,10 +27,8 @@ from reasontrain.metrics import environment
 from reasontrain.metrics.throughput import Count, Speed
 from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
-    LocalEngine,
     PastCheckpoint,
     Recipe,
-    VllmEngine,
     as_mapping,
     as_yaml,
     changed_keys,
@@ -41,7 +39,7 @@ from reasontrain.run import checkpoint, tracking
 from reasontrain.run.datasets import EncodedSuite, encode_suite, rewarded, source, with_stored
 from reasontrain.run.loop import Run, train
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
@@ -207,14 +205,12 @@ def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterat
         prepared = _prepare(recipe, given or recipe, grader, say)
         if recipe.cluster is None:
             learner = make_learner(recipe)
-            engine = recipe.engine
-            assert isinstance(engine, LocalEngine), "the recipe refuses vLLM outside of a cluster"
-            sampler = LocalSampler(
-                learner.policy,
+            sampler = make_sampler(
+                recipe.engine,
+                recipe.model,
                 seed=recipe.seed,
-                max_num_seqs=engine.max_num_seqs,
-                shared=True,
-                cuda_graphs=engine.cuda_graphs,
+                policy=learner.policy,
+                colocated=True,
             )
             score = rewarded(recipe, grader)
             yield RunContext(
@@ -297,8 +293,11 @@ def _check_pictures(recipe: Recipe) -> None:
     """What an image model cannot do here; raises UserError."""
     if recipe.learn.layout == "packed":
         raise UserError("learn.layout: rows with pictures are not packed; use `padded`")
-    if isinstance(recipe.engine, VllmEngine):
-        raise UserError("sample.engine: vllm is not shown pictures here; use `kind: local`")
+    capabilities = recipe.engine.capabilities
+    if not capabilities.images:
+        raise UserError(
+            f"sample.engine: {capabilities.label} does not support pictures here; use `kind: local`"
+        )
     if recipe.cluster is not None and recipe.cluster.teachers:
         raise UserError(
             "cluster.teachers: a teacher in a process of its own is not shown pictures; "

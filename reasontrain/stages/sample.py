@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 from reasontrain import models
 from reasontrain.data.files import Row, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
-from reasontrain.recipe import LocalEngine, Recipe, SampleStage, TrajectoriesStage
+from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.factory import make_sampler
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
 from reasontrain.tasks import Grader, PythonTask, check_gold, score
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
@@ -74,11 +74,7 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
 def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
     """A sampler of the plain model in this process."""
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
-    engine = stage.sample.engine
-    graphs = isinstance(engine, LocalEngine) and engine.cuda_graphs
-    return LocalSampler(
-        models.load(plain), seed=recipe.seed, max_num_seqs=engine.max_num_seqs, cuda_graphs=graphs
-    )
+    return make_sampler(stage.sample.engine, plain, seed=recipe.seed)
 
 
 def _ask(
