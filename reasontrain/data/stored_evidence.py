@@ -22,7 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reasontrain.types import EVIDENCE, Rollout, RunError, UserError
+from reasontrain.algo.evidence import EVIDENCE
+from reasontrain.types import Rollout, RunError, UserError
 
 SAMPLE, HASH, MADE_BY = "sample_id", "ids_hash", "made_by"
 Key = tuple[str, str]
@@ -71,7 +72,7 @@ def write(
     import pyarrow
     from pyarrow.parquet import write_table
 
-    assert name in EVIDENCE, f"no kind of evidence: {name}"
+    assert name in EVIDENCE, f"{name} is not in the evidence table"
     for rollout, numbers in zip(rollouts, values, strict=True):
         if fault := _fault(rollout, numbers):
             raise RunError(

@@ -47,7 +47,7 @@ class EndpointRequests:
             "sampling.thought": self.sampling.thought,
             "sampling.stop_ids": self.sampling.stop_ids,
             "prompt.max_tokens": self.prompt.max_tokens,
-            "a picture": next((problem.image for problem in self.problems if problem.image), None),
+            "an image": next((problem.image for problem in self.problems if problem.image), None),
         }
         if names := [name for name, value in unsupported.items() if value]:
             raise UserError(

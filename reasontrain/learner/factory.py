@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from reasontrain import models
+from reasontrain.algo.evidence import forward_passes
 from reasontrain.learner.history import (
     AdaptersOffHistory,
     FrozenHistory,
@@ -33,15 +34,14 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLea
     if teacher is None and recipe.teacher is not None:
         teacher = frozen(recipe, recipe.teacher, policy)
     reference = None
-    if "ref_logp" in recipe.required_evidence - recipe.evidence.keys() and (
-        recipe.reference or not recipe.model.lora
-    ):
+    measured = forward_passes(recipe.measured_evidence)
+    if "reference" in measured and (recipe.reference or not recipe.model.lora):
         reference = frozen(
             recipe, recipe.reference or recipe.model, policy
         )  # else the adapters are switched off
     if "attention" in recipe.required_evidence:
         check(policy, recipe.importance)
-    history = earlier(recipe, policy) if "history_logp" in recipe.required_evidence else History()
+    history = earlier(recipe, policy) if "history" in measured else History()
     kind: type[LocalLearner] = LocalLearner
     if recipe.learn.zero is not None:
         from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for those who ask for it

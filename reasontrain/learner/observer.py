@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import vocab
+from reasontrain.algo import evidence
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner.history import Forward, History, switched_off
 from reasontrain.learner.lora import is_adapted
@@ -21,8 +22,6 @@ from reasontrain.models import Importance, Policy
 from reasontrain.models.attention import watching
 from reasontrain.types import Batch, TokenKind
 
-STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
-TEACHER_STATISTICS = frozenset({"kl_reverse", "kl_forward", "teachability"})
 _NOBODY = -1
 """The rollout without a row: it knows the width of the teacher's hidden states where a rank has
 nothing else.
@@ -78,6 +77,8 @@ class Observer:
         for micro in micros:
             local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
             measured = self._measure(batch, micro, local_N, token_N, required_evidence)
+            unmeasured = required_evidence - measured.keys()
+            assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
             for name, value_N in measured.items():
                 columns[name][micro.index_K[local_N], token_N] = value_N.float().cpu()
         return columns
@@ -112,19 +113,15 @@ class Observer:
         """Evidence at these rows of a micro-batch: one forward of each model that is asked."""
         row_N = micro.logit_positions(local_N, token_N)
         ids_N = batch.ids_BT[micro.index_K[local_N], token_N]
-        logp = self._statistics(ids_N, ["logp"], None)
         found: dict[str, Tensor] = {}
-        names = {
-            name: STUDENT_STATISTICS.get(name, name)
-            for name in required_evidence & (TEACHER_STATISTICS | STUDENT_STATISTICS.keys())
-        }
-        if names or "attention" in required_evidence:
+        names = evidence.statistics(required_evidence, "policy", "teacher")
+        if "policy" in evidence.forward_passes(required_evidence):
             with (
                 self._watching(batch, micro)
                 if "attention" in required_evidence
                 else nullcontext([]) as paid
             ):
-                if required_evidence & TEACHER_STATISTICS:
+                if "teacher" in evidence.forward_passes(required_evidence):
                     with self.timer("frozen_forward"):
                         measured = self._beside_teacher(
                             batch, micro, local_N, row_N, ids_N, sorted({*names.values()})
@@ -134,18 +131,19 @@ class Observer:
                         micro, row_N, self._statistics(ids_N, sorted({*names.values()}), None)
                     )
             found = {name: measured[statistic] for name, statistic in names.items()}
-            if (
-                "attention" in required_evidence
-            ):  # at the token's own position, not at the one that predicts it
+            if "attention" in required_evidence:
+                # at the token's own position, not at the one that predicts it
                 found["attention"] = paid[0].flatten().cpu()[row_N + 1]
-        if "ref_logp" in required_evidence:
+        if names := evidence.statistics(required_evidence, "reference"):
+            work = self._statistics(ids_N, sorted({*names.values()}), None)
             with self.timer("frozen_forward"):
-                found["ref_logp"] = self._by_reference(micro, row_N, logp)["logp"]
-        if "history_logp" in required_evidence:
+                measured = self._by_reference(micro, row_N, work)
+            found |= {name: measured[statistic] for name, statistic in names.items()}
+        if names := evidence.statistics(required_evidence, "history"):
+            work = self._statistics(ids_N, sorted({*names.values()}), None)
             with self.timer("frozen_forward"):
-                found["history_logp"] = self.history.measure(self.forward, micro, row_N, logp)[
-                    "logp"
-                ]
+                measured = self.history.measure(self.forward, micro, row_N, work)
+            found |= {name: measured[statistic] for name, statistic in names.items()}
         return found
 
     def _beside_teacher(

@@ -68,7 +68,7 @@ empty thought is given.
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestbedShape:
+class TinyShape:
     """The size of a tiny Qwen3; `seed` draws its first weights."""
 
     hidden_size: AtLeastOne
@@ -82,13 +82,13 @@ class TestbedShape:
 
 
 SHAPES = {
-    "teacher": TestbedShape(
+    "teacher": TinyShape(
         hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_key_value_heads=2
     ),
-    "student": TestbedShape(
+    "student": TinyShape(
         hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1
     ),
-    "noisy": TestbedShape(
+    "noisy": TinyShape(
         hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1
     ),
 }
@@ -132,7 +132,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build(path: Path, shape: TestbedShape) -> None:
+def build(path: Path, shape: TinyShape) -> None:
     """Write an untrained float32 model of this shape, its tokenizer and its generation settings as
     a Hugging Face directory.
     """

@@ -46,13 +46,11 @@ from reasontrain.recipe.unconditional import (
     Unconditional,
     UncondTuned,
 )
-from reasontrain.recipe.validation import STORED_EVIDENCE
 
 __all__ = [
     "ENGINES",
     "OUTPUTS",
     "SCHEME",
-    "STORED_EVIDENCE",
     "AdamW",
     "CheckpointSettings",
     "Cluster",

@@ -26,7 +26,7 @@ class SamplerCapabilities:
             engine that does not has a copy of the weights, which `load` replaces, and trains only
             in a cluster, whose processes manage the memory of both.
         thoughts: can force tokens and feed embeddings back, which a `thought` needs.
-        images: accepts prompts with pictures.
+        images: accepts prompts with images.
         adapters: can decode with a LoRA adapter on its base model, without merging it.
         sampled_logp_under_truncation: reports log-probs before top-k, top-p and min-p even when
             they are on.

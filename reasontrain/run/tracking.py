@@ -20,7 +20,6 @@ from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.types import Batch, Rollout, Stats, UserError
 
 METRICS, EVALUATIONS, TOKENS = "metrics.jsonl", "evaluations.jsonl", "tokens"
-EVIDENCE_SHOWN = ("entropy", "kl_reverse", "kl_forward")
 
 
 @runtime_checkable
@@ -172,9 +171,8 @@ def write_tokens(
                 "kind": batch.kind_BT[row, span].tolist(),
                 "weight": _rounded(weight_BT[row, span]),
                 "evidence": {
-                    name: _rounded(batch.evidence[name][row, span])
-                    for name in EVIDENCE_SHOWN
-                    if name in batch.evidence
+                    name: _rounded(column_BT[row, span])
+                    for name, column_BT in batch.evidence.items()
                 },
             }
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -30,7 +30,7 @@ class DecodeBatch:
         sequences: the sequences, some of which may be done.
         cache_rows: the cache row of each sequence; several may share one right after prefill.
         first_columns: the cache column of each sequence's first token, after the padding.
-        position_offsets: position minus column distance; not 0 for models with pictures, whose
+        position_offsets: position minus column distance; not 0 for models with images, whose
             positions run ahead of the number of tokens.
         cache: keys and values of all sequences, which end in the same column.
         hidden_ND: hidden states that predict the next token.
@@ -53,7 +53,7 @@ def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
     """Run the prompts of these sequences, each distinct prompt once, padded on the left."""
     distinct = list(dict.fromkeys(sequence.model_input for sequence in sequences))
     prompts = [ids for ids, _ in distinct]
-    pictures = [picture for _, picture in distinct]
+    images = [image for _, image in distinct]
     width = max(map(len, prompts))
     # Left padding: all sequences end in the same column, so every step writes one column.
     paddings = [width - len(prompt) for prompt in prompts]
@@ -67,14 +67,14 @@ def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
     )
     mask = mask_BT if any(paddings) else None
     hidden_BTD = policy.hidden(
-        ids_BT, position=position_BT, mask=mask, cache=cache, pictures=pictures
+        ids_BT, position=position_BT, mask=mask, cache=cache, images=images
     )
     rows = [distinct.index(sequence.model_input) for sequence in sequences]
     return DecodeBatch(
         sequences=list(sequences),
         cache_rows=rows,
         first_columns=[paddings[row] for row in rows],
-        position_offsets=[policy.shift(pictures[row]) for row in rows],
+        position_offsets=[policy.shift(images[row]) for row in rows],
         cache=cache,
         hidden_ND=hidden_BTD[rows, -1],
     )

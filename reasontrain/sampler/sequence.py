@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain.sampler.stop_criteria import StopCriteria
-from reasontrain.types import Picture, Prompt, Rollout, RunError, UserError
+from reasontrain.types import Image, Prompt, Rollout, RunError, UserError
 
 
 @dataclass
@@ -35,8 +35,8 @@ class SequenceState:
     stopped: bool = False
 
     @property
-    def model_input(self) -> tuple[tuple[int, ...], Picture | None]:
-        """The prompt's ids and picture; sequences with equal ones share a prefill."""
+    def model_input(self) -> tuple[tuple[int, ...], Image | None]:
+        """The prompt's ids and image; sequences with equal ones share a prefill."""
         return self.prompt.ids, self.prompt.problem.image
 
     @property

@@ -92,7 +92,7 @@ class VllmSampler:
         """Sample `num` rollouts of every prompt (see `Sampler`).
 
         Args:
-            prompts: the encoded prompts, without pictures.
+            prompts: the encoded prompts, without images.
             sampling: temperature, truncation and stop criteria.
             num: rollouts per prompt.
             first_id: the id of the first rollout.

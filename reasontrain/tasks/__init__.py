@@ -9,9 +9,9 @@ from __future__ import annotations
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
+from reasontrain.tasks.images import ImageTask
 from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.offline import OfflineTask, PairTask, RolloutTask
-from reasontrain.tasks.pictures import Pictures
 from reasontrain.tasks.python import PythonTask
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Scored, Task
@@ -20,10 +20,10 @@ __all__ = [
     "Arithmetic",
     "Grader",
     "Gsm8k",
+    "ImageTask",
     "MathTask",
     "OfflineTask",
     "PairTask",
-    "Pictures",
     "PythonTask",
     "Reward",
     "RolloutTask",
@@ -34,5 +34,5 @@ __all__ = [
     "check_gold",
 ]
 
-TaskSettings = Arithmetic | Gsm8k | MathTask | Pictures | PythonTask | PairTask | RolloutTask
+TaskSettings = Arithmetic | Gsm8k | MathTask | ImageTask | PythonTask | PairTask | RolloutTask
 """Everything that may stand under `task` in a recipe; `kind` chooses."""

@@ -17,7 +17,7 @@ from reasontrain.types import AtLeastOne, Problem, UserError
 class _File(Task):
     """A source of rows (see `Source`) and their number.
 
-    Paths of pictures are relative to the folder `images` (default: the folder of the file).
+    Paths of images are relative to the folder `images` (default: the folder of the file).
     """
 
     path: str | None = None
@@ -30,7 +30,7 @@ class _File(Task):
 
     @property
     def folder(self) -> Path:
-        """The folder that paths of pictures are relative to."""
+        """The folder that paths of images are relative to."""
         return Path(self.images) if self.images is not None else Path(self.path or ".").parent
 
     def table(self) -> Table:

@@ -13,9 +13,9 @@ import torch
 from reasontrain.cli import main
 from reasontrain.models import ModelSettings
 from reasontrain.models.fingerprint import fingerprint
-from reasontrain.models.testbed import Shape, build
+from reasontrain.models.testbed import TinyShape, build
 
-SHAPE = Shape(
+SHAPE = TinyShape(
     hidden_size=32,
     intermediate_size=48,
     num_layers=1,

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasontrain.cli import main
 from reasontrain.metrics.timing import PARTS, key
-from reasontrain.models.testbed import Shape, build
+from reasontrain.models.testbed import TinyShape, build
 from reasontrain.run import loop
 from reasontrain.types import Stats
 
@@ -81,7 +81,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student and a teacher of another width, with random weights."""
     where = tmp_path_factory.mktemp("models")
     for name, hidden_size, seed in (("student", 32, 1), ("teacher", 48, 2)):
-        shape = Shape(
+        shape = TinyShape(
             hidden_size=hidden_size,
             intermediate_size=48,
             num_layers=1,

@@ -175,7 +175,7 @@ def test_loss_and_gradient_are_those_of_plain_logits(name: str) -> None:
 
 def logp(model: Policy, ids_1T: Tensor) -> Tensor:
     logp_TV = model.model(ids_1T, use_cache=False).logits[0].log_softmax(-1)
-    return logp_TV[:-1].materialize(1, ids_1T[0, 1:, None])[:, 0]
+    return logp_TV[:-1].gather(1, ids_1T[0, 1:, None])[:, 0]
 
 
 # ---- what changes nothing

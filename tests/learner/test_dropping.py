@@ -35,8 +35,8 @@ OBJECTIVES = {
     "gspo": Gspo(clip_low=0.02, clip_high=0.03),
 }
 AVERAGES_HERE = ("token_mean", "sampled_token_mean", "seq_mean_token_mean")
-TOKENS = AdvantageEntropy(rollout_filter=LinearSchedule(init=0.4))
-ROLLOUTS = MaxVariance(share=LinearSchedule(init=0.5))
+TOKENS = AdvantageEntropy(keep_ratio=LinearSchedule(init=0.4))
+ROLLOUTS = MaxVariance(keep_ratio=LinearSchedule(init=0.5))
 Found = tuple[float, dict[str, Tensor]]
 
 
@@ -192,11 +192,11 @@ def test_all_rollouts_and_all_tokens_are_the_plain_objective(
     model = policy(seed=1)
     data = step(model)
     everything = run(model, data, AllTokens()(data), OBJECTIVES[name], loss_aggregation)
-    kept = MaxVariance(share=LinearSchedule(init=1.0))(data)
+    kept = MaxVariance(keep_ratio=LinearSchedule(init=1.0))(data)
     found = run(
         model,
         kept,
-        AdvantageEntropy(rollout_filter=LinearSchedule(init=1.0))(kept),
+        AdvantageEntropy(keep_ratio=LinearSchedule(init=1.0))(kept),
         OBJECTIVES[name],
         loss_aggregation,
     )
@@ -215,7 +215,7 @@ def test_a_constant_loss_stays_with_kept_and_shrinks_with_sampled(name: str) -> 
     )
     data = replace(data, advantage_B=torch.full_like(data.advantage_B, -1.0))
     for rollout_filter in (0.1, 0.5, 1.0):
-        weight_BT = AdvantageEntropy(rollout_filter=LinearSchedule(init=rollout_filter))(data)
+        weight_BT = AdvantageEntropy(keep_ratio=LinearSchedule(init=rollout_filter))(data)
         kept, sampled = (
             run(model, data, weight_BT, OBJECTIVES[name], a)[0]
             for a in ("token_mean", "sampled_token_mean")
@@ -256,7 +256,7 @@ def test_the_ratio_of_a_response_does_not_know_the_selection_and_only_kept_token
 def test_a_dropped_token_does_nothing_even_where_its_old_log_prob_is_infinite(name: str) -> None:
     model = policy(seed=1)
     data = step(model)
-    weight_BT = AdvantageEntropy(rollout_filter=LinearSchedule(init=0.4), top_scope="rollout")(data)
+    weight_BT = AdvantageEntropy(keep_ratio=LinearSchedule(init=0.4), top_scope="rollout")(data)
     weight_BT[3:] = 0
     clean = run(model, data, weight_BT, OBJECTIVES[name], "token_mean")
     dropped_BT = torch.zeros_like(data.is_response_BT)
@@ -321,7 +321,7 @@ def test_entropy_is_of_the_policy_before_the_step_at_the_sampling_temperature() 
 def test_the_80_20_rule_divided_by_all_is_a_fifth_of_that_divided_by_the_kept() -> None:
     model = policy(seed=1)
     data = step(model)
-    weight_BT = TopEntropy(rollout_filter=0.2)(data)
+    weight_BT = TopEntropy(keep_ratio=0.2)(data)
     kept, everything = (
         run(model, data, weight_BT, Grpo(), loss_aggregation)
         for loss_aggregation in ("token_mean", "response_token_mean")

@@ -183,5 +183,5 @@ def test_the_fifth_of_the_tokens_is_trls_where_its_quantile_keeps_as_many(tmp_pa
     data = near(model)
     num = int(data.is_response_BT.sum())
     kept = num + int(-(0.8 * (num - 1)) // 1)
-    found = ours(model, data, Grpo(), TopEntropy(keep=kept / num), "response_token_mean")
+    found = ours(model, data, Grpo(), TopEntropy(keep_ratio=kept / num), "response_token_mean")
     assert_same(found, theirs(model, data, tmp_path, loss_type="bnpo", top_entropy_quantile=0.2))

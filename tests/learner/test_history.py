@@ -33,7 +33,7 @@ from reasontrain.recipe import LearnSettings, read_recipe
 from reasontrain.types import Batch, UserError
 from tests.tiny import batch, policy
 
-RULE = SsToken(keep=0.5, warmup=0.0, gate=0.0)
+RULE = SsToken(keep_ratio=0.5, warmup=0.0, gate=0.0)
 TINY = Path(__file__).parents[2] / "recipes" / "tiny" / "sstoken.yaml"
 
 
@@ -99,7 +99,7 @@ def weights(used: LocalLearner) -> dict[str, Tensor]:
 @pytest.mark.parametrize("loss_aggregation", ["token_mean", "seq_mean_token_mean"])
 def test_keeping_everything_is_plain_fine_tuning(loss_aggregation: str) -> None:
     found = []
-    for rule in (AllTokens(), SsToken(keep=1.0, warmup=0.0, gate=0.0)):
+    for rule in (AllTokens(), SsToken(keep_ratio=1.0, warmup=0.0, gate=0.0)):
         model = policy(seed=2)
         used = learner(model, budget=60)
         data = fresh(batch())
@@ -262,7 +262,7 @@ def test_one_micro_batch_or_four_is_one_step(layout: Layout) -> None:
         model = policy(seed=2)
         used = learner(model, budget=budget, layout=layout)
         data = fresh(batch())
-        assert len(used.mine(data)) == parts
+        assert len(used.local_micro_batches(data)) == parts
         seen = used.observe(data, RULE.required_evidence)
         weight_BT = RULE(seen)
         loss = used.gradient(seen, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]

@@ -43,12 +43,12 @@ OBJECTIVES = {
 }
 SELECTORS = {
     "all": AllTokens(),
-    "random": Random(keep=0.4),
-    "top_entropy": TopEntropy(keep=0.4),
-    "shuffled": ShuffledWeights(of=TopEntropy(keep=0.4)),
-    "sstoken": SsToken(keep=0.4, warmup=0.0),
+    "random": Random(keep_ratio=0.4),
+    "top_entropy": TopEntropy(keep_ratio=0.4),
+    "shuffled": ShuffledWeights(of=TopEntropy(keep_ratio=0.4)),
+    "sstoken": SsToken(keep_ratio=0.4, warmup=0.0),
     **{
-        mode: Tip(mode=mode, keep=0.4)
+        mode: Tip(mode=mode, keep_ratio=0.4)
         for mode in (
             "soft_or",
             "q3",
@@ -122,7 +122,7 @@ def test_loss_and_gradient_are_those_of_plain_logits(
             .logits[0]
             .log_softmax(-1)
         )
-        taken_T = logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0]
+        taken_T = logp_TV[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0]
         expected = expected - (coefficient_BT[row, 1:length] * taken_T).sum()
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), abs=2e-6)
@@ -285,8 +285,8 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
     )
     losses = []
     for keep in (0.1, 0.5, 1.0):
-        seen = used.observe(data, Tip(keep=keep).required_evidence)
-        weight_BT = Tip(keep=keep)(seen)
+        seen = used.observe(data, Tip(keep_ratio=keep).required_evidence)
+        weight_BT = Tip(keep_ratio=keep)(seen)
         losses.append(
             used.gradient(seen, weight_BT, Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])[
                 "loss"
@@ -303,7 +303,7 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
 def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
     data = batch()
     results = []
-    for token_selection in (AllTokens(), Tip(mode=mode, keep=1.0)):
+    for token_selection in (AllTokens(), Tip(mode=mode, keep_ratio=1.0)):
         model = policy(seed=1)
         used = learner(model)
         seen = used.observe(
@@ -338,9 +338,9 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
             "entropy": -(p.exp() * p).sum(-1),
             "kl_reverse": (p.exp() * (p - q)).sum(-1),
             "kl_forward": (q.exp() * (q - p)).sum(-1),
-            "old_logp": p.materialize(1, ids[0, 1:, None])[:, 0],
-            "ref_logp": r.materialize(1, ids[0, 1:, None])[:, 0],
-            "teachability": q.exp().materialize(1, top).sum(-1),
+            "old_logp": p.gather(1, ids[0, 1:, None])[:, 0],
+            "ref_logp": r.gather(1, ids[0, 1:, None])[:, 0],
+            "teachability": q.exp().gather(1, top).sum(-1),
         }
         among = data.is_response_BT[row, 1:length]
         for name, values in expected.items():

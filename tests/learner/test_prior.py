@@ -93,7 +93,7 @@ def test_the_loss_is_the_weighted_sum_over_the_number_of_target_tokens_and_the_p
             .log_softmax(-1)
         )
         among_T = data.is_response_BT[row, 1:length]
-        nll_K = -logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0][among_T]
+        nll_K = -logp_TV[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0][among_T]
         raw_K = 1 - data.evidence["uncond_logp"][row, 1:length][among_T].double().exp()
         expected += float((len(raw_K) * raw_K / raw_K.sum() * nll_K).sum())
         plain, num = plain + float(nll_K.sum()), num + len(raw_K)

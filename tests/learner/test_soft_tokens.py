@@ -309,7 +309,7 @@ def naive_tokens(model: Policy, data: Batch) -> float:
             .double()
             .log_softmax(-1)
         )
-        taken = logp[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0]
+        taken = logp[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0]
         total -= float(data.advantage_B[row]) * float(
             taken[data.is_response_BT[row, 1:length]].sum()
         )

@@ -34,7 +34,12 @@ from reasontrain.algo.token_selection import (
     Tip,
 )
 from reasontrain.data.sampling import Sampling
-from reasontrain.learner.history import AdaptersOffHistory, FrozenHistory, History, LossAggregation
+from reasontrain.learner.history import (
+    AdaptersOffHistory,
+    FrozenHistory,
+    History,
+    MovingAverageHistory,
+)
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
@@ -69,7 +74,7 @@ micro-batches.
 
 Make = Callable[..., LocalLearner]
 Named = dict[str, Tensor]
-RULE = Tip(keep=0.3)
+RULE = Tip(keep_ratio=0.3)
 NEEDS = RULE.required_evidence | {"ref_logp", "old_logp", "history_logp", "attention"}
 
 
@@ -152,7 +157,10 @@ def step(
     begun = time.perf_counter()
     seen = used.observe(data, required_evidence)
     chosen_BT = RULE(seen) if weight_BT is None else weight_BT
-    found: dict[str, object] = {"evidence": dict(seen.evidence), "micro": len(used.mine(data))}
+    found: dict[str, object] = {
+        "evidence": dict(seen.evidence),
+        "micro": len(used.local_micro_batches(data)),
+    }
     engine = None if used.settings.zero is None else used.engine
     inner = (
         used.update if engine is None else engine._take_model_step
@@ -203,17 +211,17 @@ def histories(zero: Zero | None, world: int, model: str) -> object:
     made = learner(
         used,
         zero,
-        history=AdaptersOffHistory(used.model) if model == "lora" else loss_aggregation(7),
+        history=AdaptersOffHistory(used.model) if model == "lora" else moving_average(7),
         micro_batch_tokens=40,
     )
     return [step(made, batch(seed=seed)) for seed in range(3)]
 
 
-def loss_aggregation(seed: int) -> LossAggregation:
+def moving_average(seed: int) -> MovingAverageHistory:
     """Of weights that are nobody's at first."""
     model = policy("qwen3", seed=seed)
     model.model.requires_grad_(False)
-    return LossAggregation(model, 0.75)
+    return MovingAverageHistory(model, 0.75)
 
 
 def edges(zero: Zero | None, world: int) -> object:
@@ -241,8 +249,8 @@ def dropping(zero: Zero | None, world: int) -> object:
     """
     used = learner(student(), zero, micro_batch_tokens=30)
     rollouts, tokens = (
-        MaxVariance(share=LinearSchedule(init=0.5)),
-        AdvantageEntropy(keep=LinearSchedule(init=0.4)),
+        MaxVariance(keep_ratio=LinearSchedule(init=0.5)),
+        AdvantageEntropy(keep_ratio=LinearSchedule(init=0.4)),
     )
     found = {}
     for seed, objective in enumerate((Grpo(), Gspo(clip_low=0.02, clip_high=0.03))):
@@ -334,7 +342,7 @@ def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
             if parameter.requires_grad:
                 parameter.data += 0.1 * seed
         return learner(
-            made, zero, micro_batch_tokens=40, schedule="linear", history=loss_aggregation(7 + seed)
+            made, zero, micro_batch_tokens=40, schedule="linear", history=moving_average(7 + seed)
         )
 
     used = begin(0)

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.recipe import TrackSettings
-from reasontrain.run.tracking import Tracker, check_service, environment, open_service
+from reasontrain.run.tracking import Tracker, check_service, open_service
 from reasontrain.types import Problem, Rollout, UserError
 from tests.tiny import tokenizer
 
@@ -156,9 +156,3 @@ def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
         [2, 2],
         {"entropy": [0.25, "inf"]},
     )
-
-
-def test_versions_are_those_installed() -> None:
-    facts = environment(["torch", "no-such-package"], {"seed": 3})
-    assert facts["versions"] == {"torch": torch.__version__}
-    assert facts["seed"] == 3

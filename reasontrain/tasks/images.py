@@ -1,5 +1,5 @@
-"""Generated pictures of two coloured shapes, with captions in which only some words need the
-picture.
+"""Generated images of two coloured shapes, with captions in which only some words need the
+image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from annotated_types import Ge, Lt
 
 from reasontrain import rng
-from reasontrain.data.pictures import drawn
+from reasontrain.data.images import draw_shapes
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Scored, Task
@@ -22,21 +22,21 @@ from reasontrain.types import AtLeastOne, Problem
 COLOURS = ("red", "green", "blue", "yellow", "black", "orange", "purple")
 SHAPES = ("circle", "square", "triangle")
 ALL = tuple(itertools.product(itertools.product(COLOURS, SHAPES), repeat=2))
-"""Every pair of shapes: 441 pictures."""
+"""Every pair of shapes: 441 images."""
 TEST_EVERY = 5
-"""Every fifth picture is held out."""
+"""Every fifth image is held out."""
 _SPLIT, _ROUND = 0x91C7, 0x91C8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures(Task):
+class ImageTask(Task):
     """Captions like "The picture shows a red circle and a blue square."
 
-    The 89 pictures of `split: test` are held out. Every picture occurs once before any occurs a
+    The 89 images of `split: test` are held out. Every image occurs once before any occurs a
     second time. An answer is right if it equals the caption, word by word.
     """
 
-    kind: Literal["pictures"] = "pictures"
+    kind: Literal["images"] = "images"
     num_problems: AtLeastOne = 1000
     split: Literal["train", "test"] = "train"
     seed: Annotated[int, Ge(0), Lt(2**62)] = 0
@@ -44,19 +44,19 @@ class Pictures(Task):
     def problems(self) -> list[Problem]:
         """All problems, in order; ids are unique."""
         # seed 0, not the recipe's: the split must be the same in every run
-        pictures = [
+        images = [
             ALL[index]
             for rank, index in enumerate(_shuffled(len(ALL), 0, _SPLIT))
             if (rank % TEST_EVERY == 0) == (self.split == "test")
         ]
-        num_rounds = -(-self.num_problems // len(pictures))
+        num_rounds = -(-self.num_problems // len(images))
         order = [
             index
             for round_number in range(num_rounds)
-            for index in _shuffled(len(pictures), self.seed, _ROUND + round_number)
+            for index in _shuffled(len(images), self.seed, _ROUND + round_number)
         ]
         return [
-            _problem(f"{self.split}-{number}", pictures[index])
+            _problem(f"{self.split}-{number}", images[index])
             for number, index in enumerate(order[: self.num_problems])
         ]
 
@@ -90,8 +90,8 @@ class Pictures(Task):
         ]
         return self._scored(verdicts, responses, reward)
 
-    def held_out(self) -> Pictures:
-        """The pictures of the test split."""
+    def held_out(self) -> ImageTask:
+        """The images of the test split."""
         return replace(self, split="test")
 
 
@@ -109,5 +109,5 @@ def _problem(name: str, shapes: tuple[tuple[str, str], ...]) -> Problem:
         prompt="What does the picture show?",
         answer=caption,
         solution=caption,
-        image=drawn(shapes),
+        image=draw_shapes(shapes),
     )
