@@ -18,7 +18,7 @@ from reasontrain.recipe.learning import Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import faults
-from reasontrain.tasks import OfflineTask, PairTask, PythonTask, Reward
+from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
 def contradictions(recipe: Recipe) -> list[str]:
@@ -65,7 +65,7 @@ def contradictions(recipe: Recipe) -> list[str]:
             f"loss_aggregation: {recipe.loss_aggregation} is not for "
             f"{recipe.objective.kind}; pair_mean is for losses of pairs, and only it"
         )
-    if recipe.reward != Reward() and (recipe.sample is None or isinstance(recipe.task, PythonTask)):
+    if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
         found.append(
             "reward: it is given to answers that are sampled and verified; a task of kind "
             "`python` says its own"

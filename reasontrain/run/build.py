@@ -20,7 +20,7 @@ from reasontrain.data import storage
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
-from reasontrain.evaluation.generation import by, parts, sampled
+from reasontrain.evaluation.generation import answer_by_sampling, chunk_prompts, sample_with
 from reasontrain.evaluation.run import evaluate, summary
 from reasontrain.learner import Learner
 from reasontrain.learner.factory import make_learner
@@ -37,7 +37,13 @@ from reasontrain.recipe import (
     read_yaml,
 )
 from reasontrain.run import checkpoint, tracking
-from reasontrain.run.datasets import EncodedSuite, encode_suite, rewarded, source, with_stored
+from reasontrain.run.datasets import (
+    EncodedSuite,
+    encode_suite,
+    make_reward_fn,
+    training_data,
+    with_stored_evidence,
+)
 from reasontrain.run.loop import Run, train
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
@@ -65,7 +71,7 @@ MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "bas
 """Keys that a run may be continued with other values of: a finished run is extended by raising
 `steps`.
 """
-AT_ONCE = 512
+CHUNK_SIZE = 512
 """Prompts of a suite that are sampled together during training."""
 
 
@@ -175,11 +181,13 @@ class RunContext:
             if tracker.has_evaluation(done, asked.suite.name):
                 continue
             suite = asked.suite
-            whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=AT_ONCE)
+            chunks = chunk_prompts(
+                asked.prompts, suite.sampling, num=suite.num_samples, chunk_size=CHUNK_SIZE
+            )
             result = evaluate(
                 suite,
                 [prompt.problem for prompt in asked.prompts],
-                sampled(whole, by(self.answerer)),
+                answer_by_sampling(chunks, sample_with(self.answerer)),
                 score=asked.score,
                 dropped=asked.dropped,
                 sha256=asked.sha256,
@@ -211,7 +219,7 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
                 policy=learner.policy,
                 colocated=True,
             )
-            score = rewarded(recipe, grader)
+            score = make_reward_fn(recipe, grader)
             yield RunContext(
                 prepared,
                 learner,
@@ -227,7 +235,10 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
         with running(
             recipe, recipe.cluster, prepared.directory, prepared.order, grader
         ) as processes:
-            device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
+            device, score = (
+                "cuda" if processes.gpu else "cpu",
+                make_reward_fn(recipe, processes.grader),
+            )
             who = processes.sampler, processes.answerer
             yield RunContext(prepared, processes.learner, *who, score, processes.recover, device)
 
@@ -267,7 +278,7 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
             )
     if described.vision is not None:
         _check_images(recipe)
-    answers, order = source(recipe, described, grader)
+    answers, order = training_data(recipe, described, grader)
     directory = Path(recipe.out) / recipe.name
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
@@ -280,7 +291,7 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
         given,
         directory,
         order,
-        answers and with_stored(recipe, described, answers),
+        answers and with_stored_evidence(recipe, described, answers),
         suites,
     )
 

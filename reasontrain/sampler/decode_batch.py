@@ -66,9 +66,7 @@ def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
         policy.model.config.get_text_config().num_hidden_layers, width, _cache_dtype(policy)
     )
     mask = mask_BT if any(paddings) else None
-    hidden_BTD = policy.hidden(
-        ids_BT, position=position_BT, mask=mask, cache=cache, images=images
-    )
+    hidden_BTD = policy.hidden(ids_BT, position=position_BT, mask=mask, cache=cache, images=images)
     rows = [distinct.index(sequence.model_input) for sequence in sequences]
     return DecodeBatch(
         sequences=list(sequences),

@@ -20,7 +20,7 @@ from reasontrain.run.datasets import encoder_of
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
-from reasontrain.tasks import Grader, PythonTask, check_gold, score
+from reasontrain.tasks import Grader
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
     parts = directory / "parts"
     parts.mkdir(exist_ok=True)
     with Grader() as grader:
-        if not isinstance(stage.task, PythonTask):
-            check_gold(problems, grader, required=True)
+        stage.task.check_gradable(problems, grader, required=True)
         sampler: Sampler | None = None
         for start in range(0, len(asked), AT_ONCE):
             path = parts / f"{start:08d}.jsonl"
@@ -100,7 +99,7 @@ def _graded(
     """Rollouts with their verdicts, closed by the end-of-text token where a stop text closed them."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
-    found = score(stage.task, [(rollout.problem, rollout.text) for rollout in closed], grader)
+    found = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
     return [
         Solution(
             problem=rollout.problem.id,

@@ -14,7 +14,7 @@ import pytest
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import ProblemSample, Reply
-from reasontrain.evaluation.endpoint_client import TRIES, Endpoint
+from reasontrain.evaluation.endpoint_client import MAX_TRIES, Endpoint
 from reasontrain.evaluation.endpoint_generation import EndpointRequests
 from reasontrain.types import Image, Problem, RunError, UserError
 from tests.evaluation.server import HANG_UP, Body, Script, Server, Turn, chat, serving
@@ -52,7 +52,7 @@ def asked(
     script: Script, missing: set[ProblemSample], **given: object
 ) -> tuple[dict[ProblemSample, Reply], Server]:
     with serving(script) as server:
-        replies = requests(server.url, **given).respond(missing)
+        replies = requests(server.url, **given).answer(missing)
         return {place: reply for some in replies for place, reply in some.items()}, server
 
 
@@ -189,7 +189,7 @@ REFUSED = {
 def test_a_refusal_is_not_tried_again(status: int) -> None:
     with serving(lambda path, body: Turn(status, f"no\n {KEY}")) as server:
         with pytest.raises(UserError) as error:
-            list(requests(server.url, at_once=1).respond({(0, 0), (1, 0)}))
+            list(requests(server.url, at_once=1).answer({(0, 0), (1, 0)}))
         assert REFUSED[status] in str(error.value)
         assert server.url.removeprefix("http://").removesuffix("/v1") in str(error.value)
         assert len(server.asked) == 1
@@ -207,7 +207,7 @@ def test_the_key_goes_into_a_header_and_into_no_message(monkeypatch: pytest.Monk
             UserError,
             match=r"refuses the key in OPENAI_API_KEY .*Incorrect API key provided: \[the key\]",
         ) as error:
-            list(asking.respond({(0, 0), (1, 0)}))
+            list(asking.answer({(0, 0), (1, 0)}))
         assert {headers["authorization"] for _, headers, _ in server.asked} == {f"Bearer {KEY}"}
         assert all(
             KEY not in str(part)
@@ -242,17 +242,17 @@ def test_what_does_not_pass_ends_and_what_came_before_is_there() -> None:
         return chat("0") if question(body) == "What is 0+0?" else Turn(503, "loading")
 
     with serving(script) as server:
-        replies = requests(server.url, at_once=1).respond({(0, 0), (1, 0), (2, 0)})
+        replies = requests(server.url, at_once=1).answer({(0, 0), (1, 0), (2, 0)})
         with pytest.raises(
             RunError,
-            match=rf"answers 503 \('loading'\), after {TRIES} tries; .* the same command goes on",
+            match=rf"answers 503 \('loading'\), after {MAX_TRIES} tries; .* the same command goes on",
         ):
             found.update(pair for some in replies for pair in some.items())
         assert found.keys() == {(0, 0)}
-        assert len(server.asked) == 1 + TRIES
+        assert len(server.asked) == 1 + MAX_TRIES
         url = server.url
     with pytest.raises(RunError, match=r"does not answer \(ConnectError"):  # it is gone
-        list(requests(url).respond({(0, 0)}))
+        list(requests(url).answer({(0, 0)}))
 
 
 def test_many_requests_are_under_way_at_once() -> None:
