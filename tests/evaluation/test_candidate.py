@@ -75,5 +75,5 @@ def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.Monke
 def test_vllm_is_given_whole_models(model: str) -> None:
     Path("a").mkdir()
     Path("a/adapter_config.json").write_text('{"base_model_name_or_path": "m"}')
-    with pytest.raises(UserError, match="a is an adapter, and vLLM is given whole models here"):
+    with pytest.raises(UserError, match="a is an adapter, which vLLM does not support here"):
         candidate("a", dtype="float32", engine=VllmEngine(), base=None)

@@ -97,7 +97,7 @@ def test_a_function_that_cannot_be_had_is_said(
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.py is no Python file"):
+    with pytest.raises(UserError, match=r"none\.py is not a Python file"):
         PythonTask(path=str(tmp_path / "none.py"), problems_path="x").load()
 
 
