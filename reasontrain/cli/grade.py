@@ -1,4 +1,4 @@
-"""`reasontrain grade`: add a verdict to lines with a gold answer and a prediction, as they are read."""
+"""`reasontrain grade`: add verdicts to lines with a gold answer and a prediction, as they come."""
 
 from __future__ import annotations
 

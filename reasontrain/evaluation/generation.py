@@ -19,7 +19,7 @@ from reasontrain.sampler import Sampler
 from reasontrain.types import Prompt, Rollout
 
 AnswerFn = Callable[[AbstractSet[ProblemSample]], Iterator[Mapping[ProblemSample, Reply]]]
-"""Yield replies to these keys as they come, each at least once; replies to others may be included."""
+"""Yield replies to these keys as they come, each at least once; others may be among them."""
 
 
 @dataclass(frozen=True, kw_only=True)

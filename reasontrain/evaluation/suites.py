@@ -1,4 +1,4 @@
-"""Suites by name: files in `eval/suites` or any file of problems, with prompts of `eval/prompts`."""
+"""Suites by name: files in `eval/suites`, or any file of problems, and their prompts."""
 
 from __future__ import annotations
 

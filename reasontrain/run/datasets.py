@@ -89,7 +89,7 @@ def score_columns(recipe: Recipe) -> None:
 def training_data(
     recipe: Recipe, described: Description, grader: Grader
 ) -> tuple[OfflineSampler | None, Order]:
-    """Return the written responses to learn from (None if they are sampled) and the prompt order."""
+    """Return the written responses (None if they are sampled) and the order of the prompts."""
     if recipe.sample is None and isinstance(recipe.task, OfflineTask):
         return _offline_data(recipe, recipe.task, described)
     return _prompt_data(recipe, described, _prompts(recipe, described, grader))

@@ -1,4 +1,4 @@
-"""Where a response ends: at a stop id, or at the token that completes a stop text."""
+"""The end of a response: a stop id, or the token that completes a stop text."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ STREAM = 0x5A3B_0002
 
 
 class VllmSampler:
-    """Sample with one vLLM engine on the first `settings.tensor_parallel_size` GPUs of this process.
+    """Sample with one vLLM engine on the first `tensor_parallel_size` GPUs of this process.
 
     It starts with the weights at `model.path` and version 0. A rollout's random numbers are a
     function of (seed, rollout id, index in the response); the other sequences of its batch change

@@ -66,7 +66,7 @@ class PairTask(_File):
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutTask(_File):
-    """Demonstrations, one per row: `prompt`, `response`, and optionally `id`, `answer`, token ids."""
+    """Demonstrations, one per row: `prompt`, `response`, optionally `id`, `answer`, token ids."""
 
     kind: Literal["rollouts"] = "rollouts"
 

@@ -134,7 +134,7 @@ def _problem(
 def _conversation(
     value: object, column: str, where: str, instruction: str
 ) -> tuple[tuple[Message, ...], str]:
-    """Return the turns up to the last user turn, with the instruction, and the reply to it or ""."""
+    """Return the turns up to the last user turn, with the instruction, and the reply to it."""
     turns = value if isinstance(value, list) else []
     if not turns or not all(
         isinstance(turn, dict)

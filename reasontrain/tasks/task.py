@@ -20,7 +20,7 @@ class Scored:
 
 
 class Task:
-    """Base of all tasks; its methods are those of a task whose answers the common verifier grades."""
+    """Base of all tasks; its own methods use the common verifier."""
 
     kind: str
 
@@ -34,9 +34,9 @@ class Task:
     def check_gradable(
         self, problems: Sequence[Problem], grader: Grader, *, required: bool
     ) -> None:
-        """Check before a run that responses to these problems can be graded; raise UserError if not.
+        """Check before a run that responses to these problems can be graded.
 
-        Without `required`, problems may lack a gold answer.
+        Without `required`, problems may lack a gold answer. Raises UserError if the check fails.
         """
         check_gold(problems, grader, required=required)
 

@@ -17,7 +17,7 @@ _ADJACENT = re.compile(r"\d\s+\d")
 
 
 def equal(gold: str, answer: str) -> bool | None:
-    """Compare two leaves (normalised expressions without lists); None if only algebra can decide."""
+    """Compare two normalised expressions without lists; None if only algebra can decide."""
     if normalise.squeezed(gold) == normalise.squeezed(answer):
         return True
     if not gold.strip() or not answer.strip():

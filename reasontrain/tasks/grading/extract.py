@@ -16,10 +16,12 @@ _BOX = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{|\\boxed\s+(?=[\w+-])")
 _BARE = re.compile(r"[\w+-][\w.+/-]*(?<!\.)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINED = re.compile(
-    r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?"
+    r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})"
+    r"(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?"
 )
 _MARK = re.compile(
-    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^[^\S\n]*A:|答案(?:是|为|[:：])?)",
+    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^[^\S\n]*A:"
+    r"|答案(?:是|为|[:：])?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _MATH = re.compile(

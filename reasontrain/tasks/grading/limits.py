@@ -28,7 +28,7 @@ _TOWER = re.compile(
 
 
 def too_large(text: str) -> bool:
-    """Return True if a text is longer, deeper or may denote larger numbers than algebra can handle."""
+    """Return True if a text is longer, deeper or denotes larger numbers than algebra can handle."""
     if len(text) > MAX_LENGTH or _DIGITS.search(text) or _depth(text) > MAX_DEPTH:
         return True
     if any(int(power) > MAX_EXPONENT for power in _POWER.findall(text)) or _TOWER.search(text):

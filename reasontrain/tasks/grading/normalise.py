@@ -1,4 +1,4 @@
-r"""Normalisation of LaTeX and plain text to one spelling: dollars, spacing, \dfrac, units, Unicode."""
+r"""Normalisation of LaTeX and plain text: dollars, spacing, \dfrac, units, Unicode signs."""
 
 from __future__ import annotations
 
@@ -46,14 +46,17 @@ _NEW_ROW = "\x01"
 """A placeholder for the double backslash of a matrix while single ones are replaced."""
 _TABLE = str.maketrans(_SIGNS)
 _WRAPPER = re.compile(
-    r"\\(?:boxed|fbox|framebox|mathbf|mathrm|mathit|boldsymbol|bm|displaystyle|textbf|textit|ensuremath|operatorname\*?)\s*\{([^{}]*)\}"
+    r"\\(?:boxed|fbox|framebox|mathbf|mathrm|mathit|boldsymbol|bm|displaystyle|textbf|textit"
+    r"|ensuremath|operatorname\*?)\s*\{([^{}]*)\}"
 )
 _TEXT = re.compile(r"\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{([^{}]*)\}")
 _UNIT_TEXT = re.compile(
-    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?)+$"
+    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*"
+    r"\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?)+$"
 )
 _UNIT_WORDS = re.compile(
-    r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if|for|when|where|choose|i)\b)"
+    r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if"
+    r"|for|when|where|choose|i)\b)"
     r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)[A-Za-z0-9 "
     r"^/.,'-]*$"
 )

@@ -26,7 +26,8 @@ _EQUALS = re.compile(r"(?<![<>!])=|\\equiv(?![a-zA-Z])")
 _APPROX = re.compile(r"\\approx(?![a-zA-Z])|≈")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|\bU\b(?=\s*[(\[])")
 _SEPARATOR = re.compile(
-    r"\s*(?:,|;|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\\mbox\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*"
+    r"\s*(?:,|;|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\\mbox\s*\{\s*,?\s*(?:and|or)\s*\}"
+    r"|\b(?:and|or)\b)\s*"
 )
 _MATRIX = re.compile(
     r"[(\[]?\s*\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*?)\\end\{\1\}\s*[)\]]?", re.DOTALL

@@ -172,7 +172,8 @@ def _equality() -> Equal:
 
     def equal(gold: str, answer: str) -> bool:
         try:
-            golds, answers = parsed(gold), parsed(answer)
+            golds = parsed(gold)
+            answers = parsed(answer)
             return bool(
                 golds
                 and answers
