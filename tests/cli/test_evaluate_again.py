@@ -377,7 +377,7 @@ def test_a_server_that_fails_ends_with_one_sentence_and_the_same_command_goes_on
         assert (folder("a") / "arithmetic.jsonl").read_bytes().count(b"\n") == 10
         left[0] = 100
         assert evaluate(*words) == 0
-        assert "going on after 10 of 24 answers" in capsys.readouterr().out
+        assert "resuming after 10 of 24 answers" in capsys.readouterr().out
         left[0] = 100
         assert evaluate(*words[:-1], "b") == 0
     assert files(folder("a")) == files(folder("b"))

@@ -57,8 +57,8 @@ _UNIT_TEXT = re.compile(
 _UNIT_WORDS = re.compile(
     r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if"
     r"|for|when|where|choose|i)\b)"
-    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)[A-Za-z0-9 "
-    r"^/.,'-]*$"
+    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)"
+    r"[A-Za-z0-9 ^/.,'-]*$"
 )
 _MODULUS = re.compile(
     r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$"
