@@ -40,6 +40,7 @@ from reasontrain.models import DType
 from reasontrain.recipe import ENGINES, Engine, LocalEngine, Suite, YamlValue, as_mapping
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import SuiteProblems, load_suite
+from reasontrain.run.directory import EvaluationDirectory
 from reasontrain.run.progress import progress
 from reasontrain.sampler.factory import check_installed
 from reasontrain.tasks import Grader
@@ -97,8 +98,9 @@ def evaluate(options: EvaluateOptions) -> None:
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as exit_stack:
-                backend = _backend(model, options, options.out / folder, exit_stack)
-                _evaluate(backend, suites, options, options.out / folder, grader)
+                directory = EvaluationDirectory(options.out / folder)
+                backend = _backend(model, options, directory, exit_stack)
+                _evaluate(backend, suites, options, directory, grader)
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -156,7 +158,7 @@ def _check_distinct(names: Sequence[str], arguments: Sequence[str], what: str) -
 
 
 def _backend(
-    model: str, options: EvaluateOptions, folder: Path, exit_stack: ExitStack
+    model: str, options: EvaluateOptions, directory: EvaluationDirectory, exit_stack: ExitStack
 ) -> EvaluationBackend:
     """Create the backend of a model."""
     if options.endpoint is not None:
@@ -173,7 +175,7 @@ def _backend(
         ),
         seed=options.seed,
         workers=options.workers or 0,
-        logs=folder / "logs",
+        logs=directory.logs,
         exit_stack=exit_stack,
     )
 
@@ -182,7 +184,7 @@ def _evaluate(
     backend: EvaluationBackend,
     suites: Sequence[Suite],
     options: EvaluateOptions,
-    folder: Path,
+    directory: EvaluationDirectory,
     grader: Grader,
 ) -> None:
     """Evaluate one model on all suites, and update its report after each."""
@@ -191,13 +193,13 @@ def _evaluate(
         "seed": options.seed,
         "versions": dict(environment.versions(VERSIONS)),
     }
-    report = folder / "report.json"
+    report = directory.report
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
         suite_problems = load_suite(suite, suite.task, suite.prompt or PromptSettings(), grader)
         prepared = backend.prepare(suite_problems)
         answer_log = AnswerLog(
-            folder / f"{suite.name}.jsonl", _fingerprint(facts, suite_problems, prepared)
+            directory.answers(suite.name), _fingerprint(facts, suite_problems, prepared)
         )
         if options.again:
             answer_log.discard()

@@ -184,7 +184,7 @@ class LearnerRank(SamplingWorker):
     def whole(self) -> AbstractContextManager[None]:
         """Gathered from all ranks, for a sampler that uses the weights as they are."""
         shares_policy = self.recipe.engine.capabilities.shares_policy
-        return self.learner.materialized() if shares_policy else nullcontext()
+        return self.learner.engine.materialize_policy() if shares_policy else nullcontext()
 
     @work
     def load(self) -> None:

@@ -25,6 +25,7 @@ from reasontrain.recipe import Recipe, Suite
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, Task
 from reasontrain.tasks.grading import Grader
+from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -127,9 +128,19 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
     return add_rewards
 
 
-def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> list[Prompt]:
-    """Read the training problems, check that they can be graded, and encode their prompts."""
+def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Prompt]:
+    """Read the training problems, check that they can be graded, and encode their prompts.
+
+    Generated problems, which are right by construction, are generated and encoded step by step if
+    that changes nothing: demonstrations and `prompt.too_long: drop` need all lengths in advance.
+    """
     problems = recipe.task.problems()
+    if (
+        isinstance(problems, GeneratedProblems)
+        and recipe.sample is not None
+        and recipe.prompt.too_long == "refuse"
+    ):
+        return encoder_of(policy, recipe.prompt).lazy_prompts(problems)
     recipe.task.check_gradable(
         problems, grader, required=not isinstance(recipe.advantage, NoAdvantage)
     )
@@ -140,7 +151,7 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> list[Prompt
 
 
 def _prompt_data(
-    recipe: Recipe, described: Description, prompts: list[Prompt]
+    recipe: Recipe, described: Description, prompts: Sequence[Prompt]
 ) -> tuple[OfflineSampler | None, Order]:
     """Return the demonstrations (None if responses are sampled) and the order of the prompts."""
     if recipe.sample:

@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Probability, Problem, UserError
 
@@ -163,9 +164,9 @@ class Arithmetic(Task):
                 f"{self.max_depth}"
             )
 
-    def problems(self) -> list[Problem]:
-        """All problems, in order."""
-        return [self.problem(index) for index in range(self.num_problems)]
+    def problems(self) -> GeneratedProblems:
+        """All problems, in order, each made when it is read."""
+        return GeneratedProblems(self.problem, self.num_problems)
 
     def held_out(self) -> Arithmetic:
         """The test split, without errors."""

@@ -27,7 +27,7 @@ class Task:
     has_own_reward: ClassVar[bool] = False
     """The task computes rewards itself, so the recipe's `reward` does not apply."""
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> Sequence[Problem]:
         """Every problem, ids unique; raise UserError if they cannot be read."""
         raise NotImplementedError
 
