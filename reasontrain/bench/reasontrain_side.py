@@ -103,7 +103,7 @@ def opd_step(given: Workload, method: Method, budget: int, layout: Layout) -> It
 
     def work() -> Numbers:
         speaking = TokenDecoding(learns.policy, Sampling(max_tokens=given.limit), never)
-        begun = speaking.start(prompts, num=1, first_id=learns.steps_done * len(prompts))
+        begun = speaking.start(prompts, num=1, first_id=learns.weights().version * len(prompts))
         for row, length in zip(begun, lengths, strict=True):
             row.budget = length
         batch = collate(sampler.finish(begun, speaking), advantage=NoAdvantage())

@@ -177,6 +177,10 @@ class LearnerRank(SamplingWorker):
         self._rest()
         return self.learner.step(batch, weight_BT, objective, loss_aggregation)
 
+    def steps_done(self) -> int | None:
+        """See `Learner`."""
+        return self.learner.steps_done
+
     def matrix_rate(self) -> float:
         """See `Learner`."""
         return self.learner.matrix_rate()

@@ -113,7 +113,7 @@ def _state(job: PlannedJob) -> Iterator[MemoryPart]:
                 else wide * shapes.num_table(job.shape)
             }
         yield MemoryPart("weights gathered", running)
-    accumulating = gradients if job.work.micro_batches_per_rank > 1 else 0
+    accumulating = gradients if job.work.micro_batches_per_update > 1 else 0
     yield MemoryPart(
         "gradients",
         {

@@ -71,11 +71,18 @@ class Recipe:
 
     @property
     def reuses_sampled_logp(self) -> bool:
-        """Whether the sampler's log-probs serve as `old_logp`: nothing was truncated from the
-        distribution they are of, and the recipe does not ask for the learner's.
+        """True if the sampler's log-probs serve as `old_logp`.
+
+        Nothing may be truncated from the distribution they are of, and the recipe must not ask for
+        the learner's. With several updates per batch the learner's are measured: after the first
+        update the ratio to them is the trust region, and a gap between sampler and learner, or
+        rollouts of older weights, would shift it.
         """
         return (
-            self.sample is not None and not self.sample.truncates and self.learn.old_logp == "auto"
+            self.sample is not None
+            and not self.sample.truncates
+            and self.learn.old_logp == "auto"
+            and self.learn.updates_per_batch == 1
         )
 
     @property

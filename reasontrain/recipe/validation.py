@@ -53,11 +53,7 @@ def contradictions(recipe: Recipe) -> list[str]:
             f"token_selection: nothing in this recipe can provide the evidence "
             f"{', '.join(sorted(absent))}"
         )
-    if recipe.learn.warmup_steps >= recipe.steps:
-        found.append(
-            f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the "
-            f"{recipe.steps} steps of the run"
-        )
+    found += _update_contradictions(recipe)
     found += _pair_contradictions(recipe)
     found += faults(recipe)
     if (recipe.loss_aggregation == "pair_mean") != (recipe.objective.granularity == "pair"):
@@ -92,6 +88,50 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(
             "checkpoint.best: which one is best is known where steps are both saved and "
             "measured; set `every` of both"
+        )
+    return found
+
+
+def _update_contradictions(recipe: Recipe) -> list[str]:
+    """Contradictions of the optimiser steps on each batch, and of their schedule."""
+    found, learn, objective = [], recipe.learn, recipe.objective
+    optimizer_steps = recipe.steps * learn.updates_per_batch
+    if learn.warmup_steps >= optimizer_steps:
+        found.append(
+            f"learn.warmup_steps: {learn.warmup_steps} is not below the {optimizer_steps} "
+            f"{'steps' if learn.updates_per_batch == 1 else 'optimiser steps'} of the run"
+        )
+    if learn.updates_per_batch == 1:
+        if learn.epochs_per_batch > 1:
+            found.append(
+                f"learn.epochs_per_batch: {learn.epochs_per_batch} passes over a batch need as "
+                f"many updates; set learn.updates_per_batch to a multiple of it"
+            )
+        return found
+    if learn.updates_per_batch % learn.epochs_per_batch:
+        found.append(
+            f"learn.updates_per_batch: {learn.updates_per_batch} is no multiple of "
+            f"learn.epochs_per_batch {learn.epochs_per_batch}; every pass over a batch takes as "
+            f"many updates"
+        )
+        return found
+    size = 2 if objective.granularity == "pair" else 1
+    if learn.rollouts_per_step % (learn.mini_batches * size):
+        unit = "pairs" if size == 2 else "rollouts"
+        found.append(
+            f"learn.updates_per_batch: {learn.rollouts_per_step // size} {unit} of a step do not "
+            f"divide into {learn.mini_batches} equal mini-batches"
+        )
+    if objective.score_at_sampling_temperature and "old_logp" not in objective.required_evidence:
+        found.append(
+            f"learn.updates_per_batch: {objective.kind} is right only for rollouts of the weights "
+            f"that it updates, and after the first update of a batch they are of older ones; use "
+            f"grpo or gspo, whose ratio corrects for that, or one update"
+        )
+    if recipe.cluster is not None and recipe.cluster.overlap:
+        found.append(
+            "cluster.overlap: rollouts sampled one step ahead are older still with several "
+            "updates per batch; set learn.updates_per_batch to 1"
         )
     return found
 

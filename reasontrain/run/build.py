@@ -43,7 +43,7 @@ from reasontrain.run.datasets import (
     with_stored_evidence,
 )
 from reasontrain.run.directory import RunDirectory
-from reasontrain.run.loop import Run, train
+from reasontrain.run.loop import Checkpoints, Method, Run, train
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
@@ -147,21 +147,19 @@ class RunContext:
             group_size=sample.group_size
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
-            truncated=sample.truncated if sample else "score",
             score=self.score,
-            advantage=recipe.advantage,
-            rollout_filter=recipe.rollout_filter,
-            token_selection=recipe.token_selection,
-            required_evidence=recipe.required_evidence,
-            reuse_sampled_logp=recipe.reuses_sampled_logp,
+            method=method_of(recipe),
             learner=self.learner,
-            objective=recipe.objective,
-            loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
             tracker=tracker,
             speed=speed,
             evaluate=lambda done: self._evaluate(done, tracker),
             recover=self.recover,
-            checkpoint=recipe.checkpoint,
+            checkpoints=Checkpoints(
+                directory=self.prepared.directory,
+                settings=recipe.checkpoint,
+                learner=self.learner,
+                scores=tracker.scores,
+            ),
             max_nonfinite=recipe.learn.max_nonfinite,
             steps=recipe.steps,
             seed=recipe.seed,
@@ -195,6 +193,20 @@ class RunContext:
                 done, result.record(), result.scalars()
             )  # last: what is recorded is not measured again
             logger.info(summary(result, done))
+
+
+def method_of(recipe: Recipe) -> Method:
+    """The method that a recipe describes."""
+    return Method(
+        objective=recipe.objective,
+        loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
+        advantage=recipe.advantage,
+        rollout_filter=recipe.rollout_filter,
+        token_selection=recipe.token_selection,
+        required_evidence=recipe.required_evidence,
+        reuse_sampled_logp=recipe.reuses_sampled_logp,
+        truncated=recipe.sample.truncated if recipe.sample else "score",
+    )
 
 
 @contextmanager
