@@ -63,10 +63,9 @@ def _on(job: PlannedJob, gpus: int) -> PlannedJob:
     """The same recipe with this many learner ranks and no other processes."""
     cluster = replace(job.cluster, learners=gpus, samplers=0, teachers=0, overlap=0)
     sample = job.recipe.sample
-    if sample is not None and job.vllm is not None and job.cluster.samplers:
-        sample = replace(
-            sample, engine=replace(job.vllm, tensor_parallel_size=1, gpu_memory_utilization=None)
-        )  # those of a GPU of its own
+    if sample is not None and job.reserving_engine is not None and job.cluster.samplers:
+        # the settings were those of an engine that has its GPUs to itself
+        sample = replace(sample, engine=sample.engine.on_one_gpu())
     return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample))
 
 
