@@ -186,7 +186,7 @@ class LearnerRank(SamplingWorker):
 
     def whole(self) -> AbstractContextManager[None]:
         """See `SamplingWorker`; gathered from all ranks for a sampler that shares the weights."""
-        if isinstance(self.sampler, LocalSampler):
+        if self.recipe.engine.capabilities.shares_policy:
             return self.learner.engine.materialize_policy()
         return nullcontext()
 
