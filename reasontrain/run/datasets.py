@@ -21,9 +21,9 @@ from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.evaluation.run import Score
-from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.models import Description, Policy
-from reasontrain.recipe import Recipe, Suite
+from reasontrain.recipe import Recipe, Suite, UncondTuned
+from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
@@ -62,8 +62,9 @@ class EncodedSuite:
 
 
 def score_columns(recipe: Recipe) -> None:
-    """Compute and store the evidence that the recipe's rule reads from a store; raises UserError
-    where it reads none.
+    """Read and check the stored evidence of a recipe whose stages are done.
+
+    Raises UserError where the recipe reads none.
     """
     if not recipe.evidence and not from_sources(recipe.required_evidence, "unconditional"):
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
@@ -90,16 +91,18 @@ def source(
 
 
 def with_stored(recipe: Recipe, described: Description, written: OfflineSampler) -> OfflineSampler:
-    """The demonstrations with the stored evidence that the recipe needs, computed first where it is
-    not there.
-    """
+    """The demonstrations with the log-probs of the unconditional reference, where they are needed."""
     if not from_sources(recipe.required_evidence, "unconditional"):
         return written
     encoder = encoder_of(described, recipe.prompt)
-    found = with_uncond_logp(
-        recipe, encoder, [rollout for row in written.written.values() for rollout in row]
+    demonstrations = [rollout for row in written.written.values() for rollout in row]
+    joined = with_uncond_logp(
+        recipe.unconditional or UncondTuned(),
+        encoder,
+        demonstrations,
+        Path(recipe.evidence[COLUMN]),  # the stage `uncond_logp` is done before every run
     )
-    return OfflineSampler({rollout.problem.id: (rollout,) for rollout in found})
+    return OfflineSampler({rollout.problem.id: (rollout,) for rollout in joined})
 
 
 def encoder_of(model: Policy | Description, prompt: PromptSettings) -> Encoder:
@@ -170,6 +173,8 @@ def _written(
             f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped"
         )
     for name, path in sorted(recipe.evidence.items()):
+        if name == COLUMN:
+            continue  # found by other ids, in `with_stored`
         chosen_may_lack = int(
             isinstance(task, PairTask)
             and name == "ce_logscore"
