@@ -9,16 +9,18 @@ import math
 from collections.abc import Sequence
 from importlib import import_module, util
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain.data import storage
 from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.run.directory import RunDirectory
 from reasontrain.types import Batch, Rollout, Stats, UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @runtime_checkable
@@ -53,11 +55,7 @@ class Tracker:
         self.settings = settings
         self.service = service
         directory.rewind(from_step, evaluations_through=from_step if from_step else -1)
-        self.board = (
-            SummaryWriter(str(directory.tensorboard), purge_step=from_step)
-            if settings.tensorboard
-            else None
-        )
+        self.board = _board(directory, from_step) if settings.tensorboard else None
 
     def rewind(self, step: int) -> None:
         """Drop what was written of this step and later: they are made again."""
@@ -182,6 +180,13 @@ def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord)
             f"{str(error).strip() or type(error).__name__}"
         ) from error
     return service
+
+
+def _board(directory: RunDirectory, from_step: int) -> SummaryWriter:
+    """TensorBoard's writer, which is imported only for runs that have one."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(directory.tensorboard), purge_step=from_step)
 
 
 def _rounded(values: Tensor) -> list[float | str]:
