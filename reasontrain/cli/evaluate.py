@@ -74,8 +74,8 @@ class EvaluateOptions:
     base: str | None
     workers: int | None
     endpoint: str | None
-    at_once: int | None
-    again: bool
+    concurrency: int | None
+    restart: bool
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -112,7 +112,7 @@ def _check(options: EvaluateOptions) -> None:
     for flag, value in (
         ("--limit", options.limit),
         ("--workers", options.workers),
-        ("--at-once", options.at_once),
+        ("--concurrency", options.concurrency),
     ):
         if value is not None and value < 1:
             raise UserError(f"{flag} must be at least 1, got {value}")
@@ -129,10 +129,10 @@ def _check(options: EvaluateOptions) -> None:
             f"{', '.join(said)} cannot be said of a model behind an --endpoint: the server "
             f"decides; leave it out"
         )
-    if options.endpoint is None and options.at_once is not None:
+    if options.endpoint is None and options.concurrency is not None:
         raise UserError(
-            "--at-once is how many requests an --endpoint gets at a time; weights are "
-            "asked in parts of fixed size"
+            "--concurrency applies to an --endpoint only; local generation uses batches of "
+            "fixed size"
         )
     if options.engine == "vllm":
         installed()
@@ -160,7 +160,7 @@ def _contestant(
     """Who is asked."""
     if options.endpoint is not None:
         return EndpointBackend(
-            Endpoint(url=options.endpoint, model=model, at_once=options.at_once or REQUESTS),
+            Endpoint(url=options.endpoint, model=model, at_once=options.concurrency or REQUESTS),
             seed=options.seed,
         )
     engine = VllmEngine() if options.engine == "vllm" else LocalEngine()
@@ -193,7 +193,7 @@ def _evaluate(
         posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
         put = contestant.put(posed)
         journal = AnswerLog(folder.answers(suite.name), _protocol(about, posed, put))
-        if options.again:
+        if options.restart:
             journal.forget()
         result = _asked(contestant.name, posed, put, journal)
         write_answers(journal.path, result.answers)  # in order, where they did not come so

@@ -22,7 +22,7 @@ from reasontrain.recipe import YamlValue, changed_keys
 from reasontrain.types import Problem, UserError
 
 MAX_NAMED, MAX_SAID = 3, 60
-REMEDY = "give another --out, or --again to begin anew"
+REMEDY = "give another --out, or --restart to discard them"
 
 
 @dataclass

@@ -97,7 +97,7 @@ def test_answers_of_another_protocol_are_refused_and_left_alone(
 ) -> None:
     before = path.read_bytes()
     with pytest.raises(
-        UserError, match=f"answers of another protocol .*{said}.*give another --out, or --again"
+        UserError, match=f"answers of another protocol .*{said}.*give another --out, or --restart"
     ):
         AnswerLog(path, PROTOCOL | change).kept(PROBLEMS)
     assert path.read_bytes() == before
