@@ -107,9 +107,11 @@ class ModelBackend:
         """Who samples, loaded when it is first needed and kept for the suites that follow."""
         if not self.workers:
             return by(self.candidate.sampler(self.seed))
-        from reasontrain.cluster.work_queue import side_by_side  # Ray is for those who ask for it
+        from reasontrain.cluster.work_queue import (
+            parallel_sampler,  # Ray is for those who ask for it
+        )
 
-        group = side_by_side(self.candidate, seed=self.seed, workers=self.workers, logs=self.logs)
+        group = parallel_sampler(self.candidate, seed=self.seed, workers=self.workers, logs=self.logs)
         return self.until.enter_context(group)
 
 

@@ -88,7 +88,7 @@ class RunContext:
     prepared: ResolvedInputs
     learner: Learner
     rollouts: Sampler
-    answerer: Sampler
+    evaluation_sampler: Sampler
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
     device: str
@@ -117,7 +117,7 @@ class RunContext:
         recipe, directory = self.prepared.recipe, self.prepared.directory
         given = self.prepared.given
         found = _resume(directory, recipe.steps, self.learner)
-        self.answerer.load(self.learner.weights())
+        self.evaluation_sampler.load(self.learner.weights())
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(given))
@@ -179,7 +179,7 @@ class RunContext:
             result = evaluate(
                 suite,
                 [prompt.problem for prompt in asked.prompts],
-                sampled(whole, by(self.answerer)),
+                sampled(whole, by(self.evaluation_sampler)),
                 score=asked.score,
                 dropped=asked.dropped,
                 sha256=asked.sha256,
@@ -230,7 +230,7 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
             recipe, recipe.cluster, prepared.directory, prepared.order, grader
         ) as processes:
             device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
-            who = processes.sampler, processes.answerer
+            who = processes.sampler, processes.evaluation_sampler
             yield RunContext(prepared, processes.learner, *who, score, processes.recover, device)
 
 
