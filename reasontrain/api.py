@@ -5,5 +5,3 @@ what the commands of the same names do, write the same files and raise `UserErro
 """
 
 from __future__ import annotations
-
-
