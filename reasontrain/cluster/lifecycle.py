@@ -62,14 +62,16 @@ class Processes:
             try:
                 self.learner.rebuild()
                 newest = checkpoint.newest(self.directory)
+                step = 0
                 self.learner.steps_done = 0
                 if newest is not None:
+                    step = newest[0]
                     self.learner.restore(newest[1])
                 self.evaluation_sampler.load(self.learner.weights())
             except LostError as again:
                 error = again
                 continue
-            return self.learner.steps_done
+            return step
 
     @property
     def groups(self) -> list[ActorGroup]:

@@ -18,7 +18,7 @@ from reasontrain.cluster.actors import VERSIONS
 from reasontrain.cluster.group import Slot
 from reasontrain.metrics import environment
 from reasontrain.models import ModelSettings
-from reasontrain.recipe import Cluster, Recipe, VllmEngine
+from reasontrain.recipe import Cluster, Recipe
 from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
@@ -52,8 +52,7 @@ class ResourceRequest:
 def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceRequest]:
     """Resource requests of the recipe's processes; `gpu` is true if models are placed on GPUs."""
     one = 1.0 if gpu else 0.0
-    engine = recipe.engine
-    per_sampler = float(engine.tensor_parallel_size) if isinstance(engine, VllmEngine) else one
+    per_sampler = one * recipe.engine.num_gpus
     wanted = [
         ResourceRequest("learner", cluster.learners, cluster.cpus, one),
         ResourceRequest("sampler", cluster.samplers, cluster.cpus, per_sampler),
@@ -110,9 +109,11 @@ def uses_gpus(model: ModelSettings) -> bool:
 
 def check_engine(recipe: Recipe, *, gpu: bool) -> None:
     """Raise UserError for an engine that this cluster cannot run."""
-    if isinstance(recipe.engine, VllmEngine) and not gpu:
+    capabilities = recipe.engine.capabilities
+    if capabilities.needs_gpu and not gpu:
         raise UserError(
-            "sample.engine: vllm needs GPUs, and this cluster has none; use `kind: local`"
+            f"sample.engine: {capabilities.label} needs GPUs, and this cluster has none; "
+            "use `kind: local`"
         )
 
 

@@ -19,8 +19,8 @@ from reasontrain.cluster.actors import SamplingWorker
 from reasontrain.cluster.group import ActorGroup
 from reasontrain.cluster.roles import Answer, Restarts
 from reasontrain.evaluation.candidate import Candidate
-from reasontrain.evaluation.generation import PromptChunk, Sample
-from reasontrain.recipe import Cluster, VllmEngine
+from reasontrain.evaluation.generation import PromptChunk, SampleFn
+from reasontrain.recipe import Cluster
 from reasontrain.types import LostError, Rollout
 
 RESTARTS = 3
@@ -38,7 +38,7 @@ class EvaluationWorker(SamplingWorker):
 @contextmanager
 def parallel_sampler(
     candidate: Candidate, *, seed: int, workers: int, logs: Path
-) -> Iterator[Sample]:
+) -> Iterator[SampleFn]:
     """Start worker processes that end with the block; yields the function that samples with them.
 
     They join the cluster at RAY_ADDRESS, or a local one. Results equal those of one process bit for
@@ -51,9 +51,7 @@ def parallel_sampler(
         logs: The folder of log files.
     """
     with placement.connected(float(workers)):
-        gpus = float(
-            candidate.engine.tensor_parallel_size if isinstance(candidate.engine, VllmEngine) else 1
-        )
+        gpus = float(candidate.engine.num_gpus)
         gpu = placement.uses_gpus(candidate.settings)
         wanted = [
             placement.ResourceRequest(
@@ -89,7 +87,7 @@ class WorkQueue:
     def sample(
         self, chunks: Sequence[PromptChunk]
     ) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
-        """See `evaluation.generation.Sample`; chunks are yielded as they finish."""
+        """See `evaluation.generation.SampleFn`; chunks are yielded as they finish."""
         self.waiting.extend(chunks)
         beat = time.monotonic()
         while self._assign():

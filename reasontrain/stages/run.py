@@ -79,9 +79,7 @@ def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     if unconditional.is_needed(resolved):
         store = unconditional.score_demonstrations(resolved)
         directories[COLUMN] = store
-        resolved = replace(
-            resolved, evidence={**resolved.evidence, COLUMN: str(store)}
-        )
+        resolved = replace(resolved, evidence={**resolved.evidence, COLUMN: str(store)})
     return resolved, directories
 
 

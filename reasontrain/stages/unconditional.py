@@ -37,7 +37,7 @@ from reasontrain.data.stored_evidence import (
 from reasontrain.learner.scoring import logp
 from reasontrain.models import Description, ModelSettings
 from reasontrain.recipe import LearnSettings, Recipe, TrackSettings, UncondTuned
-from reasontrain.run.datasets import encoder_of, source
+from reasontrain.run.datasets import encoder_of, training_data
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.unconditional import COLUMN, without_condition
 from reasontrain.stages.solutions import write_lines
@@ -70,7 +70,7 @@ def score_demonstrations(recipe: Recipe) -> Path:
     """The store with the column of the recipe's demonstrations; see `fill_store`."""
     described = models.describe(recipe.model)
     with Grader() as grader:
-        written, _ = source(recipe, described, grader)
+        written, _ = training_data(recipe, described, grader)
     assert written is not None, "the recipe refuses this evidence beside sampling"
     encoder = encoder_of(described, recipe.prompt)
     return fill_store(
