@@ -72,8 +72,8 @@ class EvaluateOptions:
     base: str | None
     workers: int | None
     endpoint: str | None
-    at_once: int | None
-    again: bool
+    concurrency: int | None
+    restart: bool
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -108,7 +108,7 @@ def _check(options: EvaluateOptions) -> None:
     for flag, value in (
         ("--limit", options.limit),
         ("--workers", options.workers),
-        ("--at-once", options.at_once),
+        ("--concurrency", options.concurrency),
     ):
         if value is not None and value < 1:
             raise UserError(f"{flag} must be at least 1, got {value}")
@@ -125,10 +125,10 @@ def _check(options: EvaluateOptions) -> None:
             f"{', '.join(flags)} cannot be combined with --endpoint, because the server decides; "
             "leave it out"
         )
-    if options.endpoint is None and options.at_once is not None:
+    if options.endpoint is None and options.concurrency is not None:
         raise UserError(
-            "--at-once is the number of requests in flight to an --endpoint; without one, the "
-            "number of prompts that are sampled together is fixed"
+            "--concurrency applies to an --endpoint only; local generation uses batches of "
+            "fixed size"
         )
     check_installed(_engine(options))
 
@@ -163,7 +163,7 @@ def _backend(
     """Create the backend of a model."""
     if options.endpoint is not None:
         endpoint = Endpoint(
-            url=options.endpoint, model=model, at_once=options.at_once or NUM_REQUESTS
+            url=options.endpoint, model=model, at_once=options.concurrency or NUM_REQUESTS
         )
         return EndpointBackend(endpoint, seed=options.seed)
     return ModelBackend(
@@ -201,7 +201,7 @@ def _evaluate(
         answer_log = AnswerLog(
             directory.answers(suite.name), _fingerprint(facts, suite_problems, prepared)
         )
-        if options.again:
+        if options.restart:
             answer_log.discard()
         result = _evaluate_suite(backend.name, suite_problems, prepared, answer_log)
         # the log has answers in the order in which they came; the final file is in suite order

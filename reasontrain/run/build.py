@@ -92,7 +92,7 @@ class RunContext:
     prepared: ResolvedInputs
     learner: Learner
     rollouts: Sampler
-    answerer: Sampler
+    evaluation_sampler: Sampler
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
     device: str
@@ -121,7 +121,7 @@ class RunContext:
         recipe, directory = self.prepared.recipe, self.prepared.directory
         given = self.prepared.given
         found = _resume(directory, recipe.steps, self.learner)
-        self.answerer.load(self.learner.weights())
+        self.evaluation_sampler.load(self.learner.weights())
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(given))
@@ -183,7 +183,7 @@ class RunContext:
             result = evaluate(
                 suite,
                 [prompt.problem for prompt in asked.prompts],
-                answer_by_sampling(chunks, sample_with(self.answerer)),
+                answer_by_sampling(chunks, sample_with(self.evaluation_sampler)),
                 score=asked.score,
                 dropped=asked.dropped,
                 sha256=asked.sha256,
@@ -249,7 +249,7 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
                 "cuda" if processes.gpu else "cpu",
                 make_reward_fn(recipe, processes.grader),
             )
-            who = processes.sampler, processes.answerer
+            who = processes.sampler, processes.evaluation_sampler
             yield RunContext(prepared, processes.learner, *who, score, processes.recover, device)
 
 

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from reasontrain.recipe import (
 )
 from reasontrain.run.build import check_directory, run_directory
 from reasontrain.run.directory import RunDirectory
-from reasontrain.stages import score
+from reasontrain.run.unconditional import COLUMN
+from reasontrain.stages import score, unconditional
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample
 from reasontrain.stages.tune import tune
@@ -58,31 +59,45 @@ class StageDirectory:
 
 
 def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
-    """The recipe with its stages done and their outputs' paths in it, and where each stage's output
-    lies.
+    """Do what is left to do of the recipe's stages.
 
-    They lie in `<out>/stages/<name>-<hash>`, where recipes that share a stage share its output.
+    Outputs lie in `<out>/stages/<name>-<hash>`, where recipes that share a stage share its output.
+    Where a rule needs the log-probs of the unconditional reference, the recipe's `unconditional` is
+    one more stage after the declared ones, named `uncond_logp`.
+
+    Returns:
+        The recipe with the paths of outputs in it, and each stage's directory by its name.
     """
-    if not recipe.stages:
+    if not recipe.stages and not unconditional.is_needed(recipe):
         return recipe, {}
     check_directory(run_directory(recipe), recipe)
     places: dict[str, StageDirectory] = {}
-    outputs = RunDirectory(Path(recipe.out)).stages
     for stage in recipe.stages:
-        depends = _depends(stage, recipe, places)
-        key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-        directory = outputs / f"{stage.name}-{key[:12]}"
-        places[stage.name] = StageDirectory(directory, key)
-        content = substituted(as_mapping(stage), partial(_path, places))
-        with storage.alone(directory):
-            if is_made(directory):
-                logger.info(f"{stage.name}: {directory} is there already")
-            else:
-                _make(build(type(stage), content, stage.name), recipe, directory)
-                _mark(stage, directory, depends)
-        if isinstance(stage, ContrastStage):
-            score.check_contrast(stage, directory)
-    return _with_places(recipe, places), {name: place.directory for name, place in places.items()}
+        places[stage.name] = _done(stage, recipe, places)
+    resolved = _with_places(recipe, places)
+    directories = {name: place.directory for name, place in places.items()}
+    if unconditional.is_needed(resolved):
+        store = unconditional.score_demonstrations(resolved)
+        directories[COLUMN] = store
+        resolved = replace(resolved, evidence={**resolved.evidence, COLUMN: str(store)})
+    return resolved, directories
+
+
+def _done(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) -> StageDirectory:
+    """The output of one stage, made now if it is not there; `places` has the stages before it."""
+    depends = _depends(stage, recipe, places)
+    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    directory = RunDirectory(Path(recipe.out)).stages / f"{stage.name}-{key[:12]}"
+    content = substituted(as_mapping(stage), partial(_path, places))
+    with storage.alone(directory):
+        if is_made(directory):
+            logger.info(f"{stage.name}: {directory} is there already")
+        else:
+            _make(build(type(stage), content, stage.name), recipe, directory)
+            _mark(stage, directory, depends)
+    if isinstance(stage, ContrastStage):
+        score.check_contrast(stage, directory)
+    return StageDirectory(directory, key)
 
 
 def link(run: RunDirectory, places: Mapping[str, Path]) -> None:

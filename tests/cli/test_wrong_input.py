@@ -421,7 +421,7 @@ def test_a_nan_in_a_stored_column_is_one_sentence(
     reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reasontrain("prior", command="score") == 0
-    (path,) = Path("out/columns").rglob("*.parquet")
+    (path,) = Path("out/stages").rglob("*.parquet")
     column(path, "uncond_logp", spoil)
     before = files()
     capsys.readouterr()
