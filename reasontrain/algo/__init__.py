@@ -1,0 +1,1 @@
+"""The parts that a paper changes: advantages, filters, selection, objectives, aggregation."""

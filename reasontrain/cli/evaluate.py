@@ -77,8 +77,11 @@ class EvaluateOptions:
     again: bool
 
 
-def evaluate(options: EvaluateOptions) -> None:
-    """Score every model on every suite; all suites are found before the first question is asked."""
+def evaluate(options: EvaluateOptions) -> list[Path]:
+    """Score every model on every suite; the report of each model.
+
+    All suites are found before the first question is asked.
+    """
     models.quiet_libraries()
     _check(options)
     data = options.data or (
@@ -98,11 +101,13 @@ def evaluate(options: EvaluateOptions) -> None:
     _apart([suite.name for suite in suites], options.suites, "suites")
     folders = [_folder(model) for model in options.models]
     _apart(folders, options.models, "models")
+    reports = []
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as until:
                 contestant = _contestant(model, options, options.out / folder, until)
-                _evaluate(contestant, suites, options, options.out / folder, grader)
+                reports.append(_evaluate(contestant, suites, options, options.out / folder, grader))
+    return reports
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -178,8 +183,8 @@ def _evaluate(
     options: EvaluateOptions,
     folder: Path,
     grader: Grader,
-) -> None:
-    """One model on all suites, and its report after each of them."""
+) -> Path:
+    """One model on all suites; its report, which is written after each of them."""
     about: dict[str, YamlValue] = {
         **contestant.facts(),
         "seed": options.seed,
@@ -199,6 +204,7 @@ def _evaluate(
             report, _reported(report, about, {"asked": as_mapping(suite), **result.record()})
         )
     print(f"report: {report}")
+    return report
 
 
 def _reported(path: Path, about: Mapping[str, YamlValue], suite: Mapping[str, object]) -> str:

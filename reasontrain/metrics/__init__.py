@@ -1,0 +1,1 @@
+"""Measurements of a run: accuracy with intervals, timing, throughput, subsampling, environment."""
