@@ -42,6 +42,7 @@ from reasontrain.models import DType
 from reasontrain.recipe import LocalEngine, Suite, VllmEngine, YamlValue, as_mapping
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import EncodedTask, encode_task
+from reasontrain.run.directory import EvaluationDirectory
 from reasontrain.run.progress import progress
 from reasontrain.sampler.vllm_engine import installed
 from reasontrain.tasks import Grader
@@ -105,8 +106,9 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as until:
-                contestant = _contestant(model, options, options.out / folder, until)
-                reports.append(_evaluate(contestant, suites, options, options.out / folder, grader))
+                directory = EvaluationDirectory(options.out / folder)
+                contestant = _contestant(model, options, directory, until)
+                reports.append(_evaluate(contestant, suites, options, directory, grader))
     return reports
 
 
@@ -158,7 +160,7 @@ def _apart(names: Sequence[str], said: Sequence[str], what: str) -> None:
 
 
 def _contestant(
-    model: str, options: EvaluateOptions, folder: Path, until: ExitStack
+    model: str, options: EvaluateOptions, folder: EvaluationDirectory, until: ExitStack
 ) -> EvaluationBackend:
     """Who is asked."""
     if options.endpoint is not None:
@@ -172,7 +174,7 @@ def _contestant(
         found,
         seed=options.seed,
         workers=options.workers or 0,
-        logs=folder / "logs",
+        logs=folder.logs,
         until=until,
     )
 
@@ -181,7 +183,7 @@ def _evaluate(
     contestant: EvaluationBackend,
     suites: Sequence[Suite],
     options: EvaluateOptions,
-    folder: Path,
+    folder: EvaluationDirectory,
     grader: Grader,
 ) -> Path:
     """One model on all suites; its report, which is written after each of them."""
@@ -190,12 +192,12 @@ def _evaluate(
         "seed": options.seed,
         "versions": dict(environment.versions(VERSIONS)),
     }
-    report = folder / "report.json"
+    report = folder.report
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
         posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
         put = contestant.put(posed)
-        journal = AnswerLog(folder / f"{suite.name}.jsonl", _protocol(about, posed, put))
+        journal = AnswerLog(folder.answers(suite.name), _protocol(about, posed, put))
         if options.again:
             journal.forget()
         result = _asked(contestant.name, posed, put, journal)
