@@ -37,8 +37,8 @@ def evidence_table() -> str:
     from reasontrain.algo.evidence import EVIDENCE
 
     rows = [
-        f"| `{evidence.name}` | {cell(evidence.description)} | {evidence.unit} | {evidence.source} |"
-        for evidence in EVIDENCE.values()
+        f"| `{row.name}` | {cell(row.description)} | {row.unit} | {row.source} |"
+        for row in EVIDENCE.values()
     ]
     return "\n".join(
         ["| evidence | definition | unit | measured by |", "| --- | --- | --- | --- |", *rows]
