@@ -1,1 +1,1 @@
-"""The parts that a paper changes: advantages, filters, selection, objectives, aggregation."""
+"""Algorithms: advantages, rollout filters, token selection, objectives and loss aggregation."""

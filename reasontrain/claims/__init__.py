@@ -1,1 +1,1 @@
-"""Claims of papers tested as runs: settings, sweeps, verdicts and the page of results."""
+"""Claims of papers, tested on the testbed: settings, a sweep of runs, verdicts and their page."""

@@ -1,1 +1,1 @@
-"""Measurements of a run: accuracy with intervals, timing, throughput, subsampling, environment."""
+"""Numbers about a step or a run: timing, throughput, subsampling, accuracy, environment."""

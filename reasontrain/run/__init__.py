@@ -1,1 +1,1 @@
-"""One training run: its loop, its parts built from a recipe, checkpoints and tracking."""
+"""A training run: built from a recipe; its loop, checkpoints, data sets, progress, tracking."""
