@@ -75,7 +75,7 @@ def evaluate(
     base: str | None = None,
     workers: int | None = None,
     endpoint: str | None = None,
-    at_once: int | None = None,
+    concurrency: int | None = None,
     restart: bool = False,
 ) -> dict[str, object]:
     """Score a model on suites; an interrupted evaluation is resumed.
@@ -95,7 +95,7 @@ def evaluate(
         base: base model of an adapter (default: the one that the adapter names).
         workers: number of Ray processes that generate (default: this process).
         endpoint: URL of a server with OpenAI's API.
-        at_once: concurrent requests to the endpoint (default: 16).
+        concurrency: concurrent requests to the endpoint (default: 16).
         restart: discard existing answers.
 
     Returns:
@@ -124,8 +124,8 @@ def evaluate(
             base=base,
             workers=workers,
             endpoint=endpoint,
-            at_once=at_once,
-            again=restart,
+            concurrency=concurrency,
+            restart=restart,
         )
     )
     content: dict[str, object] = json.loads(report.read_text(encoding="utf-8"))
