@@ -50,7 +50,7 @@ class PrefetchingSampler:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """Return the prefetched rollouts if they are the requested ones, and prefetch the next step."""
+        """See `Sampler`; prefetched rollouts are used if they are the requested ones."""
         pending = self._pending
         self._pending = None
         rollouts = (

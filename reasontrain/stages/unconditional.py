@@ -240,7 +240,7 @@ def _tuning_set(rollouts: Sequence[Rollout], fold: int, folds: int) -> list[Roll
 
 
 def _report(store: Path, made_by: MadeBy, blind: Sequence[Rollout]) -> None:
-    """Log what the column holds, with a warning where the reference knows the responses by heart."""
+    """Log figures about the column; see `describe_column`."""
     column = read(store, COLUMN, made_by)
     values_N = torch.tensor([value for r in blind for value in column.of(r)], dtype=torch.float64)
     describe_column(values_N.exp(), store)
