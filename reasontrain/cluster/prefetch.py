@@ -39,7 +39,8 @@ class PrefetchingSampler:
             after: The request of the step that follows the one whose first rollout has this id;
                 None after the last step.
         """
-        self.samplers, self.after = samplers, after
+        self.samplers = samplers
+        self.after = after
         self._pending: _Pending | None = None
 
     @property

@@ -125,7 +125,8 @@ class RunContext:
 
     def _start(self) -> tuple[Run, int]:
         """Create the run directory; return the run and its first step."""
-        recipe, directory = self.inputs.recipe, self.inputs.directory
+        recipe = self.inputs.recipe
+        directory = self.inputs.directory
         declared = self.inputs.declared
         from_step = _resume(directory, recipe.steps, self.learner)
         self.evaluation_sampler.load(self.learner.weights())
@@ -145,7 +146,8 @@ class RunContext:
         return self.inputs.offline or self.rollouts
 
     def _run(self, tracker: tracking.Tracker, speed: Speed) -> Run:
-        recipe, sample = self.inputs.recipe, self.inputs.recipe.sample
+        recipe = self.inputs.recipe
+        sample = recipe.sample
         return Run(
             directory=self.inputs.directory,
             order=self.inputs.order,
@@ -174,7 +176,8 @@ class RunContext:
 
     def _evaluate(self, done: int, tracker: tracking.Tracker) -> None:
         """Evaluate all suites if an evaluation is due after `done` steps."""
-        recipe, directory = self.inputs.recipe, self.inputs.directory
+        recipe = self.inputs.recipe
+        directory = self.inputs.directory
         settings = recipe.evaluate
         if settings is None or not (
             settings.before if done == 0 else done == recipe.steps or is_due(settings.every, done)

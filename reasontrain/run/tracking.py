@@ -152,7 +152,8 @@ def write_tokens(
         for rollout in rollouts:
             if rollout.id not in row_of:
                 continue  # dropped before it was observed
-            row, start = row_of[rollout.id], len(rollout.prompt_ids)
+            row = row_of[rollout.id]
+            start = len(rollout.prompt_ids)
             span = slice(start, start + len(rollout.response_ids))
             record = {
                 "rollout": rollout.id,

@@ -97,7 +97,7 @@ def _graded(
     """Rollouts with verdicts; a stop text is replaced by the end-of-text token."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
-    found = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
+    scores = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
     return [
         Solution(
             problem=rollout.problem.id,
@@ -110,7 +110,7 @@ def _graded(
             response_ids=rollout.response_ids,
             tokenizer=own,
         )
-        for rollout, scored in zip(closed, found, strict=True)
+        for rollout, scored in zip(closed, scores, strict=True)
     ]
 
 

@@ -51,7 +51,8 @@ def read(path: Path) -> Iterator[Solution]:
     for name in ("problem", "prompt", "response", "extracted", "correct"):
         table.require(name)
     for index, row in enumerate(table.rows):
-        prompt, ids = row["prompt"], row.get("response_ids") or ()
+        prompt = row["prompt"]
+        ids = row.get("response_ids") or ()
         if not isinstance(prompt, str | list) or not isinstance(ids, list | tuple):
             raise UserError(f"{table.where(index)} is not a graded solution as written by a stage")
         yield Solution(
