@@ -76,8 +76,11 @@ class EvaluateOptions:
     restart: bool
 
 
-def evaluate(options: EvaluateOptions) -> None:
-    """Evaluate every model on every suite; all suites are resolved before any model is loaded."""
+def evaluate(options: EvaluateOptions) -> list[Path]:
+    """Evaluate every model on every suite; the report of each model.
+
+    All suites are resolved before any model is loaded.
+    """
     models.quiet_libraries()
     _check(options)
     data = options.data or (
@@ -95,12 +98,14 @@ def evaluate(options: EvaluateOptions) -> None:
     _check_distinct([suite.name for suite in suites], options.suites, "suites")
     folders = [_folder(model) for model in options.models]
     _check_distinct(folders, options.models, "models")
+    reports = []
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as exit_stack:
                 directory = EvaluationDirectory(options.out / folder)
                 backend = _backend(model, options, directory, exit_stack)
-                _evaluate(backend, suites, options, directory, grader)
+                reports.append(_evaluate(backend, suites, options, directory, grader))
+    return reports
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -186,8 +191,8 @@ def _evaluate(
     options: EvaluateOptions,
     directory: EvaluationDirectory,
     grader: Grader,
-) -> None:
-    """Evaluate one model on all suites, and update its report after each."""
+) -> Path:
+    """Evaluate one model on all suites; its report, which is updated after each suite."""
     facts: dict[str, YamlValue] = {
         **backend.facts(),
         "seed": options.seed,
@@ -210,6 +215,7 @@ def _evaluate(
             report, _updated_report(report, facts, {"asked": as_mapping(suite), **result.record()})
         )
     print(f"report: {report}")
+    return report
 
 
 def _updated_report(path: Path, facts: Mapping[str, YamlValue], suite: Mapping[str, object]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reasontrain import models, stages
 from reasontrain.learner.soft_tokens import alarm
-from reasontrain.recipe import read_recipe
+from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.report import write_report
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
@@ -23,8 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 def train(path: Path, overrides: Sequence[str]) -> None:
-    """Run the recipe to its last step; finished stages and steps are not repeated."""
-    recipe = read_recipe(path, overrides)
+    """Run the recipe in a file to its last step; a run that was interrupted is resumed."""
+    train_recipe(read_recipe(path, overrides))
+
+
+def train_recipe(recipe: Recipe) -> Path:
+    """Run a recipe to its last step, write its report, and return the run directory.
+
+    An interrupted run of the same recipe is resumed.
+    """
     models.quiet_libraries()
     with progress(recipe.name, recipe.steps) as advance:
         final, places = stages.done(recipe)
@@ -40,6 +47,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
         logger.info(
             f"{_speed(directory)}model: {directory.final.resolve()}\nreport: {page.resolve()}"
         )
+    return directory.path
 
 
 def _speed(directory: RunDirectory) -> str:

@@ -30,8 +30,9 @@ Answer = tuple[int, list[Rollout]]
 
 @dataclass
 class Restarts:
-    """How many deaths a run still survives, over all roles; `end` is what is said when there are
-    none left.
+    """The number of deaths that a run still survives, over all roles.
+
+    `end` is the message when none is left.
     """
 
     left: int
@@ -41,16 +42,14 @@ class Restarts:
     )
 
     def take(self, error: LostError) -> None:
-        """Use one up, or give in."""
+        """Use one restart, or raise RunError if none is left."""
         if self.left == 0:
             raise RunError(f"{error}\n{self.end}") from error
         self.left -= 1
         logger.warning(f"{error}\nrestarting it ({self.left} restarts left)")
 
     def replace(self, group: ActorGroup, error: LostError) -> None:
-        """A new process in place of the one that died; one that dies while it starts is replaced
-        again.
-        """
+        """Start a process in place of one that died, again if it dies while it starts."""
         while True:
             self.take(error)
             try:
@@ -60,7 +59,7 @@ class Restarts:
 
 
 class LearnerGroup:
-    """All ranks of the learner: the same call on each, the answer of rank 0."""
+    """All ranks of the learner: the same call on each, and the result of rank 0."""
 
     def __init__(self, group: ActorGroup, teachers: ActorGroup | None) -> None:
         self.group = group
@@ -69,7 +68,7 @@ class LearnerGroup:
         self.generation = 0
 
     def build(self) -> None:
-        """Let the ranks find each other and load their models."""
+        """Let the ranks join each other and load their models."""
         host = self.host()
         address = cast(str, self._first("address", host))
         teachers = self.teachers.actors if self.teachers else []
@@ -145,14 +144,12 @@ class LearnerGroup:
         return self.group.wait([getattr(self.group.actors[0], method).remote(*arguments)], [0])[0]
 
     def host(self, *others: ActorGroup) -> str:
-        """Where rank 0 is reached by the other ranks, and by other groups: loopback where all are
-        on one machine.
-        """
+        """The host at which ranks and groups reach rank 0; loopback if all share a machine."""
         hosts = {about["host"] for group in (self.group, *others) for about in group.about}
         return "127.0.0.1" if len(hosts) == 1 else self.group.about[0]["address"]
 
     def _together(self, method: str, *arguments: object) -> object:
-        """Rank 0's answer to a call in which ranks wait for each other, and for their teachers."""
+        """Rank 0's result of a call in which ranks wait for each other and for their teachers."""
         try:
             return self.group.all(method, *arguments)[0]
         except LostError:
