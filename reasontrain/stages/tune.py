@@ -1,4 +1,4 @@
-"""The model that the run starts from, fine-tuned on a stage's demonstrations by a run of its own."""
+"""Fine-tune the model that the run starts from on a stage's demonstrations, by a run of its own."""
 
 from __future__ import annotations
 

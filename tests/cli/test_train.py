@@ -491,7 +491,7 @@ def test_a_directory_with_another_run_is_left_alone(
     assert train("steps=2", "evaluate=null", "learn.warmup_steps=0") == 0
     before = Path("out/run/metrics.jsonl").read_bytes()
     assert train("steps=2", "evaluate=null", "learn.warmup_steps=0", "learn.lr=0.5") == 2
-    assert "out/run holds a run of another recipe (other: learn.lr)" in capsys.readouterr().err
+    assert "out/run holds a run of another recipe (different: learn.lr)" in capsys.readouterr().err
     assert Path("out/run/metrics.jsonl").read_bytes() == before
 
 

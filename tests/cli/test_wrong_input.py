@@ -352,7 +352,7 @@ MISTAKES = {
     ),
     # any of them
     "a directory of somebody else": Mistake(
-        "tip", ("name=thesis",), ("out/thesis exists and is no run; choose another `name`",)
+        "tip", ("name=thesis",), ("out/thesis exists and is not a run directory; choose another `name`",)
     ),
     "no GPU": Mistake(
         "sstoken",

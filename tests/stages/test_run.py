@@ -173,7 +173,7 @@ def test_one_command_does_it_all_and_everything_can_be_looked_at(train: Train) -
 
 def begun(said: str) -> set[str]:
     """The stages that a run had to do."""
-    return {line.partition(":")[0] for line in said.splitlines() if ": begins, in " in line}
+    return {line.partition(":")[0] for line in said.splitlines() if ": running in " in line}
 
 
 def test_what_was_done_is_not_done_again_and_only_what_depends_on_a_change_is(
@@ -369,7 +369,7 @@ def test_a_run_of_another_recipe_is_noticed_before_any_stage(
 ) -> None:
     shutil.rmtree("out/stages")
     assert train("objective.beta=0.5") == 2
-    assert "holds a run of another recipe (other: objective.beta)" in capsys.readouterr().err
+    assert "holds a run of another recipe (different: objective.beta)" in capsys.readouterr().err
     assert not Path("out/stages").exists()
 
 
