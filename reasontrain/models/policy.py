@@ -57,7 +57,7 @@ class Policy:
             linear.bias,
             scale,
             softcap,
-            product_dtype=self.dtype,
+            matmul_dtype=self.dtype,
             vocabulary=self.vocabulary,
         )
 
@@ -66,7 +66,7 @@ class Policy:
         """The input embeddings as they are now, to be mixed."""
         space, weight_VD = self.input_space, self.model.get_input_embeddings().weight
         return EmbeddingBasis(
-            weight_VD, space.num_tokens, scale=space.scale, product_dtype=self.dtype
+            weight_VD, space.num_tokens, scale=space.scale, matmul_dtype=self.dtype
         )
 
     def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:

@@ -188,7 +188,7 @@ class ThoughtDecoding:
             device=logits_NV.device,
         )
         thinking_M, speaking_K = thinks_N.nonzero()[:, 0], (~thinks_N).nonzero()[:, 0]
-        self.basis.hide_(logits_NV)
+        self.basis.mask_non_tokens_(logits_NV)
         ids_N, logp_N = torch.zeros_like(draws.id_N), logits_NV.new_zeros(len(rows))
         if len(speaking_K):
             ids_N[speaking_K], logp_N[speaking_K] = choose(

@@ -97,7 +97,7 @@ def test_dropout_is_off_and_a_trained_model_keeps_float32(saved: str) -> None:
     assert trained.model.config.attention_dropout == 0.0
     assert (trained.model.dtype, frozen.model.dtype) == (torch.float32, torch.bfloat16)
     assert trained.hidden(torch.tensor([[5, 6]])).dtype == torch.bfloat16
-    assert (trained.head.weight_VD.dtype, trained.head.product_VD.dtype) == (
+    assert (trained.head.weight_VD.dtype, trained.head.matmul_weight_VD.dtype) == (
         torch.float32,
         torch.bfloat16,
     )
