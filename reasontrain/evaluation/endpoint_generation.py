@@ -83,7 +83,7 @@ class EndpointRequests:
             "seed": int(number * 2.0**31),
         }
         if self.is_plain:
-            asked = self.prompt.around(problem)
+            asked = self.prompt.prompt_of(problem)
             if not isinstance(asked, str):
                 raise UserError(
                     f"problem {problem.id} is a conversation, and prompts are plain here"

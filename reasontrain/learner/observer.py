@@ -18,7 +18,7 @@ from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation
 from reasontrain.metrics.timing import Stopwatch
 from reasontrain.models import Importance, Policy
-from reasontrain.models.attention import watching
+from reasontrain.models.attention import measure_attention
 from reasontrain.types import Batch, TokenKind
 
 STUDENT_STATISTICS = {"entropy": "entropy", "old_logp": "logp"}
@@ -193,7 +193,7 @@ class Observer:
         """
         prompt_BT = (batch.kind_BT == TokenKind.PROMPT) | (batch.kind_BT == TokenKind.TOOL)
         prompt_BT[:, : self.importance.skip_first] = False
-        return watching(
+        return measure_attention(
             self.policy.model,
             micro.to_layout(prompt_BT).to(self.policy.device),
             self.importance.layer,

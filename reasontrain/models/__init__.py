@@ -1,6 +1,4 @@
-"""Language models as a trunk and a head: described without their weights, loaded, and refused where
-they cannot serve.
-"""
+"""Language models as a trunk and a head: described without weights, loaded and checked."""
 
 from reasontrain.models.attention import Importance
 from reasontrain.models.describe import Description, class_of, context_of, describe, located

@@ -164,9 +164,9 @@ def _written(
     its rows.
     """
     encoder = encoder_of(described, recipe.prompt)
-    rows, dropped = encode(task.rows, encoder, described.context)
+    rows, dropped = encode(task.samples, encoder, described.context)
     if dropped:
-        say(f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped")
+        say(f"{dropped} of {len(task.samples)} samples ({task.kind}) are too long and were dropped")
     for name, path in sorted(recipe.evidence.items()):
         chosen_may_lack = int(
             isinstance(task, PairTask)
@@ -232,7 +232,7 @@ def encode_task(
     elif not isinstance(task, ImageTask):
         check_gold(problems, grader, required=True)
     said = json.dumps(
-        [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
+        [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]
     )
     digest = hashlib.sha256(said.encode()).hexdigest()
 

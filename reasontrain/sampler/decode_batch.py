@@ -61,7 +61,7 @@ def prefill(policy: Policy, rows: Sequence[DecodingSequence]) -> DecodeBatch:
     mask = mask_BT if any(start) else None
     hidden_BTD = policy.hidden(ids_BT, position=position_BT, mask=mask, cache=cache, images=images)
     slots = [seen.index(row.read) for row in rows]
-    shift = [policy.shift(images[slot]) for slot in slots]
+    shift = [policy.position_shift(images[slot]) for slot in slots]
     return DecodeBatch(
         list(rows), slots, [start[slot] for slot in slots], shift, cache, hidden_BTD[slots, -1]
     )

@@ -53,7 +53,7 @@ def _parts(table: Table, columns: Columns) -> dict[Part, str]:
     """The column of each part: those that the user named, and by their usual names those that play
     no part yet.
     """
-    named = {part: table.require(column) for part, column in columns.given()}
+    named = {part: table.require(column) for part, column in columns.named()}
     wanted = [
         part
         for part in USUAL

@@ -13,9 +13,9 @@ import torch
 from reasontrain.cli import main
 from reasontrain.models import ModelSettings
 from reasontrain.models.fingerprint import fingerprint
-from reasontrain.models.testbed import Shape, build
+from reasontrain.models.testbed import TestbedShape, build
 
-SHAPE = Shape(
+SHAPE = TestbedShape(
     hidden_size=32,
     intermediate_size=48,
     num_layers=1,
@@ -188,7 +188,7 @@ def test_nothing_to_ask_and_nothing_to_grade_by(
 
 def test_a_model_that_is_none(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "nothing/here", "--suite", "math500.jsonl"]) == 2
-    assert "nothing/here is no model that can be loaded" in capsys.readouterr().err
+    assert "the model nothing/here cannot be loaded" in capsys.readouterr().err
 
 
 def test_show_prints_every_setting_and_validate_every_fault(

@@ -235,5 +235,5 @@ def test_the_shipped_models_are_small() -> None:
 
 
 def test_only_a_finished_run_of_the_testbed_is_shipped(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no finished run of recipes/tiny/testbed_"):
+    with pytest.raises(UserError, match="is not a finished run of recipes/tiny/testbed_"):
         testbed.ship(tmp_path)
