@@ -27,7 +27,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds claims bench test integration testbed check format format-check lint types soak clean
+.PHONY: help quickstart seeds claims bench test integration testbed check release-check map format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -38,14 +38,20 @@ quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a pag
 test: $(DEV)  ## the CPU test suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
+# Tests that measure time run alone, and first: the closing line of the log is that of all others. Exit code 5 is pytest's for no
+# tests, of which $(ARGS) may leave none.
 integration: $(DEV)  ## the tests on a real Ray, Slurm and Chromium on this machine (apt-get install slurm-wlm munge chromium)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m integration tests/integration --durations=20 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and alone' tests/integration $(ARGS) || test $$? -eq 5
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and not alone' tests/integration -n 2 --dist loadgroup --durations=20 $(ARGS)
 
 seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)
 	@for rule in tip opd random sft; do for seed in 0 1 2; do \
 	  $(TINY) recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
 	@for suite in heldout heldout-sampled; do echo "$$suite"; \
 	  $(BIN)/reasontrain compare $(foreach rule,tip opd random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed))) --suite $$suite; done
+
+map: $(DEV)  ## rewrite the generated tables of README, CONTRIBUTING and docs
+	$(BIN)/python -m tests.docs.generated
 
 claims: $(RUN)  ## test what the papers claim and write the table in recipes/README.md (20 minutes a row; ROW=name for one)
 	$(BIN)/reasontrain claims recipes/claims.yaml $(ROW) --jobs $(JOBS)
@@ -58,6 +64,10 @@ testbed: $(RUN)  ## train the tiny models that ship in the package once more (ha
 	$(BIN)/python -m reasontrain.models.testbed out/testbed-teacher out/testbed-student out/testbed-noisy
 
 check: format-check lint types test  ## everything that must be green before a change is done
+
+release-check: check integration  ## what CI runs, and what is too long for it: slow tests, soak, bench and claims (eight hours)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests $(ARGS)
+	$(MAKE) soak bench claims
 
 format: $(DEV)  ## rewrite the code as ruff would have it
 	$(BIN)/ruff check --fix-only --quiet

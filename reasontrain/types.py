@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict
 
 import torch
 from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+from reasontrain.algo.evidence import EVIDENCE
 
 Ratio = Annotated[float, Gt(0), Le(1)]
 """A share of a whole, in (0, 1]."""
@@ -22,25 +26,8 @@ Probability = Annotated[float, Ge(0), Le(1)]
 AtLeastOne = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-
-EVIDENCE = frozenset(
-    {
-        "sampled_logp",  # of the sampler, at its temperature, before any truncation
-        "old_logp",  # of the learner, before the step
-        "ref_logp",
-        "history_logp",
-        "uncond_logp",
-        "entropy",  # nats
-        "kl_reverse",  # KL(student || teacher), nats
-        "kl_forward",  # KL(teacher || student), nats
-        "teachability",  # teacher mass on the student's top candidates
-        "attention",
-        "ce_logscore",
-    }
-)
-"""Every kind of evidence there is; each is one number per token, and column t belongs to token t
-(predicted from t - 1).
-"""
+Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
+"""Backends of `vocab`, the package that computes what is as wide as the vocabulary."""
 
 
 class UserError(ValueError):
@@ -163,30 +150,28 @@ class TokenKind(IntEnum):
     MASKED = 6  # chosen by the policy and left out of training, as a truncated rollout may be
 
 
-class EvidenceField:
-    """A column of evidence by name: `batch.entropy_BT` reads `batch.evidence["entropy"]`, or says
-    what is missing.
+class _EvidenceColumns:
+    """Evidence by name, read as attributes: `batch.entropy_BT` is `batch.evidence["entropy"]`.
+
+    Every name of the evidence table is an attribute, with the shape of the columns as its suffix.
     """
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name.rpartition("_")[0]
-
-    def __get__(self, rows: _HasEvidence | None, owner: type | None = None) -> Tensor:
-        if rows is None:
-            raise AttributeError(self.name)
-        if self.name not in rows.evidence:
-            found = ", ".join(sorted(rows.evidence)) or "none"
-            raise LookupError(
-                f"no evidence {self.name!r} was observed (there is: {found}); does the "
-                f"rule state it in `needs`?"
-            )
-        return rows.evidence[self.name]
-
-
-class _HasEvidence:
-    """Whatever carries evidence by name."""
-
     evidence: Mapping[str, Tensor]
+    _shape: ClassVar[str]
+
+    def __getattr__(self, attribute: str) -> Tensor:
+        # Python calls this only for names that are no field, property or method, so copying and
+        # unpickling, which probe an instance before it has fields, must get an AttributeError.
+        name, _, shape = attribute.rpartition("_")
+        if shape != self._shape or name not in EVIDENCE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
+        if name not in self.evidence:
+            observed = ", ".join(sorted(self.evidence)) or "none"
+            raise LookupError(
+                f"evidence {name!r} was not observed (observed: {observed}); a rule or an "
+                f"objective that reads it must name it in `required_evidence`"
+            )
+        return self.evidence[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +193,7 @@ class BatchTotals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(_HasEvidence):
+class Batch(_EvidenceColumns):
     """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars:
     nothing here is as wide as V or D.
 
@@ -218,6 +203,7 @@ class Batch(_HasEvidence):
     encoded images of prompts.
     """
 
+    _shape: ClassVar[str] = "BT"
     ids_BT: Int[Tensor, "B T"]
     kind_BT: Int[Tensor, "B T"]
     rollout_B: Int[Tensor, " B"]
@@ -233,18 +219,6 @@ class Batch(_HasEvidence):
     step: int = 0
     soft: Mapping[int, SoftEmbeddings] = field(default_factory=dict)
     images: Mapping[int, Image] = field(default_factory=dict)
-
-    sampled_logp_BT = EvidenceField()
-    old_logp_BT = EvidenceField()
-    ref_logp_BT = EvidenceField()
-    history_logp_BT = EvidenceField()
-    uncond_logp_BT = EvidenceField()
-    entropy_BT = EvidenceField()
-    kl_reverse_BT = EvidenceField()
-    kl_forward_BT = EvidenceField()
-    teachability_BT = EvidenceField()
-    attention_BT = EvidenceField()
-    ce_logscore_BT = EvidenceField()
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:
@@ -277,7 +251,7 @@ class Batch(_HasEvidence):
 
     def with_evidence(self, columns: Mapping[str, Float[Tensor, "B T"]]) -> Batch:
         """The same batch that knows more."""
-        unknown = columns.keys() - EVIDENCE
+        unknown = columns.keys() - EVIDENCE.keys()
         assert not unknown, f"not a kind of evidence: {sorted(unknown)}"
         return replace(self, evidence={**self.evidence, **columns})
 
@@ -295,18 +269,15 @@ class Batch(_HasEvidence):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenFields(_HasEvidence):
+class TokenFields(_EvidenceColumns):
     """The columns of a batch at N flat rows: what an objective knows about each token beside the
     policy's own distribution.
     """
 
+    _shape: ClassVar[str] = "N"
     ids_N: Int[Tensor, " N"]
     advantage_N: Float[Tensor, " N"]
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
-
-    sampled_logp_N = EvidenceField()
-    old_logp_N = EvidenceField()
-    ref_logp_N = EvidenceField()
 
     def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> TokenFields:
         """Some of the rows."""
@@ -409,3 +380,19 @@ class Weights:
 
     version: int
     tensors: Callable[[], Iterator[tuple[str, Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftScoring:
+    """How a density is formed and differentiated where the paper leaves a choice; the defaults are
+    the paper's or our reading.
+
+    `reduction: mean` divides the log-density by D, which is another estimator. `tau_grad`
+    differentiates the mixture as if it had been made at this temperature (no gradient of the
+    density: an aid for `fuzzy`). `detach_mixture_embedding` keeps the gradient from the embeddings
+    as the basis of the mixture.
+    """
+
+    reduction: Literal["sum", "mean"] = "sum"
+    tau_grad: Positive | None = None
+    detach_mixture_embedding: bool = False

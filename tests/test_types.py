@@ -125,10 +125,10 @@ def test_take_keeps_every_column_in_step_and_what_was_sampled():
 
 def test_a_missing_column_says_what_there_is():
     with pytest.raises(
-        LookupError, match=r"no evidence 'kl_reverse' was observed \(there is: entropy\)"
+        LookupError, match=r"evidence 'kl_reverse' was not observed \(observed: entropy\)"
     ):
         _ = batch().kl_reverse_BT
-    with pytest.raises(LookupError, match=r"\(there is: none\)"):
+    with pytest.raises(LookupError, match=r"\(observed: none\)"):
         _ = replace(batch(), evidence={}).entropy_BT
 
 

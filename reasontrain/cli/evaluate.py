@@ -11,6 +11,7 @@ answered otherwise. To an endpoint every problem stands alone, and goes on alone
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -41,10 +42,13 @@ from reasontrain.models import DType
 from reasontrain.recipe import LocalEngine, Suite, VllmEngine, YamlValue, as_mapping
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import EncodedTask, encode_task
+from reasontrain.run.directory import EvaluationDirectory
 from reasontrain.run.progress import progress
 from reasontrain.sampler.vllm_engine import installed
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
+
+logger = logging.getLogger(__name__)
 
 DATA_VARIABLE = "REASONTRAIN_DATA"
 REQUESTS = 16
@@ -98,8 +102,9 @@ def evaluate(options: EvaluateOptions) -> None:
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as until:
-                contestant = _contestant(model, options, options.out / folder, until)
-                _evaluate(contestant, suites, options, options.out / folder, grader)
+                directory = EvaluationDirectory(options.out / folder)
+                contestant = _contestant(model, options, directory, until)
+                _evaluate(contestant, suites, options, directory, grader)
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -150,7 +155,7 @@ def _apart(names: Sequence[str], said: Sequence[str], what: str) -> None:
 
 
 def _contestant(
-    model: str, options: EvaluateOptions, folder: Path, until: ExitStack
+    model: str, options: EvaluateOptions, folder: EvaluationDirectory, until: ExitStack
 ) -> EvaluationBackend:
     """Who is asked."""
     if options.endpoint is not None:
@@ -164,8 +169,7 @@ def _contestant(
         found,
         seed=options.seed,
         workers=options.workers or 0,
-        logs=folder / "logs",
-        say=print,
+        logs=folder.logs,
         until=until,
     )
 
@@ -174,7 +178,7 @@ def _evaluate(
     contestant: EvaluationBackend,
     suites: Sequence[Suite],
     options: EvaluateOptions,
-    folder: Path,
+    folder: EvaluationDirectory,
     grader: Grader,
 ) -> None:
     """One model on all suites, and its report after each of them."""
@@ -183,13 +187,12 @@ def _evaluate(
         "seed": options.seed,
         "versions": dict(environment.versions(VERSIONS)),
     }
-    report = folder / "report.json"
+    report = folder.report
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
-        with progress(suite.name, 0) as (_, say):
-            posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
-            put = contestant.put(posed, say)
-        journal = AnswerLog(folder / f"{suite.name}.jsonl", _protocol(about, posed, put))
+        posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
+        put = contestant.put(posed)
+        journal = AnswerLog(folder.answers(suite.name), _protocol(about, posed, put))
         if options.again:
             journal.forget()
         result = _asked(contestant.name, posed, put, journal)
@@ -239,11 +242,11 @@ def _asked(model: str, posed: EncodedTask, put: EncodedProblems, journal: Answer
     """
     suite, kept = posed.suite, journal.kept(put.problems)
     total = len(put.problems) * suite.num_samples
-    with progress(suite.name, total) as (advance, say), ExitStack() as until:
+    with progress(suite.name, total) as advance, ExitStack() as until:
         if whole := len(kept) == total:
-            say(f"{suite.name}: {model} answered all of it before; nothing is asked again")
+            logger.info(f"{suite.name}: {model} answered all of it before; nothing is asked again")
         elif kept:
-            say(f"{suite.name}: going on after {len(kept)} of {total} answers")
+            logger.info(f"{suite.name}: going on after {len(kept)} of {total} answers")
         result = ask(
             suite,
             put.problems,
@@ -255,7 +258,7 @@ def _asked(model: str, posed: EncodedTask, put: EncodedProblems, journal: Answer
             keep=_nothing if whole else until.enter_context(journal.writing()),
             progress=lambda done, right: advance(done, f"{100 * right:.1f} % right"),
         )
-        say(f"{model} on {summary(result)}")
+        logger.info(f"{model} on {summary(result)}")
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,33 +15,36 @@ from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
 from reasontrain.report.run import read_run
 from reasontrain.run.build import run_context
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.progress import progress
 from reasontrain.types import Stats
+
+logger = logging.getLogger(__name__)
 
 
 def train(path: Path, overrides: Sequence[str]) -> None:
     """Run the recipe to its last step; whatever was already done is not done again."""
     recipe = read_recipe(path, overrides)
     models.quiet_libraries()
-    with progress(recipe.name, recipe.steps) as (advance, say):
-        final, places = stages.done(recipe, say)
+    with progress(recipe.name, recipe.steps) as advance:
+        final, places = stages.done(recipe)
 
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
             if warning := alarm(stats):
-                say(f"step {step}: {warning}")
+                logger.warning(f"step {step}: {warning}")
 
-        with run_context(final, say, given=recipe) as ready:
+        with run_context(final, given=recipe) as ready:
             directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
-            page, _ = write_report(directory)
-        say(
-            f"{_speed(directory)}model: {(directory / 'final').resolve()}\nreport: {page.resolve()}"
+            page, _ = write_report(directory.path)
+        logger.info(
+            f"{_speed(directory)}model: {directory.final.resolve()}\nreport: {page.resolve()}"
         )
 
 
-def _speed(directory: Path) -> str:
+def _speed(directory: RunDirectory) -> str:
     """A line on how fast the step of median length was."""
-    found = profile(read_run(directory))
+    found = profile(read_run(directory.path))
     if found is None:
         return ""
     beside = (

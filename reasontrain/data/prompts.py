@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, overload, runtime_checkable
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, RunError, UserError
 
-from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, UserError
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROBLEM = "{problem}"
 
@@ -97,6 +97,10 @@ class ImagePlaceholders(Protocol):
     def expand(self, ids: Sequence[int], problem: Problem) -> tuple[int, ...]:
         """The ids with one placeholder for each token of the problem's image."""
         ...
+
+
+NUM_CHECKED = 64
+"""Problems of a lazy sequence that are encoded before the run, to check that prompts fit."""
 
 
 class Encoder:
@@ -189,6 +193,9 @@ class Encoder:
             if self.settings.enable_thinking is None
             else {"enable_thinking": self.settings.enable_thinking}
         )
+        # transformers has imported jinja2 already if there is a template.
+        from jinja2 import TemplateError
+
         try:
             text = self.tokenizer.apply_chat_template(
                 turns, add_generation_prompt=True, tokenize=False, **thinking
@@ -246,16 +253,20 @@ class Encoder:
             else "use `prompt.style: plain` or another model"
         )
 
+    def prompt(self, problem: Problem) -> Prompt:
+        """The problem with its ids, whatever their number; raises UserError if there are none."""
+        ids = self.prompt_ids(problem)
+        if not ids:
+            raise UserError(f"problem {problem.id} has an empty prompt")
+        return Prompt(problem=problem, ids=ids)
+
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
         """The prompts that fit, in order, and the number that were dropped.
 
         Raises UserError for an empty prompt, for one that is too long unless `too_long` is "drop",
         and if none fits.
         """
-        encoded = [Prompt(problem=problem, ids=self.prompt_ids(problem)) for problem in problems]
-        for prompt in encoded:
-            if not prompt.ids:
-                raise UserError(f"problem {prompt.problem.id} has an empty prompt")
+        encoded = [self.prompt(problem) for problem in problems]
         fitting = [prompt for prompt in encoded if len(prompt.ids) <= self.limit]
         if len(fitting) < len(encoded) and self.settings.too_long == "refuse":
             worst = max(encoded, key=lambda prompt: len(prompt.ids))
@@ -267,6 +278,15 @@ class Encoder:
         if not fitting:
             raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
         return fitting, len(encoded) - len(fitting)
+
+    def lazy_prompts(self, problems: Sequence[Problem]) -> LazyPrompts:
+        """The prompts of all problems, each encoded when it is read.
+
+        The first `NUM_CHECKED` are encoded now: a limit that is far too low raises UserError at
+        once.
+        """
+        self.prompts(problems[:NUM_CHECKED])
+        return LazyPrompts(self, problems)
 
     def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
         """The problems' solutions as rollouts, and the number that were dropped.
@@ -308,3 +328,39 @@ class Encoder:
                 f"none of {len(prompts)} demonstrations fits into a context of {context} tokens"
             )
         return rollouts, len(prompts) - len(rollouts)
+
+
+class LazyPrompts(Sequence[Prompt]):
+    """The prompts of generated problems, each encoded when it is read and not cached.
+
+    There is one for every problem, so none can be dropped: one that is too long raises RunError when
+    it is read (`prompt.too_long: drop` encodes all prompts before the run).
+    """
+
+    def __init__(self, encoder: Encoder, problems: Sequence[Problem]) -> None:
+        self._encoder = encoder
+        self._problems = problems
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            return [self._read(problem) for problem in self._problems[index]]
+        return self._read(self._problems[index])
+
+    def _read(self, problem: Problem) -> Prompt:
+        prompt = self._encoder.prompt(problem)
+        limit = self._encoder.limit
+        if len(prompt.ids) > limit:
+            raise RunError(
+                f"the prompt of problem {problem.id} has {len(prompt.ids)} tokens, more than "
+                f"{limit}; raise prompt.max_tokens or set `prompt.too_long: drop`"
+            )
+        return prompt

@@ -21,7 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reasontrain.types import EVIDENCE, Rollout, RunError, UserError
+from reasontrain.algo.evidence import EVIDENCE
+from reasontrain.types import Rollout, RunError, UserError
 
 SAMPLE = "sample_id"
 HASH = "ids_hash"
@@ -84,7 +85,7 @@ def write(
     import pyarrow
     from pyarrow.parquet import write_table
 
-    assert name in EVIDENCE, f"no kind of evidence: {name}"
+    assert name in EVIDENCE, f"{name} is not in the evidence table"
     for rollout, numbers in zip(rollouts, values, strict=True):
         if (error := _error_in(rollout, numbers)) is not None:
             raise RunError(

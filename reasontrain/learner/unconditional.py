@@ -9,7 +9,8 @@ a rule's exponent can change without scoring again.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -32,18 +33,19 @@ from reasontrain.data.stored_evidence import (
     write,
 )
 from reasontrain.learner import weight_export
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.lora import adapt, load_adapter
 from reasontrain.learner.scoring import logp
 from reasontrain.models import Description, ModelSettings, Policy
 from reasontrain.recipe import LearnSettings, Recipe, Unconditional, UncondTuned
 from reasontrain.types import Rollout, UserError
 
+logger = logging.getLogger(__name__)
+
 COLUMN = "uncond_logp"
 PART_TOKENS = 1 << 20
 """Response tokens of one part of the store: what is lost when scoring is interrupted."""
 _ORDER = 0x0C0D_0001
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,7 @@ class FoldPart:
     rollouts: Sequence[Rollout]
 
 
-def with_uncond_logp(
-    recipe: Recipe, encoder: Encoder, written: Sequence[Rollout], say: Say
-) -> list[Rollout]:
+def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout]) -> list[Rollout]:
     """The demonstrations with their stored log-probs; computed and stored first where they are not,
     or not all.
 
@@ -87,7 +87,7 @@ def with_uncond_logp(
         for fold in range(folds):
             parts = [part for part in missing if part.fold == fold]
             if parts:
-                say(
+                logger.info(
                     f"{COLUMN}: {settings.kind} scores "
                     f"{sum(len(p.rollouts) for p in parts):,} responses for {store}"
                 )
@@ -95,12 +95,12 @@ def with_uncond_logp(
                     store,
                     made_by,
                     parts,
-                    reference(recipe, model, unconditional, fold, store, say),
+                    reference(recipe, model, unconditional, fold, store),
                     recipe,
                 )
     column = read(store, COLUMN, made_by)
     found = [column.of(r) for r in unconditional]
-    say(summary([value for values in found for value in values], store))
+    logger.info(summary([value for values in found for value in values], store))
     return [
         replace(r, evidence={**r.evidence, COLUMN: values})
         for r, values in zip(written, found, strict=True)
@@ -162,7 +162,6 @@ def reference(
     rollouts: Sequence[Rollout],
     fold: int,
     kept: Path,
-    say: Say,
 ) -> Policy:
     """The frozen model that scores this fold."""
     settings = recipe.unconditional or UncondTuned()
@@ -175,7 +174,7 @@ def reference(
             f"leave none to tune on; use 1"
         )
     return tuned(
-        settings, model, others, kept / f"reference-{fold}", recipe.learn.micro_batch_tokens, say
+        settings, model, others, kept / f"reference-{fold}", recipe.learn.micro_batch_tokens
     )
 
 
@@ -185,7 +184,6 @@ def tuned(
     rollouts: Sequence[Rollout],
     kept: Path,
     micro_batch_tokens: int,
-    say: Say,
 ) -> Policy:
     """A reference after one epoch on these responses, each once; what was tuned is kept, and found
     again.
@@ -205,7 +203,7 @@ def tuned(
         schedule="linear",
         micro_batch_tokens=micro_batch_tokens,
     )
-    learner = LocalLearner(policy, learn, steps=steps)
+    learner = compose_learner(policy, learn, steps=steps)
     order = torch.argsort(
         rng.uniform(settings.seed, _ORDER, torch.arange(len(rollouts))), stable=True
     ).tolist()
@@ -216,7 +214,7 @@ def tuned(
         losses.append(
             learner.step(batch, batch.is_response_BT.float(), Nll(), response_token_mean)["loss"]
         )
-    say(
+    logger.info(
         f"{COLUMN}: tuned {steps} steps on responses alone, loss {losses[0]:.3f} to "
         f"{losses[-1]:.3f}"
     )

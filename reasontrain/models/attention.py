@@ -11,11 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reasontrain.models.policy import Policy
+from reasontrain.models.settings import Importance
 from reasontrain.types import UserError
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
@@ -34,21 +32,6 @@ OTHER_SOFTMAX = ("softcap", "s_aux", "position_bias")
 
 `mass` calls the kernel without them, so its result would not be the model's attention.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Importance:
-    """The attention that is measured as evidence `attention`.
-
-    Attributes:
-        layer: layer, counted from the last (-1).
-        skip_first: tokens at the start of a sequence that do not count as prompt. The first token
-            absorbs much of the attention of deep layers, whatever it is; 1 leaves it out (0 is the
-            paper's).
-    """
-
-    layer: Annotated[int, Lt(0)] = -1
-    skip_first: Annotated[int, Ge(0)] = 0
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from reasontrain.types import AtLeastOne, Positive
-from reasontrain.vocab import Vocabulary
+from annotated_types import Ge, Lt
+
+from reasontrain.types import AtLeastOne, Positive, Vocabulary
 
 DType = Literal["float32", "bfloat16"]
 
@@ -98,3 +99,18 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.trust_remote_code and self.revision is None:
             raise ValueError("trust_remote_code needs a `revision`, to pin the code that runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """The attention that is measured as evidence `attention`.
+
+    Attributes:
+        layer: layer, counted from the last (-1).
+        skip_first: tokens at the start of a sequence that do not count as prompt. The first token
+            absorbs much of the attention of deep layers, whatever it is; 1 leaves it out (0 is the
+            paper's).
+    """
+
+    layer: Annotated[int, Lt(0)] = -1
+    skip_first: Annotated[int, Ge(0)] = 0

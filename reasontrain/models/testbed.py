@@ -25,6 +25,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from reasontrain.run.directory import Estimate, RunDirectory
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import AtLeastOne, UserError
 
@@ -75,7 +76,7 @@ written.
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestbedShape:
+class TinyShape:
     """The size of a tiny Qwen3; `seed` draws its first weights."""
 
     hidden_size: AtLeastOne
@@ -89,13 +90,13 @@ class TestbedShape:
 
 
 SHAPES = {
-    "teacher": TestbedShape(
+    "teacher": TinyShape(
         hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_key_value_heads=2
     ),
-    "student": TestbedShape(
+    "student": TinyShape(
         hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1
     ),
-    "noisy": TestbedShape(
+    "noisy": TinyShape(
         hidden_size=96, intermediate_size=256, num_layers=3, num_heads=3, num_key_value_heads=1
     ),
 }
@@ -140,7 +141,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build(path: Path, shape: TestbedShape) -> None:
+def build(path: Path, shape: TinyShape) -> None:
     """Write an untrained float32 model, its tokenizer and generation settings to a directory."""
     words = tokenizer()
     assert len(words) == VOCABULARY_SIZE, f"the tokenizer has {len(words)} entries"
@@ -197,24 +198,24 @@ def ship(run: Path) -> Path:
     finished or not one of the testbed's.
     """
     name = run.name.removeprefix("testbed-")
-    if name not in SHAPES or not (run / "final").is_dir():
+    directory = RunDirectory(run)
+    if name not in SHAPES or not directory.final.is_dir():
         raise UserError(
             f"{run} is not a finished run of recipes/tiny/testbed_{{{','.join(SHAPES)}}}.yaml"
         )
     target = MODELS / name
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(run / "final", target)
-    last: dict[str, dict[str, object]] = {}
-    for line in (run / "evaluations.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    shutil.copytree(directory.final, target)
+    last: dict[str, Estimate] = {}
+    for record in directory.read_evaluations():
         last[record["suite"]] = record["metrics"]["accuracy"]
     weights = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
-    provenance = {
+    provenance: dict[str, object] = {
         "recipe": f"recipes/tiny/testbed_{name}.yaml",
         "sha256": weights,
         "accuracy": last,
     }
-    provenance |= json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    provenance |= directory.read_environment()
     (target / MADE).write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
     return target
 

@@ -22,7 +22,7 @@ from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.models import ModelSettings, Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Machine
-from reasontrain.plan.roles import STUDENT_EVIDENCE, TEACHER_EVIDENCE, PlannedJob, job_of
+from reasontrain.plan.roles import PlannedJob, job_of
 from reasontrain.recipe import Recipe
 from reasontrain.types import Batch, Rollout, Stats, TokenKind
 
@@ -87,14 +87,17 @@ class Operations:
         elsewhere has its head here.
         """
         job, extent, rows = self.job, _extent(batch.length_B), float(batch.is_response_BT.sum())
-        asked = job.observed - job.recipe.evidence.keys()
-        models = [job.shape] * int(bool(asked & STUDENT_EVIDENCE))
-        if "ref_logp" in asked and job.reference is not None:
-            models.append(job.reference.shape)
-        if "history_logp" in asked:
-            models.append(job.shape if job.history is None else job.history.shape)
-        total = math.fsum(trunk(shape, *extent) + head(shape, rows) for shape in models)
-        if job.teacher is not None and asked & TEACHER_EVIDENCE:
+        shapes_of = {
+            "policy": job.shape,
+            "reference": job.shape if job.reference is None else job.reference.shape,
+            "history": job.shape if job.history is None else job.history.shape,
+        }
+        total = math.fsum(
+            trunk(shape, *extent) + head(shape, rows)
+            for model, shape in shapes_of.items()
+            if model in job.observed
+        )
+        if job.teacher is not None and job.observes_teacher:
             total += self._taught(extent) + head(job.teacher.shape, rows)
         return total
 

@@ -7,17 +7,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from reasontrain.algo.evidence import Model, forward_passes
 from reasontrain.models import ModelSettings, Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.activations import Mode
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.work import Work, work_of
 from reasontrain.recipe import Cluster, MovingAverage, Muon, Recipe, StartWeights, VllmEngine, Zero
-
-STUDENT_EVIDENCE = frozenset(
-    {"entropy", "kl_reverse", "kl_forward", "teachability", "old_logp", "attention"}
-)
-TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
 
 
 @dataclass(frozen=True)
@@ -149,50 +145,41 @@ class PlannedJob:
         )
 
     @property
-    def observed(self) -> frozenset[str]:
-        """Evidence that costs a forward: the sampler's own log-probs are taken over where nothing
-        was truncated.
-        """
-        sample = self.recipe.sample
-        reused = (
-            sample is not None and not sample.truncates and self.recipe.learn.old_logp == "auto"
-        )
-        return (
-            self.recipe.required_evidence - {"sampled_logp"} - ({"old_logp"} if reused else set())
-        )
+    def observed(self) -> frozenset[Model]:
+        """The models that run forward once more before the loss, for evidence."""
+        return forward_passes(self.recipe.measured_evidence)
 
     @property
     def observes_student(self) -> bool:
         """Whether the policy runs once more before the loss."""
-        return bool(self.observed & STUDENT_EVIDENCE)
+        return "policy" in self.observed
 
     @property
     def passes(self) -> int:
         """How often the policy runs before the loss: for its own evidence, and with its adapters
         off as its own history.
         """
-        return int(self.observes_student) + int(
-            "history_logp" in self.observed and self.history is None
-        )
+        return int(self.observes_student) + int("history" in self.observed and self.history is None)
 
     @property
     def observes_teacher(self) -> bool:
         """Whether the teacher's hidden states are made before the step and kept for it."""
-        return bool(self.observed & TEACHER_EVIDENCE)
+        return "teacher" in self.observed
 
 
 def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
     """Shapes found, nothing downloaded; raises UserError where a model's sizes are not at hand."""
     reference = recipe.reference or recipe.model
+    measured = forward_passes(recipe.measured_evidence)
     return PlannedJob(
         recipe,
         machine,
         shapes.shape_of(recipe.model, "model"),
         _frozen(recipe.teacher, "teacher") if recipe.teacher else None,
         _frozen(reference, "reference" if recipe.reference else "model")
-        if "ref_logp" in recipe.required_evidence
+        if "reference" in measured
         else None,
-        _history(recipe) if "history_logp" in recipe.required_evidence else None,
+        _history(recipe) if "history" in measured else None,
     )
 
 

@@ -39,12 +39,10 @@ from reasontrain.recipe.unconditional import (
     Unconditional,
     UncondTuned,
 )
-from reasontrain.recipe.validation import STORED_EVIDENCE
 
 __all__ = [
     "OUTPUTS",
     "SCHEME",
-    "STORED_EVIDENCE",
     "AdamW",
     "CheckpointSettings",
     "Cluster",

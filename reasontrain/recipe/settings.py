@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
+from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.loss_aggregation import LossAggregation
 from reasontrain.algo.objectives import Objective
 from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
@@ -67,6 +68,25 @@ class Recipe:
     def required_evidence(self) -> frozenset[str]:
         """Evidence that the rule and the objective ask for."""
         return self.token_selection.required_evidence | self.objective.required_evidence
+
+    @property
+    def reuses_sampled_logp(self) -> bool:
+        """Whether the sampler's log-probs serve as `old_logp`: nothing was truncated from the
+        distribution they are of, and the recipe does not ask for the learner's.
+        """
+        return (
+            self.sample is not None and not self.sample.truncates and self.learn.old_logp == "auto"
+        )
+
+    @property
+    def measured_evidence(self) -> frozenset[str]:
+        """The required evidence that each step measures with a forward pass of some model."""
+        reused = {"old_logp"} if self.reuses_sampled_logp else set()
+        return frozenset(
+            name
+            for name in self.required_evidence - self.evidence.keys() - reused
+            if forward_passes({name})
+        )
 
     @property
     def earlier(self) -> ModelSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SoftReinforce
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
@@ -19,27 +20,20 @@ from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import faults
 from reasontrain.tasks import OfflineTask, PairTask, PythonTask, Reward
-from reasontrain.types import EVIDENCE
-
-TEACHER_EVIDENCE = frozenset({"kl_reverse", "kl_forward", "teachability"})
-ROLLOUT_EVIDENCE = frozenset({"sampled_logp", "old_logp"})
-LEARNED_EVIDENCE = frozenset({"entropy", "attention", "history_logp"})
-REFERENCE_EVIDENCE = frozenset({"ref_logp"})
-STORED_EVIDENCE = frozenset({"uncond_logp"})
 
 
 def contradictions(recipe: Recipe) -> list[str]:
     """Every pair of settings that cannot go together, as `key: why`."""
     found = []
     if (
-        recipe.objective.teacher or recipe.required_evidence & TEACHER_EVIDENCE
+        recipe.objective.teacher or from_sources(recipe.required_evidence, "teacher")
     ) and recipe.teacher is None:
         found.append(
             "teacher: the objective or the selection rule compares with a teacher; give its `path`"
         )
     if recipe.sample is None and (
-        recipe.objective.required_evidence & ROLLOUT_EVIDENCE
-        or "sampled_logp" in recipe.required_evidence
+        recipe.objective.score_at_sampling_temperature
+        or from_sources(recipe.required_evidence, "sampler")
     ):
         found.append(
             f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them"
@@ -48,25 +42,17 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append("advantage: demonstrations earn no reward; leave it out or sample rollouts")
     if recipe.sample is not None:
         found += _sampling_contradictions(recipe, recipe.sample)
-    if recipe.sample is not None and recipe.required_evidence & STORED_EVIDENCE:
-        stored = ", ".join(sorted(recipe.required_evidence & STORED_EVIDENCE))
+    unconditional = from_sources(recipe.required_evidence, "unconditional")
+    if recipe.sample is not None and unconditional:
         found.append(
-            f"token_selection: {stored} is stored for demonstrations, and `sample` makes "
-            f"new responses; leave one of them out"
+            f"token_selection: {', '.join(sorted(unconditional))} is stored for demonstrations, and "
+            f"`sample` makes new responses; leave one of them out"
         )
-    unknown = (
-        recipe.required_evidence
-        - TEACHER_EVIDENCE
-        - ROLLOUT_EVIDENCE
-        - LEARNED_EVIDENCE
-        - REFERENCE_EVIDENCE
-        - STORED_EVIDENCE
-        - recipe.evidence.keys()
-    )
-    if unknown:
+    absent = from_sources(recipe.required_evidence - recipe.evidence.keys(), "stored")
+    if absent:
         found.append(
             f"token_selection: nothing in this recipe can provide the evidence "
-            f"{', '.join(sorted(unknown))}"
+            f"{', '.join(sorted(absent))}"
         )
     if recipe.learn.warmup_steps >= recipe.steps:
         found.append(
@@ -134,7 +120,7 @@ def _pair_contradictions(recipe: Recipe) -> list[str]:
             "token_selection: contrastive scores weigh the rejected side of pairs; use the "
             "objective dpo"
         )
-    if unknown := sorted(recipe.evidence.keys() - EVIDENCE):
+    if unknown := sorted(recipe.evidence.keys() - EVIDENCE.keys()):
         found.append(
             f"evidence: there is no evidence called {', '.join(unknown)} (there is: "
             f"{', '.join(sorted(EVIDENCE))})"
@@ -244,7 +230,7 @@ def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]
             "sample.thought.gamma: without noise a soft step has no probability to learn "
             "from; give it more than 0"
         )
-    wrong = recipe.required_evidence - LEARNED_EVIDENCE
+    wrong = {name for name in recipe.required_evidence if not EVIDENCE[name].soft}
     if wrong:
         found.append(
             f"token_selection: {', '.join(sorted(wrong))} is of tokens, and the steps of a "

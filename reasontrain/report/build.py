@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from reasontrain.algo.evidence import EVIDENCE, Evidence
 from reasontrain.data import storage
 from reasontrain.report import charts, colours, numbers, templates
 from reasontrain.report.baseline import Beside, beside
@@ -26,6 +27,7 @@ from reasontrain.report.summary import (
     training_s,
 )
 from reasontrain.report.tokens import TokenPage, show_tokens
+from reasontrain.run.directory import RunDirectory
 
 _TONES = "abcdef"
 _FREE = Axis()
@@ -42,7 +44,7 @@ class _Curve:
     axis: Axis = _FREE
 
 
-_CURVES = (
+_OUTCOMES = (
     _Curve(title="Loss", columns={"loss": "loss"}, note="What the optimiser lowers."),
     _Curve(
         title="Reward",
@@ -50,18 +52,8 @@ _CURVES = (
         note="Mean over the rollouts of a step.",
         axis=Axis(floor=0.0),
     ),
-    _Curve(
-        title="Divergence",
-        columns={"kl_reverse_mean": "student to teacher", "kl_forward_mean": "teacher to student"},
-        note="KL between student and teacher, mean in nats per token.",
-        axis=Axis(floor=0.0),
-    ),
-    _Curve(
-        title="Entropy",
-        columns={"entropy_mean": "entropy"},
-        note="Mean in nats per token.",
-        axis=Axis(floor=0.0),
-    ),
+)
+_TRAINING = (
     _Curve(
         title="Kept tokens",
         columns={"kept_share": "kept"},
@@ -115,7 +107,8 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     compared = beside(run, run_dir)
     content = report(run) | {"baseline": portable(asdict(compared)) if compared else None}
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    page, summary = run_dir / "report.html", run_dir / "report.json"
+    directory = RunDirectory(run_dir)
+    page, summary = directory.report_page, directory.report_numbers
     for path, text in ((page, render(run, compared)), (summary, numbers_text)):
         storage.replace_text(path, text)
     return page, summary
@@ -154,9 +147,9 @@ def render(run: RunRecord, compared: Beside | None = None) -> str:
 
 
 def curves(run: RunRecord) -> list[Chart]:
-    """Accuracy first, then whatever of `_CURVES` the run wrote."""
+    """Accuracy first, then every other chart of which the run wrote a metric."""
     found = [_accuracy(run)]
-    for curve in _CURVES:
+    for curve in (*_OUTCOMES, *_evidence_curves(), *_TRAINING):
         tones = [
             name.rpartition("_")[2].lower() if "_Q" in name else _TONES[i]
             for i, name in enumerate(curve.columns)
@@ -169,6 +162,32 @@ def curves(run: RunRecord) -> list[Chart]:
         ]
         found.append(charts.chart(curve.title, series, axis=curve.axis, note=curve.note))
     return [chart for chart in found if chart]
+
+
+def _evidence_curves() -> list[_Curve]:
+    """The charts of the evidence table: the mean of each kind over the response tokens of a step."""
+    charts_of: dict[str, list[Evidence]] = {}
+    for row in EVIDENCE.values():
+        charts_of.setdefault(row.chart, []).append(row)
+    return [
+        _Curve(
+            title=title,
+            columns={f"{row.name}_mean": row.label for row in rows},
+            note=f"Mean over response tokens, in {rows[0].unit}."
+            if rows[0].unit == "nats"
+            else "Mean over response tokens.",
+            axis=_axis(rows[0]),
+        )
+        for title, rows in charts_of.items()
+    ]
+
+
+def _axis(row: Evidence) -> Axis:
+    """An axis on which the finite bounds of this evidence are."""
+    if row.unit != "nats":
+        return _SHARE
+    low, high = (bound if math.isfinite(bound) else None for bound in row.bounds)
+    return Axis(floor=low, ceiling=high)
 
 
 def token_pages(run: RunRecord) -> list[TokenPage]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from reasontrain.algo.evidence import EVIDENCE
+from reasontrain.data.storage import TornLineError, json_lines
 from reasontrain.report.colours import token_class
 from reasontrain.report.numbers import Json, number, percent, short
-from reasontrain.report.run import TornLineError, json_lines
 from reasontrain.types import TokenKind, UserError
 
 MAX_READ = 64
@@ -19,6 +20,8 @@ MAX_PIECE = 120
 MAX_PROMPT = 3_000
 _Line = tuple[Mapping[str, Json], str]
 _CHOSEN = (TokenKind.RESPONSE, TokenKind.SOFT)
+_DIVERGENCES = ("kl_reverse", "kl_forward")
+"""The evidence that colours show as divergence: the first of them that a run observed."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,20 @@ class ShownRollout:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPage:
-    """The rollouts of one step; `evidence` names what their colours mean ("" where it was not
-    observed).
+    """The rollouts of one step.
+
+    Colours show `entropy`, where it was observed, and the evidence named by `divergence`, if any.
     """
 
     step: int
     rollouts: tuple[ShownRollout, ...]
     entropy: bool
-    divergence: str
+    divergence: str | None
+
+    @property
+    def divergence_label(self) -> str:
+        """The direction of the divergence, in words."""
+        return EVIDENCE[self.divergence].label if self.divergence is not None else ""
 
 
 def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
@@ -76,7 +85,7 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
     evidence = {name for row, _ in rows for name in _mapping(row.get("evidence"))}
     if not shown:
         return None
-    divergence = next((name for name in ("kl_reverse", "kl_forward") if name in evidence), "")
+    divergence = next((name for name in _DIVERGENCES if name in evidence), None)
     return TokenPage(
         step=step, rollouts=tuple(shown), entropy="entropy" in evidence, divergence=divergence
     )
@@ -103,11 +112,12 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
     for name, column in (("kind", kinds), ("weight", weights), *evidence.items()):
         if len(column) != len(pieces):
             raise UserError(f'{where}: "{name}" has {len(column)} entries for {len(pieces)} tokens')
-    entropy = evidence.get("entropy", [None] * len(pieces))
-    divergence = evidence.get("kl_reverse", evidence.get("kl_forward", [None] * len(pieces)))
-    columns = list(zip(pieces, kinds, weights, entropy, divergence, strict=True))
+    rows = [
+        dict(zip(evidence, values, strict=True)) for values in zip(*evidence.values(), strict=True)
+    ] or [{} for _ in pieces]
+    columns = list(zip(pieces, kinds, weights, rows, strict=True))
     answered = [column for column in columns if column[1] not in (TokenKind.PAD, TokenKind.PROMPT)]
-    own = [weight for _, kind, weight, _, _ in answered if kind in _CHOSEN]
+    own = [weight for _, kind, weight, _ in answered if kind in _CHOSEN]
     num_kept = sum(_float(weight) != 0 for weight in own)
     return ShownRollout(
         id=str(row.get("rollout", "")),
@@ -124,25 +134,23 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
     )
 
 
-def _token(piece: Json, kind: Json, weight: Json, entropy: Json, divergence: Json) -> Token:
-    """One token; those that the policy did not choose are grey and carry no evidence."""
+def _token(piece: Json, kind: Json, weight: Json, evidence: Mapping[str, Json]) -> Token:
+    """One token with its evidence; those that the policy did not choose are grey and have none."""
     text = _clipped(str(piece), MAX_PIECE).replace("\n", "⏎\n") or "∅"
     if kind not in _CHOSEN:
         return Token(text, "cf", "not chosen by the policy")
-    uncertain, apart, kept = _evidence(entropy), _evidence(divergence), _float(weight)
-    names = (("entropy", uncertain), ("divergence", apart), ("weight", kept))
-    shadow = ["shadow of a soft step"] if kind == TokenKind.SOFT else []
-    numbers = " · ".join(
-        [*shadow, *(f"{name} {short(value)}" for name, value in names if value is not None)]
-    )
-    return Token(
-        text,
-        token_class(uncertain, apart) + (" k" if kept != 0 else ""),
-        numbers + (" · kept" if kept != 0 else ""),
-    )
+    kept = _float(weight) != 0
+    numbers = ["shadow of a soft step"] if kind == TokenKind.SOFT else []
+    numbers += [
+        f"{name} {short(_float(value))}" for name, value in evidence.items() if value is not None
+    ]
+    numbers += [f"weight {short(_float(weight))}", *(["kept"] if kept else [])]
+    divergence = next((evidence[name] for name in _DIVERGENCES if name in evidence), None)
+    css = token_class(_optional(evidence.get("entropy")), _optional(divergence))
+    return Token(text, css + (" k" if kept else ""), " · ".join(numbers))
 
 
-def _evidence(value: Json) -> float | None:
+def _optional(value: Json) -> float | None:
     return None if value is None else _float(value)
 
 

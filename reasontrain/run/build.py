@@ -4,7 +4,7 @@ anything is written.
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from reasontrain import models
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
-from reasontrain.data import storage
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -39,6 +38,7 @@ from reasontrain.recipe import (
 )
 from reasontrain.run import checkpoint, tracking
 from reasontrain.run.datasets import EncodedSuite, encode_suite, rewarded, source, with_stored
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import Run, train
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
@@ -46,7 +46,8 @@ from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
-RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
+logger = logging.getLogger(__name__)
+
 VERSIONS = (
     "reasontrain",
     "torch",
@@ -66,7 +67,6 @@ MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "bas
 """
 AT_ONCE = 512
 """Prompts of a suite that are sampled together during training."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ResolvedInputs:
 
     recipe: Recipe
     given: Recipe
-    directory: Path
+    directory: RunDirectory
     order: Order
     offline: OfflineSampler | None
     suites: Sequence[EncodedSuite]
@@ -92,13 +92,12 @@ class RunContext:
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
     device: str
-    say: Say
 
     def run(
         self,
         report: Callable[[int, Stats], None],
-        begun: Callable[[Path], None] = lambda directory: None,
-    ) -> Path:
+        begun: Callable[[RunDirectory], None] = lambda directory: None,
+    ) -> RunDirectory:
         """Train to the last step, going on from a checkpoint where there is one, and write `final`;
         the run's directory.
 
@@ -117,15 +116,15 @@ class RunContext:
         """The run and the step it goes on from, its directory made."""
         recipe, directory = self.prepared.recipe, self.prepared.directory
         given = self.prepared.given
-        found = _resume(directory, recipe.steps, self.learner, self.say)
+        found = _resume(directory, recipe.steps, self.learner)
         self.answerer.load(self.learner.weights())
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
-        directory.mkdir(parents=True, exist_ok=True)
-        storage.replace_text(directory / RECIPE, as_yaml(given))
+        directory.path.mkdir(parents=True, exist_ok=True)
+        directory.write_recipe(as_yaml(given))
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
-        storage.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
+        directory.write_environment(facts)
         tracker = tracking.Tracker(directory, recipe.track, service, from_step=found)
         return self._run(tracker, speed), found
 
@@ -150,9 +149,7 @@ class RunContext:
             rollout_filter=recipe.rollout_filter,
             token_selection=recipe.token_selection,
             required_evidence=recipe.required_evidence,
-            reuse_sampled_logp=recipe.learn.old_logp == "auto"
-            and sample is not None
-            and not sample.truncates,
+            reuse_sampled_logp=recipe.reuses_sampled_logp,
             learner=self.learner,
             objective=recipe.objective,
             loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
@@ -187,15 +184,15 @@ class RunContext:
                 dropped=asked.dropped,
                 sha256=asked.sha256,
             )
-            write_answers(directory / ANSWERS / f"{suite.name}-step-{done}.jsonl", result.answers)
+            write_answers(directory.answers(suite.name, done), result.answers)
             tracker.evaluation(
                 done, result.record(), result.scalars()
             )  # last: what is recorded is not measured again
-            self.say(summary(result, done))
+            logger.info(summary(result, done))
 
 
 @contextmanager
-def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator[RunContext]:
+def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunContext]:
     """Load and check everything that the recipe names; the processes that it starts end with this
     block.
 
@@ -204,7 +201,7 @@ def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterat
     """
     tracking.check_service(recipe.track)
     with Grader() as grader:
-        prepared = _prepare(recipe, given or recipe, grader, say)
+        prepared = _prepare(recipe, given or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
             engine = recipe.engine
@@ -225,19 +222,16 @@ def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterat
                 score,
                 _cannot_recover,
                 str(learner.policy.device),
-                say,
             )
             return
         from reasontrain.cluster.lifecycle import running  # Ray is for those who ask for it
 
         with running(
-            recipe, recipe.cluster, prepared.directory, prepared.order, grader, say
+            recipe, recipe.cluster, prepared.directory, prepared.order, grader
         ) as processes:
             device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
             who = processes.sampler, processes.answerer
-            yield RunContext(
-                prepared, processes.learner, *who, score, processes.recover, device, say
-            )
+            yield RunContext(prepared, processes.learner, *who, score, processes.recover, device)
 
 
 def _speed(recipe: Recipe, learner: Learner) -> Speed:
@@ -261,7 +255,7 @@ def _cannot_recover(error: LostError) -> int:
     raise error
 
 
-def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> ResolvedInputs:
+def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
     described = models.describe(recipe.model)
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
@@ -275,12 +269,12 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Resolve
             )
     if described.vision is not None:
         _check_images(recipe)
-    answers, order = source(recipe, described, grader, say)
-    directory = Path(recipe.out) / recipe.name
+    answers, order = source(recipe, described, grader)
+    directory = run_directory(recipe)
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [
-        encode_suite(suite, recipe, described, grader, say)
+        encode_suite(suite, recipe, described, grader)
         for suite in (recipe.evaluate.suites if recipe.evaluate else ())
     ]
     return ResolvedInputs(
@@ -288,7 +282,7 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Resolve
         given,
         directory,
         order,
-        answers and with_stored(recipe, described, answers, say),
+        answers and with_stored(recipe, described, answers),
         suites,
     )
 
@@ -311,16 +305,20 @@ def _check_images(recipe: Recipe) -> None:
         )
 
 
-def check_directory(directory: Path, recipe: Recipe) -> None:
+def run_directory(recipe: Recipe) -> RunDirectory:
+    """`<out>/<name>`."""
+    return RunDirectory(Path(recipe.out) / recipe.name)
+
+
+def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
     """Refuse a directory that holds something else, or a run of another recipe."""
-    if not directory.exists() or not any(directory.iterdir()):
+    if directory.is_empty():
         return
-    offline = directory / RECIPE
-    if not offline.exists():
+    if not directory.recipe.exists():
         raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
     changed = [
         key
-        for key in changed_keys(read_yaml(offline), as_mapping(recipe))
+        for key in changed_keys(read_yaml(directory.recipe), as_mapping(recipe))
         if key.partition(".")[0] not in MAY_CHANGE
     ]
     if changed:
@@ -330,11 +328,11 @@ def check_directory(directory: Path, recipe: Recipe) -> None:
         )
 
 
-def _resume(directory: Path, steps: int, learner: Learner, say: Say) -> int:
+def _resume(directory: RunDirectory, steps: int, learner: Learner) -> int:
     """The step that the run in `directory` goes on from, with the learner as it was then; 0 where
     there is no run.
     """
-    found = checkpoint.newest(directory, say)
+    found = checkpoint.newest(directory)
     if found is None:
         return 0
     step, where = found
@@ -344,5 +342,5 @@ def _resume(directory: Path, steps: int, learner: Learner, say: Say) -> int:
             f"choose another `name`"
         )
     learner.restore(where)
-    say(f"going on from {where}")
+    logger.info(f"going on from {where}")
     return step

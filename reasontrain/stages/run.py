@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,13 +29,16 @@ from reasontrain.recipe import (
     build,
     split,
 )
-from reasontrain.run.build import check_directory
+from reasontrain.run.build import check_directory, run_directory
+from reasontrain.run.directory import RunDirectory
 from reasontrain.stages import score
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample
 from reasontrain.stages.tune import tune
 
-FOLDER, MARK = "stages", "stage.json"
+logger = logging.getLogger(__name__)
+
+MARK = "stage.json"
 VERSION = 2
 """Of what stages make: raised when the same settings would make something else."""
 WHOLE_BYTES = 64 << 20
@@ -43,7 +47,6 @@ UNHASHED = frozenset({"name", "alarm", "checkpoint"})
 """Settings of a stage that change nothing of what it makes."""
 COMPUTING = frozenset({"lora", "device", "gradient_checkpointing", "shape", "export"})
 """Settings of the model that concern the run and not what stages begin with."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class StageDirectory:
     hash: str
 
 
-def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
+def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     """The recipe with its stages done and their outputs' paths in it, and where each stage's output
     lies.
 
@@ -62,29 +65,30 @@ def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
     """
     if not recipe.stages:
         return recipe, {}
-    check_directory(Path(recipe.out) / recipe.name, recipe)
+    check_directory(run_directory(recipe), recipe)
     places: dict[str, StageDirectory] = {}
+    outputs = RunDirectory(Path(recipe.out)).stages
     for stage in recipe.stages:
         depends = _depends(stage, recipe, places)
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-        directory = Path(recipe.out) / FOLDER / f"{stage.name}-{key[:12]}"
+        directory = outputs / f"{stage.name}-{key[:12]}"
         places[stage.name] = StageDirectory(directory, key)
         content = substituted(as_mapping(stage), partial(_path, places))
         with storage.alone(directory):
             if is_made(directory):
-                say(f"{stage.name}: {directory} is there already")
+                logger.info(f"{stage.name}: {directory} is there already")
             else:
-                _make(build(type(stage), content, stage.name), recipe, directory, say)
+                _make(build(type(stage), content, stage.name), recipe, directory)
                 _mark(stage, directory, depends)
         if isinstance(stage, ContrastStage):
             score.check_contrast(stage, directory)
     return _with_places(recipe, places), {name: place.directory for name, place in places.items()}
 
 
-def link(run_dir: Path, places: Mapping[str, Path]) -> None:
+def link(run: RunDirectory, places: Mapping[str, Path]) -> None:
     """`stages/<name>` in the run directory, to look at what the run was made from."""
     for name, directory in places.items():
-        linked = run_dir / FOLDER / name
+        linked = run.stages / name
         linked.parent.mkdir(parents=True, exist_ok=True)
         linked.unlink(missing_ok=True)
         linked.symlink_to(
@@ -92,22 +96,22 @@ def link(run_dir: Path, places: Mapping[str, Path]) -> None:
         )
 
 
-def _make(stage: Stage, recipe: Recipe, directory: Path, say: Say) -> None:
+def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
     """Do one stage, its inputs given as paths."""
-    say(f"{stage.name}: begins, in {directory}")
+    logger.info(f"{stage.name}: begins, in {directory}")
     match stage:
         case SampleStage():
-            sample(stage, recipe, directory, say)
+            sample(stage, recipe, directory)
         case TrajectoriesStage():
-            read_trajectories(stage, directory, say)
+            read_trajectories(stage, directory)
         case PairsStage():
-            make_pairs(stage, recipe, directory, say)
+            make_pairs(stage, recipe, directory)
         case ContrastStage():
-            score.contrast(stage, recipe, directory, say)
+            score.contrast(stage, recipe, directory)
         case ReferenceStage():
-            score.reference(stage, recipe, directory, say)
+            score.reference(stage, recipe, directory)
         case _:
-            tune(stage, recipe, directory, say)
+            tune(stage, recipe, directory)
 
 
 def _depends(

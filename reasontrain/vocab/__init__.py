@@ -16,13 +16,14 @@ Shapes: N token positions, C positions of a chunk, D hidden size, V vocabulary, 
 vocabulary, S ids that student and teacher share, K positions with a loss weight.
 """
 
-from reasontrain.vocab.backend import Vocabulary, check_vocabulary
+from reasontrain.types import SoftScoring, Vocabulary
+from reasontrain.vocab.backend import check_vocabulary
 from reasontrain.vocab.contrast import contrast
 from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
 from reasontrain.vocab.fused import Fused, TokenObjective, fused
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
-from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, FedEmbeddings, SoftScoring, soft
+from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, FedEmbeddings, soft
 from reasontrain.vocab.statistics import measure
 
 __all__ = [

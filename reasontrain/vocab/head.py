@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.vocab.backend import Vocabulary
+from reasontrain.types import Vocabulary
 
 _TENSOR_CORES = (torch.bfloat16, torch.float16)
 """Dtypes that a GPU multiplies in its tensor cores with fp32 sums. `out_dtype=torch.float32`

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.backend import Vocabulary
+from reasontrain.types import Vocabulary
 from reasontrain.vocab.chunks import ChunkedLogits
 from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, HeadGradient

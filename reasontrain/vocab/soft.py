@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import Positive, TokenFields, TokenStats
+from reasontrain.types import SoftScoring, TokenFields, TokenStats
 from reasontrain.vocab import full_logits
 from reasontrain.vocab.chunks import CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU, Projection, spans
 from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
@@ -23,22 +22,6 @@ MAX_CHUNK = 256
 """Most positions of a chunk: the six matrix products are efficient at this height, and two tensors
 [C, V] are alive at once.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoftScoring:
-    """Choices that the paper leaves open; the defaults are the paper's or our reading of it.
-
-    Attributes:
-        reduction: "mean" divides the log-density by D, which is another estimator.
-        tau_grad: differentiate the mixture as if it had been formed at this temperature. That is
-            not the gradient of the density, but keeps one alive for `fuzzy` thoughts.
-        detach_mixture_embedding: no gradient to the embeddings as the basis of the mixture.
-    """
-
-    reduction: Literal["sum", "mean"] = "sum"
-    tau_grad: Positive | None = None
-    detach_mixture_embedding: bool = False
 
 
 @dataclass(frozen=True, eq=False)

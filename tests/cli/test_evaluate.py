@@ -12,10 +12,10 @@ import torch
 
 from reasontrain.cli import main
 from reasontrain.models import ModelSettings
-from reasontrain.models.fingerprint import fingerprint
-from reasontrain.models.testbed import TestbedShape, build
+from reasontrain.models.fingerprints import fingerprint
+from reasontrain.models.testbed import TinyShape, build
 
-SHAPE = TestbedShape(
+SHAPE = TinyShape(
     hidden_size=32,
     intermediate_size=48,
     num_layers=1,

@@ -20,11 +20,11 @@ from reasontrain.cli import main
 from reasontrain.evaluation import candidate
 from reasontrain.leaderboard import write_leaderboard
 from reasontrain.models import ModelSettings
-from reasontrain.models.testbed import TestbedShape, build
+from reasontrain.models.testbed import TinyShape, build
 from tests.evaluation.server import Body, Turn, chat, serving
 from tests.integration.processes import environment
 
-SHAPE = TestbedShape(
+SHAPE = TinyShape(
     hidden_size=32,
     intermediate_size=48,
     num_layers=1,
@@ -223,7 +223,7 @@ def test_other_weights_and_another_template_are_refused(
     assert evaluate("m", *SHORT, "--out", "a") == 2
     assert "prompts_sha256 was" in capsys.readouterr().err
     template.write_text(kept)
-    build(Path("m"), TestbedShape(**{**SHAPE.__dict__, "seed": SHAPE.seed + 1}))
+    build(Path("m"), TinyShape(**{**SHAPE.__dict__, "seed": SHAPE.seed + 1}))
     assert evaluate("m", *SHORT, "--out", "a") == 2
     assert "fingerprint was" in capsys.readouterr().err
 

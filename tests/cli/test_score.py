@@ -33,7 +33,7 @@ COLUMNS = Path("out/columns")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model."""
     where = tmp_path_factory.mktemp("models") / "student"
-    shape = testbed.Shape(
+    shape = testbed.TinyShape(
         hidden_size=32,
         intermediate_size=48,
         num_layers=1,

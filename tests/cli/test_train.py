@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reasontrain.cli import main
 from reasontrain.metrics.timing import PARTS, key
-from reasontrain.models.testbed import Shape, build
+from reasontrain.models.testbed import TinyShape, build
 from reasontrain.run import loop
 from reasontrain.types import Stats
 
@@ -81,7 +81,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student and a teacher of another width, with random weights."""
     where = tmp_path_factory.mktemp("models")
     for name, hidden_size, seed in (("student", 32, 1), ("teacher", 48, 2)):
-        shape = Shape(
+        shape = TinyShape(
             hidden_size=hidden_size,
             intermediate_size=48,
             num_layers=1,
@@ -300,9 +300,9 @@ def test_a_step_whose_rollouts_are_all_truncated_and_dropped_changes_nothing(
 def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
     train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reasontrain.learner.local import LocalLearner
+    from reasontrain.learner.engine import PlainEngine
 
-    monkeypatch.setattr(LocalLearner, "update", lambda self, share: torch.tensor(float("nan")))
+    monkeypatch.setattr(PlainEngine, "update", lambda self, lr_share: torch.tensor(float("nan")))
     assert train("evaluate=null") == 1
     assert (
         "the gradient was not finite in 3 steps in a row (the last is step 2)"
@@ -481,7 +481,10 @@ def test_a_model_with_other_ids_is_refused(
     vocab[first], vocab[second] = vocab[second], vocab[first]
     path.write_text(json.dumps(content))
     assert train(*overrides) == 2
-    assert f"the {role} and the model must share one vocabulary, but id 300 is" in capsys.readouterr().err
+    assert (
+        f"the {role} and the model must share one vocabulary, but id 300 is"
+        in capsys.readouterr().err
+    )
     assert not Path("out").exists()
 
 
@@ -500,18 +503,18 @@ def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_was_saved(
 ) -> None:
     import errno
 
-    from reasontrain.learner.local import LocalLearner
+    from reasontrain.learner.policy_learner import PolicyLearner
 
-    save = LocalLearner.save
+    save = PolicyLearner.save
 
-    def full(self: LocalLearner, directory: Path) -> None:
+    def full(self: PolicyLearner, directory: Path) -> None:
         if self.steps_done == 2:
             raise OSError(errno.ENOSPC, "No space left on device", str(directory))
         save(self, directory)
 
-    monkeypatch.setattr(LocalLearner, "save", full)
+    monkeypatch.setattr(PolicyLearner, "save", full)
     assert train("checkpoint.every=1", "evaluate=null") == 1
     assert "the disk is full" in capsys.readouterr().err
     assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-1"]
-    monkeypatch.setattr(LocalLearner, "save", save)
+    monkeypatch.setattr(PolicyLearner, "save", save)
     assert train("checkpoint.every=1", "evaluate=null") == 0

@@ -15,7 +15,7 @@ from pyarrow.parquet import read_table, write_table
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from reasontrain.cli import main
-from reasontrain.models.testbed import VOCABULARY_SIZE, Shape, build
+from reasontrain.models.testbed import VOCABULARY_SIZE, TinyShape, build
 from tests.tiny import tokenizer
 
 COMMON = """
@@ -94,7 +94,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "head_dim": 16,
     }
     for seed, name in enumerate(("student", "teacher")):
-        build(where / name, Shape(**sizes, seed=seed))
+        build(where / name, TinyShape(**sizes, seed=seed))
     sizes |= {
         "num_hidden_layers": sizes.pop("num_layers"),
         "num_attention_heads": sizes.pop("num_heads"),

@@ -62,7 +62,7 @@ def test_a_masked_rollout_earns_credit_and_has_no_row_to_train_on() -> None:
 
 def test_demonstrations_have_no_sampled_log_probs() -> None:
     batch = collate([rollout(0, 1, 2, logp=None)], advantage=NoAdvantage())
-    with pytest.raises(LookupError, match="no evidence 'sampled_logp' was observed"):
+    with pytest.raises(LookupError, match="evidence 'sampled_logp' was not observed"):
         _ = batch.sampled_logp_BT
 
 

@@ -88,7 +88,7 @@ def test_a_hub_id_that_cannot_be_had_is_a_user_error() -> None:
         (b'{"a": "\xff"}\n', r"line 1: byte 8 \(0xff\) is not UTF-8"),
         (
             b'\xef\xbb\xbf{"a": 1}\n',
-            "line 1: expected one JSON object per line \(Unexpected UTF-8 BOM",
+            r"line 1: expected one JSON object per line \(Unexpected UTF-8 BOM",
         ),
         (b"[" * 100_000, "line 1: nested too deeply"),
     ],

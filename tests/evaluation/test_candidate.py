@@ -11,13 +11,13 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.candidate import AT_ONCE, Candidate, candidate
 from reasontrain.evaluation.generation import by, parts, sampled
 from reasontrain.models import ModelSettings
-from reasontrain.models.testbed import Shape, build
+from reasontrain.models.testbed import TinyShape, build
 from reasontrain.recipe import LocalEngine, VllmEngine
 from reasontrain.sampler import vllm
 from reasontrain.types import Problem, Prompt, UserError
 from tests.sampler.scripted_vllm import library
 
-SHAPE = Shape(
+SHAPE = TinyShape(
     hidden_size=32,
     intermediate_size=48,
     num_layers=1,

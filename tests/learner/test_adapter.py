@@ -17,10 +17,10 @@ from torch.testing import assert_close
 from reasontrain import models
 from reasontrain.learner import adapter
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.models.testbed import Shape, build
+from reasontrain.models.testbed import TinyShape, build
 from reasontrain.types import UserError
 
-SHAPE = Shape(
+SHAPE = TinyShape(
     hidden_size=32,
     intermediate_size=48,
     num_layers=2,
@@ -127,9 +127,9 @@ def changed(path: Path, **fields: object) -> Path:
 
 def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
     other = tmp_path / "wide"
-    build(other, Shape(**{**SHAPE.__dict__, "hidden_size": 48}))
+    build(other, TinyShape(**{**SHAPE.__dict__, "hidden_size": 48}))
     deep = tmp_path / "deep"
-    build(deep, Shape(**{**SHAPE.__dict__, "num_layers": 3}))
+    build(deep, TinyShape(**{**SHAPE.__dict__, "num_layers": 3}))
     path = lora(base, tmp_path / "a", "q_proj")
     for wrong, said in (
         (other, "cannot be merged into"),

@@ -20,8 +20,9 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.lora import adapt
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Lora, Policy
 from reasontrain.recipe import LearnSettings
@@ -42,9 +43,9 @@ def learner(
     reference: Policy | None = None,
     budget: int = 10_000,
     layout: Layout = "padded",
-) -> LocalLearner:
+) -> PolicyLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(
+    return compose_learner(
         model, chosen, steps=10, reference=None if reference is None else UnshardedModel(reference)
     )
 
@@ -175,7 +176,7 @@ def test_loss_and_gradient_are_those_of_plain_logits(name: str) -> None:
 
 def logp(model: Policy, ids_1T: Tensor) -> Tensor:
     logp_TV = model.model(ids_1T, use_cache=False).logits[0].log_softmax(-1)
-    return logp_TV[:-1].materialize(1, ids_1T[0, 1:, None])[:, 0]
+    return logp_TV[:-1].gather(1, ids_1T[0, 1:, None])[:, 0]
 
 
 # ---- what changes nothing

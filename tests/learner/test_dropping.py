@@ -24,7 +24,8 @@ from reasontrain.algo.token_selection import (
     TopEntropy,
 )
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch
@@ -35,14 +36,14 @@ OBJECTIVES = {
     "gspo": Gspo(clip_low=0.02, clip_high=0.03),
 }
 AVERAGES_HERE = ("token_mean", "sampled_token_mean", "seq_mean_token_mean")
-TOKENS = AdvantageEntropy(rollout_filter=LinearSchedule(init=0.4))
-ROLLOUTS = MaxVariance(share=LinearSchedule(init=0.5))
+TOKENS = AdvantageEntropy(keep_ratio=LinearSchedule(init=0.4))
+ROLLOUTS = MaxVariance(keep_ratio=LinearSchedule(init=0.5))
 Found = tuple[float, dict[str, Tensor]]
 
 
-def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded") -> LocalLearner:
+def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded") -> PolicyLearner:
     settings = LearnSettings(lr=0.05, rollouts_per_step=8, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(model, settings, steps=10, temperature=0.7)
+    return compose_learner(model, settings, steps=10, temperature=0.7)
 
 
 def step(model: Policy, seed: int = 0, *, num: int = 8) -> Batch:
@@ -192,11 +193,11 @@ def test_all_rollouts_and_all_tokens_are_the_plain_objective(
     model = policy(seed=1)
     data = step(model)
     everything = run(model, data, AllTokens()(data), OBJECTIVES[name], loss_aggregation)
-    kept = MaxVariance(share=LinearSchedule(init=1.0))(data)
+    kept = MaxVariance(keep_ratio=LinearSchedule(init=1.0))(data)
     found = run(
         model,
         kept,
-        AdvantageEntropy(rollout_filter=LinearSchedule(init=1.0))(kept),
+        AdvantageEntropy(keep_ratio=LinearSchedule(init=1.0))(kept),
         OBJECTIVES[name],
         loss_aggregation,
     )
@@ -214,15 +215,15 @@ def test_a_constant_loss_stays_with_kept_and_shrinks_with_sampled(name: str) -> 
         replace(step(model), evidence={}), frozenset({"old_logp", "entropy"})
     )
     data = replace(data, advantage_B=torch.full_like(data.advantage_B, -1.0))
-    for rollout_filter in (0.1, 0.5, 1.0):
-        weight_BT = AdvantageEntropy(rollout_filter=LinearSchedule(init=rollout_filter))(data)
+    for keep_ratio in (0.1, 0.5, 1.0):
+        weight_BT = AdvantageEntropy(keep_ratio=LinearSchedule(init=keep_ratio))(data)
         kept, sampled = (
             run(model, data, weight_BT, OBJECTIVES[name], a)[0]
             for a in ("token_mean", "sampled_token_mean")
         )
         assert kept == pytest.approx(1, abs=1e-5)
         assert sampled == pytest.approx(
-            int(rollout_filter * data.sampled_tokens + 1e-6) / data.sampled_tokens, abs=1e-5
+            int(keep_ratio * data.sampled_tokens + 1e-6) / data.sampled_tokens, abs=1e-5
         )
     half = data.take(
         torch.arange(4)
@@ -256,7 +257,7 @@ def test_the_ratio_of_a_response_does_not_know_the_selection_and_only_kept_token
 def test_a_dropped_token_does_nothing_even_where_its_old_log_prob_is_infinite(name: str) -> None:
     model = policy(seed=1)
     data = step(model)
-    weight_BT = AdvantageEntropy(rollout_filter=LinearSchedule(init=0.4), top_scope="rollout")(data)
+    weight_BT = AdvantageEntropy(keep_ratio=LinearSchedule(init=0.4), top_scope="rollout")(data)
     weight_BT[3:] = 0
     clean = run(model, data, weight_BT, OBJECTIVES[name], "token_mean")
     dropped_BT = torch.zeros_like(data.is_response_BT)
@@ -321,7 +322,7 @@ def test_entropy_is_of_the_policy_before_the_step_at_the_sampling_temperature() 
 def test_the_80_20_rule_divided_by_all_is_a_fifth_of_that_divided_by_the_kept() -> None:
     model = policy(seed=1)
     data = step(model)
-    weight_BT = TopEntropy(rollout_filter=0.2)(data)
+    weight_BT = TopEntropy(keep_ratio=0.2)(data)
     kept, everything = (
         run(model, data, weight_BT, Grpo(), loss_aggregation)
         for loss_aggregation in ("token_mean", "response_token_mean")

@@ -16,7 +16,8 @@ from trl import GRPOConfig, GRPOTrainer
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Grpo, Gspo, Objective
 from reasontrain.algo.token_selection import AllTokens, TokenSelection, TopEntropy
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
@@ -111,9 +112,9 @@ def ours(
     return stats["loss"], gradients(model)
 
 
-def learner(model: Policy) -> LocalLearner:
+def learner(model: Policy) -> PolicyLearner:
     settings = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=50)
-    return LocalLearner(
+    return compose_learner(
         model, settings, steps=10, temperature=TEMPERATURE, reference=UnshardedModel(policy(seed=6))
     )
 
@@ -183,5 +184,5 @@ def test_the_fifth_of_the_tokens_is_trls_where_its_quantile_keeps_as_many(tmp_pa
     data = near(model)
     num = int(data.is_response_BT.sum())
     kept = num + int(-(0.8 * (num - 1)) // 1)
-    found = ours(model, data, Grpo(), TopEntropy(keep=kept / num), "response_token_mean")
+    found = ours(model, data, Grpo(), TopEntropy(keep_ratio=kept / num), "response_token_mean")
     assert_same(found, theirs(model, data, tmp_path, loss_type="bnpo", top_entropy_quantile=0.2))

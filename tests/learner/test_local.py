@@ -24,8 +24,9 @@ from reasontrain.algo.token_selection import (
     TopEntropy,
 )
 from reasontrain.data.micro_batches import Layout
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.history import FrozenHistory
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
@@ -43,12 +44,12 @@ OBJECTIVES = {
 }
 SELECTORS = {
     "all": AllTokens(),
-    "random": Random(keep=0.4),
-    "top_entropy": TopEntropy(keep=0.4),
-    "shuffled": ShuffledWeights(of=TopEntropy(keep=0.4)),
-    "sstoken": SsToken(keep=0.4, warmup=0.0),
+    "random": Random(keep_ratio=0.4),
+    "top_entropy": TopEntropy(keep_ratio=0.4),
+    "shuffled": ShuffledWeights(of=TopEntropy(keep_ratio=0.4)),
+    "sstoken": SsToken(keep_ratio=0.4, warmup=0.0),
     **{
-        mode: Tip(mode=mode, keep=0.4)
+        mode: Tip(mode=mode, keep_ratio=0.4)
         for mode in (
             "soft_or",
             "q3",
@@ -64,9 +65,9 @@ SELECTORS = {
 
 def learner(
     model: Policy, *, budget: int = 10_000, layout: Layout = "padded", **changes: object
-) -> LocalLearner:
+) -> PolicyLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(
+    return compose_learner(
         model,
         replace(chosen, **changes),
         steps=10,
@@ -122,7 +123,7 @@ def test_loss_and_gradient_are_those_of_plain_logits(
             .logits[0]
             .log_softmax(-1)
         )
-        taken_T = logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0]
+        taken_T = logp_TV[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0]
         expected = expected - (coefficient_BT[row, 1:length] * taken_T).sum()
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), abs=2e-6)
@@ -229,7 +230,7 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
         data.rollout_B.tolist()
     ):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
-        used.observer.teacher_rows[rollout][unused_N] = float("inf")
+        used.observer.teacher_hidden[rollout][unused_N] = float("inf")
     broken = data.with_evidence(
         {"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)}
     )
@@ -285,8 +286,8 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
     )
     losses = []
     for keep in (0.1, 0.5, 1.0):
-        seen = used.observe(data, Tip(keep=keep).required_evidence)
-        weight_BT = Tip(keep=keep)(seen)
+        seen = used.observe(data, Tip(keep_ratio=keep).required_evidence)
+        weight_BT = Tip(keep_ratio=keep)(seen)
         losses.append(
             used.gradient(seen, weight_BT, Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])[
                 "loss"
@@ -303,7 +304,7 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
 def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
     data = batch()
     results = []
-    for token_selection in (AllTokens(), Tip(mode=mode, keep=1.0)):
+    for token_selection in (AllTokens(), Tip(mode=mode, keep_ratio=1.0)):
         model = policy(seed=1)
         used = learner(model)
         seen = used.observe(
@@ -338,9 +339,9 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
             "entropy": -(p.exp() * p).sum(-1),
             "kl_reverse": (p.exp() * (p - q)).sum(-1),
             "kl_forward": (q.exp() * (q - p)).sum(-1),
-            "old_logp": p.materialize(1, ids[0, 1:, None])[:, 0],
-            "ref_logp": r.materialize(1, ids[0, 1:, None])[:, 0],
-            "teachability": q.exp().materialize(1, top).sum(-1),
+            "old_logp": p.gather(1, ids[0, 1:, None])[:, 0],
+            "ref_logp": r.gather(1, ids[0, 1:, None])[:, 0],
+            "teachability": q.exp().gather(1, top).sum(-1),
         }
         among = data.is_response_BT[row, 1:length]
         for name, values in expected.items():
@@ -409,8 +410,8 @@ def test_clipping_scales_the_gradient_to_the_norm() -> None:
     for limit in (None, 1e-3):
         model = policy()
         used = learner(model, max_grad_norm=limit)
-        used.optimizer.step = lambda share: None  # only the gradient is of interest
-        used.optimizer.zero_grad = lambda: None
+        used.engine.optimizer.step = lambda share: None  # only the gradient is of interest
+        used.engine.optimizer.zero_grad = lambda: None
         stats = used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])
         moved[limit] = (stats["grad_norm"], gradients(model))
     assert moved[None][0] == moved[1e-3][0] > 0.1
@@ -484,7 +485,7 @@ def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:
     optimizer = {"adamw": AdamW(weight_decay=0.1), "muon": Muon()}[kind]
     data = batch()
 
-    def step(used: LocalLearner) -> float:
+    def step(used: PolicyLearner) -> float:
         return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])[
             "loss"
         ]

@@ -22,7 +22,7 @@ from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import AllTokens, Prior, TokenSelection
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch, Problem, Rollout, TokenKind
@@ -48,7 +48,7 @@ def run(
     """Loss and gradient of one step."""
     model = policy() if model is None else model
     chosen = LearnSettings(lr=0.1, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    stats = LocalLearner(model, chosen, steps=1).gradient(
+    stats = compose_learner(model, chosen, steps=1).gradient(
         data, rule(data), Nll(), LOSS_AGGREGATIONS["response_token_mean"]
     )
     return stats, {
@@ -93,7 +93,7 @@ def test_the_loss_is_the_weighted_sum_over_the_number_of_target_tokens_and_the_p
             .log_softmax(-1)
         )
         among_T = data.is_response_BT[row, 1:length]
-        nll_K = -logp_TV[:-1].materialize(1, data.ids_BT[row, 1:length, None])[:, 0][among_T]
+        nll_K = -logp_TV[:-1].gather(1, data.ids_BT[row, 1:length, None])[:, 0][among_T]
         raw_K = 1 - data.evidence["uncond_logp"][row, 1:length][among_T].double().exp()
         expected += float((len(raw_K) * raw_K / raw_K.sum() * nll_K).sum())
         plain, num = plain + float(nll_K.sum()), num + len(raw_K)

@@ -17,7 +17,7 @@ from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import Prior
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.learner import unconditional
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.unconditional import (
     COLUMN,
     cut_parts,
@@ -69,7 +69,7 @@ def test_log_probs_are_those_of_full_logits_and_batches_agree(architecture: str)
         ids = torch.tensor([[*HEADER, *rollout.response_ids]])
         with torch.no_grad():
             full_TV = model.model(ids, use_cache=False).logits[0].float().log_softmax(-1)
-        expected = full_TV[1:-1].materialize(1, ids[0, 2:, None])[
+        expected = full_TV[1:-1].gather(1, ids[0, 2:, None])[
             :, 0
         ]  # the header's last token predicts the first; it is not scored
         assert column == pytest.approx(expected.tolist(), abs=1e-5)
@@ -94,7 +94,7 @@ def test_a_response_token_is_scored_by_what_precedes_it_alone() -> None:
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("models") / "student"
-    shape = testbed.Shape(
+    shape = testbed.TinyShape(
         hidden_size=32,
         intermediate_size=48,
         num_layers=1,
@@ -112,7 +112,7 @@ TUNED = UncondTuned(lr=0.01, rollouts_per_step=8)
 
 @pytest.fixture
 def column(student: Path, tmp_path: Path) -> Column:
-    """The demonstrations of 40 arithmetic problems with their column; what is said goes to `said`."""
+    """The demonstrations of 40 arithmetic problems with their column."""
     encoder = Encoder(tokenizer(), PromptSettings(), 4096)
     task = Arithmetic(num_problems=40)
 
@@ -120,7 +120,6 @@ def column(student: Path, tmp_path: Path) -> Column:
         settings: Unconditional | None = TUNED,
         *,
         path: Path = student,
-        said: list[str] | None = None,
         change: Callable[[list[Rollout]], list[Rollout]] = list,
     ) -> list[Rollout]:
         recipe = Recipe(
@@ -137,9 +136,7 @@ def column(student: Path, tmp_path: Path) -> Column:
         )
         prompts, _ = encoder.prompts(task.problems())
         written, _ = encoder.demonstrations(prompts, 4096)
-        return with_uncond_logp(
-            recipe, encoder, change(written), (said if said is not None else []).append
-        )
+        return with_uncond_logp(recipe, encoder, change(written))
 
     return run
 
@@ -194,7 +191,7 @@ def test_interrupted_it_goes_on_with_the_parts_that_are_left(
     kept = {p: p.stat().st_mtime_ns for p in parts if p != parts[2]}
     parts[2].unlink()
     monkeypatch.setattr(
-        LocalLearner, "step", lambda *_: pytest.fail("the reference was tuned again")
+        PolicyLearner, "step", lambda *_: pytest.fail("the reference was tuned again")
     )
     assert columns(column(settings)) == columns(first)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
@@ -236,13 +233,13 @@ def test_tuning_sees_each_response_once_without_its_prompt_and_learns(
     column: Column, monkeypatch: pytest.MonkeyPatch, student: Path
 ) -> None:
     seen: list[Batch] = []
-    inner = LocalLearner.step
+    inner = PolicyLearner.step
 
-    def watched(self: LocalLearner, batch: Batch, *given: object) -> Stats:
+    def watched(self: PolicyLearner, batch: Batch, *given: object) -> Stats:
         seen.append(batch)
         return inner(self, batch, *given)
 
-    monkeypatch.setattr(LocalLearner, "step", watched)
+    monkeypatch.setattr(PolicyLearner, "step", watched)
     base, tuned = (columns(column(settings)) for settings in (UncondBase(), TUNED))
     assert len(seen) == 5
     assert sorted(i for batch in seen for i in batch.rollout_B.tolist()) == list(range(40))
@@ -331,7 +328,7 @@ def test_a_reference_of_other_ids_is_refused(column: Column, student: Path, tmp_
 def test_a_smaller_reference_scores_too_and_a_short_one_is_refused(
     column: Column, tmp_path: Path
 ) -> None:
-    shape = testbed.Shape(
+    shape = testbed.TinyShape(
         hidden_size=16,
         intermediate_size=16,
         num_layers=1,

@@ -18,12 +18,12 @@ from hypothesis.strategies import characters, text
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from reasontrain.models import testbed
-from reasontrain.models.testbed import SHAPES, VOCABULARY_SIZE, TestbedShape, build, tokenizer
+from reasontrain.models.testbed import SHAPES, VOCABULARY_SIZE, TinyShape, build, tokenizer
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import UserError
 
 TOKENIZER = tokenizer()
-TINY = TestbedShape(
+TINY = TinyShape(
     hidden_size=32, intermediate_size=32, num_layers=1, num_heads=2, num_key_value_heads=1
 )
 
@@ -173,7 +173,7 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     build(tmp_path / "0", TINY)
     build(
         tmp_path / "1",
-        TestbedShape(
+        TinyShape(
             hidden_size=32,
             intermediate_size=32,
             num_layers=1,

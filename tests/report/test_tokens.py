@@ -36,8 +36,8 @@ def test_tokens_colours_and_numbers(tmp_path):
     assert page is not None
     assert page.rollouts[0].tokens == (
         Token("F", "cf", "not chosen by the policy"),
-        Token("x", "c30 k", "entropy 0.75 · divergence 0.01 · weight 0.5 · kept"),
-        Token("⏎\n", "cx", "entropy NaN · divergence 2 · weight 0"),
+        Token("x", "c30 k", "entropy 0.75 · kl_reverse 0.01 · weight 0.5 · kept"),
+        Token("⏎\n", "cx", "entropy NaN · kl_reverse 2 · weight 0"),
     )
     assert page.rollouts[0].kept == "1 of 2 tokens kept (50\u202f%)"
     assert (page.entropy, page.divergence) == (True, "kl_reverse")
@@ -48,7 +48,7 @@ def test_without_a_teacher_there_is_no_divergence(tmp_path):
         3, write(tmp_path / "s.jsonl", [row(evidence={"entropy": [0, 0, 1.5, 0, 0]})]), 4
     )
     assert page is not None
-    assert page.divergence == ""
+    assert page.divergence is None
     assert page.rollouts[0].tokens[1] == Token("x", "c40 k", "entropy 1.5 · weight 0.5 · kept")
 
 

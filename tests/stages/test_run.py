@@ -20,7 +20,7 @@ from reasontrain.data.files import read_file
 from reasontrain.data.offline import encode, read_pairs
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.models import ModelSettings, load
-from reasontrain.models.testbed import TestbedShape, build
+from reasontrain.models.testbed import TinyShape, build
 from reasontrain.recipe import read_recipe
 from reasontrain.run import loop
 from reasontrain.stages import run as stages_run
@@ -71,7 +71,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in which the recipe was run to its end."""
     where = tmp_path_factory.mktemp("finished")
     width = {"hidden_size": 32, "intermediate_size": 48, "head_dim": 16}
-    build(where / "model", TestbedShape(**width, num_layers=1, num_heads=2, num_key_value_heads=1, seed=1))
+    build(
+        where / "model",
+        TinyShape(**width, num_layers=1, num_heads=2, num_key_value_heads=1, seed=1),
+    )
     (where / "work").mkdir()
     (where / "work" / "recipe.yaml").write_text(RECIPE)
     write_solutions(where / "work" / "solutions.jsonl")
@@ -226,7 +229,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(
 
     def counted(run: loop.Run, number: int) -> Stats:
         """Dies in the third step of the first model, or in the second of the run itself."""
-        if (where == "tune" and number == 2 and run.directory.name.startswith("positive")) or (
+        if (where == "tune" and number == 2 and run.directory.path.name.startswith("positive")) or (
             where == "run" and number == 1
         ):
             raise SystemExit("kill -9")

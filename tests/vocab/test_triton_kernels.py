@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from reasontrain.types import Losses, TokenFields, TokenStats, UserError
 from reasontrain.vocab import Head, Teacher, fused, measure
-from reasontrain.vocab.analytic import BufferPool, AnalyticDistribution
+from reasontrain.vocab.analytic import AnalyticDistribution, BufferPool
 from tests.vocab.test_fused import naive_statistic
 
 pytest.importorskip("triton", reason="Triton is for Linux")
@@ -321,10 +321,15 @@ for kernel, flags in (
     kinds = {"ids_ptr": "*i64", "log_student": "fp32", "log_teacher": "fp32"}
     names = [parameter.name for parameter in kernel.params]
     signature = {
-        name: "constexpr" if name in constants else kinds.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names
+        name: "constexpr"
+        if name in constants
+        else kinds.get(name, "*fp32" if name.endswith("_ptr") else "i32")
+        for name in names
     }
-    made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
-    print(kernel.__name__, len(made.asm["ptx"]) > 0)
+    source = ASTSource(kernel, signature, constants)
+    options = {"num_warps": 8}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    print(kernel.__name__, len(compiled.asm["ptx"]) > 0)
 """
 
 

@@ -5,16 +5,18 @@ or only how many.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.algo._draws import Stream, uniform_BT
 from reasontrain.algo._top_k import lexsort
 from reasontrain.algo.token_selection.rules import SelectionRule
 from reasontrain.types import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

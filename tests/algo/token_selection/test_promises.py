@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers
 
+from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllTokens,
@@ -21,7 +22,6 @@ from reasontrain.algo.token_selection import (
     TokenSelection,
     TopEntropy,
 )
-from reasontrain.types import EVIDENCE
 
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
 SCOPES = ("step", "rollout")
@@ -158,7 +158,7 @@ def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
 
 @each
 def test_the_stated_needs_are_enough_and_are_all_needed(steps, selector):
-    assert selector.required_evidence <= EVIDENCE
+    assert selector.required_evidence <= EVIDENCE.keys()
     batch = steps.random(1)
     needed = {column: batch.evidence[column] for column in selector.required_evidence}
     enough = replace(batch, evidence=needed)
@@ -190,6 +190,6 @@ def test_weights_are_float32_zeros_and_ones_without_a_graph(steps, selector):
 @each
 def test_a_step_without_a_response_keeps_nothing(steps, selector):
     nothing = [[float("nan")] * 3] * 2
-    evidence = dict.fromkeys(EVIDENCE - {"ce_logscore"}, nothing)
+    evidence = dict.fromkeys(EVIDENCE.keys() - {"ce_logscore"}, nothing)
     batch = steps.of([[1, 1, 0], [1, 4, 3]], **evidence)
     torch.testing.assert_close(selector(batch), torch.zeros(2, 3), rtol=0, atol=0)

@@ -12,7 +12,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from reasontrain.models.describe import Description, class_of, located, readable
+from reasontrain.models.description import Description, class_of, located, readable
 from reasontrain.models.policy import Policy
 from reasontrain.models.settings import ModelSettings
 from reasontrain.models.vision import vision_of
@@ -35,9 +35,7 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
     model.to(device)
     model.requires_grad_(trainable)
     if settings.gradient_checkpointing and trainable:
-        # Reentrant checkpointing needs an input that requires a gradient; with adapters, the
-        # embeddings that enter a layer have none.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     policy = Policy(
         model.train(trainable),
         tokenizer,
@@ -47,6 +45,17 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
     )
     check_head(policy)
     return policy
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Recompute a model's activations in the backward pass instead of keeping them."""
+    # Not reentrant: that needs an input that requires a gradient, and with adapters the embeddings
+    # that enter a layer have none.
+    # transformers 5.17, which vLLM needs, has only the name that is deprecated in 5.23.
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _from_pretrained(

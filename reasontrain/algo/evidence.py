@@ -1,0 +1,212 @@
+"""The table of per-token evidence: one row for each kind, with its unit, its source and its cost.
+
+Evidence is one number per token; column t of a `_BT` tensor belongs to token t, which is predicted
+from t - 1. A selection rule and an objective name the evidence they read in `required_evidence`.
+Batch accessors, the observer, plans, FLOP counts, validation, token files and report pages all read
+this table, so a new kind of evidence is one row here plus the code that measures it. The functions
+below read the table when they are called: nobody keeps a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["sampler", "policy", "teacher", "reference", "history", "unconditional", "stored"]
+"""Where the numbers come from.
+
+`sampler`: reported with each rollout. `policy`: one forward pass of the policy before the step.
+`teacher`: that pass and one of the teacher, compared. `reference`, `history`: one forward pass of
+that model. `unconditional`: scored before the run by the reference that does not see the prompt or
+the image, and kept on disk. `stored`: read from a file that the recipe's `evidence` names.
+"""
+
+Model = Literal["policy", "teacher", "reference", "history"]
+"""A model whose forward pass a step may have to pay for."""
+
+_FORWARD_PASSES: Mapping[Source, frozenset[Model]] = {
+    "sampler": frozenset(),
+    "policy": frozenset({"policy"}),
+    "teacher": frozenset({"policy", "teacher"}),
+    "reference": frozenset({"reference"}),
+    "history": frozenset({"history"}),
+    "unconditional": frozenset(),
+    "stored": frozenset(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One kind of evidence.
+
+    Attributes:
+        name: key of `batch.evidence`, and stem of `batch.<name>_BT` and of the metric `<name>_mean`.
+        description: the formula or definition in a few words.
+        chart: title of the report's chart that shows it; kinds of one unit may share a chart.
+        label: its name within that chart and beside a token.
+        unit: nats, a probability, or a share of a whole.
+        bounds: least and greatest possible value, in that unit.
+        source: where the numbers come from.
+        statistic: statistic of the source's next-token distribution that measures it, as
+            `vocab.measure` names it; None where something else does.
+        soft: defined at the steps of a soft thought, which are embeddings rather than tokens.
+    """
+
+    name: str
+    description: str
+    chart: str
+    label: str
+    unit: Literal["nats", "probability", "share"]
+    bounds: tuple[float, float]
+    source: Source
+    statistic: str | None = None
+    soft: bool = False
+
+    @property
+    def forward_passes(self) -> frozenset[Model]:
+        """The models that must run forward once more to measure it."""
+        return _FORWARD_PASSES[self.source]
+
+
+_LOG_PROBABILITY = (-math.inf, 0.0)
+_NOT_NEGATIVE = (0.0, math.inf)
+_FRACTION = (0.0, 1.0)
+
+_ROWS = (
+    Evidence(
+        name="entropy",
+        description="entropy of the policy's next-token distribution",
+        chart="Entropy",
+        label="entropy",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="policy",
+        statistic="entropy",
+        soft=True,
+    ),
+    Evidence(
+        name="kl_reverse",
+        description="KL(student || teacher) over the vocabulary",
+        chart="Divergence",
+        label="student to teacher",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="teacher",
+        statistic="kl_reverse",
+    ),
+    Evidence(
+        name="kl_forward",
+        description="KL(teacher || student) over the vocabulary",
+        chart="Divergence",
+        label="teacher to student",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="teacher",
+        statistic="kl_forward",
+    ),
+    Evidence(
+        name="teachability",
+        description="the teacher's probability mass on the student's likeliest tokens",
+        chart="Teachability",
+        label="teachability",
+        unit="probability",
+        bounds=_FRACTION,
+        source="teacher",
+        statistic="teachability",
+    ),
+    Evidence(
+        name="attention",
+        description="share of the token's attention that one layer pays to the prompt",
+        chart="Attention",
+        label="attention to the prompt",
+        unit="share",
+        bounds=_FRACTION,
+        source="policy",
+        soft=True,
+    ),
+    Evidence(
+        name="sampled_logp",
+        description="log-probability at the sampler's temperature, before truncation",
+        chart="Log-probability",
+        label="sampler",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="sampler",
+    ),
+    Evidence(
+        name="old_logp",
+        description="log-probability under the policy before the step",
+        chart="Log-probability",
+        label="policy before the step",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="policy",
+        statistic="logp",
+    ),
+    Evidence(
+        name="ref_logp",
+        description="log-probability under the frozen reference",
+        chart="Log-probability",
+        label="reference",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="reference",
+        statistic="logp",
+    ),
+    Evidence(
+        name="history_logp",
+        description="log-probability under an earlier version of the policy",
+        chart="Log-probability",
+        label="history",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="history",
+        statistic="logp",
+    ),
+    Evidence(
+        name="uncond_logp",
+        description="log-probability under a reference that does not see the condition",
+        chart="Log-probability",
+        label="without the condition",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="unconditional",
+    ),
+    Evidence(
+        name="ce_logscore",
+        description="log of cDPO's contrastive score of a positive and a negative model",
+        chart="Contrastive score",
+        label="log score",
+        unit="nats",
+        bounds=_LOG_PROBABILITY,
+        source="stored",
+    ),
+)
+
+EVIDENCE: Mapping[str, Evidence] = {row.name: row for row in _ROWS}
+"""The table: every kind of evidence by its name."""
+
+
+def from_sources(names: Iterable[str], *sources: Source) -> frozenset[str]:
+    """Those of the names whose evidence comes from one of the sources."""
+    return frozenset(name for name in names if EVIDENCE[name].source in sources)
+
+
+def forward_passes(names: Iterable[str]) -> frozenset[Model]:
+    """The models that must run forward once more to measure this evidence; one pass each."""
+    return frozenset().union(*(EVIDENCE[name].forward_passes for name in names))
+
+
+def statistics(names: Iterable[str], *sources: Source) -> dict[str, str]:
+    """The evidence among the names that a vocabulary statistic of these sources measures.
+
+    Returns:
+        Name of the evidence -> name of the statistic, as `vocab.measure` takes it.
+    """
+    return {
+        row.name: row.statistic
+        for row in (EVIDENCE[name] for name in sorted(names))
+        if row.source in sources and row.statistic is not None
+    }

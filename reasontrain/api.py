@@ -1,0 +1,7 @@
+"""The Python interface: load a recipe, train by it, evaluate models.
+
+`reasontrain.load_recipe`, `reasontrain.train` and `reasontrain.evaluate` are these functions. They do
+what the commands of the same names do, write the same files and raise `UserError` for wrong input.
+"""
+
+from __future__ import annotations
