@@ -61,7 +61,7 @@ NEVER_PASSED = {"shell": True, "trust_remote_code": True, "weights_only": False}
 ALLOWED: Mapping[tuple[str, str], str] = {
     (
         "reasontrain/models/attention.py",
-        "watched swallows **rest",
+        "measured swallows **rest",
     ): "transformers calls it, and with what differs between models",
     (
         "reasontrain/sampler/cache.py",

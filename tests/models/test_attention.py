@@ -190,7 +190,7 @@ def test_a_flash_kernel_is_called_once_more_as_it_was(monkeypatch: pytest.Monkey
 def test_eager_attention_is_refused() -> None:
     with pytest.raises(
         UserError,
-        match=r"gemma2 has `eager` attention here; set model.attention to sdpa or "
+        match=r"gemma2 uses `eager` attention; set model.attention to sdpa or "
         r"flash_attention_2",
     ):
         check(policy("gemma2"), Importance())
@@ -218,7 +218,7 @@ def test_a_changed_softmax_is_refused(option: str) -> None:
     attention = model.model.model.layers[-1].self_attn
     plain = attention.forward
     attention.forward = lambda *args, **rest: plain(*args, **rest, **{option: torch.ones(())})
-    with pytest.raises(UserError, match=f"llama changes its attention by {option}"):
+    with pytest.raises(UserError, match=f"llama changes its attention scores by {option}"):
         check(model, Importance())
 
 

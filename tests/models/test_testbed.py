@@ -215,7 +215,7 @@ def test_a_shipped_model_is_the_one_that_its_recipe_made(name: str) -> None:
     directory = testbed.MODELS / name
     made = json.loads((directory / testbed.MADE).read_text())
     assert sha256((directory / testbed.WEIGHTS).read_bytes()).hexdigest() == made["sha256"]
-    assert (Path(__file__).parents[1] / made["recipe"]).exists()
+    assert (Path(__file__).parents[2] / made["recipe"]).exists()
     assert json.loads((directory / "tokenizer.json").read_text()) == json.loads(
         testbed.tokenizer().backend_tokenizer.to_str()
     )
