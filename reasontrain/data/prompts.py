@@ -333,8 +333,8 @@ class Encoder:
 class LazyPrompts(Sequence[Prompt]):
     """The prompts of generated problems, each encoded when it is read and not cached.
 
-    There is one for every problem, so none can be dropped: one that is too long raises RunError when
-    it is read (`prompt.too_long: drop` encodes all prompts before the run).
+    There is one for every problem, so none can be dropped: one that is too long raises RunError
+    when it is read (`prompt.too_long: drop` encodes all prompts before the run).
     """
 
     def __init__(self, encoder: Encoder, problems: Sequence[Problem]) -> None:

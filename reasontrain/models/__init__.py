@@ -1,7 +1,7 @@
 """Language models as a trunk and a head: described without weights, loaded and checked.
 
-Settings are imported at once, because recipes consist of them. The rest is imported on first use: it
-needs torch and transformers, and reading a recipe should not wait for them.
+Settings are imported at once, because recipes consist of them. The rest is imported on first use:
+it needs torch and transformers, and reading a recipe should not wait for them.
 """
 
 from importlib import import_module
