@@ -256,7 +256,7 @@ def test_an_adapter_answers_as_its_merged_model(
             parameter.data.normal_(std=0.2)
     adapted.save_pretrained("adapter")
     adapted.merge_and_unload().save_pretrained("merged")
-    base.save_words(Path("merged"))
+    base.save_tokenizer(Path("merged"))
     for what in ("adapter", "merged", str(model)):
         assert evaluate(what, *SHORT, "--out", "out") == 0
     found = {
