@@ -5,11 +5,3 @@ what the commands of the same names do, write the same files and raise `UserErro
 """
 
 from __future__ import annotations
-
-import json
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal
-
-from reasontrain.recipe import Recipe

@@ -17,7 +17,7 @@ from reasontrain.bench.measure import measure
 from reasontrain.bench.record import PACKAGES, BenchRecord
 from reasontrain.bench.tables import rows as tables_of
 from reasontrain.data import storage
-from reasontrain.evaluation.provenance import origin
+from reasontrain.evaluation.provenance import current_provenance
 from reasontrain.metrics import environment
 from reasontrain.types import UserError
 
@@ -44,7 +44,7 @@ def bench(options: BenchOptions) -> None:
     place = _place(options)
     runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
     tables = tables_of(options.tables, place, options.rows)
-    made = origin(options.out.parent, (options.out,))
+    made = current_provenance(options.out.parent, (options.out,))
     for name, rows in tables.items():
         measured = []
         for row in rows:

@@ -30,10 +30,9 @@ from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress, free_port, join, leave
 from reasontrain.learner.factory import make_learner
 from reasontrain.models import Policy
-from reasontrain.recipe import Recipe, VllmEngine
+from reasontrain.recipe import Recipe
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.local import LocalSampler
-from reasontrain.sampler.vllm import VllmSampler
+from reasontrain.sampler.factory import SleepingSampler, make_sampler
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
 from reasontrain.vocab import Head
@@ -148,20 +147,16 @@ class LearnerRank(SamplingWorker):
         self.rank = place.rank
         remote = RemoteTeacher(teacher) if teacher is not None else None
         self.learner = make_learner(recipe, remote)
-        engine = recipe.engine
         assert recipe.cluster is not None, "ranks are of a cluster"
         if recipe.cluster.samplers:
             return
-        if isinstance(engine, VllmEngine):
-            self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed, colocated=True)
-        else:
-            self.sampler = LocalSampler(
-                self.learner.policy,
-                seed=recipe.seed,
-                max_num_seqs=engine.max_num_seqs,
-                shared=True,
-                cuda_graphs=engine.cuda_graphs,
-            )
+        self.sampler = make_sampler(
+            recipe.engine,
+            recipe.model,
+            seed=recipe.seed,
+            policy=self.learner.policy,
+            colocated=True,
+        )
 
     @work
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch | None:
@@ -182,15 +177,18 @@ class LearnerRank(SamplingWorker):
         self._rest()
         return self.learner.step(batch, weight_BT, objective, loss_aggregation)
 
+    def steps_done(self) -> int | None:
+        """See `Learner`."""
+        return self.learner.steps_done
+
     def matrix_rate(self) -> float:
         """See `Learner`."""
         return self.learner.matrix_rate()
 
     def whole(self) -> AbstractContextManager[None]:
         """Gathered from all ranks, for a sampler that uses the weights as they are."""
-        if isinstance(self.sampler, LocalSampler):
-            return self.learner.engine.materialize_policy()
-        return nullcontext()
+        shares_policy = self.recipe.engine.capabilities.shares_policy
+        return self.learner.engine.materialize_policy() if shares_policy else nullcontext()
 
     @work
     def load(self) -> None:
@@ -238,7 +236,7 @@ class LearnerRank(SamplingWorker):
         if (
             self.recipe.cluster is not None
             and not self.recipe.cluster.samplers
-            and isinstance(self.sampler, VllmSampler)
+            and isinstance(self.sampler, SleepingSampler)
         ):
             self.sampler.sleep()
 
@@ -248,19 +246,9 @@ class SamplerWorker(SamplingWorker):
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
-        engine = recipe.engine
-        if isinstance(engine, VllmEngine):
-            self.sampler = VllmSampler(recipe.model, engine, seed=recipe.seed)
-            self.device = torch.device("cuda", 0)
-        else:
-            policy = models.load(recipe.model)
-            self.sampler = LocalSampler(
-                policy,
-                seed=recipe.seed,
-                max_num_seqs=engine.max_num_seqs,
-                cuda_graphs=engine.cuda_graphs,
-            )
-            self.device = policy.device
+        sampler = make_sampler(recipe.engine, recipe.model, seed=recipe.seed)
+        self.sampler = sampler
+        self.device = sampler.device
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
 
     def connect(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:

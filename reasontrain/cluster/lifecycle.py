@@ -56,14 +56,16 @@ class Processes:
             try:
                 self.learner.rebuild()
                 found = checkpoint.newest(self.directory)
+                step = 0
                 self.learner.steps_done = 0
                 if found is not None:
+                    step = found[0]
                     self.learner.restore(found[1])
                 self.answerer.load(self.learner.weights())
             except LostError as again:
                 error = again
                 continue
-            return self.learner.steps_done
+            return step
 
     @property
     def groups(self) -> list[ActorGroup]:

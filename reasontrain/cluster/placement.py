@@ -20,7 +20,7 @@ from reasontrain.cluster.actors import VERSIONS
 from reasontrain.cluster.group import Slot
 from reasontrain.metrics import environment
 from reasontrain.models import ModelSettings
-from reasontrain.recipe import Cluster, Recipe, VllmEngine
+from reasontrain.recipe import Cluster, Recipe
 from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
@@ -54,8 +54,7 @@ class ResourceRequest:
 def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceRequest]:
     """What the recipe's processes take; `gpu` says whether models lie on GPUs."""
     one = 1.0 if gpu else 0.0
-    engine = recipe.engine
-    per_sampler = float(engine.tensor_parallel_size) if isinstance(engine, VllmEngine) else one
+    per_sampler = one * recipe.engine.num_gpus
     wanted = [
         ResourceRequest("learner", cluster.learners, cluster.cpus, one),
         ResourceRequest("sampler", cluster.samplers, cluster.cpus, per_sampler),
@@ -108,9 +107,11 @@ def uses_gpus(model: ModelSettings) -> bool:
 
 def check_engine(recipe: Recipe, *, gpu: bool) -> None:
     """Refuse an engine that this cluster cannot run; raises UserError."""
-    if isinstance(recipe.engine, VllmEngine) and not gpu:
+    capabilities = recipe.engine.capabilities
+    if capabilities.needs_gpu and not gpu:
         raise UserError(
-            "sample.engine: vllm needs GPUs, and this cluster has none; use `kind: local`"
+            f"sample.engine: {capabilities.label} needs GPUs, and this cluster has none; "
+            "use `kind: local`"
         )
 
 

@@ -1,4 +1,4 @@
-"""Groups of actors spoken to as a learner, a sampler and a grader: what the loop sees of a cluster."""
+"""Groups of actors behind the protocols of learner, sampler and grader, as the loop sees them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
 logger = logging.getLogger(__name__)
 
 Answer = tuple[int, list[Rollout]]
-NOWHERE = -1
-"""The version of ranks of which one failed within a step, and the others may wait for it still:
-nothing can be saved.
-"""
 
 
 @dataclass
@@ -67,7 +63,10 @@ class LearnerGroup:
     """All ranks of the learner: the same call on each, the answer of rank 0."""
 
     def __init__(self, group: ActorGroup, teachers: ActorGroup | None) -> None:
-        self.group, self.teachers, self.steps_done, self.generation = group, teachers, 0, 0
+        self.group = group
+        self.teachers = teachers
+        self.steps_done: int | None = 0
+        self.generation = 0
 
     def build(self) -> None:
         """Let the ranks find each other and load their models."""
@@ -87,7 +86,7 @@ class LearnerGroup:
         )
 
     def rebuild(self) -> None:
-        """All ranks anew: one that lost a peer is of no use. Teachers that died are started again."""
+        """Start all ranks again, as one that lost a peer is of no use, and teachers that died."""
         if self.teachers:
             self.teachers.restart(
                 [
@@ -116,6 +115,7 @@ class LearnerGroup:
             Stats,
             self._together("step", ray.put(batch), ray.put(weight_BT), objective, loss_aggregation),
         )
+        assert self.steps_done is not None, "a step is taken from the weights of a step"
         self.steps_done += 1
         return stats
 
@@ -125,6 +125,7 @@ class LearnerGroup:
 
     def weights(self) -> Weights:
         """The version alone: the weights themselves go from process to process."""
+        assert self.steps_done is not None, "these weights are of no step"
         return Weights(version=self.steps_done, tensors=self._not_here)
 
     def save(self, directory: Path) -> None:
@@ -159,8 +160,10 @@ class LearnerGroup:
                 self.teachers.check()  # a rank that lost its teacher says less about it
             raise
         except RunError:
-            if len(self.group.actors) > 1:
-                self.steps_done = NOWHERE
+            # One rank failed within a step, and the others may still wait for it in a collective
+            # operation: nothing can be saved. A single rank knows what its weights are of.
+            single = len(self.group.actors) == 1
+            self.steps_done = cast("int | None", self._first("steps_done")) if single else None
             raise
 
     def _not_here(self) -> Iterator[tuple[str, Tensor]]:

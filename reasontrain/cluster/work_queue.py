@@ -18,8 +18,8 @@ from reasontrain.cluster.actors import SamplingWorker
 from reasontrain.cluster.group import ActorGroup
 from reasontrain.cluster.roles import Answer, Restarts
 from reasontrain.evaluation.candidate import Candidate
-from reasontrain.evaluation.generation import PromptChunk, Sample
-from reasontrain.recipe import Cluster, VllmEngine
+from reasontrain.evaluation.generation import PromptChunk, SampleFn
+from reasontrain.recipe import Cluster
 from reasontrain.types import LostError, Rollout
 
 RESTARTS = 3
@@ -38,7 +38,9 @@ class EvaluationWorker(SamplingWorker):
 
 
 @contextmanager
-def side_by_side(candidate: Candidate, *, seed: int, workers: int, logs: Path) -> Iterator[Sample]:
+def side_by_side(
+    candidate: Candidate, *, seed: int, workers: int, logs: Path
+) -> Iterator[SampleFn]:
     """`workers` processes that sample; they end with the block.
 
     A CPU each, and GPUs where the cluster has any.
@@ -47,9 +49,7 @@ def side_by_side(candidate: Candidate, *, seed: int, workers: int, logs: Path) -
     where each computes with as many threads: on CPUs Ray gives every worker one.
     """
     with placement.connected(float(workers)):
-        gpus = float(
-            candidate.engine.tensor_parallel_size if isinstance(candidate.engine, VllmEngine) else 1
-        )
+        gpus = float(candidate.engine.num_gpus)
         gpu = placement.uses_gpus(candidate.settings)
         wanted = [
             placement.ResourceRequest(
@@ -84,7 +84,7 @@ class WorkQueue:
         self.waiting: deque[PromptChunk] = deque()
 
     def of(self, asked: Sequence[PromptChunk]) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
-        """See `evaluation.asking.Sample`; parts come as they are done."""
+        """See `evaluation.generation.SampleFn`; parts come as they are done."""
         self.waiting.extend(asked)
         beat = time.monotonic()
         while self._begin():

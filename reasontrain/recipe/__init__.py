@@ -1,7 +1,14 @@
 """Recipes: what a run is, as frozen typed settings, and how a YAML file becomes one."""
 
 from reasontrain.recipe.cluster import Cluster, Zero
-from reasontrain.recipe.engines import LocalEngine, VllmEngine
+from reasontrain.recipe.engines import (
+    ENGINES,
+    Engine,
+    LocalEngine,
+    SamplerCapabilities,
+    SamplerEngine,
+    VllmEngine,
+)
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
 from reasontrain.recipe.read import (
@@ -41,12 +48,14 @@ from reasontrain.recipe.unconditional import (
 )
 
 __all__ = [
+    "ENGINES",
     "OUTPUTS",
     "SCHEME",
     "AdamW",
     "CheckpointSettings",
     "Cluster",
     "ContrastStage",
+    "Engine",
     "EvaluateSettings",
     "History",
     "LearnSettings",
@@ -60,6 +69,8 @@ __all__ = [
     "ReferenceStage",
     "SampleSettings",
     "SampleStage",
+    "SamplerCapabilities",
+    "SamplerEngine",
     "SmallReference",
     "Stage",
     "StartWeights",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from reasontrain.recipe.engines import VllmEngine
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stages import SampleStage
 
@@ -47,11 +46,12 @@ def faults(recipe: Recipe) -> list[str]:
         found += [
             f"stages.{stage.name}: {fault}" for fault in _unknown(dataclasses.asdict(stage), known)
         ]
-        if isinstance(stage, SampleStage) and isinstance(stage.sample.engine, VllmEngine):
+        capabilities = stage.sample.engine.capabilities if isinstance(stage, SampleStage) else None
+        if capabilities is not None and not capabilities.shares_policy:
             found.append(
-                f"stages.{stage.name}: a stage samples in this process, by `engine: "
-                f"{{kind: local}}`; have vLLM write a file, "
-                "and read it by a stage of kind trajectories"
+                f"stages.{stage.name}: a stage samples in this process, which "
+                f"{capabilities.label} does not support; use `engine: {{kind: local}}`, or sample "
+                "with another tool and read its file with a stage of kind trajectories"
             )
         if stage.name in known:
             found.append(f"stages: two stages are called {stage.name!r}")

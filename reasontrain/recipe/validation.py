@@ -13,13 +13,12 @@ from reasontrain.algo.token_selection import (
 )
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
-from reasontrain.recipe.engines import VllmEngine, unsampleable
 from reasontrain.recipe.history import MovingAverage, StartWeights
 from reasontrain.recipe.learning import Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import faults
-from reasontrain.tasks import OfflineTask, PairTask, PythonTask, Reward
+from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
 def contradictions(recipe: Recipe) -> list[str]:
@@ -54,11 +53,7 @@ def contradictions(recipe: Recipe) -> list[str]:
             f"token_selection: nothing in this recipe can provide the evidence "
             f"{', '.join(sorted(absent))}"
         )
-    if recipe.learn.warmup_steps >= recipe.steps:
-        found.append(
-            f"learn.warmup_steps: {recipe.learn.warmup_steps} is not below the "
-            f"{recipe.steps} steps of the run"
-        )
+    found += _update_contradictions(recipe)
     found += _pair_contradictions(recipe)
     found += faults(recipe)
     if (recipe.loss_aggregation == "pair_mean") != (recipe.objective.granularity == "pair"):
@@ -66,7 +61,7 @@ def contradictions(recipe: Recipe) -> list[str]:
             f"loss_aggregation: {recipe.loss_aggregation} is not for "
             f"{recipe.objective.kind}; pair_mean is for losses of pairs, and only it"
         )
-    if recipe.reward != Reward() and (recipe.sample is None or isinstance(recipe.task, PythonTask)):
+    if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
         found.append(
             "reward: it is given to answers that are sampled and verified; a task of kind "
             "`python` says its own"
@@ -93,6 +88,50 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append(
             "checkpoint.best: which one is best is known where steps are both saved and "
             "measured; set `every` of both"
+        )
+    return found
+
+
+def _update_contradictions(recipe: Recipe) -> list[str]:
+    """Contradictions of the optimiser steps on each batch, and of their schedule."""
+    found, learn, objective = [], recipe.learn, recipe.objective
+    optimizer_steps = recipe.steps * learn.updates_per_batch
+    if learn.warmup_steps >= optimizer_steps:
+        found.append(
+            f"learn.warmup_steps: {learn.warmup_steps} is not below the {optimizer_steps} "
+            f"{'steps' if learn.updates_per_batch == 1 else 'optimiser steps'} of the run"
+        )
+    if learn.updates_per_batch == 1:
+        if learn.epochs_per_batch > 1:
+            found.append(
+                f"learn.epochs_per_batch: {learn.epochs_per_batch} passes over a batch need as "
+                f"many updates; set learn.updates_per_batch to a multiple of it"
+            )
+        return found
+    if learn.updates_per_batch % learn.epochs_per_batch:
+        found.append(
+            f"learn.updates_per_batch: {learn.updates_per_batch} is no multiple of "
+            f"learn.epochs_per_batch {learn.epochs_per_batch}; every pass over a batch takes as "
+            f"many updates"
+        )
+        return found
+    size = 2 if objective.granularity == "pair" else 1
+    if learn.rollouts_per_step % (learn.mini_batches * size):
+        unit = "pairs" if size == 2 else "rollouts"
+        found.append(
+            f"learn.updates_per_batch: {learn.rollouts_per_step // size} {unit} of a step do not "
+            f"divide into {learn.mini_batches} equal mini-batches"
+        )
+    if objective.score_at_sampling_temperature and "old_logp" not in objective.required_evidence:
+        found.append(
+            f"learn.updates_per_batch: {objective.kind} is right only for rollouts of the weights "
+            f"that it updates, and after the first update of a batch they are of older ones; use "
+            f"grpo or gspo, whose ratio corrects for that, or one update"
+        )
+    if recipe.cluster is not None and recipe.cluster.overlap:
+        found.append(
+            "cluster.overlap: rollouts sampled one step ahead are older still with several "
+            "updates per batch; set learn.updates_per_batch to 1"
         )
     return found
 
@@ -157,9 +196,7 @@ def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str
             f"rewards become credit"
         )
     found += _thought_contradictions(recipe, sample)
-    if isinstance(sample.engine, VllmEngine):
-        found += _vllm_contradictions(recipe, sample, sample.engine)
-    return found
+    return found + _engine_contradictions(recipe, sample)
 
 
 def _dropping_contradictions(recipe: Recipe) -> list[str]:
@@ -239,35 +276,45 @@ def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]
     return found
 
 
-def _vllm_contradictions(recipe: Recipe, sample: SampleSettings, engine: VllmEngine) -> list[str]:
-    """What vLLM cannot do."""
-    found = []
+def _engine_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
+    """Settings that the sampler engine does not support."""
+    errors = []
+    engine, capabilities = sample.engine, sample.engine.capabilities
+    label = capabilities.label
     suites = recipe.evaluate.suites if recipe.evaluate else ()
-    if sample.thought is not None or any(suite.sampling.thought is not None for suite in suites):
-        found.append(
-            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a "
-            "`thought` needs `kind: local`"
+    thinks = sample.thought is not None or any(suite.sampling.thought for suite in suites)
+    if thinks and not capabilities.thoughts:
+        errors.append(
+            f"sample.engine: a `thought` needs forced tokens and embeddings as input, which "
+            f"{label} does not support; use `kind: local`"
         )
-    if recipe.model.device == "cpu":
-        found.append("sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`")
-    if recipe.cluster is None:
-        found.append(
-            "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section"
+    if recipe.model.device == "cpu" and capabilities.needs_gpu:
+        errors.append(
+            f"sample.engine: {label} needs GPUs, and model.device is cpu; use `kind: local`"
         )
-    elif not recipe.cluster.samplers and engine.tensor_parallel_size > 1:
-        found.append(
+    if recipe.cluster is None and not capabilities.shares_policy:
+        errors.append(
+            f"sample.engine: {label} trains only in a cluster; add a `cluster` section, or use "
+            "`kind: local`"
+        )
+    if recipe.cluster is not None and not recipe.cluster.samplers and engine.num_gpus > 1:
+        errors.append(
             f"sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not "
-            f"{engine.tensor_parallel_size}; "
-            "set `cluster.samplers`"
+            f"{engine.num_gpus}; set `cluster.samplers`"
         )
-    if reason := unsampleable(sample):
-        found.append(f"sample.temperature: {reason}")
-    if sample.truncates and sample.temperature and "sampled_logp" in recipe.required_evidence:
-        found.append(
-            "token_selection: sampled_logp is before truncation, and vLLM gives it only "
-            "where top_p, top_k and min_p are off"
+    if reason := engine.unsupported_temperature(sample):
+        errors.append(f"sample.temperature: {reason}")
+    if (
+        sample.truncates
+        and sample.temperature
+        and not capabilities.sampled_logp_under_truncation
+        and "sampled_logp" in recipe.required_evidence
+    ):
+        errors.append(
+            f"token_selection: sampled_logp is taken before truncation, and {label} reports it "
+            "only if top_p, top_k and min_p are off"
         )
-    return found
+    return errors
 
 
 def _scale_contradictions(recipe: Recipe) -> list[str]:

@@ -18,7 +18,7 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
-from reasontrain.evaluation.generation import by, parts, sampled
+from reasontrain.evaluation.generation import answer_by_sampling, chunk_prompts, sample_with
 from reasontrain.evaluation.run import evaluate, summary
 from reasontrain.learner import Learner
 from reasontrain.learner.factory import make_learner
@@ -26,10 +26,8 @@ from reasontrain.metrics import environment
 from reasontrain.metrics.throughput import Count, Speed
 from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
-    LocalEngine,
     PastCheckpoint,
     Recipe,
-    VllmEngine,
     as_mapping,
     as_yaml,
     changed_keys,
@@ -37,11 +35,17 @@ from reasontrain.recipe import (
     read_yaml,
 )
 from reasontrain.run import checkpoint, tracking
-from reasontrain.run.datasets import EncodedSuite, encode_suite, rewarded, source, with_stored
+from reasontrain.run.datasets import (
+    EncodedSuite,
+    encode_suite,
+    make_reward_fn,
+    training_data,
+    with_stored_evidence,
+)
 from reasontrain.run.directory import RunDirectory
-from reasontrain.run.loop import Run, train
+from reasontrain.run.loop import Checkpoints, Method, Run, train
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
@@ -65,7 +69,7 @@ MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "bas
 """Keys that a run may be continued with other values of: a finished run is extended by raising
 `steps`.
 """
-AT_ONCE = 512
+CHUNK_SIZE = 512
 """Prompts of a suite that are sampled together during training."""
 
 
@@ -143,21 +147,19 @@ class RunContext:
             group_size=sample.group_size
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
-            truncated=sample.truncated if sample else "score",
             score=self.score,
-            advantage=recipe.advantage,
-            rollout_filter=recipe.rollout_filter,
-            token_selection=recipe.token_selection,
-            required_evidence=recipe.required_evidence,
-            reuse_sampled_logp=recipe.reuses_sampled_logp,
+            method=method_of(recipe),
             learner=self.learner,
-            objective=recipe.objective,
-            loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
             tracker=tracker,
             speed=speed,
             evaluate=lambda done: self._evaluate(done, tracker),
             recover=self.recover,
-            checkpoint=recipe.checkpoint,
+            checkpoints=Checkpoints(
+                directory=self.prepared.directory,
+                settings=recipe.checkpoint,
+                learner=self.learner,
+                scores=tracker.scores,
+            ),
             max_nonfinite=recipe.learn.max_nonfinite,
             steps=recipe.steps,
             seed=recipe.seed,
@@ -175,11 +177,13 @@ class RunContext:
             if tracker.has_evaluation(done, asked.suite.name):
                 continue
             suite = asked.suite
-            whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=AT_ONCE)
+            chunks = chunk_prompts(
+                asked.prompts, suite.sampling, num=suite.num_samples, chunk_size=CHUNK_SIZE
+            )
             result = evaluate(
                 suite,
                 [prompt.problem for prompt in asked.prompts],
-                sampled(whole, by(self.answerer)),
+                answer_by_sampling(chunks, sample_with(self.answerer)),
                 score=asked.score,
                 dropped=asked.dropped,
                 sha256=asked.sha256,
@@ -189,6 +193,20 @@ class RunContext:
                 done, result.record(), result.scalars()
             )  # last: what is recorded is not measured again
             logger.info(summary(result, done))
+
+
+def method_of(recipe: Recipe) -> Method:
+    """The method that a recipe describes."""
+    return Method(
+        objective=recipe.objective,
+        loss_aggregation=LOSS_AGGREGATIONS[recipe.loss_aggregation],
+        advantage=recipe.advantage,
+        rollout_filter=recipe.rollout_filter,
+        token_selection=recipe.token_selection,
+        required_evidence=recipe.required_evidence,
+        reuse_sampled_logp=recipe.reuses_sampled_logp,
+        truncated=recipe.sample.truncated if recipe.sample else "score",
+    )
 
 
 @contextmanager
@@ -204,16 +222,14 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
         prepared = _prepare(recipe, given or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
-            engine = recipe.engine
-            assert isinstance(engine, LocalEngine), "the recipe refuses vLLM outside of a cluster"
-            sampler = LocalSampler(
-                learner.policy,
+            sampler = make_sampler(
+                recipe.engine,
+                recipe.model,
                 seed=recipe.seed,
-                max_num_seqs=engine.max_num_seqs,
-                shared=True,
-                cuda_graphs=engine.cuda_graphs,
+                policy=learner.policy,
+                colocated=True,
             )
-            score = rewarded(recipe, grader)
+            score = make_reward_fn(recipe, grader)
             yield RunContext(
                 prepared,
                 learner,
@@ -229,7 +245,10 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
         with running(
             recipe, recipe.cluster, prepared.directory, prepared.order, grader
         ) as processes:
-            device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
+            device, score = (
+                "cuda" if processes.gpu else "cpu",
+                make_reward_fn(recipe, processes.grader),
+            )
             who = processes.sampler, processes.answerer
             yield RunContext(prepared, processes.learner, *who, score, processes.recover, device)
 
@@ -269,7 +288,7 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
             )
     if described.vision is not None:
         _check_images(recipe)
-    answers, order = source(recipe, described, grader)
+    answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
@@ -282,7 +301,7 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
         given,
         directory,
         order,
-        answers and with_stored(recipe, described, answers),
+        answers and with_stored_evidence(recipe, described, answers),
         suites,
     )
 
@@ -291,8 +310,11 @@ def _check_images(recipe: Recipe) -> None:
     """What an image model cannot do here; raises UserError."""
     if recipe.learn.layout == "packed":
         raise UserError("learn.layout: rows with images are not packed; use `padded`")
-    if isinstance(recipe.engine, VllmEngine):
-        raise UserError("sample.engine: vllm is not shown images here; use `kind: local`")
+    capabilities = recipe.engine.capabilities
+    if not capabilities.images:
+        raise UserError(
+            f"sample.engine: {capabilities.label} does not support images here; use `kind: local`"
+        )
     if recipe.cluster is not None and recipe.cluster.teachers:
         raise UserError(
             "cluster.teachers: a teacher in a process of its own is not shown images; "

@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from reasontrain import models
 from reasontrain.data.files import Row, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
-from reasontrain.recipe import LocalEngine, Recipe, SampleStage, TrajectoriesStage
+from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.factory import make_sampler
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
-from reasontrain.tasks import Grader, PythonTask, check_gold, score
+from reasontrain.tasks import Grader
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
     parts = directory / "parts"
     parts.mkdir(exist_ok=True)
     with Grader() as grader:
-        if not isinstance(stage.task, PythonTask):
-            check_gold(problems, grader, required=True)
+        stage.task.check_gradable(problems, grader, required=True)
         sampler: Sampler | None = None
         for start in range(0, len(asked), AT_ONCE):
             path = parts / f"{start:08d}.jsonl"
@@ -80,11 +79,7 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
 def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
     """A sampler of the plain model in this process."""
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
-    engine = stage.sample.engine
-    graphs = isinstance(engine, LocalEngine) and engine.cuda_graphs
-    return LocalSampler(
-        models.load(plain), seed=recipe.seed, max_num_seqs=engine.max_num_seqs, cuda_graphs=graphs
-    )
+    return make_sampler(stage.sample.engine, plain, seed=recipe.seed)
 
 
 def _ask(
@@ -104,7 +99,7 @@ def _graded(
     """Rollouts with their verdicts, closed by the end-of-text token where a stop text closed them."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
-    found = score(stage.task, [(rollout.problem, rollout.text) for rollout in closed], grader)
+    found = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
     return [
         Solution(
             problem=rollout.problem.id,

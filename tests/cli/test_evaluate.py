@@ -101,12 +101,12 @@ def test_suites_by_name_and_file_with_every_answer_kept(
 REFUSED = {
     "a suite that is not there": (
         ["--suite", "gms8k"],
-        "there is no suite 'gms8k'; there is: aime24, aime25, aime26, amc23, arithmetic, "
+        "there is no suite 'gms8k'; use one of: aime24, aime25, aime26, amc23, arithmetic, "
         "gsm8k, math500, minerva, olympiadbench",
     ),
     "a folder that is not there": (
         ["--suite", "gsm8k", "--data", "nowhere"],
-        "nowhere is no folder",
+        "nowhere is not a folder",
     ),
     "a file that is not in the folder": (
         ["--suite", "gsm8k", "--data", "empty"],

@@ -82,7 +82,7 @@ def killed(words: Sequence[str], answers: Path, after: int) -> None:
 
 
 def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
-    """Sampled at temperature 1: 520 problems are parts of 256, 256 and 8."""
+    """Sampled at temperature 1: 520 problems are chunks of 256, 256 and 8."""
     words = ["testbed:student", *SUITE, "--dtype", "float32"]
     words += [
         "--set",
@@ -92,7 +92,7 @@ def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
     ]
     assert evaluate(*words, "--out", "whole") == 0
     answers = Path("torn/testbed-student/arithmetic.jsonl")
-    killed([*words, "--out", "torn"], answers, after=300)  # in the second part
+    killed([*words, "--out", "torn"], answers, after=300)  # in the second chunk
     there = answers.read_bytes().count(b"\n")
     assert 300 <= there < 520
     assert not answers.with_name("report.json").exists()
@@ -154,8 +154,7 @@ def test_a_finished_one_is_not_asked_again(
     )
     assert evaluate(f"{model}/", *SHORT, "--out", "a") == 0
     assert (
-        f"arithmetic: {model} answered all of it before; nothing is asked again"
-        in capsys.readouterr().out
+        f"arithmetic: all answers of {model} are logged; nothing to do" in capsys.readouterr().out
     )
     assert files(folder("a")) == before
     assert (
@@ -195,7 +194,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_another_protocol_is_refused(
+def test_another_fingerprint_is_refused(
     model: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     assert evaluate(str(model), *SHORT, "--out", "a") == 0
@@ -232,9 +231,9 @@ def test_who_would_share_a_file_is_refused(model: Path, capsys: pytest.CaptureFi
     Path("a b.jsonl").write_text(json.dumps({"id": "1", "problem": "?", "answer": "1"}))
     Path("a-b.jsonl").write_text(json.dumps({"id": "1", "problem": "!", "answer": "1"}))
     assert evaluate(str(model), "--suite", "a b.jsonl", "a-b.jsonl") == 2
-    assert "the suites a b.jsonl and a-b.jsonl would share 'a-b'" in capsys.readouterr().err
+    assert "the suites a b.jsonl and a-b.jsonl would both write 'a-b'" in capsys.readouterr().err
     assert evaluate("x/y", "x--y", "--suite", "a b.jsonl") == 2
-    assert "the models x/y and x--y would share 'x--y'" in capsys.readouterr().err
+    assert "the models x/y and x--y would both write 'x--y'" in capsys.readouterr().err
     Path("x").mkdir()
     build(Path("x/y"), SHAPE)
     build(Path("x--y"), SHAPE)
@@ -284,22 +283,22 @@ def test_an_adapter_answers_as_its_merged_model(
 WRONG = {
     "no vLLM": (
         ["--engine", "vllm"],
-        "vLLM is asked for (sample.engine, --engine) and cannot be imported",
+        "the engine vllm (sample.engine, --engine) needs vLLM, which cannot be imported",
     ),
     "a dtype for a server": (
         ["--endpoint", "http://h/v1", "--dtype", "float32"],
-        "--dtype cannot be said of a model behind",
+        "--dtype cannot be combined with --endpoint",
     ),
     "workers for a server": (
         ["--endpoint", "http://h/v1", "--workers", "2"],
-        "--workers cannot be said of a model behind",
+        "--workers cannot be combined with --endpoint",
     ),
     "requests for weights": (
         ["--at-once", "2"],
-        "--at-once is how many requests an --endpoint gets",
+        "--at-once is the number of requests in flight to an --endpoint",
     ),
     "no worker": (["--workers", "0"], "--workers must be at least 1, got 0"),
-    "no address": (["--endpoint", "h/v1"], "--endpoint should begin with http"),
+    "no address": (["--endpoint", "h/v1"], "--endpoint must start with http"),
 }
 
 
@@ -378,7 +377,7 @@ def test_a_server_that_fails_ends_with_one_sentence_and_the_same_command_goes_on
         assert (folder("a") / "arithmetic.jsonl").read_bytes().count(b"\n") == 10
         left[0] = 100
         assert evaluate(*words) == 0
-        assert "going on after 10 of 24 answers" in capsys.readouterr().out
+        assert "resuming after 10 of 24 answers" in capsys.readouterr().out
         left[0] = 100
         assert evaluate(*words[:-1], "b") == 0
     assert files(folder("a")) == files(folder("b"))

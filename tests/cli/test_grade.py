@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "no file": (["nowhere.jsonl"], None, "nowhere.jsonl is no file; expected JSON lines"),
+    "no file": (["nowhere.jsonl"], None, "there is no file nowhere.jsonl; expected JSON lines"),
     "no prediction": (
         [],
         {"gold": "1", "answer": "1"},

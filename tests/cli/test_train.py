@@ -323,7 +323,7 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
     monkeypatch.setattr(PlainEngine, "update", lambda self, lr_share: torch.tensor(float("nan")))
     assert train("evaluate=null") == 1
     assert (
-        "the gradient was not finite in 3 steps in a row (the last is step 2)"
+        "the gradient was not finite in 3 optimiser steps in a row (the last in step 2)"
         in capsys.readouterr().err
     )
     assert len(list(Path("out/run/tokens").glob("nonfinite-step-*.jsonl"))) == 3

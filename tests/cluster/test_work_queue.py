@@ -11,13 +11,13 @@ import pytest
 from reasontrain.cluster.roles import Restarts
 from reasontrain.cluster.work_queue import END, WorkQueue
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.generation import parts
+from reasontrain.evaluation.generation import chunk_prompts
 from reasontrain.types import LostError, Problem, Prompt, Rollout, RunError
 from tests.cluster.fakes import FakeGroup
 
 PROMPTS = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(i,)) for i in range(7)]
-PARTS = parts(
-    PROMPTS, Sampling(max_tokens=3), num=2, at_once=2
+PARTS = chunk_prompts(
+    PROMPTS, Sampling(max_tokens=3), num=2, chunk_size=2
 )  # of 2, 2, 2 and 1 prompts: ids from 0, 4, 8 and 12
 
 

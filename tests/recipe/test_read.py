@@ -185,7 +185,7 @@ def test_vllm_gives_no_log_probs_before_truncation(recipe: Path) -> None:
     known = read_recipe(recipe, ["sample={engine: {kind: vllm}, top_p: 0.9}", "cluster.samplers=1"])
     wanting = replace(known, token_selection=Wanting())
     assert contradictions(wanting) == [
-        "token_selection: sampled_logp is before truncation, and vLLM gives it only where "
+        "token_selection: sampled_logp is taken before truncation, and vLLM reports it only if "
         "top_p, top_k and min_p are off"
     ]
     assert (
@@ -398,7 +398,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "stages=[{name: a, kind: sample, task: {kind: arithmetic}, sample: "
                 "{engine: {kind: vllm}}}]"
             ],
-            "stages.a: a stage samples in this process, by `engine: {kind: local}`",
+            "stages.a: a stage samples in this process, which vLLM does not support",
         ),
         (
             ["stages=[{name: a, kind: tun}]"],
@@ -423,11 +423,11 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample.engine.kind=vllm"],
-            "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section",
+            "sample.engine: vLLM trains only in a cluster; add a `cluster` section",
         ),
         (
             ["sample.engine.kind=vllm", "cluster={}", "model.device=cpu"],
-            "sample.engine: vllm needs GPUs, and model.device is cpu; use `kind: local`",
+            "sample.engine: vLLM needs GPUs, and model.device is cpu; use `kind: local`",
         ),
         (
             ["sample.engine={kind: vllm, tensor_parallel_size: 2}", "cluster={}"],
@@ -436,7 +436,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],
-            "sample.temperature: vLLM knows 0 (greedy) and 0.01 to 2, not 2.5",
+            "sample.temperature: vLLM supports 0 (greedy) and 0.01 to 2, not 2.5",
         ),
         (
             ["rollout_filter.kind=max_variance", "sample.group_size=4"],
@@ -530,8 +530,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample={engine: {kind: vllm}, thought: {kind: hard}}", "cluster={}"],
-            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a "
-            "`thought` needs `kind: local`",
+            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM does "
+            "not support; use `kind: local`",
         ),
         (
             [
@@ -539,8 +539,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "cluster={}",
                 "evaluate.suites=[{name: a, sampling: {thought: {kind: soft}}}]",
             ],
-            "sample.engine: vllm feeds tokens back and nothing else, and forces none; a "
-            "`thought` needs `kind: local`",
+            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM does "
+            "not support; use `kind: local`",
         ),
         (
             ["reward.right=100"],
