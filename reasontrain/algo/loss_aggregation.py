@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     LossAggregationFn = Callable[[Float[Tensor, "B T"], BatchTotals], Float[Tensor, "B T"]]
+else:
+    LossAggregationFn = Callable  # recipes import this module, and shapes need torch
 
 LossAggregation = Literal[
     "seq_mean_token_mean",
