@@ -88,7 +88,7 @@ def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
         "--set",
         "task.num_problems=520",
         "sampling.temperature=1.0",
-        "sampling.max_tokens=40",
+        "sampling.max_tokens=16",
     ]
     assert evaluate(*words, "--out", "whole") == 0
     answers = Path("torn/testbed-student/arithmetic.jsonl")
