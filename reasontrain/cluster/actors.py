@@ -74,6 +74,7 @@ class Worker:
         log.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         sys.stdout.flush()
+        # File descriptors, not sys.stdout: NCCL, CUDA and vLLM print from C++.
         for stream in (1, 2):
             os.dup2(handle, stream)
         os.close(handle)
@@ -212,7 +213,7 @@ class LearnerRank(SamplingWorker):
         if self.rank == 0:
             self.channel.connect(self.learner.policy.device)
             return self.channel.send(weights.version, weights.tensors(), dtype)
-        for _ in weights.tensors():
+        for _ in weights.tensors():  # a collective under ZeRO-3: every rank has to take part
             pass
         return None
 
@@ -271,7 +272,7 @@ class SamplerWorker(SamplingWorker):
         self.sampler.load(
             Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device))
         )
-        return self.channel.receipt
+        return self.channel.checksum
 
 
 class TeacherWorker(Worker):

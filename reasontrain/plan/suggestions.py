@@ -87,7 +87,7 @@ def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
         for rows in _halves(job.work.rows_per_sampler, 1):
             fewer = replace(sample, engine=replace(sample.engine, max_num_seqs=rows))
             yield (
-                ("sample.engine.kind=local", f"sample.engine.max_num_seqs={rows}"),
+                (f"sample.engine.kind={sample.engine.kind}", f"sample.engine.max_num_seqs={rows}"),
                 replace(job.recipe, sample=fewer),
             )
 

@@ -20,6 +20,7 @@ from reasontrain.recipe.read import (
     changed_keys,
     read_recipe,
     read_yaml,
+    recipe_of,
 )
 from reasontrain.recipe.run_settings import (
     CheckpointSettings,
@@ -92,6 +93,7 @@ __all__ = [
     "is_due",
     "read_recipe",
     "read_yaml",
+    "recipe_of",
     "references",
     "split",
 ]

@@ -30,10 +30,17 @@ _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in this file, with `key.path=value` overrides applied before validation."""
-    recipe = build(Recipe, apply_overrides(read_yaml(path), overrides), str(path))
+    return recipe_of(read_yaml(path), overrides, str(path))
+
+
+def recipe_of(content: dict[str, YamlValue], overrides: Sequence[str], source: str) -> Recipe:
+    """The recipe of these settings, with overrides applied before validation; `source` names them
+    in errors.
+    """
+    recipe = build(Recipe, apply_overrides(content, overrides), source)
     found = contradictions(recipe)
     if found:
-        raise RecipeError(_listing(str(path), found))
+        raise RecipeError(_listing(source, found))
     return recipe
 
 

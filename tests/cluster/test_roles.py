@@ -111,7 +111,7 @@ def test_a_grader_that_dies_is_started_again_and_asked_again(
     assert found == [verdict(str(i)) for i in range(6)]
     assert (group.restarted, caplog.messages) == (
         [1],
-        ["grader 1 was killed\nstarting it again (0 restarts left)"],
+        ["grader 1 was killed\nrestarting it (0 restarts left)"],
     )
 
 
@@ -123,7 +123,7 @@ def test_who_dies_while_it_starts_is_started_again(caplog: pytest.LogCaptureFixt
     assert group.restarted == [1]
     assert (
         caplog.messages[1]
-        == "grader 1 was killed while it started\nstarting it again (0 restarts left)"
+        == "grader 1 was killed while it started\nrestarting it (0 restarts left)"
     )
 
 
@@ -132,8 +132,8 @@ def test_restarts_are_counted_over_all_roles(caplog: pytest.LogCaptureFixture) -
     restarts.take(LostError("sampler", 0, "sampler 0 died"))
     restarts.take(LostError("learner", 1, "learner 1 died"))
     assert caplog.messages == [
-        "sampler 0 died\nstarting it again (1 restarts left)",
-        "learner 1 died\nstarting it again (0 restarts left)",
+        "sampler 0 died\nrestarting it (1 restarts left)",
+        "learner 1 died\nrestarting it (0 restarts left)",
     ]
     with pytest.raises(RunError) as error:
         restarts.take(LostError("grader", 0, "grader 0 died"))
