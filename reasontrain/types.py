@@ -194,7 +194,7 @@ class BatchTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(_EvidenceColumns):
-    """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars:
+    """The rollouts of one step of the run, right-padded to one width, as driver-side scalars:
     nothing here is as wide as V or D.
 
     `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the
@@ -376,7 +376,7 @@ Stats = dict[str, float]
 
 @dataclass(frozen=True)
 class Weights:
-    """A policy's weights on their way to a sampler; `version` counts optimiser steps."""
+    """A policy's weights on their way to a sampler; `version` counts steps of the run."""
 
     version: int
     tensors: Callable[[], Iterator[tuple[str, Tensor]]]
