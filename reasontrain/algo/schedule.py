@@ -30,13 +30,3 @@ class LinearSchedule:
     def least(self) -> float:
         """The smallest share that it comes to."""
         return min(self.at(0.0), self.at(1.0))
-
-    @property
-    def mean(self) -> float:
-        """Its mean over a run."""
-        return (self.at(0.0) + self.at(1.0)) / 2
-
-    @property
-    def most(self) -> float:
-        """The largest share that it comes to."""
-        return max(self.at(0.0), self.at(1.0))

@@ -37,12 +37,12 @@ from reasontrain.learner.lora import adapt, load_adapter
 from reasontrain.learner.scoring import logp
 from reasontrain.models import Description, ModelSettings, Policy
 from reasontrain.recipe import LearnSettings, Recipe, Unconditional, UncondTuned
+from reasontrain.rng import Stream
 from reasontrain.types import Rollout, UserError
 
 COLUMN = "uncond_logp"
 PART_TOKENS = 1 << 20
 """Response tokens of one part of the store: what is lost when scoring is interrupted."""
-_ORDER = 0x0C0D_0001
 Say = Callable[[str], None]
 
 
@@ -207,7 +207,7 @@ def tuned(
     )
     learner = LocalLearner(policy, learn, steps=steps)
     order = torch.argsort(
-        rng.uniform(settings.seed, _ORDER, torch.arange(len(rollouts))), stable=True
+        rng.uniform(settings.seed, Stream.UNCONDITIONAL_ORDER, torch.arange(len(rollouts))), stable=True
     ).tolist()
     losses = []
     for first in range(0, len(rollouts), settings.rollouts_per_step):

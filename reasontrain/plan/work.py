@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from reasontrain.algo.token_selection import (
-    AdvantageEntropy,
-    AllRollouts,
-    Random,
-    ShuffledWeights,
-    SsToken,
-    Tip,
-    TokenSelection,
-    TopEntropy,
-)
 from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
 from reasontrain.recipe import Recipe
+
+_PROGRESS = tuple(i / 100 for i in range(101))
+"""The points of a run at which a share that changes is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One optimiser step, where every prompt and response has the assumed length."""
+    """One optimiser step, where every prompt and response has the assumed length.
+
+    `kept_share` is the greatest share of response tokens that selection keeps in any step, which
+    bounds memory; `rollouts_kept_share` is the mean share of rollouts over the run.
+    """
 
     ranks: int
     prompts: int
@@ -84,25 +82,10 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         rollouts_per_micro_batch=fitting,
         micro_batches_per_rank=_share(per_rank, fitting),
         rows_per_sampler=rows,
-        kept_share=_kept_share(recipe.token_selection),
-        rollouts_kept_share=1.0
-        if isinstance(recipe.rollout_filter, AllRollouts)
-        else recipe.rollout_filter.keep_ratio.mean,
+        kept_share=max(map(recipe.token_selection.kept_share, _PROGRESS)),
+        rollouts_kept_share=math.fsum(map(recipe.rollout_filter.kept_share, _PROGRESS))
+        / len(_PROGRESS),
     )
-
-
-def _kept_share(token_selection: TokenSelection) -> float:
-    """The share of response rows that the selection rule keeps, where it says; the most of one that
-    changes.
-    """
-    match token_selection:
-        case AdvantageEntropy():
-            return token_selection.keep_ratio.most
-        case ShuffledWeights():
-            return _kept_share(token_selection.of)
-        case Random() | Tip() | TopEntropy() | SsToken():
-            return token_selection.keep_ratio
-    return 1.0
 
 
 def _share(total: int, parts: int) -> int:

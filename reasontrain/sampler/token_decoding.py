@@ -15,12 +15,10 @@ from torch import Tensor
 from reasontrain import rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
+from reasontrain.rng import Stream
 from reasontrain.sampler.sequence import DecodingSequence, StopCriteria, begin
 from reasontrain.sampler.token_choice import choose
 from reasontrain.types import Prompt
-
-NOISE = 0x5A3B_0002
-"""Keeps the noise of soft tokens apart from the numbers that choose tokens."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class RandomDraws:
         """Normal numbers for some of the rows, one per coordinate."""
         coordinate_1D = torch.arange(size, device=row_M.device)[None]
         return rng.normal(
-            self.seed, NOISE, self.id_N[row_M, None], self.place_N[row_M, None], coordinate_1D
+            self.seed, Stream.SOFT_TOKEN_NOISE, self.id_N[row_M, None], self.place_N[row_M, None], coordinate_1D
         )
 
 

@@ -13,6 +13,7 @@ from annotated_types import Ge, Lt
 
 from reasontrain import rng
 from reasontrain.data.pictures import drawn
+from reasontrain.rng import Stream
 from reasontrain.types import AtLeastOne, Problem
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "orange", "purple")
@@ -21,7 +22,6 @@ ALL = tuple(itertools.product(itertools.product(COLOURS, SHAPES), repeat=2))
 """Every pair of shapes: 441 pictures."""
 TEST_EVERY = 5
 """Every fifth picture is held out."""
-_SPLIT, _ROUND = 0x91C7, 0x91C8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,14 @@ class Pictures:
         """All problems, in order; ids are unique."""
         mine = [
             ALL[i]
-            for place, i in enumerate(_shuffled(len(ALL), 0, _SPLIT))
+            for place, i in enumerate(_shuffled(len(ALL), 0, Stream.PICTURE_SPLIT))
             if (place % TEST_EVERY == 0) == self.held_out
         ]
         num_rounds = -(-self.num_problems // len(mine))
         order = [
             which
             for number in range(num_rounds)
-            for which in _shuffled(len(mine), self.seed, _ROUND + number)
+            for which in _shuffled(len(mine), self.seed, Stream.PICTURE_ROUNDS + number)
         ]
         return [
             _problem(f"{self.split}-{i}", mine[which])

@@ -21,6 +21,10 @@ class AllRollouts:
 
     kind: Literal["all"] = "all"
 
+    def kept_share(self, progress: float) -> float:
+        """1: no rollout is dropped."""
+        return 1.0
+
     def __call__(self, batch: Batch) -> Batch:
         """The batch as it is."""
         return batch

@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from reasontrain import rng
-from reasontrain.algo._draws import Stream
 from reasontrain.algo._top_k import lexsort
+from reasontrain.rng import Stream
 from reasontrain.types import Batch
 
 Pool = Literal["group", "batch"]
@@ -26,7 +26,7 @@ def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
     index_N = batch.is_response_BT.any(1).nonzero()[:, 0]
     rollout_N = batch.rollout_B[index_N]
     pool_N = batch.group_B[index_N] if scope == "group" else torch.zeros_like(index_N)
-    draw_N = rng.uniform(batch.seed, int(Stream.KEEP), batch.step, rollout_N)
+    draw_N = rng.uniform(batch.seed, Stream.ROLLOUT_FILTER, batch.step, rollout_N)
     sizes = pool_N.unique(return_counts=True)[1].tolist()
     return list(index_N[lexsort(pool_N, draw_N, rollout_N)].split(sizes))
 

@@ -47,6 +47,10 @@ class MaxVariance:
     renormalise: bool = False
     std_floor: NotNegative = 1e-4
 
+    def kept_share(self, progress: float) -> float:
+        """The share of rollouts that are kept at this progress of the run."""
+        return self.keep_ratio.at(progress)
+
     def __call__(self, batch: Batch) -> Batch:
         """The batch with fewer rollouts; what it says of those that were sampled stays."""
         kept = [self._widest(batch, pool_M) for pool_M in pools(batch, self.scope)]

@@ -25,6 +25,10 @@ class RandomRollouts:
         default_factory=lambda: LinearSchedule(init=0.25, final=0.75)
     )
 
+    def kept_share(self, progress: float) -> float:
+        """The share of rollouts that are kept at this progress of the run."""
+        return self.keep_ratio.at(progress)
+
     def __call__(self, batch: Batch) -> Batch:
         """The batch with fewer rollouts."""
         keep_ratio = self.keep_ratio.at(batch.progress)

@@ -32,10 +32,9 @@ class AdvantageEntropy:
     top_scope: Scope = "step"
     drop_zero: bool = True
 
-    @property
-    def scope(self) -> Scope:
-        """ "rollout" where a rollout's weights depend on that rollout alone."""
-        return self.top_scope
+    def kept_share(self, progress: float) -> float:
+        """The greatest share of response tokens that get a weight at this progress of the run."""
+        return self.keep_ratio.at(progress)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         response_BT, share = batch.is_response_BT, self.keep_ratio.at(batch.progress)

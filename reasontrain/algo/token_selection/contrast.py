@@ -27,10 +27,13 @@ class Contrast:
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"ce_logscore"})
-    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["contrast"] = "contrast"
     only_neg: bool = True
     eos_weight: Probability | Literal["score"] = "score"
+
+    def kept_share(self, progress: float) -> float:
+        """1: every response token may have a weight."""
+        return 1.0
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT, rejected_BT = batch.is_response_BT, _rejected(batch)

@@ -26,9 +26,12 @@ class Rho1:
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp", "ref_logp"})
-    scope: ClassVar[Literal["step", "rollout"]] = "step"
     kind: Literal["rho1"] = "rho1"
     keep_ratio: Ratio = 0.6
+
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT

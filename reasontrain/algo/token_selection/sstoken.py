@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -42,7 +42,6 @@ class SsToken:
     Raises RunError where evidence is not finite at a response token.
     """
 
-    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["sstoken"] = "sstoken"
     keep_ratio: Ratio = 0.6
     gamma: Probability = 0.5
@@ -59,6 +58,10 @@ class SsToken:
         return frozenset(
             found | ({"attention"} if self.gamma < 1 or self.warmup or self.gate else set())
         )
+
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT

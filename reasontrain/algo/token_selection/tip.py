@@ -11,10 +11,11 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.algo._draws import Stream, gumbel_BT
+from reasontrain.algo._draws import gumbel_BT
 from reasontrain.algo._top_k import num_kept, top_rows, top_rows_per_rollout
 from reasontrain.algo.token_selection.scores.normalise import Scope, Span, finite, span_of
 from reasontrain.algo.token_selection.scores.soft_or import overconfidence, soft_or
+from reasontrain.rng import Stream
 from reasontrain.types import Batch, Ratio
 
 Mode = Literal[
@@ -75,11 +76,9 @@ class Tip:
         """The evidence that the mode reads."""
         return _NEEDS[self.mode]
 
-    @property
-    def scope(self) -> Scope:
-        """ "rollout" where a rollout's weights depend on that rollout alone."""
-        alone = self.stats_scope == "rollout" or self.mode not in _NORMALISED
-        return "rollout" if alone and self.top_scope == "rollout" else "step"
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         return self.given(batch, self.spans(batch))
@@ -128,7 +127,7 @@ class Tip:
                 return overconfidence(_column(batch, "kl_forward"), share["entropy"])
             case "entropy_sample":
                 return _column(batch, "entropy").clamp(min=_LEAST).log() + gumbel_BT(
-                    batch, Stream.TIP
+                    batch, Stream.TIP_DRAWS
                 )
             case "entropy_topk":
                 return share["entropy"]
