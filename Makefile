@@ -27,7 +27,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds claims bench test integration testbed check format format-check lint types soak clean
+.PHONY: help quickstart seeds claims bench test integration testbed check release-check format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -38,8 +38,11 @@ quickstart: $(RUN)  ## distil a tiny student with TIP, score it, and write a pag
 test: $(DEV)  ## the CPU test suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
+# Tests that measure time run alone, and first: the closing line of the log is that of all others. Exit code 5 is pytest's for no
+# tests, of which $(ARGS) may leave none.
 integration: $(DEV)  ## the tests on a real Ray, Slurm and Chromium on this machine (apt-get install slurm-wlm munge chromium)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m integration tests/integration --durations=20 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and alone' tests/integration $(ARGS) || test $$? -eq 5
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and not alone' tests/integration -n 2 --dist loadgroup --durations=20 $(ARGS)
 
 seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)
 	@for rule in tip opd random sft; do for seed in 0 1 2; do \
@@ -58,6 +61,10 @@ testbed: $(RUN)  ## train the tiny models that ship in the package once more (ha
 	$(BIN)/python -m reasontrain.models.testbed out/testbed-teacher out/testbed-student out/testbed-noisy
 
 check: format-check lint types test  ## everything that must be green before a change is done
+
+release-check: check integration  ## what CI runs, and what is too long for it: slow tests, soak, bench and claims (eight hours)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests $(ARGS)
+	$(MAKE) soak bench claims
 
 format: $(DEV)  ## rewrite the code as ruff would have it
 	$(BIN)/ruff check --fix-only --quiet

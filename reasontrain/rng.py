@@ -18,11 +18,11 @@ class Stream(IntEnum):
 
     A new value changes every run that draws from the stream. Two users have older keys without a
     stream of this size: `data.order` has the number of an epoch in its place, and the rounds of
-    `tasks.pictures` count on from PICTURE_ROUNDS.
+    `tasks.images` count on from IMAGE_ROUNDS.
     """
 
-    PICTURE_SPLIT = 0x91C7
-    PICTURE_ROUNDS = 0x91C8
+    IMAGE_SPLIT = 0x91C7
+    IMAGE_ROUNDS = 0x91C8
     UNCONDITIONAL_ORDER = 0x0C0D_0001
     SAMPLED_TOKENS = 0x5A3B_0001
     SOFT_TOKEN_NOISE = 0x5A3B_0002

@@ -50,14 +50,14 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An encoded picture: a file that every process can read, or its bytes.
+class Image:
+    """An encoded image: the path of a file that every process can read, or the bytes of one.
 
-    Pixels are made where a model wants them.
+    It is decoded to pixels only when a model needs it.
     """
 
-    path: str = ""
-    content: bytes = b""
+    path: str | None = None
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Problem:
     """Something to be answered, with what is needed to tell a right answer.
 
     `prompt` is a plain text or a conversation; `answer` is the gold answer ("" where nothing can be
-    verified); `solution` is a worked demonstration ("" where there is none); `image` is a picture
+    verified); `solution` is a worked demonstration ("" where there is none); `image` is an image
     that the prompt shows; `about` holds level, subject and the like.
     """
 
@@ -73,7 +73,7 @@ class Problem:
     prompt: str | tuple[Message, ...]
     answer: str = ""
     solution: str = ""
-    image: Picture | None = None
+    image: Image | None = None
     about: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -195,8 +195,8 @@ class Batch(_EvidenceColumns):
 
     `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the
     step's number, for random rules. `token_order_BT` orders rows by (rollout, position), whatever
-    the layout: it breaks ties. `soft` has the soft chains of thought by rollout, `pictures` the
-    encoded pictures of prompts.
+    the layout: it breaks ties. `soft` has the soft chains of thought by rollout, `images` the
+    encoded images of prompts.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -214,7 +214,7 @@ class Batch(_EvidenceColumns):
     seed: int = 0
     step: int = 0
     soft: Mapping[int, SoftEmbeddings] = field(default_factory=dict)
-    pictures: Mapping[int, Picture] = field(default_factory=dict)
+    images: Mapping[int, Image] = field(default_factory=dict)
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:

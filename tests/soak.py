@@ -1,9 +1,9 @@
-"""Runs that lose a process: one `kill -9` at a seeded moment of each, and final weights that are
-those of an undisturbed run.
+"""Runs that lose processes, each to a `kill -9` at a seeded moment; their final weights are those
+of an undisturbed run.
 
 `python -m tests.soak --runs 20` kills a learner rank, a sampler, a grader, the driver and the Ray
-head, so often each. A learner, sampler or grader is replaced within the run; after the death of the
-driver or the head the same command is given again.
+head, so often each, in runs of their own. A learner, sampler or grader is replaced within the run;
+after the death of the driver or the head the same command is given again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("learner", "sampler", "grader", "driver", "head")
-STEPS = 8
+REPLACED = ("learner", "sampler", "grader")
+"""Processes that a run replaces when they die."""
+BEGUN_AGAIN = ("driver", "head")
+"""Processes whose death ends the run, which the same command then continues."""
+KINDS = (*REPLACED, *BEGUN_AGAIN)
+STEPS = 12
 OVERRIDES = (
     f"steps={STEPS}",
     "evaluate=null",
@@ -113,37 +118,65 @@ def end(pids: list[int]) -> None:
             continue
 
 
-def disturbed(kind: str, out: Path, name: str, draw: random.Random) -> tuple[int, float, float]:
-    """One run with one death; the step at which it came, the seconds after it until the end, and
-    those of all.
+def disturbed(
+    kinds: Sequence[str], out: Path, name: str, draw: random.Random
+) -> tuple[int, float, float]:
+    """Do one run in which a process of each of these kinds dies, one after the other.
+
+    Each death comes at a moment of its own part of the run, after at least one whole step since the
+    death before it: by then what died has been replaced.
+
+    Args:
+        kinds: Of `KINDS`, in the order of their deaths.
+        out: The folder of the run's directory and of its log.
+        name: The run's name.
+        draw: Chooses the moments, and the rank where there are several.
+
+    Returns:
+        The step of the last death, the seconds from it to the end, and those of the whole run.
+
+    Raises:
+        AssertionError: The run ended too early, hangs, or failed.
     """
     started = time.monotonic()
     process, run = begin(out, name), out / name
-    at, wait_s = draw.randrange(STEPS - 1), draw.random()
-    while steps_done(run) <= at:
-        assert process.poll() is None, (
-            f"{name} ended before anything was done to it; see {out / name}.log"
-        )
-        assert time.monotonic() - started < LIMIT_S, f"{name} hangs"
-        time.sleep(0.02)
-    time.sleep(wait_s)
+    part, after = (STEPS - 1) // len(kinds), -1
+    for number, kind in enumerate(kinds):
+        at = max(after, number * part + draw.randrange(part))
+        while steps_done(run) <= at:
+            assert process.poll() is None, (
+                f"{name} ended before its {kind} was killed; see {out / name}.log"
+            )
+            assert time.monotonic() - started < LIMIT_S * len(kinds), f"{name} hangs"
+            time.sleep(0.02)
+        time.sleep(draw.random())
+        after = steps_done(run) + 1
+        _kill(kind, process, run, draw)
+        killed = time.monotonic()
+        if kind in BEGUN_AGAIN:
+            process = begin(out, name)
+    code = process.wait(LIMIT_S)
+    assert code == 0, (
+        f"{name}: exit code {code} after its {', '.join(kinds)} died; see {out / name}.log"
+    )
+    return at, time.monotonic() - killed, time.monotonic() - started
+
+
+def _kill(kind: str, process: subprocess.Popen[str], run: Path, draw: random.Random) -> None:
+    """Kill one process of a run; with its driver or head, all of them."""
     everything = descendants(process.pid)
     os.kill(victim(kind, run, process.pid, draw), signal.SIGKILL)
-    killed = time.monotonic()
-    if kind in ("driver", "head"):
-        if kind == "head":
-            try:
-                process.wait(LIMIT_S)
-            except subprocess.TimeoutExpired:
-                raise AssertionError(
-                    f"{name}: without its head the run neither ended nor said so"
-                ) from None
-        end(everything)
-        process.wait()
-        process = begin(out, name)
-    code = process.wait(LIMIT_S)
-    assert code == 0, f"{name}: exit code {code} after a {kind} was killed; see {out / name}.log"
-    return at, time.monotonic() - killed, time.monotonic() - started
+    if kind in REPLACED:
+        return
+    if kind == "head":
+        try:
+            process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"{run.name}: without its head the run neither ended nor said so"
+            ) from None
+    end(everything)
+    process.wait()
 
 
 def main() -> int:
@@ -168,7 +201,8 @@ def main() -> int:
         for number in range(options.first, options.first + options.runs):
             name = f"{kind}-{number}"
             try:
-                at, after_s, total_s = disturbed(kind, out, name, random.Random(f"{kind} {number}"))
+                draw = random.Random(f"{kind} {number}")
+                at, after_s, total_s = disturbed([kind], out, name, draw)
                 same = fingerprint(out / name) == wanted
                 passed += same
                 after.append(after_s)

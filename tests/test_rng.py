@@ -14,7 +14,7 @@ from reasontrain import rng
 from reasontrain.rng import Stream, uniform
 
 PACKAGE = Path(rng.__file__).parent
-PASSED_ON = {("_draws.py", "stream"), ("pictures.py", "stream"), ("order.py", "epoch")}
+PASSED_ON = {("_draws.py", "stream"), ("images.py", "stream"), ("order.py", "epoch")}
 """Calls whose second part is a parameter, or an epoch's number (see `Stream`)."""
 INCREMENT, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 int64 = integers(-(1 << 63), (1 << 63) - 1)

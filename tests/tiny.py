@@ -20,7 +20,7 @@ from transformers import (
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
-from reasontrain.models import Policy, testbed
+from reasontrain.models import Policy, recompute_activations, testbed
 from reasontrain.types import Batch, Problem, Rollout, TokenKind
 
 VOCABULARY = testbed.VOCABULARY_SIZE
@@ -68,7 +68,7 @@ def policy(
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     return Policy(model.train(), tokenizer())
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,9 @@ from reasontrain.bench.case import (
 )
 from reasontrain.types import RunError
 
+logger = logging.getLogger(__name__)
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class Measured:
     remark: str
 
 
-def measure(row: BenchCase, place: BenchMachine, *, runs: int, say: Say) -> Measured:
+def measure(row: BenchCase, place: BenchMachine, *, runs: int) -> Measured:
     """Search the settings of both sides, compare what they give, and time them in turn, `runs`
     times each.
 
@@ -105,7 +107,7 @@ def measure(row: BenchCase, place: BenchMachine, *, runs: int, say: Say) -> Meas
     means anything.
     """
     with _threads(place):
-        ours, peer = (_search(side, place, say) for side in (row.ours, row.peer))
+        ours, peer = (_search(side, place) for side in (row.ours, row.peer))
         with ExitStack() as stack:
             works = [stack.enter_context(way.ready()) for way, _ in (ours, peer)]
             apart = _apart(row, [work() for work in works])
@@ -148,7 +150,7 @@ def _met(goal: Goal, measured: float | None) -> GoalResult:
     )
 
 
-def _search(side: Contestant, place: BenchMachine, say: Say) -> tuple[Variant, tuple[Trial, ...]]:
+def _search(side: Contestant, place: BenchMachine) -> tuple[Variant, tuple[Trial, ...]]:
     """The fastest way of a side, by the faster of two runs after a first one that warms up."""
     if len(side.ways) == 1:
         return side.ways[0], ()
@@ -161,7 +163,7 @@ def _search(side: Contestant, place: BenchMachine, say: Say) -> tuple[Variant, t
                     settings=way.settings, seconds=min(_timed(work, place.device) for _ in range(2))
                 )
             )
-        say(f"{side.name} {_words(way.settings)}: {tried[-1].seconds:.3g} s")
+        logger.info(f"  {side.name} {_words(way.settings)}: {tried[-1].seconds:.3g} s")
     best = min(range(len(tried)), key=lambda index: tried[index].seconds)
     return side.ways[best], tuple(tried)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from reasontrain.bench import evaluate, grade, sample, step, vocab
 from reasontrain.bench.case import BenchCase, BenchMachine, NoPeerError
-from reasontrain.bench.measure import Say
 from reasontrain.types import UserError
+
+logger = logging.getLogger(__name__)
 
 TABLES: Mapping[str, Callable[[BenchMachine], Sequence[BenchCase]]] = {
     "vocab": vocab.rows,
@@ -19,7 +21,7 @@ TABLES: Mapping[str, Callable[[BenchMachine], Sequence[BenchCase]]] = {
 
 
 def rows(
-    names: Sequence[str], place: BenchMachine, wanted: Sequence[str], say: Say
+    names: Sequence[str], place: BenchMachine, wanted: Sequence[str]
 ) -> dict[str, list[BenchCase]]:
     """The rows of each named table, or those of them that are wanted; UserError where there is no
     such thing.
@@ -37,7 +39,7 @@ def rows(
         except NoPeerError as error:
             if name in names:
                 raise
-            say(f"{name} is left out: {error}")
+            logger.warning(f"{name} is left out: {error}")
     there = {row.name for each in tables.values() for row in each}
     if missing := sorted(set(wanted) - there):
         raise UserError(

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 from reasontrain.algo.advantages import GroupNormalized, NoAdvantage
 from reasontrain.bench.case import Setting
 from reasontrain.data.collate import collate
-from reasontrain.models import Policy, Shape, testbed
+from reasontrain.models import Policy, Shape, recompute_activations, testbed
 from reasontrain.plan.shape import num_parameters, num_table
 from reasontrain.types import Batch, Problem, Prompt, Rollout
 
@@ -121,9 +121,7 @@ class Workload:
         """What learns: it begins with the same weights on both sides."""
         model = qwen3(self.shape, 1, self.device, torch.float32).train()
         if self.checkpointing:
-            model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+            recompute_activations(model)
         return Policy(model, tokenizer(), self.dtype)
 
     def frozen(self) -> Policy:

@@ -163,7 +163,7 @@ def _test(name: str, row: ClaimRow, options: SweepOptions, runs: Runs) -> ClaimR
 
 
 def _train(what: str, jobs: Sequence[TrainingJob], runs: Runs) -> None:
-    with progress(what, len(jobs)) as (advance, _):
+    with progress(what, len(jobs)) as advance:
         runs.train(jobs, lambda done, total: advance(done, _left(runs, jobs)))
 
 

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from reasontrain.cli import messages
 from reasontrain.cli.arguments import parser
 from reasontrain.types import RunError, UserError
 
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options: argparse.Namespace = parser().parse_args(arguments)
     try:
-        options.run(options)
+        with messages.shown():
+            options.run(options)
     except UserError as error:
         return _fail(str(error), 2)
     except (RunError, KeyboardInterrupt) as error:

@@ -43,15 +43,13 @@ def bench(options: BenchOptions) -> None:
     models.quiet_libraries()
     place = _place(options)
     runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
-    tables = tables_of(options.tables, place, options.rows, print)
+    tables = tables_of(options.tables, place, options.rows)
     made = origin(options.out.parent, (options.out,))
     for name, rows in tables.items():
         measured = []
         for row in rows:
             print(f"{name} {row.name}: {row.what}", flush=True)
-            measured.append(
-                measure(row, place, runs=runs, say=lambda text: print(f"  {text}", flush=True))
-            )
+            measured.append(measure(row, place, runs=runs))
             print(f"  {page.ratio(measured[-1]).replace('*', '')} of {row.peer.name}", flush=True)
         if measured:
             found = BenchRecord(

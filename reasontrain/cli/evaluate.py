@@ -11,6 +11,7 @@ answered otherwise. To an endpoint every problem stands alone, and goes on alone
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -45,6 +46,8 @@ from reasontrain.run.progress import progress
 from reasontrain.sampler.vllm_engine import installed
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
+
+logger = logging.getLogger(__name__)
 
 DATA_VARIABLE = "REASONTRAIN_DATA"
 REQUESTS = 16
@@ -165,7 +168,6 @@ def _contestant(
         seed=options.seed,
         workers=options.workers or 0,
         logs=folder / "logs",
-        say=print,
         until=until,
     )
 
@@ -186,9 +188,8 @@ def _evaluate(
     report = folder / "report.json"
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
-        with progress(suite.name, 0) as (_, say):
-            posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
-            put = contestant.put(posed, say)
+        posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
+        put = contestant.put(posed)
         journal = AnswerLog(folder / f"{suite.name}.jsonl", _protocol(about, posed, put))
         if options.again:
             journal.forget()
@@ -239,11 +240,11 @@ def _asked(model: str, posed: EncodedTask, put: EncodedProblems, journal: Answer
     """
     suite, kept = posed.suite, journal.kept(put.problems)
     total = len(put.problems) * suite.num_samples
-    with progress(suite.name, total) as (advance, say), ExitStack() as until:
+    with progress(suite.name, total) as advance, ExitStack() as until:
         if whole := len(kept) == total:
-            say(f"{suite.name}: {model} answered all of it before; nothing is asked again")
+            logger.info(f"{suite.name}: {model} answered all of it before; nothing is asked again")
         elif kept:
-            say(f"{suite.name}: going on after {len(kept)} of {total} answers")
+            logger.info(f"{suite.name}: going on after {len(kept)} of {total} answers")
         result = ask(
             suite,
             put.problems,
@@ -255,7 +256,7 @@ def _asked(model: str, posed: EncodedTask, put: EncodedProblems, journal: Answer
             keep=_nothing if whole else until.enter_context(journal.writing()),
             progress=lambda done, right: advance(done, f"{100 * right:.1f} % right"),
         )
-        say(f"{model} on {summary(result)}")
+        logger.info(f"{model} on {summary(result)}")
     return result
 
 

@@ -21,8 +21,6 @@ from reasontrain.models import Description
 from reasontrain.run.datasets import EncodedTask, encoded
 from reasontrain.types import Problem
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedProblems:
@@ -51,7 +49,7 @@ class EvaluationBackend(Protocol):
         """What a report says of it; all of it changes answers."""
         ...
 
-    def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
+    def put(self, posed: EncodedTask) -> EncodedProblems:
         """A suite as it is put to this one; nothing is loaded yet."""
         ...
 
@@ -68,29 +66,25 @@ class ModelBackend:
         seed: int,
         workers: int,
         logs: Path,
-        say: Say,
         until: ExitStack,
     ) -> None:
         """Processes, if there are any, end with `until`; what they print is in `logs`."""
-        self.candidate, self.seed, self.workers, self.logs, self.say, self.until = (
-            candidate,
-            seed,
-            workers,
-            logs,
-            say,
-            until,
-        )
+        self.candidate = candidate
+        self.seed = seed
+        self.workers = workers
+        self.logs = logs
+        self.until = until
         self.name = candidate.name
 
     def facts(self) -> Mapping[str, str]:
         """See `EvaluationBackend`."""
         return self.candidate.facts()
 
-    def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
+    def put(self, posed: EncodedTask) -> EncodedProblems:
         """See `EvaluationBackend`; the hash is of prompts as ids and of the ids that end responses:
         a tokenizer and its template.
         """
-        asked, suite = encoded(posed, self.described, say), posed.suite
+        asked, suite = encoded(posed, self.described), posed.suite
         at_once = self.candidate.at_once
         said = json.dumps(
             [[prompt.ids for prompt in asked.prompts], sorted(self.described.stop_ids)]
@@ -115,9 +109,7 @@ class ModelBackend:
             return by(self.candidate.sampler(self.seed))
         from reasontrain.cluster.work_queue import side_by_side  # Ray is for those who ask for it
 
-        group = side_by_side(
-            self.candidate, seed=self.seed, workers=self.workers, logs=self.logs, say=self.say
-        )
+        group = side_by_side(self.candidate, seed=self.seed, workers=self.workers, logs=self.logs)
         return self.until.enter_context(group)
 
 
@@ -131,7 +123,7 @@ class EndpointBackend:
         """See `EvaluationBackend`."""
         return self.endpoint.facts()
 
-    def put(self, posed: EncodedTask, say: Say) -> EncodedProblems:
+    def put(self, posed: EncodedTask) -> EncodedProblems:
         """See `EvaluationBackend`; nobody here can tell which prompts are too long for the model:
         the server refuses them.
         """

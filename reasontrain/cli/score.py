@@ -16,9 +16,5 @@ def score(path: Path, overrides: Sequence[str]) -> None:
     """
     recipe = read_recipe(path, overrides)
     models.quiet_libraries()
-    recipe, _ = stages.done(recipe, _say)
-    score_columns(recipe, _say)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    recipe, _ = stages.done(recipe)
+    score_columns(recipe)

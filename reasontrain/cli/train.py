@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,23 +18,25 @@ from reasontrain.run.build import run_context
 from reasontrain.run.progress import progress
 from reasontrain.types import Stats
 
+logger = logging.getLogger(__name__)
+
 
 def train(path: Path, overrides: Sequence[str]) -> None:
     """Run the recipe to its last step; whatever was already done is not done again."""
     recipe = read_recipe(path, overrides)
     models.quiet_libraries()
-    with progress(recipe.name, recipe.steps) as (advance, say):
-        final, places = stages.done(recipe, say)
+    with progress(recipe.name, recipe.steps) as advance:
+        final, places = stages.done(recipe)
 
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
             if warning := alarm(stats):
-                say(f"step {step}: {warning}")
+                logger.warning(f"step {step}: {warning}")
 
-        with run_context(final, say, given=recipe) as ready:
+        with run_context(final, given=recipe) as ready:
             directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory)
-        say(
+        logger.info(
             f"{_speed(directory)}model: {(directory / 'final').resolve()}\nreport: {page.resolve()}"
         )
 

@@ -4,6 +4,7 @@ or grader as in one process.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -79,6 +80,7 @@ class Worker:
         for stream in (1, 2):
             os.dup2(handle, stream)
         os.close(handle)
+        _log_to_stderr()
         models.quiet_libraries()
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
@@ -94,6 +96,15 @@ class Worker:
             "pid": str(os.getpid()),
         }
         return about | {"work_s": f"{self.work_s:.3f}"}
+
+
+def _log_to_stderr() -> None:
+    """Let the package's messages of this process reach its log, with time and level."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("reasontrain")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
 
 
 class SamplingWorker(Worker):

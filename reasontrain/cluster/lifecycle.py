@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,6 @@ from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import LostError, Prompt, UserError
 
-Say = Callable[[str], None]
 LOGS = "logs"
 """Where in a run's directory every process writes what it prints, and `<role>-<rank>.json` where it
 runs.
@@ -61,7 +60,7 @@ class Processes:
             self.restarts.take(error)
             try:
                 self.learner.rebuild()
-                found = checkpoint.newest(self.directory, self.restarts.say)
+                found = checkpoint.newest(self.directory)
                 self.learner.steps_done = 0
                 if found is not None:
                     self.learner.restore(found[1])
@@ -85,7 +84,7 @@ class Processes:
 
 @contextmanager
 def running(
-    recipe: Recipe, cluster: Cluster, directory: Path, order: Order, grader: Grader, say: Say
+    recipe: Recipe, cluster: Cluster, directory: Path, order: Order, grader: Grader
 ) -> Iterator[Processes]:
     """Check the cluster against the recipe, start every process, and end them with the block."""
     with placement.connected(
@@ -98,7 +97,7 @@ def running(
         placement.check_versions()
         with placement.placed(wanted, cluster.placement) as slots:
             parts = recipe, cluster, directory, order, grader
-            processes = _started(*parts, slots, gpu=gpu, say=say)
+            processes = _started(*parts, slots, gpu=gpu)
             yield processes
             with suppress(LostError):  # everything is written by now
                 for group in processes.groups:
@@ -115,7 +114,6 @@ def _started(
     slots: dict[str, list[Slot]],
     *,
     gpu: bool,
-    say: Say,
 ) -> Processes:
     def group(role: str, cls: type[Worker], *arguments: object) -> ActorGroup:
         logs = (directory / LOGS).absolute()
@@ -131,7 +129,7 @@ def _started(
         return made
 
     assert order.prompts, "there is something to ask"
-    restarts = Restarts(cluster.max_restarts, say)
+    restarts = Restarts(cluster.max_restarts)
     teachers = group("teacher", TeacherWorker, recipe) if cluster.teachers else None
     ranks = group("learner", LearnerRank, recipe)
     _check_shared(ranks, directory)

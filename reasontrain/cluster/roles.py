@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,8 @@ from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Answer = tuple[int, list[Rollout]]
 NOWHERE = -1
 """The version of ranks of which one failed within a step, and the others may wait for it still:
@@ -36,7 +38,6 @@ class Restarts:
     """
 
     left: int
-    say: Say
     end: str = (
         "no restart is left (cluster.max_restarts); the same command goes on from the last "
         "checkpoint"
@@ -47,7 +48,7 @@ class Restarts:
         if self.left == 0:
             raise RunError(f"{error}\n{self.end}") from error
         self.left -= 1
-        self.say(f"{error}\nstarting it again ({self.left} restarts left)")
+        logger.warning(f"{error}\nstarting it again ({self.left} restarts left)")
 
     def replace(self, group: ActorGroup, error: LostError) -> None:
         """A new process in place of the one that died; one that dies while it starts is replaced

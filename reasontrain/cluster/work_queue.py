@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -22,7 +22,6 @@ from reasontrain.evaluation.generation import PromptChunk, Sample
 from reasontrain.recipe import Cluster, VllmEngine
 from reasontrain.types import LostError, Rollout
 
-Say = Callable[[str], None]
 RESTARTS = 3
 END = (
     "no worker is started again after this one; what was answered is kept, and the same "
@@ -39,9 +38,7 @@ class EvaluationWorker(SamplingWorker):
 
 
 @contextmanager
-def side_by_side(
-    candidate: Candidate, *, seed: int, workers: int, logs: Path, say: Say
-) -> Iterator[Sample]:
+def side_by_side(candidate: Candidate, *, seed: int, workers: int, logs: Path) -> Iterator[Sample]:
     """`workers` processes that sample; they end with the block.
 
     A CPU each, and GPUs where the cluster has any.
@@ -72,7 +69,7 @@ def side_by_side(
                 heartbeat_s=limits.heartbeat_s,
             )
             group.start(candidate, seed)
-            yield lambda asked: WorkQueue(group, Restarts(RESTARTS, say, END)).of(asked)
+            yield lambda asked: WorkQueue(group, Restarts(RESTARTS, END)).of(asked)
 
 
 class WorkQueue:

@@ -49,7 +49,7 @@ def collate(
         seed=seed,
         step=step,
         soft={r.id: r.soft for r in rollouts if r.soft is not None},
-        pictures={r.id: r.problem.image for r in rollouts if r.problem.image is not None},
+        images={r.id: r.problem.image for r in rollouts if r.problem.image is not None},
     )
     stored = sorted({name for rollout in rollouts for name in rollout.evidence})
     batch = batch.with_evidence(

@@ -195,7 +195,7 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
 
 
 def _encoded(data: Dataset) -> Dataset:
-    """The same with its pictures as the bytes that they came in."""
+    """The same with its images as the bytes that they came in."""
     from datasets import Image
 
     for name, feature in data.features.items():

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.types import Batch, Picture, TokenFields, TokenKind
+from reasontrain.types import Batch, Image, TokenFields, TokenKind
 
 Layout = Literal["padded", "packed"]
 
@@ -39,8 +39,8 @@ class MicroBatch:
     Neither needs a mask: with one, packed sequences would see each other, and padded ones would
     miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1` of the
     flattened hidden states. `soft` is there, if empty, wherever the step has soft chains of
-    thought, so that all ranks do the same. `pictures` are those in the K prompts, where any prompt
-    of the step has one; rows with pictures are not packed.
+    thought, so that all ranks do the same. `images` are those in the K prompts, where any prompt
+    of the step has one; rows with images are not packed.
     """
 
     index_K: Int[Tensor, " K"]
@@ -48,7 +48,7 @@ class MicroBatch:
     position_RT: Int[Tensor, "R T"]
     start_K: Int[Tensor, " K"]
     soft: SoftInputs | None = None
-    pictures: tuple[Picture | None, ...] = ()
+    images: tuple[Image | None, ...] = ()
 
     def logit_positions(
         self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]
@@ -123,23 +123,23 @@ def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     """The trunk's input for these rollouts of the batch; for none of them, one token that no row
     looks at.
     """
-    if batch.pictures:
-        return _pictured(batch, index, layout)
+    if batch.images:
+        return _with_images(batch, index, layout)
     micro = _of_ids(batch, index, layout)
     return replace(micro, soft=_soft_inputs(batch, micro)) if batch.soft else micro
 
 
-def _pictured(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The same with pictures; for no rollout, one with a picture, so that all ranks use the eyes of
+def _with_images(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
+    """The same with images; for no rollout, one with an image, so that all ranks use the eyes of
     the model together.
     """
-    assert layout == "padded", "rows with pictures are not packed"
+    assert layout == "padded", "rows with images are not packed"
     seen = list(index) or [
-        next(i for i, rollout in enumerate(batch.rollout_B.tolist()) if rollout in batch.pictures)
+        next(i for i, rollout in enumerate(batch.rollout_B.tolist()) if rollout in batch.images)
     ]
     micro = replace(
         _of_ids(batch, seen, layout),
-        pictures=tuple(batch.pictures.get(int(batch.rollout_B[i])) for i in seen),
+        images=tuple(batch.images.get(int(batch.rollout_B[i])) for i in seen),
     )
     return micro if index else replace(micro, index_K=micro.index_K[:0], start_K=micro.start_K[:0])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain.data.files import Row, Table, text
-from reasontrain.data.pictures import picture_in
+from reasontrain.data.images import find_image
 from reasontrain.data.prompts import Encoder
 from reasontrain.types import Message, Problem, Rollout, UserError
 
@@ -53,8 +53,8 @@ def read_rollouts(table: Table, images: Path = Path()) -> list[OfflineRows]:
     """A demonstration per row: `prompt` and `response`, with `prompt_ids` and `response_ids` where
     they were sampled.
 
-    Or `conversations` as LLaVA's data have them, of which the last reply is learned. Pictures: see
-    `picture_in`.
+    Or `conversations` as LLaVA's data have them, of which the last reply is learned. Images: see
+    `find_image`.
     """
     rows = [_as_response(row, table.where(i)) for i, row in enumerate(table.rows)]
     return [
@@ -129,10 +129,10 @@ def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) 
             f"{where}: some of prompt_ids, {', '.join(f'{side}_ids' for side in sides)} "
             f"are there and some are not"
         )
-    image = picture_in(row, images, where)
+    image = find_image(row, images, where)
     if image is not None and prompt_ids:
         raise UserError(
-            f"{where}: ids of tokens do not say which picture they were made for; leave "
+            f"{where}: ids of tokens do not say which image they were made for; leave "
             f"their columns out"
         )
     problem = Problem(id=id, prompt=prompt, answer=str(row.get("answer") or ""), image=image)

@@ -67,10 +67,10 @@ class PromptSettings:
 
 
 MARK = "<image>"
-"""Where a prompt's text shows its picture, as data of LLaVA and others write it for all models."""
+"""Where a prompt's text shows its image, as data of LLaVA and others write it for all models."""
 
 
-def without_picture(problem: Problem) -> Problem:
+def without_image(problem: Problem) -> Problem:
     """The same problem as text alone."""
 
     def blind(text: str) -> str:
@@ -86,12 +86,12 @@ def without_picture(problem: Problem) -> Problem:
 
 @runtime_checkable
 class Eyes(Protocol):
-    """What an image model makes of a picture in a prompt."""
+    """What an image model makes of an image in a prompt."""
 
     placeholder: str
 
     def expand(self, ids: Sequence[int], problem: Problem) -> tuple[int, ...]:
-        """The ids with as many placeholders as the picture has tokens."""
+        """The ids with as many placeholders as the image has tokens."""
         ...
 
 
@@ -125,7 +125,7 @@ class Encoder:
             )
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The ids that the model continues; a picture stands where the text says `<image>`, or
+        """The ids that the model continues; an image stands where the text says `<image>`, or
         first in the first user turn.
         """
         if self.vision is None:
@@ -156,7 +156,7 @@ class Encoder:
         return self.vision.expand(self.text_ids(replace(problem, prompt=prompt)), problem)
 
     def text_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The ids of a prompt as text, whatever picture it has."""
+        """The ids of a prompt as text, whatever image it has."""
         if not self.chat:
             asked = self.settings.around(problem)
             if not isinstance(asked, str):

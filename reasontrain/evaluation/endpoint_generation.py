@@ -46,7 +46,7 @@ class EndpointRequests:
             "sampling.thought": self.sampling.thought,
             "sampling.stop_ids": self.sampling.stop_ids,
             "prompt.max_tokens": self.prompt.max_tokens,
-            "a picture": next((problem.image for problem in self.problems if problem.image), None),
+            "an image": next((problem.image for problem in self.problems if problem.image), None),
         }
         if unsaid := [name for name, value in said.items() if value]:
             raise UserError(

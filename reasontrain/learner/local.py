@@ -258,7 +258,7 @@ class LocalLearner:
         )
         hidden_ND = (
             self.observer.kept_rows(batch, rows.micro, rows.local_N, rows.token_N)
-            if objective.teacher
+            if objective.needs_teacher
             else None
         )
 

@@ -41,7 +41,7 @@ class PolicyModule(nn.Module):
         device = self.policy.device
         ids_RT, position_RT = micro.ids_RT.to(device), micro.position_RT.to(device)
         if micro.soft is None:
-            hidden = self.policy.hidden(ids_RT, position=position_RT, pictures=micro.pictures)
+            hidden = self.policy.hidden(ids_RT, position=position_RT, images=micro.images)
         else:
             hidden = self.policy.hidden(
                 embeds=self._embeds(ids_RT, micro.soft), position=position_RT
@@ -85,7 +85,7 @@ class UnshardedModel:
         """Hidden states at flat rows."""
         device = self.policy.device
         hidden = self.policy.hidden(
-            micro.ids_RT.to(device), position=micro.position_RT.to(device), pictures=micro.pictures
+            micro.ids_RT.to(device), position=micro.position_RT.to(device), images=micro.images
         )
         return hidden.flatten(0, 1)[row_N.to(device)]
 

@@ -9,7 +9,8 @@ a rule's exponent can change without scoring again.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from reasontrain.algo.loss_aggregation import response_token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.data import storage
 from reasontrain.data.collate import collate
-from reasontrain.data.prompts import Encoder, without_picture
+from reasontrain.data.prompts import Encoder, without_image
 from reasontrain.data.stored_evidence import (
     MadeBy,
     digest,
@@ -40,10 +41,11 @@ from reasontrain.recipe import LearnSettings, Recipe, Unconditional, UncondTuned
 from reasontrain.rng import Stream
 from reasontrain.types import Rollout, UserError
 
+logger = logging.getLogger(__name__)
+
 COLUMN = "uncond_logp"
 PART_TOKENS = 1 << 20
 """Response tokens of one part of the store: what is lost when scoring is interrupted."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,7 @@ class FoldPart:
     rollouts: Sequence[Rollout]
 
 
-def with_uncond_logp(
-    recipe: Recipe, encoder: Encoder, written: Sequence[Rollout], say: Say
-) -> list[Rollout]:
+def with_uncond_logp(recipe: Recipe, encoder: Encoder, written: Sequence[Rollout]) -> list[Rollout]:
     """The demonstrations with their stored log-probs; computed and stored first where they are not,
     or not all.
 
@@ -87,7 +87,7 @@ def with_uncond_logp(
         for fold in range(folds):
             parts = [part for part in missing if part.fold == fold]
             if parts:
-                say(
+                logger.info(
                     f"{COLUMN}: {settings.kind} scores "
                     f"{sum(len(p.rollouts) for p in parts):,} responses for {store}"
                 )
@@ -95,12 +95,12 @@ def with_uncond_logp(
                     store,
                     made_by,
                     parts,
-                    reference(recipe, model, unconditional, fold, store, say),
+                    reference(recipe, model, unconditional, fold, store),
                     recipe,
                 )
     column = read(store, COLUMN, made_by)
     found = [column.of(r) for r in unconditional]
-    say(summary([value for values in found for value in values], store))
+    logger.info(summary([value for values in found for value in values], store))
     return [
         replace(r, evidence={**r.evidence, COLUMN: values})
         for r, values in zip(written, found, strict=True)
@@ -110,18 +110,18 @@ def with_uncond_logp(
 def without_condition(
     settings: Unconditional, encoder: Encoder, written: Sequence[Rollout]
 ) -> list[Rollout]:
-    """The same responses after a header alone, or after their prompts without the picture and its
+    """The same responses after a header alone, or after their prompts without the image and its
     placeholders.
     """
-    pictured = all(r.problem.image is not None for r in written)
-    if settings.condition == "image" and not pictured:
+    all_have_images = all(r.problem.image is not None for r in written)
+    if settings.condition == "image" and not all_have_images:
         raise UserError(
             "unconditional.condition is `image`, and there are problems without one; use `prompt`"
         )
     blind = [
-        replace(r, problem=without_picture(r.problem), id=i, group=i) for i, r in enumerate(written)
+        replace(r, problem=without_image(r.problem), id=i, group=i) for i, r in enumerate(written)
     ]
-    if settings.condition == "prompt" or not pictured:
+    if settings.condition == "prompt" or not all_have_images:
         header = encoder.header_ids(settings.header)
         return [replace(r, prompt_ids=header) for r in blind]
     return [replace(r, prompt_ids=encoder.text_ids(r.problem)) for r in blind]
@@ -162,7 +162,6 @@ def reference(
     rollouts: Sequence[Rollout],
     fold: int,
     kept: Path,
-    say: Say,
 ) -> Policy:
     """The frozen model that scores this fold."""
     settings = recipe.unconditional or UncondTuned()
@@ -175,7 +174,7 @@ def reference(
             f"leave none to tune on; use 1"
         )
     return tuned(
-        settings, model, others, kept / f"reference-{fold}", recipe.learn.micro_batch_tokens, say
+        settings, model, others, kept / f"reference-{fold}", recipe.learn.micro_batch_tokens
     )
 
 
@@ -185,7 +184,6 @@ def tuned(
     rollouts: Sequence[Rollout],
     kept: Path,
     micro_batch_tokens: int,
-    say: Say,
 ) -> Policy:
     """A reference after one epoch on these responses, each once; what was tuned is kept, and found
     again.
@@ -216,7 +214,7 @@ def tuned(
         losses.append(
             learner.step(batch, batch.is_response_BT.float(), Nll(), response_token_mean)["loss"]
         )
-    say(
+    logger.info(
         f"{COLUMN}: tuned {steps} steps on responses alone, loss {losses[0]:.3f} to "
         f"{losses[-1]:.3f}"
     )

@@ -6,7 +6,7 @@ from reasontrain.models.attention import Importance
 from reasontrain.models.describe import Description, class_of, context_of, describe, located
 from reasontrain.models.embedding import InputSpace, keep_rms
 from reasontrain.models.fingerprint import fingerprint
-from reasontrain.models.load import check_head, check_same_ids, load
+from reasontrain.models.load import check_head, check_same_ids, load, recompute_activations
 from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import quiet_libraries
 from reasontrain.models.settings import LINEAR, DType, Lora, ModelSettings, Shape
@@ -33,4 +33,5 @@ __all__ = [
     "load",
     "located",
     "quiet_libraries",
+    "recompute_activations",
 ]

@@ -36,7 +36,7 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
     model.to(device)
     model.requires_grad_(trainable)
     if settings.gradient_checkpointing and trainable:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     policy = Policy(
         model.train(trainable),
         tokenizer,
@@ -46,6 +46,15 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
     )
     check_head(policy)
     return policy
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Recompute a model's activations in the backward pass instead of keeping them."""
+    # transformers 5.17, which vLLM needs, has only the name that is deprecated in 5.23.
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _from_pretrained(

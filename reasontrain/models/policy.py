@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache
 from reasontrain.models.describe import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space
 from reasontrain.models.vision import Vision
-from reasontrain.types import Picture
+from reasontrain.types import Image
 from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
 
 
@@ -84,9 +84,9 @@ class Policy:
         """Ids that end a response."""
         return stop_ids_of(self.model.generation_config, self.tokenizer)
 
-    def shift(self, picture: Picture | None) -> int:
-        """How far positions run ahead of columns after this picture."""
-        return 0 if self.vision is None or picture is None else self.vision.shift(picture)
+    def shift(self, image: Image | None) -> int:
+        """How far positions run ahead of columns after this image."""
+        return 0 if self.vision is None or image is None else self.vision.shift(image)
 
     def save_words(self, directory: Path) -> None:
         """The tokenizer, and an image model's image processor."""
@@ -102,16 +102,16 @@ class Policy:
         position: Int[Tensor, "B T"] | None = None,
         mask: Int[Tensor, "B S"] | Bool[Tensor, "B 1 T S"] | None = None,
         cache: Cache | None = None,
-        pictures: Sequence[Picture | None] = (),
+        images: Sequence[Image | None] = (),
     ) -> Float[Tensor, "B T D"]:
         """Last hidden states (after the final norm), from ids or input embeddings.
 
         Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`,
         T new tokens are added to it. `mask` says which columns are no padding, or, for attention by
-        torch alone, which of them each token sees. `pictures` are those that these rows show, one
+        torch alone, which of them each token sees. `images` are those that these rows show, one
         or none each; with any, Qwen2.5-VL finds positions of its own.
         """
-        seen = {} if self.vision is None or ids is None else self.vision.inputs(ids, pictures)
+        seen = {} if self.vision is None or ids is None else self.vision.inputs(ids, images)
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         ):

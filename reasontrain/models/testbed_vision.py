@@ -1,4 +1,4 @@
-"""Tiny image models, untrained: a Qwen2.5-VL and a LLaVA with the testbed's words, for pictures of
+"""Tiny image models, untrained: a Qwen2.5-VL and a LLaVA with the testbed's words, for images of
 a few patches.
 """
 
@@ -24,7 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from reasontrain.data.pictures import SIDE
+from reasontrain.data.images import SIDE
 from reasontrain.models import testbed
 
 PATCH = 14

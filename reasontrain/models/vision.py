@@ -1,5 +1,5 @@
 """What an image model adds to a language model: its image processor, and the placeholders that
-stand for a picture.
+stand for an image.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from reasontrain.data.pictures import blank, opened
-from reasontrain.types import Picture, Problem, UserError
+from reasontrain.data.images import blank_image, decode_image
+from reasontrain.types import Image, Problem, UserError
 
 if TYPE_CHECKING:
-    from reasontrain.data.pictures import Image
+    from reasontrain.data.images import PilImage
 
 QWEN, LLAVA = "qwen2_5_vl", "llava"
 KEPT = 64
-"""Pictures whose pixels are kept; others are made again."""
+"""Images whose pixels are kept; others are made again."""
 
 
 @dataclass
 class Vision:
-    """Turns pictures into what the model takes; each is one run of `image_id` in the ids, and text
+    """Turns images into what the model takes; each is one run of `image_id` in the ids, and text
     around it.
 
-    Qwen2.5-VL marks a picture on both sides and merges patches in squares; LLaVA has one token per
-    patch. How many tokens there are depends on the size of the picture alone. Rows with pictures
+    Qwen2.5-VL marks an image on both sides and merges patches in squares; LLaVA has one token per
+    patch. How many tokens there are depends on the size of the image alone. Rows with images
     are padded, never packed. `whole` is what is saved beside the weights.
     """
 
@@ -49,13 +49,13 @@ class Vision:
     placeholder: str
     image_id: int
     _tokens_at: dict[tuple[int, int], int] = field(default_factory=dict)
-    _pixels: OrderedDict[Picture, dict[str, Tensor]] = field(default_factory=OrderedDict)
+    _pixels: OrderedDict[Image, dict[str, Tensor]] = field(default_factory=OrderedDict)
 
     def expand(self, ids: Sequence[int], problem: Problem) -> tuple[int, ...]:
-        """The ids with the one placeholder of the problem's picture repeated for each of its
+        """The ids with the one placeholder of the problem's image repeated for each of its
         tokens.
         """
-        assert problem.image is not None, "there is a picture to make room for"
+        assert problem.image is not None, "there is an image to make room for"
         places = [place for place, token in enumerate(ids) if token == self.image_id]
         if len(places) != 1:
             raise UserError(
@@ -63,16 +63,16 @@ class Vision:
                 f"places for it"
             )
         (place,) = places
-        size = opened(problem.image, f"problem {problem.id}").size
+        size = decode_image(problem.image, f"problem {problem.id}").size
         if size not in self._tokens_at:
-            self._tokens_at[size] = self._num_tokens(self._processed(blank(size)))
+            self._tokens_at[size] = self._num_tokens(self._processed(blank_image(size)))
         return (*ids[:place], *[self.image_id] * self._tokens_at[size], *ids[place + 1 :])
 
-    def shift(self, picture: Picture) -> int:
-        """How far positions run ahead of columns after this picture: Qwen2.5-VL counts its longer
+    def shift(self, image: Image) -> int:
+        """How far positions run ahead of columns after this image: Qwen2.5-VL counts its longer
         side alone.
         """
-        pixels = self._pixels_of(picture, "a prompt")
+        pixels = self._pixels_of(image, "a prompt")
         if self.config.model_type != QWEN:
             return 0
         return int(
@@ -80,12 +80,10 @@ class Vision:
         ) // self.config.vision_config.spatial_merge_size - self._num_tokens(pixels)
 
     def inputs(
-        self, ids_RT: Int[Tensor, "R T"], pictures: Sequence[Picture | None]
+        self, ids_RT: Int[Tensor, "R T"], images: Sequence[Image | None]
     ) -> dict[str, Tensor]:
-        """What the model takes beside these ids; nothing where no row has a picture."""
-        found = [
-            self._pixels_of(picture, "a prompt") for picture in pictures if picture is not None
-        ]
+        """What the model takes beside these ids; nothing where no row has an image."""
+        found = [self._pixels_of(image, "a prompt") for image in images if image is not None]
         if not found:
             return {}
         joined = {
@@ -97,11 +95,11 @@ class Vision:
         return joined
 
     def save(self, directory: Path) -> None:
-        """Write what makes pictures into pixels, as transformers reads it."""
+        """Write what makes images into pixels, as transformers reads it."""
         self.whole.save_pretrained(directory)
 
     def _num_tokens(self, pixels: dict[str, Tensor]) -> int:
-        """Placeholders of a picture."""
+        """Placeholders of an image."""
         if self.config.model_type == QWEN:
             return (
                 int(pixels["image_grid_thw"].prod())
@@ -113,15 +111,15 @@ class Vision:
             self.config.vision_feature_select_strategy == "full"
         )
 
-    def _pixels_of(self, picture: Picture, where: str) -> dict[str, Tensor]:
-        """What the model takes of one picture."""
-        if picture not in self._pixels:
-            self._pixels[picture] = self._processed(opened(picture, where))
+    def _pixels_of(self, image: Image, where: str) -> dict[str, Tensor]:
+        """What the model takes of one image."""
+        if image not in self._pixels:
+            self._pixels[image] = self._processed(decode_image(image, where))
             if len(self._pixels) > KEPT:
                 self._pixels.popitem(last=False)
-        return self._pixels[picture]
+        return self._pixels[image]
 
-    def _processed(self, image: Image) -> dict[str, Tensor]:
+    def _processed(self, image: PilImage) -> dict[str, Tensor]:
         made = self.processor(images=[image], return_tensors="pt")
         return {name: made[name] for name in made if name in ("pixel_values", "image_grid_thw")}
 

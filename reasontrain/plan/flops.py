@@ -4,7 +4,7 @@ and attention.
 A product with a matrix of n numbers takes 2 n operations for a token, its backward twice that
 (Kaplan et al. 2020, arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token
 and one that it sees, itself included (scores and their sum). Counted are real tokens, never
-padding. Not counted: adapters, norms, embeddings that are looked up, what sees a picture, the
+padding. Not counted: adapters, norms, embeddings that are looked up, what sees an image, the
 optimiser.
 """
 
@@ -121,7 +121,7 @@ class Operations:
         learned = (1 + backward) * forward + head(job.shape, rows, 1 + backward)
         soft = float((kept_BT & (batch.kind_BT == TokenKind.SOFT)).sum())
         learned += head(job.shape, soft, 1 + backward)  # the mixture of embeddings, there and back
-        if job.teacher is not None and objective.teacher:
+        if job.teacher is not None and objective.needs_teacher:
             learned += head(job.teacher.shape, rows)
             learned += 0.0 if job.observes_teacher else self._taught(extent)
         recomputed = forward if job.recipe.model.gradient_checkpointing else 0.0

@@ -248,7 +248,7 @@ def _teacher_now(job: PlannedJob) -> int:
         job.teacher is None
         or job.observes_teacher
         or job.cluster.teachers
-        or not job.recipe.objective.teacher
+        or not job.recipe.objective.needs_teacher
     ):
         return 0
     return job.work.micro_batch_tokens * _passing(job.teacher)

@@ -45,7 +45,7 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
     """The shape of a configuration; its model is built without memory, to see whether the formula
     counts it rightly.
 
-    Of an image model it is the language model's shape: what sees the picture is small beside it,
+    Of an image model it is the language model's shape: what sees the image is small beside it,
     and not counted.
     """
     with torch.device("meta"):

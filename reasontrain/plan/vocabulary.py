@@ -36,7 +36,7 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
     if job.recipe.model.dtype == "bfloat16" and (whole or not job.on_gpu):
         extra += table  # the product is in float32
     compares, observed_rows = (
-        job.recipe.objective.teacher,
+        job.recipe.objective.needs_teacher,
         _response_rows(job) if job.observes_student else rows,
     )
     if whole:

@@ -28,6 +28,7 @@ VALUES: Mapping[tuple[str, str], str] = {
     ("loss_aggregation", "sum_per_rollout"): "seq_mean_token_sum",
     ("loss_aggregation", "per_pair"): "pair_mean",
     ("vocabulary", "whole"): "full_logits",
+    ("task", "pictures"): "images",
 }
 """(key or section, old value or `kind`) -> new one."""
 

@@ -13,8 +13,8 @@ from reasontrain.models import Lora, ModelSettings
 from reasontrain.types import AtLeastOne, Positive
 
 Condition = Literal["prompt", "image"]
-"""What the reference does not see: the whole prompt, or its picture alone (the usual one where
-there are pictures).
+"""What the reference does not see: the whole prompt, or its image alone (the usual one where
+there are images).
 """
 
 

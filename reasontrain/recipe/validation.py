@@ -26,7 +26,7 @@ def contradictions(recipe: Recipe) -> list[str]:
     """Every pair of settings that cannot go together, as `key: why`."""
     found = []
     if (
-        recipe.objective.teacher or from_sources(recipe.required_evidence, "teacher")
+        recipe.objective.needs_teacher or from_sources(recipe.required_evidence, "teacher")
     ) and recipe.teacher is None:
         found.append(
             "teacher: the objective or the selection rule compares with a teacher; give its `path`"

@@ -5,6 +5,7 @@ anything is written.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
+logger = logging.getLogger(__name__)
+
 RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
 VERSIONS = (
     "reasontrain",
@@ -66,7 +69,6 @@ MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "bas
 """
 AT_ONCE = 512
 """Prompts of a suite that are sampled together during training."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,6 @@ class RunContext:
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
     device: str
-    say: Say
 
     def run(
         self,
@@ -117,7 +118,7 @@ class RunContext:
         """The run and the step it goes on from, its directory made."""
         recipe, directory = self.prepared.recipe, self.prepared.directory
         given = self.prepared.given
-        found = _resume(directory, recipe.steps, self.learner, self.say)
+        found = _resume(directory, recipe.steps, self.learner)
         self.answerer.load(self.learner.weights())
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
         directory.mkdir(parents=True, exist_ok=True)
@@ -189,11 +190,11 @@ class RunContext:
             tracker.evaluation(
                 done, result.record(), result.scalars()
             )  # last: what is recorded is not measured again
-            self.say(summary(result, done))
+            logger.info(summary(result, done))
 
 
 @contextmanager
-def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterator[RunContext]:
+def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunContext]:
     """Load and check everything that the recipe names; the processes that it starts end with this
     block.
 
@@ -202,7 +203,7 @@ def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterat
     """
     tracking.check_service(recipe.track)
     with Grader() as grader:
-        prepared = _prepare(recipe, given or recipe, grader, say)
+        prepared = _prepare(recipe, given or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
             engine = recipe.engine
@@ -223,19 +224,16 @@ def run_context(recipe: Recipe, say: Say, given: Recipe | None = None) -> Iterat
                 score,
                 _cannot_recover,
                 str(learner.policy.device),
-                say,
             )
             return
         from reasontrain.cluster.lifecycle import running  # Ray is for those who ask for it
 
         with running(
-            recipe, recipe.cluster, prepared.directory, prepared.order, grader, say
+            recipe, recipe.cluster, prepared.directory, prepared.order, grader
         ) as processes:
             device, score = "cuda" if processes.gpu else "cpu", rewarded(recipe, processes.grader)
             who = processes.sampler, processes.answerer
-            yield RunContext(
-                prepared, processes.learner, *who, score, processes.recover, device, say
-            )
+            yield RunContext(prepared, processes.learner, *who, score, processes.recover, device)
 
 
 def _speed(recipe: Recipe, learner: Learner) -> Speed:
@@ -259,7 +257,7 @@ def _cannot_recover(error: LostError) -> int:
     raise error
 
 
-def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> ResolvedInputs:
+def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
     described = models.describe(recipe.model)
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
@@ -268,17 +266,17 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Resolve
         models.check_same_ids(described, other, role)
         if (other.vision is None) != (described.vision is None):
             raise UserError(
-                f"{role}: of {recipe.model.path} and {settings.path} one sees pictures and "
+                f"{role}: of {recipe.model.path} and {settings.path} one sees images and "
                 f"one does not; use alike ones"
             )
     if described.vision is not None:
-        _check_pictures(recipe)
-    answers, order = source(recipe, described, grader, say)
+        _check_images(recipe)
+    answers, order = source(recipe, described, grader)
     directory = Path(recipe.out) / recipe.name
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [
-        encode_suite(suite, recipe, described, grader, say)
+        encode_suite(suite, recipe, described, grader)
         for suite in (recipe.evaluate.suites if recipe.evaluate else ())
     ]
     return ResolvedInputs(
@@ -286,20 +284,20 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader, say: Say) -> Resolve
         given,
         directory,
         order,
-        answers and with_stored(recipe, described, answers, say),
+        answers and with_stored(recipe, described, answers),
         suites,
     )
 
 
-def _check_pictures(recipe: Recipe) -> None:
+def _check_images(recipe: Recipe) -> None:
     """What an image model cannot do here; raises UserError."""
     if recipe.learn.layout == "packed":
-        raise UserError("learn.layout: rows with pictures are not packed; use `padded`")
+        raise UserError("learn.layout: rows with images are not packed; use `padded`")
     if isinstance(recipe.engine, VllmEngine):
-        raise UserError("sample.engine: vllm is not shown pictures here; use `kind: local`")
+        raise UserError("sample.engine: vllm is not shown images here; use `kind: local`")
     if recipe.cluster is not None and recipe.cluster.teachers:
         raise UserError(
-            "cluster.teachers: a teacher in a process of its own is not shown pictures; "
+            "cluster.teachers: a teacher in a process of its own is not shown images; "
             "leave it with the learner"
         )
     if "attention" in recipe.required_evidence:
@@ -328,11 +326,11 @@ def check_directory(directory: Path, recipe: Recipe) -> None:
         )
 
 
-def _resume(directory: Path, steps: int, learner: Learner, say: Say) -> int:
+def _resume(directory: Path, steps: int, learner: Learner) -> int:
     """The step that the run in `directory` goes on from, with the learner as it was then; 0 where
     there is no run.
     """
-    found = checkpoint.newest(directory, say)
+    found = checkpoint.newest(directory)
     if found is None:
         return 0
     step, where = found
@@ -342,5 +340,5 @@ def _resume(directory: Path, steps: int, learner: Learner, say: Say) -> int:
             f"choose another `name`"
         )
     learner.restore(where)
-    say(f"going on from {where}")
+    logger.info(f"going on from {where}")
     return step

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from reasontrain.data import storage
 from reasontrain.types import UserError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -83,15 +86,16 @@ def final(run_dir: Path, write: Callable[[Path], None]) -> None:
     partial.rename(target)
 
 
-def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[int, Path] | None:
-    """The newest complete checkpoint as (step, directory); a damaged one is named through `warn`
-    and passed over.
+def newest(run_dir: Path) -> tuple[int, Path] | None:
+    """The newest complete checkpoint as (step, directory).
+
+    A damaged one is skipped with a warning.
     """
     for step, directory in _found(run_dir):
         reason = damage(directory)
         if not reason:
             return step, directory
-        warn(f"checkpoint {directory} is damaged ({reason}); the one before it is used")
+        logger.warning(f"checkpoint {directory} is damaged ({reason}); the one before it is used")
     return None
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +28,11 @@ from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check_gold, score
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
-from reasontrain.tasks.pictures import Pictures
+from reasontrain.tasks.images import ImageTask
 from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class EncodedSuite:
     sha256: str
 
 
-def score_columns(recipe: Recipe, say: Say) -> None:
+def score_columns(recipe: Recipe) -> None:
     """Compute and store the evidence that the recipe's rule reads from a store; raises UserError
     where it reads none.
     """
@@ -72,25 +73,23 @@ def score_columns(recipe: Recipe, say: Say) -> None:
         )
     with Grader() as grader:
         described = models.describe(recipe.model)
-        written, _ = source(recipe, described, grader, say)
+        written, _ = source(recipe, described, grader)
     assert written is not None, "the recipe refuses stored evidence beside sampling"
-    with_stored(recipe, described, written, say)
+    with_stored(recipe, described, written)
 
 
 def source(
-    recipe: Recipe, described: Description, grader: Grader, say: Say
+    recipe: Recipe, described: Description, grader: Grader
 ) -> tuple[OfflineSampler | None, Order]:
     """What is learned from, where it is written already, and the order in which it is taken or
     asked for.
     """
     if recipe.sample is None and isinstance(recipe.task, OfflineTask):
-        return _written(recipe, recipe.task, described, say)
-    return _order(recipe, described, _prompts(recipe, described, grader, say), say)
+        return _written(recipe, recipe.task, described)
+    return _order(recipe, described, _prompts(recipe, described, grader))
 
 
-def with_stored(
-    recipe: Recipe, described: Description, written: OfflineSampler, say: Say
-) -> OfflineSampler:
+def with_stored(recipe: Recipe, described: Description, written: OfflineSampler) -> OfflineSampler:
     """The demonstrations with the stored evidence that the recipe needs, computed first where it is
     not there.
     """
@@ -98,7 +97,7 @@ def with_stored(
         return written
     encoder = encoder_of(described, recipe.prompt)
     found = with_uncond_logp(
-        recipe, encoder, [rollout for row in written.written.values() for rollout in row], say
+        recipe, encoder, [rollout for row in written.written.values() for rollout in row]
     )
     return OfflineSampler({rollout.problem.id: (rollout,) for rollout in found})
 
@@ -127,21 +126,21 @@ def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], li
     return graded
 
 
-def _prompts(recipe: Recipe, policy: Description, grader: Grader, say: Say) -> list[Prompt]:
+def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> list[Prompt]:
     """The training prompts, their gold answers checked."""
     problems = recipe.task.problems()
-    if not isinstance(recipe.task, PythonTask | Pictures):
+    if not isinstance(recipe.task, PythonTask | ImageTask):
         check_gold(problems, grader, required=not isinstance(recipe.advantage, NoAdvantage))
     elif recipe.sample and isinstance(recipe.task, PythonTask):
         recipe.task.load()
     prompts, dropped = encoder_of(policy, recipe.prompt).prompts(problems)
     if dropped:
-        say(f"{dropped} of {len(problems)} prompts are too long and were dropped")
+        logger.warning(f"{dropped} of {len(problems)} prompts are too long and were dropped")
     return prompts
 
 
 def _order(
-    recipe: Recipe, described: Description, prompts: list[Prompt], say: Say
+    recipe: Recipe, described: Description, prompts: list[Prompt]
 ) -> tuple[OfflineSampler | None, Order]:
     """Demonstrations where they are learned from, and the order in which prompts are asked."""
     if recipe.sample:
@@ -150,7 +149,7 @@ def _order(
     encoder = encoder_of(described, recipe.prompt)
     written, dropped = encoder.demonstrations(prompts, described.context)
     if dropped:
-        say(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
+        logger.warning(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
     by_id = {rollout.problem.id: (rollout,) for rollout in written}
     asked = [prompt for prompt in prompts if prompt.problem.id in by_id]
     return OfflineSampler(by_id), Order(
@@ -159,7 +158,7 @@ def _order(
 
 
 def _written(
-    recipe: Recipe, task: OfflineTask, described: Description, say: Say
+    recipe: Recipe, task: OfflineTask, described: Description
 ) -> tuple[OfflineSampler, Order]:
     """What a file holds to learn from, with the evidence that was stored for it, and the order of
     its rows.
@@ -167,7 +166,9 @@ def _written(
     encoder = encoder_of(described, recipe.prompt)
     rows, dropped = encode(task.rows, encoder, described.context)
     if dropped:
-        say(f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped")
+        logger.warning(
+            f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped"
+        )
     for name, path in sorted(recipe.evidence.items()):
         chosen_may_lack = int(
             isinstance(task, PairTask)
@@ -215,12 +216,10 @@ def _check_padded(recipe: Recipe, rows: Sequence[tuple[Rollout, ...]]) -> None:
         )
 
 
-def encode_suite(
-    suite: Suite, recipe: Recipe, policy: Description, grader: Grader, say: Say
-) -> EncodedSuite:
+def encode_suite(suite: Suite, recipe: Recipe, policy: Description, grader: Grader) -> EncodedSuite:
     """A suite made ready for this model: its own task, or the recipe's on the held-out split."""
     task = suite.task or _held_out(recipe.task, suite)
-    return encoded(encode_task(suite, task, suite.prompt or recipe.prompt, grader), policy, say)
+    return encoded(encode_task(suite, task, suite.prompt or recipe.prompt, grader), policy)
 
 
 def encode_task(
@@ -230,7 +229,7 @@ def encode_task(
     problems = task.problems()[: suite.limit]
     if isinstance(task, PythonTask):
         task.load()
-    elif not isinstance(task, Pictures):
+    elif not isinstance(task, ImageTask):
         check_gold(problems, grader, required=True)
     said = json.dumps(
         [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
@@ -243,14 +242,14 @@ def encode_task(
     return EncodedTask(suite, prompt, problems, graded, digest)
 
 
-def encoded(posed: EncodedTask, policy: Policy | Description, say: Say) -> EncodedSuite:
+def encoded(posed: EncodedTask, policy: Policy | Description) -> EncodedSuite:
     """The suite's prompts in this model's token ids; those that are too long are counted, and count
     as wrong.
     """
     suite, problems = posed.suite, posed.problems
     prompts, dropped = encoder_of(policy, replace(posed.prompt, too_long="drop")).prompts(problems)
     if dropped:
-        say(
+        logger.warning(
             f"suite {suite.name}: {dropped} of {len(problems)} prompts do not fit the "
             f"model and count as wrong"
         )
@@ -259,7 +258,7 @@ def encoded(posed: EncodedTask, policy: Policy | Description, say: Say) -> Encod
 
 def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
     """The split of the recipe's task that is never trained on."""
-    if isinstance(task, Pictures):
+    if isinstance(task, ImageTask):
         return replace(task, split="test")
     if not isinstance(task, Arithmetic):
         raise UserError(

@@ -1,12 +1,11 @@
-"""What a terminal shows during long work: a progress bar where somebody looks, plain lines where
-nobody does.
-"""
+"""Progress of long work: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
@@ -22,28 +21,28 @@ class Advance(Protocol):
     def __call__(self, done: int, note: str) -> None: ...
 
 
+@cache
+def console() -> Console:
+    """The one console: what is printed through it appears above a bar that is being drawn."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
 @contextmanager
-def progress(what: str, total: int) -> Iterator[tuple[Advance, Callable[[str], None]]]:
-    """`advance(done, note)` and `say(line)`, drawn as a bar on a terminal and as a line now and
-    then elsewhere.
-    """
-    console = Console(stderr=False, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        yield _lines(what, total), lambda line: print(line, flush=True)
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """`advance(done, note)`, drawn as a bar on a terminal and as a line now and then elsewhere."""
+    if not console().is_terminal:
+        yield _lines(what, total)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console()) as bar:
         task = bar.add_task(what, total=total, note="")
-        yield (
-            lambda done, note: bar.update(task, completed=done, note=note),
-            lambda line: console.print(line, markup=False),
-        )
+        yield lambda done, note: bar.update(task, completed=done, note=note)
 
 
 def _lines(what: str, total: int) -> Advance:

@@ -24,7 +24,7 @@ class DecodeBatch:
 
     `slots` are their rows in the cache, `start` the columns of their first tokens, `hidden_ND` the
     states that predict the next. `shift` is how far their positions run ahead of their columns, as
-    those of a model with pictures may.
+    those of a model with images may.
     """
 
     rows: list[DecodingSequence]
@@ -43,7 +43,7 @@ class DecodeBatch:
 def prefill(policy: Policy, rows: Sequence[DecodingSequence]) -> DecodeBatch:
     """Read the prompts of these rows, each distinct prompt once, padded on the left."""
     seen = list(dict.fromkeys(row.read for row in rows))
-    prompts, pictures = [ids for ids, _ in seen], [picture for _, picture in seen]
+    prompts, images = [ids for ids, _ in seen], [image for _, image in seen]
     width = max(map(len, prompts))
     start = [width - len(prompt) for prompt in prompts]
     ids_BT = torch.tensor(
@@ -55,11 +55,9 @@ def prefill(policy: Policy, rows: Sequence[DecodingSequence]) -> DecodeBatch:
         policy.model.config.get_text_config().num_hidden_layers, width, _stored(policy)
     )
     mask = mask_BT if any(start) else None
-    hidden_BTD = policy.hidden(
-        ids_BT, position=position_BT, mask=mask, cache=cache, pictures=pictures
-    )
+    hidden_BTD = policy.hidden(ids_BT, position=position_BT, mask=mask, cache=cache, images=images)
     slots = [seen.index(row.read) for row in rows]
-    shift = [policy.shift(pictures[slot]) for slot in slots]
+    shift = [policy.shift(images[slot]) for slot in slots]
     return DecodeBatch(
         list(rows), slots, [start[slot] for slot in slots], shift, cache, hidden_BTD[slots, -1]
     )

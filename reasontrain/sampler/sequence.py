@@ -9,7 +9,7 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from reasontrain.types import Picture, Prompt, Rollout, RunError, UserError
+from reasontrain.types import Image, Prompt, Rollout, RunError, UserError
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class DecodingSequence:
     ended: bool = False
 
     @property
-    def read(self) -> tuple[tuple[int, ...], Picture | None]:
+    def read(self) -> tuple[tuple[int, ...], Image | None]:
         """What the model reads before the first token."""
         return self.prompt.ids, self.prompt.problem.image
 

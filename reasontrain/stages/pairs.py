@@ -5,8 +5,9 @@ model.
 from __future__ import annotations
 
 import json
+import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reasontrain import models
@@ -19,11 +20,12 @@ from reasontrain.stages.solutions import Solution, read, write_lines
 from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.types import Message, Problem, Rollout, UserError
 
+logger = logging.getLogger(__name__)
+
 SUMMARY = "summary.json"
-Say = Callable[[str], None]
 
 
-def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path, say: Say) -> None:
+def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path) -> None:
     """Write `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`, with the ids of every token, and
     `summary.json`.
 
@@ -58,7 +60,9 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path, say: Say) -> 
     }
     summary = _summary(solutions, problems) | counts
     storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
-    say(f"{stage.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary.items()))
+    logger.info(
+        f"{stage.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
+    )
 
 
 def _usable(solution: Solution) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample
 from reasontrain.stages.tune import tune
 
+logger = logging.getLogger(__name__)
+
 FOLDER, MARK = "stages", "stage.json"
 VERSION = 2
 """Of what stages make: raised when the same settings would make something else."""
@@ -43,7 +46,6 @@ UNHASHED = frozenset({"name", "alarm", "checkpoint"})
 """Settings of a stage that change nothing of what it makes."""
 COMPUTING = frozenset({"lora", "device", "gradient_checkpointing", "shape", "export"})
 """Settings of the model that concern the run and not what stages begin with."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class StageDirectory:
     hash: str
 
 
-def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
+def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     """The recipe with its stages done and their outputs' paths in it, and where each stage's output
     lies.
 
@@ -72,9 +74,9 @@ def done(recipe: Recipe, say: Say) -> tuple[Recipe, Mapping[str, Path]]:
         content = substituted(as_mapping(stage), partial(_path, places))
         with storage.alone(directory):
             if is_made(directory):
-                say(f"{stage.name}: {directory} is there already")
+                logger.info(f"{stage.name}: {directory} is there already")
             else:
-                _make(build(type(stage), content, stage.name), recipe, directory, say)
+                _make(build(type(stage), content, stage.name), recipe, directory)
                 _mark(stage, directory, depends)
         if isinstance(stage, ContrastStage):
             score.check_contrast(stage, directory)
@@ -92,22 +94,22 @@ def link(run_dir: Path, places: Mapping[str, Path]) -> None:
         )
 
 
-def _make(stage: Stage, recipe: Recipe, directory: Path, say: Say) -> None:
+def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
     """Do one stage, its inputs given as paths."""
-    say(f"{stage.name}: begins, in {directory}")
+    logger.info(f"{stage.name}: begins, in {directory}")
     match stage:
         case SampleStage():
-            sample(stage, recipe, directory, say)
+            sample(stage, recipe, directory)
         case TrajectoriesStage():
-            read_trajectories(stage, directory, say)
+            read_trajectories(stage, directory)
         case PairsStage():
-            make_pairs(stage, recipe, directory, say)
+            make_pairs(stage, recipe, directory)
         case ContrastStage():
-            score.contrast(stage, recipe, directory, say)
+            score.contrast(stage, recipe, directory)
         case ReferenceStage():
-            score.reference(stage, recipe, directory, say)
+            score.reference(stage, recipe, directory)
         case _:
-            tune(stage, recipe, directory, say)
+            tune(stage, recipe, directory)
 
 
 def _depends(

@@ -4,7 +4,8 @@ verifier.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -22,13 +23,14 @@ from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
 from reasontrain.tasks import Grader, PythonTask, check_gold, score
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
 
+logger = logging.getLogger(__name__)
+
 AT_ONCE = 64
 """Problems whose solutions are written together: no more is lost when the stage is killed."""
 RESPONSES = ("response", "completion")
-Say = Callable[[str], None]
 
 
-def sample(stage: SampleStage, recipe: Recipe, directory: Path, say: Say) -> None:
+def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
     """Write `rollouts.jsonl`; what `parts/` holds from before is not sampled again."""
     problems = stage.task.problems()
     described = models.describe(recipe.model)
@@ -40,7 +42,9 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path, say: Say) -> Non
         [_with_preamble(problem, stage.preamble) for problem in problems]
     )
     if dropped:
-        say(f"{stage.name}: {dropped} of {len(problems)} prompts are too long and were dropped")
+        logger.warning(
+            f"{stage.name}: {dropped} of {len(problems)} prompts are too long and were dropped"
+        )
     by_id = {problem.id: problem for problem in problems}
     parts = directory / "parts"
     parts.mkdir(exist_ok=True)
@@ -55,7 +59,9 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path, say: Say) -> Non
                 rollouts = _ask(sampler, asked[start : start + AT_ONCE], stage, start)
                 own = [replace(r, problem=by_id[r.problem.id]) for r in rollouts]
                 write(path, _graded(own, stage, described.tokenizer, grader))
-                say(f"{stage.name}: {min(start + AT_ONCE, len(asked))} of {len(asked)} problems")
+                logger.info(
+                    f"{stage.name}: {min(start + AT_ONCE, len(asked))} of {len(asked)} problems"
+                )
     files = [parts / f"{start:08d}.jsonl" for start in range(0, len(asked), AT_ONCE)]
     write(directory / ROLLOUTS, chain.from_iterable(map(read, files)))
 
@@ -135,7 +141,7 @@ def _plain(problem: Problem) -> str | list[Message]:
     return problem.prompt if isinstance(problem.prompt, str) else [*problem.prompt]
 
 
-def read_trajectories(stage: TrajectoriesStage, directory: Path, say: Say) -> None:
+def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     """Write `rollouts.jsonl` of a file's solutions, whatever verdicts the file has."""
     table = read_file(Path(stage.path))
     rows = table.rows[: stage.limit]
@@ -161,7 +167,7 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path, say: Say) -> No
             )
         ],
     )
-    say(
+    logger.info(
         f"{stage.name}: {sum(verdict.correct for verdict in verdicts)} of {len(rows)} "
         f"solutions are right"
     )

@@ -5,7 +5,7 @@ reference.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +26,12 @@ from reasontrain.run.datasets import encoder_of
 from reasontrain.tasks import PairTask
 from reasontrain.types import Rollout, RunError, Stats
 
+logger = logging.getLogger(__name__)
+
 SUMMARY = "summary.json"
-Say = Callable[[str], None]
 
 
-def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) -> None:
+def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
     """Write `ce_logscore.parquet`, and `summary.json` of what the scores of rejected tokens look
     like.
     """
@@ -63,7 +64,9 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path, say: Say) ->
     of_rejected = values if stage.only_rejected else values[1::2]
     summary = scored(torch.tensor([value for numbers in of_rejected for value in numbers]))
     storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
-    say(f"{stage.name}: " + ", ".join(f"{name} {value:.3g}" for name, value in summary.items()))
+    logger.info(
+        f"{stage.name}: " + ", ".join(f"{name} {value:.3g}" for name, value in summary.items())
+    )
 
 
 def check_contrast(stage: ContrastStage, directory: Path) -> None:
@@ -86,7 +89,7 @@ def check_contrast(stage: ContrastStage, directory: Path) -> None:
         )
 
 
-def reference(stage: ReferenceStage, recipe: Recipe, directory: Path, say: Say) -> None:
+def reference(stage: ReferenceStage, recipe: Recipe, directory: Path) -> None:
     """Write `ref_logp.parquet`: per token, so that no weight is in it and none can be out of date."""
     settings = _plain(recipe.reference or recipe.model)
     asked = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
@@ -98,7 +101,7 @@ def reference(stage: ReferenceStage, recipe: Recipe, directory: Path, say: Say) 
         values,
         {"model": models.fingerprint(settings)},
     )
-    say(f"{stage.name}: {len(values)} responses")
+    logger.info(f"{stage.name}: {len(values)} responses")
 
 
 def _plain(settings: ModelSettings) -> ModelSettings:

@@ -4,8 +4,8 @@ its own.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +16,23 @@ from reasontrain.run.build import run_context
 from reasontrain.tasks import RolloutTask
 from reasontrain.types import Stats
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 LINES = 5
 """Lines that a terminal gets of a stage's steps."""
 
 
-def tune(stage: TuneStage, recipe: Recipe, directory: Path, say: Say) -> None:
+def tune(stage: TuneStage, recipe: Recipe, directory: Path) -> None:
     """Train to the last step, going on from a checkpoint where there is one, and write `final`."""
     run_recipe = tuning(stage, recipe, directory)
 
     def report(step: int, stats: Stats) -> None:
         if (step + 1) % max(1, run_recipe.steps // LINES) == 0 or step + 1 == run_recipe.steps:
-            say(f"{stage.name}: step {step + 1} of {run_recipe.steps}, loss {stats['loss']:.4g}")
+            logger.info(
+                f"{stage.name}: step {step + 1} of {run_recipe.steps}, loss {stats['loss']:.4g}"
+            )
 
-    with run_context(run_recipe, say) as ready:
+    with run_context(run_recipe) as ready:
         ready.run(report)
 
 

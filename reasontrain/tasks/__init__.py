@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
+from reasontrain.tasks.images import ImageTask
 from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.offline import OfflineTask, PairTask, RolloutTask
-from reasontrain.tasks.pictures import Pictures
 from reasontrain.tasks.python import PythonTask
 from reasontrain.tasks.reward import Reward
 from reasontrain.types import Problem
@@ -22,10 +22,10 @@ __all__ = [
     "Arithmetic",
     "Grader",
     "Gsm8k",
+    "ImageTask",
     "MathTask",
     "OfflineTask",
     "PairTask",
-    "Pictures",
     "PythonTask",
     "Reward",
     "RolloutTask",
@@ -37,7 +37,7 @@ __all__ = [
     "score",
 ]
 
-TaskSettings = Arithmetic | Gsm8k | MathTask | Pictures | PythonTask | PairTask | RolloutTask
+TaskSettings = Arithmetic | Gsm8k | MathTask | ImageTask | PythonTask | PairTask | RolloutTask
 """What may stand under `task` in a recipe; `kind` chooses."""
 
 
@@ -75,7 +75,7 @@ def score(
     if isinstance(task, PythonTask):
         rewards = [task.reward(problem, text) for problem, text in answers]
         return [Scored(reward, Verdict(reward >= 1.0, "", "own reward")) for reward in rewards]
-    if isinstance(task, Pictures):
+    if isinstance(task, ImageTask):
         verdicts = [
             Verdict(text.split() == problem.answer.split(), text, "exact")
             for problem, text in answers

@@ -17,7 +17,7 @@ from reasontrain.types import AtLeastOne, Problem, UserError
 @dataclass(frozen=True, kw_only=True)
 class _File:
     """Where rows come from (see `Source`), and how many; `images` is the folder that paths of
-    pictures start from, that of the file where it is left out.
+    images start from, that of the file where it is left out.
     """
 
     path: str | None = None
@@ -30,7 +30,7 @@ class _File:
 
     @property
     def folder(self) -> Path:
-        """Where pictures are."""
+        """Where images are."""
         return Path(self.images) if self.images is not None else Path(self.path or ".").parent
 
     def table(self) -> Table:

@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> DecodeInputs:
 
 
 def measured(some: BenchCase, runs: int = 1) -> Measured:
-    return measure(some, PLACE, runs=runs, say=lambda text: None)
+    return measure(some, PLACE, runs=runs)
 
 
 def test_a_ratio_is_ours_over_theirs_pair_by_pair(clock: DecodeInputs):
@@ -152,6 +152,6 @@ def test_threads_are_the_rows_own_and_are_put_back(clock: DecodeInputs):
     place = BenchMachine(device=torch.device("cpu"), quick=True, threads=2)
     ours, theirs = (Variant(settings={}, ready=ready(each)) for each in (work, broken))
     with pytest.raises(ZeroDivisionError):
-        measure(row(ours, theirs), place, runs=1, say=lambda text: None)
+        measure(row(ours, theirs), place, runs=1)
     assert seen == [2]
     assert torch.get_num_threads() == 1

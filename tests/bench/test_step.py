@@ -124,7 +124,7 @@ def test_trl_ends_each_response_at_its_own_length() -> None:
     ["opd step", "opd update", "grpo update", "cdpo update", "prior update", "sstoken update"],
 )
 def test_rows_are_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = measure(row(name, monkeypatch), PLACE, runs=1, say=print)
+    found = measure(row(name, monkeypatch), PLACE, runs=1)
     assert found.apart <= 1e-4
     assert found.units == ("tokens", GIVEN.tokens)
     assert found.memory_ratio is not None
@@ -137,7 +137,7 @@ def test_a_peer_that_learns_another_loss_is_refused(monkeypatch: pytest.MonkeyPa
     )
     plain = row("opd update", monkeypatch)
     with pytest.raises(RunError, match="do not do the same work"):
-        measure(replace(plain, ours=step._ours(GIVEN, PLACE, other)), PLACE, runs=1, say=print)
+        measure(replace(plain, ours=step._ours(GIVEN, PLACE, other)), PLACE, runs=1)
 
 
 # ---- where they do not
@@ -215,7 +215,7 @@ def test_models_have_the_shape_that_is_stated_and_begin_alike() -> None:
 
 
 def test_two_ranks_learn_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = measure(row("two ranks", monkeypatch), PLACE, runs=1, say=print)
+    found = measure(row("two ranks", monkeypatch), PLACE, runs=1)
     assert found.apart < 1e-5
     assert found.memory_ratio is None
     assert not multiprocessing.active_children()
@@ -261,7 +261,6 @@ def test_the_large_row_counts_operations_and_runs_in_bfloat16_with_recomputation
         replace(chosen, ours=replace(chosen.ours, ways=chosen.ours.ways[:1])),
         PLACE,
         runs=1,
-        say=print,
     )
     assert found.apart == 0
     assert found.goals[0].goal.at_most == given.tokens / 6000

@@ -25,9 +25,7 @@ def tiles() -> tuple[int, int]:
 
 def every(monkeypatch: pytest.MonkeyPatch, place: BenchMachine) -> dict[str, Measured]:
     monkeypatch.setattr(vocab, "_CPU", SMALL)
-    return {
-        row.name: measure(row, place, runs=1, say=lambda text: None) for row in vocab.rows(place)
-    }
+    return {row.name: measure(row, place, runs=1) for row in vocab.rows(place)}
 
 
 def test_both_sides_of_every_row_agree(monkeypatch: pytest.MonkeyPatch):

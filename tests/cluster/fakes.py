@@ -5,7 +5,7 @@ waits under a reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -86,16 +86,6 @@ class FakeGroup(ActorGroup):
     def check(self) -> None:
         for rank in self.dead:
             raise LostError(self.role, rank, f"{self.role} {rank} was killed")
-
-
-@dataclass
-class Said:
-    """What a run told its user."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def __call__(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def _raising(error: LostError) -> Callable[[], object]:

@@ -10,7 +10,7 @@ from reasontrain.cluster.prefetch import Asked, PrefetchingSampler
 from reasontrain.cluster.roles import LearnerGroup, Restarts, SeparateSamplers
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import LostError, Problem, Prompt, Rollout, RunError, Weights
-from tests.cluster.fakes import FakeGroup, Said
+from tests.cluster.fakes import FakeGroup
 
 PROMPTS = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(i,)) for i in range(4)]
 SAMPLING, NUM = Sampling(max_tokens=3), 2
@@ -59,10 +59,10 @@ class Scene:
 
     def __init__(self, *, steps: int = 3, restarts: int = 3, deadly: Sequence[int] = ()) -> None:
         self.calls: list[tuple[int, int]] = []
-        self.deadly, self.steps, self.said = set(deadly), steps, Said()
+        self.deadly, self.steps = set(deadly), steps
         self.group = FakeGroup("sampler", 2, lambda rank: Worker(rank, self.calls, self.deadly))
         learners = LearnerGroup(FakeGroup("learner", 1, lambda rank: object()), None)
-        self.samplers = Samplers(self.group, learners, Restarts(restarts, self.said), None)
+        self.samplers = Samplers(self.group, learners, Restarts(restarts), None)
         self.ahead = PrefetchingSampler(self.samplers, self.after)
 
     def after(self, first_id: int) -> Asked | None:
@@ -108,13 +108,15 @@ def test_what_is_asked_out_of_order_is_sampled_then() -> None:
     assert scene.step(1) == (ids(1), {"2"})
 
 
-def test_a_sampler_that_died_over_it_is_started_again_and_asked_again() -> None:
+def test_a_sampler_that_died_over_it_is_started_again_and_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     scene = Scene(deadly=[12])  # sampler 1's part of step 1
     scene.step(0)
     scene.group.dead.add(1)
     assert scene.step(1) == (ids(1), {"1"})
     assert scene.group.restarted == [1]
-    assert scene.said.lines == ["sampler 1 was killed\nstarting it again (2 restarts left)"]
+    assert caplog.messages == ["sampler 1 was killed\nstarting it again (2 restarts left)"]
     assert scene.step(2) == (ids(2), {"1"})
 
 

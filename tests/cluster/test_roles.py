@@ -24,7 +24,7 @@ from reasontrain.sampler.local import LocalSampler
 from reasontrain.tasks.grading import Verdict
 from reasontrain.types import Batch, LostError, Problem, Prompt, Rollout, RunError, Stats
 from tests import tiny
-from tests.cluster.fakes import FakeGroup, Said
+from tests.cluster.fakes import FakeGroup
 
 SAMPLING = Sampling(max_tokens=4)
 POLICY = tiny.policy()
@@ -95,42 +95,41 @@ def test_samplers_side_by_side_give_what_one_gives(
 def test_graders_side_by_side_keep_the_order(num_pairs: int, num_graders: int) -> None:
     group = FakeGroup("grader", num_graders, lambda rank: GradeWorker(rank, []))
     pairs = [("gold", str(i)) for i in range(num_pairs)]
-    assert GraderGroup(group, Restarts(0, Said())).grade_many(iter(pairs)) == [
+    assert GraderGroup(group, Restarts(0)).grade_many(iter(pairs)) == [
         verdict(str(i)) for i in range(num_pairs)
     ]
 
 
-def test_a_grader_that_dies_is_started_again_and_asked_again() -> None:
-    said, deadly = Said(), ["4"]
+def test_a_grader_that_dies_is_started_again_and_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deadly = ["4"]
     group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
-    found = GraderGroup(group, Restarts(1, said)).grade_many(("gold", str(i)) for i in range(6))
+    found = GraderGroup(group, Restarts(1)).grade_many(("gold", str(i)) for i in range(6))
     assert found == [verdict(str(i)) for i in range(6)]
-    assert (group.restarted, said.lines) == (
+    assert (group.restarted, caplog.messages) == (
         [1],
         ["grader 1 was killed\nstarting it again (0 restarts left)"],
     )
 
 
-def test_who_dies_while_it_starts_is_started_again() -> None:
-    said, deadly = Said(), ["4"]
+def test_who_dies_while_it_starts_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
+    deadly = ["4"]
     group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
     group.still_births = 1
-    assert (
-        len(GraderGroup(group, Restarts(2, said)).grade_many(("gold", str(i)) for i in range(6)))
-        == 6
-    )
+    assert len(GraderGroup(group, Restarts(2)).grade_many(("gold", str(i)) for i in range(6))) == 6
     assert group.restarted == [1]
     assert (
-        said.lines[1] == "grader 1 was killed while it started\nstarting it again (0 restarts left)"
+        caplog.messages[1]
+        == "grader 1 was killed while it started\nstarting it again (0 restarts left)"
     )
 
 
-def test_restarts_are_counted_over_all_roles() -> None:
-    said = Said()
-    restarts = Restarts(2, said)
+def test_restarts_are_counted_over_all_roles(caplog: pytest.LogCaptureFixture) -> None:
+    restarts = Restarts(2)
     restarts.take(LostError("sampler", 0, "sampler 0 died"))
     restarts.take(LostError("learner", 1, "learner 1 died"))
-    assert said.lines == [
+    assert caplog.messages == [
         "sampler 0 died\nstarting it again (1 restarts left)",
         "learner 1 died\nstarting it again (0 restarts left)",
     ]

@@ -13,7 +13,7 @@ from reasontrain.cluster.work_queue import END, WorkQueue
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.generation import parts
 from reasontrain.types import LostError, Problem, Prompt, Rollout, RunError
-from tests.cluster.fakes import FakeGroup, Said
+from tests.cluster.fakes import FakeGroup
 
 PROMPTS = [Prompt(problem=Problem(id=str(i), prompt=""), ids=(i,)) for i in range(7)]
 PARTS = parts(
@@ -52,9 +52,9 @@ class Worker:
 class Scene:
     def __init__(self, number: int, deadly: Sequence[int] = (), restarts: int = 3) -> None:
         self.calls: list[tuple[int, list[str], int]] = []
-        left, self.said = list(deadly), Said()
+        left = list(deadly)
         self.group = FakeGroup("sampler", number, lambda rank: Worker(rank, self.calls, left))
-        self.turns = WorkQueue(self.group, Restarts(restarts, self.said, END))
+        self.turns = WorkQueue(self.group, Restarts(restarts, END))
 
     def ids(self) -> dict[int, list[int]]:
         """By part, the ids of its rollouts."""
@@ -77,12 +77,14 @@ def test_every_part_is_sampled_once_and_as_it_is(number: int) -> None:
     assert {rank for rank, _, _ in scene.calls} == set(range(min(number, 4)))
 
 
-def test_the_part_of_one_that_died_is_sampled_again_as_it_was() -> None:
+def test_the_part_of_one_that_died_is_sampled_again_as_it_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     scene = Scene(2, deadly=[4, 8])
     assert scene.ids() == WHOLE
     assert sorted(first for _, _, first in scene.calls) == [0, 4, 4, 8, 8, 12]
     assert len(scene.group.restarted) == 2
-    assert scene.said.lines[1].endswith("starting it again (1 restarts left)")
+    assert caplog.messages[1].endswith("starting it again (1 restarts left)")
 
 
 def test_deaths_are_bounded_and_the_last_one_says_how_to_go_on() -> None:

@@ -25,7 +25,7 @@ from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.types import Message, Picture, Problem, Prompt, UserError, Weights
+from reasontrain.types import Image, Message, Problem, Prompt, UserError, Weights
 from tests.tiny import tokenizer
 
 USER = Message(role="user", content="2+2?")
@@ -189,20 +189,20 @@ def test_through_the_loop_pairs_lie_side_by_side_with_their_columns() -> None:
     assert sampler.version == 3
 
 
-# ---- pictures
+# ---- images
 
 
-def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(
+def test_an_image_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"png")
-    path = Picture(path=str(tmp_path / "a.png"))
-    forms: list[tuple[dict[str, object], Picture | None]] = [
+    path = Image(path=str(tmp_path / "a.png"))
+    forms: list[tuple[dict[str, object], Image | None]] = [
         ({"image": "a.png"}, path),
         ({"images": ["a.png"]}, path),
         ({"image": {"bytes": None, "path": "a.png"}}, path),
-        ({"image": {"bytes": b"png", "path": "elsewhere.png"}}, Picture(content=b"png")),
-        ({"images": [b"png"]}, Picture(content=b"png")),
+        ({"image": {"bytes": b"png", "path": "elsewhere.png"}}, Image(content=b"png")),
+        ({"images": [b"png"]}, Image(content=b"png")),
         ({"image": None}, None),
         ({}, None),
     ]
@@ -215,16 +215,16 @@ def test_a_picture_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"image": "gone.png"}, r"line 1: there is no image .*gone\.png; say with `images`"),
-        ({"images": [b"a", b"b"]}, "line 1: column 'images' has 2 pictures; a prompt shows one"),
+        ({"image": "gone.png"}, r"line 1: there is no image .*gone\.png; set `images`"),
+        ({"images": [b"a", b"b"]}, "line 1: column 'images' has 2 images; expected one per prompt"),
         ({"image": 3}, "line 1: the image is int; expected the path of a file, or its bytes"),
         (
             {"image": b"png", "prompt_ids": [1], "response_ids": [2]},
-            "line 1: ids of tokens do not say which picture",
+            "line 1: ids of tokens do not say which image",
         ),
     ],
 )
-def test_what_is_no_picture_is_refused(row: dict[str, object], message: str) -> None:
+def test_what_is_no_image_is_refused(row: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_rollouts(table({"prompt": "What?", "response": "A dog.", **row}))
 

@@ -16,7 +16,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import ProblemSample, Reply
 from reasontrain.evaluation.endpoint_client import TRIES, Endpoint
 from reasontrain.evaluation.endpoint_generation import EndpointRequests
-from reasontrain.types import Picture, Problem, RunError, UserError
+from reasontrain.types import Image, Problem, RunError, UserError
 from tests.evaluation.server import HANG_UP, Body, Script, Server, Turn, chat, serving
 
 KEY = "sk-secret-7f3a"
@@ -313,11 +313,11 @@ def test_what_an_endpoint_cannot_be_told_is_refused(
         requests("http://host/v1", prompt, sampling)
 
 
-def test_pictures_and_conversations_for_plain_prompts_are_refused() -> None:
+def test_images_and_conversations_for_plain_prompts_are_refused() -> None:
     endpoint = Endpoint(url="http://host/v1", model="m", at_once=1)
-    shown = Problem(id="a", prompt="?", image=Picture(path="x.png"))
+    shown = Problem(id="a", prompt="?", image=Image(path="x.png"))
     turns = Problem(id="b", prompt=({"role": "user", "content": "?"},))
-    with pytest.raises(UserError, match="cannot be told a picture"):
+    with pytest.raises(UserError, match="cannot be told an image"):
         EndpointRequests(
             endpoint=endpoint,
             problems=[shown],

@@ -1,10 +1,13 @@
 """Clusters that tests share, and runs to compare with: all real, on this host, ended with the tests
-that asked for them.
+that share them.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reasontrain.cli import main
 from tests.integration.processes import ROOT, environment
 from tests.integration.rays import RayCluster, ray_cluster
 from tests.integration.slurm import Slurm, slurm
@@ -21,8 +25,22 @@ RECIPE = "recipes/tiny/tip.yaml"
 SHORT = ("steps=2", "learn.warmup_steps=0", "evaluate=null", "task.num_problems=300")
 LONGER = ("steps=16", "learn.rollouts_per_step=16", "evaluate=null", "task.num_problems=640")
 """Long enough to be stopped after two steps."""
+ONE_WORKER = ("two_nodes", "mixed_cluster", "undisturbed", "single_worker_files", "tab")
+"""Fixtures that cost more than the tests that use them: all tests of one run in one pytest worker.
+
+Slurm's must share one for another reason too: job numbers, which name a job's folders in the
+repository, start at 1 in every cluster.
+"""
 Reference = Callable[..., Path]
 Metrics = list[dict[str, object]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist's `--dist loadgroup` which tests must share a worker."""
+    for item in items:
+        for name in ONE_WORKER:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +50,9 @@ def two_nodes() -> Iterator[Slurm]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def one_ray() -> Iterator[RayCluster]:
-    """A Ray head."""
+    """A Ray head, one for each pytest worker."""
     with ray_cluster() as cluster:
         yield cluster
 
@@ -53,32 +71,39 @@ def mixed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayClust
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """Train on this machine with nothing in the way: the run directory.
+    """Train on this machine with nothing in the way; returns the run directory.
 
-    The same command is run once.
+    The same command runs once in a session, whichever pytest worker asks first. It runs in this
+    process, which has imported everything already, unless it starts processes of its own.
     """
-    done: dict[tuple[str, ...], Path] = {}
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "references"
+    shared.mkdir(exist_ok=True)
 
     def run(*overrides: str, recipe: str = RECIPE) -> Path:
-        key = (recipe, *overrides)
-        if key not in done:
-            out = tmp_path_factory.mktemp("reference")
-            subprocess.run(
-                ["reasontrain", "train", recipe, *overrides, f"out={out}"],
-                cwd=ROOT,
-                env=environment(),
-                check=True,
-            )
-            done[key] = run_in(out)
-        return done[key]
+        command = ["train", str(ROOT / recipe), *overrides]
+        out = shared / hashlib.sha256("\0".join(command).encode()).hexdigest()[:16]
+        with out.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = out.with_suffix(".done")
+            if not done.exists():
+                command.append(f"out={out}")
+                if any(override.startswith("cluster.") for override in overrides):
+                    subprocess.run(
+                        ["reasontrain", *command], cwd=ROOT, env=environment(), check=True
+                    )
+                else:
+                    assert main(command) == 0
+                done.touch()
+        return run_in(out)
 
     return run
 
 
 def run_in(out: Path) -> Path:
     """The one run directory there; stored columns may lie beside it."""
-    (found,) = out.glob("*/recipe.yaml")
-    return found.parent
+    (recipe,) = out.glob("*/recipe.yaml")
+    return recipe.parent
 
 
 def metrics(run: Path) -> Metrics:

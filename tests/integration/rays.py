@@ -13,7 +13,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from reasontrain.cluster import placement
 from tests.integration.processes import ROOT, Process, environment, free_ports, until
+
+NO_SPARE_WORKERS = {
+    f"RAY_{name}": str(int(value)) for name, value in placement.NO_SPARE_WORKERS.items()
+}
+"""The setting of the clusters that runs start themselves, for those that they join."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,16 @@ class RayCluster:
     ) -> subprocess.CompletedProcess[str]:
         """A command of a user of this cluster; what it says on both streams is in `stdout`."""
         return subprocess.run(
-            command, env={**self.env, **(env or {})}, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=300, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            command,
+            env={**self.env, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     def submit(
         self, *words: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
@@ -49,7 +62,10 @@ def ray_cluster(*, cpus: int = 2, nodes: Sequence[Mapping[str, str]] = ()) -> It
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         env = environment(
-            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_JOB_STOP_WAIT_TIME_S="60"
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN_PATH=str(token),
+            RAY_JOB_STOP_WAIT_TIME_S="60",
+            **NO_SPARE_WORKERS,
         )
         (port,) = free_ports(1)
         address = folder / "0" / "ray_current_cluster"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.integration.processes import ROOT, Process, environment, free_ports, until
+from tests.integration.rays import NO_SPARE_WORKERS
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
 ENDED = frozenset(
@@ -123,7 +124,7 @@ class Slurm:
         return [*ROOT.glob(f".ray-{job}-*"), *Path(self.env["RAY_TMPDIR"]).iterdir()]
 
     def scancel(self, job: str, *options: str) -> None:
-        """End a job, or signal it: `--batch --signal=USR1` is the warning that its script asks for."""
+        """End a job, or signal it: `--batch --signal=USR1` is the warning its script asks for."""
         self._run("scancel", *options, job)
 
     def _run(self, *command: str) -> str:
@@ -136,7 +137,7 @@ class Slurm:
 
 @contextmanager
 def slurm(*, nodes: int = 2, cpus: int = 2, gpus: int = 0) -> Iterator[Slurm]:
-    """Start the daemons and end them; `cpus` and `gpus` are what nodes claim to have, true or not."""
+    """Start the daemons and end them; nodes claim so many `cpus` and `gpus`, true or not."""
     for command in NEEDED:
         assert shutil.which(command, path=_path()), (
             f"{command} is missing: apt-get install slurm-wlm munge"
@@ -148,7 +149,8 @@ def slurm(*, nodes: int = 2, cpus: int = 2, gpus: int = 0) -> Iterator[Slurm]:
         own = {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "RAY_TMPDIR": str(folder / "ray"),
-            "RAY_START_TIMEOUT_S": "60",
+            "RAY_START_TIMEOUT_S": "120",
+            **NO_SPARE_WORKERS,
         }
         env = environment(PATH=f"{environment()['PATH']}:/usr/sbin", **own)
         _daemons(stack, folder, env, nodes)

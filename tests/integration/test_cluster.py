@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 GRPO = "recipes/tiny/grpo.yaml"
 SSTOKEN = "recipes/tiny/sstoken.yaml"
 PRIOR = "recipes/tiny/prior.yaml"
-PICTURES = "recipes/tiny/prior_pictures.yaml"
+IMAGES = "recipes/tiny/prior_images.yaml"
 UNEVEN = (
     "learn.rollouts_per_step=3",
     "learn.micro_batch_tokens=60",
@@ -62,7 +62,7 @@ class Ended:
     seconds: float
 
 
-def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = None) -> Ended:
+def train(*overrides: str, recipe: str = RECIPE, env: Mapping[str, str] | None = None) -> Ended:
     start = time.monotonic()
     given = environment() if env is None else env
     done = subprocess.run(
@@ -84,7 +84,7 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         (D3S, TWO_ZERO_3, ()),
         (SSTOKEN, TWO_ZERO_3, ()),
         (PRIOR, TWO_ZERO_3, ()),
-        (PICTURES, TWO_ZERO_3, UNEVEN),
+        (IMAGES, TWO_ZERO_3, UNEVEN),
         (
             FUZZY,
             TWO_ZERO_3,
@@ -99,19 +99,24 @@ def train(*overrides: str, recipe: str = RECIPE, env: dict[str, str] | None = No
         "d3s",
         "sstoken",
         "prior",
-        "pictures",
+        "images",
         "fuzzy tokens",
         "soft tokens",
     ],
 )
 def test_ranks_give_the_losses_of_one_process(
-    reference: Reference, tmp_path: Path, recipe: str, scale: Sequence[str], more: Sequence[str]
+    one_ray: RayCluster,
+    reference: Reference,
+    tmp_path: Path,
+    recipe: str,
+    scale: Sequence[str],
+    more: Sequence[str],
 ) -> None:
     """One rank of every kind of step is the learner's own test; here recipes run from file to
     report.
     """
     expected = reference(*SHORT, *more, recipe=recipe)
-    ended = train(*SHORT, *more, *scale, f"out={tmp_path}", recipe=recipe)
+    ended = train(*SHORT, *more, *scale, f"out={tmp_path}", recipe=recipe, env=one_ray.env)
     assert ended.code == 0, ended.output
     run = run_in(tmp_path)
     assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
@@ -129,14 +134,14 @@ def small_cdpo(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_pairs_and_the_stages_before_them_give_the_losses_of_one_process(
-    reference: Reference, small_cdpo: str, tmp_path: Path
+    one_ray: RayCluster, reference: Reference, small_cdpo: str, tmp_path: Path
 ) -> None:
     """Both tuned models are made by the ranks too; the pairs are the same, and scores differ by
     rounding.
     """
     short = ("steps=4", "evaluate=null")
     expected = reference(*short, recipe=small_cdpo)
-    ended = train(*short, *TWO_ZERO_3, f"out={tmp_path}", recipe=small_cdpo)
+    ended = train(*short, *TWO_ZERO_3, f"out={tmp_path}", recipe=small_cdpo, env=one_ray.env)
     assert ended.code == 0, ended.output
     assert losses(tmp_path / "cdpo-tiny") == pytest.approx(losses(expected), abs=1e-5, rel=0)
     assert len(losses(tmp_path / "cdpo-tiny")) == 4
@@ -146,21 +151,29 @@ def test_pairs_and_the_stages_before_them_give_the_losses_of_one_process(
     "scale",
     [
         ("cluster.learners=1",),
-        ("cluster.learners=1", "cluster.samplers=1", "cluster.graders=2"),
-        ("cluster.learners=1", "cluster.samplers=1", "cluster.teachers=1"),
+        (
+            "cluster.learners=1",
+            "cluster.samplers=1",
+            "cluster.graders=2",
+            "cluster.teachers=1",
+            "cluster.cpus=0.4",
+        ),
     ],
-    ids=["together", "sampler and graders apart", "sampler and teacher apart"],
+    ids=["together", "apart"],
 )
 def test_processes_without_ranks_repeat_one_process_bit_for_bit(
-    reference: Reference, tmp_path: Path, scale: Sequence[str]
+    one_ray: RayCluster, reference: Reference, tmp_path: Path, scale: Sequence[str]
 ) -> None:
-    ended = train(*SHORT, *scale, f"out={tmp_path}")
+    """A sampler apart from a learner that holds the teacher is the case of a submitted job."""
+    ended = train(*SHORT, *scale, f"out={tmp_path}", env=one_ray.env)
     assert ended.code == 0, ended.output
     (run,) = tmp_path.iterdir()
     assert_same_run(run, reference(*SHORT))
 
 
-def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(tmp_path: Path) -> None:
+def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(
+    one_ray: RayCluster, tmp_path: Path
+) -> None:
     overrides = ("learn.lr=3.0e-3", "cluster.learners=1", "cluster.samplers=1")
     ratios = {}
     for overlap in (0, 1):
@@ -170,6 +183,7 @@ def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(tmp_path: P
             f"cluster.overlap={overlap}",
             f"out={tmp_path / str(overlap)}",
             recipe=GRPO,
+            env=one_ray.env,
         )
         assert ended.code == 0, ended.output
         (run,) = (tmp_path / str(overlap)).iterdir()
@@ -180,6 +194,7 @@ def test_sampling_ahead_is_one_step_behind_and_says_so_in_its_ratios(tmp_path: P
     assert min(ratios[1][1:]) > 1e-4
 
 
+@pytest.mark.alone
 def test_more_gpus_than_there_are_is_an_error_within_seconds(tmp_path: Path) -> None:
     ended = train(
         "model.device=cuda", "cluster.learners=9", "learn.zero.stage=3", f"out={tmp_path}"
@@ -190,16 +205,6 @@ def test_more_gpus_than_there_are_is_an_error_within_seconds(tmp_path: Path) -> 
     assert "Traceback" not in ended.output
     assert ended.seconds < 30
     assert list(tmp_path.iterdir()) == []
-
-
-def test_nodes_with_other_versions_are_refused_with_a_table(
-    mixed_cluster: RayCluster, tmp_path: Path
-) -> None:
-    ended = train("cluster.learners=1", f"out={tmp_path}", env=dict(mixed_cluster.env))
-    assert ended.code == 2, ended.output
-    assert "math-verify: driver 0.9.0" in ended.output
-    assert "9.9.9" in ended.output
-    assert "Traceback" not in ended.output
 
 
 def test_a_wrong_token_is_a_sentence(one_ray: RayCluster, tmp_path: Path) -> None:
@@ -216,6 +221,7 @@ def test_a_wrong_token_is_a_sentence(one_ray: RayCluster, tmp_path: Path) -> Non
     assert "Traceback" not in ended.output
 
 
+@pytest.mark.alone
 def test_orchestration_is_a_twentieth_of_a_step_at_most(
     reference: Reference, tmp_path: Path
 ) -> None:
@@ -245,7 +251,8 @@ import ray, time
 ray.init(logging_level="error", log_to_driver=False)
 from ray._private.internal_api import memory_summary
 while True:
-    print(memory_summary(stats_only=True).partition("Plasma memory usage ")[2].partition(",")[0], flush=True)
+    summary = memory_summary(stats_only=True)
+    print(summary.partition("Plasma memory usage ")[2].partition(",")[0], flush=True)
     time.sleep(0.2)
 """
 
@@ -274,9 +281,7 @@ def test_the_object_store_never_holds_weights(one_ray: RayCluster, tmp_path: Pat
     model = widened(tmp_path / "wide")
     watch = Process([sys.executable, "-c", STORE], tmp_path / "store", one_ray.env)
     apart = ("cluster.learners=1", "cluster.samplers=1", "cluster.graders=1", "cluster.cpus=0.5")
-    ended = train(
-        *SHORT, *apart, f"model.path={model}", f"out={tmp_path / 'out'}", env=dict(one_ray.env)
-    )
+    ended = train(*SHORT, *apart, f"model.path={model}", f"out={tmp_path / 'out'}", env=one_ray.env)
     watch.end()
     assert ended.code == 0, ended.output
     seen = [
@@ -289,9 +294,14 @@ def test_the_object_store_never_holds_weights(one_ray: RayCluster, tmp_path: Pat
     assert max(seen) < 7
 
 
-@pytest.mark.parametrize("kind", soak.KINDS)
-def test_a_killed_process_costs_nothing(kind: str, undisturbed: Path, tmp_path: Path) -> None:
-    soak.disturbed(kind, tmp_path, "run", random.Random(f"{kind} 1"))
+@pytest.mark.parametrize(
+    "kinds", [soak.REPLACED, soak.BEGUN_AGAIN], ids=["replaced", "begun again"]
+)
+def test_killed_processes_cost_nothing(
+    kinds: tuple[str, ...], undisturbed: Path, tmp_path: Path
+) -> None:
+    """`make soak` kills each kind many times, each in a run of its own."""
+    soak.disturbed(kinds, tmp_path, "run", random.Random(" ".join(kinds)))
     assert soak.fingerprint(tmp_path / "run") == soak.fingerprint(undisturbed)
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == soak.STEPS
 
@@ -337,7 +347,7 @@ def test_a_disk_that_fills_up_under_ranks_is_a_sentence_and_keeps_what_was_saved
 
 
 def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(
-    undisturbed: Path,
+    undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (last, newest), (step, older) = checkpoint._found(undisturbed)[:2]
     files = [path for path in newest.rglob("*") if path.is_file()]
@@ -350,8 +360,10 @@ def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(
             whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
         ):
             path.write_bytes(damaged)
-            warnings: list[str] = []
-            assert checkpoint.newest(undisturbed, warnings.append) == (step, older), path
-            assert str(newest) in warnings[0]
+            caplog.clear()
+            assert checkpoint.newest(undisturbed) == (step, older), path
+            assert str(newest) in caplog.messages[0]
         path.write_bytes(whole)
-    assert checkpoint.newest(undisturbed, pytest.fail) == (last, newest)
+    caplog.clear()
+    assert checkpoint.newest(undisturbed) == (last, newest)
+    assert caplog.messages == []

@@ -12,21 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from reasontrain.cli import main
 from tests.integration.processes import ROOT, Process, environment, until
 
 pytestmark = pytest.mark.integration
 
 WORDS = (
-    "reasontrain", "evaluate", "testbed:student", "--suite", "arithmetic", "--dtype", "float32",
-    "--set", "task.num_problems=600", "sampling.temperature=1.0", "sampling.max_tokens=60", "num_samples=2", "--out",
-)  # fmt: skip
+    *("reasontrain", "evaluate", "testbed:student", "--suite", "arithmetic", "--dtype", "float32"),
+    *("--set", "task.num_problems=600", "num_samples=2"),
+    *("sampling.temperature=1.0", "sampling.max_tokens=60", "--out"),
+)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def single_worker_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process writes; 600 problems are parts of 256, 256 and 88."""
     out = tmp_path_factory.mktemp("alone")
-    subprocess.run([*WORDS, str(out)], cwd=ROOT, env=environment(), check=True)
+    assert main([*WORDS[1:], str(out)]) == 0
     return files(out)
 
 
@@ -40,12 +42,12 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_several_workers_write_what_one_process_writes(
-    alone: dict[str, bytes], tmp_path: Path
+    single_worker_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     subprocess.run(
         [*WORDS, str(tmp_path), "--workers", "2"], cwd=ROOT, env=environment(), check=True
     )
-    assert files(tmp_path) == alone
+    assert files(tmp_path) == single_worker_files
     assert sorted(path.name for path in (tmp_path / "testbed-student" / "logs").glob("*.log")) == [
         "sampler-0.log",
         "sampler-1.log",
@@ -53,7 +55,7 @@ def test_several_workers_write_what_one_process_writes(
 
 
 def test_the_part_of_a_worker_that_was_killed_is_asked_again(
-    alone: dict[str, bytes], tmp_path: Path
+    single_worker_files: dict[str, bytes], tmp_path: Path
 ) -> None:
     process = Process(
         [*WORDS, str(tmp_path), "--workers", "2"], tmp_path / "log", environment(), cwd=ROOT
@@ -68,4 +70,4 @@ def test_the_part_of_a_worker_that_was_killed_is_asked_again(
         assert "starting it again (2 restarts left)" in said
     finally:
         process.end()
-    assert files(tmp_path) == alone
+    assert files(tmp_path) == single_worker_files

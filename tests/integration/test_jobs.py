@@ -19,34 +19,22 @@ from tests.integration.rays import RayCluster
 
 pytestmark = pytest.mark.integration
 
-ELSEWHERE = {
-    "in the folder where Ray was started": ((), ROOT),
-    "with the files of this folder": (("--working-dir", "."), ROOT),
-}
 
-
-@pytest.mark.parametrize("where", ELSEWHERE)
 def test_a_recipe_is_a_job_as_it_stands(
-    one_ray: RayCluster, reference: Reference, tmp_path: Path, where: str
+    one_ray: RayCluster, reference: Reference, tmp_path: Path
 ) -> None:
-    options, cwd = ELSEWHERE[where]
-    job = one_ray.submit(*options, RECIPE, *SHORT, f"out={tmp_path}", cwd=cwd)
+    """In the folder where Ray was started."""
+    job = one_ray.submit(RECIPE, *SHORT, f"out={tmp_path}")
     assert job.returncode == 0, job.stdout
     assert "succeeded" in job.stdout
     assert f"report: {tmp_path}/tip-tiny/report.html" in job.stdout
     assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
 
 
-def test_a_job_of_many_processes_joins_the_cluster_that_runs_it(
-    one_ray: RayCluster, reference: Reference, tmp_path: Path
+def test_a_relative_out_lies_in_rays_copy_and_the_log_says_where(
+    one_ray: RayCluster, reference: Reference
 ) -> None:
-    processes = ("cluster.learners=1", "cluster.samplers=1", "cluster.cpus=0.5")
-    job = one_ray.submit("--", RECIPE, *SHORT, *processes, f"out={tmp_path}")
-    assert job.returncode == 0, job.stdout + job.stderr
-    assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
-
-
-def test_a_relative_out_lies_in_rays_copy_and_the_log_says_where(one_ray: RayCluster) -> None:
+    """With the files of this folder."""
     job = one_ray.submit("--working-dir", ".", "--", RECIPE, *SHORT)
     assert job.returncode == 0, job.stdout
     page = re.search(
@@ -56,6 +44,16 @@ def test_a_relative_out_lies_in_rays_copy_and_the_log_says_where(one_ray: RayClu
     )
     assert page is not None, job.stdout
     assert Path(page[1]).is_relative_to(one_ray.folder)
+    assert_same_run(Path(page[1]).parent, reference(*SHORT))
+
+
+def test_a_job_of_many_processes_joins_the_cluster_that_runs_it(
+    one_ray: RayCluster, reference: Reference, tmp_path: Path
+) -> None:
+    processes = ("cluster.learners=1", "cluster.samplers=1", "cluster.cpus=0.5")
+    job = one_ray.submit("--", RECIPE, *SHORT, *processes, f"out={tmp_path}")
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
 
 
 def test_a_wrong_recipe_fails_with_its_sentence_and_no_traceback(one_ray: RayCluster) -> None:
@@ -113,9 +111,16 @@ def script(
 ) -> subprocess.CompletedProcess[str]:
     """`launch/ray.sh WORDS`, for somebody with this home."""
     return subprocess.run(
-        [str(ROOT / "launch" / "ray.sh"), *words], cwd=cwd, env=environment(HOME=str(home), **env), text=True, timeout=300,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+        [str(ROOT / "launch" / "ray.sh"), *words],
+        cwd=cwd,
+        env=environment(HOME=str(home), **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def test_ray_sh_starts_a_head_and_a_worker_and_submits(

@@ -112,7 +112,7 @@ TUNED = UncondTuned(lr=0.01, rollouts_per_step=8)
 
 @pytest.fixture
 def column(student: Path, tmp_path: Path) -> Column:
-    """The demonstrations of 40 arithmetic problems with their column; what is said goes to `said`."""
+    """The demonstrations of 40 arithmetic problems with their column."""
     encoder = Encoder(tokenizer(), PromptSettings(), 4096)
     task = Arithmetic(num_problems=40)
 
@@ -120,7 +120,6 @@ def column(student: Path, tmp_path: Path) -> Column:
         settings: Unconditional | None = TUNED,
         *,
         path: Path = student,
-        said: list[str] | None = None,
         change: Callable[[list[Rollout]], list[Rollout]] = list,
     ) -> list[Rollout]:
         recipe = Recipe(
@@ -137,9 +136,7 @@ def column(student: Path, tmp_path: Path) -> Column:
         )
         prompts, _ = encoder.prompts(task.problems())
         written, _ = encoder.demonstrations(prompts, 4096)
-        return with_uncond_logp(
-            recipe, encoder, change(written), (said if said is not None else []).append
-        )
+        return with_uncond_logp(recipe, encoder, change(written))
 
     return run
 

@@ -1,4 +1,4 @@
-"""Image models: as many placeholders as a picture has tokens, and the hidden states of
+"""Image models: as many placeholders as an image has tokens, and the hidden states of
 transformers' own forward.
 """
 
@@ -14,14 +14,16 @@ from torch.testing import assert_close
 from transformers import AutoProcessor, AutoTokenizer
 
 from reasontrain import models
-from reasontrain.data.pictures import drawn, opened
-from reasontrain.data.prompts import Encoder, PromptSettings, without_picture
+from reasontrain.data.images import decode_image, draw_shapes
+from reasontrain.data.prompts import Encoder, PromptSettings, without_image
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.models.testbed_vision import BUILDERS
-from reasontrain.types import Message, Picture, Problem, UserError
+from reasontrain.types import Image, Message, Problem, UserError
 
-ONE = Problem(id="one", prompt="What is it?", image=drawn([("red", "circle"), ("blue", "square")]))
-TWO = replace(ONE, id="two", image=drawn([("green", "triangle"), ("black", "circle")]))
+ONE = Problem(
+    id="one", prompt="What is it?", image=draw_shapes([("red", "circle"), ("blue", "square")])
+)
+TWO = replace(ONE, id="two", image=draw_shapes([("green", "triangle"), ("black", "circle")]))
 BLIND = replace(ONE, id="blind", image=None)
 Made = Callable[[str], tuple[Policy, Encoder]]
 
@@ -51,7 +53,7 @@ def made(paths: dict[str, Path]) -> Made:
 each = pytest.mark.parametrize("name", BUILDERS)
 
 
-def test_a_qwen_picture_is_one_token_per_four_patches_between_its_marks(made: Made) -> None:
+def test_a_qwen_image_is_one_token_per_four_patches_between_its_marks(made: Made) -> None:
     policy, encoder = made("qwen2.5-vl")
     text = policy.tokenizer.decode(list(encoder.prompt_ids(ONE)))
     # 56 x 56 pixels: 4 x 4 patches of 14, merged two by two
@@ -68,7 +70,10 @@ def test_llavas_ids_and_pixels_are_those_of_its_own_processor(
     turns = [{"role": "user", "content": "<image>What is it?"}]
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     expected = whole(
-        images=opened(ONE.image, "one"), text=text, return_tensors="pt", add_special_tokens=False
+        images=decode_image(ONE.image, "one"),
+        text=text,
+        return_tensors="pt",
+        add_special_tokens=False,
     )
     assert list(encoder.prompt_ids(ONE)) == expected["input_ids"][0].tolist()
     assert torch.equal(
@@ -86,7 +91,7 @@ def test_hidden_states_are_those_of_the_models_own_forward_padded_or_alone(
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     position = torch.arange(width)[None].expand(2, width)
-    found = policy.hidden(ids, position=position, pictures=[ONE.image, TWO.image])
+    found = policy.hidden(ids, position=position, images=[ONE.image, TWO.image])
     for index, (row, problem) in enumerate(zip(rows, (ONE, TWO), strict=True)):
         alone = torch.tensor([row])
         given = policy.vision.inputs(alone, [problem.image])
@@ -96,23 +101,23 @@ def test_hidden_states_are_those_of_the_models_own_forward_padded_or_alone(
             )
             logits = policy.head.logits(found[index, : len(row)])
         assert_close(logits, expected.logits[0], rtol=1e-4, atol=1e-4)
-    other = policy.hidden(ids, position=position, pictures=[TWO.image, TWO.image])
+    other = policy.hidden(ids, position=position, images=[TWO.image, TWO.image])
     assert not torch.allclose(found[0], other[0], atol=1e-4)
     assert_close(found[1], other[1])
 
 
 @each
-def test_a_row_without_a_picture_is_read_as_text_beside_one_with(made: Made, name: str) -> None:
+def test_a_row_without_an_image_is_read_as_text_beside_one_with(made: Made, name: str) -> None:
     policy, encoder = made(name)
-    with_picture, without = list(encoder.prompt_ids(ONE)), list(encoder.text_ids(BLIND))
+    with_image, without = list(encoder.prompt_ids(ONE)), list(encoder.text_ids(BLIND))
     assert policy.vision.image_id not in without
-    ids = torch.tensor([with_picture, without + [0] * (len(with_picture) - len(without))])
-    mixed = policy.hidden(ids, pictures=[ONE.image, None])
+    ids = torch.tensor([with_image, without + [0] * (len(with_image) - len(without))])
+    mixed = policy.hidden(ids, images=[ONE.image, None])
     alone = policy.hidden(torch.tensor([without]), position=torch.arange(len(without))[None])
     assert_close(mixed[1, : len(without)], alone[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_conversations_picture_stands_in_its_first_user_turn(made: Made) -> None:
+def test_a_conversations_image_stands_in_its_first_user_turn(made: Made) -> None:
     policy, encoder = made("llava")
     turns = (
         Message(role="system", content="Look."),
@@ -126,7 +131,7 @@ def test_a_conversations_picture_stands_in_its_first_user_turn(made: Made) -> No
 
 
 @each
-def test_a_picture_stands_where_the_text_says_so(made: Made, name: str) -> None:
+def test_an_image_stands_where_the_text_says_so(made: Made, name: str) -> None:
     policy, encoder = made(name)
     before, after = policy.vision.placeholder, "\nWhat is it?"
     text = policy.tokenizer.decode(
@@ -136,13 +141,13 @@ def test_a_picture_stands_where_the_text_says_so(made: Made, name: str) -> None:
     shown = alone.partition("user\n")[2].partition("What")[0]
     assert shown.startswith(before[:3])
     assert f"user\nSee {shown}{after}" in text
-    told = without_picture(replace(ONE, prompt="<image>\nWhat is it?"))
+    told = without_image(replace(ONE, prompt="<image>\nWhat is it?"))
     assert (told.image, told.prompt) == (None, "What is it?")
     turns = (
         Message(role="user", content="What is it?\n<image>"),
         Message(role="assistant", content="A dog."),
     )
-    assert [turn["content"] for turn in without_picture(replace(ONE, prompt=turns)).prompt] == [
+    assert [turn["content"] for turn in without_image(replace(ONE, prompt=turns)).prompt] == [
         "What is it?",
         "A dog.",
     ]
@@ -163,12 +168,14 @@ def test_an_image_model_without_an_image_and_an_image_without_an_image_model_are
         Encoder(policy.tokenizer, PromptSettings(), 512).prompts([ONE])
 
 
-def test_bytes_that_are_no_picture_and_a_prompt_with_a_place_of_its_own_are_refused(
+def test_bytes_that_are_no_image_and_a_prompt_with_a_place_of_its_own_are_refused(
     made: Made,
 ) -> None:
     _, encoder = made("llava")
-    with pytest.raises(UserError, match="the image of problem one is no picture that Pillow knows"):
-        encoder.prompts([replace(ONE, image=Picture(content=b"no picture"))])
+    with pytest.raises(
+        UserError, match="the image of problem one is in no format that Pillow knows"
+    ):
+        encoder.prompts([replace(ONE, image=Image(content=b"no image"))])
     with pytest.raises(
         UserError, match="problem one has one image, and its prompt has 2 places for it"
     ):

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.policy_module import UnshardedModel
-from reasontrain.models import ModelSettings, Policy, testbed
+from reasontrain.models import ModelSettings, Policy, recompute_activations, testbed
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Batch, Problem, Prompt, TokenKind
@@ -42,7 +42,7 @@ def random_policy(settings: ModelSettings, *, trainable: bool) -> Policy:
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(settings.path), dtype=dtype)
     model.requires_grad_(trainable)
     if settings.gradient_checkpointing and trainable:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     model.generation_config.eos_token_id = None  # so that no response ends early
     return Policy(model.train(trainable), WORDS, getattr(torch, settings.dtype))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from reasontrain.models import ModelSettings, Policy
+from reasontrain.models import ModelSettings, Policy, recompute_activations
 from reasontrain.plan.activations import Mode, kept, per_layer, residual
 from reasontrain.plan.shape import num_linear, shape_of
 from tests.tiny import ARCHITECTURES, tokenizer
@@ -36,7 +36,7 @@ def counted(
     if mode == "bfloat16":
         model.to(torch.bfloat16)
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     policy = Policy(model, tokenizer(), torch.float32 if mode == "float32" else torch.bfloat16)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     found: dict[int, torch.UntypedStorage] = {}

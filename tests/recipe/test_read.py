@@ -164,7 +164,7 @@ def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     assert (read.learn.lr, read.seed, read.token_selection) == (
         1e-6,
         3,
-        Tip(keep=0.25),
+        Tip(keep_ratio=0.25),
     )  # YAML reads 1e-6 as text; pydantic makes it a number
     assert read.learn.optimizer == Muon()
     assert read_recipe(recipe).learn.optimizer.kind == "adamw"

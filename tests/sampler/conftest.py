@@ -27,7 +27,7 @@ from transformers import (
 from transformers.cache_utils import Cache
 
 from reasontrain.models import Policy
-from reasontrain.types import Picture, Problem, Prompt, Rollout
+from reasontrain.types import Image, Problem, Prompt, Rollout
 from tests.tiny import SIZES
 
 END, PAD, NUM_IDS, CONTEXT = 256, 257, 260, 96
@@ -70,12 +70,12 @@ class Watched(Policy):
         position: Tensor | None = None,
         mask: Tensor | None = None,
         cache: Cache | None = None,
-        pictures: Sequence[Picture | None] = (),
+        images: Sequence[Image | None] = (),
     ) -> Tensor:
         fed = ids if embeds is None else embeds
         self.shapes.append((fed.shape[0], fed.shape[1]))
         return super().hidden(
-            ids, embeds=embeds, position=position, mask=mask, cache=cache, pictures=pictures
+            ids, embeds=embeds, position=position, mask=mask, cache=cache, images=images
         )
 
 

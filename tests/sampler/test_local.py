@@ -12,7 +12,7 @@ from torch import Tensor, tensor
 
 from reasontrain import rng
 from reasontrain.data.sampling import Sampling
-from reasontrain.models import Policy
+from reasontrain.models import Policy, recompute_activations
 from reasontrain.rng import Stream
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
@@ -259,9 +259,7 @@ def test_training_mode_and_checkpointing_neither_matter_nor_change(tiny: type) -
         prompts, Sampling(max_tokens=20), num=1, first_id=0
     )
     policy.model.train()
-    policy.model.gradient_checkpointing_enable(
-        gradient_checkpointing_kwargs={"use_reentrant": False}
-    )
+    recompute_activations(policy.model)
     policy.model.base_model.layers[1].eval()
     modes = [module.training for module in policy.model.modules()]
     assert (

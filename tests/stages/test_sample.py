@@ -48,12 +48,8 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def quiet(line: str) -> None:
-    """Nobody listens."""
-
-
 def test_every_problem_has_its_solutions_with_verdicts_and_ids(tmp_path: Path) -> None:
-    sample(stage(), recipe(), tmp_path, quiet)
+    sample(stage(), recipe(), tmp_path)
     found = list(read(tmp_path / "rollouts.jsonl"))
     tokenizer = models.describe(recipe().model).tokenizer
     assert [s.problem for s in found] == [f"arithmetic/train/0/{i // 6}" for i in range(30)]
@@ -76,7 +72,7 @@ def test_killed_in_the_middle_only_the_rest_is_sampled(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    sample(stage(), recipe(), whole, quiet)
+    sample(stage(), recipe(), whole)
     ask, asked = sampling._ask, list[int]()
 
     def killed(sampler: object, prompts: list[object], given: SampleStage, start: int) -> object:
@@ -87,9 +83,9 @@ def test_killed_in_the_middle_only_the_rest_is_sampled(
 
     monkeypatch.setattr(sampling, "_ask", killed)
     with pytest.raises(SystemExit):
-        sample(stage(), recipe(), broken, quiet)
+        sample(stage(), recipe(), broken)
     assert not (broken / "rollouts.jsonl").exists()
-    sample(stage(), recipe(), broken, quiet)
+    sample(stage(), recipe(), broken)
     assert asked == [0, 2, 2, 4]
     assert (broken / "rollouts.jsonl").read_bytes() == (whole / "rollouts.jsonl").read_bytes()
 
@@ -99,7 +95,7 @@ def test_a_stop_text_is_replaced_by_the_end_and_a_preamble_is_not_kept(tmp_path:
         preamble="Question: ",
         sample={"group_size": 2, "max_tokens": 80, "stop": ["</think>"], "temperature": 0.0},
     )
-    sample(asked, recipe(), tmp_path, quiet)
+    sample(asked, recipe(), tmp_path)
     tokenizer = models.describe(recipe().model).tokenizer
     closed = [s for s in read(tmp_path / "rollouts.jsonl") if not s.truncated]
     assert closed
@@ -113,9 +109,9 @@ def test_a_stop_text_is_replaced_by_the_end_and_a_preamble_is_not_kept(tmp_path:
 
 
 def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path) -> None:
-    sample(stage(), recipe(), tmp_path, quiet)
+    sample(stage(), recipe(), tmp_path)
     rollouts = str(tmp_path / "rollouts.jsonl")
-    make_pairs(PairsStage(name="all", rollouts=rollouts), recipe(), tmp_path, quiet)
+    make_pairs(PairsStage(name="all", rollouts=rollouts), recipe(), tmp_path)
     lengths = [
         len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
         for row in lines(tmp_path / "pairs.jsonl")
@@ -125,7 +121,6 @@ def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path)
         PairsStage(name="some", rollouts=rollouts, max_tokens=max(lengths) - 1),
         recipe(),
         tmp_path / "short",
-        quiet,
     )
     assert len(lines(tmp_path / "short" / "pairs.jsonl")) == sum(
         length < max(lengths) for length in lengths
@@ -135,16 +130,13 @@ def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path)
             PairsStage(name="none", rollouts=rollouts, max_prompt_tokens=3),
             recipe(),
             tmp_path / "short",
-            quiet,
         )
 
 
 def test_problems_that_are_all_solved_make_no_pair(tmp_path: Path) -> None:
     rows = [{"problem": "1+1?", "answer": "2", "response": f"\\boxed{{{2}}}"}] * 3
     (tmp_path / "solved.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read_trajectories(
-        TrajectoriesStage(name="read", path=str(tmp_path / "solved.jsonl")), tmp_path, quiet
-    )
+    read_trajectories(TrajectoriesStage(name="read", path=str(tmp_path / "solved.jsonl")), tmp_path)
     with pytest.raises(
         UserError,
         match="pairs: no problem has both a right and a wrong solution among 3; sample more of "
@@ -154,14 +146,13 @@ def test_problems_that_are_all_solved_make_no_pair(tmp_path: Path) -> None:
             PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")),
             recipe(),
             tmp_path,
-            quiet,
         )
     (tmp_path / "empty.jsonl").write_text('{"problem": "1+1?", "answer": "2", "response": ""}\n')
     with pytest.raises(
         UserError, match="line 1: no text in any of the columns response, completion"
     ):
         read_trajectories(
-            TrajectoriesStage(name="read", path=str(tmp_path / "empty.jsonl")), tmp_path, quiet
+            TrajectoriesStage(name="read", path=str(tmp_path / "empty.jsonl")), tmp_path
         )
     with pytest.raises(UserError, match="has no column 'prompt'"):
         list(read(tmp_path / "empty.jsonl"))
@@ -171,9 +162,7 @@ def test_problems_that_are_all_solved_make_no_pair(tmp_path: Path) -> None:
     not SOLUTIONS.exists(), reason="REASONTRAIN_DATA has no model_solutions_sample.jsonl"
 )
 def test_public_solutions_serve_as_trajectories(tmp_path: Path) -> None:
-    read_trajectories(
-        TrajectoriesStage(name="read", path=str(SOLUTIONS), limit=400), tmp_path, quiet
-    )
+    read_trajectories(TrajectoriesStage(name="read", path=str(SOLUTIONS), limit=400), tmp_path)
     found = list(read(tmp_path / "rollouts.jsonl"))
     labels = [json.loads(line)["correct"] for line in SOLUTIONS.read_text().splitlines()[:400]]
     assert sum(s.correct == label for s, label in zip(found, labels, strict=True)) > 390
@@ -181,7 +170,6 @@ def test_public_solutions_serve_as_trajectories(tmp_path: Path) -> None:
         PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl")),
         recipe(),
         tmp_path,
-        quiet,
     )
     pairs = lines(tmp_path / "pairs.jsonl")
     assert len(pairs) > 20

@@ -20,7 +20,7 @@ class Grpo:
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
     kind: Literal["grpo"] = "grpo"
     clip_low: Probability = 0.2

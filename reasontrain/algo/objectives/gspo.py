@@ -21,7 +21,7 @@ class Gspo:
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
     required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp"})
     kind: Literal["gspo"] = "gspo"

@@ -1,4 +1,4 @@
-"""Captions of pictures learned end to end, with the picture as PRIOR's condition, by a tiny
+"""Captions of images learned end to end, with the image as PRIOR's condition, by a tiny
 Qwen2.5-VL and a tiny LLaVA.
 """
 
@@ -14,14 +14,14 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText
 from reasontrain.cli import main
 from reasontrain.learner import unconditional
 from reasontrain.models.testbed_vision import BUILDERS
-from reasontrain.tasks.pictures import Pictures
+from reasontrain.tasks.images import ImageTask
 from reasontrain.types import Rollout
 
 RECIPE = """
 name: run
 steps: 4
 model: {path: model}
-task: {kind: pictures, num_problems: 24}
+task: {kind: images, num_problems: 24}
 unconditional: {kind: uncond_tuned, lr: 1.0e-2, rollouts_per_step: 8}
 token_selection: {kind: prior}
 objective: {kind: nll}
@@ -31,7 +31,7 @@ learn: {lr: 1.0e-2, rollouts_per_step: 8, schedule: constant, micro_batch_tokens
 
 SUITE = """
 name: held-out
-task: {kind: pictures, split: test, num_problems: 5}
+task: {kind: images, split: test, num_problems: 5}
 sampling: {temperature: 0.0, max_tokens: 6}
 """
 
@@ -77,7 +77,7 @@ def test_an_image_model_learns_goes_on_and_is_an_ordinary_one_afterwards(name: s
     assert losses() == losses("straight")
 
 
-def test_the_reference_sees_the_prompt_without_the_picture_or_neither(
+def test_the_reference_sees_the_prompt_without_the_image_or_neither(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     BUILDERS["qwen2.5-vl"](Path("model"))
@@ -97,25 +97,25 @@ def test_the_reference_sees_the_prompt_without_the_picture_or_neither(
         assert run("steps=1", f"name=r-{condition}", f"unconditional.condition={condition}") == 0
         assert all(r.problem.image is None for r in seen)
         shown[condition] = {tokenizer.decode(list(r.prompt_ids)) for r in seen}
-    without_picture = {
+    without_image = {
         "<|im_start|>user\nWhat does the picture show?<|im_end|>\n<|im_start|>assistant\n"
     }
     assert shown == {
-        "null": without_picture,
-        "image": without_picture,
+        "null": without_image,
+        "image": without_image,
         "prompt": {"<|im_start|>assistant\n"},
     }
 
 
-def test_another_picture_leaves_a_samples_weights_as_they_are(
+def test_another_image_leaves_a_samples_weights_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     BUILDERS["qwen2.5-vl"](Path("model"))
     assert run("steps=1") == 0
-    from reasontrain.tasks import pictures
+    from reasontrain.tasks import images
 
-    white = pictures.drawn([("white", "square"), ("white", "square")])
-    monkeypatch.setattr(pictures, "drawn", lambda shapes: white)
+    white = images.draw_shapes([("white", "square"), ("white", "square")])
+    monkeypatch.setattr(images, "draw_shapes", lambda shapes: white)
     assert run("steps=1", "name=other") == 0
     assert (
         len(list(Path("out/columns").glob("uncond_logp-*"))) == 1
@@ -134,10 +134,10 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("token_selection.kind=sstoken",),
         "token_selection: the attention of image models is not watched",
     ),
-    "packing": (("learn.layout=packed",), "learn.layout: rows with pictures are not packed"),
-    "broken picture": (
+    "packing": (("learn.layout=packed",), "learn.layout: rows with images are not packed"),
+    "broken image": (
         ("task={kind: rollouts, path: broken.json}",),
-        "problem 0 is no picture that",
+        "problem 0 is in no format that",
     ),
     "no file": (
         ("task={kind: rollouts, path: gone.json}",),
@@ -156,7 +156,7 @@ def test_what_an_image_model_cannot_do_is_one_sentence(
 ) -> None:
     BUILDERS["qwen2.5-vl"](Path("model"))
     overrides, message = REFUSED[case]
-    Path("broken.png").write_bytes(b"no picture")
+    Path("broken.png").write_bytes(b"no image")
     for name in ("broken", "gone"):
         Path(f"{name}.json").write_text(
             json.dumps([{"prompt": "What?", "response": "A dog.", "image": f"{name}.png"}])
@@ -168,19 +168,19 @@ def test_what_an_image_model_cannot_do_is_one_sentence(
     assert not Path("out").exists()
 
 
-def test_captions_are_learned_from_a_file_of_llavas_and_pictures_beside_it() -> None:
+def test_captions_are_learned_from_a_file_of_llavas_and_images_beside_it() -> None:
     BUILDERS["llava"](Path("model"))
     rows = []
-    for index, problem in enumerate(Pictures(num_problems=16).problems()):
-        Path("pictures").mkdir(exist_ok=True)
-        Path(f"pictures/{index}.png").write_bytes(problem.image.content)
+    for index, problem in enumerate(ImageTask(num_problems=16).problems()):
+        Path("images").mkdir(exist_ok=True)
+        Path(f"images/{index}.png").write_bytes(problem.image.content)
         turns = [
             {"from": "human", "value": "What is this?\n<image>"},
             {"from": "gpt", "value": problem.solution},
         ]
         rows.append({"id": str(index), "image": f"{index}.png", "conversations": turns})
     Path("captions.json").write_text(json.dumps(rows))
-    assert run("task={kind: rollouts, path: captions.json, images: pictures}") == 0
+    assert run("task={kind: rollouts, path: captions.json, images: images}") == 0
     assert losses()[-1] < 0.9 * losses()[0]
     told = json.loads(Path("out/run/tokens/step-0.jsonl").read_text().splitlines()[0])["prompt"]
     assert "What is this?\n<image><image>" in told

@@ -1,4 +1,4 @@
-"""Image models answer as they are scored: prompts with pictures of several lengths decode together."""
+"""Image models answer as they are scored: prompts with images of several lengths decode together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from reasontrain import models
-from reasontrain.data.pictures import drawn
+from reasontrain.data.images import draw_shapes
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings, Policy
@@ -18,12 +18,14 @@ from reasontrain.models.testbed_vision import BUILDERS
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Problem, Rollout
 
-ONE = Problem(id="one", prompt="What is it?", image=drawn([("red", "circle"), ("blue", "square")]))
+ONE = Problem(
+    id="one", prompt="What is it?", image=draw_shapes([("red", "circle"), ("blue", "square")])
+)
 TWO = replace(
     ONE,
     id="two",
     prompt="And what do you see here?",
-    image=drawn([("green", "triangle"), ("black", "circle")]),
+    image=draw_shapes([("green", "triangle"), ("black", "circle")]),
 )
 OTHER = replace(ONE, id="other", image=TWO.image)
 
@@ -44,7 +46,7 @@ def scored(policy: Policy, rollout: Rollout) -> torch.Tensor:
     """Log-probs of a response by one forward over the whole."""
     ids = torch.tensor([[*rollout.prompt_ids, *rollout.response_ids]])
     hidden = policy.hidden(
-        ids, position=torch.arange(ids.shape[1])[None], pictures=[rollout.problem.image]
+        ids, position=torch.arange(ids.shape[1])[None], images=[rollout.problem.image]
     )
     logp = policy.head.logits(hidden[0]).log_softmax(-1)[len(rollout.prompt_ids) - 1 : -1]
     return logp.gather(1, torch.tensor(rollout.response_ids)[:, None])[:, 0]
@@ -67,4 +69,4 @@ def test_sampled_log_probs_are_those_of_one_forward(name: str, tmp_path: Path) -
     seen = replace(found[4], problem=ONE)
     assert not torch.allclose(
         scored(policy, seen), scored(policy, found[4]), atol=1e-4
-    )  # the picture is read, not its place
+    )  # the image is read, not its place

@@ -1,4 +1,4 @@
-"""Rows with pictures through the learner: placeholders weigh nothing, and no cut changes a
+"""Rows with images through the learner: placeholders weigh nothing, and no cut changes a
 gradient.
 """
 
@@ -23,13 +23,13 @@ from reasontrain.learner.local import LocalLearner
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.models.testbed_vision import BUILDERS
 from reasontrain.recipe import LearnSettings
-from reasontrain.tasks.pictures import Pictures
+from reasontrain.tasks.images import ImageTask
 from reasontrain.types import Batch
 
 
 def demonstrations(policy: Policy) -> Batch:
     """Six captions with the log-probs of a reference, of which three share a longer prompt."""
-    problems = Pictures(num_problems=6).problems()
+    problems = ImageTask(num_problems=6).problems()
     problems = [replace(p, prompt="What?") if i % 2 else p for i, p in enumerate(problems)]
     encoder = Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision)
     written, _ = encoder.demonstrations(encoder.prompts(problems)[0], policy.context)
@@ -79,10 +79,10 @@ def test_no_cut_changes_a_gradient(name: str, tmp_path: Path) -> None:
         assert_close(gradient, found[10_000][2], rtol=0, atol=1e-6)
 
 
-def test_a_rank_without_rollouts_sees_a_picture_that_no_row_looks_at(tmp_path: Path) -> None:
+def test_a_rank_without_rollouts_sees_an_image_that_no_row_looks_at(tmp_path: Path) -> None:
     policy = loaded("qwen2.5-vl", tmp_path)
     data = demonstrations(policy)
     idle = build(data, [], "padded")
     assert len(idle.index_K) == len(idle.start_K) == 0
-    assert idle.pictures == (data.pictures[0],)
+    assert idle.images == (data.images[0],)
     assert int((idle.ids_RT == policy.vision.image_id).sum()) == 4

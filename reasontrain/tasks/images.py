@@ -1,4 +1,4 @@
-"""Generated pictures of two coloured shapes with captions: words that only the picture tells, among
+"""Generated images of two coloured shapes with captions: words that only the image tells, among
 words that repeat.
 """
 
@@ -12,28 +12,28 @@ import torch
 from annotated_types import Ge, Lt
 
 from reasontrain import rng
-from reasontrain.data.pictures import drawn
+from reasontrain.data.images import draw_shapes
 from reasontrain.rng import Stream
 from reasontrain.types import AtLeastOne, Problem
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "orange", "purple")
 SHAPES = ("circle", "square", "triangle")
 ALL = tuple(itertools.product(itertools.product(COLOURS, SHAPES), repeat=2))
-"""Every pair of shapes: 441 pictures."""
+"""Every pair of shapes: 441 images."""
 TEST_EVERY = 5
-"""Every fifth picture is held out."""
+"""Every fifth image is held out."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Captions as "The picture shows a red circle and a blue square."; the 89 pictures of `split:
+class ImageTask:
+    """Captions as "The picture shows a red circle and a blue square."; the 89 images of `split:
     test` are in no other.
 
-    Every picture occurs once before any occurs a second time. Answers are right where they are the
+    Every image occurs once before any occurs a second time. Answers are right where they are the
     caption, word by word.
     """
 
-    kind: Literal["pictures"] = "pictures"
+    kind: Literal["images"] = "images"
     num_problems: AtLeastOne = 1000
     split: Literal["train", "test"] = "train"
     seed: Annotated[int, Ge(0), Lt(2**62)] = 0
@@ -42,14 +42,14 @@ class Pictures:
         """All problems, in order; ids are unique."""
         mine = [
             ALL[i]
-            for place, i in enumerate(_shuffled(len(ALL), 0, Stream.PICTURE_SPLIT))
+            for place, i in enumerate(_shuffled(len(ALL), 0, Stream.IMAGE_SPLIT))
             if (place % TEST_EVERY == 0) == self.held_out
         ]
         num_rounds = -(-self.num_problems // len(mine))
         order = [
             which
             for number in range(num_rounds)
-            for which in _shuffled(len(mine), self.seed, Stream.PICTURE_ROUNDS + number)
+            for which in _shuffled(len(mine), self.seed, Stream.IMAGE_ROUNDS + number)
         ]
         return [
             _problem(f"{self.split}-{i}", mine[which])
@@ -58,7 +58,7 @@ class Pictures:
 
     @property
     def held_out(self) -> bool:
-        """Whether these are pictures that nothing is trained on."""
+        """Whether these are images that nothing is trained on."""
         return self.split == "test"
 
 
@@ -76,5 +76,5 @@ def _problem(name: str, shapes: tuple[tuple[str, str], ...]) -> Problem:
         prompt="What does the picture show?",
         answer=caption,
         solution=caption,
-        image=drawn(shapes),
+        image=draw_shapes(shapes),
     )
