@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.roles import PlannedJob
 from reasontrain.recipe import Cluster, Recipe, Zero
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 
 MAX_RANKS = 1024
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -70,7 +70,7 @@ def _fullest(job: PlannedJob) -> Role:
 def _tried(job: PlannedJob, kind: Kind) -> Iterator[tuple[tuple[str, ...], PlannedJob]]:
     """Those changes that leave a recipe without contradictions."""
     for overrides, recipe in kind(job):
-        if not contradictions(recipe):
+        if not validation_errors(recipe):
             yield overrides, replace(job, recipe=recipe)
 
 

@@ -1,4 +1,4 @@
-"""Who decodes: our own loop, or vLLM's engine on GPUs."""
+"""Sampler engines: the local decode loop, or vLLM on GPUs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Literal
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import AtLeastOne, Ratio
 
-COOLEST, HOTTEST = 0.01, 2.0
-"""Temperatures outside of which vLLM refuses, or takes another one; 0 is greedy there too."""
+LEAST_TEMPERATURE = 0.01
+GREATEST_TEMPERATURE = 2.0
+"""vLLM refuses a higher temperature and raises a lower one; 0 is greedy there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalEngine:
-    """Our own decode loop, with the very weights that learn where sampler and learner are one
-    process.
+    """The package's own decode loop; in the learner's process it samples with the learner's weights.
 
-    `max_num_seqs` is how many rollouts decode together; it changes none of them. With
-    `cuda_graphs`, a GPU draws tokens some steps ahead in shapes that do not change (not with a
-    thought, flash attention or a sliding window); off, because no GPU has measured it yet.
+    Attributes:
+        max_num_seqs: rollouts that decode together; the number changes none of them.
+        cuda_graphs: decode several tokens per CUDA graph, in fixed shapes. Not with a thought, flash
+            attention or a sliding window. Off by default, because no GPU has measured it yet.
     """
 
     kind: Literal["local"] = "local"
@@ -29,14 +30,15 @@ class LocalEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class VllmEngine:
-    """vLLM's engine; there are as many engines as the cluster has samplers, or learner ranks where
-    it has none.
+    """vLLM: one engine per sampler of the cluster, or per learner rank where it has no samplers.
 
-    `tensor_parallel_size` GPUs hold one engine. `gpu_memory_utilization` of each is the engine's,
-    for weights and key-value cache (left out: 0.9 of a GPU of its own, 0.45 of one that a learner
-    rank uses too). `max_model_len` bounds prompt and response together (left out: the model's
-    context), `max_num_seqs` the rollouts that decode together. `enforce_eager` goes without
-    compilation and CUDA graphs: quicker to start, slower to decode.
+    Attributes:
+        tensor_parallel_size: GPUs that hold one engine.
+        max_num_seqs: rollouts that decode together.
+        max_model_len: most tokens of prompt and response together; None: the model's context.
+        gpu_memory_utilization: share of each GPU's memory, in (0, 1], for weights and key-value
+            cache; None: 0.9 of a GPU of its own, 0.45 of one that a learner rank shares.
+        enforce_eager: no compilation and no CUDA graphs; starts faster and decodes slower.
     """
 
     kind: Literal["vllm"] = "vllm"
@@ -48,7 +50,11 @@ class VllmEngine:
 
 
 def unsampleable(sampling: Sampling) -> str | None:
-    """Why vLLM cannot draw tokens by this law, or None."""
-    if sampling.temperature and not COOLEST <= sampling.temperature <= HOTTEST:
-        return f"vLLM knows 0 (greedy) and {COOLEST} to {HOTTEST:g}, not {sampling.temperature:g}"
+    """The reason why vLLM cannot sample at this temperature, or None."""
+    temperature = sampling.temperature
+    if temperature and not LEAST_TEMPERATURE <= temperature <= GREATEST_TEMPERATURE:
+        return (
+            f"vllm supports 0 (greedy) and {LEAST_TEMPERATURE} to {GREATEST_TEMPERATURE:g}; the "
+            f"recipe sets {temperature:g}"
+        )
     return None

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.types import UserError
 
 T = TypeVar("T")
@@ -31,9 +31,8 @@ _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in this file, with `key.path=value` overrides applied before validation."""
     recipe = build(Recipe, apply_overrides(read_yaml(path), overrides), str(path))
-    found = contradictions(recipe)
-    if found:
-        raise RecipeError(_listing(str(path), found))
+    if errors := validation_errors(recipe):
+        raise RecipeError(_listing(str(path), errors))
     return recipe
 
 

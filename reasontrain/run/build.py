@@ -31,13 +31,14 @@ from reasontrain.recipe import (
     LocalEngine,
     PastCheckpoint,
     Recipe,
-    VllmEngine,
+    RecipeError,
     as_mapping,
     as_yaml,
     changed_keys,
     is_due,
     read_yaml,
 )
+from reasontrain.recipe.validation import image_errors
 from reasontrain.run import checkpoint, tracking
 from reasontrain.run.datasets import EncodedSuite, encode_suite, rewarded, source, with_stored
 from reasontrain.run.loop import Run, train
@@ -269,8 +270,10 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
                 f"{role}: of {recipe.model.path} and {settings.path} one sees images and "
                 f"one does not; use alike ones"
             )
-    if described.vision is not None:
-        _check_images(recipe)
+    if described.vision is not None and (errors := image_errors(recipe)):
+        raise RecipeError(
+            "\n".join([f"{recipe.name} trains on images:", *(f"  {e}" for e in errors)])
+        )
     answers, order = source(recipe, described, grader)
     directory = Path(recipe.out) / recipe.name
     check_directory(directory, given)
@@ -287,24 +290,6 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
         answers and with_stored(recipe, described, answers),
         suites,
     )
-
-
-def _check_images(recipe: Recipe) -> None:
-    """What an image model cannot do here; raises UserError."""
-    if recipe.learn.layout == "packed":
-        raise UserError("learn.layout: rows with images are not packed; use `padded`")
-    if isinstance(recipe.engine, VllmEngine):
-        raise UserError("sample.engine: vllm is not shown images here; use `kind: local`")
-    if recipe.cluster is not None and recipe.cluster.teachers:
-        raise UserError(
-            "cluster.teachers: a teacher in a process of its own is not shown images; "
-            "leave it with the learner"
-        )
-    if "attention" in recipe.required_evidence:
-        raise UserError(
-            "token_selection: the attention of image models is not watched; choose a rule "
-            "without the evidence `attention`"
-        )
 
 
 def check_directory(directory: Path, recipe: Recipe) -> None:

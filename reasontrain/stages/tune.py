@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reasontrain.algo.objectives import Nll
 from reasontrain.recipe import Recipe, RecipeError, TrackSettings, TuneStage
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.run.build import run_context
 from reasontrain.tasks import RolloutTask
 from reasontrain.types import Stats
@@ -57,8 +57,8 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
         track=TrackSettings(tokens_every=0),
         cluster=recipe.cluster,
     )
-    if faults := contradictions(found):
+    if errors := validation_errors(found):
         raise RecipeError(
-            "\n".join([f"stage {stage.name} cannot be run:", *(f"  {fault}" for fault in faults)])
+            "\n".join([f"stage {stage.name} cannot be run:", *(f"  {error}" for error in errors)])
         )
     return found
