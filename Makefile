@@ -27,7 +27,7 @@ DEV := .venv/dev.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart seeds claims bench test integration testbed check release-check format format-check lint types soak clean
+.PHONY: help quickstart seeds claims bench test integration testbed check release-check map format format-check lint types soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile | awk '{ printf "  %s %-13s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -49,6 +49,9 @@ seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seed
 	  $(TINY) recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
 	@for suite in heldout heldout-sampled; do echo "$$suite"; \
 	  $(BIN)/reasontrain compare $(foreach rule,tip opd random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed))) --suite $$suite; done
+
+map: $(DEV)  ## rewrite the generated tables of README, CONTRIBUTING and docs
+	$(BIN)/python -m tests.docs.generated
 
 claims: $(RUN)  ## test what the papers claim and write the table in recipes/README.md (20 minutes a row; ROW=name for one)
 	$(BIN)/reasontrain claims recipes/claims.yaml $(ROW) --jobs $(JOBS)

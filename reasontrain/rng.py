@@ -5,10 +5,13 @@ cannot change them.
 from __future__ import annotations
 
 from enum import IntEnum, unique
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @unique

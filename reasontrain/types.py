@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Annotated, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict
 
 import torch
 from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 from reasontrain.algo.evidence import EVIDENCE
 
@@ -24,6 +26,8 @@ Probability = Annotated[float, Ge(0), Le(1)]
 AtLeastOne = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
+Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
+"""Backends of `vocab`, the package that computes what is as wide as the vocabulary."""
 
 
 class UserError(ValueError):
@@ -376,3 +380,19 @@ class Weights:
 
     version: int
     tensors: Callable[[], Iterator[tuple[str, Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftScoring:
+    """How a density is formed and differentiated where the paper leaves a choice; the defaults are
+    the paper's or our reading.
+
+    `reduction: mean` divides the log-density by D, which is another estimator. `tau_grad`
+    differentiates the mixture as if it had been made at this temperature (no gradient of the
+    density: an aid for `fuzzy`). `detach_mixture_embedding` keeps the gradient from the embeddings
+    as the basis of the mixture.
+    """
+
+    reduction: Literal["sum", "mean"] = "sum"
+    tau_grad: Positive | None = None
+    detach_mixture_embedding: bool = False

@@ -15,6 +15,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 
+import builtins
 import pkgutil
 import random
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from transformers import PreTrainedTokenizerBase
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = (
@@ -40,6 +42,11 @@ CHECKED = [
     if room.name != "reasontrain.tasks"
 ]
 install_import_hook(CHECKED, "beartype.beartype")
+
+# Modules that a recipe is read with import these for type checkers only, so that reading one needs
+# neither torch nor transformers. An annotation with an unknown name is not enforced, silently.
+for annotation in (torch.Tensor, PreTrainedTokenizerBase):
+    setattr(builtins, annotation.__name__, annotation)
 
 torch.set_num_threads(1)
 

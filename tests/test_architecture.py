@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MAP = """algo.evidence types rng | metrics vocab | algo | data | tasks | models | recipe | run.directory run.checkpoint
+MAP = """algo.evidence types rng | metrics vocab | algo | data run.directory | tasks | models | recipe run.checkpoint
     | sampler learner | evaluation plan | cluster | run | stages | report | leaderboard claims bench | cli"""
 """Packages and modules, left to right; each imports only from those to its left.
 

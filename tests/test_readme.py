@@ -17,7 +17,7 @@ from reasontrain.claims.sweep import ClaimsTable
 from reasontrain.cli.arguments import parser
 from reasontrain.data.collate import collate
 from reasontrain.recipe import Recipe, Zero, build
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.types import Problem, Rollout
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_the_recipe_of_the_readme_is_one() -> None:
         block | {"cluster": scaled["cluster"], "learn": block["learn"] | scaled["learn"]},
         "README.md",
     )
-    assert contradictions(larger) == []
+    assert validation_errors(larger) == []
     assert larger.learn.zero == Zero(stage=3, offload_optimizer="cpu")
 
 

@@ -4,12 +4,16 @@ position) alone.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain import rng
 from reasontrain.rng import Stream
 from reasontrain.types import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def uniform_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:

@@ -4,9 +4,13 @@ threshold.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def num_kept(keep_ratio: float, rows_G: Int[Tensor, " G"]) -> Int[Tensor, " G"]:

@@ -9,14 +9,17 @@ divides by one: nothing selected is a zero.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.types import BatchTotals
 
-LossAggregationFn = Callable[[Float[Tensor, "B T"], BatchTotals], Float[Tensor, "B T"]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    LossAggregationFn = Callable[[Float[Tensor, "B T"], BatchTotals], Float[Tensor, "B T"]]
+
 LossAggregation = Literal[
     "seq_mean_token_mean",
     "token_mean",

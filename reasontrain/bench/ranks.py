@@ -16,6 +16,7 @@ from reasontrain.algo.objectives import Distill
 from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Variant, Work
 from reasontrain.bench.workload import LEARNING_RATE, Workload
 from reasontrain.learner import distributed
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.types import RunError
@@ -103,8 +104,6 @@ def _answer(pipe: Connection) -> dict[str, float]:
 
 def learn(given: Workload, place: distributed.RankAddress, stage: Stage, pipe: Connection) -> None:
     """One rank: a step each time it is told, and what it found."""
-    from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for the ranks alone
-
     torch.set_num_threads(1)
     distributed.join(place)
     settings = LearnSettings(
@@ -113,7 +112,7 @@ def learn(given: Workload, place: distributed.RankAddress, stage: Stage, pipe: C
         micro_batch_tokens=BUDGET,
         zero=Zero(stage=stage),
     )
-    learner = ZeroLearner(
+    learner = compose_learner(
         given.policy(), settings, steps=1 << 20, teacher=UnshardedModel(given.frozen())
     )
     batch = given.batch(copies=place.num_ranks)

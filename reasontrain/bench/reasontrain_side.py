@@ -18,8 +18,9 @@ from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.history import FrozenHistory, History
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.recipe import LearnSettings
 from reasontrain.sampler.local import LocalSampler
@@ -57,7 +58,7 @@ class Method:
         )
 
 
-def learner(given: Workload, method: Method, budget: int, layout: Layout) -> LocalLearner:
+def learner(given: Workload, method: Method, budget: int, layout: Layout) -> PolicyLearner:
     """One that learns by this method, with the frozen models that the method asks for."""
     settings = LearnSettings(
         lr=LEARNING_RATE, rollouts_per_step=given.rollouts, micro_batch_tokens=budget, layout=layout
@@ -68,7 +69,9 @@ def learner(given: Workload, method: Method, budget: int, layout: Layout) -> Loc
         else History()
     )
     teacher = UnshardedModel(given.frozen()) if method.objective.needs_teacher else None
-    return LocalLearner(given.policy(), settings, steps=1 << 20, teacher=teacher, history=history)
+    return compose_learner(
+        given.policy(), settings, steps=1 << 20, teacher=teacher, history=history
+    )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import TextIO
 from reasontrain.data import storage
 from reasontrain.evaluation.provenance import Provenance
 from reasontrain.recipe import Recipe, as_mapping, as_yaml, build
+from reasontrain.run.directory import RunDirectory
 from reasontrain.types import RunError
 
 TRAIN = (sys.executable, "-m", "reasontrain.cli", "train")
@@ -71,7 +72,7 @@ class Runs:
 
     def finished(self, job: TrainingJob) -> bool:
         """Whether a run took its last step and was asked these suites."""
-        there = (self.folder / job.recipe.name / "final").is_dir()
+        there = RunDirectory(self.folder / job.recipe.name).final.is_dir()
         return there and set(job.suites) <= set(self.status(job.recipe.name).suites)
 
     def train(self, jobs: Sequence[TrainingJob], done: Done) -> None:

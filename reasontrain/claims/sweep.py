@@ -24,6 +24,7 @@ from reasontrain.claims.verdict import (
 from reasontrain.data import storage
 from reasontrain.evaluation.provenance import origin
 from reasontrain.recipe import Recipe, as_mapping, build, read_yaml
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.progress import progress
 from reasontrain.types import UserError
 
@@ -196,7 +197,7 @@ def _made(runs: Runs, out: Path, recipes: Sequence[Recipe]) -> tuple[Made, ...]:
     """Every distinct origin of these runs."""
     found: list[Made] = []
     for recipe in recipes:
-        facts = json.loads((out / recipe.name / "environment.json").read_text(encoding="utf-8"))
+        facts = RunDirectory(out / recipe.name).read_environment()
         for by in runs.status(recipe.name).made:
             made = Made(origin=by, device=facts["device"], versions=facts["versions"])
             if made not in found:

@@ -26,7 +26,7 @@ from reasontrain.metrics.accuracy import (
     pass_per_problem,
 )
 from reasontrain.recipe import Recipe
-from reasontrain.run.tracking import EVALUATIONS, METRICS
+from reasontrain.run.directory import RunDirectory
 from reasontrain.types import UserError
 
 Verdict = Literal["holds", "does not hold", "cannot tell"]
@@ -211,7 +211,7 @@ def _problems(
     run: Path, row: ClaimRow, step: int
 ) -> tuple[tuple[str, ...], Float64[np.ndarray, " M"]]:
     """The problems of the measured suite, and what a run scored on each after so many steps."""
-    answers = every_verdict(run / "answers" / f"{row.measure.suite}-step-{step}.jsonl")
+    answers = every_verdict(RunDirectory(run).answers(row.measure.suite, step))
     correct_MS = np.array(list(answers.values()), dtype=bool)
     score_M = (
         pass_per_problem(correct_MS, row.measure.k)
@@ -240,27 +240,25 @@ def _accuracy(run: Path, suite: str, step: int) -> float:
 
 def _evaluations(run: Path) -> list[tuple[int, str, float]]:
     """Steps, suite and accuracy of every evaluation, in order."""
-    records = map(json.loads, (run / EVALUATIONS).read_text(encoding="utf-8").splitlines())
     return [
         (record["step"], record["suite"], record["metrics"]["accuracy"]["value"])
-        for record in records
+        for record in RunDirectory(run).read_evaluations()
     ]
 
 
 def _trained_tokens(run: Path) -> list[float]:
     """Tokens that met the loss, after each step."""
-    return list(itertools.accumulate(step["trained_tokens"] for step in _steps(run)))
+    return list(
+        itertools.accumulate(step["trained_tokens"] for step in RunDirectory(run).read_metrics())
+    )
 
 
 def _sampled_tokens(run: Path, recipe: Recipe) -> float:
     """Response tokens that were sampled (or read, of demonstrations) in all."""
     return math.fsum(
-        step["response_tokens_mean"] * recipe.learn.rollouts_per_step for step in _steps(run)
+        step["response_tokens_mean"] * recipe.learn.rollouts_per_step
+        for step in RunDirectory(run).read_metrics()
     )
-
-
-def _steps(run: Path) -> list[dict[str, float | int]]:
-    return [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
 def _mean(values: Iterable[float]) -> float:

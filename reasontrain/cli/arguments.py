@@ -349,10 +349,12 @@ def _report(commands: Commands[argparse.ArgumentParser]) -> None:
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.report import write_report
+        from reasontrain.run.directory import RunDirectory
         from reasontrain.types import UserError
 
-        if not (options.run_dir / "recipe.yaml").exists():
-            raise UserError(f"{options.run_dir} is no run directory: it has no recipe.yaml")
+        recipe = RunDirectory(options.run_dir).recipe
+        if not recipe.exists():
+            raise UserError(f"{options.run_dir} is no run directory: it has no {recipe.name}")
         print(f"wrote {write_report(options.run_dir)[0]}")
 
     command.set_defaults(run=run)

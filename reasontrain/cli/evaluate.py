@@ -42,6 +42,7 @@ from reasontrain.models import DType
 from reasontrain.recipe import LocalEngine, Suite, VllmEngine, YamlValue, as_mapping
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import EncodedTask, encode_task
+from reasontrain.run.directory import EvaluationDirectory
 from reasontrain.run.progress import progress
 from reasontrain.sampler.vllm_engine import installed
 from reasontrain.tasks import Grader
@@ -101,8 +102,9 @@ def evaluate(options: EvaluateOptions) -> None:
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as until:
-                contestant = _contestant(model, options, options.out / folder, until)
-                _evaluate(contestant, suites, options, options.out / folder, grader)
+                directory = EvaluationDirectory(options.out / folder)
+                contestant = _contestant(model, options, directory, until)
+                _evaluate(contestant, suites, options, directory, grader)
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -153,7 +155,7 @@ def _apart(names: Sequence[str], said: Sequence[str], what: str) -> None:
 
 
 def _contestant(
-    model: str, options: EvaluateOptions, folder: Path, until: ExitStack
+    model: str, options: EvaluateOptions, folder: EvaluationDirectory, until: ExitStack
 ) -> EvaluationBackend:
     """Who is asked."""
     if options.endpoint is not None:
@@ -167,7 +169,7 @@ def _contestant(
         found,
         seed=options.seed,
         workers=options.workers or 0,
-        logs=folder / "logs",
+        logs=folder.logs,
         until=until,
     )
 
@@ -176,7 +178,7 @@ def _evaluate(
     contestant: EvaluationBackend,
     suites: Sequence[Suite],
     options: EvaluateOptions,
-    folder: Path,
+    folder: EvaluationDirectory,
     grader: Grader,
 ) -> None:
     """One model on all suites, and its report after each of them."""
@@ -185,12 +187,12 @@ def _evaluate(
         "seed": options.seed,
         "versions": dict(environment.versions(VERSIONS)),
     }
-    report = folder / "report.json"
+    report = folder.report
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
         posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
         put = contestant.put(posed)
-        journal = AnswerLog(folder / f"{suite.name}.jsonl", _protocol(about, posed, put))
+        journal = AnswerLog(folder.answers(suite.name), _protocol(about, posed, put))
         if options.again:
             journal.forget()
         result = _asked(contestant.name, posed, put, journal)

@@ -15,6 +15,7 @@ from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
 from reasontrain.report.run import read_run
 from reasontrain.run.build import run_context
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.progress import progress
 from reasontrain.types import Stats
 
@@ -35,15 +36,15 @@ def train(path: Path, overrides: Sequence[str]) -> None:
 
         with run_context(final, given=recipe) as ready:
             directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
-            page, _ = write_report(directory)
+            page, _ = write_report(directory.path)
         logger.info(
-            f"{_speed(directory)}model: {(directory / 'final').resolve()}\nreport: {page.resolve()}"
+            f"{_speed(directory)}model: {directory.final.resolve()}\nreport: {page.resolve()}"
         )
 
 
-def _speed(directory: Path) -> str:
+def _speed(directory: RunDirectory) -> str:
     """A line on how fast the step of median length was."""
-    found = profile(read_run(directory))
+    found = profile(read_run(directory.path))
     if found is None:
         return ""
     beside = (

@@ -188,9 +188,9 @@ class LearnerRank(SamplingWorker):
 
     def whole(self) -> AbstractContextManager[None]:
         """Gathered from all ranks, for a sampler that uses the weights as they are."""
-        return (
-            self.learner.materialized() if isinstance(self.sampler, LocalSampler) else nullcontext()
-        )
+        if isinstance(self.sampler, LocalSampler):
+            return self.learner.engine.materialize_policy()
+        return nullcontext()
 
     @work
     def load(self) -> None:

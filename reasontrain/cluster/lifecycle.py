@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from reasontrain.cluster import placement
 from reasontrain.cluster.actors import (
@@ -28,21 +27,17 @@ from reasontrain.cluster.roles import (
 from reasontrain.data.order import Order
 from reasontrain.recipe import Cluster, Recipe
 from reasontrain.run import checkpoint
+from reasontrain.run.directory import RunDirectory
 from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import LostError, Prompt, UserError
-
-LOGS = "logs"
-"""Where in a run's directory every process writes what it prints, and `<role>-<rank>.json` where it
-runs.
-"""
 
 
 @dataclass
 class Processes:
     """The groups of a running recipe; `grader` is the driver's own where the recipe has no graders."""
 
-    directory: Path
+    directory: RunDirectory
     learner: LearnerGroup
     answerer: SamplerGroup
     ahead: PrefetchingSampler | None
@@ -84,7 +79,7 @@ class Processes:
 
 @contextmanager
 def running(
-    recipe: Recipe, cluster: Cluster, directory: Path, order: Order, grader: Grader
+    recipe: Recipe, cluster: Cluster, directory: RunDirectory, order: Order, grader: Grader
 ) -> Iterator[Processes]:
     """Check the cluster against the recipe, start every process, and end them with the block."""
     with placement.connected(
@@ -108,7 +103,7 @@ def running(
 def _started(
     recipe: Recipe,
     cluster: Cluster,
-    directory: Path,
+    directory: RunDirectory,
     order: Order,
     grader: Grader,
     slots: dict[str, list[Slot]],
@@ -116,7 +111,7 @@ def _started(
     gpu: bool,
 ) -> Processes:
     def group(role: str, cls: type[Worker], *arguments: object) -> ActorGroup:
-        logs = (directory / LOGS).absolute()
+        logs = directory.logs.absolute()
         made = ActorGroup(
             role,
             cls,
@@ -159,7 +154,7 @@ def _after(recipe: Recipe, order: Order, first_id: int) -> tuple[Sequence[Prompt
     return (order.at(step), step * recipe.learn.rollouts_per_step) if step < recipe.steps else None
 
 
-def _check_shared(ranks: ActorGroup, directory: Path) -> None:
+def _check_shared(ranks: ActorGroup, directory: RunDirectory) -> None:
     """Every rank writes its part of a checkpoint where this process can complete it; raises
     UserError where it cannot.
     """

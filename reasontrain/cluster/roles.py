@@ -18,6 +18,7 @@ from reasontrain.cluster.group import ActorGroup
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress
+from reasontrain.run.directory import step_of
 from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
@@ -133,7 +134,7 @@ class LearnerGroup:
     def restore(self, directory: Path) -> None:
         """See `Learner`."""
         self.group.all("restore", directory.absolute())
-        self.steps_done = int(directory.name.removeprefix("step-"))
+        self.steps_done = step_of(directory)
 
     def export(self, directory: Path) -> None:
         """See `Learner`."""

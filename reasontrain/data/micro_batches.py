@@ -1,46 +1,60 @@
-"""A Batch cut into micro-batches by a token budget, padded or packed; the cut can never change a
-gradient.
+"""A batch cut into mini-batches (one optimiser step each) and micro-batches (one forward each).
+
+The recipe chooses mini-batches; micro-batches, padding and packing cannot change a gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int, Shaped
 
+from reasontrain import rng
 from reasontrain.types import Batch, Image, TokenFields, TokenKind
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Layout = Literal["padded", "packed"]
+_MINI_BATCH_STREAM = 0x0D0A_0001
+"""The random stream that deals rollouts out to mini-batches."""
 
 
 @dataclass(frozen=True)
 class SoftInputs:
-    """Embeddings that are fed in place of tokens, and their places among the flattened ids, rising."""
+    """Embeddings that replace token embeddings, at rising places among the flattened ids."""
 
     place_M: Int[Tensor, " M"]
     value_MD: Float[Tensor, "M D"]
 
     def at(self, place_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """Those fed at these places."""
+        """The embeddings fed at these places."""
         return self.value_MD[torch.searchsorted(self.place_M, place_N)]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What the trunk is fed for K rollouts, and where each of their tokens lies in the flat hidden
-    states.
+    """The trunk's input for K rollouts, and the place of each of their tokens in its output.
 
     Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token.
-    Packed: ids [1, L] and positions that restart, which is how transformers tells sequences apart.
-    Neither needs a mask: with one, packed sequences would see each other, and padded ones would
-    miss the fast path. Token t of rollout k is predicted by row `start_K[k] + t - 1` of the
-    flattened hidden states. `soft` is there, if empty, wherever the step has soft chains of
-    thought, so that all ranks do the same. `images` are those in the K prompts, where any prompt
-    of the step has one; rows with images are not packed.
+    Packed: ids [1, L] and positions that restart at 0 with every rollout. Neither has an attention
+    mask: transformers derives the block structure of a packed sequence from the restarting
+    positions, and only if it is given no mask; with one, packed sequences would attend to each
+    other, and padded ones would miss the fast attention path.
+
+    Attributes:
+        index_K: the rollouts, as indices into the batch.
+        ids_RT: token ids, R rows of T.
+        position_RT: the position of each token in its rollout.
+        start_K: where each rollout begins in the flattened ids. Token t of rollout k is predicted
+            by the flat hidden state `start_K[k] + t - 1`.
+        soft: embeddings of soft thoughts. If the batch has any, every micro-batch has this field,
+            empty or not, so that all ranks run the same collectives.
+        images: those of the K prompts, if any prompt of the batch has one.
     """
 
     index_K: Int[Tensor, " K"]
@@ -50,25 +64,139 @@ class MicroBatch:
     soft: SoftInputs | None = None
     images: tuple[Image | None, ...] = ()
 
-    def logit_positions(
-        self, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]
-    ) -> Int[Tensor, " N"]:
-        """Flat hidden rows that predict these tokens; `rollout_N` counts within the micro-batch."""
-        return self.start_K[rollout_N] + token_N - 1
+    def tokens(self, among_BT: Bool[Tensor, "B T"]) -> MicroBatchTokens:
+        """The tokens of this micro-batch at which a mask over the batch is true."""
+        local_N, token_N = among_BT[self.index_K].nonzero(as_tuple=True)
+        return MicroBatchTokens(self, local_N, token_N)
 
     def to_layout(self, mask_BS: Bool[Tensor, "B S"]) -> Bool[Tensor, "R T"]:
-        """A mask over the tokens of the batch (S wide), where this layout has them."""
-        local_N, token_N = mask_BS[self.index_K].nonzero(as_tuple=True)
-        found_M = torch.zeros(self.ids_RT.numel(), dtype=torch.bool)
-        found_M[self.start_K[local_N] + token_N] = True
-        return found_M.view(self.ids_RT.shape)
+        """A mask over the tokens of the batch (S wide), arranged as `ids_RT`."""
+        tokens = self.tokens(mask_BS)
+        mask_M = torch.zeros(self.ids_RT.numel(), dtype=torch.bool)
+        mask_M[tokens.place_N] = True
+        return mask_M.view(self.ids_RT.shape)
+
+
+@dataclass(frozen=True)
+class MicroBatchTokens:
+    """N tokens of a micro-batch, in the coordinates of the batch, the rollout and the trunk.
+
+    Attributes:
+        micro_batch: the micro-batch they belong to.
+        local_N: the rollout of each token, counted within the micro-batch.
+        token_N: its position in the rollout's sequence, prompt included.
+    """
+
+    micro_batch: MicroBatch
+    local_N: Int[Tensor, " N"]
+    token_N: Int[Tensor, " N"]
+
+    def __len__(self) -> int:
+        return len(self.local_N)
+
+    @property
+    def rollout_N(self) -> Int[Tensor, " N"]:
+        """The rollout of each token, as an index into the batch."""
+        return self.micro_batch.index_K[self.local_N]
+
+    @property
+    def place_N(self) -> Int[Tensor, " N"]:
+        """The place of each token in the flattened ids."""
+        return self.micro_batch.start_K[self.local_N] + self.token_N
+
+    @property
+    def logit_position_N(self) -> Int[Tensor, " N"]:
+        """The flat hidden state that predicts each token."""
+        return self.place_N - 1
+
+    def of(self, column_BT: Shaped[Tensor, "B T"]) -> Shaped[Tensor, " N"]:
+        """The entries of a column of the batch at these tokens."""
+        return column_BT[self.rollout_N, self.token_N]
+
+    def fields(self, batch: Batch) -> TokenFields:
+        """The batch's columns at these tokens, as objectives read them."""
+        return TokenFields(
+            ids_N=self.of(batch.ids_BT),
+            advantage_N=batch.advantage_B[self.rollout_N],
+            evidence={name: self.of(column_BT) for name, column_BT in batch.evidence.items()},
+        )
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """The rollouts of one optimiser step, and this rank's micro-batches of them.
+
+    `index_M` is the same on every rank and rises; the micro-batches differ from rank to rank.
+    """
+
+    index_M: Int[Tensor, " M"]
+    micro_batches: Sequence[MicroBatch]
+
+
+def make_mini_batches(
+    batch: Batch,
+    num: int,
+    *,
+    micro_batch_tokens: int,
+    layout: Layout,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> list[MiniBatch]:
+    """Deal whole rollouts (or whole pairs) out to `num` mini-batches, and pack each for this rank.
+
+    With `num` = 1 the mini-batch is the batch. Otherwise units are shuffled by a key that depends
+    on the batch's seed and step only, so that a resumed run deals them out as before, and cut into
+    nearly equal parts. If there are fewer units than mini-batches, some mini-batches are empty.
+
+    Args:
+        batch: the rollouts of a step, the same on every rank.
+        num: how many mini-batches.
+        micro_batch_tokens: how many tokens one forward holds.
+        layout: padded or packed.
+        rank: the rank that asks.
+        num_ranks: how many ranks share each mini-batch. All get the same number of micro-batches,
+            because a forward and a backward are collective operations: those of a rank with less
+            work are empty at the end.
+
+    Returns:
+        The mini-batches, in the order in which they are learned from.
+    """
+    length_U, size = atomic_units(batch, layout)
+    mini_batches = []
+    for unit_M in _deal_out(batch, len(length_U), num):
+        parts = [
+            [
+                unit_rollouts(unit_M[torch.tensor(shard)[part]].tolist(), size)
+                for part in pack_micro_batches(length_U[unit_M][shard], micro_batch_tokens, layout)
+            ]
+            for shard in shard_across_ranks(length_U[unit_M], num_ranks)
+        ]
+        most = max(map(len, parts))
+        filled = parts[rank] + [[] for _ in range(most - len(parts[rank]))]
+        mini_batches.append(
+            MiniBatch(
+                torch.tensor(unit_rollouts(unit_M.tolist(), size), dtype=torch.long),
+                [build_micro_batch(batch, index, layout) for index in filled],
+            )
+        )
+    return mini_batches
+
+
+def _deal_out(batch: Batch, num_units: int, num: int) -> list[Int[Tensor, " M"]]:
+    """The units of each mini-batch, rising within it."""
+    unit_U = torch.arange(num_units)
+    if num == 1:
+        return [unit_U]
+    key_U = rng.uniform(batch.seed, _MINI_BATCH_STREAM, batch.step, unit_U)
+    order_U = torch.argsort(key_U, stable=True)
+    bounds = [num_units * part // num for part in range(num + 1)]
+    return [order_U[a:b].sort().values for a, b in pairwise(bounds)]
 
 
 def pack_micro_batches(
     length_B: Int[Tensor, " B"], budget_tokens: int, layout: Layout
 ) -> list[list[int]]:
-    """Indices of each micro-batch: longest rollouts first, as many as the budget holds, at least
-    one.
+    """Indices of each micro-batch: the longest first, as many as the budget holds, at least one.
 
     A padded micro-batch costs rollouts x its longest; a packed one costs the sum of its lengths.
     """
@@ -79,18 +207,18 @@ def pack_micro_batches(
         cost = (len(parts[-1]) + 1) * longest if parts and layout == "padded" else total + length
         if not parts or cost > budget_tokens:
             parts.append([])
-            longest, total = length, 0  # sorted: the first is the longest
+            longest = length  # lengths fall: the first of a micro-batch is its longest
+            total = 0
         parts[-1].append(index)
         total += length
     return parts
 
 
 def shard_across_ranks(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list[int]]:
-    """Indices of the rollouts that each rank works on: the longest first, each to the rank with the
-    fewest tokens so far.
+    """Indices for each rank: the longest first, each to the rank with the fewest tokens so far.
 
-    A function of the lengths alone, so that every rank finds the same division, for evidence and
-    for learning.
+    A function of the lengths alone, so that every rank computes the same division, for evidence
+    and for learning.
     """
     parts: list[list[int]] = [[] for _ in range(num_ranks)]
     load = [0] * num_ranks
@@ -102,9 +230,7 @@ def shard_across_ranks(length_B: Int[Tensor, " B"], num_ranks: int) -> list[list
 
 
 def atomic_units(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
-    """How long each unit is that stays in one micro-batch, and how many rollouts it holds: a
-    rollout, or a pair of neighbours.
-    """
+    """Lengths of the units that are never split, and the rollouts in each: 1, or 2 for pairs."""
     if batch.pair_B is None:
         return batch.length_B, 1
     assert torch.equal(batch.pair_B[1::2], batch.pair_B[::2] + 1), (
@@ -115,14 +241,12 @@ def atomic_units(batch: Batch, layout: Layout) -> tuple[Int[Tensor, " U"], int]:
 
 
 def unit_rollouts(units: Sequence[int], size: int) -> list[int]:
-    """The rollouts of these units of so many each."""
-    return [unit * size + one for unit in units for one in range(size)]
+    """The rollouts of these units, of `size` rollouts each."""
+    return [unit * size + offset for unit in units for offset in range(size)]
 
 
-def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The trunk's input for these rollouts of the batch; for none of them, one token that no row
-    looks at.
-    """
+def build_micro_batch(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
+    """The trunk's input for these rollouts; for none, one token that no loss looks at."""
     if batch.images:
         return _with_images(batch, index, layout)
     micro = _of_ids(batch, index, layout)
@@ -130,62 +254,54 @@ def build(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
 
 
 def _with_images(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The same with images; for no rollout, one with an image, so that all ranks use the eyes of
-    the model together.
+    """The same with images.
+
+    An empty micro-batch borrows one rollout with an image: otherwise this rank would skip the
+    vision tower, and the ranks that do run it would wait for this one.
     """
-    assert layout == "padded", "rows with images are not packed"
-    seen = list(index) or [
+    assert layout == "padded", "rollouts with images are not packed"
+    fed = list(index) or [
         next(i for i, rollout in enumerate(batch.rollout_B.tolist()) if rollout in batch.images)
     ]
     micro = replace(
-        _of_ids(batch, seen, layout),
-        images=tuple(batch.images.get(int(batch.rollout_B[i])) for i in seen),
+        _of_ids(batch, fed, layout),
+        images=tuple(batch.images.get(int(batch.rollout_B[i])) for i in fed),
     )
     return micro if index else replace(micro, index_K=micro.index_K[:0], start_K=micro.start_K[:0])
 
 
 def _soft_inputs(batch: Batch, micro: MicroBatch) -> SoftInputs:
-    """What is fed at the soft tokens of these rollouts; here the embeddings come from whoever
-    sampled them.
-    """
-    local_M, token_M = (batch.kind_BT[micro.index_K] == TokenKind.SOFT).nonzero(as_tuple=True)
+    """The embeddings at the soft tokens of these rollouts, fetched from the sampler's process."""
+    tokens = micro.tokens(batch.kind_BT == TokenKind.SOFT)
     fed = [
         batch.soft[int(batch.rollout_B[index])].fed()
-        for index in micro.index_K[local_M.unique()].tolist()
+        for index in micro.index_K[tokens.local_N.unique()].tolist()
     ]
     value_MD = torch.cat(fed).float().detach() if fed else torch.zeros(0, 1)
-    assert len(value_MD) == len(token_M), (
-        f"{len(token_M)} soft tokens and {len(value_MD)} embeddings"
-    )
-    return SoftInputs(micro.start_K[local_M] + token_M, value_MD)
+    assert len(value_MD) == len(tokens), f"{len(tokens)} soft tokens, {len(value_MD)} embeddings"
+    return SoftInputs(tokens.place_N, value_MD)
 
 
 def _of_ids(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
     """The same, of ids alone."""
     if not index:
-        nothing, one = torch.zeros(0, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
+        # Empty micro-batches keep the number of forwards, and so of collectives, equal on all
+        # ranks. One token is the least that a trunk takes.
+        nothing = torch.zeros(0, dtype=torch.long)
+        one = torch.zeros(1, 1, dtype=torch.long)
         return MicroBatch(nothing, one, one, nothing)
     index_K = torch.tensor(index, dtype=torch.long)
     length_K = batch.length_B[index_K]
     if layout == "packed":
-        ids = torch.cat(
+        # Positions restart at 0 with every rollout, which is how transformers keeps packed
+        # sequences from attending to each other; continuing them would join all rollouts into one.
+        ids_L = torch.cat(
             [batch.ids_BT[i, :n] for i, n in zip(index, length_K.tolist(), strict=True)]
         )
-        position = torch.cat([torch.arange(n) for n in length_K.tolist()])
-        return MicroBatch(index_K, ids[None], position[None], length_K.cumsum(0) - length_K)
+        position_L = torch.cat([torch.arange(n) for n in length_K.tolist()])
+        return MicroBatch(index_K, ids_L[None], position_L[None], length_K.cumsum(0) - length_K)
     width = int(length_K.max())
-    position = torch.arange(width)[None].expand(len(index), width)
+    position_KT = torch.arange(width)[None].expand(len(index), width)
     return MicroBatch(
-        index_K, batch.ids_BT[index_K, :width], position, torch.arange(len(index)) * width
-    )
-
-
-def token_fields_at(
-    batch: Batch, rollout_N: Int[Tensor, " N"], token_N: Int[Tensor, " N"]
-) -> TokenFields:
-    """The columns of a batch at N of its rows."""
-    return TokenFields(
-        ids_N=batch.ids_BT[rollout_N, token_N],
-        advantage_N=batch.advantage_B[rollout_N],
-        evidence={name: column[rollout_N, token_N] for name, column in batch.evidence.items()},
+        index_K, batch.ids_BT[index_K, :width], position_KT, torch.arange(len(index)) * width
     )

@@ -8,13 +8,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from reasontrain.data.files import Row, Table, text
 from reasontrain.data.images import find_image
 from reasontrain.data.prompts import Encoder
 from reasontrain.types import Message, Problem, Rollout, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROMPTS = ("prompt", "problem", "question")
 

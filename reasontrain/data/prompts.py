@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, overload, runtime_checkable
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, RunError, UserError
 
-from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, UserError
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROBLEM = "{problem}"
 
@@ -95,6 +95,10 @@ class Eyes(Protocol):
         ...
 
 
+NUM_CHECKED = 64
+"""Problems of a lazy sequence that are encoded before the run, to see whether prompts fit."""
+
+
 class Encoder:
     """Encodes problems and demonstrations for one tokenizer, in one style."""
 
@@ -171,6 +175,8 @@ class Encoder:
             if self.settings.enable_thinking is None
             else {"enable_thinking": self.settings.enable_thinking}
         )
+        from jinja2 import TemplateError  # transformers has loaded it where there is a template
+
         try:
             text = self.tokenizer.apply_chat_template(
                 turns, add_generation_prompt=True, tokenize=False, **thinking
@@ -225,12 +231,16 @@ class Encoder:
             else "use `prompt.style: plain` or another model"
         )
 
+    def prompt(self, problem: Problem) -> Prompt:
+        """The problem with its ids, however many; raises UserError where there are none."""
+        ids = self.prompt_ids(problem)
+        if not ids:
+            raise UserError(f"problem {problem.id} has an empty prompt")
+        return Prompt(problem=problem, ids=ids)
+
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
         """The prompts that fit, in order, and how many were dropped."""
-        encoded = [Prompt(problem=problem, ids=self.prompt_ids(problem)) for problem in problems]
-        for prompt in encoded:
-            if not prompt.ids:
-                raise UserError(f"problem {prompt.problem.id} has an empty prompt")
+        encoded = [self.prompt(problem) for problem in problems]
         fitting = [prompt for prompt in encoded if len(prompt.ids) <= self.limit]
         if len(fitting) < len(encoded) and self.settings.too_long == "refuse":
             worst = max(encoded, key=lambda prompt: len(prompt.ids))
@@ -243,6 +253,15 @@ class Encoder:
         if not fitting:
             raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
         return fitting, len(encoded) - len(fitting)
+
+    def lazy_prompts(self, problems: Sequence[Problem]) -> LazyPrompts:
+        """The prompts of all problems, each encoded when it is read.
+
+        The first `NUM_CHECKED` are encoded now: a limit that is far too low raises UserError at
+        once.
+        """
+        self.prompts(problems[:NUM_CHECKED])
+        return LazyPrompts(self, problems)
 
     def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
         """The solutions as rollouts that somebody else wrote, ended by the end-of-turn token; what
@@ -281,3 +300,38 @@ class Encoder:
                 f"none of {len(prompts)} demonstrations fits into a context of {context} tokens"
             )
         return rollouts, len(prompts) - len(rollouts)
+
+
+class LazyPrompts(Sequence[Prompt]):
+    """The prompts of generated problems, each encoded when it is read, and not kept.
+
+    They are as many as the problems, so none can be dropped: one that is too long raises RunError
+    when it is read (`prompt.too_long: drop` encodes all prompts before the run).
+    """
+
+    def __init__(self, encoder: Encoder, problems: Sequence[Problem]) -> None:
+        self._encoder = encoder
+        self._problems = problems
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
+        if isinstance(index, slice):
+            return [self._read(problem) for problem in self._problems[index]]
+        return self._read(self._problems[index])
+
+    def _read(self, problem: Problem) -> Prompt:
+        prompt, limit = self._encoder.prompt(problem), self._encoder.limit
+        if len(prompt.ids) > limit:
+            raise RunError(
+                f"the prompt of problem {problem.id} has {len(prompt.ids)} tokens, more than "
+                f"{limit}; raise prompt.max_tokens or set `prompt.too_long: drop`"
+            )
+        return prompt

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from reasontrain.types import RunError
+from reasontrain.types import RunError, UserError
 
 JsonRecord = Mapping[str, object]
 
@@ -74,6 +74,30 @@ def json_line(record: JsonRecord) -> str:
     return (
         json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
     )
+
+
+def json_lines(path: Path) -> Iterator[tuple[Mapping[str, object], str]]:
+    """Each line's object and where it stands; an error at a line that is no JSON object, with the
+    last line marked as such.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                if not line.endswith("\n"):
+                    raise TornLineError(where) from error
+                raise UserError(
+                    f"{where}: expected one JSON object per line ({error.msg})"
+                ) from error
+            if not isinstance(row, dict):
+                raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+            yield row, where
+
+
+class TornLineError(UserError):
+    """The last line of a file was cut short, as when a run is killed while it writes."""
 
 
 def _plain(value: object) -> object:

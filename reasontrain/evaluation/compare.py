@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.recipe import read_yaml
+from reasontrain.run.directory import RunDirectory
 from reasontrain.types import UserError
 
 OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
@@ -48,7 +49,7 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
     """
     by_arm: dict[str, tuple[list[str], list[_Verdicts]]] = {}
     for run in runs:
-        recipe = read_yaml(run / "recipe.yaml")
+        recipe = read_yaml(RunDirectory(run).recipe)
         names, found = by_arm.setdefault(arm_of(recipe), ([], []))
         if str(recipe["name"]) in names:
             raise UserError(f"{run} is given twice, or another run has its name; a run counts once")
@@ -119,7 +120,7 @@ def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
     """The verdicts before the first step and after the last; a problem with several answers counts
     by the first.
     """
-    paths = [run / "answers" / f"{suite}-step-{step}.jsonl" for step in (0, steps)]
+    paths = [RunDirectory(run).answers(suite, step) for step in (0, steps)]
     if not all(path.exists() for path in paths):
         raise UserError(
             f"{run} was not evaluated on suite {suite!r} both before training and after "

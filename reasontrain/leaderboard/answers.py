@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from reasontrain.data.storage import json_lines
 from reasontrain.metrics.accuracy import mean_per_problem, pass_per_problem
 from reasontrain.report.numbers import Json
-from reasontrain.report.run import json_lines
 from reasontrain.types import UserError
 
 

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import yaml
 
+from reasontrain.data.storage import TornLineError, json_lines
 from reasontrain.evaluation.compare import arm_of
 from reasontrain.leaderboard.answers import Verdicts, verdicts
 from reasontrain.leaderboard.fingerprint import Protocol, protocol
 from reasontrain.report.numbers import Json
 from reasontrain.report.run import (
     EvaluationRecord,
-    TornLineError,
-    json_lines,
     read_evaluation,
     read_run,
 )
-from reasontrain.run.tracking import EVALUATIONS
+from reasontrain.run.directory import EvaluationDirectory, RunDirectory
 from reasontrain.types import UserError
 
 
@@ -70,33 +69,31 @@ def read_entries(paths: Sequence[Path]) -> tuple[Entry, ...]:
 
 def _read(path: Path) -> Entry:
     """A run directory, the folder of a report, or the report itself."""
-    if path.is_file() and path.name == "report.json":
+    if path.is_file() and path == EvaluationDirectory(path.parent).report:
         path = path.parent
-    if (path / EVALUATIONS).is_file():
-        return _run(path)
-    if (path / "report.json").is_file() and not (path / "recipe.yaml").is_file():
-        return _report(path / "report.json")
+    run, evaluated = RunDirectory(path), EvaluationDirectory(path)
+    if run.evaluations.is_file():
+        return _run(run)
+    if evaluated.report.is_file() and not run.recipe.is_file():
+        return _report(evaluated.report)
     raise UserError(
-        f"{path} holds no evaluation; expected a run directory with {EVALUATIONS}, or a "
-        f"folder with the report.json that "
-        "`reasontrain evaluate` writes"
+        f"{path} holds no evaluation; expected a run directory with {run.evaluations.name}, or a "
+        f"folder with the {evaluated.report.name} that `reasontrain evaluate` writes"
     )
 
 
-def _run(folder: Path) -> Entry:
+def _run(directory: RunDirectory) -> Entry:
     """A run at the last evaluation of each suite."""
-    run, asked = read_run(folder), _suites_of(folder / "recipe.yaml")
+    run, asked = read_run(directory.path), _suites_of(directory.recipe)
     last: dict[str, tuple[EvaluationRecord, Mapping[str, Json]]] = {}
     course: dict[tuple[str, int], EvaluationRecord] = {}
-    for record, where in _lines(folder / EVALUATIONS):
+    for record, where in _lines(directory.evaluations):
         found = read_evaluation(record, where)
         course[found.suite, found.step] = found
         if found.suite not in last or found.step >= last[found.suite][0].step:
             last[found.suite] = (found, record)
     results = (
-        _result(
-            e, record, asked.get(e.suite, {}), folder / "answers" / f"{e.suite}-step-{e.step}.jsonl"
-        )
+        _result(e, record, asked.get(e.suite, {}), directory.answers(e.suite, e.step))
         for e, record in last.values()
     )
     settings = yaml.safe_load(run.recipe) or {}

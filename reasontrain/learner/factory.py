@@ -1,4 +1,4 @@
-"""The learner that a recipe asks for, in this process: its models loaded, adapted and compared."""
+"""Learners built from recipes or from parts: models loaded, adapted and compared."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from typing import Literal
 
 from reasontrain import models
 from reasontrain.algo.evidence import forward_passes
+from reasontrain.learner.engine import Engine, PlainEngine
 from reasontrain.learner.history import (
     AdaptersOffHistory,
     FrozenHistory,
     History,
     MovingAverageHistory,
 )
-from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
+from reasontrain.learner.observer import Observer
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
-from reasontrain.models import ModelSettings, Policy
+from reasontrain.models import DType, Importance, ModelSettings, Policy
 from reasontrain.models.attention import check
-from reasontrain.recipe import MovingAverage, PastCheckpoint, Recipe
+from reasontrain.recipe import LearnSettings, MovingAverage, PastCheckpoint, Recipe
 
 
-def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLearner:
-    """The learner with all that it compares with; `teacher` is one that lies elsewhere.
+def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLearner:
+    """The learner of a recipe in this process.
 
-    Ranks join before (see `ranks`).
+    `teacher` replaces the recipe's, if it runs in another process.
+    Ranks join their process group before (see `distributed`).
     """
     policy = models.load(recipe.model, trainable=True)
     if recipe.sample is not None and recipe.sample.thought is not None:
@@ -36,18 +39,12 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLea
     reference = None
     measured = forward_passes(recipe.measured_evidence)
     if "reference" in measured and (recipe.reference or not recipe.model.lora):
-        reference = frozen(
-            recipe, recipe.reference or recipe.model, policy
-        )  # else the adapters are switched off
+        # Otherwise the reference is the policy with its adapters switched off.
+        reference = frozen(recipe, recipe.reference or recipe.model, policy)
     if "attention" in recipe.required_evidence:
         check(policy, recipe.importance)
     history = earlier(recipe, policy) if "history" in measured else History()
-    kind: type[LocalLearner] = LocalLearner
-    if recipe.learn.zero is not None:
-        from reasontrain.learner.zero import ZeroLearner  # DeepSpeed is for those who ask for it
-
-        kind = ZeroLearner
-    return kind(
+    return compose_learner(
         policy,
         recipe.learn,
         steps=recipe.steps,
@@ -58,6 +55,50 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> LocalLea
         importance=recipe.importance,
         export_dtype=recipe.model.export or recipe.model.dtype,
     )
+
+
+def compose_learner(
+    policy: Policy,
+    settings: LearnSettings,
+    *,
+    steps: int,
+    temperature: float = 1.0,
+    teacher: FrozenModel | None = None,
+    reference: FrozenModel | None = None,
+    history: History | None = None,
+    importance: Importance | None = None,
+    export_dtype: DType = "float32",
+) -> PolicyLearner:
+    """A learner of this policy, with the engine that `settings.zero` asks for.
+
+    Args:
+        policy: the model to train.
+        settings: how a batch is learned from.
+        steps: the steps of the run, which the learning rate's schedule spans.
+        temperature: divides the logits wherever a model is scored.
+        teacher: the model that divergences are measured against.
+        reference: the model of `ref_logp`; None for the policy without its adapters.
+        history: the earlier version of the policy for `history_logp`.
+        importance: which attention is looked at.
+        export_dtype: the dtype of the final model.
+    """
+    engine: Engine
+    if settings.zero is None:
+        engine = PlainEngine(policy, settings)
+    else:
+        # Imported here because DeepSpeed takes seconds, and most runs do without it.
+        from reasontrain.learner.zero import ZeroEngine
+
+        engine = ZeroEngine(policy, settings)
+    observer = Observer(
+        engine,
+        temperature=temperature,
+        teacher=teacher,
+        reference=reference,
+        history=history,
+        importance=importance,
+    )
+    return PolicyLearner(engine, observer, settings, steps=steps, export_dtype=export_dtype)
 
 
 def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenModel:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Int
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reasontrain.data.micro_batches import MicroBatch
+from reasontrain.learner.lora import is_lora_layer
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation, UnshardedModel
 from reasontrain.models import Policy
 
@@ -67,7 +67,7 @@ class FrozenHistory(History):
 
 
 class AdaptersOffHistory(History):
-    """The policy without its adapters: the start weights at the price of a forward, without a copy."""
+    """The policy without its adapters: the start weights, without a copy of them."""
 
     def __init__(self, model: nn.Module) -> None:
         self.adapted = model
@@ -120,7 +120,7 @@ class MovingAverageHistory(FrozenHistory):
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
     """The model without its adapters; what is trained is not changed by it."""
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers = [module for module in model.modules() if is_lora_layer(module)]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for layer in layers:
         layer.enable_adapters(False)

@@ -4,23 +4,21 @@ want an ordinary model.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from peft import (
-    LoraConfig,
-    get_peft_model_state_dict,
-    inject_adapter_in_model,
-    set_peft_model_state_dict,
-)
-from peft.tuners.lora import LoraLayer
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from reasontrain.models import Lora, Policy
 from reasontrain.types import UserError
+
+if TYPE_CHECKING:  # importing peft takes half a second, and most runs have no adapter
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"
 PREFIX = "base_model.model."
@@ -29,6 +27,8 @@ PREFIX = "base_model.model."
 
 def configuration(lora: Lora, base: str) -> LoraConfig:
     """The adapter as peft describes it; `base` is where the frozen weights come from."""
+    from peft import LoraConfig
+
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -45,6 +45,8 @@ def adapt(policy: Policy, lora: Lora) -> None:
 
     Raises UserError where the model has no matrix of a name in `lora.targets`.
     """
+    from peft import inject_adapter_in_model
+
     names = {
         name.rpartition(".")[2]
         for name, module in policy.model.named_modules()
@@ -69,15 +71,27 @@ def adapt(policy: Policy, lora: Lora) -> None:
     policy.model.train(policy.model.training)
 
 
+def is_lora_layer(module: nn.Module) -> TypeGuard[LoraLayer]:
+    """True for a matrix with an adapter; there is none before peft was imported to make it."""
+    if "peft" not in sys.modules:
+        return False
+    from peft.tuners.lora import LoraLayer
+
+    return isinstance(module, LoraLayer)
+
+
 def is_adapted(model: nn.Module) -> bool:
-    """Whether a model carries adapters."""
-    return any(isinstance(module, LoraLayer) for module in model.modules())
+    """True for a model that carries adapters."""
+    return any(is_lora_layer(module) for module in model.modules())
 
 
 def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: Path) -> None:
     """An adapter directory that peft and `from_pretrained` load; `tensors` are the adapters'
     weights by the model's names.
     """
+    from peft import get_peft_model_state_dict
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
+
     config: LoraConfig = model.peft_config[ADAPTER]
     state = get_peft_model_state_dict(
         model, state_dict=tensors, adapter_name=ADAPTER, save_embedding_layers=False
@@ -91,6 +105,9 @@ def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: 
 
 def load_adapter(model: nn.Module, directory: Path) -> None:
     """Set the adapters to what `save_adapter` wrote."""
+    from peft import set_peft_model_state_dict
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
+
     state = {
         name.removeprefix(PREFIX): tensor
         for name, tensor in load_file(directory / SAFETENSORS_WEIGHTS_NAME).items()

@@ -1,6 +1,4 @@
-"""What a learner observes before it learns: numbers of response tokens, of the policy and of what
-it is compared with.
-"""
+"""Evidence: per-token numbers measured on the policy and the models it is compared with."""
 
 from __future__ import annotations
 
@@ -13,200 +11,198 @@ from torch import Tensor
 
 from reasontrain import vocab
 from reasontrain.algo import evidence
-from reasontrain.data.micro_batches import MicroBatch
-from reasontrain.learner.history import Forward, History, switched_off
+from reasontrain.data.micro_batches import MicroBatch, MicroBatchTokens
+from reasontrain.learner.engine import Engine
+from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation
-from reasontrain.metrics.timing import Stopwatch
-from reasontrain.models import Importance, Policy
+from reasontrain.models import Importance
 from reasontrain.models.attention import watching
 from reasontrain.types import Batch, TokenKind
 
-_NOBODY = -1
-"""The rollout without a row: it knows the width of the teacher's hidden states where a rank has
-nothing else.
-"""
-
 
 class Observer:
-    """A policy beside the frozen models that it is compared with; no gradient flows here.
+    """Measures evidence without gradient.
 
-    The teacher's hidden states, which are wide, stay here from `columns` until they are forgotten:
-    the step reads them again.
+    The teacher's hidden states, which are wide, stay here from `columns` until `forget`: learning
+    reads them again.
     """
 
     def __init__(
         self,
-        policy: Policy,
-        forward: Forward,
-        timer: Stopwatch,
+        engine: Engine,
         *,
-        temperature: float,
-        teacher: FrozenModel | None,
-        reference: FrozenModel | None,
-        history: History,
-        importance: Importance,
+        temperature: float = 1.0,
+        teacher: FrozenModel | None = None,
+        reference: FrozenModel | None = None,
+        history: History | None = None,
+        importance: Importance | None = None,
     ) -> None:
-        """`forward` is the policy's, as its learner does it; `temperature` divides logits wherever
-        a model is scored.
+        """Build the observer of an engine's policy.
+
+        Args:
+            engine: runs the policy.
+            temperature: divides the policy's logits, and those of models it is compared with.
+            teacher: measures divergences, if evidence or objective needs them.
+            reference: measures `ref_logp`; without it, the policy with its adapters switched off.
+            history: an earlier version of the policy, for `history_logp`.
+            importance: which attention is looked at.
         """
-        self.policy, self.forward, self.timer, self.temperature = (
-            policy,
-            forward,
-            timer,
-            temperature,
-        )
-        self.reference, self.history, self.importance = reference, history, importance
+        self.engine = engine
+        self.temperature = temperature
+        self.reference = reference
+        self.history = history or History()
+        self.importance = importance or Importance()
+        self.teacher_hidden: dict[int, Float[Tensor, "N D"]] = {}
+        self._no_teacher_hidden: Float[Tensor, "0 D"] | None = None
         self._teacher = teacher
-        self.teacher_rows: dict[int, Float[Tensor, "N D"]] = {}
 
     @property
     def teacher(self) -> FrozenModel:
-        """The teacher, where something is compared with it."""
+        """The teacher, if something is compared with it."""
         assert self._teacher is not None, "the recipe refuses a comparison without a teacher"
         return self._teacher
 
+    def forget(self) -> None:
+        """Drop the teacher's hidden states."""
+        self.teacher_hidden.clear()
+        self._no_teacher_hidden = None
+
     def columns(
-        self, batch: Batch, micros: Iterable[MicroBatch], required_evidence: frozenset[str]
+        self,
+        batch: Batch,
+        micro_batches: Iterable[MicroBatch],
+        required_evidence: frozenset[str],
     ) -> dict[str, Float[Tensor, "B T"]]:
-        """The evidence in `required_evidence` at the response tokens of these micro-batches, zeros
-        elsewhere.
-        """
-        self.teacher_rows.clear()
+        """The required evidence at the response tokens of these micro-batches, zero elsewhere."""
+        self.forget()
         columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(required_evidence)}
-        for micro in micros:
-            local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
-            measured = self._measure(batch, micro, local_N, token_N, required_evidence)
+        for micro in micro_batches:
+            tokens = micro.tokens(batch.is_response_BT)
+            measured = self._measure(batch, tokens, required_evidence)
             unmeasured = required_evidence - measured.keys()
             assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
             for name, value_N in measured.items():
-                columns[name][micro.index_K[local_N], token_N] = value_N.float().cpu()
+                columns[name][tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
         return columns
 
-    def kept_rows(
-        self,
-        batch: Batch,
-        micro: MicroBatch,
-        local_N: Int[Tensor, " N"],
-        token_N: Int[Tensor, " N"],
-    ) -> Float[Tensor, "N D"]:
-        """The teacher's hidden states at these rows: what `columns` kept, or a forward now."""
-        if not self.teacher_rows:
-            with self.timer("frozen_forward"):
-                return self.teacher.hidden(micro, micro.logit_positions(local_N, token_N))
-        kept = [self.teacher_rows[_NOBODY]]
-        for local, index in enumerate(micro.index_K.tolist()):
+    def teacher_hidden_at(self, batch: Batch, tokens: MicroBatchTokens) -> Float[Tensor, "N D"]:
+        """The teacher's hidden states that predict these tokens, kept by `columns` or run now."""
+        if self._no_teacher_hidden is None:
+            with self.engine.timer("frozen_forward"):
+                return self.teacher.hidden(tokens.micro_batch, tokens.logit_position_N)
+        parts = [self._no_teacher_hidden]
+        for local, index in enumerate(tokens.micro_batch.index_K.tolist()):
             rank_T = batch.is_response_BT[index].long().cumsum(0) - 1
-            rows_ND = self.teacher_rows[int(batch.rollout_B[index])]
-            kept.append(rows_ND[rank_T[token_N[local_N == local]].to(rows_ND.device)])
-        return torch.cat(kept)
+            hidden_ND = self.teacher_hidden[int(batch.rollout_B[index])]
+            token_N = tokens.token_N[tokens.local_N == local]
+            parts.append(hidden_ND[rank_T[token_N].to(hidden_ND.device)])
+        return torch.cat(parts)
 
     @torch.no_grad()
     def _measure(
-        self,
-        batch: Batch,
-        micro: MicroBatch,
-        local_N: Int[Tensor, " N"],
-        token_N: Int[Tensor, " N"],
-        required_evidence: frozenset[str],
+        self, batch: Batch, tokens: MicroBatchTokens, required_evidence: frozenset[str]
     ) -> dict[str, Float[Tensor, " N"]]:
-        """Evidence at these rows of a micro-batch: one forward of each model that is asked."""
-        row_N = micro.logit_positions(local_N, token_N)
-        ids_N = batch.ids_BT[micro.index_K[local_N], token_N]
-        found: dict[str, Tensor] = {}
-        names = evidence.statistics(required_evidence, "policy", "teacher")
-        if "policy" in evidence.forward_passes(required_evidence):
-            with (
-                self._watching(batch, micro)
-                if "attention" in required_evidence
-                else nullcontext([]) as paid
-            ):
-                if "teacher" in evidence.forward_passes(required_evidence):
-                    with self.timer("frozen_forward"):
-                        measured = self._beside_teacher(
-                            batch, micro, local_N, row_N, ids_N, sorted({*names.values()})
-                        )
+        """Evidence at these tokens: one forward of each model that is needed."""
+        micro = tokens.micro_batch
+        position_N = tokens.logit_position_N
+        ids_N = tokens.of(batch.ids_BT)
+        timer = self.engine.timer
+        models = evidence.forward_passes(required_evidence)
+        columns: dict[str, Float[Tensor, " N"]] = {}
+        if "policy" in models:
+            names = evidence.statistics(required_evidence, "policy", "teacher")
+            statistics = sorted({*names.values()})
+            needs_attention = "attention" in required_evidence
+            watch = self._watching(batch, micro) if needs_attention else nullcontext([])
+            with watch as attention:
+                if "teacher" in models:
+                    with timer("frozen_forward"):
+                        measured = self._beside_teacher(batch, tokens, statistics)
                 else:
-                    measured = self.forward(
-                        micro, row_N, self._statistics(ids_N, sorted({*names.values()}), None)
-                    )
-            found = {name: measured[statistic] for name, statistic in names.items()}
-            if "attention" in required_evidence:
-                # at the token's own position, not at the one that predicts it
-                found["attention"] = paid[0].flatten().cpu()[row_N + 1]
+                    compute = self._statistics(ids_N, statistics, None)
+                    measured = self.forward(micro, position_N, compute)
+            columns = {name: measured[statistic] for name, statistic in names.items()}
+            if needs_attention:  # at the token's own position, not at the one that predicts it
+                columns["attention"] = attention[0].flatten().cpu()[tokens.place_N]
         if names := evidence.statistics(required_evidence, "reference"):
-            work = self._statistics(ids_N, sorted({*names.values()}), None)
-            with self.timer("frozen_forward"):
-                measured = self._by_reference(micro, row_N, work)
-            found |= {name: measured[statistic] for name, statistic in names.items()}
+            compute = self._statistics(ids_N, sorted({*names.values()}), None)
+            with timer("frozen_forward"):
+                measured = self._by_reference(micro, position_N, compute)
+            columns |= {name: measured[statistic] for name, statistic in names.items()}
         if names := evidence.statistics(required_evidence, "history"):
-            work = self._statistics(ids_N, sorted({*names.values()}), None)
-            with self.timer("frozen_forward"):
-                measured = self.history.measure(self.forward, micro, row_N, work)
-            found |= {name: measured[statistic] for name, statistic in names.items()}
-        return found
+            compute = self._statistics(ids_N, sorted({*names.values()}), None)
+            with timer("frozen_forward"):
+                measured = self.history.measure(self.forward, micro, position_N, compute)
+            columns |= {name: measured[statistic] for name, statistic in names.items()}
+        return columns
+
+    def forward(
+        self, micro: MicroBatch, position_N: Int[Tensor, " N"], compute: HeadComputation
+    ) -> Mapping[str, Tensor]:
+        """The policy's forward, timed as evidence."""
+        with self.engine.timer("evidence_forward"):
+            return self.engine.forward(micro, position_N, compute)
 
     def _beside_teacher(
-        self,
-        batch: Batch,
-        micro: MicroBatch,
-        local_N: Int[Tensor, " N"],
-        row_N: Int[Tensor, " N"],
-        ids_N: Int[Tensor, " N"],
-        names: list[str],
+        self, batch: Batch, tokens: MicroBatchTokens, names: list[str]
     ) -> Mapping[str, Tensor]:
-        """Statistics of the policy and the teacher together; the teacher's hidden states are kept
-        by rollout.
-        """
-        hidden_ND = self.teacher.hidden(micro, row_N)
-        self.teacher_rows[_NOBODY] = hidden_ND[:0]
+        """Statistics of policy and teacher together; the teacher's hidden states are kept."""
+        micro = tokens.micro_batch
+        hidden_ND = self.teacher.hidden(micro, tokens.logit_position_N)
+        # The empty slice tells the width D to a micro-batch of which no rollout is kept.
+        self._no_teacher_hidden = hidden_ND[:0]
         for local, index in enumerate(micro.index_K.tolist()):
-            self.teacher_rows[int(batch.rollout_B[index])] = hidden_ND[local_N == local]
+            self.teacher_hidden[int(batch.rollout_B[index])] = hidden_ND[tokens.local_N == local]
         with self.teacher.head() as head:
-            return self.forward(
-                micro, row_N, self._statistics(ids_N, names, vocab.Teacher(hidden_ND, head))
+            compute = self._statistics(
+                tokens.of(batch.ids_BT), names, vocab.Teacher(hidden_ND, head)
             )
+            return self.forward(micro, tokens.logit_position_N, compute)
 
     def _by_reference(
-        self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+        self, micro: MicroBatch, position_N: Int[Tensor, " N"], compute: HeadComputation
     ) -> Mapping[str, Tensor]:
-        """`work` on the reference's hidden states; without one, on those of the policy without its
-        adapters.
-        """
+        """`compute` on the reference, or on the policy with its adapters switched off."""
         if self.reference is None:
-            assert is_adapted(self.policy.model), (
-                "a run that needs ref_logp is given a reference, or has adapters to switch off"
+            assert is_adapted(self.engine.policy.model), (
+                "a run that needs ref_logp has a reference, or adapters to switch off"
             )
-            with switched_off(self.policy.model):
-                return self.forward(micro, row_N, work)
-        hidden_ND = self.reference.hidden(micro, row_N)
+            with switched_off(self.engine.policy.model):
+                return self.forward(micro, position_N, compute)
+        hidden_ND = self.reference.hidden(micro, position_N)
         with self.reference.head() as head:
-            return work(hidden_ND, head)
+            return compute(hidden_ND, head)
 
     def _watching(
         self, batch: Batch, micro: MicroBatch
     ) -> AbstractContextManager[list[Float[Tensor, "R T"]]]:
-        """A block in whose forwards it is seen how much attention is paid to the prompt: to what
-        the policy did not say.
+        """A block whose forwards measure how much attention each token pays to the prompt.
+
+        Text that the policy did not choose, such as the answer of a tool, counts as prompt.
         """
         prompt_BT = (batch.kind_BT == TokenKind.PROMPT) | (batch.kind_BT == TokenKind.TOOL)
         prompt_BT[:, : self.importance.skip_first] = False
         return watching(
-            self.policy.model,
-            micro.to_layout(prompt_BT).to(self.policy.device),
+            self.engine.policy.model,
+            micro.to_layout(prompt_BT).to(self.engine.policy.device),
             self.importance.layer,
         )
 
     def _statistics(
         self, ids_N: Int[Tensor, " N"], names: list[str], teacher: vocab.Teacher | None
     ) -> HeadComputation:
-        """The work of measuring these statistics of a model's distribution."""
+        """The computation that measures these statistics of a model's distribution."""
 
-        def work(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
-            with self.timer("vocabulary"):
-                ids = ids_N.to(hidden_ND.device)
+        def compute(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
+            with self.engine.timer("vocabulary"):
                 return vocab.measure(
-                    hidden_ND, head, ids, names, temperature=self.temperature, teacher=teacher
+                    hidden_ND,
+                    head,
+                    ids_N.to(hidden_ND.device),
+                    names,
+                    temperature=self.temperature,
+                    teacher=teacher,
                 )
 
-        return work
+        return compute

@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from reasontrain.recipe import LearnSettings, Muon
 
@@ -44,6 +45,12 @@ def adamw(
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=settings.lr, betas=betas, eps=chosen.eps
     )
+
+
+def clip_gradients(model: nn.Module, max_norm: float | None) -> Float[Tensor, ""]:
+    """Scale gradients of whole weights down to `max_norm`; return their norm before."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    return nn.utils.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
 
 
 class Optimizer:

@@ -1,4 +1,4 @@
-"""Numbers of written responses, token by token, from frozen models and without a run."""
+"""Per-token numbers of written responses, measured on frozen models without a run."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from torch import Tensor
 from reasontrain import vocab
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
-from reasontrain.data.micro_batches import MicroBatch, build, pack_micro_batches
+from reasontrain.data.micro_batches import MicroBatch, build_micro_batch, pack_micro_batches
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.types import Rollout
 
 Measure = Callable[[MicroBatch, Int[Tensor, " N"], Int[Tensor, " N"]], Float[Tensor, " N"]]
-"""(micro-batch, flat rows that predict the tokens, the tokens' ids) -> a number for each token."""
+"""(micro-batch, flat positions that predict the tokens, the tokens' ids) -> a number per token."""
 
 
 @torch.no_grad()
 def measured(
     rollouts: Sequence[Rollout], measure: Measure, device: torch.device, budget_tokens: int
 ) -> list[list[float]]:
-    """One number per response token of each rollout, in their order; the longest are measured
-    together, prompts are not.
+    """One number per response token of each rollout, in their order.
+
+    Args:
+        rollouts: prompts and responses.
+        measure: returns the numbers of N tokens of a micro-batch.
+        device: the device of the models that `measure` asks.
+        budget_tokens: how many tokens a micro-batch holds.
     """
     batch = collate(rollouts, advantage=NoAdvantage())
     column_BT = torch.zeros(batch.ids_BT.shape)
     for part in pack_micro_batches(batch.length_B, budget_tokens, "padded"):
-        micro = build(batch, part, "padded")
-        local_N, token_N = batch.is_response_BT[micro.index_K].nonzero(as_tuple=True)
-        rollout_N = micro.index_K[local_N]
-        ids_N = batch.ids_BT[rollout_N, token_N].to(device)
-        value_N = measure(micro, micro.logit_positions(local_N, token_N).to(device), ids_N)
-        column_BT[rollout_N, token_N] = value_N.float().cpu()
+        micro = build_micro_batch(batch, part, "padded")
+        tokens = micro.tokens(batch.is_response_BT)
+        ids_N = tokens.of(batch.ids_BT).to(device)
+        value_N = measure(micro, tokens.logit_position_N.to(device), ids_N)
+        column_BT[tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
     return [column_BT[row, among_T].tolist() for row, among_T in enumerate(batch.is_response_BT)]
 
 
@@ -46,8 +50,8 @@ def logp(policy: Policy, rollouts: Sequence[Rollout], micro_batch_tokens: int) -
     model = UnshardedModel(policy)
 
     def measure(
-        micro: MicroBatch, row_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]
+        micro: MicroBatch, position_N: Int[Tensor, " N"], ids_N: Int[Tensor, " N"]
     ) -> Float[Tensor, " N"]:
-        return vocab.measure(model.hidden(micro, row_N), policy.head, ids_N, ["logp"])["logp"]
+        return vocab.measure(model.hidden(micro, position_N), policy.head, ids_N, ["logp"])["logp"]
 
     return measured(rollouts, measure, policy.device, micro_batch_tokens)

@@ -1,88 +1,108 @@
-"""The loss of a micro-batch with soft chains of thought: tokens by their log-probs, soft tokens by
-their density.
-"""
+"""The loss of a micro-batch with soft thoughts: log-probs of tokens, densities of soft tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain import vocab
 from reasontrain.algo.objectives import SoftReinforce, TokenObjective
-from reasontrain.data.micro_batches import MicroBatch, token_fields_at
+from reasontrain.data.micro_batches import MicroBatchTokens
+from reasontrain.learner.losses import LOSS, NUM_LOSSES
+from reasontrain.learner.policy_module import HeadComputation
 from reasontrain.types import Batch, Stats, TokenKind
 
-LOSS, SOFT_ROWS = "loss", "number of soft rows"
+NUM_SOFT = "number of soft tokens"
 LIMIT = 1.05
-"""Where the health statistic alarms: its mean is 1 within sqrt(2 / (D n)) while replay repeats what
-was sampled.
-"""
+"""The alarm threshold of the health statistic.
 
-Loss = Callable[[Float[Tensor, "N D"], vocab.Head], Mapping[str, Tensor]]
+Its mean is 1 within sqrt(2 / (D n)) while replay repeats what was sampled.
+"""
 
 
 def soft_loss(
     batch: Batch,
-    micro: MicroBatch,
-    local_N: Int[Tensor, " N"],
-    token_N: Int[Tensor, " N"],
-    coefficient_N: Float[Tensor, " N"],
+    tokens: MicroBatchTokens,
+    loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     basis: Callable[[], vocab.EmbeddingBasis],
+    *,
     temperature: float,
-) -> Loss:
-    """What to do with the hidden states at these rows; `basis` is asked for where the weights are
-    at hand.
+) -> HeadComputation:
+    """The loss of N tokens, soft ones among them.
 
-    Every rank does the same, with rows of either kind or without.
+    Every rank computes both kinds, with tokens of that kind or without, so that all run the same
+    collectives.
+
+    Args:
+        batch: the rollouts of the step.
+        tokens: the tokens of a micro-batch that have a loss.
+        loss_weight_N: the factor of each loss in the step's sum.
+        objective: SoftReinforce, the only one that scores embeddings.
+        basis: the embedding table; called inside the forward, where the weights are whole.
+        temperature: divides the logits of ordinary tokens.
     """
     assert isinstance(objective, SoftReinforce), (
         f"the recipe refuses {objective.kind} for soft thoughts"
     )
-    assert micro.soft is not None, "a batch with soft thoughts has micro-batches with them"
-    rollout_N = micro.index_K[local_N]
-    is_soft_N = batch.kind_BT[rollout_N, token_N] == TokenKind.SOFT
-    columns = token_fields_at(batch, rollout_N, token_N)
-    value_ND = micro.soft.at((micro.start_K[local_N] + token_N)[is_soft_N])
+    soft_inputs = tokens.micro_batch.soft
+    assert soft_inputs is not None, "a batch with soft thoughts has micro-batches with them"
+    is_soft_N = tokens.of(batch.kind_BT) == TokenKind.SOFT
+    fields = tokens.fields(batch)
+    value_ND = soft_inputs.at(tokens.place_N[is_soft_N])
     law = next(iter(batch.soft.values()))
-    assert all((one.tau, one.sigma) == (law.tau, law.sigma) for one in batch.soft.values()), (
-        "a batch has one law"
+    assert all((soft.tau, soft.sigma) == (law.tau, law.sigma) for soft in batch.soft.values()), (
+        "all soft thoughts of a batch are drawn with one tau and one sigma"
     )
 
-    def loss(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
+    def compute(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
         device = hidden_ND.device
         soft_N = is_soft_N.to(device)
-        seen, coefficient = columns.to(device), coefficient_N.to(device)
-        tokens = vocab.fused(
+        fields_here = fields.to(device)
+        factor_N = loss_weight_N.to(device)
+        hard = vocab.fused(
             hidden_ND[~soft_N],
             head,
-            seen[~soft_N],
-            coefficient[~soft_N],
+            fields_here[~soft_N],
+            factor_N[~soft_N],
             objective,
             temperature=temperature,
         )
-        fed = vocab.FedEmbeddings(value_ND.to(device), law.tau, law.sigma)
-        given = (seen[soft_N], coefficient[soft_N], objective, objective)
-        thoughts = vocab.soft(hidden_ND[soft_N], head, basis(), fed, *given)
-        return {LOSS: tokens.loss + thoughts.loss, SOFT_ROWS: soft_N.sum(), **thoughts.stats}
+        thought = vocab.soft(
+            hidden_ND[soft_N],
+            head,
+            basis(),
+            vocab.FedEmbeddings(value_ND.to(device), law.tau, law.sigma),
+            fields_here[soft_N],
+            factor_N[soft_N],
+            objective,
+            objective,
+        )
+        return {
+            LOSS: hard.loss + thought.loss,
+            NUM_LOSSES: torch.tensor(len(loss_weight_N), device=device),
+            NUM_SOFT: soft_N.sum(),
+            **thought.stats,
+        }
 
-    return loss
+    return compute
 
 
 def means(sums: Mapping[str, float], num_losses: float) -> Stats:
-    """Means over the rows that a statistic is of."""
-    num_soft = max(sums.get(SOFT_ROWS, 0.0), 1.0)
+    """Means of statistics over their own tokens: soft ones, or all that have a loss."""
+    num_soft = max(sums.get(NUM_SOFT, 0.0), 1.0)
     return {
         name: value / (num_soft if name in vocab.SOFT_STATISTICS else num_losses)
         for name, value in sums.items()
-        if name != SOFT_ROWS
+        if name != NUM_SOFT
     }
 
 
 def alarm(stats: Stats) -> str | None:
-    """What to say where replay no longer repeats what was sampled; None where all is well."""
+    """A warning if replay no longer repeats what was sampled; None if it does."""
     health = stats.get(vocab.HEALTH, 1.0)
     if health <= LIMIT:
         return None

@@ -33,7 +33,7 @@ from reasontrain.data.stored_evidence import (
     write,
 )
 from reasontrain.learner import weight_export
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.lora import adapt, load_adapter
 from reasontrain.learner.scoring import logp
 from reasontrain.models import Description, ModelSettings, Policy
@@ -203,7 +203,7 @@ def tuned(
         schedule="linear",
         micro_batch_tokens=micro_batch_tokens,
     )
-    learner = LocalLearner(policy, learn, steps=steps)
+    learner = compose_learner(policy, learn, steps=steps)
     order = torch.argsort(
         rng.uniform(settings.seed, Stream.UNCONDITIONAL_ORDER, torch.arange(len(rollouts))), stable=True
     ).tolist()

@@ -10,10 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from reasontrain.learner.lora import is_adapted, merged_weight, save_adapter
+from reasontrain.learner.lora import is_adapted, is_lora_layer, merged_weight, save_adapter
 from reasontrain.models import Policy
 
 Materialize = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
@@ -33,7 +32,7 @@ def tensors(model: nn.Module, materialize: Materialize = in_place) -> Iterator[t
     seen: set[int] = set()
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        if isinstance(module, LoraLayer):
+        if is_lora_layer(module):
             base = module.get_base_layer()
             seen |= {id(parameter) for parameter in module.parameters()}
             with materialize(list(module.parameters())):

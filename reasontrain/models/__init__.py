@@ -1,16 +1,34 @@
 """Language models as a trunk and a head: described without their weights, loaded, and refused where
 they cannot serve.
+
+Settings are imported at once, because recipes are made of them; everything else when it is first
+used, because it needs torch and transformers, and a recipe is read without either.
 """
 
-from reasontrain.models.attention import Importance
-from reasontrain.models.describe import Description, class_of, context_of, describe, located
-from reasontrain.models.embedding import InputSpace, keep_rms
-from reasontrain.models.fingerprint import fingerprint
-from reasontrain.models.load import check_head, check_same_ids, load, recompute_activations
-from reasontrain.models.policy import Policy
-from reasontrain.models.quiet import quiet_libraries
-from reasontrain.models.settings import LINEAR, DType, Lora, ModelSettings, Shape
-from reasontrain.models.vision import Vision
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from reasontrain.models.settings import LINEAR, DType, Importance, Lora, ModelSettings, Shape
+
+if TYPE_CHECKING:
+    from reasontrain.models.description import (
+        Description,
+        class_of,
+        context_of,
+        describe,
+        located,
+    )
+    from reasontrain.models.embedding import InputSpace, keep_rms
+    from reasontrain.models.fingerprints import fingerprint
+    from reasontrain.models.loading import (
+        check_head,
+        check_same_ids,
+        load,
+        recompute_activations,
+    )
+    from reasontrain.models.policy import Policy
+    from reasontrain.models.quiet import quiet_libraries
+    from reasontrain.models.vision import Vision
 
 __all__ = [
     "LINEAR",
@@ -35,3 +53,36 @@ __all__ = [
     "quiet_libraries",
     "recompute_activations",
 ]
+
+_MODULES = {
+    "Description": "description",
+    "class_of": "description",
+    "context_of": "description",
+    "describe": "description",
+    "located": "description",
+    "InputSpace": "embedding",
+    "keep_rms": "embedding",
+    "fingerprint": "fingerprints",
+    "check_head": "loading",
+    "check_same_ids": "loading",
+    "load": "loading",
+    "recompute_activations": "loading",
+    "Policy": "policy",
+    "quiet_libraries": "quiet",
+    "Vision": "vision",
+}
+"""The module of each name that is imported when it is first used.
+
+No module may have the name of what it defines: Python would bind the module to that name here.
+"""
+
+if (
+    not TYPE_CHECKING
+):  # a type checker reads the imports above, and would accept any name after this
+
+    def __getattr__(name: str) -> object:
+        """Import a name of `_MODULES` when it is first used (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return globals()[name]

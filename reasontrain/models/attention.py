@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -23,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reasontrain.models.policy import Policy
+from reasontrain.models.settings import Importance
 from reasontrain.types import UserError
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
@@ -30,19 +28,6 @@ FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.
 KNOWN = ("sdpa", "flash_attention_2")
 OTHER_SOFTMAX = ("softcap", "s_aux", "position_bias")
 """What some architectures do to the scores before the softmax, and the kernels here do not."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Importance:
-    """Which attention is looked at: the layer, counted from the last (-1), and how many tokens at
-    the start do not count.
-
-    The first token of a sequence absorbs much of the attention of deep layers, whatever it is;
-    `skip_first: 1` leaves it out of the prompt (0 is the paper's).
-    """
-
-    layer: Annotated[int, Lt(0)] = -1
-    skip_first: Annotated[int, Ge(0)] = 0
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from reasontrain.models.describe import context_of, stop_ids_of
+from reasontrain.models.description import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space
 from reasontrain.models.vision import Vision
 from reasontrain.types import Image

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from reasontrain.types import AtLeastOne, Positive
-from reasontrain.vocab import Vocabulary
+from annotated_types import Ge, Lt
+
+from reasontrain.types import AtLeastOne, Positive, Vocabulary
 
 DType = Literal["float32", "bfloat16"]
 
@@ -92,3 +93,16 @@ class ModelSettings:
             raise ValueError(
                 "trust_remote_code needs a `revision`, so that the code which runs is named"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """Which attention is looked at: the layer, counted from the last (-1), and how many tokens at
+    the start do not count.
+
+    The first token of a sequence absorbs much of the attention of deep layers, whatever it is;
+    `skip_first: 1` leaves it out of the prompt (0 is the paper's).
+    """
+
+    layer: Annotated[int, Lt(0)] = -1
+    skip_first: Annotated[int, Ge(0)] = 0

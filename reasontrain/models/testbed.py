@@ -26,6 +26,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from reasontrain.run.directory import Estimate, RunDirectory
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import AtLeastOne, UserError
 
@@ -188,21 +189,24 @@ def ship(run: Path) -> Path:
 
     Raises UserError where the run is not finished or not one of the testbed's.
     """
-    name = run.name.removeprefix("testbed-")
-    if name not in SHAPES or not (run / "final").is_dir():
+    name, directory = run.name.removeprefix("testbed-"), RunDirectory(run)
+    if name not in SHAPES or not directory.final.is_dir():
         raise UserError(
             f"{run} holds no finished run of recipes/tiny/testbed_{{{','.join(SHAPES)}}}.yaml"
         )
     target = MODELS / name
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(run / "final", target)
-    last: dict[str, dict[str, object]] = {}
-    for line in (run / "evaluations.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    shutil.copytree(directory.final, target)
+    last: dict[str, Estimate] = {}
+    for record in directory.read_evaluations():
         last[record["suite"]] = record["metrics"]["accuracy"]
     weights = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
-    made = {"recipe": f"recipes/tiny/testbed_{name}.yaml", "sha256": weights, "accuracy": last}
-    made |= json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    made: dict[str, object] = {
+        "recipe": f"recipes/tiny/testbed_{name}.yaml",
+        "sha256": weights,
+        "accuracy": last,
+    }
+    made |= directory.read_environment()
     (target / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return target
 

@@ -68,7 +68,7 @@ def _fullest(job: PlannedJob) -> Role:
 
 
 def _tried(job: PlannedJob, kind: Kind) -> Iterator[tuple[tuple[str, ...], PlannedJob]]:
-    """Those changes that leave a recipe without contradictions."""
+    """Those changes that leave a recipe valid."""
     for overrides, recipe in kind(job):
         if not validation_errors(recipe):
             yield overrides, replace(job, recipe=recipe)

@@ -14,6 +14,7 @@ from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.report.numbers import Number
 from reasontrain.report.run import EvaluationRecord, RunRecord, read_run
 from reasontrain.report.summary import setting_text, training_s
+from reasontrain.run.directory import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def _score(
 
 
 def _answers(run_dir: Path, evaluation: EvaluationRecord) -> Path:
-    return run_dir / "answers" / f"{evaluation.suite}-step-{evaluation.step}.jsonl"
+    return RunDirectory(run_dir).answers(evaluation.suite, evaluation.step)
 
 
 def _costs(run: RunRecord, other: RunRecord) -> tuple[Cost, ...]:

@@ -27,6 +27,7 @@ from reasontrain.report.summary import (
     training_s,
 )
 from reasontrain.report.tokens import TokenPage, show_tokens
+from reasontrain.run.directory import RunDirectory
 
 _TONES = "abcdef"
 _FREE = Axis()
@@ -106,7 +107,8 @@ def write_report(run_dir: Path) -> tuple[Path, Path]:
     compared = beside(run, run_dir)
     content = report(run) | {"baseline": portable(asdict(compared)) if compared else None}
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    page, summary = run_dir / "report.html", run_dir / "report.json"
+    directory = RunDirectory(run_dir)
+    page, summary = directory.report_page, directory.report_numbers
     for path, text in ((page, render(run, compared)), (summary, numbers_text)):
         storage.replace_text(path, text)
     return page, summary

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import yaml
 
+from reasontrain.data.storage import TornLineError, json_lines
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.numbers import Json, Number, number
+from reasontrain.run.directory import RunDirectory
 from reasontrain.types import UserError
 
 
@@ -64,21 +66,28 @@ def read_run(run_dir: Path) -> RunRecord:
         raise UserError(
             f"no run directory at {run_dir}; expected the folder that `reasontrain train` wrote"
         )
+    directory = RunDirectory(run_dir)
     notes: list[str] = []
     steps = {
         int(_number(row, "step", where)): _numbers(row)
-        for row, where in _lines(run_dir / "metrics.jsonl", notes)
+        for row, where in _lines(directory.metrics, notes)
     }
     evaluations = {
         (e.setting, e.step): e
-        for e in (read_evaluation(*line) for line in _lines(run_dir / "evaluations.jsonl", notes))
+        for e in (read_evaluation(*line) for line in _lines(directory.evaluations, notes))
     }
-    recipe, environment = _text(run_dir / "recipe.yaml"), _environment(run_dir / "environment.json")
-    token_files = _token_files(run_dir / "tokens")
+    recipe, environment = _text(directory.recipe), _environment(directory.environment)
+    token_files = directory.token_files()
     if not (steps or evaluations or recipe or environment or token_files):
+        parts = (
+            directory.recipe,
+            directory.environment,
+            directory.metrics,
+            directory.evaluations,
+            directory.tokens,
+        )
         raise UserError(
-            f"{run_dir} holds no run: none of recipe.yaml, environment.json, "
-            f"metrics.jsonl, evaluations.jsonl, tokens/ is there"
+            f"{run_dir} holds no run: none of {', '.join(path.name for path in parts)} is there"
         )
     return RunRecord(
         name=_named(recipe, "name") or run_dir.resolve().name,
@@ -92,30 +101,6 @@ def read_run(run_dir: Path) -> RunRecord:
         token_files=token_files,
         notes=tuple(notes),
     )
-
-
-def json_lines(path: Path) -> Iterator[tuple[Mapping[str, Json], str]]:
-    """Each line's object and where it stands; an error at a line that is no JSON object, with the
-    last line marked as such.
-    """
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                if not line.endswith("\n"):
-                    raise TornLineError(where) from error
-                raise UserError(
-                    f"{where}: expected one JSON object per line ({error.msg})"
-                ) from error
-            if not isinstance(row, dict):
-                raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
-            yield row, where
-
-
-class TornLineError(UserError):
-    """The last line of a file was cut short, as when a run is killed while it writes."""
 
 
 def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], str]]:
@@ -198,12 +183,3 @@ def _named(recipe: str, key: str) -> str:
     except yaml.YAMLError:
         return ""
     return str(settings.get(key) or "") if isinstance(settings, dict) else ""
-
-
-def _token_files(folder: Path) -> dict[int, Path]:
-    """tokens/step-N.jsonl by N, in order."""
-    found = {path.stem.removeprefix("step-"): path for path in folder.glob("step-*.jsonl")}
-    return {
-        int(step): found[step]
-        for step in sorted((step for step in found if step.isdigit()), key=int)
-    }

@@ -9,9 +9,9 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from reasontrain.algo.evidence import EVIDENCE
+from reasontrain.data.storage import TornLineError, json_lines
 from reasontrain.report.colours import token_class
 from reasontrain.report.numbers import Json, number, percent, short
-from reasontrain.report.run import TornLineError, json_lines
 from reasontrain.types import TokenKind, UserError
 
 MAX_READ = 64

@@ -4,7 +4,6 @@ anything is written.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from reasontrain import models
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
-from reasontrain.data import storage
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -41,6 +39,7 @@ from reasontrain.recipe import (
 from reasontrain.recipe.validation import image_errors
 from reasontrain.run import checkpoint, tracking
 from reasontrain.run.datasets import EncodedSuite, encode_suite, rewarded, source, with_stored
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import Run, train
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
@@ -50,7 +49,6 @@ from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
 logger = logging.getLogger(__name__)
 
-RECIPE, ENVIRONMENT, ANSWERS = "recipe.yaml", "environment.json", "answers"
 VERSIONS = (
     "reasontrain",
     "torch",
@@ -78,7 +76,7 @@ class ResolvedInputs:
 
     recipe: Recipe
     given: Recipe
-    directory: Path
+    directory: RunDirectory
     order: Order
     offline: OfflineSampler | None
     suites: Sequence[EncodedSuite]
@@ -99,8 +97,8 @@ class RunContext:
     def run(
         self,
         report: Callable[[int, Stats], None],
-        begun: Callable[[Path], None] = lambda directory: None,
-    ) -> Path:
+        begun: Callable[[RunDirectory], None] = lambda directory: None,
+    ) -> RunDirectory:
         """Train to the last step, going on from a checkpoint where there is one, and write `final`;
         the run's directory.
 
@@ -122,12 +120,12 @@ class RunContext:
         found = _resume(directory, recipe.steps, self.learner)
         self.answerer.load(self.learner.weights())
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
-        directory.mkdir(parents=True, exist_ok=True)
-        storage.replace_text(directory / RECIPE, as_yaml(given))
+        directory.path.mkdir(parents=True, exist_ok=True)
+        directory.write_recipe(as_yaml(given))
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
-        storage.replace_text(directory / ENVIRONMENT, json.dumps(facts, indent=1))
+        directory.write_environment(facts)
         tracker = tracking.Tracker(directory, recipe.track, service, from_step=found)
         return self._run(tracker, speed), found
 
@@ -187,7 +185,7 @@ class RunContext:
                 dropped=asked.dropped,
                 sha256=asked.sha256,
             )
-            write_answers(directory / ANSWERS / f"{suite.name}-step-{done}.jsonl", result.answers)
+            write_answers(directory.answers(suite.name, done), result.answers)
             tracker.evaluation(
                 done, result.record(), result.scalars()
             )  # last: what is recorded is not measured again
@@ -275,7 +273,7 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
             "\n".join([f"{recipe.name} trains on images:", *(f"  {e}" for e in errors)])
         )
     answers, order = source(recipe, described, grader)
-    directory = Path(recipe.out) / recipe.name
+    directory = run_directory(recipe)
     check_directory(directory, given)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [
@@ -292,16 +290,20 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
     )
 
 
-def check_directory(directory: Path, recipe: Recipe) -> None:
+def run_directory(recipe: Recipe) -> RunDirectory:
+    """`<out>/<name>`."""
+    return RunDirectory(Path(recipe.out) / recipe.name)
+
+
+def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
     """Refuse a directory that holds something else, or a run of another recipe."""
-    if not directory.exists() or not any(directory.iterdir()):
+    if directory.is_empty():
         return
-    offline = directory / RECIPE
-    if not offline.exists():
+    if not directory.recipe.exists():
         raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
     changed = [
         key
-        for key in changed_keys(read_yaml(offline), as_mapping(recipe))
+        for key in changed_keys(read_yaml(directory.recipe), as_mapping(recipe))
         if key.partition(".")[0] not in MAY_CHANGE
     ]
     if changed:
@@ -311,7 +313,7 @@ def check_directory(directory: Path, recipe: Recipe) -> None:
         )
 
 
-def _resume(directory: Path, steps: int, learner: Learner) -> int:
+def _resume(directory: RunDirectory, steps: int, learner: Learner) -> int:
     """The step that the run in `directory` goes on from, with the learner as it was then; 0 where
     there is no run.
     """

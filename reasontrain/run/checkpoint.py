@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from reasontrain.data import storage
+from reasontrain.run.directory import RunDirectory
 from reasontrain.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -20,13 +21,8 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
-def folder(run_dir: Path) -> Path:
-    """Where a run keeps its checkpoints."""
-    return run_dir / "checkpoints"
-
-
 def save(
-    run_dir: Path,
+    run: RunDirectory,
     step: int,
     write: Callable[[Path], None],
     *,
@@ -42,10 +38,10 @@ def save(
     into place after it. A checkpoint of a later step was passed over as damaged when this run went
     on, and goes.
     """
-    target = folder(run_dir) / f"step-{step}"
+    target = run.checkpoint_at(step)
     if target.exists() and not damage(target):
         return target  # the same step of the same run: nothing new to keep
-    partial = folder(run_dir) / f".partial-step-{step}"
+    partial = target.with_name(f".partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     with storage.whole(partial):
         write(partial)
@@ -57,9 +53,9 @@ def save(
         _sync(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-    there = [number for number, _ in _found(run_dir) if number <= step]
+    there = [number for number, _ in run.checkpoint_directories() if number <= step]
     kept = {*there[:keep], best(there, scores or {})}
-    for number, directory in _found(run_dir):
+    for number, directory in run.checkpoint_directories():
         if number not in kept:
             shutil.rmtree(directory)
     return target
@@ -76,9 +72,10 @@ def best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
     )
 
 
-def final(run_dir: Path, write: Callable[[Path], None]) -> None:
+def final(run: RunDirectory, write: Callable[[Path], None]) -> None:
     """`final/`, as a whole or not at all."""
-    partial, target = run_dir / ".partial-final", run_dir / "final"
+    target = run.final
+    partial = target.with_name(f".partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     with storage.whole(partial):
         write(partial)
@@ -86,12 +83,12 @@ def final(run_dir: Path, write: Callable[[Path], None]) -> None:
     partial.rename(target)
 
 
-def newest(run_dir: Path) -> tuple[int, Path] | None:
+def newest(run: RunDirectory) -> tuple[int, Path] | None:
     """The newest complete checkpoint as (step, directory).
 
     A damaged one is skipped with a warning.
     """
-    for step, directory in _found(run_dir):
+    for step, directory in run.checkpoint_directories():
         reason = damage(directory)
         if not reason:
             return step, directory
@@ -114,18 +111,18 @@ def damage(directory: Path) -> str:
     return ""
 
 
-def check_space(run_dir: Path, num_parameters: int, keep: int) -> None:
+def check_space(run: RunDirectory, num_parameters: int, keep: int) -> None:
     """Refuse a run whose disk cannot hold its checkpoints (float32 weights and two moments each,
     and one more while saving).
     """
     needed = 4 * num_parameters * (3 * (keep + 1) + 1) + (16 << 20)
-    parent = next(p for p in (run_dir, *run_dir.absolute().parents) if p.exists())
+    parent = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(
-            f"{run_dir} cannot be written, because {parent} is no folder that may be "
+            f"{run} cannot be written, because {parent} is no folder that may be "
             f"written to; point `out` elsewhere"
         )
-    own = sum(file.stat().st_size for file in folder(run_dir).rglob("*") if file.is_file())
+    own = sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())
     free = shutil.disk_usage(parent).free + own  # what this run keeps already is rotated away
     if free < needed:
         raise UserError(
@@ -133,16 +130,6 @@ def check_space(run_dir: Path, num_parameters: int, keep: int) -> None:
             f"{needed / 1e9:.2f} GB for its "
             "checkpoints; make room, point `out` elsewhere or lower checkpoint.keep"
         )
-
-
-def _found(run_dir: Path) -> list[tuple[int, Path]]:
-    """Checkpoint directories by step, newest first."""
-    numbered = [
-        (int(p.name.removeprefix("step-")), p)
-        for p in folder(run_dir).glob("step-*")
-        if p.name[5:].isdigit()
-    ]
-    return sorted(numbered, reverse=True)
 
 
 def _files(directory: Path) -> list[str]:

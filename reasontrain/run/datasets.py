@@ -29,6 +29,7 @@ from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.images import ImageTask
+from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
@@ -126,9 +127,19 @@ def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], li
     return graded
 
 
-def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> list[Prompt]:
-    """The training prompts, their gold answers checked."""
+def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Prompt]:
+    """The training prompts, their gold answers checked.
+
+    Generated problems, which are right by construction, are made and encoded as steps ask for
+    them, where that changes nothing: demonstrations and `prompt.too_long: drop` need the length of each before the first step.
+    """
     problems = recipe.task.problems()
+    if (
+        isinstance(problems, GeneratedProblems)
+        and recipe.sample is not None
+        and recipe.prompt.too_long == "refuse"
+    ):
+        return encoder_of(policy, recipe.prompt).lazy_prompts(problems)
     if not isinstance(recipe.task, PythonTask | ImageTask):
         check_gold(problems, grader, required=not isinstance(recipe.advantage, NoAdvantage))
     elif recipe.sample and isinstance(recipe.task, PythonTask):
@@ -140,7 +151,7 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> list[Prompt
 
 
 def _order(
-    recipe: Recipe, described: Description, prompts: list[Prompt]
+    recipe: Recipe, described: Description, prompts: Sequence[Prompt]
 ) -> tuple[OfflineSampler | None, Order]:
     """Demonstrations where they are learned from, and the order in which prompts are asked."""
     if recipe.sample:

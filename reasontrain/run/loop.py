@@ -37,7 +37,8 @@ from reasontrain.metrics.throughput import Speed
 from reasontrain.metrics.timing import Stopwatch, key
 from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.run import checkpoint
-from reasontrain.run.tracking import TOKENS, Tracker, write_tokens
+from reasontrain.run.directory import RunDirectory
+from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
 from reasontrain.types import Batch, LostError, Rollout, RunError, Stats, TokenKind
 
@@ -49,7 +50,7 @@ FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
 class Run:
     """Everything a run is made of; `loop` only calls it in order."""
 
-    directory: Path
+    directory: RunDirectory
     order: Order
     sampler: Sampler
     sampling: Sampling
@@ -96,7 +97,7 @@ def train_step(run: Run, step: int) -> Stats:
         run.sampler.load(run.learner.weights())
     if learned["skipped"]:
         write_tokens(
-            run.directory / TOKENS / f"nonfinite-step-{step}.jsonl",
+            run.directory.nonfinite_tokens_at(step),
             batch,
             weight_BT,
             rollouts,
@@ -308,7 +309,7 @@ def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], Non
             f"the gradient was not finite in {run.max_nonfinite} steps in a row (the last "
             f"is step {step}); lower "
             f"learn.lr, or look at their rollouts in "
-            f"{run.directory / TOKENS}/nonfinite-step-*.jsonl"
+            f"{run.directory.nonfinite_tokens_at('*')}"
         )
     run.evaluate(done)
     return done

@@ -9,17 +9,18 @@ import math
 from collections.abc import Sequence
 from importlib import import_module, util
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain.data import storage
 from reasontrain.recipe import TrackSettings, is_due
+from reasontrain.run.directory import RunDirectory
 from reasontrain.types import Batch, Rollout, Stats, UserError
 
-METRICS, EVALUATIONS, TOKENS = "metrics.jsonl", "evaluations.jsonl", "tokens"
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @runtime_checkable
@@ -33,24 +34,12 @@ class Service(Protocol):
     def finish(self) -> object: ...
 
 
-class _Estimate(TypedDict):
-    value: float
-
-
-class _Evaluated(TypedDict):
-    """What is read again of a line of evaluations.jsonl."""
-
-    step: int
-    suite: str
-    metrics: dict[str, _Estimate]
-
-
 class Tracker:
     """Appends to the run directory, one line at a time, and forwards to TensorBoard and a service."""
 
     def __init__(
         self,
-        run_dir: Path,
+        directory: RunDirectory,
         settings: TrackSettings,
         service: Service | None = None,
         *,
@@ -62,51 +51,40 @@ class Tracker:
         An evaluation after `from_step` steps is of the very weights that the run goes on with, and
         stays; that of step 0 does not, so that a run without a checkpoint begins anew.
         """
-        self.run_dir, self.settings, self.service = run_dir, settings, service
-        _keep_before(run_dir / METRICS, from_step)
-        _keep_before(run_dir / EVALUATIONS, from_step + 1 if from_step else 0)
-        self.board = (
-            SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step)
-            if settings.tensorboard
-            else None
-        )
+        self.directory = directory
+        self.settings = settings
+        self.service = service
+        directory.rewind(from_step, evaluations_through=from_step if from_step else -1)
+        self.board = _board(directory, from_step) if settings.tensorboard else None
 
     def rewind(self, step: int) -> None:
         """Drop what was written of this step and later: they are made again."""
-        _keep_before(self.run_dir / METRICS, step)
-        _keep_before(self.run_dir / EVALUATIONS, step + 1)
+        self.directory.rewind(step, evaluations_through=step)
 
     def metrics(self, step: int, stats: Stats) -> None:
         """One line for one step."""
-        storage.append(self.run_dir / METRICS, {"step": step, **stats})
+        self.directory.append_metrics(step, stats)
         self._forward(step, stats)
 
     def evaluation(self, step: int, record: storage.JsonRecord, scalars: Stats) -> None:
         """One line for one suite after `step` steps."""
-        storage.append(self.run_dir / EVALUATIONS, {"step": step, **record})
+        self.directory.append_evaluation(step, record)
         self._forward(step, {f"evaluate/{name}": value for name, value in scalars.items()})
 
     def has_evaluation(self, step: int, suite: str) -> bool:
         """Whether a suite was measured after `step` steps already."""
         return any(
-            (record["step"], record["suite"]) == (step, suite) for record in self._evaluations()
+            (record["step"], record["suite"]) == (step, suite)
+            for record in self.directory.read_evaluations()
         )
 
     def scores(self, suite: str) -> dict[int, float]:
         """The accuracy on a suite after so many steps, where it was measured."""
         return {
             record["step"]: record["metrics"]["accuracy"]["value"]
-            for record in self._evaluations()
+            for record in self.directory.read_evaluations()
             if record["suite"] == suite
         }
-
-    def _evaluations(self) -> list[_Evaluated]:
-        path = self.run_dir / EVALUATIONS
-        return (
-            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if path.exists()
-            else []
-        )
 
     def tokens(
         self,
@@ -119,7 +97,7 @@ class Tracker:
         """Some rollouts of a step, with the evidence and the weight of each of their tokens."""
         if is_due(self.settings.tokens_every, step):
             write_tokens(
-                self.run_dir / TOKENS / f"step-{step}.jsonl",
+                self.directory.tokens_at(step),
                 batch,
                 weight_BT,
                 rollouts[: self.settings.tokens_rollouts],
@@ -204,19 +182,11 @@ def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord)
     return service
 
 
-def _keep_before(path: Path, step: int) -> None:
-    """Drop lines of this step and later, and a last line that was cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record["step"] < step:
-            kept.append(line)
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+def _board(directory: RunDirectory, from_step: int) -> SummaryWriter:
+    """TensorBoard's writer, which is imported only for runs that have one."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(directory.tensorboard), purge_step=from_step)
 
 
 def _rounded(values: Tensor) -> list[float | str]:

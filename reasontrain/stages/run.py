@@ -29,7 +29,8 @@ from reasontrain.recipe import (
     build,
     split,
 )
-from reasontrain.run.build import check_directory
+from reasontrain.run.build import check_directory, run_directory
+from reasontrain.run.directory import RunDirectory
 from reasontrain.stages import score
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample
@@ -37,7 +38,7 @@ from reasontrain.stages.tune import tune
 
 logger = logging.getLogger(__name__)
 
-FOLDER, MARK = "stages", "stage.json"
+MARK = "stage.json"
 VERSION = 2
 """Of what stages make: raised when the same settings would make something else."""
 WHOLE_BYTES = 64 << 20
@@ -64,12 +65,13 @@ def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     """
     if not recipe.stages:
         return recipe, {}
-    check_directory(Path(recipe.out) / recipe.name, recipe)
+    check_directory(run_directory(recipe), recipe)
     places: dict[str, StageDirectory] = {}
+    outputs = RunDirectory(Path(recipe.out)).stages
     for stage in recipe.stages:
         depends = _depends(stage, recipe, places)
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-        directory = Path(recipe.out) / FOLDER / f"{stage.name}-{key[:12]}"
+        directory = outputs / f"{stage.name}-{key[:12]}"
         places[stage.name] = StageDirectory(directory, key)
         content = substituted(as_mapping(stage), partial(_path, places))
         with storage.alone(directory):
@@ -83,10 +85,10 @@ def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     return _with_places(recipe, places), {name: place.directory for name, place in places.items()}
 
 
-def link(run_dir: Path, places: Mapping[str, Path]) -> None:
+def link(run: RunDirectory, places: Mapping[str, Path]) -> None:
     """`stages/<name>` in the run directory, to look at what the run was made from."""
     for name, directory in places.items():
-        linked = run_dir / FOLDER / name
+        linked = run.stages / name
         linked.parent.mkdir(parents=True, exist_ok=True)
         linked.unlink(missing_ok=True)
         linked.symlink_to(

@@ -32,7 +32,7 @@ RESPONSES = ("response", "completion")
 
 def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
     """Write `rollouts.jsonl`; what `parts/` holds from before is not sampled again."""
-    problems = stage.task.problems()
+    problems = list(stage.task.problems())
     described = models.describe(recipe.model)
     asking = (
         replace(recipe.prompt, max_tokens=None) if stage.preamble else recipe.prompt

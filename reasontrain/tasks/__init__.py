@@ -45,7 +45,7 @@ TaskSettings = Arithmetic | Gsm8k | MathTask | ImageTask | PythonTask | PairTask
 class Task(Protocol):
     """Where problems come from."""
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> Sequence[Problem]:
         """Every problem, ids unique; raises UserError where they cannot be had."""
         ...
 

@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.types import AtLeastOne, Probability, Problem, UserError
 
 LARGEST = 99
@@ -160,9 +161,9 @@ class Arithmetic:
                 f"min_depth must not be the larger one"
             )
 
-    def problems(self) -> list[Problem]:
-        """All problems, in order."""
-        return [self.problem(index) for index in range(self.num_problems)]
+    def problems(self) -> GeneratedProblems:
+        """All problems, in order, each made when it is read."""
+        return GeneratedProblems(self.problem, self.num_problems)
 
     def problem(self, index: int) -> Problem:
         """Problem number `index`, made without the others."""

@@ -4,8 +4,8 @@ said to the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, cast, overload
 
 from reasontrain.data.files import Columns, Row, Table, text
 from reasontrain.types import Message, Problem, UserError
@@ -29,6 +29,31 @@ JOINED: Mapping[Part, str] = {"answer": ", ", "solution": "\n\n"}
 
 Split = Callable[[str, str], tuple[str, str]]
 """(answer cell, solution cell) -> (gold answer, solution): how a data set writes the two."""
+
+
+class GeneratedProblems(Sequence[Problem]):
+    """Problems that are functions of their index: each is made when it is read, and not kept.
+
+    A slice is a list of the problems in it.
+    """
+
+    def __init__(self, generate: Callable[[int], Problem], num: int) -> None:
+        self._generate = generate
+        self._indices = range(num)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self._generate(i) for i in self._indices[index]]
+        return self._generate(self._indices[index])
 
 
 def problems_of(table: Table, columns: Columns, *, instruction: str, split: Split) -> list[Problem]:

@@ -9,13 +9,14 @@ head's `vocabulary` chooses by what: torch (`closed_form`), Triton (`tiled`, `ke
 the plain twin of both.
 """
 
-from reasontrain.vocab.backend import Vocabulary, check_vocabulary
+from reasontrain.types import SoftScoring, Vocabulary
+from reasontrain.vocab.backend import check_vocabulary
 from reasontrain.vocab.contrast import contrast
 from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
 from reasontrain.vocab.fused import Fused, TokenObjective, fused
 from reasontrain.vocab.head import Head, Teacher
 from reasontrain.vocab.logp import logp
-from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, FedEmbeddings, SoftScoring, soft
+from reasontrain.vocab.soft import HEALTH, SCORED, SOFT_STATISTICS, FedEmbeddings, soft
 from reasontrain.vocab.statistics import measure
 
 __all__ = [

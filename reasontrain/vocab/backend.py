@@ -8,15 +8,13 @@ import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import UserError
-
-Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
+from reasontrain.types import UserError, Vocabulary
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.vocab.backend import Vocabulary
+from reasontrain.types import Vocabulary
 
 _TENSOR_CORES = (torch.bfloat16, torch.float16)
 

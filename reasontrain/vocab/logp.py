@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.backend import Vocabulary
+from reasontrain.types import Vocabulary
 from reasontrain.vocab.chunks import Scan
 from reasontrain.vocab.full_logits import WholeDistribution
 from reasontrain.vocab.head import Head, HeadGradient

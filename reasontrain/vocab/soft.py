@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.types import Positive, TokenFields, TokenStats
+from reasontrain.types import SoftScoring, TokenFields, TokenStats
 from reasontrain.vocab import full_logits
 from reasontrain.vocab.chunks import CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU, Projection, spans
 from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
@@ -20,22 +19,6 @@ HEALTH, SCORED = "soft_health", "soft_scored"
 SOFT_STATISTICS = (HEALTH, SCORED)
 MOST_ROWS = 256
 """Of a chunk: six products of this height keep a processor busy, and two [C, V] are alive."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoftScoring:
-    """How a density is formed and differentiated where the paper leaves a choice; the defaults are
-    the paper's or our reading.
-
-    `reduction: mean` divides the log-density by D, which is another estimator. `tau_grad`
-    differentiates the mixture as if it had been made at this temperature (no gradient of the
-    density: an aid for `fuzzy`). `detach_mixture_embedding` keeps the gradient from the embeddings
-    as the basis of the mixture.
-    """
-
-    reduction: Literal["sum", "mean"] = "sum"
-    tau_grad: Positive | None = None
-    detach_mixture_embedding: bool = False
 
 
 @dataclass(frozen=True, eq=False)

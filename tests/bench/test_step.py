@@ -16,7 +16,7 @@ from reasontrain.bench.case import BenchCase, BenchMachine
 from reasontrain.bench.measure import measure
 from reasontrain.bench.workload import Workload, qwen3
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.models import Shape
 from reasontrain.plan.shape import num_parameters
 from reasontrain.types import Batch, RunError
@@ -143,7 +143,7 @@ def test_a_peer_that_learns_another_loss_is_refused(monkeypatch: pytest.MonkeyPa
 # ---- where they do not
 
 
-class Recorder(LocalLearner):
+class Recorder(PolicyLearner):
     """A learner that only remembers what it was to learn from."""
 
     def __init__(self) -> None:

@@ -87,7 +87,11 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
     }
     assert len(names) == 4 * 2 * 2
     same = read_claims(
-        table(tmp_path, "arms.all.set.token_selection={kind: tip, mode: soft_or, keep_ratio: 0.5}", "claim=D")
+        table(
+            tmp_path,
+            "arms.all.set.token_selection={kind: tip, mode: soft_or, keep_ratio: 0.5}",
+            "claim=D",
+        )
     )["one"]
     ours, theirs = (
         run_of(tmp_path, row, arm, rate=1e-3, seed=0, out=out).name
@@ -113,7 +117,9 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
             "0.5, all 1",
         ),
         (
-            ["arms.shuffled.set.token_selection={kind: shuffled, of: {kind: tip, keep_ratio: 0.2}}"],
+            [
+                "arms.shuffled.set.token_selection={kind: shuffled, of: {kind: tip, keep_ratio: 0.2}}"
+            ],
             "must keep the same share of the tokens, found top 0.5, random 0.5, shuffled 0.2",
         ),
         (
@@ -160,7 +166,10 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
             "sample.group_size: all arms must spend the same, found top 1, all 2",
         ),
         (["arms.all.recipe=other.yaml"], "one: there is no file"),
-        (["arms.all.set={token_selection.kepe: 1}"], "token_selection: `kind` is needed, to say which"),
+        (
+            ["arms.all.set={token_selection.kepe: 1}"],
+            "token_selection: `kind` is needed, to say which",
+        ),
         (["measure.kind=speed"], "no such kind 'speed'"),
         (["arms={top: {}}"], "should have at least 2 items"),
     ],

@@ -12,7 +12,7 @@ import torch
 
 from reasontrain.cli import main
 from reasontrain.models import ModelSettings
-from reasontrain.models.fingerprint import fingerprint
+from reasontrain.models.fingerprints import fingerprint
 from reasontrain.models.testbed import TinyShape, build
 
 SHAPE = TinyShape(

@@ -300,9 +300,9 @@ def test_a_step_whose_rollouts_are_all_truncated_and_dropped_changes_nothing(
 def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
     train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reasontrain.learner.local import LocalLearner
+    from reasontrain.learner.engine import PlainEngine
 
-    monkeypatch.setattr(LocalLearner, "update", lambda self, share: torch.tensor(float("nan")))
+    monkeypatch.setattr(PlainEngine, "update", lambda self, lr_share: torch.tensor(float("nan")))
     assert train("evaluate=null") == 1
     assert (
         "the gradient was not finite in 3 steps in a row (the last is step 2)"
@@ -500,18 +500,18 @@ def test_a_disk_that_fills_up_is_a_sentence_and_keeps_what_was_saved(
 ) -> None:
     import errno
 
-    from reasontrain.learner.local import LocalLearner
+    from reasontrain.learner.policy_learner import PolicyLearner
 
-    save = LocalLearner.save
+    save = PolicyLearner.save
 
-    def full(self: LocalLearner, directory: Path) -> None:
+    def full(self: PolicyLearner, directory: Path) -> None:
         if self.steps_done == 2:
             raise OSError(errno.ENOSPC, "No space left on device", str(directory))
         save(self, directory)
 
-    monkeypatch.setattr(LocalLearner, "save", full)
+    monkeypatch.setattr(PolicyLearner, "save", full)
     assert train("checkpoint.every=1", "evaluate=null") == 1
     assert "the disk is full" in capsys.readouterr().err
     assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-1"]
-    monkeypatch.setattr(LocalLearner, "save", save)
+    monkeypatch.setattr(PolicyLearner, "save", save)
     assert train("checkpoint.every=1", "evaluate=null") == 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reasontrain.cluster.canary import Canary
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.sampler.local import LocalSampler
@@ -30,7 +30,7 @@ def canary(
     *, seed: int = 0, every: int = 1, temperature: float = 0.7
 ) -> tuple[Canary, LocalSampler]:
     """A learner with the model of seed 0, and a sampler with that of `seed`."""
-    learner = LocalLearner(
+    learner = compose_learner(
         sure(0), LearnSettings(lr=1e-3, rollouts_per_step=1), steps=1, temperature=temperature
     )
     sampler = LocalSampler(sure(seed), seed=0, max_num_seqs=8)

@@ -10,7 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from
 
-from reasontrain.data.micro_batches import Layout, build, pack_micro_batches, token_fields_at
+from reasontrain.data.micro_batches import (
+    Layout,
+    MicroBatchTokens,
+    build_micro_batch,
+    pack_micro_batches,
+)
 from tests.tiny import batch
 
 
@@ -37,18 +42,24 @@ def test_every_rollout_is_in_one_part_and_a_part_keeps_to_the_budget(
 def test_a_token_is_predicted_by_the_row_before_it() -> None:
     data = batch(num=4)
     for layout in ("padded", "packed"):
-        micro = build(data, [2, 0, 3], layout)
+        micro = build_micro_batch(data, [2, 0, 3], layout)
         flat_ids, flat_positions = micro.ids_RT.flatten(), micro.position_RT.flatten()
         for local, index in enumerate(micro.index_K.tolist()):
             for token in range(1, int(data.length_B[index])):
-                row = int(micro.logit_positions(torch.tensor([local]), torch.tensor([token])))
+                row = int(
+                    MicroBatchTokens(
+                        micro, torch.tensor([local]), torch.tensor([token])
+                    ).logit_position_N
+                )
                 assert flat_ids[row] == data.ids_BT[index, token - 1]
                 assert flat_positions[row] == token - 1
 
 
 def test_columns_at_rows() -> None:
     data = batch()
-    columns = token_fields_at(data, torch.tensor([1, 4]), torch.tensor([2, 3]))
+    micro = build_micro_batch(data, [4, 1], "packed")
+    tokens = MicroBatchTokens(micro, torch.tensor([1, 0]), torch.tensor([2, 3]))
+    columns = tokens.fields(data)
     assert columns.ids_N.tolist() == [data.ids_BT[1, 2], data.ids_BT[4, 3]]
     assert columns.advantage_N.tolist() == [data.advantage_B[1], data.advantage_B[4]]
     assert columns.old_logp_N.tolist() == [data.old_logp_BT[1, 2], data.old_logp_BT[4, 3]]
@@ -57,8 +68,8 @@ def test_columns_at_rows() -> None:
 def test_a_mask_finds_its_tokens_in_every_layout() -> None:
     data = batch(num=4)
     for layout in ("padded", "packed"):
-        micro = build(data, [2, 0, 3], layout)
+        micro = build_micro_batch(data, [2, 0, 3], layout)
         wanted_BS = data.is_response_BT & (data.ids_BT % 2 == 0)
         found = micro.ids_RT[micro.to_layout(wanted_BS)].tolist()
         assert found == [i for row in (2, 0, 3) for i in data.ids_BT[row][wanted_BS[row]].tolist()]
-        assert not build(data, [], layout).to_layout(wanted_BS).any()
+        assert not build_micro_batch(data, [], layout).to_layout(wanted_BS).any()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from reasontrain.data.order import Order
+from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import Problem, Prompt
 from tests.tiny import tokenizer
 
@@ -27,3 +29,15 @@ def test_seeds_differ_and_a_small_file_is_asked_again_within_a_step() -> None:
     )
     assert asked(first, 0) != asked(second, 0)
     assert len(asked(Order(PROMPTS[:3], per_step=7, seed=0, tokenizer=tokenizer()), 0)) == 7
+
+
+def test_an_order_reads_the_prompts_of_a_step_alone_and_the_same_as_from_a_list() -> None:
+    problems = Arithmetic(num_problems=500).problems()
+    encoder = Encoder(tokenizer(), PromptSettings(), 512)
+    lazy, eager = (
+        Order(prompts, per_step=8, seed=3, tokenizer=tokenizer())
+        for prompts in (encoder.lazy_prompts(problems), encoder.prompts(problems)[0])
+    )
+    assert [lazy.at(step) for step in (0, 61, 62, 500)] == [
+        eager.at(step) for step in (0, 61, 62, 500)
+    ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
-from reasontrain.data.prompts import Encoder, PromptSettings
-from reasontrain.types import Message, Problem, UserError
+from reasontrain.data.prompts import NUM_CHECKED, Encoder, PromptSettings
+from reasontrain.tasks.problems import GeneratedProblems
+from reasontrain.types import Message, Problem, RunError, UserError
 from tests.tiny import tokenizer
 
 SHORT = Problem(id="a", prompt="What is 1+1?", answer="2", solution="1+1=2")
@@ -116,6 +118,31 @@ def test_what_is_too_long_is_refused_or_dropped_and_counted() -> None:
     assert ([p.problem.id for p in kept], dropped) == (["a"], 1)
     with pytest.raises(UserError, match="none of 1 prompts fits into 30 tokens"):
         encoder(max_tokens=30, too_long="drop").prompts([LONG])
+
+
+def test_a_lazy_prompt_is_made_when_it_is_read_and_refused_then_where_it_is_too_long() -> None:
+    made: list[int] = []
+
+    def generate(index: int) -> Problem:
+        made.append(index)
+        return replace(LONG if index in (70, 90) else SHORT, id=str(index))
+
+    problems = GeneratedProblems(generate, 100)
+    prompts = encoder(max_tokens=30).lazy_prompts(problems)
+    # Besides these, the tests' type checks read items of sequences, one at random per call.
+    assert set(range(NUM_CHECKED)) <= set(made)
+    assert len(set(made)) < 80
+    assert len(prompts) == 100
+    assert prompts[80] == encoder().prompt(replace(SHORT, id="80"))
+    assert [prompt.problem.id for prompt in prompts[97:]] == ["97", "98", "99"]
+    with pytest.raises(
+        RunError, match=r"the prompt of problem 70 has 1\d\d tokens, more than 30; raise"
+    ):
+        prompts[70]
+    with pytest.raises(UserError, match="64 of 64 prompts have more than 10 tokens"):
+        encoder(max_tokens=10).lazy_prompts(problems)
+    with pytest.raises(IndexError):
+        prompts[100]
 
 
 def test_a_prompt_that_fills_the_context_leaves_no_room_for_a_response() -> None:

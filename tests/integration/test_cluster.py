@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from reasontrain.models import testbed
 from reasontrain.run import checkpoint
+from reasontrain.run.directory import RunDirectory
 from tests import soak
 from tests.integration.conftest import RECIPE, Reference, assert_same_run, losses, run_in
 from tests.integration.processes import ROOT, Process, environment, until
@@ -349,7 +350,7 @@ def test_a_disk_that_fills_up_under_ranks_is_a_sentence_and_keeps_what_was_saved
 def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(
     undisturbed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (last, newest), (step, older) = checkpoint._found(undisturbed)[:2]
+    (last, newest), (step, older) = RunDirectory(undisturbed).checkpoint_directories()[:2]
     files = [path for path in newest.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} >= {".pt", ".safetensors", ".json"}
     for path in files:
@@ -361,9 +362,9 @@ def test_every_damaged_file_of_ranks_is_noticed_and_the_older_checkpoint_used(
         ):
             path.write_bytes(damaged)
             caplog.clear()
-            assert checkpoint.newest(undisturbed) == (step, older), path
+            assert checkpoint.newest(RunDirectory(undisturbed)) == (step, older), path
             assert str(newest) in caplog.messages[0]
         path.write_bytes(whole)
     caplog.clear()
-    assert checkpoint.newest(undisturbed) == (last, newest)
+    assert checkpoint.newest(RunDirectory(undisturbed)) == (last, newest)
     assert caplog.messages == []

@@ -20,8 +20,9 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.lora import adapt
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Lora, Policy
 from reasontrain.recipe import LearnSettings
@@ -42,9 +43,9 @@ def learner(
     reference: Policy | None = None,
     budget: int = 10_000,
     layout: Layout = "padded",
-) -> LocalLearner:
+) -> PolicyLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(
+    return compose_learner(
         model, chosen, steps=10, reference=None if reference is None else UnshardedModel(reference)
     )
 

@@ -24,7 +24,8 @@ from reasontrain.algo.token_selection import (
     TopEntropy,
 )
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch
@@ -40,9 +41,9 @@ ROLLOUTS = MaxVariance(keep_ratio=LinearSchedule(init=0.5))
 Found = tuple[float, dict[str, Tensor]]
 
 
-def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded") -> LocalLearner:
+def learner(model: Policy, *, budget: int = 10_000, layout: Layout = "padded") -> PolicyLearner:
     settings = LearnSettings(lr=0.05, rollouts_per_step=8, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(model, settings, steps=10, temperature=0.7)
+    return compose_learner(model, settings, steps=10, temperature=0.7)
 
 
 def step(model: Policy, seed: int = 0, *, num: int = 8) -> Batch:
@@ -214,15 +215,15 @@ def test_a_constant_loss_stays_with_kept_and_shrinks_with_sampled(name: str) -> 
         replace(step(model), evidence={}), frozenset({"old_logp", "entropy"})
     )
     data = replace(data, advantage_B=torch.full_like(data.advantage_B, -1.0))
-    for rollout_filter in (0.1, 0.5, 1.0):
-        weight_BT = AdvantageEntropy(keep_ratio=LinearSchedule(init=rollout_filter))(data)
+    for keep_ratio in (0.1, 0.5, 1.0):
+        weight_BT = AdvantageEntropy(keep_ratio=LinearSchedule(init=keep_ratio))(data)
         kept, sampled = (
             run(model, data, weight_BT, OBJECTIVES[name], a)[0]
             for a in ("token_mean", "sampled_token_mean")
         )
         assert kept == pytest.approx(1, abs=1e-5)
         assert sampled == pytest.approx(
-            int(rollout_filter * data.sampled_tokens + 1e-6) / data.sampled_tokens, abs=1e-5
+            int(keep_ratio * data.sampled_tokens + 1e-6) / data.sampled_tokens, abs=1e-5
         )
     half = data.take(
         torch.arange(4)

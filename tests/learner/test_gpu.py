@@ -10,7 +10,7 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Distill
 from reasontrain.algo.token_selection import Tip
 from reasontrain.data.sampling import Sampling
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.metrics.timing import Stopwatch
 from reasontrain.recipe import LearnSettings
@@ -29,7 +29,7 @@ def test_a_gpu_observes_selects_and_learns_as_a_cpu_does(layout: str) -> None:
         for model in models:
             model.model.to(device)
         settings = LearnSettings(lr=0.1, rollouts_per_step=6, layout=layout, micro_batch_tokens=60)
-        used = LocalLearner(models[0], settings, steps=1, teacher=UnshardedModel(models[1]))
+        used = compose_learner(models[0], settings, steps=1, teacher=UnshardedModel(models[1]))
         seen = used.observe(data, Tip().required_evidence)
         used.gradient(seen, Tip()(seen), Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"])
         gradients.append({name: p.grad.cpu() for name, p in models[0].model.named_parameters()})

@@ -16,7 +16,8 @@ from trl import GRPOConfig, GRPOTrainer
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Grpo, Gspo, Objective
 from reasontrain.algo.token_selection import AllTokens, TokenSelection, TopEntropy
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
@@ -111,9 +112,9 @@ def ours(
     return stats["loss"], gradients(model)
 
 
-def learner(model: Policy) -> LocalLearner:
+def learner(model: Policy) -> PolicyLearner:
     settings = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=50)
-    return LocalLearner(
+    return compose_learner(
         model, settings, steps=10, temperature=TEMPERATURE, reference=UnshardedModel(policy(seed=6))
     )
 

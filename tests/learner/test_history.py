@@ -17,7 +17,7 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import AllTokens, SsToken, TokenSelection
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.factory import make_learner
+from reasontrain.learner.factory import compose_learner, make_learner
 from reasontrain.learner.history import (
     HISTORY_FILE,
     AdaptersOffHistory,
@@ -25,8 +25,8 @@ from reasontrain.learner.history import (
     History,
     MovingAverageHistory,
 )
-from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Importance, Lora, Policy
 from reasontrain.recipe import LearnSettings, read_recipe
@@ -62,9 +62,9 @@ def learner(
     budget: int = 10_000,
     layout: Layout = "padded",
     importance: Importance | None = None,
-) -> LocalLearner:
+) -> PolicyLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(
+    return compose_learner(
         model,
         chosen,
         steps=10,
@@ -74,7 +74,7 @@ def learner(
 
 
 def step(
-    used: LocalLearner, seed: int, rule: TokenSelection = RULE
+    used: PolicyLearner, seed: int, rule: TokenSelection = RULE
 ) -> tuple[float, dict[str, Tensor]]:
     """One step of the whole method: its loss and its evidence."""
     seen = used.observe(fresh(batch(seed=seed)), rule.required_evidence)
@@ -89,7 +89,7 @@ def gradients(model: Policy) -> dict[str, Tensor]:
     }
 
 
-def weights(used: LocalLearner) -> dict[str, Tensor]:
+def weights(used: PolicyLearner) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in used.weights().tensors()}
 
 
@@ -262,7 +262,7 @@ def test_one_micro_batch_or_four_is_one_step(layout: Layout) -> None:
         model = policy(seed=2)
         used = learner(model, budget=budget, layout=layout)
         data = fresh(batch())
-        assert len(used.local_micro_batches(data)) == parts
+        assert sum(len(part.micro_batches) for part in used.mini_batches(data)) == parts
         seen = used.observe(data, RULE.required_evidence)
         weight_BT = RULE(seen)
         loss = used.gradient(seen, weight_BT, Nll(), LOSS_AGGREGATIONS["token_mean"])["loss"]
@@ -285,8 +285,8 @@ def test_an_average_follows_the_policy(lora: bool) -> None:
     for seed in range(3):
         step(used, seed)
         expected = {name: 0.75 * expected[name] + 0.25 * now for name, now in weights(used).items()}
-    assert isinstance(used.history, MovingAverageHistory)
-    for name, weight in used.history.weights.items():
+    assert isinstance(used.observer.history, MovingAverageHistory)
+    for name, weight in used.observer.history.weights.items():
         assert_close(weight, expected[name], rtol=1e-6, atol=1e-7)
     plain = policy()
     plain.model.load_state_dict(expected)
@@ -299,7 +299,7 @@ def test_an_average_follows_the_policy(lora: bool) -> None:
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_restored_with_its_average_it_goes_on_bit_for_bit(lora: bool, tmp_path: Path) -> None:
-    def begin(seed: int) -> LocalLearner:
+    def begin(seed: int) -> PolicyLearner:
         return learner(
             adapted() if lora else policy(seed=seed), MovingAverageHistory(start(seed), 0.75)
         )
@@ -313,11 +313,11 @@ def test_restored_with_its_average_it_goes_on_bit_for_bit(lora: bool, tmp_path: 
     second.restore(tmp_path)
     losses += [step(second, seed)[0] for seed in (2, 3)]
     assert losses == expected
-    assert isinstance(straight.history, MovingAverageHistory)
-    assert isinstance(second.history, MovingAverageHistory)
+    assert isinstance(straight.observer.history, MovingAverageHistory)
+    assert isinstance(second.observer.history, MovingAverageHistory)
     assert all(
-        torch.equal(weight, second.history.weights[name])
-        for name, weight in straight.history.weights.items()
+        torch.equal(weight, second.observer.history.weights[name])
+        for name, weight in straight.observer.history.weights.items()
     )
 
 
@@ -349,7 +349,7 @@ def test_each_history_is_the_start_weights_at_the_start(
     overrides: list[str], kind: type[History], dtype: str
 ) -> None:
     used = make_learner(read_recipe(TINY, [*overrides, f"model.dtype={dtype}"]))
-    assert type(used.history) is kind
+    assert type(used.observer.history) is kind
     seen = used.observe(fresh(batch(vocab_size=400)), RULE.required_evidence)
     assert torch.equal(
         seen.old_logp_BT, seen.history_logp_BT
@@ -370,7 +370,9 @@ def test_another_checkpoint_is_another_history_and_what_is_none_is_refused(tmp_p
 def test_a_rule_that_asks_for_neither_has_no_second_model() -> None:
     assert (
         type(
-            make_learner(read_recipe(TINY, ["token_selection={kind: sstoken, gamma: 0.0}"])).history
+            make_learner(
+                read_recipe(TINY, ["token_selection={kind: sstoken, gamma: 0.0}"])
+            ).observer.history
         )
         is History
     )

@@ -17,9 +17,9 @@ from reasontrain.algo.loss_aggregation import response_token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import Prior
 from reasontrain.data.collate import collate
-from reasontrain.data.micro_batches import build
+from reasontrain.data.micro_batches import build_micro_batch
 from reasontrain.data.prompts import Encoder, PromptSettings
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.models.testbed_vision import BUILDERS
 from reasontrain.recipe import LearnSettings
@@ -65,12 +65,16 @@ def test_no_cut_changes_a_gradient(name: str, tmp_path: Path) -> None:
         policy = loaded(name, tmp_path / str(budget))
         data = demonstrations(policy)
         learn = LearnSettings(lr=0.01, rollouts_per_step=6, micro_batch_tokens=budget)
-        learner = LocalLearner(policy, learn, steps=1)
+        learner = compose_learner(policy, learn, steps=1)
         stats = learner.gradient(data, Prior()(data), Nll(), response_token_mean)
         gradient = torch.cat(
             [p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]
         )
-        found[budget] = len(learner.local_micro_batches(data)), float(stats["loss"]), gradient
+        found[budget] = (
+            sum(len(part.micro_batches) for part in learner.mini_batches(data)),
+            float(stats["loss"]),
+            gradient,
+        )
     assert [parts for parts, _, _ in found.values()] == sorted(
         {parts for parts, _, _ in found.values()}
     )
@@ -82,7 +86,7 @@ def test_no_cut_changes_a_gradient(name: str, tmp_path: Path) -> None:
 def test_a_rank_without_rollouts_sees_an_image_that_no_row_looks_at(tmp_path: Path) -> None:
     policy = loaded("qwen2.5-vl", tmp_path)
     data = demonstrations(policy)
-    idle = build(data, [], "padded")
+    idle = build_micro_batch(data, [], "padded")
     assert len(idle.index_K) == len(idle.start_K) == 0
     assert idle.images == (data.images[0],)
     assert int((idle.ids_RT == policy.vision.image_id).sum()) == 4

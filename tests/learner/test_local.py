@@ -24,8 +24,9 @@ from reasontrain.algo.token_selection import (
     TopEntropy,
 )
 from reasontrain.data.micro_batches import Layout
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.history import FrozenHistory
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
@@ -64,9 +65,9 @@ SELECTORS = {
 
 def learner(
     model: Policy, *, budget: int = 10_000, layout: Layout = "padded", **changes: object
-) -> LocalLearner:
+) -> PolicyLearner:
     chosen = LearnSettings(lr=0.05, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    return LocalLearner(
+    return compose_learner(
         model,
         replace(chosen, **changes),
         steps=10,
@@ -229,7 +230,7 @@ def test_a_row_without_weight_does_nothing_even_where_the_teacher_is_infinite(na
         data.rollout_B.tolist()
     ):  # an overflow at every row that is not selected
         unused_N = (weight_BT[row] == 0)[data.is_response_BT[row]]
-        used.observer.teacher_rows[rollout][unused_N] = float("inf")
+        used.observer.teacher_hidden[rollout][unused_N] = float("inf")
     broken = data.with_evidence(
         {"old_logp": torch.where(weight_BT == 0, -torch.inf, data.old_logp_BT)}
     )
@@ -409,8 +410,8 @@ def test_clipping_scales_the_gradient_to_the_norm() -> None:
     for limit in (None, 1e-3):
         model = policy()
         used = learner(model, max_grad_norm=limit)
-        used.optimizer.step = lambda share: None  # only the gradient is of interest
-        used.optimizer.zero_grad = lambda: None
+        used.engine.optimizer.step = lambda share: None  # only the gradient is of interest
+        used.engine.optimizer.zero_grad = lambda: None
         stats = used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])
         moved[limit] = (stats["grad_norm"], gradients(model))
     assert moved[None][0] == moved[1e-3][0] > 0.1
@@ -484,7 +485,7 @@ def test_saved_and_restored_it_goes_on_bit_for_bit(kind: str, tmp_path) -> None:
     optimizer = {"adamw": AdamW(weight_decay=0.1), "muon": Muon()}[kind]
     data = batch()
 
-    def step(used: LocalLearner) -> float:
+    def step(used: PolicyLearner) -> float:
         return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])[
             "loss"
         ]

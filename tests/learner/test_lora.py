@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.lora import adapt, is_adapted
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.models import Lora, ModelSettings, Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import UserError
@@ -27,13 +28,13 @@ def adapted(architecture: str = "qwen3", *, tied: bool = False, seed: int = 1) -
     return model
 
 
-def learner(model: Policy) -> LocalLearner:
-    return LocalLearner(
+def learner(model: Policy) -> PolicyLearner:
+    return compose_learner(
         model, LearnSettings(lr=0.05, rollouts_per_step=6, schedule="linear"), steps=10
     )
 
 
-def step(used: LocalLearner, seed: int = 0) -> float:
+def step(used: PolicyLearner, seed: int = 0) -> float:
     data = batch(seed=seed)
     return used.step(data, data.is_response_BT.float(), Nll(), LOSS_AGGREGATIONS["token_mean"])[
         "loss"

@@ -22,7 +22,7 @@ from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import AllTokens, Prior, TokenSelection
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch, Problem, Rollout, TokenKind
@@ -48,7 +48,7 @@ def run(
     """Loss and gradient of one step."""
     model = policy() if model is None else model
     chosen = LearnSettings(lr=0.1, rollouts_per_step=6, micro_batch_tokens=budget, layout=layout)
-    stats = LocalLearner(model, chosen, steps=1).gradient(
+    stats = compose_learner(model, chosen, steps=1).gradient(
         data, rule(data), Nll(), LOSS_AGGREGATIONS["response_token_mean"]
     )
     return stats, {

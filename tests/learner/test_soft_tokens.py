@@ -24,8 +24,8 @@ from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Objective, Reinforce, SoftReinforce
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import Layout
-from reasontrain.learner.factory import make_learner
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner, make_learner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.soft_tokens import alarm
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import LearnSettings, build
@@ -40,8 +40,8 @@ AVERAGE = LOSS_AGGREGATIONS["seq_mean_token_sum"]
 
 def learner(
     model: Policy, *, budget: int = 10_000, layout: Layout = "padded", lr: float = 0.01
-) -> LocalLearner:
-    return LocalLearner(
+) -> PolicyLearner:
+    return compose_learner(
         model,
         LearnSettings(lr=lr, rollouts_per_step=9, micro_batch_tokens=budget, layout=layout),
         steps=10,

@@ -17,7 +17,7 @@ from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import Prior
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.learner import unconditional
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.unconditional import (
     COLUMN,
     cut_parts,
@@ -191,7 +191,7 @@ def test_interrupted_it_goes_on_with_the_parts_that_are_left(
     kept = {p: p.stat().st_mtime_ns for p in parts if p != parts[2]}
     parts[2].unlink()
     monkeypatch.setattr(
-        LocalLearner, "step", lambda *_: pytest.fail("the reference was tuned again")
+        PolicyLearner, "step", lambda *_: pytest.fail("the reference was tuned again")
     )
     assert columns(column(settings)) == columns(first)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
@@ -233,13 +233,13 @@ def test_tuning_sees_each_response_once_without_its_prompt_and_learns(
     column: Column, monkeypatch: pytest.MonkeyPatch, student: Path
 ) -> None:
     seen: list[Batch] = []
-    inner = LocalLearner.step
+    inner = PolicyLearner.step
 
-    def watched(self: LocalLearner, batch: Batch, *given: object) -> Stats:
+    def watched(self: PolicyLearner, batch: Batch, *given: object) -> Stats:
         seen.append(batch)
         return inner(self, batch, *given)
 
-    monkeypatch.setattr(LocalLearner, "step", watched)
+    monkeypatch.setattr(PolicyLearner, "step", watched)
     base, tuned = (columns(column(settings)) for settings in (UncondBase(), TUNED))
     assert len(seen) == 5
     assert sorted(i for batch in seen for i in batch.rollout_B.tolist()) == list(range(40))

@@ -344,11 +344,11 @@ def test_neither_a_compiler_nor_a_warning_is_needed(tmp_path: Path) -> None:
     """
     code = (
         "if True:\n"
-        "    from reasontrain.learner.distributed import Place, free_port, join, leave\n"
+        "    from reasontrain.learner.distributed import RankAddress, free_port, join, leave\n"
         "    from reasontrain.recipe import Zero\n"
         "    from tests.learner import zero_cases\n"
         "    from tests.tiny import batch\n"
-        "    join(Place(0, 1, f'127.0.0.1:{free_port(\"127.0.0.1\")}'))\n"
+        "    join(RankAddress(0, 1, f'127.0.0.1:{free_port(\"127.0.0.1\")}'))\n"
         "    zero_cases.step(zero_cases.learner(zero_cases.student(), "
         "Zero(persist_below=0)), batch())\n"
         "    leave()\n"

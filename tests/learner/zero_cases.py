@@ -34,14 +34,15 @@ from reasontrain.algo.token_selection import (
     Tip,
 )
 from reasontrain.data.sampling import Sampling
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.history import (
     AdaptersOffHistory,
     FrozenHistory,
     History,
     MovingAverageHistory,
 )
-from reasontrain.learner.local import LocalLearner
 from reasontrain.learner.lora import adapt
+from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import FrozenModel, UnshardedModel
 from reasontrain.metrics.timing import LEARNER_PARTS, key
 from reasontrain.models import Lora, Policy
@@ -72,7 +73,7 @@ BUDGETS = {1: (10_000, 60, 50), 2: (10_000, 40, 24)}
 micro-batches.
 """
 
-Make = Callable[..., LocalLearner]
+Make = Callable[..., PolicyLearner]
 Named = dict[str, Tensor]
 RULE = Tip(keep_ratio=0.3)
 NEEDS = RULE.required_evidence | {"ref_logp", "old_logp", "history_logp", "attention"}
@@ -97,15 +98,11 @@ def learner(
     lr: float = 0.01,
     history: History | None = None,
     **changes: object,
-) -> LocalLearner:
+) -> PolicyLearner:
     """With an epsilon that keeps AdamW from making a step of the rounding in a gradient of zero."""
     settings = LearnSettings(
         lr=lr, rollouts_per_step=6, optimizer=AdamW(eps=1e-3, weight_decay=0.1), zero=zero
     )
-    if zero is None:
-        kind: type[LocalLearner] = LocalLearner
-    else:
-        from reasontrain.learner.zero import ZeroLearner as kind  # noqa: N813 (the parent stays without DeepSpeed)
     others = [
         policy("llama", seed=5),
         policy("qwen3", seed=6),
@@ -119,10 +116,10 @@ def learner(
         "reference": reference,
         "history": history or FrozenHistory(*earlier),
     }
-    return kind(model, replace(settings, **changes), steps=10, **compared)
+    return compose_learner(model, replace(settings, **changes), steps=10, **compared)
 
 
-def gradients(used: LocalLearner) -> Named:
+def gradients(used: PolicyLearner) -> Named:
     """Whole, over all ranks, before clipping."""
     named = [(name, p) for name, p in used.policy.model.named_parameters() if p.requires_grad]
     if used.settings.zero is None or used.settings.zero.stage == 0:
@@ -132,11 +129,11 @@ def gradients(used: LocalLearner) -> Named:
     return {name: safe_get_full_grad(p).clone() for name, p in named}
 
 
-def weights(used: LocalLearner) -> Named:
+def weights(used: PolicyLearner) -> Named:
     return {name: tensor.detach().float().clone() for name, tensor in used.weights().tensors()}
 
 
-def masters(used: LocalLearner) -> Named:
+def masters(used: PolicyLearner) -> Named:
     """The weights that the optimiser moves, in float32."""
     named = used.policy.model.named_parameters()
     if used.settings.zero is None or used.settings.zero.stage == 0:
@@ -146,8 +143,12 @@ def masters(used: LocalLearner) -> Named:
     return {name: safe_get_full_fp32_param(p).detach().clone() for name, p in named}
 
 
+def num_micro_batches(used: PolicyLearner, data: Batch) -> int:
+    return sum(len(mini_batch.micro_batches) for mini_batch in used.mini_batches(data))
+
+
 def step(
-    used: LocalLearner,
+    used: PolicyLearner,
     data: Batch,
     weight_BT: Tensor | None = None,
     objective: Objective | None = None,
@@ -159,31 +160,28 @@ def step(
     chosen_BT = RULE(seen) if weight_BT is None else weight_BT
     found: dict[str, object] = {
         "evidence": dict(seen.evidence),
-        "micro": len(used.local_micro_batches(data)),
+        "micro": num_micro_batches(used, data),
     }
-    engine = None if used.settings.zero is None else used.engine
-    inner = (
-        used.update if engine is None else engine._take_model_step
-    )  # gradients are summed over ranks when this is called
+    # The function in which gradients are summed over ranks already.
+    owner, name = (
+        (used.engine, "update")
+        if used.settings.zero is None
+        else (used.engine.deepspeed, "_take_model_step")
+    )
+    inner = getattr(owner, name)
 
     def watched(given: object) -> object:
         found["gradients"] = gradients(used)
         return inner(given)
 
-    if engine is None:
-        used.update = watched
-    else:
-        engine._take_model_step = watched
+    setattr(owner, name, watched)
     stats = used.step(
         seen, chosen_BT, objective or Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"]
     )
     found["wall_s"] = time.perf_counter() - begun
     found["times"] = {part: stats.pop(key(part)) for part in LEARNER_PARTS}
     found["stats"] = stats
-    if engine is None:
-        used.update = inner
-    else:
-        engine._take_model_step = inner
+    setattr(owner, name, inner)
     found["weights"] = weights(used)
     return found
 
@@ -310,7 +308,7 @@ def sampling(zero: Zero | None, world: int, model: str) -> object:
     found = []
     for seed in range(2):
         found.append(step(used, batch(seed=seed)))
-        with used.materialized():
+        with used.engine.materialize_policy():
             rollouts = LocalSampler(used.policy, seed=0).sample(
                 prompts, Sampling(max_tokens=12), num=2, first_id=0
             )
@@ -336,7 +334,7 @@ def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
     given what was saved.
     """
 
-    def begin(seed: int) -> LocalLearner:
+    def begin(seed: int) -> PolicyLearner:
         made = student(**MODELS[model], seed=1)
         for parameter in made.model.parameters():
             if parameter.requires_grad:

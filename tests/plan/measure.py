@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
-from reasontrain.learner.local import LocalLearner
+from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import ModelSettings, Policy, recompute_activations, testbed
 from reasontrain.recipe import Recipe, read_recipe
@@ -69,7 +69,7 @@ def learn(recipe: Recipe, length: int) -> None:
     teacher = (
         UnshardedModel(random_policy(recipe.teacher, trainable=False)) if recipe.teacher else None
     )
-    learner = LocalLearner(policy, recipe.learn, steps=STEPS, teacher=teacher)
+    learner = compose_learner(policy, recipe.learn, steps=STEPS, teacher=teacher)
     for _ in range(STEPS):
         given = learner.observe(
             batch(recipe.learn.rollouts_per_step, length),

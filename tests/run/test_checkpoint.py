@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from reasontrain.run import checkpoint
+from reasontrain.run.directory import RunDirectory
 from reasontrain.types import RunError, UserError
 
 
@@ -24,9 +25,15 @@ def writer(content: bytes) -> Callable[[Path], None]:
 
 def test_the_newest_few_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (2, 4, 10):
-        checkpoint.save(tmp_path, step, writer(b"%d" % step), keep=2)
-    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-10", "step-4"]
-    assert checkpoint.newest(tmp_path) == (10, checkpoint.folder(tmp_path) / "step-10")
+        checkpoint.save(RunDirectory(tmp_path), step, writer(b"%d" % step), keep=2)
+    assert sorted(p.name for p in RunDirectory(tmp_path).checkpoints.iterdir()) == [
+        "step-10",
+        "step-4",
+    ]
+    assert checkpoint.newest(RunDirectory(tmp_path)) == (
+        10,
+        RunDirectory(tmp_path).checkpoints / "step-10",
+    )
     assert caplog.messages == []
 
 
@@ -35,15 +42,24 @@ def test_the_best_one_is_kept_beside_the_newest(
 ) -> None:
     scores: dict[int, float] = {}
     for step, score in [(1, 0.2), (2, 0.5), (3, 0.5), (4, 0.1), (5, 0.3)]:
-        checkpoint.save(tmp_path, step, writer(b"%d" % step), keep=1, scores=scores)
+        checkpoint.save(RunDirectory(tmp_path), step, writer(b"%d" % step), keep=1, scores=scores)
         scores[step] = score  # a step is measured after it is saved
-    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-3", "step-5"]
-    assert checkpoint.newest(tmp_path) == (5, checkpoint.folder(tmp_path) / "step-5")
+    assert sorted(p.name for p in RunDirectory(tmp_path).checkpoints.iterdir()) == [
+        "step-3",
+        "step-5",
+    ]
+    assert checkpoint.newest(RunDirectory(tmp_path)) == (
+        5,
+        RunDirectory(tmp_path).checkpoints / "step-5",
+    )
     assert caplog.messages == []
     checkpoint.save(
-        tmp_path, 6, writer(b"6"), keep=1, scores=scores | {9: 1.0}
+        RunDirectory(tmp_path), 6, writer(b"6"), keep=1, scores=scores | {9: 1.0}
     )  # of a step that is not there
-    assert sorted(p.name for p in checkpoint.folder(tmp_path).iterdir()) == ["step-3", "step-6"]
+    assert sorted(p.name for p in RunDirectory(tmp_path).checkpoints.iterdir()) == [
+        "step-3",
+        "step-6",
+    ]
 
 
 @pytest.mark.parametrize("file", ["model.bin", "more/state.bin", "manifest.json"])
@@ -51,8 +67,8 @@ def test_the_best_one_is_kept_beside_the_newest(
 def test_every_damaged_file_is_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, fault: str
 ) -> None:
-    checkpoint.save(tmp_path, 1, writer(b"first"), keep=3)
-    newest = checkpoint.save(tmp_path, 2, writer(b"second"), keep=3)
+    checkpoint.save(RunDirectory(tmp_path), 1, writer(b"first"), keep=3)
+    newest = checkpoint.save(RunDirectory(tmp_path), 2, writer(b"second"), keep=3)
     path = newest / file
     content = path.read_bytes()
     if fault == "missing":
@@ -64,7 +80,10 @@ def test_every_damaged_file_is_noticed(
             if fault == "truncated"
             else content[:half] + bytes([content[half] ^ 4]) + content[half + 1 :]
         )
-    assert checkpoint.newest(tmp_path) == (1, checkpoint.folder(tmp_path) / "step-1")
+    assert checkpoint.newest(RunDirectory(tmp_path)) == (
+        1,
+        RunDirectory(tmp_path).checkpoints / "step-1",
+    )
     assert len(caplog.messages) == 1
     assert "step-2" in caplog.messages[0]
 
@@ -72,13 +91,13 @@ def test_every_damaged_file_is_noticed(
 def test_going_on_before_a_damaged_checkpoint_removes_it_and_not_the_new_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint.save(tmp_path, 50, writer(b"good"), keep=1)
-    torn = checkpoint.folder(tmp_path) / "step-100"
+    checkpoint.save(RunDirectory(tmp_path), 50, writer(b"good"), keep=1)
+    torn = RunDirectory(tmp_path).checkpoints / "step-100"
     torn.mkdir()
     (torn / "model.bin").write_bytes(b"torn")
-    saved = checkpoint.save(tmp_path, 60, writer(b"new"), keep=1)
-    assert [p.name for p in checkpoint.folder(tmp_path).iterdir()] == ["step-60"]
-    assert checkpoint.newest(tmp_path) == (60, saved)
+    saved = checkpoint.save(RunDirectory(tmp_path), 60, writer(b"new"), keep=1)
+    assert [p.name for p in RunDirectory(tmp_path).checkpoints.iterdir()] == ["step-60"]
+    assert checkpoint.newest(RunDirectory(tmp_path)) == (60, saved)
     assert caplog.messages == []
 
 
@@ -92,44 +111,47 @@ def test_a_full_disk_is_known_by_its_room_where_the_error_does_not_say(
         )
 
     with pytest.raises(RuntimeError, match="inline_container"):
-        checkpoint.save(tmp_path, 1, torch_save, keep=1)
+        checkpoint.save(RunDirectory(tmp_path), 1, torch_save, keep=1)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(RunError, match="the disk is full"):
-        checkpoint.save(tmp_path, 1, torch_save, keep=1)
+        checkpoint.save(RunDirectory(tmp_path), 1, torch_save, keep=1)
 
 
 def test_a_save_that_fails_leaves_no_trace_and_the_older_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint.save(tmp_path, 1, writer(b"first"), keep=1)
+    checkpoint.save(RunDirectory(tmp_path), 1, writer(b"first"), keep=1)
 
     def full(directory: Path) -> None:
         (directory / "model.bin").write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device", str(directory / "model.bin"))
 
     with pytest.raises(RunError, match=r"the disk is full: .* earlier checkpoints are intact"):
-        checkpoint.save(tmp_path, 2, full, keep=1)
-    assert [p.name for p in checkpoint.folder(tmp_path).iterdir()] == ["step-1"]
-    assert checkpoint.newest(tmp_path) == (1, checkpoint.folder(tmp_path) / "step-1")
+        checkpoint.save(RunDirectory(tmp_path), 2, full, keep=1)
+    assert [p.name for p in RunDirectory(tmp_path).checkpoints.iterdir()] == ["step-1"]
+    assert checkpoint.newest(RunDirectory(tmp_path)) == (
+        1,
+        RunDirectory(tmp_path).checkpoints / "step-1",
+    )
     assert caplog.messages == []
 
 
 def test_a_directory_without_its_manifest_is_no_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (checkpoint.folder(tmp_path) / "step-7").mkdir(parents=True)
-    assert checkpoint.newest(tmp_path) is None
+    (RunDirectory(tmp_path).checkpoints / "step-7").mkdir(parents=True)
+    assert checkpoint.newest(RunDirectory(tmp_path)) is None
     assert "manifest.json is missing" in caplog.messages[0]
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"GB free, and this run needs .* GB for its checkpoints"):
-        checkpoint.check_space(tmp_path / "run", num_parameters=10**13, keep=2)
+        checkpoint.check_space(RunDirectory(tmp_path / "run"), num_parameters=10**13, keep=2)
     assert not (tmp_path / "run").exists()
-    checkpoint.check_space(tmp_path / "run", num_parameters=1000, keep=2)
+    checkpoint.check_space(RunDirectory(tmp_path / "run"), num_parameters=1000, keep=2)
 
 
 def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written, because .*file is no folder"):
-        checkpoint.check_space(tmp_path / "file" / "run", num_parameters=10, keep=1)
+        checkpoint.check_space(RunDirectory(tmp_path / "file" / "run"), num_parameters=10, keep=1)

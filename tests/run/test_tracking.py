@@ -14,13 +14,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.recipe import TrackSettings
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.tracking import Tracker, check_service, open_service
 from reasontrain.types import Problem, Rollout, UserError
 from tests.tiny import tokenizer
 
 
 def tracker(where: Path, *, from_step: int = 0, **settings: object) -> Tracker:
-    return Tracker(where, TrackSettings(**settings), from_step=from_step)
+    return Tracker(RunDirectory(where), TrackSettings(**settings), from_step=from_step)
 
 
 def records(path: Path) -> list[dict[str, object]]:
@@ -75,7 +76,9 @@ def test_a_service_gets_the_recipe_and_the_numbers(
     )
     monkeypatch.setitem(sys.modules, service, fake)
     settings = TrackSettings(tensorboard=False, service=service, project="p")
-    track = Tracker(tmp_path, settings, open_service(settings, "run", {"seed": 1}), from_step=0)
+    track = Tracker(
+        RunDirectory(tmp_path), settings, open_service(settings, "run", {"seed": 1}), from_step=0
+    )
     track.metrics(0, {"loss": 1.0})
     track.close()
     assert calls == [("p", "run", {"seed": 1}), ({"loss": 1.0}, 0), "finish"]

@@ -229,7 +229,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(
 
     def counted(run: loop.Run, number: int) -> Stats:
         """Dies in the third step of the first model, or in the second of the run itself."""
-        if (where == "tune" and number == 2 and run.directory.name.startswith("positive")) or (
+        if (where == "tune" and number == 2 and run.directory.path.name.startswith("positive")) or (
             where == "run" and number == 1
         ):
             raise SystemExit("kill -9")

@@ -145,7 +145,9 @@ def test_golden_problem() -> None:
 
 def test_a_larger_set_continues_a_smaller_one_and_a_seed_changes_it() -> None:
     small, large = Arithmetic(num_problems=20).problems(), Arithmetic(num_problems=30).problems()
-    assert small == large[:20]
+    assert list(small) == large[:20]
+    assert small[-1] == large[19]
+    assert (len(small), len(large)) == (20, 30)
     assert len({p.id for p in large}) == 30
     assert not {p.prompt for p in small} & {
         p.prompt for p in Arithmetic(num_problems=20, seed=1).problems()

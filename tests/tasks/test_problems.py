@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from reasontrain.data.files import Columns, Row, Table
-from reasontrain.tasks.problems import problems_of
+from reasontrain.tasks.problems import GeneratedProblems, problems_of
 from reasontrain.types import Problem, UserError
 
 USUAL = Columns()
@@ -147,3 +147,19 @@ def test_several_answers_are_one_list_and_several_solutions_one_text() -> None:
     assert (problem.answer, problem.solution) == ("2, -2", "By eye.\n\nBy roots.")
     (problem,) = read({"question": "?", "final_answer": []})
     assert problem.answer == ""
+
+
+def test_a_generated_problem_is_made_when_it_is_read() -> None:
+    made: list[int] = []
+
+    def generate(index: int) -> Problem:
+        made.append(index)
+        return Problem(id=str(index), prompt="")
+
+    problems = GeneratedProblems(generate, 10)
+    assert (len(problems), made) == (10, [])
+    assert [problem.id for problem in (problems[3], problems[-1], *problems[:2])] == list("3901")
+    assert made == [3, 9, 0, 1]
+    assert [problem.id for problem in problems] == list("0123456789")
+    with pytest.raises(IndexError):
+        problems[10]

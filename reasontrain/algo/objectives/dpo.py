@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from reasontrain.types import Losses, Positive, RunError, SequenceStats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Dpo:
         reward_P2 = seen.sums(reward_N).view(-1, 2)
         margin_P = reward_P2[:, 0] - reward_P2[:, 1]
         loss_P = (
-            -logsigmoid(margin_P)
+            -torch.nn.functional.logsigmoid(margin_P)
             if self.aggregation == "sequence"
             else self._by_position(seen, reward_N)
         )
@@ -84,9 +85,11 @@ class Dpo:
         signed_N = torch.where(seen.rollout_N % 2 == 0, reward_N, -reward_N)
         margin_PT = nothing.index_add(0, place_N, signed_N).view(-1, width)
         known_PT = nothing.index_fill(0, place_N, 1.0).view(-1, width)
-        sum_P = -(known_PT * logsigmoid(margin_PT)).sum(1)
+        sum_P = -(known_PT * torch.nn.functional.logsigmoid(margin_PT)).sum(1)
         num_P = known_PT.sum(1)
         if self.padded_length is None:
             return sum_P / num_P.clamp(min=1)
         num = self.padded_length - 1
-        return (sum_P - (num - num_P) * logsigmoid(torch.zeros_like(sum_P))) / num
+        return (
+            sum_P - (num - num_P) * torch.nn.functional.logsigmoid(torch.zeros_like(sum_P))
+        ) / num

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.types import TokenFields, TokenStats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:

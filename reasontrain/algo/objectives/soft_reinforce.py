@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from reasontrain.types import Losses, TokenFields, TokenStats
-from reasontrain.vocab import SoftScoring
+from reasontrain.types import Losses, SoftScoring, TokenFields, TokenStats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from reasontrain import rng
 from reasontrain.algo._top_k import lexsort
 from reasontrain.rng import Stream
 from reasontrain.types import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pool = Literal["group", "batch"]
 

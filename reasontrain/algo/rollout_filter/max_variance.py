@@ -5,16 +5,18 @@ PODS.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept
 from reasontrain.algo.rollout_filter._pools import Pool, pools, take
 from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.types import Batch, NotNegative
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ROUNDING = 1e-12
 """Variances and means that differ by less, in units of the largest square or value, are equal in

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept, top_rows, top_rows_per_rollout
 from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.algo.token_selection.scores.normalise import Scope, finite
 from reasontrain.types import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

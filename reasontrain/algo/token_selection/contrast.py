@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from reasontrain.algo.token_selection.scores.contrast import scored, weights
 from reasontrain.algo.token_selection.scores.normalise import finite
 from reasontrain.types import Batch, Probability, RunError, Stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from annotated_types import Ge
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from reasontrain.algo.token_selection.scores import weight_mass
 from reasontrain.algo.token_selection.scores.normalise import finite
 from reasontrain.types import Batch, NotNegative, Probability, Stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mode = Literal["prior", "flipped", "contrast"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.algo._draws import uniform_BT
 from reasontrain.algo._top_k import num_kept, top_rows_per_rollout
 from reasontrain.rng import Stream
 from reasontrain.types import Batch, Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

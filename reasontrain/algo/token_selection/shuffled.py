@@ -5,17 +5,19 @@ or only how many.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.algo._draws import uniform_BT
 from reasontrain.algo._top_k import lexsort
 from reasontrain.algo.token_selection.rules import SelectionRule
 from reasontrain.rng import Stream
 from reasontrain.types import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept_up, top_rows_per_rollout
 from reasontrain.algo.token_selection.scores.excess_loss import (
@@ -20,6 +19,9 @@ from reasontrain.algo.token_selection.scores.excess_loss import (
 )
 from reasontrain.algo.token_selection.scores.normalise import finite
 from reasontrain.types import Batch, NotNegative, Probability, Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

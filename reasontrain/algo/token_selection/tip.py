@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.algo._draws import gumbel_BT
 from reasontrain.algo._top_k import num_kept, top_rows, top_rows_per_rollout
@@ -17,6 +16,9 @@ from reasontrain.algo.token_selection.scores.normalise import Scope, Span, finit
 from reasontrain.algo.token_selection.scores.soft_or import overconfidence, soft_or
 from reasontrain.rng import Stream
 from reasontrain.types import Batch, Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mode = Literal[
     "soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"

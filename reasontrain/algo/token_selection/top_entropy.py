@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.algo._top_k import num_kept, top_rows
 from reasontrain.algo.token_selection.scores.normalise import finite
 from reasontrain.types import Batch, Ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

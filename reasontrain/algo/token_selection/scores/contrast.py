@@ -4,11 +4,15 @@ all.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from reasontrain.types import Stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOW = 0.1
 """A token scored below this is what wrong solutions do: cDPO's critical tokens."""

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from reasontrain.algo.token_selection.scores.normalise import span_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Norm = Literal["minmax", "rank", "zscore"]
 

@@ -5,13 +5,15 @@ alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from reasontrain.types import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scope = Literal["step", "rollout"]
 """Over which tokens a statistic or a ranking is taken: the whole optimiser step, or each rollout by

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from reasontrain.algo.token_selection.scores.normalise import quantile
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Quadrant(IntEnum):

@@ -4,9 +4,13 @@ their unit.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEAST_MEAN = 1e-6
 """A rollout whose raw weights average less than this has nothing to tell its tokens apart by."""

@@ -12,7 +12,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from reasontrain.models.describe import Description, class_of, located, readable
+from reasontrain.models.description import Description, class_of, located, readable
 from reasontrain.models.policy import Policy
 from reasontrain.models.settings import ModelSettings
 from reasontrain.models.vision import vision_of

@@ -1,0 +1,357 @@
+"""The learner: measures evidence of a batch of rollouts, and learns from it in optimiser steps.
+
+There is one, made of parts: an engine that runs the policy (in one process or as a rank of many)
+and an observer that measures evidence. `factory` builds both from a recipe.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reasontrain import vocab
+from reasontrain.algo.objectives import Objective, SequenceObjective
+from reasontrain.data.micro_batches import (
+    MicroBatchTokens,
+    MiniBatch,
+    make_mini_batches,
+)
+from reasontrain.learner import LossAggregationFn, weight_export
+from reasontrain.learner.engine import Engine
+from reasontrain.learner.losses import LOSS, NUM_LOSSES, sequence_loss, token_loss
+from reasontrain.learner.observer import Observer
+from reasontrain.learner.optimizer import rate
+from reasontrain.learner.policy_module import HeadComputation
+from reasontrain.learner.soft_tokens import means, soft_loss
+from reasontrain.metrics.throughput import matrix_rate
+from reasontrain.metrics.timing import LEARNER_PARTS, key
+from reasontrain.models import DType, Policy
+from reasontrain.recipe import LearnSettings
+from reasontrain.types import Batch, Stats, Weights
+
+
+class PolicyLearner:
+    """The implementation of `Learner`, on one rank.
+
+    All ranks get the same calls with the same batch; each works on its share, and `observe` and
+    `step` return the same on every rank.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        observer: Observer,
+        settings: LearnSettings,
+        *,
+        steps: int,
+        export_dtype: DType = "float32",
+    ) -> None:
+        """Compose a learner.
+
+        Args:
+            engine: the trainable policy and its optimiser.
+            observer: measures evidence of that policy.
+            settings: how a batch is learned from.
+            steps: the steps of the run, which the learning rate's schedule spans.
+            export_dtype: the dtype of the final model.
+        """
+        self.engine = engine
+        self.observer = observer
+        self.settings = settings
+        self.steps = steps
+        self.export_dtype = export_dtype
+        self.steps_done = 0
+        self.nonfinite_in_a_row = 0
+        self._cut: tuple[Batch, LearnSettings, list[MiniBatch]] | None = None
+        self._timed_B: Tensor | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """The model that is trained."""
+        return self.engine.policy
+
+    # ---- evidence
+
+    def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
+        """See `Learner`."""
+        self._start_timing(batch)
+        micro_batches = [
+            micro for mini_batch in self.mini_batches(batch) for micro in mini_batch.micro_batches
+        ]
+        columns = self.observer.columns(batch, micro_batches, required_evidence)
+        return batch.with_evidence(
+            {name: self.engine.all_reduce_sum(column_BT) for name, column_BT in columns.items()}
+        )
+
+    # ---- learning
+
+    def step(
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        loss_aggregation: LossAggregationFn,
+    ) -> Stats:
+        """See `Learner`."""
+        self._start_timing(batch)
+        totals = batch.totals(weight_BT)
+        stats = self.gradient(batch, weight_BT, objective, loss_aggregation)
+        share = rate(self.settings, self.steps_done, self.steps)
+        with self.engine.timer("optimizer"):
+            norm = self.engine.update(share)
+            self.observer.history.follow(self.weights().tensors())
+        finite = bool(torch.isfinite(norm))
+        self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
+        stats |= {
+            "grad_norm": float(norm),
+            "kept_share": totals.kept_tokens / max(totals.response_tokens, 1),
+        }
+        stats |= {"lr": self.settings.lr * share, "skipped": float(not finite)}
+        stats["nonfinite_in_a_row"] = float(self.nonfinite_in_a_row)
+        self.observer.forget()
+        self._cut = None
+        self.steps_done += 1
+        return stats | self._times()
+
+    def gradient(
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        loss_aggregation: LossAggregationFn,
+    ) -> Stats:
+        """Accumulate the gradient of the whole batch's loss, sum(loss_weight x loss).
+
+        Args:
+            batch: the rollouts, with the evidence that the objective reads.
+            weight_BT: the selection's weight of each token; zero leaves it out.
+            objective: the loss of a token, a response or a pair.
+            loss_aggregation: divides the sum of losses.
+
+        Returns:
+            The loss, and the mean of each statistic of the objective.
+        """
+        (mini_batch,) = self.mini_batches(batch)
+        loss_weight_BT = _loss_weights(batch, weight_BT, objective, loss_aggregation)
+        return self._accumulate(batch, weight_BT, loss_weight_BT, objective, mini_batch)
+
+    def mini_batches(self, batch: Batch) -> list[MiniBatch]:
+        """The mini-batches of a step, cut once and shared by `observe` and `step`."""
+        if self._cut is not None:
+            cut, settings, mini_batches = self._cut
+            if settings == self.settings and _same_rollouts(cut, batch):
+                return mini_batches
+        mini_batches = make_mini_batches(
+            batch,
+            1,
+            micro_batch_tokens=self.settings.micro_batch_tokens,
+            layout=self.settings.layout,
+            rank=self.engine.rank,
+            num_ranks=self.engine.num_ranks,
+        )
+        self._cut = (batch, self.settings, mini_batches)
+        return mini_batches
+
+    def _accumulate(
+        self,
+        batch: Batch,
+        weight_BT: Float[Tensor, "B T"],
+        loss_weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+        mini_batch: MiniBatch,
+    ) -> Stats:
+        """Forward and backward of the micro-batches of one optimiser step.
+
+        Tokens without loss weight are gathered away before the loss: they can neither overflow nor
+        cost anything. A sequence objective sees all response tokens of a rollout or pair of which
+        any token counts.
+        """
+        among_BT = loss_weight_BT != 0
+        if not bool(among_BT.any()):
+            return {LOSS: 0.0}
+        if isinstance(objective, SequenceObjective):
+            among_BT = batch.is_response_BT & among_BT.any(1, keepdim=True)
+        sums = defaultdict[str, float](float)
+        for micro in mini_batch.micro_batches:
+            tokens = micro.tokens(among_BT)
+            if not len(tokens) and not self.engine.runs_empty_micro_batches:
+                continue
+            result = self._forward_backward(batch, tokens, weight_BT, loss_weight_BT, objective)
+            for name, value in result.items():
+                sums[name] += float(value.detach())
+        names = sorted(sums)
+        totals_S = self.engine.all_reduce_sum(
+            torch.tensor([sums[name] for name in names], dtype=torch.float64)
+        )
+        totals = dict(zip(names, totals_S.tolist(), strict=True))
+        num_losses = totals.pop(NUM_LOSSES)
+        return {LOSS: totals.pop(LOSS), **means(totals, num_losses)}
+
+    def _forward_backward(
+        self,
+        batch: Batch,
+        tokens: MicroBatchTokens,
+        weight_BT: Float[Tensor, "B T"],
+        loss_weight_BT: Float[Tensor, "B T"],
+        objective: Objective,
+    ) -> Mapping[str, Tensor]:
+        """Forward and backward of one micro-batch: the loss and sums over its tokens."""
+        temperature = self.observer.temperature
+        if isinstance(objective, SequenceObjective):
+            return self._run(
+                tokens,
+                sequence_loss(
+                    batch, tokens, weight_BT, loss_weight_BT, objective, temperature=temperature
+                ),
+            )
+        loss_weight_N = tokens.of(loss_weight_BT)
+        if batch.soft:
+            return self._run(
+                tokens,
+                soft_loss(
+                    batch,
+                    tokens,
+                    loss_weight_N,
+                    objective,
+                    lambda: self.policy.basis,
+                    temperature=temperature,
+                ),
+            )
+        fields = tokens.fields(batch)
+        if not objective.needs_teacher:
+            return self._run(
+                tokens,
+                token_loss(fields, loss_weight_N, objective, temperature=temperature, teacher=None),
+            )
+        hidden_ND = self.observer.teacher_hidden_at(batch, tokens)
+        with self.engine.timer("frozen_forward"), self.observer.teacher.head() as head:
+            return self._run(
+                tokens,
+                token_loss(
+                    fields,
+                    loss_weight_N,
+                    objective,
+                    temperature=temperature,
+                    teacher=vocab.Teacher(hidden_ND, head),
+                ),
+            )
+
+    def _run(self, tokens: MicroBatchTokens, compute: HeadComputation) -> Mapping[str, Tensor]:
+        """Forward with this computation at these tokens, and backward, timed by part."""
+        timer = self.engine.timer
+
+        def timed(hidden_ND: Float[Tensor, "N D"], head: vocab.Head) -> Mapping[str, Tensor]:
+            # The trunk's backward begins when the gradient of its output arrives.
+            timer.start_phase_on_grad(hidden_ND, "trunk_backward")
+            with timer("vocabulary"):
+                return compute(hidden_ND, head)
+
+        with timer("trunk_forward"):
+            result = self.engine.forward(tokens.micro_batch, tokens.logit_position_N, timed)
+        with timer("vocabulary"):
+            self.engine.backward(result[LOSS])
+        return result
+
+    # ---- time
+
+    def matrix_rate(self) -> float:
+        """See `Learner`; ranks measure at the same time."""
+        rate_1 = torch.tensor(
+            [matrix_rate(self.policy.device, self.policy.dtype)], dtype=torch.float64
+        )
+        return float(self.engine.all_reduce_sum(rate_1))
+
+    def _start_timing(self, batch: Batch) -> None:
+        """Start the step's timing, unless `observe` did.
+
+        What was observed between two steps, such as a canary, belongs to no step.
+        """
+        if self._timed_B is None or not torch.equal(self._timed_B, batch.rollout_B):
+            self.engine.timer.read()
+            self._timed_B = batch.rollout_B
+
+    def _times(self) -> Stats:
+        """Seconds of each part of this step: the mean over ranks, so that the parts add up."""
+        seconds = self.engine.timer.read()
+        self._timed_B = None
+        values = [1.0, *(seconds.get(part, 0.0) for part in LEARNER_PARTS)]
+        num_ranks, *sums = self.engine.all_reduce_sum(
+            torch.tensor(values, dtype=torch.float64)
+        ).tolist()
+        return {
+            key(part): total / num_ranks for part, total in zip(LEARNER_PARTS, sums, strict=True)
+        }
+
+    # ---- weights
+
+    def weights(self) -> Weights:
+        """See `Learner`: the weights as they are, without a copy; adapters merged."""
+        return Weights(
+            version=self.steps_done,
+            tensors=lambda: weight_export.tensors(self.policy.model, self.engine.materialize),
+        )
+
+    def save(self, directory: Path) -> None:
+        """See `Learner`: the model in float32 (or its adapters alone), tokenizer and optimiser."""
+        progress = {"steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
+        writes = self.engine.rank == 0
+        weight_export.save_policy(self.policy, directory, self.engine.materialize, writes=writes)
+        self.engine.save(directory, progress)
+        if writes:
+            self.observer.history.save(directory)  # every rank has the same
+        self.engine.barrier()
+
+    def restore(self, directory: Path) -> None:
+        """See `Learner`; raises UserError for a directory that another kind of engine wrote."""
+        progress = self.engine.restore(directory)
+        self.steps_done = progress["steps_done"]
+        self.nonfinite_in_a_row = progress["nonfinite"]
+        self.observer.history.restore(directory)
+
+    def export(self, directory: Path) -> None:
+        """See `Learner`: in the recipe's dtype, adapters merged."""
+        dtype = getattr(torch, self.export_dtype)
+        weight_export.save_model(
+            self.policy,
+            directory,
+            dtype,
+            self.engine.materialize,
+            writes=self.engine.rank == 0,
+        )
+        self.engine.barrier()
+
+
+def _loss_weights(
+    batch: Batch,
+    weight_BT: Float[Tensor, "B T"],
+    objective: Objective,
+    loss_aggregation: LossAggregationFn,
+) -> Float[Tensor, "B T"]:
+    """The factor of each loss in the sum that is the step's loss.
+
+    The selection's weight enters it for losses of tokens. A pair counts whole: the weights of its
+    tokens are inside the objective.
+    """
+    if objective.granularity == "token":
+        counted_BT = weight_BT
+    else:
+        counted_BT = batch.is_response_BT.to(weight_BT.dtype)
+    return loss_aggregation(counted_BT, batch.totals(weight_BT))
+
+
+def _same_rollouts(first: Batch, second: Batch) -> bool:
+    """True if two batches have the same tokens, so that they differ in evidence at most."""
+    return (
+        torch.equal(first.ids_BT, second.ids_BT)
+        and torch.equal(first.kind_BT, second.kind_BT)
+        and torch.equal(first.rollout_B, second.rollout_B)
+        and (first.pair_B is None) == (second.pair_B is None)
+        and (first.seed, first.step) == (second.seed, second.step)
+        and first.soft == second.soft
+        and first.images == second.images
+    )

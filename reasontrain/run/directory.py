@@ -1,0 +1,254 @@
+"""The run directory: the name of every file that a run leaves, how it is written and how it is read.
+
+```
+out/<name>/
+  recipe.yaml              the recipe, resolved
+  environment.json         versions, commit, hardware, seed
+  metrics.jsonl            one line per step, written as it happens
+  evaluations.jsonl        one line per suite and evaluation
+  tokens/                  rollouts of some steps with evidence and weights
+  answers/                 the answers to each suite, one file per evaluation
+  checkpoints/step-N/      the model and the optimizer's state after N steps (see `run.checkpoint`)
+  final/                   the model after the last step
+  report.html, report.json
+  logs/                    what each process of a cluster printed
+  stages/                  links to the outputs of the recipe's stages
+  tensorboard/
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from reasontrain.data import storage
+from reasontrain.types import UserError
+
+STEP = "step-"
+
+
+class Estimate(TypedDict):
+    """A measured number; its interval stands beside it."""
+
+    value: float
+
+
+class EvaluationLine(TypedDict):
+    """A line of the evaluations, as far as it is read again."""
+
+    step: int
+    suite: str
+    metrics: dict[str, Estimate]
+
+
+class EnvironmentFacts(TypedDict):
+    """What a run was made with, as far as it is read again."""
+
+    device: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Files of one run by what they hold."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, as YAML."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware and seed, as JSON."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines, one per step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """JSON lines, one per suite and evaluation."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def tokens(self) -> Path:
+        """The folder of token files."""
+        return self.path / "tokens"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The model after the last step; there as soon as the run is finished."""
+        return self.path / "final"
+
+    @property
+    def report_page(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    @property
+    def report_numbers(self) -> Path:
+        """The report for programs."""
+        return self.path / "report.json"
+
+    @property
+    def logs(self) -> Path:
+        """The folder where each process of a cluster writes what it prints (`<role>-<rank>.log`)
+        and where it runs (`<role>-<rank>.json`).
+        """
+        return self.path / "logs"
+
+    @property
+    def stages(self) -> Path:
+        """The folder of links to the outputs of stages."""
+        return self.path / "stages"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    def answers(self, suite: str, step: int) -> Path:
+        """The answers to a suite after `step` steps, as JSON lines."""
+        return self.path / "answers" / f"{suite}-{STEP}{step}.jsonl"
+
+    def tokens_at(self, step: int) -> Path:
+        """Rollouts of a step with evidence and weights, as JSON lines."""
+        return self.tokens / f"{STEP}{step}.jsonl"
+
+    def nonfinite_tokens_at(self, step: int | str) -> Path:
+        """All rollouts of a step whose gradient was not finite; "*" stands for any step."""
+        return self.tokens / f"nonfinite-{STEP}{step}.jsonl"
+
+    def checkpoint_at(self, step: int) -> Path:
+        """The checkpoint after `step` steps."""
+        return self.checkpoints / f"{STEP}{step}"
+
+    def is_empty(self) -> bool:
+        """Nothing is there, not even the folder."""
+        return not self.path.exists() or not any(self.path.iterdir())
+
+    def write_recipe(self, text: str) -> None:
+        """Keep the resolved recipe, as a whole or not at all."""
+        storage.replace_text(self.recipe, text)
+
+    def write_environment(self, facts: Mapping[str, object]) -> None:
+        """Keep what the run was made with, as a whole or not at all."""
+        storage.replace_text(self.environment, json.dumps(facts, indent=1))
+
+    def read_environment(self) -> EnvironmentFacts:
+        """The facts that `write_environment` wrote."""
+        facts: EnvironmentFacts = json.loads(self.environment.read_text(encoding="utf-8"))
+        return facts
+
+    def append_metrics(self, step: int, stats: Mapping[str, object]) -> None:
+        """Add the line of a step."""
+        storage.append(self.metrics, {"step": step, **stats})
+
+    def read_metrics(self) -> Iterator[dict[str, float]]:
+        """The lines of all steps, in the order in which they were written."""
+        yield from map(json.loads, _lines(self.metrics))
+
+    def append_evaluation(self, step: int, record: Mapping[str, object]) -> None:
+        """Add the line of a suite that was measured after `step` steps."""
+        storage.append(self.evaluations, {"step": step, **record})
+
+    def read_evaluations(self) -> Iterator[EvaluationLine]:
+        """The lines of all evaluations, in the order in which they were written."""
+        yield from map(json.loads, _lines(self.evaluations))
+
+    def token_files(self) -> dict[int, Path]:
+        """The token files by step, in order."""
+        return dict(sorted(_numbered(self.tokens, ".jsonl")))
+
+    def checkpoint_directories(self) -> list[tuple[int, Path]]:
+        """Checkpoints by step, newest first, whether they are complete or not."""
+        return sorted(_numbered(self.checkpoints, ""), reverse=True)
+
+    def rewind(self, step: int, *, evaluations_through: int) -> None:
+        """Drop what was written of steps that will be taken again.
+
+        Args:
+            step: The first step that will be taken again; its line and all later ones go, and a
+                last line that was cut short.
+            evaluations_through: The last number of steps whose evaluations stay.
+        """
+        _keep_before(self.metrics, step)
+        _keep_before(self.evaluations, evaluations_through + 1)
+
+
+@dataclass(frozen=True)
+class EvaluationDirectory:
+    """Files of `reasontrain evaluate` for one model."""
+
+    path: Path
+
+    @property
+    def report(self) -> Path:
+        """All suites of the model, as JSON."""
+        return RunDirectory(self.path).report_numbers
+
+    @property
+    def logs(self) -> Path:
+        """The folder where each worker writes what it prints."""
+        return RunDirectory(self.path).logs
+
+    def answers(self, suite: str) -> Path:
+        """The answers to a suite, as JSON lines."""
+        return self.path / f"{suite}.jsonl"
+
+
+def step_of(directory: Path) -> int:
+    """The number of steps of a checkpoint by its directory's name."""
+    step = _step(directory.name)
+    if step is None:
+        raise UserError(f"{directory} is not named as a checkpoint ({STEP}N)")
+    return step
+
+
+def _step(name: str) -> int | None:
+    number = name.removeprefix(STEP)
+    return int(number) if name.startswith(STEP) and number.isdigit() else None
+
+
+def _numbered(folder: Path, ending: str) -> Iterator[tuple[int, Path]]:
+    """Files and directories `step-N<ending>` by N."""
+    for path in folder.glob(f"{STEP}*{ending}"):
+        step = _step(path.name.removesuffix(ending))
+        if step is not None:
+            yield step, path
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file; none of a file that is not there."""
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _keep_before(path: Path, step: int) -> None:
+    """Drop lines of this step and later, and a last line that was cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in _lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["step"] < step:
+            kept.append(line)
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

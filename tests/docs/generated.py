@@ -1,0 +1,103 @@
+"""Parts of the documents that are written from the source code; `make map` rewrites them.
+
+A generated part stands between `<!-- NAME: written by ... -->` and `<!-- end of NAME -->`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from tests.test_architecture import ROOMS, ROOT
+
+PACKAGE = ROOT / "reasontrain"
+DETAILED = frozenset({"algo", "run"})
+"""Packages whose modules and subpackages have rows of their own."""
+
+
+def map_table() -> str:
+    """The packages in the order of the architecture test, each with the first sentence of its
+    docstring.
+    """
+    lines = ["| package | content |", "| --- | --- |"]
+    for room in ROOMS:
+        for path in _entries(room):
+            name = path.relative_to(PACKAGE).as_posix()
+            indent = "&nbsp;&nbsp;" * name.count("/") if path.parent.name in DETAILED else ""
+            shown = f"{name}/" if path.is_dir() else name
+            lines.append(
+                f"| {indent}[`{shown}`](reasontrain/{name}) | {first_sentence(docstring(path))} |"
+            )
+    return "\n".join(lines)
+
+
+def evidence_table() -> str:
+    """The table of evidence: name, unit and definition."""
+    from reasontrain.algo.evidence import EVIDENCE
+
+    rows = [
+        f"| `{evidence.name}` | {evidence.description} | {evidence.unit} | {evidence.source} |"
+        for evidence in EVIDENCE.values()
+    ]
+    return "\n".join(
+        ["| evidence | definition | unit | measured by |", "| --- | --- | --- | --- |", *rows]
+    )
+
+
+PARTS: Mapping[str, tuple[Callable[[], str], tuple[str, ...]]] = {
+    "map": (map_table, ("README.md", "CONTRIBUTING.md")),
+    "evidence": (evidence_table, ("docs/concepts.md",)),
+}
+"""Name of a generated part -> the function that writes it, and the documents that hold it."""
+
+
+def _entries(room: str) -> Iterator[Path]:
+    """The file or folder of a room, and where it is detailed its public modules too."""
+    path = PACKAGE / room.replace(".", "/")
+    path = path if path.is_dir() else path.with_suffix(".py")
+    yield path
+    if room in DETAILED:
+        for child in sorted(path.iterdir(), key=lambda child: child.stem):
+            is_module = child.suffix == ".py" or (child / "__init__.py").exists()
+            is_room = f"{room}.{child.stem}" in ROOMS
+            if is_module and not child.name.startswith("_") and not is_room:
+                yield child
+
+
+def docstring(path: Path) -> str:
+    """The docstring of a module or a package; raises AssertionError where there is none."""
+    file = path / "__init__.py" if path.is_dir() else path
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    assert text, f"{file.relative_to(ROOT)} needs a docstring: its first sentence is in the map"
+    return text
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring on one line, without its full stop."""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<!\bDr)(?<!\bet al)\.(?=\s|$)", paragraph)[0].replace("|", "\\|")
+
+
+def with_parts(text: str, document: str) -> str:
+    """The document with its generated parts as the source says them now."""
+    for name, (write, documents) in PARTS.items():
+        if document not in documents:
+            continue
+        pattern = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        part = pattern.search(text)
+        assert part, f"{document} has no markers for {name!r}"
+        text = f"{text[: part.start()]}{part[1]}\n{write()}\n\n{part[2]}{text[part.end() :]}"
+    return text
+
+
+def main() -> None:
+    """Rewrite every generated part."""
+    for document in sorted({name for _, documents in PARTS.values() for name in documents}):
+        path = ROOT / document
+        path.write_text(with_parts(path.read_text(encoding="utf-8"), document), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
