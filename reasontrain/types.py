@@ -43,7 +43,8 @@ class LostError(RunError):
 
     def __init__(self, role: str, rank: int, message: str) -> None:
         super().__init__(message)
-        self.role, self.rank = role, rank
+        self.role = role
+        self.rank = rank
 
 
 class Message(TypedDict):

@@ -41,7 +41,8 @@ def top_rows(
     """Weight 1 at the `num` best of the chosen tokens of the whole step (all of them if there are
     fewer), 0 elsewhere.
     """
-    score_N, order_N = score_BT[among_BT], order_BT[among_BT]
+    score_N = score_BT[among_BT]
+    order_N = order_BT[among_BT]
     num_G = torch.tensor([num], device=order_N.device)
     return _weights(_is_top(score_N, torch.zeros_like(order_N), num_G, order_N), among_BT)
 

@@ -17,7 +17,8 @@ def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
 
     Useful rollouts are those that have an advantage; a variance has n - 1 below the line.
     """
-    kept_B, useful_B = torch.isin(sampled.rollout_B, kept.rollout_B), sampled.advantage_B != 0
+    kept_B = torch.isin(sampled.rollout_B, kept.rollout_B)
+    useful_B = sampled.advantage_B != 0
     stats: Stats = {
         "rollouts_kept_share": _share(kept_B),
         "useful_share": _share(useful_B),
@@ -56,7 +57,8 @@ def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
     """The share of all sampled tokens that is trained on, and the entropy of kept and of dropped
     tokens where it is known.
     """
-    kept_BT, among_BT = weight_BT != 0, batch.is_response_BT
+    kept_BT = weight_BT != 0
+    among_BT = batch.is_response_BT
     stats: Stats = {
         "sampled_tokens": float(batch.sampled_tokens),
         "trained_share": int(kept_BT.sum()) / max(batch.sampled_tokens, 1),

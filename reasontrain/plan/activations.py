@@ -47,13 +47,11 @@ def per_layer(
     twice (as they leave the softmax, and as the product takes them) with keys and values repeated
     for every head.
     """
-    d, f, q, k, h = (
-        shape.hidden_size,
-        shape.intermediate_size,
-        width_q(shape),
-        width_k(shape),
-        shape.num_heads,
-    )
+    d = shape.hidden_size
+    f = shape.intermediate_size
+    q = width_q(shape)
+    k = width_k(shape)
+    h = shape.num_heads
     wide = number(mode)
     norms = 2 * ((6 if mode == "bfloat16" else 8) * d + 4)
     inputs = {"float32": 2 * 4 * d, "autocast": 5 * 2 * d, "bfloat16": 2 * 2 * d}[mode]

@@ -86,7 +86,9 @@ class Operations:
         """Forward passes of every model that is asked, and heads at the response rows; a teacher
         elsewhere has its head here.
         """
-        job, extent, rows = self.job, _extent(batch.length_B), float(batch.is_response_BT.sum())
+        job = self.job
+        extent = _extent(batch.length_B)
+        rows = float(batch.is_response_BT.sum())
         shapes_of = {
             "policy": job.shape,
             "reference": job.shape if job.reference is None else job.reference.shape,
@@ -105,7 +107,9 @@ class Operations:
         """Forward and backward of the rollouts with a row that counts, and the loss at such rows;
         what of it is done again.
         """
-        job, objective, kept_BT = self.job, self.job.recipe.objective, weight_BT != 0
+        job = self.job
+        objective = self.job.recipe.objective
+        kept_BT = weight_BT != 0
         if isinstance(
             objective, SequenceObjective
         ):  # needs whole responses, and projects them again in backward
@@ -115,7 +119,8 @@ class Operations:
                 else kept_BT.any(1, keepdim=True)
             )
             kept_BT = batch.is_response_BT & whole_BT
-        rows, extent = float(kept_BT.sum()), _extent(batch.length_B[kept_BT.any(1)])
+        rows = float(kept_BT.sum())
+        extent = _extent(batch.length_B[kept_BT.any(1)])
         backward = 2 if job.trains_head else 1  # frozen weights have no gradient
         forward = trunk(job.shape, *extent)
         learned = (1 + backward) * forward + head(job.shape, rows, 1 + backward)

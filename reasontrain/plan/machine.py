@@ -11,7 +11,8 @@ from typing import Literal
 from reasontrain.types import AtLeastOne, Positive, UserError
 
 GIB = 2**30
-DEFAULT_PROMPT, DEFAULT_RESPONSE = 512, 1024
+DEFAULT_PROMPT = 512
+DEFAULT_RESPONSE = 1024
 """Tokens where neither the recipe nor the command says how long prompts and responses are."""
 CONTEXT_BYTES = GIB
 """What a process takes of a GPU before it holds a tensor: CUDA's context, cuBLAS workspaces, NCCL's

@@ -19,7 +19,8 @@ from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.vocabulary import chunks, logits_of_sampler
 from reasontrain.sampler.local import PREFILL_TOKENS
 
-LIVE_PARAMETERS, BUCKET = 10**9, 5 * 10**8
+LIVE_PARAMETERS = 10**9
+BUCKET = 5 * 10**8
 """DeepSpeed's defaults: parameters gathered at a time under stage 3, and numbers in a bucket that
 is reduced at once.
 """
@@ -91,9 +92,12 @@ def _learner(job: PlannedJob) -> Iterator[MemoryPart]:
 
 def _state(job: PlannedJob) -> Iterator[MemoryPart]:
     """Weights, gradients and optimiser, as ZeRO divides and moves them."""
-    zero, ranks, wide = job.zero, job.ranks, job.weight_bytes
+    zero = job.zero
+    ranks = job.ranks
+    wide = job.weight_bytes
     all_weights = wide * (job.base + job.trainable)
-    weights, gradients = all_weights, wide * job.trainable
+    weights = all_weights
+    gradients = wide * job.trainable
     if job.stage >= 3:
         weights = _share(weights, ranks)
     if job.stage >= 2:
@@ -188,8 +192,12 @@ def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
 
 def _forward(job: PlannedJob) -> Iterator[MemoryPart]:
     """Activations and everything as wide as the vocabulary."""
-    shape, mode, work = job.shape, job.mode, job.work
-    settings, tokens, rows = job.recipe.model, work.micro_batch_tokens, work.micro_batch_rows
+    shape = job.shape
+    mode = job.mode
+    work = job.work
+    settings = job.recipe.model
+    tokens = work.micro_batch_tokens
+    rows = work.micro_batch_rows
     layer = layer_bytes(job)
     checkpointing = settings.gradient_checkpointing
     kept = tokens * acts.kept(shape, mode, layer, checkpointing=checkpointing)
@@ -260,9 +268,12 @@ def _passing(model: FrozenRole) -> int:
 
 def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
     """States at the head, its gradients, and the chunk that is alive."""
-    shape, wide = job.shape, acts.number(job.mode)
-    d, table = shape.hidden_size, shapes.num_table(shape)
-    states, dstates = (tokens + rows) * d * wide, rows * d * 4
+    shape = job.shape
+    wide = acts.number(job.mode)
+    d = shape.hidden_size
+    table = shapes.num_table(shape)
+    states = (tokens + rows) * d * wide
+    dstates = rows * d * 4
     spread = (
         (tokens + rows) * d * wide
     )  # the gradient of the rows, and of all tokens' states it is spread over
@@ -285,7 +296,9 @@ def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
     """The sampler's cache at its widest, one layer of it twice while rows are joined, and what one
     token or prompt needs.
     """
-    work, shape, wide = job.work, job.shape, job.sampler_bytes
+    work = job.work
+    shape = job.shape
+    wide = job.sampler_bytes
     columns = work.length
     layer = work.rows_per_sampler * columns * 2 * shapes.width_k(shape) * wide
     yield MemoryPart("key-value cache", {"sample": layer * shape.num_layers})

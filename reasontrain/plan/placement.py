@@ -25,7 +25,8 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
     `pack` takes the first node that has room, `spread` the emptiest. An engine of vLLM takes all
     its GPUs on one node.
     """
-    cluster, gpu = job.cluster, int(job.on_gpu)
+    cluster = job.cluster
+    gpu = int(job.on_gpu)
     engine = gpu * (job.vllm.tensor_parallel_size if job.vllm is not None else 1)
     wanted = (
         [("learner", gpu)] * cluster.learners

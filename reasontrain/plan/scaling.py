@@ -89,9 +89,13 @@ def _predict(job: PlannedJob, gpus: int) -> Prediction:
 
 def _sampling(job: PlannedJob) -> float:
     """Seconds to read the prompts and write the responses of one rank."""
-    work, shape, machine = job.work, job.shape, job.machine
-    rate, memory = 1e12 * machine.tflops, 1e12 * machine.hbm_tb_s
-    parameters, rows = shapes.num_parameters(shape), work.rows_per_sampler
+    work = job.work
+    shape = job.shape
+    machine = job.machine
+    rate = 1e12 * machine.tflops
+    memory = 1e12 * machine.hbm_tb_s
+    parameters = shapes.num_parameters(shape)
+    rows = work.rows_per_sampler
     waves = -(-work.rollouts_per_rank // rows)
     columns = work.prompt_tokens + work.response_tokens / 2
     cache = rows * columns * 2 * shapes.width_k(shape) * job.sampler_bytes * shape.num_layers
@@ -116,7 +120,8 @@ def _forward(shape: Shape, length: int) -> float:
 def _evidence(job: PlannedJob) -> float:
     """Operations of a rank before the loss, and of models that are only compared with."""
     work = job.work
-    tokens, rows = work.rollouts_per_rank * work.length, work.rows_per_rank
+    tokens = work.rollouts_per_rank * work.length
+    rows = work.rows_per_rank
     total = job.passes * (tokens * _forward(job.shape, work.length) + head(job.shape, rows))
     frozen = [model for model in (job.reference, job.history) if model is not None]
     if job.teacher is not None and (job.observes_teacher or job.recipe.objective.needs_teacher):

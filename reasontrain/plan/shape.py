@@ -50,7 +50,8 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
     """
     with torch.device("meta"):
         model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    decoder = model.get_decoder()
+    head = model.get_output_embeddings()
     names = {name.rpartition("self_attn.")[2] for name, _ in decoder.named_parameters()}
     sizes = config.get_text_config().to_dict()
     try:
@@ -85,8 +86,10 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
 
 def matrices(shape: Shape) -> dict[str, int]:
     """Numbers in each matrix of one layer, by the names that adapters target."""
-    d, f = shape.hidden_size, shape.intermediate_size
-    q, k = width_q(shape), width_k(shape)
+    d = shape.hidden_size
+    f = shape.intermediate_size
+    q = width_q(shape)
+    k = width_k(shape)
     return {
         "q_proj": d * q,
         "k_proj": d * k,
@@ -141,7 +144,10 @@ def num_adapter(shape: Shape, lora: Lora) -> int:
     """Parameters of adapters: rank x (inputs + outputs) for every matrix they sit on (Hu et al.
     2021, section 4.1).
     """
-    d, f, q, k = shape.hidden_size, shape.intermediate_size, width_q(shape), width_k(shape)
+    d = shape.hidden_size
+    f = shape.intermediate_size
+    q = width_q(shape)
+    k = width_k(shape)
     ends = {
         "q_proj": d + q,
         "k_proj": d + k,

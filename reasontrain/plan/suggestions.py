@@ -48,10 +48,12 @@ def remedy(job: PlannedJob) -> Remedy | None:
         added: tuple[str, ...] = ()
         for overrides, changed in _tried(job, kind):
             if _fullest(changed).peak < _fullest(best).peak:
-                best, added = changed, overrides
+                best = changed
+                added = overrides
             if fits(changed):
                 break
-        job, gathered = best, _merged(gathered, added)
+        job = best
+        gathered = _merged(gathered, added)
         if fits(job):
             return Remedy(gathered, _fullest(job).peak)
     return None
@@ -96,7 +98,8 @@ def _other_engine(job: PlannedJob) -> Iterator[Change]:
     """Another share for vLLM, as large as can be; then engines on twice as many GPUs, and again, in
     one node.
     """
-    sample, engine = job.recipe.sample, job.vllm
+    sample = job.recipe.sample
+    engine = job.vllm
     if sample is None or engine is None or _fullest(job).phase != "sample":
         return
     for share in SHARES:

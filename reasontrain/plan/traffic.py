@@ -15,7 +15,8 @@ from typing import Literal
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.roles import FrozenRole, PlannedJob
 
-ID_BYTES, LOGP_BYTES = 8, 4
+ID_BYTES = 8
+LOGP_BYTES = 4
 
 
 @dataclass(frozen=True)

@@ -35,21 +35,15 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
         extra = table // 2
     if job.recipe.model.dtype == "bfloat16" and (whole or not job.on_gpu):
         extra += table  # the product is in float32
-    compares, observed_rows = (
-        job.recipe.objective.needs_teacher,
-        _response_rows(job) if job.observes_student else rows,
-    )
+    compares = job.recipe.objective.needs_teacher
+    observed_rows = _response_rows(job) if job.observes_student else rows
     if whole:
-        observed, loss = (
-            _WHOLE_OBSERVED[job.observes_teacher] * observed_rows,
-            _whole_loss(job) * rows,
-        )
+        observed = _WHOLE_OBSERVED[job.observes_teacher] * observed_rows
+        loss = _whole_loss(job) * rows
         observed, loss = (4 * job.shape.vocab_size * number for number in (observed, loss))
     else:
-        observed, loss = (
-            _live(job, observed_rows, job.observes_teacher, 4),
-            _live(job, rows, compares, _temporaries(job)),
-        )
+        observed = _live(job, observed_rows, job.observes_teacher, 4)
+        loss = _live(job, rows, compares, _temporaries(job))
     looks = job.observes_student or job.reference is not None or job.history is not None
     return {
         "observe": observed + extra if looks else 0,

@@ -237,7 +237,8 @@ def changed_keys(
     """Dotted keys at which two resolved recipes differ."""
     found = []
     for key in sorted({*ours, *theirs}):
-        a, b = ours.get(key), theirs.get(key)
+        a = ours.get(key)
+        b = theirs.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += changed_keys(a, b, f"{prefix}{key}.")
         elif a != b:

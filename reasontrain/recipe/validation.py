@@ -69,7 +69,8 @@ def image_errors(recipe: Recipe) -> list[str]:
 
 def _evidence_errors(recipe: Recipe) -> Iterator[str]:
     """Evidence that nothing in the recipe provides."""
-    required, objective = recipe.required_evidence, recipe.objective
+    required = recipe.required_evidence
+    objective = recipe.objective
     if recipe.teacher is None:
         if objective.needs_teacher:
             yield f"teacher: the objective {objective.kind} needs a teacher; set `teacher.path`"
@@ -118,7 +119,8 @@ def _schedule_errors(recipe: Recipe) -> Iterator[str]:
 
 def _pair_errors(recipe: Recipe) -> Iterator[str]:
     """Objectives of pairs without pairs, and the reverse."""
-    objective, needs_pairs = recipe.objective, recipe.objective.granularity == "pair"
+    objective = recipe.objective
+    needs_pairs = recipe.objective.granularity == "pair"
     if needs_pairs and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
         yield (
             f"objective: {objective.kind} compares the two sides of a pair; use `task: {{kind: "
@@ -159,7 +161,8 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
 
 def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
     """Group size, temperature and advantages of rollouts."""
-    objective, size = recipe.objective, sample.group_size
+    objective = recipe.objective
+    size = sample.group_size
     if recipe.learn.rollouts_per_step % size:
         yield (
             f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is not a multiple of "
@@ -184,7 +187,8 @@ def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
 
 def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
     """Objectives and evidence that a chain of thought of its own kind does not support."""
-    objective, thought = recipe.objective, sample.thought
+    objective = recipe.objective
+    thought = sample.thought
     if thought is None:
         return
     if isinstance(thought, HardThought):
@@ -248,7 +252,8 @@ def _vllm_errors(recipe: Recipe, sample: SampleSettings, engine: VllmEngine) -> 
 
 def _filter_errors(recipe: Recipe) -> Iterator[str]:
     """Rules that read advantages, and rollout filters that leave too little."""
-    rollout_filter, token_selection = recipe.rollout_filter, recipe.token_selection
+    rollout_filter = recipe.rollout_filter
+    token_selection = recipe.token_selection
     if isinstance(token_selection, ShuffledWeights):
         token_selection = token_selection.of
     if isinstance(recipe.advantage, NoAdvantage):
@@ -285,7 +290,8 @@ _ADVANTAGES_NEEDED = "compares advantages; add a `sample` section and set `advan
 
 def _cluster_errors(recipe: Recipe) -> Iterator[str]:
     """Ranks and processes."""
-    learn, cluster = recipe.learn, recipe.cluster
+    learn = recipe.learn
+    cluster = recipe.cluster
     if cluster is None:
         if learn.zero is not None:
             yield (

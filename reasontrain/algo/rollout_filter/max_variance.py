@@ -91,7 +91,8 @@ def num_lowest(sorted_M: Float[Tensor, " M"], num: int) -> int:
         _sums_of_both_ends(power_M, lowest_S, lowest_S + len(sorted_M) - num) / num
         for power_M in (sorted_M, sorted_M.square())
     )
-    variance_S, size = second_S - first_S.square(), sorted_M.abs().max()
+    variance_S = second_S - first_S.square()
+    size = sorted_M.abs().max()
     best_S = variance_S >= variance_S.max() - _ROUNDING * size.square()
     distance_S = first_S.abs().masked_fill(~best_S, torch.inf)
     return int((distance_S <= distance_S.min() + _ROUNDING * size).nonzero()[0])

@@ -39,7 +39,8 @@ class AdvantageEntropy:
         return self.keep_ratio.at(progress)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
-        response_BT, share = batch.is_response_BT, self.keep_ratio.at(batch.progress)
+        response_BT = batch.is_response_BT
+        share = self.keep_ratio.at(batch.progress)
         key_BT = batch.advantage_B.double().abs()[:, None] * finite(
             batch.entropy_BT, response_BT, "entropy"
         )

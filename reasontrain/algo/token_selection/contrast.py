@@ -38,7 +38,8 @@ class Contrast:
         return 1.0
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
-        among_BT, rejected_BT = batch.is_response_BT, _rejected(batch)
+        among_BT = batch.is_response_BT
+        rejected_BT = _rejected(batch)
         read_BT = rejected_BT if self.only_neg else among_BT
         logscore_BT = finite(batch.ce_logscore_BT, read_BT, "ce_logscore").float()
         weight_BT = torch.where(rejected_BT, weights(logscore_BT), among_BT.float())

@@ -37,9 +37,7 @@ class Rho1:
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        reference_BT, now_BT = (
-            finite(batch.ref_logp_BT, among_BT, "ref_logp"),
-            finite(batch.old_logp_BT, among_BT, "old_logp"),
-        )
+        reference_BT = finite(batch.ref_logp_BT, among_BT, "ref_logp")
+        now_BT = finite(batch.old_logp_BT, among_BT, "old_logp")
         num = int(num_kept(self.keep_ratio, among_BT.sum().reshape(1)))
         return top_rows(reference_BT - now_BT, among_BT, num, batch.token_order_BT)

@@ -42,11 +42,9 @@ class ShuffledWeights:
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        rollout_N, order_N, draw_N = (
-            among_BT.nonzero()[:, 0],
-            batch.token_order_BT[among_BT],
-            uniform_BT(batch, Stream.SHUFFLED_WEIGHTS)[among_BT],
-        )
+        rollout_N = among_BT.nonzero()[:, 0]
+        order_N = batch.token_order_BT[among_BT]
+        draw_N = uniform_BT(batch, Stream.SHUFFLED_WEIGHTS)[among_BT]
         weight_BT = self.of(batch)
         shuffled_N = torch.empty_like(weight_BT[among_BT])
         shuffled_N[lexsort(rollout_N, draw_N, order_N)] = weight_BT[among_BT][

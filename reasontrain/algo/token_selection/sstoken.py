@@ -72,7 +72,8 @@ class SsToken:
 
     def score(self, batch: Batch) -> Float[Tensor, "B T"]:
         """What the tokens are ranked by, in float64; it means nothing outside the response."""
-        among_BT, required_evidence = batch.is_response_BT, self.required_evidence
+        among_BT = batch.is_response_BT
+        required_evidence = self.required_evidence
         zero_BT = torch.zeros(among_BT.shape, dtype=torch.float64, device=among_BT.device)
         excess_BT = gain_BT = attention_BT = zero_BT
         if "history_logp" in required_evidence:

@@ -54,7 +54,8 @@ def span_of(
     for bit in any layout.
     """
     if scope == "step":
-        value_BT, among_BT = value_BT.reshape(1, -1), among_BT.reshape(1, -1)
+        value_BT = value_BT.reshape(1, -1)
+        among_BT = among_BT.reshape(1, -1)
     if not value_BT.numel():  # a step whose rollouts were all dropped
         nothing_S1 = torch.zeros(len(value_BT), 1, dtype=torch.float64)
         return Span(low_S1=nothing_S1, high_S1=nothing_S1)

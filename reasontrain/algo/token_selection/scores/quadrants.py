@@ -63,7 +63,8 @@ def quadrants(
     thresholds: Thresholds,
 ) -> Int[Tensor, "B T"]:
     """The Quadrant of every chosen token, NONE elsewhere; high means strictly above the threshold."""
-    unsure_BT, far_BT = entropy_BT > thresholds.entropy, divergence_BT > thresholds.divergence
+    unsure_BT = entropy_BT > thresholds.entropy
+    far_BT = divergence_BT > thresholds.divergence
     sure_BT = torch.where(far_BT, Quadrant.Q3, Quadrant.Q4)
     quadrant_BT = torch.where(unsure_BT, torch.where(far_BT, Quadrant.Q1, Quadrant.Q2), sure_BT)
     return torch.where(among_BT, quadrant_BT, Quadrant.NONE)
