@@ -1,5 +1,5 @@
-"""The random numbers of selection: one per token, a function of (seed, stream, step, rollout id,
-position) alone.
+"""Random numbers of selection rules: one per token, keyed by (seed, stream, step, rollout,
+position).
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What an engine of vLLM takes of every GPU that it runs on: the share it is given, whatever it
-then does with it.
-"""
+"""Memory of a vLLM engine: the share of each GPU that it reserves, however much of it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ NAME = "vLLM's share"
 
 
 def colocated(job: PlannedJob, engine: VllmEngine) -> Iterator[MemoryPart]:
-    """Beside a learner rank: asleep while that learns, but for what CUDA takes of another process."""
+    """Beside a learner rank: asleep while the rank learns, except for the CUDA context."""
     held: dict[Phase, int] = dict.fromkeys(PHASES, CONTEXT_BYTES)
     yield MemoryPart(NAME, held | {"sample": taken(job, engine)})
 
@@ -41,13 +39,13 @@ def share(job: PlannedJob, engine: VllmEngine) -> float:
 def taken(job: PlannedJob, engine: VllmEngine) -> int:
     """Bytes of each GPU.
 
-    An engine whose share cannot hold the weights and one rollout does not start: it counts as all
-    of the smallest GPU of which that share would be enough, which no machine has that is asked.
+    An engine whose share cannot hold the weights and one rollout does not start. It counts as the
+    whole of the smallest GPU on which that share would be enough, so that it never fits.
     """
     part = share(job, engine)
-    given = int(part * job.machine.memory_bytes)
+    reserved = int(part * job.machine.memory_bytes)
     least = least_bytes(job, engine)
-    return given if least <= given else int(least / part)
+    return reserved if least <= reserved else int(least / part)
 
 
 def least_bytes(job: PlannedJob, engine: VllmEngine) -> int:

@@ -1,5 +1,4 @@
-"""Memory of one process, part by part and phase by phase; the phase that needs most decides whether
-it fits.
+"""Memory of one process, by part and by phase; the largest phase decides whether it fits.
 
 State: weights, gradients and AdamW's two moments, with float32 masters under ZeRO, which divides
 the last two at stage 1, the gradients too at 2, the weights too at 3 (Rajbhandari et al. 2020,
@@ -56,16 +55,18 @@ class Role:
 
 def roles(job: PlannedJob) -> list[Role]:
     """Every role that holds a model."""
-    found = [Role("learner", job.ranks, _present(_learner(job)))]
+    processes = [Role("learner", job.ranks, _present(_learner(job)))]
     if job.cluster.samplers:
         weights = MemoryPart(
             "weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)}
         )
         own = engines.alone(job, job.vllm) if job.vllm is not None else (weights, *_decoding(job))
-        found.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
+        processes.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
     if job.cluster.teachers and job.teacher is not None:
-        found.append(Role("teacher", job.cluster.teachers, _present(_teacher(job, job.teacher))))
-    return found
+        processes.append(
+            Role("teacher", job.cluster.teachers, _present(_teacher(job, job.teacher)))
+        )
+    return processes
 
 
 def _present(parts: Iterator[MemoryPart] | Sequence[MemoryPart]) -> list[MemoryPart]:
@@ -161,9 +162,7 @@ def _step_workspace(job: PlannedJob) -> int:
 
 
 def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
-    """Models that are compared with on a learner rank, and the teacher's states that wait for the
-    step.
-    """
+    """Frozen models on a learner rank, and the teacher's hidden states kept for the step."""
     for model in job.frozen:
         if model is job.teacher and job.cluster.teachers:
             head = model.number_bytes * shapes.num_table(model.shape)
@@ -233,11 +232,11 @@ def layer_bytes(job: PlannedJob) -> int:
 
 
 def _observing(job: PlannedJob) -> int:
-    """A forward without gradient of the widest model that looks."""
+    """A forward pass without gradient of the widest model that measures evidence."""
     tokens = job.work.micro_batch_tokens
-    found = [tokens * acts.passing(job.shape, job.mode)] if job.observes_student else []
-    found += [tokens * _passing(model) for model in _looking(job)]
-    return max(found, default=0)
+    widths = [tokens * acts.passing(job.shape, job.mode)] if job.observes_student else []
+    widths += [tokens * _passing(model) for model in _looking(job)]
+    return max(widths, default=0)
 
 
 def _looking(job: PlannedJob) -> list[FrozenRole]:
@@ -251,7 +250,7 @@ def _looking(job: PlannedJob) -> list[FrozenRole]:
 
 
 def _teacher_now(job: PlannedJob) -> int:
-    """The teacher's forward at the loss, where nothing asked for it before."""
+    """The teacher's forward pass at the loss, if no evidence needed it before."""
     if (
         job.teacher is None
         or job.observes_teacher
@@ -293,8 +292,9 @@ def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
 
 
 def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
-    """The sampler's cache at its widest, one layer of it twice while rows are joined, and what one
-    token or prompt needs.
+    """The sampler's cache at its widest and the workspace of one token or prompt.
+
+    One layer of the cache exists twice while sequences are joined.
     """
     work = job.work
     shape = job.shape
@@ -314,7 +314,7 @@ def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
 
 
 def _teacher(job: PlannedJob, teacher: FrozenRole) -> Iterator[MemoryPart]:
-    """A process that only compares."""
+    """A process that holds the teacher alone."""
     tokens = job.work.micro_batch_tokens
     yield _context(job)
     yield MemoryPart("weights", _everywhere(teacher.weights))

@@ -1,11 +1,11 @@
-"""How long a step takes on 1, 2, 4, ... 1,024 GPUs, from stated rates, and where more of them stop
-helping.
+"""Step time on 1, 2, 4, ... 1,024 GPUs from stated rates, and the number beyond which more do not
+help.
 
 A dense forward costs 2 operations per parameter and token, a backward twice that (Kaplan et al.
 2020, arXiv 2001.08361), causal attention 2 x width x length per token and layer beside it. Decoding
 reads all weights for every token of a wave, or is bound by its products, whichever takes longer,
-and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps: the time is an
-upper bound for the stated rates. Every GPU is a learner rank that samples too.
+and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps, so the time is an
+upper bound for the stated rates. Every GPU is a learner rank that also samples.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UPDATE_BYTES = 28
 
 @dataclass(frozen=True)
 class Prediction:
-    """A step on so many GPUs; `efficiency` is the speed-up over one GPU, divided by their number."""
+    """A step on so many GPUs; `efficiency` is the speed-up over one GPU per GPU."""
 
     gpus: int
     sampling_s: float
@@ -46,17 +46,17 @@ class Prediction:
 
 def predictions(job: PlannedJob) -> list[Prediction]:
     """One for each number of GPUs."""
-    found: list[Prediction] = []
+    steps: list[Prediction] = []
     for gpus in GPUS:
         prediction = _predict(_on(job, gpus), gpus)
-        alone = found[0].step_s if found else prediction.step_s
-        found.append(replace(prediction, efficiency=alone / prediction.step_s / gpus))
-    return found
+        alone = steps[0].step_s if steps else prediction.step_s
+        steps.append(replace(prediction, efficiency=alone / prediction.step_s / gpus))
+    return steps
 
 
-def stops_at(found: list[Prediction]) -> int | None:
+def stops_at(steps: list[Prediction]) -> int | None:
     """The first number of GPUs that is not worth it."""
-    return next((prediction.gpus for prediction in found if prediction.efficiency < WORTH), None)
+    return next((prediction.gpus for prediction in steps if prediction.efficiency < WORTH), None)
 
 
 def _on(job: PlannedJob, gpus: int) -> PlannedJob:
@@ -111,14 +111,14 @@ def _sampling(job: PlannedJob) -> float:
 
 
 def _forward(shape: Shape, length: int) -> float:
-    """Operations per token of one pass through the trunk; it sees half of its sequence, in the
-    mean.
+    """Operations per token of one pass through the trunk; a token attends to half of its sequence
+    on average.
     """
     return trunk(shape, 1, length / 2)
 
 
 def _evidence(job: PlannedJob) -> float:
-    """Operations of a rank before the loss, and of models that are only compared with."""
+    """Operations of a rank before the loss, including frozen models."""
     work = job.work
     tokens = work.rollouts_per_rank * work.length
     rows = work.rows_per_rank

@@ -1,4 +1,4 @@
-"""How many parameters a model has, and where they sit, from its shape alone."""
+"""Parameter counts of a model, by matrix, from its shape alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ unknown.
 
 
 def shape_of(settings: ModelSettings, key: str) -> Shape:
-    """The shape that the recipe states, or the one in the configuration at `path`: a directory, the
-    testbed, or the hub's cache.
+    """The shape that the recipe states, or the one in the configuration at `path`.
 
-    Nothing is downloaded. Raises UserError where there is no configuration, or one of another
-    architecture.
+    `path` is a directory, a testbed model, or a model in the hub's cache; nothing is downloaded.
+    Raises UserError if there is no configuration, or one of another architecture.
     """
     if settings.shape is not None:
         return settings.shape
@@ -42,11 +41,10 @@ def shape_of(settings: ModelSettings, key: str) -> Shape:
 
 
 def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) -> Shape:
-    """The shape of a configuration; its model is built without memory, to see whether the formula
-    counts it rightly.
+    """The shape of a configuration, checked against the model built without memory.
 
-    Of an image model it is the language model's shape: what sees the image is small beside it,
-    and not counted.
+    Of an image model it is the language model's shape: the image encoder is small beside it and not
+    counted.
     """
     with torch.device("meta"):
         model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)

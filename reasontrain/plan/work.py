@@ -59,7 +59,14 @@ class Work:
 
 
 def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work:
-    """The step of this recipe on so many learner ranks; with no samplers, the ranks sample."""
+    """The step of this recipe.
+
+    Args:
+        recipe: the recipe.
+        machine: assumed lengths of prompts and responses, if not the recipe's.
+        ranks: learner ranks.
+        samplers: sampler processes; with none, the ranks sample.
+    """
     prompt = machine.prompt_tokens or recipe.prompt.max_tokens or DEFAULT_PROMPT
     response = machine.response_tokens or (
         recipe.sample.max_tokens if recipe.sample else DEFAULT_RESPONSE

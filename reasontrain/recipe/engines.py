@@ -15,12 +15,12 @@ GREATEST_TEMPERATURE = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class LocalEngine:
-    """The package's own decode loop; in the learner's process it samples with the learner's weights.
+    """The package's own decode loop; in the learner's process it uses the learner's weights.
 
     Attributes:
         max_num_seqs: rollouts that decode together; the number changes none of them.
-        cuda_graphs: decode several tokens per CUDA graph, in fixed shapes. Not with a thought, flash
-            attention or a sliding window. Off by default, because no GPU has measured it yet.
+        cuda_graphs: decode several tokens per CUDA graph, in fixed shapes. Not with a thought,
+            flash attention or a sliding window. Off by default: no GPU has measured it yet.
     """
 
     kind: Literal["local"] = "local"

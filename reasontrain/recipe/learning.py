@@ -1,4 +1,4 @@
-"""How the weights are changed: one optimiser step."""
+"""Learner settings: the optimiser, its schedule and the batch of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); norms and biases do not decay."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); none for norms and biases."""
 
     kind: Literal["adamw"] = "adamw"
     beta1: Decay = 0.9

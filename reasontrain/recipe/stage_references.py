@@ -1,4 +1,4 @@
-"""References to earlier stages: `stage:NAME/FILE` in a recipe stands for a file that a stage wrote."""
+"""References to earlier stages: `stage:NAME/FILE` stands for a file that a stage writes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reference_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _unknown(value: object, known: Mapping[str, str]) -> Iterator[str]:
-    """References in a value to none of the known stages (name -> kind) or to none of their files."""
+    """References in a value to no known stage (name -> kind) or to no file of one."""
     for reference in references(value):
         name, file = split(reference)
         if name not in known:

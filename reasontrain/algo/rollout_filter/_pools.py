@@ -1,4 +1,4 @@
-"""Among which rollouts a rollout rule chooses: those of one prompt, or those of the whole step."""
+"""Pools of rollouts that a filter chooses from: those of one prompt, or those of the whole step."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
 
 
 def take(batch: Batch, kept: list[Int[Tensor, "..."]]) -> Batch:
-    """These rollouts of the batch, in the order in which they stand there."""
+    """The batch with these rollouts, in their order in the batch."""
     return batch.take(torch.cat([*kept, torch.zeros(0, dtype=torch.long)]).sort().values)

@@ -1,4 +1,4 @@
-"""D3S's token level: the tokens at which an unsure policy earned much, or lost much."""
+"""D3S's token level: tokens at which an uncertain policy earned or lost much."""
 
 from __future__ import annotations
 

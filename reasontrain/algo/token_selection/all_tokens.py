@@ -1,4 +1,4 @@
-"""Every response token: the plain objective, and the control of every rule."""
+"""Every response token: the control of every rule."""
 
 from __future__ import annotations
 

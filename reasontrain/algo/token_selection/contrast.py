@@ -1,4 +1,4 @@
-"""cDPO's token weights: rejected tokens count by how much two models' contrast speaks against them."""
+"""cDPO's token weights: a rejected token counts by two models' contrast against it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Contrast:
         return weight_BT.detach()
 
     def metrics(self, batch: Batch) -> Stats:
-        """Whether the two models tell rejected tokens apart."""
+        """Metrics of how well the two models separate rejected tokens."""
         return scored(batch.ce_logscore_BT[_rejected(batch)])
 
 

@@ -1,4 +1,4 @@
-"""Random tokens, as many of each rollout as TIP would keep: what a rule must beat."""
+"""Random tokens, as many of each rollout as TIP keeps: the control of a rule."""
 
 from __future__ import annotations
 

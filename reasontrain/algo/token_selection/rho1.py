@@ -1,6 +1,4 @@
-"""Rho-1: tokens that a better model finds easier than the one in training (Lin et al. 2024, arXiv
-2404.07965).
-"""
+"""Rho-1: tokens that a better model predicts better than the policy (arXiv 2404.07965)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Another rule's weights on the wrong tokens: shows whether it matters which tokens a rule chose,
-or only how many.
-"""
+"""Another rule's weights on random tokens: the control for which tokens a rule selects."""
 
 from __future__ import annotations
 

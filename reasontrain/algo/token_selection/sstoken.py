@@ -1,4 +1,4 @@
-"""ssToken: tokens that the model has got better at and that look at the prompt (arXiv 2510.18250)."""
+"""ssToken: tokens that improved and that attend to the prompt (arXiv 2510.18250)."""
 
 from __future__ import annotations
 
@@ -55,11 +55,10 @@ class SsToken:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """The evidence that is read at some time in the run."""
-        found = {"old_logp", "history_logp"} if self.gamma else set()
-        return frozenset(
-            found | ({"attention"} if self.gamma < 1 or self.warmup or self.gate else set())
-        )
+        """The evidence that is read at some point of the run."""
+        names = {"old_logp", "history_logp"} if self.gamma else set()
+        reads_attention = self.gamma < 1 or self.warmup or self.gate
+        return frozenset(names | ({"attention"} if reads_attention else set()))
 
     def kept_share(self, progress: float) -> float:
         """The share of response tokens that get a weight; the same all through the run."""
@@ -71,7 +70,7 @@ class SsToken:
         return top_rows_per_rollout(self.score(batch), among_BT, num_B, batch.token_order_BT)
 
     def score(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """What the tokens are ranked by, in float64; it means nothing outside the response."""
+        """The score that ranks tokens, in float64; undefined outside the response."""
         among_BT = batch.is_response_BT
         required_evidence = self.required_evidence
         zero_BT = torch.zeros(among_BT.shape, dtype=torch.float64, device=among_BT.device)

@@ -86,9 +86,7 @@ class Tip:
         return self.given(batch, self.spans(batch))
 
     def spans(self, batch: Batch) -> dict[str, Span]:
-        """The statistics that the mode normalises by, one span for each kind of evidence it
-        normalises.
-        """
+        """The normalisation of each kind of evidence that the mode normalises."""
         clip = {"entropy": self.clip_quantile, "kl_reverse": self.delta_clip_quantile}
         return {
             name: span_of(
@@ -118,7 +116,7 @@ class Tip:
         )
 
     def score(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
-        """What the tokens are ranked by, in float64; it means nothing outside the response."""
+        """The score that ranks tokens, in float64; undefined outside the response."""
         share = {name: span.normalise(_column(batch, name)) for name, span in spans.items()}
         match self.mode:
             case "soft_or":
