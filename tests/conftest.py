@@ -18,6 +18,7 @@ os.environ["WANDB_MODE"] = "disabled"
 import builtins
 import pkgutil
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -48,6 +49,8 @@ install_import_hook(CHECKED, "beartype.beartype")
 for annotation in (torch.Tensor, PreTrainedTokenizerBase):
     setattr(builtins, annotation.__name__, annotation)
 
+from tests.graders import IdleWorkers  # noqa: E402  # imports what the hook must see first
+
 torch.set_num_threads(1)
 
 # Slow machines must not fail a property, and the same examples must be tried wherever the tests
@@ -66,3 +69,11 @@ def _same_seed() -> None:
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def idle_workers() -> Iterator[IdleWorkers]:
+    """Grading processes for tests that are not about them."""
+    workers = IdleWorkers()
+    yield workers
+    workers.end()

@@ -64,16 +64,16 @@ def begin(out: Path, name: str) -> subprocess.Popen[str]:
         "PYTHONPATH": str(ROOT),
     }
     environment.pop("RAY_ADDRESS", None)
-    log = (out / f"{name}.log").open("a")
-    return subprocess.Popen(
-        command(out, name),
-        env=environment,
-        stdout=log,
-        stderr=log,
-        text=True,
-        start_new_session=True,
-        cwd=out,
-    )
+    with (out / f"{name}.log").open("a") as log:
+        return subprocess.Popen(
+            command(out, name),
+            env=environment,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            cwd=out,
+        )
 
 
 def steps_done(run: Path) -> int:

@@ -21,13 +21,17 @@ from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Nu
 from reasontrain.bench.harness import HarnessReply
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.candidate import AT_ONCE
-from reasontrain.evaluation.generation import PromptChunk, by, parts, sampled
+from reasontrain.evaluation.generation import (
+    PromptChunk,
+    answer_by_sampling,
+    chunk_prompts,
+    sample_with,
+)
 from reasontrain.evaluation.run import evaluate
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.recipe import Suite
+from reasontrain.recipe import LocalEngine, Suite
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.tasks import Grader, TaskSettings, Verdict, score
+from reasontrain.tasks import Grader, TaskSettings, Verdict
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.types import Rollout, RunError
@@ -158,19 +162,23 @@ def ours(asked: PromptedProblem, both: Both, num_rows: int) -> Iterator[Work]:
             def sample(
                 asked: Sequence[PromptChunk],
             ) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
-                for part, some in by(sampler)(asked):
+                for part, some in sample_with(sampler)(asked):
                     rollouts.extend(some)
                     yield part, some
 
             answers = evaluate(
                 asked.suite,
                 [prompt.problem for prompt in prompts],
-                sampled(
-                    parts(prompts, asked.suite.sampling, num=1, at_once=AT_ONCE["local"]), sample
+                answer_by_sampling(
+                    chunk_prompts(
+                        prompts,
+                        asked.suite.sampling,
+                        num=1,
+                        chunk_size=LocalEngine.capabilities.prompts_per_call,
+                    ),
+                    sample,
                 ),
-                score=partial(
-                    score, asked.task, grader=grader, last_number=asked.suite.last_number
-                ),
+                score=partial(asked.task.grade, grader=grader, last_number=asked.suite.last_number),
             ).answers
             both.ours = [
                 Said(rollout, answer.verdict)

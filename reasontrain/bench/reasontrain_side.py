@@ -24,7 +24,7 @@ from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.recipe import LearnSettings
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.sampler.sequence import StopCriteria
+from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.token_decoding import TokenDecoding
 from reasontrain.types import Batch, Stats
 
@@ -103,7 +103,7 @@ def opd_step(given: Workload, method: Method, budget: int, layout: Layout) -> It
 
     def work() -> Numbers:
         speaking = TokenDecoding(learns.policy, Sampling(max_tokens=given.limit), never)
-        begun = speaking.begin(prompts, num=1, first_id=learns.steps_done * len(prompts))
+        begun = speaking.start(prompts, num=1, first_id=learns.weights().version * len(prompts))
         for row, length in zip(begun, lengths, strict=True):
             row.budget = length
         batch = collate(sampler.finish(begun, speaking), advantage=NoAdvantage())

@@ -33,7 +33,7 @@ from reasontrain.data.thought import HardThought, SoftThought, Thought
 from reasontrain.models import Policy, Shape
 from reasontrain.recipe import SampleSettings
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.sampler.sequence import StopCriteria
+from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.thought_decoding import ThoughtDecoding
 from reasontrain.sampler.token_decoding import TokenDecoding
 from reasontrain.types import Problem, Prompt
@@ -209,9 +209,9 @@ def _thinks(size: SampleSize, place: BenchMachine, thought: Thought) -> Iterator
 
     def work() -> Numbers:
         step = ThoughtDecoding(policy, sampling, never)
-        begun = step.begin(prompts, num=GROUP_SIZE, first_id=0)
+        begun = step.start(prompts, num=GROUP_SIZE, first_id=0)
         for row, length in zip(begun, lengths, strict=True):
-            row.left = length
+            row.thought_steps_left = length
         return _numbers([len(rollout.response_ids) for rollout in sampler.finish(begun, step)])
 
     yield work
@@ -232,7 +232,7 @@ def _speaks(
 
     def work() -> Numbers:
         step = TokenDecoding(policy, Sampling(max_tokens=size.limit), never)
-        begun = step.begin(prompts, num=GROUP_SIZE, first_id=0)
+        begun = step.start(prompts, num=GROUP_SIZE, first_id=0)
         for row, length in zip(begun, lengths, strict=True):
             row.budget = length
         return _numbers([len(rollout.response_ids) for rollout in sampler.finish(begun, step)])

@@ -22,7 +22,7 @@ from reasontrain.claims.verdict import (
     judge,
 )
 from reasontrain.data import storage
-from reasontrain.evaluation.provenance import origin
+from reasontrain.evaluation.provenance import current_provenance
 from reasontrain.recipe import Recipe, as_mapping, build, read_yaml
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.progress import progress
@@ -92,7 +92,9 @@ def claims(options: SweepOptions) -> None:
     table.text()  # a page without a place for the table is told before hours of work
     rows = read_claims(options.table, options.rows)
     runs = Runs(
-        options.out, origin(options.table.parent, (table.records, table.page)), options.at_once
+        options.out,
+        current_provenance(options.table.parent, (table.records, table.page)),
+        options.at_once,
     )
     for name, row in rows.items():
         if not options.rows and table.record(name, row):

@@ -1,11 +1,10 @@
-"""`reasontrain evaluate`: models by suites, every answer kept with its verdict as soon as it is
-graded.
+"""`reasontrain evaluate`: models by suites, every answer logged with its verdict as it is graded.
 
-Stopped in whatever way, the same command goes on and ends with the same files, byte for byte:
-answers are lines that are on the disk before the next ones are graded (`evaluation.journal`), and a
-part that was not whole is sampled again as the same part (`evaluation.asking`), while verdicts that
-are there stay. Identity comes before finest granularity: in other company a prompt might be
-answered otherwise. To an endpoint every problem stands alone, and goes on alone.
+However it is stopped, the same command resumes and ends with the same files, byte for byte. Answers
+are on disk before the next ones are graded (`evaluation.answer_log`), and logged verdicts stay. A
+chunk with missing answers is sampled again as a whole (`evaluation.generation`), because other
+chunks might give other answers; this costs some repeated work. Requests to an endpoint are
+independent, and only the missing ones are sent.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from reasontrain import models
 from reasontrain.cli.evaluation_backends import (
-    EncodedProblems,
     EndpointBackend,
     EvaluationBackend,
     ModelBackend,
+    PreparedSuite,
 )
 from reasontrain.data import storage
 from reasontrain.data.files import json_object
@@ -35,31 +33,31 @@ from reasontrain.evaluation.answers import Answer, ProblemSample, Reply, write_a
 from reasontrain.evaluation.candidate import candidate
 from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.run import Evaluation, summary
-from reasontrain.evaluation.run import evaluate as ask
-from reasontrain.evaluation.suites import suite as find
+from reasontrain.evaluation.run import evaluate as evaluate_suite
+from reasontrain.evaluation.suites import suite as find_suite
 from reasontrain.metrics import environment
 from reasontrain.models import DType
-from reasontrain.recipe import LocalEngine, Suite, VllmEngine, YamlValue, as_mapping
+from reasontrain.recipe import ENGINES, Engine, LocalEngine, Suite, YamlValue, as_mapping
 from reasontrain.run.build import VERSIONS
-from reasontrain.run.datasets import EncodedTask, encode_task
+from reasontrain.run.datasets import SuiteProblems, load_suite
 from reasontrain.run.directory import EvaluationDirectory
 from reasontrain.run.progress import progress
-from reasontrain.sampler.vllm_engine import installed
+from reasontrain.sampler.factory import check_installed
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
 
 logger = logging.getLogger(__name__)
 
 DATA_VARIABLE = "REASONTRAIN_DATA"
-REQUESTS = 16
-"""What an endpoint gets at a time, where nothing else is said."""
-NO_ANSWER_CHANGES = frozenset({"pass_at"})
-"""Settings of a suite that say what is made of its answers: other ones go with the same answers."""
+NUM_REQUESTS = 16
+"""The default number of requests in flight to an endpoint."""
+METRIC_SETTINGS = frozenset({"pass_at"})
+"""Settings of a suite that change the metrics, but not the answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What the command line said; None stands for what it did not say."""
+    """The options of the command line; None if an option was not given."""
 
     models: Sequence[str]
     suites: Sequence[str]
@@ -70,16 +68,19 @@ class EvaluateOptions:
     limit: int | None
     dtype: DType | None
     seed: int
-    engine: Literal["local", "vllm"] | None
+    engine: str | None
     base: str | None
     workers: int | None
     endpoint: str | None
-    at_once: int | None
-    again: bool
+    concurrency: int | None
+    restart: bool
 
 
-def evaluate(options: EvaluateOptions) -> None:
-    """Score every model on every suite; all suites are found before the first question is asked."""
+def evaluate(options: EvaluateOptions) -> list[Path]:
+    """Evaluate every model on every suite; the report of each model.
+
+    All suites are resolved before any model is loaded.
+    """
     models.quiet_libraries()
     _check(options)
     data = options.data or (
@@ -87,186 +88,204 @@ def evaluate(options: EvaluateOptions) -> None:
     )
     if data is not None and not data.is_dir():
         raise UserError(
-            f"{data} is no folder; --data and {DATA_VARIABLE} name the folder that holds "
-            f"the suites' files"
+            f"{data} is not a folder; --data and {DATA_VARIABLE} name the folder with the suites' "
+            "files"
         )
     if options.out.exists() and not options.out.is_dir():
-        raise UserError(
-            f"{options.out} is no folder; --out names the folder that reports are written to"
-        )
-    suites = [find(name, options.overrides, data, options.prompt) for name in options.suites]
+        raise UserError(f"{options.out} is not a folder; --out names the folder for reports")
+    suites = [find_suite(name, options.overrides, data, options.prompt) for name in options.suites]
     suites = [replace(suite, limit=options.limit or suite.limit) for suite in suites]
-    _apart([suite.name for suite in suites], options.suites, "suites")
+    _check_distinct([suite.name for suite in suites], options.suites, "suites")
     folders = [_folder(model) for model in options.models]
-    _apart(folders, options.models, "models")
+    _check_distinct(folders, options.models, "models")
+    reports = []
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
-            with ExitStack() as until:
+            with ExitStack() as exit_stack:
                 directory = EvaluationDirectory(options.out / folder)
-                contestant = _contestant(model, options, directory, until)
-                _evaluate(contestant, suites, options, directory, grader)
+                backend = _backend(model, options, directory, exit_stack)
+                reports.append(_evaluate(backend, suites, options, directory, grader))
+    return reports
 
 
 def _check(options: EvaluateOptions) -> None:
-    """What does not go together, or is no number to begin with."""
+    """Refuse options that are out of range, or exclude each other."""
     for flag, value in (
         ("--limit", options.limit),
         ("--workers", options.workers),
-        ("--at-once", options.at_once),
+        ("--concurrency", options.concurrency),
     ):
         if value is not None and value < 1:
             raise UserError(f"{flag} must be at least 1, got {value}")
-    ours = {
+    options_of_weights = {
         "--dtype": options.dtype,
         "--engine": options.engine,
         "--base": options.base,
         "--workers": options.workers,
     }
     if options.endpoint is not None and (
-        said := [flag for flag, value in ours.items() if value is not None]
+        flags := [flag for flag, value in options_of_weights.items() if value is not None]
     ):
         raise UserError(
-            f"{', '.join(said)} cannot be said of a model behind an --endpoint: the server "
-            f"decides; leave it out"
+            f"{', '.join(flags)} cannot be combined with --endpoint, because the server decides; "
+            "leave it out"
         )
-    if options.endpoint is None and options.at_once is not None:
+    if options.endpoint is None and options.concurrency is not None:
         raise UserError(
-            "--at-once is how many requests an --endpoint gets at a time; weights are "
-            "asked in parts of fixed size"
+            "--concurrency applies to an --endpoint only; local generation uses batches of "
+            "fixed size"
         )
-    if options.engine == "vllm":
-        installed()
+    check_installed(_engine(options))
+
+
+def _engine(options: EvaluateOptions) -> Engine:
+    """The settings of the engine that `--engine` names (default: local)."""
+    if options.engine is None:
+        return LocalEngine()
+    if options.engine not in ENGINES:
+        raise UserError(f"--engine must be one of {', '.join(ENGINES)}, not {options.engine!r}")
+    return ENGINES[options.engine]()
 
 
 def _folder(model: str) -> str:
-    """A model's name as a folder's."""
+    """Turn a model's name into the name of a folder."""
     return model.strip("/.").replace("/", "--").replace(":", "-") or "model"
 
 
-def _apart(names: Sequence[str], said: Sequence[str], what: str) -> None:
-    """Refuse two that would share a file."""
+def _check_distinct(names: Sequence[str], arguments: Sequence[str], what: str) -> None:
+    """Refuse two arguments whose files would have one name."""
     for index, name in enumerate(names):
         if (first := names.index(name)) != index:
             raise UserError(
-                f"the {what} {said[first]} and {said[index]} would share {name!r}; "
-                f"evaluate them in commands of their own, each "
-                "with another --out"
+                f"the {what} {arguments[first]} and {arguments[index]} would both write {name!r}; "
+                "evaluate them in separate commands, each with another --out"
             )
 
 
-def _contestant(
-    model: str, options: EvaluateOptions, folder: EvaluationDirectory, until: ExitStack
+def _backend(
+    model: str, options: EvaluateOptions, directory: EvaluationDirectory, exit_stack: ExitStack
 ) -> EvaluationBackend:
-    """Who is asked."""
+    """Create the backend of a model."""
     if options.endpoint is not None:
-        return EndpointBackend(
-            Endpoint(url=options.endpoint, model=model, at_once=options.at_once or REQUESTS),
-            seed=options.seed,
+        endpoint = Endpoint(
+            url=options.endpoint, model=model, at_once=options.concurrency or NUM_REQUESTS
         )
-    engine = VllmEngine() if options.engine == "vllm" else LocalEngine()
-    found = candidate(model, dtype=options.dtype or "bfloat16", engine=engine, base=options.base)
+        return EndpointBackend(endpoint, seed=options.seed)
     return ModelBackend(
-        found,
+        candidate(
+            model,
+            dtype=options.dtype or "bfloat16",
+            engine=_engine(options),
+            base=options.base,
+        ),
         seed=options.seed,
         workers=options.workers or 0,
-        logs=folder.logs,
-        until=until,
+        logs=directory.logs,
+        exit_stack=exit_stack,
     )
 
 
 def _evaluate(
-    contestant: EvaluationBackend,
+    backend: EvaluationBackend,
     suites: Sequence[Suite],
     options: EvaluateOptions,
-    folder: EvaluationDirectory,
+    directory: EvaluationDirectory,
     grader: Grader,
-) -> None:
-    """One model on all suites, and its report after each of them."""
-    about: dict[str, YamlValue] = {
-        **contestant.facts(),
+) -> Path:
+    """Evaluate one model on all suites; its report, which is updated after each suite."""
+    facts: dict[str, YamlValue] = {
+        **backend.facts(),
         "seed": options.seed,
         "versions": dict(environment.versions(VERSIONS)),
     }
-    report = folder.report
+    report = directory.report
     for suite in suites:
         assert suite.task is not None, "a suite from a file has a task"
-        posed = encode_task(suite, suite.task, suite.prompt or PromptSettings(), grader)
-        put = contestant.put(posed)
-        journal = AnswerLog(folder.answers(suite.name), _protocol(about, posed, put))
-        if options.again:
-            journal.forget()
-        result = _asked(contestant.name, posed, put, journal)
-        write_answers(journal.path, result.answers)  # in order, where they did not come so
+        suite_problems = load_suite(suite, suite.task, suite.prompt or PromptSettings(), grader)
+        prepared = backend.prepare(suite_problems)
+        answer_log = AnswerLog(
+            directory.answers(suite.name), _fingerprint(facts, suite_problems, prepared)
+        )
+        if options.restart:
+            answer_log.discard()
+        result = _evaluate_suite(backend.name, suite_problems, prepared, answer_log)
+        # the log has answers in the order in which they came; the final file is in suite order
+        write_answers(answer_log.path, result.answers)
         storage.replace_text(
-            report, _reported(report, about, {"asked": as_mapping(suite), **result.record()})
+            report, _updated_report(report, facts, {"asked": as_mapping(suite), **result.record()})
         )
     print(f"report: {report}")
+    return report
 
 
-def _reported(path: Path, about: Mapping[str, YamlValue], suite: Mapping[str, object]) -> str:
-    """The report with this suite in it, beside others of earlier commands that asked the same
-    weights in the same way.
+def _updated_report(path: Path, facts: Mapping[str, YamlValue], suite: Mapping[str, object]) -> str:
+    """Add a suite to the report.
+
+    Suites of earlier commands are kept if the model and all other facts are the same.
     """
-    before = dict(json_object(path.read_bytes(), str(path))) if path.exists() else {}
-    others = before.pop("suites", [])
-    asked = (
-        {each["suite"]: each for each in others}
-        if before == about and isinstance(others, list)
+    previous = dict(json_object(path.read_bytes(), str(path))) if path.exists() else {}
+    others = previous.pop("suites", [])
+    suites = (
+        {other["suite"]: other for other in others}
+        if previous == facts and isinstance(others, list)
         else {}
     )
-    asked[suite["suite"]] = suite
+    suites[suite["suite"]] = suite
     return (
-        json.dumps({**about, "suites": list(asked.values())}, indent=1, ensure_ascii=False) + "\n"
+        json.dumps({**facts, "suites": list(suites.values())}, indent=1, ensure_ascii=False) + "\n"
     )
 
 
-def _protocol(
-    about: Mapping[str, YamlValue], posed: EncodedTask, put: EncodedProblems
+def _fingerprint(
+    facts: Mapping[str, YamlValue], suite_problems: SuiteProblems, prepared: PreparedSuite
 ) -> dict[str, YamlValue]:
     """Everything that changes an answer."""
     suite = {
-        key: value for key, value in as_mapping(posed.suite).items() if key not in NO_ANSWER_CHANGES
+        key: value
+        for key, value in as_mapping(suite_problems.suite).items()
+        if key not in METRIC_SETTINGS
     }
     return {
-        **about,
+        **facts,
         "suite": suite,
-        "problems_sha256": posed.sha256,
-        "dropped": put.dropped,
-        **put.facts,
+        "problems_sha256": suite_problems.sha256,
+        "dropped": prepared.dropped,
+        **prepared.fingerprint,
     }
 
 
-def _asked(model: str, posed: EncodedTask, put: EncodedProblems, journal: AnswerLog) -> Evaluation:
-    """One suite, going on where it was stopped; a finished one is added up again, and nobody is
-    asked.
-    """
-    suite, kept = posed.suite, journal.kept(put.problems)
-    total = len(put.problems) * suite.num_samples
-    with progress(suite.name, total) as advance, ExitStack() as until:
-        if whole := len(kept) == total:
-            logger.info(f"{suite.name}: {model} answered all of it before; nothing is asked again")
-        elif kept:
-            logger.info(f"{suite.name}: going on after {len(kept)} of {total} answers")
-        result = ask(
+def _evaluate_suite(
+    model: str, suite_problems: SuiteProblems, prepared: PreparedSuite, answer_log: AnswerLog
+) -> Evaluation:
+    """Evaluate one suite, resuming from its log; a complete log needs no model."""
+    suite = suite_problems.suite
+    logged = answer_log.read(prepared.problems)
+    total = len(prepared.problems) * suite.num_samples
+    with progress(suite.name, total) as advance, ExitStack() as exit_stack:
+        if is_complete := len(logged) == total:
+            logger.info(f"{suite.name}: all answers of {model} are logged; nothing to do")
+        elif logged:
+            logger.info(f"{suite.name}: resuming after {len(logged)} of {total} answers")
+        result = evaluate_suite(
             suite,
-            put.problems,
-            _nobody if whole else put.ready(),
-            score=posed.score,
-            dropped=put.dropped,
-            sha256=posed.sha256,
-            kept=kept,
-            keep=_nothing if whole else until.enter_context(journal.writing()),
+            prepared.problems,
+            _no_answers if is_complete else prepared.make_answer_fn(),
+            score=suite_problems.score,
+            dropped=prepared.dropped,
+            sha256=suite_problems.sha256,
+            logged=logged,
+            log=_log_nothing if is_complete else exit_stack.enter_context(answer_log.writing()),
             progress=lambda done, right: advance(done, f"{100 * right:.1f} % right"),
         )
         logger.info(f"{model} on {summary(result)}")
     return result
 
 
-def _nobody(missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
-    """Who answers where nothing is missing."""
-    assert not missing, "somebody has to be asked"
+def _no_answers(missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
+    """The answer function of a suite with a complete log."""
+    assert not missing, "the log is complete"
     yield from ()
 
 
-def _nothing(answer: Answer) -> None:
-    """Where nothing is missing, nothing comes to be kept."""
+def _log_nothing(answer: Answer) -> None:
+    """The log function of a suite with a complete log."""

@@ -1,5 +1,6 @@
-"""Whoever `reasontrain evaluate` asks: weights, here or in several processes, or a model behind an
-address.
+"""Backends of `reasontrain evaluate`: a model by its weights, or a model behind an endpoint.
+
+A backend maps (problem, sample) keys to replies.
 """
 
 from __future__ import annotations
@@ -16,126 +17,146 @@ from typing import Protocol, runtime_checkable
 from reasontrain.evaluation.candidate import Candidate
 from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.endpoint_generation import EndpointRequests
-from reasontrain.evaluation.generation import AnswerFn, Sample, by, parts, sampled
+from reasontrain.evaluation.generation import (
+    AnswerFn,
+    SampleFn,
+    answer_by_sampling,
+    chunk_prompts,
+    sample_with,
+)
 from reasontrain.models import Description
-from reasontrain.run.datasets import EncodedTask, encoded
+from reasontrain.run.datasets import SuiteProblems, encode_prompts
 from reasontrain.types import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedProblems:
-    """A suite as it is put to somebody: problems that can be asked, how many cannot, and what
-    beside the suite says how.
+class PreparedSuite:
+    """A suite prepared for a backend, with nothing loaded yet.
 
-    `ready` loads what answers take.
+    Attributes:
+        problems: the problems that the backend can answer.
+        dropped: the number of problems that it cannot.
+        fingerprint: facts beyond the suite that change answers.
+        make_answer_fn: load what is needed, and return the answer function.
     """
 
     problems: Sequence[Problem]
     dropped: int
-    facts: Mapping[str, str | int]
-    ready: Callable[[], AnswerFn]
+    fingerprint: Mapping[str, str | int]
+    make_answer_fn: Callable[[], AnswerFn]
 
 
 @runtime_checkable
 class EvaluationBackend(Protocol):
-    """Somebody who can be asked suites."""
+    """A model that answers suites."""
 
     @property
     def name(self) -> str:
-        """As the user says it."""
+        """The model as the user named it."""
         ...
 
     def facts(self) -> Mapping[str, str]:
-        """What a report says of it; all of it changes answers."""
+        """The facts for reports; all of them change answers."""
         ...
 
-    def put(self, posed: EncodedTask) -> EncodedProblems:
-        """A suite as it is put to this one; nothing is loaded yet."""
+    def prepare(self, suite_problems: SuiteProblems) -> PreparedSuite:
+        """Prepare a suite without loading the model."""
         ...
 
 
 class ModelBackend:
-    """A model whose weights are at hand, asked in parts of fixed composition by this process or by
-    `workers` of Ray's.
-    """
+    """A model by its weights, sampled in this process or by several processes of Ray."""
 
     def __init__(
-        self,
-        candidate: Candidate,
-        *,
-        seed: int,
-        workers: int,
-        logs: Path,
-        until: ExitStack,
+        self, candidate: Candidate, *, seed: int, workers: int, logs: Path, exit_stack: ExitStack
     ) -> None:
-        """Processes, if there are any, end with `until`; what they print is in `logs`."""
+        """Prepare to load the model.
+
+        Args:
+            candidate: the model and its engine.
+            seed: seed of the sampler.
+            workers: number of Ray processes; 0 samples in this one.
+            logs: folder for the logs of the processes.
+            exit_stack: ends the processes when it is closed.
+        """
         self.candidate = candidate
         self.seed = seed
         self.workers = workers
         self.logs = logs
-        self.until = until
+        self.exit_stack = exit_stack
         self.name = candidate.name
 
     def facts(self) -> Mapping[str, str]:
         """See `EvaluationBackend`."""
         return self.candidate.facts()
 
-    def put(self, posed: EncodedTask) -> EncodedProblems:
-        """See `EvaluationBackend`; the hash is of prompts as ids and of the ids that end responses:
-        a tokenizer and its template.
-        """
-        asked, suite = encoded(posed, self.described), posed.suite
-        at_once = self.candidate.at_once
-        said = json.dumps(
-            [[prompt.ids for prompt in asked.prompts], sorted(self.described.stop_ids)]
+    def prepare(self, suite_problems: SuiteProblems) -> PreparedSuite:
+        """See `EvaluationBackend`."""
+        suite = suite_problems.suite
+        encoded = encode_prompts(suite_problems, self.description)
+        chunk_size = self.candidate.chunk_size
+        # token ids, not texts: they change with the tokenizer and its chat template
+        content = json.dumps(
+            [[prompt.ids for prompt in encoded.prompts], sorted(self.description.stop_ids)]
         )
-        whole = parts(asked.prompts, suite.sampling, num=suite.num_samples, at_once=at_once)
-        return EncodedProblems(
-            problems=[prompt.problem for prompt in asked.prompts],
-            dropped=asked.dropped,
-            facts={"prompts_sha256": hashlib.sha256(said.encode()).hexdigest(), "at_once": at_once},
-            ready=lambda: sampled(whole, self.sample),
+        chunks = chunk_prompts(
+            encoded.prompts, suite.sampling, num=suite.num_samples, chunk_size=chunk_size
+        )
+        return PreparedSuite(
+            problems=[prompt.problem for prompt in encoded.prompts],
+            dropped=encoded.dropped,
+            fingerprint={
+                "prompts_sha256": hashlib.sha256(content.encode()).hexdigest(),
+                "chunk_size": chunk_size,
+            },
+            make_answer_fn=lambda: answer_by_sampling(chunks, self.sample),
         )
 
     @cached_property
-    def described(self) -> Description:
-        """The model without its weights."""
+    def description(self) -> Description:
+        """The description of the model, without its weights."""
         return self.candidate.describe()
 
     @cached_property
-    def sample(self) -> Sample:
-        """Who samples, loaded when it is first needed and kept for the suites that follow."""
+    def sample(self) -> SampleFn:
+        """The sampler, loaded at the first use and kept for all suites."""
         if not self.workers:
-            return by(self.candidate.sampler(self.seed))
-        from reasontrain.cluster.work_queue import side_by_side  # Ray is for those who ask for it
+            return sample_with(self.candidate.sampler(self.seed))
+        # imported here, because importing Ray takes long and few evaluations need it
+        from reasontrain.cluster.work_queue import parallel_sampler
 
-        group = side_by_side(self.candidate, seed=self.seed, workers=self.workers, logs=self.logs)
-        return self.until.enter_context(group)
+        group = parallel_sampler(
+            self.candidate, seed=self.seed, workers=self.workers, logs=self.logs
+        )
+        return self.exit_stack.enter_context(group)
 
 
 class EndpointBackend:
-    """A model behind an address, asked answer by answer."""
+    """A model behind an endpoint, with one request per answer."""
 
     def __init__(self, endpoint: Endpoint, *, seed: int) -> None:
-        self.endpoint, self.seed, self.name = endpoint, seed, endpoint.model
+        self.endpoint = endpoint
+        self.seed = seed
+        self.name = endpoint.model
 
     def facts(self) -> Mapping[str, str]:
         """See `EvaluationBackend`."""
         return self.endpoint.facts()
 
-    def put(self, posed: EncodedTask) -> EncodedProblems:
-        """See `EvaluationBackend`; nobody here can tell which prompts are too long for the model:
-        the server refuses them.
-        """
-        suite = posed.suite
+    def prepare(self, suite_problems: SuiteProblems) -> PreparedSuite:
+        """See `EvaluationBackend`; prompts that are too long are known only to the server."""
+        suite = suite_problems.suite
         requests = EndpointRequests(
             endpoint=self.endpoint,
-            problems=posed.problems,
-            prompt=posed.prompt,
+            problems=suite_problems.problems,
+            prompt=suite_problems.prompt,
             sampling=suite.sampling,
             num=suite.num_samples,
             seed=self.seed,
         )
-        return EncodedProblems(
-            problems=posed.problems, dropped=0, facts={}, ready=lambda: requests.respond
+        return PreparedSuite(
+            problems=suite_problems.problems,
+            dropped=0,
+            fingerprint={},
+            make_answer_fn=lambda: requests.answer,
         )

@@ -1,6 +1,4 @@
-"""`reasontrain grade`: lines with a gold answer and a prediction come back with a verdict, while
-they are read.
-"""
+"""`reasontrain grade`: add verdicts to lines with a gold answer and a prediction, as they come."""
 
 from __future__ import annotations
 
@@ -23,35 +21,37 @@ from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import UserError
 
 Grade = Callable[[str, str], Verdict]
-AHEAD = 256
-"""Lines that may be read before the first of them is graded."""
+MAX_PENDING = 256
+"""The most lines that are read before the first of them is graded."""
 DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradeOptions:
-    """What the command line said; `file` is `-` for standard input, `num_workers` None for one per
-    core.
+    """The options of the command line.
+
+    `file` is `-` for standard input; `num_workers` is None for one worker per core.
     """
 
     file: str
-    limit_s: float
+    timeout_s: float
     num_workers: int | None
     last_number: bool
 
 
 def grade(options: GradeOptions) -> None:
-    """Write one line for each line read, in order and as soon as it is graded; at the end a count,
-    on standard error.
+    """Write each line with its verdict, in order and as soon as it is graded.
+
+    At the end, write the counts to standard error.
     """
-    if not 0 < options.limit_s < DAY_S:
+    if not 0 < options.timeout_s < DAY_S:
         raise UserError(
-            f"--limit-s must be more than 0 and less than a day, got {options.limit_s:g}"
+            f"--timeout-s must be more than 0 and less than a day, got {options.timeout_s:g}"
         )
     if options.num_workers is not None and options.num_workers < 1:
         raise UserError(f"--workers must be at least 1, got {options.num_workers}")
     num_workers = options.num_workers or num_cores()
-    grader = Grader(num_workers=num_workers, limit_s=options.limit_s)
+    grader = Grader(num_workers=num_workers, limit_s=options.timeout_s)
     counts: Counter[tuple[bool, str]] = Counter()
     with _rows(options.file) as rows, grader:
         try:
@@ -60,17 +60,19 @@ def grade(options: GradeOptions) -> None:
             ):
                 _write(row, verdict)
                 counts[verdict.correct, verdict.reason] += 1
-        except BrokenPipeError:  # whoever reads has seen enough (`| head`)
+        # the reader has seen enough (`| head`); Python would fail again when it flushes at exit
+        except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    how = ", ".join(
+    summary = ", ".join(
         f"{'correct' if right else 'wrong'} by {reason} {n}"
         for (right, reason), n in sorted(counts.items())
     )
-    print(f"graded {counts.total()} lines: {how or 'there are none'}", file=sys.stderr)
+    print(f"graded {counts.total()} lines: {summary or 'there are none'}", file=sys.stderr)
 
 
 def _write(row: Row, verdict: Verdict) -> None:
-    """ASCII, because JSON may hold texts that UTF-8 has no bytes for (half a surrogate pair)."""
+    """Print one line of JSON."""
+    # ASCII only: JSON may contain lone surrogates, which UTF-8 cannot encode
     print(
         json.dumps(
             {
@@ -86,12 +88,12 @@ def _write(row: Row, verdict: Verdict) -> None:
 
 @contextmanager
 def _rows(file: str) -> Iterator[Iterator[tuple[Row, str]]]:
-    """Each row with its place; blank lines are passed over."""
+    """Yield each row with its position in the file; skip blank lines."""
     name = "standard input" if file == "-" else file
     if file != "-" and not Path(file).is_file():
         raise UserError(
-            f"{file} is no file; expected JSON lines with `gold` and `prediction`, or - "
-            f"for standard input"
+            f"there is no file {file}; expected JSON lines with `gold` and `prediction`, or - for "
+            "standard input"
         )
     with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
         places = (
@@ -105,27 +107,28 @@ def _rows(file: str) -> Iterator[Iterator[tuple[Row, str]]]:
 def _graded(
     rows: Iterator[tuple[Row, str]], grade_one: Grade, num_workers: int
 ) -> Iterator[tuple[Row, Verdict]]:
-    """Rows in order with their verdicts; reading goes on while answers are graded, and a line that
-    cannot be read ends it.
+    """Yield rows with their verdicts, in order, while a thread reads more lines.
+
+    A line that cannot be read ends it.
     """
-    waiting: Queue[tuple[Row, Future[Verdict]] | Exception | None] = Queue(AHEAD)
+    pending: Queue[tuple[Row, Future[Verdict]] | Exception | None] = Queue(MAX_PENDING)
     threads = ThreadPoolExecutor(num_workers)
 
     def read() -> None:
         try:
             for row, where in rows:
                 gold, prediction = (_cell(row, column, where) for column in ("gold", "prediction"))
-                waiting.put((row, threads.submit(grade_one, gold, prediction)))
-            waiting.put(None)
-        except Exception as error:  # raised where the lines before it have been written
-            waiting.put(error)
+                pending.put((row, threads.submit(grade_one, gold, prediction)))
+            pending.put(None)
+        except Exception as error:  # raised by the consumer, after the lines before it
+            pending.put(error)
 
     Thread(target=read, daemon=True).start()
     try:
-        while (found := waiting.get()) is not None:
-            if isinstance(found, Exception):
-                raise found
-            row, verdict = found
+        while (item := pending.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            row, verdict = item
             yield row, verdict.result()
     finally:
         threads.shutdown(cancel_futures=True)
@@ -134,7 +137,7 @@ def _graded(
 def _cell(row: Row, column: str, where: str) -> str:
     if column not in row:
         raise UserError(
-            f"{where}: no `{column}` (it has: {', '.join(row) or 'nothing'}); lines need "
-            f"`gold` and `prediction`"
+            f"{where}: no `{column}` (it has: {', '.join(row) or 'nothing'}); every line needs "
+            "`gold` and `prediction`"
         )
     return text(row[column], column=column, where=where)

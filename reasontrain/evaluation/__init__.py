@@ -1,1 +1,1 @@
-"""Suites to answers to accuracy, mean@k and pass@k, each with an interval."""
+"""Evaluation: suites -> answers -> accuracy, mean@k and pass@k, each with an interval."""

@@ -1,9 +1,8 @@
-"""A suite's file of answers while it grows: what is in it survives `kill -9`, and belongs to one
-protocol.
+"""The answer log of a suite: every answer as soon as it is graded, safe from `kill -9`.
 
-Beside `gsm8k.jsonl` lies `gsm8k.protocol.json`: everything that changes an answer (weights,
-problems, prompts, sampling, seed, precision, versions). It is written before the first answer, and
-answers of another protocol are never mixed with these.
+Beside `gsm8k.jsonl` lies `gsm8k.fingerprint.json`, the fingerprint of the evaluation: everything
+that changes an answer (weights, problems, prompts, sampling, seed, precision, versions). It is
+written before the first answer, and answers with different fingerprints never share a log.
 """
 
 from __future__ import annotations
@@ -21,68 +20,71 @@ from reasontrain.evaluation.answers import Answer, ProblemSample, from_line
 from reasontrain.recipe import YamlValue, changed_keys
 from reasontrain.types import Problem, UserError
 
-MAX_NAMED, MAX_SAID = 3, 60
-REMEDY = "give another --out, or --again to begin anew"
+MAX_DIFFERENCES = 3
+"""The most differences between two fingerprints that a message names."""
+MAX_VALUE_LENGTH = 60
+"""The length to which a message shortens values."""
+REMEDY = "give another --out, or --restart to discard them"
 
 
 @dataclass
 class AnswerLog:
-    """The answers at `path`, which belong to `protocol`: plain values, as JSON has them."""
+    """The answers at `path`, all with this fingerprint (plain values, as JSON has them)."""
 
     path: Path
-    protocol: Mapping[str, YamlValue]
+    fingerprint: Mapping[str, YamlValue]
     _num_bytes: int = field(default=0, init=False)
-    _num_good: int = field(default=0, init=False)
+    _num_complete_bytes: int = field(default=0, init=False)
 
     @property
-    def beside(self) -> Path:
-        """Where the protocol is stated."""
-        return self.path.with_suffix(".protocol.json")
+    def fingerprint_path(self) -> Path:
+        """The file that holds the fingerprint."""
+        return self.path.with_suffix(".fingerprint.json")
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def discard(self) -> None:
+        """Delete the log and its fingerprint."""
         self.path.unlink(missing_ok=True)
-        self.beside.unlink(missing_ok=True)
+        self.fingerprint_path.unlink(missing_ok=True)
 
-    def kept(self, problems: Sequence[Problem]) -> dict[ProblemSample, Answer]:
-        """The answers that are there already; a last line that was cut short is none.
+    def read(self, problems: Sequence[Problem]) -> dict[ProblemSample, Answer]:
+        """Read the answers in the log, without an incomplete last line.
 
-        Raises UserError where they belong to another protocol, or the file is damaged.
+        Raises UserError if they have another fingerprint, or the file is damaged.
         """
         content = self.path.read_bytes() if self.path.exists() else b""
-        self._num_bytes = self._num_good = len(content)
+        self._num_bytes = len(content)
+        self._num_complete_bytes = len(content)
         if not content:
             return {}
-        self._check()
-        number, by_id = (
-            {problem.id: m for m, problem in enumerate(problems)},
-            {problem.id: problem for problem in problems},
-        )
-        found: dict[ProblemSample, Answer] = {}
+        self._check_fingerprint()
+        index_by_id = {problem.id: index for index, problem in enumerate(problems)}
+        problem_by_id = {problem.id: problem for problem in problems}
+        answers: dict[ProblemSample, Answer] = {}
         lines = content.split(b"\n")
-        self._num_good -= len(lines.pop())  # what follows the last end of a line is torn
+        # after the last newline: empty, or a line that was cut when the process was killed
+        self._num_complete_bytes -= len(lines.pop())
         for count, line in enumerate(lines, 1):
             try:
-                answer = from_line(json.loads(line), by_id)
+                answer = from_line(json.loads(line), problem_by_id)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{self.path}: line {count} is no answer of this suite ({error}); {REMEDY}"
                 ) from error
-            found[number[answer.problem.id], answer.sample] = answer
-        return found
+            answers[index_by_id[answer.problem.id], answer.sample] = answer
+        return answers
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Answer], None]]:
-        """What appends an answer, on the disk when it returns.
+        """Open the log; yields a function that appends an answer and returns once it is on disk.
 
-        Raises UserError where another process writes here too.
+        Raises UserError if another process writes to the log.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as stream:
             self._lock(stream.fileno())
-            stream.truncate(self._num_good)
-            if self._num_good == 0:
-                self._state()
+            stream.truncate(self._num_complete_bytes)
+            if self._num_complete_bytes == 0:
+                self._write_fingerprint()
 
             def append(answer: Answer) -> None:
                 stream.write(answer.line().encode())
@@ -91,60 +93,66 @@ class AnswerLog:
 
             yield append
 
-    def _lock(self, handle: int) -> None:
+    def _lock(self, descriptor: int) -> None:
+        """Refuse a log that another process writes to, or wrote to since it was read."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            is_alone = False
+            is_unchanged = False
         else:
-            is_alone = os.fstat(handle).st_size == self._num_bytes
-        if not is_alone:
+            is_unchanged = os.fstat(descriptor).st_size == self._num_bytes
+        if not is_unchanged:
             raise UserError(
                 f"another process evaluates into {self.path}; wait for it, or give another --out"
             )
 
-    def _state(self) -> None:
-        """Write the protocol, and make sure that it is on the disk before any answer is."""
+    def _write_fingerprint(self) -> None:
+        """Write the fingerprint, and return once it is on disk."""
         storage.replace_text(
-            self.beside, json.dumps(self.protocol, indent=1, ensure_ascii=False) + "\n"
+            self.fingerprint_path,
+            json.dumps(self.fingerprint, indent=1, ensure_ascii=False) + "\n",
         )
-        for place in (self.beside, self.beside.parent):
-            handle = os.open(place, os.O_RDONLY)
+        # the folder too: without it, a crash may lose the name of a file whose content is safe
+        for path in (self.fingerprint_path, self.fingerprint_path.parent):
+            descriptor = os.open(path, os.O_RDONLY)
             try:
-                os.fsync(handle)
+                os.fsync(descriptor)
             finally:
-                os.close(handle)
+                os.close(descriptor)
 
-    def _check(self) -> None:
-        """Refuse answers of another protocol, naming what differs."""
+    def _check_fingerprint(self) -> None:
+        """Refuse a log with another fingerprint, naming the differences."""
         try:
-            stated: dict[str, YamlValue] = json.loads(self.beside.read_text(encoding="utf-8"))
+            logged: dict[str, YamlValue] = json.loads(
+                self.fingerprint_path.read_text(encoding="utf-8")
+            )
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.path} holds answers, and {self.beside.name} beside it does not say "
-                f"to what they belong; {REMEDY}"
+                f"{self.path} holds answers, but their fingerprint {self.fingerprint_path.name} "
+                f"is missing or damaged, so what they belong to is unknown; {REMEDY}"
             ) from error
+        # hashes last: a person understands the other differences first
         changed = sorted(
-            changed_keys(stated, self.protocol), key=lambda key: ("sha256" in key, key)
-        )  # what a person can read first
+            changed_keys(logged, self.fingerprint), key=lambda key: ("sha256" in key, key)
+        )
         if changed:
             shown = ", ".join(
-                f"{key} was {_said(stated, key)} and is {_said(self.protocol, key)}"
-                for key in changed[:MAX_NAMED]
+                f"{key} was {_shown(logged, key)} and is {_shown(self.fingerprint, key)}"
+                for key in changed[:MAX_DIFFERENCES]
             )
-            more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+            num_more = len(changed) - MAX_DIFFERENCES
+            more = f" and {num_more} more" if num_more > 0 else ""
             raise UserError(
-                f"{self.path} holds answers of another protocol ({shown}{more}); {REMEDY}"
+                f"{self.path} holds answers of another evaluation ({shown}{more}); {REMEDY}"
             )
 
 
-def _said(protocol: Mapping[str, YamlValue], key: str) -> str:
-    """The value at a dotted key, cut to a readable length; names of packages may hold dots of their
-    own, so the longest wins.
-    """
-    value: YamlValue = dict(protocol)
+def _shown(fingerprint: Mapping[str, YamlValue], key: str) -> str:
+    """The value at a dotted key, shortened for a message."""
+    value: YamlValue = dict(fingerprint)
     rest = key
     while rest and isinstance(value, dict):
+        # names of packages contain dots themselves, so the longest matching name wins
         name = max(
             (name for name in value if rest == name or rest.startswith(f"{name}.")),
             key=len,
@@ -152,6 +160,7 @@ def _said(protocol: Mapping[str, YamlValue], key: str) -> str:
         )
         if name is None:
             return "absent"
-        value, rest = value[name], rest[len(name) + 1 :]
+        value = value[name]
+        rest = rest[len(name) + 1 :]
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

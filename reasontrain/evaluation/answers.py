@@ -1,4 +1,4 @@
-"""Answers to a suite: what was said, what it earned, and the line that keeps both."""
+"""Answers to a suite: replies with their verdicts, and the lines that store them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from reasontrain.tasks.grading import Verdict
 from reasontrain.types import Problem
 
 ProblemSample = tuple[int, int]
-"""Which answer of a suite: the number of its problem, in the order of the suite, and of the sample;
-both count from 0.
-"""
+"""The key of an answer: index of its problem in the suite and index of the sample, both from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What was said to a problem, by whomever.
+    """The reply of a sampler or an endpoint to a problem.
 
-    `num_tokens` is None where nobody counted. `reasoning` is a thought that came apart from the
-    text: it is kept for readers and never graded, as one within <think> is not.
+    `num_tokens` is None if it is unknown. `reasoning` is a thought that the endpoint separated from
+    the text; like a thought within <think>, it is stored for readers and never graded.
     """
 
     text: str
@@ -40,7 +38,7 @@ class Answer:
     verdict: Verdict
 
     def line(self) -> str:
-        """One line of a file of answers; `from_line` reads it back without loss."""
+        """The answer as one line of JSON, which `from_line` reads back without loss."""
         reasoning = {"reasoning": self.reply.reasoning} if self.reply.reasoning else {}
         return storage.json_line(
             {
@@ -60,10 +58,12 @@ class Answer:
 
 
 def from_line(row: Mapping[str, object], problems: Mapping[str, Problem]) -> Answer:
-    """The answer that a line keeps; raises KeyError or TypeError where it keeps none to one of
-    these problems (by id).
+    """Read an answer from a line's content, given the problems by id.
+
+    Raises KeyError or TypeError if the line holds no answer to one of these problems.
     """
-    sample, tokens = row["sample"], row["tokens"]
+    sample = row["sample"]
+    tokens = row["tokens"]
     if not isinstance(sample, int) or not isinstance(tokens, int | None):
         raise TypeError("`sample` and `tokens` are whole numbers")
     return Answer(
@@ -80,9 +80,7 @@ def from_line(row: Mapping[str, object], problems: Mapping[str, Problem]) -> Ans
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
-    """Every answer in order; the file is there as a whole or not at all, and one that holds just
-    this is left alone.
-    """
+    """Write the answers in order and atomically; a file with the same content is not touched."""
     text = "".join(answer.line() for answer in answers)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_bytes() != text.encode():
@@ -90,5 +88,5 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
 
 
 def _question(problem: Problem) -> str:
-    """What was asked, as text: of a conversation its last turn."""
+    """The question as text: of a conversation, its last turn."""
     return problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]

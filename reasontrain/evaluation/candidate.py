@@ -1,6 +1,4 @@
-"""A model that can be asked here: whole, or an adapter over its base; decoded by our own loop or by
-vLLM.
-"""
+"""A model to evaluate, given by its weights: a whole model, or an adapter on its base model."""
 
 from __future__ import annotations
 
@@ -10,46 +8,46 @@ from pathlib import Path
 from reasontrain import models
 from reasontrain.learner import adapter
 from reasontrain.models import Description, DType, ModelSettings
-from reasontrain.recipe import LocalEngine, VllmEngine
+from reasontrain.recipe import Engine
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.local import LocalSampler
-from reasontrain.sampler.vllm import VllmSampler
+from reasontrain.sampler.factory import make_sampler
 from reasontrain.types import UserError
-
-AT_ONCE = {"local": 256, "vllm": 1024}
-"""Prompts of a suite that are sampled together, by engine; the local one decodes at most
-`LocalEngine.max_num_seqs` rows at once.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Weights and who decodes with them; nothing is loaded yet.
+    """A model and its sampler engine, not loaded yet.
 
-    `name` is what the user calls it and `base` its base model, where it is an `adapter`; `settings`
-    are then the base model's. Paths are absolute, so that every process may load it.
+    Paths are absolute, so that every process can load it.
+
+    Attributes:
+        name: the model as the user named it.
+        settings: settings of the model, or of the base model of an adapter.
+        engine: settings of the sampler engine.
+        adapter: the directory of the adapter, if it is one.
+        base: the adapter's base model, as the user or the adapter names it.
     """
 
     name: str
     settings: ModelSettings
-    engine: LocalEngine | VllmEngine
+    engine: Engine
     adapter: Path | None = None
     base: str | None = None
 
     @property
-    def at_once(self) -> int:
-        """Prompts that are sampled together."""
-        return AT_ONCE[self.engine.kind]
+    def chunk_size(self) -> int:
+        """The number of prompts that are sampled together."""
+        return self.engine.capabilities.prompts_per_call
 
     def describe(self) -> Description:
-        """What is known of it without its weights."""
-        found = models.describe(self.settings)
-        own = adapter.own_tokenizer(self.adapter) if self.adapter else None
-        return replace(found, tokenizer=own) if own else found
+        """Describe the model without loading its weights."""
+        description = models.describe(self.settings)
+        tokenizer = adapter.own_tokenizer(self.adapter) if self.adapter else None
+        return replace(description, tokenizer=tokenizer) if tokenizer else description
 
     def facts(self) -> dict[str, str]:
-        """What a report says of it: whose weights these are, and how they were computed with."""
-        mark = (
+        """The facts for reports: the weights, their dtype and the engine."""
+        fingerprint = (
             adapter.fingerprint(self.settings, self.adapter)
             if self.adapter
             else models.fingerprint(self.settings)
@@ -58,51 +56,54 @@ class Candidate:
         return {
             "model": self.name,
             **base,
-            "fingerprint": mark,
+            "fingerprint": fingerprint,
             "dtype": self.settings.dtype,
             "engine": self.engine.kind,
         }
 
     def sampler(self, seed: int) -> Sampler:
-        """Load it, ready to answer."""
-        if isinstance(self.engine, VllmEngine):
-            return VllmSampler(self.settings, self.engine, seed=seed)
-        policy = (
-            adapter.load(self.settings, self.adapter)
-            if self.adapter
-            else models.load(self.settings)
-        )
-        return LocalSampler(policy, seed=seed, max_num_seqs=self.engine.max_num_seqs)
+        """Load the model into a sampler."""
+        policy = adapter.load(self.settings, self.adapter) if self.adapter else None
+        return make_sampler(self.engine, self.settings, seed=seed, policy=policy)
 
 
-def candidate(
-    model: str, *, dtype: DType, engine: LocalEngine | VllmEngine, base: str | None
-) -> Candidate:
-    """What `model` means: a directory, a hub id, a testbed model, or the directory of an adapter,
-    whose base may be another.
+def candidate(model: str, *, dtype: DType, engine: Engine, base: str | None) -> Candidate:
+    """Resolve the name of a model.
+
+    Args:
+        model: a directory, a hub id, a testbed model, or the directory of an adapter.
+        dtype: dtype of the weights.
+        engine: settings of the sampler engine.
+        base: the base model of an adapter; None takes the one that the adapter names.
+
+    Returns:
+        The candidate, not loaded yet.
+
+    Raises:
+        UserError: `base` is given for a whole model, or the engine does not support adapters.
     """
     name = str(Path(model))
     if not adapter.is_adapter(name):
         if base is not None:
             raise UserError(
-                f"--base is for adapters, and {model} is no directory with an "
-                f"{adapter.CONFIG} and no config.json"
+                f"--base is for adapters, but {model} is not a directory with an "
+                f"{adapter.CONFIG} and without a config.json"
             )
         return Candidate(
-            name=name, settings=ModelSettings(path=_everywhere(name), dtype=dtype), engine=engine
+            name=name, settings=ModelSettings(path=_absolute(name), dtype=dtype), engine=engine
         )
-    if isinstance(engine, VllmEngine):
+    if not engine.capabilities.adapters:
         raise UserError(
-            f"{model} is an adapter, and vLLM is given whole models here; merge it first, "
-            f"or leave --engine out"
+            f"{model} is an adapter, which {engine.capabilities.label} does not support here; "
+            "merge it into its base model first, or leave --engine out"
         )
     base = str(Path(base or adapter.base_of(Path(name))))
-    settings = ModelSettings(path=_everywhere(base), dtype=dtype)
+    settings = ModelSettings(path=_absolute(base), dtype=dtype)
     return Candidate(
         name=name, settings=settings, engine=engine, adapter=Path(name).absolute(), base=base
     )
 
 
-def _everywhere(path: str) -> str:
-    """A directory's absolute path; an id of the hub or of the testbed as it is."""
+def _absolute(path: str) -> str:
+    """The absolute path of a directory; ids of the hub or the testbed stay as they are."""
     return str(Path(path).absolute()) if Path(path).is_dir() else path

@@ -1,4 +1,4 @@
-"""Runs set beside each other: what each arm gained, over its seeds and over the same problems."""
+"""Comparison of runs: the gain of each arm over its seeds, on the same problems."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One recipe with several seeds: shares of right answers before and after, and what was gained.
+    """One recipe with several seeds: accuracy before and after training, and the gain.
 
-    The interval covers 95 %, over problems and seeds; `name` is what the names of the runs have in
-    common.
+    The interval covers 95 %, over problems and seeds; `name` is the common start of the runs'
+    names.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class _Verdicts:
-    """One run's first and last answers to a suite, a row per problem."""
+    """One run's verdicts on a suite before the first step and after the last, by problem."""
 
     problems: tuple[str, ...]
     before_M: Bool[np.ndarray, " M"]
@@ -44,21 +44,23 @@ class _Verdicts:
 
 
 def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
-    """The arms that these run directories make up, best first; raises UserError where they were not
-    asked the same problems.
+    """Group run directories into arms, sorted by gain, best first.
+
+    Raises UserError if the runs were not evaluated on the same problems.
     """
     by_arm: dict[str, tuple[list[str], list[_Verdicts]]] = {}
     for run in runs:
         recipe = read_yaml(RunDirectory(run).recipe)
-        names, found = by_arm.setdefault(arm_of(recipe), ([], []))
+        names, verdicts_by_run = by_arm.setdefault(arm_of(recipe), ([], []))
         if str(recipe["name"]) in names:
-            raise UserError(f"{run} is given twice, or another run has its name; a run counts once")
+            raise UserError(f"{run} is listed twice, or two runs have its name; list each once")
         names.append(str(recipe["name"]))
-        found.append(_verdicts(run, suite, int(str(recipe.get("steps")))))
-    everyone = [v for _, verdicts in by_arm.values() for v in verdicts]
-    if len({v.problems for v in everyone}) > 1:
+        verdicts_by_run.append(_verdicts(run, suite, int(str(recipe.get("steps")))))
+    all_verdicts = [v for _, verdicts in by_arm.values() for v in verdicts]
+    if len({v.problems for v in all_verdicts}) > 1:
         raise UserError(
-            f"the runs were asked different problems in suite {suite!r}; compare runs of one suite"
+            f"the runs were evaluated on different problems of suite {suite!r}; compare runs that "
+            "were evaluated on the same ones"
         )
     return sorted(
         (_arm(names, verdicts) for names, verdicts in by_arm.values()),
@@ -67,16 +69,14 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
 
 
 def arm_of(recipe: Mapping[str, object]) -> str:
-    """What a recipe says apart from what every run has of its own: equal for runs that differ by
-    their seed alone.
-    """
+    """A key of a recipe that is equal for runs that differ only in name, seed and directory."""
     return json.dumps(
         {key: value for key, value in recipe.items() if key not in OWN_TO_A_RUN}, sort_keys=True
     )
 
 
 def markdown(arms: Sequence[Arm]) -> str:
-    """A table for a README; figures in percent."""
+    """Format the arms as a Markdown table, in percent."""
     rows = [
         "| arm | seeds | before | after | gain [95 % interval] |",
         "| --- | --- | --- | --- | --- |",
@@ -108,7 +108,7 @@ def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
 
 
 def common(names: Sequence[str]) -> str:
-    """What the names begin with, all of them."""
+    """The longest common start of the names."""
     shortest = min(names, key=len)
     length = next(
         (i for i in range(len(shortest)) if len({name[i] for name in names}) > 1), len(shortest)
@@ -117,21 +117,21 @@ def common(names: Sequence[str]) -> str:
 
 
 def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
-    """The verdicts before the first step and after the last; a problem with several answers counts
-    by the first.
+    """Read the verdicts before the first step and after the last.
+
+    Only the first answer to each problem counts.
     """
     paths = [RunDirectory(run).answers(suite, step) for step in (0, steps)]
     if not all(path.exists() for path in paths):
         raise UserError(
-            f"{run} was not evaluated on suite {suite!r} both before training and after "
-            f"its {steps} steps; is it finished, "
-            "and is the name right?"
+            f"{run} was not evaluated on suite {suite!r} both before training and after its "
+            f"{steps} steps; check that it is finished, and that the suite's name is right"
         )
     first, last = (verdicts(path) for path in paths)
     if first.keys() != last.keys():
         raise UserError(
-            f"{run} was asked other problems of suite {suite!r} after training than "
-            f"before; its gain cannot be told"
+            f"{run} was evaluated on other problems of suite {suite!r} after training than "
+            f"before, so its gain is unknown"
         )
     problems = tuple(first)
     return _Verdicts(
@@ -141,17 +141,16 @@ def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
 
 
 def verdicts(path: Path) -> dict[str, bool]:
-    """Problem -> whether its first answer is right, from a file of answers."""
+    """Read the verdict on the first answer to each problem, by problem id, from an answer log."""
     return {problem: answers[0] for problem, answers in every_verdict(path).items()}
 
 
 def every_verdict(path: Path) -> dict[str, list[bool]]:
-    """Problem -> whether each of its answers is right, in the order in which they were sampled."""
-    found: dict[str, list[bool]] = {}
-    with path.open(
-        encoding="utf-8"
-    ) as stream:  # by lines of the file: a response may hold separators of its own
+    """Read the verdicts on all answers to each problem, in the order of their samples."""
+    by_problem: dict[str, list[bool]] = {}
+    with path.open(encoding="utf-8") as stream:
+        # not str.splitlines: responses contain Unicode separators that it would split at
         for line in stream:
             answer = json.loads(line)
-            found.setdefault(answer["problem"], []).append(answer["correct"])
-    return found
+            by_problem.setdefault(answer["problem"], []).append(answer["correct"])
+    return by_problem

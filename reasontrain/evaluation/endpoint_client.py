@@ -1,8 +1,7 @@
-"""A server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider) as the one who answers: text in,
-text out, no token ids.
+"""Client of a server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider): text in, text out.
 
-The key is read from OPENAI_API_KEY and goes into a header, never into a file, a log or a message;
-the address may hold no secret.
+The key is read from OPENAI_API_KEY and goes into a header, never into a file, a log or a message.
+The address may not contain one.
 """
 
 from __future__ import annotations
@@ -18,23 +17,27 @@ from reasontrain.evaluation.answers import Reply
 from reasontrain.types import RunError, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-READ_S, CONNECT_S = 3600.0, 10.0
-"""A long answer is silent until it is whole."""
+READ_S = 3600.0
+"""Time limit of a response, in seconds: without streaming, nothing arrives until it is complete."""
+CONNECT_S = 10.0
 BUSY = frozenset({408, 409, 425, 429})
-TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 7, 1.0, 60.0
+"""Status codes below 500 that a repeated request may overcome."""
+MAX_TRIES = 7
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
 MAX_QUOTED = 200
+"""The length to which a message shortens what a server returned."""
 
 Json = object
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A model by its name at a server.
+    """A model, by its name on a server.
 
-    `at_once` requests are under way at a time; one that fails for a while is sent again.
-
-    Waits grow from `first_wait_s`, doubled each time up to a minute; a server may ask for as much
-    by Retry-After.
+    `at_once` requests are in flight at a time. A request that fails for a passing reason is
+    repeated after `first_wait_s` seconds, doubled each time up to a minute, or later if the server
+    sends Retry-After.
     """
 
     url: str
@@ -48,38 +51,38 @@ class Endpoint:
             url = httpx2.URL(self.url)
         except httpx2.InvalidURL as error:
             raise UserError(
-                f"--endpoint is no address ({error}); expected something like "
+                f"--endpoint is not a URL ({error}); expected something like "
                 f"http://127.0.0.1:8000/v1"
             ) from None
         if url.scheme not in ("http", "https") or not url.host:
             raise UserError(
-                "--endpoint should begin with http:// or https:// and a host, as "
-                "http://127.0.0.1:8000/v1 does"
+                "--endpoint must start with http:// or https:// and a host, like "
+                "http://127.0.0.1:8000/v1"
             )
         if url.userinfo or url.query or url.fragment:
             raise UserError(
-                f"--endpoint holds more than host and path; a key is read from "
-                f"{KEY_VARIABLE} and is written nowhere"
+                f"--endpoint may contain only host and path; set a key in {KEY_VARIABLE}, from "
+                "where it is written nowhere"
             )
         if not self.key.isascii() or self.key != self.key.strip():
-            raise UserError(f"{KEY_VARIABLE} holds blanks or letters that no key has; set it again")
+            raise UserError(f"{KEY_VARIABLE} contains blanks or non-ASCII characters; set it again")
 
     @property
     def host(self) -> str:
-        """Who answers, as reports name it."""
+        """Host and port of the server, for reports."""
         return httpx2.URL(self.url).netloc.decode()
 
     def facts(self) -> dict[str, str]:
-        """What a report says of it.
+        """The facts for reports.
 
-        Whose weights answer is known to the server alone, so there is no fingerprint.
+        There is no fingerprint, because only the server knows its weights.
         """
         return {"model": self.model, "endpoint": self.host}
 
 
 @dataclass(frozen=True)
 class EndpointClient:
-    """Asks one question until it is answered, or it is clear that it will not be."""
+    """Send requests, and repeat them while the server may still recover."""
 
     endpoint: Endpoint
     client: httpx2.Client
@@ -88,19 +91,22 @@ class EndpointClient:
 
     @property
     def path(self) -> str:
-        """Where texts are continued, or conversations."""
+        """The path for completions of plain texts, or of conversations."""
         return "completions" if self.plain else "chat/completions"
 
-    def ask(self, body: Mapping[str, Json]) -> Reply:
-        """The reply; raises UserError where the server refuses, and RunError where it failed too
-        often.
+    def complete(self, body: Mapping[str, Json]) -> Reply:
+        """Send a request and return its reply.
+
+        Raises UserError if the server refuses it, and RunError if it failed too often.
         """
-        for tried in range(1, TRIES + 1):
-            wait_s = self.endpoint.first_wait_s * 2.0 ** (tried - 1)
+        for num_tries in range(1, MAX_TRIES + 1):
+            wait_s = self.endpoint.first_wait_s * 2.0 ** (num_tries - 1)
             try:
                 response = self.client.post(self.path, json=body)
             except httpx2.RequestError as error:
-                trouble = f"does not answer ({type(error).__name__}: {self._inert(str(error))})"
+                trouble = (
+                    f"does not answer ({type(error).__name__}: {self._without_key(str(error))})"
+                )
             else:
                 if response.status_code == 200:
                     return self._read(response)
@@ -108,16 +114,18 @@ class EndpointClient:
                     raise UserError(self._refusal(response))
                 trouble = f"answers {response.status_code} ({self._quoted(response)})"
                 wait_s = max(wait_s, _retry_after(response))
-            if tried < TRIES and self.stop.wait(min(wait_s, LONGEST_WAIT_S)):
+            if num_tries < MAX_TRIES and self.stop.wait(min(wait_s, LONGEST_WAIT_S)):
                 break
         raise RunError(
-            f"{self.endpoint.host} {trouble}, after {tried} tries; what was answered is "
-            f"kept, and the same command goes on"
+            f"{self.endpoint.host} {trouble}, after {num_tries} tries; the answers so far are "
+            "kept, and the same command resumes"
         )
 
     def _refusal(self, response: httpx2.Response) -> str:
-        """What a refusal most likely means."""
-        code, host, said = response.status_code, self.endpoint.host, self._quoted(response)
+        """Explain the most likely cause of a refusal."""
+        code = response.status_code
+        host = self.endpoint.host
+        quoted = self._quoted(response)
         match code:
             case 401 | 403:
                 key = (
@@ -125,46 +133,46 @@ class EndpointClient:
                     if self.endpoint.key
                     else f"a request without a key ({KEY_VARIABLE} is not set)"
                 )
-                return f"{host} refuses {key} ({code}: {said})"
+                return f"{host} refuses {key} ({code}: {quoted})"
             case 404:
                 return (
-                    f"{host} knows no model {self.endpoint.model!r} or no {self.path} "
-                    f"below this address ({code}: {said}); "
-                    "--endpoint usually ends in /v1, and MODEL is a name that its /models lists"
+                    f"{host} has no model {self.endpoint.model!r}, or no {self.path} below this "
+                    f"address ({code}: {quoted}); "
+                    "--endpoint usually ends in /v1, and MODEL is a name from its /models"
                 )
             case _:
                 return (
-                    f"{host} does not take the request ({code}: {said}); change the suite's "
+                    f"{host} rejects the request ({code}: {quoted}); change the suite's "
                     f"settings (--set) or its --prompt"
                 )
 
     def _read(self, response: httpx2.Response) -> Reply:
-        """The reply in a body; raises UserError where there is none."""
+        """Read the reply from a response; raise UserError if it holds none."""
         try:
             return _reply(response.json(), plain=self.plain)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise UserError(
-                f"{self.endpoint.host} answers with something that is no completion "
-                f"({self._quoted(response)}); is it a server "
-                "with OpenAI's API, and is its address right (it usually ends in /v1)?"
+                f"{self.endpoint.host} does not return a completion ({self._quoted(response)}); "
+                "check that the server has OpenAI's API, and that --endpoint is right (it usually "
+                "ends in /v1)"
             ) from error
 
     def _quoted(self, response: httpx2.Response) -> str:
-        """The beginning of what a server said."""
-        text = self._inert(" ".join(response.text.split()))
+        """The start of a response, for a message."""
+        text = self._without_key(" ".join(response.text.split()))
         return (
             repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
             if text
             else "nothing"
         )
 
-    def _inert(self, text: str) -> str:
-        """A text of others without the key, which some servers say again."""
+    def _without_key(self, text: str) -> str:
+        """Remove the key from a server's text: some servers repeat it in their errors."""
         return text.replace(self.endpoint.key, "[the key]") if self.endpoint.key else text
 
 
-def connected(endpoint: Endpoint) -> httpx2.Client:
-    """Connections to the endpoint, as many as there are requests at once."""
+def open_client(endpoint: Endpoint) -> httpx2.Client:
+    """Open an HTTP client with as many connections as there are requests in flight."""
     return httpx2.Client(
         base_url=endpoint.url,
         headers={"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {},
@@ -174,47 +182,47 @@ def connected(endpoint: Endpoint) -> httpx2.Client:
 
 
 def _reply(content: Json, *, plain: bool) -> Reply:
-    """The first choice of a completion; a response that ran into its limit may have no text, as of
-    a thought that did not end.
+    """Read the first choice of a completion.
 
-    The thought of a thinking model, where the server parts it from the text (`reasoning_content`,
-    in newer vLLM `reasoning`), is kept apart. Raises KeyError, IndexError, TypeError or ValueError
-    where this is no completion.
+    A response that was cut within its thought may have no text. A thought that the server separates
+    from the text (`reasoning_content`, in newer vLLM `reasoning`) stays separate. Raises KeyError,
+    IndexError, TypeError or ValueError if the content is not a completion.
     """
-    whole = _object(content)
-    choices = whole["choices"]
+    completion = _object(content)
+    choices = completion["choices"]
     if not isinstance(choices, list):
-        raise TypeError("`choices` is no list")
+        raise TypeError("`choices` is not a list")
     choice = _object(choices[0])
-    said = choice if plain else _object(choice["message"])
-    text, ending = said["text" if plain else "content"], choice.get("finish_reason")
-    if text is None and isinstance(ending, str):
+    message = choice if plain else _object(choice["message"])
+    text = message["text" if plain else "content"]
+    finish_reason = choice.get("finish_reason")
+    if text is None and isinstance(finish_reason, str):
         text = ""
     if not isinstance(text, str):
         raise TypeError("there is no text")
-    thought = said.get("reasoning_content") or said.get("reasoning")
-    usage = whole.get("usage")
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    usage = completion.get("usage")
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return Reply(
-        text=_mended(text),
-        truncated=ending == "length",
+        text=_encodable(text),
+        truncated=finish_reason == "length",
         num_tokens=tokens if isinstance(tokens, int) else None,
-        reasoning=_mended(thought) if isinstance(thought, str) else "",
+        reasoning=_encodable(thought) if isinstance(thought, str) else "",
     )
 
 
 def _object(value: Json) -> Mapping[str, Json]:
     if not isinstance(value, dict):
-        raise TypeError("no JSON object")
+        raise TypeError("not a JSON object")
     return value
 
 
-def _mended(text: str) -> str:
-    """Text that UTF-8 has bytes for: JSON may hold half a surrogate pair."""
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON may contain and UTF-8 cannot encode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _retry_after(response: httpx2.Response) -> float:
-    """Seconds that a server asks to be left alone for; 0 where it does not say so in seconds."""
-    said = response.headers.get("retry-after", "")
-    return float(said) if said.isascii() and said.isdigit() else 0.0
+    """The wait in seconds that the server requests; 0 if it names none, or a date."""
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isascii() and value.isdigit() else 0.0

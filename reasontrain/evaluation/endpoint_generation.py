@@ -1,8 +1,7 @@
-"""A suite as requests to an endpoint: what is sent for every answer, and many requests under way at
-once.
+"""Answers to a suite from an endpoint: one request per answer, many of them in flight.
 
-Every problem stands alone here, so there are no parts: each answer is one request with a seed of
-its own.
+Every request has its own seed and is independent of the others, so there are no chunks as in
+`generation`.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from reasontrain import rng
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import ProblemSample, Reply
-from reasontrain.evaluation.endpoint_client import Endpoint, EndpointClient, Json, connected
+from reasontrain.evaluation.endpoint_client import Endpoint, EndpointClient, Json, open_client
 from reasontrain.rng import Stream
 from reasontrain.types import Problem, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointRequests:
-    """Conversations, or plain texts to be continued where the suite's style is `plain`; `num`
-    answers to each problem.
+    """Requests for `num` answers to each problem.
 
-    `seed`, `temperature`, `top_p` and `max_tokens` are sent always, the rest where the suite sets
-    it: `stop`, and `top_k`, `min_p` and `enable_thinking`, which OpenAI's own API does not know and
-    most servers do.
+    They are conversations, or plain texts to continue if the suite's prompt style is `plain`.
+    `seed`, `temperature`, `top_p` and `max_tokens` are always sent, the others only if the suite
+    sets them: `stop`, and `top_k`, `min_p` and `enable_thinking`, which most servers support beyond
+    OpenAI's own API.
     """
 
     endpoint: Endpoint
@@ -42,36 +41,38 @@ class EndpointRequests:
     seed: int
 
     def __post_init__(self) -> None:
-        said = {
+        unsupported = {
             "sampling.thought": self.sampling.thought,
             "sampling.stop_ids": self.sampling.stop_ids,
             "prompt.max_tokens": self.prompt.max_tokens,
             "an image": next((problem.image for problem in self.problems if problem.image), None),
         }
-        if unsaid := [name for name, value in said.items() if value]:
+        if names := [name for name, value in unsupported.items() if value]:
             raise UserError(
-                f"an endpoint cannot be told {' or '.join(unsaid)}; leave it out, or "
-                f"evaluate the weights themselves"
+                f"an endpoint does not support {' or '.join(names)}; leave it out, or evaluate "
+                "the weights directly"
             )
         if self.is_plain and (
             self.prompt.system is not None or self.prompt.enable_thinking is not None
         ):
             raise UserError(
-                "prompt.system and prompt.enable_thinking need a conversation, and prompts "
-                "are plain here"
+                "prompt.system and prompt.enable_thinking need a conversation, and prompt.style "
+                "is plain"
             )
 
     @property
     def is_plain(self) -> bool:
-        """Whether the text is continued as it is; `auto` is a conversation, since servers hide
-        whether they have a template.
+        """True if texts are continued as they are.
+
+        The style `auto` means a conversation here: a server does not tell if it has a template.
         """
         return self.prompt.style == "plain"
 
-    def body(self, place: ProblemSample) -> dict[str, Json]:
-        """What is sent to have one answer."""
-        m, sample = place
-        settings, problem = self.sampling, self.problems[m]
+    def body(self, key: ProblemSample) -> dict[str, Json]:
+        """The request for one answer."""
+        m, sample = key
+        settings = self.sampling
+        problem = self.problems[m]
         number = rng.uniform(self.seed, Stream.ENDPOINT_SEEDS, torch.tensor(m * self.num + sample))
         body: dict[str, Json] = {
             "model": self.endpoint.model,
@@ -81,12 +82,12 @@ class EndpointRequests:
             "seed": int(number * 2.0**31),
         }
         if self.is_plain:
-            asked = self.prompt.around(problem)
-            if not isinstance(asked, str):
+            text = self.prompt.prompt_of(problem)
+            if not isinstance(text, str):
                 raise UserError(
-                    f"problem {problem.id} is a conversation, and prompts are plain here"
+                    f"problem {problem.id} is a conversation, and prompt.style is plain"
                 )
-            body["prompt"] = asked
+            body["prompt"] = text
         else:
             body["messages"] = self.prompt.turns(problem)
         if settings.stop:
@@ -99,57 +100,61 @@ class EndpointRequests:
             body["chat_template_kwargs"] = {"enable_thinking": self.prompt.enable_thinking}
         return body
 
-    def respond(
+    def answer(
         self, missing: AbstractSet[ProblemSample]
     ) -> Iterator[Mapping[ProblemSample, Reply]]:
-        """See `asking.AnswerFn`: whatever has come since the last time, together.
+        """See `generation.AnswerFn`; yields all replies that arrived since the last time.
 
         The first failure ends it.
         """
         waiting: Queue[ProblemSample] = Queue()
-        for place in sorted(missing):
-            waiting.put(place)
-        come: Queue[tuple[ProblemSample, Reply] | Exception] = Queue()
+        for key in sorted(missing):
+            waiting.put(key)
+        arrived: Queue[tuple[ProblemSample, Reply] | Exception] = Queue()
         stop = Event()
-        with connected(self.endpoint) as client:
-            line = EndpointClient(self.endpoint, client, self.is_plain, stop)
+        with open_client(self.endpoint) as http_client:
+            client = EndpointClient(self.endpoint, http_client, self.is_plain, stop)
 
             def work() -> None:
                 try:
                     while not stop.is_set():
-                        place = waiting.get_nowait()
-                        come.put((place, line.ask(self.body(place))))
+                        key = waiting.get_nowait()
+                        arrived.put((key, client.complete(self.body(key))))
                 except Empty:
                     return
-                except Exception as error:  # raised where answers are taken
-                    come.put(error)
+                except Exception as error:  # raised in the consumer's thread
+                    arrived.put(error)
 
             for _ in range(min(self.endpoint.at_once, len(missing))):
-                Thread(
-                    target=work, daemon=True
-                ).start()  # an interrupt does not wait for long answers
-            left = len(missing)
+                # daemons, so that an interrupt does not wait for long answers
+                Thread(target=work, daemon=True).start()
+            num_left = len(missing)
             try:
-                while left:
-                    found = _taken(come)
-                    left -= len(found)
-                    yield found
+                while num_left:
+                    replies = _drain(arrived)
+                    num_left -= len(replies)
+                    yield replies
             finally:
                 stop.set()
 
 
-def _taken(come: Queue[tuple[ProblemSample, Reply] | Exception]) -> dict[ProblemSample, Reply]:
-    """All that has come, at least one; a failure is raised once what came before it was taken."""
-    found: dict[ProblemSample, Reply] = {}
+def _drain(
+    arrived: Queue[tuple[ProblemSample, Reply] | Exception],
+) -> dict[ProblemSample, Reply]:
+    """Take everything from the queue, at least one reply; wait for it if necessary.
+
+    A failure is raised at the next call, so that the replies before it are kept.
+    """
+    replies: dict[ProblemSample, Reply] = {}
     while True:
         try:
-            one = come.get(block=not found)
+            item = arrived.get(block=not replies)
         except Empty:
-            return found
-        if isinstance(one, Exception):
-            if not found:
-                raise one
-            come.put(one)
-            return found
-        place, reply = one
-        found[place] = reply
+            return replies
+        if isinstance(item, Exception):
+            if not replies:
+                raise item
+            arrived.put(item)
+            return replies
+        key, reply = item
+        replies[key] = reply

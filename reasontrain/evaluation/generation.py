@@ -1,11 +1,10 @@
-"""Who answers a suite: anything that gives replies to places.
+"""Answers to a suite by sampling, in chunks of fixed composition.
 
-Here samplers do, in parts of fixed composition.
-
-Which rows decode together decides roundings, and a rounding may decide between two tokens. So a
-suite is asked in parts that depend on the suite alone, `at_once` prompts each, whoever samples them
-and however often it was interrupted: a part of which any answer is missing is sampled again as that
-same part, and its replies are the same.
+An answer function maps (problem, sample) keys to replies. Which sequences decode together changes
+rounding errors, and a rounding error may decide between two tokens. A suite is therefore sampled in
+chunks of `chunk_size` prompts that depend on nothing but the suite, whichever process samples them
+and however often the evaluation was interrupted. A chunk with a missing answer is sampled again as
+a whole, and its replies come out the same.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ from reasontrain.sampler import Sampler
 from reasontrain.types import Prompt, Rollout
 
 AnswerFn = Callable[[AbstractSet[ProblemSample]], Iterator[Mapping[ProblemSample, Reply]]]
-"""Replies to these places as they come, each at least once; others may be among them."""
+"""Yield replies to these keys as they come, each at least once; others may be among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptChunk:
-    """Prompts that are sampled together, `num` times each; `start` is the number of the first in
-    the suite.
+    """Prompts that are sampled together, `num` times each.
+
+    `start` is the index of the first one in the suite.
     """
 
     start: int
@@ -40,54 +40,66 @@ class PromptChunk:
         return self.start * self.num
 
     @property
-    def places(self) -> list[ProblemSample]:
-        """What is asked, in the order in which samplers answer."""
+    def keys(self) -> list[ProblemSample]:
+        """The keys of its rollouts, in the order in which samplers return them."""
         return [
             (self.start + i, sample) for i in range(len(self.prompts)) for sample in range(self.num)
         ]
 
 
-Sample = Callable[[Sequence[PromptChunk]], Iterator[tuple[PromptChunk, Sequence[Rollout]]]]
-"""The rollouts of each of these parts, in any order."""
+SampleFn = Callable[[Sequence[PromptChunk]], Iterator[tuple[PromptChunk, Sequence[Rollout]]]]
+"""Yield each of these chunks with its rollouts, in any order."""
 
 
-def parts(
-    prompts: Sequence[Prompt], sampling: Sampling, *, num: int, at_once: int
+def chunk_prompts(
+    prompts: Sequence[Prompt], sampling: Sampling, *, num: int, chunk_size: int
 ) -> list[PromptChunk]:
-    """A suite in parts."""
-    starts = range(0, len(prompts), at_once)
+    """Divide a suite's prompts into chunks.
+
+    Args:
+        prompts: the prompts of the suite, in order.
+        sampling: temperature, truncation and stop criteria.
+        num: samples per prompt.
+        chunk_size: prompts per chunk.
+
+    Returns:
+        The chunks, in order; the last one may be smaller.
+    """
+    starts = range(0, len(prompts), chunk_size)
     return [
         PromptChunk(
-            start=start, prompts=prompts[start : start + at_once], sampling=sampling, num=num
+            start=start, prompts=prompts[start : start + chunk_size], sampling=sampling, num=num
         )
         for start in starts
     ]
 
 
-def sampled(whole: Sequence[PromptChunk], sample: Sample) -> AnswerFn:
-    """Answers by sampling every part in which something is missing."""
+def answer_by_sampling(chunks: Sequence[PromptChunk], sample: SampleFn) -> AnswerFn:
+    """Return an answer function that samples every chunk in which an answer is missing."""
 
-    def respond(missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
-        for part, rollouts in sample(
-            [part for part in whole if not missing.isdisjoint(part.places)]
-        ):
+    def answer(missing: AbstractSet[ProblemSample]) -> Iterator[Mapping[ProblemSample, Reply]]:
+        incomplete = [chunk for chunk in chunks if not missing.isdisjoint(chunk.keys)]
+        for chunk, rollouts in sample(incomplete):
             yield {
-                place: reply(rollout) for place, rollout in zip(part.places, rollouts, strict=True)
+                key: reply_of(rollout) for key, rollout in zip(chunk.keys, rollouts, strict=True)
             }
 
-    return respond
+    return answer
 
 
-def by(sampler: Sampler) -> Sample:
-    """One sampler, part after part."""
-    return lambda asked: (
-        (part, sampler.sample(part.prompts, part.sampling, num=part.num, first_id=part.first_id))
-        for part in asked
+def sample_with(sampler: Sampler) -> SampleFn:
+    """Return a function that samples chunk after chunk with one sampler."""
+    return lambda chunks: (
+        (
+            chunk,
+            sampler.sample(chunk.prompts, chunk.sampling, num=chunk.num, first_id=chunk.first_id),
+        )
+        for chunk in chunks
     )
 
 
-def reply(rollout: Rollout) -> Reply:
-    """What a rollout says."""
+def reply_of(rollout: Rollout) -> Reply:
+    """The text of a rollout as a reply."""
     return Reply(
         text=rollout.text, truncated=rollout.truncated, num_tokens=len(rollout.response_ids)
     )

@@ -1,4 +1,4 @@
-"""Where a figure comes from: the commit, what was changed since, and the machine."""
+"""Provenance of a measurement: the commit, changes since, and the machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """The code and the machine of a measurement; `changed` names files that differ from the commit
-    (or are not in it).
+    """The code and the machine of a measurement.
+
+    `changed` names files that differ from the commit or are not in it.
     """
 
     commit: str
@@ -22,49 +23,52 @@ class Provenance:
     hardware: str
 
 
-def origin(watched: Path, apart: tuple[Path, ...] = ()) -> Provenance:
-    """This code on this machine.
+def current_provenance(folder: Path, exclude: tuple[Path, ...] = ()) -> Provenance:
+    """The provenance of a measurement with this code on this machine.
 
-    Changes are looked for in the package and in the folder `watched`, `apart` from some of it.
+    Changes are those to the package and to the inputs in `folder`, except the paths in `exclude`.
     """
     package = Path(__file__).resolve().parents[1]
     commit = _git(package, "rev-parse", "HEAD").strip() or "unknown"
     changed = {
-        line[3:] for folder in (package, watched.resolve()) for line in _changes(folder, apart)
+        # a line is two letters of status, a blank and the path
+        line[3:]
+        for root in (package, folder.resolve())
+        for line in _changes(root, exclude)
     }
     return Provenance(commit=commit, changed=tuple(sorted(changed)), hardware=hardware())
 
 
 def hardware() -> str:
-    """Processor, how many cores, and the GPUs, in words."""
+    """The processor, its number of cores, and the GPUs, in words."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join([f"{_processor()}, {os.cpu_count()} cores", *gpus])
 
 
 def _processor() -> str:
-    """What the processor calls itself, on Linux; elsewhere what Python knows."""
+    """The processor's model name, which Python knows on few systems but not on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
-def _changes(folder: Path, apart: tuple[Path, ...]) -> list[str]:
-    """Lines of `git status` below a folder."""
-    without = [
-        f":(exclude){path.resolve()}" for path in apart if path.resolve().is_relative_to(folder)
+def _changes(folder: Path, exclude: tuple[Path, ...]) -> list[str]:
+    """The lines of `git status` below a folder."""
+    excluded = [
+        f":(exclude){path.resolve()}" for path in exclude if path.resolve().is_relative_to(folder)
     ]
-    return _git(folder, "status", "--porcelain", "--", str(folder), *without).splitlines()
+    return _git(folder, "status", "--porcelain", "--", str(folder), *excluded).splitlines()
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git says, or nothing where there is no git or no repository."""
+    """The output of git, or an empty text if there is no git or no repository."""
     try:
-        asked = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return ""
-    return asked.stdout if asked.returncode == 0 else ""
+    return process.stdout if process.returncode == 0 else ""

@@ -1,4 +1,4 @@
-"""A suite asked of a model: every answer with its verdict, and what they add up to."""
+"""Evaluation of a model on a suite: every answer with its verdict, and their statistics."""
 
 from __future__ import annotations
 
@@ -18,23 +18,21 @@ from reasontrain.tasks.grading import spelling
 from reasontrain.types import Problem, UserError
 
 NO_VOTE = -1
+"""The vote of a response without an answer, in integer arrays of votes."""
 MAX_PARTS = 32
-"""More groups than this are no subjects or levels, but something that nearly every problem has of
-its own.
-"""
+"""A property with more values than this is not a subject or a level, but nearly unique."""
 GRADED_AT_ONCE = 16
-"""Answers that the grader gets together; they are kept and shown before the next ones are graded.
-"""
+"""Answers that are graded together, and logged and counted before the next ones are graded."""
 
-Score = Callable[[Sequence[tuple[Problem, str]]], list[Scored]]
-"""What grades responses to problems, in order."""
+ScoreFn = Callable[[Sequence[tuple[Problem, str]]], list[Scored]]
+"""Grade (problem, response) pairs, in order."""
 Progress = Callable[[int, float], None]
-"""Hears how many answers there are, and which share of them is right."""
+"""Receive the number of answers so far, and the share of them that is right."""
 
 
 @dataclass(frozen=True)
 class EvaluationPart:
-    """The accuracy on some of the problems."""
+    """The accuracy on the problems that share a level, a subject or the like."""
 
     num_problems: int
     accuracy: Interval
@@ -42,13 +40,19 @@ class EvaluationPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a suite measured: shares with 95 % intervals over problems; `dropped` counts prompts
-    that did not fit.
+    """The result of a suite.
 
-    `format_failure_share` is the share of answers in which none was found, `reasons` how often each
-    verdict came about (the grader's own failures too: "timeout", "memory", "crash"), and `parts`
-    the accuracy by level, subject and the like, over the problems that were asked. Lengths are None
-    where some answers were not counted.
+    Attributes:
+        metrics: shares with 95 % intervals over problems.
+        response_tokens_mean: mean length in tokens, like the quantiles None if the length of some
+            answer is unknown.
+        truncated_share: share of answers that ran into `max_tokens`.
+        format_failure_share: share of responses without an answer.
+        reasons: the number of answers by `Verdict.reason`, including the grader's own failures
+            ("timeout", "memory", "crash").
+        dropped: the number of prompts that did not fit the model; they count as wrong.
+        parts: accuracy by property (level, subject) and its value, without dropped prompts.
+        answers: every answer, by problem and sample.
     """
 
     suite: str
@@ -69,7 +73,7 @@ class Evaluation:
     answers: tuple[Answer, ...]
 
     def record(self) -> dict[str, object]:
-        """For evaluations.jsonl and reports: everything but the answers."""
+        """Everything but the answers, for evaluations.jsonl and reports."""
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -83,68 +87,81 @@ class Evaluation:
         }
 
     def scalars(self) -> dict[str, float]:
-        """The estimates alone, by suite and metric."""
+        """The estimates without intervals, by suite and metric."""
         return {f"{self.suite}/{name}": interval.value for name, interval in self.metrics.items()}
 
 
 def evaluate(
     suite: Suite,
     problems: Sequence[Problem],
-    respond: AnswerFn,
+    answer: AnswerFn,
     *,
-    score: Score,
+    score: ScoreFn,
     dropped: int = 0,
     sha256: str = "",
-    kept: Mapping[ProblemSample, Answer] | None = None,
-    keep: Callable[[Answer], None] = lambda answer: None,
+    logged: Mapping[ProblemSample, Answer] | None = None,
+    log: Callable[[Answer], None] = lambda answer: None,
     progress: Progress = lambda done, right: None,
 ) -> Evaluation:
-    """Have `suite.num_samples` answers to each problem and grade them as they come; `progress`
-    hears of every few.
+    """Collect `suite.num_samples` answers to each problem, and grade them as they come.
 
-    Answers that are `kept` from before are neither asked nor graded again: a verdict may be a
-    timeout, which would not come again. Each new one is handed to `keep` with its verdict. A prompt
-    that was dropped because it did not fit counts as answered wrongly, so that scores stay
-    comparable.
+    Args:
+        suite: the suite.
+        problems: its problems, without those of dropped prompts.
+        answer: the model, as a function from missing keys to replies.
+        score: the grader.
+        dropped: the number of prompts that did not fit the model. They count as wrong, so that
+            scores of different models stay comparable.
+        sha256: hash of all problems, for the record.
+        logged: answers from an earlier run. They are neither generated nor graded again: a verdict
+            may be a timeout, which might not occur again.
+        log: called with each new answer and its verdict.
+        progress: called after every `GRADED_AT_ONCE` answers.
+
+    Returns:
+        Metrics and all answers.
+
+    Raises:
+        UserError: there are no problems.
     """
     if not problems:
-        raise UserError(f"suite {suite.name} has no problem to ask")
-    found = dict(kept or {})
-    num_right = sum(answer.verdict.correct for answer in found.values())
+        raise UserError(f"suite {suite.name} has no problems")
+    answers = dict(logged or {})
+    num_right = sum(one.verdict.correct for one in answers.values())
     missing = {
         (m, s) for m in range(len(problems)) for s in range(suite.num_samples)
-    } - found.keys()
-    if found:
-        progress(len(found), num_right / len(found))
-    for replies in respond(missing) if missing else ():
+    } - answers.keys()
+    if answers:
+        progress(len(answers), num_right / len(answers))
+    for replies in answer(missing) if missing else ():
+        # a chunk that is sampled again also holds replies that are logged already
         new = [
-            (place, reply)
-            for place, reply in replies.items()
-            if place in missing and place not in found
+            (key, reply) for key, reply in replies.items() if key in missing and key not in answers
         ]
         for start in range(0, len(new), GRADED_AT_ONCE):
-            some = new[start : start + GRADED_AT_ONCE]
-            graded = score([(problems[m], reply.text) for (m, _), reply in some])
-            for ((m, s), reply), scored in zip(some, graded, strict=True):
-                answer = Answer(problem=problems[m], sample=s, reply=reply, verdict=scored.verdict)
-                keep(answer)
-                found[m, s] = answer
-                num_right += answer.verdict.correct
-            progress(len(found), num_right / len(found))
-    assert missing <= found.keys(), "every place was asked"
-    return _summed(suite, problems, [found[place] for place in sorted(found)], dropped, sha256)
+            batch = new[start : start + GRADED_AT_ONCE]
+            graded = score([(problems[m], reply.text) for (m, _), reply in batch])
+            for ((m, s), reply), scored in zip(batch, graded, strict=True):
+                one = Answer(problem=problems[m], sample=s, reply=reply, verdict=scored.verdict)
+                log(one)
+                answers[m, s] = one
+                num_right += one.verdict.correct
+            progress(len(answers), num_right / len(answers))
+    assert missing <= answers.keys(), "the model did not answer every problem"
+    return _summarise(suite, problems, [answers[key] for key in sorted(answers)], dropped, sha256)
 
 
-def _summed(
+def _summarise(
     suite: Suite, problems: Sequence[Problem], answers: Sequence[Answer], dropped: int, sha256: str
 ) -> Evaluation:
-    """What answers, problem by problem, add up to."""
-    shape = len(problems), suite.num_samples
+    """Compute the metrics of all answers, given in order of problem and sample."""
+    shape = (len(problems), suite.num_samples)
     correct_MS = np.array([a.verdict.correct for a in answers]).reshape(shape)
     vote_MS = np.array(_votes(answers)).reshape(shape)
-    unasked = [(0, dropped), (0, 0)]
+    dropped_rows = [(0, dropped), (0, 0)]
     lengths = [a.reply.num_tokens for a in answers if a.reply.num_tokens is not None]
-    is_counted, reasons = len(lengths) == len(answers), Counter(a.verdict.reason for a in answers)
+    is_counted = len(lengths) == len(answers)
+    reasons = Counter(a.verdict.reason for a in answers)
     return Evaluation(
         suite=suite.name,
         version=suite.version,
@@ -153,9 +170,9 @@ def _summed(
         num_samples=suite.num_samples,
         temperature=suite.sampling.temperature,
         metrics=summarise(
-            np.pad(correct_MS, unasked),
+            np.pad(correct_MS, dropped_rows),
             suite.pass_at,
-            vote_MS=np.pad(vote_MS, unasked, constant_values=NO_VOTE),
+            vote_MS=np.pad(vote_MS, dropped_rows, constant_values=NO_VOTE),
         ),
         response_tokens_mean=float(np.mean(lengths)) if is_counted else None,
         response_tokens_p50=float(np.quantile(lengths, 0.5)) if is_counted else None,
@@ -170,8 +187,10 @@ def _summed(
 
 
 def _votes(answers: Sequence[Answer]) -> list[int]:
-    """One number per answer, the same for equal answers to a problem: all right ones are equal,
-    wrong ones where they are spelt alike after normalisation; NO_VOTE for none.
+    """Number the answers so that equal answers to a problem have equal numbers, for majority votes.
+
+    All right answers to a problem are equal; wrong ones are if their normalised spelling is. A
+    response without an answer gets NO_VOTE.
     """
     number_of: dict[tuple[str, bool, str], int] = {}
     votes = []
@@ -188,23 +207,23 @@ def _votes(answers: Sequence[Answer]) -> list[int]:
 def _parts(
     problems: Sequence[Problem], correct_MS: Bool[np.ndarray, "M S"]
 ) -> dict[str, dict[str, EvaluationPart]]:
-    """Accuracy by each property that all problems have and that parts them into a few groups."""
-    found: dict[str, dict[str, EvaluationPart]] = {}
+    """Accuracy by each property that all problems have and that has only a few values."""
+    parts: dict[str, dict[str, EvaluationPart]] = {}
     shared = set.intersection(*(set(problem.about) for problem in problems))
     for by in sorted(shared):
         value_M = np.array([problem.about[by] for problem in problems])
         values = np.unique(value_M)
         if 2 <= len(values) <= min(MAX_PARTS, len(problems) // 2):
             rows = {str(value): correct_MS[value_M == value] for value in values}
-            found[by] = {
+            parts[by] = {
                 value: EvaluationPart(len(row), estimate(mean_per_problem(row)))
                 for value, row in rows.items()
             }
-    return found
+    return parts
 
 
 def summary(result: Evaluation, done: int | None = None) -> str:
-    """One line for a person."""
+    """Format the metrics in one line."""
     parts = [
         f"{name} {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]"
         for name, m in result.metrics.items()

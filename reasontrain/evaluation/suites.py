@@ -1,6 +1,4 @@
-"""Suites by name: files in `eval/suites`, or any file of problems; how they are put to a model:
-files in `eval/prompts`.
-"""
+"""Suites by name: files in `eval/suites`, or any file of problems, and their prompts."""
 
 from __future__ import annotations
 
@@ -16,17 +14,27 @@ from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
 from reasontrain.types import UserError
 
-SUITES, PROMPTS = Path("eval/suites"), Path("eval/prompts")
+SUITES = Path("eval/suites")
+PROMPTS = Path("eval/prompts")
 
 
 def suite(
     name: str, overrides: Sequence[str], data: Path | None, prompts: str | None = None
 ) -> Suite:
-    """The suite that `name` means: a name in eval/suites, a YAML file, or a file of problems;
-    `data` holds its problems.
+    """Resolve the name of a suite.
 
-    `prompts` (a name in eval/prompts, or a YAML file) says how it is put to the model; without it,
-    what the suite says. It may set whatever a suite may, and `overrides` win.
+    Args:
+        name: a name in eval/suites, a YAML file, or a file of problems.
+        overrides: `key=value` settings, which win over all others.
+        data: the folder with the suite's problems; None uses the source that the suite names.
+        prompts: a name in eval/prompts or a YAML file, which may set everything that a suite may;
+            None keeps the prompts of the suite.
+
+    Returns:
+        The suite; its `task` is set.
+
+    Raises:
+        UserError: a file is missing, invalid or not the one that the suite was made for.
     """
     path = Path(name)
     if path.suffix in ENDINGS:
@@ -36,15 +44,16 @@ def suite(
         }
         return _built(content, overrides, prompts, name)
     path = _file(name, SUITES, "suite")
-    found = _built(read_yaml(path), overrides, prompts, str(path))
-    if found.task is None:
+    result = _built(read_yaml(path), overrides, prompts, str(path))
+    if result.task is None:
         raise UserError(f"{path}: a suite needs a `task`")
-    return _with_data(found, overrides, data)
+    return _with_data(result, overrides, data)
 
 
 def _file(name: str, folder: Path, what: str) -> Path:
-    """The YAML file that a name means in a folder of `eval`, here or beside the package's source;
-    or a path to one.
+    """The YAML file of a name, in `folder` of the working directory or of the source tree.
+
+    A path to a YAML file is returned as it is.
     """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
@@ -52,9 +61,9 @@ def _file(name: str, folder: Path, what: str) -> Path:
     folder = folder if folder.is_dir() else Path(__file__).parents[2] / folder
     path = folder / f"{name}.yaml"
     if not path.exists():
-        there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
         raise UserError(
-            f"there is no {what} {name!r}; there is: {there}; or give a YAML "
+            f"there is no {what} {name!r}; use one of: {names}; or a path to a YAML "
             f"{'or JSONL ' * (what == 'suite')}file"
         )
     return path
@@ -63,61 +72,60 @@ def _file(name: str, folder: Path, what: str) -> Path:
 def _built(
     content: dict[str, YamlValue], overrides: Sequence[str], prompts: str | None, source: str
 ) -> Suite:
-    """The suite of a file's content, with its own prompts or others laid over it."""
-    own = content.pop("prompts", None)
-    chosen = own if prompts is None else prompts
+    """Build the suite of a file's content, merged with its own prompts or with other ones."""
+    own_prompts = content.pop("prompts", None)
+    chosen = own_prompts if prompts is None else prompts
     if chosen is not None:
-        content = _laid_over(
-            content, read_yaml(_file(str(chosen), PROMPTS, "prompt style")), weaker=prompts is None
+        # settings of the suite win over its own prompts, but not over those of the command line
+        content = _merged(
+            content,
+            read_yaml(_file(str(chosen), PROMPTS, "prompt style")),
+            prompts_win=prompts is not None,
         )
     return build(Suite, apply_overrides(content, overrides), source)
 
 
-def _laid_over(
-    content: Mapping[str, YamlValue], prompts: Mapping[str, YamlValue], *, weaker: bool
+def _merged(
+    content: Mapping[str, YamlValue], prompts: Mapping[str, YamlValue], *, prompts_win: bool
 ) -> dict[str, YamlValue]:
-    """Both mappings in one; where both say something, the prompts win, unless they are the suite's
-    own and so `weaker`.
-    """
+    """Merge both mappings recursively; `prompts_win` decides about keys that are in both."""
     result = dict(content)
     for key, value in prompts.items():
-        there = result.get(key)
-        if isinstance(there, dict) and isinstance(value, dict):
-            result[key] = _laid_over(there, value, weaker=weaker)
-        elif key not in result or not weaker:
+        existing = result.get(key)
+        if isinstance(existing, dict) and isinstance(value, dict):
+            result[key] = _merged(existing, value, prompts_win=prompts_win)
+        elif key not in result or prompts_win:
             result[key] = value
     return result
 
 
 def _slug(stem: str) -> str:
-    """A file's name as a suite's, which names files itself: `my data` becomes `my-data`."""
+    """Turn a file's name into a suite's, which is part of file names: `my data` -> `my-data`."""
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "problems"
 
 
-def _with_data(found: Suite, overrides: Sequence[str], data: Path | None) -> Suite:
-    """The suite with its problems from the folder `data`, unless an override says where they are."""
-    if not isinstance(found.task, Gsm8k | MathTask):
-        return found
-    said = {override.partition("=")[0] for override in overrides}
-    if "task.path" in said and "task.hub" not in said and found.task.path is not None:
-        return replace(
-            found, task=replace(found.task, hub=None)
-        )  # in place of the hub data set that the suite names
-    if data is None or found.file is None or said & {"task", "task.path", "task.hub"}:
-        return found
-    local = data / found.file
+def _with_data(suite: Suite, overrides: Sequence[str], data: Path | None) -> Suite:
+    """Take the suite's problems from the folder `data`, unless an override names their source."""
+    if not isinstance(suite.task, Gsm8k | MathTask):
+        return suite
+    overridden = {override.partition("=")[0] for override in overrides}
+    if "task.path" in overridden and "task.hub" not in overridden and suite.task.path is not None:
+        # the path replaces the hub data set that the suite names
+        return replace(suite, task=replace(suite.task, hub=None))
+    if data is None or suite.file is None or overridden & {"task", "task.path", "task.hub"}:
+        return suite
+    local = data / suite.file
     if not local.exists():
         raise UserError(
-            f"suite {found.name} looks for {local}, which does not exist; give the folder "
-            f"that holds {found.file}"
+            f"suite {suite.name} needs {local}, which does not exist; set --data to the folder "
+            f"that holds {suite.file}"
         )
     with local.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found.sha256 not in (None, digest):
+    if suite.sha256 not in (None, digest):
         raise UserError(
-            f"suite {found.name} was made for another {found.file} than {local} (sha256 "
-            f"{digest[:12]}..., and the suite says "
-            f"{str(found.sha256)[:12]}...); get the same file, or say `--set "
-            f"sha256={digest}` and compare with nobody"
+            f"suite {suite.name} was made for another {suite.file} than {local} (its sha256 is "
+            f"{digest[:12]}..., not {str(suite.sha256)[:12]}...); get the same file, or use `--set "
+            f"sha256={digest}`, after which results cannot be compared with published ones"
         )
-    return replace(found, sha256=digest, task=replace(found.task, path=str(local), hub=None))
+    return replace(suite, sha256=digest, task=replace(suite.task, path=str(local), hub=None))

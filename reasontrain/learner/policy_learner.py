@@ -7,11 +7,12 @@ and an observer that measures evidence. `factory` builds both from a recipe.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain import vocab
@@ -33,6 +34,9 @@ from reasontrain.metrics.timing import LEARNER_PARTS, key
 from reasontrain.models import DType, Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch, Stats, Weights
+
+_AFTER_THE_LAST = ("lr", "nonfinite_in_a_row")
+"""Numbers of a batch that are those of its last optimiser step."""
 
 
 class PolicyLearner:
@@ -65,8 +69,9 @@ class PolicyLearner:
         self.settings = settings
         self.steps = steps
         self.export_dtype = export_dtype
-        self.steps_done = 0
         self.nonfinite_in_a_row = 0
+        self._steps_done = 0
+        self._inside_batch = False
         self._cut: tuple[Batch, LearnSettings, list[MiniBatch]] | None = None
         self._timed_B: Tensor | None = None
 
@@ -74,6 +79,11 @@ class PolicyLearner:
     def policy(self) -> Policy:
         """The model that is trained."""
         return self.engine.policy
+
+    @property
+    def steps_done(self) -> int | None:
+        """See `Learner`."""
+        return None if self._inside_batch else self._steps_done
 
     # ---- evidence
 
@@ -97,26 +107,57 @@ class PolicyLearner:
         objective: Objective,
         loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """See `Learner`."""
+        """See `Learner` for arguments.
+
+        Numbers of several updates are combined: `lr` and `nonfinite_in_a_row` are those after the
+        last, `skipped` is their number, and `loss`, `grad_norm` and the objective's statistics are
+        means over the updates that have them. `<name>_update_<n>` gives each update's own, n from
+        1, if there are several.
+        """
         self._start_timing(batch)
         totals = batch.totals(weight_BT)
-        stats = self.gradient(batch, weight_BT, objective, loss_aggregation)
-        share = rate(self.settings, self.steps_done, self.steps)
-        with self.engine.timer("optimizer"):
-            norm = self.engine.update(share)
-            self.observer.history.follow(self.weights().tensors())
-        finite = bool(torch.isfinite(norm))
-        self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
-        stats |= {
-            "grad_norm": float(norm),
-            "kept_share": totals.kept_tokens / max(totals.response_tokens, 1),
-        }
-        stats |= {"lr": self.settings.lr * share, "skipped": float(not finite)}
-        stats["nonfinite_in_a_row"] = float(self.nonfinite_in_a_row)
+        mini_batches = self.mini_batches(batch)
+        loss_weights = [
+            _loss_weights(batch, weight_BT, objective, loss_aggregation, mini_batch.index_M)
+            for mini_batch in mini_batches
+        ]
+        updates: list[Stats] = []
+        for _ in range(self.settings.epochs_per_batch):
+            for mini_batch, loss_weight_BT in zip(mini_batches, loss_weights, strict=True):
+                stats = self._accumulate(batch, weight_BT, loss_weight_BT, objective, mini_batch)
+                updates.append(stats | self._update(len(updates)))
         self.observer.forget()
         self._cut = None
-        self.steps_done += 1
-        return stats | self._times()
+        self._steps_done += 1
+        self._inside_batch = False
+        return {
+            **combined(updates),
+            "kept_share": totals.kept_tokens / max(totals.response_tokens, 1),
+            "optimizer_steps": float(self._steps_done * self.settings.updates_per_batch),
+            **self._times(),
+        }
+
+    def _update(self, number: int) -> Stats:
+        """Optimiser step `number` of this batch, counted from 0."""
+        settings = self.settings
+        share = rate(
+            settings,
+            self._steps_done * settings.updates_per_batch + number,
+            self.steps * settings.updates_per_batch,
+        )
+        with self.engine.timer("optimizer"):
+            # From here to the end of the batch the weights belong to no step: see `steps_done`.
+            self._inside_batch = True
+            norm = self.engine.update(share)
+            self.observer.history.follow(self._tensors())
+        finite = bool(torch.isfinite(norm))
+        self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
+        return {
+            "grad_norm": float(norm),
+            "lr": settings.lr * share,
+            "skipped": float(not finite),
+            "nonfinite_in_a_row": float(self.nonfinite_in_a_row),
+        }
 
     def gradient(
         self,
@@ -136,8 +177,13 @@ class PolicyLearner:
         Returns:
             The loss, and the mean of each statistic of the objective.
         """
-        (mini_batch,) = self.mini_batches(batch)
-        loss_weight_BT = _loss_weights(batch, weight_BT, objective, loss_aggregation)
+        mini_batch = MiniBatch(
+            torch.arange(len(batch.rollout_B)),
+            [micro for part in self.mini_batches(batch) for micro in part.micro_batches],
+        )
+        loss_weight_BT = _loss_weights(
+            batch, weight_BT, objective, loss_aggregation, mini_batch.index_M
+        )
         return self._accumulate(batch, weight_BT, loss_weight_BT, objective, mini_batch)
 
     def mini_batches(self, batch: Batch) -> list[MiniBatch]:
@@ -148,7 +194,7 @@ class PolicyLearner:
                 return mini_batches
         mini_batches = make_mini_batches(
             batch,
-            1,
+            self.settings.mini_batches,
             micro_batch_tokens=self.settings.micro_batch_tokens,
             layout=self.settings.layout,
             rank=self.engine.rank,
@@ -291,14 +337,15 @@ class PolicyLearner:
 
     def weights(self) -> Weights:
         """See `Learner`: the weights as they are, without a copy; adapters merged."""
-        return Weights(
-            version=self.steps_done,
-            tensors=lambda: weight_export.tensors(self.policy.model, self.engine.materialize),
-        )
+        assert not self._inside_batch, "weights between two updates of a batch are of no step"
+        return Weights(version=self._steps_done, tensors=self._tensors)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        return weight_export.tensors(self.policy.model, self.engine.materialize)
 
     def save(self, directory: Path) -> None:
         """See `Learner`: the model in float32 (or its adapters alone), tokenizer and optimiser."""
-        progress = {"steps_done": self.steps_done, "nonfinite": self.nonfinite_in_a_row}
+        progress = {"steps_done": self._steps_done, "nonfinite": self.nonfinite_in_a_row}
         writes = self.engine.rank == 0
         weight_export.save_policy(self.policy, directory, self.engine.materialize, writes=writes)
         self.engine.save(directory, progress)
@@ -309,7 +356,8 @@ class PolicyLearner:
     def restore(self, directory: Path) -> None:
         """See `Learner`; raises UserError for a directory that another kind of engine wrote."""
         progress = self.engine.restore(directory)
-        self.steps_done = progress["steps_done"]
+        self._steps_done = progress["steps_done"]
+        self._inside_batch = False
         self.nonfinite_in_a_row = progress["nonfinite"]
         self.observer.history.restore(directory)
 
@@ -326,22 +374,64 @@ class PolicyLearner:
         self.engine.barrier()
 
 
+def combined(updates: Sequence[Stats]) -> Stats:
+    """The numbers of a batch from those of its optimiser steps; see `PolicyLearner.step`."""
+    if len(updates) == 1:
+        return dict(updates[0])
+    stats: Stats = {}
+    for name in dict.fromkeys(name for update in updates for name in update):
+        values = [update[name] for update in updates if name in update]
+        stats[name] = sum(values) / len(values)
+    for name in _AFTER_THE_LAST:
+        stats[name] = updates[-1][name]
+    stats["skipped"] = sum(update["skipped"] for update in updates)
+    for number, update in enumerate(updates, start=1):
+        stats |= {
+            f"{name}_update_{number}": value
+            for name, value in update.items()
+            if name not in ("skipped", "nonfinite_in_a_row")
+        }
+    return stats
+
+
 def _loss_weights(
     batch: Batch,
     weight_BT: Float[Tensor, "B T"],
     objective: Objective,
     loss_aggregation: LossAggregationFn,
+    index_M: Int[Tensor, " M"],
 ) -> Float[Tensor, "B T"]:
-    """The factor of each loss in the sum that is the step's loss.
+    """The factor of each loss in the sum that is the loss of one optimiser step.
 
     The selection's weight enters it for losses of tokens. A pair counts whole: the weights of its
     tokens are inside the objective.
+
+    Args:
+        batch: the rollouts of the step.
+        weight_BT: the selection's weight of each token.
+        objective: tells whether losses are of tokens or of pairs.
+        loss_aggregation: divides by totals of the optimiser step.
+        index_M: the rollouts of that optimiser step, over all ranks.
+
+    Returns:
+        Factors of the whole batch, zero at rollouts of other optimiser steps.
     """
     if objective.granularity == "token":
         counted_BT = weight_BT
     else:
         counted_BT = batch.is_response_BT.to(weight_BT.dtype)
-    return loss_aggregation(counted_BT, batch.totals(weight_BT))
+    if len(index_M) == len(batch.rollout_B):
+        return loss_aggregation(counted_BT, batch.totals(weight_BT))
+    # Dropped rollouts belong to no mini-batch: each gets its share of what was sampled.
+    share = len(index_M) / len(batch.rollout_B)
+    totals = replace(
+        batch.take(index_M).totals(weight_BT[index_M]),
+        sampled_rollouts=round(batch.sampled_rollouts * share),
+        sampled_tokens=round(batch.sampled_tokens * share),
+    )
+    loss_weight_BT = torch.zeros_like(counted_BT)
+    loss_weight_BT[index_M] = loss_aggregation(counted_BT[index_M], totals)
+    return loss_weight_BT
 
 
 def _same_rollouts(first: Batch, second: Batch) -> bool:

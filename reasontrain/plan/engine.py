@@ -1,4 +1,4 @@
-"""Memory of a vLLM engine: the share of each GPU that it reserves, however much of it is used."""
+"""Memory of a sampler engine that reserves a fixed share of every GPU it runs on."""
 
 from __future__ import annotations
 
@@ -7,52 +7,54 @@ from collections.abc import Iterator
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import CONTEXT_BYTES, PHASES, MemoryPart, Phase
 from reasontrain.plan.roles import PlannedJob
-from reasontrain.recipe import VllmEngine
-from reasontrain.sampler.vllm_engine import ALONE, SHARED
+from reasontrain.recipe import Engine
 from reasontrain.sampler.vllm_weight_transfer import BUFFER_BYTES
 
-NAME = "vLLM's share"
 
-
-def colocated(job: PlannedJob, engine: VllmEngine) -> Iterator[MemoryPart]:
-    """Beside a learner rank: asleep while the rank learns, except for the CUDA context."""
+def colocated(job: PlannedJob, engine: Engine) -> Iterator[MemoryPart]:
+    """The engine beside a learner rank: while the rank learns, only its CUDA context remains."""
     held: dict[Phase, int] = dict.fromkeys(PHASES, CONTEXT_BYTES)
-    yield MemoryPart(NAME, held | {"sample": taken(job, engine)})
+    yield MemoryPart(part_name(engine), held | {"sample": reserved_bytes(job, engine)})
 
 
-def alone(job: PlannedJob, engine: VllmEngine) -> Iterator[MemoryPart]:
-    """On GPUs of its own: the share, and the buffer that weights come in, which the sampler's
-    process fills.
+def alone(job: PlannedJob, engine: Engine) -> Iterator[MemoryPart]:
+    """The engine on GPUs of its own: its share, and the buffer in which new weights arrive.
+
+    The sampler's process fills the buffer, so it lies outside the engine's share.
     """
-    yield MemoryPart(NAME, {"sample": taken(job, engine)})
+    yield MemoryPart(part_name(engine), {"sample": reserved_bytes(job, engine)})
     yield MemoryPart(
         "buffer for new weights",
         {"sample": max(BUFFER_BYTES, job.sampler_bytes * shapes.num_table(job.shape))},
     )
 
 
-def share(job: PlannedJob, engine: VllmEngine) -> float:
-    """The share of each GPU."""
-    return engine.gpu_memory_utilization or (SHARED if job.samples_here else ALONE)
+def part_name(engine: Engine) -> str:
+    """The name of the engine's share in tables of memory."""
+    return f"{engine.capabilities.label}'s share"
 
 
-def taken(job: PlannedJob, engine: VllmEngine) -> int:
+def share(job: PlannedJob, engine: Engine) -> float:
+    """The fraction of each GPU that the engine reserves."""
+    fraction = engine.gpu_memory_share(colocated=job.samples_here)
+    assert fraction is not None, f"{engine.kind} reserves no memory"
+    return fraction
+
+
+def reserved_bytes(job: PlannedJob, engine: Engine) -> int:
     """Bytes of each GPU.
 
-    An engine whose share cannot hold the weights and one rollout does not start. It counts as the
-    whole of the smallest GPU on which that share would be enough, so that it never fits.
+    An engine whose share cannot hold the weights and one rollout does not start. It then counts as
+    all memory of the smallest GPU on which its share would be enough, which is more than the
+    planned machine has.
     """
-    part = share(job, engine)
-    reserved = int(part * job.machine.memory_bytes)
+    fraction = share(job, engine)
+    reserved = int(fraction * job.machine.memory_bytes)
     least = least_bytes(job, engine)
-    return reserved if least <= reserved else int(least / part)
+    return reserved if least <= reserved else int(least / fraction)
 
 
-def least_bytes(job: PlannedJob, engine: VllmEngine) -> int:
-    """The weights and the keys and values of one rollout, divided among the engine's GPUs."""
+def least_bytes(job: PlannedJob, engine: Engine) -> int:
+    """Bytes per GPU of the weights and of the keys and values of one rollout."""
     cache = job.work.length * 2 * shapes.width_k(job.shape) * job.shape.num_layers
-    return (
-        job.sampler_bytes
-        * (shapes.num_parameters(job.shape) + cache)
-        // engine.tensor_parallel_size
-    )
+    return job.sampler_bytes * (shapes.num_parameters(job.shape) + cache) // engine.num_gpus

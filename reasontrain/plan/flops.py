@@ -62,12 +62,14 @@ class Operations:
             `tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`, which is done
             twice to save memory.
         """
+        # Mini-batches share a pass over the batch; evidence is measured once, before the first.
+        epochs = self.job.recipe.learn.epochs_per_batch
         learned, recomputed = self._learned(batch, weight_BT)
         counts = {
             "sampled": self._sampled(rollouts) if self.job.recipe.sample is not None else 0.0,
             "evidence": self._evidence(batch),
-            "learned": learned,
-            "recomputed": recomputed,
+            "learned": epochs * learned,
+            "recomputed": epochs * recomputed,
         }
         return {f"tflop_{name}": count / TERA for name, count in counts.items()}
 
@@ -112,8 +114,9 @@ class Operations:
         return total
 
     def _learned(self, batch: Batch, weight_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
-        """Operations of forward, backward and loss of rollouts with a kept token, and those
-        repeated.
+        """One pass over the batch: operations of learning, and those of it that are done twice.
+
+        Forward and backward of the rollouts with a token that counts, and the loss at such tokens.
         """
         job = self.job
         objective = self.job.recipe.objective

@@ -60,7 +60,8 @@ def roles(job: PlannedJob) -> list[Role]:
         weights = MemoryPart(
             "weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)}
         )
-        own = engines.alone(job, job.vllm) if job.vllm is not None else (weights, *_decoding(job))
+        engine = job.reserving_engine
+        own = (weights, *_decoding(job)) if engine is None else engines.alone(job, engine)
         processes.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
     if job.cluster.teachers and job.teacher is not None:
         processes.append(
@@ -88,7 +89,8 @@ def _learner(job: PlannedJob) -> Iterator[MemoryPart]:
     yield from _frozen_models(job)
     yield from _forward(job)
     if job.samples_here:
-        yield from _decoding(job) if job.vllm is None else engines.colocated(job, job.vllm)
+        engine = job.reserving_engine
+        yield from _decoding(job) if engine is None else engines.colocated(job, engine)
 
 
 def _state(job: PlannedJob) -> Iterator[MemoryPart]:
@@ -111,10 +113,12 @@ def _state(job: PlannedJob) -> Iterator[MemoryPart]:
         running: dict[Phase, int] = {"observe": gathered, "loss": gathered, "backward": gathered}
         if job.samples_here:
             running |= {
-                "sample": all_weights if job.vllm is None else wide * shapes.num_table(job.shape)
+                "sample": all_weights
+                if job.recipe.engine.capabilities.shares_policy
+                else wide * shapes.num_table(job.shape)
             }
         yield MemoryPart("weights gathered", running)
-    accumulating = gradients if job.work.micro_batches_per_rank > 1 else 0
+    accumulating = gradients if job.work.micro_batches_per_update > 1 else 0
     yield MemoryPart(
         "gradients",
         {
@@ -210,7 +214,7 @@ def _forward(job: PlannedJob) -> Iterator[MemoryPart]:
     if mode == "autocast":
         linear = 2 * shapes.num_linear(shape)
         trunk = linear * shape.num_layers
-        decoding = trunk if job.vllm is None else 0
+        decoding = trunk if job.recipe.engine.capabilities.shares_policy else 0
         cast: dict[Phase, int] = {"observe": trunk, "loss": 0 if checkpointing else trunk}
         yield MemoryPart(
             "weights in bfloat16",

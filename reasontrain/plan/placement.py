@@ -22,12 +22,11 @@ class PlacementGroup:
 def placement(job: PlannedJob) -> list[PlacementGroup]:
     """Learners first, then samplers and teachers; graders go where cores are.
 
-    `pack` takes the first node that has room, `spread` the emptiest. An engine of vLLM takes all
-    its GPUs on one node.
+    `pack` takes the first node that has room, `spread` the emptiest. An engine with
+    tensor parallelism has all its GPUs on one node.
     """
-    cluster = job.cluster
-    gpu = int(job.on_gpu)
-    engine = gpu * (job.vllm.tensor_parallel_size if job.vllm is not None else 1)
+    cluster, gpu = job.cluster, int(job.on_gpu)
+    engine = gpu * job.recipe.engine.num_gpus
     wanted = (
         [("learner", gpu)] * cluster.learners
         + [("sampler", engine)] * cluster.samplers

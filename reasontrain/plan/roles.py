@@ -11,7 +11,15 @@ from reasontrain.plan import shape as shapes
 from reasontrain.plan.activations import Mode
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.work import Work, work_of
-from reasontrain.recipe import Cluster, MovingAverage, Muon, Recipe, StartWeights, VllmEngine, Zero
+from reasontrain.recipe import (
+    Cluster,
+    Engine,
+    MovingAverage,
+    Muon,
+    Recipe,
+    StartWeights,
+    Zero,
+)
 
 
 @dataclass(frozen=True)
@@ -135,12 +143,12 @@ class PlannedJob:
         return self.recipe.sample is not None and self.cluster.samplers == 0
 
     @property
-    def vllm(self) -> VllmEngine | None:
-        """The vLLM engine that samples; None for the local engine."""
+    def reserving_engine(self) -> Engine | None:
+        """The sampler engine, if it reserves a share of its GPUs."""
         sample = self.recipe.sample
-        return (
-            sample.engine if sample is not None and isinstance(sample.engine, VllmEngine) else None
-        )
+        if sample is None or sample.engine.gpu_memory_share(colocated=self.samples_here) is None:
+            return None
+        return sample.engine
 
     @property
     def observed(self) -> frozenset[Model]:

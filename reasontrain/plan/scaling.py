@@ -63,15 +63,14 @@ def _on(job: PlannedJob, gpus: int) -> PlannedJob:
     """The same recipe with this many learner ranks and no other processes."""
     cluster = replace(job.cluster, learners=gpus, samplers=0, teachers=0, overlap=0)
     sample = job.recipe.sample
-    if sample is not None and job.vllm is not None and job.cluster.samplers:
-        sample = replace(
-            sample, engine=replace(job.vllm, tensor_parallel_size=1, gpu_memory_utilization=None)
-        )  # those of a GPU of its own
+    if sample is not None and job.reserving_engine is not None and job.cluster.samplers:
+        # the settings were those of an engine that has its GPUs to itself
+        sample = replace(sample, engine=sample.engine.on_one_gpu())
     return replace(job, recipe=replace(job.recipe, cluster=cluster, sample=sample))
 
 
 def _predict(job: PlannedJob, gpus: int) -> Prediction:
-    machine = job.machine
+    machine, learn = job.machine, job.recipe.learn
     rate = 1e12 * machine.tflops
     update = (
         UPDATE_BYTES * job.trainable / (gpus if job.stage >= 1 else 1) / (1e12 * machine.hbm_tb_s)
@@ -80,7 +79,8 @@ def _predict(job: PlannedJob, gpus: int) -> Prediction:
         gpus=gpus,
         sampling_s=_sampling(job) if job.recipe.sample else 0.0,
         evidence_s=_evidence(job) / rate,
-        learning_s=_learning(job) / rate + update,
+        learning_s=learn.epochs_per_batch * _learning(job) / rate
+        + learn.updates_per_batch * update,
         communication_s=collective_bytes(job) / machine.bandwidth(gpus),
         efficiency=1.0,
         memory_bytes=roles(job)[0].peak,
@@ -135,8 +135,9 @@ def _compared(model: FrozenRole, tokens: int, rows: int, length: int) -> float:
 
 
 def _learning(job: PlannedJob) -> float:
-    """Operations of a rank's forward and backward, and of the head's products at the rows that are
-    kept.
+    """Operations of a rank's forward and backward in one pass over the batch.
+
+    The head's products are of the tokens that are kept.
     """
     work = job.work
     backward = 2 if job.trains_head else 1  # frozen weights have no gradient

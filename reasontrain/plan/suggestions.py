@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.roles import PlannedJob
-from reasontrain.recipe import Cluster, Recipe, Zero
+from reasontrain.recipe import Cluster, Recipe, VllmEngine, Zero
 from reasontrain.recipe.validation import validation_errors
 
 MAX_RANKS = 1024
@@ -83,13 +83,13 @@ def _halves(value: int, least: int) -> Iterator[int]:
 
 
 def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
-    """A smaller cache; vLLM's has the size of what it is given."""
+    """A smaller key-value cache, for engines that do not reserve a fixed one."""
     sample = job.recipe.sample
-    if sample is not None and job.vllm is None and _fullest(job).phase == "sample":
+    if sample is not None and job.reserving_engine is None and _fullest(job).phase == "sample":
         for rows in _halves(job.work.rows_per_sampler, 1):
             fewer = replace(sample, engine=replace(sample.engine, max_num_seqs=rows))
             yield (
-                ("sample.engine.kind=local", f"sample.engine.max_num_seqs={rows}"),
+                (f"sample.engine.kind={sample.engine.kind}", f"sample.engine.max_num_seqs={rows}"),
                 replace(job.recipe, sample=fewer),
             )
 
@@ -99,8 +99,8 @@ def _other_engine(job: PlannedJob) -> Iterator[Change]:
     one node.
     """
     sample = job.recipe.sample
-    engine = job.vllm
-    if sample is None or engine is None or _fullest(job).phase != "sample":
+    engine = job.recipe.engine
+    if sample is None or not isinstance(engine, VllmEngine) or _fullest(job).phase != "sample":
         return
     for share in SHARES:
         resized = replace(sample, engine=replace(engine, gpu_memory_utilization=share))

@@ -44,16 +44,20 @@ def _collectives(job: PlannedJob) -> Iterator[Flow]:
     gradients = ring * job.weight_bytes * job.trainable
     weights = ring * job.weight_bytes * (job.trainable + job.base)
     micro = job.work.micro_batches_per_rank
+    updates = job.recipe.learn.updates_per_batch
     if job.stage < 2:
-        yield Flow("gradients, reduced once", int(2 * gradients), "each rank")
+        times = "once" if updates == 1 else f"{updates} times"
+        yield Flow(f"gradients, reduced {times}", int(2 * gradients * updates), "each rank")
         return
+    learned = micro * job.recipe.learn.epochs_per_batch
     yield Flow(
-        f"gradients, scattered for {micro} micro-batches", int(gradients * micro), "each rank"
+        f"gradients, scattered for {learned} micro-batches", int(gradients * learned), "each rank"
     )
     if job.stage == 2:
-        yield Flow("weights, gathered after the update", int(weights), "each rank")
+        name = "the update" if updates == 1 else f"each of {updates} updates"
+        yield Flow(f"weights, gathered after {name}", int(weights * updates), "each rank")
         return
-    passes = 2 * micro + micro * job.passes + (1 if job.samples_here else 0)
+    passes = 2 * learned + micro * job.passes + (1 if job.samples_here else 0)
     yield Flow(f"weights, gathered {passes} times", int(weights * passes), "each rank")
     for model in job.frozen:
         if job.zero is not None and job.zero.frozen == "sharded":

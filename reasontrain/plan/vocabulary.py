@@ -82,8 +82,8 @@ def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
 
 
 def _temporaries(job: PlannedJob) -> int:
-    """Tensors of a block's size beside the projections (`vocab.analytic`): p and the terms of a
-    sum, and for divergences q and more.
+    """Tensors of a block's size beside the projections (`vocab.analytic`): p and a sum's terms;
+    for divergences q and more.
     """
     objective = job.recipe.objective
     if not isinstance(objective, Distill):

@@ -14,8 +14,9 @@ _PROGRESS = tuple(i / 100 for i in range(101))
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One optimiser step, where every prompt and response has the assumed length.
+    """A step of the run, in which every prompt and response has the assumed length.
 
+    `micro_batches_per_rank` are those of one pass over the batch, in all its mini-batches.
     `kept_share` is the greatest share of response tokens that selection keeps in any step, which
     bounds memory; `rollouts_kept_share` is the mean share of rollouts over the run.
     """
@@ -28,6 +29,7 @@ class Work:
     rollouts_per_rank: int
     rollouts_per_micro_batch: int
     micro_batches_per_rank: int
+    micro_batches_per_update: int
     rows_per_sampler: int
     kept_share: float
     rollouts_kept_share: float
@@ -73,7 +75,9 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
     )
     rollouts = recipe.learn.rollouts_per_step
     per_rank = _share(rollouts, ranks)
-    fitting = min(per_rank, max(1, recipe.learn.micro_batch_tokens // (prompt + response)))
+    per_update = _share(_share(rollouts, recipe.learn.mini_batches), ranks)
+    fitting = min(per_update, max(1, recipe.learn.micro_batch_tokens // (prompt + response)))
+    micro_batches_per_update = _share(per_update, fitting)
     rows = (
         min(recipe.sample.engine.max_num_seqs, _share(rollouts, samplers or ranks))
         if recipe.sample
@@ -87,7 +91,8 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         response_tokens=response,
         rollouts_per_rank=per_rank,
         rollouts_per_micro_batch=fitting,
-        micro_batches_per_rank=_share(per_rank, fitting),
+        micro_batches_per_rank=recipe.learn.mini_batches * micro_batches_per_update,
+        micro_batches_per_update=micro_batches_per_update,
         rows_per_sampler=rows,
         kept_share=max(map(recipe.token_selection.kept_share, _PROGRESS)),
         rollouts_kept_share=math.fsum(map(recipe.rollout_filter.kept_share, _PROGRESS))

@@ -1,7 +1,14 @@
 """Recipes: a run as frozen typed settings, read from a YAML file."""
 
 from reasontrain.recipe.cluster import Cluster, Zero
-from reasontrain.recipe.engines import LocalEngine, VllmEngine
+from reasontrain.recipe.engines import (
+    ENGINES,
+    Engine,
+    LocalEngine,
+    SamplerCapabilities,
+    SamplerEngine,
+    VllmEngine,
+)
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
 from reasontrain.recipe.read import (
@@ -13,6 +20,7 @@ from reasontrain.recipe.read import (
     changed_keys,
     read_recipe,
     read_yaml,
+    recipe_of,
 )
 from reasontrain.recipe.run_settings import (
     CheckpointSettings,
@@ -41,12 +49,14 @@ from reasontrain.recipe.unconditional import (
 )
 
 __all__ = [
+    "ENGINES",
     "OUTPUTS",
     "SCHEME",
     "AdamW",
     "CheckpointSettings",
     "Cluster",
     "ContrastStage",
+    "Engine",
     "EvaluateSettings",
     "History",
     "LearnSettings",
@@ -60,6 +70,8 @@ __all__ = [
     "ReferenceStage",
     "SampleSettings",
     "SampleStage",
+    "SamplerCapabilities",
+    "SamplerEngine",
     "SmallReference",
     "Stage",
     "StartWeights",
@@ -81,6 +93,7 @@ __all__ = [
     "is_due",
     "read_recipe",
     "read_yaml",
+    "recipe_of",
     "references",
     "split",
 ]

@@ -1,27 +1,108 @@
-"""Sampler engines: the local decode loop, or vLLM on GPUs."""
+"""Settings of the sampler engines and what each engine can do.
+
+An engine is one settings class in `Engine` and one row in `sampler.factory`. Validation, placement,
+planning and refusals read `capabilities` and the methods of `SamplerEngine`, never the class.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, TypeVar, get_args
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import AtLeastOne, Ratio
 
-LEAST_TEMPERATURE = 0.01
-GREATEST_TEMPERATURE = 2.0
-"""vLLM refuses a higher temperature and raises a lower one; 0 is greedy there too."""
+EngineT = TypeVar("EngineT", bound="SamplerEngine")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalEngine:
-    """The package's own decode loop; in the learner's process it uses the learner's weights.
+class SamplerCapabilities:
+    """Facts about a sampler engine that do not depend on its settings.
 
     Attributes:
-        max_num_seqs: rollouts that decode together; the number changes none of them.
-        cuda_graphs: decode several tokens per CUDA graph, in fixed shapes. Not with a thought,
-            flash attention or a sliding window. Off by default: no GPU has measured it yet.
+        label: the engine's name in messages.
+        shares_policy: decodes with the learner's own modules when both are in one process. An
+            engine that does not has a copy of the weights, which `load` replaces, and trains only
+            in a cluster, whose processes manage the memory of both.
+        thoughts: can force tokens and feed embeddings back, which a `thought` needs.
+        images: accepts prompts with images.
+        adapters: can decode with a LoRA adapter on its base model, without merging it.
+        sampled_logp_under_truncation: reports log-probs before top-k, top-p and min-p even when
+            they are on.
+        needs_gpu: cannot run on CPUs.
+        temperature_range: lowest and highest temperature above 0; None if any will do.
+        prompts_per_call: prompts of a suite that an evaluation passes to one call of `sample`.
     """
+
+    label: str
+    shares_policy: bool
+    thoughts: bool
+    images: bool
+    adapters: bool
+    sampled_logp_under_truncation: bool
+    needs_gpu: bool
+    temperature_range: tuple[float, float] | None = None
+    prompts_per_call: int
+
+
+class SamplerEngine:
+    """Base of all engine settings, with the defaults of an engine that uses at most one GPU."""
+
+    kind: str
+    capabilities: ClassVar[SamplerCapabilities]
+    max_num_seqs: int
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of one engine, when models are on GPUs."""
+        return 1
+
+    def gpu_memory_share(self, *, colocated: bool) -> float | None:
+        """The fraction of each GPU that the engine reserves; None if it reserves nothing.
+
+        A colocated engine shares its GPU with a learner rank.
+        """
+        return None
+
+    def on_one_gpu(self: EngineT) -> EngineT:
+        """The same engine without tensor parallelism and with its default share of memory."""
+        return self
+
+    def unsupported_temperature(self, sampling: Sampling) -> str | None:
+        """The reason why the engine cannot sample at this temperature, or None if it can."""
+        bounds = self.capabilities.temperature_range
+        if bounds is None or not sampling.temperature:
+            return None
+        low, high = bounds
+        if low <= sampling.temperature <= high:
+            return None
+        return (
+            f"{self.capabilities.label} supports 0 (greedy) and {low:g} to {high:g}, "
+            f"not {sampling.temperature:g}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEngine(SamplerEngine):
+    """The decode loop of this package, on the learner's own weights if both are in one process.
+
+    `max_num_seqs` is how many rollouts decode together; it does not change their tokens. With
+    `cuda_graphs`, a GPU decodes several steps per host synchronisation, in fixed shapes that CUDA
+    graphs can replay (not with a thought, flash attention or a sliding window). It is off by
+    default because it has not been measured on a GPU yet.
+    """
+
+    capabilities: ClassVar[SamplerCapabilities] = SamplerCapabilities(
+        label="the local engine",
+        shares_policy=True,
+        thoughts=True,
+        images=True,
+        adapters=True,
+        sampled_logp_under_truncation=True,
+        needs_gpu=False,
+        prompts_per_call=256,
+    )
 
     kind: Literal["local"] = "local"
     max_num_seqs: AtLeastOne = 256
@@ -29,17 +110,28 @@ class LocalEngine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VllmEngine:
-    """vLLM: one engine per sampler of the cluster, or per learner rank where it has no samplers.
+class VllmEngine(SamplerEngine):
+    """vLLM: one engine per sampler of the cluster, or per learner rank if it has no samplers.
 
-    Attributes:
-        tensor_parallel_size: GPUs that hold one engine.
-        max_num_seqs: rollouts that decode together.
-        max_model_len: most tokens of prompt and response together; None: the model's context.
-        gpu_memory_utilization: share of each GPU's memory, in (0, 1], for weights and key-value
-            cache; None: 0.9 of a GPU of its own, 0.45 of one that a learner rank shares.
-        enforce_eager: no compilation and no CUDA graphs; starts faster and decodes slower.
+    One engine uses `tensor_parallel_size` GPUs and `gpu_memory_utilization` of each for weights and
+    key-value cache (default: 0.9 of a GPU of its own, 0.45 of one it shares with a learner rank).
+    `max_model_len` bounds prompt and response together (default: the model's context),
+    `max_num_seqs` the rollouts that decode together. `enforce_eager` disables compilation and CUDA
+    graphs: quicker to start, slower to decode.
     """
+
+    capabilities: ClassVar[SamplerCapabilities] = SamplerCapabilities(
+        label="vLLM",
+        shares_policy=False,
+        thoughts=False,
+        images=False,
+        adapters=False,
+        sampled_logp_under_truncation=False,
+        needs_gpu=True,
+        # outside of these, vLLM raises an error or silently clamps the temperature
+        temperature_range=(0.01, 2.0),
+        prompts_per_call=1024,
+    )
 
     kind: Literal["vllm"] = "vllm"
     tensor_parallel_size: AtLeastOne = 1
@@ -48,13 +140,22 @@ class VllmEngine:
     gpu_memory_utilization: Ratio | None = None
     enforce_eager: bool = False
 
+    @property
+    def num_gpus(self) -> int:
+        """See `SamplerEngine`."""
+        return self.tensor_parallel_size
 
-def unsampleable(sampling: Sampling) -> str | None:
-    """The reason why vLLM cannot sample at this temperature, or None."""
-    temperature = sampling.temperature
-    if temperature and not LEAST_TEMPERATURE <= temperature <= GREATEST_TEMPERATURE:
-        return (
-            f"vllm supports 0 (greedy) and {LEAST_TEMPERATURE} to {GREATEST_TEMPERATURE:g}; the "
-            f"recipe sets {temperature:g}"
-        )
-    return None
+    def gpu_memory_share(self, *, colocated: bool) -> float:
+        """See `SamplerEngine`."""
+        return self.gpu_memory_utilization or (0.45 if colocated else 0.9)
+
+    def on_one_gpu(self) -> VllmEngine:
+        """See `SamplerEngine`."""
+        return replace(self, tensor_parallel_size=1, gpu_memory_utilization=None)
+
+
+Engine = LocalEngine | VllmEngine
+"""Everything that may stand under `sample.engine` in a recipe; `kind` chooses."""
+
+ENGINES: Mapping[str, type[Engine]] = {engine.kind: engine for engine in get_args(Engine)}
+"""The engines by their `kind`, as the recipe and the command line name them."""

@@ -1,4 +1,4 @@
-"""Learner settings: the optimiser, its schedule and the batch of a step."""
+"""Settings of learning: how a batch of rollouts changes the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019); none for norms and biases."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), except of norms and biases."""
 
     kind: Literal["adamw"] = "adamw"
     beta1: Decay = 0.9
@@ -41,12 +41,36 @@ class Muon:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnSettings:
-    """One optimiser step.
+    """Optimiser steps on a batch of rollouts.
 
-    `micro_batch_tokens` bounds what one forward holds and cannot change a gradient. `old_logp:
-    auto` takes the sampler's log-probs where nothing was truncated from its distribution, and
-    otherwise the learner's. After `max_nonfinite` steps in a row whose gradient was not finite
-    (each is skipped) the run stops. `zero` is for the ranks of a `cluster`.
+    A step of the run samples one batch and learns from it in `updates_per_batch` optimiser steps,
+    which pass over the batch `epochs_per_batch` times. Each pass deals the rollouts (or pairs) out
+    to `updates_per_batch / epochs_per_batch` mini-batches, one optimiser step each; every pass
+    visits the same mini-batches in the same order. Log-probs of the policy, advantages, evidence
+    and selection are fixed once per batch, before the first update. In TRL's GRPOConfig,
+    `num_iterations` is `epochs_per_batch`, and `steps_per_generation` divided by
+    `gradient_accumulation_steps` is the number of mini-batches.
+
+    The learning rate's schedule and `max_nonfinite` count optimiser steps; `steps`, checkpoints,
+    evaluations and weight versions count batches.
+
+    Attributes:
+        lr: the peak learning rate.
+        rollouts_per_step: rollouts of a batch.
+        optimizer: AdamW or Muon.
+        schedule: how the rate falls after warm-up, over all optimiser steps of the run.
+        warmup_steps: optimiser steps of linear warm-up.
+        final_lr_share: the rate at the end, as a share of the peak.
+        max_grad_norm: gradients are scaled down to this norm; None does not clip.
+        micro_batch_tokens: bounds what one forward holds; it cannot change a gradient.
+        layout: padded or packed micro-batches.
+        old_logp: `auto` takes the sampler's log-probs if nothing was truncated from its
+            distribution and there is one update per batch, and otherwise measures the learner's.
+        max_nonfinite: the run stops after so many optimiser steps in a row whose gradient was not
+            finite; each of them is skipped.
+        updates_per_batch: optimiser steps on each batch.
+        epochs_per_batch: passes over each batch; it divides `updates_per_batch`.
+        zero: DeepSpeed ZeRO, for the learner ranks of a `cluster`.
     """
 
     lr: Positive
@@ -60,4 +84,11 @@ class LearnSettings:
     layout: Layout = "padded"
     old_logp: Literal["auto", "learner"] = "auto"
     max_nonfinite: AtLeastOne = 3
+    updates_per_batch: AtLeastOne = 1
+    epochs_per_batch: AtLeastOne = 1
     zero: Zero | None = None
+
+    @property
+    def mini_batches(self) -> int:
+        """The mini-batches of a batch: optimiser steps of one pass over it."""
+        return self.updates_per_batch // self.epochs_per_batch

@@ -29,13 +29,17 @@ _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in this file, with `key.path=value` overrides applied before validation.
+    """The recipe in this file, with `key.path=value` overrides applied before validation."""
+    return recipe_of(read_yaml(path), overrides, str(path))
 
-    Raises RecipeError with every error of the file.
+
+def recipe_of(content: dict[str, YamlValue], overrides: Sequence[str], source: str) -> Recipe:
+    """The recipe of these settings, with overrides applied before validation; `source` names them
+    in errors.
     """
-    recipe = build(Recipe, apply_overrides(read_yaml(path), overrides), str(path))
+    recipe = build(Recipe, apply_overrides(content, overrides), source)
     if errors := validation_errors(recipe):
-        raise RecipeError(_listing(str(path), errors))
+        raise RecipeError(_listing(source, errors))
     return recipe
 
 

@@ -14,7 +14,7 @@ from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
 from reasontrain.recipe.cluster import Cluster
 from reasontrain.recipe.constraints import KIND, Name, Seed
-from reasontrain.recipe.engines import LocalEngine, VllmEngine
+from reasontrain.recipe.engines import Engine, LocalEngine
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
 from reasontrain.recipe.run_settings import CheckpointSettings, EvaluateSettings, TrackSettings
@@ -70,11 +70,16 @@ class Recipe:
     def reuses_sampled_logp(self) -> bool:
         """True if the sampler's log-probs serve as `old_logp`.
 
-        Nothing was truncated from the distribution they are of, and the recipe does not ask for the
-        learner's.
+        Nothing may be truncated from the distribution they are of, and the recipe must not ask for
+        the learner's. With several updates per batch the learner's are measured: after the first
+        update the ratio to them is the trust region, and a gap between sampler and learner, or
+        rollouts of older weights, would shift it.
         """
         return (
-            self.sample is not None and not self.sample.truncates and self.learn.old_logp == "auto"
+            self.sample is not None
+            and not self.sample.truncates
+            and self.learn.old_logp == "auto"
+            and self.learn.updates_per_batch == 1
         )
 
     @property
@@ -97,8 +102,8 @@ class Recipe:
         )
 
     @property
-    def engine(self) -> LocalEngine | VllmEngine:
-        """The engine that decodes rollouts, and the answers of evaluations."""
+    def engine(self) -> Engine:
+        """The sampler engine, of rollouts and of evaluations during training."""
         return self.sample.engine if self.sample else LocalEngine()
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from reasontrain.recipe.engines import VllmEngine
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stages import SampleStage
 
@@ -46,10 +45,12 @@ def reference_errors(recipe: Recipe) -> Iterator[str]:
     for stage in recipe.stages:
         for error in _unknown(dataclasses.asdict(stage), known):
             yield f"stages.{stage.name}: {error}"
-        if isinstance(stage, SampleStage) and isinstance(stage.sample.engine, VllmEngine):
+        capabilities = stage.sample.engine.capabilities if isinstance(stage, SampleStage) else None
+        if capabilities is not None and not capabilities.shares_policy:
             yield (
-                f"stages.{stage.name}: a stage samples in its own process; use `engine: {{kind: "
-                f"local}}`, or write a file with vllm and read it in a stage of kind trajectories"
+                f"stages.{stage.name}: a stage samples in this process, which "
+                f"{capabilities.label} does not support; use `engine: {{kind: local}}`, or sample "
+                "with another tool and read its file with a stage of kind trajectories"
             )
         if stage.name in known:
             yield f"stages: two stages are named {stage.name!r}"

@@ -20,20 +20,19 @@ from reasontrain.algo.token_selection import (
 )
 from reasontrain.data.thought import HardThought
 from reasontrain.recipe.cluster import Cluster
-from reasontrain.recipe.engines import VllmEngine, unsampleable
 from reasontrain.recipe.history import MovingAverage, StartWeights
 from reasontrain.recipe.learning import Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import reference_errors
-from reasontrain.tasks import OfflineTask, PairTask, PythonTask, Reward
+from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
 def validation_errors(recipe: Recipe) -> list[str]:
     """Every pair of settings that cannot be used together, as `key: reason and remedy`."""
     errors = [
         *_evidence_errors(recipe),
-        *_schedule_errors(recipe),
+        *_update_errors(recipe),
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
@@ -52,8 +51,11 @@ def image_errors(recipe: Recipe) -> list[str]:
     errors = []
     if recipe.learn.layout == "packed":
         errors.append("learn.layout: sequences with images cannot be packed; use `padded`")
-    if isinstance(recipe.engine, VllmEngine):
-        errors.append("sample.engine: the vllm engine does not pass images on; use `kind: local`")
+    capabilities = recipe.engine.capabilities
+    if not capabilities.images:
+        errors.append(
+            f"sample.engine: {capabilities.label} does not support images here; use `kind: local`"
+        )
     if recipe.cluster is not None and recipe.cluster.teachers:
         errors.append(
             "cluster.teachers: a teacher in its own process does not receive images; set it to 0, "
@@ -108,12 +110,47 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _schedule_errors(recipe: Recipe) -> Iterator[str]:
-    """A warm-up that the run does not end."""
-    if recipe.learn.warmup_steps >= recipe.steps:
+def _update_errors(recipe: Recipe) -> Iterator[str]:
+    """Errors of the optimiser steps on each batch, and of their schedule."""
+    learn = recipe.learn
+    objective = recipe.objective
+    optimizer_steps = recipe.steps * learn.updates_per_batch
+    if learn.warmup_steps >= optimizer_steps:
         yield (
-            f"learn.warmup_steps: {recipe.learn.warmup_steps} must be less than the "
-            f"{recipe.steps} steps of the run"
+            f"learn.warmup_steps: {learn.warmup_steps} must be less than the {optimizer_steps} "
+            f"{'steps' if learn.updates_per_batch == 1 else 'optimiser steps'} of the run"
+        )
+    if learn.updates_per_batch == 1:
+        if learn.epochs_per_batch > 1:
+            yield (
+                f"learn.epochs_per_batch: {learn.epochs_per_batch} passes over a batch need as "
+                f"many updates; set learn.updates_per_batch to a multiple of it"
+            )
+        return
+    if learn.updates_per_batch % learn.epochs_per_batch:
+        yield (
+            f"learn.updates_per_batch: {learn.updates_per_batch} is not a multiple of "
+            f"learn.epochs_per_batch {learn.epochs_per_batch}; every pass over a batch takes as "
+            f"many updates"
+        )
+        return
+    size = 2 if objective.granularity == "pair" else 1
+    if learn.rollouts_per_step % (learn.mini_batches * size):
+        unit = "pairs" if size == 2 else "rollouts"
+        yield (
+            f"learn.updates_per_batch: {learn.rollouts_per_step // size} {unit} of a step do not "
+            f"divide into {learn.mini_batches} equal mini-batches"
+        )
+    if objective.score_at_sampling_temperature and "old_logp" not in objective.required_evidence:
+        yield (
+            f"learn.updates_per_batch: {objective.kind} is right only for rollouts of the weights "
+            f"that it updates, and after the first update of a batch they are of older ones; use "
+            f"grpo or gspo, whose ratio corrects for that, or one update"
+        )
+    if recipe.cluster is not None and recipe.cluster.overlap:
+        yield (
+            "cluster.overlap: rollouts sampled one step ahead are older still with several "
+            "updates per batch; set learn.updates_per_batch to 1"
         )
 
 
@@ -152,7 +189,7 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
     """Rewards and advantages where nothing is sampled or graded."""
     if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
         yield "advantage: demonstrations have no reward; remove it, or add a `sample` section"
-    if recipe.reward != Reward() and (recipe.sample is None or isinstance(recipe.task, PythonTask)):
+    if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
         yield (
             "reward: these rewards are for sampled answers that the verifier grades; remove the "
             "section (a task of kind `python` returns its own rewards)"
@@ -181,8 +218,7 @@ def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
     if objective.score_at_sampling_temperature and isinstance(recipe.advantage, NoAdvantage):
         yield f"advantage: {objective.kind} learns from advantages; set `advantage.kind`"
     yield from _thought_errors(recipe, sample)
-    if isinstance(sample.engine, VllmEngine):
-        yield from _vllm_errors(recipe, sample, sample.engine)
+    yield from _engine_errors(recipe, sample)
 
 
 def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
@@ -220,33 +256,38 @@ def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
         )
 
 
-def _vllm_errors(recipe: Recipe, sample: SampleSettings, engine: VllmEngine) -> Iterator[str]:
-    """Features that vLLM does not have."""
+def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
+    """Settings that the sampler engine does not support."""
+    engine = sample.engine
+    capabilities = engine.capabilities
+    label = capabilities.label
     suites = recipe.evaluate.suites if recipe.evaluate else ()
-    if sample.thought is not None or any(suite.sampling.thought is not None for suite in suites):
+    thinks = sample.thought is not None or any(suite.sampling.thought for suite in suites)
+    if thinks and not capabilities.thoughts:
         yield (
-            "sample.engine: vllm supports neither soft nor forced tokens, which a `thought` "
-            "needs; use `kind: local`"
+            f"sample.engine: a `thought` needs forced tokens and embeddings as input, which "
+            f"{label} does not support; use `kind: local`"
         )
-    if recipe.model.device == "cpu":
-        yield "sample.engine: vllm needs a GPU, and model.device is cpu; use `kind: local`"
-    if recipe.cluster is None:
+    if recipe.model.device == "cpu" and capabilities.needs_gpu:
+        yield f"sample.engine: {label} needs GPUs, and model.device is cpu; use `kind: local`"
+    if recipe.cluster is None and not capabilities.shares_policy:
         yield (
-            "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section, or "
-            "use `kind: local`"
+            f"sample.engine: {label} trains only in a cluster; add a `cluster` section, or use "
+            "`kind: local`"
         )
-    elif not recipe.cluster.samplers and engine.tensor_parallel_size > 1:
+    if recipe.cluster is not None and not recipe.cluster.samplers and engine.num_gpus > 1:
         yield (
             f"sample.engine.tensor_parallel_size: a learner rank shares its one GPU, and "
-            f"{engine.tensor_parallel_size} are needed; set `cluster.samplers`"
+            f"{engine.num_gpus} are needed; set `cluster.samplers`"
         )
-    if reason := unsampleable(sample):
+    if reason := engine.unsupported_temperature(sample):
         yield f"sample.temperature: {reason}"
     reported = from_sources(recipe.required_evidence, "sampler")
-    if reported and sample.truncates and sample.temperature:
+    truncates = sample.truncates and sample.temperature
+    if reported and truncates and not capabilities.sampled_logp_under_truncation:
         yield (
-            f"token_selection: {_names(reported)} is of the distribution before truncation, which "
-            f"vllm reports only without top_p, top_k and min_p"
+            f"token_selection: {_names(reported)} is taken before truncation, and {label} reports "
+            "it only if top_p, top_k and min_p are off"
         )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,6 +16,7 @@ from reasontrain.report import numbers
 PAGE = Path(__file__).parent / "page"
 
 
+@cache  # an environment keeps the templates that it compiled
 def templates(*folders: Path) -> Environment:
     """The templates of `folders`, then those of reports. Whatever they are given is escaped."""
     environment = Environment(

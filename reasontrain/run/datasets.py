@@ -1,6 +1,4 @@
-"""What a recipe learns from and is asked: problems read and checked, prompts encoded, stored
-evidence joined.
-"""
+"""The data of a run: problems read and checked, prompts encoded, stored evidence joined."""
 
 from __future__ import annotations
 
@@ -20,51 +18,61 @@ from reasontrain.data import stored_evidence
 from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
-from reasontrain.evaluation.run import Score
-from reasontrain.learner.unconditional import with_uncond_logp
+from reasontrain.evaluation.run import ScoreFn
 from reasontrain.models import Description, Policy
-from reasontrain.recipe import Recipe, Suite
+from reasontrain.recipe import Recipe, Suite, UncondTuned
+from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.tasks import OfflineTask, PairTask, Scored, TaskSettings, check_gold, score
-from reasontrain.tasks.arithmetic import Arithmetic
+from reasontrain.tasks import OfflineTask, PairTask, Scored, Task
 from reasontrain.tasks.grading import Grader
-from reasontrain.tasks.images import ImageTask
 from reasontrain.tasks.problems import GeneratedProblems
-from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EncodedTask:
-    """A suite's problems, their gold answers checked, and what grades responses; `sha256` is of all
-    problems as they are put.
+class SuiteProblems:
+    """A suite with its problems, before any model is known.
+
+    Attributes:
+        suite: the suite's settings.
+        prompt: settings that turn problems into prompts.
+        problems: the problems, checked for gold answers.
+        score: the grader of responses.
+        sha256: hash of all problems with their prompts as text, and gold answers.
     """
 
     suite: Suite
     prompt: PromptSettings
     problems: Sequence[Problem]
-    score: Score
+    score: ScoreFn
     sha256: str
 
 
 @dataclass(frozen=True)
 class EncodedSuite:
-    """A suite with its prompts encoded for the model, and how many did not fit; `sha256` is of all
-    problems as they are put.
+    """A suite with its prompts encoded for a model.
+
+    Attributes:
+        suite: the suite's settings.
+        prompts: the prompts that fit the model.
+        dropped: the number of prompts that do not.
+        score: the grader of responses.
+        sha256: see `SuiteProblems`.
     """
 
     suite: Suite
     prompts: Sequence[Prompt]
     dropped: int
-    score: Score
+    score: ScoreFn
     sha256: str
 
 
 def score_columns(recipe: Recipe) -> None:
-    """Compute and store the evidence that the recipe's rule reads from a store; raises UserError
-    where it reads none.
+    """Read and check the stored evidence of a recipe whose stages are done.
+
+    Raises UserError where the recipe reads none.
     """
     if not recipe.evidence and not from_sources(recipe.required_evidence, "unconditional"):
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
@@ -74,64 +82,61 @@ def score_columns(recipe: Recipe) -> None:
         )
     with Grader() as grader:
         described = models.describe(recipe.model)
-        written, _ = source(recipe, described, grader)
-    assert written is not None, "the recipe refuses stored evidence beside sampling"
-    with_stored(recipe, described, written)
+        demonstrations, _ = training_data(recipe, described, grader)
+    assert demonstrations is not None, "the recipe refuses stored evidence beside sampling"
+    with_stored_evidence(recipe, described, demonstrations)
 
 
-def source(
+def training_data(
     recipe: Recipe, described: Description, grader: Grader
 ) -> tuple[OfflineSampler | None, Order]:
-    """What is learned from, where it is written already, and the order in which it is taken or
-    asked for.
-    """
+    """Return the written responses (None if they are sampled) and the order of the prompts."""
     if recipe.sample is None and isinstance(recipe.task, OfflineTask):
-        return _written(recipe, recipe.task, described)
-    return _order(recipe, described, _prompts(recipe, described, grader))
+        return _offline_data(recipe, recipe.task, described)
+    return _prompt_data(recipe, described, _prompts(recipe, described, grader))
 
 
-def with_stored(recipe: Recipe, described: Description, written: OfflineSampler) -> OfflineSampler:
-    """The demonstrations with the stored evidence that the recipe needs, computed first where it is
-    not there.
-    """
+def with_stored_evidence(
+    recipe: Recipe, described: Description, demonstrations: OfflineSampler
+) -> OfflineSampler:
+    """The demonstrations with the log-probs of the unconditional reference, if they are needed."""
     if not from_sources(recipe.required_evidence, "unconditional"):
-        return written
+        return demonstrations
     encoder = encoder_of(described, recipe.prompt)
-    found = with_uncond_logp(
-        recipe, encoder, [rollout for row in written.written.values() for rollout in row]
+    joined = with_uncond_logp(
+        recipe.unconditional or UncondTuned(),
+        encoder,
+        [rollout for row in demonstrations.written.values() for rollout in row],
+        Path(recipe.evidence[COLUMN]),  # the stage `uncond_logp` is done before every run
     )
-    return OfflineSampler({rollout.problem.id: (rollout,) for rollout in found})
+    return OfflineSampler({rollout.problem.id: (rollout,) for rollout in joined})
 
 
 def encoder_of(model: Policy | Description, prompt: PromptSettings) -> Encoder:
-    """What encodes problems for this model."""
+    """Return the encoder of problems for this model."""
     return Encoder(model.tokenizer, prompt, model.context, model.vision)
 
 
-def rewarded(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], list[Rollout]]:
-    """What gives rollouts their rewards; demonstrations have none."""
+def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], list[Rollout]]:
+    """Return a function that adds rewards to rollouts; demonstrations have none."""
     if recipe.sample is None:
         return list
 
-    def graded(rollouts: Sequence[Rollout]) -> list[Rollout]:
-        scored = score(
-            recipe.task,
-            [(rollout.problem, rollout.text) for rollout in rollouts],
-            grader,
-            recipe.reward,
-        )
+    def add_rewards(rollouts: Sequence[Rollout]) -> list[Rollout]:
+        responses = [(rollout.problem, rollout.text) for rollout in rollouts]
+        scored = recipe.task.grade(responses, grader, recipe.reward)
         return [
             replace(rollout, reward=s.reward) for rollout, s in zip(rollouts, scored, strict=True)
         ]
 
-    return graded
+    return add_rewards
 
 
 def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Prompt]:
-    """The training prompts, their gold answers checked.
+    """Read the training problems, check that they can be graded, and encode their prompts.
 
-    Generated problems, which are right by construction, are made and encoded as steps ask for
-    them, where that changes nothing: demonstrations and `prompt.too_long: drop` need the length of each before the first step.
+    Generated problems, which are right by construction, are generated and encoded step by step if
+    that changes nothing: demonstrations and `prompt.too_long: drop` need all lengths in advance.
     """
     problems = recipe.task.problems()
     if (
@@ -140,20 +145,19 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Pr
         and recipe.prompt.too_long == "refuse"
     ):
         return encoder_of(policy, recipe.prompt).lazy_prompts(problems)
-    if not isinstance(recipe.task, PythonTask | ImageTask):
-        check_gold(problems, grader, required=not isinstance(recipe.advantage, NoAdvantage))
-    elif recipe.sample and isinstance(recipe.task, PythonTask):
-        recipe.task.load()
+    recipe.task.check_gradable(
+        problems, grader, required=not isinstance(recipe.advantage, NoAdvantage)
+    )
     prompts, dropped = encoder_of(policy, recipe.prompt).prompts(problems)
     if dropped:
         logger.warning(f"{dropped} of {len(problems)} prompts are too long and were dropped")
     return prompts
 
 
-def _order(
+def _prompt_data(
     recipe: Recipe, described: Description, prompts: Sequence[Prompt]
 ) -> tuple[OfflineSampler | None, Order]:
-    """Demonstrations where they are learned from, and the order in which prompts are asked."""
+    """Return the demonstrations (None if responses are sampled) and the order of the prompts."""
     if recipe.sample:
         per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
         return None, Order(prompts, per_step, recipe.seed, described.tokenizer)
@@ -162,43 +166,43 @@ def _order(
     if dropped:
         logger.warning(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
     by_id = {rollout.problem.id: (rollout,) for rollout in written}
-    asked = [prompt for prompt in prompts if prompt.problem.id in by_id]
+    remaining = [prompt for prompt in prompts if prompt.problem.id in by_id]
     return OfflineSampler(by_id), Order(
-        asked, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer
+        remaining, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer
     )
 
 
-def _written(
+def _offline_data(
     recipe: Recipe, task: OfflineTask, described: Description
 ) -> tuple[OfflineSampler, Order]:
-    """What a file holds to learn from, with the evidence that was stored for it, and the order of
-    its rows.
-    """
+    """Read a file's responses, join the evidence stored for them, and order them."""
     encoder = encoder_of(described, recipe.prompt)
-    rows, dropped = encode(task.rows, encoder, described.context)
+    rows, dropped = encode(task.samples, encoder, described.context)
     if dropped:
         logger.warning(
-            f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped"
+            f"{dropped} of {len(task.samples)} samples ({task.kind}) are too long and were dropped"
         )
     for name, path in sorted(recipe.evidence.items()):
-        chosen_may_lack = int(
+        if name == COLUMN:
+            continue  # found by other ids, in `with_stored_evidence`
+        # a rule that scores only rejected responses needs no scores of chosen ones, which come
+        # first in a pair
+        num_optional = int(
             isinstance(task, PairTask)
             and name == "ce_logscore"
             and not _reads_chosen(recipe.token_selection)
         )
         column = stored_evidence.read(Path(path), name, _made_by(recipe, name))
-        rows = [column.joined(row, optional=chosen_may_lack) for row in rows]
+        rows = [column.joined(row, optional=num_optional) for row in rows]
     _check_padded(recipe, rows)
-    asked = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in rows]
+    prompts = [Prompt(problem=row[0].problem, ids=row[0].prompt_ids) for row in rows]
     per_step = recipe.learn.rollouts_per_step // len(rows[0])
     sampler = OfflineSampler({row[0].problem.id: row for row in rows})
-    return sampler, Order(asked, per_step, recipe.seed, described.tokenizer)
+    return sampler, Order(prompts, per_step, recipe.seed, described.tokenizer)
 
 
 def _made_by(recipe: Recipe, name: str) -> stored_evidence.MadeBy | None:
-    """What should have made a stored column, where the recipe says which model's numbers it is to
-    hold.
-    """
+    """The model that must have made a stored column; None if any may have."""
     return (
         {"model": models.fingerprint(recipe.reference or recipe.model)}
         if name == "ref_logp"
@@ -207,13 +211,13 @@ def _made_by(recipe: Recipe, name: str) -> stored_evidence.MadeBy | None:
 
 
 def _reads_chosen(token_selection: TokenSelection) -> bool:
-    """Whether contrastive scores of chosen responses are read."""
+    """Return True if the rule reads contrastive scores of chosen responses."""
     rule = token_selection.of if isinstance(token_selection, ShuffledWeights) else token_selection
     return isinstance(rule, Contrast) and not rule.only_neg
 
 
 def _check_padded(recipe: Recipe, rows: Sequence[tuple[Rollout, ...]]) -> None:
-    """Refuse a loss over a padded length that a pair does not fit."""
+    """Refuse a padded length that is shorter than a pair."""
     if not isinstance(recipe.objective, Dpo) or recipe.objective.padded_length is None:
         return
     longest = max(
@@ -221,59 +225,74 @@ def _check_padded(recipe: Recipe, rows: Sequence[tuple[Rollout, ...]]) -> None:
     )
     if longest > recipe.objective.padded_length:
         raise UserError(
-            f"objective.padded_length is {recipe.objective.padded_length}, and the longest "
-            f"pair has {longest} tokens; raise it, "
-            "or leave long pairs out (`max_tokens` of a stage of kind pairs)"
+            f"objective.padded_length is {recipe.objective.padded_length}, but the longest pair "
+            f"has {longest} tokens; raise it, or drop long pairs (`max_tokens` of a stage of kind "
+            "pairs)"
         )
 
 
 def encode_suite(suite: Suite, recipe: Recipe, policy: Description, grader: Grader) -> EncodedSuite:
-    """A suite made ready for this model: its own task, or the recipe's on the held-out split."""
-    task = suite.task or _held_out(recipe.task, suite)
-    return encoded(encode_task(suite, task, suite.prompt or recipe.prompt, grader), policy)
+    """Encode a suite of a recipe for a model.
 
+    Args:
+        suite: the suite; without a `task`, it uses the held-out split of the recipe's.
+        recipe: the recipe, whose `prompt` applies if the suite has none.
+        policy: the model that will be evaluated.
+        grader: the common verifier.
 
-def encode_task(
-    suite: Suite, task: TaskSettings, prompt: PromptSettings, grader: Grader
-) -> EncodedTask:
-    """The suite's problems as they are put to anybody."""
-    problems = task.problems()[: suite.limit]
-    if isinstance(task, PythonTask):
-        task.load()
-    elif not isinstance(task, ImageTask):
-        check_gold(problems, grader, required=True)
-    said = json.dumps(
-        [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
-    )
-    digest = hashlib.sha256(said.encode()).hexdigest()
+    Returns:
+        The suite with the prompts that fit the model.
 
-    def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
-        return score(task, answers, grader, last_number=suite.last_number)
-
-    return EncodedTask(suite, prompt, problems, graded, digest)
-
-
-def encoded(posed: EncodedTask, policy: Policy | Description) -> EncodedSuite:
-    """The suite's prompts in this model's token ids; those that are too long are counted, and count
-    as wrong.
+    Raises:
+        UserError: the problems cannot be read or graded, or the task has no held-out split.
     """
-    suite, problems = posed.suite, posed.problems
-    prompts, dropped = encoder_of(policy, replace(posed.prompt, too_long="drop")).prompts(problems)
+    task = suite.task or recipe.task.held_out()
+    if task is None:
+        raise UserError(
+            f"evaluate: suite {suite.name} has no `task`, and {recipe.task.kind} has no held-out "
+            "split to use instead"
+        )
+    problems = load_suite(suite, task, suite.prompt or recipe.prompt, grader)
+    return encode_prompts(problems, policy)
+
+
+def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader) -> SuiteProblems:
+    """Read the problems of a suite, and check that responses to them can be graded.
+
+    Args:
+        suite: the suite's settings.
+        task: the source of problems, which also grades responses.
+        prompt: settings that turn problems into prompts.
+        grader: the common verifier.
+
+    Returns:
+        The suite's problems, the same for every model.
+
+    Raises:
+        UserError: the problems cannot be read or graded.
+    """
+    problems = task.problems()[: suite.limit]
+    task.check_gradable(problems, grader, required=True)
+    content = json.dumps(
+        [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]
+    )
+    digest = hashlib.sha256(content.encode()).hexdigest()
+
+    def score(responses: Sequence[tuple[Problem, str]]) -> list[Scored]:
+        return task.grade(responses, grader, last_number=suite.last_number)
+
+    return SuiteProblems(suite, prompt, problems, score, digest)
+
+
+def encode_prompts(suite_problems: SuiteProblems, policy: Policy | Description) -> EncodedSuite:
+    """Encode a suite's prompts for a model; those that do not fit are counted and dropped."""
+    suite = suite_problems.suite
+    problems = suite_problems.problems
+    encoder = encoder_of(policy, replace(suite_problems.prompt, too_long="drop"))
+    prompts, dropped = encoder.prompts(problems)
     if dropped:
         logger.warning(
             f"suite {suite.name}: {dropped} of {len(problems)} prompts do not fit the "
             f"model and count as wrong"
         )
-    return EncodedSuite(suite, prompts, dropped, posed.score, posed.sha256)
-
-
-def _held_out(task: TaskSettings, suite: Suite) -> TaskSettings:
-    """The split of the recipe's task that is never trained on."""
-    if isinstance(task, ImageTask):
-        return replace(task, split="test")
-    if not isinstance(task, Arithmetic):
-        raise UserError(
-            f"evaluate: suite {suite.name} names no `task`, and {task.kind} has no "
-            f"held-out split of its own"
-        )
-    return replace(task, split="test", wrong_steps=0.0)
+    return EncodedSuite(suite, prompts, dropped, suite_problems.score, suite_problems.sha256)

@@ -1,5 +1,6 @@
-"""One training step as verbs, and the loop around it; it cannot tell one process from many, nor
-rollouts from demonstrations.
+"""One training step, and the loop around it.
+
+The loop is the same for one process and for many, for sampled rollouts and for demonstrations.
 """
 
 from __future__ import annotations
@@ -7,9 +8,9 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -20,7 +21,13 @@ from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.objectives import Objective
-from reasontrain.algo.token_selection import HasMetrics, RolloutFilter, TokenSelection
+from reasontrain.algo.token_selection import (
+    AllRollouts,
+    AllTokens,
+    HasMetrics,
+    RolloutFilter,
+    TokenSelection,
+)
 from reasontrain.algo.token_selection.scores.quadrants import (
     Thresholds,
     medians,
@@ -43,56 +50,100 @@ from reasontrain.sampler import Sampler
 from reasontrain.types import Batch, LostError, Rollout, RunError, Stats, TokenKind
 
 FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
-"""Nats above which a token counts as unsure, and as far from its teacher, in every run alike."""
+"""Nats above which a token counts as uncertain, and as far from its teacher, in every run alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The method of a run: how rollouts become a loss.
+
+    Attributes:
+        objective: the loss of a token, a response or a pair.
+        loss_aggregation: divides the sum of losses.
+        advantage: rewards of a group -> advantages.
+        rollout_filter: drops whole rollouts.
+        token_selection: weighs tokens.
+        required_evidence: evidence that selection and objective read.
+        reuse_sampled_logp: take the sampler's log-probs as `old_logp`.
+        truncated: score truncated rollouts, mask them from the loss, or drop them.
+    """
+
+    objective: Objective
+    loss_aggregation: LossAggregationFn
+    advantage: Advantage = field(default_factory=NoAdvantage)
+    rollout_filter: RolloutFilter = field(default_factory=AllRollouts)
+    token_selection: TokenSelection = field(default_factory=AllTokens)
+    required_evidence: frozenset[str] = frozenset()
+    reuse_sampled_logp: bool = False
+    truncated: Literal["score", "mask", "drop"] = "score"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """The checkpoints of a run, with what they are made from."""
+
+    directory: RunDirectory
+    settings: CheckpointSettings
+    learner: Learner
+    scores: Callable[[str], Mapping[int, float]] = lambda suite: {}
+
+    def save(self, step: int) -> Path:
+        """Write a complete checkpoint after `step` steps; return its directory."""
+        scores = self.scores(self.settings.best) if self.settings.best else {}
+        return checkpoint.save(
+            self.directory, step, self.learner.save, keep=self.settings.keep, scores=scores
+        )
+
+    def save_before(self, step: int) -> None:
+        """Write a checkpoint of the steps before a failed one, if the learner holds just them.
+
+        A step may fail after it was learned from, or between two of its updates: a checkpoint would
+        then name weights of the step before that have seen this one, in part or whole.
+        """
+        if step and self.learner.steps_done == step:
+            self.save(step)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything a run is made of; `loop` only calls it in order."""
+    """Everything a run is made of; `train` only calls it in order."""
 
     directory: RunDirectory
     order: Order
     sampler: Sampler
     sampling: Sampling
     group_size: int
-    truncated: Literal["score", "mask", "drop"]
     score: Callable[[Sequence[Rollout]], list[Rollout]]
-    advantage: Advantage
-    rollout_filter: RolloutFilter
-    token_selection: TokenSelection
-    required_evidence: frozenset[str]
-    reuse_sampled_logp: bool
+    method: Method
     learner: Learner
-    objective: Objective
-    loss_aggregation: LossAggregationFn
     tracker: Tracker
     speed: Speed
     evaluate: Callable[[int], None]
     recover: Callable[[LostError], int]
-    checkpoint: CheckpointSettings
+    checkpoints: Checkpoints
     max_nonfinite: int
     steps: int
     seed: int
 
 
 def train_step(run: Run, step: int) -> Stats:
-    """Sample, score, credit, keep, observe, select, learn, sync: one optimiser step and what was
-    seen in it.
-    """
-    begun, timer = time.perf_counter(), Stopwatch()
+    """Sample a batch of rollouts, learn from it, and return the numbers of the step."""
+    start_s = time.perf_counter()
+    timer = Stopwatch()
+    method = run.method
     with timer("sample"):
         prompts = run.order.at(step)
         first_id = step * len(prompts) * run.group_size
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     with timer("score"):
         rollouts = run.score(rollouts)
-    sampled = _credit(run, rollouts, step)
-    batch = run.rollout_filter(sampled)
+    sampled = make_batch(method, rollouts, step=step, steps=run.steps, seed=run.seed)
+    batch = method.rollout_filter(sampled)
     batch = observe(
-        run.learner, batch, run.required_evidence, reuse_sampled_logp=run.reuse_sampled_logp
+        run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
     )
-    weight_BT = run.token_selection(batch)
-    learned = run.learner.step(batch, weight_BT, run.objective, run.loss_aggregation)
+    weight_BT = method.token_selection(batch)
+    learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
     if learned["skipped"]:
@@ -105,45 +156,56 @@ def train_step(run: Run, step: int) -> Stats:
         )
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
     stats = learned | describe(batch, weight_BT, rollouts)
-    if not isinstance(run.advantage, NoAdvantage):
+    if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch)
-    if isinstance(run.token_selection, HasMetrics):
-        stats |= run.token_selection.metrics(batch)
+    if isinstance(method.token_selection, HasMetrics):
+        stats |= method.token_selection.metrics(batch)
     stats |= run.speed.count(rollouts, batch, weight_BT)
     stats |= {key(part): seconds for part, seconds in timer.read().items()}
-    return stats | run.speed.of(stats, time.perf_counter() - begun)
+    return stats | run.speed.of(stats, time.perf_counter() - start_s)
 
 
-def _credit(run: Run, rollouts: Sequence[Rollout], step: int) -> Batch:
-    """The batch of these rollouts; truncated ones are dropped before credit or masked after it, as
-    the recipe says.
+def make_batch(
+    method: Method, rollouts: Sequence[Rollout], *, step: int, steps: int, seed: int
+) -> Batch:
+    """The batch of these rollouts, with advantages.
+
+    Args:
+        method: says whether truncated rollouts are dropped before advantages are computed, or
+            masked from the loss after it.
+        rollouts: all that were sampled.
+        step: the step, counted from 0.
+        steps: the steps of the run, over which `progress` runs from 0 to 1.
+        seed: the seed of the run.
     """
     sampled_tokens = sum(len(rollout.response_ids) for rollout in rollouts)
     kept = (
-        _without_truncated(rollouts, alone=isinstance(run.advantage, NoAdvantage))
-        if run.truncated == "drop"
+        _without_truncated(rollouts, alone=isinstance(method.advantage, NoAdvantage))
+        if method.truncated == "drop"
         else rollouts
     )
     masked = (
-        frozenset(r.id for r in rollouts if r.truncated) if run.truncated == "mask" else frozenset()
+        frozenset(r.id for r in rollouts if r.truncated)
+        if method.truncated == "mask"
+        else frozenset()
     )
-    progress = step / max(run.steps - 1, 1)
-    paired = run.objective.granularity == "pair"
     batch = collate(
         kept,
-        advantage=run.advantage,
+        advantage=method.advantage,
         masked=masked,
-        paired=paired,
-        progress=progress,
-        seed=run.seed,
+        paired=method.objective.granularity == "pair",
+        progress=step / max(steps - 1, 1),
+        seed=seed,
         step=step,
     )
     return replace(batch, sampled_rollouts=len(rollouts), sampled_tokens=sampled_tokens)
 
 
 def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Rollout]:
-    """The rollouts that came to their end; where credit compares a group, one that is left `alone`
-    goes as well.
+    """The rollouts that ended by themselves.
+
+    A rollout that would be the last of its group stays only if `alone` allows it: an advantage
+    that compares a group has nothing to compare it with.
     """
     left = [rollout for rollout in rollouts if not rollout.truncated]
     size = Counter(rollout.group for rollout in left)
@@ -153,8 +215,13 @@ def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Roll
 def observe(
     learner: Learner, batch: Batch, required_evidence: frozenset[str], *, reuse_sampled_logp: bool
 ) -> Batch:
-    """The batch with the evidence that the rule and the objective need, each from where it is
-    cheapest.
+    """The batch with all required evidence: stored, taken from the sampler, or measured.
+
+    Args:
+        learner: measures what is missing.
+        batch: the rollouts, with stored evidence.
+        required_evidence: the names that selection and objective read.
+        reuse_sampled_logp: take the sampler's log-probs as `old_logp`, which costs nothing.
     """
     missing = required_evidence - frozenset(batch.evidence)
     if "old_logp" in missing and reuse_sampled_logp:
@@ -164,10 +231,9 @@ def observe(
 
 
 def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]) -> Stats:
-    """What a step looked like: rewards, lengths, evidence, and how selection divides over the
-    quadrants.
-    """
-    totals, among_BT = batch.totals(weight_BT), batch.is_response_BT
+    """Numbers of a step: rewards, lengths, evidence, and how selection divides over quadrants."""
+    totals = batch.totals(weight_BT)
+    among_BT = batch.is_response_BT
     stats: Stats = {
         "reward_mean": _mean([r.reward for r in rollouts]),
         "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
@@ -190,8 +256,9 @@ def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[R
 
 
 def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """The share that is kept of the first, the middle and the last third of each response: a rule
-    may only like beginnings.
+    """The share kept of the first, middle and last third of each response.
+
+    It shows a rule that merely prefers beginnings.
     """
     place_BT = (among_BT.cumsum(1) - 1) * 3 // among_BT.sum(1, keepdim=True).clamp(min=1)
     thirds = {
@@ -206,21 +273,19 @@ def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"
 
 
 def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """Shares of all and of kept tokens in TIP's quadrants at the step's medians, and the share of
-    each quadrant that was kept.
+    """Shares of TIP's quadrants at the step's medians, and how much of each was kept.
 
     Medians force the shares, so `fixed_share_*` gives them at thresholds that do not move.
     """
-    columns, among_BT, kept_BT = (
-        (batch.entropy_BT, batch.kl_reverse_BT),
-        batch.is_response_BT,
-        weight_BT != 0,
-    )
-    quadrant_BT = quadrants(*columns, among_BT, medians(*columns, among_BT))
-    kept_of, fixed = (
-        shares(quadrant_BT, kept_BT),
-        shares(quadrants(*columns, among_BT, FIXED_THRESHOLDS), among_BT),
-    )
+    among_BT = batch.is_response_BT
+    kept_BT = weight_BT != 0
+    entropy_BT = batch.entropy_BT
+    divergence_BT = batch.kl_reverse_BT
+    thresholds = medians(entropy_BT, divergence_BT, among_BT)
+    quadrant_BT = quadrants(entropy_BT, divergence_BT, among_BT, thresholds)
+    fixed_BT = quadrants(entropy_BT, divergence_BT, among_BT, FIXED_THRESHOLDS)
+    kept_of = shares(quadrant_BT, kept_BT)
+    fixed = shares(fixed_BT, among_BT)
     stats: Stats = {}
     for quadrant, share in shares(quadrant_BT, among_BT).items():
         stats[f"share_{quadrant.name}"] = share
@@ -235,8 +300,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class Stop:
-    """Ctrl-C, SIGTERM and SIGUSR1 (schedulers warn by either), noticed between two steps; a second
-    signal acts at once.
+    """Notes Ctrl-C, SIGTERM and SIGUSR1, so that the run stops after the step under way.
+
+    Schedulers warn by SIGTERM or SIGUSR1 some time before they kill a job.
     """
 
     def __init__(self) -> None:
@@ -244,7 +310,10 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Handle these signals inside this block."""
+        """Handle these signals within the block."""
+        # Python runs handlers in the main thread between two bytecodes. Raising there would leave
+        # the learner in the middle of an update and a checkpoint half written, so the handler only
+        # takes a note, which `_advance` reads when a step is complete.
         before = {
             number: signal.signal(number, self._note)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -257,25 +326,34 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
+            # The second signal: whoever sends it does not want to wait for the step. Nothing is
+            # saved, and the run resumes from its last checkpoint.
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
 
 
 class StoppedError(RunError):
-    """The run was asked to stop and did, with a checkpoint."""
+    """Raised after a signal, when the run has saved a checkpoint and ended."""
 
 
 def train(
     run: Run, *, from_step: int, report: Callable[[int, Stats], None], finish: Callable[[], None]
 ) -> None:
-    """Steps `from_step` to the last, checkpoints and evaluations between, and `finish`; nothing
-    that was finished is lost.
+    """Run all steps from `from_step` on, with checkpoints and evaluations, and finish.
 
-    Raises StoppedError, having saved, when asked to stop; RunError, having saved the steps before,
-    when a step cannot be taken.
+    Args:
+        run: the run.
+        from_step: the number of steps done already.
+        report: called with each step and its numbers.
+        finish: called after the last step; it is repeated if a process is lost meanwhile.
+
+    Raises:
+        StoppedError: after a signal, with a checkpoint saved.
+        RunError: if a step cannot be taken, with the steps before it saved.
     """
     with Stop().listening() as stop:
-        done, finished = from_step, False
+        done = from_step
+        finished = False
         while not finished:
             try:
                 run.evaluate(done)
@@ -289,25 +367,24 @@ def train(
 
 
 def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], None]) -> int:
-    """One step with all that follows it: what was measured, a checkpoint, an evaluation; the number
-    of steps done.
-    """
+    """Take a step, track it, save and evaluate if due; return the number of steps done."""
     stats = _step_or_save(run, step)
     run.tracker.metrics(step, stats)
     report(step, stats)
     done = step + 1
     stopped = stop.signal if done < run.steps else None
-    if stopped or is_due(run.checkpoint.every, done) or done == run.steps:
-        where = save(run, done)  # before the evaluation, which may take long
+    if stopped or is_due(run.checkpoints.settings.every, done) or done == run.steps:
+        # Before the evaluation, which may take long.
+        path = run.checkpoints.save(done)
     if stopped:
         raise StoppedError(
-            f"stopped by {stopped.name} after step {step}; saved {where}; the same command "
+            f"stopped by {stopped.name} after step {step}; saved {path}; the same command "
             f"goes on from there"
         )
     if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
         raise RunError(
-            f"the gradient was not finite in {run.max_nonfinite} steps in a row (the last "
-            f"is step {step}); lower "
+            f"the gradient was not finite in {run.max_nonfinite} optimiser steps in a row (the "
+            f"last in step {step}); lower "
             f"learn.lr, or look at their rollouts in "
             f"{run.directory.nonfinite_tokens_at('*')}"
         )
@@ -316,33 +393,18 @@ def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], Non
 
 
 def _step_or_save(run: Run, step: int) -> Stats:
-    """One step; when it cannot be taken, a checkpoint of the steps before it and the reason."""
+    """Take a step; if it cannot be taken, save the steps before it and raise the reason."""
     try:
         return train_step(run, step)
     except LostError:
-        raise  # there is nobody to save
+        raise  # The learner may be what was lost.
     except RunError:
-        _save_before(run, step)
+        run.checkpoints.save_before(step)
         raise
     except torch.OutOfMemoryError as error:
-        _save_before(run, step)
+        run.checkpoints.save_before(step)
         raise RunError(
             f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, "
             f"sample.engine.max_num_seqs or "
             "sample.max_tokens, or set model.gradient_checkpointing"
         ) from error
-
-
-def _save_before(run: Run, step: int) -> None:
-    """A checkpoint of the steps before this one, where the learner holds just them: a step may fail
-    after it was learned from.
-    """
-    if step and run.learner.weights().version == step:
-        save(run, step)
-
-
-def save(run: Run, step: int) -> Path:
-    """A complete checkpoint after `step` steps."""
-    settings = run.checkpoint
-    scores = run.tracker.scores(settings.best) if settings.best else {}
-    return checkpoint.save(run.directory, step, run.learner.save, keep=settings.keep, scores=scores)

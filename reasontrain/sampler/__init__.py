@@ -1,4 +1,8 @@
-"""Samplers turn prompts into rollouts: one of our own, and a scripted one for tests."""
+"""Samplers turn prompts into rollouts with the weights they were given last.
+
+`factory.make_sampler` builds the sampler of an engine: the decode loop of this package (`local`) or
+vLLM (`vllm`). `offline` replays written responses, and `scripted` is for tests.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,32 @@ from reasontrain.types import Prompt, Rollout, Weights
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Whatever answers prompts with the weights that it was given last."""
+    """A source of rollouts whose weights can be replaced."""
 
     @property
     def version(self) -> int:
-        """Of the weights: how many optimiser steps they have seen."""
+        """Version of the weights: the number of optimiser steps behind them."""
         ...
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """`num` rollouts of every prompt, prompt by prompt.
+        """Sample `num` rollouts of every prompt, prompt by prompt.
 
-        Rollout g of prompt i has id `first_id + i * num + g` and group `first_id + i * num`. A
-        response holds its stop id.
+        Args:
+            prompts: the encoded prompts.
+            sampling: temperature, truncation and stop criteria.
+            num: rollouts per prompt, which form a group.
+            first_id: rollout g of prompt i has id `first_id + i * num + g` and group
+                `first_id + i * num`.
+
+        Returns:
+            `len(prompts) * num` rollouts. The stop id or the token that completes a stop text is
+            the last of a response.
+
+        Raises:
+            UserError: a prompt leaves no room for a response.
         """
 
     def load(self, weights: Weights) -> None:
-        """Answer with these weights from now on."""
+        """Sample with these weights from now on."""

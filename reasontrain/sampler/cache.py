@@ -1,5 +1,8 @@
-"""A key-value cache that is allocated ahead and written in place; rows end in one column, so that
-all write to the same place.
+"""A key-value cache that is allocated in advance and written in place.
+
+Layout of a layer: [B, heads, capacity, D]. Prompts are padded on the left, so the newest token of
+every row is in the same column, and a decode step is one slice write at the same offset for all
+rows. `join` merges caches of different lengths by aligning them at their last column.
 """
 
 from __future__ import annotations
@@ -14,11 +17,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 
 class Layer(CacheLayerMixin):
-    """Keys and values of one attention layer, [B, heads, capacity, D], of which attention sees the
-    filled part only.
+    """Keys and values of one attention layer; attention sees only the filled columns.
 
-    Layers with a sliding window keep every column too: as padding is on the left, the mask that
-    transformers makes from the distances of columns is exact.
+    Layers with a sliding window keep every column too. With the padding on the left, the mask that
+    transformers derives from the distances between columns is exact.
     """
 
     def __init__(self, capacity: int, dtype: torch.dtype | None) -> None:
@@ -26,10 +28,12 @@ class Layer(CacheLayerMixin):
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
         self.column_1: Tensor | None = None
-        self.capacity, self.dtype, self.length = capacity, dtype, 0
+        self.capacity = capacity
+        self.dtype = dtype
+        self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate for rows like these."""
+        """Allocate for the batch size, heads and widths of these states."""
         self.keys, self.values = (
             states.new_zeros((*states.shape[:2], self.capacity, states.shape[3]), dtype=self.dtype)
             for states in (key_states, value_states)
@@ -43,9 +47,10 @@ class Layer(CacheLayerMixin):
         *args: object,
         **kwargs: object,
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D2"]]:
-        """Append T columns; gives all that are filled.
+        """Append T columns and return all that are filled.
 
-        In a fixed layer (see `fix`), write to its column; gives all there are.
+        If the shape is fixed (see `fix_shape`), write to the current column and return the whole
+        capacity, of which the caller masks what is not filled.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -55,48 +60,54 @@ class Layer(CacheLayerMixin):
             self.keys.index_copy_(2, self.column_1, key_states.to(self.keys.dtype))
             self.values.index_copy_(2, self.column_1, value_states.to(self.values.dtype))
             return self.keys, self.values
-        start, self.length = self.length, self.length + key_states.shape[2]
+        start = self.length
+        self.length += key_states.shape[2]
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns that the next step sees, and the first of them."""
+        """The number of columns that the next step sees, and the first of them."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Filled columns."""
+        """The number of filled columns."""
         return self.length
 
     def get_max_length(self) -> int:
-        """Columns there is room for."""
+        """The number of allocated columns."""
         return self.capacity
 
 
 def new(num_layers: int, capacity: int, dtype: torch.dtype | None) -> Cache:
-    """An empty cache that stores `dtype` (what it is given, where that is None)."""
+    """Return an empty cache that stores `dtype`; None keeps the dtype of the states."""
     return Cache(layers=[Layer(capacity, dtype) for _ in range(num_layers)])
 
 
-def fix(cache: Cache, column_1: Int[Tensor, " 1"]) -> None:
-    """Let every layer show all its columns and write to the one that this tensor names: a shape
-    that does not change.
+def fix_shape(cache: Cache, column_1: Int[Tensor, " 1"]) -> None:
+    """Make every layer return its whole capacity and write to the column in `column_1`.
+
+    Shapes then stay the same from step to step, as a CUDA graph needs. The column is a tensor, so
+    that a replay reads its current value.
     """
     for index in range(len(cache.layers)):
         _layer(cache, index).column_1 = column_1
 
 
-def release(cache: Cache, length: int) -> None:
-    """End what `fix` began: so many columns are filled."""
+def release_shape(cache: Cache, length: int) -> None:
+    """Undo `fix_shape`; `length` columns are filled by now."""
     for index in range(len(cache.layers)):
         layer = _layer(cache, index)
-        layer.column_1, layer.length = None, length
+        layer.column_1 = None
+        layer.length = length
 
 
 @dataclass(frozen=True)
 class CacheSlice:
-    """Rows of a cache, in the order wanted (a row may come twice), without its first `drop`
-    columns.
+    """Rows of a cache, without its first `drop` columns.
+
+    Rows may be in any order, and a row may occur several times: the rollouts of a group share the
+    row of their prompt until they are joined.
     """
 
     cache: Cache
@@ -105,14 +116,14 @@ class CacheSlice:
 
     @property
     def width(self) -> int:
-        """Columns that remain."""
+        """The number of remaining columns."""
         return self.cache.get_seq_length() - self.drop
 
 
 def join(parts: Sequence[CacheSlice], room: int) -> Cache:
-    """The rows of all parts in one cache, aligned at their last column, with room for so many more.
+    """Join the rows of all parts, aligned at their last column, with `room` columns to fill.
 
-    Consumes the parts layer by layer, so that never more than one layer exists twice.
+    Consumes the parts layer by layer, so that at most one layer exists twice at any time.
     """
     width = max(part.width for part in parts)
     return Cache(
@@ -126,7 +137,8 @@ def _join_layer(parts: Sequence[CacheSlice], index: int, width: int, room: int) 
     """One layer of `join`."""
     sources = [_layer(part.cache, index) for part in parts]
     joined = Layer(width + room, sources[0].dtype)
-    joined.length, joined.is_initialized = width, True
+    joined.length = width
+    joined.is_initialized = True
     joined.keys = _aligned(
         [(source.keys, part) for source, part in zip(sources, parts, strict=True)], width, room
     )
@@ -134,12 +146,14 @@ def _join_layer(parts: Sequence[CacheSlice], index: int, width: int, room: int) 
         [(source.values, part) for source, part in zip(sources, parts, strict=True)], width, room
     )
     for source in sources:
-        source.keys, source.values = None, None
+        # frees this layer now; `parts` still holds the rest of its cache
+        source.keys = None
+        source.values = None
     return joined
 
 
 def _layer(cache: Cache, index: int) -> Layer:
-    """A layer that we made."""
+    """The layer at `index`, as the class of this module."""
     layer = cache.layers[index]
     assert isinstance(layer, Layer)
     return layer
@@ -148,17 +162,17 @@ def _layer(cache: Cache, index: int) -> Layer:
 def _aligned(
     stored: Sequence[tuple[Tensor | None, CacheSlice]], width: int, room: int
 ) -> Float[Tensor, "B H S D"]:
-    """Rows of several tensors below each other, with zeros (which a mask can hide, as it cannot
-    hide NaN) on the left.
-    """
+    """Stack the rows of several tensors, padded with zeros on the left and for `room` columns."""
     first = stored[0][0]
     assert first is not None
     num_rows = sum(len(part.rows) for _, part in stored)
+    # Zeros, not empty memory: a masked column has weight 0, and 0 * NaN is NaN.
     joined = first.new_zeros((num_rows, first.shape[1], width + room, first.shape[3]))
     start = 0
     for source, part in stored:
         assert source is not None
-        stop, length = start + len(part.rows), part.drop + part.width
+        stop = start + len(part.rows)
+        length = part.drop + part.width
         index = torch.tensor(part.rows, device=source.device)
         joined[start:stop, :, width - part.width : width] = source[
             :, :, part.drop : length

@@ -1,4 +1,4 @@
-"""The rows that decode together: their shared cache, and what the next step needs to know of each."""
+"""Sequences that decode together: their shared cache, and the inputs of their next steps."""
 
 from __future__ import annotations
 
@@ -14,112 +14,132 @@ from reasontrain import rng
 from reasontrain.models import Policy
 from reasontrain.rng import Stream
 from reasontrain.sampler import cache as caches
-from reasontrain.sampler.sequence import DecodingSequence
+from reasontrain.sampler.sequence import SequenceState
 from reasontrain.sampler.token_decoding import RandomDraws
 
 
 @dataclass
 class DecodeBatch:
-    """Rows in a batch.
+    """N sequences that decode together.
 
-    `slots` are their rows in the cache, `start` the columns of their first tokens, `hidden_ND` the
-    states that predict the next. `shift` is how far their positions run ahead of their columns, as
-    those of a model with images may.
+    Attributes:
+        sequences: the sequences, some of which may be done.
+        cache_rows: the cache row of each sequence; several may share one right after prefill.
+        first_columns: the cache column of each sequence's first token, after the padding.
+        position_offsets: position minus column distance; not 0 for models with images, whose
+            positions run ahead of the number of tokens.
+        cache: keys and values of all sequences, which end in the same column.
+        hidden_ND: hidden states that predict the next token.
     """
 
-    rows: list[DecodingSequence]
-    slots: list[int]
-    start: list[int]
-    shift: list[int]
+    sequences: list[SequenceState]
+    cache_rows: list[int]
+    first_columns: list[int]
+    position_offsets: list[int]
     cache: Cache
     hidden_ND: Float[Tensor, "N D"]
 
     @property
     def num_done(self) -> int:
-        """Rows that only take up space."""
-        return sum(row.done for row in self.rows)
+        """The number of sequences that are done and only occupy memory."""
+        return sum(sequence.done for sequence in self.sequences)
 
 
-def prefill(policy: Policy, rows: Sequence[DecodingSequence]) -> DecodeBatch:
-    """Read the prompts of these rows, each distinct prompt once, padded on the left."""
-    seen = list(dict.fromkeys(row.read for row in rows))
-    prompts, images = [ids for ids, _ in seen], [image for _, image in seen]
+def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
+    """Run the prompts of these sequences, each distinct prompt once, padded on the left."""
+    distinct = list(dict.fromkeys(sequence.model_input for sequence in sequences))
+    prompts = [ids for ids, _ in distinct]
+    images = [image for _, image in distinct]
     width = max(map(len, prompts))
-    start = [width - len(prompt) for prompt in prompts]
+    # Left padding: all sequences end in the same column, so every step writes one column.
+    paddings = [width - len(prompt) for prompt in prompts]
     ids_BT = torch.tensor(
-        [[0] * pad + list(prompt) for pad, prompt in zip(start, prompts, strict=True)],
+        [[0] * padding + list(prompt) for padding, prompt in zip(paddings, prompts, strict=True)],
         device=policy.device,
     )
-    mask_BT, position_BT = _columns(torch.tensor(start, device=policy.device), width)
+    mask_BT, position_BT = _columns(torch.tensor(paddings, device=policy.device), width)
     cache = caches.new(
-        policy.model.config.get_text_config().num_hidden_layers, width, _stored(policy)
+        policy.model.config.get_text_config().num_hidden_layers, width, _cache_dtype(policy)
     )
-    mask = mask_BT if any(start) else None
+    mask = mask_BT if any(paddings) else None
     hidden_BTD = policy.hidden(ids_BT, position=position_BT, mask=mask, cache=cache, images=images)
-    slots = [seen.index(row.read) for row in rows]
-    shift = [policy.shift(images[slot]) for slot in slots]
+    rows = [distinct.index(sequence.model_input) for sequence in sequences]
     return DecodeBatch(
-        list(rows), slots, [start[slot] for slot in slots], shift, cache, hidden_BTD[slots, -1]
+        sequences=list(sequences),
+        cache_rows=rows,
+        first_columns=[paddings[row] for row in rows],
+        position_offsets=[policy.position_shift(images[row]) for row in rows],
+        cache=cache,
+        hidden_ND=hidden_BTD[rows, -1],
     )
 
 
 def merge(decode_batches: Sequence[DecodeBatch], room: int) -> DecodeBatch:
-    """The rows of these flights that are not done, in one, with room for so many more columns;
-    consumes the flights.
+    """Join the sequences that are not done into one batch with room for `room` more columns.
+
+    Consumes the batches: their caches are freed layer by layer.
     """
     kept = [
-        [index for index, row in enumerate(decode_batch.rows) if not row.done]
-        for decode_batch in decode_batches
+        [index for index, sequence in enumerate(batch.sequences) if not sequence.done]
+        for batch in decode_batches
     ]
-    pairs = [
-        (decode_batch, index)
-        for decode_batch, index in zip(decode_batches, kept, strict=True)
-        if index
+    live = [
+        (batch, indices) for batch, indices in zip(decode_batches, kept, strict=True) if indices
     ]
-    parts = [
-        caches.CacheSlice(f.cache, [f.slots[i] for i in index], min(f.start[i] for i in index))
-        for f, index in pairs
+    slices = [
+        caches.CacheSlice(
+            batch.cache,
+            [batch.cache_rows[i] for i in indices],
+            # columns that are padding in every kept row
+            min(batch.first_columns[i] for i in indices),
+        )
+        for batch, indices in live
     ]
-    width = max(part.width for part in parts)
-    rows = [decode_batch.rows[i] for decode_batch, index in pairs for i in index]
+    width = max(part.width for part in slices)
+    sequences = [batch.sequences[i] for batch, indices in live for i in indices]
     return DecodeBatch(
-        rows=rows,
-        slots=list(range(len(rows))),
-        start=[
-            decode_batch.start[i] + width - decode_batch.cache.get_seq_length()
-            for decode_batch, index in pairs
-            for i in index
+        sequences=sequences,
+        cache_rows=list(range(len(sequences))),
+        # caches are aligned at their last column: distances from the end stay the same
+        first_columns=[
+            batch.first_columns[i] + width - batch.cache.get_seq_length()
+            for batch, indices in live
+            for i in indices
         ],
-        shift=[decode_batch.shift[i] for decode_batch, index in pairs for i in index],
-        hidden_ND=torch.cat([decode_batch.hidden_ND[index] for decode_batch, index in pairs]),
-        cache=caches.join(parts, room),
+        position_offsets=[batch.position_offsets[i] for batch, indices in live for i in indices],
+        hidden_ND=torch.cat([batch.hidden_ND[indices] for batch, indices in live]),
+        cache=caches.join(slices, room),
     )
 
 
 class DecodeInputs:
-    """What changes with every step of one flight: masks, positions and random numbers, made ahead
-    for `room` steps.
-    """
+    """Masks, positions and random numbers of the next `room` steps of one batch."""
 
     def __init__(
         self, decode_batch: DecodeBatch, room: int, seed: int, device: torch.device
     ) -> None:
-        self.length, self.room = decode_batch.cache.get_seq_length(), room
-        start_N = torch.tensor(decode_batch.start, device=device)
-        self.mask_NS, distance_NS = _columns(start_N, self.length + room)
-        self.position_NS = distance_NS + torch.tensor(decode_batch.shift, device=device)[:, None]
-        self.padded = any(decode_batch.start)
+        self.length = decode_batch.cache.get_seq_length()
+        self.room = room
+        first_column_N = torch.tensor(decode_batch.first_columns, device=device)
+        offset_N = torch.tensor(decode_batch.position_offsets, device=device)
+        self.mask_NS, distance_NS = _columns(first_column_N, self.length + room)
+        self.position_NS = distance_NS + offset_N[:, None]
+        self.padded = any(decode_batch.first_columns)
         place_NS = torch.tensor(
-            [[len(row.response)] for row in decode_batch.rows], device=device
+            [[len(sequence.response)] for sequence in decode_batch.sequences], device=device
         ) + torch.arange(room, device=device)
-        self.id_N = torch.tensor([row.id for row in decode_batch.rows], device=device)
+        self.id_N = torch.tensor(
+            [sequence.id for sequence in decode_batch.sequences], device=device
+        )
         self.uniform_NS = rng.uniform(
             seed, Stream.SAMPLED_TOKENS, self.id_N[:, None].expand_as(place_NS), place_NS
         )
-        self.seed, self.place_NS, self.step = seed, place_NS, 0
+        self.seed = seed
+        self.place_NS = place_NS
+        self.step = 0
 
     def draws(self, rows: slice) -> RandomDraws:
-        """The random numbers of some rows for what is chosen now."""
+        """The random numbers of some sequences in the current step."""
         return RandomDraws(
             self.uniform_NS[rows, self.step],
             self.seed,
@@ -127,29 +147,31 @@ class DecodeInputs:
             self.place_NS[rows, self.step],
         )
 
-    def advance(self, policy: Policy, fed: Tensor, cache: Cache) -> Float[Tensor, "N D"]:
-        """Put one token per row, as ids [N, 1] or input embeddings [N, 1, D], through the trunk."""
+    def advance(self, policy: Policy, next_input: Tensor, cache: Cache) -> Float[Tensor, "N D"]:
+        """Run one token per sequence, ids [N, 1] or embeddings [N, 1, D]; return hidden states."""
         column = self.length + self.step
         self.step += 1
-        ids_N1, embeds_N1D = (None, fed) if fed.is_floating_point() else (fed, None)
-        position_N1 = self.position_NS[:, column : column + 1]
-        mask_NS = self.mask_NS[:, : column + 1] if self.padded else None
+        is_embedding = next_input.is_floating_point()
         hidden_N1D = policy.hidden(
-            ids_N1, embeds=embeds_N1D, position=position_N1, mask=mask_NS, cache=cache
+            None if is_embedding else next_input,
+            embeds=next_input if is_embedding else None,
+            position=self.position_NS[:, column : column + 1],
+            mask=self.mask_NS[:, : column + 1] if self.padded else None,
+            cache=cache,
         )
         return hidden_N1D[:, 0]
 
 
 def _columns(
-    start_N: Int[Tensor, " N"], num_columns: int
+    first_column_N: Int[Tensor, " N"], num_columns: int
 ) -> tuple[Int[Tensor, "N S"], Int[Tensor, "N S"]]:
-    """Mask and position of the first columns in rows that begin at `start`."""
-    distance_NS = torch.arange(num_columns, device=start_N.device) - start_N[:, None]
+    """Mask and distance from the first token of every column, for left-padded rows."""
+    distance_NS = torch.arange(num_columns, device=first_column_N.device) - first_column_N[:, None]
     return (distance_NS >= 0).long(), distance_NS.clamp(min=0)
 
 
-def _stored(policy: Policy) -> torch.dtype | None:
-    """Attention under autocast rounds its inputs to the policy's dtype: stored rounded, they are
-    the same and half the size.
-    """
+def _cache_dtype(policy: Policy) -> torch.dtype | None:
+    """The dtype of cached keys and values; None keeps the dtype that attention computes."""
+    # Under autocast, attention rounds its inputs to the policy's dtype anyway: storing them
+    # rounded changes no value and halves the cache.
     return None if policy.dtype == torch.float32 else policy.dtype

@@ -1,5 +1,6 @@
-"""Sampling with our own decode loop: prompts of any lengths in one batch, finished rows replaced by
-waiting ones.
+"""Sampling with the decode loop of this package.
+
+Prompts of any length decode in one batch, and waiting sequences take the places of finished ones.
 """
 
 from __future__ import annotations
@@ -14,34 +15,39 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
 from reasontrain.sampler import multi_step
 from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, merge, prefill
-from reasontrain.sampler.sequence import DecodingSequence, StopCriteria
+from reasontrain.sampler.sequence import SequenceState
+from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.thought_decoding import ThoughtDecoding
 from reasontrain.sampler.token_decoding import DecodeStrategy, TokenDecoding
 from reasontrain.types import Prompt, Rollout, UserError, Weights
 from reasontrain.vocab import Head
 
 ROOM = 128
-"""Columns that a cache is allocated ahead; when they are used up it is copied, which costs about as
-much as one step.
+"""Cache columns allocated at once; when they are full the cache is copied, at the cost of about one
+step.
 """
 PREFILL_TOKENS = 16384
+"""The most tokens of one prefill, padding included."""
 CHUNK_LOGITS = 1 << 24
+"""The most logits that exist at once."""
 COMPACT_SHARE = 8
-"""Finished rows are dropped, and waiting ones let in, when every so-manieth row is done."""
-AHEAD, AHEAD_ROOM, AHEAD_SHARE = 16, 256, 2
-"""Steps that are decoded before the host looks at them.
-
-Each new shape costs a capture, as much as some tens of steps: so there is more room, and rows are
-dropped when half of them are done.
+"""Finished sequences are replaced by waiting ones when one in this many is done."""
+MULTI_STEPS = 16
+"""Steps that a GPU decodes before the host reads their tokens."""
+MULTI_STEP_ROOM = 256
+"""`ROOM` of multi-step decoding: larger, because each new shape costs the capture of a CUDA graph,
+about as much as several tens of steps.
 """
+MULTI_STEP_COMPACT_SHARE = 2
+"""`COMPACT_SHARE` of multi-step decoding, for the same reason."""
 
 
 class LocalSampler:
-    """Samples with a policy in this process, which may be the very one that learns.
+    """Sample with a policy of this process, which may be the one that learns.
 
-    A rollout is a function of (weights, prompt, sampling, seed, rollout id): neither
-    `max_num_seqs`, the most rows that decode together, nor the company it keeps changes it, except
-    where rounding (about 2e-6) decides between two tokens.
+    A rollout is a function of (weights, prompt, sampling, seed, rollout id). `max_num_seqs`, the
+    most sequences that decode together, and the other sequences of its batch do not change it,
+    except where a rounding error (about 2e-6) decides between two tokens.
     """
 
     def __init__(
@@ -53,177 +59,215 @@ class LocalSampler:
         shared: bool = False,
         cuda_graphs: bool = False,
     ) -> None:
-        """`shared` says that the policy is the learner's own, so that its weights are always the
-        newest.
+        """Prepare to sample with `policy`.
 
-        With `cuda_graphs` tokens are drawn some steps ahead where model and device allow
-        (`ahead.suits`).
+        Args:
+            policy: model, head and tokenizer.
+            seed: seed of the random numbers that choose tokens.
+            max_num_seqs: the most sequences that decode together.
+            shared: the policy is the learner's own, so its weights are always the newest.
+            cuda_graphs: decode several steps per host synchronisation where model and device
+                allow it (`multi_step.is_supported`).
+
+        Raises:
+            UserError: the model has layers that are not full or sliding attention.
         """
-        assert max_num_seqs >= 1, "a batch has at least one row"
-        self.policy, self.seed, self.max_num_seqs, self.version = policy, seed, max_num_seqs, 0
-        self.shared, self.cuda_graphs = shared, cuda_graphs
+        assert max_num_seqs >= 1, "a batch has at least one sequence"
+        self.policy = policy
+        self.seed = seed
+        self.max_num_seqs = max_num_seqs
+        self.shared = shared
+        self.cuda_graphs = cuda_graphs
+        self.version = 0
         _check_layers(policy)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the policy."""
+        return self.policy.device
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """`num` rollouts of every prompt, prompt by prompt (see `Sampler`).
+        """Sample `num` rollouts of every prompt (see `Sampler`).
 
-        A response is cut where prompt and response fill the model's context. Raises UserError for a
-        prompt that leaves no room.
+        Args:
+            prompts: the encoded prompts.
+            sampling: temperature, truncation, stop criteria and thought.
+            num: rollouts per prompt.
+            first_id: the id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt. A response is truncated where prompt
+            and response fill the model's context.
+
+        Raises:
+            UserError: a prompt leaves no room for a response.
         """
         stop_criteria = StopCriteria(
             self.policy.stop_ids | frozenset(sampling.stop_ids),
             sampling.stop,
             self.policy.tokenizer,
         )
-        step = (TokenDecoding if sampling.thought is None else ThoughtDecoding)(
-            self.policy, sampling, stop_criteria
-        )
-        return self.finish(step.begin(prompts, num=num, first_id=first_id), step)
+        decoding = TokenDecoding if sampling.thought is None else ThoughtDecoding
+        strategy = decoding(self.policy, sampling, stop_criteria)
+        return self.finish(strategy.start(prompts, num=num, first_id=first_id), strategy)
 
-    def finish(self, rows: Sequence[DecodingSequence], step: DecodeStrategy) -> list[Rollout]:
-        """Bring every one of these rows, which `step` has begun, to its end."""
-        with torch.inference_mode(), _evaluating(self.policy):
-            self._decode(rows, step)
-        return [row.rollout(self.policy.tokenizer) for row in rows]
+    def finish(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> list[Rollout]:
+        """Decode all of these sequences, which `strategy` started, to their end."""
+        with torch.inference_mode(), _inference_settings(self.policy):
+            self._decode(sequences, strategy)
+        return [sequence.rollout(self.policy.tokenizer) for sequence in sequences]
 
     def load(self, weights: Weights) -> None:
-        """Copy these weights into the policy, unless it is their owner's."""
+        """Copy these weights into the policy, unless it is the learner's own."""
         if self.shared:
             self.version = weights.version
             return
         own = self.policy.model.state_dict()
-        given = set()
+        loaded = set()
         with torch.no_grad():
             for name, tensor in weights.tensors():
                 assert name in own, f"the sampler's model has no weight {name}"
                 own[name].copy_(tensor)
-                given.add(own[name].data_ptr())
+                loaded.add(own[name].data_ptr())
+        # by address, not by name: tied weights are sent once, under one of their names
         missing = [
             name
             for name, _ in self.policy.model.named_parameters()
-            if own[name].data_ptr() not in given
+            if own[name].data_ptr() not in loaded
         ]
         assert not missing, f"no weights came for {missing[:3]}"
         self.version = weights.version
 
-    def _decode(self, rows: Sequence[DecodingSequence], step: DecodeStrategy) -> None:
-        """Let waiting rows in as others are done, until none is left."""
+    def _decode(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> None:
+        """Decode until all sequences are done; waiting ones join as others finish."""
         head = self.policy.head
-        law = step.law if self.cuda_graphs and multi_step.suits(self.policy) else None
-        waiting = sorted(rows, key=lambda row: -len(row.prompt.ids))
-        decode_batches: list[DecodeBatch] = []
-        while waiting or decode_batches:
-            num_free = self.max_num_seqs - sum(
-                len(decode_batch.rows) - decode_batch.num_done for decode_batch in decode_batches
-            )
-            admitted, waiting = waiting[:num_free], waiting[num_free:]
-            decode_batches += [prefill(self.policy, wave) for wave in _waves(admitted)]
+        multi_step_sampling = (
+            strategy.multi_step_sampling
+            if self.cuda_graphs and multi_step.is_supported(self.policy)
+            else None
+        )
+        # prompts of similar length are prefilled together, which pads least
+        waiting = sorted(sequences, key=lambda sequence: -len(sequence.prompt.ids))
+        batches: list[DecodeBatch] = []
+        while waiting or batches:
+            num_live = sum(len(batch.sequences) - batch.num_done for batch in batches)
+            num_free = self.max_num_seqs - num_live
+            admitted = waiting[:num_free]
+            waiting = waiting[num_free:]
+            batches += [prefill(self.policy, wave) for wave in _prefill_waves(admitted)]
             longest = max(
-                row.budget
-                for decode_batch in decode_batches
-                for row in decode_batch.rows
-                if not row.done
+                sequence.budget
+                for batch in batches
+                for sequence in batch.sequences
+                if not sequence.done
             )
-            room = min(ROOM if law is None else AHEAD_ROOM, longest)
-            decode_batch = merge(decode_batches, room)
-            decode_inputs = DecodeInputs(decode_batch, room, self.seed, self.policy.device)
-            if law is None:
-                self._fly(decode_batch, decode_inputs, head, step)
+            room = min(ROOM if multi_step_sampling is None else MULTI_STEP_ROOM, longest)
+            batch = merge(batches, room)
+            inputs = DecodeInputs(batch, room, self.seed, self.policy.device)
+            if multi_step_sampling is None:
+                self._decode_batch(batch, inputs, head, strategy)
             else:
-                self._fly_ahead(decode_batch, decode_inputs, head, law, step.stop_criteria)
-            decode_batches = (
-                [decode_batch] if decode_batch.num_done < len(decode_batch.rows) else []
-            )
+                self._decode_batch_multi_step(
+                    batch, inputs, head, multi_step_sampling, strategy.stop_criteria
+                )
+            batches = [batch] if batch.num_done < len(batch.sequences) else []
 
-    def _fly(
+    def _decode_batch(
         self,
         decode_batch: DecodeBatch,
         decode_inputs: DecodeInputs,
         head: Head,
-        step: DecodeStrategy,
+        strategy: DecodeStrategy,
     ) -> None:
-        """Decode until the room is used up or enough rows are done to be worth a copy of the cache."""
+        """Decode until the room is full, or enough sequences are done to be worth a cache copy."""
         for _ in range(decode_inputs.room):
-            fed = self._take(decode_batch, decode_inputs, head, step)
+            next_input = self._decode_step(decode_batch, decode_inputs, head, strategy)
             num_done = decode_batch.num_done
-            if num_done == len(decode_batch.rows):
+            if num_done == len(decode_batch.sequences):
                 return
-            decode_batch.hidden_ND = decode_inputs.advance(self.policy, fed, decode_batch.cache)
-            if num_done * COMPACT_SHARE >= len(decode_batch.rows):
+            decode_batch.hidden_ND = decode_inputs.advance(
+                self.policy, next_input, decode_batch.cache
+            )
+            if num_done * COMPACT_SHARE >= len(decode_batch.sequences):
                 return
 
-    def _fly_ahead(
+    def _decode_batch_multi_step(
         self,
         decode_batch: DecodeBatch,
         decode_inputs: DecodeInputs,
         head: Head,
-        law: Sampling,
+        sampling: Sampling,
         stop_criteria: StopCriteria,
     ) -> None:
-        """The same, some steps at a time."""
-        flying = multi_step.MultiStepDecoder(
-            decode_batch, decode_inputs, self.policy, head, law, _chunk(head)
+        """Do the same as `_decode_batch`, several steps at a time."""
+        decoder = multi_step.MultiStepDecoder(
+            decode_batch, decode_inputs, self.policy, head, sampling, _logit_rows(head)
         )
-        while decode_inputs.step < decode_inputs.room and decode_batch.num_done * AHEAD_SHARE < len(
-            decode_batch.rows
+        while (
+            decode_inputs.step < decode_inputs.room
+            and decode_batch.num_done * MULTI_STEP_COMPACT_SHARE < len(decode_batch.sequences)
         ):
-            ids, logp = flying.run(min(AHEAD, decode_inputs.room - decode_inputs.step))
-            for row, tokens, values in zip(decode_batch.rows, ids, logp, strict=True):
+            ids, logp = decoder.run(min(MULTI_STEPS, decode_inputs.room - decode_inputs.step))
+            for sequence, tokens, values in zip(decode_batch.sequences, ids, logp, strict=True):
                 for token, value in zip(tokens, values, strict=True):
-                    row.take(token, value, stop_criteria)
-        flying.land()
+                    sequence.append(token, value, stop_criteria)
+        decoder.close()
 
-    def _take(
+    def _decode_step(
         self,
         decode_batch: DecodeBatch,
         decode_inputs: DecodeInputs,
         head: Head,
-        step: DecodeStrategy,
+        strategy: DecodeStrategy,
     ) -> Tensor:
-        """Let every row take a token, and say what is fed next."""
-        size, fed = _chunk(head), []
-        for start in range(0, len(decode_batch.rows), size):
-            some = slice(start, start + size)
+        """Append a token to every sequence; return the next model input."""
+        size = _logit_rows(head)
+        next_inputs = []
+        for start in range(0, len(decode_batch.sequences), size):
+            rows = slice(start, start + size)
+            # logits and probabilities are computed in fp32, also if the trunk is under autocast
             with torch.autocast(self.policy.device.type, enabled=False):
-                fed.append(
-                    step(
-                        decode_batch.rows[some],
-                        head.logits(decode_batch.hidden_ND[some]),
-                        decode_inputs.draws(some),
+                next_inputs.append(
+                    strategy(
+                        decode_batch.sequences[rows],
+                        head.logits(decode_batch.hidden_ND[rows]),
+                        decode_inputs.draws(rows),
                     )
                 )
-        return torch.cat(fed)
+        return torch.cat(next_inputs)
 
 
-def _chunk(head: Head) -> int:
-    """Rows whose logits are made at once."""
+def _logit_rows(head: Head) -> int:
+    """The number of sequences whose logits are computed at once."""
     return max(1, CHUNK_LOGITS // head.width)
 
 
-def _waves(rows: Sequence[DecodingSequence]) -> Iterator[list[DecodingSequence]]:
-    """Rows, longest prompt first, in batches whose distinct padded prompts fit one forward."""
-    wave: list[DecodingSequence] = []
+def _prefill_waves(sequences: Sequence[SequenceState]) -> Iterator[list[SequenceState]]:
+    """Split sequences, longest prompt first, into groups that one prefill has room for."""
+    wave: list[SequenceState] = []
     distinct: set[object] = set()
-    for row in rows:
-        if wave and len(distinct | {row.read}) * len(wave[0].prompt.ids) > PREFILL_TOKENS:
+    for sequence in sequences:
+        width = len(wave[0].prompt.ids) if wave else 0
+        if len(distinct | {sequence.model_input}) * width > PREFILL_TOKENS:
             yield wave
-            wave, distinct = [], set()
-        wave.append(row)
-        distinct.add(row.read)
+            wave = []
+            distinct = set()
+        wave.append(sequence)
+        distinct.add(sequence.model_input)
     if wave:
         yield wave
 
 
 @contextmanager
-def _evaluating(policy: Policy) -> Iterator[None]:
-    """Evaluation mode, so that checkpointing leaves the cache alone, and one autocast, so that
-    weights are rounded only once.
-    """
+def _inference_settings(policy: Policy) -> Iterator[None]:
+    """Run the block in evaluation mode and under one autocast; restore the modes after it."""
     modes = [(module, module.training) for module in policy.model.modules()]
+    # in training mode, gradient checkpointing would drop the cache
     policy.model.eval()
     try:
+        # one autocast around all steps: each weight is cast once, not once per step
         with torch.autocast(
             policy.device.type, dtype=policy.dtype, enabled=policy.dtype != torch.float32
         ):
@@ -234,12 +278,11 @@ def _evaluating(policy: Policy) -> Iterator[None]:
 
 
 def _check_layers(policy: Policy) -> None:
-    """Refuse what keeps something else than keys and values of all past tokens."""
+    """Refuse models whose layers cache anything but the keys and values of all past tokens."""
     config = policy.model.config.get_text_config().to_dict()
-    strange = set(config.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
-    if strange:
+    unsupported = set(config.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
+    if unsupported:
         raise UserError(
-            f"{config['model_type']} has layers of kind {', '.join(sorted(strange))}, for "
-            f"which the local sampler has no cache; "
-            "it knows full and sliding attention"
+            f"the local sampler supports full and sliding attention, but {config['model_type']} "
+            f"has layers of kind {', '.join(sorted(unsupported))}; use `engine: {{kind: vllm}}`"
         )

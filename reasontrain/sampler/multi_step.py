@@ -1,9 +1,8 @@
-"""Decoding some steps ahead in shapes that do not change: the host looks at the tokens now and
-then.
+"""Several decode steps per host synchronisation, in fixed shapes that a CUDA graph can replay.
 
-Every tensor of a step keeps its shape and address, so that a CUDA graph can hold the step: the
-cache is as wide as it will be, a mask hides what is not filled yet, and a row that is done goes on.
-What it took after its end is dropped when the host looks.
+A CUDA graph records kernels with the shapes and addresses of their tensors, so nothing in a step
+may change either: the cache has its final width from the start, a mask hides the columns that are
+not filled yet, and a sequence that is done keeps decoding. The host drops the tokens after its end.
 """
 
 from __future__ import annotations
@@ -21,14 +20,11 @@ from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs
 from reasontrain.sampler.token_choice import choose
 from reasontrain.vocab import Head
 
-Tokens = tuple[list[list[int]], list[list[float]]]
 
+def is_supported(policy: Policy) -> bool:
+    """Return True if the steps of this model can be captured: on a GPU, with SDPA attention.
 
-def suits(policy: Policy) -> bool:
-    """Whether steps of this model can be captured, and are worth it: on a GPU, where attention
-    takes a mask as it is.
-
-    Flash attention has masks of its own, and one mask would not do for layers with and without a
+    Flash attention builds masks of its own, and one mask cannot serve layers with and without a
     sliding window.
     """
     window = policy.model.config.get_text_config().to_dict().get("sliding_window")
@@ -40,9 +36,7 @@ def suits(policy: Policy) -> bool:
 
 
 class MultiStepDecoder:
-    """A flight whose steps need nobody but the device: a token is drawn for each row by `sampling`,
-    and fed.
-    """
+    """Decode a batch without the host: every step draws a token per sequence and feeds it back."""
 
     def __init__(
         self,
@@ -51,56 +45,67 @@ class MultiStepDecoder:
         policy: Policy,
         head: Head,
         sampling: Sampling,
-        chunk: int,
+        logit_rows: int,
     ) -> None:
-        """Logits are made of `chunk` rows at a time."""
-        self.policy, self.head, self.sampling, self.decode_inputs, self.decode_batch, self.chunk = (
-            policy,
-            head,
-            sampling,
-            decode_inputs,
-            decode_batch,
-            chunk,
-        )
+        """Fix the shapes of the batch's cache until `close`.
+
+        Args:
+            decode_batch: N sequences.
+            decode_inputs: masks, positions and random numbers of its next steps.
+            policy: the model that decodes.
+            head: the policy's head.
+            sampling: temperature and truncation of every token.
+            logit_rows: the number of sequences whose logits are computed at once.
+        """
+        self.policy = policy
+        self.head = head
+        self.sampling = sampling
+        self.decode_inputs = decode_inputs
+        self.decode_batch = decode_batch
+        self.logit_rows = logit_rows
+        # The step number lives on the device: a Python integer would be baked into the graph.
         self.column_1 = torch.full((1,), decode_inputs.length, device=policy.device)
         self.step_1 = torch.zeros_like(self.column_1)
         self.ids_NS = torch.zeros_like(decode_inputs.place_NS)
         self.logp_NS = torch.zeros_like(decode_inputs.place_NS, dtype=torch.float32)
-        self.started_NS = decode_inputs.mask_NS.bool()
-        self.place_S = torch.arange(self.started_NS.shape[1], device=policy.device)
-        caches.fix(decode_batch.cache, self.column_1)
+        self.not_padding_NS = decode_inputs.mask_NS.bool()
+        self.all_columns_S = torch.arange(self.not_padding_NS.shape[1], device=policy.device)
+        caches.fix_shape(decode_batch.cache, self.column_1)
         self.replay: Callable[[], None] | None = None
 
-    def run(self, num_steps: int) -> Tokens:
-        """So many steps; the ids and log-probs that each row took, [N, num_steps]."""
+    def run(self, num_steps: int) -> tuple[list[list[int]], list[list[float]]]:
+        """Decode so many steps; return ids and log-probs of every sequence, [N, num_steps]."""
         for _ in range(num_steps):
             if self.replay is not None:
                 self.replay()
                 continue
-            self._tick()  # in the open, which also warms up whatever is made at a first call
+            # The first step runs eagerly: libraries allocate workspaces and compile kernels at
+            # their first call, which a capture forbids.
+            self._step()
             if self.policy.device.type == "cuda":
-                self.replay = _captured(self._tick)
+                self.replay = _capture(self._step)
         start = self.decode_inputs.step
         self.decode_inputs.step += num_steps
-        taken = slice(start, start + num_steps)
-        return self.ids_NS[:, taken].tolist(), self.logp_NS[:, taken].tolist()
+        steps = slice(start, start + num_steps)
+        return self.ids_NS[:, steps].tolist(), self.logp_NS[:, steps].tolist()
 
-    def land(self) -> DecodeBatch:
-        """The flight as it is now, for whoever goes on with it."""
-        caches.release(self.decode_batch.cache, self.decode_inputs.length + self.decode_inputs.step)
-        return self.decode_batch
+    def close(self) -> None:
+        """Return the batch's cache to shapes that grow."""
+        caches.release_shape(
+            self.decode_batch.cache, self.decode_inputs.length + self.decode_inputs.step
+        )
 
-    def _tick(self) -> None:
-        """Draw and feed a token per row; reads and writes tensors alone, in place."""
+    def _step(self) -> None:
+        """Draw and feed a token per sequence; touches only tensors, and writes them in place."""
         uniform_N = self.decode_inputs.uniform_NS.index_select(1, self.step_1)[:, 0]
         chosen = []
         with torch.autocast(self.policy.device.type, enabled=False):
-            for start in range(0, len(uniform_N), self.chunk):
-                some = slice(start, start + self.chunk)
+            for start in range(0, len(uniform_N), self.logit_rows):
+                rows = slice(start, start + self.logit_rows)
                 chosen.append(
                     choose(
-                        self.head.logits(self.decode_batch.hidden_ND[some]),
-                        uniform_N[some],
+                        self.head.logits(self.decode_batch.hidden_ND[rows]),
+                        uniform_N[rows],
                         self.sampling,
                     )
                 )
@@ -109,21 +114,23 @@ class MultiStepDecoder:
         self.logp_NS.index_copy_(1, self.step_1, logp_N1)
         position_N1 = self.decode_inputs.position_NS.index_select(1, self.column_1)
         hidden_N1D = self.policy.hidden(
-            ids_N1, position=position_N1, mask=self._seen(), cache=self.decode_batch.cache
+            ids_N1, position=position_N1, mask=self._visible(), cache=self.decode_batch.cache
         )
+        # copied, not rebound: the next replay reads the address that was captured
         self.decode_batch.hidden_ND.copy_(hidden_N1D[:, 0])
         self.column_1.add_(1)
         self.step_1.add_(1)
 
-    def _seen(self) -> Bool[Tensor, "N 1 1 S"]:
-        """The columns that each row sees: from its first to the one that is written now."""
-        return (self.started_NS & (self.place_S <= self.column_1))[:, None, None]
+    def _visible(self) -> Bool[Tensor, "N 1 1 S"]:
+        """The columns that each sequence sees: from its first to the one written in this step."""
+        return (self.not_padding_NS & (self.all_columns_S <= self.column_1))[:, None, None]
 
 
-def _captured(tick: Callable[[], None]) -> Callable[[], None]:
-    """What does on the GPU what `tick` did while it was recorded; recording executes nothing."""
+def _capture(step: Callable[[], None]) -> Callable[[], None]:
+    """Record one step as a CUDA graph, without executing it; return its replay function."""
     graph = torch.cuda.CUDAGraph()
+    # pending work of other streams must not run into the capture
     torch.cuda.synchronize()
     with torch.cuda.graph(graph):
-        tick()
+        step()
     return graph.replay

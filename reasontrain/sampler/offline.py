@@ -1,6 +1,4 @@
-"""What somebody wrote, as a sampler that always answers the same: so offline methods run through
-the same loop.
-"""
+"""Written responses as a sampler, so that offline methods run through the same training loop."""
 
 from __future__ import annotations
 
@@ -13,10 +11,9 @@ from reasontrain.types import Prompt, Rollout, Weights
 
 @dataclass
 class OfflineSampler:
-    """Answers each problem with its demonstration, or its chosen and its rejected response, by
-    problem id.
+    """Return each problem's demonstration, or its chosen and rejected response, by problem id.
 
-    Weights do not matter to it.
+    The weights do not matter.
     """
 
     written: Mapping[str, Sequence[Rollout]]
@@ -25,19 +22,30 @@ class OfflineSampler:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """What is written for these prompts, under new ids."""
-        found = []
+        """Return the written responses to these prompts under new ids (see `Sampler`).
+
+        Args:
+            prompts: prompts of problems in `written`.
+            sampling: ignored.
+            num: must equal the number of written responses per problem.
+            first_id: the id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt.
+        """
+        rollouts = []
         for index, prompt in enumerate(prompts):
-            group, responses = first_id + index * num, self.written[prompt.problem.id]
+            group = first_id + index * num
+            responses = self.written[prompt.problem.id]
             assert len(responses) == num, (
                 f"problem {prompt.problem.id} has {len(responses)} written responses, not {num}"
             )
-            found += [
-                replace(response, id=group + place, group=group)
-                for place, response in enumerate(responses)
+            rollouts += [
+                replace(response, id=group + offset, group=group)
+                for offset, response in enumerate(responses)
             ]
-        return found
+        return rollouts
 
     def load(self, weights: Weights) -> None:
-        """Note the version."""
+        """Record the version of the weights."""
         self.version = weights.version

@@ -1,4 +1,4 @@
-"""A sampler that says what it was told to say: for tests of whatever comes after sampling."""
+"""A sampler that returns prepared responses: for tests of everything after sampling."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class ScriptedSampler:
-    """Answers each problem, by its id, with given responses in turn, and begins again when they are
-    used up.
+    """Return the responses prepared for each problem id in turn, starting over at the end.
 
     A response longer than `max_tokens` is cut there and counts as truncated. Every token gets the
     log-prob `logp`.
@@ -26,13 +25,26 @@ class ScriptedSampler:
         logp: float = 0.0,
         version: int = 0,
     ) -> None:
-        self.responses, self.decode, self.logp, self.version = responses, decode, logp, version
+        self.responses = responses
+        self.decode = decode
+        self.logp = logp
+        self.version = version
         self.used = dict.fromkeys(responses, 0)
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """The next `num` scripted responses to every prompt, prompt by prompt."""
+        """Return the next `num` scripted responses to every prompt (see `Sampler`).
+
+        Args:
+            prompts: prompts of problems that the script knows.
+            sampling: only `max_tokens` is used.
+            num: rollouts per prompt.
+            first_id: the id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt.
+        """
         return [
             self._rollout(prompt, sampling, first_id + i * num + g, first_id + i * num)
             for i, prompt in enumerate(prompts)
@@ -40,7 +52,7 @@ class ScriptedSampler:
         ]
 
     def load(self, weights: Weights) -> None:
-        """Weights change nothing but the version."""
+        """Record the version; the responses stay the same."""
         self.version = weights.version
 
     def _rollout(self, prompt: Prompt, sampling: Sampling, rollout: int, group: int) -> Rollout:

@@ -1,6 +1,4 @@
-"""One token per row from logits and one uniform number: temperature, truncation, and a draw that is
-a function of its inputs.
-"""
+"""Choice of one token per row from logits and a uniform number: temperature, truncation, draw."""
 
 from __future__ import annotations
 
@@ -17,7 +15,10 @@ UNIT = 2.0**53
 def choose(
     logits_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"], sampling: Sampling
 ) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """A token per row, and its log-prob at the temperature (1 if greedy) before truncation."""
+    """Choose a token per row; return ids and log-probs.
+
+    Log-probs are at the sampling temperature (1 if greedy), before truncation.
+    """
     temperature = sampling.temperature or 1.0
     logp_NV = (logits_NV if temperature == 1 else logits_NV / temperature).log_softmax(-1)
     greedy = sampling.temperature == 0
@@ -26,9 +27,9 @@ def choose(
 
 
 def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[Tensor, "N V"]:
-    """Zero where top-k, then top-p, then min-p cut a token off; equal probabilities rank by id.
+    """Set probabilities to 0 that top-k, then top-p, then min-p cut off, without renormalising.
 
-    Not renormalised.
+    Equal probabilities rank by token id.
     """
     if sampling.top_k > 0 or sampling.top_p < 1:
         ranked_NV, order_NV = probability_NV.sort(dim=-1, descending=True, stable=True)
@@ -48,11 +49,12 @@ def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[
 def draw(probability_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
     """The id at which the cumulative sum, in the order of ids, passes `uniform` times the total.
 
-    Sums of whole numbers are exact in any order, so the draw is the same on every device and never
-    an id of probability 0. So is the product with a power of two, in single precision as in double.
+    The draw is the same on every device, and never an id of probability 0.
     """
+    # Integer sums are exact in any order, unlike a floating-point cumsum, whose order depends on
+    # the device. The product with a power of two is exact in single and double precision.
     cumulative_NV = (probability_NV * UNIT).long().cumsum_(-1)
-    target_N = (uniform_N * cumulative_NV[:, -1]).long()  # below the total, as uniform is below 1
+    target_N = (uniform_N * cumulative_NV[:, -1]).long()  # below the total, because uniform < 1
     return torch.searchsorted(cumulative_NV, target_N[:, None], right=True)[:, 0].clamp(
         max=probability_NV.shape[1] - 1
     )

@@ -1,6 +1,4 @@
-"""What one decode step does with the logits of some rows: a token is chosen for each, and said what
-is fed next.
-"""
+"""One decode step: choose a token for each row from its logits, and return the next model input."""
 
 from __future__ import annotations
 
@@ -16,15 +14,18 @@ from reasontrain import rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
 from reasontrain.rng import Stream
-from reasontrain.sampler.sequence import DecodingSequence, StopCriteria, begin
+from reasontrain.sampler.sequence import SequenceState, start_sequences
+from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.token_choice import choose
 from reasontrain.types import Prompt
 
 
 @dataclass(frozen=True)
 class RandomDraws:
-    """Random numbers of some rows in one step: functions of (seed, rollout id, place in the
-    response).
+    """Random numbers of some rows in one step.
+
+    They are functions of (seed, rollout id, index in the response), so that batching cannot change
+    them.
     """
 
     uniform_N: Float[Tensor, " N"]
@@ -33,62 +34,72 @@ class RandomDraws:
     place_N: Int[Tensor, " N"]
 
     def normal(self, row_M: Int[Tensor, " M"], size: int) -> Float[Tensor, "M D"]:
-        """Normal numbers for some of the rows, one per coordinate."""
+        """Standard normal numbers of the rows `row_M`, one per coordinate of an embedding."""
         coordinate_1D = torch.arange(size, device=row_M.device)[None]
         return rng.normal(
-            self.seed, Stream.SOFT_TOKEN_NOISE, self.id_N[row_M, None], self.place_N[row_M, None], coordinate_1D
+            self.seed,
+            Stream.SOFT_TOKEN_NOISE,
+            self.id_N[row_M, None],
+            self.place_N[row_M, None],
+            coordinate_1D,
         )
 
 
 @runtime_checkable
 class DecodeStrategy(Protocol):
-    """How rollouts begin, and what a step does with them.
-
-    `law` is that of every token, where a step does nothing but draw by it, feed what was drawn and
-    end rows by `stop_criteria`.
-    """
+    """Start sequences, and decide what one decode step does with them."""
 
     @property
-    def law(self) -> Sampling | None:
-        """None where what is fed next needs more than the logits."""
+    def multi_step_sampling(self) -> Sampling | None:
+        """The settings that draw every token, if a step only draws a token and feeds it back.
+
+        Then several steps can run without the host. None if the next model input depends on more
+        than the token that was drawn.
+        """
         ...
 
     @property
     def stop_criteria(self) -> StopCriteria:
-        """What ends a response, or the answer in it."""
+        """The end of a response, or of the answer in it."""
         ...
 
-    def begin(
+    def start(
         self, prompts: Sequence[Prompt], *, num: int, first_id: int
-    ) -> Sequence[DecodingSequence]:
-        """`num` rows of every prompt, numbered as `Sampler` says."""
+    ) -> Sequence[SequenceState]:
+        """Start `num` sequences of every prompt, with ids as in `Sampler.sample`."""
         ...
 
     def __call__(
-        self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws
+        self,
+        sequences: Sequence[SequenceState],
+        logits_NV: Float[Tensor, "N V"],
+        draws: RandomDraws,
     ) -> Tensor:
-        """Let every row take a token; what goes into the model next: ids [N, 1] or embeddings [N,
-        1, D].
+        """Append a token to every sequence.
+
+        Args:
+            sequences: N sequences; those that are done ignore their token.
+            logits_NV: logits of the next token; may be modified in place.
+            draws: random numbers of these sequences in this step.
+
+        Returns:
+            The next model input: ids [N, 1] or input embeddings [N, 1, D].
         """
         ...
 
 
 class TokenDecoding:
-    """Every token is drawn by one law, and fed."""
+    """Draw every token with the same settings, and feed it back."""
 
     def __init__(self, policy: Policy, sampling: Sampling, stop_criteria: StopCriteria) -> None:
-        self.context, self.sampling, self.law, self.stop_criteria = (
-            policy.context,
-            sampling,
-            sampling,
-            stop_criteria,
-        )
+        self.context = policy.context
+        self.sampling = sampling
+        self.multi_step_sampling = sampling
+        self.stop_criteria = stop_criteria
 
-    def begin(
-        self, prompts: Sequence[Prompt], *, num: int, first_id: int
-    ) -> list[DecodingSequence]:
+    def start(self, prompts: Sequence[Prompt], *, num: int, first_id: int) -> list[SequenceState]:
         """See `DecodeStrategy`."""
-        return begin(
+        return start_sequences(
             prompts,
             num=num,
             first_id=first_id,
@@ -97,10 +108,13 @@ class TokenDecoding:
         )
 
     def __call__(
-        self, rows: Sequence[DecodingSequence], logits_NV: Float[Tensor, "N V"], draws: RandomDraws
+        self,
+        sequences: Sequence[SequenceState],
+        logits_NV: Float[Tensor, "N V"],
+        draws: RandomDraws,
     ) -> Int[Tensor, "N 1"]:
         """See `DecodeStrategy`."""
         ids_N, logp_N = choose(logits_NV, draws.uniform_N, self.sampling)
-        for row, token, value in zip(rows, ids_N.tolist(), logp_N.tolist(), strict=True):
-            row.take(token, value, self.stop_criteria)
+        for sequence, token, logp in zip(sequences, ids_N.tolist(), logp_N.tolist(), strict=True):
+            sequence.append(token, logp, self.stop_criteria)
         return ids_N[:, None]

@@ -1,5 +1,5 @@
-"""Sampling with vLLM 0.31: token ids in and out, weights replaced while the engine runs, memory
-given up between two steps.
+"""Sampling with vLLM 0.31: token ids in and out, weights replaced while the engine runs, and GPU
+memory released between two steps.
 """
 
 from __future__ import annotations
@@ -13,26 +13,24 @@ from reasontrain import models, rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
-from reasontrain.recipe.engines import unsampleable
 from reasontrain.rng import Stream
-from reasontrain.sampler.sequence import DecodingSequence, begin
-from reasontrain.sampler.vllm_engine import Library, Output, installed, start
+from reasontrain.sampler.sequence import SequenceState, start_sequences
+from reasontrain.sampler.vllm_engine import Library, Output, installed, start_engine
 from reasontrain.sampler.vllm_weight_transfer import WeightTransfer
 from reasontrain.types import Prompt, Rollout, RunError, UserError, Weights
 
 
 class VllmSampler:
-    """Samples with one engine on `settings.tensor_parallel_size` GPUs, those that this process sees
-    first.
+    """Sample with one vLLM engine on the first `tensor_parallel_size` GPUs of this process.
 
-    It begins with the weights at `model.path` and version 0. A rollout's random numbers are a
-    function of (seed, rollout id, place); the company it keeps can change it where rounding decides
-    between two tokens. Where the sampling law truncates (and is not greedy), vLLM has no log-probs
-    as `sampled_logp` wants them, and rollouts carry none.
+    It starts with the weights at `model.path` and version 0. A rollout's random numbers are a
+    function of (seed, rollout id, index in the response); the other sequences of its batch change
+    it only where a rounding error decides between two tokens. If sampling truncates (and is not
+    greedy), vLLM cannot report log-probs from before truncation, and rollouts have none.
 
-    `colocated` says that a learner uses the same GPUs: `sleep` then gives up all memory but for
-    what CUDA itself takes, and the next `load` takes it again. In this process a buffer on each GPU
-    exists only while weights are loaded.
+    A `colocated` engine shares its GPUs with a learner: `sleep` releases all memory but the CUDA
+    contexts, and the next `load` takes it again. This process holds a buffer on each GPU only while
+    weights are loaded.
     """
 
     def __init__(
@@ -44,107 +42,142 @@ class VllmSampler:
         colocated: bool = False,
         library: Library | None = None,
     ) -> None:
-        """Start the engine, which takes minutes for a large model; raises UserError where the
-        settings do not fit the model.
+        """Start the engine, which takes minutes for a large model.
+
+        Args:
+            model: the weights to start from.
+            settings: the engine's settings.
+            seed: seed of the random numbers that choose tokens.
+            colocated: a learner uses the same GPUs.
+            library: vLLM; a test passes a stand-in.
+
+        Raises:
+            UserError: vLLM is not installed, or the settings do not fit the model or the machine.
+            RunError: the engine does not start.
         """
-        described = models.describe(model)
-        heads = int(described.config.get_text_config().num_attention_heads)
+        description = models.describe(model)
+        config = description.config.get_text_config()
+        heads = int(config.num_attention_heads)
         if heads % settings.tensor_parallel_size:
             raise UserError(
                 f"sample.engine.tensor_parallel_size {settings.tensor_parallel_size} does "
                 f"not divide the model's {heads} heads"
             )
-        self.tokenizer, self.stop_ids, self.num_parameters = (
-            described.tokenizer,
-            described.stop_ids,
-            described.num_parameters,
-        )
-        self.context = min(described.context, settings.max_model_len or described.context)
-        self.tied = bool(described.config.get_text_config().tie_word_embeddings)
-        self.seed, self.colocated, self.asleep, self.version = seed, colocated, False, 0
+        self.settings = settings
+        self.tokenizer = description.tokenizer
+        self.stop_ids = description.stop_ids
+        self.num_parameters = description.num_parameters
+        self.context = min(description.context, settings.max_model_len or description.context)
+        self.tied = bool(config.tie_word_embeddings)
+        self.seed = seed
+        self.colocated = colocated
+        self.asleep = False
+        self.version = 0
         self.dtype: torch.dtype = getattr(torch, model.dtype)
         self.library = library or installed()
         self.gpus = self.library.gpus(settings.tensor_parallel_size)
         with models.located(model.path) as path:
-            self.engine = start(self.library, path, model, settings, colocated=colocated)
+            self.engine = start_engine(self.library, path, model, settings, colocated=colocated)
+
+    @property
+    def device(self) -> torch.device:
+        """The engine's first GPU."""
+        return self.gpus[0].device
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """`num` rollouts of every prompt, prompt by prompt (see `Sampler`).
+        """Sample `num` rollouts of every prompt (see `Sampler`).
 
-        A response is cut where prompt and response fill the engine's context. Raises UserError for
-        a prompt that leaves no room.
+        Args:
+            prompts: the encoded prompts, without images.
+            sampling: temperature, truncation and stop criteria.
+            num: rollouts per prompt.
+            first_id: the id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt. A response is truncated where prompt
+            and response fill the engine's context.
+
+        Raises:
+            UserError: a prompt leaves no room for a response, or vLLM does not support the
+                temperature.
+            RunError: vLLM fails on a rollout.
         """
         assert not self.asleep, "the engine sleeps and has no weights; `load` wakes it"
-        if reason := unsampleable(sampling):
+        if reason := self.settings.unsupported_temperature(sampling):
             raise UserError(f"temperature: {reason}")
-        rows = begin(
+        sequences = start_sequences(
             prompts,
             num=num,
             first_id=first_id,
             max_tokens=sampling.max_tokens,
             context=self.context,
         )
-        if not rows:
+        if not sequences:
             return []
-        asked = [{"prompt_token_ids": list(row.prompt.ids)} for row in rows]
-        outputs = self.engine.generate(asked, self._params(rows, sampling), use_tqdm=False)
-        for row, output in zip(rows, outputs, strict=True):
-            _fill(row, output)
-        return [row.rollout(self.tokenizer) for row in rows]
+        requests = [{"prompt_token_ids": list(sequence.prompt.ids)} for sequence in sequences]
+        outputs = self.engine.generate(
+            requests, self._sampling_params(sequences, sampling), use_tqdm=False
+        )
+        for sequence, output in zip(sequences, outputs, strict=True):
+            _fill(sequence, output)
+        return [sequence.rollout(self.tokenizer) for sequence in sequences]
 
     def load(self, weights: Weights) -> None:
-        """Hand these weights to the running engine, waking it first; what it remembers of prompts
-        is forgotten.
-        """
+        """Replace the weights of the engine, waking it first, and clear its prefix cache."""
         if self.asleep:
             self.engine.wake_up(tags=["weights"])
-        self._replace(weights)
+        self._replace_weights(weights)
         if self.asleep:
-            self.engine.wake_up(
-                tags=["kv_cache"]
-            )  # not before: with it there may be no room for the buffers
+            # after the weights: with the key-value cache in place, the transfer buffers may not fit
+            self.engine.wake_up(tags=["kv_cache"])
         elif not self.engine.reset_prefix_cache():
-            raise RunError("vLLM would not forget the prompts that it read with older weights")
-        self.asleep, self.version = False, weights.version
+            # keys and values of prompts were computed with the old weights
+            raise RunError("vLLM did not reset its prefix cache, so prompts would use old weights")
+        self.asleep = False
+        self.version = weights.version
 
     def sleep(self) -> None:
-        """Give up the GPUs until the next `load`."""
-        assert self.colocated, "an engine with GPUs of its own has nobody to make room for"
+        """Release the GPU memory until the next `load`."""
+        assert self.colocated, "an engine with its own GPUs has no reason to sleep"
         if not self.asleep:
-            self.engine.sleep(
-                level=2
-            )  # level 1 would keep the weights in main memory, and new ones come anyway
+            # level 1 would keep the old weights in main memory, and `load` brings new ones anyway
+            self.engine.sleep(level=2)
             self.asleep = True
 
-    def _replace(self, weights: Weights) -> None:
-        """Every weight, a buffer at a time."""
-        courier = WeightTransfer(self.gpus, self.dtype)
+    def _replace_weights(self, weights: Weights) -> None:
+        """Send all weights, one buffer at a time."""
+        transfer = WeightTransfer(self.gpus, self.dtype)
         num_bytes = 0
         self.engine.start_weight_update()
-        for update in courier.updates(self._untied(weights)):
+        for update in transfer.updates(self._without_tied_head(weights)):
             self.engine.update_weights({"update_info": update})
             num_bytes += sum(update["tensor_sizes"])
-        found = num_bytes // self.dtype.itemsize  # vLLM would leave what is missing as it was
-        assert found >= self.num_parameters, (
-            f"{found} numbers came for a model of {self.num_parameters} parameters"
+        # vLLM silently keeps the old values of weights that were not sent
+        num_sent = num_bytes // self.dtype.itemsize
+        assert num_sent >= self.num_parameters, (
+            f"{num_sent} numbers were sent for a model of {self.num_parameters} parameters"
         )
         self.engine.finish_weight_update(weight_version=str(weights.version))
-        courier.close()
+        transfer.close()
 
-    def _untied(self, weights: Weights) -> Iterator[tuple[str, Tensor]]:
+    def _without_tied_head(self, weights: Weights) -> Iterator[tuple[str, Tensor]]:
         """The weights, without a head that is the embedding."""
+        # vLLM's model has no parameter of that name when the two are tied
         return (
             (name, tensor)
             for name, tensor in weights.tensors()
             if not (self.tied and name == "lm_head.weight")
         )
 
-    def _params(self, rows: Sequence[DecodingSequence], sampling: Sampling) -> list[object]:
-        """vLLM's parameters of each rollout, which differ by seed and room."""
+    def _sampling_params(
+        self, sequences: Sequence[SequenceState], sampling: Sampling
+    ) -> list[object]:
+        """vLLM's parameters of each rollout, which differ in seed and token budget."""
         stop_ids = sorted(self.stop_ids | frozenset(sampling.stop_ids))
         has_logp = sampling.temperature == 0 or not sampling.truncates
+        rollout_seeds = seeds(self.seed, [sequence.id for sequence in sequences])
         return [
             self.library.params(
                 temperature=sampling.temperature,
@@ -152,15 +185,15 @@ class VllmSampler:
                 top_k=sampling.top_k,
                 min_p=sampling.min_p,
                 seed=seed,
-                max_tokens=row.budget,
+                max_tokens=sequence.budget,
                 stop=list(sampling.stop),
                 stop_token_ids=stop_ids,
-                logprobs=0 if has_logp else None,  # of the chosen token alone
+                logprobs=0 if has_logp else None,  # 0: of the sampled token alone
                 flat_logprobs=True,
                 detokenize=bool(sampling.stop),
                 skip_special_tokens=False,  # in stop texts, special tokens count as their text
             )
-            for row, seed in zip(rows, seeds(self.seed, [row.id for row in rows]), strict=True)
+            for sequence, seed in zip(sequences, rollout_seeds, strict=True)
         ]
 
 
@@ -172,20 +205,23 @@ def seeds(seed: int, rollouts: Sequence[int]) -> list[int]:
     return numbers
 
 
-def _fill(row: DecodingSequence, output: Output) -> None:
-    """Write what vLLM answered into a row."""
-    assert tuple(output.prompt_token_ids or ()) == row.prompt.ids, "vLLM answered another prompt"
+def _fill(sequence: SequenceState, output: Output) -> None:
+    """Copy a response of vLLM into a sequence."""
+    assert tuple(output.prompt_token_ids or ()) == sequence.prompt.ids, (
+        "vLLM answered another prompt"
+    )
     (completion,) = output.outputs
     if completion.finish_reason not in ("stop", "length"):
         raise RunError(
-            f"vLLM ended rollout {row.id} for the reason {completion.finish_reason!r}; see "
+            f"vLLM ended rollout {sequence.id} for the reason {completion.finish_reason!r}; see "
             f"its log above"
         )
-    row.response, row.ended = list(completion.token_ids), completion.finish_reason == "stop"
+    sequence.response = list(completion.token_ids)
+    sequence.stopped = completion.finish_reason == "stop"
     if completion.logprobs is not None:
-        assert list(completion.logprobs.token_ids) == row.response, (
+        assert list(completion.logprobs.token_ids) == sequence.response, (
             "vLLM's log-probs are of other tokens"
         )
-        row.logp = list(completion.logprobs.logprobs)
-    for place, logp in enumerate(row.logp):
-        row.check(logp, place)
+        sequence.logp = list(completion.logprobs.logprobs)
+    for index, logp in enumerate(sequence.logp):
+        sequence.check_finite(logp, index)

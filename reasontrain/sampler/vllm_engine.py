@@ -1,6 +1,4 @@
-"""What we use of vLLM 0.31: one engine in this process whose workers, one for each GPU, are
-processes of their own.
-"""
+"""The part of vLLM 0.31 in use: one engine in this process, and one worker process per GPU."""
 
 from __future__ import annotations
 
@@ -17,24 +15,24 @@ from reasontrain.sampler.vllm_weight_transfer import Gpu, Update
 from reasontrain.types import RunError, UserError
 
 ENVIRONMENT = {
-    # the scheduler stays in this process: handles of GPU memory could not reach it
+    # Keep the scheduler in this process: one in another process could not receive the handles of
+    # the weight buffers.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked process could not use CUDA, nor Ray
+    # a forked process can use neither CUDA nor Ray
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""What vLLM is told by variables alone; its workers inherit them."""
+"""Settings that vLLM reads from environment variables alone; its workers inherit them."""
 LOGPROBS_MODE = "processed_logprobs"
-"""After temperature, min-p, top-k and top-p: where nothing is truncated, the log-prob at the
-temperature (at 1 where greedy). The raw modes are of the logits before the temperature; no mode is
-after the temperature and before truncation.
+"""Log-probs after temperature, min-p, top-k and top-p: without truncation, those at the sampling
+temperature (at 1 if greedy). vLLM's raw modes ignore the temperature, and no mode is after the
+temperature and before truncation.
 """
-ALONE, SHARED = 0.9, 0.45
-"""The engine's part of each GPU where the recipe does not say."""
 
 
 @runtime_checkable
 class Logprobs(Protocol):
-    """Log-probs of one response, one number for each place where `SamplingParams.logprobs` is 0."""
+    """Log-probs of one response: one number per token, as `SamplingParams.logprobs` is 0."""
 
     token_ids: Sequence[int]
     logprobs: Sequence[float]
@@ -42,7 +40,7 @@ class Logprobs(Protocol):
 
 @runtime_checkable
 class Completion(Protocol):
-    """One response; a stop id, or the token that completes a stop text, is its last."""
+    """One response, including the stop id or the token that completes a stop text."""
 
     token_ids: Sequence[int]
     logprobs: Logprobs | None
@@ -59,7 +57,7 @@ class Output(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """The methods of `vllm.LLM` that we call."""
+    """The methods of `vllm.LLM` that are called."""
 
     def generate(
         self,
@@ -68,35 +66,33 @@ class Engine(Protocol):
         *,
         use_tqdm: bool,
     ) -> Sequence[Output]:
-        """Answer each prompt by its own parameters, in order."""
+        """Answer each prompt with its own parameters, in order."""
 
     def sleep(self, level: int) -> None:
-        """Level 2 forgets weights and key-value cache and frees their memory."""
+        """Free memory; level 2 discards weights and key-value cache."""
 
     def wake_up(self, tags: list[str]) -> None:
-        """Take the memory of `weights` or `kv_cache` again."""
+        """Allocate the memory of `weights` or `kv_cache` again."""
 
     def reset_prefix_cache(self) -> bool:
-        """Forget the keys and values of prompts."""
+        """Discard cached keys and values of prompts; return False if some are in use."""
 
     def init_weight_transfer_engine(self, request: dict[str, object]) -> None:
-        """Say how weights will come."""
+        """Set up the transport of weights."""
 
     def start_weight_update(self) -> None:
-        """From here on updates may come."""
+        """Begin an update."""
 
     def update_weights(self, request: dict[str, Update]) -> None:
-        """Some of the weights; returns when every worker has read them."""
+        """Load some of the weights; returns when every worker has read them."""
 
     def finish_weight_update(self, weight_version: str) -> None:
-        """All have come."""
+        """End an update, after all weights were sent."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """vLLM's engine class and its sampling parameters, and the GPUs that the workers of an engine
-    will use.
-    """
+    """vLLM's engine class, its sampling parameters, and the GPUs that an engine's workers use."""
 
     engine: Callable[..., Engine]
     params: Callable[..., object]
@@ -104,24 +100,26 @@ class Library:
 
 
 def installed() -> Library:
-    """vLLM as it is installed here; raises UserError where it is not."""
-    os.environ.update(ENVIRONMENT)  # some are read when vLLM is imported
+    """Import vLLM; raise UserError if that fails."""
+    # before the import, which reads some of the variables
+    os.environ.update(ENVIRONMENT)
     try:
         from vllm import LLM, SamplingParams
     except ImportError as error:
         raise UserError(
-            f"vLLM is asked for (sample.engine, --engine) and cannot be imported ({error}); "
-            "pip install 'reasontrain[vllm]' -c constraints-vllm.txt, or use the local engine"
+            f"the engine vllm (sample.engine, --engine) needs vLLM, which cannot be imported "
+            f"({error}); run `pip install 'reasontrain[vllm]' -c constraints-vllm.txt`, or use the "
+            "local engine"
         ) from error
     return Library(LLM, SamplingParams, visible_gpus)
 
 
 def visible_gpus(num: int) -> list[Gpu]:
-    """The first GPUs that this process sees, which are those of the workers."""
-    found = torch.cuda.device_count()
-    if found < num:
+    """The first `num` GPUs that this process sees, which vLLM's workers use."""
+    num_visible = torch.cuda.device_count()
+    if num_visible < num:
         raise UserError(
-            f"sample.engine.tensor_parallel_size is {num}, and this process sees {found} GPUs"
+            f"sample.engine.tensor_parallel_size is {num}, and this process sees {num_visible} GPUs"
         )
     return [
         Gpu(torch.device("cuda", index), str(torch.cuda.get_device_properties(index).uuid))
@@ -129,11 +127,25 @@ def visible_gpus(num: int) -> list[Gpu]:
     ]
 
 
-def start(
+def start_engine(
     library: Library, path: str, model: ModelSettings, settings: VllmEngine, *, colocated: bool
 ) -> Engine:
-    """An engine with the weights at `path`, ready to be given others; a colocated one can sleep."""
-    share = settings.gpu_memory_utilization or (SHARED if colocated else ALONE)
+    """Start an engine that can receive new weights.
+
+    Args:
+        library: vLLM.
+        path: a directory with the weights to start from.
+        model: dtype, revision and trust of the model.
+        settings: the engine's settings.
+        colocated: enable sleep mode, and by default reserve less memory.
+
+    Returns:
+        The engine, with `path`'s weights loaded.
+
+    Raises:
+        RunError: the engine does not start, usually for lack of memory.
+    """
+    share = settings.gpu_memory_share(colocated=colocated)
     try:
         engine = library.engine(
             model=path,
@@ -142,7 +154,8 @@ def start(
             trust_remote_code=model.trust_remote_code,
             dtype=model.dtype,
             tensor_parallel_size=settings.tensor_parallel_size,
-            # also for one GPU: a process cannot open handles of its own memory
+            # "mp" also for one GPU: a CUDA IPC handle cannot be opened by the process that made
+            # it, so the worker must be a process of its own
             distributed_executor_backend="mp",
             gpu_memory_utilization=share,
             max_model_len=settings.max_model_len,
@@ -153,11 +166,11 @@ def start(
             logprobs_mode=LOGPROBS_MODE,
             weight_transfer_config={"backend": "ipc"},
         )
-    except Exception as error:  # what a worker raised comes as this very class
+    except Exception as error:  # vLLM re-raises errors of its workers as plain exceptions
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RunError(
-            f"vLLM could not start on {settings.tensor_parallel_size} GPU(s) with a share "
-            f"of {share:g} of each: {first}; "
+            f"vLLM could not start on {settings.tensor_parallel_size} GPU(s) with {share:g} of "
+            f"each GPU's memory: {first}; "
             "see sample.engine.gpu_memory_utilization, max_model_len and tensor_parallel_size"
         ) from error
     engine.init_weight_transfer_engine({"init_info": {"packed": True}})

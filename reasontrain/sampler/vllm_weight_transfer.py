@@ -1,9 +1,8 @@
-"""Weights on their way into vLLM's workers: packed into one buffer per GPU, which the worker of
-that GPU opens by its handle.
+"""Transfer of weights to vLLM's workers, through one buffer per GPU that its worker opens by IPC.
 
-This is the sending side of vLLM 0.31's weight transfer `ipc`, packed, for one process that serves
-several GPUs. The buffer is exported once and filled again and again, so that no second copy of the
-model exists anywhere.
+This is the sending side of vLLM 0.31's packed weight transfer `ipc`, for one process that serves
+several GPUs. The buffer is exported once and filled repeatedly, so that no second copy of the model
+exists at any time.
 """
 
 from __future__ import annotations
@@ -17,18 +16,19 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
 BUFFER_BYTES = 512 * 2**20
+"""The size of a buffer, unless one tensor is larger."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as this process and as the whole machine know it."""
+    """A GPU by its device in this process and its UUID on the machine."""
 
     device: torch.device
     uuid: str
 
 
 class Update(TypedDict):
-    """Weights that lie packed in a buffer, in this order; handles by the GPU's uuid."""
+    """Weights packed into the buffers in this order; sizes in bytes, handles by GPU UUID."""
 
     names: list[str]
     dtype_names: list[str]
@@ -39,10 +39,10 @@ class Update(TypedDict):
 
 @dataclass
 class WeightTransfer:
-    """Fills one buffer on every GPU, with all weights in one dtype.
+    """Pack weights into one buffer on every GPU, all in one dtype.
 
-    Every update must be read before the next one is asked for, and `close` follows when the workers
-    have let go of the buffers.
+    The workers must have read an update before the next one is requested, because it overwrites
+    the buffers. Call `close` when they have released them.
     """
 
     gpus: Sequence[Gpu]
@@ -52,7 +52,7 @@ class WeightTransfer:
     _handles: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
     def updates(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[Update]:
-        """These weights, as many at a time as fit; each is copied before the next one is asked for."""
+        """Yield updates of as many weights as fit; copy each tensor before the next is made."""
         names: list[str] = []
         shapes: list[list[int]] = []
         sizes: list[int] = []
@@ -63,8 +63,10 @@ class WeightTransfer:
             size = tensor.numel() * self.dtype.itemsize
             if names and sum(sizes) + size > self.num_bytes:
                 yield self._update(names, shapes, sizes)
-                names, shapes, sizes = [], [], []
-            self._put(tensor, start=sum(sizes), size=size)
+                names = []
+                shapes = []
+                sizes = []
+            self._copy(tensor, start=sum(sizes), size=size)
             names.append(name)
             shapes.append(list(tensor.shape))
             sizes.append(size)
@@ -72,15 +74,15 @@ class WeightTransfer:
             yield self._update(names, shapes, sizes)
 
     def close(self) -> None:
-        """Give the buffers back."""
-        self._buffers, self._handles = [], {}
+        """Free the buffers."""
+        self._buffers = []
+        self._handles = {}
         if any(gpu.device.type == "cuda" for gpu in self.gpus):
+            # without it, PyTorch keeps exported memory until some later allocation
             torch.cuda.ipc_collect()
 
-    def _put(self, tensor: Tensor, *, start: int, size: int) -> None:
-        """Write a tensor's bytes into every buffer; one that is larger than the buffers makes them
-        grow.
-        """
+    def _copy(self, tensor: Tensor, *, start: int, size: int) -> None:
+        """Copy a tensor's bytes into every buffer; a larger tensor makes the buffers grow."""
         if not self._buffers or size > self.num_bytes:
             self._reserve(max(size, self.num_bytes))
         flat = tensor.detach().to(self.dtype).contiguous().view(-1).view(torch.uint8)
@@ -88,8 +90,10 @@ class WeightTransfer:
             buffer[start : start + size].copy_(flat)
 
     def _reserve(self, num_bytes: int) -> None:
-        """Make and export new buffers."""
-        self._buffers, self.num_bytes = [], num_bytes
+        """Allocate and export new buffers."""
+        # drops the old buffers first: old and new together may not fit
+        self._buffers = []
+        self.num_bytes = num_bytes
         self._buffers = [
             torch.empty(num_bytes, dtype=torch.uint8, device=gpu.device) for gpu in self.gpus
         ]
@@ -99,7 +103,8 @@ class WeightTransfer:
         }
 
     def _update(self, names: list[str], shapes: list[list[int]], sizes: list[int]) -> Update:
-        """What lies in the buffers, once it does."""
+        """Describe the content of the buffers, once all copies to them are done."""
+        # the workers read in other processes, which CUDA streams of this one do not order
         for gpu in self.gpus:
             if gpu.device.type == "cuda":
                 torch.cuda.synchronize(gpu.device)

@@ -1,5 +1,5 @@
-"""Arithmetic of graded difficulty, made up on the spot: half short stories, half expression trees,
-each with a chain of thought.
+"""Generated arithmetic of graded difficulty: half short stories, half expression trees, each with a
+chain of thought.
 
 A problem is a list of steps (its depth) over + - *, in which every value lies in 0..99. Problem
 number i of a seed depends on nothing but the seed and i, so a slice costs only itself and a larger
@@ -12,16 +12,17 @@ from __future__ import annotations
 import operator
 import random
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from reasontrain.tasks.problems import GeneratedProblems
+from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Probability, Problem, UserError
 
 LARGEST = 99
 """The largest value that appears anywhere."""
 TEST_CLASSES = 10
-"""One in this many calculations is held out."""
+"""One in this many classes of calculations is held out."""
 
 _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _NAMES = ("Tom", "Anna", "Ben", "Lily", "Sam", "Mia", "Max", "Eva")
@@ -39,8 +40,8 @@ _CONNECTIVES = ("Then", "Next,", "Now", "After that,", "So", "From here,", "This
 class ReasoningStep(NamedTuple):
     """`left op right`.
 
-    An operand is a number or, below zero, an earlier step's result: -1 is the first's, -2 the
-    second's.
+    An operand is a number, or if it is negative the result of an earlier step: -1 of the first, -2
+    of the second.
     """
 
     left: int
@@ -49,7 +50,8 @@ class ReasoningStep(NamedTuple):
 
 
 def _value(operand: int, values: list[int]) -> int:
-    """The number that an operand stands for, given the results of the steps so far."""
+    """The value of an operand, given the results of the steps so far."""
+    # ~-1 is 0: the complement turns a negative operand into the index of its step
     return values[~operand] if operand < 0 else operand
 
 
@@ -58,7 +60,7 @@ def _result(step: ReasoningStep, values: list[int]) -> int:
 
 
 def _results(steps: list[ReasoningStep], values: list[int]) -> list[int]:
-    """The results of all steps when those of the first ones are `values`, right or wrong."""
+    """The results of all steps, when the first ones have the results `values`, right or wrong."""
     values = list(values)
     for step in steps[len(values) :]:
         values.append(_result(step, values))
@@ -70,27 +72,27 @@ def _fits(number: int) -> bool:
 
 
 def _draw_number(rng: random.Random, least: int = 1, most: int = 60) -> int:
-    """A number, small more often than not."""
+    """Draw a number, more often a small one."""
     return rng.randint(least, min(most, rng.choice((9, 9, 20, 60))))
 
 
 def _draw_story(rng: random.Random, depth: int) -> list[ReasoningStep]:
-    """A chain: each step changes the result of the one before."""
-    value = operand = _draw_number(rng)
+    """Draw a chain, in which each step changes the result of the one before."""
+    value = _draw_number(rng)
+    operand = value
     steps: list[ReasoningStep] = []
     for index in range(depth):
         room = {"+": LARGEST - value, "-": value, "*": min(9, LARGEST // value) if value else 0}
         op = rng.choice([op for op in "+-*" if room[op] >= (2 if op == "*" else 1)])
         number = _draw_number(rng, 2 if op == "*" else 1, room[op])
         steps.append(ReasoningStep(operand, op, number))
-        value, operand = _APPLY[op](value, number), ~index
+        value = _APPLY[op](value, number)
+        operand = ~index
     return steps
 
 
 def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
-    """A random binary tree in the order in which it is worked out, or None where two branches allow
-    no operation.
-    """
+    """Draw a binary tree, in order of evaluation; None if two branches allow no operation."""
     steps: list[ReasoningStep] = []
     values: list[int] = []
 
@@ -98,7 +100,8 @@ def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
         if num_steps == 0:
             return _draw_number(rng)
         num_left = rng.randrange(num_steps)
-        left, right = grow(num_left), grow(num_steps - 1 - num_left)
+        left = grow(num_left)
+        right = grow(num_steps - 1 - num_left)
         if left is None or right is None:
             return None
         possible = [
@@ -114,8 +117,9 @@ def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
 
 
 def _write(operand: int, steps: list[ReasoningStep], *, sort: bool) -> str:
-    """An operand as an expression with every bracket but the outermost; sorted, all orders of a sum
-    or product are one text.
+    """Write an operand as an expression with all brackets but the outermost.
+
+    With `sort`, all orders of a sum or product give the same text.
     """
     if operand >= 0:
         return str(operand)
@@ -129,20 +133,19 @@ def _write(operand: int, steps: list[ReasoningStep], *, sort: bool) -> str:
 
 
 def is_held_out(steps: list[ReasoningStep]) -> bool:
-    """Whether a calculation belongs to the test split; stable across versions of Python."""
+    """Return True if a calculation belongs to the test split; stable across Python versions."""
     return zlib.crc32(_write(-len(steps), steps, sort=True).encode()) % TEST_CLASSES == 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arithmetic:
+class Arithmetic(Task):
     """Arithmetic problems of `min_depth` to `max_depth` steps, in equal parts.
 
-    A share `wrong_steps` of the demonstrations' steps has a wrong result, from which the chain goes
-    on; `answer` stays right, and the prompts do not change. Errors are drawn at random and spread
-    over all values, so that a student stays unsure and greedily right; with `systematic` they are
-    facts learnt wrongly (the same fact always, off by ten), so that a student is surely wrong. An
-    error after which a value would leave 0..99 is not made. Raises UserError where the depths are
-    no range.
+    A share `wrong_steps` of the demonstrations' steps has a wrong result, with which the chain
+    continues; `answer` stays right, and the prompts do not change. Errors are random values, so
+    that a student becomes uncertain but greedily stays right; with `systematic`, the same fact is
+    always wrong by ten, so that a student becomes certain and wrong. Errors after which a value
+    would leave 0..99 are not made. Raises UserError if `min_depth` is above `max_depth`.
     """
 
     kind: Literal["arithmetic"] = "arithmetic"
@@ -157,16 +160,20 @@ class Arithmetic:
     def __post_init__(self) -> None:
         if self.min_depth > self.max_depth:
             raise UserError(
-                f"min_depth is {self.min_depth} and max_depth is {self.max_depth}; "
-                f"min_depth must not be the larger one"
+                f"min_depth must be at most max_depth, but they are {self.min_depth} and "
+                f"{self.max_depth}"
             )
 
     def problems(self) -> GeneratedProblems:
         """All problems, in order, each made when it is read."""
         return GeneratedProblems(self.problem, self.num_problems)
 
+    def held_out(self) -> Arithmetic:
+        """The test split, without errors."""
+        return replace(self, split="test", wrong_steps=0.0)
+
     def problem(self, index: int) -> Problem:
-        """Problem number `index`, made without the others."""
+        """Generate problem number `index` without the others."""
         rng = random.Random(f"{self.split} {self.seed} {index}")
         depth = rng.randint(self.min_depth, self.max_depth)
         is_story = rng.random() < 0.5
@@ -187,24 +194,23 @@ class Arithmetic:
         )
 
     def _draw(self, rng: random.Random, depth: int, is_story: bool) -> list[ReasoningStep]:
-        """Steps of this split, by drawing until some belong to it."""
+        """Draw steps until some belong to this split."""
         while True:
             steps = (_draw_story if is_story else _draw_tree)(rng, depth)
             if steps and is_held_out(steps) == (self.split == "test"):
                 return steps
 
     def _misremember(self, steps: list[ReasoningStep], index: int) -> list[int]:
-        """The results of the steps with errors among them; their random numbers are their own."""
+        """The results of the steps, some of them wrong."""
+        # a generator of its own: errors must not change the draws of prompts
         rng = random.Random(f"wrong {self.split} {self.seed} {index}")
         values: list[int] = []
         for step in steps:
             right = _result(step, values)
             if self.systematic:
                 fact = f"{_value(step.left, values)}{step.op}{_value(step.right, values)}"
-                errs, wrong = (
-                    zlib.crc32(fact.encode()) < self.wrong_steps * 2**32,
-                    [right - 10 if right >= 10 else right + 10],
-                )
+                errs = zlib.crc32(fact.encode()) < self.wrong_steps * 2**32
+                wrong = [right - 10 if right >= 10 else right + 10]
             else:
                 errs = rng.random() < self.wrong_steps
                 wrong = rng.sample(range(LARGEST + 1), LARGEST + 1) if errs else []
@@ -218,7 +224,7 @@ class Arithmetic:
 
 
 def _tell(rng: random.Random, steps: list[ReasoningStep], name: str) -> str:
-    """A chain of steps as a short story."""
+    """Write a chain of steps as a short story."""
     item = rng.choice(_ITEMS)
     events = [rng.choice(_EVENTS[step.op]).format(name=name, number=step.right) for step in steps]
     return " ".join([f"{name} has {steps[0].left} {item}.", *events, f"How many {item} are there?"])
@@ -227,7 +233,7 @@ def _tell(rng: random.Random, steps: list[ReasoningStep], name: str) -> str:
 def _demonstrate(
     rng: random.Random, steps: list[ReasoningStep], values: list[int], subject: str
 ) -> str:
-    """The chain of thought with these results, a line a step, and the last of them as the answer."""
+    """Write a chain of thought with these results, one line per step, and the last as answer."""
     lines = []
     for index, (step, value) in enumerate(zip(steps, values, strict=True)):
         connective = rng.choice(_CONNECTIVES if index else _OPENINGS)

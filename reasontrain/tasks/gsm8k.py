@@ -9,12 +9,14 @@ from typing import Literal
 
 from reasontrain.data.files import Source
 from reasontrain.tasks.problems import BOXED, problems_of
+from reasontrain.tasks.task import Task
 from reasontrain.types import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gsm8k(Source):
-    """Problems of GSM8K from a file or the hub (`openai/gsm8k` where neither is named);
+class Gsm8k(Source, Task):
+    """Problems of GSM8K from a file or the hub (default: `openai/gsm8k`).
+
     `instruction` ends every prompt.
     """
 
@@ -22,7 +24,7 @@ class Gsm8k(Source):
     instruction: str = BOXED
 
     def problems(self) -> list[Problem]:
-        """Every problem; raises UserError where the data cannot be read."""
+        """Every problem; raise UserError if the data cannot be read."""
         source = self if self.path or self.hub else replace(self, hub="openai/gsm8k", subset="main")
         return problems_of(
             source.table(), self.columns, instruction=self.instruction, split=split_answer
@@ -30,8 +32,9 @@ class Gsm8k(Source):
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """(gold, solution) of a row: the number after the last `####` of either cell, else the whole
-    answer; and the worked text.
+    """Return (gold, solution) of a row.
+
+    The gold answer is the number after the last `####` of either cell, or the whole answer cell.
     """
     solution = solution or (answer if "####" in answer else "")
     gold = answer if answer.strip() or "####" not in solution else solution

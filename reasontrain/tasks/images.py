@@ -1,11 +1,12 @@
-"""Generated images of two coloured shapes with captions: words that only the image tells, among
-words that repeat.
+"""Generated images of two coloured shapes, with captions in which only some words need the
+image.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -14,6 +15,9 @@ from annotated_types import Ge, Lt
 from reasontrain import rng
 from reasontrain.data.images import draw_shapes
 from reasontrain.rng import Stream
+from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.tasks.reward import Reward
+from reasontrain.tasks.task import Scored, Task
 from reasontrain.types import AtLeastOne, Problem
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "orange", "purple")
@@ -25,12 +29,11 @@ TEST_EVERY = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTask:
-    """Captions as "The picture shows a red circle and a blue square."; the 89 images of `split:
-    test` are in no other.
+class ImageTask(Task):
+    """Captions like "The picture shows a red circle and a blue square."
 
-    Every image occurs once before any occurs a second time. Answers are right where they are the
-    caption, word by word.
+    The 89 images of `split: test` are held out. Every image occurs once before any occurs a
+    second time. An answer is right if it equals the caption, word by word.
     """
 
     kind: Literal["images"] = "images"
@@ -40,30 +43,60 @@ class ImageTask:
 
     def problems(self) -> list[Problem]:
         """All problems, in order; ids are unique."""
-        mine = [
-            ALL[i]
-            for place, i in enumerate(_shuffled(len(ALL), 0, Stream.IMAGE_SPLIT))
-            if (place % TEST_EVERY == 0) == self.held_out
+        # seed 0, not the recipe's: the split must be the same in every run
+        images = [
+            ALL[index]
+            for rank, index in enumerate(_shuffled(len(ALL), 0, Stream.IMAGE_SPLIT))
+            if (rank % TEST_EVERY == 0) == (self.split == "test")
         ]
-        num_rounds = -(-self.num_problems // len(mine))
+        num_rounds = -(-self.num_problems // len(images))
         order = [
-            which
-            for number in range(num_rounds)
-            for which in _shuffled(len(mine), self.seed, Stream.IMAGE_ROUNDS + number)
+            index
+            for round_number in range(num_rounds)
+            for index in _shuffled(len(images), self.seed, Stream.IMAGE_ROUNDS + round_number)
         ]
         return [
-            _problem(f"{self.split}-{i}", mine[which])
-            for i, which in enumerate(order[: self.num_problems])
+            _problem(f"{self.split}-{number}", images[index])
+            for number, index in enumerate(order[: self.num_problems])
         ]
 
-    @property
-    def held_out(self) -> bool:
-        """Whether these are images that nothing is trained on."""
-        return self.split == "test"
+    def check_gradable(
+        self, problems: Sequence[Problem], grader: Grader, *, required: bool
+    ) -> None:
+        """Accept all problems: captions are compared as text and need no verifier."""
+
+    def grade(
+        self,
+        responses: Sequence[tuple[Problem, str]],
+        grader: Grader,
+        reward: Reward | None = None,
+        *,
+        last_number: bool = True,
+    ) -> list[Scored]:
+        """Grade captions word by word (see `Task`).
+
+        Args:
+            responses: (problem, response) pairs.
+            grader: not used.
+            reward: the rewards of verdicts.
+            last_number: not used.
+
+        Returns:
+            Reward and verdict of each pair, in order.
+        """
+        verdicts = [
+            Verdict(text.split() == problem.answer.split(), text, "exact")
+            for problem, text in responses
+        ]
+        return self._scored(verdicts, responses, reward)
+
+    def held_out(self) -> ImageTask:
+        """The images of the test split."""
+        return replace(self, split="test")
 
 
 def _shuffled(size: int, seed: int, stream: int) -> list[int]:
-    """The numbers below `size` in an order of their own."""
+    """The numbers below `size`, shuffled by random numbers of this seed and stream."""
     return torch.argsort(rng.uniform(seed, stream, torch.arange(size)), stable=True).tolist()
 
 

@@ -10,20 +10,22 @@ from typing import Literal
 from reasontrain.data.files import Source
 from reasontrain.tasks.grading.extract import last_boxed
 from reasontrain.tasks.problems import BOXED, problems_of
+from reasontrain.tasks.task import Task
 from reasontrain.types import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class MathTask(Source):
-    """Mathematical problems from a file or the hub (`DigitalLearningGmbH/MATH-lighteval` where
-    neither is named).
+class MathTask(Source, Task):
+    """Mathematical problems from a file or the hub (default: `DigitalLearningGmbH/MATH-lighteval`).
+
+    `instruction` ends every prompt.
     """
 
     kind: Literal["math"] = "math"
     instruction: str = BOXED
 
     def problems(self) -> list[Problem]:
-        """Every problem; raises UserError where the data cannot be read."""
+        """Every problem; raise UserError if the data cannot be read."""
         source = (
             self
             if self.path or self.hub
@@ -35,7 +37,8 @@ class MathTask(Source):
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """(gold, solution) of a row: where there is no answer, the last box of the solution is the gold
-    ("" without one).
+    """Return (gold, solution) of a row.
+
+    If the answer cell is empty, the gold answer is the last box of the solution, or "" without one.
     """
     return answer.strip() or (last_boxed(solution) or "").strip(), solution

@@ -1,6 +1,4 @@
-"""Files whose rows bring their responses with them: preference pairs, and rollouts to learn from or
-to choose among.
-"""
+"""Tasks whose rows contain responses: preference pairs and demonstrations."""
 
 from __future__ import annotations
 
@@ -10,14 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 from reasontrain.data.files import Source, Table
-from reasontrain.data.offline import OfflineRows, read_pairs, read_rollouts
+from reasontrain.data.offline import OfflineSample, read_pairs, read_rollouts
+from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Problem, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
-    """Where rows come from (see `Source`), and how many; `images` is the folder that paths of
-    images start from, that of the file where it is left out.
+class _File(Task):
+    """A source of rows (see `Source`) and their number.
+
+    Paths of images are relative to the folder `images` (default: the folder of the file).
     """
 
     path: str | None = None
@@ -30,11 +30,11 @@ class _File:
 
     @property
     def folder(self) -> Path:
-        """Where images are."""
+        """The folder that paths of images are relative to."""
         return Path(self.images) if self.images is not None else Path(self.path or ".").parent
 
     def table(self) -> Table:
-        """The rows as they stand there."""
+        """The rows as the source has them."""
         return Source(
             path=self.path,
             hub=self.hub,
@@ -47,45 +47,46 @@ class _File:
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask(_File):
-    """Preference pairs in TRL's format, a pair per row: `prompt`, `chosen`, `rejected` (and `id`,
-    `answer`, ids of tokens).
+    """Preference pairs in TRL's format, one per row: `prompt`, `chosen`, `rejected`.
+
+    `id`, `answer` and token ids are optional columns.
     """
 
     kind: Literal["pairs"] = "pairs"
 
     @cached_property
-    def rows(self) -> list[OfflineRows]:
+    def samples(self) -> list[OfflineSample]:
         """Every pair, ids unique."""
         return _unique(read_pairs(self.table(), self.folder))
 
     def problems(self) -> list[Problem]:
-        """The problem of every row; raises UserError where the rows cannot be read."""
-        return [row.problem for row in self.rows]
+        """The problem of every row; raise UserError if the rows cannot be read."""
+        return [sample.problem for sample in self.samples]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutTask(_File):
-    """Demonstrations, one per row: `prompt` and `response` (and `id`, `answer`, ids of tokens)."""
+    """Demonstrations, one per row: `prompt`, `response`, optionally `id`, `answer`, token ids."""
 
     kind: Literal["rollouts"] = "rollouts"
 
     @cached_property
-    def rows(self) -> list[OfflineRows]:
+    def samples(self) -> list[OfflineSample]:
         """Every demonstration, ids unique."""
         return _unique(read_rollouts(self.table(), self.folder))
 
     def problems(self) -> list[Problem]:
-        """The problem of every row; raises UserError where the rows cannot be read."""
-        return [row.problem for row in self.rows]
+        """The problem of every row; raise UserError if the rows cannot be read."""
+        return [sample.problem for sample in self.samples]
 
 
 OfflineTask = PairTask | RolloutTask
 
 
-def _unique(rows: list[OfflineRows]) -> list[OfflineRows]:
+def _unique(samples: list[OfflineSample]) -> list[OfflineSample]:
     seen: set[str] = set()
-    for row in rows:
-        if row.problem.id in seen:
-            raise UserError(f"id {row.problem.id!r} occurs a second time; ids must be unique")
-        seen.add(row.problem.id)
-    return rows
+    for sample in samples:
+        if sample.problem.id in seen:
+            raise UserError(f"id {sample.problem.id!r} occurs more than once; ids must be unique")
+        seen.add(sample.problem.id)
+    return samples

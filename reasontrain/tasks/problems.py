@@ -1,6 +1,4 @@
-"""Rows of a table become problems: which column is the question, which the gold answer, what is
-said to the model.
-"""
+"""Conversion of a table's rows to problems: columns of question and gold answer, and the prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from reasontrain.data.files import Columns, Row, Table, text
 from reasontrain.types import Message, Problem, UserError
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The usual instruction after a mathematical problem."""
+"""The default instruction after a mathematical problem."""
 
 Part = Literal["problem", "answer", "solution", "id", "messages"]
 
@@ -22,13 +20,13 @@ USUAL: Mapping[Part, tuple[str, ...]] = {
     "id": ("id", "unique_id", "problem_id"),
     "messages": ("messages",),
 }
-"""Column names that are looked for where the recipe names none."""
+"""Column names to look for, in this order, if the recipe names none."""
 
 JOINED: Mapping[Part, str] = {"answer": ", ", "solution": "\n\n"}
-"""What stands between the texts of a cell that holds several."""
+"""Separators for cells that hold a list of texts."""
 
 Split = Callable[[str, str], tuple[str, str]]
-"""(answer cell, solution cell) -> (gold answer, solution): how a data set writes the two."""
+"""Convert (answer cell, solution cell) of a data set to (gold answer, solution)."""
 
 
 class GeneratedProblems(Sequence[Problem]):
@@ -57,28 +55,36 @@ class GeneratedProblems(Sequence[Problem]):
 
 
 def problems_of(table: Table, columns: Columns, *, instruction: str, split: Split) -> list[Problem]:
-    """One problem per row, ids unique, its answer "" where the row has none.
+    """Convert every row to a problem.
 
-    Raises UserError for a column that is not there, a problem without text or a repeated id.
+    Args:
+        table: the rows.
+        columns: the columns that the user named.
+        instruction: text to append to every prompt.
+        split: the data set's way of writing gold answer and solution.
+
+    Returns:
+        One problem per row, with unique ids, and with the answer "" if the row has none.
+
+    Raises:
+        UserError: a column is missing, a problem has no text, or an id is repeated.
     """
     parts = _parts(table, columns)
-    found: dict[str, Problem] = {}
+    by_id: dict[str, Problem] = {}
     for index, row in enumerate(table.rows):
         where = table.where(index)
         problem = _problem(
             row, parts, where, default_id=str(index), instruction=instruction, split=split
         )
-        if problem.id in found:
-            raise UserError(f"{where}: id {problem.id!r} occurs a second time; ids must be unique")
-        found[problem.id] = problem
-    return list(found.values())
+        if problem.id in by_id:
+            raise UserError(f"{where}: id {problem.id!r} occurs more than once; ids must be unique")
+        by_id[problem.id] = problem
+    return list(by_id.values())
 
 
 def _parts(table: Table, columns: Columns) -> dict[Part, str]:
-    """The column of each part: those that the user named, and by their usual names those that play
-    no part yet.
-    """
-    named = {part: table.require(column) for part, column in columns.given()}
+    """Find the column of each part: by the user's names first, then by the usual names."""
+    named = {part: table.require(column) for part, column in columns.named()}
     wanted = [
         part
         for part in USUAL
@@ -153,9 +159,7 @@ def _problem(
 def _conversation(
     value: object, column: str, where: str, instruction: str
 ) -> tuple[tuple[Message, ...], str]:
-    """The turns up to the last user turn, with the instruction; and what the assistant said to it
-    ("" where nothing).
-    """
+    """Return the turns up to the last user turn, with the instruction, and the reply to it."""
     turns = value if isinstance(value, list) else []
     if not turns or not all(
         isinstance(turn, dict)

@@ -1,34 +1,39 @@
-"""A reward of one's own: a function in a Python file of the user, beside any file of problems."""
+"""Problems of a file with the user's own reward: a function in a Python file."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Literal, SupportsFloat
+from typing import ClassVar, Literal, SupportsFloat
 
 from reasontrain.data.files import Columns, Row, Source
+from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.tasks.problems import problems_of
+from reasontrain.tasks.reward import Reward
+from reasontrain.tasks.task import Scored, Task
 from reasontrain.types import AtLeastOne, Problem, RunError, UserError
 
-Score = Callable[[Mapping[str, object], str], SupportsFloat]
-"""score(problem, response) -> reward; `problem` has id, prompt, answer, solution and its row's
-columns as the file has them.
+RewardFunction = Callable[[Mapping[str, object], str], SupportsFloat]
+"""score(problem, response) -> reward; `problem` has id, prompt, answer, solution and the columns of
+its row with their types.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class PythonTask:
+class PythonTask(Task):
     """Problems of a file, rewarded by `function` of the Python file `path`.
 
-    The function gets the problem as a dict of its own and the response as text, and returns a
-    finite number. The file is run once per process, when the first response is scored (or by
-    `load`), and is trusted as the recipe is.
+    The function gets a copy of the problem as a dict and the response as text, and returns a finite
+    number; a response is right if its reward is at least 1. The file runs once per process, and is
+    trusted as the recipe is.
     """
+
+    has_own_reward: ClassVar[bool] = True
 
     path: str
     problems_path: str
@@ -39,14 +44,13 @@ class PythonTask:
     instruction: str = ""
 
     def problems(self) -> list[Problem]:
-        """Every problem; raises UserError where the data cannot be read."""
+        """Every problem; raise UserError if the data cannot be read."""
         return [problem for problem, _ in self._read.values()]
 
     @cached_property
     def _read(self) -> Mapping[str, tuple[Problem, Row]]:
-        """The problems by id, each with its row: `about` holds text only, and a reward may need
-        lists and numbers.
-        """
+        """The problems by id, each with its row."""
+        # `Problem.about` holds text only, but a reward may need lists and numbers
         table = Source(path=self.problems_path, limit=self.limit).table()
         problems = problems_of(
             table, self.columns, instruction=self.instruction, split=lambda *cells: cells
@@ -55,18 +59,45 @@ class PythonTask:
             problem.id: (problem, row) for problem, row in zip(problems, table.rows, strict=True)
         }
 
-    def load(self) -> Score:
-        """The function itself; raises UserError where the file or the function is not there or does
-        not load.
-        """
+    def load(self) -> RewardFunction:
+        """Load the function; raise UserError if the file or the function is missing or fails."""
         return _load(str(Path(self.path).resolve()), self.function)
 
-    def reward(self, problem: Problem, response: str) -> float:
-        """What the function says of this response; raises RunError where it fails or returns no
-        finite number.
+    def check_gradable(
+        self, problems: Sequence[Problem], grader: Grader, *, required: bool
+    ) -> None:
+        """Load the function; raise UserError if that fails."""
+        self.load()
+
+    def grade(
+        self,
+        responses: Sequence[tuple[Problem, str]],
+        grader: Grader,
+        reward: Reward | None = None,
+        *,
+        last_number: bool = True,
+    ) -> list[Scored]:
+        """Grade responses with the function (see `Task`).
+
+        Args:
+            responses: (problem, response) pairs.
+            grader: not used.
+            reward: not used.
+            last_number: not used.
+
+        Returns:
+            The function's reward of each pair, in order, and a verdict that is right from 1 on.
+
+        Raises:
+            RunError: the function fails, or returns something else than a finite number.
         """
+        rewards = [self.reward(problem, text) for problem, text in responses]
+        return [Scored(value, Verdict(value >= 1.0, "", "own reward")) for value in rewards]
+
+    def reward(self, problem: Problem, response: str) -> float:
+        """Call the function; raise RunError if it fails or returns no finite number."""
         _, row = self._read.get(problem.id, (problem, problem.about))
-        asked = {
+        fields = {
             **copy.deepcopy(dict(row)),
             "id": problem.id,
             "prompt": problem.prompt,
@@ -76,8 +107,8 @@ class PythonTask:
         where = f"{self.path}, function {self.function!r}, problem {problem.id!r}"
         score = self.load()
         try:
-            reward = score(asked, response)
-        except Exception as error:  # the user's own code: say which problem it failed on
+            reward = score(fields, response)
+        except Exception as error:  # any error of the user's code, with the problem it failed on
             raise RunError(f"{where}: {type(error).__name__}: {error}") from error
         number = _number(reward)
         if not math.isfinite(number):
@@ -86,24 +117,20 @@ class PythonTask:
 
 
 def _number(reward: object) -> float:
-    """Whatever is a number, those of numpy and torch too; NaN for anything else."""
+    """Convert numbers, including those of numpy and torch; NaN for anything else."""
     try:
         return float(reward) if isinstance(reward, SupportsFloat) else math.nan
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-    ):  # an array of many, or an integer beyond all floats
+    # arrays with several elements, and integers beyond the range of floats
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return math.nan
 
 
 @cache
-def _load(path: str, function: str) -> Score:
+def _load(path: str, function: str) -> RewardFunction:
     spec = spec_from_file_location(f"reasontrain_reward_{Path(path).stem}", path)
     if not Path(path).is_file() or spec is None or spec.loader is None:
         raise UserError(
-            f"{path} is no Python file; expected one that defines {function}(problem, response)"
+            f"{path} is not a Python file; expected one that defines {function}(problem, response)"
         )
     module = module_from_spec(spec)
     try:
@@ -123,5 +150,5 @@ def _load(path: str, function: str) -> Score:
             or "none"
         )
         raise UserError(f"{path} defines no function {function!r} (it defines: {has})")
-    score: Score = names[function]
+    score: RewardFunction = names[function]
     return score

@@ -1,4 +1,4 @@
-"""What a verdict is worth."""
+"""The reward of a verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reasontrain.tasks.grading import Verdict, last_boxed
 
 @dataclass(frozen=True, kw_only=True)
 class Reward:
-    """The verifier's verdict as a number; a wrong answer that stands in a closed box is `boxed`.
+    """Rewards of right answers, of wrong answers in a closed box, and of all other responses.
 
     Soft Tokens (arXiv 2509.19170, eq. 11) gives 100, 10 and 0.
     """
@@ -19,7 +19,7 @@ class Reward:
     wrong: float = 0.0
 
     def __call__(self, verdict: Verdict, text: str) -> float:
-        """What this response earns."""
+        """Return the reward of a response with this verdict."""
         if verdict.correct:
             return self.right
         return (

@@ -101,12 +101,12 @@ def test_suites_by_name_and_file_with_every_answer_kept(
 REFUSED = {
     "a suite that is not there": (
         ["--suite", "gms8k"],
-        "there is no suite 'gms8k'; there is: aime24, aime25, aime26, amc23, arithmetic, "
+        "there is no suite 'gms8k'; use one of: aime24, aime25, aime26, amc23, arithmetic, "
         "gsm8k, math500, minerva, olympiadbench",
     ),
     "a folder that is not there": (
         ["--suite", "gsm8k", "--data", "nowhere"],
-        "nowhere is no folder",
+        "nowhere is not a folder",
     ),
     "a file that is not in the folder": (
         ["--suite", "gsm8k", "--data", "empty"],
@@ -188,7 +188,7 @@ def test_nothing_to_ask_and_nothing_to_grade_by(
 
 def test_a_model_that_is_none(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "nothing/here", "--suite", "math500.jsonl"]) == 2
-    assert "nothing/here is no model that can be loaded" in capsys.readouterr().err
+    assert "the model nothing/here cannot be loaded" in capsys.readouterr().err
 
 
 def test_show_prints_every_setting_and_validate_every_fault(

@@ -82,7 +82,7 @@ def killed(words: Sequence[str], answers: Path, after: int) -> None:
 
 
 def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
-    """Sampled at temperature 1: 520 problems are parts of 256, 256 and 8."""
+    """Sampled at temperature 1: 520 problems are chunks of 256, 256 and 8."""
     words = ["testbed:student", *SUITE, "--dtype", "float32"]
     words += [
         "--set",
@@ -92,7 +92,7 @@ def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
     ]
     assert evaluate(*words, "--out", "whole") == 0
     answers = Path("torn/testbed-student/arithmetic.jsonl")
-    killed([*words, "--out", "torn"], answers, after=300)  # in the second part
+    killed([*words, "--out", "torn"], answers, after=300)  # in the second chunk
     there = answers.read_bytes().count(b"\n")
     assert 300 <= there < 520
     assert not answers.with_name("report.json").exists()
@@ -138,7 +138,8 @@ def test_a_report_keeps_the_suites_of_earlier_commands_of_the_same_weights(model
     assert evaluate(str(model), *SHORT, "--out", "a") == 0  # in its old place
     assert (folder("a") / "report.json").read_bytes() == before
     assert (
-        main(["evaluate", str(model), "--suite", str(other), "--seed", "1", "--again", *short]) == 0
+        main(["evaluate", str(model), "--suite", str(other), "--seed", "1", "--restart", *short])
+        == 0
     )
     assert reported() == ["other"]  # the rest was asked with another seed
 
@@ -154,8 +155,7 @@ def test_a_finished_one_is_not_asked_again(
     )
     assert evaluate(f"{model}/", *SHORT, "--out", "a") == 0
     assert (
-        f"arithmetic: {model} answered all of it before; nothing is asked again"
-        in capsys.readouterr().out
+        f"arithmetic: all answers of {model} are logged; nothing to do" in capsys.readouterr().out
     )
     assert files(folder("a")) == before
     assert (
@@ -195,7 +195,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_another_protocol_is_refused(
+def test_another_fingerprint_is_refused(
     model: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     assert evaluate(str(model), *SHORT, "--out", "a") == 0
@@ -204,10 +204,10 @@ def test_another_protocol_is_refused(
     assert evaluate(str(model), *SHORT, *words, "--out", "a") == 2
     error = capsys.readouterr().err
     assert said in error
-    assert "give another --out, or --again to begin anew" in error
+    assert "give another --out, or --restart to discard them" in error
     assert error.count("\n") == 1
     assert files(folder("a")) == before
-    assert evaluate(str(model), *SHORT, *words, "--out", "a", "--again") == 0
+    assert evaluate(str(model), *SHORT, *words, "--out", "a", "--restart") == 0
     assert evaluate(str(model), *SHORT, *words, "--out", "b") == 0
     assert files(folder("a")) == files(folder("b"))
 
@@ -232,9 +232,9 @@ def test_who_would_share_a_file_is_refused(model: Path, capsys: pytest.CaptureFi
     Path("a b.jsonl").write_text(json.dumps({"id": "1", "problem": "?", "answer": "1"}))
     Path("a-b.jsonl").write_text(json.dumps({"id": "1", "problem": "!", "answer": "1"}))
     assert evaluate(str(model), "--suite", "a b.jsonl", "a-b.jsonl") == 2
-    assert "the suites a b.jsonl and a-b.jsonl would share 'a-b'" in capsys.readouterr().err
+    assert "the suites a b.jsonl and a-b.jsonl would both write 'a-b'" in capsys.readouterr().err
     assert evaluate("x/y", "x--y", "--suite", "a b.jsonl") == 2
-    assert "the models x/y and x--y would share 'x--y'" in capsys.readouterr().err
+    assert "the models x/y and x--y would both write 'x--y'" in capsys.readouterr().err
     Path("x").mkdir()
     build(Path("x/y"), SHAPE)
     build(Path("x--y"), SHAPE)
@@ -256,7 +256,7 @@ def test_an_adapter_answers_as_its_merged_model(
             parameter.data.normal_(std=0.2)
     adapted.save_pretrained("adapter")
     adapted.merge_and_unload().save_pretrained("merged")
-    base.save_words(Path("merged"))
+    base.save_tokenizer(Path("merged"))
     for what in ("adapter", "merged", str(model)):
         assert evaluate(what, *SHORT, "--out", "out") == 0
     found = {
@@ -284,22 +284,22 @@ def test_an_adapter_answers_as_its_merged_model(
 WRONG = {
     "no vLLM": (
         ["--engine", "vllm"],
-        "vLLM is asked for (sample.engine, --engine) and cannot be imported",
+        "the engine vllm (sample.engine, --engine) needs vLLM, which cannot be imported",
     ),
     "a dtype for a server": (
         ["--endpoint", "http://h/v1", "--dtype", "float32"],
-        "--dtype cannot be said of a model behind",
+        "--dtype cannot be combined with --endpoint",
     ),
     "workers for a server": (
         ["--endpoint", "http://h/v1", "--workers", "2"],
-        "--workers cannot be said of a model behind",
+        "--workers cannot be combined with --endpoint",
     ),
     "requests for weights": (
-        ["--at-once", "2"],
-        "--at-once is how many requests an --endpoint gets",
+        ["--concurrency", "2"],
+        "--concurrency applies to an --endpoint only",
     ),
     "no worker": (["--workers", "0"], "--workers must be at least 1, got 0"),
-    "no address": (["--endpoint", "h/v1"], "--endpoint should begin with http"),
+    "no address": (["--endpoint", "h/v1"], "--endpoint must start with http"),
 }
 
 
@@ -335,16 +335,16 @@ def test_an_endpoint_is_asked_goes_on_and_ends_with_the_same_bytes(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(answered) as server:
         words = [*REMOTE, "--endpoint", server.url]
-        assert evaluate(*words, "--out", "whole", "--at-once", "1") == 0
+        assert evaluate(*words, "--out", "whole", "--concurrency", "1") == 0
         assert len(server.asked) == 24
-        assert evaluate(*words, "--out", "many", "--at-once", "8") == 0
+        assert evaluate(*words, "--out", "many", "--concurrency", "8") == 0
         assert files(folder("many")) == files(folder("whole"))
         answers = Path("torn/the--model/arithmetic.jsonl")
         server.asked.clear()
-        killed([*words, "--out", "torn", "--at-once", "3"], answers, after=9)
+        killed([*words, "--out", "torn", "--concurrency", "3"], answers, after=9)
         there = answers.read_bytes().count(b"\n")
         server.asked.clear()
-        assert evaluate(*words, "--out", "torn", "--at-once", "5") == 0
+        assert evaluate(*words, "--out", "torn", "--concurrency", "5") == 0
         assert len(server.asked) == 24 - there  # every problem stands alone
         assert files(folder("torn")) == files(folder("whole"))
         assert all(headers["authorization"] == f"Bearer {KEY}" for _, headers, _ in server.asked)
@@ -371,14 +371,14 @@ def test_a_server_that_fails_ends_with_one_sentence_and_the_same_command_goes_on
 
     with serving(script) as server:
         words = [*REMOTE, "--endpoint", server.url, "--out", "a"]
-        assert evaluate(*words, "--at-once", "1") == 2
+        assert evaluate(*words, "--concurrency", "1") == 2
         captured = capsys.readouterr()
         assert "refuses the key in OPENAI_API_KEY (401: '[the key] has expired')" in captured.err
         assert KEY not in captured.out + captured.err
         assert (folder("a") / "arithmetic.jsonl").read_bytes().count(b"\n") == 10
         left[0] = 100
         assert evaluate(*words) == 0
-        assert "going on after 10 of 24 answers" in capsys.readouterr().out
+        assert "resuming after 10 of 24 answers" in capsys.readouterr().out
         left[0] = 100
         assert evaluate(*words[:-1], "b") == 0
     assert files(folder("a")) == files(folder("b"))

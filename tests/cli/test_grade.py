@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "no file": (["nowhere.jsonl"], None, "nowhere.jsonl is no file; expected JSON lines"),
+    "no file": (["nowhere.jsonl"], None, "there is no file nowhere.jsonl; expected JSON lines"),
     "no prediction": (
         [],
         {"gold": "1", "answer": "1"},
@@ -130,14 +130,14 @@ REFUSED = {
     ),
     "no object": ([], [1], "line 2: expected a JSON object, found list"),
     "no time": (
-        ["--limit-s", "0"],
+        ["--timeout-s", "0"],
         None,
-        "--limit-s must be more than 0 and less than a day, got 0",
+        "--timeout-s must be more than 0 and less than a day, got 0",
     ),
     "endless time": (
-        ["--limit-s", "inf"],
+        ["--timeout-s", "inf"],
         None,
-        "--limit-s must be more than 0 and less than a day, got inf",
+        "--timeout-s must be more than 0 and less than a day, got inf",
     ),
     "nobody": (["--workers", "0"], None, "--workers must be at least 1, got 0"),
 }

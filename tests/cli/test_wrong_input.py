@@ -179,7 +179,7 @@ MISTAKES = {
         ("token_selection.tip.mode", "'soft_or'", "(got 'softor')"),
     ),
     "no teacher there": Mistake(
-        "tip", ("teacher.path=nothing",), ("nothing is no model that can be loaded",)
+        "tip", ("teacher.path=nothing",), ("the model nothing cannot be loaded",)
     ),
     # D3S
     "a group of one": Mistake(
@@ -231,7 +231,7 @@ MISTAKES = {
         "dpo",
         ("task.path=empty_side.jsonl",),
         (
-            "empty_side.jsonl, line 3: there is no rejected answer",
+            "empty_side.jsonl, line 3: column 'rejected' is missing or empty",
             "a pair needs a chosen and a rejected one",
         ),
     ),
@@ -334,7 +334,7 @@ MISTAKES = {
     "a past that is not there": Mistake(
         "sstoken",
         ("history={kind: checkpoint, path: nothing}",),
-        ("nothing is no model that can be loaded",),
+        ("the model nothing cannot be loaded",),
     ),
     # PRIOR
     "a stored column of new responses": Mistake(
@@ -353,11 +353,13 @@ MISTAKES = {
     "a reference that is not there": Mistake(
         "prior",
         ("unconditional.model={path: nothing}",),
-        ("nothing is no model that can be loaded",),
+        ("the model nothing cannot be loaded",),
     ),
     # any of them
     "a directory of somebody else": Mistake(
-        "tip", ("name=thesis",), ("out/thesis exists and is no run; choose another `name`",)
+        "tip",
+        ("name=thesis",),
+        ("out/thesis exists and is not a run directory; choose another `name`",),
     ),
     "no GPU": Mistake(
         "sstoken",
@@ -426,7 +428,7 @@ def test_a_nan_in_a_stored_column_is_one_sentence(
     reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reasontrain("prior", command="score") == 0
-    (path,) = Path("out/columns").rglob("*.parquet")
+    (path,) = Path("out/stages").rglob("*.parquet")
     column(path, "uncond_logp", spoil)
     before = files()
     capsys.readouterr()

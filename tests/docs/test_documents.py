@@ -81,7 +81,9 @@ def missing_files(text: str) -> Iterator[str]:
     for name in re.findall(pattern, text):
         if name.startswith(("out/", "checkpoints/", "tokens/", "answers/", "final/")):
             continue  # folders of a run
-        if not any((place / name).exists() for place in (ROOT, ROOT / "reasontrain", ROOT / "recipes")):
+        if not any(
+            (place / name).exists() for place in (ROOT, ROOT / "reasontrain", ROOT / "recipes")
+        ):
             yield name
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from reasontrain import models
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.candidate import AT_ONCE, Candidate, candidate
-from reasontrain.evaluation.generation import by, parts, sampled
+from reasontrain.evaluation.candidate import Candidate, candidate
+from reasontrain.evaluation.generation import answer_by_sampling, chunk_prompts, sample_with
 from reasontrain.models import ModelSettings
 from reasontrain.models.testbed import TinyShape, build
 from reasontrain.recipe import LocalEngine, VllmEngine
@@ -55,7 +55,9 @@ def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.Monke
     sampling = Sampling(temperature=0.0, max_tokens=8)
 
     def said(who: Candidate) -> list[str]:
-        respond = sampled(parts(prompts, sampling, num=1, at_once=2), by(who.sampler(0)))
+        respond = answer_by_sampling(
+            chunk_prompts(prompts, sampling, num=1, chunk_size=2), sample_with(who.sampler(0))
+        )
         return [
             reply.text
             for replies in respond({(m, 0) for m in range(5)})
@@ -67,11 +69,11 @@ def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.Monke
         for engine in (LocalEngine(), VllmEngine())
     )
     assert said(ours) == said(theirs)
-    assert (theirs.facts()["engine"], theirs.at_once) == ("vllm", AT_ONCE["vllm"])
+    assert (theirs.facts()["engine"], theirs.chunk_size) == ("vllm", 1024)
 
 
 def test_vllm_is_given_whole_models(model: str) -> None:
     Path("a").mkdir()
     Path("a/adapter_config.json").write_text('{"base_model_name_or_path": "m"}')
-    with pytest.raises(UserError, match="a is an adapter, and vLLM is given whole models here"):
+    with pytest.raises(UserError, match="a is an adapter, which vLLM does not support here"):
         candidate("a", dtype="float32", engine=VllmEngine(), base=None)

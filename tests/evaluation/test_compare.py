@@ -64,7 +64,7 @@ def test_other_problems_are_not_compared(tmp_path: Path) -> None:
         run(tmp_path, "a", "tip", 0, [True], [True]),
         run(tmp_path, "b", "tip", 1, [True], [True], first="q"),
     ]
-    with pytest.raises(UserError, match="asked different problems in suite 'held'"):
+    with pytest.raises(UserError, match="evaluated on different problems of suite 'held'"):
         compare(runs, "held")
 
 
@@ -75,7 +75,7 @@ def test_a_run_that_was_not_finished_is_named(tmp_path: Path) -> None:
         match="was not evaluated on suite 'other' both before training and after its 10 steps",
     ):
         compare([unfinished], "other")
-    with pytest.raises(UserError, match="is given twice"):
+    with pytest.raises(UserError, match="is listed twice"):
         compare([unfinished, unfinished], "held")
 
 

@@ -14,7 +14,7 @@ import pytest
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import ProblemSample, Reply
-from reasontrain.evaluation.endpoint_client import TRIES, Endpoint
+from reasontrain.evaluation.endpoint_client import MAX_TRIES, Endpoint
 from reasontrain.evaluation.endpoint_generation import EndpointRequests
 from reasontrain.types import Image, Problem, RunError, UserError
 from tests.evaluation.server import HANG_UP, Body, Script, Server, Turn, chat, serving
@@ -52,7 +52,7 @@ def asked(
     script: Script, missing: set[ProblemSample], **given: object
 ) -> tuple[dict[ProblemSample, Reply], Server]:
     with serving(script) as server:
-        replies = requests(server.url, **given).respond(missing)
+        replies = requests(server.url, **given).answer(missing)
         return {place: reply for some in replies for place, reply in some.items()}, server
 
 
@@ -170,18 +170,16 @@ def test_answers_as_servers_give_them() -> None:
     ],
 )
 def test_what_is_no_completion_is_one_sentence(turn: Turn) -> None:
-    with pytest.raises(
-        UserError, match=r"answers with something that is no completion .*it usually ends in /v1"
-    ):
+    with pytest.raises(UserError, match=r"does not return a completion .*it usually ends in /v1"):
         one(turn)
 
 
 REFUSED = {
     401: f"refuses a request without a key (OPENAI_API_KEY is not set) (401: 'no {KEY}')",
-    404: "knows no model 'the-model' or no chat/completions below this address (404",
-    400: "does not take the request (400: 'no sk-secret-7f3a'); change the suite's settings",
-    422: "does not take the request (422",
-    301: "does not take the request (301",
+    404: "has no model 'the-model', or no chat/completions below this address (404",
+    400: "rejects the request (400: 'no sk-secret-7f3a'); change the suite's settings",
+    422: "rejects the request (422",
+    301: "rejects the request (301",
 }
 
 
@@ -189,7 +187,7 @@ REFUSED = {
 def test_a_refusal_is_not_tried_again(status: int) -> None:
     with serving(lambda path, body: Turn(status, f"no\n {KEY}")) as server:
         with pytest.raises(UserError) as error:
-            list(requests(server.url, at_once=1).respond({(0, 0), (1, 0)}))
+            list(requests(server.url, at_once=1).answer({(0, 0), (1, 0)}))
         assert REFUSED[status] in str(error.value)
         assert server.url.removeprefix("http://").removesuffix("/v1") in str(error.value)
         assert len(server.asked) == 1
@@ -207,7 +205,7 @@ def test_the_key_goes_into_a_header_and_into_no_message(monkeypatch: pytest.Monk
             UserError,
             match=r"refuses the key in OPENAI_API_KEY .*Incorrect API key provided: \[the key\]",
         ) as error:
-            list(asking.respond({(0, 0), (1, 0)}))
+            list(asking.answer({(0, 0), (1, 0)}))
         assert {headers["authorization"] for _, headers, _ in server.asked} == {f"Bearer {KEY}"}
         assert all(
             KEY not in str(part)
@@ -242,17 +240,17 @@ def test_what_does_not_pass_ends_and_what_came_before_is_there() -> None:
         return chat("0") if question(body) == "What is 0+0?" else Turn(503, "loading")
 
     with serving(script) as server:
-        replies = requests(server.url, at_once=1).respond({(0, 0), (1, 0), (2, 0)})
+        replies = requests(server.url, at_once=1).answer({(0, 0), (1, 0), (2, 0)})
         with pytest.raises(
             RunError,
-            match=rf"answers 503 \('loading'\), after {TRIES} tries; .* the same command goes on",
+            match=rf"answers 503 \('loading'\), after {MAX_TRIES} tries; .* the same command resumes",
         ):
             found.update(pair for some in replies for pair in some.items())
         assert found.keys() == {(0, 0)}
-        assert len(server.asked) == 1 + TRIES
+        assert len(server.asked) == 1 + MAX_TRIES
         url = server.url
     with pytest.raises(RunError, match=r"does not answer \(ConnectError"):  # it is gone
-        list(requests(url).respond({(0, 0)}))
+        list(requests(url).answer({(0, 0)}))
 
 
 def test_many_requests_are_under_way_at_once() -> None:
@@ -278,11 +276,11 @@ def test_no_more_than_that_are() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("127.0.0.1:8000/v1", "should begin with http"),
-        ("http://", "should begin with http"),
-        ("http://me:hunter2@host/v1", "holds more than host and path"),
-        ("http://host/v1?api-key=hunter2", "holds more than host and path"),
-        ("http://host:port/v1", "is no address"),
+        ("127.0.0.1:8000/v1", "must start with http"),
+        ("http://", "must start with http"),
+        ("http://me:hunter2@host/v1", "may contain only host and path"),
+        ("http://host/v1?api-key=hunter2", "may contain only host and path"),
+        ("http://host:port/v1", "is not a URL"),
     ],
 )
 def test_an_address_is_host_and_path(url: str, said: str) -> None:
@@ -293,7 +291,7 @@ def test_an_address_is_host_and_path(url: str, said: str) -> None:
 
 def test_a_key_of_blanks_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
-    with pytest.raises(UserError, match="OPENAI_API_KEY holds blanks") as error:
+    with pytest.raises(UserError, match="OPENAI_API_KEY contains blanks") as error:
         Endpoint(url="http://host/v1", model="m", at_once=1)
     assert KEY not in str(error.value)
 
@@ -317,7 +315,7 @@ def test_images_and_conversations_for_plain_prompts_are_refused() -> None:
     endpoint = Endpoint(url="http://host/v1", model="m", at_once=1)
     shown = Problem(id="a", prompt="?", image=Image(path="x.png"))
     turns = Problem(id="b", prompt=({"role": "user", "content": "?"},))
-    with pytest.raises(UserError, match="cannot be told an image"):
+    with pytest.raises(UserError, match="does not support an image"):
         EndpointRequests(
             endpoint=endpoint,
             problems=[shown],

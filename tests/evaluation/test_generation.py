@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis.strategies import integers
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.generation import by, parts, sampled
+from reasontrain.evaluation.generation import answer_by_sampling, chunk_prompts, sample_with
 from reasontrain.types import Problem, Prompt, Rollout, Weights
 
 PROMPTS = [Prompt(problem=Problem(id=f"p{i}", prompt=""), ids=(i,)) for i in range(5)]
@@ -39,7 +39,9 @@ class Noting:
 
 def test_only_parts_in_which_something_is_missing_are_sampled_and_those_as_they_are() -> None:
     sampler = Noting()
-    respond = sampled(parts(PROMPTS, Sampling(), num=2, at_once=2), by(sampler))
+    respond = answer_by_sampling(
+        chunk_prompts(PROMPTS, Sampling(), num=2, chunk_size=2), sample_with(sampler)
+    )
     found = [dict(replies) for replies in respond({(1, 1), (4, 0)})]
     assert sampler.asked == [["p0", "p1"], ["p4"]]
     assert [list(replies) for replies in found] == [
@@ -54,9 +56,11 @@ def test_only_parts_in_which_something_is_missing_are_sampled_and_those_as_they_
     )  # sample 1 of problem 4 of 2 each
 
 
-@given(num=integers(1, 3), at_once=integers(1, 7))
-def test_a_places_rollout_has_the_id_of_the_whole_suite(num: int, at_once: int) -> None:
-    respond = sampled(parts(PROMPTS, Sampling(), num=num, at_once=at_once), by(Noting()))
-    places = {(m, s) for m in range(5) for s in range(num)}
-    said = {place: reply.text for replies in respond(places) for place, reply in replies.items()}
-    assert said == {(m, s): str(m * num + s) for m, s in places}
+@given(num=integers(1, 3), chunk_size=integers(1, 7))
+def test_a_keys_rollout_has_the_id_of_the_whole_suite(num: int, chunk_size: int) -> None:
+    respond = answer_by_sampling(
+        chunk_prompts(PROMPTS, Sampling(), num=num, chunk_size=chunk_size), sample_with(Noting())
+    )
+    keys = {(m, s) for m in range(5) for s in range(num)}
+    said = {place: reply.text for replies in respond(keys) for place, reply in replies.items()}
+    assert said == {(m, s): str(m * num + s) for m, s in keys}

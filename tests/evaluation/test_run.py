@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from reasontrain.data.sampling import Sampling
-from reasontrain.evaluation.generation import by, parts, sampled
+from reasontrain.evaluation.generation import answer_by_sampling, chunk_prompts, sample_with
 from reasontrain.evaluation.run import Evaluation, evaluate
 from reasontrain.recipe import Suite
-from reasontrain.tasks import Grader, Scored, score
+from reasontrain.tasks import Grader, Scored
 from reasontrain.tasks.math import MathTask
 from reasontrain.types import Problem, Prompt, Rollout, Weights
 
@@ -68,11 +68,12 @@ def asked(suite: Suite, dropped: int = 0) -> Evaluation:
     with Grader(num_workers=1) as grader:
 
         def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
-            return score(MathTask(), answers, grader, last_number=suite.last_number)
+            return MathTask().grade(answers, grader, last_number=suite.last_number)
 
         prompts = [Prompt(problem=problem, ids=(1,)) for problem in problems]
-        respond = sampled(
-            parts(prompts, suite.sampling, num=suite.num_samples, at_once=3), by(Scripted())
+        respond = answer_by_sampling(
+            chunk_prompts(prompts, suite.sampling, num=suite.num_samples, chunk_size=3),
+            sample_with(Scripted()),
         )
         return evaluate(suite, problems, respond, score=graded, dropped=dropped, sha256="0f")
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from reasontrain.cli import main
+from tests.graders import IdleWorkers
 from tests.integration.processes import ROOT, environment
 from tests.integration.rays import RayCluster, ray_cluster
 from tests.integration.slurm import Slurm, slurm
@@ -70,7 +71,7 @@ def mixed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayClust
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def reference(tmp_path_factory: pytest.TempPathFactory, idle_workers: IdleWorkers) -> Reference:
     """Train on this machine with nothing in the way; returns the run directory.
 
     The same command runs once in a session, whichever pytest worker asks first. It runs in this
@@ -93,7 +94,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
                         ["reasontrain", *command], cwd=ROOT, env=environment(), check=True
                     )
                 else:
-                    assert main(command) == 0
+                    with idle_workers.shared():
+                        assert main(command) == 0
                 done.touch()
         return run_in(out)
 

@@ -4,6 +4,7 @@ log-probs give the same gradient.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
 from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
+from reasontrain.recipe.learning import AdamW
 from reasontrain.types import Batch, TokenKind
 from tests.tiny import batch, policy, tokenizer
 
@@ -145,6 +147,89 @@ def assert_same(found: Found, expected: Found) -> None:
     for name, gradient in expected[1].items():
         assert_close(
             found[1][name], gradient, rtol=1e-4, atol=3e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("loss_type", ["bnpo", "grpo"])
+def test_two_passes_over_a_batch_are_trls_at_num_iterations_2(
+    loss_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's own training loop: one generation, two optimiser steps, on the same rollouts."""
+    start = policy(seed=1)
+    data = replace(batch(), evidence={})
+    updates = LearnSettings(
+        lr=0.02,
+        rollouts_per_step=6,
+        optimizer=AdamW(eps=1e-3),
+        micro_batch_tokens=50,
+        updates_per_batch=2,
+        epochs_per_batch=2,
+    )
+    used = compose_learner(start, updates, steps=1, temperature=TEMPERATURE)
+    seen = used.observe(data, frozenset({"old_logp"}))
+    average = {"bnpo": "token_mean", "grpo": "seq_mean_token_mean"}[loss_type]
+    stats = used.step(seen, seen.is_response_BT.float(), Grpo(), LOSS_AGGREGATIONS[average])
+
+    model = policy(seed=1)
+    config = GRPOConfig(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        activation_checkpointing=False,
+        per_device_train_batch_size=6,
+        num_generations=2,
+        temperature=TEMPERATURE,
+        loss_type=loss_type,
+        epsilon=0.2,
+        beta=0.0,
+        num_iterations=2,
+        max_steps=2,
+        learning_rate=0.02,
+        lr_scheduler_type="constant",
+        optim="adamw_torch",
+        adam_epsilon=1e-3,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    model.model.save_pretrained(tmp_path)
+    model.model.config._name_or_path = str(tmp_path)
+    trainer = GRPOTrainer(
+        model=model.model,
+        reward_funcs=lambda **_: [0.0],
+        args=config,
+        train_dataset=Dataset.from_list([{"prompt": "1"}] * 6),
+        processing_class=tokenizer(),
+    )
+    generations = []
+
+    def generated(prompts: object) -> dict[str, Tensor]:
+        generations.append(prompts)
+        reference = torch.zeros(seen.ids_BT.shape)
+        return inputs(seen.with_evidence({"ref_logp": reference}))
+
+    monkeypatch.setattr(trainer, "_generate_and_score_completions", generated)
+    trainer.train()
+    assert len(generations) == 1
+    assert trainer.state.global_step == 2
+    logs = [log for log in trainer.state.log_history if "grad_norm" in log]
+    for number, log in enumerate(logs, start=1):
+        assert stats[f"grad_norm_update_{number}"] == pytest.approx(log["grad_norm"], rel=1e-4)
+        assert stats[f"lr_update_{number}"] == log["learning_rate"]
+    assert stats["clipped_update_1"] == 0
+    assert stats["clipped_update_2"] > 0
+    for (name, parameter), trained in zip(
+        start.model.named_parameters(), model.model.parameters(), strict=True
+    ):
+        assert_close(
+            parameter.detach(),
+            trained.detach(),
+            rtol=1e-4,
+            atol=1e-5,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 

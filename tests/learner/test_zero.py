@@ -242,6 +242,21 @@ def test_what_is_dropped_and_what_is_learned_from_the_rest_does_not_know_the_ran
         assert_bit_equal(found["nothing"]["weights"], found["gspo"]["weights"])
 
 
+@pytest.mark.parametrize(("world", "stage"), SELECTING)
+def test_several_updates_of_a_batch_are_those_of_one_process(
+    ranks: Ranks, world: int, stage: int
+) -> None:
+    expected = alone("updates", world)
+    for rank, found in enumerate(ranks(world, f"updates-{stage}")):
+        for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+            assert ours["stats"].keys() == theirs["stats"].keys()
+            for name, value in theirs["stats"].items():
+                assert ours["stats"][name] == pytest.approx(value, rel=1e-4, abs=2e-6), name
+    assert expected[0]["stats"]["clipped_update_1"] == 0
+    assert expected[0]["stats"]["clipped_update_4"] > 0
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_sharded_teacher_and_reference_say_what_whole_ones_say(ranks: Ranks, world: int) -> None:
     for rank, (found,) in enumerate(ranks(world, "sharded")):

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import tests.conftest  # noqa: F401  (annotations are checked in the ranks too)
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import (
     Distill,
@@ -269,6 +268,26 @@ def dropping(zero: Zero | None, world: int) -> object:
     return found
 
 
+def updates(zero: Zero | None, world: int) -> object:
+    """Batches of six rollouts in four updates, two passes of two mini-batches each.
+
+    The third batch has one rollout: a mini-batch without any, on every rank.
+    """
+    used = learner(
+        student(), zero, lr=0.05, micro_batch_tokens=40, updates_per_batch=4, epochs_per_batch=2
+    )
+    found = []
+    for seed, num in enumerate((6, 6, 1)):
+        data = replace(batch(seed=seed, num=num), evidence={}, step=seed)
+        seen = used.observe(data, frozenset({"old_logp"}))
+        stats = used.step(
+            seen, data.is_response_BT.float(), Grpo(), LOSS_AGGREGATIONS["token_mean"]
+        )
+        stats = {name: value for name, value in stats.items() if not name.startswith("time_")}
+        found.append({"stats": stats, "evidence": dict(seen.evidence), "weights": weights(used)})
+    return found
+
+
 def soft(zero: Zero | None, world: int, model: str) -> object:
     """Three steps with soft thoughts, of which a rank's micro-batch may hold none; all were sampled
     before there were ranks.
@@ -400,6 +419,7 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         found |= {
             f"edges-{stage}": partial(edges, zero, world),
             f"dropping-{stage}": partial(dropping, zero, world),
+            f"updates-{stage}": partial(updates, zero, world),
         }
     if world not in BUDGETS:
         return found

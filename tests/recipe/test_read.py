@@ -192,8 +192,8 @@ def test_vllm_gives_no_log_probs_before_truncation(recipe: Path) -> None:
     known = read_recipe(recipe, ["sample={engine: {kind: vllm}, top_p: 0.9}", "cluster.samplers=1"])
     wanting = replace(known, token_selection=Wanting())
     assert validation_errors(wanting) == [
-        "token_selection: sampled_logp is of the distribution before truncation, whic"
-        "h vllm reports only without top_p, top_k and min_p"
+        "token_selection: sampled_logp is taken before truncation, and vLLM reports it only if "
+        "top_p, top_k and min_p are off"
     ]
     assert (
         validation_errors(replace(wanting, sample=replace(known.sample, engine=LocalEngine())))
@@ -269,8 +269,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (["objective.kind=grpo"], "sample: grpo learns from rollouts; add a `sample` section"),
         (
             ["token_selection={kind: sstoken}", "model.attention=eager"],
-            "model.attention: the evidence `attention` needs a fused kernel, which eager "
-            "is not; use sdpa or flash_attention_2",
+            "model.attention: the evidence `attention` needs a fused kernel, which eager is not; "
+            "use sdpa or flash_attention_2",
         ),
         (
             ["history={kind: ema}"],
@@ -414,7 +414,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "stages=[{name: a, kind: sample, task: {kind: arithmetic}, sample: "
                 "{engine: {kind: vllm}}}]"
             ],
-            "stages.a: a stage samples in its own process; use `engine: {kind: local}`",
+            "stages.a: a stage samples in this process, which vLLM does not support",
         ),
         (
             ["stages=[{name: a, kind: tun}]"],
@@ -439,11 +439,11 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample.engine.kind=vllm"],
-            "sample.engine: vllm runs in the processes of a cluster; add a `cluster` section, or",
+            "sample.engine: vLLM trains only in a cluster; add a `cluster` section",
         ),
         (
             ["sample.engine.kind=vllm", "cluster={}", "model.device=cpu"],
-            "sample.engine: vllm needs a GPU, and model.device is cpu; use `kind: local`",
+            "sample.engine: vLLM needs GPUs, and model.device is cpu; use `kind: local`",
         ),
         (
             ["sample.engine={kind: vllm, tensor_parallel_size: 2}", "cluster={}"],
@@ -452,7 +452,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],
-            "sample.temperature: vllm supports 0 (greedy) and 0.01 to 2; the recipe sets 2.5",
+            "sample.temperature: vLLM supports 0 (greedy) and 0.01 to 2, not 2.5",
         ),
         (
             ["rollout_filter.kind=max_variance", "sample.group_size=4"],
@@ -547,8 +547,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample={engine: {kind: vllm}, thought: {kind: hard}}", "cluster={}"],
-            "sample.engine: vllm supports neither soft nor forced tokens, which a `though"
-            "t` needs; use `kind: local`",
+            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM does "
+            "not support; use `kind: local`",
         ),
         (
             [
@@ -556,8 +556,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "cluster={}",
                 "evaluate.suites=[{name: a, sampling: {thought: {kind: soft}}}]",
             ],
-            "sample.engine: vllm supports neither soft nor forced tokens, which a `though"
-            "t` needs; use `kind: local`",
+            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM does "
+            "not support; use `kind: local`",
         ),
         (
             ["reward.right=100"],

@@ -163,7 +163,8 @@ def test_text_from_anywhere_is_escaped(run_dir, evil):
     (run_dir / "evaluations.jsonl").write_text(
         "".join(json.dumps(scored | {"step": step}) + "\n" for step in (0, 9))
     )
-    (run_dir / "metrics.jsonl").open("a").write(json.dumps({"step": 61, evil: 1.0}) + "\n")
+    with (run_dir / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps({"step": 61, evil: 1.0}) + "\n")
     page, _, report = read(run_dir)
     assert len(page.named("script")) == len(before.named("script")) == 1
     assert not page.named("img")

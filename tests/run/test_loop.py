@@ -6,33 +6,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import torch
 
 from reasontrain.algo.advantages import GroupNormalized, NoAdvantage
+from reasontrain.algo.loss_aggregation import token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import LinearSchedule, MaxVariance
 from reasontrain.data.collate import collate
+from reasontrain.recipe import CheckpointSettings
+from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import (
-    Run,
-    _credit,
-    _save_before,
+    Checkpoints,
+    Method,
     _without_truncated,
     describe,
+    make_batch,
     observe,
 )
 from reasontrain.types import Batch, Problem, Rollout, Weights
 from tests.tiny import batch
 
 
-class HasMetrics:
+class FakeLearner:
     """A learner that says what it was asked for, and answers 9."""
 
-    def __init__(self, done: int = 0) -> None:
-        self.done = done
+    def __init__(self, done: int | None = 0) -> None:
+        self.steps_done = done
         self.asked: list[frozenset[str]] = []
 
     def observe(self, data: Batch, required_evidence: frozenset[str]) -> Batch:
@@ -44,12 +45,12 @@ class HasMetrics:
     def step(self) -> None: ...
 
     def weights(self) -> Weights:
-        return Weights(self.done, lambda: iter(()))
+        return Weights(self.steps_done or 0, lambda: iter(()))
 
     def matrix_rate(self) -> float: ...
 
     def save(self, directory: Path) -> None:
-        (directory / "done").write_text(str(self.done))
+        (directory / "done").write_text(str(self.steps_done))
 
     def restore(self) -> None: ...
 
@@ -61,14 +62,14 @@ def data() -> Batch:
 
 
 def test_old_log_probs_are_the_samplers_where_they_are_the_same_numbers() -> None:
-    learner = HasMetrics()
+    learner = FakeLearner()
     seen = observe(learner, data(), frozenset({"old_logp", "entropy"}), reuse_sampled_logp=True)
     assert learner.asked == [frozenset({"entropy"})]
     assert torch.equal(seen.old_logp_BT, seen.sampled_logp_BT)
 
 
 def test_old_log_probs_are_the_learners_where_sampling_was_truncated() -> None:
-    learner = HasMetrics()
+    learner = FakeLearner()
     seen = observe(
         learner, data(), frozenset({"old_logp", "sampled_logp"}), reuse_sampled_logp=False
     )
@@ -77,7 +78,7 @@ def test_old_log_probs_are_the_learners_where_sampling_was_truncated() -> None:
 
 
 def test_nothing_needed_is_nothing_asked() -> None:
-    learner = HasMetrics()
+    learner = FakeLearner()
     observe(learner, data(), frozenset(), reuse_sampled_logp=True)
     assert learner.asked == []
 
@@ -149,39 +150,36 @@ def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_ste
         replace(r, reward=float(r.id % 2))
         for r in rollouts(False, False, True, False, False, False)
     ]
-    run = cast(Run, object.__new__(Run))
-    for name, value in [
-        ("truncated", "drop"),
-        ("advantage", GroupNormalized()),
-        ("steps", 5),
-        ("seed", 3),
-        ("objective", Nll()),
-    ]:
-        object.__setattr__(run, name, value)
-    batch = MaxVariance(share=LinearSchedule(init=0.5))(_credit(run, some, 1))
+    method = Method(
+        objective=Nll(),
+        loss_aggregation=token_mean,
+        advantage=GroupNormalized(),
+        truncated="drop",
+    )
+
+    def made(step: int) -> Batch:
+        return make_batch(method, some, step=step, steps=5, seed=3)
+
+    batch = MaxVariance(keep_ratio=LinearSchedule(init=0.5))(made(1))
     totals = batch.totals()
     assert (totals.sampled_rollouts, totals.sampled_tokens) == (6, 6)
     assert (totals.rollouts, totals.response_tokens) == (2, 2)
-    assert [_credit(run, some, step).progress for step in (0, 1, 4)] == [0, 0.25, 1]
+    assert [made(step).progress for step in (0, 1, 4)] == [0, 0.25, 1]
 
 
 @pytest.mark.parametrize(
-    ("step", "done", "kept"), [(3, 3, ["step-3"]), (3, 4, []), (3, -1, []), (0, 0, [])]
+    ("step", "done", "kept"), [(3, 3, ["step-3"]), (3, 4, []), (3, None, []), (0, 0, [])]
 )
 def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
-    tmp_path: Path, step: int, done: int, kept: list[str]
+    tmp_path: Path, step: int, done: int | None, kept: list[str]
 ) -> None:
-    """Weights that have seen the step already (`sync` failed) under the name of the one before
-    would see it twice.
+    """Weights that have seen the step already (`sync` failed, or one of its updates) would see it
+    twice under the name of the one before.
     """
-    run = cast(Run, object.__new__(Run))
-    for name, value in [
-        ("directory", tmp_path),
-        ("learner", HasMetrics(done)),
-        ("checkpoint", SimpleNamespace(keep=2, best=None)),
-    ]:
-        object.__setattr__(run, name, value)
-    _save_before(run, step)
+    checkpoints = Checkpoints(
+        directory=RunDirectory(tmp_path), settings=CheckpointSettings(), learner=FakeLearner(done)
+    )
+    checkpoints.save_before(step)
     assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept
 
 

@@ -24,7 +24,7 @@ LAWS = [
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if this device could capture; nothing is captured on a CPU."""
-    monkeypatch.setattr(multi_step, "suits", lambda policy: True)
+    monkeypatch.setattr(multi_step, "is_supported", lambda policy: True)
 
 
 def both(
@@ -71,9 +71,9 @@ def test_how_far_ahead_and_how_much_room_changes_nothing(
     expected = both(tiny, LAWS[0])[1]
     for steps, room, share in ((1, 7, 8), (5, 7, 2), (64, 40, 1)):
         for name, value in (
-            ("AHEAD", steps),
-            ("AHEAD_ROOM", room),
-            ("AHEAD_SHARE", share),
+            ("MULTI_STEPS", steps),
+            ("MULTI_STEP_ROOM", room),
+            ("MULTI_STEP_COMPACT_SHARE", share),
             ("CHUNK_LOGITS", 1000),
         ):
             monkeypatch.setattr(local, name, value)
@@ -98,7 +98,7 @@ def test_stop_texts_end_a_response_within_the_steps_ahead(tiny: type) -> None:
 @pytest.mark.usefixtures("everywhere")
 def test_every_step_of_a_flight_has_one_shape(tiny: type, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    original = multi_step.MultiStepDecoder._seen
+    original = multi_step.MultiStepDecoder._visible
 
     def watched(self: multi_step.MultiStepDecoder) -> torch.Tensor:
         mask = original(self)
@@ -106,7 +106,7 @@ def test_every_step_of_a_flight_has_one_shape(tiny: type, monkeypatch: pytest.Mo
         seen.append((tuple(mask.shape), tuple(keys.shape)))
         return mask
 
-    monkeypatch.setattr(multi_step.MultiStepDecoder, "_seen", watched)
+    monkeypatch.setattr(multi_step.MultiStepDecoder, "_visible", watched)
     policy = tiny.policy()
     tiny.bias(policy, {tiny.END: -1e4})
     LocalSampler(policy, seed=0, cuda_graphs=True).sample(
@@ -120,14 +120,14 @@ def test_every_step_of_a_flight_has_one_shape(tiny: type, monkeypatch: pytest.Mo
 def test_only_a_gpu_with_attention_that_takes_a_mask_suits(
     tiny: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not multi_step.suits(tiny.policy())
+    assert not multi_step.is_supported(tiny.policy())
     monkeypatch.setattr(Policy, "device", torch.device("cuda", 0))
-    assert multi_step.suits(tiny.policy())
-    assert not multi_step.suits(tiny.policy("mistral"))
-    assert not multi_step.suits(tiny.policy("gemma3"))
+    assert multi_step.is_supported(tiny.policy())
+    assert not multi_step.is_supported(tiny.policy("mistral"))
+    assert not multi_step.is_supported(tiny.policy("gemma3"))
     flash = tiny.policy()
     flash.model.config._attn_implementation = "flash_attention_2"
-    assert not multi_step.suits(flash)
+    assert not multi_step.is_supported(flash)
 
 
 @pytest.mark.usefixtures("everywhere")
@@ -146,7 +146,7 @@ def test_a_broken_model_is_named(tiny: type) -> None:
 def test_a_captured_step_gives_the_tokens_of_the_plain_one(tiny: type, dtype: torch.dtype) -> None:
     policy = tiny.policy(dtype=dtype)
     policy.model.cuda()
-    assert multi_step.suits(policy)
+    assert multi_step.is_supported(policy)
     sampling = Sampling(temperature=0.0, max_tokens=40)
     found, expected = (
         LocalSampler(policy, seed=0, cuda_graphs=graphs).sample(

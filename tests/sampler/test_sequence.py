@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
-from reasontrain.sampler.sequence import DecodingSequence, StopCriteria
+from reasontrain.sampler.sequence import SequenceState
+from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.types import RunError
 
 
@@ -49,25 +50,25 @@ def test_stop_ids_end_at_once(tiny: type) -> None:
 
 def test_a_row_that_is_done_takes_nothing(tiny: type) -> None:
     prompt, stop_criteria = tiny.prompts(3)[0], StopCriteria(frozenset({9}), (), tiny.tokenizer())
-    row = DecodingSequence(prompt, 4, 4, budget=3)
+    row = SequenceState(prompt, 4, 4, budget=3)
     for token in (8, 9, 8):
-        row.take(token, -1.0, stop_criteria)
+        row.append(token, -1.0, stop_criteria)
     assert (row.response, row.logp, row.done) == ([8, 9], [-1.0, -1.0], True)
     assert not row.rollout(tiny.tokenizer()).truncated
-    cut = DecodingSequence(prompt, 5, 4, budget=1)
-    cut.take(8, -1.0, stop_criteria)
+    cut = SequenceState(prompt, 5, 4, budget=1)
+    cut.append(8, -1.0, stop_criteria)
     assert cut.done
     assert cut.rollout(tiny.tokenizer()).truncated
-    just = DecodingSequence(prompt, 6, 4, budget=1)
-    just.take(9, -1.0, stop_criteria)
+    just = SequenceState(prompt, 6, 4, budget=1)
+    just.append(9, -1.0, stop_criteria)
     assert not just.rollout(tiny.tokenizer()).truncated
 
 
 @pytest.mark.parametrize("logp", [math.nan, -math.inf])
 def test_a_broken_model_is_named(tiny: type, logp: float) -> None:
-    row = DecodingSequence(tiny.prompts(3)[0], 12, 12, budget=3)
+    row = SequenceState(tiny.prompts(3)[0], 12, 12, budget=3)
     with pytest.raises(RunError, match="rollout 12 no finite log-prob at token 1"):
-        row.take(1, logp, StopCriteria(frozenset(), (), tiny.tokenizer()))
+        row.append(1, logp, StopCriteria(frozenset(), (), tiny.tokenizer()))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,9 +88,9 @@ def test_stop_texts_are_those_of_a_whole_decoding(tiny: type, cuts: list[int], t
 
 def test_only_what_may_complete_a_text_has_its_tail_decoded(tiny: type) -> None:
     stop_criteria = StopCriteria(frozenset(), ("xyz",), tiny.tokenizer())
-    asked = [stop_criteria._completes(byte, "xyz") for byte in b"xyz"]
+    asked = [stop_criteria._may_complete(byte, "xyz") for byte in b"xyz"]
     assert asked == [False, False, True]
-    assert stop_criteria._completes("€".encode()[1], "xyz")  # a part of a character
-    assert stop_criteria._completes(
+    assert stop_criteria._may_complete("€".encode()[1], "xyz")  # a part of a character
+    assert stop_criteria._may_complete(
         ord("a"), "xyz "
     )  # spaces are decoded in other ways by other tokenizers

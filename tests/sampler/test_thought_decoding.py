@@ -296,7 +296,7 @@ def test_a_thought_is_shortened_to_what_the_context_leaves_and_refused_where_not
     after = 3 + 5
     (rollout,) = sample(policy, SOFT, tiny.prompts(tiny.CONTEXT - after - 4))
     assert rollout.kinds.count(TokenKind.SOFT) == 4
-    with pytest.raises(UserError, match="what follows a thought takes up to 8 of them"):
+    with pytest.raises(UserError, match="the forced text and the answer take up to 8 of them"):
         sample(policy, SOFT, tiny.prompts(tiny.CONTEXT - after))
 
 

@@ -206,5 +206,5 @@ def test_every_step_wrong() -> None:
 
 
 def test_depths_that_are_no_range() -> None:
-    with pytest.raises(UserError, match="min_depth is 4 and max_depth is 3"):
+    with pytest.raises(UserError, match="they are 4 and 3"):
         Arithmetic(min_depth=4, max_depth=3)

@@ -121,7 +121,7 @@ def test_a_named_column_plays_no_other_part() -> None:
         (
             [{"id": "a", "problem": "?", "answer": "4"}] * 2,
             Columns(),
-            "line 2: id 'a' occurs a second time",
+            "line 2: id 'a' occurs more than once",
         ),
         (
             [{"messages": "hello", "answer": "4"}],

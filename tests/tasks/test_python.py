@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reasontrain.recipe import as_mapping
-from reasontrain.tasks import Scored, Verdict, score
+from reasontrain.tasks import Scored, Verdict
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, RunError, UserError
@@ -45,7 +45,7 @@ def test_rewards_are_what_the_function_says(tmp_path: Path) -> None:
     mine = task(tmp_path)
     (problem,) = mine.problems()
     with Grader(num_workers=1) as grader:
-        scored = score(mine, [(problem, "4!"), (problem, "4!!"), (problem, "5")], grader)
+        scored = mine.grade([(problem, "4!"), (problem, "4!!"), (problem, "5")], grader)
     assert scored == [
         Scored(2 / 3, Verdict(False, "", "own reward")),
         Scored(1.0, Verdict(True, "", "own reward")),
@@ -97,7 +97,7 @@ def test_a_function_that_cannot_be_had_is_said(
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.py is no Python file"):
+    with pytest.raises(UserError, match=r"none\.py is not a Python file"):
         PythonTask(path=str(tmp_path / "none.py"), problems_path="x").load()
 
 

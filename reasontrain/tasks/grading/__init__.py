@@ -1,6 +1,4 @@
-"""The one verifier that serves both as reward and as evaluation: `Grader`, and the `Verdict` it
-gives.
-"""
+"""The verifier of all rewards and evaluations: `Grader`, and the `Verdict` it gives."""
 
 from __future__ import annotations
 

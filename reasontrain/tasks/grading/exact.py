@@ -1,6 +1,6 @@
-"""Equality that needs no algebra: spellings, words, numbers.
+"""Equality without algebra: spellings, words and numbers.
 
-Quick, and safe on any text; what it cannot decide it says so.
+It is fast and safe on any text, and leaves undecided what needs algebra.
 """
 
 from __future__ import annotations
@@ -10,43 +10,44 @@ import re
 from reasontrain.tasks.grading import normalise, number, structure
 
 _BY_ZERO = re.compile(r"/\s*0+(?![\d.])|\\frac\{[^{}]*\}\{\s*0+\s*\}")
-"""Division by zero is equal to nothing but itself."""
+"""Division by zero, which equals only the same text."""
 
 _ADJACENT = re.compile(r"\d\s+\d")
-"""Two numbers side by side that are no mixed number: a parser would add or multiply them."""
+"""Adjacent numbers that are not a mixed number: a parser would add or multiply them."""
 
 
 def equal(gold: str, answer: str) -> bool | None:
-    """Whether two leaves (normalised expressions without lists) are equal; None where algebra would
-    have to decide.
-    """
+    """Compare two normalised expressions without lists; None if only algebra can decide."""
     if normalise.squeezed(gold) == normalise.squeezed(answer):
         return True
     if not gold.strip() or not answer.strip():
         return False
-    gold, answer = normalise.without_unit(gold), normalise.without_unit(answer)
+    gold = normalise.without_unit(gold)
+    answer = normalise.without_unit(answer)
     if normalise.squeezed(gold) == normalise.squeezed(answer):
         return True
     if _BY_ZERO.search(gold) or _BY_ZERO.search(answer):
         return False
-    gold_number, answer_number = number.read(gold), number.read(answer)
+    gold_number = number.read(gold)
+    answer_number = number.read(answer)
     if gold_number is not None and answer_number is not None:
         return number.equal(gold_number, answer_number)
     if _ADJACENT.search(gold) or _ADJACENT.search(answer):
         return False
-    words = normalise.words(gold), normalise.words(answer)
-    if words[0] is not None or words[1] is not None:
-        return words[0] == words[1]
+    gold_words = normalise.words(gold)
+    answer_words = normalise.words(answer)
+    if gold_words is not None or answer_words is not None:
+        return gold_words == answer_words
     return None
 
 
 def compare(
     gold: str, answer: str, known: dict[tuple[str, str], bool]
 ) -> tuple[bool, list[tuple[str, str]]]:
-    """Whether two answers are equal, and the leaf pairs that only algebra can decide and that are
-    not in `known`.
+    """Compare two answers; return the result and the leaf pairs that algebra has to decide.
 
-    Undecided leaves count as unequal; ask again with what algebra says of them until none is left.
+    `known` holds algebra's verdicts so far. Undecided leaves count as unequal: call again with
+    their verdicts in `known`, until none is returned.
     """
     undecided: dict[tuple[str, str], None] = {}
 

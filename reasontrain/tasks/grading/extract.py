@@ -1,4 +1,4 @@
-"""Where in a response the answer stands: the last box, `####`, "the answer is", or (where allowed)
+"""Extraction of the answer from a response: the last box, `####`, "the answer is", or (if allowed)
 the last formula or number.
 """
 
@@ -8,20 +8,20 @@ import re
 from collections.abc import Iterator
 
 TAIL = 100_000
-"""Characters from the end of a text that are looked at: an answer that ends further up is no
-answer.
-"""
+"""Characters from the end of a text that are searched; an answer further up is ignored."""
 NEAR = 4_000
-"""Characters from the end in which an unmarked formula or number is looked for."""
+"""Characters from the end that are searched for an unmarked formula or number."""
 
 _BOX = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{|\\boxed\s+(?=[\w+-])")
 _BARE = re.compile(r"[\w+-][\w.+/-]*(?<!\.)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINED = re.compile(
-    r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?"
+    r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})"
+    r"(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?"
 )
 _MARK = re.compile(
-    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^[^\S\n]*A:|答案(?:是|为|[:：])?)",
+    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^[^\S\n]*A:"
+    r"|答案(?:是|为|[:：])?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _MATH = re.compile(
@@ -36,27 +36,27 @@ _FINAL = re.compile(
     r"is:?\s*(?:\$[^$\n]{1,999}\$|\\\([^\n]{1,999}?\\\)|\\\[[^\n]{1,999}?\\\]|-?\d[\d,./]*\d|\d)",
     re.IGNORECASE,
 )
-"""A final answer that is said after the last box outranks the box."""
+"""A final answer after the last box, which outranks the box."""
 _BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
 _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
-"""Two words and then a number or formula (`it is 5`): short, and still no bare answer."""
+"""Two words and then a number or formula (`it is 5`): short, but not a bare answer."""
 _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 
 
 def extract(text: str, *, last_number: bool = True) -> str:
-    """The answer of a response, "" where it gives none.
+    """Extract the answer of a response; "" if it gives none.
 
-    `last_number` allows the last formula or number of a text that marks no answer. What stands in
-    `<think>` is not an answer; an unclosed `<think>` leaves only what it puts in a box.
+    `last_number` allows the last formula or number of a text that marks no answer. Text within
+    `<think>` is not an answer; in an unclosed `<think>`, only a box counts.
     """
     text, only_box = _after_thinking(text[-TAIL:])
     text = _BOLD.sub(r"\1", _in_answer_tag(text))
     box = _last_box(text)
     if box is not None:
         content, end = box
-        said_later = None if only_box else _FINAL.search(text, end)
-        return _after_mark(said_later.group()) if said_later else content.strip()
+        final = None if only_box else _FINAL.search(text, end)
+        return _after_mark(final.group()) if final else content.strip()
     if only_box:
         return ""
     if "####" in text:
@@ -70,17 +70,17 @@ def extract(text: str, *, last_number: bool = True) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last box that is closed and not empty; None where there is none.
+    r"""Return the content of the last box that is closed and not empty; None if there is none.
 
     Boxes with nothing but a comma or "and" between them (`\boxed{1}, \boxed{2}`) are one answer, a
     list.
     """
-    found = _last_box(text[-TAIL:])
-    return None if found is None else found[0]
+    box = _last_box(text[-TAIL:])
+    return None if box is None else box[0]
 
 
 def _last_box(text: str) -> tuple[str, int] | None:
-    """(content, where the box ends)."""
+    """Return the content of the last box and its end."""
     boxes = list(_boxes(text))
     if not boxes:
         return None
@@ -95,26 +95,28 @@ def _last_box(text: str) -> tuple[str, int] | None:
 
 
 def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, content) of the outermost closed boxes that hold anything, in order."""
+    """Yield (start, end, content) of the outermost closed boxes that are not empty, in order."""
     closing = _closing_braces(text)
     position = 0
     while match := _BOX.search(text, position):
-        start = position = match.end()
+        start = match.end()
+        position = start
         if match.group().endswith("{"):
             if start - 1 not in closing:
                 continue
             end = closing[start - 1]
             position = end + 1
         else:
-            position = end = _BARE.match(text, start).end()  # type: ignore[union-attr]  # the box pattern looked ahead
+            bare = _BARE.match(text, start)
+            assert bare is not None, "the pattern of boxes looks ahead for a bare argument"
+            end = bare.end()
+            position = end
         if text[start:end].strip():
             yield match.start(), position, text[start:end]
 
 
 def _closing_braces(text: str) -> dict[int, int]:
-    """The index of every opening brace that is closed, and of the brace that closes it; escaped
-    braces do not count.
-    """
+    """Map the index of every closed opening brace to its closing brace, ignoring escaped ones."""
     closing: dict[int, int] = {}
     waiting: list[int] = []
     for match in _BRACE.finditer(text):
@@ -126,7 +128,7 @@ def _closing_braces(text: str) -> dict[int, int]:
 
 
 def _after_thinking(text: str) -> tuple[str, bool]:
-    """(what follows the thinking, whether only a box can be an answer there)."""
+    """Return the text after the thinking, and True if only a box in it can be an answer."""
     _, closed, after = text.rpartition("</think>")
     if closed and "<think>" not in after:
         return after, False
@@ -140,7 +142,7 @@ def _in_answer_tag(text: str) -> str:
 
 
 def _after_mark(text: str) -> str:
-    """What follows the last "the answer is", up to the end of the formula or sentence."""
+    """Return the text after the last "the answer is", up to the end of formula or sentence."""
     marks = list(_MARK.finditer(text))
     if not marks:
         return ""
@@ -153,19 +155,21 @@ def _after_mark(text: str) -> str:
     if _is_expression(sentence):
         return sentence
     number = _NUMBER.match(sentence)
-    said = re.split(r"\b(?:is|are|equals)\b", sentence)[-1].strip()
-    return number.group().strip() if number else said if _is_expression(said) else sentence
+    if number:
+        return number.group().strip()
+    after_verb = re.split(r"\b(?:is|are|equals)\b", sentence)[-1].strip()
+    return after_verb if _is_expression(after_verb) else sentence
 
 
 def _with_unit(text: str, formula: re.Match[str]) -> str:
-    """A formula with the percent sign or further formulas of a list that follow it."""
+    """Return a formula with the percent sign that follows it."""
     content = next(group for group in formula.groups() if group is not None)
     percent = re.match(r"\s*(?:\\?%|percent\b|pct\b)", text[formula.end() :])
     return f"{content.strip()}\\%" if percent else content.strip()
 
 
 def _is_expression(text: str) -> bool:
-    """Whether a text is a bare answer: one formula or number, or a word or two."""
+    """Return True if a text is a bare answer: one formula or number, or a word or two."""
     if len(text.strip()) > NEAR:
         return False
     bare = _TEXT.sub(" ", text.strip())
@@ -202,8 +206,9 @@ _MATH_WORDS = frozenset(
 
 
 def _last_formula(text: str) -> str:
-    """The last formula between dollars or \\(...\\) that holds no prose (two dollar amounts in a
-    sentence look like one).
+    """Return the last formula between dollars or \\(...\\) that contains no prose.
+
+    Two dollar amounts in a sentence look like one formula with prose in it.
     """
     for formula in reversed(list(_MATH.finditer(text))):
         content = next(group for group in formula.groups() if group is not None)
@@ -213,9 +218,9 @@ def _last_formula(text: str) -> str:
 
 
 def _last_number(text: str) -> str:
-    found = [
+    numbers = [
         match.group()
         for match in _LAST_NUMBER.finditer(text)
         if any(char.isdigit() for char in match.group())
     ]
-    return found[-1].replace("$", "") if found else ""
+    return numbers[-1].replace("$", "") if numbers else ""

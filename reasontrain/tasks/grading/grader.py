@@ -1,5 +1,6 @@
-"""The one verifier, for reward and for score: extraction, then exact equality, then algebra in a
-process that can be killed.
+"""The verifier of rewards and evaluations: extraction, exact equality, then algebra.
+
+Algebra runs in processes that can be killed, because model output can make SymPy run for ever.
 """
 
 from __future__ import annotations
@@ -18,23 +19,24 @@ from reasontrain.tasks.grading.verdict import Verdict
 from reasontrain.types import Problem, UserError
 
 MAX_PAIRS = 256
-"""Leaf comparisons that one answer may ask of algebra."""
+"""The most leaf comparisons that algebra does for one answer."""
 GOLD_WORDS = 12
-"""A gold cell of more words than this is a text with an answer in it, not an answer."""
+"""A gold cell of more words than this is a text that contains the answer."""
 CACHE_SIZE = 50_000
-"""Verdicts that are kept, by gold cell and extracted answer: responses differ where answers do not.
-"""
+"""The number of cached verdicts, by gold cell and extracted answer: many responses share those."""
 
 
 class Grader:
-    """Grades answers against gold answers; a context manager that ends its worker processes.
+    """Grade responses against gold answers, from any thread.
 
-    May be used from any thread.
+    It is a context manager that ends its worker processes. Workers start when the first answer
+    needs them.
 
-    `limit_s` is the most that algebra may compute for one answer (processor time, so that a busy
-    machine turns no slow answer into a wrong one), `memory_bytes` what one worker process may hold
-    (address space). Workers start when the first answer needs them. Asked with `last_number`, it
-    takes the last formula or number of a response that marks no answer.
+    Args:
+        num_workers: number of worker processes; None takes one per core.
+        limit_s: processor time in seconds that algebra may take for one answer. It is not wall
+            time, so that verdicts do not depend on the load of the machine.
+        memory_bytes: address space of one worker.
     """
 
     def __init__(
@@ -47,9 +49,9 @@ class Grader:
         self._lock = threading.Lock()
 
     def grade(self, gold: str, prediction: str, *, last_number: bool = True) -> Verdict:
-        """The verdict on one response.
+        """Grade one response; a failure of a worker is the verdict "crash", not an exception.
 
-        Never raises for what a model wrote, nor where a worker fails: that is "crash".
+        With `last_number`, the last formula or number of a response that marks no answer counts.
         """
         if not gold.strip():
             return Verdict(False, "", "no gold")
@@ -58,31 +60,30 @@ class Grader:
             return Verdict(False, extracted[:200], "too large")
         key = (gold, extracted)
         with self._lock:
-            known = self._cache.get(key)
-        if known is None:
-            known = self._grade(gold, extracted)
-            if known.reason != "crash":  # of the machine's making, not the answer's
+            verdict = self._cache.get(key)
+        if verdict is None:
+            verdict = self._grade(gold, extracted)
+            # a crash is the machine's fault, and may not happen again
+            if verdict.reason != "crash":
                 with self._lock:
-                    self._cache[key] = known
+                    self._cache[key] = verdict
                     if len(self._cache) > CACHE_SIZE:
                         self._cache.pop(next(iter(self._cache)))
-        return known
+        return verdict
 
     def grade_many(
         self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True
     ) -> list[Verdict]:
-        """The verdicts on (gold, prediction) pairs, in order; equal pairs are graded once, and
-        algebra runs on every worker.
-        """
+        """Grade (gold, response) pairs, in order; equal pairs are graded once, on all workers."""
         pairs = list(pairs)
         with ThreadPoolExecutor(self._num_workers) as threads:
             unique = list(dict.fromkeys(pairs))
-            found = threads.map(lambda pair: self.grade(*pair, last_number=last_number), unique)
-            verdicts = dict(zip(unique, found, strict=True))
+            graded = threads.map(lambda pair: self.grade(*pair, last_number=last_number), unique)
+            verdicts = dict(zip(unique, graded, strict=True))
         return [verdicts[pair] for pair in pairs]
 
     def close(self) -> None:
-        """End the worker processes; the grader may be used again afterwards."""
+        """End the worker processes; the grader can still be used and then starts new ones."""
         self._pool.close()
 
     def __enter__(self) -> Grader:
@@ -97,15 +98,15 @@ class Grader:
         self.close()
 
     def _grade(self, gold: str, extracted: str) -> Verdict:
-        wanted = normalise(read_gold(gold))
-        if not wanted:
+        gold_answer = normalise(read_gold(gold))
+        if not gold_answer:
             return Verdict(False, "", "gold unreadable")
         if not extracted:
             return Verdict(False, "", "no answer")
         answer = normalise(extracted)
         if squeezed(answer) == squeezed(normalise(gold)):
             return Verdict(True, extracted, "exact")
-        correct, reason = self._equal(wanted, answer)
+        correct, reason = self._equal(gold_answer, answer)
         return Verdict(correct, extracted, reason)
 
     def _equal(self, gold: str, answer: str) -> tuple[bool, str]:
@@ -127,13 +128,14 @@ class Grader:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def read_gold(gold: str) -> str:
-    """The answer in a gold cell: whole, unless it is a text with a box or formula; "" where its
-    braces do not balance.
+    """Return the answer in a gold cell: its box, or its formula if it is a text, or all of it.
+
+    Returns "" if its braces are not balanced.
     """
     if not limits.balanced(gold):
         return ""
@@ -143,19 +145,18 @@ def read_gold(gold: str) -> str:
 
 
 def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = False) -> None:
-    """Every gold answer must pass its own verifier, put in a box as a model would; raises UserError
-    naming ids and answers.
+    """Check that every gold answer, in a box as a model would put it, passes the verifier.
 
-    A problem without one is passed over, or refused where answers are `required`: where responses
-    will be graded.
+    Raises UserError with ids and answers if not. Problems without a gold answer are skipped, or
+    refused if answers are `required` because responses will be graded.
     """
     golden = [problem for problem in problems if problem.answer.strip()]
     if required and len(golden) < len(problems):
         first = next(problem for problem in problems if not problem.answer.strip())
         raise UserError(
-            f"problem {first.id} has no gold answer; responses are graded here "
-            f"({len(problems) - len(golden)} of {len(problems)} "
-            f"problems have none), so add it or name its column under `columns`"
+            f"problem {first.id} has no gold answer, which grading needs "
+            f"({len(problems) - len(golden)} of {len(problems)} problems have none); add it, or "
+            "name its column under `columns`"
         )
     verdicts = grader.grade_many(
         [(problem.answer, f"\\boxed{{{problem.answer}}}") for problem in golden]
@@ -172,6 +173,6 @@ def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = 
         )
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise UserError(
-            f"{len(failed)} of {len(golden)} gold answers do not pass their own verifier: "
-            f"{shown}{more}; mend or drop them"
+            f"{len(failed)} of {len(golden)} gold answers do not pass the verifier: "
+            f"{shown}{more}; correct them, or drop their problems"
         )

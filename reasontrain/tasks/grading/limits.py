@@ -1,11 +1,15 @@
-"""What is too large for algebra: refused by its text alone, before anything is parsed."""
+"""Limits on the expressions that algebra may see, checked on their text before parsing.
+
+SymPy evaluates while it parses: `9^{9^9}` or `10000000!` can fill memory before a
+time limit acts.
+"""
 
 from __future__ import annotations
 
 import re
 
 MAX_EXACT_LENGTH = 4_000
-"""Characters of an extracted answer that are compared at all."""
+"""The most characters of an extracted answer that is compared at all."""
 MAX_LENGTH = 1_000
 MAX_DIGITS = 100
 MAX_EXPONENT = 10_000
@@ -24,9 +28,7 @@ _TOWER = re.compile(
 
 
 def too_large(text: str) -> bool:
-    """Whether a text is longer, deeper or stands for larger numbers than algebra should be asked
-    about.
-    """
+    """Return True if a text is longer, deeper or denotes larger numbers than algebra can handle."""
     if len(text) > MAX_LENGTH or _DIGITS.search(text) or _depth(text) > MAX_DEPTH:
         return True
     if any(int(power) > MAX_EXPONENT for power in _POWER.findall(text)) or _TOWER.search(text):
@@ -47,7 +49,7 @@ def _depth(text: str) -> int:
 
 
 def balanced(text: str) -> bool:
-    """Whether every brace is closed; escaped braces do not count."""
+    """Return True if every brace is closed, ignoring escaped ones."""
     depth = 0
     for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
         depth += (match.group() == "{") - (match.group() == "}")

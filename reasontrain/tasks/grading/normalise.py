@@ -1,6 +1,4 @@
-r"""One spelling for what LaTeX and plain text write in many ways: dollars, spacing, \dfrac, units,
-unicode signs.
-"""
+r"""Normalisation of LaTeX and plain text: dollars, spacing, \dfrac, units, Unicode signs."""
 
 from __future__ import annotations
 
@@ -45,19 +43,22 @@ _SIGNS = {
     "\x00": " ",
 }
 _NEW_ROW = "\x01"
-"""Stands for the double backslash of a matrix while single ones are looked for."""
+"""A placeholder for the double backslash of a matrix while single ones are replaced."""
 _TABLE = str.maketrans(_SIGNS)
 _WRAPPER = re.compile(
-    r"\\(?:boxed|fbox|framebox|mathbf|mathrm|mathit|boldsymbol|bm|displaystyle|textbf|textit|ensuremath|operatorname\*?)\s*\{([^{}]*)\}"
+    r"\\(?:boxed|fbox|framebox|mathbf|mathrm|mathit|boldsymbol|bm|displaystyle|textbf|textit"
+    r"|ensuremath|operatorname\*?)\s*\{([^{}]*)\}"
 )
 _TEXT = re.compile(r"\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{([^{}]*)\}")
 _UNIT_TEXT = re.compile(
-    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?)+$"
+    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\(?:text|mbox|hbox|textnormal|textrm|mathrm)\s*"
+    r"\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?)+$"
 )
 _UNIT_WORDS = re.compile(
-    r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if|for|when|where|choose|i)\b)"
-    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)[A-Za-z0-9 "
-    r"^/.,'-]*$"
+    r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if"
+    r"|for|when|where|choose|i)\b)"
+    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)"
+    r"[A-Za-z0-9 ^/.,'-]*$"
 )
 _MODULUS = re.compile(
     r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$"
@@ -67,12 +68,12 @@ _PERCENT = re.compile(
 )
 
 LONGEST = 4_000
-"""Characters of an answer that are looked at where it is only told from others."""
+"""The most characters of an answer that `spelling` compares."""
 _SHORT_WORDS = frozenset(["no", "of", "in", "at", "to", "is", "am", "pm", "or", "on"])
 
 
 def normalise(text: str) -> str:
-    """A text in one spelling, words and single spaces kept; nothing is evaluated."""
+    """Normalise the spelling of a text, keeping words and single spaces; evaluates nothing."""
     text = text.strip().translate(_TABLE)
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", lambda _: "\\", text)
@@ -96,7 +97,7 @@ def normalise(text: str) -> str:
 
 
 def _arguments(text: str) -> str:
-    r"""Braces around the one-character arguments of \frac and \sqrt: `\frac12` is `\frac{1}{2}`."""
+    r"""Add braces around one-character arguments of \frac and \sqrt: `\frac12` -> `\frac{1}{2}`."""
     text = re.sub(r"\\sqrt\s*([a-zA-Z\d])", r"\\sqrt{\1}", text)
     text = re.sub(r"\\frac\s*\{", r"\\frac{", text)
     text = re.sub(r"\\frac\s*([a-zA-Z\d])\s*", r"\\frac{\1}", text)
@@ -108,7 +109,7 @@ def _arguments(text: str) -> str:
 
 
 def without_unit(text: str) -> str:
-    """An expression without the unit behind it; a percent sign in any spelling becomes `%`."""
+    """Remove the unit after an expression; a percent sign in any spelling becomes `%`."""
     if _PERCENT.search(text) and not _PERCENT.fullmatch(text):
         return _PERCENT.sub("%", text)
     shorter = _UNIT_TEXT.sub("", _MODULUS.sub("", text))
@@ -116,10 +117,10 @@ def without_unit(text: str) -> str:
 
 
 def words(text: str) -> str | None:
-    r"""The plain words of an answer such as `\text{Evelyn}`, `(C)` or `east`, in lower case; None
-    where it is a formula.
+    r"""Return the plain words of an answer (`\text{Evelyn}`, `(C)`, `east`), in lower case.
 
-    A single letter keeps its case and loses its brackets; of `(C) Plane` the letter is taken.
+    A single letter keeps its case and loses its brackets; `(C) Plane` gives the letter. None for a
+    formula.
     """
     bare = _TEXT.sub(r"\1", text).strip(" .,")
     if re.fullmatch(r"\(?\s*[A-Za-z]\s*\)?", bare):
@@ -135,12 +136,10 @@ def words(text: str) -> str | None:
 
 
 def spelling(text: str) -> str:
-    """An answer as it is told from others where nothing is computed: normalised, without its unit
-    and without spaces.
-    """
+    """Normalise an answer for comparison as text: without unit and spaces."""
     return squeezed(without_unit(normalise(text[:LONGEST])))
 
 
 def squeezed(text: str) -> str:
-    """The text without spaces and wrappers, for comparison of spellings."""
+    """Remove spaces and text wrappers."""
     return re.sub(r"\s+", "", _TEXT.sub(r"\1", text))

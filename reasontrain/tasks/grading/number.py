@@ -1,6 +1,4 @@
-"""Integers, decimals, fractions, mixed numbers, percentages and powers of ten, read exactly and
-without evaluating anything.
-"""
+"""Exact reading of integers, decimals, fractions, mixed numbers, percentages and powers of ten."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from fractions import Fraction
 MAX_DIGITS = 1000
 MAX_EXPONENT = 1000
 ROUNDING = Fraction(1, 1_000_000)
-"""Decimals are equal when they differ by less than this, and by less than this share of the gold
-answer.
-"""
+"""Tolerance of decimals, absolute and relative to the gold answer; the smaller one counts."""
 
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3}|\ \d{3})+(?!\d)(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _DECIMAL = re.compile(rf"([-+]?)\s*({_UNSIGNED})(?:[eE]([-+]?\d{{1,5}}))?")
@@ -25,15 +21,14 @@ _MIXED = re.compile(
     r"([-+]?)\s*(\d{1,3}(?:[ ,]\d{3})+|\d+)\s*(?:\s(\d+)\s*/\s*(\d+)|\\frac\{(\d+)\}\{(\d+)\})"
 )
 _SCIENTIFIC = re.compile(
-    rf"([-+]?)\s*(?:({_UNSIGNED})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*(?:\^|\*\*)\s*(?:\{{\s*([-+]?\d{{1,5}})\s*\}}|\(([-+]?\d{{1,5}})\)|(\d{{1,5}}))"
+    rf"([-+]?)\s*(?:({_UNSIGNED})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*(?:\^|\*\*)\s*"
+    r"(?:\{\s*([-+]?\d{1,5})\s*\}|\(([-+]?\d{1,5})\)|(\d{1,5}))"
 )
 
 
 @dataclass(frozen=True)
 class Number:
-    """A rational number; `decimal` where it was written with a decimal point, `percent` where with
-    a percent sign.
-    """
+    """A rational number, and if it was written with a decimal point or a percent sign."""
 
     value: Fraction
     decimal: bool = False
@@ -41,8 +36,9 @@ class Number:
 
 
 def equal(gold: Number, answer: Number) -> bool:
-    """Whether two numbers agree; a percentage agrees with the share it stands for and with the bare
-    number before the sign.
+    """Return True if two numbers agree.
+
+    A percentage agrees with the fraction it stands for, and with the number before its sign.
     """
     if _close(_share(gold), _share(answer), rounded=gold.decimal or answer.decimal):
         return True
@@ -52,7 +48,7 @@ def equal(gold: Number, answer: Number) -> bool:
 
 
 def read(text: str) -> Number | None:
-    """The number that a normalised text is; None where it is anything else (or too long)."""
+    """Read a normalised text as a number; None if it is anything else, or too long."""
     text = text.strip()
     if not text or sum(char.isdigit() for char in text) > MAX_DIGITS or len(text) > 2 * MAX_DIGITS:
         return None
@@ -60,8 +56,8 @@ def read(text: str) -> Number | None:
         return read(text[1:-1])
     percent = text.endswith("%")
     text = text.rstrip("% ") if percent else text
-    found = _plain(text) or _fraction(text) or _mixed(text) or _scientific(text)
-    return found and Number(found.value, found.decimal, percent)
+    number = _plain(text) or _fraction(text) or _mixed(text) or _scientific(text)
+    return number and Number(number.value, number.decimal, percent)
 
 
 def _share(number: Number) -> Fraction:
@@ -97,7 +93,7 @@ def _fraction(text: str) -> Number | None:
 
 
 def _mixed(text: str) -> Number | None:
-    """`4 4/9` and `1\\frac{4}{5}`: the fraction must be smaller than one."""
+    """Read `4 4/9` and `1\\frac{4}{5}`, whose fraction must be smaller than one."""
     match = _MIXED.fullmatch(text)
     if not match:
         return None

@@ -1,5 +1,6 @@
-"""Lists, tuples, intervals, sets, unions and matrices compared part by part; the parts are left to
-a leaf comparison.
+"""Comparison of lists, tuples, intervals, sets, unions and matrices, member by member.
+
+Members without structure are compared by a function that the caller passes, the leaf comparison.
 """
 
 from __future__ import annotations
@@ -11,19 +12,22 @@ from reasontrain.tasks.grading import normalise, number
 
 MAX_ITEMS = 64
 MAX_REPEATS = 2
-"""A list may repeat members, but not hold more than this many times those of the other."""
+"""The most times as many members as the other list that a list may have, by repetition."""
 
 Leaf = Callable[[str, str], bool]
-"""Whether two simple expressions (gold, answer) are equal."""
+"""Compare two simple expressions (gold, answer)."""
 
-_OPEN, _CLOSE = "([{", ")]}"
-_OPENING, _CLOSING = ("(", "[", "{", r"\begin"), (")", "]", "}", r"\end")
+_OPEN = "([{"
+_CLOSE = ")]}"
+_OPENING = ("(", "[", "{", r"\begin")
+_CLOSING = (")", "]", "}", r"\end")
 _TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|\b[a-zA-Z]+|.", re.DOTALL)
 _EQUALS = re.compile(r"(?<![<>!])=|\\equiv(?![a-zA-Z])")
 _APPROX = re.compile(r"\\approx(?![a-zA-Z])|≈")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])|\bU\b(?=\s*[(\[])")
 _SEPARATOR = re.compile(
-    r"\s*(?:,|;|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\\mbox\s*\{\s*,?\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*"
+    r"\s*(?:,|;|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\\mbox\s*\{\s*,?\s*(?:and|or)\s*\}"
+    r"|\b(?:and|or)\b)\s*"
 )
 _MATRIX = re.compile(
     r"[(\[]?\s*\\begin\{([pbBvV]?matrix|array)\}(?:\{[^{}]*\})?(.*?)\\end\{\1\}\s*[)\]]?", re.DOTALL
@@ -33,36 +37,50 @@ _NAME = re.compile(r"[^+\-\d<>]*[a-zA-Z][^+\-<>=]*")
 
 
 def equal(gold: str, answer: str, leaf: Leaf, *, depth: int = 0) -> bool:
-    """Whether two normalised expressions are equal, given what is equal at the leaves."""
+    """Compare two normalised expressions.
+
+    Args:
+        gold: the gold answer.
+        answer: the answer of a response.
+        leaf: the comparison of members without structure.
+        depth: the number of lists around these expressions.
+
+    Returns:
+        True if they are equal; False also for lists that are nested too deeply.
+    """
     if depth > 8:
         return False
-    gold, answer = _membership(gold), _membership(answer)
+    gold = _without_membership(gold)
+    answer = _without_membership(answer)
     if normalise.squeezed(gold) == normalise.squeezed(answer):
         return True
-    alternatives = split(gold, _APPROX), split(answer, _APPROX)
-    if max(map(len, alternatives)) > 1:
+    gold_values = split(gold, _APPROX)
+    answer_values = split(answer, _APPROX)
+    if len(gold_values) > 1 or len(answer_values) > 1:
         return any(
-            equal(g, a, leaf, depth=depth + 1) for g in alternatives[0] for a in alternatives[1][:4]
+            equal(g, a, leaf, depth=depth + 1) for g in gold_values for a in answer_values[:4]
         )
     gold, answer = right_side(gold, answer)
-    gold_matrix, answer_matrix = _matrix(gold), _matrix(answer)
+    gold_matrix = _matrix(gold)
+    answer_matrix = _matrix(answer)
     if gold_matrix or answer_matrix:
         return _rows_equal(gold_matrix, answer_matrix, leaf, depth)
-    unions = _union(gold), _union(answer)
-    if any(len(parts) > 1 for parts in unions):
-        return _same_in_any_order(unions[0], unions[1], leaf, depth)
+    gold_union = _union(gold)
+    answer_union = _union(answer)
+    if len(gold_union) > 1 or len(answer_union) > 1:
+        return _same_in_any_order(gold_union, answer_union, leaf, depth)
     if _RELATION.search(gold) or _RELATION.search(answer):
         return leaf(gold, answer)
     return _bracketed_equal(gold, answer, leaf, depth)
 
 
 def right_side(gold: str, answer: str) -> tuple[str, str]:
-    """Both without a name before the equals sign (`x = 5`, `f(x) = 5`) where one side has it and
-    the other has not.
+    """Remove a name before an equals sign (`x = 5`, `f(x) = 5`) that only one side has.
 
-    Of a chain of equalities in the answer the last member counts.
+    Of a chain of equalities in the answer, the last member counts.
     """
-    golds, answers = _names_first(split(gold, _EQUALS)), _names_first(split(answer, _EQUALS))
+    golds = _names_first(split(gold, _EQUALS))
+    answers = _names_first(split(answer, _EQUALS))
     if len(golds) == len(answers) and (len(golds) > 2 or _same(golds[0], answers[0])):
         return golds[-1], answers[-1]
     if len(golds) == 2 and len(answers) == 2:
@@ -75,8 +93,10 @@ def right_side(gold: str, answer: str) -> tuple[str, str]:
 
 
 def split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts between separators that stand outside every bracket and environment, stripped."""
-    parts, depth, start, index = [], 0, 0, 0
+    """Split at the separators outside of all brackets and environments; strip the parts."""
+    parts = []
+    depth = 0
+    start = 0
     for token in _TOKEN.finditer(text):
         index = token.start()
         depth += (token.group() in _OPENING) - (token.group() in _CLOSING)
@@ -88,7 +108,7 @@ def split(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 def _names_first(members: list[str]) -> list[str]:
-    """`5 = x` is `x = 5`."""
+    """Turn `5 = x` into `x = 5`."""
     reverse = len(members) == 2 and _is_name(members[1]) and not _is_name(members[0])
     return members[::-1] if reverse else members
 
@@ -98,20 +118,21 @@ def _same(first: str, second: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    r"""`x`, `f(x)`, `V_{1}:V_{2}`, `(p,q)`, `\frac{NO}{BO}`: letters without sums or comparisons;
-    digits only in subscripts.
+    r"""Return True for `x`, `f(x)`, `V_{1}:V_{2}`, `(p,q)`, `\frac{NO}{BO}`.
+
+    Names have letters, no sums or comparisons, and digits only in subscripts.
     """
     return bool(_NAME.fullmatch(re.sub(r"_\{?\w+\}?", "", text).strip())) and "^" not in text
 
 
 def _is_constant(text: str) -> bool:
-    """An expression without free letters, such as `10^3` or `e^{i\\pi}`."""
+    """Return True for an expression without free letters, such as `10^3` or `e^{i\\pi}`."""
     letters = re.sub(r"\\text\s*\{[^{}]*\}|\\begin\{\w+\}|\\end\{\w+\}|\\[a-zA-Z]+", " ", text)
     return not re.search(r"[a-df-hj-zA-Z]", letters)
 
 
-def _membership(text: str) -> str:
-    r"""`x \in [0, 1]` is `[0, 1]`."""
+def _without_membership(text: str) -> str:
+    r"""Turn `x \in [0, 1]` into `[0, 1]`."""
     return re.sub(r"^\s*[a-zA-Z](?:\([a-z]\))?\s*\\in(?![a-zA-Z])\s*", "", text).strip()
 
 
@@ -120,7 +141,7 @@ def _union(text: str) -> list[str]:
 
 
 def items(text: str) -> list[str]:
-    r"""The members of a list at the top level; `\pm` makes two members of one."""
+    r"""Return the members of a list at the top level; `\pm` makes two members of one."""
     return [signed for part in split(text, _SEPARATOR) if part for signed in _both_signs(part)]
 
 
@@ -131,9 +152,7 @@ def _both_signs(text: str) -> list[str]:
 
 
 def _brackets(text: str) -> tuple[str, str, str]:
-    """(opening, inside, closing); opening and closing are "" where no pair of brackets surrounds
-    the whole.
-    """
+    """Return (opening, inside, closing) brackets; "" for both if no pair surrounds the whole."""
     text = (
         text.replace(r"\{", "{")
         .replace(r"\}", "}")
@@ -152,9 +171,8 @@ def _brackets(text: str) -> tuple[str, str, str]:
 
 
 def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
-    is_number = [
-        number.read(normalise.without_unit(side)) is not None for side in (gold, answer)
-    ]  # 1,000 is no list
+    # 1,000 is a number, not a list
+    is_number = [number.read(normalise.without_unit(side)) is not None for side in (gold, answer)]
     if any(is_number):
         is_list = [
             not plain and len(items(_brackets(side)[1])) > 1
@@ -163,7 +181,8 @@ def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
         return not any(is_list) and leaf(gold, answer)
     gold_open, gold_inside, gold_close = _brackets(gold)
     answer_open, answer_inside, answer_close = _brackets(answer)
-    golds, answers = items(gold_inside), items(answer_inside)
+    golds = items(gold_inside)
+    answers = items(answer_inside)
     if len(golds) <= 1 and len(answers) <= 1:
         if not golds or not answers or "[" in (gold_open, answer_open):
             return leaf(gold, answer)
@@ -172,10 +191,9 @@ def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
             if (gold_inside, answer_inside) == (gold, answer)
             else equal(golds[0], answers[0], leaf, depth=depth + 1)
         )
-    gold_kind, answer_kind = (
-        (gold_open + gold_close).replace("{}", ""),
-        (answer_open + answer_close).replace("{}", ""),
-    )
+    # braces mean a set, which has no order, like no brackets at all
+    gold_kind = (gold_open + gold_close).replace("{}", "")
+    answer_kind = (answer_open + answer_close).replace("{}", "")
     if gold_kind and answer_kind:
         return gold_kind == answer_kind and _same_in_order(golds, answers, leaf, depth)
     if gold_kind or answer_kind:
@@ -196,7 +214,7 @@ def _same_in_order(golds: Sequence[str], answers: Sequence[str], leaf: Leaf, dep
 def _same_in_any_order(
     golds: Sequence[str], answers: Sequence[str], leaf: Leaf, depth: int
 ) -> bool:
-    """As sets: every member of either has its like in the other."""
+    """Compare as sets: every member of either side equals one of the other."""
     if (
         min(len(golds), len(answers)) * MAX_REPEATS < max(len(golds), len(answers))
         or len(golds) > MAX_ITEMS

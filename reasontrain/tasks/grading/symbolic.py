@@ -1,5 +1,7 @@
-"""Algebraic equality through math-verify, in a pool of worker processes that can be killed; no text
-is evaluated here.
+"""Algebraic equality by math-verify, in a pool of worker processes that can be killed.
+
+math-verify's own time limit uses a signal, which fails off the main thread and cannot interrupt a
+hang that holds the interpreter lock. Only a process can be stopped whatever it is doing.
 """
 
 from __future__ import annotations
@@ -25,22 +27,23 @@ from reasontrain.types import RunError
 
 Failure = Literal["timeout", "memory", "crash"]
 START_LIMIT_S = 120.0
+"""Wall time that a worker may take to start, most of it for importing SymPy."""
 STARVED = 20.0
-"""A worker that gets less than this fraction (1 in ...) of a core is taken for stuck."""
+"""Wall time per processor time: a worker that gets less than 1/20 of a core counts as stuck."""
 GRACE_S = 1.0
-"""How much longer than the worker's own alarm the parent waits before it kills."""
+"""Wall time that the parent waits after the worker's own alarm before it kills the worker."""
 
 
 @dataclass(frozen=True)
 class Decided:
-    """One truth value per (gold, answer) pair, and the seconds of computing that it took."""
+    """One truth value per (gold, answer) pair, and the processor time in seconds."""
 
     equal: Sequence[bool]
     spent_s: float
 
 
 class DeadWorkerError(Exception):
-    """The worker did not start, or did not answer; `reason` says why."""
+    """The worker did not start or did not reply, for this `reason`."""
 
     def __init__(self, reason: Failure) -> None:
         super().__init__(reason)
@@ -48,18 +51,20 @@ class DeadWorkerError(Exception):
 
 
 class GraderProcess:
-    """One worker (a process that forks, and its child) and the two pipes to it."""
+    """One worker (a process, its forked child) and the two pipes to it."""
 
     def __init__(self, *, memory_bytes: int) -> None:
         script = Path(__file__).with_name("worker.py")
         try:
             self._process = subprocess.Popen(
+                # -P: a file `re.py` beside the worker or in the working directory is not imported
                 [sys.executable, "-P", str(script), str(memory_bytes)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 bufsize=0,
+                # a group of its own: `kill` reaches the child too, and Ctrl-C reaches neither
                 process_group=0,
             )
         except OSError as error:
@@ -71,8 +76,9 @@ class GraderProcess:
             raise DeadWorkerError("crash") from dead
 
     def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
-        """What algebra says within `limit_s` of computing; raises DeadWorkerError, after which the
-        worker must be killed.
+        """Compare the pairs within `limit_s` of processor time.
+
+        Raises DeadWorkerError, after which the worker must be killed.
         """
         assert self._process.stdin is not None
         wall_s = STARVED * limit_s
@@ -90,11 +96,13 @@ class GraderProcess:
 
     def kill(self) -> None:
         """End the process and its child now, and reap it."""
-        with suppress(ProcessLookupError, PermissionError):  # ended by itself
+        # the process may have ended by itself
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with suppress(DeadWorkerError):
-            while True:  # until the pipe closes: then the child is gone too
+            # the child holds the pipe open too: once it closes, both are gone
+            while True:
                 self._read_line(GRACE_S)
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
@@ -102,7 +110,9 @@ class GraderProcess:
 
     def _read_line(self, limit_s: float) -> object:
         assert self._process.stdout is not None
-        poll, deadline, line = select.poll(), time.monotonic() + limit_s, b""
+        poll = select.poll()
+        deadline = time.monotonic() + limit_s
+        line = b""
         poll.register(self._process.stdout, select.POLLIN)
         while not line.endswith(b"\n"):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -116,15 +126,15 @@ class GraderProcess:
 
 
 class Pool:
-    """Up to `num_workers` workers, started when first needed and replaced when they die; may be
-    used from any thread.
+    """Up to `num_workers` workers, started when needed and replaced when they die.
+
+    It may be used from any thread.
     """
 
     def __init__(self, *, num_workers: int, memory_bytes: int) -> None:
         if find_spec("math_verify") is None:
             raise RunError(
-                "answers are graded with math-verify, which is not installed; run `pip "
-                "install math-verify`"
+                "grading needs math-verify, which is not installed; run `pip install math-verify`"
             )
         self._memory_bytes = memory_bytes
         self._slots: LifoQueue[GraderProcess | None] = LifoQueue()
@@ -134,13 +144,15 @@ class Pool:
             self._slots.put(None)
 
     def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
-        """What algebra says within the limit, or why it says nothing; a worker that died is
-        replaced and asked once more.
-        """
-        reply = self._ask(pairs, limit_s)
-        return self._ask(pairs, limit_s) if reply == "crash" else reply
+        """Compare the pairs, or return the reason why that failed.
 
-    def _ask(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
+        After a crash, a new worker tries once more.
+        """
+        reply = self._compare(pairs, limit_s)
+        # the crash may be due to an earlier request, or to the machine
+        return self._compare(pairs, limit_s) if reply == "crash" else reply
+
+    def _compare(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
         worker = self._slots.get()
         try:
             worker = worker or GraderProcess(memory_bytes=self._memory_bytes)
@@ -154,7 +166,7 @@ class Pool:
             self._slots.put(worker)
 
     def close(self) -> None:
-        """End every worker; waits for the answers that are being looked at."""
+        """End every worker, after the comparisons that are running."""
         with self._closing:
             for worker in [self._slots.get() for _ in range(self._num_slots)]:
                 if worker is not None:

@@ -1,4 +1,4 @@
-"""What a grader says of an answer."""
+"""The verdict of a grader on a response."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an answer is right, the answer that was found in the text ("" where none was), and
-    how it was decided.
+    """The verdict on a response.
 
-    `reason` is one of: "exact" (text, numbers, lists), "symbolic" (math-verify), "no answer", "gold
-    unreadable", "too large", "timeout", "memory", "crash", "own reward".
+    Attributes:
+        correct: the answer is right.
+        extracted: the answer in the response; "" if there is none.
+        reason: "exact" (text, numbers, lists) or "symbolic" (math-verify) for a decision; "no
+            answer", "no gold" or "gold unreadable" if one side is missing; "too large", "timeout",
+            "memory" or "crash" if algebra could not decide; "own reward" for a task's own reward.
     """
 
     correct: bool

@@ -1,11 +1,11 @@
-"""The worker process: reads pairs of expressions, says whether math-verify holds them for equal.
+"""The worker process of the grader: compares pairs of expressions with math-verify.
 
-Run as a script, never imported.
+It runs as a script and is never imported.
 
-It loads math-verify once and forks; the child answers and, when one request outlasts its limit,
-dies by a signal whatever the interpreter is doing then. The next child is there at once. Both end
-when standard input closes or who started them is gone. It reads LaTeX only: SymPy's own parser,
-which evaluates code, is not asked.
+It imports math-verify once and forks. The child replies to requests; if one exceeds its limit, a
+signal kills the child whatever its interpreter is doing, and a fork replaces it without another
+import. Both processes end when standard input closes or their parent is gone. Only LaTeX is parsed:
+SymPy's own parser would evaluate it as code.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from collections.abc import Callable
 from typing import IO
 
 PARENT_CHECK_S = 5.0
+"""Interval at which the processes check that their parent is alive."""
 MAX_REQUESTS = 2_000
-"""A child makes room for a fresh one after so many: what SymPy remembers does not grow for ever."""
+"""Requests after which a child is replaced, because SymPy's caches grow without bound."""
 DONE, FAILED, RENEW = range(3)
 """Exit codes of a child."""
 
@@ -30,23 +31,30 @@ Equal = Callable[[str, str], bool]
 
 
 def main(memory_bytes: int) -> None:
-    """Answer requests `[limit_s, wall_s, [[gold, answer], ...]]`, one JSON line each.
+    """Reply to requests `[limit_s, wall_s, [[gold, answer], ...]]`, one JSON line each.
 
-    A reply is `[seconds of computing, [bool, ...]]`, "timeout" (more than `limit_s` of computing,
-    or `wall_s` by the clock) or "memory". A child that dies of anything else ends the process.
+    A reply is `[processor seconds, [bool, ...]]`, "timeout" (more than `limit_s` of processor time
+    or `wall_s` of wall time) or "memory". A child that dies of anything else ends the process.
     """
     parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    # the parent decides what Ctrl-C means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The timers must kill: a Python handler runs only between bytecodes, and so never during a
+    # hang in C code.
     for limit in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(limit, signal.SIG_DFL)
+    # converting a longer integer to text takes quadratic time
     sys.set_int_max_str_digits(20_000)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is not a reply
+    # libraries print to standard output, which must not mix with replies
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     equal = _equality()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written from here on
+    # after the imports, which may write caches: no file can be written from here on
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     _send(replies, "ready")
     while True:
+        # The child holds the write end, so the read end closes when the child ends.
         alive, open_while_alive = os.pipe()
         child = os.fork()
         if child == 0:
@@ -62,11 +70,13 @@ def main(memory_bytes: int) -> None:
 
 
 def _end_of(child: int, alive: int, parent: int) -> int:
-    """Wait for the child's end, or end it where nobody waits for its answer: its exit code, or the
-    signal (negative).
+    """Wait for the child's end, and kill it once nobody waits for its reply.
+
+    Returns its exit code, or the negative number of the signal that ended it.
     """
     poll = select.poll()
-    poll.register(0, 0)  # the end of standard input alone; what is in it is the child's
+    # no events but the end of standard input: its content is for the child to read
+    poll.register(0, 0)
     poll.register(alive, select.POLLIN)
     while not (ready := poll.poll(PARENT_CHECK_S * 1000)) and os.getppid() == parent:
         continue
@@ -76,19 +86,24 @@ def _end_of(child: int, alive: int, parent: int) -> int:
 
 
 def _child(equal: Equal, replies: IO[str], memory_bytes: int) -> None:
-    """Answer, and never return."""
+    """Reply to requests, and end the process."""
     code = FAILED
     try:
-        if sys.platform == "linux":  # macOS has the name of this limit and refuses it
+        # macOS defines this limit and refuses to set it
+        if sys.platform == "linux":
+            # in the child only: a limit cannot be raised again, and the parent forks the next one
             resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         code = _answer(equal, replies)
     finally:
+        # not sys.exit: the exit handlers and buffers are the parent's
         os._exit(code)
 
 
 def _answer(equal: Equal, replies: IO[str]) -> int:
-    """Answer requests until there is none (DONE), or until a fresh process should (RENEW)."""
-    parent, pending, number = os.getppid(), b"", 0
+    """Reply to requests until there are no more (DONE), or a new child should (RENEW)."""
+    parent = os.getppid()
+    pending = b""
+    number = 0
     while os.getppid() == parent:
         if not select.select([0], [], [], PARENT_CHECK_S)[0]:
             continue
@@ -99,7 +114,9 @@ def _answer(equal: Equal, replies: IO[str]) -> int:
         if not pending.endswith(b"\n"):
             continue
         limit_s, wall_s, pairs = json.loads(pending)
-        pending, number = b"", number + 1
+        pending = b""
+        number += 1
+        # processor time decides; wall time catches a worker that sleeps or gets no core
         signal.setitimer(signal.ITIMER_REAL, wall_s)
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:
@@ -109,6 +126,7 @@ def _answer(equal: Equal, replies: IO[str]) -> int:
         left_s, _ = signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(replies, "memory" if same is None else [max(0.0, limit_s - left_s), same])
+        # after a MemoryError the heap is fragmented, and caches may hold half-built objects
         if same is None or number == MAX_REQUESTS:
             return RENEW
     return DONE
@@ -119,7 +137,7 @@ def _send(replies: IO[str], reply: object) -> None:
 
 
 def _equality() -> Equal:
-    """The comparison; imports math-verify (slow)."""
+    """Import math-verify, which is slow, and return the comparison."""
     import logging
 
     from math_verify import LatexExtractionConfig, parse, verify
@@ -130,19 +148,18 @@ def _equality() -> Equal:
 
     def parsed(text: str) -> list[object]:
         boxed = f"\\boxed{{{as_latex(text)}}}"
-        found: list[object] = parse(
+        parsed_parts: list[object] = parse(
             boxed,
             config,
             fallback_mode="no_fallback",
             extraction_mode="first_match",
             parsing_timeout=None,
         )
-        return [part for part in found if not isinstance(part, str)]
+        return [part for part in parsed_parts if not isinstance(part, str)]
 
     def close(gold: object, answer: object) -> bool:
-        """Constants must agree relatively too: math-verify rounds to six decimals, where small
-        numbers all look alike.
-        """
+        """Require that constants also agree relatively."""
+        # math-verify rounds to six decimals, where all small numbers look alike
         if not (
             isinstance(gold, Expr)
             and isinstance(answer, Expr)
@@ -155,7 +172,8 @@ def _equality() -> Equal:
 
     def equal(gold: str, answer: str) -> bool:
         try:
-            golds, answers = parsed(gold), parsed(answer)
+            golds = parsed(gold)
+            answers = parsed(answer)
             return bool(
                 golds
                 and answers
@@ -163,14 +181,15 @@ def _equality() -> Equal:
             ) and close(golds[0], answers[0])
         except MemoryError:
             raise
-        except Exception:  # whatever a parser says of a model's text: it is not equal
+        # a text that the parser cannot read is not equal to anything
+        except Exception:
             return False
 
     return equal
 
 
 def as_latex(text: str) -> str:
-    """Plain notation (`sqrt(2)`, `**`, `2*x`, `x^10`) as LaTeX."""
+    """Convert plain notation (`sqrt(2)`, `**`, `2*x`, `x^10`) to LaTeX."""
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|exp|sqrt)(?![a-zA-Z])", r"\\\1", text)
     text = re.sub(r"\s*\*\*\s*", "^", text)

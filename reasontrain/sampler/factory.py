@@ -1,0 +1,79 @@
+"""The one place that builds a sampler: for training, evaluation and stages, in any process."""
+
+from __future__ import annotations
+
+from typing import Protocol, assert_never, runtime_checkable
+
+import torch
+
+from reasontrain import models
+from reasontrain.models import ModelSettings, Policy
+from reasontrain.recipe import Engine, LocalEngine, VllmEngine
+from reasontrain.sampler import Sampler
+from reasontrain.sampler.local import LocalSampler
+from reasontrain.sampler.vllm import VllmSampler
+from reasontrain.sampler.vllm_engine import installed
+
+
+@runtime_checkable
+class EngineSampler(Sampler, Protocol):
+    """A sampler that computes with weights, and so has a device to receive new ones on."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which `load` expects weights."""
+        ...
+
+
+@runtime_checkable
+class SleepingSampler(Protocol):
+    """A sampler whose engine can release its GPU memory to the learner until the next `load`."""
+
+    def sleep(self) -> None:
+        """Release the GPU memory."""
+
+
+def make_sampler(
+    engine: Engine,
+    model: ModelSettings,
+    *,
+    seed: int,
+    policy: Policy | None = None,
+    colocated: bool = False,
+) -> EngineSampler:
+    """Build the sampler of an engine, ready to sample.
+
+    Args:
+        engine: the engine's settings.
+        model: the model whose weights the sampler starts from.
+        seed: seed of the random numbers that choose tokens.
+        policy: `model`, already loaded (by the learner, or with an adapter on it). Engines with
+            their own copy of the weights ignore it.
+        colocated: a learner in this process trains `policy` and uses the same GPUs.
+
+    Returns:
+        A sampler at version 0 of the weights.
+
+    Raises:
+        UserError: the engine is not installed, or its settings do not fit the model.
+        RunError: the engine does not start.
+    """
+    match engine:
+        case LocalEngine():
+            return LocalSampler(
+                policy or models.load(model),
+                seed=seed,
+                max_num_seqs=engine.max_num_seqs,
+                shared=colocated,
+                cuda_graphs=engine.cuda_graphs,
+            )
+        case VllmEngine():
+            return VllmSampler(model, engine, seed=seed, colocated=colocated)
+        case _:
+            assert_never(engine)
+
+
+def check_installed(engine: Engine) -> None:
+    """Raise UserError if the engine needs a package that cannot be imported."""
+    if isinstance(engine, VllmEngine):
+        installed()
