@@ -28,7 +28,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
 
 
 def train_recipe(recipe: Recipe) -> Path:
-    """Run a recipe to its last step and write its report; the run directory.
+    """Run a recipe to its last step, write its report, and return the run directory.
 
     An interrupted run of the same recipe is resumed.
     """
@@ -41,8 +41,8 @@ def train_recipe(recipe: Recipe) -> Path:
             if warning := alarm(stats):
                 logger.warning(f"step {step}: {warning}")
 
-        with run_context(final, given=recipe) as ready:
-            directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
+        with run_context(final, declared=recipe) as ready:
+            directory = ready.run(report, on_start=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory.path)
         logger.info(
             f"{_speed(directory)}model: {directory.final.resolve()}\nreport: {page.resolve()}"
@@ -51,20 +51,20 @@ def train_recipe(recipe: Recipe) -> Path:
 
 
 def _speed(directory: RunDirectory) -> str:
-    """A line on how fast the step of median length was."""
-    found = profile(read_run(directory.path))
-    if found is None:
+    """A line with the speed of the median step."""
+    speed = profile(read_run(directory.path))
+    if speed is None:
         return ""
     beside = (
-        f", {percent(found.mfu_update)} of the measured matrix rate in the update"
-        if math.isfinite(found.mfu_update)
+        f", {percent(speed.mfu_update)} of the measured matrix rate in the update"
+        if math.isfinite(speed.mfu_update)
         else ""
     )
-    return f"speed: {short(found.sampled_per_s)} tokens/s{beside}\n"
+    return f"speed: {short(speed.sampled_per_s)} tokens/s{beside}\n"
 
 
 def _few(stats: Stats) -> str:
-    """The few numbers of a step that fit on a line."""
+    """The few metrics of a step that fit on a line."""
     shown = [
         name
         for name in ("loss", "reward_mean", "kl_reverse_mean", "kept_share", "grad_norm")

@@ -188,7 +188,7 @@ class ActorGroup:
         options = {
             "num_cpus": slot.cpus,
             "num_gpus": slot.gpus,
-            # Ray would restart an actor with its first arguments, without weights and process group.
+            # Ray would restart an actor without its weights and its process group.
             "max_restarts": 0,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 slot.group, placement_group_bundle_index=slot.bundle

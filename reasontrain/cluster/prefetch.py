@@ -39,7 +39,8 @@ class PrefetchingSampler:
             after: The request of the step that follows the one whose first rollout has this id;
                 None after the last step.
         """
-        self.samplers, self.after = samplers, after
+        self.samplers = samplers
+        self.after = after
         self._pending: _Pending | None = None
 
     @property
@@ -50,7 +51,7 @@ class PrefetchingSampler:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """Return the prefetched rollouts if they are the requested ones, and prefetch the next step."""
+        """See `Sampler`; prefetched rollouts are used if they are the requested ones."""
         pending = self._pending
         self._pending = None
         rollouts = (

@@ -305,7 +305,7 @@ class SeparateSamplers(SamplerGroup):
 
 
 class GraderGroup(Grader):
-    """Grader processes that share the work; one that dies is restarted and its answers graded again."""
+    """Graders that share the work; one that dies is restarted and its part graded again."""
 
     def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""Weight transfer from learner rank 0 to the samplers: broadcast tensor by tensor over NCCL or gloo,
-with a checksum over all tensors.
+"""Weight transfer from learner rank 0 to the samplers, tensor by tensor over NCCL or gloo, with a
+checksum over all tensors.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ class WeightBroadcast:
 def _updated(total: int, name: str, tensor: Tensor) -> int:
     """The checksum with one more tensor.
 
-    A polynomial over position-weighted sums of the tensors' bits, so that a lost, changed or swapped
-    tensor changes it.
+    A polynomial over position-weighted sums of the tensors' bits, so that a lost, changed or
+    swapped tensor changes it.
     """
     words = tensor.reshape(-1).view(torch.int16 if tensor.element_size() == 2 else torch.int32)
     weighted = (words.long() * (torch.arange(len(words), device=words.device) % 65521 + 1)).sum()

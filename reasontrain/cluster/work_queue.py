@@ -75,7 +75,7 @@ def parallel_sampler(
 
 
 class WorkQueue:
-    """Assigns chunks to workers until all are sampled; the chunk of a dead worker is assigned again."""
+    """Assigns chunks to workers until all are sampled; a dead worker's chunk is assigned again."""
 
     def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
         self.group = group

@@ -84,7 +84,7 @@ class EndpointRequests:
             "seed": int(number * 2.0**31),
         }
         if self.is_plain:
-            text = self.prompt.around(problem)
+            text = self.prompt.prompt_of(problem)
             if not isinstance(text, str):
                 raise UserError(
                     f"problem {problem.id} is a conversation, and prompt.style is plain"

@@ -88,7 +88,7 @@ def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
 
 
 def _temporaries(job: PlannedJob) -> int:
-    """Tensors of a block's size beside the projections (`vocab.closed_form`): p and a sum's terms;
+    """Tensors of a block's size beside the projections (`vocab.analytic`): p and a sum's terms;
     for divergences q and more.
     """
     objective = job.recipe.objective

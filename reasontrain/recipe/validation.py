@@ -363,7 +363,7 @@ def _history_contradictions(recipe: Recipe) -> list[str]:
         )
     if "attention" in recipe.required_evidence and recipe.model.attention == "eager":
         found.append(
-            "model.attention: the evidence `attention` is one more call of a fused kernel, "
+            "model.attention: the evidence `attention` needs a fused attention kernel, "
             "and eager is none; use sdpa or "
             "flash_attention_2"
         )

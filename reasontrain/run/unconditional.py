@@ -1,4 +1,4 @@
-"""Demonstrations as the unconditional reference sees them, joined with the log-probs it gave them."""
+"""Demonstrations as the unconditional reference sees them, and their log-probs under it."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
         sequences=list(sequences),
         cache_rows=rows,
         first_columns=[paddings[row] for row in rows],
-        position_offsets=[policy.shift(images[row]) for row in rows],
+        position_offsets=[policy.position_shift(images[row]) for row in rows],
         cache=cache,
         hidden_ND=hidden_BTD[rows, -1],
     )

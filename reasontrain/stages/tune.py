@@ -1,4 +1,4 @@
-"""The model that the run starts from, fine-tuned on a stage's demonstrations by a run of its own."""
+"""Fine-tune the model that the run starts from on a stage's demonstrations, by a run of its own."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
     return Recipe(
         name=directory.name,
         out=str(directory.parent),
-        steps=math.ceil(stage.epochs * len(task.rows) / learn.rollouts_per_step),
+        steps=math.ceil(stage.epochs * len(task.samples) / learn.rollouts_per_step),
         model=replace(recipe.model, lora=stage.lora),
         task=task,
         objective=Nll(),

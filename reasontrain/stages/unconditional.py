@@ -130,31 +130,33 @@ def fill_store(recipe: Recipe, encoder: Encoder, demonstrations: Sequence[Rollou
 
 
 def fold_of(rollout: Rollout, folds: int) -> int:
-    """By the response's own hash: equal responses lie in one fold, whatever their ids and order."""
+    """The fold of a response, by its hash: equal responses share a fold, whatever their ids."""
     return int(hash_of(rollout.response_ids)[:15], 16) % folds
 
 
 def cut_parts(
     rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS
 ) -> list[FoldPart]:
-    """The responses of each fold, sorted by length and cut after so many tokens: a function of the
-    data alone.
+    """The responses of each fold, sorted by length and cut after `part_tokens` tokens.
+
+    A function of the data alone, so that an interrupted stage finds the same parts again.
     """
-    found: list[tuple[int, list[Rollout]]] = []
+    parts: list[tuple[int, list[Rollout]]] = []
     for fold in range(folds):
-        mine = sorted(
+        by_length = sorted(
             (r for r in rollouts if fold_of(r, folds) == fold),
             key=lambda r: (len(r.response_ids), r.id),
         )
-        room, first = 0, len(found)
-        for rollout in mine:
-            if room < len(rollout.response_ids) or len(found) == first:
-                found.append((fold, []))
+        room = 0
+        first = len(parts)
+        for rollout in by_length:
+            if room < len(rollout.response_ids) or len(parts) == first:
+                parts.append((fold, []))
                 room = part_tokens
-            found[-1][1].append(rollout)
+            parts[-1][1].append(rollout)
             room -= len(rollout.response_ids)
     return [
-        FoldPart(number, fold, unit_rollouts) for number, (fold, unit_rollouts) in enumerate(found)
+        FoldPart(number, fold, unit_rollouts) for number, (fold, unit_rollouts) in enumerate(parts)
     ]
 
 
@@ -240,7 +242,7 @@ def _tuning_set(rollouts: Sequence[Rollout], fold: int, folds: int) -> list[Roll
 
 
 def _report(store: Path, made_by: MadeBy, blind: Sequence[Rollout]) -> None:
-    """Log what the column holds, with a warning where the reference knows the responses by heart."""
+    """Log figures about the column; see `describe_column`."""
     column = read(store, COLUMN, made_by)
     values_N = torch.tensor([value for r in blind for value in column.of(r)], dtype=torch.float64)
     describe_column(values_N.exp(), store)
@@ -252,7 +254,8 @@ def describe_column(p_N: Float64[Tensor, " N"], store: Path) -> None:
     A mean weight 1 - P below 0.05 is a warning: the reference has learned the responses by heart,
     and the weights mean little.
     """
-    mean, sure = float(p_N.mean()), float((p_N > 0.99).double().mean())
+    mean = float(p_N.mean())
+    sure = float((p_N > 0.99).double().mean())
     logger.info(
         f"{COLUMN}: mean P {mean:.3f}, {sure:.1%} of {len(p_N):,} tokens above 0.99, in {store}"
     )

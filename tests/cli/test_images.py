@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "text model": (
         ("model.path=untrained:student",),
-        "train-0 has an image, and the model reads text alone",
+        "train-0 has an image, and the model reads text only",
     ),
 }
 

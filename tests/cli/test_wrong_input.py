@@ -177,7 +177,7 @@ MISTAKES = {
         ("token_selection.tip.mode", "'soft_or'", "(got 'softor')"),
     ),
     "no teacher there": Mistake(
-        "tip", ("teacher.path=nothing",), ("nothing is no model that can be loaded",)
+        "tip", ("teacher.path=nothing",), ("the model nothing cannot be loaded",)
     ),
     # D3S
     "a group of one": Mistake(
@@ -229,7 +229,7 @@ MISTAKES = {
         "dpo",
         ("task.path=empty_side.jsonl",),
         (
-            "empty_side.jsonl, line 3: there is no rejected answer",
+            "empty_side.jsonl, line 3: column 'rejected' is missing or empty",
             "a pair needs a chosen and a rejected one",
         ),
     ),
@@ -298,7 +298,7 @@ MISTAKES = {
         "sstoken",
         ("model.attention=eager",),
         (
-            "model.attention: the evidence `attention` is one more call of a fused kernel, "
+            "model.attention: the evidence `attention` needs a fused attention kernel, "
             "and eager is none",
             "use sdpa",
         ),
@@ -329,7 +329,7 @@ MISTAKES = {
     "a past that is not there": Mistake(
         "sstoken",
         ("history={kind: checkpoint, path: nothing}",),
-        ("nothing is no model that can be loaded",),
+        ("the model nothing cannot be loaded",),
     ),
     # PRIOR
     "a stored column of new responses": Mistake(
@@ -348,11 +348,13 @@ MISTAKES = {
     "a reference that is not there": Mistake(
         "prior",
         ("unconditional.model={path: nothing}",),
-        ("nothing is no model that can be loaded",),
+        ("the model nothing cannot be loaded",),
     ),
     # any of them
     "a directory of somebody else": Mistake(
-        "tip", ("name=thesis",), ("out/thesis exists and is no run; choose another `name`",)
+        "tip",
+        ("name=thesis",),
+        ("out/thesis exists and is not a run directory; choose another `name`",),
     ),
     "no GPU": Mistake(
         "sstoken",

@@ -259,7 +259,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (["objective.kind=grpo"], "sample: grpo learns from rollouts; say how to sample them"),
         (
             ["token_selection={kind: sstoken}", "model.attention=eager"],
-            "model.attention: the evidence `attention` is one more call of a fused kernel, "
+            "model.attention: the evidence `attention` needs a fused attention kernel, "
             "and eager is none; use sdpa or",
         ),
         (
