@@ -29,7 +29,7 @@ SURFACE = {
         "dtype: 'DType | None' = None, seed: 'int' = 0, "
         "engine: \"Literal['local', 'vllm'] | None\" = None, base: 'str | None' = None, "
         "workers: 'int | None' = None, endpoint: 'str | None' = None, "
-        "at_once: 'int | None' = None, restart: 'bool' = False) -> 'dict[str, object]'"
+        "concurrency: 'int | None' = None, restart: 'bool' = False) -> 'dict[str, object]'"
     ),
 }
 """What other people's code relies on; a change here is a change for them."""
