@@ -288,7 +288,7 @@ MISTAKES = {
     "no room for an answer": Mistake(
         "soft",
         ("sample.max_tokens=12",),
-        ("`max_tokens` is 12, and a thought of 8 with an answer of 4", "raise it, or lower"),
+        ("`max_tokens` is 12, but a thought of 8 tokens, an answer of 4", "raise it, or lower"),
     ),
     "an ending that is empty": Mistake(
         "soft", ("sample.thought.late=''",), ("`late` is empty; give the text",)

@@ -533,8 +533,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample={max_tokens: 500, thought: {kind: soft}}"],
-            "sample: `max_tokens` is 500, and a thought of 512 with an answer of 32 and "
-            "the text forced between them need more",
+            "sample: `max_tokens` is 500, but a thought of 512 tokens, an answer of 32 and the text "
+            "forced between them need more",
         ),
         (
             ["sample={thought: {kind: soft, stop_text: ''}}"],
