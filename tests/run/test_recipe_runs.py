@@ -46,7 +46,9 @@ CASES = {
     "old_logp: learner": Case(
         "grpo", ["learn.old_logp=learner", "sample.temperature=0.7"], 0.7, "learner"
     ),
-    "distillation at temperature 0.7": Case("tip", ["sample.temperature=0.7"], 1.0, None),
+    "distillation at temperature 0.7": Case(
+        "tip", ["sample.temperature=0.7"], 1.0, None, (1.0, 0.5)
+    ),
     "warm-up": Case(
         "grpo",
         ["steps=4", "learn.warmup_steps=2", "learn.schedule=linear"],

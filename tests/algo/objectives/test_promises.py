@@ -171,6 +171,6 @@ def test_what_is_stated_is_all_that_is_asked(objective: Objective):
         if name in objective.required_evidence
     }
     run = (replace(inputs.columns, evidence=stated), inputs.loss_weight_N, objective)
-    teacher = inputs.teacher if objective.teacher else None
+    teacher = inputs.teacher if objective.needs_teacher else None
     assert fused(inputs.hidden_ND, Head(inputs.weight_VD), *run, teacher=teacher).loss.isfinite()
     assert objective.granularity == "token"
