@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from reasontrain.recipe import Recipe, as_mapping, read_recipe, recipe_of
 
@@ -71,7 +71,7 @@ def evaluate(
     limit: int | None = None,
     dtype: DType | None = None,
     seed: int = 0,
-    engine: Literal["local", "vllm"] | None = None,
+    engine: str | None = None,
     base: str | None = None,
     workers: int | None = None,
     endpoint: str | None = None,
@@ -91,7 +91,7 @@ def evaluate(
         limit: number of problems of each suite, from its first.
         dtype: computation dtype of the weights (default: bfloat16).
         seed: seed of sampling.
-        engine: generation backend (default: local).
+        engine: the sampler engine, e.g. local or vllm (default: local).
         base: base model of an adapter (default: the one that the adapter names).
         workers: number of Ray processes that generate (default: this process).
         endpoint: URL of a server with OpenAI's API.

@@ -27,9 +27,9 @@ SURFACE = {
         "data: 'str | Path | None' = None, prompt: 'str | None' = None, "
         "out: 'str | Path' = 'out/evaluations', limit: 'int | None' = None, "
         "dtype: 'DType | None' = None, seed: 'int' = 0, "
-        "engine: \"Literal['local', 'vllm'] | None\" = None, base: 'str | None' = None, "
+        "engine: 'str | None' = None, base: 'str | None' = None, "
         "workers: 'int | None' = None, endpoint: 'str | None' = None, "
-        "at_once: 'int | None' = None, restart: 'bool' = False) -> 'dict[str, object]'"
+        "concurrency: 'int | None' = None, restart: 'bool' = False) -> 'dict[str, object]'"
     ),
 }
 """What other people's code relies on; a change here is a change for them."""

@@ -60,7 +60,7 @@ NEVER_PASSED = {"shell": True, "trust_remote_code": True, "weights_only": False}
 ALLOWED: Mapping[tuple[str, str], str] = {
     (
         "reasontrain/models/attention.py",
-        "watched swallows **rest",
+        "measured swallows **rest",
     ): "called by transformers, with arguments that differ between models",
     ("reasontrain/models/loading.py", "hasattr"): "transformers renamed the method after 5.17",
     (

@@ -15,7 +15,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.claims.sweep import ClaimsTable
 from reasontrain.data.collate import collate
 from reasontrain.recipe import Recipe, Zero, build
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.types import Problem, Rollout
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def test_the_recipe_is_valid_alone_and_with_the_cluster_section() -> None:
         alone | {"cluster": scaled["cluster"], "learn": alone["learn"] | scaled["learn"]},
         "README.md",
     )
-    assert contradictions(larger) == []
+    assert validation_errors(larger) == []
     assert larger.learn.zero == Zero(stage=3, offload_optimizer="cpu")
 
 

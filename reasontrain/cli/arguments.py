@@ -191,7 +191,6 @@ def _generation(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--engine",
-        choices=("local", "vllm"),
         help="generation backend (default: local); vllm needs the extra `vllm`",
     )
     command.add_argument(

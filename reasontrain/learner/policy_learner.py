@@ -269,7 +269,7 @@ class PolicyLearner:
                 ),
             )
         fields = tokens.fields(batch)
-        if not objective.teacher:
+        if not objective.needs_teacher:
             return self._run(
                 tokens,
                 token_loss(fields, loss_weight_N, objective, temperature=temperature, teacher=None),

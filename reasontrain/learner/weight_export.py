@@ -78,7 +78,7 @@ def save_policy(
     state = _copies(adapters(policy.model, materialize), torch.float32, writes)
     if writes:
         save_adapter(policy.model, state, directory)
-        policy.save_words(directory)
+        policy.save_tokenizer(directory)
 
 
 def save_model(
@@ -102,7 +102,7 @@ def save_model(
     if writes:
         policy.model.save_pretrained(directory, state_dict=state)
         _set_dtype(directory / "config.json", dtype)
-        policy.save_words(directory)
+        policy.save_tokenizer(directory)
 
 
 def _copies(

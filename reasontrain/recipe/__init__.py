@@ -1,4 +1,4 @@
-"""Recipes: what a run is, as frozen typed settings, and how a YAML file becomes one."""
+"""Recipes: a run as frozen typed settings, read from a YAML file."""
 
 from reasontrain.recipe.cluster import Cluster, Zero
 from reasontrain.recipe.engines import (

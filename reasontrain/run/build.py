@@ -29,12 +29,14 @@ from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
     PastCheckpoint,
     Recipe,
+    RecipeError,
     as_mapping,
     as_yaml,
     changed_keys,
     is_due,
     read_yaml,
 )
+from reasontrain.recipe.validation import image_errors
 from reasontrain.run import checkpoint, tracking
 from reasontrain.run.datasets import (
     EncodedSuite,
@@ -294,8 +296,10 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
                 f"{role}: of {recipe.model.path} and {settings.path} one sees images and "
                 f"one does not; use alike ones"
             )
-    if described.vision is not None:
-        _check_images(recipe)
+    if described.vision is not None and (errors := image_errors(recipe)):
+        raise RecipeError(
+            "\n".join([f"{recipe.name} trains on images:", *(f"  {e}" for e in errors)])
+        )
     answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)
     check_directory(directory, declared)
@@ -312,27 +316,6 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         answers and with_stored_evidence(recipe, described, answers),
         suites,
     )
-
-
-def _check_images(recipe: Recipe) -> None:
-    """Raise UserError for settings that image models do not support."""
-    if recipe.learn.layout == "packed":
-        raise UserError("learn.layout: rows with images are not packed; use `padded`")
-    capabilities = recipe.engine.capabilities
-    if not capabilities.images:
-        raise UserError(
-            f"sample.engine: {capabilities.label} does not support images here; use `kind: local`"
-        )
-    if recipe.cluster is not None and recipe.cluster.teachers:
-        raise UserError(
-            "cluster.teachers: a teacher in a process of its own is not shown images; "
-            "leave it with the learner"
-        )
-    if "attention" in recipe.required_evidence:
-        raise UserError(
-            "token_selection: the attention of image models is not watched; choose a rule "
-            "without the evidence `attention`"
-        )
 
 
 def run_directory(recipe: Recipe) -> RunDirectory:

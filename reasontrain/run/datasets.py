@@ -177,10 +177,10 @@ def _offline_data(
 ) -> tuple[OfflineSampler, Order]:
     """Read a file's responses, join the evidence stored for them, and order them."""
     encoder = encoder_of(described, recipe.prompt)
-    rows, dropped = encode(task.rows, encoder, described.context)
+    rows, dropped = encode(task.samples, encoder, described.context)
     if dropped:
         logger.warning(
-            f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped"
+            f"{dropped} of {len(task.samples)} samples ({task.kind}) are too long and were dropped"
         )
     for name, path in sorted(recipe.evidence.items()):
         if name == COLUMN:
@@ -274,7 +274,7 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     problems = task.problems()[: suite.limit]
     task.check_gradable(problems, grader, required=True)
     content = json.dumps(
-        [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
+        [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
 

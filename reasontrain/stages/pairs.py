@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reasontrain import models
 from reasontrain.data import storage
-from reasontrain.data.offline import OfflineRows, Response, encode, fingerprint
+from reasontrain.data.offline import OfflineSample, Response, encode, fingerprint
 from reasontrain.recipe import PairsStage, Recipe
 from reasontrain.run.datasets import encoder_of
 from reasontrain.stages.choose import Choice, Trial, choose
@@ -84,7 +84,7 @@ Problems = dict[str, list[Solution]]
 Choices = dict[str, Choice]
 
 
-def _pairs(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
+def _pairs(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
     for name, choice in choices.items():
         if choice.positive is not None and choice.negatives:
             yield _written(
@@ -92,19 +92,19 @@ def _pairs(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
             )
 
 
-def _right(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
+def _right(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
     for name, choice in choices.items():
         if choice.positive is not None:
             yield _written(f"{name}#{choice.positive}", [problems[name][choice.positive]])
 
 
-def _wrong(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
+def _wrong(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
     for name, choice in choices.items():
         for index in choice.negatives:
             yield _written(f"{name}#{index}", [problems[name][index]])
 
 
-def _written(id: str, solutions: Sequence[Solution]) -> OfflineRows:
+def _written(id: str, solutions: Sequence[Solution]) -> OfflineSample:
     """A row with these solutions of one problem; its prompt is without the stage's preamble."""
     first = solutions[0]
     prompt = (
@@ -114,10 +114,10 @@ def _written(id: str, solutions: Sequence[Solution]) -> OfflineRows:
     )
     problem = Problem(id=id, prompt=prompt, answer=first.answer)
     responses = tuple(Response(text=s.response, ids=tuple(s.response_ids)) for s in solutions)
-    return OfflineRows(problem=problem, responses=responses, tokenizer=first.tokenizer)
+    return OfflineSample(problem=problem, responses=responses, tokenizer=first.tokenizer)
 
 
-def _write(path: Path, rows: Sequence[OfflineRows], stage: PairsStage, recipe: Recipe) -> int:
+def _write(path: Path, rows: Sequence[OfflineSample], stage: PairsStage, recipe: Recipe) -> int:
     """Write the rows that are short enough, with token ids; return their number."""
     described = models.describe(recipe.model)
     encoder = encoder_of(described, recipe.prompt)

@@ -110,4 +110,4 @@ def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
     """The pairs in the token ids that they will be trained on."""
     described = models.describe(recipe.model)
     encoder = encoder_of(described, recipe.prompt)
-    return encode(PairTask(path=path).rows, encoder, described.context)[0]
+    return encode(PairTask(path=path).samples, encoder, described.context)[0]

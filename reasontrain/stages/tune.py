@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reasontrain.algo.objectives import Nll
 from reasontrain.recipe import Recipe, RecipeError, TrackSettings, TuneStage
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.run.build import run_context
 from reasontrain.tasks import RolloutTask
 from reasontrain.types import Stats
@@ -33,7 +33,7 @@ def train(name: str, recipe: Recipe) -> None:
 
     Raises RecipeError where the settings of the stage and of the recipe contradict each other.
     """
-    if faults := contradictions(recipe):
+    if faults := validation_errors(recipe):
         raise RecipeError(
             "\n".join([f"stage {name} cannot be run:", *(f"  {fault}" for fault in faults)])
         )
@@ -55,7 +55,7 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
     return Recipe(
         name=directory.name,
         out=str(directory.parent),
-        steps=math.ceil(stage.epochs * len(task.rows) / learn.rollouts_per_step),
+        steps=math.ceil(stage.epochs * len(task.samples) / learn.rollouts_per_step),
         model=replace(recipe.model, lora=stage.lora),
         task=task,
         objective=Nll(),

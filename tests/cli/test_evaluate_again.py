@@ -88,7 +88,7 @@ def test_an_evaluation_that_was_killed_ends_with_the_same_bytes() -> None:
         "--set",
         "task.num_problems=520",
         "sampling.temperature=1.0",
-        "sampling.max_tokens=40",
+        "sampling.max_tokens=16",
     ]
     assert evaluate(*words, "--out", "whole") == 0
     answers = Path("torn/testbed-student/arithmetic.jsonl")
@@ -256,7 +256,7 @@ def test_an_adapter_answers_as_its_merged_model(
             parameter.data.normal_(std=0.2)
     adapted.save_pretrained("adapter")
     adapted.merge_and_unload().save_pretrained("merged")
-    base.save_words(Path("merged"))
+    base.save_tokenizer(Path("merged"))
     for what in ("adapter", "merged", str(model)):
         assert evaluate(what, *SHORT, "--out", "out") == 0
     found = {

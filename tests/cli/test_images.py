@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("token_selection.kind=sstoken",),
         "token_selection: the attention of image models is not watched",
     ),
-    "packing": (("learn.layout=packed",), "learn.layout: rows with images are not packed"),
+    "packing": (("learn.layout=packed",), "learn.layout: sequences with images cannot be packed"),
     "broken image": (
         ("task={kind: rollouts, path: broken.json}",),
         "problem 0 is in no format that",
@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "text model": (
         ("model.path=untrained:student",),
-        "train-0 has an image, and the model reads text alone",
+        "train-0 has an image, and the model reads text only",
     ),
 }
 

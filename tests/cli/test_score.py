@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
     "no model": (
         "score",
         ("unconditional.model.path=nothing",),
-        "nothing is no model that can be loaded",
+        "the model nothing cannot be loaded",
     ),
 }
 

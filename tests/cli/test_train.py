@@ -21,6 +21,7 @@ from reasontrain.metrics.timing import PARTS, key
 from reasontrain.models.testbed import TinyShape, build
 from reasontrain.run import loop
 from reasontrain.types import Stats
+from tests.graders import IdleWorkers
 
 RECIPE = """
 name: run
@@ -94,14 +95,32 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+def workplace(folder: Path, model_dir: Path) -> Path:
+    """A directory with the recipe, and the models beside it."""
+    (folder / "models").symlink_to(model_dir)
+    work = folder / "work"
+    work.mkdir()
+    (work / "recipe.yaml").write_text(RECIPE)
+    return work
+
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_dir: Path) -> Train:
     """Run the recipe in an empty directory; the exit code."""
-    (tmp_path / "models").symlink_to(model_dir)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    Path("recipe.yaml").write_text(RECIPE)
+    monkeypatch.chdir(workplace(tmp_path, model_dir))
     return lambda *overrides: main(["train", "recipe.yaml", *overrides])
+
+
+@pytest.fixture(scope="module")
+def straight(
+    tmp_path_factory: pytest.TempPathFactory, model_dir: Path, idle_workers: IdleWorkers
+) -> Path:
+    """The directory of a run of the recipe that nothing disturbed."""
+    work = workplace(tmp_path_factory.mktemp("straight"), model_dir)
+    with pytest.MonkeyPatch.context() as patch, idle_workers.shared():
+        patch.chdir(work)
+        assert main(["train", "recipe.yaml"]) == 0
+    return work / "out" / "run"
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -232,11 +251,11 @@ def test_training_moves_the_student_towards_its_teacher(train: Train) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_started_again_it_equals_a_run_that_was_not(
     train: Train,
+    straight: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    assert train("name=straight") == 0
     whole_step, handler = loop.train_step, signal.getsignal(number)
 
     def interrupted(run: loop.Run, step: int) -> Stats:
@@ -254,14 +273,13 @@ def test_stopped_and_started_again_it_equals_a_run_that_was_not(
     assert not Path("out/run/final").exists()
     monkeypatch.setattr(loop, "train_step", whole_step)
     assert train() == 0
-    assert_same_run(Path("out/straight"), Path("out/run"))
+    assert_same_run(straight, Path("out/run"))
     assert signal.getsignal(number) == handler
 
 
 def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(
-    train: Train, monkeypatch: pytest.MonkeyPatch
+    train: Train, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert train("name=straight", "checkpoint.every=1") == 0
     whole_step = loop.train_step
 
     def killed(run: loop.Run, step: int) -> Stats:
@@ -276,7 +294,7 @@ def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(
         train("checkpoint.every=1")
     monkeypatch.setattr(loop, "train_step", whole_step)
     assert train("checkpoint.every=1") == 0
-    assert_same_run(Path("out/straight"), Path("out/run"))
+    assert_same_run(straight, Path("out/run"))
 
 
 @pytest.mark.parametrize("method", ["grpo", "tip"])
@@ -342,9 +360,10 @@ def test_fewer_steps_than_were_taken_are_refused(
 
 
 def test_a_finished_run_is_extended_by_more_steps(train: Train) -> None:
-    assert train("learn.schedule=constant") == 0
-    assert train("learn.schedule=constant", "steps=6") == 0
-    assert train("learn.schedule=constant", "steps=6", "name=straight") == 0
+    constant = ("learn.schedule=constant", "evaluate=null")
+    assert train(*constant) == 0
+    assert train(*constant, "steps=6") == 0
+    assert train(*constant, "steps=6", "name=straight") == 0
     straight, extended = (
         timeless(lines(Path(f"out/{name}/metrics.jsonl"))) for name in ("straight", "run")
     )
@@ -430,14 +449,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         "bad.jsonl, line 2: expected one JSON object per line",
     ),
     "gold that does not pass": (("task.kind=math", "task.path=gold.jsonl"), "gold"),
-    "no model": (("model.path=nothing",), "nothing is no model that can be loaded"),
+    "no model": (("model.path=nothing",), "the model nothing cannot be loaded"),
     "prompts too long": (("prompt.max_tokens=20",), "prompts have more than 20 tokens"),
     "own reward": (
         ("task.kind=python", "task.path=no.py", "task.problems_path=short.jsonl"),
         "no.py",
     ),
     "unknown service": (("track.service=wandb",), "track.service is wandb, which is not installed"),
-    "testbed name": (("model.path=testbed:nobody",), "testbed:nobody is no testbed model"),
+    "testbed name": (("model.path=testbed:nobody",), "there is no testbed model testbed:nobody"),
 }
 
 
@@ -481,7 +500,10 @@ def test_a_model_with_other_ids_is_refused(
     vocab[first], vocab[second] = vocab[second], vocab[first]
     path.write_text(json.dumps(content))
     assert train(*overrides) == 2
-    assert f"the {role} has other token ids than the model: id 300 is" in capsys.readouterr().err
+    assert (
+        f"the {role} and the model must share one vocabulary, but id 300 is"
+        in capsys.readouterr().err
+    )
     assert not Path("out").exists()
 
 

@@ -326,7 +326,7 @@ def test_a_reference_of_other_ids_is_refused(column: Column, student: Path, tmp_
     assert '"<think>"' in text
     (foreign / "tokenizer.json").write_text(text.replace('"<think>"', '"<thinks>"'))
     with pytest.raises(
-        UserError, match="the unconditional reference has other token ids than the model"
+        UserError, match="the unconditional reference and the model must share one vocabulary"
     ):
         column(SmallReference(model=ModelSettings(path=str(foreign))))
     assert not (tmp_path / "stages").exists()
