@@ -153,5 +153,5 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
 
 def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written, because .*file is no folder"):
+    with pytest.raises(UserError, match=r"written, because .*file is not a writable folder"):
         checkpoint.check_space(RunDirectory(tmp_path / "file" / "run"), num_parameters=10, keep=1)
