@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on this machine: launch/local.sh RECIPE [key.path=value ...]
-# A recipe with a `cluster` section gets a Ray of its own, with token authentication; any other runs in one process, without Ray.
+# A recipe with a `cluster` section starts its own Ray with token authentication; any other runs in one process.
 set -euo pipefail
 if (($# == 0)) || [[ $1 == -* ]]; then
   sed -n '2s/^# //p' "$0" >&2
@@ -8,9 +8,9 @@ if (($# == 0)) || [[ $1 == -* ]]; then
 fi
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else the one that make made
+command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else that of `make`
 
-mkdir -p ~/.ray && chmod 700 ~/.ray # where Ray leaves its token, readable by all
+mkdir -p ~/.ray && chmod 700 ~/.ray # Ray writes its token here, readable by all users
 unset RAY_ADDRESS
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
 exec reasontrain train "$@"

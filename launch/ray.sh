@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # A Ray cluster of your own machines, with token authentication. Each machine needs reasontrain installed and the same token.
-#   launch/ray.sh head [ray start options]             start the cluster here; makes ~/.ray/auth_token where there is none
-#   launch/ray.sh worker ADDRESS [ray start options]   join it from another machine, which has a copy of that file
+#   launch/ray.sh head [ray start options]             start the cluster here; creates ~/.ray/auth_token if missing
+#   launch/ray.sh worker ADDRESS [ray start options]   join from another machine, which has a copy of that file
 #   launch/ray.sh submit RECIPE out=/shared/folder [key.path=value ...]   run a recipe on it, with the files of this folder
-#   launch/ray.sh stop                                 end every Ray process that is yours on this machine
-# The dashboard listens on the head's loopback alone. From elsewhere: ssh -L 8265:127.0.0.1:8265 HEAD, and submit as on the head.
+#   launch/ray.sh stop                                 end all Ray processes of your user on this machine
+# The dashboard listens on the head's loopback only. From elsewhere: ssh -L 8265:127.0.0.1:8265 HEAD, and submit as on the head.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else the one that make made
+command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else that of `make`
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
 
 usage() {
@@ -29,13 +29,13 @@ need_token() {
 
 head() {
   if [[ -z ${RAY_AUTH_TOKEN:-} ]]; then
-    # Whoever can read the token can run code on the cluster, and Ray leaves it readable by all.
+    # Anyone who can read the token can run code on the cluster, and Ray leaves it readable by all users.
     mkdir -p ~/.ray && chmod 700 ~/.ray
     [[ -s $token ]] || ray get-auth-token --generate >/dev/null
     need_token
     chmod 600 "$token"
   fi
-  # A run that `ray job stop` ends saves a checkpoint first; Ray's own patience is three seconds.
+  # A run stopped by `ray job stop` saves a checkpoint first; Ray's default is to kill it after three seconds.
   RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-600} ray start --head --dashboard-host=127.0.0.1 "$@"
   echo "On the other machines: copy $token to ~/.ray/auth_token, then launch/ray.sh worker with the address above."
 }
@@ -49,7 +49,7 @@ worker() {
 submit() {
   if (($# == 0)); then fail "submit wants a RECIPE"; fi
   need_token
-  # Paths of the recipe and its files are of this folder, which Ray copies to the head. What runs write must outlive that copy.
+  # Ray copies this folder to the head, and the recipe's paths are relative to the copy. Output must outlive the copy.
   [[ " ${*:2}" == *" out=/"* ]] ||
     fail "say where runs go on the cluster: out=/shared/folder (a relative one lies in Ray's copy of this folder, which it deletes)"
   ray job submit --working-dir . -- "$@"

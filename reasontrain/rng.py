@@ -4,6 +4,7 @@ cannot change them.
 
 from __future__ import annotations
 
+from enum import IntEnum, unique
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,29 @@ from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@unique
+class Stream(IntEnum):
+    """Every user of keyed random numbers: the part of a key, after the seed, that keeps two users
+    independent.
+
+    A new value changes every run that draws from the stream. Two users have older keys without a
+    stream of this size: `data.order` has the number of an epoch in its place, and the rounds of
+    `tasks.images` count on from IMAGE_ROUNDS.
+    """
+
+    IMAGE_SPLIT = 0x91C7
+    IMAGE_ROUNDS = 0x91C8
+    MINI_BATCHES = 0x0D0A_0001
+    SAMPLED_TOKENS = 0x5A3B_0001
+    SOFT_TOKEN_NOISE = 0x5A3B_0002
+    ENDPOINT_SEEDS = 0x5A3B_0003
+    VLLM_SEEDS = 0x5A3B_0004
+    RANDOM_TOKENS = 0x5E1E_0001
+    SHUFFLED_WEIGHTS = 0x5E1E_0002
+    TIP_DRAWS = 0x5E1E_0003
+    ROLLOUT_FILTER = 0x5E1E_0D35
 
 
 def _signed(value: int) -> int:

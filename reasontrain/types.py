@@ -1,7 +1,7 @@
-"""The five nouns that everything else speaks in: Problem, Rollout, Batch, Counts, Losses.
+"""Core data types: Problem, Rollout, Batch, BatchTotals, Losses and their parts.
 
 Shapes end a tensor's name: B rollouts, T tokens, G rollouts of a group, P pairs, V vocabulary, N
-flat rows, D hidden size.
+flat tokens, D hidden size.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 
 
 class UserError(ValueError):
-    """Something the user can mend: shown as one sentence, without a traceback, with exit code 2."""
+    """A mistake that the user can correct: one sentence, without a traceback; exit code 2."""
 
 
 class RunError(RuntimeError):
-    """A run that was started rightly and cannot go on: shown as one sentence, with exit code 1."""
+    """A run that started correctly and cannot continue: shown as one sentence; exit code 1."""
 
 
 class LostError(RunError):
@@ -43,7 +43,8 @@ class LostError(RunError):
 
     def __init__(self, role: str, rank: int, message: str) -> None:
         super().__init__(message)
-        self.role, self.rank = role, rank
+        self.role = role
+        self.rank = rank
 
 
 class Message(TypedDict):
@@ -66,11 +67,11 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something to be answered, with what is needed to tell a right answer.
+    """A problem with what is needed to recognise a right answer.
 
-    `prompt` is a plain text or a conversation; `answer` is the gold answer ("" where nothing can be
-    verified); `solution` is a worked demonstration ("" where there is none); `image` is an image
-    that the prompt shows; `about` holds level, subject and the like.
+    `prompt` is plain text or a conversation; `answer` is the gold answer ("" if nothing can be
+    verified); `solution` is a worked demonstration ("" if there is none); `image` is an image that
+    the prompt shows; `about` holds level, subject and the like.
     """
 
     id: str
@@ -83,9 +84,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A problem as a model is asked it: its text went through the chat template and the tokenizer
-    once, and never again.
-    """
+    """A problem encoded for a model: its text passed the chat template and the tokenizer once."""
 
     problem: Problem
     ids: tuple[int, ...]
@@ -136,7 +135,7 @@ class Rollout:
 
 
 class TokenKind(IntEnum):
-    """What a token is.
+    """The origin of a token.
 
     Only response and soft tokens are ever trained on; statistics are of those alone.
     """
@@ -176,11 +175,10 @@ class _EvidenceColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTotals:
-    """How much a whole optimiser step holds, over all ranks; the only denominators there are (see
-    `reduce`).
+    """Totals of a whole optimiser step over all ranks; the only denominators of a loss.
 
-    `sampled_*` count what there was before whole rollouts were dropped. A fractional weight never
-    enters a count: a row counts as kept when its weight is not zero.
+    `sampled_*` count the step before whole rollouts were dropped. A fractional weight never enters
+    a count: a token counts as kept if its weight is not zero. See `algo.loss_aggregation`.
     """
 
     rollouts: int
@@ -194,7 +192,7 @@ class BatchTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(_EvidenceColumns):
-    """The rollouts of one optimiser step, right-padded to one width, as driver-side scalars:
+    """The rollouts of one step of the run, right-padded to one width, as driver-side scalars:
     nothing here is as wide as V or D.
 
     `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the
@@ -237,7 +235,7 @@ class Batch(_EvidenceColumns):
         return (self.rollout_B[:, None] << 24) + position_BT
 
     def totals(self, weight_BT: Float[Tensor, "B T"] | None = None) -> BatchTotals:
-        """What the step holds when `weight_BT` chooses its rows (everything where it is left out)."""
+        """Totals of the step if `weight_BT` chooses its tokens; of every response token without."""
         kept_BT = self.is_response_BT if weight_BT is None else weight_BT != 0
         return BatchTotals(
             rollouts=len(self.rollout_B),
@@ -250,7 +248,7 @@ class Batch(_EvidenceColumns):
         )
 
     def with_evidence(self, columns: Mapping[str, Float[Tensor, "B T"]]) -> Batch:
-        """The same batch that knows more."""
+        """The same batch with these columns of evidence added."""
         unknown = columns.keys() - EVIDENCE.keys()
         assert not unknown, f"not a kind of evidence: {sorted(unknown)}"
         return replace(self, evidence={**self.evidence, **columns})
@@ -270,9 +268,7 @@ class Batch(_EvidenceColumns):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFields(_EvidenceColumns):
-    """The columns of a batch at N flat rows: what an objective knows about each token beside the
-    policy's own distribution.
-    """
+    """The fields of a batch at N flat tokens that an objective reads beside the distribution."""
 
     _shape: ClassVar[str] = "N"
     ids_N: Int[Tensor, " N"]
@@ -297,12 +293,10 @@ class TokenFields(_EvidenceColumns):
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What a row objective may ask about the policy's distribution at N rows, each a float32 tensor
-    of N numbers.
+    """Statistics of the policy's distribution at N tokens, each a float32 tensor of N numbers.
 
-    Statistics are computed when they are first asked for, by `statistic`, which `vocab` provides
-    while the logits of a chunk are alive; asking twice costs nothing. All are differentiable with
-    respect to the logits, in closed form.
+    `statistic`, which `vocab` provides while the logits of a chunk are alive, computes each on
+    first use and keeps it. All are differentiable with respect to the logits, in closed form.
     """
 
     statistic: Callable[[str], Float[Tensor, " N"]]
@@ -336,12 +330,11 @@ class TokenStats:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceStats:
-    """All N response rows of K whole rollouts: what an objective sees whose non-linearity comes
-    after a sum over a response.
+    """All N response tokens of K whole rollouts, for objectives of sums over a response.
 
-    `logp_N` is differentiable, in nats; `weight_N` is the selection's; `rollout_N` counts the
-    rollouts here from 0, and `token_N` is the position in the sequence, prompt included. Where
-    there are pairs, the chosen side is an even rollout and the rejected one the next.
+    `logp_N` is differentiable, in nats; `weight_N` is the selection's; `rollout_N` numbers the
+    rollouts from 0, and `token_N` is the position in the sequence, prompt included. Of a pair, the
+    chosen side is an even rollout and the rejected one the next.
     """
 
     logp_N: Float[Tensor, " N"]
@@ -362,8 +355,9 @@ class SequenceStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """One loss per unit that an objective averages over (row, rollout or pair); `stats` are
-    observations of the same length.
+    """One loss per token, rollout or pair, whichever the objective averages over.
+
+    `stats` are observations of the same length.
     """
 
     loss: Float[Tensor, " N"]
@@ -376,7 +370,7 @@ Stats = dict[str, float]
 
 @dataclass(frozen=True)
 class Weights:
-    """A policy's weights on their way to a sampler; `version` counts optimiser steps."""
+    """A policy's weights on their way to a sampler; `version` counts steps of the run."""
 
     version: int
     tensors: Callable[[], Iterator[tuple[str, Tensor]]]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
-from reasontrain.rng import uniform
+from reasontrain import rng
+from reasontrain.rng import Stream, uniform
 
+PACKAGE = Path(rng.__file__).parent
+PASSED_ON = {("_draws.py", "stream"), ("images.py", "stream"), ("order.py", "epoch")}
+"""Calls whose second part is a parameter, or an epoch's number (see `Stream`)."""
 INCREMENT, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 int64 = integers(-(1 << 63), (1 << 63) - 1)
 
@@ -102,3 +109,28 @@ def test_distinct_keys_give_distinct_numbers():
     )
     number_N = torch.cat([table, shorter, uniform()[None]])
     assert len(number_N.unique()) == len(number_N) == 64_000 + 1_600 + 40 + 1
+
+
+def test_streams_are_unique_and_none_is_written_elsewhere():
+    """A value that two users share would make their numbers dependent."""
+    assert len(Stream.__members__) == len(set(Stream))
+    # values of the past, which runs and stored results depend on
+    assert (Stream.SAMPLED_TOKENS, Stream.SOFT_TOKEN_NOISE) == (0x5A3B_0001, 0x5A3B_0002)
+    assert (Stream.RANDOM_TOKENS, Stream.SHUFFLED_WEIGHTS) == (0x5E1E_0001, 0x5E1E_0002)
+    assert (Stream.TIP_DRAWS, Stream.ROLLOUT_FILTER) == (0x5E1E_0003, 0x5E1E_0D35)
+    sources = {path.name: path.read_text() for path in PACKAGE.rglob("*.py")}
+    calls = [
+        (name, call.split(",")[1].strip())
+        for name, text in sources.items()
+        for call in re.findall(r"rng\.(?:uniform|normal)\(([^)]*)", text)
+    ]
+    assert len(calls) >= 8
+    assert [
+        (name, key)
+        for name, key in calls
+        if not key.startswith("Stream.") and (name, key) not in PASSED_ON
+    ] == []
+
+
+def test_a_stream_is_a_key_like_any_number():
+    assert uniform(7, Stream.TIP_DRAWS, 3) == uniform(7, 0x5E1E_0003, 3)

@@ -1,0 +1,1 @@
+"""Algorithms: advantages, rollout filters, token selection, objectives and loss aggregation."""

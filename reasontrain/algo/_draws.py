@@ -1,37 +1,27 @@
-"""The random numbers of selection: one per token, a function of (seed, stream, step, rollout id,
-position) alone.
+"""Random numbers of selection rules: one per token, keyed by (seed, stream, step, rollout,
+position).
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
 from reasontrain import rng
+from reasontrain.rng import Stream
 from reasontrain.types import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Stream(IntEnum):
-    """Who draws; each rule has its own stream, so that a control is independent of what it
-    controls.
-    """
-
-    RANDOM = 0x5E1E_0001
-    SHUFFLED = 0x5E1E_0002
-    TIP = 0x5E1E_0003
-    KEEP = 0x5E1E_0D35
-
-
 def uniform_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:
-    """Float64 numbers in [0, 1), the same for a token whatever the layout of the batch (`row_order`
-    is rollout and position).
+    """Float64 numbers in [0, 1), the same for a token whatever the layout of the batch.
+
+    The key is (seed, stream, step, rollout and position), see `Batch.token_order_BT`.
     """
-    return rng.uniform(batch.seed, int(stream), batch.step, batch.token_order_BT)
+    return rng.uniform(batch.seed, stream, batch.step, batch.token_order_BT)
 
 
 def gumbel_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:

@@ -1,6 +1,4 @@
-"""Exact top-k of tokens: as many as asked for, ties broken by (rollout id, position), never a
-threshold.
-"""
+"""Exact top-k of tokens: never a threshold; ties break by (rollout id, position)."""
 
 from __future__ import annotations
 
@@ -38,10 +36,16 @@ def top_rows(
     num: int,
     order_BT: Int[Tensor, "B T"],
 ) -> Float[Tensor, "B T"]:
-    """Weight 1 at the `num` best of the chosen tokens of the whole step (all of them if there are
-    fewer), 0 elsewhere.
+    """Weight 1 at the `num` best tokens of the step (all if there are fewer), 0 elsewhere.
+
+    Args:
+        score_BT: scores; higher is better.
+        among_BT: candidates.
+        num: number of tokens to keep.
+        order_BT: key that breaks ties (see `Batch.token_order_BT`).
     """
-    score_N, order_N = score_BT[among_BT], order_BT[among_BT]
+    score_N = score_BT[among_BT]
+    order_N = order_BT[among_BT]
     num_G = torch.tensor([num], device=order_N.device)
     return _weights(_is_top(score_N, torch.zeros_like(order_N), num_G, order_N), among_BT)
 
@@ -52,8 +56,13 @@ def top_rows_per_rollout(
     num_B: Int[Tensor, " B"],
     order_BT: Int[Tensor, "B T"],
 ) -> Float[Tensor, "B T"]:
-    """Weight 1 at the `num_B[b]` best of the chosen tokens of rollout b (all of them if there are
-    fewer), 0 elsewhere.
+    """Weight 1 at the best tokens of each rollout (all if there are fewer), 0 elsewhere.
+
+    Args:
+        score_BT: scores; higher is better.
+        among_BT: candidates.
+        num_B: number of tokens to keep of each rollout.
+        order_BT: key that breaks ties (see `Batch.token_order_BT`).
     """
     rollout_N = among_BT.nonzero()[:, 0]
     return _weights(_is_top(score_BT[among_BT], rollout_N, num_B, order_BT[among_BT]), among_BT)

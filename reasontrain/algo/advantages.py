@@ -1,4 +1,4 @@
-"""The rewards of a group become one advantage per rollout. Computed in fp64, whatever comes in."""
+"""Advantages: one number per rollout from the rewards of its group, computed in fp64."""
 
 from __future__ import annotations
 
@@ -46,16 +46,15 @@ class LeaveOneOut:
     def __call__(
         self, reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"]
     ) -> Float[Tensor, " B"]:
-        """Advantages of B rollouts; r - (S - r) / (n - 1) is n / (n - 1) times the centred reward."""
+        """Advantages of B rollouts; r - (S - r) / (n - 1) is n / (n - 1) times r - mean."""
         centred_B, size_B, _ = _centred(reward_B, group_B, self.kind)
         return (centred_B * size_B / (size_B - 1)).to(reward_B.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanCentred:
-    """r - mean within the group, without a standard deviation (Dr.
-
-    GRPO, arXiv 2503.20783, section 3.2).
+    """r - mean within the group, without a standard deviation (Dr. GRPO, arXiv 2503.20783, section
+    3.2).
     """
 
     kind: Literal["mean_centred"] = "mean_centred"

@@ -42,7 +42,7 @@ class Evidence:
     """One kind of evidence.
 
     Attributes:
-        name: key of `batch.evidence`, and stem of `batch.<name>_BT` and of the metric `<name>_mean`.
+        name: key of `batch.evidence`; `batch.<name>_BT` and the metric `<name>_mean` follow it.
         description: the formula or definition in a few words.
         chart: title of the report's chart that shows it; kinds of one unit may share a chart.
         label: its name within that chart and beside a token.
@@ -190,7 +190,7 @@ EVIDENCE: Mapping[str, Evidence] = {row.name: row for row in _ROWS}
 
 
 def from_sources(names: Iterable[str], *sources: Source) -> frozenset[str]:
-    """Those of the names whose evidence comes from one of the sources."""
+    """The names whose evidence comes from one of the sources."""
     return frozenset(name for name in names if EVIDENCE[name].source in sources)
 
 

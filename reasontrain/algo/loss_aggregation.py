@@ -8,8 +8,8 @@ divides by one: nothing selected is a zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 from jaxtyping import Float
 
@@ -17,10 +17,6 @@ from reasontrain.types import BatchTotals
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    LossAggregationFn = Callable[[Float[Tensor, "B T"], BatchTotals], Float[Tensor, "B T"]]
-else:
-    LossAggregationFn = Callable  # recipes import this module, and shapes need torch
 
 LossAggregation = Literal[
     "seq_mean_token_mean",
@@ -30,6 +26,17 @@ LossAggregation = Literal[
     "seq_mean_token_sum",
     "pair_mean",
 ]
+
+
+@runtime_checkable
+class LossAggregationFn(Protocol):
+    """A function of this module: the selection's weights -> the factor of each loss."""
+
+    def __call__(
+        self, weight_BT: Float[Tensor, "B T"], totals: BatchTotals, /
+    ) -> Float[Tensor, "B T"]:
+        """Divide the weights by a total of the optimiser step."""
+        ...
 
 
 def seq_mean_token_mean(

@@ -1,4 +1,4 @@
-"""A budget that changes over the run."""
+"""A share that changes over the run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from reasontrain.types import Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSchedule:
-    """A share that goes in a straight line from `init` at the first step to `final` at the last
-    (D3S, arXiv 2509.22115).
+    """A share that goes linearly from `init` at the first step to `final` at the last.
 
-    Without `final` it stays what it is. It is a function of progress, which a resumed run takes up
-    where it was.
+    The form of D3S (arXiv 2509.22115). Constant without `final`. A function of progress alone, so a
+    resumed run continues it.
     """
 
     init: Ratio
@@ -28,15 +27,5 @@ class LinearSchedule:
 
     @property
     def least(self) -> float:
-        """The smallest share that it comes to."""
+        """The smallest share of the run."""
         return min(self.at(0.0), self.at(1.0))
-
-    @property
-    def mean(self) -> float:
-        """Its mean over a run."""
-        return (self.at(0.0) + self.at(1.0)) / 2
-
-    @property
-    def most(self) -> float:
-        """The largest share that it comes to."""
-        return max(self.at(0.0), self.at(1.0))

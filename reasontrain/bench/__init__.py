@@ -1,3 +1,1 @@
-"""Our speed and memory beside a peer's: the same work, on the same machine, in one run; figures are
-ratios.
-"""
+"""Benchmarks of speed and memory beside a peer: the same work on the same machine, as ratios."""

@@ -68,7 +68,7 @@ def learner(given: Workload, method: Method, budget: int, layout: Layout) -> Pol
         if "history_logp" in method.required_evidence
         else History()
     )
-    teacher = UnshardedModel(given.frozen()) if method.objective.teacher else None
+    teacher = UnshardedModel(given.frozen()) if method.objective.needs_teacher else None
     return compose_learner(
         given.policy(), settings, steps=1 << 20, teacher=teacher, history=history
     )

@@ -21,7 +21,7 @@ from reasontrain.algo.token_selection import Tip
 from reasontrain.bench.case import Numbers, Setting, Setup, Work
 from reasontrain.types import Batch, Losses, TokenFields, TokenKind, TokenStats
 from reasontrain.vocab import Head, Teacher, fused, measure
-from reasontrain.vocab.chunks import Scan
+from reasontrain.vocab.chunks import ChunkedLogits
 from reasontrain.vocab.head import HeadGradient
 
 TEMPERATURE = 1.0
@@ -218,7 +218,7 @@ def _multiply(given: Inputs, num_rows: int, *, backward: bool) -> None:
     gradient = HeadGradient(
         given.hidden_ND[rows], given.head, hidden=backward, weight=backward, bias=False
     )
-    for part in Scan(
+    for part in ChunkedLogits(
         given.hidden_ND[rows], given.head, given.ids_N[rows], TEMPERATURE, teacher
     ).chunks():
         assert len(part.teacher_raw_CU) == len(part.hidden_CD)

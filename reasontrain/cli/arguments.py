@@ -1,4 +1,4 @@
-"""The words that each command takes. Nothing heavy is imported until a command runs."""
+"""Arguments of every command. Nothing heavy is imported until a command runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands; each sets `run` to the function that does it."""
+    """The parser of all commands; each sets `run` to the function that carries it out."""
     top = argparse.ArgumentParser(
-        prog="reasontrain", description="Post-train reasoning LLMs on the tokens that matter."
+        prog="reasontrain",
+        description="Post-train reasoning LLMs on the tokens that matter.",
+        epilog="exit codes: 0 done, 1 the run failed or was stopped, 2 invalid input\n\n"
+        "example:\n  reasontrain train recipes/tiny/tip.yaml seed=1 name=tip-1",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for add in (
@@ -46,12 +50,12 @@ def _command(
 
 
 def _recipe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe file (YAML)")
     command.add_argument(
         "overrides",
         nargs="*",
         metavar="key.path=value",
-        help="settings that differ from the file's",
+        help="settings that override the file's",
     )
 
 
@@ -59,7 +63,7 @@ def _train(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "train",
-        "Train by a recipe; the same command goes on where an interrupted run stopped.",
+        "Train a model by a recipe. Running the same command again resumes an interrupted run.",
         "reasontrain train recipes/tiny/tip.yaml seed=1 name=tip-1",
     )
     _recipe(command)
@@ -76,8 +80,8 @@ def _score(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "score",
-        "Compute and store the evidence that a recipe reads from a store; `train` does so "
-        "by itself where it is missing.",
+        "Compute the stored evidence of a recipe without training. `train` does this by itself "
+        "if it is missing.",
         "reasontrain score recipes/tiny/prior.yaml",
     )
     _recipe(command)
@@ -94,8 +98,8 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "evaluate",
-        "Score models on suites; every answer is kept with its verdict, and the same "
-        "command goes on where it was stopped.",
+        "Evaluate models on benchmark suites. Every answer is written with its verdict; running "
+        "the same command again resumes an interrupted evaluation.",
         "reasontrain evaluate out/tip-tiny/final --suite math500 --data ~/benchmarks --set "
         "sampling.max_tokens=512",
     )
@@ -103,51 +107,53 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="a directory with a model or a LoRA adapter, a hub id, testbed:NAME, or with "
-        "--endpoint a model's name there",
+        help="model directory, LoRA adapter directory, Hugging Face id or testbed:NAME; with "
+        "--endpoint, the model's name on the server",
     )
     command.add_argument(
         "--suite",
         nargs="+",
         required=True,
         metavar="SUITE",
-        help="a name in eval/suites, a YAML or a JSONL file",
+        help="suite in eval/suites, or a YAML or JSONL file",
     )
     command.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="a folder with the suites' files (default: $REASONTRAIN_DATA)",
+        help="directory with the benchmark files (default: $REASONTRAIN_DATA)",
     )
     command.add_argument(
         "--prompt",
         metavar="STYLE",
-        help="base, instruct or thinking (eval/prompts), or a YAML file (default: the suites' own)",
+        help="prompt style: base, instruct, thinking, or a YAML file (default: the suite's)",
     )
     command.add_argument(
         "--out",
         type=Path,
         default=Path("out/evaluations"),
         metavar="DIR",
-        help="where reports go (%(default)s)",
+        help="output directory for reports (default: %(default)s)",
     )
-    command.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
     command.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="what models compute in (bfloat16)"
+        "--limit", type=int, metavar="N", help="evaluate only the first N problems"
     )
-    command.add_argument("--seed", type=int, default=0, help="for sampling (%(default)s)")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="compute precision (default: bfloat16)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="sampling seed (default: %(default)s)")
     command.add_argument(
         "--set",
         nargs="+",
         default=[],
         metavar="key.path=value",
-        help="settings that differ from the suites'",
+        help="suite settings to override",
     )
-    _who_answers(command)
+    _generation(command)
     command.add_argument(
-        "--again",
+        "--restart",
         action="store_true",
-        help="forget the answers that are there; without it they are gone on from",
+        help="discard existing answers and start over (default: resume)",
     )
 
     def run(options: argparse.Namespace) -> None:
@@ -168,37 +174,41 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
                 base=options.base,
                 workers=options.workers,
                 endpoint=options.endpoint,
-                at_once=options.at_once,
-                again=options.again,
+                concurrency=options.concurrency,
+                restart=options.restart,
             )
         )
 
     command.set_defaults(run=run)
 
 
-def _who_answers(command: argparse.ArgumentParser) -> None:
-    """Of `evaluate`: by whom a model's answers are decoded."""
+def _generation(command: argparse.ArgumentParser) -> None:
+    """Arguments of `evaluate` about how answers are generated."""
     command.add_argument(
-        "--base", metavar="MODEL", help="the base model of an adapter (default: the one it names)"
+        "--base",
+        metavar="MODEL",
+        help="base model of an adapter (default: the one its config names)",
     )
     command.add_argument(
         "--engine",
-        choices=("local", "vllm"),
-        help="who decodes (local); vllm needs the extra and GPUs",
+        help="generation backend (default: local); vllm needs the extra `vllm`",
     )
     command.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="processes that answer side by side, by Ray (none: this one)",
+        help="parallel Ray workers (default: generate in this process)",
     )
     command.add_argument(
         "--endpoint",
         metavar="URL",
-        help="a server with OpenAI's API, http://127.0.0.1:8000/v1 say; its key is $OPENAI_API_KEY",
+        help="OpenAI-compatible server, for example http://127.0.0.1:8000/v1; key: $OPENAI_API_KEY",
     )
     command.add_argument(
-        "--at-once", type=int, metavar="N", help="requests that the endpoint gets at a time (16)"
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="concurrent requests to the endpoint (default: 16)",
     )
 
 
@@ -206,8 +216,8 @@ def _grade(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "grade",
-        "Grade answers: one JSON line each with `correct`, `extracted` and `reason` beside "
-        "what the line had, in the same order.",
+        "Grade answers. Each line is written back with `correct`, `extracted` and `reason` added, "
+        "in the same order.",
         "reasontrain grade answers.jsonl > verdicts.jsonl",
     )
     command.add_argument(
@@ -218,20 +228,23 @@ def _grade(commands: Commands[argparse.ArgumentParser]) -> None:
         help="JSON lines with `gold` and `prediction` (default: standard input)",
     )
     command.add_argument(
-        "--limit-s",
+        "--timeout-s",
         type=float,
         default=5.0,
         metavar="S",
-        help="seconds of computing that one answer may take (%(default)s)",
+        help="CPU seconds allowed per answer (default: %(default)s)",
     )
     command.add_argument(
-        "--workers", type=int, metavar="N", help="processes that compare by algebra (one per core)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes for symbolic comparison (default: one per core)",
     )
     command.add_argument(
         "--marked-only",
         action="store_true",
-        help='count only marked answers (a box, "####", "the answer is"), never the last '
-        "formula or number of a text",
+        help='accept only marked answers (a box, "####", "the answer is"); do not fall back to the '
+        "last formula or number",
     )
 
     def run(options: argparse.Namespace) -> None:
@@ -240,7 +253,7 @@ def _grade(commands: Commands[argparse.ArgumentParser]) -> None:
         grade(
             GradeOptions(
                 file=options.file,
-                limit_s=options.limit_s,
+                timeout_s=options.timeout_s,
                 num_workers=options.workers,
                 last_number=not options.marked_only,
             )
@@ -253,36 +266,36 @@ def _plan(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "plan",
-        "Say what a recipe will cost, without a GPU or a download: memory, traffic, "
-        "placement, time, and what to change.",
+        "Estimate memory, communication, placement and time of a recipe, and suggest changes. "
+        "Needs no GPU and downloads nothing.",
         "reasontrain plan recipes/tip_qwen3.yaml cluster.learners=8 learn.zero.stage=3",
     )
     _recipe(command)
     for flag, unit, default, what in (
-        ("--memory-gib", float, 80.0, "memory of one GPU"),
-        ("--gpus-per-node", int, 8, "GPUs of a node"),
-        ("--tflops", float, 400.0, "TFLOP/s that matrix products achieve on one GPU"),
-        ("--intra-gb-s", float, 300.0, "GB/s from one GPU to others of its node"),
-        ("--inter-gb-s", float, 50.0, "GB/s from one GPU to other nodes"),
-        ("--hbm-tb-s", float, 3.3, "TB/s at which a GPU reads its memory"),
+        ("--memory-gib", float, 80.0, "memory of a GPU in GiB"),
+        ("--gpus-per-node", int, 8, "GPUs per node"),
+        ("--tflops", float, 400.0, "achieved matrix-multiply rate of a GPU in TFLOP/s"),
+        ("--intra-gb-s", float, 300.0, "bandwidth between GPUs of a node in GB/s"),
+        ("--inter-gb-s", float, 50.0, "bandwidth of a GPU to other nodes in GB/s"),
+        ("--hbm-tb-s", float, 3.3, "memory bandwidth of a GPU in TB/s"),
     ):
         command.add_argument(
-            flag, type=unit, default=default, metavar="N", help=f"{what} (%(default)s)"
+            flag, type=unit, default=default, metavar="N", help=f"{what} (default: %(default)s)"
         )
     command.add_argument(
         "--prompt-tokens",
         type=int,
         metavar="N",
-        help="length of a prompt (prompt.max_tokens, or 512)",
+        help="prompt length (default: prompt.max_tokens, or 512)",
     )
     command.add_argument(
         "--response-tokens",
         type=int,
         metavar="N",
-        help="length of a response (sample.max_tokens, or 1024)",
+        help="response length (default: sample.max_tokens, or 1024)",
     )
     command.add_argument(
-        "--json", action="store_true", help="for machines: all of it, in bytes and seconds"
+        "--json", action="store_true", help="print the whole estimate as JSON, in bytes and seconds"
     )
 
     def run(options: argparse.Namespace) -> None:
@@ -308,7 +321,7 @@ def _show(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "show",
-        "Print the resolved recipe, every default included.",
+        "Print the resolved recipe with all defaults.",
         "reasontrain show recipes/tiny/tip.yaml",
     )
     _recipe(command)
@@ -325,10 +338,12 @@ def _validate(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "validate",
-        "Check recipes, and say everything that is wrong.",
+        "Check recipes and report all errors at once.",
         "reasontrain validate recipes/tiny/*.yaml",
     )
-    command.add_argument("recipes", nargs="+", type=Path, metavar="RECIPE", help="YAML files")
+    command.add_argument(
+        "recipes", nargs="+", type=Path, metavar="RECIPE", help="recipe files (YAML)"
+    )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.validate import validate
@@ -342,10 +357,10 @@ def _report(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "report",
-        "Write report.html and report.json of a run directory again.",
+        "Rebuild report.html and report.json of a run.",
         "reasontrain report out/tip-tiny",
     )
-    command.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.report import write_report
@@ -364,7 +379,7 @@ def _compare(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "compare",
-        "Set runs beside each other: what each recipe gained, over seeds and problems.",
+        "Compare runs: the accuracy gain of each recipe, with intervals over seeds and problems.",
         "reasontrain compare out/tip-tiny-* out/opd-tiny-* --suite heldout",
     )
     command.add_argument(
@@ -372,9 +387,11 @@ def _compare(commands: Commands[argparse.ArgumentParser]) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="run directories; those that differ by seed make one arm",
+        help="run directories; runs that differ only in their seed form one arm",
     )
-    command.add_argument("--suite", default="heldout", help="the suite to compare by (%(default)s)")
+    command.add_argument(
+        "--suite", default="heldout", help="suite to compare on (default: %(default)s)"
+    )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.evaluation.compare import compare, markdown
@@ -388,8 +405,8 @@ def _leaderboard(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "leaderboard",
-        "Set models beside each other on pages that open from disk: suites with intervals, "
-        "differences, curves, every answer.",
+        "Build a static site that compares models: accuracies with intervals, paired differences, "
+        "curves, and every answer.",
         "reasontrain leaderboard out/tip-tiny out/opd-tiny out/evaluations/Qwen--Qwen3-8B "
         "--out site",
     )
@@ -398,25 +415,25 @@ def _leaderboard(commands: Commands[argparse.ArgumentParser]) -> None:
         nargs="+",
         type=Path,
         metavar="RUN_OR_REPORT",
-        help="run directories, and folders that `evaluate` wrote",
+        help="run directories, or directories written by `evaluate`",
     )
     command.add_argument(
         "--out",
         type=Path,
         default=Path("site"),
         metavar="DIR",
-        help="where the pages go (%(default)s)",
+        help="output directory for the pages (default: %(default)s)",
     )
     command.add_argument(
-        "--apart",
+        "--separate",
         action="store_true",
-        help="give each way in which a suite was asked a column of its own, instead of refusing",
+        help="give evaluations with different settings separate columns (default: refuse them)",
     )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.leaderboard import write_leaderboard
 
-        print(f"wrote {write_leaderboard(options.paths, options.out, apart=options.apart)}")
+        print(f"wrote {write_leaderboard(options.paths, options.out, apart=options.separate)}")
 
     command.set_defaults(run=run)
 
@@ -425,40 +442,40 @@ def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "claims",
-        "Test what papers claim: every arm, learning rate and seed of a table's rows, a "
-        "verdict for each, and the table of them.",
+        "Test claims of papers: train every arm, learning rate and seed of the rows, judge each "
+        "claim, and update the table.",
         "reasontrain claims recipes/claims.yaml tip-halves --jobs 2",
     )
     command.add_argument(
         "table",
         type=Path,
         metavar="FILE",
-        help="a YAML file of claims; its README.md gets the table",
+        help="claims file (YAML); the table is written into the README.md beside it",
     )
     command.add_argument(
         "rows",
         nargs="*",
         metavar="ROW",
-        help="rows to test (those without a record of what they say now)",
+        help="rows to test (default: rows without an up-to-date record)",
     )
     command.add_argument(
         "--out",
         type=Path,
         default=Path("out/claims"),
         metavar="DIR",
-        help="where runs go (%(default)s)",
+        help="output directory for runs (default: %(default)s)",
     )
     command.add_argument(
         "--jobs",
         type=int,
         default=2,
         metavar="N",
-        help="how many runs at a time, one thread each (%(default)s)",
+        help="parallel runs, one thread each (default: %(default)s)",
     )
     command.add_argument(
-        "--dry",
+        "--dry-run",
         action="store_true",
-        help="only say how many runs there are, and how long they take",
+        help="print the number of runs and an estimate of their time, and exit",
     )
 
     def run(options: argparse.Namespace) -> None:
@@ -470,7 +487,7 @@ def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
                 rows=options.rows,
                 out=options.out,
                 at_once=options.jobs,
-                dry=options.dry,
+                dry=options.dry_run,
             )
         )
 
@@ -481,47 +498,53 @@ def _bench(commands: Commands[argparse.ArgumentParser]) -> None:
     command = _command(
         commands,
         "bench",
-        "Measure our speed and memory beside a peer's on the same work; writes a record, a "
-        "picture and a page of ratios.",
+        "Measure speed and memory against other libraries on the same work. Writes a record, a "
+        "plot and a page of ratios.",
         "reasontrain bench all --quick",
     )
     command.add_argument(
         "tables", nargs="+", metavar="TABLE", help="vocab, sample, step, grade, evaluate or all"
     )
-    command.add_argument("--row", nargs="+", default=[], metavar="ROW", help="only these rows")
+    command.add_argument(
+        "--row", nargs="+", default=[], metavar="ROW", help="measure only these rows"
+    )
     command.add_argument(
         "--quick",
         action="store_true",
-        help="fewer runs and settings, less work: ten minutes on two cores",
+        help="fewer runs and settings, and less work (ten minutes on two cores)",
     )
     command.add_argument(
-        "--runs", type=int, default=5, metavar="N", help="timed runs of each side (%(default)s)"
+        "--runs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="timed runs per contestant (default: %(default)s)",
     )
     command.add_argument(
         "--threads",
         type=int,
         default=2,
         metavar="N",
-        help="threads of torch on a CPU (%(default)s)",
+        help="torch threads on a CPU (default: %(default)s)",
     )
     command.add_argument(
         "--device",
         choices=("cpu", "cuda"),
         default="",
-        help="where to measure (a GPU where there is one)",
+        help="device to measure on (default: cuda if available)",
     )
     command.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="a folder with benchmark files, for rows that read them",
+        help="directory with the benchmark files that some rows read",
     )
     command.add_argument(
         "--out",
         type=Path,
         default=Path("out/bench"),
         metavar="DIR",
-        help="where records go (%(default)s)",
+        help="output directory for records (default: %(default)s)",
     )
 
     def run(options: argparse.Namespace) -> None:

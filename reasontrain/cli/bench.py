@@ -26,7 +26,7 @@ QUICK_RUNS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What the command line said; no `rows` are all of a table."""
+    """Options of the command; without `rows`, all rows of a table are measured."""
 
     tables: Sequence[str]
     rows: Sequence[str]
@@ -39,12 +39,12 @@ class BenchOptions:
 
 
 def bench(options: BenchOptions) -> None:
-    """Measure the tables that were named; each is kept as soon as it is measured."""
+    """Measure tables; each record is written as soon as its table is measured."""
     models.quiet_libraries()
     place = _place(options)
     runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
     tables = tables_of(options.tables, place, options.rows)
-    made = current_provenance(options.out.parent, (options.out,))
+    provenance = current_provenance(options.out.parent, (options.out,))
     for name, rows in tables.items():
         measured = []
         for row in rows:
@@ -52,22 +52,22 @@ def bench(options: BenchOptions) -> None:
             measured.append(measure(row, place, runs=runs))
             print(f"  {page.ratio(measured[-1]).replace('*', '')} of {row.peer.name}", flush=True)
         if measured:
-            found = BenchRecord(
+            bench_record = BenchRecord(
                 table=name,
                 device=_device_name(place.device),
-                origin=made,
+                origin=provenance,
                 versions=environment.versions(PACKAGES),
                 runs=runs,
                 quick=place.quick,
                 rows=tuple(measured),
             )
-            _keep(options.out, found)
-            print("\n".join(["", *page.table(found), ""]))
+            _write(options.out, bench_record)
+            print("\n".join(["", *page.table(bench_record), ""]))
     print(f"wrote {options.out / 'README.md'}")
 
 
 def _place(options: BenchOptions) -> BenchMachine:
-    """Where rows are measured; refuses a device that is not there."""
+    """The machine to measure on; raises UserError for a missing device."""
     if options.runs < 1 or options.threads < 1:
         raise UserError(
             f"--runs and --threads must be at least 1, got {options.runs} and {options.threads}"
@@ -89,10 +89,10 @@ def _device_name(device: torch.device) -> str:
     )
 
 
-def _keep(folder: Path, found: BenchRecord) -> None:
-    """The record, its picture, and the page of all records beside them."""
-    record.write(folder, found)
-    storage.replace_text(folder / f"{found.name}.svg", page.picture(found))
+def _write(folder: Path, bench_record: BenchRecord) -> None:
+    """Write the record, its plot, and the page of all records beside them."""
+    record.write(folder, bench_record)
+    storage.replace_text(folder / f"{bench_record.name}.svg", page.picture(bench_record))
     records = record.read_all(folder)
     text = page.markdown(records, {each.name: f"{each.name}.svg" for each in records})
     storage.replace_text(folder / "README.md", text)

@@ -72,12 +72,15 @@ class EvaluateOptions:
     base: str | None
     workers: int | None
     endpoint: str | None
-    at_once: int | None
-    again: bool
+    concurrency: int | None
+    restart: bool
 
 
-def evaluate(options: EvaluateOptions) -> None:
-    """Evaluate every model on every suite; all suites are resolved before any model is loaded."""
+def evaluate(options: EvaluateOptions) -> list[Path]:
+    """Evaluate every model on every suite; the report of each model.
+
+    All suites are resolved before any model is loaded.
+    """
     models.quiet_libraries()
     _check(options)
     data = options.data or (
@@ -95,12 +98,14 @@ def evaluate(options: EvaluateOptions) -> None:
     _check_distinct([suite.name for suite in suites], options.suites, "suites")
     folders = [_folder(model) for model in options.models]
     _check_distinct(folders, options.models, "models")
+    reports = []
     with Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as exit_stack:
                 directory = EvaluationDirectory(options.out / folder)
                 backend = _backend(model, options, directory, exit_stack)
-                _evaluate(backend, suites, options, directory, grader)
+                reports.append(_evaluate(backend, suites, options, directory, grader))
+    return reports
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -108,7 +113,7 @@ def _check(options: EvaluateOptions) -> None:
     for flag, value in (
         ("--limit", options.limit),
         ("--workers", options.workers),
-        ("--at-once", options.at_once),
+        ("--concurrency", options.concurrency),
     ):
         if value is not None and value < 1:
             raise UserError(f"{flag} must be at least 1, got {value}")
@@ -125,10 +130,10 @@ def _check(options: EvaluateOptions) -> None:
             f"{', '.join(flags)} cannot be combined with --endpoint, because the server decides; "
             "leave it out"
         )
-    if options.endpoint is None and options.at_once is not None:
+    if options.endpoint is None and options.concurrency is not None:
         raise UserError(
-            "--at-once is the number of requests in flight to an --endpoint; without one, the "
-            "number of prompts that are sampled together is fixed"
+            "--concurrency applies to an --endpoint only; local generation uses batches of "
+            "fixed size"
         )
     check_installed(_engine(options))
 
@@ -163,7 +168,7 @@ def _backend(
     """Create the backend of a model."""
     if options.endpoint is not None:
         endpoint = Endpoint(
-            url=options.endpoint, model=model, at_once=options.at_once or NUM_REQUESTS
+            url=options.endpoint, model=model, at_once=options.concurrency or NUM_REQUESTS
         )
         return EndpointBackend(endpoint, seed=options.seed)
     return ModelBackend(
@@ -186,8 +191,8 @@ def _evaluate(
     options: EvaluateOptions,
     directory: EvaluationDirectory,
     grader: Grader,
-) -> None:
-    """Evaluate one model on all suites, and update its report after each."""
+) -> Path:
+    """Evaluate one model on all suites; its report, which is updated after each suite."""
     facts: dict[str, YamlValue] = {
         **backend.facts(),
         "seed": options.seed,
@@ -201,7 +206,7 @@ def _evaluate(
         answer_log = AnswerLog(
             directory.answers(suite.name), _fingerprint(facts, suite_problems, prepared)
         )
-        if options.again:
+        if options.restart:
             answer_log.discard()
         result = _evaluate_suite(backend.name, suite_problems, prepared, answer_log)
         # the log has answers in the order in which they came; the final file is in suite order
@@ -210,6 +215,7 @@ def _evaluate(
             report, _updated_report(report, facts, {"asked": as_mapping(suite), **result.record()})
         )
     print(f"report: {report}")
+    return report
 
 
 def _updated_report(path: Path, facts: Mapping[str, YamlValue], suite: Mapping[str, object]) -> str:

@@ -123,9 +123,11 @@ class ModelBackend:
         if not self.workers:
             return sample_with(self.candidate.sampler(self.seed))
         # imported here, because importing Ray takes long and few evaluations need it
-        from reasontrain.cluster.work_queue import side_by_side
+        from reasontrain.cluster.work_queue import parallel_sampler
 
-        group = side_by_side(self.candidate, seed=self.seed, workers=self.workers, logs=self.logs)
+        group = parallel_sampler(
+            self.candidate, seed=self.seed, workers=self.workers, logs=self.logs
+        )
         return self.exit_stack.enter_context(group)
 
 

@@ -34,7 +34,7 @@ class GradeOptions:
     """
 
     file: str
-    limit_s: float
+    timeout_s: float
     num_workers: int | None
     last_number: bool
 
@@ -44,14 +44,14 @@ def grade(options: GradeOptions) -> None:
 
     At the end, write the counts to standard error.
     """
-    if not 0 < options.limit_s < DAY_S:
+    if not 0 < options.timeout_s < DAY_S:
         raise UserError(
-            f"--limit-s must be more than 0 and less than a day, got {options.limit_s:g}"
+            f"--timeout-s must be more than 0 and less than a day, got {options.timeout_s:g}"
         )
     if options.num_workers is not None and options.num_workers < 1:
         raise UserError(f"--workers must be at least 1, got {options.num_workers}")
     num_workers = options.num_workers or num_cores()
-    grader = Grader(num_workers=num_workers, limit_s=options.limit_s)
+    grader = Grader(num_workers=num_workers, limit_s=options.timeout_s)
     counts: Counter[tuple[bool, str]] = Counter()
     with _rows(options.file) as rows, grader:
         try:

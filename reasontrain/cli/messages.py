@@ -24,7 +24,8 @@ def shown() -> Iterator[None]:
     which a library gives the root logger cannot print them a second time.
     """
     package = logging.getLogger("reasontrain")
-    level, propagate = package.level, package.propagate
+    level = package.level
+    propagate = package.propagate
     handler = _handler()
     handler.setFormatter(MessageFormatter())
     package.addHandler(handler)

@@ -1,4 +1,4 @@
-"""`reasontrain plan`: what a recipe will cost, as tables or as JSON."""
+"""`reasontrain plan`: the estimated cost of a recipe, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -15,64 +15,71 @@ from reasontrain.plan import GIB, PHASES, WORTH, Machine, Plan, Prediction, Role
 from reasontrain.recipe import read_recipe
 
 WIDTH = 118
-"""Columns where the output is no terminal that says how wide it is."""
+"""Width of tables in characters if the output is not a terminal."""
 
 
 def show_plan(path: Path, overrides: Sequence[str], machine: Machine, *, as_json: bool) -> None:
-    """Print the plan of a recipe."""
+    """Print the plan of a recipe.
+
+    Args:
+        path: The recipe file.
+        overrides: Settings that override the file's.
+        machine: The GPUs and networks to plan for.
+        as_json: Print JSON instead of tables.
+    """
     models.quiet_libraries()
-    found = plan(read_recipe(path, overrides), machine)
+    estimate = plan(read_recipe(path, overrides), machine)
     if as_json:
-        print(json.dumps(_mapping(found), indent=1))
+        print(json.dumps(_mapping(estimate), indent=1))
         return
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
-    for item in _page(found):
+    for item in _page(estimate):
         console.print(item, markup=False)
 
 
-def _mapping(found: Plan) -> dict[str, object]:
-    """The plan with what its properties compute."""
-    mapping: dict[str, object] = dataclasses.asdict(found)
+def _mapping(estimate: Plan) -> dict[str, object]:
+    """The plan as a mapping, with the values of its properties."""
+    mapping: dict[str, object] = dataclasses.asdict(estimate)
     mapping["roles"] = [
         dataclasses.asdict(role)
         | {"total": {p: role.total(p) for p in PHASES}, "peak": role.peak, "host": role.host}
-        for role in found.roles
+        for role in estimate.roles
     ]
-    mapping["scaling"] = [dataclasses.asdict(p) | {"step_s": p.step_s} for p in found.scaling]
+    mapping["scaling"] = [dataclasses.asdict(p) | {"step_s": p.step_s} for p in estimate.scaling]
     return mapping
 
 
-def _page(found: Plan) -> Iterator[Table | str]:
-    """All that a person reads, in order."""
-    yield f"{found.name}: a plan by arithmetic; nothing was loaded, downloaded or measured"
+def _page(estimate: Plan) -> Iterator[Table | str]:
+    """Lines and tables of the page, in order."""
+    yield f"{estimate.name}: a plan by arithmetic; nothing was loaded, downloaded or measured"
     yield "parameters: " + ", ".join(
-        f"{name} {count:,}" for name, count in found.parameters.items()
+        f"{name} {count:,}" for name, count in estimate.parameters.items()
     )
-    yield _work(found)
-    for role in found.roles:
+    yield _work(estimate)
+    for role in estimate.roles:
         yield f"\nmemory of each {role.name} ({role.processes}), GiB; * is the fullest phase"
         yield _memory(role)
         if role.host:
             yield f"in main memory, for each {role.name}: {_gib(role.host)} GiB"
-    yield _verdict(found)
+    yield _verdict(estimate)
     yield (
         "\nwhat moves in a step"
-        if found.traffic
+        if estimate.traffic
         else "\nwhat moves in a step: nothing, one process does it all"
     )
-    if found.traffic:
-        yield _traffic(found)
+    if estimate.traffic:
+        yield _traffic(estimate)
     yield "\nplacement"
-    yield _placement(found)
-    yield _rates(found.machine)
-    yield _scaling(found)
-    yield _stop(found)
+    yield _placement(estimate)
+    yield _rates(estimate.machine)
+    yield _scaling(estimate)
+    yield _stop(estimate)
 
 
-def _work(found: Plan) -> str:
-    work = found.work
+def _work(estimate: Plan) -> str:
+    work = estimate.work
     return (
         f"a step: {work.prompts:,} prompts, {work.rollouts:,} rollouts of "
         f"{work.prompt_tokens:,} + {work.response_tokens:,} "
@@ -106,38 +113,38 @@ def _memory(role: Role) -> Table:
     return table
 
 
-def _verdict(found: Plan) -> str:
-    """Whether it fits, and if not, what to change."""
-    fullest = max(found.roles, key=lambda role: role.peak)
-    said = (
+def _verdict(estimate: Plan) -> str:
+    """The fullest process, and changes if it does not fit."""
+    fullest = max(estimate.roles, key=lambda role: role.peak)
+    demand = (
         f"the fullest process is a {fullest.name} while it is at `{fullest.phase}`: "
         f"{_gib(fullest.peak)} GiB"
     )
-    limit = f"{found.machine.memory_gib:g} GiB"
-    if found.fits:
-        return f"FITS: {said} of {limit}"
-    if found.remedy is None:
+    limit = f"{estimate.machine.memory_gib:g} GiB"
+    if estimate.fits:
+        return f"FITS: {demand} of {limit}"
+    if estimate.remedy is None:
         return (
-            f"DOES NOT FIT: {said}, and there are {limit}; no change that a plan knows makes room"
+            f"DOES NOT FIT: {demand}, and there are {limit}; no change that a plan knows makes room"
         )
     return (
-        f"DOES NOT FIT: {said}, and there are {limit}\nit would fit with: "
-        f"{' '.join(found.remedy.overrides)} "
-        f"({_gib(found.remedy.peak)} GiB)"
+        f"DOES NOT FIT: {demand}, and there are {limit}\nit would fit with: "
+        f"{' '.join(estimate.remedy.overrides)} "
+        f"({_gib(estimate.remedy.peak)} GiB)"
     )
 
 
-def _traffic(found: Plan) -> Table:
+def _traffic(estimate: Plan) -> Table:
     table = Table("what", "through")
     table.add_column("GB", justify="right")
-    for flow in found.traffic:
+    for flow in estimate.traffic:
         table.add_row(flow.name, flow.through, f"{flow.size / 1e9:,.2f}")
     return table
 
 
-def _placement(found: Plan) -> Table:
+def _placement(estimate: Plan) -> Table:
     table = Table("role", "processes", "bundle of each", "node")
-    for group in found.placement:
+    for group in estimate.placement:
         last = group.first + group.processes - 1
         numbers = f"{group.first}" if last == group.first else f"{group.first}-{last}"
         gpus = f", GPU: {group.gpus}" if group.gpus else ""
@@ -160,7 +167,7 @@ def _rates(machine: Machine) -> str:
     )
 
 
-def _scaling(found: Plan) -> Table:
+def _scaling(estimate: Plan) -> Table:
     table = Table()
     for name in (
         "GPUs",
@@ -173,8 +180,8 @@ def _scaling(found: Plan) -> Table:
         "GiB each",
     ):
         table.add_column(name, justify="right")
-    for prediction in found.scaling:
-        table.add_row(*_line(prediction, found.machine))
+    for prediction in estimate.scaling:
+        table.add_row(*_line(prediction, estimate.machine))
     return table
 
 
@@ -194,19 +201,19 @@ def _line(prediction: Prediction, machine: Machine) -> Iterator[str]:
     )
 
 
-def _stop(found: Plan) -> str:
+def _stop(estimate: Plan) -> str:
     marked = (
         "! does not fit; "
-        if any(p.memory_bytes > found.machine.memory_bytes for p in found.scaling)
+        if any(p.memory_bytes > estimate.machine.memory_bytes for p in estimate.scaling)
         else ""
     )
-    if found.stops_at is None:
+    if estimate.stops_at is None:
         return (
-            f"{marked}scaling is worth it up to {found.scaling[-1].gpus:,} GPUs (efficiency of "
+            f"{marked}scaling is worth it up to {estimate.scaling[-1].gpus:,} GPUs (efficiency of "
             f"at least {WORTH:.0%})"
         )
     return (
-        f"{marked}scaling stops at {found.stops_at:,} GPUs, where efficiency falls below "
+        f"{marked}scaling stops at {estimate.stops_at:,} GPUs, where efficiency falls below "
         f"{WORTH:.0%}"
     )
 

@@ -11,9 +11,7 @@ from reasontrain.run.datasets import score_columns
 
 
 def score(path: Path, overrides: Sequence[str]) -> None:
-    """Store what the recipe reads, by its stages where it has some; what is there already is read,
-    and not computed again.
-    """
+    """Run the recipe's stages and check the stored evidence that it reads."""
     recipe = read_recipe(path, overrides)
     models.quiet_libraries()
     recipe, _ = stages.done(recipe)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reasontrain import models, stages
 from reasontrain.learner.soft_tokens import alarm
-from reasontrain.recipe import read_recipe
+from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.report import write_report
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
@@ -23,8 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 def train(path: Path, overrides: Sequence[str]) -> None:
-    """Run the recipe to its last step; whatever was already done is not done again."""
-    recipe = read_recipe(path, overrides)
+    """Run the recipe in a file to its last step; a run that was interrupted is resumed."""
+    train_recipe(read_recipe(path, overrides))
+
+
+def train_recipe(recipe: Recipe) -> Path:
+    """Run a recipe to its last step, write its report, and return the run directory.
+
+    An interrupted run of the same recipe is resumed.
+    """
     models.quiet_libraries()
     with progress(recipe.name, recipe.steps) as advance:
         final, places = stages.done(recipe)
@@ -34,29 +41,30 @@ def train(path: Path, overrides: Sequence[str]) -> None:
             if warning := alarm(stats):
                 logger.warning(f"step {step}: {warning}")
 
-        with run_context(final, given=recipe) as ready:
-            directory = ready.run(report, begun=lambda directory: stages.link(directory, places))
+        with run_context(final, declared=recipe) as ready:
+            directory = ready.run(report, on_start=lambda directory: stages.link(directory, places))
             page, _ = write_report(directory.path)
         logger.info(
             f"{_speed(directory)}model: {directory.final.resolve()}\nreport: {page.resolve()}"
         )
+    return directory.path
 
 
 def _speed(directory: RunDirectory) -> str:
-    """A line on how fast the step of median length was."""
-    found = profile(read_run(directory.path))
-    if found is None:
+    """A line with the speed of the median step."""
+    speed = profile(read_run(directory.path))
+    if speed is None:
         return ""
     beside = (
-        f", {percent(found.mfu_update)} of the measured matrix rate in the update"
-        if math.isfinite(found.mfu_update)
+        f", {percent(speed.mfu_update)} of the measured matrix rate in the update"
+        if math.isfinite(speed.mfu_update)
         else ""
     )
-    return f"speed: {short(found.sampled_per_s)} tokens/s{beside}\n"
+    return f"speed: {short(speed.sampled_per_s)} tokens/s{beside}\n"
 
 
 def _few(stats: Stats) -> str:
-    """The few numbers of a step that fit on a line."""
+    """The few metrics of a step that fit on a line."""
     shown = [
         name
         for name in ("loss", "reward_mean", "kl_reverse_mean", "kept_share", "grad_norm")

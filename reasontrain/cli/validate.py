@@ -10,7 +10,7 @@ from reasontrain.types import UserError
 
 
 def validate(recipes: Sequence[Path]) -> None:
-    """One line per good recipe; an error that lists all faults of all bad ones."""
+    """Print a line per valid recipe; raise one RecipeError with all errors of the others."""
     faults = []
     for path in recipes:
         try:

@@ -1,3 +1,1 @@
-"""The loop's learner, sampler and grader as groups of Ray actors; Ray is imported here and nowhere
-else.
-"""
+"""Learner, sampler and grader as groups of Ray actors; Ray is imported in this package only."""

@@ -1,6 +1,4 @@
-"""What runs in Ray's processes: one class per role, a thin shell around the same learner, sampler
-or grader as in one process.
-"""
+"""Ray actors: one class per role, a thin shell around the same learner, sampler or grader."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ R = TypeVar("R")
 
 
 def work(method: Callable[..., R]) -> Callable[..., R]:
-    """Count the seconds in this method as work: what is left of a step is orchestration."""
+    """Count the seconds in this method as work; the rest of a step is orchestration."""
 
     @wraps(method)
     def counted(self: Worker, *arguments: object) -> R:
@@ -67,15 +65,16 @@ def work(method: Callable[..., R]) -> Callable[..., R]:
 
 
 class Worker:
-    """What every role has: a log of its own, a sign of life, and facts about where it runs."""
+    """The base of all roles: a log file, a sign of life, and facts about where it runs."""
 
     work_s = 0.0
 
     def __init__(self, log: Path) -> None:
-        """What this process prints from now on goes to `log`."""
+        """Redirect what this process prints to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         sys.stdout.flush()
+        # File descriptors, not sys.stdout: NCCL, CUDA and vLLM print from C++.
         for stream in (1, 2):
             os.dup2(handle, stream)
         os.close(handle)
@@ -84,11 +83,11 @@ class Worker:
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def ping(self) -> None:
-        """Answers while there is life in the process."""
+        """Return as long as the process is alive."""
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def facts(self) -> dict[str, str]:
-        """Host, address and process id, and how long it worked until now, in seconds."""
+        """Host, address and process id, and the seconds of work so far."""
         about = {
             "host": socket.gethostname(),
             "address": ray.util.get_node_ip_address(),
@@ -107,7 +106,7 @@ def _log_to_stderr() -> None:
 
 
 class SamplingWorker(Worker):
-    """What both kinds of samplers have."""
+    """The base of both kinds of processes that sample."""
 
     sampler: Sampler
 
@@ -115,7 +114,7 @@ class SamplingWorker(Worker):
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
     ) -> tuple[int, list[Rollout]]:
-        """The version of the weights, and rollouts by them."""
+        """See `Sampler`; returns the version of the weights, and rollouts by them."""
         with self.whole():
             return self.sampler.version, stored(
                 self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
@@ -127,8 +126,9 @@ class SamplingWorker(Worker):
 
 
 class LearnerRank(SamplingWorker):
-    """One rank of the learner; where there are no sampler processes, it samples with the weights
-    that it trains.
+    """One rank of the learner.
+
+    Without sampler processes it also samples, with the weights that it trains.
     """
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
@@ -136,7 +136,7 @@ class LearnerRank(SamplingWorker):
         self.recipe = recipe
 
     def address(self, host: str) -> str:
-        """Where rank 0 will listen."""
+        """The address at which rank 0 will listen."""
         return f"{host}:{free_port(host)}"
 
     def build(self, place: RankAddress, teacher: ray.actor.ActorHandle | None) -> None:
@@ -160,8 +160,8 @@ class LearnerRank(SamplingWorker):
 
     @work
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch | None:
-        """See `Learner`; rank 0 alone answers, with the evidence of all ranks."""
-        self._rest()
+        """See `Learner`; rank 0 alone returns a batch, with the evidence of all ranks."""
+        self._sleep_sampler()
         seen = self.learner.observe(batch, required_evidence)
         return seen if self.rank == 0 else None
 
@@ -174,7 +174,7 @@ class LearnerRank(SamplingWorker):
         loss_aggregation: LossAggregationFn,
     ) -> Stats:
         """See `Learner`."""
-        self._rest()
+        self._sleep_sampler()
         return self.learner.step(batch, weight_BT, objective, loss_aggregation)
 
     def steps_done(self) -> int | None:
@@ -186,13 +186,14 @@ class LearnerRank(SamplingWorker):
         return self.learner.matrix_rate()
 
     def whole(self) -> AbstractContextManager[None]:
-        """Gathered from all ranks, for a sampler that uses the weights as they are."""
-        shares_policy = self.recipe.engine.capabilities.shares_policy
-        return self.learner.engine.materialize_policy() if shares_policy else nullcontext()
+        """See `SamplingWorker`; gathered from all ranks for a sampler that shares the weights."""
+        if self.recipe.engine.capabilities.shares_policy:
+            return self.learner.engine.materialize_policy()
+        return nullcontext()
 
     @work
     def load(self) -> None:
-        """Let this rank's own sampler have the weights."""
+        """Give the weights to this rank's own sampler."""
         self.sampler.load(self.learner.weights())
 
     def slots(self) -> list[Slot]:
@@ -200,18 +201,19 @@ class LearnerRank(SamplingWorker):
         return [(name, tuple(tensor.shape)) for name, tensor in self.learner.weights().tensors()]
 
     def listen(self, host: str, num_samplers: int, timeout_s: float) -> int:
-        """Open a new line to samplers; its port."""
+        """Open a broadcast group to the samplers; return its port."""
         self.channel = WeightBroadcast(host, 0, 0, 1 + num_samplers, timeout_s)
         return self.channel.port
 
     @work
     def send(self) -> TransferChecksum | None:
-        """Send the weights: rank 0 speaks, the others help to gather."""
-        weights, dtype = self.learner.weights(), getattr(torch, self.recipe.model.dtype)
+        """Send the weights: rank 0 broadcasts, the others take part in gathering."""
+        weights = self.learner.weights()
+        dtype = getattr(torch, self.recipe.model.dtype)
         if self.rank == 0:
             self.channel.connect(self.learner.policy.device)
             return self.channel.send(weights.version, weights.tensors(), dtype)
-        for _ in weights.tensors():
+        for _ in weights.tensors():  # a collective under ZeRO-3: every rank has to take part
             pass
         return None
 
@@ -228,11 +230,11 @@ class LearnerRank(SamplingWorker):
         self.learner.export(directory)
 
     def leave(self) -> None:
-        """Part from the other ranks before the process ends."""
+        """Leave the process group before the process ends."""
         leave()
 
-    def _rest(self) -> None:
-        """Give a colocated engine's memory to the learner."""
+    def _sleep_sampler(self) -> None:
+        """Put a colocated engine to sleep, so that the learner has its memory."""
         if (
             self.recipe.cluster is not None
             and not self.recipe.cluster.samplers
@@ -252,21 +254,29 @@ class SamplerWorker(SamplingWorker):
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
 
     def connect(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
-        """Take the other end of the learner's line."""
+        """Join the learner's broadcast group.
+
+        Args:
+            host: of learner rank 0.
+            port: of learner rank 0.
+            rank: of this process in the group, from 1.
+            size: of the group.
+            timeout_s: after which a transfer counts as failed.
+        """
         self.channel = WeightBroadcast(host, port, rank, size, timeout_s)
 
     @work
     def receive(self, version: int, slots: Sequence[Slot]) -> TransferChecksum:
-        """Replace the weights by what comes over the line."""
+        """Replace the weights by those that the learner broadcasts."""
         self.channel.connect(self.device)
         self.sampler.load(
             Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device))
         )
-        return self.channel.receipt
+        return self.channel.checksum
 
 
 class TeacherWorker(Worker):
-    """A frozen model that answers with hidden states, never with logits."""
+    """A frozen model that returns hidden states, never logits."""
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)

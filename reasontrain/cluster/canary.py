@@ -1,6 +1,4 @@
-"""One short rollout that trainer and sampler both score: where they disagree, they do not hold the
-same model.
-"""
+"""A short rollout that learner and sampler both score: if they disagree, their weights differ."""
 
 from __future__ import annotations
 
@@ -19,8 +17,10 @@ TOKENS = 16
 
 @dataclass(frozen=True)
 class Canary:
-    """Sings every `every` versions; `prompt` is asked at the temperature at which the learner
-    scores.
+    """Compare learner and sampler every `every` versions of the weights.
+
+    `prompt` is sampled at the temperature at which the learner scores. `limit` bounds the mean
+    absolute difference of token probabilities.
     """
 
     learner: Learner
@@ -30,9 +30,7 @@ class Canary:
     limit: float
 
     def __call__(self, sampler: Sampler) -> None:
-        """Raises RunError where the mean gap between the two probabilities of a token is above the
-        limit.
-        """
+        """Raise RunError if the mean difference of token probabilities is above the limit."""
         if not is_due(self.every, sampler.version):
             return
         sampling = Sampling(temperature=self.temperature, max_tokens=TOKENS)
@@ -40,15 +38,15 @@ class Canary:
         batch = self.learner.observe(
             collate(rollout, advantage=NoAdvantage()), frozenset({"old_logp"})
         )
-        ours_N, theirs_N = (
+        learner_N, sampler_N = (
             column_BT[batch.is_response_BT].exp()
             for column_BT in (batch.old_logp_BT, batch.sampled_logp_BT)
         )
-        gap = float((ours_N - theirs_N).abs().mean())
-        if not gap <= self.limit:
+        gap = float((learner_N - sampler_N).abs().mean())
+        if not gap <= self.limit:  # also true for NaN
             raise RunError(
                 f"after version {sampler.version} the sampler is not the model that "
-                f"learns: the probabilities of {len(ours_N)} "
+                f"learns: the probabilities of {len(learner_N)} "
                 f"tokens differ by {gap:.3g} in the mean, more than cluster.canary_gap = "
                 f"{self.limit:g}"
             )

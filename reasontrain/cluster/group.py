@@ -1,5 +1,5 @@
-"""A group of actors of one role: the same call on all of them, with a deadline, signs of life, and
-a sentence for every death.
+"""A group of actors of one role: calls on all of them, with deadlines, heartbeats and explained
+failures.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ ENVIRONMENT = {
 }
 PING_S = 5.0
 LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
-"""Words of the errors that a rank raises when another one is gone."""
+"""Parts of the errors that a rank raises when a peer is gone."""
 MEMORY_WORDS = ("running low on memory", "OutOfMemory")
+"""Parts of Ray's errors when its memory monitor ended a process."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where actor number `rank` of a role goes: a bundle of the placement group."""
+    """A bundle of the placement group, for one actor."""
 
     group: PlacementGroup
     bundle: int
@@ -58,46 +59,60 @@ class ActorGroup:
         deadline_s: float,
         heartbeat_s: float,
     ) -> None:
-        self.role, self.cls, self.slots, self.logs = role, cls, slots, logs
-        self.deadline_s, self.heartbeat_s = deadline_s, heartbeat_s
+        """Create the group without starting it.
+
+        Args:
+            role: The role's name in messages and logs.
+            cls: The actor class.
+            slots: One bundle per actor.
+            logs: The folder of log files.
+            deadline_s: Limit of a call, in seconds.
+            heartbeat_s: Seconds between heartbeats, and the limit of each.
+        """
+        self.role = role
+        self.cls = cls
+        self.slots = slots
+        self.logs = logs
+        self.deadline_s = deadline_s
+        self.heartbeat_s = heartbeat_s
         self.arguments: tuple[object, ...] = ()
         self.actors: list[ray.actor.ActorHandle] = []
         self.about: list[dict[str, str]] = []
 
     def start(self, *arguments: object) -> None:
-        """Start every actor; its class takes its log and these arguments."""
+        """Start every actor with its log file and these arguments."""
         self.arguments = arguments
         self.actors = [self._started(rank) for rank in range(len(self.slots))]
         self.about = [{} for _ in self.slots]
-        self._meet(range(len(self.slots)))
+        self._record_facts(range(len(self.slots)))
 
     def restart(self, ranks: Sequence[int]) -> None:
-        """Put new actors in the places of these."""
+        """Replace the actors of these ranks."""
         self.stop(ranks)
         for rank in ranks:
             self.actors[rank] = self._started(rank)
-        self._meet(ranks)
+        self._record_facts(ranks)
 
     def note(self) -> None:
-        """Write down how long each actor worked until now."""
-        self._meet(range(len(self.actors)))
+        """Record how long each actor worked so far."""
+        self._record_facts(range(len(self.actors)))
 
-    def _meet(self, ranks: Sequence[int]) -> None:
-        """Learn where these actors run, and write it down beside their logs."""
-        found = self.wait(
+    def _record_facts(self, ranks: Sequence[int]) -> None:
+        """Ask these actors where they run, and write it beside their logs."""
+        facts = self.wait(
             [self.actors[rank].facts.remote() for rank in ranks], ranks, starting=True
         )
-        for rank, about in zip(ranks, found, strict=True):
+        for rank, about in zip(ranks, facts, strict=True):
             self.about[rank] = cast("dict[str, str]", about)
             replace_text(self.log(rank).with_suffix(".json"), json.dumps(about))
 
     def stop(self, ranks: Sequence[int] | None = None) -> None:
-        """End actors at once."""
+        """Kill actors."""
         for rank in range(len(self.actors)) if ranks is None else ranks:
             ray.kill(self.actors[rank])
 
     def all(self, method: str, *arguments: object) -> list[object]:
-        """The same call on every actor; large arguments should be `ray.put` before."""
+        """The same call on every actor; put large arguments into the object store first."""
         return self.each(method, [arguments] * len(self.actors))
 
     def each(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
@@ -105,10 +120,10 @@ class ActorGroup:
         return self.wait(self.submit(method, arguments))
 
     def submit(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[ray.ObjectRef]:
-        """Begin such a call."""
+        """Start such a call and return its references, one per actor."""
         return [
-            getattr(actor, method).remote(*given)
-            for actor, given in zip(self.actors, arguments, strict=True)
+            getattr(actor, method).remote(*own_arguments)
+            for actor, own_arguments in zip(self.actors, arguments, strict=True)
         ]
 
     def wait(
@@ -118,20 +133,26 @@ class ActorGroup:
         *,
         starting: bool = False,
     ) -> list[object]:
-        """What the calls answered, by rank; a process that is `starting` gives no sign of life yet.
+        """Wait for calls and return their results in order.
 
-        Raises LostError when an actor died, is silent, or takes longer than the deadline; and
-        whatever the call itself raised.
+        Args:
+            refs: References of the calls.
+            ranks: The rank of each call; all ranks in order by default.
+            starting: Skip heartbeats: a process that is still starting cannot answer any.
+
+        Raises:
+            LostError: An actor died, missed a heartbeat, or exceeded the deadline.
+            Exception: Whatever the call itself raised.
         """
         ranks = range(len(refs)) if ranks is None else ranks
         started = beat = time.monotonic()
         waiting = dict(zip(refs, ranks, strict=True))
-        found: dict[int, object] = {}
+        results: dict[int, object] = {}
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL_S)
-            for ref in ready:  # an error of one ends the wait for all
+            for ref in ready:  # an error of one actor ends the wait for all
                 rank = waiting.pop(ref)
-                found[rank] = self._value(ref, rank)
+                results[rank] = self._value(ref, rank)
             now = time.monotonic()
             if waiting and not starting and now - beat > self.heartbeat_s:
                 self._check_life(ranks)
@@ -144,24 +165,22 @@ class ActorGroup:
                     f"{self.name(late)} did not answer within cluster.deadline_s = "
                     f"{self.deadline_s:g} s",
                 )
-        return [found[rank] for rank in ranks]
+        return [results[rank] for rank in ranks]
 
     def ready(self, refs: Sequence[ray.ObjectRef]) -> Sequence[ray.ObjectRef]:
-        """One of these calls if any is done, with an answer or without; it waits a little for the
-        first.
-        """
+        """One finished call, successful or not, or none after a short wait."""
         done: list[ray.ObjectRef] = ray.wait(list(refs), num_returns=1, timeout=POLL_S)[0]
         return done
 
     def name(self, rank: int) -> str:
-        """Role, rank and where it runs."""
+        """Role, rank, host and process id, as far as they are known."""
         about = self.about[rank]
         return f"{self.role} {rank}" + (
             f" on {about['host']} (process {about['pid']})" if about else ""
         )
 
     def log(self, rank: int) -> Path:
-        """Where an actor's output goes."""
+        """The log file of an actor."""
         return self.logs / f"{self.role}-{rank}.log"
 
     def _started(self, rank: int) -> ray.actor.ActorHandle:
@@ -169,6 +188,7 @@ class ActorGroup:
         options = {
             "num_cpus": slot.cpus,
             "num_gpus": slot.gpus,
+            # Ray would restart an actor without its weights and its process group.
             "max_restarts": 0,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 slot.group, placement_group_bundle_index=slot.bundle
@@ -177,6 +197,7 @@ class ActorGroup:
                 "env_vars": ENVIRONMENT | {"DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}
             },
         }
+        # Heartbeats have a thread of their own, so that a busy actor still answers.
         return (
             ray.remote(concurrency_groups={"watch": 1})(self.cls)
             .options(**options)
@@ -184,7 +205,7 @@ class ActorGroup:
         )
 
     def _check_life(self, ranks: Sequence[int]) -> None:
-        """Every actor answers a ping, or is taken for dead."""
+        """Raise LostError for the first actor that is dead or misses a heartbeat."""
         silent = self._silent(ranks, self.heartbeat_s)
         if silent:
             why = (
@@ -194,9 +215,7 @@ class ActorGroup:
             raise LostError(self.role, silent[0], why + self.tail(silent[0]))
 
     def _silent(self, ranks: Sequence[int], within_s: float) -> list[int]:
-        """Those that do not answer a ping, which each does from a thread of its own; raises
-        LostError for one that is dead.
-        """
+        """Ranks that do not answer a ping in time; raises LostError for one that is dead."""
         pings = [self.actors[rank].ping.remote() for rank in ranks]
         silent = []
         for ping, rank in zip(pings, ranks, strict=True):
@@ -209,11 +228,11 @@ class ActorGroup:
         return silent
 
     def check(self) -> None:
-        """Raises LostError for the first actor that is dead or silent."""
+        """Check all actors; raises LostError for the first that is dead or misses a heartbeat."""
         self._check_life(range(len(self.actors)))
 
     def is_alive(self, rank: int) -> bool:
-        """Whether the actor in this place answers."""
+        """True if the actor of this rank answers."""
         try:
             self._check_life([rank])
         except LostError:
@@ -226,14 +245,14 @@ class ActorGroup:
         except RayTaskError as error:
             raise self._explained(rank, error) from error
         except RayActorError as error:
-            if error.actor_init_failed:  # it would fail again
+            if error.actor_init_failed:  # a restart would fail in the same way
                 raise RunError(f"{self.name(rank)} could not start: {_last_line(error)}") from None
             raise self._lost(rank, error) from None
         except RayError as error:
             raise self._lost(rank, error) from None
 
     def _explained(self, rank: int, error: RayTaskError) -> Exception:
-        """What was raised inside of an actor, as it would be in one process."""
+        """The error that an actor raised, as a single process would raise it."""
         cause = error.cause
         if isinstance(cause, UserError | RunError):
             return cause
@@ -255,14 +274,15 @@ class ActorGroup:
             word in str(cause) for word in LOST_PEER
         ):
             return RunError(text)
+        # A collective failed because a peer is gone: blame the peer, not the rank that noticed.
         try:
             self._silent(range(len(self.actors)), PING_S)
-        except LostError as death:  # it was this one that the others noticed
+        except LostError as death:
             return death
         return LostError(self.role, rank, text)
 
     def _lost(self, rank: int, error: RayError) -> LostError:
-        """The death of an actor, with its reason and its last words."""
+        """The loss of an actor, with the likely reason and the end of its log."""
         text = str(error)
         if any(word in text for word in MEMORY_WORDS):
             reason = "was ended because its machine ran out of memory"
@@ -278,7 +298,7 @@ class ActorGroup:
         return LostError(self.role, rank, f"{self.name(rank)} {reason}{self.tail(rank)}")
 
     def tail(self, rank: int) -> str:
-        """The last lines that an actor wrote."""
+        """The last lines of an actor's log."""
         path = self.log(rank)
         if not path.exists():
             return ""
@@ -293,6 +313,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _last_line(error: BaseException) -> str:
-    """The end of a traceback, which is what was raised: `module.Class: message`."""
+    """The last line of a traceback: `module.Class: message`."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

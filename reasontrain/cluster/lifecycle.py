@@ -1,4 +1,4 @@
-"""A recipe's processes started, and all that the loop needs of them."""
+"""Start and end a recipe's processes, and recover from their loss."""
 
 from __future__ import annotations
 
@@ -35,19 +35,25 @@ from reasontrain.types import LostError, Prompt, UserError
 
 @dataclass
 class Processes:
-    """The groups of a running recipe; `grader` is the driver's own where the recipe has no graders."""
+    """The groups of a running recipe; without grader processes, `grader` is the driver's own."""
 
     directory: RunDirectory
     learner: LearnerGroup
-    answerer: SamplerGroup
-    ahead: PrefetchingSampler | None
+    evaluation_sampler: SamplerGroup
+    prefetching: PrefetchingSampler | None
     grader: Grader
     restarts: Restarts
     gpu: bool
 
     def recover(self, error: LostError) -> int:
-        """All learner ranks anew, from the newest complete checkpoint or from the start; the step
-        to go on from.
+        """Restart all learner ranks from the newest complete checkpoint, or from the start.
+
+        Returns:
+            The number of steps that the restored weights have been trained for.
+
+        Raises:
+            LostError: The lost process is not a learner or teacher.
+            RunError: No restart is left.
         """
         if error.role not in ("learner", "teacher"):
             raise error
@@ -55,13 +61,13 @@ class Processes:
             self.restarts.take(error)
             try:
                 self.learner.rebuild()
-                found = checkpoint.newest(self.directory)
+                newest = checkpoint.newest(self.directory)
                 step = 0
                 self.learner.steps_done = 0
-                if found is not None:
-                    step = found[0]
-                    self.learner.restore(found[1])
-                self.answerer.load(self.learner.weights())
+                if newest is not None:
+                    step = newest[0]
+                    self.learner.restore(newest[1])
+                self.evaluation_sampler.load(self.learner.weights())
             except LostError as again:
                 error = again
                 continue
@@ -69,21 +75,32 @@ class Processes:
 
     @property
     def groups(self) -> list[ActorGroup]:
-        """Those that work in every step."""
+        """Groups that work in every step."""
         grader = [self.grader.group] if isinstance(self.grader, GraderGroup) else []
-        return [self.learner.group, self.answerer.group, *grader]
+        return [self.learner.group, self.evaluation_sampler.group, *grader]
 
     @property
     def sampler(self) -> Sampler:
-        """Who gives the rollouts of a step: who answers, or who answers ahead."""
-        return self.ahead or self.answerer
+        """The sampler of training rollouts."""
+        return self.prefetching or self.evaluation_sampler
 
 
 @contextmanager
 def running(
     recipe: Recipe, cluster: Cluster, directory: RunDirectory, order: Order, grader: Grader
 ) -> Iterator[Processes]:
-    """Check the cluster against the recipe, start every process, and end them with the block."""
+    """Check the cluster's resources, start every process, and end them with the block.
+
+    Args:
+        recipe: The recipe.
+        cluster: Its cluster settings.
+        directory: The run directory; logs and checkpoints go there.
+        order: The order of prompts.
+        grader: The driver's grader, used if the recipe has no grader processes.
+
+    Raises:
+        UserError: The cluster does not fit the recipe.
+    """
     with placement.connected(
         sum(need.number * need.cpus for need in placement.needs(recipe, cluster, gpu=False))
     ):
@@ -93,8 +110,7 @@ def running(
         placement.check_room(wanted)
         placement.check_versions()
         with placement.placed(wanted, cluster.placement) as slots:
-            parts = recipe, cluster, directory, order, grader
-            processes = _started(*parts, slots, gpu=gpu)
+            processes = _started(recipe, cluster, directory, order, grader, slots, gpu=gpu)
             yield processes
             with suppress(LostError):  # everything is written by now
                 for group in processes.groups:
@@ -114,7 +130,7 @@ def _started(
 ) -> Processes:
     def group(role: str, cls: type[Worker], *arguments: object) -> ActorGroup:
         logs = directory.logs.absolute()
-        made = ActorGroup(
+        actors = ActorGroup(
             role,
             cls,
             slots[role],
@@ -122,10 +138,10 @@ def _started(
             deadline_s=cluster.deadline_s,
             heartbeat_s=cluster.heartbeat_s,
         )
-        made.start(*arguments)
-        return made
+        actors.start(*arguments)
+        return actors
 
-    assert order.prompts, "there is something to ask"
+    assert order.prompts, "an empty task is refused before"
     restarts = Restarts(cluster.max_restarts)
     teachers = group("teacher", TeacherWorker, recipe) if cluster.teachers else None
     ranks = group("learner", LearnerRank, recipe)
@@ -142,23 +158,24 @@ def _started(
         learner, order.prompts[0], temperature, cluster.canary_every, cluster.canary_gap
     )
     separate = SeparateSamplers(samplers, learner, restarts, canary)
-    ahead = (
+    prefetching = (
         PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id))
         if cluster.overlap
         else None
     )
-    return Processes(directory, learner, separate, ahead, grader, restarts, gpu)
+    return Processes(directory, learner, separate, prefetching, grader, restarts, gpu)
 
 
 def _after(recipe: Recipe, order: Order, first_id: int) -> tuple[Sequence[Prompt], int] | None:
-    """What the step after the one with this first rollout asks."""
+    """Prompts and first rollout id of the step after the one with this first rollout."""
     step = first_id // recipe.learn.rollouts_per_step + 1
     return (order.at(step), step * recipe.learn.rollouts_per_step) if step < recipe.steps else None
 
 
 def _check_shared(ranks: ActorGroup, directory: RunDirectory) -> None:
-    """Every rank writes its part of a checkpoint where this process can complete it; raises
-    UserError where it cannot.
+    """Raise UserError if a rank does not share the run directory with this process.
+
+    Each rank writes its shard of a checkpoint, and this process completes it.
     """
     missing = [
         ranks.name(rank) for rank in range(len(ranks.actors)) if not ranks.log(rank).exists()

@@ -1,8 +1,7 @@
-"""Embeddings that a process fed to its model, kept in Ray's object store for whoever learns from
-them.
+"""Embeddings that a sampler fed to its model, kept in Ray's object store for the learner.
 
-The loop sees a handle. The rank that trains a rollout is not always the one that sampled it, since
-its share of a batch is a function of lengths: so each rank fetches what its own rollouts were fed,
+The loop passes handles. Batches are split among ranks by length, so the rank that trains on a
+rollout may not be the one that sampled it; each rank fetches the embeddings of its own rollouts,
 micro-batch by micro-batch.
 """
 
@@ -19,18 +18,18 @@ from reasontrain.types import Rollout
 
 @dataclass(frozen=True)
 class StoredObject:
-    """A handle that any process can follow."""
+    """A handle that any process of the cluster can resolve."""
 
     ref: ray.ObjectRef
 
     def __call__(self) -> Tensor:
-        """The embeddings, in this process."""
-        found: Tensor = ray.get(self.ref)
-        return found
+        """Fetch the embeddings into this process."""
+        embedding: Tensor = ray.get(self.ref)
+        return embedding
 
 
 def stored(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The rollouts with handles in place of embeddings; they are freed when the last handle is."""
+    """The rollouts with handles instead of embeddings; Ray frees these with the last handle."""
     return [
         rollout
         if rollout.soft is None

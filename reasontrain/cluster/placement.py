@@ -1,6 +1,4 @@
-"""Ray started or joined, what the recipe asks for compared with what there is, and every process
-put in its place.
-"""
+"""Start or join Ray, check a recipe's resources against the cluster's, and place every process."""
 
 from __future__ import annotations
 
@@ -24,12 +22,12 @@ from reasontrain.recipe import Cluster, Recipe
 from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
-"""Ray would start a process per core in advance; our actors have an environment of their own and
-cannot use them.
+"""Ray would prestart one worker per core; our actors have a runtime environment of their own and
+cannot use such workers.
 """
 HEAD_GONE = {"gcs_rpc_server_reconnect_timeout_s": 10}
-"""How long everybody waits for a head that does not answer; nothing starts a head again that lives
-in this process's cluster.
+"""Seconds that processes wait for a head that does not answer: the head of a cluster that this
+process started is never restarted, so longer waits only delay the error.
 """
 READY_S = 10.0
 VERSIONS_S = 120.0
@@ -37,7 +35,7 @@ VERSIONS_S = 120.0
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """Processes of one role, what each takes, and what to change where there is no room for them."""
+    """Processes of one role: their number, the resources of each, and advice if they do not fit."""
 
     role: str
     number: int
@@ -47,12 +45,12 @@ class ResourceRequest:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """As Ray writes it."""
+        """The resources of one process in Ray's form."""
         return {name: value for name, value in (("CPU", self.cpus), ("GPU", self.gpus)) if value}
 
 
 def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceRequest]:
-    """What the recipe's processes take; `gpu` says whether models lie on GPUs."""
+    """Resource requests of the recipe's processes; `gpu` is true if models are placed on GPUs."""
     one = 1.0 if gpu else 0.0
     per_sampler = one * recipe.engine.num_gpus
     wanted = [
@@ -66,17 +64,21 @@ def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceReques
 
 @contextmanager
 def connected(cpus: float) -> Iterator[None]:
-    """Join the cluster at RAY_ADDRESS, or start one on this machine, of at least so many CPUs, that
-    ends with the block.
+    """Join the cluster at RAY_ADDRESS, or start a local one with at least `cpus` CPUs.
+
+    A cluster that was started here ends with the block.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Workers write to log files of their own; forwarded to the driver, their output would tear the
+    # progress bar apart.
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
         if address:
             ray.init(address=address, **quiet)
         else:
             ray.init(
+                # Logical CPUs: a recipe with more processes than cores still runs, only slower.
                 num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
                 include_dashboard=False,
                 _system_config=NO_SPARE_WORKERS | HEAD_GONE,
@@ -84,7 +86,7 @@ def connected(cpus: float) -> Iterator[None]:
             )
     except AuthenticationError as error:
         raise UserError(
-            f"the Ray cluster at {address} wants a token: {str(error).strip().splitlines()[0]}"
+            f"the Ray cluster at {address} requires a token: {str(error).strip().splitlines()[0]}"
         ) from None
     except ConnectionError as error:
         raise UserError(
@@ -99,14 +101,14 @@ def connected(cpus: float) -> Iterator[None]:
 
 
 def uses_gpus(model: ModelSettings) -> bool:
-    """Whether models lie on GPUs: as their settings say, or where the cluster has any."""
+    """True if models are placed on GPUs: by their settings, or because the cluster has GPUs."""
     return model.device == "cuda" or (
         model.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
     )
 
 
 def check_engine(recipe: Recipe, *, gpu: bool) -> None:
-    """Refuse an engine that this cluster cannot run; raises UserError."""
+    """Raise UserError for an engine that this cluster cannot run."""
     capabilities = recipe.engine.capabilities
     if capabilities.needs_gpu and not gpu:
         raise UserError(
@@ -116,9 +118,13 @@ def check_engine(recipe: Recipe, *, gpu: bool) -> None:
 
 
 def check_room(wanted: list[ResourceRequest]) -> None:
-    """Refuse what the cluster can never hold, naming the bundle; raises UserError at once."""
+    """Raise UserError, naming the bundle, for a request that the cluster could never hold.
+
+    Ray would wait for such a placement group for ever.
+    """
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    # First fit, GPU processes first: CPU-only processes must not take the CPUs of GPU nodes away.
     for need in sorted(wanted, key=lambda need: -need.gpus):
         placed = 0
         for node in nodes:
@@ -138,44 +144,47 @@ def check_room(wanted: list[ResourceRequest]) -> None:
 
 
 def check_versions() -> None:
-    """Refuse nodes whose libraries are not those of this process, with the table of what differs.
+    """Raise UserError, with a table of differences, if nodes have other library versions.
 
-    A Ray that this process started is of this process's own environment.
+    A Ray that this process started runs in this process's environment and needs no check.
     """
     if not os.environ.get("RAY_ADDRESS"):
         return
-    ours = {"python": sys.version.split()[0], **environment.versions(VERSIONS)}
-    here = {"driver": ours}
-    asked = {}
+    own = {"python": sys.version.split()[0], **environment.versions(VERSIONS)}
+    by_node = {"driver": own}
+    requests = {}
     for node in ray.nodes():
         if node["Alive"]:
+            # Soft affinity would let Ray answer from another node.
             where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[f"{node['NodeManagerHostname']}:{node['NodeManagerPort']}"] = _versions.options(
-                scheduling_strategy=where
-            ).remote()
+            requests[f"{node['NodeManagerHostname']}:{node['NodeManagerPort']}"] = (
+                _versions.options(scheduling_strategy=where).remote()
+            )
     ready, _ = (
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=VERSIONS_S)
-        if asked
+        ray.wait(list(requests.values()), num_returns=len(requests), timeout=VERSIONS_S)
+        if requests
         else ([], [])
     )
     try:
-        here |= {name: ray.get(ref) for name, ref in asked.items() if ref in ready}
+        by_node |= {name: ray.get(ref) for name, ref in requests.items() if ref in ready}
     except RayError as error:
         last = [line for line in str(error).splitlines() if line.strip()][-1]
         raise UserError(
             f"a node of this cluster cannot run reasontrain ({last.strip()}); install the "
             f"same on all nodes"
         ) from None
-    if missing := [name for name in asked if name not in here]:
+    if missing := [name for name in requests if name not in by_node]:
         raise UserError(
             f"no process could be started on {', '.join(missing)} within {VERSIONS_S:g} s; "
             f"look at that node's Ray"
         )
-    keys = [key for key in ours if len({found.get(key) for found in here.values()}) > 1]
+    keys = [key for key in own if len({versions.get(key) for versions in by_node.values()}) > 1]
     if keys:
         rows = [
             f"  {key}: "
-            + ", ".join(f"{name} {found.get(key) or 'none'}" for name, found in here.items())
+            + ", ".join(
+                f"{name} {versions.get(key) or 'none'}" for name, versions in by_node.items()
+            )
             for key in keys
         ]
         raise UserError(
@@ -191,10 +200,12 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, list[Slot]]]:
-    """One placement group for all; the slots of each role.
+    """One placement group for all processes; yields the slots of each role.
 
-    Raises UserError where others use what is needed.
+    One group is placed as a whole or not at all, so two runs cannot each hold half of what they
+    need. Raises UserError if the resources are in use.
     """
+    # Ray refuses empty bundles; 0.001 CPU stands for a process that asks for nothing.
     bundles = [need.bundle or {"CPU": 0.001} for need in wanted for _ in range(need.number)]
     group: PlacementGroup = placement_group(bundles, strategy=strategy.upper())
     try:
@@ -202,11 +213,10 @@ def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, l
             ray.get(group.ready(), timeout=READY_S)
         except GetTimeoutError:
             free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
+            requested = ", ".join(f"{n.number} x {n.bundle} for {n.role}s" for n in wanted)
             raise UserError(
                 f"the cluster is big enough and others use it: free are {free['CPU']:g} "
-                f"CPUs and {free['GPU']:g} GPUs, needed "
-                f"{', '.join(f'{need.number} x {need.bundle} for {need.role}s' for need in wanted)}; "
-                f"wait, or ask for less"
+                f"CPUs and {free['GPU']:g} GPUs, needed {requested}; wait, or ask for less"
             ) from None
         slots: dict[str, list[Slot]] = {"learner": [], "sampler": [], "teacher": [], "grader": []}
         index = 0

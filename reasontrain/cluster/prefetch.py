@@ -1,5 +1,6 @@
-"""Sampling one step ahead: while a batch is learned from, the next one is sampled with the weights
-from before.
+"""Sample one step ahead: while the learner trains on a batch, samplers generate the next one.
+
+The next batch is sampled with the weights from before the update, so it is one step off-policy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from reasontrain.cluster.roles import SeparateSamplers
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import LostError, Prompt, Rollout, Weights
 
-Asked = tuple[Sequence[Prompt], int]
+Request = tuple[Sequence[Prompt], int]
 """Prompts, and the id of their first rollout."""
 
 
@@ -25,27 +26,34 @@ class _Pending:
 
 
 class PrefetchingSampler:
-    """A sampler that has the next step's rollouts under way; what it is asked out of order, it
-    samples then.
+    """A sampler that generates the next step's rollouts in advance.
+
+    A request out of order, as after a recovery, is sampled when it comes.
     """
 
-    def __init__(self, samplers: SeparateSamplers, after: Callable[[int], Asked | None]) -> None:
-        """`after` gives what comes after the step whose first rollout has this id, or None after
-        the last.
+    def __init__(self, samplers: SeparateSamplers, after: Callable[[int], Request | None]) -> None:
+        """Create it.
+
+        Args:
+            samplers: The processes that sample.
+            after: The request of the step that follows the one whose first rollout has this id;
+                None after the last step.
         """
-        self.samplers, self.after = samplers, after
+        self.samplers = samplers
+        self.after = after
         self._pending: _Pending | None = None
 
     @property
     def version(self) -> int:
-        """The weights that the next request is answered with."""
+        """The version of the weights that the next request is sampled with."""
         return self.samplers.version
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """What was begun before, where it is what is asked for; and begin what comes after it."""
-        pending, self._pending = self._pending, None
+        """See `Sampler`; prefetched rollouts are used if they are the requested ones."""
+        pending = self._pending
+        self._pending = None
         rollouts = (
             self._collect(pending) if pending is not None and pending.first_id == first_id else None
         )
@@ -53,23 +61,24 @@ class PrefetchingSampler:
             rollouts = self.samplers.sample(prompts, sampling, num=num, first_id=first_id)
         upcoming = self.after(first_id)
         if upcoming is not None:
-            asked, next_id = upcoming
+            next_prompts, next_id = upcoming
             self._pending = _Pending(
-                next_id, self.samplers.begin(asked, sampling, num=num, first_id=next_id)
+                next_id, self.samplers.begin(next_prompts, sampling, num=num, first_id=next_id)
             )
         return rollouts
 
     def load(self, weights: Weights) -> None:
-        """New weights, once the rollouts under way are done: the learner's end of the line would
-        give up on a busy sampler.
+        """Load new weights once pending rollouts are done.
+
+        A busy sampler does not join the broadcast, and the learner would run into its timeout.
         """
         if self._pending is not None:
-            with suppress(LostError):  # who died is found again, and started again, by the load
+            with suppress(LostError):  # `load` finds and restarts a dead sampler
                 self.samplers.group.wait(self._pending.refs)
         self.samplers.load(weights)
 
     def _collect(self, pending: _Pending) -> list[Rollout] | None:
-        """Rollouts under way, or None where a sampler died over them."""
+        """Pending rollouts, or None if a sampler died over them."""
         try:
             return self.samplers.collect(pending.refs)
         except LostError as error:

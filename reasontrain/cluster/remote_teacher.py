@@ -1,4 +1,4 @@
-"""A teacher in another process, as a learner rank sees it."""
+"""A teacher in another process, with the interface that a learner rank expects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reasontrain.vocab import Head
 
 
 class RemoteTeacher:
-    """Hidden states come from the teacher's process, one micro-batch at a time; the head lies here."""
+    """A teacher whose hidden states come from its process per micro-batch; the head is local."""
 
     def __init__(self, actor: ray.actor.ActorHandle) -> None:
         self.actor = actor
@@ -24,11 +24,13 @@ class RemoteTeacher:
         self._head = head.to(self.device)
 
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """Hidden states at flat rows."""
-        found: Tensor = ray.get(self.actor.hidden.remote(micro.ids_RT, micro.position_RT, row_N))
-        return found.to(self.device)
+        """Hidden states at N flattened positions."""
+        hidden_ND: Tensor = ray.get(
+            self.actor.hidden.remote(micro.ids_RT, micro.position_RT, row_N)
+        )
+        return hidden_ND.to(self.device)
 
     @contextmanager
     def head(self) -> Iterator[Head]:
-        """The head as it is."""
+        """The local copy of the head."""
         yield self._head

@@ -30,8 +30,9 @@ Answer = tuple[int, list[Rollout]]
 
 @dataclass
 class Restarts:
-    """How many deaths a run still survives, over all roles; `end` is what is said when there are
-    none left.
+    """The number of deaths that a run still survives, over all roles.
+
+    `end` is the message when none is left.
     """
 
     left: int
@@ -41,16 +42,14 @@ class Restarts:
     )
 
     def take(self, error: LostError) -> None:
-        """Use one up, or give in."""
+        """Use one restart, or raise RunError if none is left."""
         if self.left == 0:
             raise RunError(f"{error}\n{self.end}") from error
         self.left -= 1
-        logger.warning(f"{error}\nstarting it again ({self.left} restarts left)")
+        logger.warning(f"{error}\nrestarting it ({self.left} restarts left)")
 
     def replace(self, group: ActorGroup, error: LostError) -> None:
-        """A new process in place of the one that died; one that dies while it starts is replaced
-        again.
-        """
+        """Start a process in place of one that died, again if it dies while it starts."""
         while True:
             self.take(error)
             try:
@@ -60,7 +59,7 @@ class Restarts:
 
 
 class LearnerGroup:
-    """All ranks of the learner: the same call on each, the answer of rank 0."""
+    """All ranks of the learner: the same call on each, and the result of rank 0."""
 
     def __init__(self, group: ActorGroup, teachers: ActorGroup | None) -> None:
         self.group = group
@@ -69,7 +68,7 @@ class LearnerGroup:
         self.generation = 0
 
     def build(self) -> None:
-        """Let the ranks find each other and load their models."""
+        """Let the ranks join each other and load their models."""
         host = self.host()
         address = cast(str, self._first("address", host))
         teachers = self.teachers.actors if self.teachers else []
@@ -145,14 +144,12 @@ class LearnerGroup:
         return self.group.wait([getattr(self.group.actors[0], method).remote(*arguments)], [0])[0]
 
     def host(self, *others: ActorGroup) -> str:
-        """Where rank 0 is reached by the other ranks, and by other groups: loopback where all are
-        on one machine.
-        """
+        """The host at which ranks and groups reach rank 0; loopback if all share a machine."""
         hosts = {about["host"] for group in (self.group, *others) for about in group.about}
         return "127.0.0.1" if len(hosts) == 1 else self.group.about[0]["address"]
 
     def _together(self, method: str, *arguments: object) -> object:
-        """Rank 0's answer to a call in which ranks wait for each other, and for their teachers."""
+        """Rank 0's result of a call in which ranks wait for each other and for their teachers."""
         try:
             return self.group.all(method, *arguments)[0]
         except LostError:
@@ -171,31 +168,30 @@ class LearnerGroup:
 
 
 class SamplerGroup:
-    """Samplers side by side, each with a part of the prompts: the learner's own ranks, or processes
-    of their own.
-    """
+    """Processes that share the prompts of a step: the learner's own ranks, or sampler processes."""
 
     def __init__(self, group: ActorGroup) -> None:
-        self.group, self.version = group, 0
+        self.group = group
+        self.version = 0
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`; part r of the prompts goes to process r."""
+        """See `Sampler`; process r gets the r-th contiguous part of the prompts."""
         return self.collect(self.begin(prompts, sampling, num=num, first_id=first_id))
 
     def begin(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[ray.ObjectRef]:
-        """Ask for rollouts by the weights as they are now."""
+        """Start sampling with the current weights; see `Sampler.sample` for the arguments."""
         return self.group.submit("sample", self._parts(prompts, sampling, num, first_id))
 
     def collect(self, refs: Sequence[ray.ObjectRef]) -> list[Rollout]:
-        """The rollouts of all processes, in order."""
+        """The rollouts of all processes, in the order of the prompts."""
         return [rollout for answer in self.group.wait(refs) for rollout in cast(Answer, answer)[1]]
 
     def load(self, weights: Weights) -> None:
-        """The ranks sample with what they train; only the version is new."""
+        """Let each rank load the weights that it trains into its own sampler."""
         self.group.all("load")
         self.version = weights.version
 
@@ -208,8 +204,9 @@ class SamplerGroup:
 
 
 class SeparateSamplers(SamplerGroup):
-    """Samplers with weights of their own, sent by learner rank 0; one that dies is started again
-    and asked again.
+    """Samplers with weights of their own, sent by learner rank 0.
+
+    A sampler that dies is restarted and its prompts are sampled again.
     """
 
     def __init__(
@@ -219,45 +216,51 @@ class SeparateSamplers(SamplerGroup):
         restarts: Restarts,
         canary: Callable[[Sampler], None] | None,
     ) -> None:
-        """`canary` looks at the sampler after each load, and raises where it is not what the
-        learner is.
+        """Create it.
+
+        Args:
+            group: The sampler processes.
+            learners: The ranks that send the weights.
+            restarts: The budget of restarts, shared by all roles.
+            canary: Compares sampler and learner after each load; raises if they differ.
         """
         super().__init__(group)
-        self.learners, self.restarts, self.canary = learners, restarts, canary
-        self._line_of: int | None = None  # the generation of learners that it leads from
+        self.learners = learners
+        self.restarts = restarts
+        self.canary = canary
+        # The generation of learners that the broadcast group was opened with; None without a group.
+        self._connected_generation: int | None = None
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
         """See `Sampler`."""
         parts = self._parts(prompts, sampling, num, first_id)
-        found: list[list[Rollout] | None] = [None] * len(parts)
-        while None in found:
-            missing = [rank for rank, rollouts in enumerate(found) if rollouts is None]
+        results: list[list[Rollout] | None] = [None] * len(parts)
+        while None in results:
+            missing = [rank for rank, rollouts in enumerate(results) if rollouts is None]
             refs = {rank: self.group.actors[rank].sample.remote(*parts[rank]) for rank in missing}
             for rank, ref in refs.items():
                 try:
-                    version, found[rank] = cast(Answer, self.group.wait([ref], [rank])[0])
+                    version, results[rank] = cast(Answer, self.group.wait([ref], [rank])[0])
                     assert version == self.version, (
                         f"sampler {rank} has weights {version}, not {self.version}"
                     )
                 except LostError as error:
                     self.revive(error)
-        return [rollout for rollouts in found if rollouts is not None for rollout in rollouts]
+        return [rollout for rollouts in results if rollouts is not None for rollout in rollouts]
 
     def revive(self, error: LostError) -> None:
-        """A new process in place of one that died, with the weights of now."""
+        """Replace a dead process and send the current weights."""
         self._replace(error)
         self._send()
 
     def _replace(self, error: LostError) -> None:
         self.restarts.replace(self.group, error)
-        self._line_of = None
+        self._connected_generation = None
 
     def load(self, weights: Weights) -> None:
-        """Send the learner's weights to every sampler, compare what arrived with what was sent, and
-        look at one rollout.
-        """
+        """Send the learner's weights to every sampler, verify the checksum, and run the canary."""
         self.version = weights.version
         self._send()
         if self.canary is not None:
@@ -266,29 +269,30 @@ class SeparateSamplers(SamplerGroup):
     def _send(self) -> None:
         while True:
             try:
-                if self._line_of != self.learners.generation:
+                if self._connected_generation != self.learners.generation:
                     self._open()
                 sending = self.learners.group.submit("send", [()] * len(self.learners.group.actors))
-                got = self.group.all("receive", self.version, self.slots)
+                received = self.group.all("receive", self.version, self.slots)
                 sent = self.learners.group.wait(sending)[0]
             except LostError as error:
                 if error.role != self.group.role:
                     raise
                 self._replace(error)
                 continue
-            if any(receipt != sent for receipt in got):
+            if any(checksum != sent for checksum in received):
                 raise RunError(
-                    f"weights changed on their way to the samplers: sent {sent}, arrived {got}"
+                    f"weights changed on their way to the samplers: sent {sent}, arrived {received}"
                 )
             return
 
     def _open(self) -> None:
-        """A new line from rank 0 to all samplers."""
-        learners, size, host = (
-            self.learners,
-            1 + len(self.group.actors),
-            self.learners.host(self.group),
-        )
+        """Open a broadcast group from rank 0 to all samplers.
+
+        A group cannot outlive a member, so a new one is needed after every restart.
+        """
+        learners = self.learners
+        size = 1 + len(self.group.actors)
+        host = learners.host(self.group)
         self.slots = ray.put(learners.group.all("slots")[0])
         timeout_s = self.group.heartbeat_s
         port = learners.group.wait(
@@ -297,15 +301,16 @@ class SeparateSamplers(SamplerGroup):
         self.group.each(
             "connect", [(host, port, 1 + rank, size, timeout_s) for rank in range(size - 1)]
         )
-        self._line_of = learners.generation
+        self._connected_generation = learners.generation
 
 
 class GraderGroup(Grader):
-    """Graders side by side; one that dies is started again and asked again."""
+    """Graders that share the work; one that dies is restarted and its part graded again."""
 
     def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
         super().__init__()
-        self.group, self.restarts = group, restarts
+        self.group = group
+        self.restarts = restarts
 
     def grade_many(
         self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True
@@ -315,17 +320,17 @@ class GraderGroup(Grader):
         number = len(self.group.actors)
         parts = [pairs[rank::number] for rank in range(number)]
         refs = self.group.submit("grade_many", [(part, last_number) for part in parts])
-        found = [
+        verdicts = [
             self._graded(rank, ref, (parts[rank], last_number)) for rank, ref in enumerate(refs)
         ]
-        return [found[index % number][index // number] for index in range(len(pairs))]
+        return [verdicts[index % number][index // number] for index in range(len(pairs))]
 
     def _graded(
-        self, rank: int, ref: ray.ObjectRef, asked: tuple[Sequence[tuple[str, str]], bool]
+        self, rank: int, ref: ray.ObjectRef, arguments: tuple[Sequence[tuple[str, str]], bool]
     ) -> list[Verdict]:
         while True:
             try:
                 return cast("list[Verdict]", self.group.wait([ref], [rank])[0])
             except LostError as error:
                 self.restarts.replace(self.group, error)
-                ref = self.group.actors[rank].grade_many.remote(*asked)
+                ref = self.group.actors[rank].grade_many.remote(*arguments)

@@ -1,5 +1,5 @@
-"""Weights from learner rank 0 to samplers: straight from process to process, tensor by tensor, with
-a checksum over all of it.
+"""Weight transfer from learner rank 0 to the samplers, tensor by tensor over NCCL or gloo, with a
+checksum over all tensors.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed import distributed_c10d
 
 Slot = tuple[str, tuple[int, ...]]
-"""Name and shape of a tensor on its way."""
+"""Name and shape of a tensor to be received."""
 CHECK_MODULUS = (1 << 61) - 1
 _FROM_RANK_0 = distributed_c10d.BroadcastOptions()
-_FROM_RANK_0.rootRank, _FROM_RANK_0.rootTensor = 0, 0
+_FROM_RANK_0.rootRank = 0
+_FROM_RANK_0.rootTensor = 0
 
 
 class BroadcastGroup(Protocol):
-    """What gloo and nccl have in common."""
+    """The part of gloo's and NCCL's process groups that is used."""
 
     def broadcast(
         self, tensors: list[Tensor], options: distributed_c10d.BroadcastOptions
@@ -31,7 +32,7 @@ class BroadcastGroup(Protocol):
 
 @dataclass(frozen=True)
 class TransferChecksum:
-    """What one end of a transfer saw: equal on both ends where all arrived."""
+    """Summary of a transfer at one end; equal at both ends if everything arrived."""
 
     version: int
     num_tensors: int
@@ -39,39 +40,53 @@ class TransferChecksum:
 
 
 class WeightBroadcast:
-    """One end of a one-way line: rank 0 sends, all others receive.
+    """One end of a broadcast group: rank 0 sends, all others receive.
 
-    It lives outside of the learner's own process group.
+    Its process group is created by the backend's class and not by `init_process_group`: a process
+    has one default group, and a learner rank's is that of the learner.
     """
 
     def __init__(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
-        """Rank 0 listens at `port` (0: any that is free, see `port`); returns when all ends are
-        there, but for rank 0.
+        """Open the store through which the ends find each other.
+
+        Args:
+            host: Address of rank 0.
+            port: Port of rank 0; at rank 0 itself, 0 stands for any free one (see `port`).
+            rank: 0 for the sender, from 1 for receivers.
+            size: Number of ends.
+            timeout_s: Limit of every operation, in seconds.
         """
         timeout = timedelta(seconds=timeout_s)
         self.rank = rank
+        # Rank 0 must return at once: its port is sent to the receivers before they can connect.
         self.store = TCPStore(
             host, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout
         )
-        self.size, self.timeout = size, timeout
-        self._line: BroadcastGroup | None = None
+        self.size = size
+        self.timeout = timeout
+        self._group: BroadcastGroup | None = None
 
     @property
     def port(self) -> int:
-        """Where rank 0 listens."""
+        """The port of rank 0."""
         return int(self.store.port)
 
     def connect(self, device: torch.device) -> None:
-        """Meet the other ends."""
-        if self._line is None:
-            ends = self.store, self.rank, self.size
+        """Join the other ends; returns when all are there. NCCL on GPUs, gloo on CPUs."""
+        if self._group is None:
             if device.type == "cuda":
                 options = distributed_c10d.ProcessGroupNCCL.Options()
                 options._timeout = self.timeout
-                self._line = cast(BroadcastGroup, distributed_c10d.ProcessGroupNCCL(*ends, options))
+                self._group = cast(
+                    BroadcastGroup,
+                    distributed_c10d.ProcessGroupNCCL(self.store, self.rank, self.size, options),
+                )
             else:
-                self._line = cast(
-                    BroadcastGroup, distributed_c10d.ProcessGroupGloo(*ends, self.timeout)
+                self._group = cast(
+                    BroadcastGroup,
+                    distributed_c10d.ProcessGroupGloo(
+                        self.store, self.rank, self.size, self.timeout
+                    ),
                 )
 
     def send(
@@ -79,13 +94,16 @@ class WeightBroadcast:
     ) -> TransferChecksum:
         """Send every tensor in this dtype.
 
-        The iterator is used up even where the line breaks: other ranks gather with it.
+        The iterator is exhausted even if a broadcast fails: under ZeRO-3 the other ranks take part
+        in gathering each tensor and would wait for ever.
         """
-        total, number, failure = 0, 0, None
+        checksum = 0
+        num_tensors = 0
+        failure: RuntimeError | None = None
         for name, tensor in named:
             sent = tensor.detach().to(dtype).contiguous()
-            number += 1
-            total = _mixed(total, name, sent)
+            num_tensors += 1
+            checksum = _updated(checksum, name, sent)
             if failure is None:
                 try:
                     self._broadcast(sent)
@@ -93,29 +111,40 @@ class WeightBroadcast:
                     failure = error
         if failure is not None:
             raise failure
-        return TransferChecksum(version, number, total)
+        return TransferChecksum(version, num_tensors, checksum)
 
     def receive(
         self, version: int, slots: Sequence[Slot], dtype: torch.dtype, device: torch.device
     ) -> Iterator[tuple[str, Tensor]]:
-        """The tensors as they come; `receipt` is complete when all have been taken."""
-        self.receipt = TransferChecksum(version, 0, 0)
+        """Yield the tensors as they arrive; `checksum` is complete when all have been taken.
+
+        Args:
+            version: The version of the weights.
+            slots: Names and shapes, in the order in which rank 0 sends.
+            dtype: The dtype in which rank 0 sends.
+            device: Where the tensors are received.
+        """
+        self.checksum = TransferChecksum(version, 0, 0)
         for name, shape in slots:
-            got = torch.empty(shape, dtype=dtype, device=device)
-            self._broadcast(got)
-            self.receipt = TransferChecksum(
-                version, self.receipt.num_tensors + 1, _mixed(self.receipt.checksum, name, got)
+            tensor = torch.empty(shape, dtype=dtype, device=device)
+            self._broadcast(tensor)
+            self.checksum = TransferChecksum(
+                version,
+                self.checksum.num_tensors + 1,
+                _updated(self.checksum.checksum, name, tensor),
             )
-            yield name, got
+            yield name, tensor
 
     def _broadcast(self, tensor: Tensor) -> None:
-        assert self._line is not None, "connect comes first"
-        self._line.broadcast([tensor], _FROM_RANK_0).wait()
+        assert self._group is not None, "connect comes first"
+        self._group.broadcast([tensor], _FROM_RANK_0).wait()
 
 
-def _mixed(total: int, name: str, tensor: Tensor) -> int:
-    """A checksum that a lost, changed or swapped tensor moves: a polynomial over the tensors' own
-    sums of bits.
+def _updated(total: int, name: str, tensor: Tensor) -> int:
+    """The checksum with one more tensor.
+
+    A polynomial over position-weighted sums of the tensors' bits, so that a lost, changed or
+    swapped tensor changes it.
     """
     words = tensor.reshape(-1).view(torch.int16 if tensor.element_size() == 2 else torch.int32)
     weighted = (words.long() * (torch.arange(len(words), device=words.device) % 65521 + 1)).sum()

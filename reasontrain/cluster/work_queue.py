@@ -1,5 +1,6 @@
-"""A suite's parts sampled by processes side by side: whoever is free takes the next one, so that
-the report is one process's.
+"""Parallel evaluation: idle workers take the next chunk of a suite.
+
+Chunks do not depend on the number of workers, so the report is that of a single process.
 """
 
 from __future__ import annotations
@@ -23,14 +24,11 @@ from reasontrain.recipe import Cluster
 from reasontrain.types import LostError, Rollout
 
 RESTARTS = 3
-END = (
-    "no worker is started again after this one; what was answered is kept, and the same "
-    "command goes on"
-)
+END = "no restart is left; existing answers are kept, and the same command resumes"
 
 
 class EvaluationWorker(SamplingWorker):
-    """A candidate with weights of its own."""
+    """A worker with its own copy of the candidate's weights."""
 
     def __init__(self, log: Path, candidate: Candidate, seed: int) -> None:
         super().__init__(log)
@@ -38,15 +36,19 @@ class EvaluationWorker(SamplingWorker):
 
 
 @contextmanager
-def side_by_side(
+def parallel_sampler(
     candidate: Candidate, *, seed: int, workers: int, logs: Path
 ) -> Iterator[SampleFn]:
-    """`workers` processes that sample; they end with the block.
+    """Start worker processes that end with the block; yields the function that samples with them.
 
-    A CPU each, and GPUs where the cluster has any.
+    They join the cluster at RAY_ADDRESS, or a local one. Results equal those of one process bit for
+    bit if it computes with as many threads; on CPUs Ray gives every worker one.
 
-    They join the cluster at RAY_ADDRESS, or one of this machine. Bits are those of one process
-    where each computes with as many threads: on CPUs Ray gives every worker one.
+    Args:
+        candidate: The model.
+        seed: Seed of sampling.
+        workers: Number of processes; each takes one CPU, and GPUs if the cluster has any.
+        logs: The folder of log files.
     """
     with placement.connected(float(workers)):
         gpus = float(candidate.engine.num_gpus)
@@ -69,49 +71,51 @@ def side_by_side(
                 heartbeat_s=limits.heartbeat_s,
             )
             group.start(candidate, seed)
-            yield lambda asked: WorkQueue(group, Restarts(RESTARTS, END)).of(asked)
+            yield lambda chunks: WorkQueue(group, Restarts(RESTARTS, END)).sample(chunks)
 
 
 class WorkQueue:
-    """Who samples what, until everything is sampled; a part whose process died goes to whoever is
-    free.
-    """
+    """Assigns chunks to workers until all are sampled; a dead worker's chunk is assigned again."""
 
     def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
-        self.group, self.restarts = group, restarts
+        self.group = group
+        self.restarts = restarts
         self.idle = list(range(len(group.actors)))
         self.busy: dict[ray.ObjectRef, tuple[int, PromptChunk]] = {}
         self.waiting: deque[PromptChunk] = deque()
 
-    def of(self, asked: Sequence[PromptChunk]) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
-        """See `evaluation.generation.SampleFn`; parts come as they are done."""
-        self.waiting.extend(asked)
+    def sample(
+        self, chunks: Sequence[PromptChunk]
+    ) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
+        """See `evaluation.generation.SampleFn`; chunks are yielded as they finish."""
+        self.waiting.extend(chunks)
         beat = time.monotonic()
-        while self._begin():
+        while self._assign():
             ready = self.group.ready(list(self.busy))
             for ref in ready:
-                found = self._taken(ref)
-                if found is not None:
-                    self._begin()  # nobody waits while answers are graded
-                    yield found
+                result = self._result(ref)
+                if result is not None:
+                    self._assign()  # workers stay busy while answers are graded
+                    yield result
             if ready:
                 beat = time.monotonic()
             elif time.monotonic() - beat > self.group.heartbeat_s:
                 self._check()
                 beat = time.monotonic()
 
-    def _begin(self) -> bool:
-        """Give parts to those who are free; whether anything is under way."""
+    def _assign(self) -> bool:
+        """Assign chunks to idle workers; False once nothing is left in progress."""
         while self.waiting and self.idle:
-            rank, part = self.idle.pop(0), self.waiting.popleft()
+            rank = self.idle.pop(0)
+            part = self.waiting.popleft()
             ref = self.group.actors[rank].sample.remote(
                 part.prompts, part.sampling, part.num, part.first_id
             )
-            self.busy[ref] = rank, part
+            self.busy[ref] = (rank, part)
         return bool(self.busy)
 
-    def _taken(self, ref: ray.ObjectRef) -> tuple[PromptChunk, Sequence[Rollout]] | None:
-        """A part that is done, or None where its process died over it."""
+    def _result(self, ref: ray.ObjectRef) -> tuple[PromptChunk, Sequence[Rollout]] | None:
+        """A finished chunk, or None if its worker died."""
         rank, part = self.busy[ref]
         try:
             _, rollouts = cast(Answer, self.group.wait([ref], [rank])[0])
@@ -123,14 +127,14 @@ class WorkQueue:
         return part, rollouts
 
     def _check(self) -> None:
-        """Look for processes that are silent."""
+        """Replace a worker that is dead or misses a heartbeat."""
         try:
             self.group.check()
         except LostError as error:
             self._replace(error)
 
     def _replace(self, error: LostError) -> None:
-        """A new process for one that died; its part is the next to be given away."""
+        """Replace a dead worker; its chunk is assigned next."""
         for ref, (rank, part) in list(self.busy.items()):
             if rank == error.rank:
                 del self.busy[ref]

@@ -1,1 +1,1 @@
-"""Files become problems, demonstrations and pairs; those become a Batch of ids."""
+"""Files -> problems, demonstrations and pairs -> token ids -> batches and micro-batches."""

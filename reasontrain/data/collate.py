@@ -1,4 +1,4 @@
-"""Rollouts -> one Batch: ids only, right-padded, one column per token."""
+"""Rollouts -> one Batch of token ids, right-padded."""
 
 from __future__ import annotations
 
@@ -25,11 +25,22 @@ def collate(
     seed: int = 0,
     step: int = 0,
 ) -> Batch:
-    """The batch of one optimiser step; rollouts whose id is in `masked` earn credit and are not
-    trained on.
+    """The batch of one step: B rollouts of at most T tokens.
 
-    `paired` rollouts are the chosen and the rejected side of one pair after another. A column of
-    stored evidence is NaN where a response has none.
+    Stored evidence is NaN for responses that have none. `sampled_logp` is in the batch only if
+    every rollout has it.
+
+    Args:
+        rollouts: the rollouts of the step; each prompt has at least one token.
+        advantage: rewards of groups -> one advantage per rollout.
+        masked: ids of rollouts that count for advantages but are not trained on.
+        paired: rollouts are pairs, chosen before rejected.
+        progress: share of the run that is done, in [0, 1].
+        seed: seed of the run.
+        step: number of the step.
+
+    Returns:
+        The batch, on the CPU.
     """
     assert all(r.prompt_ids for r in rollouts), "a response needs a token before it"
     width = max((len(r.prompt_ids) + len(r.response_ids) for r in rollouts), default=1)
@@ -54,10 +65,11 @@ def collate(
     stored = sorted({name for rollout in rollouts for name in rollout.evidence})
     batch = batch.with_evidence(
         {
-            name: _padded([_column(r, name) for r in rollouts], width, torch.float32)
+            name: _padded([_stored_values(r, name) for r in rollouts], width, torch.float32)
             for name in stored
         }
     )
+    # Demonstrations and soft thoughts have no log-probabilities of a sampler.
     if any(len(r.sampled_logp) != len(r.response_ids) for r in rollouts):
         return batch
     sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
@@ -65,24 +77,24 @@ def collate(
 
 
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
-    """What each token of the sequence is."""
+    """The kind of each token of the sequence."""
     response = list(rollout.kinds) or [int(TokenKind.RESPONSE)] * len(rollout.response_ids)
     if rollout.id in masked:
         response = [int(TokenKind.MASKED) if kind in _TRAINED else kind for kind in response]
     return [int(TokenKind.PROMPT)] * len(rollout.prompt_ids) + response
 
 
-def _column(rollout: Rollout, name: str) -> list[float]:
-    """Stored evidence at each token of the sequence: zeros at the prompt."""
+def _stored_values(rollout: Rollout, name: str) -> list[float]:
+    """Stored evidence at each token of the sequence, zeros in the prompt."""
     values = rollout.evidence.get(name, [math.nan] * len(rollout.response_ids))
     assert len(values) == len(rollout.response_ids), "one number per response token"
     return [0.0] * len(rollout.prompt_ids) + list(values)
 
 
 def _padded(
-    rows: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype
+    sequences: Sequence[Sequence[int | float]], width: int, dtype: torch.dtype
 ) -> Num[Tensor, "B T"]:
-    """Rows of numbers, filled with zeros on the right."""
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype).reshape(
-        len(rows), width
-    )
+    """Sequences of numbers, filled with zeros on the right."""
+    rows = [[*numbers, *[0] * (width - len(numbers))] for numbers in sequences]
+    # The shape is explicit for a batch without rollouts.
+    return torch.tensor(rows, dtype=dtype).reshape(len(rows), width)

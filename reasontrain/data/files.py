@@ -1,6 +1,4 @@
-"""Files and hub data sets become tables of rows, with exact errors: which file, which line, which
-column.
-"""
+"""Files and hub data sets -> tables of rows, with errors that name the file, line and column."""
 
 from __future__ import annotations
 
@@ -27,27 +25,27 @@ ENDINGS = JSONL_ENDINGS + JSON_ENDINGS + PARQUET_ENDINGS
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows with the place each of them came from; never empty."""
+    """Rows of a file or data set with their line numbers; never empty."""
 
     source: str
     rows: Sequence[Row]
     lines: Sequence[int]
 
     def where(self, index: int) -> str:
-        """The place of a row, for messages."""
+        """The file and line of a row, for error messages."""
         return f"{self.source}, line {self.lines[index]}"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every column that occurs, in order of appearance."""
+        """All columns that occur, in order of appearance."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row))
 
     def find(self, candidates: Sequence[str]) -> str | None:
-        """The first of these columns that the table has."""
+        """The first of the candidates that is a column, or None."""
         return next((name for name in candidates if name in self.names), None)
 
     def require(self, name: str) -> str:
-        """This column's name; raises UserError with the columns there are when the table lacks it."""
+        """Return the name of a column; raise UserError with the existing ones if it is missing."""
         if name not in self.names:
             raise UserError(
                 f"{self.source} has no column {name!r}{_did_you_mean(name, self.names)} "
@@ -58,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which of the file's columns plays which part; what is left out is found by its usual names."""
+    """Names of the columns for each part; None looks for the usual names."""
 
     problem: str | None = None
     answer: str | None = None
@@ -66,8 +64,8 @@ class Columns:
     id: str | None = None
     messages: str | None = None
 
-    def given(self) -> Iterator[tuple[str, str]]:
-        """(part, column) for every part that the user named."""
+    def named(self) -> Iterator[tuple[str, str]]:
+        """(part, column) for each part whose column is set."""
         for part in fields(self):
             column: str | None = self.__dict__[part.name]
             if column is not None:
@@ -76,11 +74,16 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where rows come from, and how many of them: `path` (JSONL, JSON or Parquet) or `hub` (a data
-    set id).
+    """A file or hub data set, and the number of rows to read.
 
-    A relative path is relative to the working directory; `split`, `subset` and `revision` concern
-    the hub only; `limit` keeps the first rows.
+    Attributes:
+        path: a JSONL, JSON or Parquet file, relative to the working directory.
+        hub: id of a data set on the Hugging Face hub, instead of `path`.
+        subset: configuration of the hub data set.
+        split: split of the hub data set.
+        revision: commit, branch or tag of the hub data set.
+        columns: names of columns that differ from the usual ones.
+        limit: read only this many rows, from the start.
     """
 
     path: str | None = None
@@ -92,17 +95,17 @@ class Source:
     limit: AtLeastOne | None = None
 
     def table(self) -> Table:
-        """Read the rows; raises UserError where there are none to read."""
+        """Read the rows; raises UserError if the source is incomplete, unreadable or empty."""
         if self.path is not None and self.hub is not None:
             raise UserError(
-                f"both a path ({self.path}) and a hub id ({self.hub}) are given; leave one out"
+                f"both a path ({self.path}) and a hub id ({self.hub}) are set; leave one out"
             )
         if self.path is not None:
             table = read_file(Path(self.path))
         elif self.hub is not None:
             table = read_hub(self.hub, subset=self.subset, split=self.split, revision=self.revision)
         else:
-            raise UserError("neither a path nor a hub id says where the data are")
+            raise UserError("neither `path` nor `hub` is set; name the file or data set to read")
         if self.limit is None:
             return table
         return Table(
@@ -111,8 +114,9 @@ class Source:
 
 
 def read_file(path: Path) -> Table:
-    """The rows of a JSONL or Parquet file; raises UserError that names the file and, where it can,
-    the line.
+    """The rows of a JSONL, JSON or Parquet file.
+
+    Raises UserError that names the file and, if possible, the line.
     """
     if path.is_dir():
         inside = (
@@ -120,42 +124,43 @@ def read_file(path: Path) -> Table:
             or "none"
         )
         raise UserError(
-            f"{path} is a folder; expected a .jsonl, .json or .parquet file (data files in "
-            f"it: {inside})"
+            f"{path} is a folder; expected a .jsonl, .json or .parquet file (data files in it: "
+            f"{inside})"
         )
     if not path.exists():
-        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
-            f"{path} does not exist{_did_you_mean(path.name, beside)} (looked in "
+            f"{path} does not exist{_did_you_mean(path.name, siblings)} (looked in "
             f"{path.parent.resolve()})"
         )
     if path.suffix in JSONL_ENDINGS:
-        return _filled(read_jsonl(path))
+        return _non_empty(read_jsonl(path))
     if path.suffix in JSON_ENDINGS:
-        return _filled(read_json(path))
+        return _non_empty(read_json(path))
     if path.suffix in PARQUET_ENDINGS:
-        return _filled(read_parquet(path))
-    raise UserError(
-        f"{path} ends in {path.suffix or 'nothing'!r}; expected .jsonl, .json or .parquet"
-    )
+        return _non_empty(read_parquet(path))
+    raise UserError(f"{path} has the suffix {path.suffix!r}; expected .jsonl, .json or .parquet")
 
 
 def read_json(path: Path) -> Table:
-    """The objects of a JSON list, strict UTF-8; a row's "line" counts from 1."""
+    """The objects of a JSON list in strict UTF-8; "lines" number the rows from 1."""
     try:
         rows = json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(
-            f"{path} holds no list of JSON objects; with one object per line, call it .jsonl"
+            f"{path} is not a list of JSON objects; if it has one object per line, rename it to "
+            f".jsonl"
         )
     return Table(source=str(path), rows=rows, lines=range(1, len(rows) + 1))
 
 
 def read_jsonl(path: Path) -> Table:
-    """One JSON object per line, strict UTF-8; blank lines are passed over."""
-    rows, lines = [], []
+    """One JSON object per line in strict UTF-8; blank lines are skipped."""
+    rows: list[Row] = []
+    lines: list[int] = []
+    # Not splitlines: JSON strings may hold U+2028 or U+0085, which Python takes for line ends.
     for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
         if raw.strip():
             rows.append(json_object(raw, f"{path}, line {number}"))
@@ -164,7 +169,7 @@ def read_jsonl(path: Path) -> Table:
 
 
 def read_parquet(path: Path) -> Table:
-    """The rows of a Parquet file; a row's "line" counts from 1."""
+    """The rows of a Parquet file; "lines" number the rows from 1."""
     from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
@@ -176,28 +181,37 @@ def read_parquet(path: Path) -> Table:
 
 
 def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) -> Table:
-    """The rows of a data set of the Hugging Face hub (or of its local cache)."""
+    """The rows of a data set on the Hugging Face hub, or in its local cache.
+
+    Args:
+        hub: id of the data set.
+        subset: configuration of the data set; None for the default.
+        split: split to read.
+        revision: commit, branch or tag; None for the newest.
+
+    Raises:
+        UserError: the data set cannot be read or is empty.
+    """
     from datasets import load_dataset
 
     try:
-        rows = list(_encoded(load_dataset(hub, subset, split=split, revision=revision)))
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # datasets and huggingface_hub raise kinds of these two for what a user can mend
+        rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
+    # What datasets and huggingface_hub raise for mistakes of the user is derived from these two.
+    except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}"
         ) from error
-    return _filled(
+    return _non_empty(
         Table(source=f"hub data set {hub} ({split})", rows=rows, lines=range(1, len(rows) + 1))
     )
 
 
-def _encoded(data: Dataset) -> Dataset:
-    """The same with its images as the bytes that they came in."""
+def _undecoded(data: Dataset) -> Dataset:
+    """The same data set with images as encoded bytes."""
     from datasets import Image
 
+    # Decoding would need Pillow, and pixels are much larger than their file.
     for name, feature in data.features.items():
         if isinstance(feature, Image):
             data = data.cast_column(name, Image(decode=False))
@@ -205,41 +219,40 @@ def _encoded(data: Dataset) -> Dataset:
 
 
 def text(value: object, *, column: str, where: str) -> str:
-    """A cell as text: strings as they are, numbers as written; raises UserError for anything else."""
+    """A cell that holds text or a number, as text; raises UserError for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    found = "nothing" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
-    raise UserError(f"{where}: column {column!r} holds {found}; expected text or a number")
+    content = "nothing" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
+    raise UserError(f"{where}: column {column!r} holds {content}; expected text or a number")
 
 
-def _filled(table: Table) -> Table:
+def _non_empty(table: Table) -> Table:
     if not table.rows:
         raise UserError(f"{table.source} is empty; expected at least one row")
     return table
 
 
 def json_object(raw: bytes, where: str) -> Row:
-    """One line as a record; raises UserError that says what it is instead."""
+    """Parse one line as a JSON object; raises UserError that names the line and the reason."""
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where}: byte {error.start + 1} is not UTF-8 (0x{raw[error.start]:02x}); "
+            f"{where}: byte {error.start + 1} (0x{raw[error.start]:02x}) is not UTF-8; "
             f"save the file as UTF-8"
         ) from error
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply; expected one JSON object per line") from error
     except ValueError as error:
         raise UserError(
-            f"{where}: expected one JSON object per line, but {error}; the line starts "
-            f"{_start(raw)}"
+            f"{where}: expected one JSON object per line ({error}); the line starts {_start(raw)}"
         ) from error
     if not isinstance(value, dict):
         raise UserError(
-            f"{where}: expected a JSON object, found {type(value).__name__}; the line "
-            f"starts {_start(raw)}"
+            f"{where}: expected a JSON object, found {type(value).__name__}; the line starts "
+            f"{_start(raw)}"
         )
     return value
 

@@ -14,14 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
 from reasontrain import rng
+from reasontrain.rng import Stream
 from reasontrain.types import Batch, Image, TokenFields, TokenKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Layout = Literal["padded", "packed"]
-_MINI_BATCH_STREAM = 0x0D0A_0001
-"""The random stream that deals rollouts out to mini-batches."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _deal_out(batch: Batch, num_units: int, num: int) -> list[Int[Tensor, " M"]]
     unit_U = torch.arange(num_units)
     if num == 1:
         return [unit_U]
-    key_U = rng.uniform(batch.seed, _MINI_BATCH_STREAM, batch.step, unit_U)
+    key_U = rng.uniform(batch.seed, Stream.MINI_BATCHES, batch.step, unit_U)
     order_U = torch.argsort(key_U, stable=True)
     bounds = [num_units * part // num for part in range(num + 1)]
     return [order_U[a:b].sort().values for a, b in pairwise(bounds)]

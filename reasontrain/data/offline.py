@@ -1,6 +1,4 @@
-"""Responses that somebody wrote: demonstrations and preference pairs, as rows of a file and as
-rollouts of token ids.
-"""
+"""Offline data: demonstrations and preference pairs, read from files and encoded as rollouts."""
 
 from __future__ import annotations
 
@@ -23,8 +21,9 @@ PROMPTS = ("prompt", "problem", "question")
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A response as text; with `ids` as the very tokens that were sampled, which are then never
-    encoded again.
+    """A response as text, and optionally the token ids that were sampled.
+
+    Sampled ids are used as they are; the text is not encoded again.
     """
 
     text: str
@@ -32,52 +31,53 @@ class Response:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineRows:
-    """A problem with one response (a demonstration) or two (the chosen one and the rejected one).
+class OfflineSample:
+    """A problem with one response (a demonstration) or two (chosen, then rejected).
 
-    `prompt_ids` are those that the responses were made for, where the file has them, in the ids of
-    the tokenizer with this fingerprint.
+    `prompt_ids` are the ids that the responses were sampled for, empty if the file has none;
+    `tokenizer` is the fingerprint of the tokenizer that they belong to, None if unknown.
     """
 
     problem: Problem
     responses: tuple[Response, ...]
     prompt_ids: tuple[int, ...] = ()
-    tokenizer: str = ""
+    tokenizer: str | None = None
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """16 hex digits of what each id means."""
+    """A hash of the vocabulary, token by id, as 16 hex digits."""
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(repr(vocabulary).encode()).hexdigest()[:16]
 
 
-def read_rollouts(table: Table, images: Path = Path()) -> list[OfflineRows]:
-    """A demonstration per row: `prompt` and `response`, with `prompt_ids` and `response_ids` where
-    they were sampled.
+def read_rollouts(table: Table, images: Path = Path()) -> list[OfflineSample]:
+    """One demonstration per row.
 
-    Or `conversations` as LLaVA's data have them, of which the last reply is learned. Images: see
-    `find_image`.
+    Columns are `prompt` and `response`, with `prompt_ids` and `response_ids` if they were sampled;
+    or `conversations` in LLaVA's format, whose last reply is the response. `images` is the folder
+    that image paths start from (see `find_image`). Raises UserError with the line and column of an
+    invalid row.
     """
-    rows = [_as_response(row, table.where(i)) for i, row in enumerate(table.rows)]
+    rows = [_llava_to_response(row, table.where(i)) for i, row in enumerate(table.rows)]
     return [
-        _written(row, ("response",), _default_id(table, i), table.where(i), images)
+        _sample(row, ("response",), _default_id(table, i), table.where(i), images)
         for i, row in enumerate(rows)
     ]
 
 
-def read_pairs(table: Table, images: Path = Path()) -> list[OfflineRows]:
-    """A pair per row, in TRL's preference format: `prompt`, `chosen` and `rejected`, all texts or
-    all conversations.
+def read_pairs(table: Table, images: Path = Path()) -> list[OfflineSample]:
+    """One pair per row, in TRL's preference format.
 
-    A conversation may have its prompt in the turns that both sides share. `prompt_ids`,
-    `chosen_ids` and `rejected_ids` are read where they are. Raises UserError for a pair without one
-    of its sides.
+    Columns are `prompt`, `chosen` and `rejected`, all texts or all conversations; the prompt of
+    conversations may be the turns that both sides share. `prompt_ids`, `chosen_ids` and
+    `rejected_ids` are read if present. `images` is the folder that image paths start from (see
+    `find_image`). Raises UserError with the line and column of an invalid row.
     """
     for name in ("chosen", "rejected"):
         table.require(name)
     sides = ("chosen", "rejected")
     return [
-        _written(row, sides, _default_id(table, i), table.where(i), images)
+        _sample(row, sides, _default_id(table, i), table.where(i), images)
         for i, row in enumerate(table.rows)
     ]
 
@@ -86,8 +86,8 @@ def _default_id(table: Table, index: int) -> str:
     return str(table.rows[index].get("id", index))
 
 
-def _as_response(row: Row, where: str) -> Row:
-    """A row with LLaVA's `conversations` as one with `prompt` and `response`; any other as it is."""
+def _llava_to_response(row: Row, where: str) -> Row:
+    """Turn LLaVA's `conversations` into `prompt` and `response`; return other rows unchanged."""
     turns = row.get("conversations")
     if turns is None or row.get("response"):
         return row
@@ -98,26 +98,24 @@ def _as_response(row: Row, where: str) -> Row:
         or len(turns) < 2
     ):
         raise UserError(
-            f"{where}: column 'conversations' should hold {{from, value}} turns of `human` "
-            f"and `gpt` by turns"
+            f"{where}: column 'conversations' should hold {{from, value}} turns that alternate "
+            f"between `human` and `gpt`"
         )
-    said = [{"role": roles[turn["from"]], "content": turn.get("value")} for turn in turns]
-    return {**row, "prompt": said[:-1], "response": said[-1:]}
+    messages = [{"role": roles[turn["from"]], "content": turn.get("value")} for turn in turns]
+    return {**row, "prompt": messages[:-1], "response": messages[-1:]}
 
 
-def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -> OfflineRows:
-    """One row; raises UserError where a part is missing or is not what it should be."""
+def _sample(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -> OfflineSample:
+    """One row as a sample; raises UserError if a part is missing or has the wrong type."""
     missing = [side for side in sides if not row.get(side)]
     if missing:
-        both = "; a pair needs a chosen and a rejected one" if len(sides) > 1 else ""
-        raise UserError(
-            f"{where}: there is no {missing[0]} answer (column {missing[0]!r} is empty){both}"
-        )
+        both = "; a pair needs a chosen and a rejected response" if len(sides) > 1 else ""
+        raise UserError(f"{where}: column {missing[0]!r} is missing or empty{both}")
     shared, row = _without_shared_turns(row, sides)
     name = next((name for name in PROMPTS if row.get(name)), None)
     if name is None and not shared:
         raise UserError(
-            f"{where}: there is no prompt (looked for: {', '.join(PROMPTS)}; the row has: "
+            f"{where}: there is no prompt (expected one of: {', '.join(PROMPTS)}; the row has: "
             f"{', '.join(row)})"
         )
     prompt = shared if name is None else _prompt(row[name], name, where)
@@ -125,26 +123,27 @@ def _written(row: Row, sides: Sequence[str], id: str, where: str, images: Path) 
         Response(text=_answer(row[side], side, where), ids=_ids(row, f"{side}_ids", where))
         for side in sides
     )
-    prompt_ids, tokenizer = _ids(row, "prompt_ids", where), str(row.get("tokenizer") or "")
+    prompt_ids = _ids(row, "prompt_ids", where)
+    tokenizer = str(row["tokenizer"]) if row.get("tokenizer") else None
     if len({bool(prompt_ids), *(bool(response.ids) for response in responses)}) > 1:
         raise UserError(
-            f"{where}: some of prompt_ids, {', '.join(f'{side}_ids' for side in sides)} "
-            f"are there and some are not"
+            f"{where}: only some of the columns prompt_ids, "
+            f"{', '.join(f'{side}_ids' for side in sides)} are present; give all of them or none"
         )
     image = find_image(row, images, where)
     if image is not None and prompt_ids:
         raise UserError(
-            f"{where}: ids of tokens do not say which image they were made for; leave "
-            f"their columns out"
+            f"{where}: a row with an image cannot have token ids, since their number of image "
+            f"tokens is unknown; remove the columns of ids"
         )
     problem = Problem(id=id, prompt=prompt, answer=str(row.get("answer") or ""), image=image)
-    return OfflineRows(
+    return OfflineSample(
         problem=problem, responses=responses, prompt_ids=prompt_ids, tokenizer=tokenizer
     )
 
 
 def _without_shared_turns(row: Row, sides: Sequence[str]) -> tuple[tuple[Message, ...], Row]:
-    """The turns that both conversations begin with, and the row without them."""
+    """The turns that both conversations start with, and the row without these turns."""
     if len(sides) < 2 or not all(isinstance(row[side], list) for side in sides):
         return (), row
     first, second = ([dict(turn) for turn in _turns(row[side])] for side in sides)
@@ -152,12 +151,13 @@ def _without_shared_turns(row: Row, sides: Sequence[str]) -> tuple[tuple[Message
         (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
         min(len(first), len(second)),
     )
+    # If one side is a prefix of the other, its last turn is still its response.
     num = min(num, len(first) - 1, len(second) - 1)
     return _turns(first[:num]), {**row, sides[0]: first[num:], sides[1]: second[num:]}
 
 
 def _turns(value: object) -> tuple[Message, ...]:
-    """Turns of a conversation; empty where it is none."""
+    """The turns of a conversation; empty if the value is not one."""
     turns = value if isinstance(value, list) else []
     if not all(
         isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str)
@@ -168,7 +168,7 @@ def _turns(value: object) -> tuple[Message, ...]:
 
 
 def _prompt(value: object, column: str, where: str) -> str | tuple[Message, ...]:
-    """A text, or turns that end with the user's."""
+    """A text, or turns that end with the user's; raises UserError for anything else."""
     if not isinstance(value, list):
         return text(value, column=column, where=where)
     turns = _turns(value)
@@ -181,7 +181,7 @@ def _prompt(value: object, column: str, where: str) -> str | tuple[Message, ...]
 
 
 def _answer(value: object, column: str, where: str) -> str:
-    """A text, or what the assistant says in its only turn."""
+    """A text, or the content of a single assistant turn; raises UserError for anything else."""
     if not isinstance(value, list):
         return text(value, column=column, where=where)
     turns = _turns(value)
@@ -194,7 +194,7 @@ def _answer(value: object, column: str, where: str) -> str:
 
 
 def _ids(row: Row, column: str, where: str) -> tuple[int, ...]:
-    """Token ids, or none where the row has no such column."""
+    """The token ids in a column; empty if the row does not have it."""
     value = row.get(column)
     if value is None:
         return ()
@@ -208,51 +208,57 @@ def _ids(row: Row, column: str, where: str) -> tuple[int, ...]:
 
 
 def encode(
-    rows: Sequence[OfflineRows], encoder: Encoder, context: int
+    samples: Sequence[OfflineSample], encoder: Encoder, context: int
 ) -> tuple[list[tuple[Rollout, ...]], int]:
-    """The responses of each row as rollouts, ended by the end-of-turn token where they come as
-    text; and how many did not fit.
+    """The responses of each sample as rollouts, and the number of samples that were dropped.
 
-    A row of which one response is too long is dropped whole. Raises UserError for ids of another
-    tokenizer.
+    Responses given as text end with the end-of-turn token. A sample is dropped if one of its
+    sequences is longer than `context` tokens. Raises UserError for ids of another tokenizer, and if
+    nothing fits.
     """
-    own, end = fingerprint(encoder.tokenizer), encoder.tokenizer.eos_token_id
-    found = []
-    for index, row in enumerate(rows):
-        if row.tokenizer not in ("", own):
+    own = fingerprint(encoder.tokenizer)
+    end = encoder.tokenizer.eos_token_id
+    encoded = []
+    for index, sample in enumerate(samples):
+        if sample.tokenizer is not None and sample.tokenizer != own:
             raise UserError(
-                f"row {row.problem.id} has ids of another tokenizer (fingerprint "
-                f"{row.tokenizer}, the model's is {own}); leave "
-                "the columns of ids out, and its texts are encoded anew"
+                f"sample {sample.problem.id} has token ids of another tokenizer (fingerprint "
+                f"{sample.tokenizer}, the model's is {own}); remove the columns of ids, and the "
+                f"texts are encoded again"
             )
-        prompt_ids = row.prompt_ids or encoder.prompt_ids(row.problem)
+        prompt_ids = sample.prompt_ids or encoder.prompt_ids(sample.problem)
         sides = [
             r.ids or (*encoder.tokenizer(r.text, add_special_tokens=False)["input_ids"], end)
-            for r in row.responses
+            for r in sample.responses
         ]
         if len(prompt_ids) <= encoder.limit and len(prompt_ids) + max(map(len, sides)) <= context:
-            found.append(
+            encoded.append(
                 tuple(
-                    _rollout(row, prompt_ids, ids, i, group=index * len(sides))
+                    _rollout(sample, prompt_ids, ids, i, group=index * len(sides))
                     for i, ids in enumerate(sides)
                 )
             )
-    if not found:
+    if not encoded:
         raise UserError(
-            f"none of {len(rows)} written responses fits: prompts of {encoder.limit} "
-            f"tokens, {context} in all"
+            f"none of {len(samples)} samples fits: the limit is {encoder.limit} tokens for a "
+            f"prompt and {context} for prompt and response"
         )
-    return found, len(rows) - len(found)
+    return encoded, len(samples) - len(encoded)
 
 
 def _rollout(
-    row: OfflineRows, prompt_ids: tuple[int, ...], ids: tuple[int, ...], place: int, *, group: int
+    sample: OfflineSample,
+    prompt_ids: tuple[int, ...],
+    ids: tuple[int, ...],
+    side: int,
+    *,
+    group: int,
 ) -> Rollout:
-    """One response of a row."""
-    text = row.responses[place].text
+    """One response of a sample."""
+    text = sample.responses[side].text
     return Rollout(
-        problem=row.problem,
-        id=group + place,
+        problem=sample.problem,
+        id=group + side,
         group=group,
         prompt_ids=prompt_ids,
         response_ids=ids,

@@ -1,5 +1,6 @@
-"""Which prompts a step asks: epochs in an order of the seed alone, so that any step can be found
-without the ones before.
+"""The prompts of each step, in epochs whose order depends on the seed alone.
+
+Any step's prompts can be computed without those of the steps before, for example to resume.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Order:
-    """`per_step` prompts for each step, walking through a new permutation of all of them in every
-    epoch.
-    """
+    """`per_step` prompts for each step, from a new permutation of all prompts in every epoch."""
 
     prompts: Sequence[Prompt]
     per_step: int
@@ -30,15 +29,17 @@ class Order:
 
     def at(self, step: int) -> list[Prompt]:
         """The prompts of this step."""
-        first, size = step * self.per_step, len(self.prompts)
+        first = step * self.per_step
+        size = len(self.prompts)
         places = range(first, first + self.per_step)
+        # One step can cross the end of an epoch, or hold several epochs of few prompts.
         permuted = {
             epoch: self._permutation(epoch) for epoch in {place // size for place in places}
         }
         return [self.prompts[permuted[place // size][place % size]] for place in places]
 
     def _permutation(self, epoch: int) -> list[int]:
-        """The order of one epoch."""
+        """The permutation of one epoch."""
         order: list[int] = torch.argsort(
             rng.uniform(self.seed, epoch, torch.arange(len(self.prompts))), stable=True
         ).tolist()

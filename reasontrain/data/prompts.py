@@ -16,13 +16,16 @@ PROBLEM = "{problem}"
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSettings:
-    """How a problem is put to the model.
+    """The form in which problems are presented to the model.
 
-    `style: auto` uses the tokenizer's chat template where there is one; `plain` feeds the text as
-    it is. `template` is the text around a problem, which stands for `{problem}` (worked examples
-    before it, say). `enable_thinking` is passed to templates that know it (Qwen3). A prompt of more
-    than `max_tokens`, or with no room for one token of response, is refused or dropped, as
-    `too_long` says; what is dropped is counted.
+    Attributes:
+        style: "auto" uses the tokenizer's chat template if it has one; "plain" feeds the text as it
+            is.
+        template: text around a problem, with `{problem}` in its place (after worked examples, say).
+        system: a system turn before the problem.
+        enable_thinking: passed to chat templates that know it (Qwen3).
+        max_tokens: limit of a prompt; None leaves the context less one token of response.
+        too_long: "refuse" makes a longer prompt an error, "drop" drops and counts it.
     """
 
     style: Literal["auto", "chat", "plain"] = "auto"
@@ -39,22 +42,22 @@ class PromptSettings:
                 f"{self.template.count(PROBLEM)} times"
             )
 
-    def around(self, problem: Problem) -> str | tuple[Message, ...]:
-        """The problem as it is put; a conversation stays as it is."""
+    def prompt_of(self, problem: Problem) -> str | tuple[Message, ...]:
+        """The problem's text inside the template; a conversation stays as it is."""
         if isinstance(problem.prompt, str):
             return self.template.replace(PROBLEM, problem.prompt)
         if self.template != PROBLEM:
             raise UserError(
-                f"problem {problem.id} is a conversation, and `prompt.template` goes "
-                f"around texts; leave it out"
+                f"problem {problem.id} is a conversation, and `prompt.template` applies to texts "
+                f"only; leave it out"
             )
         return problem.prompt
 
     def turns(self, problem: Problem) -> list[Message]:
-        """The problem as a conversation, the system turn first where there is one."""
-        asked = self.around(problem)
+        """The problem as a conversation, with the system turn first if there is one."""
+        prompt = self.prompt_of(problem)
         turns: list[Message] = (
-            [{"role": "user", "content": asked}] if isinstance(asked, str) else [*asked]
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
         )
         if self.system is not None:
             if turns[0]["role"] == "system":
@@ -66,37 +69,38 @@ class PromptSettings:
         return turns
 
 
-MARK = "<image>"
-"""Where a prompt's text shows its image, as data of LLaVA and others write it for all models."""
+IMAGE_MARK = "<image>"
+"""The place of the image in a prompt's text, as LLaVA's data and others write it for any model."""
 
 
 def without_image(problem: Problem) -> Problem:
-    """The same problem as text alone."""
+    """The same problem without its image and the marks of its place."""
 
-    def blind(text: str) -> str:
-        return text.replace(f"{MARK}\n", "").replace(f"\n{MARK}", "").replace(MARK, "")
+    def unmarked(text: str) -> str:
+        text = text.replace(f"{IMAGE_MARK}\n", "").replace(f"\n{IMAGE_MARK}", "")
+        return text.replace(IMAGE_MARK, "")
 
     if isinstance(problem.prompt, str):
-        return replace(problem, image=None, prompt=blind(problem.prompt))
+        return replace(problem, image=None, prompt=unmarked(problem.prompt))
     turns = tuple(
-        Message(role=turn["role"], content=blind(turn["content"])) for turn in problem.prompt
+        Message(role=turn["role"], content=unmarked(turn["content"])) for turn in problem.prompt
     )
     return replace(problem, image=None, prompt=turns)
 
 
 @runtime_checkable
-class Eyes(Protocol):
-    """What an image model makes of an image in a prompt."""
+class ImagePlaceholders(Protocol):
+    """The placeholder tokens that stand for an image in the prompts of an image model."""
 
     placeholder: str
 
     def expand(self, ids: Sequence[int], problem: Problem) -> tuple[int, ...]:
-        """The ids with as many placeholders as the image has tokens."""
+        """The ids with one placeholder for each token of the problem's image."""
         ...
 
 
 NUM_CHECKED = 64
-"""Problems of a lazy sequence that are encoded before the run, to see whether prompts fit."""
+"""Problems of a lazy sequence that are encoded before the run, to check that prompts fit."""
 
 
 class Encoder:
@@ -107,75 +111,90 @@ class Encoder:
         tokenizer: PreTrainedTokenizerBase,
         settings: PromptSettings,
         context: int,
-        vision: Eyes | None = None,
+        vision: ImagePlaceholders | None = None,
     ) -> None:
-        """`context` is the longest sequence, in tokens, that the model takes; `vision` is there for
-        image models.
+        """Check the settings against the tokenizer.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            settings: the recipe's `prompt` section.
+            context: longest sequence of the model, in tokens.
+            vision: placeholders of an image model; None for a language model.
+
+        Raises:
+            UserError: a setting needs a chat template, and there is none.
         """
-        self.tokenizer, self.settings, self.vision = tokenizer, settings, vision
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.vision = vision
+        # At least one token of the context is left for the response.
         self.limit = min(settings.max_tokens or context, context - 1)
         has_template = tokenizer.chat_template is not None
         if settings.style == "chat" and not has_template:
             raise UserError(
-                "prompt.style is `chat`, and the tokenizer has no chat template; use "
-                "`plain` or another model"
+                "prompt.style is `chat`, and the tokenizer has no chat template; use `plain` or "
+                "another model"
             )
         self.chat = has_template if settings.style == "auto" else settings.style == "chat"
         if not self.chat and settings.system is not None:
-            raise UserError("prompt.system needs a chat template, and prompts are plain here")
+            raise UserError("prompt.system needs a chat template, and prompts are plain")
         if not self.chat and settings.enable_thinking is not None:
-            raise UserError(
-                "prompt.enable_thinking needs a chat template, and prompts are plain here"
-            )
+            raise UserError("prompt.enable_thinking needs a chat template, and prompts are plain")
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The ids that the model continues; an image stands where the text says `<image>`, or
-        first in the first user turn.
+        """The ids that the model continues.
+
+        An image is placed at `<image>` in the text, or at the start of the first user turn. Raises
+        UserError if the problem has an image and the model takes none, or the reverse.
         """
         if self.vision is None:
             if problem.image is not None:
                 raise UserError(
-                    f"problem {problem.id} has an image, and the model reads text alone; "
+                    f"problem {problem.id} has an image, and the model reads text only; "
                     f"use an image model"
                 )
             return self.text_ids(problem)
         if problem.image is None:
             raise UserError(
-                f"problem {problem.id} has no image, and the model is an image model; give "
-                f"one, or use a language model"
+                f"problem {problem.id} has no image, and the model is an image model; add one, or "
+                f"use a language model"
             )
         turns = (
             [Message(role="user", content=problem.prompt)]
             if isinstance(problem.prompt, str)
             else list(problem.prompt)
         )
-        if not any(MARK in turn["content"] for turn in turns):
+        if not any(IMAGE_MARK in turn["content"] for turn in turns):
             first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
-            turns[first] = Message(role="user", content=MARK + turns[first]["content"])
+            turns[first] = Message(role="user", content=IMAGE_MARK + turns[first]["content"])
         marked = tuple(
-            Message(role=t["role"], content=t["content"].replace(MARK, self.vision.placeholder))
-            for t in turns
+            Message(
+                role=turn["role"],
+                content=turn["content"].replace(IMAGE_MARK, self.vision.placeholder),
+            )
+            for turn in turns
         )
         prompt = marked[0]["content"] if isinstance(problem.prompt, str) else marked
         return self.vision.expand(self.text_ids(replace(problem, prompt=prompt)), problem)
 
     def text_ids(self, problem: Problem) -> tuple[int, ...]:
-        """The ids of a prompt as text, whatever image it has."""
+        """The ids of a prompt as text, without regard to its image."""
         if not self.chat:
-            asked = self.settings.around(problem)
-            if not isinstance(asked, str):
+            prompt = self.settings.prompt_of(problem)
+            if not isinstance(prompt, str):
                 raise UserError(
                     f"problem {problem.id} is a conversation, and the tokenizer has no "
                     f"chat template to render it"
                 )
-            return tuple(self.tokenizer(asked)["input_ids"])
+            return tuple(self.tokenizer(prompt)["input_ids"])
         turns = self.settings.turns(problem)
         thinking = (
             {}
             if self.settings.enable_thinking is None
             else {"enable_thinking": self.settings.enable_thinking}
         )
-        from jinja2 import TemplateError  # transformers has loaded it where there is a template
+        # transformers has imported jinja2 already if there is a template.
+        from jinja2 import TemplateError
 
         try:
             text = self.tokenizer.apply_chat_template(
@@ -183,15 +202,18 @@ class Encoder:
             )
         except TemplateError as error:
             raise UserError(
-                f"problem {problem.id}: the model's chat template refuses it with "
-                f"{str(error)!r}; {self._remedy(turns)}"
+                f"problem {problem.id}: the model's chat template fails with {str(error)!r}; "
+                f"{self._remedy(turns)}"
             ) from error
+        # Templates write BOS themselves; the tokenizer would add a second one.
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def header_ids(self, header: str | None = None) -> tuple[int, ...]:
-        """What stands before an answer whose question is left out, the same for all: BOS where
-        prompts have it, and `header`, or what the chat template puts before an answer, or
-        "Answer:".
+        """The ids that replace the prompt of an unconditional reference, equal for all problems.
+
+        BOS if prompts start with it, then `header`; if that is None, the text that the chat
+        template writes before an answer, or "Answer:" without a template. Raises UserError if the
+        template writes none.
         """
         if not self.chat:
             return tuple(self.tokenizer("Answer:" if header is None else header)["input_ids"])
@@ -208,47 +230,50 @@ class Encoder:
                 )
                 for add in (True, False)
             )
+            # The header is what `add_generation_prompt` appends to the same conversation.
             header = with_header.removeprefix(without) if with_header.startswith(without) else ""
             if not header:
                 raise UserError(
-                    "the chat template puts nothing before an answer that could stand for "
-                    "the prompt; say which text does, as "
-                    "`unconditional.header`"
+                    "the chat template writes no header before an answer that could replace the "
+                    "prompt; set the text as `unconditional.header`"
                 )
             bos = self.tokenizer.bos_token
             header = f"{bos}{header}" if bos is not None and with_header.startswith(bos) else header
         return tuple(self.tokenizer(header, add_special_tokens=False)["input_ids"])
 
     def _remedy(self, turns: Sequence[Message]) -> str:
-        """What most likely helps where the template refuses these turns; many know no system turn."""
+        """The likeliest remedy for a template error; many templates have no system turn."""
         if self.settings.system is not None:
-            return "leave out `prompt.system` (the task's `instruction` can say the same)"
+            return "leave out `prompt.system` (use the task's `instruction` instead)"
         if turns[0]["role"] == "system":
-            return "take the system turn out of the data (a user turn can say the same)"
+            return "remove the system turn from the data (move its text to a user turn)"
         return (
-            "mend the order of the turns"
+            "correct the order of the turns"
             if len(turns) > 1
             else "use `prompt.style: plain` or another model"
         )
 
     def prompt(self, problem: Problem) -> Prompt:
-        """The problem with its ids, however many; raises UserError where there are none."""
+        """The problem with its ids, whatever their number; raises UserError if there are none."""
         ids = self.prompt_ids(problem)
         if not ids:
             raise UserError(f"problem {problem.id} has an empty prompt")
         return Prompt(problem=problem, ids=ids)
 
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
-        """The prompts that fit, in order, and how many were dropped."""
+        """The prompts that fit, in order, and the number that were dropped.
+
+        Raises UserError for an empty prompt, for one that is too long unless `too_long` is "drop",
+        and if none fits.
+        """
         encoded = [self.prompt(problem) for problem in problems]
         fitting = [prompt for prompt in encoded if len(prompt.ids) <= self.limit]
         if len(fitting) < len(encoded) and self.settings.too_long == "refuse":
             worst = max(encoded, key=lambda prompt: len(prompt.ids))
             raise UserError(
                 f"{len(encoded) - len(fitting)} of {len(encoded)} prompts have more than "
-                f"{self.limit} tokens (the longest is "
-                f"{worst.problem.id} with {len(worst.ids)}); raise prompt.max_tokens or "
-                f"set `prompt.too_long: drop`"
+                f"{self.limit} tokens (the longest is {worst.problem.id} with {len(worst.ids)}); "
+                f"raise prompt.max_tokens or set `prompt.too_long: drop`"
             )
         if not fitting:
             raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
@@ -264,14 +289,17 @@ class Encoder:
         return LazyPrompts(self, problems)
 
     def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
-        """The solutions as rollouts that somebody else wrote, ended by the end-of-turn token; what
-        does not fit is dropped.
+        """The problems' solutions as rollouts, and the number that were dropped.
+
+        Each ends with the end-of-turn token. One that is longer than `context` tokens with its
+        prompt is dropped. Raises UserError if a problem has no solution, the tokenizer has no
+        end-of-turn token, or nothing fits.
         """
         end = self.tokenizer.eos_token_id
         if end is None:
             raise UserError(
-                "the tokenizer has no end-of-text token (eos_token) for demonstrations to "
-                "end with; use another model"
+                "the tokenizer has no end-of-text token (eos_token) to end demonstrations with; "
+                "use another model"
             )
         rollouts = []
         for index, prompt in enumerate(prompts):
@@ -303,9 +331,9 @@ class Encoder:
 
 
 class LazyPrompts(Sequence[Prompt]):
-    """The prompts of generated problems, each encoded when it is read, and not kept.
+    """The prompts of generated problems, each encoded when it is read and not cached.
 
-    They are as many as the problems, so none can be dropped: one that is too long raises RunError
+    There is one for every problem, so none can be dropped: one that is too long raises RunError
     when it is read (`prompt.too_long: drop` encodes all prompts before the run).
     """
 
@@ -328,7 +356,8 @@ class LazyPrompts(Sequence[Prompt]):
         return self._read(self._problems[index])
 
     def _read(self, problem: Problem) -> Prompt:
-        prompt, limit = self._encoder.prompt(problem), self._encoder.limit
+        prompt = self._encoder.prompt(problem)
+        limit = self._encoder.limit
         if len(prompt.ids) > limit:
             raise RunError(
                 f"the prompt of problem {problem.id} has {len(prompt.ids)} tokens, more than "

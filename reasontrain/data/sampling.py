@@ -1,4 +1,4 @@
-"""How the next token is drawn from a policy's distribution, and where a response ends."""
+"""Sampling settings: the distribution of the next token, and the end of a response."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from reasontrain.types import AtLeastOne, NotNegative, Probability, Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """One law for the next token.
+    """The distribution that the next token is drawn from, and the end of a response.
 
-    `temperature` divides the logits; 0 takes the likeliest token. Of the scaled distribution
-    `top_k` keeps that many likeliest tokens (0 keeps all), then `top_p` the fewest likeliest ones
-    that hold this share of what is left (nucleus sampling, Holtzman et al. 2020), then `min_p`
-    those at least this probable relative to the likeliest (Nguyen et al. 2024); what is left is
-    renormalised. A response ends after the model's own end-of-sequence ids, one of `stop_ids`, the
-    token that completes one of the texts `stop`, or `max_tokens`. With a `thought` all this is said
-    of the answer that follows it, but for `max_tokens`, which bounds the two together.
+    The truncations apply in the order of the list; the rest is renormalised. With a `thought`, all
+    settings but `max_tokens` apply to the answer that follows it.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: keep this many likeliest tokens; 0 keeps all.
+        top_p: keep the fewest likeliest tokens that hold this share of what is left (nucleus
+            sampling, Holtzman et al. 2020).
+        min_p: keep tokens at least this probable relative to the likeliest (Nguyen et al. 2024).
+        max_tokens: most tokens of a response, its thought included.
+        stop: a response ends after the token that completes one of these texts.
+        stop_ids: a response ends after one of these ids, or one of the model's end-of-sequence ids.
+        thought: settings of the chain of thought; None for plain sampling.
     """
 
     learned: ClassVar[bool] = False
-    """Whether rollouts keep what was fed to the model in place of tokens."""
+    """True if rollouts keep the embeddings that were fed in place of tokens."""
 
     temperature: NotNegative = 1.0
     top_p: Ratio = 1.0
@@ -47,13 +53,12 @@ class Sampling:
             and thought.max_tokens + thought.max_answer_tokens >= self.max_tokens
         ):
             raise ValueError(
-                f"`max_tokens` is {self.max_tokens}, and a thought of {thought.max_tokens} "
-                f"with an answer of "
-                f"{thought.max_answer_tokens} and the text forced between them need more; "
-                f"raise it, or lower those of `thought`"
+                f"`max_tokens` is {self.max_tokens}, but a thought of {thought.max_tokens} tokens, "
+                f"an answer of {thought.max_answer_tokens} and the text forced between them need "
+                f"more; raise `max_tokens`, or lower the limits of `thought`"
             )
 
     @property
     def truncates(self) -> bool:
-        """Whether some tokens that the model gives probability can never be drawn."""
+        """True if tokens with positive probability can be cut from the distribution."""
         return self.temperature == 0 or self.top_p < 1 or self.top_k > 0 or self.min_p > 0

@@ -21,8 +21,9 @@ LITTLE_BYTES = 1 << 20
 
 @contextmanager
 def whole(directory: Path) -> Iterator[None]:
-    """A new directory that is removed again if writing into it fails; a full disk becomes one
-    sentence.
+    """Create a directory that is removed again if the block fails.
+
+    Raises RunError, in one sentence, if the disk is full.
     """
     directory.mkdir(parents=True)
     try:
@@ -40,7 +41,7 @@ def whole(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Runs that need the same directory wait for the one that makes it; the lock lies beside it."""
+    """Lock a directory, so that one run fills it and others wait; the lock file lies beside it."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory.parent / f".{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,8 +49,10 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException, directory: Path) -> bool:
-    """Whether writing into a directory failed for want of room; torch and safetensors say so in
-    errors of their own.
+    """True if writing into a directory failed because the disk is full.
+
+    torch and safetensors raise errors of their own, so free space decides for errors other than
+    OSError.
     """
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
@@ -64,21 +67,23 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def append(path: Path, record: JsonRecord) -> None:
-    """Add one line to a JSONL file, handed to the system when this returns."""
+    """Append one line to a JSONL file and flush it to the operating system."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json_line(record))
 
 
 def json_line(record: JsonRecord) -> str:
-    """A record as one line of a JSONL file; a number that is not finite becomes its name."""
+    """A record as one line of a JSONL file; non-finite numbers become strings."""
     return (
         json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False) + "\n"
     )
 
 
 def json_lines(path: Path) -> Iterator[tuple[Mapping[str, object], str]]:
-    """Each line's object and where it stands; an error at a line that is no JSON object, with the
-    last line marked as such.
+    """Yield each line's object and its place (`path:line`).
+
+    Raises UserError at a line that is not a JSON object; TornLineError if it is the last one and
+    has no end.
     """
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
@@ -97,9 +102,9 @@ def json_lines(path: Path) -> Iterator[tuple[Mapping[str, object], str]]:
 
 
 class TornLineError(UserError):
-    """The last line of a file was cut short, as when a run is killed while it writes."""
+    """The last line of a file is incomplete, as when a run is killed while it writes."""
 
 
 def _plain(value: object) -> object:
-    """JSON has no NaN or infinity: they are written by name."""
+    """A non-finite number as its name, since JSON has none; anything else unchanged."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

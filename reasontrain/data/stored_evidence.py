@@ -1,15 +1,14 @@
-"""Evidence that is computed once and kept: one number per response token, in Parquet.
+"""Evidence that is computed once and stored: one number per response token, in Parquet.
 
-One format. A file holds one column, and each of its rows is of one response: `sample_id`,
-`ids_hash` and the numbers, in float32, one per response token. The hash is of the ids that a model
-was fed: what comes before the response (a prompt, or a header in its place) and the response. What
-made the numbers stands in the file's metadata as `made_by`: models by their fingerprints, and all
-settings that change a number. A store is such a file, or a directory of parts, of which each is
-written as a whole or not at all.
+Format: a file holds one kind of evidence, with one row per response: `sample_id`, `ids_hash` and
+the numbers in float32, one per response token. The hash covers the ids that the model was fed: the
+prompt (or a header in its place) and the response. The file's metadata `made_by` holds everything
+else that the numbers depend on: fingerprints of models, and settings. A store is such a file or a
+directory of parts, each written atomically.
 
-One reader. Numbers are found by the sample and the very ids that they are of, so that they can
-never meet another response. What is missing, misaligned, stale or not finite is an error that names
-the sample, where it is one sample's, and says what to do.
+Reading: numbers are looked up by sample id and hash, so that they can never be applied to another
+response. Missing, misaligned, stale or non-finite numbers are errors that name the sample and the
+remedy.
 """
 
 from __future__ import annotations
@@ -25,39 +24,42 @@ from pathlib import Path
 from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.types import Rollout, RunError, UserError
 
-SAMPLE, HASH, MADE_BY = "sample_id", "ids_hash", "made_by"
+SAMPLE = "sample_id"
+HASH = "ids_hash"
+MADE_BY = "made_by"
 Key = tuple[str, str]
-"""A sample's id, and the hash of the ids that numbers are of."""
+"""A sample's id, and the hash of the token ids that its numbers belong to."""
 MadeBy = Mapping[str, object]
-"""All that numbers are a function of beside the ids, as JSON can write it."""
+"""Everything that numbers depend on beside the ids, as values that JSON can write."""
 
 
 def hash_of(ids: Sequence[int]) -> str:
-    """SHA-256 of token ids, as hexadecimal digits."""
+    """SHA-256 of token ids, in hexadecimal."""
     return hashlib.sha256(array("q", ids).tobytes()).hexdigest()
 
 
 def key_of(rollout: Rollout) -> Key:
-    """What numbers of a response are found by."""
+    """The key of a response's numbers in a store."""
+    # The prompt's length is hashed too: the same ids split elsewhere are another response.
     return rollout.problem.id, hash_of(
         [len(rollout.prompt_ids), *rollout.prompt_ids, *rollout.response_ids]
     )
 
 
 def digest(rollouts: Iterable[Rollout]) -> str:
-    """A hash of a whole set of responses, whatever their order."""
+    """A hash of a set of responses that does not depend on their order."""
     return hashlib.sha256(
         "\n".join(sorted(" ".join(key_of(r)) for r in rollouts)).encode()
     ).hexdigest()
 
 
 def directory_of(root: Path, name: str, made_by: MadeBy) -> Path:
-    """Where the parts of a column lie that this makes."""
+    """The directory of parts for evidence `name` made by `made_by`."""
     return root / f"{name}-{hashlib.sha256(_text(made_by).encode()).hexdigest()[:16]}"
 
 
 def part_of(directory: Path, number: int) -> Path:
-    """One part of a directory."""
+    """The path of one part in a directory."""
     return directory / f"part-{number:05d}.parquet"
 
 
@@ -68,15 +70,26 @@ def write(
     values: Sequence[Sequence[float]],
     made_by: MadeBy,
 ) -> None:
-    """Keep one sequence per response, one finite number per token; RunError where one is not."""
+    """Write one file of evidence atomically.
+
+    Args:
+        path: the Parquet file.
+        name: kind of evidence, one of `EVIDENCE`.
+        rollouts: the responses.
+        values: for each response one finite number per response token.
+        made_by: what the numbers depend on beside the ids.
+
+    Raises:
+        RunError: a response has a wrong number of values, or one that is not finite.
+    """
     import pyarrow
     from pyarrow.parquet import write_table
 
     assert name in EVIDENCE, f"{name} is not in the evidence table"
     for rollout, numbers in zip(rollouts, values, strict=True):
-        if fault := _fault(rollout, numbers):
+        if (error := _error_in(rollout, numbers)) is not None:
             raise RunError(
-                f"column {name!r} of sample {rollout.problem.id!r} was computed wrongly: it {fault}"
+                f"column {name!r} of sample {rollout.problem.id!r} was computed wrongly: it {error}"
             )
     keys = [key_of(rollout) for rollout in rollouts]
     columns = {
@@ -88,6 +101,7 @@ def write(
     }
     table = pyarrow.table(columns).replace_schema_metadata({MADE_BY: _text(made_by)})
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Renaming is atomic, so that a killed run leaves a complete part or none.
     partial = path.with_suffix(".partial")
     write_table(table, partial)
     partial.replace(path)
@@ -95,31 +109,33 @@ def write(
 
 @dataclass(frozen=True)
 class StoredColumn:
-    """What was read of a store."""
+    """One kind of evidence as it was read from a store."""
 
     name: str
     path: Path
     values: Mapping[Key, Sequence[float | None]]
 
     def of(self, rollout: Rollout) -> tuple[float, ...]:
-        """The numbers of this response; UserError that names the sample and says what is wrong with
-        its column.
+        """The numbers of this response.
+
+        Raises UserError that names the sample if they are missing, belong to another response, have
+        the wrong length or are not finite.
         """
         key = key_of(rollout)
         if key not in self.values:
             known = any(sample == key[0] for sample, _ in self.values)
             raise self._error(
                 rollout,
-                "is of another response: these token ids were not scored"
+                "belongs to another response: these token ids were not scored"
                 if known
                 else "is missing",
             )
-        if fault := _fault(rollout, self.values[key]):
-            raise self._error(rollout, fault)
+        if (error := _error_in(rollout, self.values[key])) is not None:
+            raise self._error(rollout, error)
         return tuple(value for value in self.values[key] if value is not None)
 
     def joined(self, rollouts: Sequence[Rollout], *, optional: int = 0) -> tuple[Rollout, ...]:
-        """The rollouts with their numbers; the first `optional` of them may have none."""
+        """The rollouts with their numbers as evidence; the first `optional` may have none."""
         return tuple(
             replace(r, evidence={**r.evidence, self.name: self.of(r)})
             if i >= optional or key_of(r) in self.values
@@ -127,31 +143,30 @@ class StoredColumn:
             for i, r in enumerate(rollouts)
         )
 
-    def _error(self, rollout: Rollout, fault: str) -> UserError:
+    def _error(self, rollout: Rollout, reason: str) -> UserError:
         return UserError(
-            f"the stored column {self.name!r} of sample {rollout.problem.id!r} {fault}; "
+            f"the stored column {self.name!r} of sample {rollout.problem.id!r} {reason}; "
             f"{_remedy(self.path)}"
         )
 
 
 def read(path: Path, name: str, made_by: MadeBy | None = None) -> StoredColumn:
-    """A column from a file or a directory of parts; UserError where it is another one, or something
-    other than `made_by` made it.
+    """Read evidence `name` from a file or a directory of parts.
 
-    Without `made_by`, the parts must agree among themselves.
+    Raises UserError if a file is unreadable, holds other evidence, or is stale: its metadata differ
+    from `made_by`, or from the first part's if `made_by` is None.
     """
     values: dict[Key, Sequence[float | None]] = {}
     expected: dict[str, object] | None = None if made_by is None else json.loads(_text(made_by))
     for file in sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]:
-        rows, found = _rows(path, file, name)
-        expected = found if expected is None else expected
+        rows, file_made_by = _rows(path, file, name)
+        expected = file_made_by if expected is None else expected
         if other := sorted(
-            key for key in {*expected, *found} if expected.get(key) != found.get(key)
+            key for key in {*expected, *file_made_by} if expected.get(key) != file_made_by.get(key)
         ):
             raise UserError(
-                f"{file} is stale: another model, other data or other settings made it "
-                f"than this run has (other: "
-                f"{', '.join(other)}); {_remedy(path)}"
+                f"{file} is stale: it was made with another model, other data or other settings "
+                f"than this run has (different: {', '.join(other)}); {_remedy(path)}"
             )
         values |= rows
     return StoredColumn(name, path, values)
@@ -160,21 +175,21 @@ def read(path: Path, name: str, made_by: MadeBy | None = None) -> StoredColumn:
 def _rows(
     path: Path, file: Path, name: str
 ) -> tuple[dict[Key, Sequence[float | None]], dict[str, object]]:
-    """What one file of a store holds, and what made it."""
+    """The numbers in one file of a store by key, and its `made_by`."""
     from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
     try:
         table = read_table(file)
-        told = {
+        metadata = {
             key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
         }
-        made_by: dict[str, object] = json.loads(told.get(MADE_BY, "{}"))
+        made_by: dict[str, object] = json.loads(metadata.get(MADE_BY, "{}"))
     except (ArrowException, OSError, ValueError) as error:
         raise UserError(
             f"column {name!r}: {file} cannot be read as Parquet ({error}); {_remedy(path)}"
         ) from error
-    if missing := {SAMPLE, HASH, name, MADE_BY} - {*table.column_names, *told}:
+    if missing := {SAMPLE, HASH, name, MADE_BY} - {*table.column_names, *metadata}:
         has = ", ".join(table.column_names)
         raise UserError(
             f"column {name!r}: {file} has no {', '.join(sorted(missing))} (it has: {has}); "
@@ -192,16 +207,11 @@ def _remedy(path: Path) -> str:
     return f"remove {path} and run `reasontrain score RECIPE`"
 
 
-def _fault(rollout: Rollout, values: Sequence[float | None]) -> str:
-    """What is wrong with numbers as a response's; "" where nothing is."""
+def _error_in(rollout: Rollout, values: Sequence[float | None]) -> str | None:
+    """A description of the error in a response's numbers, or None."""
     if len(values) != len(rollout.response_ids):
         return f"has {len(values)} numbers for {len(rollout.response_ids)} response tokens"
-    wrong = next(
-        (index for index, value in enumerate(values) if value is None or not math.isfinite(value)),
-        None,
-    )
-    return (
-        ""
-        if wrong is None
-        else f"holds {values[wrong]} at response token {wrong}, where a finite number was expected"
-    )
+    for index, value in enumerate(values):
+        if value is None or not math.isfinite(value):
+            return f"holds {value} at response token {index}; expected a finite number"
+    return None

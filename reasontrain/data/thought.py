@@ -1,6 +1,4 @@
-"""The chain of thought as a part of its own: how its steps are drawn, and how it is brought to an
-answer.
-"""
+"""Settings of a separate chain of thought: the distribution of its steps, and its end."""
 
 from __future__ import annotations
 
@@ -12,12 +10,12 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class _Bounds:
-    r"""A thought ends when its text comes to end with `stop_text`, and `early` is then forced on
-    the model.
+    r"""Limits of a thought and the text that leads from it to the answer.
 
-    At `max_tokens`, or at the end of the text, `late` is. After that the answer is sampled, up to
-    `max_answer_tokens`. The defaults are those of Soft Tokens (arXiv 2509.19170, appendix C); its
-    prompt asks for this ending.
+    A thought ends when its text ends with `stop_text`; the tokens of `early` are then fed. If it
+    reaches `max_tokens` or an end-of-sequence token first, `late` is fed instead. Then the answer
+    is sampled, at most `max_answer_tokens` long. The defaults are those of Soft Tokens (arXiv
+    2509.19170, appendix C), whose prompt asks for this ending.
     """
 
     max_tokens: AtLeastOne = 512
@@ -40,7 +38,7 @@ class _Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class HardThought(_Bounds):
-    """Every step is a token, drawn at temperature `tau` (0: the likeliest)."""
+    """Each step is a token, drawn at temperature `tau` (0: the likeliest)."""
 
     kind: Literal["hard"] = "hard"
     tau: NotNegative = 1.0
@@ -48,11 +46,11 @@ class HardThought(_Bounds):
 
 @dataclass(frozen=True, kw_only=True)
 class SoftThought(_Bounds):
-    """Every step is softmax(z / tau) E plus normal noise of gamma times the embeddings' root mean
-    square (0: no noise).
+    """Each step is softmax(z / tau) E plus normal noise (Soft Tokens, arXiv 2509.19170, eq. 5-6).
 
-    Its text is that of its shadow, the likeliest token at each step, which is never fed (Soft
-    Tokens, arXiv 2509.19170, eq. 5-6).
+    The noise has the standard deviation gamma times the root mean square of the embeddings; 0 adds
+    none. The thought's text is that of its shadow, the likeliest token at each step, which is never
+    fed.
     """
 
     kind: Literal["soft"] = "soft"
@@ -62,7 +60,7 @@ class SoftThought(_Bounds):
 
 @dataclass(frozen=True, kw_only=True)
 class FuzzyThought(_Bounds):
-    """As `soft`, so cold that the mixture is nearly always one token: a token with noise."""
+    """As `soft`, but so cold that the mixture is nearly always one token: a token with noise."""
 
     kind: Literal["fuzzy"] = "fuzzy"
     tau: Positive = 1e-4

@@ -24,7 +24,7 @@ MAX_DIFFERENCES = 3
 """The most differences between two fingerprints that a message names."""
 MAX_VALUE_LENGTH = 60
 """The length to which a message shortens values."""
-REMEDY = "give another --out, or --again to begin anew"
+REMEDY = "give another --out, or --restart to discard them"
 
 
 @dataclass

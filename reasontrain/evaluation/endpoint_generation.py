@@ -19,10 +19,8 @@ from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import ProblemSample, Reply
 from reasontrain.evaluation.endpoint_client import Endpoint, EndpointClient, Json, open_client
+from reasontrain.rng import Stream
 from reasontrain.types import Problem, UserError
-
-STREAM = 0x5A3B_0003
-"""Keeps the seeds of requests apart from other random numbers that are keyed by rollout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ class EndpointRequests:
         m, sample = key
         settings = self.sampling
         problem = self.problems[m]
-        number = rng.uniform(self.seed, STREAM, torch.tensor(m * self.num + sample))
+        number = rng.uniform(self.seed, Stream.ENDPOINT_SEEDS, torch.tensor(m * self.num + sample))
         body: dict[str, Json] = {
             "model": self.endpoint.model,
             "temperature": settings.temperature,
@@ -84,7 +82,7 @@ class EndpointRequests:
             "seed": int(number * 2.0**31),
         }
         if self.is_plain:
-            text = self.prompt.around(problem)
+            text = self.prompt.prompt_of(problem)
             if not isinstance(text, str):
                 raise UserError(
                     f"problem {problem.id} is a conversation, and prompt.style is plain"

@@ -104,7 +104,7 @@ def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[ColumnGroup]:
                 raise UserError(
                     f"suite {suite} cannot be one column: {faults[0]}. Evaluate both in "
                     f"the same way, leave one of them out, or "
-                    "give each way a column of its own with --apart"
+                    "use --separate to give them columns of their own"
                 )
             home = next((way for way, fault in zip(ways, faults, strict=True) if not fault), None)
             if home is None:

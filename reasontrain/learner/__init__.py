@@ -25,7 +25,7 @@ class Learner(Protocol):
 
     @property
     def steps_done(self) -> int | None:
-        """How many batches the weights have learned from.
+        """The number of batches that the weights have learned from.
 
         None if the weights are those of no step: in the middle of a batch's updates, or after a
         rank failed. They cannot be saved then.

@@ -1,6 +1,4 @@
-"""A LoRA adapter in a directory of its own, merged into its base model: an ordinary policy, for
-whoever only asks it.
-"""
+"""A LoRA adapter in a directory of its own, merged into its base model: an ordinary policy."""
 
 from __future__ import annotations
 
@@ -22,12 +20,12 @@ CONFIG = "adapter_config.json"
 
 
 def is_adapter(path: str) -> bool:
-    """Whether this is a directory with an adapter and not a whole model."""
+    """True for a directory that holds an adapter rather than a whole model."""
     return (Path(path) / CONFIG).is_file() and not (Path(path) / "config.json").is_file()
 
 
 def base_of(adapter: Path) -> str:
-    """The model that an adapter says it belongs to; raises UserError where it says none."""
+    """The base model that an adapter names; raises UserError if it names none."""
     try:
         base = json.loads((adapter / CONFIG).read_text(encoding="utf-8")).get(
             "base_model_name_or_path"
@@ -49,9 +47,7 @@ def fingerprint(base: ModelSettings, adapter: Path) -> str:
 
 
 def own_tokenizer(adapter: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that lies with an adapter, where it was trained with one (and a chat template)
-    of its own.
-    """
+    """The tokenizer in an adapter's directory, if it has one."""
     return (
         AutoTokenizer.from_pretrained(adapter)
         if (adapter / "tokenizer_config.json").is_file()
@@ -60,10 +56,10 @@ def own_tokenizer(adapter: Path) -> PreTrainedTokenizerBase | None:
 
 
 def load(base: ModelSettings, adapter: Path) -> Policy:
-    """The base model with the adapter merged: W + alpha / rank B A in float32, and only then in the
-    dtype of `base`.
+    """The base model with the adapter merged: W + alpha / rank B A in float32, then cast.
 
-    Raises UserError for an adapter that cannot be merged, or that belongs to another model.
+    The result has the dtype of `base`. Raises UserError for an adapter that cannot be merged, or
+    that belongs to another model.
     """
     policy = models.load(base, trainable=True)
     model = policy.model
@@ -103,9 +99,7 @@ def load(base: ModelSettings, adapter: Path) -> Policy:
 
 
 def _check(adapted: PeftModel, adapter: Path, strange: list[str]) -> None:
-    """Refuse weights that found no place, places that found no weights, and what merging would get
-    wrong.
-    """
+    """Refuse missing or unexpected weights, and adapters that merging would get wrong."""
     if strange:
         raise UserError(
             f"{adapter} does not fit the model: {len(strange)} of its weights are missing "

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class RankAddress:
-    """Which of how many ranks a process is, and where rank 0 listens (`host:port`)."""
+    """The rank of a process among `num_ranks`, and the address of rank 0 (`host:port`)."""
 
     rank: int
     num_ranks: int
@@ -22,16 +22,16 @@ class RankAddress:
 
 
 def free_port(host: str = "") -> int:
-    """A port on which nobody listens now."""
-    with socket.socket() as found:
-        found.bind((host, 0))
-        return int(found.getsockname()[1])
+    """A port that is free at the moment."""
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        return int(listener.getsockname()[1])
 
 
 def join(place: RankAddress) -> None:
-    """Make this process that rank: nccl where it sees a GPU, gloo elsewhere.
+    """Make this process that rank, over nccl if it sees a GPU and gloo otherwise.
 
-    Returns when all ranks are there.
+    Returns when all ranks have joined.
     """
     host, _, port = place.address.rpartition(":")
     gpu = torch.cuda.is_available()
@@ -53,6 +53,6 @@ def join(place: RankAddress) -> None:
 
 
 def leave() -> None:
-    """Part from the other ranks; a process that ends without it may abort in gloo's threads."""
+    """Leave the process group; a process that ends without it may abort in gloo's threads."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -102,9 +102,7 @@ def compose_learner(
 
 
 def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenModel:
-    """A model that is only compared with; that it speaks the same token ids was seen before it is
-    loaded (see `assemble`).
-    """
+    """A model that is only compared with; `run.build` has checked that token ids agree."""
     device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
     loaded = models.load(replace(settings, export=None, lora=None, device=device))
     zero = recipe.learn.zero
@@ -118,8 +116,8 @@ def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenMod
 def earlier(recipe: Recipe, policy: Policy) -> History:
     """The history model that the recipe asks for.
 
-    A copy computes as the policy does, or bfloat16 would part the two before the first step: in
-    float32 weights under autocast where the policy keeps such.
+    A copy computes exactly as the policy does (float32 weights under autocast, if the policy has
+    those); otherwise rounding to bfloat16 would separate the two before the first step.
     """
     match recipe.history:
         case PastCheckpoint():
@@ -133,8 +131,9 @@ def earlier(recipe: Recipe, policy: Policy) -> History:
 
 
 def _copy(recipe: Recipe, policy: Policy) -> FrozenModel:
-    """The history model, frozen; ZeRO keeps bfloat16 weights from stage 1 on, and may divide those
-    that are frozen.
+    """The history model, frozen.
+
+    ZeRO keeps bfloat16 weights from stage 1 on, and may shard frozen ones.
     """
     zero = recipe.learn.zero
     if zero is not None and (zero.stage > 0 or zero.frozen == "sharded"):

@@ -1,5 +1,6 @@
-"""An earlier version of the policy, for the evidence `history_logp`: a frozen copy, adapters
-switched off, a moving average.
+"""An earlier version of the policy, for the evidence `history_logp`.
+
+It is a frozen copy, the policy with its adapters switched off, or a moving average.
 """
 
 from __future__ import annotations
@@ -20,50 +21,65 @@ from reasontrain.models import Policy
 
 HISTORY_FILE = "history.safetensors"
 Forward = Callable[[MicroBatch, Int[Tensor, " N"], HeadComputation], Mapping[str, Tensor]]
-"""The policy's own forward, as its learner does it."""
+"""The policy's forward, as its engine runs it."""
 
 
 class History:
-    """An earlier version of the policy, as a learner asks it.
+    """An earlier version of the policy, as observers use it.
 
-    This one is none; one that does not change has nothing to keep.
+    The base class is for runs without one. A version that does not change has nothing to save.
     """
 
     def measure(
-        self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+        self,
+        forward: Forward,
+        micro: MicroBatch,
+        position_N: Int[Tensor, " N"],
+        compute: HeadComputation,
     ) -> Mapping[str, Tensor]:
-        """`work` on the earlier hidden states at these rows, and the earlier head; every rank asks
-        at the same time.
+        """Run `compute` on the earlier hidden states and head; every rank calls it together.
+
+        Args:
+            forward: the policy's forward, as its engine runs it.
+            micro: the trunk's input.
+            position_N: flat positions of the hidden states.
+            compute: what is computed of them and the head.
         """
         raise AssertionError("a run that needs history_logp is given a history")
 
     def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        """The policy has made a step, and these are its weights; who takes one takes all, since
-        ranks gather them together.
+        """Take note of the policy's weights after an optimiser step.
+
+        An implementation consumes all of them or none: ranks gather each tensor together.
         """
 
     def save(self, directory: Path) -> None:
-        """Write what a resumed run could not make again."""
+        """Write state that a resumed run could not compute again."""
 
     def restore(self, directory: Path) -> None:
-        """Go on from what `save` wrote."""
+        """Read what `save` wrote."""
 
 
 class FrozenHistory(History):
-    """A model that stays as it is: the start weights or a past checkpoint, read again from where
-    they lie by a resumed run.
+    """A model that does not change: the start weights or a past checkpoint.
+
+    A resumed run reads it again from where it lies.
     """
 
     def __init__(self, model: FrozenModel) -> None:
         self.model = model
 
     def measure(
-        self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+        self,
+        forward: Forward,
+        micro: MicroBatch,
+        position_N: Int[Tensor, " N"],
+        compute: HeadComputation,
     ) -> Mapping[str, Tensor]:
-        """By a forward of its own."""
-        hidden_ND = self.model.hidden(micro, row_N)
+        """See `History`; by a forward of the model."""
+        hidden_ND = self.model.hidden(micro, position_N)
         with self.model.head() as head:
-            return work(hidden_ND, head)
+            return compute(hidden_ND, head)
 
 
 class AdaptersOffHistory(History):
@@ -73,34 +89,39 @@ class AdaptersOffHistory(History):
         self.adapted = model
 
     def measure(
-        self, forward: Forward, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+        self,
+        forward: Forward,
+        micro: MicroBatch,
+        position_N: Int[Tensor, " N"],
+        compute: HeadComputation,
     ) -> Mapping[str, Tensor]:
-        """By the policy's forward, inside of which ranks find its weights whole."""
+        """See `History`; by the policy's forward, in which its weights are whole on every rank."""
         with switched_off(self.adapted):
-            return forward(micro, row_N, work)
+            return forward(micro, position_N, compute)
 
 
 class MovingAverageHistory(FrozenHistory):
-    """theta_history <- a theta_history + (1 - a) theta, in float32: bfloat16 would lose what is
-    below 2^-9 of a weight.
+    """theta_history <- a theta_history + (1 - a) theta after each optimiser step, in float32.
 
-    The policy's weights come tensor by tensor, whole and with adapters merged, so any number of
-    ranks at any ZeRO stage keeps the same average, each a copy of it.
+    bfloat16 would lose changes below 2^-9 of a weight. The policy's weights come tensor by tensor,
+    whole and with adapters merged, so that any number of ranks at any ZeRO stage keeps the same
+    average, each a copy of it.
     """
 
     def __init__(self, policy: Policy, decay: float) -> None:
         """`policy` holds the start weights, in float32, and becomes the average."""
         super().__init__(UnshardedModel(policy))
-        self.decay, self.weights = decay, dict(policy.model.named_parameters())
+        self.decay = decay
+        self.weights = dict(policy.model.named_parameters())
         assert all(weight.dtype == torch.float32 for weight in self.weights.values()), (
             "an average is kept in float32"
         )
 
     @torch.no_grad()
     def follow(self, named: Iterator[tuple[str, Tensor]]) -> None:
-        """One update."""
+        """See `History`; one update of the average."""
         for name, tensor in named:
-            if name in self.weights:  # else a buffer
+            if name in self.weights:  # Otherwise it is a buffer.
                 self.weights[name].lerp_(tensor.detach().to(self.weights[name]), 1 - self.decay)
 
     def save(self, directory: Path) -> None:
@@ -119,7 +140,7 @@ class MovingAverageHistory(FrozenHistory):
 
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
-    """The model without its adapters; what is trained is not changed by it."""
+    """A block in which the model has no adapters; which parameters are trained does not change."""
     layers = [module for module in model.modules() if is_lora_layer(module)]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for layer in layers:

@@ -1,6 +1,4 @@
-"""LoRA through peft: adapters put into a policy in place, saved alone, and merged for those who
-want an ordinary model.
-"""
+"""LoRA through peft: adapters injected into a policy, saved alone, or merged."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:  # importing peft takes half a second, and most runs have no a
 
 ADAPTER = "default"
 PREFIX = "base_model.model."
-"""What peft and transformers put before the names in an adapter's file."""
+"""The prefix that peft and transformers give to names in an adapter's file."""
 
 
 def configuration(lora: Lora, base: str) -> LoraConfig:
@@ -41,9 +39,9 @@ def configuration(lora: Lora, base: str) -> LoraConfig:
 
 
 def adapt(policy: Policy, lora: Lora) -> None:
-    """Put trainable float32 adapters on the policy and freeze all else.
+    """Put trainable float32 adapters on the policy and freeze everything else.
 
-    Raises UserError where the model has no matrix of a name in `lora.targets`.
+    Raises UserError if the model has no matrix of a name in `lora.targets`.
     """
     from peft import inject_adapter_in_model
 
@@ -86,8 +84,9 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: Path) -> None:
-    """An adapter directory that peft and `from_pretrained` load; `tensors` are the adapters'
-    weights by the model's names.
+    """Write an adapter directory that peft and `from_pretrained` load.
+
+    `tensors` are the adapters' weights by the model's names.
     """
     from peft import get_peft_model_state_dict
     from peft.utils import SAFETENSORS_WEIGHTS_NAME

@@ -17,7 +17,7 @@ from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation
 from reasontrain.models import Importance
-from reasontrain.models.attention import watching
+from reasontrain.models.attention import measure_attention
 from reasontrain.types import Batch, TokenKind
 
 
@@ -183,7 +183,7 @@ class Observer:
         """
         prompt_BT = (batch.kind_BT == TokenKind.PROMPT) | (batch.kind_BT == TokenKind.TOOL)
         prompt_BT[:, : self.importance.skip_first] = False
-        return watching(
+        return measure_attention(
             self.engine.policy.model,
             micro.to_layout(prompt_BT).to(self.engine.policy.device),
             self.importance.layer,

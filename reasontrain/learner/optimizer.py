@@ -1,6 +1,4 @@
-"""Optimisers and schedules: which parameters decay, which matrices Muon takes, and the learning
-rate at each step.
-"""
+"""Optimisers and schedules: weight decay, Muon's matrices, and the rate at each optimiser step."""
 
 from __future__ import annotations
 
@@ -14,11 +12,10 @@ from reasontrain.recipe import LearnSettings, Muon
 
 
 def rate(settings: LearnSettings, step: int, steps: int) -> float:
-    """The learning rate of steps 0, 1, ..., as a share of its peak; a function of the step, so that
-    resuming cannot move it.
+    """The learning rate of optimiser step 0, 1, ..., as a share of its peak.
 
-    Linear warm-up reaches the peak at step `warmup_steps`; the decay ends at `final_lr_share` one
-    step after the last.
+    A function of the step alone, so that resuming cannot move it. Linear warm-up reaches the peak
+    at step `warmup_steps`; the decay ends at `final_lr_share` one step after the last of `steps`.
     """
     if step < settings.warmup_steps:
         return (step + 1) / (settings.warmup_steps + 1)
@@ -30,13 +27,14 @@ def rate(settings: LearnSettings, step: int, steps: int) -> float:
 
 
 def adamw(
-    model: nn.Module, settings: LearnSettings, taken: frozenset[int] = frozenset()
+    model: nn.Module, settings: LearnSettings, excluded: frozenset[int] = frozenset()
 ) -> torch.optim.AdamW:
-    """AdamW on the trainable parameters whose ids are not in `taken`; vectors (norms, biases) do
-    not decay.
+    """AdamW on the trainable parameters, except those whose ids are in `excluded`.
+
+    Vectors (norms and biases) do not decay.
     """
     chosen = settings.optimizer
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in excluded]
     groups = [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": chosen.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
@@ -54,9 +52,7 @@ def clip_gradients(model: nn.Module, max_norm: float | None) -> Float[Tensor, ""
 
 
 class Optimizer:
-    """One or two torch optimisers that step together, with the peak rate of every parameter group
-    kept aside.
-    """
+    """One or two torch optimisers that step together, with each parameter group's peak rate."""
 
     def __init__(self, model: nn.Module, settings: LearnSettings) -> None:
         chosen = settings.optimizer
@@ -88,23 +84,21 @@ class Optimizer:
             part.step()
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> list[dict[str, object]]:
-        """What must be kept to go on."""
+        """The state that a checkpoint keeps."""
         return [part.state_dict() for part in self.parts]
 
     def load(self, states: list[dict[str, object]]) -> None:
-        """Go on from a kept state."""
+        """Restore what `state` returned."""
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
 
 
 def _is_vocabulary(model: nn.Module, parameter: nn.Parameter) -> bool:
-    """True for embedding tables and for a head as wide as the vocabulary, which Muon is not meant
-    for.
-    """
+    """True for embedding tables and for the head, which Muon is not meant for."""
     tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
     return any(parameter is table or parameter.shape == table.shape for table in tables)

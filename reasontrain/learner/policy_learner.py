@@ -107,7 +107,7 @@ class PolicyLearner:
         objective: Objective,
         loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """See `Learner`.
+        """See `Learner` for arguments.
 
         Numbers of several updates are combined: `lr` and `nonfinite_in_a_row` are those after the
         last, `skipped` is their number, and `loss`, `grad_norm` and the objective's statistics are
@@ -269,7 +269,7 @@ class PolicyLearner:
                 ),
             )
         fields = tokens.fields(batch)
-        if not objective.teacher:
+        if not objective.needs_teacher:
             return self._run(
                 tokens,
                 token_loss(fields, loss_weight_N, objective, temperature=temperature, teacher=None),

@@ -1,6 +1,4 @@
-"""A model as one module, from ids to whatever is asked of its hidden states and head; and models
-that are only compared with.
-"""
+"""The policy as one module, from ids to a computation on its hidden states; and frozen models."""
 
 from __future__ import annotations
 
@@ -17,16 +15,17 @@ from reasontrain.models import Policy
 from reasontrain.vocab import Head
 
 HeadComputation = Callable[[Float[Tensor, "N D"], Head], Mapping[str, Tensor]]
-"""What is wanted of hidden rows and the head: named numbers, computed while the weights are at
-hand.
+"""A computation on flat hidden states and the head, run while the weights are whole.
+
+It returns named tensors.
 """
 
 
 class PolicyModule(nn.Module):
-    """The policy's trunk, the choice of rows, and the work on them, in one forward.
+    """The policy's trunk, the choice of positions, and a computation on them, in one forward.
 
-    Where ranks hold parts of the weights, the head is whole only inside the forward of the module
-    that an engine wraps: so the loss belongs here.
+    If ranks hold parts of the weights, the head is whole only inside the forward of the module
+    that an engine wraps: so the loss is computed here.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -35,21 +34,22 @@ class PolicyModule(nn.Module):
         self.policy = policy
 
     def forward(
-        self, micro: MicroBatch, row_N: Int[Tensor, " N"], work: HeadComputation
+        self, micro: MicroBatch, position_N: Int[Tensor, " N"], compute: HeadComputation
     ) -> Mapping[str, Tensor]:
-        """`work` on the hidden states at flat rows of a micro-batch."""
+        """Run `compute` on the hidden states at flat positions of a micro-batch."""
         device = self.policy.device
-        ids_RT, position_RT = micro.ids_RT.to(device), micro.position_RT.to(device)
+        ids_RT = micro.ids_RT.to(device)
+        position_RT = micro.position_RT.to(device)
         if micro.soft is None:
             hidden = self.policy.hidden(ids_RT, position=position_RT, images=micro.images)
         else:
             hidden = self.policy.hidden(
                 embeds=self._embeds(ids_RT, micro.soft), position=position_RT
             )
-        return work(hidden.flatten(0, 1)[row_N.to(device)], self.policy.head)
+        return compute(hidden.flatten(0, 1)[position_N.to(device)], self.policy.head)
 
     def _embeds(self, ids_RT: Int[Tensor, "R T"], soft: SoftInputs) -> Float[Tensor, "R T D"]:
-        """The embeddings of the ids, with what was fed in their place; no gradient reaches that."""
+        """Embeddings of the ids, with soft inputs in their places; no gradient reaches those."""
         embeds_RTD = self.policy.embed(ids_RT)
         if not len(soft.place_M):
             return embeds_RTD
@@ -63,10 +63,10 @@ class PolicyModule(nn.Module):
 
 @runtime_checkable
 class FrozenModel(Protocol):
-    """A teacher or a reference: its hidden states at the rows of a micro-batch, and its head."""
+    """A teacher, reference or history: hidden states of a micro-batch, and the head."""
 
-    def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """Hidden states at flat rows, without gradient."""
+    def hidden(self, micro: MicroBatch, position_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
+        """Hidden states at flat positions, without gradient."""
         ...
 
     def head(self) -> AbstractContextManager[Head]:
@@ -75,20 +75,20 @@ class FrozenModel(Protocol):
 
 
 class UnshardedModel:
-    """A frozen model that lies whole in this process."""
+    """A frozen model that is whole in this process."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     @torch.no_grad()
-    def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """Hidden states at flat rows."""
+    def hidden(self, micro: MicroBatch, position_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
+        """See `FrozenModel`."""
         device = self.policy.device
         hidden = self.policy.hidden(
             micro.ids_RT.to(device), position=micro.position_RT.to(device), images=micro.images
         )
-        return hidden.flatten(0, 1)[row_N.to(device)]
+        return hidden.flatten(0, 1)[position_N.to(device)]
 
     def head(self) -> AbstractContextManager[Head]:
-        """The head as it is."""
+        """See `FrozenModel`."""
         return nullcontext(self.policy.head)

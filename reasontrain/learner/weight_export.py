@@ -1,5 +1,6 @@
-"""A model's weights tensor by tensor, whole and without adapters, wherever its parts lie; and the
-directories made of them.
+"""A model's weights tensor by tensor, whole and with adapters merged; and model directories.
+
+The caller's `materialize` makes weights whole that ranks share.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from reasontrain.learner.lora import is_adapted, is_lora_layer, merged_weight, s
 from reasontrain.models import Policy
 
 Materialize = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
-"""Makes these parameters whole within a block; every rank enters it together."""
+"""Make these parameters whole within a block; every rank enters it together."""
 
 
 def in_place(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
-    """For parameters that are whole already."""
+    """The `materialize` of parameters that are whole already."""
     return nullcontext(parameters)
 
 
 @torch.no_grad()
 def tensors(model: nn.Module, materialize: Materialize = in_place) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights as the plain model has them, adapters merged; each tensor is whole until
-    the next is asked for.
+    """Names and weights as the plain model has them, adapters merged.
+
+    Each tensor is whole until the next one is requested.
     """
     seen: set[int] = set()
     for path, module in model.named_modules(remove_duplicate=False):
@@ -62,10 +64,13 @@ def adapters(model: nn.Module, materialize: Materialize = in_place) -> Iterator[
 def save_policy(
     policy: Policy, directory: Path, materialize: Materialize = in_place, *, writes: bool = True
 ) -> None:
-    """A directory to go on from, which `from_pretrained` loads: the model in float32, or its
-    adapters alone.
+    """Write a checkpoint that `from_pretrained` loads: the model in float32, or its adapters.
 
-    Every rank takes part in the gathering, and the one that `writes` keeps what it sees.
+    Args:
+        policy: the model.
+        directory: where to write.
+        materialize: makes parameters whole; every rank takes part.
+        writes: True on the rank that keeps what it sees and writes it.
     """
     if not is_adapted(policy.model):
         save_model(policy, directory, torch.float32, materialize, writes=writes)
@@ -73,7 +78,7 @@ def save_policy(
     state = _copies(adapters(policy.model, materialize), torch.float32, writes)
     if writes:
         save_adapter(policy.model, state, directory)
-        policy.save_words(directory)
+        policy.save_tokenizer(directory)
 
 
 def save_model(
@@ -84,27 +89,31 @@ def save_model(
     *,
     writes: bool = True,
 ) -> None:
-    """A Hugging Face directory of the whole model in one dtype, adapters merged, with the
-    tokenizer.
+    """Write a Hugging Face directory of the whole model, adapters merged, with the tokenizer.
+
+    Args:
+        policy: the model.
+        directory: where to write.
+        dtype: of all floating-point weights.
+        materialize: makes parameters whole; every rank takes part.
+        writes: True on the rank that keeps what it sees and writes it.
     """
     state = _copies(tensors(policy.model, materialize), dtype, writes)
     if writes:
         policy.model.save_pretrained(directory, state_dict=state)
         _set_dtype(directory / "config.json", dtype)
-        policy.save_words(directory)
+        policy.save_tokenizer(directory)
 
 
 def _copies(
     named: Iterator[tuple[str, Tensor]], dtype: torch.dtype, keep: bool
 ) -> dict[str, Tensor]:
-    """Copies in main memory where they are kept; everywhere, the way through all of them."""
+    """Copies in main memory if `keep`; every rank walks through all tensors in either case."""
     return {name: tensor.detach().to("cpu", dtype, copy=True) for name, tensor in named if keep}
 
 
 def _set_dtype(config: Path, dtype: torch.dtype) -> None:
-    """Let a saved configuration name the dtype of the weights beside it, for those who load with
-    `dtype="auto"`.
-    """
+    """Set the dtype in a saved configuration to that of the weights, for `dtype="auto"`."""
     content = json.loads(config.read_text(encoding="utf-8"))
     content["dtype"] = str(dtype).removeprefix("torch.")
     config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Numbers about a step or a run: timing, throughput, subsampling, accuracy, environment."""

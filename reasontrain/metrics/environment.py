@@ -1,4 +1,4 @@
-"""Versions of the installed packages, for the records of a run."""
+"""Versions of installed packages and facts about the machine, for the record of a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from importlib import metadata
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """Versions of those of these packages that are installed."""
-    found = {}
+    """Versions of the named packages; those that are not installed are left out."""
+    installed = {}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def environment(versions_of: Sequence[str], facts: Mapping[str, object]) -> dict[str, object]:
-    """Versions of packages that are installed, and the facts given; no secret is read."""
+    """Versions, the number of CPUs, and `facts`. Environment variables are not read: they may be
+    secret.
+    """
     return {"versions": versions(versions_of), "cpus": os.cpu_count() or 0, **facts}

@@ -1,6 +1,4 @@
-"""What dropping rollouts and tokens made of a step, in numbers: how much of it was left, and of
-which kind.
-"""
+"""Metrics of rollout filters and token selection: how much of a step remains, and of which kind."""
 
 from __future__ import annotations
 
@@ -12,12 +10,12 @@ from reasontrain.types import Batch, Stats
 
 
 def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
-    """How a rollout rule changed the advantages, and how much it kept of groups of each pass rate
-    (`pass_rates`).
+    """Metrics of a rollout filter: its effect on advantages, and its share of each pass rate.
 
-    Useful rollouts are those that have an advantage; a variance has n - 1 below the line.
+    Useful rollouts have an advantage other than 0; variances divide by n - 1.
     """
-    kept_B, useful_B = torch.isin(sampled.rollout_B, kept.rollout_B), sampled.advantage_B != 0
+    kept_B = torch.isin(sampled.rollout_B, kept.rollout_B)
+    useful_B = sampled.advantage_B != 0
     stats: Stats = {
         "rollouts_kept_share": _share(kept_B),
         "useful_share": _share(useful_B),
@@ -34,8 +32,9 @@ def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
 
 
 def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
-    """The rollouts of groups of which none, less than a third, a third to two thirds, more, or all
-    are right (reward > 1/2).
+    """The rollouts of groups by the share of right ones (reward > 1/2).
+
+    None, less than a third, a third to two thirds, more, or all.
     """
     group_B = batch.group_B.unique(return_inverse=True)[1]
     right_G, size_G = (
@@ -54,9 +53,10 @@ def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
 
 def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
     """The share of all sampled tokens that is trained on, and the entropy of kept and of dropped
-    tokens where it is known.
+    tokens.
     """
-    kept_BT, among_BT = weight_BT != 0, batch.is_response_BT
+    kept_BT = weight_BT != 0
+    among_BT = batch.is_response_BT
     stats: Stats = {
         "sampled_tokens": float(batch.sampled_tokens),
         "trained_share": int(kept_BT.sum()) / max(batch.sampled_tokens, 1),
@@ -69,7 +69,7 @@ def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
 
 
 def _share(is_N: Bool[Tensor, " N"]) -> float:
-    """How much of them is true; 0 of none."""
+    """The share that is true; 0 of none."""
     return _mean(is_N.double())
 
 
@@ -78,7 +78,7 @@ def _mean(value_N: Float[Tensor, " N"]) -> float:
 
 
 def _variance(value_N: Float[Tensor, " N"]) -> float:
-    """With n - 1 below the line, so that the widest subset never has less of it than the whole; 0
-    of fewer than two.
+    """Variance with n - 1, so that the widest subset never has less than the whole; 0 of fewer than
+    two.
     """
     return float(value_N.double().var()) if len(value_N) > 1 else 0.0

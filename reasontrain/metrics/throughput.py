@@ -1,6 +1,4 @@
-"""How fast a step was: tokens per second, and operations beside what this machine's matrix products
-reach.
-"""
+"""Throughput of a step: tokens per second, and FLOP/s as a share of the machine's matrix rate."""
 
 from __future__ import annotations
 
@@ -15,23 +13,27 @@ from reasontrain.metrics.timing import LEARNER_PARTS, ORCHESTRATION, PARTS, key
 from reasontrain.types import Batch, Rollout, Stats
 
 MEASURED_S = 0.1
-SIZE_CPU, SIZE_GPU = 1024, 8192
-"""Of the matrices: they keep a device busy, and one product takes far less than what is measured
-for.
+"""Seconds that `matrix_rate` measures for."""
+SIZE_CPU = 1024
+SIZE_GPU = 8192
+"""Sizes of the square matrices: they saturate a device, and one product takes far less than
+`MEASURED_S`.
 """
 
 Count = Callable[[Sequence[Rollout], Batch, Tensor], Stats]
-"""The operations of a step as `tflop_sampled`, `_evidence`, `_learned` and `_recomputed`; nothing
-for an unknown architecture.
+"""Counts the operations of a step: `tflop_sampled`, `tflop_evidence`, `tflop_learned` and
+`tflop_recomputed` in 10^12; nothing for an unknown architecture.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Says how fast a step was.
+    """Throughput metrics of steps.
 
-    `rate` is what matrix products reach on the learner's devices, in operations per second; `alone`
-    says that all of a step is done there, sampling too.
+    Attributes:
+        count: counts the operations of a step.
+        rate: operations per second that matrix products reach on the learner's devices.
+        alone: True if sampling runs on the learner's devices too.
     """
 
     count: Count
@@ -39,14 +41,17 @@ class Speed:
     alone: bool
 
     def of(self, stats: Stats, step_s: float) -> Stats:
-        """Response tokens per second, sampled and trained on, what was left to orchestration, and
-        utilisation.
+        """Tokens per second, the time of orchestration, and utilisation.
 
-        mfu_update: operations of evidence and learning in the learner's own seconds, as a share of
-        `rate`; hfu_update: with those done twice. mfu_step: with those of sampling, in all seconds.
+        mfu_update is the rate of evidence and learning in the learner's own seconds, as a share of
+        `rate`; hfu_update includes recomputation. mfu_step includes sampling, over the full step.
+
+        Args:
+            stats: the step's seconds by phase, token counts and operation counts.
+            step_s: duration of the step in seconds.
         """
         spent_s = {part: stats[key(part)] for part in PARTS if key(part) in stats}
-        found: Stats = {
+        metrics: Stats = {
             key(ORCHESTRATION): step_s - sum(spent_s.values()),
             "time_step_s": step_s,
             "tokens_per_s": stats["sampled_tokens"] / step_s,
@@ -54,19 +59,20 @@ class Speed:
         }
         update_s = sum(spent_s[part] for part in LEARNER_PARTS)
         if "tflop_learned" not in stats or not update_s:
-            return found
+            return metrics
         update = stats["tflop_evidence"] + stats["tflop_learned"]
-        found["mfu_update"] = 1e12 * update / update_s / self.rate
-        found["hfu_update"] = 1e12 * (update + stats["tflop_recomputed"]) / update_s / self.rate
+        metrics["mfu_update"] = 1e12 * update / update_s / self.rate
+        metrics["hfu_update"] = 1e12 * (update + stats["tflop_recomputed"]) / update_s / self.rate
         if self.alone:
-            found["mfu_step"] = 1e12 * (update + stats["tflop_sampled"]) / step_s / self.rate
-        return found
+            metrics["mfu_step"] = 1e12 * (update + stats["tflop_sampled"]) / step_s / self.rate
+        return metrics
 
 
 @torch.no_grad()
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of the fastest product of n x n matrices in a tenth of a second, 2 n^3
-    each, after one to warm up.
+    """Operations per second of the fastest matrix product in `MEASURED_S` seconds.
+
+    Matrices are n x n, 2 n^3 operations per product; the first product is a warm-up.
     """
     size = SIZE_GPU if device.type == "cuda" else SIZE_CPU
     draw = torch.Generator(device).manual_seed(0)
@@ -74,7 +80,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         torch.randn(size, size, generator=draw, device=device).to(dtype) for _ in range(2)
     )
     out = left @ right
-    fastest_s, end = float("inf"), time.perf_counter() + MEASURED_S
+    fastest_s = float("inf")
+    end = time.perf_counter() + MEASURED_S
     while time.perf_counter() < end or fastest_s == float("inf"):
         _finish(device)
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Who has the time of a step: the parts that it is divided into, and the stopwatch that divides it."""
+"""Per-phase step timing: the phases of a step, and the stopwatch that measures them."""
 
 from __future__ import annotations
 
@@ -12,40 +12,38 @@ import torch
 from torch import Tensor
 
 LearnerPart = Literal[
-    "evidence_forward",  # the policy without gradient
-    "frozen_forward",  # teacher, reference and history, without gradient
+    "evidence_forward",  # the policy, without gradients
+    "frozen_forward",  # teacher, reference and history, without gradients
     "trunk_forward",
-    # from the gradient's arrival at the trunk on; with checkpointing also what is computed again
+    # From the arrival of the gradient at the trunk; includes recomputation by checkpointing.
     "trunk_backward",
-    # heads, losses and statistics, and what of the backward pass comes before the trunk
+    # Heads, losses and statistics, and the backward pass until it reaches the trunk.
     "vocabulary",
     "optimizer",
-    # for other ranks, where they add up numbers; inside a forward or backward it counts as that
+    # Sums over ranks. Communication inside a forward or backward pass counts as that pass.
     "wait",
 ]
 Part = Literal[LearnerPart, "sample", "score", "sync"]
 LEARNER_PARTS: tuple[LearnerPart, ...] = get_args(LearnerPart)
 ORCHESTRATION = "orchestration"
-"""What is left of a step: batches made and cut, rules evaluated, records written, processes asked.
-"""
+"""The rest of a step: batches built and divided, rules evaluated, records written, remote calls."""
 PARTS = ("sample", "score", *LEARNER_PARTS, "sync", ORCHESTRATION)
-"""They make up a step, and none is part of another."""
+"""All phases of a step. They do not overlap, and their times sum to the step's."""
 
 Moment = float | torch.cuda.Event
 CPU = torch.device("cpu")
 
 
 def key(part: str) -> str:
-    """The name of a part's seconds in metrics.jsonl."""
+    """The key of a phase's seconds in metrics.jsonl."""
     return f"time_{part}_s"
 
 
 class Stopwatch:
-    """Gives every moment to one part: the seconds of a block are its own, without those of the
-    blocks inside it.
+    """A stopwatch that attributes each moment to one phase.
 
-    On a GPU a moment is an event in the stream, so that nobody waits before `read`: the seconds are
-    the device's.
+    Blocks nest: the seconds of a block exclude those of the blocks inside it. On a GPU it records
+    events in the stream, so that nothing waits before `read`, and the seconds are the device's.
     """
 
     def __init__(self, device: torch.device = CPU) -> None:
@@ -55,7 +53,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:
-        """The time of this block is this part's."""
+        """Attribute the time of this block to `part`."""
         self._open.append(part)
         self._mark()
         try:
@@ -65,15 +63,15 @@ class Stopwatch:
             self._mark()
 
     def start_phase_on_grad(self, tensor: Tensor, part: Part) -> None:
-        """From when a gradient arrives at this tensor, the innermost open block is this part's."""
+        """Attribute the innermost open block to `part` from when `tensor` gets its gradient."""
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: self._turn(part))
+            # The hook runs in backward, between the phases that are not separate calls.
+            tensor.register_hook(lambda gradient: self._switch(part))
 
     def read(self) -> dict[Part, float]:
-        """Seconds of each part that had any, since the last time this was asked; on a GPU it waits
-        for the device.
-        """
-        marks, self._marks = self._marks, []
+        """Seconds of each phase since the last call; on a GPU this waits for the device."""
+        marks = self._marks
+        self._marks = []
         if marks and isinstance(marks[-1][1], torch.cuda.Event):
             marks[-1][1].synchronize()
         seconds: dict[Part, float] = {}
@@ -82,7 +80,7 @@ class Stopwatch:
                 seconds[part] = seconds.get(part, 0.0) + _between(start, end)
         return seconds
 
-    def _turn(self, part: Part) -> None:
+    def _switch(self, part: Part) -> None:
         self._open[-1] = part
         self._mark()
 

@@ -1,8 +1,7 @@
-"""Language models as a trunk and a head: described without their weights, loaded, and refused where
-they cannot serve.
+"""Language models as a trunk and a head: described without weights, loaded and checked.
 
-Settings are imported at once, because recipes are made of them; everything else when it is first
-used, because it needs torch and transformers, and a recipe is read without either.
+Settings are imported at once, because recipes consist of them. The rest is imported on first use:
+it needs torch and transformers, and reading a recipe should not wait for them.
 """
 
 from importlib import import_module

@@ -1,9 +1,10 @@
-"""How much of its attention each token pays to the prompt, from one more call of the fused kernel
-that the model uses.
+"""The share of attention that each token pays to the prompt, by one more call of the fused kernel.
 
-Softmax(Q K^T) summed over some columns is the attention's output where V is 1 at those columns and
-0 elsewhere: so the mask, packing, grouped heads and sliding window are the kernel's own, and no S x
-S matrix of probabilities exists (O(S d) memory).
+softmax(Q K^T) summed over some keys equals the attention's output for values V that are 1 at those
+keys and 0 elsewhere. So the kernel itself applies mask, packing, grouped heads and sliding window,
+and no S x S matrix of probabilities exists (O(S d) memory).
+
+Shapes: R rows of T tokens in a micro-batch, H query heads, K key heads, d channels of a head.
 """
 
 from __future__ import annotations
@@ -24,36 +25,45 @@ from reasontrain.models.settings import Importance
 from reasontrain.types import UserError
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
-"""Kernels of torch that never hold all probabilities at once."""
+"""torch's kernels that never hold all probabilities; `math`, which does, is left out."""
 KNOWN = ("sdpa", "flash_attention_2")
 OTHER_SOFTMAX = ("softcap", "s_aux", "position_bias")
-"""What some architectures do to the scores before the softmax, and the kernels here do not."""
+"""Arguments by which some architectures change the scores before the softmax.
+
+`mass` calls the kernel without them, so its result would not be the model's attention.
+"""
 
 
 @contextmanager
-def watching(
+def measure_attention(
     model: PreTrainedModel, among_RT: Bool[Tensor, "R T"], layer: int
 ) -> Iterator[list[Float[Tensor, "R T"]]]:
-    """The share of its attention that each position pays to the keys `among_RT`, appended by every
-    forward in this block.
+    """Measure the attention to the keys `among_RT` in each forward pass of this block.
 
-    The mean over the heads of one layer, at the token's own position (as a query), in [0, 1]. The
-    function that computes attention is wrapped under its own name: a new name would have no mask.
-    Raises UserError where the model's attention is of a kind that cannot tell.
+    Each forward pass appends one tensor to the list: for each position, as a query, the share of
+    its attention that goes to those keys, in [0, 1], averaged over the heads of the layer.
+
+    Args:
+        model: the model whose forward passes are measured.
+        among_RT: True at the keys whose attention counts.
+        layer: layer, counted from the last (-1).
+
+    Raises:
+        UserError: the model's attention implementation cannot be measured in this way.
     """
-    name, architecture = str(model.config._attn_implementation), model.config.model_type
+    name = str(model.config._attn_implementation)
+    architecture = model.config.model_type
     if name not in KNOWN:
         raise UserError(
-            f"the evidence `attention` is one more call of a fused kernel, and "
-            f"{architecture} has `{name}` attention here; "
-            f"set model.attention to {' or '.join(KNOWN)} where the architecture knows it, "
-            f"or choose a rule that needs none"
+            f"the evidence `attention` needs a fused attention kernel, and {architecture} uses "
+            f"`{name}` attention; set model.attention to {' or '.join(KNOWN)} if the architecture "
+            f"supports it, or choose a rule that does not need `attention`"
         )
     original = ALL_ATTENTION_FUNCTIONS[name]
-    watched_ids = {id(module) for module in _layer(model, layer)}
-    found: list[Tensor] = []
+    layer_modules = {id(module) for module in _layer(model, layer)}
+    shares: list[Tensor] = []
 
-    def watched(
+    def measured(  # the signature of transformers' attention functions
         module: nn.Module,
         query: Tensor,
         key: Tensor,
@@ -61,35 +71,50 @@ def watching(
         attention_mask: Tensor | None,
         **rest: object,
     ) -> tuple[Tensor, Tensor | None]:
-        if id(module) in watched_ids:
+        """Compute the attention as before, and the share at the layer's modules beside it.
+
+        Args:
+            module: the attention module.
+            query: [R, H, T, d].
+            key: [R, K, S, d].
+            value: [R, K, S, d].
+            attention_mask: mask of the kernel; None is causal.
+            rest: further arguments of the kernel, such as `scaling`.
+
+        Returns:
+            The attention's output, and its weights or None.
+        """
+        if id(module) in layer_modules:
             changed = [option for option in OTHER_SOFTMAX if rest.get(option) is not None]
             if changed:
                 raise UserError(
-                    f"{architecture} changes its attention by {', '.join(changed)}, and "
-                    f"the evidence `attention` "
-                    "would not see it; choose a rule that needs none"
+                    f"{architecture} changes its attention scores by {', '.join(changed)}, which "
+                    f"the evidence `attention` cannot reproduce; choose a rule that needs none"
                 )
             chosen = _indicator(among_RT, key)
             with torch.no_grad():
                 if name == "sdpa":
                     scaling = rest.get("scaling")
                     assert scaling is None or isinstance(scaling, float), (
-                        "transformers gives the factor before the softmax"
+                        "scaling is the factor before the softmax"
                     )
-                    found.append(mass(query, key, chosen, attention_mask, scaling))
+                    shares.append(mass(query, key, chosen, attention_mask, scaling))
                 else:
                     output, _ = original(
                         module, query, key, chosen.to(value.dtype), attention_mask, **rest
                     )
-                    found.append(output[..., 0].float().mean(2))
+                    # [R, T, H, d]: flash attention returns heads after tokens.
+                    shares.append(output[..., 0].float().mean(2))
         answer: tuple[Tensor, Tensor | None] = original(
             module, query, key, value, attention_mask, **rest
         )
         return answer
 
-    ALL_ATTENTION_FUNCTIONS[name] = watched
+    # Replaced under the same name: transformers builds the mask by the implementation's name, and
+    # an unknown name would get none.
+    ALL_ATTENTION_FUNCTIONS[name] = measured
     try:
-        yield found
+        yield shares
     finally:
         ALL_ATTENTION_FUNCTIONS[name] = original
 
@@ -101,8 +126,17 @@ def mass(
     mask: Tensor | None,
     scaling: float | None,
 ) -> Float[Tensor, "R T"]:
-    """The mean over heads of softmax(q k^T) @ chosen, in float32 and by a fused kernel; without a
-    mask it is causal.
+    """The mean over heads of softmax(q k^T) @ chosen, in float32 and by a fused kernel.
+
+    Args:
+        query: queries of H heads.
+        key: keys of K heads, H a multiple of K.
+        chosen: values that are 1 at the counted keys and 0 elsewhere.
+        mask: boolean or additive mask; None is causal.
+        scaling: factor before the softmax; None is 1 / sqrt(d).
+
+    Returns:
+        The share of attention at each position, in [0, 1].
     """
     groups = query.shape[1] // key.shape[1]
     key, chosen = (each.float().repeat_interleave(groups, 1) for each in (key, chosen))
@@ -121,43 +155,37 @@ def mass(
 
 
 def check(policy: Policy, importance: Importance) -> None:
-    """Raise UserError where the attention of this model cannot be looked at in this way, by looking
-    at that of four tokens.
-    """
+    """Raise UserError if the attention of this model cannot be measured, by trying four tokens."""
     ids = torch.arange(4, device=policy.device)[None]
-    architecture, layers = (
-        policy.model.config.model_type,
-        policy.model.config.get_text_config().num_hidden_layers,
-    )
-    if -importance.layer > layers:
+    architecture = policy.model.config.model_type
+    num_layers = policy.model.config.get_text_config().num_hidden_layers
+    if -importance.layer > num_layers:
         raise UserError(
-            f"importance.layer is {importance.layer}, and the model has {layers} layers"
+            f"importance.layer is {importance.layer}, and the model has {num_layers} layers"
         )
     try:
         with (
             torch.no_grad(),
-            watching(
+            measure_attention(
                 policy.model, torch.ones_like(ids, dtype=torch.bool), importance.layer
-            ) as found,
+            ) as shares,
         ):
             policy.hidden(ids)
     except RuntimeError as error:
         raise UserError(
-            f"no fused kernel computes the attention of {architecture} here, so the "
-            f"evidence `attention` cannot "
-            f"be had ({str(error).splitlines()[0]}); choose a rule that needs none"
+            f"no fused kernel on this machine computes the attention of {architecture} "
+            f"({str(error).splitlines()[0]}); choose a rule that does not need `attention`"
         ) from error
-    if not found:
+    if not shares:
         raise UserError(
-            f"layer {importance.layer} of {architecture} has no attention that "
-            f"transformers' functions compute, so "
-            "the evidence `attention` cannot be had; choose another importance.layer or a "
-            "rule that needs none"
+            f"layer {importance.layer} of {architecture} has no attention that transformers' "
+            f"functions compute; choose another importance.layer, or a rule that does not need "
+            f"`attention`"
         )
 
 
 def _layer(model: PreTrainedModel, layer: int) -> list[nn.Module]:
-    """The modules that say they belong to this layer."""
+    """The attention modules of this layer: those with its `layer_idx`."""
     index = model.config.get_text_config().num_hidden_layers + layer
     return [module for module in model.modules() if vars(module).get("layer_idx") == index]
 
@@ -165,6 +193,6 @@ def _layer(model: PreTrainedModel, layer: int) -> list[nn.Module]:
 def _indicator(
     among_RT: Bool[Tensor, "R T"], key: Float[Tensor, "R K T d"]
 ) -> Float[Tensor, "R K T d"]:
-    """1 at the chosen keys, in every channel: kernels want values as wide as keys."""
+    """1 at the chosen keys and 0 elsewhere, in every channel: kernels want d channels."""
     wide = among_RT.to(key)[:, None, :, None].expand(-1, 1, -1, key.shape[-1]).contiguous()
     return wide.expand(-1, key.shape[1], -1, -1)

@@ -1,6 +1,4 @@
-"""What can be known of a model without its weights: where it is, its configuration, tokenizer and
-size.
-"""
+"""Facts about a model that need no weights: its directory, configuration, tokenizer and size."""
 
 from __future__ import annotations
 
@@ -28,12 +26,13 @@ from reasontrain.models.settings import ModelSettings
 from reasontrain.models.vision import Vision, vision_of
 from reasontrain.types import UserError
 
-TESTBED, UNTRAINED = "testbed:", "untrained:"
+TESTBED = "testbed:"
+UNTRAINED = "untrained:"
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a model without its weights."""
+    """A model without its weights; `stop_ids` are the token ids that end a response."""
 
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
@@ -43,28 +42,31 @@ class Description:
 
     @property
     def context(self) -> int:
-        """The longest sequence, in tokens, that the model was made for."""
+        """The longest sequence of the model, in tokens."""
         return context_of(self.config)
 
 
 def context_of(config: PreTrainedConfig) -> int:
-    """The longest sequence, in tokens, of models with this configuration."""
+    """The longest sequence of models with this configuration, in tokens."""
     context = config.get_text_config().to_dict().get("max_position_embeddings")
     if context is None:
         raise UserError(
-            f"{config.model_type} does not say how long its context is (max_position_embeddings)"
+            f"the configuration of {config.model_type} has no max_position_embeddings, so its "
+            f"context length is unknown"
         )
     return int(context)
 
 
 def describe(settings: ModelSettings) -> Description:
-    """Configuration, tokenizer and size of the model at `settings.path`; raises UserError where it
-    cannot be read.
+    """Configuration, tokenizer and size of the model at `settings.path`.
+
+    Raises UserError if they cannot be read.
     """
     with located(settings.path) as path, readable(settings.path):
-        chosen = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-        config = AutoConfig.from_pretrained(path, **chosen)
-        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+        source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+        config = AutoConfig.from_pretrained(path, **source)
+        tokenizer = AutoTokenizer.from_pretrained(path, **source)
+        # On the meta device parameters have shapes and no memory.
         with torch.device("meta"):
             model = class_of(config).from_config(
                 config, trust_remote_code=settings.trust_remote_code
@@ -72,7 +74,7 @@ def describe(settings: ModelSettings) -> Description:
         vision = vision_of(config, tokenizer, path, settings.revision)
         try:
             generation = GenerationConfig.from_pretrained(path, revision=settings.revision)
-        except OSError:  # there is no such file, as there need not be
+        except OSError:  # generation_config.json is optional
             generation = model.generation_config
     return Description(
         config, tokenizer, model.num_parameters(), stop_ids_of(generation, tokenizer), vision
@@ -82,14 +84,14 @@ def describe(settings: ModelSettings) -> Description:
 def class_of(
     config: PreTrainedConfig,
 ) -> type[AutoModelForCausalLM] | type[AutoModelForImageTextToText]:
-    """What loads models with this configuration."""
+    """The transformers class that loads models with this configuration."""
     return (
         AutoModelForImageTextToText if "vision_config" in config.to_dict() else AutoModelForCausalLM
     )
 
 
 def stop_ids_of(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Ids that end a response."""
+    """Token ids that end a response: of the generation settings and of the tokenizer."""
     configured = generation.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
@@ -97,18 +99,19 @@ def stop_ids_of(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """What transformers raises where a model cannot be read, as one sentence."""
+    """Turn transformers' errors about an unreadable model into a UserError of one sentence."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is no model that can be loaded: {first}") from error
+        raise UserError(f"the model {path} cannot be loaded: {first}") from error
 
 
 @contextmanager
 def located(path: str) -> Iterator[str]:
-    """The directory of a testbed model (built here, where it is to be an untrained one), or the
-    path as it is.
+    """The directory of `path`: of a shipped testbed model, or the path itself.
+
+    `untrained:NAME` is built in a temporary directory that lasts as long as the context.
     """
     if path.startswith(UNTRAINED):
         name = path.removeprefix(UNTRAINED)
@@ -118,21 +121,21 @@ def located(path: str) -> Iterator[str]:
         builders |= testbed_vision.BUILDERS
         if name not in builders:
             raise UserError(
-                f"{path} is no testbed shape; there is: "
+                f"there is no testbed shape {path}; available: "
                 f"{', '.join(UNTRAINED + n for n in builders)}"
             )
-        with TemporaryDirectory() as directory:
-            builders[name](Path(directory))
-            yield directory
+        with TemporaryDirectory() as temporary:
+            builders[name](Path(temporary))
+            yield temporary
         return
     if not path.startswith(TESTBED):
         yield path
         return
-    found = testbed.MODELS / path.removeprefix(TESTBED)
-    if not (found / "config.json").exists():
+    directory = testbed.MODELS / path.removeprefix(TESTBED)
+    if not (directory / "config.json").exists():
         shipped = (
-            ", ".join(sorted(f"{TESTBED}{p.name}" for p in found.parent.glob("*") if p.is_dir()))
+            ", ".join(sorted(f"{TESTBED}{p.name}" for p in testbed.MODELS.glob("*") if p.is_dir()))
             or "none"
         )
-        raise UserError(f"{path} is no testbed model; there is: {shipped}")
-    yield str(found)
+        raise UserError(f"there is no testbed model {path}; available: {shipped}")
+    yield str(directory)

@@ -1,6 +1,4 @@
-"""Which numbers a model computes, as a short text: what was computed with other weights is not this
-model's.
-"""
+"""A short text that identifies a model's weights, for comparing what was computed with them."""
 
 from __future__ import annotations
 
@@ -16,16 +14,14 @@ PATTERNS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
 
 
 def fingerprint(settings: ModelSettings) -> str:
-    """The dtype, and SHA-256 of the weights and the configuration in a directory; of a hub model,
-    its id and commit.
-    """
+    """The dtype and SHA-256 of weights and configuration; for a hub model, its id and commit."""
     with located(settings.path) as path, readable(settings.path):
         if not Path(path).is_dir():
             config = cached_file(path, CONFIG_NAME, revision=settings.revision)
             return f"{settings.dtype} {path}@{Path(str(config)).parent.name}"
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for file in sorted({file for pattern in PATTERNS for file in Path(path).glob(pattern)}):
-            found.update(file.name.encode())
+            digest.update(file.name.encode())
             with file.open("rb") as stream:
-                found.update(hashlib.file_digest(stream, "sha256").digest())
-        return f"{settings.dtype} {found.hexdigest()}"
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return f"{settings.dtype} {digest.hexdigest()}"

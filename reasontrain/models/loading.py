@@ -1,4 +1,4 @@
-"""Loading a model, and refusing what could not be trained or compared rightly."""
+"""Loading of models, and checks that refuse what cannot be trained or compared correctly."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from reasontrain.vocab import check_vocabulary
 
 
 def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
-    """The policy at `settings.path`; a trainable one keeps float32 weights, a frozen one weights of
-    its dtype.
+    """The policy at `settings.path`.
 
-    Raises UserError where it cannot be loaded, or computes its logits in a way that `Head` does not
-    know.
+    A trainable one has float32 weights, a frozen one weights of `settings.dtype`. Raises UserError
+    if it cannot be loaded, or computes its logits in a way that `Head` does not implement.
     """
     device = _device(settings.device)
     _check_attention(settings.attention)
@@ -50,6 +49,8 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
 
 def recompute_activations(model: PreTrainedModel) -> None:
     """Recompute a model's activations in the backward pass instead of keeping them."""
+    # Not reentrant: that needs an input that requires a gradient, and with adapters the embeddings
+    # that enter a layer have none.
     # transformers 5.17, which vLLM needs, has only the name that is deprecated in 5.23.
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -62,20 +63,20 @@ def _from_pretrained(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model without dropout, and its tokenizer."""
     dtype = torch.float32 if trainable else getattr(torch, settings.dtype)
-    chosen = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     with readable(settings.path):
-        config = AutoConfig.from_pretrained(path, **chosen)
+        config = AutoConfig.from_pretrained(path, **source)
         _no_dropout(config)
         attention = None if settings.attention == "auto" else settings.attention
         model = class_of(config).from_pretrained(
-            path, config=config, attn_implementation=attention, dtype=dtype, **chosen
+            path, config=config, attn_implementation=attention, dtype=dtype, **source
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+        tokenizer = AutoTokenizer.from_pretrained(path, **source)
     return model, tokenizer
 
 
 def _check_attention(name: str) -> None:
-    """Refuse a kernel that is not installed."""
+    """Raise UserError for an attention kernel that is not installed."""
     if name == "flash_attention_2" and not is_flash_attn_2_available():
         raise UserError(
             "model.attention is flash_attention_2, and the package flash_attn is not "
@@ -84,7 +85,7 @@ def _check_attention(name: str) -> None:
 
 
 def _device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one."""
+    """The device of a setting; "auto" is the GPU if there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device is `cuda`, and no CUDA GPU is visible; use `auto` or `cpu`")
     return torch.device(
@@ -93,7 +94,7 @@ def _device(name: str) -> torch.device:
 
 
 def _no_dropout(config: PreTrainedConfig) -> None:
-    """Evidence and loss must see the same logits, so every dropout is off."""
+    """Turn every dropout off: evidence and loss must see the same logits."""
     for name, value in config.to_dict().items():
         if isinstance(value, float) and ("dropout" in name or "pdrop" in name):
             setattr(config, name, 0.0)
@@ -101,32 +102,38 @@ def _no_dropout(config: PreTrainedConfig) -> None:
 
 @torch.no_grad()
 def check_head(policy: Policy) -> None:
-    """Refuse an architecture whose logits are not what `Head` computes from its hidden states."""
+    """Raise UserError if the model's logits are not what `Head` computes from its hidden states.
+
+    This catches transforms of the logits that `Head` does not implement, and a trunk whose last
+    hidden state is not the input of the head.
+    """
     ids = torch.arange(4, device=policy.device)[None]
     expected = policy.model(input_ids=ids, use_cache=False).logits[0].float()
-    found = policy.head.logits(policy.hidden(ids)[0])
+    computed = policy.head.logits(policy.hidden(ids)[0])
+    # In bfloat16 the two differ by the rounding of the model's own logits.
     tolerance = 1e-3 if policy.dtype == torch.float32 else 0.1
     if not torch.allclose(
-        found, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max()))
+        computed, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max()))
     ):
         raise UserError(
-            f"{policy.model.config.model_type} transforms its logits in a way that "
-            f"reasontrain does not know: they differ from "
-            f"head(hidden) by up to {float((found - expected).abs().max()):.3g}"
+            f"{policy.model.config.model_type} computes its logits in a way that reasontrain does "
+            f"not support: they differ from head(hidden) by up to "
+            f"{float((computed - expected).abs().max()):.3g}"
         )
 
 
 def check_same_ids(student: Policy | Description, other: Policy | Description, role: str) -> None:
-    """Refuse a teacher or reference whose token ids mean something else; padding rows of the head
-    may differ in number.
+    """Raise UserError if a teacher or reference has another vocabulary than the model.
+
+    Only tokens are compared: the number of padding rows of the heads may differ.
     """
-    ours, theirs = (
+    student_tokens, other_tokens = (
         {index: token for token, index in p.tokenizer.get_vocab().items()} for p in (student, other)
     )
-    for index in sorted(ours.keys() | theirs.keys()):
-        if ours.get(index) != theirs.get(index):
+    for index in sorted(student_tokens.keys() | other_tokens.keys()):
+        if student_tokens.get(index) != other_tokens.get(index):
             raise UserError(
-                f"the {role} has other token ids than the model: id {index} is "
-                f"{theirs.get(index)!r} there and "
-                f"{ours.get(index)!r} here; both must share one vocabulary"
+                f"the {role} and the model must share one vocabulary, but id {index} is "
+                f"{other_tokens.get(index)!r} in the {role} and "
+                f"{student_tokens.get(index)!r} in the model"
             )

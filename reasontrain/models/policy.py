@@ -1,4 +1,4 @@
-"""A model as a trunk, which makes hidden states, and a head, which makes logits of them."""
+"""A model as a trunk, which computes hidden states, and a head, which computes logits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
 
 
 class Policy:
-    """A causal language model split into the trunk, which makes hidden states, and the head, which
-    makes logits of them.
+    """A causal language model, split into trunk and head.
+
+    The head never runs on all positions at once: losses and evidence run it in chunks (`vocab`).
     """
 
     def __init__(
@@ -31,23 +32,32 @@ class Policy:
         vision: Vision | None = None,
         vocabulary: Vocabulary = "auto",
     ) -> None:
-        """`dtype` is what trunk and head compute products in, whatever the weights are kept in;
-        `vocabulary` is the Head's.
+        """Wrap a loaded model.
+
+        Args:
+            model: the model, on its device.
+            tokenizer: its tokenizer.
+            dtype: dtype of matrix products, whatever the weights are stored in.
+            vision: image processing of an image model; None for a language model.
+            vocabulary: backend of the head's statistics and gradients.
         """
-        self.model, self.tokenizer, self.dtype, self.vision = model, tokenizer, dtype, vision
+        self.model = model
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self.vision = vision
         self.vocabulary = vocabulary
         self.input_space = input_space(model, tokenizer)
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """The device of the model."""
         return self.model.device
 
     @property
     def head(self) -> Head:
-        """The output head as it is now, with the transforms that this architecture applies to its
-        logits.
-        """
+        """The output head with its current weights and the architecture's transforms of logits."""
+        # Not cached: ZeRO-3 replaces the weight's storage when it gathers it. A tied model returns
+        # its embedding matrix here, so that both gradients go to one parameter.
         linear = self.model.get_output_embeddings()
         config = self.model.config.to_dict()
         scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
@@ -57,16 +67,17 @@ class Policy:
             linear.bias,
             scale,
             softcap,
-            product_dtype=self.dtype,
+            matmul_dtype=self.dtype,
             vocabulary=self.vocabulary,
         )
 
     @property
     def basis(self) -> EmbeddingBasis:
-        """The input embeddings as they are now, to be mixed."""
-        space, weight_VD = self.input_space, self.model.get_input_embeddings().weight
+        """The current input embeddings as a basis of mixtures."""
+        space = self.input_space
+        weight_VD = self.model.get_input_embeddings().weight
         return EmbeddingBasis(
-            weight_VD, space.num_tokens, scale=space.scale, product_dtype=self.dtype
+            weight_VD, space.num_tokens, scale=space.scale, matmul_dtype=self.dtype
         )
 
     def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
@@ -76,20 +87,22 @@ class Policy:
 
     @property
     def context(self) -> int:
-        """The longest sequence, in tokens, that the model was made for."""
+        """The longest sequence of the model, in tokens."""
         return context_of(self.model.config)
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Ids that end a response."""
+        """Token ids that end a response."""
         return stop_ids_of(self.model.generation_config, self.tokenizer)
 
-    def shift(self, image: Image | None) -> int:
-        """How far positions run ahead of columns after this image."""
-        return 0 if self.vision is None or image is None else self.vision.shift(image)
+    def position_shift(self, image: Image | None) -> int:
+        """Position less column of the tokens after this image; 0 without one."""
+        if self.vision is None or image is None:
+            return 0
+        return self.vision.position_shift(image)
 
-    def save_words(self, directory: Path) -> None:
-        """The tokenizer, and an image model's image processor."""
+    def save_tokenizer(self, directory: Path) -> None:
+        """Write the tokenizer, and the image processor of an image model, to a directory."""
         self.tokenizer.save_pretrained(directory)
         if self.vision is not None:
             self.vision.save(directory)
@@ -104,25 +117,35 @@ class Policy:
         cache: Cache | None = None,
         images: Sequence[Image | None] = (),
     ) -> Float[Tensor, "B T D"]:
-        """Last hidden states (after the final norm), from ids or input embeddings.
+        """Last hidden states, after the final norm.
 
-        Without `mask` and `cache`, positions that restart separate packed sequences; with `cache`,
-        T new tokens are added to it. `mask` says which columns are no padding, or, for attention by
-        torch alone, which of them each token sees. `images` are those that these rows show, one
-        or none each; with any, Qwen2.5-VL finds positions of its own.
+        Args:
+            ids: token ids; None if `embeds` is given.
+            embeds: input embeddings instead of ids.
+            position: positions. Without `mask` and `cache`, positions that restart at 0 separate
+                packed sequences.
+            mask: True or 1 at columns that are not padding; or, for torch's attention only, at the
+                columns S that each token sees.
+            cache: key-value cache that the T tokens are appended to; None for none.
+            images: the image of each row, or None.
+
+        Returns:
+            Hidden states in the policy's dtype.
         """
-        seen = {} if self.vision is None or ids is None else self.vision.inputs(ids, images)
+        image_inputs = {} if self.vision is None or ids is None else self.vision.inputs(ids, images)
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         ):
             output = self.model.base_model(
                 input_ids=ids,
                 inputs_embeds=embeds,
-                position_ids=None if "image_grid_thw" in seen else position,
+                # Qwen2.5-VL computes positions from the grids of its images.
+                position_ids=None if "image_grid_thw" in image_inputs else position,
                 attention_mask=mask,
                 past_key_values=cache,
                 use_cache=cache is not None,
-                **seen,
+                **image_inputs,
             )
         hidden: Tensor = output.last_hidden_state
-        return hidden.to(self.dtype)  # a norm that is kept in float32 gives float32
+        # A norm that is kept in float32 returns float32 under autocast.
+        return hidden.to(self.dtype)

@@ -1,4 +1,4 @@
-"""What libraries say on their own, silenced."""
+"""Silence for the progress bars and advice of libraries."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import transformers
 
 
 def quiet_libraries() -> None:
-    """No progress bars or advice of libraries between our own lines, in this process."""
+    """Turn off progress bars and advice of libraries in this process."""
     if not torch.cuda.is_available():
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # or DeepSpeed, where it is installed, warns that it found no GPU
+        # Otherwise DeepSpeed, if installed, warns that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

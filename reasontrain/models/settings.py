@@ -1,4 +1,4 @@
-"""Which model, how it computes, and what of it is trained."""
+"""Settings of a model: its path, its numerics, and the part of it that is trained."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from reasontrain.types import AtLeastOne, Positive, Vocabulary
 DType = Literal["float32", "bfloat16"]
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The matrices of a Llama or Qwen layer, by their names."""
+"""Names of the weight matrices in a Llama or Qwen layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Low-rank adapters (Hu et al. 2021) on matrices of the trunk: W + alpha / rank * B A, with W
+    """Low-rank adapters (Hu et al. 2021) on matrices of the trunk: W + alpha / rank * B A, W
     frozen.
 
-    No dropout, because evidence and loss must see the same logits; not on the head, whose weight
-    the fused loss takes as it is.
+    No dropout, because evidence and loss must see the same logits. Not on the head, because the
+    fused loss reads its weight directly.
     """
 
     rank: AtLeastOne = 16
@@ -32,17 +32,16 @@ class Lora:
         wrong = sorted({"lm_head", "embed_tokens"} & set(self.targets))
         if wrong:
             raise ValueError(
-                f"targets: an adapter on {', '.join(wrong)} is not supported; choose "
-                f"matrices of the trunk"
+                f"targets: an adapter on {', '.join(wrong)} is not supported; choose matrices of "
+                f"the trunk"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The sizes of a dense Llama or Qwen, as its configuration names them: enough to count what it
-    costs without reading it.
+    """Sizes of a dense Llama or Qwen, to compute its cost without its files.
 
-    `qkv_bias` is Qwen2's, `qk_norm` Qwen3's.
+    Names are those of its configuration; `qkv_bias` is Qwen2's, `qk_norm` Qwen3's.
     """
 
     hidden_size: AtLeastOne
@@ -59,21 +58,30 @@ class Shape:
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}"
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """Which model, and how it computes.
+    """A model and its numerics.
 
-    `path` is a directory, a hub id or `testbed:NAME` for a shipped tiny model. `dtype` is what the
-    trunk computes in; a policy that is trained keeps float32 weights. `export` is the dtype of
-    `final/` (that of `dtype` where it is left out). `shape` lets `reasontrain plan` count a model
-    that is not at hand; nothing else reads it. `vocabulary` is by what logits become losses,
-    evidence and gradients: Triton's kernels (`triton`), blocks in torch (`torch`), or logits kept
-    whole and differentiated by autograd (`whole`: the plain twin, to compare with); `auto` is
-    triton on a GPU that can, else torch.
+    Attributes:
+        path: a directory, a hub id, `testbed:NAME` for a shipped tiny model or `untrained:NAME` for
+            one with random weights.
+        revision: commit, branch or tag of a hub model.
+        dtype: dtype of matrix products; a policy that is trained keeps float32 weights.
+        export: dtype of the weights in `final/`; None is `dtype`.
+        attention: transformers' attention implementation; "auto" leaves the choice to transformers.
+        vocabulary: backend for losses, evidence and gradients over the vocabulary: Triton kernels
+            ("triton"), torch in blocks ("torch"), or all logits in memory and autograd
+            ("full_logits", the reference to compare with). "auto" is Triton on a GPU that supports
+            it, else torch.
+        gradient_checkpointing: recompute activations in backward.
+        lora: train adapters instead of all weights.
+        trust_remote_code: run code from the model's repository; needs `revision`.
+        device: device of the model; "auto" is the GPU if there is one.
+        shape: sizes for `reasontrain plan` if the model is not available; nothing else reads them.
     """
 
     path: str
@@ -90,18 +98,18 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and self.revision is None:
-            raise ValueError(
-                "trust_remote_code needs a `revision`, so that the code which runs is named"
-            )
+            raise ValueError("trust_remote_code needs a `revision`, to pin the code that runs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """Which attention is looked at: the layer, counted from the last (-1), and how many tokens at
-    the start do not count.
+    """The attention that is measured as evidence `attention`.
 
-    The first token of a sequence absorbs much of the attention of deep layers, whatever it is;
-    `skip_first: 1` leaves it out of the prompt (0 is the paper's).
+    Attributes:
+        layer: layer, counted from the last (-1).
+        skip_first: tokens at the start of a sequence that do not count as prompt. The first token
+            absorbs much of the attention of deep layers, whatever it is; 1 leaves it out (0 is the
+            paper's).
     """
 
     layer: Annotated[int, Lt(0)] = -1

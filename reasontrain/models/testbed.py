@@ -1,9 +1,8 @@
-"""The tiny testbed: a byte-level tokenizer with single-digit tokens, Qwen3-shaped models of under a
-million parameters.
+"""The tiny testbed: a byte-level tokenizer and Qwen3 models of under a million parameters.
 
 `build` writes an untrained model directory; the recipes `recipes/tiny/testbed_*.yaml` train it into
-the models that ship in `reasontrain/testbed_models/`. Everything is a function of its arguments:
-building twice gives the same bytes.
+the models that ship in `reasontrain/models/testbed_models/`. Building is deterministic: the same
+arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +30,10 @@ from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import AtLeastOne, UserError
 
 MODELS = Path(__file__).parent / "testbed_models"
-"""Where the trained models ship: `teacher`, `student`, `noisy`."""
+"""Directory of the trained models: `teacher`, `student`, `noisy`."""
 
-WEIGHTS, MADE = "model.safetensors", "made.json"
+WEIGHTS = "model.safetensors"
+MADE = "made.json"
 VOCABULARY_SIZE = 512
 
 _PIECE = Regex(r" ?\\?\p{L}+|\p{N}|\n+|\s+(?=\s)|\s|[^\s\p{L}\p{N}]")
@@ -43,28 +43,35 @@ sign.
 
 _OTHER_TEXT = """system user assistant
 You are a helpful assistant. Please reason step by step, and put your final answer within \\boxed{}.
-Solve the following problem. If each of them has this much, what is the sum, the total, the value for all in dollars or hours?
-Let the number be such that it can be written as a function with which we have one real solution. Prove your result.
+Solve the following problem. If each of them has this much, what is the sum, the total, the value \
+for all in dollars or hours?
+Let the number be such that it can be written as a function with which we have one real solution. \
+Prove your result.
 """
-"""Words of other prompts than ours, to fill the vocabulary."""
+"""Words of other prompts, to fill the vocabulary."""
 
 CHAT_TEMPLATE = """\
 {%- set last = namespace(query=-1) %}
-{%- for message in messages %}{% if message.role == 'user' %}{% set last.query = loop.index0 %}{% endif %}{% endfor %}
+{%- for message in messages %}{% if message.role == 'user' %}\
+{% set last.query = loop.index0 %}{% endif %}{% endfor %}
 {%- for message in messages %}
     {%- set content = message.content %}
-    {%- if message.role == 'assistant' and loop.index0 < last.query and '</think>' in content %}
+    {%- if message.role == 'assistant' and loop.index0 < last.query \
+and '</think>' in content %}
         {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
     {%- endif %}
     {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}
+    {%- if enable_thinking is defined and enable_thinking is false %}\
+{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}
 {%- endif %}
 """
-"""Turns as Qwen3 writes them: thoughts before the last question are left out; without thinking, an
-empty thought is given.
+"""Turns as Qwen3 writes them.
+
+Thoughts before the last question are left out; with `enable_thinking` false an empty thought is
+written.
 """
 
 
@@ -96,8 +103,9 @@ SHAPES = {
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of the arithmetic problems: any text round-trips, every digit is one token,
-    nothing is unknown.
+    """A byte-level BPE trained on the arithmetic problems.
+
+    Any text round-trips, every digit is one token, and there is no unknown token.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -134,9 +142,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build(path: Path, shape: TinyShape) -> None:
-    """Write an untrained float32 model of this shape, its tokenizer and its generation settings as
-    a Hugging Face directory.
-    """
+    """Write an untrained float32 model, its tokenizer and generation settings to a directory."""
     words = tokenizer()
     assert len(words) == VOCABULARY_SIZE, f"the tokenizer has {len(words)} entries"
     config = Qwen3Config(
@@ -167,11 +173,13 @@ def build(path: Path, shape: TinyShape) -> None:
 
 
 def write(model: PreTrainedModel, path: Path) -> None:
-    """Configuration and weights as `save_pretrained` writes them, which does so on rank 0 alone:
-    every rank builds its own.
+    """Write configuration and weights in the format of `save_pretrained`, on any rank.
+
+    `save_pretrained` itself writes on rank 0 only, but each rank builds its own copy.
     """
     path.mkdir(parents=True, exist_ok=True)
-    model.config.architectures, model.config.dtype = [type(model).__name__], "float32"
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = "float32"
     model.config.save_pretrained(path)
     model.generation_config.save_pretrained(path)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -184,15 +192,16 @@ def write(model: PreTrainedModel, path: Path) -> None:
 
 
 def ship(run: Path) -> Path:
-    """Copy the model of a finished run of `recipes/tiny/testbed_<name>.yaml` into the package, with
-    how it was made.
+    """Copy the model of a finished run of `recipes/tiny/testbed_<name>.yaml` into the package.
 
-    Raises UserError where the run is not finished or not one of the testbed's.
+    Its recipe, environment and accuracy are written beside it. Raises UserError if the run is not
+    finished or not one of the testbed's.
     """
-    name, directory = run.name.removeprefix("testbed-"), RunDirectory(run)
+    name = run.name.removeprefix("testbed-")
+    directory = RunDirectory(run)
     if name not in SHAPES or not directory.final.is_dir():
         raise UserError(
-            f"{run} holds no finished run of recipes/tiny/testbed_{{{','.join(SHAPES)}}}.yaml"
+            f"{run} is not a finished run of recipes/tiny/testbed_{{{','.join(SHAPES)}}}.yaml"
         )
     target = MODELS / name
     shutil.rmtree(target, ignore_errors=True)
@@ -201,13 +210,13 @@ def ship(run: Path) -> Path:
     for record in directory.read_evaluations():
         last[record["suite"]] = record["metrics"]["accuracy"]
     weights = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
-    made: dict[str, object] = {
+    provenance: dict[str, object] = {
         "recipe": f"recipes/tiny/testbed_{name}.yaml",
         "sha256": weights,
         "accuracy": last,
     }
-    made |= directory.read_environment()
-    (target / MADE).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    provenance |= directory.read_environment()
+    (target / MADE).write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
     return target
 
 

@@ -1,5 +1,6 @@
-"""Tiny image models, untrained: a Qwen2.5-VL and a LLaVA with the testbed's words, for images of
-a few patches.
+"""Tiny untrained image models: a Qwen2.5-VL and a LLaVA with the testbed's tokenizer.
+
+Their images have a few patches.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ TEXT = {
 
 
 def words(*more: str) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """The testbed's tokenizer with these special tokens, and their ids."""
-    found = testbed.tokenizer()
-    found.add_special_tokens({"additional_special_tokens": list(more)})
-    return found, found.convert_tokens_to_ids(list(more))
+    """The testbed's tokenizer with further special tokens, and their ids."""
+    extended = testbed.tokenizer()
+    extended.add_special_tokens({"additional_special_tokens": list(more)})
+    return extended, extended.convert_tokens_to_ids(list(more))
 
 
 def qwen(path: Path) -> None:
@@ -137,4 +138,4 @@ def _write(
 
 
 BUILDERS: Mapping[str, Callable[[Path], None]] = {"qwen2.5-vl": qwen, "llava": llava}
-"""By name, as `untrained:NAME`."""
+"""Builders by the NAME in `untrained:NAME`."""

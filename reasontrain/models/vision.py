@@ -1,6 +1,4 @@
-"""What an image model adds to a language model: its image processor, and the placeholders that
-stand for an image.
-"""
+"""Image processing of image models: pixels for the model, placeholder tokens for the prompt."""
 
 from __future__ import annotations
 
@@ -28,23 +26,31 @@ from reasontrain.types import Image, Problem, UserError
 if TYPE_CHECKING:
     from reasontrain.data.images import PilImage
 
-QWEN, LLAVA = "qwen2_5_vl", "llava"
-KEPT = 64
-"""Images whose pixels are kept; others are made again."""
+QWEN = "qwen2_5_vl"
+LLAVA = "llava"
+CACHED_IMAGES = 64
+"""Number of images whose pixels are cached; the oldest are dropped and decoded again."""
 
 
 @dataclass
 class Vision:
-    """Turns images into what the model takes; each is one run of `image_id` in the ids, and text
-    around it.
+    """Image processing of one model.
 
-    Qwen2.5-VL marks an image on both sides and merges patches in squares; LLaVA has one token per
-    patch. How many tokens there are depends on the size of the image alone. Rows with images
-    are padded, never packed. `whole` is what is saved beside the weights.
+    An image is a run of `image_id` in the ids, whose length depends on the image's size only.
+    Qwen2.5-VL has one token per square of merged patches and a mark on both sides; LLaVA has one
+    token per patch. Sequences with images are padded, never packed.
+
+    Attributes:
+        processor: turns an image into pixels.
+        saved_processor: the processor that is saved beside the weights; LLaVA's includes the
+            tokenizer.
+        config: the model's configuration.
+        placeholder: text of one image in a prompt before `expand`.
+        image_id: token id that stands for the image.
     """
 
     processor: BaseImageProcessor
-    whole: BaseImageProcessor | ProcessorMixin
+    saved_processor: BaseImageProcessor | ProcessorMixin
     config: PreTrainedConfig
     placeholder: str
     image_id: int
@@ -52,25 +58,28 @@ class Vision:
     _pixels: OrderedDict[Image, dict[str, Tensor]] = field(default_factory=OrderedDict)
 
     def expand(self, ids: Sequence[int], problem: Problem) -> tuple[int, ...]:
-        """The ids with the one placeholder of the problem's image repeated for each of its
-        tokens.
+        """The ids with the placeholder of the problem's image repeated for each of its tokens.
+
+        Raises UserError if the ids do not have exactly one placeholder.
         """
-        assert problem.image is not None, "there is an image to make room for"
+        assert problem.image is not None, "the problem has an image"
         places = [place for place, token in enumerate(ids) if token == self.image_id]
         if len(places) != 1:
             raise UserError(
-                f"problem {problem.id} has one image, and its prompt has {len(places)} "
-                f"places for it"
+                f"problem {problem.id} has one image, and its prompt has {len(places)} places "
+                f"for it"
             )
         (place,) = places
+        # The number of tokens follows from the size: a blank image of that size tells it once.
         size = decode_image(problem.image, f"problem {problem.id}").size
         if size not in self._tokens_at:
             self._tokens_at[size] = self._num_tokens(self._processed(blank_image(size)))
         return (*ids[:place], *[self.image_id] * self._tokens_at[size], *ids[place + 1 :])
 
-    def shift(self, image: Image) -> int:
-        """How far positions run ahead of columns after this image: Qwen2.5-VL counts its longer
-        side alone.
+    def position_shift(self, image: Image) -> int:
+        """Position less column of the tokens after this image.
+
+        Negative for Qwen2.5-VL, whose positions advance by the image's longer side only; else 0.
         """
         pixels = self._pixels_of(image, "a prompt")
         if self.config.model_type != QWEN:
@@ -82,24 +91,26 @@ class Vision:
     def inputs(
         self, ids_RT: Int[Tensor, "R T"], images: Sequence[Image | None]
     ) -> dict[str, Tensor]:
-        """What the model takes beside these ids; nothing where no row has an image."""
-        found = [self._pixels_of(image, "a prompt") for image in images if image is not None]
-        if not found:
+        """Further inputs of the model beside these ids; none if no row has an image."""
+        pixels_by_image = [
+            self._pixels_of(image, "a prompt") for image in images if image is not None
+        ]
+        if not pixels_by_image:
             return {}
         joined = {
-            name: torch.cat([pixels[name] for pixels in found]).to(ids_RT.device)
-            for name in found[0]
+            name: torch.cat([pixels[name] for pixels in pixels_by_image]).to(ids_RT.device)
+            for name in pixels_by_image[0]
         }
         if self.config.model_type == QWEN:
             joined["mm_token_type_ids"] = (ids_RT == self.image_id).int()
         return joined
 
     def save(self, directory: Path) -> None:
-        """Write what makes images into pixels, as transformers reads it."""
-        self.whole.save_pretrained(directory)
+        """Write the processor to a directory, for transformers to load."""
+        self.saved_processor.save_pretrained(directory)
 
     def _num_tokens(self, pixels: dict[str, Tensor]) -> int:
-        """Placeholders of an image."""
+        """The number of tokens of an image."""
         if self.config.model_type == QWEN:
             return (
                 int(pixels["image_grid_thw"].prod())
@@ -107,45 +118,53 @@ class Vision:
             )
         height, width = pixels["pixel_values"].shape[-2:]
         patch = self.config.vision_config.patch_size
+        # "full" keeps the class token of the vision tower.
         return (height // patch) * (width // patch) + (
             self.config.vision_feature_select_strategy == "full"
         )
 
     def _pixels_of(self, image: Image, where: str) -> dict[str, Tensor]:
-        """What the model takes of one image."""
+        """The processed image, cached."""
         if image not in self._pixels:
             self._pixels[image] = self._processed(decode_image(image, where))
-            if len(self._pixels) > KEPT:
+            if len(self._pixels) > CACHED_IMAGES:
                 self._pixels.popitem(last=False)
         return self._pixels[image]
 
     def _processed(self, image: PilImage) -> dict[str, Tensor]:
-        made = self.processor(images=[image], return_tensors="pt")
-        return {name: made[name] for name in made if name in ("pixel_values", "image_grid_thw")}
+        outputs = self.processor(images=[image], return_tensors="pt")
+        used = ("pixel_values", "image_grid_thw")
+        return {name: outputs[name] for name in outputs if name in used}
 
 
 def vision_of(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, path: str, revision: str | None
 ) -> Vision | None:
-    """The eyes of an image model, None for a language model; UserError for an architecture that is
-    not known.
+    """The image processing of an image model; None for a language model.
 
-    LLaVA's processor is loaded whole. Qwen's asks for torchvision: its image processor alone does
-    not.
+    Args:
+        config: the model's configuration.
+        tokenizer: the model's tokenizer.
+        path: directory or hub id of the model.
+        revision: commit, branch or tag of a hub model.
+
+    Raises:
+        UserError: an image model of an architecture that is not supported.
     """
     if "vision_config" not in config.to_dict():
         return None
     if config.model_type not in (QWEN, LLAVA):
         raise UserError(
-            f"{config.model_type} is an image model that reasontrain does not know; it "
-            f"knows {QWEN} and {LLAVA}"
+            f"image models of type {config.model_type} are not supported; supported are {QWEN} and "
+            f"{LLAVA}"
         )
-    image = config.image_token_id
+    image_id = config.image_token_id
     if config.model_type == LLAVA:
-        whole = AutoProcessor.from_pretrained(path, revision=revision)
-        return Vision(
-            whole.image_processor, whole, config, tokenizer.convert_ids_to_tokens(image), image
-        )
-    marks = [config.vision_start_token_id, image, config.vision_end_token_id]
-    eyes = AutoImageProcessor.from_pretrained(path, revision=revision)
-    return Vision(eyes, eyes, config, "".join(tokenizer.convert_ids_to_tokens(marks)), image)
+        processor = AutoProcessor.from_pretrained(path, revision=revision)
+        placeholder = tokenizer.convert_ids_to_tokens(image_id)
+        return Vision(processor.image_processor, processor, config, placeholder, image_id)
+    # Qwen's full processor needs torchvision (for videos); its image processor does not.
+    image_processor = AutoImageProcessor.from_pretrained(path, revision=revision)
+    marks = [config.vision_start_token_id, image_id, config.vision_end_token_id]
+    placeholder = "".join(tokenizer.convert_ids_to_tokens(marks))
+    return Vision(image_processor, image_processor, config, placeholder, image_id)

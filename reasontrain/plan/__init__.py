@@ -1,8 +1,9 @@
-"""What a recipe will cost, by stated arithmetic: no GPU, no weights, no download.
+"""Cost of a recipe from stated arithmetic: no GPU, no weights, no download.
 
-`shape` counts parameters, `work` a step, `activations`, `vocabulary` and `memory` what a process
-holds, `traffic` what moves, `engine` vLLM's share, `placement` what runs where, `scaling` how long
-a step takes, `remedies` what to change where it does not fit.
+`shape` counts parameters, `work` the tokens of a step, `flops` its operations; `activations`,
+`vocabulary` and `memory` count what a process holds, `traffic` what is sent, `engine` vLLM's share.
+`placement` assigns processes to nodes, `scaling` predicts step times, and `suggestions` changes a
+recipe that does not fit.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
 
 
 def _parameters(job: PlannedJob) -> dict[str, int]:
-    """What moves and what stays, by role."""
-    found = {"trainable": job.trainable, "frozen": job.base}
-    found |= {model.role: shapes.num_parameters(model.shape) for model in job.frozen}
-    return {name: count for name, count in found.items() if count}
+    """Trainable and frozen parameters, by role."""
+    counts = {"trainable": job.trainable, "frozen": job.base}
+    counts |= {model.role: shapes.num_parameters(model.shape) for model in job.frozen}
+    return {name: count for name, count in counts.items() if count}

@@ -1,18 +1,20 @@
-"""What autograd keeps of a forward pass, tensor by tensor; `tests/plan/test_activations.py` counts
-the same by its hooks.
+"""Bytes that autograd keeps of a forward pass, tensor by tensor.
 
 A layer of a Llama or Qwen under sdpa or flash attention, which never keep the T x T probabilities
 (Dao et al. 2022), in bytes per token. d, f, q, k are the widths of the residual stream, of the
-feed-forward part, of all queries and of all keys; h heads.
+feed-forward part, of all queries and of all keys; h heads. The columns are float32, bfloat16 under
+autocast, and bfloat16 weights.
 
-    kept                                     float32      bfloat16 under autocast     bfloat16 weights
-    two norms: input, normed, 1/rms          8 d + 4      8 d + 4                     6 d + 4           each
-    inputs of matrices after a norm          4 d each norm    2 d each of q, k, v, gate, up    2 d each norm
-    queries, keys, values, output, logsumexp 4 (2 q + 2 k + h)    4 (q + k + h)       4 (q + k + h)
-    Qwen3's norms of queries and keys        8 (q + k) + 4 heads    6 (q + k) + 4 heads    6 (q + k) + 4 heads
-    gate, silu(gate), up, product            16 f         8 f                         8 f
+    tensors                                    float32            autocast           bfloat16
+    each of two norms: input, normed, 1/rms    8 d + 4            8 d + 4            6 d + 4
+    inputs of q, k, v and of gate, up          4 d per norm       2 d per matrix     2 d per norm
+    queries, keys, values, output, logsumexp   4 (2 q + 2 k + h)  4 (q + k + h)      4 (q + k + h)
+    Qwen3's norms of queries and keys          8 (q + k)          6 (q + k)          6 (q + k)
+                                               + 4 heads          + 4 heads          + 4 heads
+    gate, silu(gate), up, product              16 f               8 f                8 f
 
 Korthikanti et al. 2022 (arXiv 2205.05198) count the same way for GPT.
+`tests/plan/test_activations.py` counts the tensors that torch keeps.
 """
 
 from __future__ import annotations
@@ -43,17 +45,18 @@ def per_layer(
 ) -> int:
     """Bytes that one layer keeps per token.
 
-    `eager_length` is the length of a sequence where attention is eager, and keeps its probabilities
-    twice (as they leave the softmax, and as the product takes them) with keys and values repeated
-    for every head.
+    Args:
+        shape: sizes of the model.
+        mode: dtype of weights and products.
+        eager_length: tokens of a sequence under eager attention, which keeps its probabilities
+            twice (as they leave the softmax and as the product takes them) and repeats keys and
+            values for every head; None under a fused kernel.
     """
-    d, f, q, k, h = (
-        shape.hidden_size,
-        shape.intermediate_size,
-        width_q(shape),
-        width_k(shape),
-        shape.num_heads,
-    )
+    d = shape.hidden_size
+    f = shape.intermediate_size
+    q = width_q(shape)
+    k = width_k(shape)
+    h = shape.num_heads
     wide = number(mode)
     norms = 2 * ((6 if mode == "bfloat16" else 8) * d + 4)
     inputs = {"float32": 2 * 4 * d, "autocast": 5 * 2 * d, "bfloat16": 2 * 2 * d}[mode]
@@ -72,8 +75,13 @@ def outside_layers(shape: Shape, mode: Mode) -> int:
 
 
 def kept(shape: Shape, mode: Mode, layer_bytes: int, *, checkpointing: bool) -> int:
-    """Bytes per token that lie between forward and backward: all of every layer, or its input alone
-    (Chen et al. 2016).
+    """Bytes per token that lie between forward and backward.
+
+    Args:
+        shape: sizes of the model.
+        mode: dtype of weights and products.
+        layer_bytes: bytes that one layer keeps per token.
+        checkpointing: keep the input of every layer alone (Chen et al. 2016).
     """
     per = residual(mode) * shape.hidden_size if checkpointing else layer_bytes
     return shape.num_layers * per + outside_layers(shape, mode)

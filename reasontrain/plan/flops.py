@@ -1,11 +1,9 @@
-"""How many operations a step takes that cannot be done without: products of tokens with weights,
-and attention.
+"""Operations that a step cannot avoid: products of tokens with weights, and attention.
 
-A product with a matrix of n numbers takes 2 n operations for a token, its backward twice that
-(Kaplan et al. 2020, arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token
-and one that it sees, itself included (scores and their sum). Counted are real tokens, never
-padding. Not counted: adapters, norms, embeddings that are looked up, what sees an image, the
-optimiser.
+A product with a matrix of n numbers takes 2 n operations per token, its backward twice that (Kaplan
+et al. 2020, arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token and one
+that it attends to, itself included (scores and their sum). Real tokens are counted, never padding.
+Not counted: adapters, norms, embedding lookups, image encoders, the optimiser.
 """
 
 from __future__ import annotations
@@ -31,8 +29,8 @@ Amount = int | float
 
 
 def trunk(shape: Shape, tokens: Amount, pairs: Amount) -> float:
-    """One pass forward through all layers, of so many tokens that see so many (themselves included)
-    in all.
+    """Operations of one forward pass through all layers: `tokens` that attend to `pairs` tokens in
+    all.
     """
     return shape.num_layers * (
         2.0 * shapes.num_linear(shape) * tokens + 4.0 * shapes.width_q(shape) * pairs
@@ -40,32 +38,40 @@ def trunk(shape: Shape, tokens: Amount, pairs: Amount) -> float:
 
 
 def head(shape: Shape, rows: Amount, products: int = 1) -> float:
-    """So many products of rows with a matrix of vocabulary x hidden size."""
+    """Operations of `products` products of rows with a matrix of vocabulary x hidden size."""
     return 2.0 * shapes.num_table(shape) * rows * products
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Counts the steps of a recipe in 10^12 operations (TFLOP)."""
+    """Counter of the operations of a recipe's steps, in 10^12 (TFLOP)."""
 
     job: PlannedJob
 
     def __call__(
         self, rollouts: Sequence[Rollout], batch: Batch, weight_BT: Float[Tensor, "B T"]
     ) -> Stats:
-        """`tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`: what is done
-        twice to save memory.
+        """Count one step.
+
+        Args:
+            rollouts: all sampled rollouts, also those that were dropped.
+            batch: the rollouts that were kept.
+            weight_BT: the token weights; tokens of weight 0 cost no loss.
+
+        Returns:
+            `tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`, which is done
+            twice to save memory.
         """
         # Mini-batches share a pass over the batch; evidence is measured once, before the first.
         epochs = self.job.recipe.learn.epochs_per_batch
         learned, recomputed = self._learned(batch, weight_BT)
-        found = {
+        counts = {
             "sampled": self._sampled(rollouts) if self.job.recipe.sample is not None else 0.0,
             "evidence": self._evidence(batch),
             "learned": epochs * learned,
             "recomputed": epochs * recomputed,
         }
-        return {f"tflop_{name}": count / TERA for name, count in found.items()}
+        return {f"tflop_{name}": count / TERA for name, count in counts.items()}
 
     def _sampled(self, rollouts: Sequence[Rollout]) -> float:
         """Every token once through the trunk, a group's prompt once for all, and the head for each
@@ -85,10 +91,14 @@ class Operations:
         return trunk(self.job.shape, tokens, pairs) + head(self.job.shape, rows)
 
     def _evidence(self, batch: Batch) -> float:
-        """Forward passes of every model that is asked, and heads at the response rows; a teacher
-        elsewhere has its head here.
+        """Forward passes of every model that measures evidence, with their heads at response
+        tokens.
+
+        The head of a teacher in another process runs here.
         """
-        job, extent, rows = self.job, _extent(batch.length_B), float(batch.is_response_BT.sum())
+        job = self.job
+        extent = _extent(batch.length_B)
+        rows = float(batch.is_response_BT.sum())
         shapes_of = {
             "policy": job.shape,
             "reference": job.shape if job.reference is None else job.reference.shape,
@@ -108,7 +118,9 @@ class Operations:
 
         Forward and backward of the rollouts with a token that counts, and the loss at such tokens.
         """
-        job, objective, kept_BT = self.job, self.job.recipe.objective, weight_BT != 0
+        job = self.job
+        objective = self.job.recipe.objective
+        kept_BT = weight_BT != 0
         if isinstance(
             objective, SequenceObjective
         ):  # needs whole responses, and projects them again in backward
@@ -118,13 +130,14 @@ class Operations:
                 else kept_BT.any(1, keepdim=True)
             )
             kept_BT = batch.is_response_BT & whole_BT
-        rows, extent = float(kept_BT.sum()), _extent(batch.length_B[kept_BT.any(1)])
+        rows = float(kept_BT.sum())
+        extent = _extent(batch.length_B[kept_BT.any(1)])
         backward = 2 if job.trains_head else 1  # frozen weights have no gradient
         forward = trunk(job.shape, *extent)
         learned = (1 + backward) * forward + head(job.shape, rows, 1 + backward)
         soft = float((kept_BT & (batch.kind_BT == TokenKind.SOFT)).sum())
         learned += head(job.shape, soft, 1 + backward)  # the mixture of embeddings, there and back
-        if job.teacher is not None and objective.teacher:
+        if job.teacher is not None and objective.needs_teacher:
             learned += head(job.teacher.shape, rows)
             learned += 0.0 if job.observes_teacher else self._taught(extent)
         recomputed = forward if job.recipe.model.gradient_checkpointing else 0.0
@@ -139,10 +152,10 @@ class Operations:
 
 
 def operations_of(recipe: Recipe) -> Operations:
-    """What counts the steps of a recipe whose models are at hand: by their configurations, whatever
-    shape is stated for plans.
+    """The counter of a recipe whose models are at hand.
 
-    Raises UserError for an architecture whose sizes do not say what it computes.
+    Sizes come from the models' configurations, whatever shape is stated for plans. Raises UserError
+    for an architecture whose sizes do not determine its operations.
     """
     teacher, reference = (
         settings and _at_hand(settings) for settings in (recipe.teacher, recipe.reference)
@@ -160,10 +173,10 @@ def _at_hand(settings: ModelSettings) -> ModelSettings:
 
 
 def _seen(length: int) -> float:
-    """How many tokens the tokens of a causal sequence see, each itself included."""
+    """Number of tokens that the tokens of a causal sequence attend to, each itself included."""
     return length * (length + 1) / 2
 
 
 def _extent(length_B: Tensor) -> tuple[float, float]:
-    """Tokens of these sequences, and how many they see."""
+    """Tokens of these sequences, and the number of tokens that they attend to."""
     return float(length_B.sum()), float((length_B.double() * (length_B.double() + 1) / 2).sum())

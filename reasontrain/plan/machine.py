@@ -1,6 +1,4 @@
-"""What a plan assumes of the machine and of the rollouts, every number of which is printed with it;
-and what is held there.
-"""
+"""Assumed sizes and rates of the machine; a plan prints every one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +9,8 @@ from typing import Literal
 from reasontrain.types import AtLeastOne, Positive, UserError
 
 GIB = 2**30
-DEFAULT_PROMPT, DEFAULT_RESPONSE = 512, 1024
+DEFAULT_PROMPT = 512
+DEFAULT_RESPONSE = 1024
 """Tokens where neither the recipe nor the command says how long prompts and responses are."""
 CONTEXT_BYTES = GIB
 """What a process takes of a GPU before it holds a tensor: CUDA's context, cuBLAS workspaces, NCCL's
@@ -29,7 +28,7 @@ Place = Literal["device", "host", "nvme"]
 
 @dataclass(frozen=True)
 class MemoryPart:
-    """Something that is held, and how many bytes of it in each phase."""
+    """One item in memory, with its bytes in each phase."""
 
     name: str
     held: Mapping[Phase, int]
@@ -37,7 +36,7 @@ class MemoryPart:
 
     @property
     def most(self) -> int:
-        """Bytes in the phase that holds most of it."""
+        """Bytes in its largest phase."""
         return max(self.held.values(), default=0)
 
 
@@ -45,10 +44,10 @@ class MemoryPart:
 class Machine:
     """Sizes and rates, all stated and none measured.
 
-    `tflops` is what matrix products really achieve on one GPU; `intra_gb_s` and `inter_gb_s` are
-    what one GPU sends to others of its node and of other nodes; `hbm_tb_s` is what decoding reads
-    weights and cache at. The defaults are round numbers for H100 nodes with NVLink and 400 Gbit/s
-    for every GPU.
+    `tflops` is the rate that matrix products achieve on one GPU; `intra_gb_s` and `inter_gb_s` are
+    the rates at which one GPU sends within its node and to other nodes; `hbm_tb_s` is the rate at
+    which decoding reads weights and cache. The defaults are round numbers for H100 nodes with
+    NVLink and 400 Gbit/s per GPU.
     """
 
     memory_gib: Positive = 80.0
@@ -67,7 +66,7 @@ class Machine:
 
     @property
     def memory_bytes(self) -> int:
-        """What one GPU holds."""
+        """Bytes of one GPU."""
         return int(self.memory_gib * GIB)
 
     def bandwidth(self, num_ranks: int) -> float:

@@ -1,5 +1,4 @@
-"""Memory of one process, part by part and phase by phase; the phase that needs most decides whether
-it fits.
+"""Memory of one process, by part and by phase; the largest phase decides whether it fits.
 
 State: weights, gradients and AdamW's two moments, with float32 masters under ZeRO, which divides
 the last two at stage 1, the gradients too at 2, the weights too at 3 (Rajbhandari et al. 2020,
@@ -19,7 +18,8 @@ from reasontrain.plan.roles import FrozenRole, PlannedJob
 from reasontrain.plan.vocabulary import chunks, logits_of_sampler
 from reasontrain.sampler.local import PREFILL_TOKENS
 
-LIVE_PARAMETERS, BUCKET = 10**9, 5 * 10**8
+LIVE_PARAMETERS = 10**9
+BUCKET = 5 * 10**8
 """DeepSpeed's defaults: parameters gathered at a time under stage 3, and numbers in a bucket that
 is reduced at once.
 """
@@ -55,17 +55,19 @@ class Role:
 
 def roles(job: PlannedJob) -> list[Role]:
     """Every role that holds a model."""
-    found = [Role("learner", job.ranks, _present(_learner(job)))]
+    processes = [Role("learner", job.ranks, _present(_learner(job)))]
     if job.cluster.samplers:
         weights = MemoryPart(
             "weights", {"sample": job.sampler_bytes * shapes.num_parameters(job.shape)}
         )
         engine = job.reserving_engine
         own = (weights, *_decoding(job)) if engine is None else engines.alone(job, engine)
-        found.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
+        processes.append(Role("sampler", job.cluster.samplers, _present([_context(job), *own])))
     if job.cluster.teachers and job.teacher is not None:
-        found.append(Role("teacher", job.cluster.teachers, _present(_teacher(job, job.teacher))))
-    return found
+        processes.append(
+            Role("teacher", job.cluster.teachers, _present(_teacher(job, job.teacher)))
+        )
+    return processes
 
 
 def _present(parts: Iterator[MemoryPart] | Sequence[MemoryPart]) -> list[MemoryPart]:
@@ -93,9 +95,12 @@ def _learner(job: PlannedJob) -> Iterator[MemoryPart]:
 
 def _state(job: PlannedJob) -> Iterator[MemoryPart]:
     """Weights, gradients and optimiser, as ZeRO divides and moves them."""
-    zero, ranks, wide = job.zero, job.ranks, job.weight_bytes
+    zero = job.zero
+    ranks = job.ranks
+    wide = job.weight_bytes
     all_weights = wide * (job.base + job.trainable)
-    weights, gradients = all_weights, wide * job.trainable
+    weights = all_weights
+    gradients = wide * job.trainable
     if job.stage >= 3:
         weights = _share(weights, ranks)
     if job.stage >= 2:
@@ -161,9 +166,7 @@ def _step_workspace(job: PlannedJob) -> int:
 
 
 def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
-    """Models that are compared with on a learner rank, and the teacher's states that wait for the
-    step.
-    """
+    """Frozen models on a learner rank, and the teacher's hidden states kept for the step."""
     for model in job.frozen:
         if model is job.teacher and job.cluster.teachers:
             head = model.number_bytes * shapes.num_table(model.shape)
@@ -192,8 +195,12 @@ def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
 
 def _forward(job: PlannedJob) -> Iterator[MemoryPart]:
     """Activations and everything as wide as the vocabulary."""
-    shape, mode, work = job.shape, job.mode, job.work
-    settings, tokens, rows = job.recipe.model, work.micro_batch_tokens, work.micro_batch_rows
+    shape = job.shape
+    mode = job.mode
+    work = job.work
+    settings = job.recipe.model
+    tokens = work.micro_batch_tokens
+    rows = work.micro_batch_rows
     layer = layer_bytes(job)
     checkpointing = settings.gradient_checkpointing
     kept = tokens * acts.kept(shape, mode, layer, checkpointing=checkpointing)
@@ -229,11 +236,11 @@ def layer_bytes(job: PlannedJob) -> int:
 
 
 def _observing(job: PlannedJob) -> int:
-    """A forward without gradient of the widest model that looks."""
+    """A forward pass without gradient of the widest model that measures evidence."""
     tokens = job.work.micro_batch_tokens
-    found = [tokens * acts.passing(job.shape, job.mode)] if job.observes_student else []
-    found += [tokens * _passing(model) for model in _looking(job)]
-    return max(found, default=0)
+    widths = [tokens * acts.passing(job.shape, job.mode)] if job.observes_student else []
+    widths += [tokens * _passing(model) for model in _looking(job)]
+    return max(widths, default=0)
 
 
 def _looking(job: PlannedJob) -> list[FrozenRole]:
@@ -247,12 +254,12 @@ def _looking(job: PlannedJob) -> list[FrozenRole]:
 
 
 def _teacher_now(job: PlannedJob) -> int:
-    """The teacher's forward at the loss, where nothing asked for it before."""
+    """The teacher's forward pass at the loss, if no evidence needed it before."""
     if (
         job.teacher is None
         or job.observes_teacher
         or job.cluster.teachers
-        or not job.recipe.objective.teacher
+        or not job.recipe.objective.needs_teacher
     ):
         return 0
     return job.work.micro_batch_tokens * _passing(job.teacher)
@@ -264,9 +271,12 @@ def _passing(model: FrozenRole) -> int:
 
 def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
     """States at the head, its gradients, and the chunk that is alive."""
-    shape, wide = job.shape, acts.number(job.mode)
-    d, table = shape.hidden_size, shapes.num_table(shape)
-    states, dstates = (tokens + rows) * d * wide, rows * d * 4
+    shape = job.shape
+    wide = acts.number(job.mode)
+    d = shape.hidden_size
+    table = shapes.num_table(shape)
+    states = (tokens + rows) * d * wide
+    dstates = rows * d * 4
     spread = (
         (tokens + rows) * d * wide
     )  # the gradient of the rows, and of all tokens' states it is spread over
@@ -286,10 +296,13 @@ def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
 
 
 def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
-    """The sampler's cache at its widest, one layer of it twice while rows are joined, and what one
-    token or prompt needs.
+    """The sampler's cache at its widest and the workspace of one token or prompt.
+
+    One layer of the cache exists twice while sequences are joined.
     """
-    work, shape, wide = job.work, job.shape, job.sampler_bytes
+    work = job.work
+    shape = job.shape
+    wide = job.sampler_bytes
     columns = work.length
     layer = work.rows_per_sampler * columns * 2 * shapes.width_k(shape) * wide
     yield MemoryPart("key-value cache", {"sample": layer * shape.num_layers})
@@ -305,7 +318,7 @@ def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
 
 
 def _teacher(job: PlannedJob, teacher: FrozenRole) -> Iterator[MemoryPart]:
-    """A process that only compares."""
+    """A process that holds the teacher alone."""
     tokens = job.work.micro_batch_tokens
     yield _context(job)
     yield MemoryPart("weights", _everywhere(teacher.weights))

@@ -1,4 +1,4 @@
-"""Which processes run where: the bundles that Ray is asked for, and the nodes that they fill."""
+"""Placement of processes: the resource bundles requested from Ray, and the nodes they fill."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reasontrain.plan.roles import PlannedJob
 
 @dataclass(frozen=True)
 class PlacementGroup:
-    """Processes of one role on one node, each with this bundle. `node` is None where any will do."""
+    """Processes of one role on one node, each with this bundle; `node` is None if any will do."""
 
     role: str
     first: int
@@ -33,25 +33,25 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
         + [("teacher", gpu)] * cluster.teachers
     )
     used = [0] * -(-sum(gpus for _, gpus in wanted) // job.machine.gpus_per_node)
-    found: list[PlacementGroup] = []
+    groups: list[PlacementGroup] = []
     count: dict[str, int] = {}
     for name, gpus in wanted:
         node = _node(used, gpus, job) if gpu else None
         rank = count[name] = count.get(name, -1) + 1
-        last = found[-1] if found else None
+        last = groups[-1] if groups else None
         if last is not None and (last.role, last.node) == (name, node):
-            found[-1] = PlacementGroup(
+            groups[-1] = PlacementGroup(
                 name, last.first, last.processes + 1, cluster.cpus, gpus, node
             )
         else:
-            found.append(PlacementGroup(name, rank, 1, cluster.cpus, gpus, node))
+            groups.append(PlacementGroup(name, rank, 1, cluster.cpus, gpus, node))
     if cluster.graders:
-        found.append(PlacementGroup("grader", 0, cluster.graders, cluster.cpus, 0, None))
-    return found
+        groups.append(PlacementGroup("grader", 0, cluster.graders, cluster.cpus, 0, None))
+    return groups
 
 
 def _node(used: list[int], gpus: int, job: PlannedJob) -> int:
-    """The node that takes so many GPUs more, written down in `used`; a new one where none has room."""
+    """A node with that many free GPUs, recorded in `used`; a new node if no other has room."""
     room = [node for node, taken in enumerate(used) if taken + gpus <= job.machine.gpus_per_node]
     if not room:
         used.append(0)

@@ -1,6 +1,4 @@
-"""What a plan reads off a recipe: the models with their shapes and bytes, and which process holds
-what.
-"""
+"""The models of a recipe with their shapes and bytes, and the process that holds each."""
 
 from __future__ import annotations
 
@@ -51,19 +49,19 @@ class PlannedJob:
 
     @property
     def frozen(self) -> list[FrozenRole]:
-        """Every model that is only compared with."""
+        """Every model that does not train."""
         return [
             model for model in (self.teacher, self.reference, self.history) if model is not None
         ]
 
     @property
     def shardable(self) -> bool:
-        """Whether there are such models, and all may lie in pieces."""
+        """True if there are frozen models and all of them may be sharded."""
         return bool(self.frozen) and not isinstance(self.recipe.history, MovingAverage)
 
     @property
     def zero(self) -> Zero | None:
-        """How the ranks divide their state."""
+        """ZeRO settings of the ranks."""
         return self.recipe.learn.zero
 
     @property
@@ -112,7 +110,7 @@ class PlannedJob:
 
     @property
     def trainable(self) -> int:
-        """Parameters that move."""
+        """Trainable parameters."""
         lora = self.recipe.model.lora
         return (
             shapes.num_parameters(self.shape)
@@ -122,12 +120,12 @@ class PlannedJob:
 
     @property
     def base(self) -> int:
-        """Parameters of the policy that stay, under adapters."""
+        """Frozen parameters of the policy, under adapters."""
         return 0 if self.recipe.model.lora is None else shapes.num_parameters(self.shape)
 
     @property
     def muon_parameters(self) -> int:
-        """Those that Muon takes: every matrix of the trunk that moves."""
+        """Parameters that Muon updates: every trainable matrix of the trunk."""
         if not isinstance(self.recipe.learn.optimizer, Muon):
             return 0
         return (
@@ -136,12 +134,12 @@ class PlannedJob:
 
     @property
     def trains_head(self) -> bool:
-        """Whether the head's gradient dW is formed."""
+        """True if the head's gradient dW is formed."""
         return self.base == 0
 
     @property
     def samples_here(self) -> bool:
-        """Whether the learner ranks sample."""
+        """True if the learner ranks sample."""
         return self.recipe.sample is not None and self.cluster.samplers == 0
 
     @property
@@ -159,24 +157,27 @@ class PlannedJob:
 
     @property
     def observes_student(self) -> bool:
-        """Whether the policy runs once more before the loss."""
+        """True if the policy runs once more before the loss."""
         return "policy" in self.observed
 
     @property
     def passes(self) -> int:
-        """How often the policy runs before the loss: for its own evidence, and with its adapters
-        off as its own history.
+        """Forward passes of the policy before the loss: for its own evidence, and as its own
+        history with its adapters off.
         """
         return int(self.observes_student) + int("history" in self.observed and self.history is None)
 
     @property
     def observes_teacher(self) -> bool:
-        """Whether the teacher's hidden states are made before the step and kept for it."""
+        """True if the teacher's hidden states are computed before the step and kept for it."""
         return "teacher" in self.observed
 
 
 def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
-    """Shapes found, nothing downloaded; raises UserError where a model's sizes are not at hand."""
+    """The job with the shapes of its models; nothing is downloaded.
+
+    Raises UserError if the sizes of a model are not at hand.
+    """
     reference = recipe.reference or recipe.model
     measured = forward_passes(recipe.measured_evidence)
     return PlannedJob(
@@ -192,7 +193,9 @@ def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
 
 
 def _history(recipe: Recipe) -> FrozenRole | None:
-    """A copy that computes as the policy does (see `learner.make`); adapters switched off are none."""
+    """A frozen copy in the policy's precision (see `learner.factory`); None for adapters switched
+    off.
+    """
     if recipe.model.lora is not None and isinstance(recipe.history, StartWeights):
         return None
     zero = recipe.learn.zero

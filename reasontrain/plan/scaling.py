@@ -1,11 +1,11 @@
-"""How long a step takes on 1, 2, 4, ... 1,024 GPUs, from stated rates, and where more of them stop
-helping.
+"""Step time on 1, 2, 4, ... 1,024 GPUs from stated rates, and the number beyond which more do not
+help.
 
 A dense forward costs 2 operations per parameter and token, a backward twice that (Kaplan et al.
 2020, arXiv 2001.08361), causal attention 2 x width x length per token and layer beside it. Decoding
 reads all weights for every token of a wave, or is bound by its products, whichever takes longer,
-and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps: the time is an
-upper bound for the stated rates. Every GPU is a learner rank that samples too.
+and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps, so the time is an
+upper bound for the stated rates. Every GPU is a learner rank that also samples.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UPDATE_BYTES = 28
 
 @dataclass(frozen=True)
 class Prediction:
-    """A step on so many GPUs; `efficiency` is the speed-up over one GPU, divided by their number."""
+    """A step on so many GPUs; `efficiency` is the speed-up over one GPU per GPU."""
 
     gpus: int
     sampling_s: float
@@ -46,17 +46,17 @@ class Prediction:
 
 def predictions(job: PlannedJob) -> list[Prediction]:
     """One for each number of GPUs."""
-    found: list[Prediction] = []
+    steps: list[Prediction] = []
     for gpus in GPUS:
         prediction = _predict(_on(job, gpus), gpus)
-        alone = found[0].step_s if found else prediction.step_s
-        found.append(replace(prediction, efficiency=alone / prediction.step_s / gpus))
-    return found
+        alone = steps[0].step_s if steps else prediction.step_s
+        steps.append(replace(prediction, efficiency=alone / prediction.step_s / gpus))
+    return steps
 
 
-def stops_at(found: list[Prediction]) -> int | None:
+def stops_at(steps: list[Prediction]) -> int | None:
     """The first number of GPUs that is not worth it."""
-    return next((prediction.gpus for prediction in found if prediction.efficiency < WORTH), None)
+    return next((prediction.gpus for prediction in steps if prediction.efficiency < WORTH), None)
 
 
 def _on(job: PlannedJob, gpus: int) -> PlannedJob:
@@ -89,9 +89,13 @@ def _predict(job: PlannedJob, gpus: int) -> Prediction:
 
 def _sampling(job: PlannedJob) -> float:
     """Seconds to read the prompts and write the responses of one rank."""
-    work, shape, machine = job.work, job.shape, job.machine
-    rate, memory = 1e12 * machine.tflops, 1e12 * machine.hbm_tb_s
-    parameters, rows = shapes.num_parameters(shape), work.rows_per_sampler
+    work = job.work
+    shape = job.shape
+    machine = job.machine
+    rate = 1e12 * machine.tflops
+    memory = 1e12 * machine.hbm_tb_s
+    parameters = shapes.num_parameters(shape)
+    rows = work.rows_per_sampler
     waves = -(-work.rollouts_per_rank // rows)
     columns = work.prompt_tokens + work.response_tokens / 2
     cache = rows * columns * 2 * shapes.width_k(shape) * job.sampler_bytes * shape.num_layers
@@ -107,19 +111,20 @@ def _sampling(job: PlannedJob) -> float:
 
 
 def _forward(shape: Shape, length: int) -> float:
-    """Operations per token of one pass through the trunk; it sees half of its sequence, in the
-    mean.
+    """Operations per token of one pass through the trunk; a token attends to half of its sequence
+    on average.
     """
     return trunk(shape, 1, length / 2)
 
 
 def _evidence(job: PlannedJob) -> float:
-    """Operations of a rank before the loss, and of models that are only compared with."""
+    """Operations of a rank before the loss, including frozen models."""
     work = job.work
-    tokens, rows = work.rollouts_per_rank * work.length, work.rows_per_rank
+    tokens = work.rollouts_per_rank * work.length
+    rows = work.rows_per_rank
     total = job.passes * (tokens * _forward(job.shape, work.length) + head(job.shape, rows))
     frozen = [model for model in (job.reference, job.history) if model is not None]
-    if job.teacher is not None and (job.observes_teacher or job.recipe.objective.teacher):
+    if job.teacher is not None and (job.observes_teacher or job.recipe.objective.needs_teacher):
         frozen.append(job.teacher)
     total += sum(_compared(model, tokens, rows, work.length) for model in frozen)
     return work.rollouts_kept_share * total
@@ -139,6 +144,6 @@ def _learning(job: PlannedJob) -> float:
     passes = 1 + backward + (1 if job.recipe.model.gradient_checkpointing else 0)
     trunk = work.rollouts_per_rank * work.length * _forward(job.shape, work.length) * passes
     products = head(job.shape, 1, 3 if job.trains_head else 2)
-    if job.teacher is not None and job.recipe.objective.teacher:
+    if job.teacher is not None and job.recipe.objective.needs_teacher:
         products += head(job.teacher.shape, 1)
     return work.rollouts_kept_share * (trunk + work.rows_per_rank * work.kept_share * products)

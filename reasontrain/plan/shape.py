@@ -1,4 +1,4 @@
-"""How many parameters a model has, and where they sit, from its shape alone."""
+"""Parameter counts of a model, by matrix, from its shape alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ unknown.
 
 
 def shape_of(settings: ModelSettings, key: str) -> Shape:
-    """The shape that the recipe states, or the one in the configuration at `path`: a directory, the
-    testbed, or the hub's cache.
+    """The shape that the recipe states, or the one in the configuration at `path`.
 
-    Nothing is downloaded. Raises UserError where there is no configuration, or one of another
-    architecture.
+    `path` is a directory, a testbed model, or a model in the hub's cache; nothing is downloaded.
+    Raises UserError if there is no configuration, or one of another architecture.
     """
     if settings.shape is not None:
         return settings.shape
@@ -42,15 +41,15 @@ def shape_of(settings: ModelSettings, key: str) -> Shape:
 
 
 def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) -> Shape:
-    """The shape of a configuration; its model is built without memory, to see whether the formula
-    counts it rightly.
+    """The shape of a configuration, checked against the model built without memory.
 
-    Of an image model it is the language model's shape: what sees the image is small beside it,
-    and not counted.
+    Of an image model it is the language model's shape: the image encoder is small beside it and not
+    counted.
     """
     with torch.device("meta"):
         model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    decoder = model.get_decoder()
+    head = model.get_output_embeddings()
     names = {name.rpartition("self_attn.")[2] for name, _ in decoder.named_parameters()}
     sizes = config.get_text_config().to_dict()
     try:
@@ -85,8 +84,10 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
 
 def matrices(shape: Shape) -> dict[str, int]:
     """Numbers in each matrix of one layer, by the names that adapters target."""
-    d, f = shape.hidden_size, shape.intermediate_size
-    q, k = width_q(shape), width_k(shape)
+    d = shape.hidden_size
+    f = shape.intermediate_size
+    q = width_q(shape)
+    k = width_k(shape)
     return {
         "q_proj": d * q,
         "k_proj": d * k,
@@ -141,7 +142,10 @@ def num_adapter(shape: Shape, lora: Lora) -> int:
     """Parameters of adapters: rank x (inputs + outputs) for every matrix they sit on (Hu et al.
     2021, section 4.1).
     """
-    d, f, q, k = shape.hidden_size, shape.intermediate_size, width_q(shape), width_k(shape)
+    d = shape.hidden_size
+    f = shape.intermediate_size
+    q = width_q(shape)
+    k = width_k(shape)
     ends = {
         "q_proj": d + q,
         "k_proj": d + k,

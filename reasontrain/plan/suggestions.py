@@ -1,4 +1,4 @@
-"""The change that would make a recipe fit, found by the same arithmetic."""
+"""Suggestions: the change that makes a recipe fit, from the same arithmetic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from reasontrain.plan.memory import Role, roles
 from reasontrain.plan.roles import PlannedJob
 from reasontrain.recipe import Cluster, Recipe, VllmEngine, Zero
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 
 MAX_RANKS = 1024
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -30,7 +30,7 @@ Kind = Callable[[PlannedJob], Iterator[Change]]
 
 
 def fits(job: PlannedJob) -> bool:
-    """Whether every process has room."""
+    """True if every process has room."""
     return _fullest(job).peak <= job.machine.memory_bytes
 
 
@@ -48,10 +48,12 @@ def remedy(job: PlannedJob) -> Remedy | None:
         added: tuple[str, ...] = ()
         for overrides, changed in _tried(job, kind):
             if _fullest(changed).peak < _fullest(best).peak:
-                best, added = changed, overrides
+                best = changed
+                added = overrides
             if fits(changed):
                 break
-        job, gathered = best, _merged(gathered, added)
+        job = best
+        gathered = _merged(gathered, added)
         if fits(job):
             return Remedy(gathered, _fullest(job).peak)
     return None
@@ -59,8 +61,8 @@ def remedy(job: PlannedJob) -> Remedy | None:
 
 def _merged(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
     """Overrides in which a key that comes twice has its last value."""
-    found = {override.partition("=")[0]: override for override in (*earlier, *later)}
-    return tuple(found.values())
+    by_key = {override.partition("=")[0]: override for override in (*earlier, *later)}
+    return tuple(by_key.values())
 
 
 def _fullest(job: PlannedJob) -> Role:
@@ -68,9 +70,9 @@ def _fullest(job: PlannedJob) -> Role:
 
 
 def _tried(job: PlannedJob, kind: Kind) -> Iterator[tuple[tuple[str, ...], PlannedJob]]:
-    """Those changes that leave a recipe without contradictions."""
+    """The changes of one kind that leave the recipe valid."""
     for overrides, recipe in kind(job):
-        if not contradictions(recipe):
+        if not validation_errors(recipe):
             yield overrides, replace(job, recipe=recipe)
 
 
@@ -87,7 +89,7 @@ def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
         for rows in _halves(job.work.rows_per_sampler, 1):
             fewer = replace(sample, engine=replace(sample.engine, max_num_seqs=rows))
             yield (
-                ("sample.engine.kind=local", f"sample.engine.max_num_seqs={rows}"),
+                (f"sample.engine.kind={sample.engine.kind}", f"sample.engine.max_num_seqs={rows}"),
                 replace(job.recipe, sample=fewer),
             )
 
@@ -101,8 +103,11 @@ def _other_engine(job: PlannedJob) -> Iterator[Change]:
     if sample is None or not isinstance(engine, VllmEngine) or _fullest(job).phase != "sample":
         return
     for share in SHARES:
-        given = replace(sample, engine=replace(engine, gpu_memory_utilization=share))
-        yield (f"sample.engine.gpu_memory_utilization={share}",), replace(job.recipe, sample=given)
+        resized = replace(sample, engine=replace(engine, gpu_memory_utilization=share))
+        yield (
+            (f"sample.engine.gpu_memory_utilization={share}",),
+            replace(job.recipe, sample=resized),
+        )
     gpus = engine.tensor_parallel_size
     while (gpus := 2 * gpus) <= job.machine.gpus_per_node and job.shape.num_heads % gpus == 0:
         wider = replace(sample, engine=replace(engine, tensor_parallel_size=gpus))

@@ -1,4 +1,4 @@
-"""What moves between processes in one step.
+"""Bytes sent between processes in one step.
 
 A ring moves (N - 1) / N of a buffer through every rank for a gather or a reduce-scatter, and twice
 that for an all-reduce (Patarasuk and Yuan 2009). ZeRO 0 and 1 move two such volumes of the model a
@@ -15,7 +15,8 @@ from typing import Literal
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.roles import FrozenRole, PlannedJob
 
-ID_BYTES, LOGP_BYTES = 8, 4
+ID_BYTES = 8
+LOGP_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Flow:
 
 
 def flows(job: PlannedJob) -> list[Flow]:
-    """Everything that moves; nothing where one process does it all."""
+    """All transfers of a step; none if one process does everything."""
     return [flow for flow in (*_collectives(job), *_objects(job)) if flow.size]
 
 
 def collective_bytes(job: PlannedJob) -> int:
-    """What goes through one rank's link."""
+    """Bytes through the link of one rank."""
     return sum(flow.size for flow in _collectives(job))
 
 

@@ -1,4 +1,4 @@
-"""What `vocab` and the sampler hold that is as wide as the vocabulary, while a chunk is alive."""
+"""Bytes of vocabulary-wide tensors, in `vocab` and in the sampler, while a chunk is alive."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def logits_of_sampler(vocab_size: int, rows: int) -> int:
 def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
     """Bytes of the live chunk, when evidence is measured and at the loss.
 
-    A chunk is projected once for each model, in memory of its own; its statistics take some blocks
-    more, and a block on a GPU is the chunk itself. Beside it lies the head's weight as products
-    take it, where that is not what is kept. With `model.vocabulary: whole` all rows are projected
-    at once, and autograd keeps what it made of them.
+    A chunk is projected once for each model, in its own memory; its statistics take some blocks
+    more, and a block on a GPU is the chunk itself. Beside it is the head's weight in the dtype of
+    the products, if that differs. With `model.vocabulary: full_logits` all rows are projected at
+    once, and autograd keeps their intermediate results.
     """
     whole = job.recipe.model.vocabulary == "full_logits"
     table = 4 * shapes.num_table(job.shape)
@@ -35,21 +35,15 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
         extra = table // 2
     if job.recipe.model.dtype == "bfloat16" and (whole or not job.on_gpu):
         extra += table  # the product is in float32
-    compares, observed_rows = (
-        job.recipe.objective.teacher,
-        _response_rows(job) if job.observes_student else rows,
-    )
+    compares = job.recipe.objective.needs_teacher
+    observed_rows = _response_rows(job) if job.observes_student else rows
     if whole:
-        observed, loss = (
-            _WHOLE_OBSERVED[job.observes_teacher] * observed_rows,
-            _whole_loss(job) * rows,
-        )
+        observed = _WHOLE_OBSERVED[job.observes_teacher] * observed_rows
+        loss = _whole_loss(job) * rows
         observed, loss = (4 * job.shape.vocab_size * number for number in (observed, loss))
     else:
-        observed, loss = (
-            _live(job, observed_rows, job.observes_teacher, 4),
-            _live(job, rows, compares, _temporaries(job)),
-        )
+        observed = _live(job, observed_rows, job.observes_teacher, 4)
+        loss = _live(job, rows, compares, _temporaries(job))
     looks = job.observes_student or job.reference is not None or job.history is not None
     return {
         "observe": observed + extra if looks else 0,
@@ -59,8 +53,8 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
 
 
 def _whole_loss(job: PlannedJob) -> int:
-    """Tensors of all rows that live at once in forward and backward of `vocab.whole`, one of them
-    for a softcap.
+    """Tensors of all rows alive at once in forward and backward of `vocab.full_logits`; one is for
+    a softcap.
     """
     objective = job.recipe.objective
     if not isinstance(objective, Distill):
@@ -88,7 +82,7 @@ def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
 
 
 def _temporaries(job: PlannedJob) -> int:
-    """Tensors of a block's size beside the projections (`vocab.closed_form`): p and a sum's terms;
+    """Tensors of a block's size beside the projections (`vocab.analytic`): p and a sum's terms;
     for divergences q and more.
     """
     objective = job.recipe.objective

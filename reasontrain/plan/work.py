@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from reasontrain.algo.token_selection import (
-    AdvantageEntropy,
-    AllRollouts,
-    Random,
-    ShuffledWeights,
-    SsToken,
-    Tip,
-    TokenSelection,
-    TopEntropy,
-)
 from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
 from reasontrain.recipe import Recipe
+
+_PROGRESS = tuple(i / 100 for i in range(101))
+"""The points of a run at which a share that changes is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +17,8 @@ class Work:
     """A step of the run, in which every prompt and response has the assumed length.
 
     `micro_batches_per_rank` are those of one pass over the batch, in all its mini-batches.
+    `kept_share` is the greatest share of response tokens that selection keeps in any step, which
+    bounds memory; `rollouts_kept_share` is the mean share of rollouts over the run.
     """
 
     ranks: int
@@ -65,7 +61,14 @@ class Work:
 
 
 def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work:
-    """The step of this recipe on so many learner ranks; with no samplers, the ranks sample."""
+    """The step of this recipe.
+
+    Args:
+        recipe: the recipe.
+        machine: assumed lengths of prompts and responses, if not the recipe's.
+        ranks: learner ranks.
+        samplers: sampler processes; with none, the ranks sample.
+    """
     prompt = machine.prompt_tokens or recipe.prompt.max_tokens or DEFAULT_PROMPT
     response = machine.response_tokens or (
         recipe.sample.max_tokens if recipe.sample else DEFAULT_RESPONSE
@@ -91,25 +94,10 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         micro_batches_per_rank=recipe.learn.mini_batches * micro_batches_per_update,
         micro_batches_per_update=micro_batches_per_update,
         rows_per_sampler=rows,
-        kept_share=_kept_share(recipe.token_selection),
-        rollouts_kept_share=1.0
-        if isinstance(recipe.rollout_filter, AllRollouts)
-        else recipe.rollout_filter.keep_ratio.mean,
+        kept_share=max(map(recipe.token_selection.kept_share, _PROGRESS)),
+        rollouts_kept_share=math.fsum(map(recipe.rollout_filter.kept_share, _PROGRESS))
+        / len(_PROGRESS),
     )
-
-
-def _kept_share(token_selection: TokenSelection) -> float:
-    """The share of response rows that the selection rule keeps, where it says; the most of one that
-    changes.
-    """
-    match token_selection:
-        case AdvantageEntropy():
-            return token_selection.keep_ratio.most
-        case ShuffledWeights():
-            return _kept_share(token_selection.of)
-        case Random() | Tip() | TopEntropy() | SsToken():
-            return token_selection.keep_ratio
-    return 1.0
 
 
 def _share(total: int, parts: int) -> int:

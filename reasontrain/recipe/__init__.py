@@ -1,4 +1,4 @@
-"""Recipes: what a run is, as frozen typed settings, and how a YAML file becomes one."""
+"""Recipes: a run as frozen typed settings, read from a YAML file."""
 
 from reasontrain.recipe.cluster import Cluster, Zero
 from reasontrain.recipe.engines import (
@@ -20,6 +20,7 @@ from reasontrain.recipe.read import (
     changed_keys,
     read_recipe,
     read_yaml,
+    recipe_of,
 )
 from reasontrain.recipe.run_settings import (
     CheckpointSettings,
@@ -92,6 +93,7 @@ __all__ = [
     "is_due",
     "read_recipe",
     "read_yaml",
+    "recipe_of",
     "references",
     "split",
 ]

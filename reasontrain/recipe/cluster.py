@@ -1,6 +1,4 @@
-"""What a recipe says about size: how many processes of each role, and how DeepSpeed divides the
-state of the learner's ranks.
-"""
+"""Cluster settings: processes of each role, and how DeepSpeed divides the learner's state."""
 
 from __future__ import annotations
 
@@ -16,13 +14,16 @@ Offload = Literal["none", "cpu", "nvme"]
 
 @dataclass(frozen=True, kw_only=True)
 class Zero:
-    """DeepSpeed's ZeRO (Rajbhandari et al. 2020): what the learner's ranks divide among them
-    instead of holding it each.
+    """DeepSpeed's ZeRO (Rajbhandari et al. 2020): the state that ranks divide among them.
 
-    Stage 0 divides nothing, 1 the optimiser's state, 2 the gradients too, 3 the weights too.
-    `offload_*` moves a rank's part to main memory or to files under `nvme_path`. `frozen` says how
-    a teacher or a reference lies: whole on every rank, or sharded over them and gathered layer by
-    layer. At stage 3, tensors of fewer than `persist_below` numbers stay whole on every rank.
+    Attributes:
+        stage: 0 divides nothing, 1 the optimiser's state, 2 the gradients too, 3 the weights too.
+        offload_optimizer: where a rank's optimiser state lies; nvme is files under `nvme_path`.
+        offload_parameters: where a rank's weights lie, at stage 3.
+        nvme_path: directory for offload to nvme.
+        frozen: a teacher or a reference is whole on every rank, or sharded over the ranks and
+            gathered layer by layer.
+        persist_below: at stage 3, tensors of fewer numbers stay whole on every rank.
     """
 
     stage: Literal[0, 1, 2, 3] = 3
@@ -51,18 +52,23 @@ class Zero:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Processes of each role, run by Ray; a recipe without this section runs in one process,
-    without Ray.
+    """Processes of each role, run by Ray; without this section, one process without Ray.
 
-    `learners` ranks learn together; `samplers`, `teachers` and `graders` are processes of their
-    own, and 0 of them means that the learner ranks sample with the very weights they train and hold
-    the teacher, and that the driver grades. Every process takes `cpus` cores, and one GPU unless it
-    grades or `model.device` says cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
-    `overlap: 1` samples the next batch while this one is learned from, one step behind. A remote
-    call that takes longer than `deadline_s`, or a process that is silent for `heartbeat_s`, ends
-    the wait; dead processes are started again, `max_restarts` times in all. Where samplers have
-    weights of their own, trainer and sampler score one rollout every `canary_every` steps (0:
-    never).
+    Attributes:
+        learners: ranks that learn together.
+        samplers: sampler processes; 0: the learner ranks sample with the weights they train.
+        teachers: teacher processes; 0: the learner ranks hold the teacher.
+        graders: grader processes; 0: the driver grades.
+        cpus: cores per process. Each process also takes one GPU, unless it grades or
+            `model.device` is cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
+        placement: fill one node after the other, or spread the processes.
+        overlap: 1 samples the next batch while this one is learned from, one step behind.
+        max_restarts: how often dead processes are started again, in all.
+        deadline_s: longest remote call, in seconds.
+        heartbeat_s: longest silence of a process, in seconds.
+        canary_every: with separate samplers, trainer and sampler score one rollout every so
+            many steps; 0: never.
+        canary_gap: greatest difference of the two scores, in nats.
     """
 
     learners: AtLeastOne = 1

@@ -1,4 +1,4 @@
-"""Bounds that several settings share."""
+"""Constraints that several settings share."""
 
 from __future__ import annotations
 

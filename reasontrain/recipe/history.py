@@ -1,4 +1,4 @@
-"""What the evidence `history_logp` is measured by: an earlier version of the model that is trained."""
+"""History settings: the earlier version of the model that measures `history_logp`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from annotated_types import Gt, Lt
 
 @dataclass(frozen=True, kw_only=True)
 class StartWeights:
-    """The weights before the first step: a frozen copy, or the policy itself with its adapters
-    switched off.
-    """
+    """The weights before the first step: a frozen copy, or the policy with its adapters off."""
 
     kind: Literal["start"] = "start"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MovingAverage:
-    """decay * history + (1 - decay) * policy after every step, from the start weights on; float32,
-    whole on every rank.
+    """decay * history + (1 - decay) * policy after every step, starting from the start weights.
 
-    With adapters it is the average of the merged weights.
+    Kept in float32, whole on every rank. With adapters it is the average of the merged weights.
     """
 
     kind: Literal["ema"] = "ema"
@@ -31,9 +28,7 @@ class MovingAverage:
 
 @dataclass(frozen=True, kw_only=True)
 class PastCheckpoint:
-    """The model at `path`, as any model is named: a directory under `checkpoints/` of an earlier
-    run, or its `final/`.
-    """
+    """The model at `path`: a directory under `checkpoints/` of an earlier run, or its `final/`."""
 
     path: str
     kind: Literal["checkpoint"] = "checkpoint"

@@ -1,4 +1,4 @@
-"""A YAML file becomes one frozen, typed Recipe, or an error that names every wrong key."""
+"""YAML to a typed Recipe, or an error that names every wrong key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.types import UserError
 
 T = TypeVar("T")
@@ -30,10 +30,16 @@ _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in this file, with `key.path=value` overrides applied before validation."""
-    recipe = build(Recipe, apply_overrides(read_yaml(path), overrides), str(path))
-    found = contradictions(recipe)
-    if found:
-        raise RecipeError(_listing(str(path), found))
+    return recipe_of(read_yaml(path), overrides, str(path))
+
+
+def recipe_of(content: dict[str, YamlValue], overrides: Sequence[str], source: str) -> Recipe:
+    """The recipe of these settings, with overrides applied before validation; `source` names them
+    in errors.
+    """
+    recipe = build(Recipe, apply_overrides(content, overrides), source)
+    if errors := validation_errors(recipe):
+        raise RecipeError(_listing(source, errors))
     return recipe
 
 
@@ -88,7 +94,7 @@ def apply_overrides(
 
 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
-    """An instance of a settings dataclass, or one error that lists everything wrong with `content`."""
+    """An instance of a settings dataclass; RecipeError lists everything wrong with `content`."""
     try:
         _learn(cls)
         built = _ADAPTERS[cls].validate_python(content)
@@ -108,14 +114,12 @@ def as_mapping(settings: object) -> dict[str, YamlValue]:
 
 
 def as_yaml(settings: object) -> str:
-    """The resolved settings, as `reasontrain show` prints them and as the run directory keeps them."""
+    """The resolved settings as YAML: `reasontrain show` prints it, a run directory keeps it."""
     return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _learn(cls: type) -> None:
-    """Have an adapter for this settings dataclass; making one takes longer than anything that it
-    does.
-    """
+    """Make an adapter for this settings dataclass once; making one is slower than using it."""
     if cls not in _ADAPTERS:
         _forbid_unknown_keys(cls)
         _ADAPTERS[cls] = TypeAdapter(cls)
@@ -142,13 +146,14 @@ def _settings_classes(annotation: object) -> Iterator[type]:
 
 
 def _listing(source: str, reasons: Sequence[str]) -> str:
-    """The error text: what is wrong, one line each."""
+    """The text of an error: one line per reason."""
     return "\n".join([f"{source} is not a recipe:", *(f"  {reason}" for reason in reasons)])
 
 
 def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Without the errors of those members of a plain union whose `kind` was not asked for; all are
-    kept where none was.
+    """The errors without those of union members whose `kind` is another one.
+
+    All are kept if no member has the kind.
     """
     others = {
         detail["loc"][:-1]
@@ -162,14 +167,14 @@ def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _depth(loc: tuple[int | str, ...], prefixes: set[tuple[int | str, ...]]) -> int:
-    """How much of a location is one of these prefixes; its whole length where none is."""
+    """Length of the prefix that a location shares with one of these; its whole length if none."""
     return next((len(prefix) for prefix in prefixes if loc[: len(prefix)] == prefix), len(loc))
 
 
 def _explain(cls: type, detail: ErrorDetails) -> str:
     """One line for one validation error."""
     location = ".".join(str(part) for part in detail["loc"])
-    given = detail["input"]
+    value = detail["input"]
     match detail["type"]:
         case "unexpected_keyword_argument":
             if (renamed := new_key(detail["loc"])) is not None:
@@ -189,17 +194,17 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
                 f"{location}.kind: no such kind {context['tag']!r}{near}; there is "
                 f"{', '.join(options)}"
             )
-        case "literal_error" if (renamed := new_value(detail["loc"], given)) is not None:
-            return f"{location}: {given!r} was renamed; use `{renamed}`"
+        case "literal_error" if (renamed := new_value(detail["loc"], value)) is not None:
+            return f"{location}: {value!r} was renamed; use `{renamed}`"
         case "value_error":
             return f"{location}: {detail['msg'].removeprefix('Value error, ')}"
         case _:
-            shown = repr(given) if not isinstance(given, dict) else "a section"
+            shown = repr(value) if not isinstance(value, dict) else "a section"
             return f"{location}: {detail['msg']} (got {shown})"
 
 
 def _did_you_mean(cls: type, loc: tuple[int | str, ...]) -> str:
-    """A suggestion for an unknown key, from the fields of the class that it was given to."""
+    """A suggestion for an unknown key, from the fields of the class it was set on."""
     node: object = cls
     for part in loc[:-1]:
         node = _descend(node, part)
@@ -214,10 +219,10 @@ def _closest(word: str, options: Sequence[str]) -> str:
 
 
 def _settings_at(annotation: object) -> list[type]:
-    """The settings dataclasses that this annotation names, not looking inside them."""
+    """The settings dataclasses that this annotation names, without looking inside them."""
     if isinstance(annotation, type):
         return [annotation] if dataclasses.is_dataclass(annotation) else []
-    return [found for argument in get_args(annotation) for found in _settings_at(argument)]
+    return [cls for argument in get_args(annotation) for cls in _settings_at(argument)]
 
 
 def _descend(annotation: object, part: int | str) -> object:
@@ -233,14 +238,15 @@ def _descend(annotation: object, part: int | str) -> object:
 
 
 def changed_keys(
-    ours: Mapping[str, YamlValue], theirs: Mapping[str, YamlValue], prefix: str = ""
+    first: Mapping[str, YamlValue], second: Mapping[str, YamlValue], prefix: str = ""
 ) -> list[str]:
     """Dotted keys at which two resolved recipes differ."""
-    found = []
-    for key in sorted({*ours, *theirs}):
-        a, b = ours.get(key), theirs.get(key)
+    changed = []
+    for key in sorted({*first, *second}):
+        a = first.get(key)
+        b = second.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += changed_keys(a, b, f"{prefix}{key}.")
+            changed += changed_keys(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key}")
-    return found
+            changed.append(f"{prefix}{key}")
+    return changed

@@ -1,4 +1,4 @@
-"""Recipe keys and values that were renamed: an old one is an error that names the new one."""
+"""Renamed recipe keys and values: an old one is an error that names the new one."""
 
 from __future__ import annotations
 

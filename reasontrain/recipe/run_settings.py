@@ -1,4 +1,4 @@
-"""What is measured, kept and written down while a run goes on, and how often."""
+"""Settings of evaluation, checkpoints and logging during a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from reasontrain.types import AtLeastOne
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """One measurement: problems, how they are asked, how many answers each, and how they are
-    sampled (greedy by default).
+    """One evaluation suite: problems, their prompts, the number of answers and how they are
+    sampled.
 
-    `limit` takes the first so many problems. Without `task`, the recipe's own task on its held-out
-    split. `file` is the name of the same problems as a file, for `reasontrain evaluate --data`, and
-    `sha256` what that file must hash to. `last_number` allows the last formula or number of a
-    response that marks no answer. What is measured under one `version` can be compared.
+    Attributes:
+        name: name of the suite in results.
+        version: results of one version can be compared.
+        file: name of the same problems as a file, for `reasontrain evaluate --data`.
+        sha256: hash that this file must have.
+        task: the problems; None: the recipe's own task on its held-out split.
+        prompt: None: the recipe's own.
+        sampling: greedy by default.
+        last_number: accept the last formula or number of a response that marks no answer.
+        num_samples: answers per problem.
+        pass_at: the k of each pass@k.
+        limit: use the first so many problems.
     """
 
     name: Name
@@ -47,7 +55,7 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """What is measured, before the first step, every so many steps (0: never), and after the last."""
+    """Evaluation before the first step, every `every` steps (0: never) and after the last."""
 
     suites: Annotated[tuple[Suite, ...], MinLen(1)]
     every: Count = 0
@@ -56,11 +64,10 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """When to save beside the last step and an interrupt (every so many steps; 0: never), and how
-    many checkpoints to keep.
+    """Checkpoints in addition to the last step and an interrupt.
 
-    `best` names a suite of `evaluate`: the checkpoint with the highest accuracy on it is kept
-    beside the newest `keep`.
+    `every` so many steps (0: never), of which the newest `keep` remain. `best` names a suite of
+    `evaluate`: the checkpoint with the highest accuracy on it is kept too.
     """
 
     every: Count = 0
@@ -69,15 +76,13 @@ class CheckpointSettings:
 
     @property
     def num_kept(self) -> int:
-        """The most checkpoints that there are at a time."""
+        """The most checkpoints on disk at a time."""
         return self.keep + (self.best is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackSettings:
-    """Where metrics go beside metrics.jsonl, and every how many steps the rollouts with their
-    evidence are written.
-    """
+    """Destinations of metrics beside metrics.jsonl, and how often token files are written."""
 
     tensorboard: bool = True
     service: Literal["wandb", "trackio"] | None = None
@@ -87,5 +92,5 @@ class TrackSettings:
 
 
 def is_due(every: int, count: int) -> bool:
-    """Whether something that happens `every` so many steps (0: never) happens at this count."""
+    """True if something that happens `every` so many steps (0: never) happens at this count."""
     return every > 0 and count % every == 0

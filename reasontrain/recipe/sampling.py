@@ -1,4 +1,4 @@
-"""How the rollouts of a step are made."""
+"""Sampling settings of rollouts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from reasontrain.types import AtLeastOne
 class SampleSettings(Sampling):
     """On-policy rollouts.
 
-    `truncated` says what becomes of a rollout that ran into `max_tokens`: it is scored like any
-    other, it earns credit but is masked from training, or it is dropped before credit is given.
-    `engine` decodes them.
+    Attributes:
+        group_size: rollouts per prompt.
+        truncated: treatment of a rollout that reached `max_tokens`: score it like any other, give
+            it an advantage and mask it from training, or drop it before advantages are computed.
+        engine: the sampler engine.
     """
 
     learned: ClassVar[bool] = True

@@ -1,6 +1,4 @@
-"""What a recipe can say: every key is a field here or in the room that owns it, and building one
-does no work.
-"""
+"""The recipe: every key is a field here or of the settings class named here."""
 
 from __future__ import annotations
 
@@ -29,11 +27,10 @@ from reasontrain.types import AtLeastOne, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A run, whole: evidence -> weight -> loss over a task, and how long.
+    """A whole run: evidence -> weight -> loss over a task, and its length.
 
-    `baseline` is the name of the run in the same `out` that the report sets this one beside.
-    `evidence` names files of columns that were measured before (see `data.columns`). `stages` are
-    done first, in order.
+    `baseline` names the run in the same `out` that the report compares with. `evidence` maps a kind
+    of evidence to a file that holds it (see `data.stored_evidence`). `stages` run first, in order.
     """
 
     name: Name
@@ -66,7 +63,7 @@ class Recipe:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Evidence that the rule and the objective ask for."""
+        """Evidence that the selection rule and the objective read."""
         return self.token_selection.required_evidence | self.objective.required_evidence
 
     @property
@@ -97,7 +94,7 @@ class Recipe:
 
     @property
     def earlier(self) -> ModelSettings:
-        """The model that `history_logp` begins with."""
+        """The model that `history_logp` starts with."""
         return (
             replace(self.model, path=self.history.path)
             if isinstance(self.history, PastCheckpoint)
@@ -111,8 +108,9 @@ class Recipe:
 
     @property
     def temperature(self) -> float:
-        """The temperature at which the policy is scored: the sampler's for ratios, 1 for
-        distillation and demonstrations.
+        """The temperature at which the policy is scored.
+
+        The sampler's for importance ratios, 1 for distillation and demonstrations.
         """
         return (
             self.sample.temperature
@@ -122,4 +120,4 @@ class Recipe:
 
 
 class RecipeError(UserError):
-    """A file that is not a recipe: every reason at once."""
+    """An invalid recipe; the message lists every error."""

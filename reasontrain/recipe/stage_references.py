@@ -1,4 +1,4 @@
-"""`stage:NAME/FILE` in a recipe: what an earlier stage wrote."""
+"""References to earlier stages: `stage:NAME/FILE` stands for a file that a stage writes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "contrast": ("ce_logscore.parquet",),
     "reference": ("ref_logp.parquet",),
 }
-"""What each kind of stage writes."""
+"""The files that each kind of stage writes."""
 
 
 def split(reference: str) -> tuple[str, str]:
-    """The stage and the file that are meant."""
+    """The names of the stage and of the file in a reference."""
     name, _, file = reference.removeprefix(SCHEME).partition("/")
     return name, file
 
 
 def references(value: object) -> Iterator[str]:
-    """Every reference in a value of settings."""
+    """Every reference in a value of settings, at any depth."""
     match value:
         case str() if value.startswith(SCHEME):
             yield value
@@ -39,32 +39,34 @@ def references(value: object) -> Iterator[str]:
                 yield from references(item)
 
 
-def faults(recipe: Recipe) -> list[str]:
-    """References to what no earlier stage writes, and stages of one name."""
-    found, known = [], dict[str, str]()
+def reference_errors(recipe: Recipe) -> Iterator[str]:
+    """Stages that cannot run, and references to files that no earlier stage writes."""
+    known: dict[str, str] = {}
     for stage in recipe.stages:
-        found += [
-            f"stages.{stage.name}: {fault}" for fault in _unknown(dataclasses.asdict(stage), known)
-        ]
+        for error in _unknown(dataclasses.asdict(stage), known):
+            yield f"stages.{stage.name}: {error}"
         capabilities = stage.sample.engine.capabilities if isinstance(stage, SampleStage) else None
         if capabilities is not None and not capabilities.shares_policy:
-            found.append(
+            yield (
                 f"stages.{stage.name}: a stage samples in this process, which "
                 f"{capabilities.label} does not support; use `engine: {{kind: local}}`, or sample "
                 "with another tool and read its file with a stage of kind trajectories"
             )
         if stage.name in known:
-            found.append(f"stages: two stages are called {stage.name!r}")
+            yield f"stages: two stages are named {stage.name!r}"
         known[stage.name] = stage.kind
     rest = {key: value for key, value in dataclasses.asdict(recipe).items() if key != "stages"}
-    return found + [f"stages: {fault}" for fault in _unknown(rest, known)]
+    for error in _unknown(rest, known):
+        yield f"stages: {error}"
 
 
 def _unknown(value: object, known: Mapping[str, str]) -> Iterator[str]:
+    """References in a value to no known stage (name -> kind) or to no file of one."""
     for reference in references(value):
         name, file = split(reference)
         if name not in known:
-            yield f"{reference} is of no stage before it (there is: {', '.join(known) or 'none'})"
+            earlier = ", ".join(known) or "none"
+            yield f"{reference} names no earlier stage; the earlier stages are {earlier}"
         elif file not in OUTPUTS[known[name]]:
             yield (
                 f"{reference}: a stage of kind {known[name]} writes "

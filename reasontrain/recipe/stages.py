@@ -1,4 +1,4 @@
-"""What may be done before a run, stage by stage."""
+"""Stage settings: what may run before training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Ra
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStage:
-    """`sample.group_size` solutions of each problem by the recipe's model, graded ->
-    `rollouts.jsonl`.
+    """Solutions sampled from the recipe's model and graded -> `rollouts.jsonl`.
 
-    `preamble` is put before each problem while sampling (worked examples for a base model) and left
-    out ever after. A stop text is cut off the response and the model's end-of-text token put in its
-    place.
+    `sample.group_size` of each problem. `preamble` (worked examples for a base model) stands before
+    each problem while sampling and is then removed. A stop text is cut off the response and
+    replaced by the model's end-of-text token.
     """
 
     name: Name
@@ -33,8 +32,8 @@ class SampleStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoriesStage:
-    """Solutions that are in a file already (`problem`, `answer` and `completion` or `response`),
-    graded -> `rollouts.jsonl`.
+    """Existing solutions (`problem`, `answer` and `completion` or `response`), graded ->
+    `rollouts.jsonl`.
     """
 
     name: Name
@@ -45,11 +44,11 @@ class TrajectoriesStage:
 
 @dataclass(frozen=True, kw_only=True)
 class PairsStage:
-    """Right and wrong solutions chosen by the size of their answers' groups -> `pairs.jsonl`,
-    `positive.jsonl`, `negative.jsonl`.
+    """Right and wrong solutions, chosen by the size of their answers' groups.
 
-    `cover` is the share of a problem's wrong solutions whose groups give one to the negative set.
-    What has more than `max_prompt_tokens`, or `max_tokens` with its response, is left out.
+    Writes `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`. `cover` is the share of a problem's
+    wrong solutions whose groups give one to the negative set. Solutions with more than
+    `max_prompt_tokens`, or `max_tokens` with the response, are left out.
     """
 
     name: Name
@@ -62,7 +61,7 @@ class PairsStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneStage:
-    """The recipe's model fine-tuned on demonstrations, `epochs` times over -> `final`, an ordinary
+    """The recipe's model fine-tuned on demonstrations for `epochs` epochs -> `final`, an ordinary
     model.
     """
 
@@ -77,12 +76,11 @@ class TuneStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastStage:
-    """Tokens of pairs scored by a positive and a negative model (see `vocab.contrast`) ->
-    `ce_logscore.parquet`.
+    """Tokens of pairs scored by a positive and a negative model (see `vocab.contrast`).
 
-    Chosen responses are scored too where `only_rejected` is off. The run stops where the mean
-    weight 1 - s of rejected tokens is not within `alarm`: then the two models tell tokens apart
-    nowhere, or everywhere.
+    Writes `ce_logscore.parquet`. Chosen responses are scored too if `only_rejected` is off. The run
+    stops if the mean weight 1 - s of rejected tokens is not within `alarm`: then the two models
+    tell tokens apart nowhere, or everywhere.
     """
 
     name: Name
@@ -98,7 +96,10 @@ class ContrastStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceStage:
-    """Log-probs of both sides of pairs by the model that the run starts from -> `ref_logp.parquet`."""
+    """Log-probs of both sides of pairs under the model that the run starts from.
+
+    Writes `ref_logp.parquet`.
+    """
 
     name: Name
     pairs: str

@@ -1,5 +1,5 @@
-"""The reference that scores responses without their condition (PRIOR's P), in three ways of making
-one.
+"""Settings of the unconditional reference, which scores responses without their condition (PRIOR's
+P).
 """
 
 from __future__ import annotations

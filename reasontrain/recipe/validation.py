@@ -1,6 +1,13 @@
-"""Settings that are right one by one and cannot go together."""
+"""Errors of a recipe whose settings are valid one by one and cannot be used together.
+
+The only home of such rules. Each error is one line, `key: reason and remedy`; all of a recipe's
+errors are reported at once. What only a loaded model, a GPU or a data file can tell is checked
+where that is loaded.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
@@ -17,212 +24,288 @@ from reasontrain.recipe.history import MovingAverage, StartWeights
 from reasontrain.recipe.learning import Muon
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.settings import Recipe
-from reasontrain.recipe.stage_references import faults
+from reasontrain.recipe.stage_references import reference_errors
 from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
-def contradictions(recipe: Recipe) -> list[str]:
-    """Every pair of settings that cannot go together, as `key: why`."""
-    found = []
-    if (
-        recipe.objective.teacher or from_sources(recipe.required_evidence, "teacher")
-    ) and recipe.teacher is None:
-        found.append(
-            "teacher: the objective or the selection rule compares with a teacher; give its `path`"
-        )
-    if recipe.sample is None and (
-        recipe.objective.score_at_sampling_temperature
-        or from_sources(recipe.required_evidence, "sampler")
-    ):
-        found.append(
-            f"sample: {recipe.objective.kind} learns from rollouts; say how to sample them"
-        )
-    if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
-        found.append("advantage: demonstrations earn no reward; leave it out or sample rollouts")
-    if recipe.sample is not None:
-        found += _sampling_contradictions(recipe, recipe.sample)
-    unconditional = from_sources(recipe.required_evidence, "unconditional")
-    if recipe.sample is not None and unconditional:
-        found.append(
-            f"token_selection: {', '.join(sorted(unconditional))} is stored for demonstrations, and "
-            f"`sample` makes new responses; leave one of them out"
-        )
-    absent = from_sources(recipe.required_evidence - recipe.evidence.keys(), "stored")
-    if absent:
-        found.append(
-            f"token_selection: nothing in this recipe can provide the evidence "
-            f"{', '.join(sorted(absent))}"
-        )
-    found += _update_contradictions(recipe)
-    found += _pair_contradictions(recipe)
-    found += faults(recipe)
-    if (recipe.loss_aggregation == "pair_mean") != (recipe.objective.granularity == "pair"):
-        found.append(
-            f"loss_aggregation: {recipe.loss_aggregation} is not for "
-            f"{recipe.objective.kind}; pair_mean is for losses of pairs, and only it"
-        )
-    if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
-        found.append(
-            "reward: it is given to answers that are sampled and verified; a task of kind "
-            "`python` says its own"
-        )
-    found += (
-        _dropping_contradictions(recipe)
-        + _scale_contradictions(recipe)
-        + _history_contradictions(recipe)
-    )
-    names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
-    found += [
-        f"evaluate.suites: two suites are called {name!r}"
-        for name in sorted({n for n in names if names.count(n) > 1})
+def validation_errors(recipe: Recipe) -> list[str]:
+    """Every pair of settings that cannot be used together, as `key: reason and remedy`."""
+    errors = [
+        *_evidence_errors(recipe),
+        *_update_errors(recipe),
+        *_pair_errors(recipe),
+        *reference_errors(recipe),
+        *_reward_errors(recipe),
+        *_filter_errors(recipe),
+        *_cluster_errors(recipe),
+        *_history_errors(recipe),
+        *_evaluation_errors(recipe),
     ]
-    best = recipe.checkpoint.best
-    if best is not None and best not in names:
-        found.append(
-            f"checkpoint.best: no suite of `evaluate` is called {best!r}; there is "
-            f"{', '.join(names) or 'none'}"
-        )
-    elif best is not None and not (
-        recipe.checkpoint.every and recipe.evaluate and recipe.evaluate.every
-    ):
-        found.append(
-            "checkpoint.best: which one is best is known where steps are both saved and "
-            "measured; set `every` of both"
-        )
-    return found
+    if recipe.sample is not None:
+        errors += _sampling_errors(recipe, recipe.sample)
+    return errors
 
 
-def _update_contradictions(recipe: Recipe) -> list[str]:
-    """Contradictions of the optimiser steps on each batch, and of their schedule."""
-    found, learn, objective = [], recipe.learn, recipe.objective
+def image_errors(recipe: Recipe) -> list[str]:
+    """Settings that a model which sees images does not support."""
+    errors = []
+    if recipe.learn.layout == "packed":
+        errors.append("learn.layout: sequences with images cannot be packed; use `padded`")
+    capabilities = recipe.engine.capabilities
+    if not capabilities.images:
+        errors.append(
+            f"sample.engine: {capabilities.label} does not support images here; use `kind: local`"
+        )
+    if recipe.cluster is not None and recipe.cluster.teachers:
+        errors.append(
+            "cluster.teachers: a teacher in its own process does not receive images; set it to 0, "
+            "and the learner ranks hold the teacher"
+        )
+    if "attention" in recipe.required_evidence:
+        errors.append(
+            "token_selection: the evidence `attention` is not implemented for image models; use a "
+            "rule that does not need it"
+        )
+    return errors
+
+
+def _evidence_errors(recipe: Recipe) -> Iterator[str]:
+    """Evidence that nothing in the recipe provides."""
+    required = recipe.required_evidence
+    objective = recipe.objective
+    if recipe.teacher is None:
+        if objective.needs_teacher:
+            yield f"teacher: the objective {objective.kind} needs a teacher; set `teacher.path`"
+        elif divergences := from_sources(required, "teacher"):
+            yield (
+                f"teacher: the evidence {_names(divergences)} compares with a teacher; set "
+                f"`teacher.path`"
+            )
+    if recipe.sample is None:
+        if objective.score_at_sampling_temperature:
+            yield f"sample: {objective.kind} learns from rollouts; add a `sample` section"
+        elif reported := from_sources(required, "sampler"):
+            yield (
+                f"sample: the sampler reports the evidence {_names(reported)}; add a `sample` "
+                f"section"
+            )
+    elif scored := from_sources(required, "unconditional"):
+        yield (
+            f"token_selection: {_names(scored)} is stored for demonstrations, and `sample` makes "
+            f"new responses; remove one of them"
+        )
+    if absent := from_sources(required - recipe.evidence.keys(), "stored"):
+        yield (
+            f"token_selection: nothing in this recipe provides the evidence {_names(absent)}; name "
+            f"its file in `evidence`"
+        )
+    if unknown := recipe.evidence.keys() - EVIDENCE.keys():
+        yield (
+            f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(EVIDENCE)}"
+        )
+    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
+        yield (
+            "evidence: stored evidence belongs to written responses; use a task of kind pairs or "
+            "rollouts, without `sample`"
+        )
+
+
+def _update_errors(recipe: Recipe) -> Iterator[str]:
+    """Errors of the optimiser steps on each batch, and of their schedule."""
+    learn = recipe.learn
+    objective = recipe.objective
     optimizer_steps = recipe.steps * learn.updates_per_batch
     if learn.warmup_steps >= optimizer_steps:
-        found.append(
-            f"learn.warmup_steps: {learn.warmup_steps} is not below the {optimizer_steps} "
+        yield (
+            f"learn.warmup_steps: {learn.warmup_steps} must be less than the {optimizer_steps} "
             f"{'steps' if learn.updates_per_batch == 1 else 'optimiser steps'} of the run"
         )
     if learn.updates_per_batch == 1:
         if learn.epochs_per_batch > 1:
-            found.append(
+            yield (
                 f"learn.epochs_per_batch: {learn.epochs_per_batch} passes over a batch need as "
                 f"many updates; set learn.updates_per_batch to a multiple of it"
             )
-        return found
+        return
     if learn.updates_per_batch % learn.epochs_per_batch:
-        found.append(
-            f"learn.updates_per_batch: {learn.updates_per_batch} is no multiple of "
+        yield (
+            f"learn.updates_per_batch: {learn.updates_per_batch} is not a multiple of "
             f"learn.epochs_per_batch {learn.epochs_per_batch}; every pass over a batch takes as "
             f"many updates"
         )
-        return found
+        return
     size = 2 if objective.granularity == "pair" else 1
     if learn.rollouts_per_step % (learn.mini_batches * size):
         unit = "pairs" if size == 2 else "rollouts"
-        found.append(
+        yield (
             f"learn.updates_per_batch: {learn.rollouts_per_step // size} {unit} of a step do not "
             f"divide into {learn.mini_batches} equal mini-batches"
         )
     if objective.score_at_sampling_temperature and "old_logp" not in objective.required_evidence:
-        found.append(
+        yield (
             f"learn.updates_per_batch: {objective.kind} is right only for rollouts of the weights "
             f"that it updates, and after the first update of a batch they are of older ones; use "
             f"grpo or gspo, whose ratio corrects for that, or one update"
         )
     if recipe.cluster is not None and recipe.cluster.overlap:
-        found.append(
+        yield (
             "cluster.overlap: rollouts sampled one step ahead are older still with several "
             "updates per batch; set learn.updates_per_batch to 1"
         )
-    return found
 
 
-def _pair_contradictions(recipe: Recipe) -> list[str]:
-    """Those that concern pairs, and columns that were stored for them."""
-    found, compares = [], recipe.objective.granularity == "pair"
-    if compares and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
-        found.append(
-            f"objective: {recipe.objective.kind} compares pairs; take them from `task: "
-            f"{{kind: pairs}}`, without `sample`"
+def _pair_errors(recipe: Recipe) -> Iterator[str]:
+    """Objectives of pairs without pairs, and the reverse."""
+    objective = recipe.objective
+    needs_pairs = recipe.objective.granularity == "pair"
+    if needs_pairs and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
+        yield (
+            f"objective: {objective.kind} compares the two sides of a pair; use `task: {{kind: "
+            f"pairs}}`, without `sample`"
         )
-    if not compares and recipe.sample is None and isinstance(recipe.task, PairTask):
-        found.append(
-            f"task: {recipe.objective.kind} learns from single responses, and these are "
-            f"pairs; use the objective dpo"
+    if not needs_pairs and recipe.sample is None and isinstance(recipe.task, PairTask):
+        yield (
+            f"task: {objective.kind} learns from single responses, and this task holds pairs; use "
+            f"the objective dpo"
         )
-    if compares and recipe.learn.rollouts_per_step % 2:
-        found.append(
-            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair "
-            f"is two rollouts"
+    if needs_pairs and recipe.learn.rollouts_per_step % 2:
+        yield (
+            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is odd, and a pair is two "
+            f"rollouts; use an even number"
         )
-    if "ce_logscore" in recipe.required_evidence and not compares:
-        found.append(
-            "token_selection: contrastive scores weigh the rejected side of pairs; use the "
-            "objective dpo"
+    if "ce_logscore" in recipe.required_evidence and not needs_pairs:
+        yield (
+            f"token_selection: {recipe.token_selection.kind} weighs the rejected side of pairs; "
+            f"use the objective dpo"
         )
-    if unknown := sorted(recipe.evidence.keys() - EVIDENCE.keys()):
-        found.append(
-            f"evidence: there is no evidence called {', '.join(unknown)} (there is: "
-            f"{', '.join(sorted(EVIDENCE))})"
+    if (recipe.loss_aggregation == "pair_mean") != needs_pairs:
+        yield (
+            f"loss_aggregation: {objective.kind} gives one loss per {objective.granularity}; "
+            + ("use pair_mean" if needs_pairs else "pair_mean is for objectives of pairs")
         )
-    if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
-        found.append(
-            "evidence: stored columns are of written responses; use a task of kind pairs "
-            "or rollouts without `sample`"
-        )
-    return found
 
 
-def _sampling_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
-    """Those that concern on-policy sampling."""
-    found = []
-    if recipe.learn.rollouts_per_step % sample.group_size:
-        found.append(
-            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is no multiple of "
-            f"sample.group_size {sample.group_size}"
+def _reward_errors(recipe: Recipe) -> Iterator[str]:
+    """Rewards and advantages where nothing is sampled or graded."""
+    if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
+        yield "advantage: demonstrations have no reward; remove it, or add a `sample` section"
+    if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
+        yield (
+            "reward: these rewards are for sampled answers that the verifier grades; remove the "
+            "section (a task of kind `python` returns its own rewards)"
         )
-    if sample.temperature == 0 and recipe.objective.score_at_sampling_temperature:
-        found.append(
-            f"sample.temperature: {recipe.objective.kind} needs a distribution to learn "
-            f"from, and 0 is greedy"
-        )
-    if not isinstance(recipe.advantage, NoAdvantage) and sample.group_size == 1:
-        found.append(
-            f"sample.group_size: {recipe.advantage.kind} compares the rollouts of a group, "
-            f"and 1 has nobody to compare with"
-        )
-    if recipe.objective.score_at_sampling_temperature and isinstance(recipe.advantage, NoAdvantage):
-        found.append(
-            f"advantage: {recipe.objective.kind} learns from advantages; choose how "
-            f"rewards become credit"
-        )
-    found += _thought_contradictions(recipe, sample)
-    return found + _engine_contradictions(recipe, sample)
 
 
-def _dropping_contradictions(recipe: Recipe) -> list[str]:
-    """Those that concern rules which look at advantages, or drop whole rollouts."""
-    found, rollout_filter = [], recipe.rollout_filter
-    token_selection = (
-        recipe.token_selection.of
-        if isinstance(recipe.token_selection, ShuffledWeights)
-        else recipe.token_selection
-    )
-    readers = {
-        "rollout_filter": isinstance(rollout_filter, MaxVariance),
-        "token_selection": isinstance(token_selection, AdvantageEntropy),
-    }
+def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
+    """Group size, temperature and advantages of rollouts."""
+    objective = recipe.objective
+    size = sample.group_size
+    if recipe.learn.rollouts_per_step % size:
+        yield (
+            f"learn.rollouts_per_step: {recipe.learn.rollouts_per_step} is not a multiple of "
+            f"sample.group_size {size}"
+        )
+    if sample.temperature == 0 and objective.score_at_sampling_temperature:
+        yield (
+            f"sample.temperature: {objective.kind} needs random rollouts, and temperature 0 is "
+            f"greedy; use a positive temperature"
+        )
+    if not isinstance(recipe.advantage, NoAdvantage) and size == 1:
+        yield (
+            f"sample.group_size: {recipe.advantage.kind} compares the rollouts of a group; use 2 "
+            f"or more"
+        )
+    if objective.score_at_sampling_temperature and isinstance(recipe.advantage, NoAdvantage):
+        yield f"advantage: {objective.kind} learns from advantages; set `advantage.kind`"
+    yield from _thought_errors(recipe, sample)
+    yield from _engine_errors(recipe, sample)
+
+
+def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
+    """Objectives and evidence that a chain of thought of its own kind does not support."""
+    objective = recipe.objective
+    thought = sample.thought
+    if thought is None:
+        return
+    if isinstance(thought, HardThought):
+        if thought.tau != sample.temperature and objective.score_at_sampling_temperature:
+            yield (
+                f"sample.thought.tau: {objective.kind} scores thought and answer at one "
+                f"temperature; tau {thought.tau:g} must equal sample.temperature "
+                f"{sample.temperature:g}"
+            )
+        return
+    if not isinstance(objective, SoftReinforce):
+        yield (
+            f"objective: {objective.kind} needs tokens, and a {thought.kind} thought has none; use "
+            f"soft_reinforce, or thought.kind=hard"
+        )
+    if thought.gamma == 0:
+        yield (
+            "sample.thought.gamma: a step without noise has no probability to learn from; use a "
+            "value above 0"
+        )
+    per_token = {name for name in recipe.required_evidence if not EVIDENCE[name].soft}
+    if per_token:
+        selection = recipe.token_selection
+        reader = selection if per_token & selection.required_evidence else objective
+        yield (
+            f"token_selection: `{reader.kind}` needs {_names(per_token)}, which "
+            f"{'is' if len(per_token) == 1 else 'are'} defined per token; {thought.kind} thoughts "
+            f"have no tokens. Use a rule without it, or thought.kind=hard."
+        )
+
+
+def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
+    """Settings that the sampler engine does not support."""
+    engine = sample.engine
+    capabilities = engine.capabilities
+    label = capabilities.label
+    suites = recipe.evaluate.suites if recipe.evaluate else ()
+    thinks = sample.thought is not None or any(suite.sampling.thought for suite in suites)
+    if thinks and not capabilities.thoughts:
+        yield (
+            f"sample.engine: a `thought` needs forced tokens and embeddings as input, which "
+            f"{label} does not support; use `kind: local`"
+        )
+    if recipe.model.device == "cpu" and capabilities.needs_gpu:
+        yield f"sample.engine: {label} needs GPUs, and model.device is cpu; use `kind: local`"
+    if recipe.cluster is None and not capabilities.shares_policy:
+        yield (
+            f"sample.engine: {label} trains only in a cluster; add a `cluster` section, or use "
+            "`kind: local`"
+        )
+    if recipe.cluster is not None and not recipe.cluster.samplers and engine.num_gpus > 1:
+        yield (
+            f"sample.engine.tensor_parallel_size: a learner rank shares its one GPU, and "
+            f"{engine.num_gpus} are needed; set `cluster.samplers`"
+        )
+    if reason := engine.unsupported_temperature(sample):
+        yield f"sample.temperature: {reason}"
+    reported = from_sources(recipe.required_evidence, "sampler")
+    truncates = sample.truncates and sample.temperature
+    if reported and truncates and not capabilities.sampled_logp_under_truncation:
+        yield (
+            f"token_selection: {_names(reported)} is taken before truncation, and {label} reports "
+            "it only if top_p, top_k and min_p are off"
+        )
+
+
+def _filter_errors(recipe: Recipe) -> Iterator[str]:
+    """Rules that read advantages, and rollout filters that leave too little."""
+    rollout_filter = recipe.rollout_filter
+    token_selection = recipe.token_selection
+    if isinstance(token_selection, ShuffledWeights):
+        token_selection = token_selection.of
     if isinstance(recipe.advantage, NoAdvantage):
-        kinds = {"rollout_filter": rollout_filter.kind, "token_selection": token_selection.kind}
-        found += [
-            f"{key}: {kinds[key]} compares advantages; sample rollouts and choose how "
-            f"their rewards become `advantage`"
-            for key, reads in readers.items()
-            if reads
-        ]
+        if isinstance(rollout_filter, MaxVariance):
+            yield f"rollout_filter: {rollout_filter.kind} {_ADVANTAGES_NEEDED}"
+        if isinstance(token_selection, AdvantageEntropy):
+            yield f"token_selection: {token_selection.kind} {_ADVANTAGES_NEEDED}"
     if recipe.objective.granularity == "pair" and not isinstance(rollout_filter, AllRollouts):
-        found.append(
-            f"rollout_filter: {rollout_filter.kind} drops rollouts one by one, and would "
-            f"part the two sides of a pair"
+        yield (
+            f"rollout_filter: {rollout_filter.kind} drops single rollouts and would separate the "
+            f"two sides of a pair; use `kind: all`"
         )
     if (
         isinstance(rollout_filter, MaxVariance)
@@ -234,159 +317,105 @@ def _dropping_contradictions(recipe: Recipe) -> list[str]:
             if rollout_filter.scope == "group"
             else recipe.learn.rollouts_per_step
         )
-        if rollout_filter.keep_ratio.least * size < 2:
-            found.append(
-                f"rollout_filter.keep_ratio: {rollout_filter.keep_ratio.least:g} of {size} "
-                f"rollouts leaves one of a {rollout_filter.scope}, and `renormalise` compares "
-                f"those that are left; {2 / size:g} or more leaves two"
+        least = rollout_filter.keep_ratio.least
+        if least * size < 2:
+            yield (
+                f"rollout_filter.keep_ratio: {least:g} of {size} rollouts keeps one of a "
+                f"{rollout_filter.scope}, and `renormalise` compares at least two; use "
+                f"{2 / size:g} or more"
             )
-    return found
 
 
-def _thought_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
-    """What a chain of thought of its own asks for."""
-    found, thought = [], sample.thought
-    if thought is None:
-        return []
-    if isinstance(thought, HardThought):
-        if thought.tau != sample.temperature and recipe.objective.score_at_sampling_temperature:
-            found.append(
-                f"sample.thought.tau: {recipe.objective.kind} scores thought and answer at "
-                f"one temperature, and they are drawn "
-                f"at {thought.tau:g} and {sample.temperature:g}; set both alike"
-            )
-        return found
-    if not isinstance(recipe.objective, SoftReinforce):
-        found.append(
-            f"objective: {recipe.objective.kind} learns from tokens, and the steps of a "
-            f"{thought.kind} thought are none; "
-            "use soft_reinforce"
-        )
-    if thought.gamma == 0:
-        found.append(
-            "sample.thought.gamma: without noise a soft step has no probability to learn "
-            "from; give it more than 0"
-        )
-    wrong = {name for name in recipe.required_evidence if not EVIDENCE[name].soft}
-    if wrong:
-        found.append(
-            f"token_selection: {', '.join(sorted(wrong))} is of tokens, and the steps of a "
-            f"{thought.kind} thought are none"
-        )
-    return found
+_ADVANTAGES_NEEDED = "compares advantages; add a `sample` section and set `advantage.kind`"
 
 
-def _engine_contradictions(recipe: Recipe, sample: SampleSettings) -> list[str]:
-    """Settings that the sampler engine does not support."""
-    errors = []
-    engine, capabilities = sample.engine, sample.engine.capabilities
-    label = capabilities.label
-    suites = recipe.evaluate.suites if recipe.evaluate else ()
-    thinks = sample.thought is not None or any(suite.sampling.thought for suite in suites)
-    if thinks and not capabilities.thoughts:
-        errors.append(
-            f"sample.engine: a `thought` needs forced tokens and embeddings as input, which "
-            f"{label} does not support; use `kind: local`"
-        )
-    if recipe.model.device == "cpu" and capabilities.needs_gpu:
-        errors.append(
-            f"sample.engine: {label} needs GPUs, and model.device is cpu; use `kind: local`"
-        )
-    if recipe.cluster is None and not capabilities.shares_policy:
-        errors.append(
-            f"sample.engine: {label} trains only in a cluster; add a `cluster` section, or use "
-            "`kind: local`"
-        )
-    if recipe.cluster is not None and not recipe.cluster.samplers and engine.num_gpus > 1:
-        errors.append(
-            f"sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not "
-            f"{engine.num_gpus}; set `cluster.samplers`"
-        )
-    if reason := engine.unsupported_temperature(sample):
-        errors.append(f"sample.temperature: {reason}")
-    if (
-        sample.truncates
-        and sample.temperature
-        and not capabilities.sampled_logp_under_truncation
-        and "sampled_logp" in recipe.required_evidence
-    ):
-        errors.append(
-            f"token_selection: sampled_logp is taken before truncation, and {label} reports it "
-            "only if top_p, top_k and min_p are off"
-        )
-    return errors
-
-
-def _scale_contradictions(recipe: Recipe) -> list[str]:
-    """Those that concern ranks and processes."""
-    found, learn, cluster = [], recipe.learn, recipe.cluster
+def _cluster_errors(recipe: Recipe) -> Iterator[str]:
+    """Ranks and processes."""
+    learn = recipe.learn
+    cluster = recipe.cluster
     if cluster is None:
-        return (
-            [
-                "learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a "
-                "`cluster` section"
-            ]
-            if learn.zero
-            else []
-        )
+        if learn.zero is not None:
+            yield (
+                "learn.zero: DeepSpeed runs in the learner ranks of a cluster; add a `cluster` "
+                "section"
+            )
+        return
     if cluster.learners > 1 and learn.zero is None:
-        found.append(
-            f"learn.zero: {cluster.learners} learner ranks share their work by DeepSpeed; "
-            f"say `learn.zero.stage`"
+        yield (
+            f"learn.zero: {cluster.learners} learner ranks share their work through DeepSpeed; set "
+            f"`learn.zero.stage`"
         )
     if learn.zero is not None and isinstance(learn.optimizer, Muon):
-        found.append(
-            "learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of "
-            "them; use adamw"
+        yield (
+            "learn.optimizer: Muon needs whole matrices, and ZeRO divides them over the ranks; use "
+            "adamw"
         )
     if cluster.teachers and recipe.teacher is None:
-        found.append("cluster.teachers: this recipe has no `teacher`")
+        yield "cluster.teachers: the recipe has no `teacher`; set it to 0, or set `teacher.path`"
     if cluster.overlap:
-        found += _overlap_contradictions(recipe, cluster)
-    return found
+        yield from _overlap_errors(recipe, cluster)
 
 
-def _history_contradictions(recipe: Recipe) -> list[str]:
-    """Those that concern an earlier version of the model, and its attention."""
-    found, zero = [], recipe.learn.zero
-    if "history_logp" not in recipe.required_evidence and not isinstance(
+def _overlap_errors(recipe: Recipe, cluster: Cluster) -> Iterator[str]:
+    """Sampling one step ahead needs samplers of its own, and a loss that corrects for the older
+    weights.
+    """
+    if not cluster.samplers or recipe.sample is None:
+        yield "cluster.overlap: sampling ahead needs its own processes; set `cluster.samplers`"
+    if "old_logp" not in recipe.objective.required_evidence:
+        yield (
+            f"cluster.overlap: {recipe.objective.kind} has no importance ratio, which corrects for "
+            f"rollouts of older weights; use grpo or gspo"
+        )
+    if recipe.sample is not None and not recipe.reuses_sampled_logp:
+        yield (
+            "cluster.overlap: the importance ratio needs the sampler's own log-probs; use "
+            "`learn.old_logp: auto`, without top_p, top_k and min_p"
+        )
+
+
+def _history_errors(recipe: Recipe) -> Iterator[str]:
+    """An earlier version of the model, and attention."""
+    zero = recipe.learn.zero
+    if not from_sources(recipe.required_evidence, "history") and not isinstance(
         recipe.history, StartWeights
     ):
-        found.append(
-            f"history: neither {recipe.token_selection.kind} nor {recipe.objective.kind} "
-            f"compares with an earlier model; leave it out"
+        yield (
+            f"history: neither {recipe.token_selection.kind} nor {recipe.objective.kind} compares "
+            f"with an earlier model; remove the section"
         )
     if isinstance(recipe.history, MovingAverage) and zero is not None and zero.frozen == "sharded":
-        found.append(
-            "history: a moving average lies whole on every rank; set learn.zero.frozen to "
-            "whole, or take `kind: start`"
+        yield (
+            "history: every rank holds the whole moving average; set `learn.zero.frozen: whole`, "
+            "or use `kind: start`"
         )
     if "attention" in recipe.required_evidence and recipe.model.attention == "eager":
-        found.append(
-            "model.attention: the evidence `attention` is one more call of a fused kernel, "
-            "and eager is none; use sdpa or "
-            "flash_attention_2"
+        yield (
+            "model.attention: the evidence `attention` needs a fused kernel, which eager is not; "
+            "use sdpa or flash_attention_2"
         )
-    return found
 
 
-def _overlap_contradictions(recipe: Recipe, cluster: Cluster) -> list[str]:
-    """What sampling one step ahead asks for: samplers of their own, and a loss that corrects for
-    the older weights.
-    """
-    found = []
-    if not cluster.samplers or recipe.sample is None:
-        found.append(
-            "cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`"
+def _evaluation_errors(recipe: Recipe) -> Iterator[str]:
+    """Suites of one name, and a best checkpoint that nothing decides."""
+    names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"evaluate.suites: two suites are named {name!r}"
+    best = recipe.checkpoint.best
+    if best is None:
+        return
+    if best not in names:
+        yield (
+            f"checkpoint.best: `evaluate` has no suite named {best!r}; its suites are "
+            f"{', '.join(names) or 'none'}"
         )
-    if "old_logp" not in recipe.objective.required_evidence:
-        found.append(
-            f"cluster.overlap: {recipe.objective.kind} has no importance ratio to correct "
-            f"for rollouts of older weights"
+    elif not (recipe.checkpoint.every and recipe.evaluate and recipe.evaluate.every):
+        yield (
+            "checkpoint.best: the best checkpoint is chosen among steps that are both saved and "
+            "evaluated; set `checkpoint.every` and `evaluate.every`"
         )
-    if recipe.learn.old_logp != "auto" or (recipe.sample is not None and recipe.sample.truncates):
-        found.append(
-            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: "
-            "auto` and no truncation"
-        )
-    return found
+
+
+def _names(names: Iterable[str]) -> str:
+    """The names in order, for a sentence."""
+    return ", ".join(sorted(names))

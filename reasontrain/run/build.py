@@ -1,5 +1,6 @@
-"""A Recipe becomes a Run: models loaded, problems read and checked, every fault found before
-anything is written.
+"""Build a run from a recipe: read and check the data, load the models, start the processes.
+
+Every error of the recipe or its data is found before anything is written.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
     PastCheckpoint,
     Recipe,
+    RecipeError,
     as_mapping,
     as_yaml,
     changed_keys,
     is_due,
     read_yaml,
 )
+from reasontrain.recipe.validation import image_errors
 from reasontrain.run import checkpoint, tracking
 from reasontrain.run.datasets import (
     EncodedSuite,
@@ -66,19 +69,21 @@ VERSIONS = (
     "vllm",
 )
 MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "baseline")
-"""Keys that a run may be continued with other values of: a finished run is extended by raising
-`steps`.
-"""
+"""Keys that may change when a run is resumed; raising `steps` extends a finished run."""
 CHUNK_SIZE = 512
 """Prompts of a suite that are sampled together during training."""
 
 
 @dataclass(frozen=True)
 class ResolvedInputs:
-    """What a run is made of before any weight is loaded: nothing of it is written yet."""
+    """Everything that a run needs besides models; nothing has been written yet.
+
+    `declared` is the recipe as the user wrote it; in `recipe`, paths of stage outputs stand in
+    place of references to them.
+    """
 
     recipe: Recipe
-    given: Recipe
+    declared: Recipe
     directory: RunDirectory
     order: Order
     offline: OfflineSampler | None
@@ -87,12 +92,12 @@ class ResolvedInputs:
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run that could start now."""
+    """A run that is ready to start."""
 
-    prepared: ResolvedInputs
+    inputs: ResolvedInputs
     learner: Learner
     rollouts: Sampler
-    answerer: Sampler
+    evaluation_sampler: Sampler
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
     device: str
@@ -100,15 +105,19 @@ class RunContext:
     def run(
         self,
         report: Callable[[int, Stats], None],
-        begun: Callable[[RunDirectory], None] = lambda directory: None,
+        on_start: Callable[[RunDirectory], None] = lambda directory: None,
     ) -> RunDirectory:
-        """Train to the last step, going on from a checkpoint where there is one, and write `final`;
-        the run's directory.
+        """Train to the last step, from the newest checkpoint if there is one, and write `final`.
 
-        `begun` is told of the directory once it is there, `report` of each step.
+        Args:
+            report: Called after each step with its number and metrics.
+            on_start: Called with the run directory once it exists.
+
+        Returns:
+            The run directory.
         """
-        run, from_step = self._begin()
-        begun(run.directory)
+        run, from_step = self._start()
+        on_start(run.directory)
         try:
             finish = partial(checkpoint.final, run.directory, self.learner.export)
             train(run, from_step=from_step, report=report, finish=finish)
@@ -116,32 +125,34 @@ class RunContext:
             run.tracker.close()
         return run.directory
 
-    def _begin(self) -> tuple[Run, int]:
-        """The run and the step it goes on from, its directory made."""
-        recipe, directory = self.prepared.recipe, self.prepared.directory
-        given = self.prepared.given
-        found = _resume(directory, recipe.steps, self.learner)
-        self.answerer.load(self.learner.weights())
-        service = tracking.open_service(recipe.track, recipe.name, as_mapping(given))
+    def _start(self) -> tuple[Run, int]:
+        """Create the run directory; return the run and its first step."""
+        recipe = self.inputs.recipe
+        directory = self.inputs.directory
+        declared = self.inputs.declared
+        from_step = _resume(directory, recipe.steps, self.learner)
+        self.evaluation_sampler.load(self.learner.weights())
+        service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
-        directory.write_recipe(as_yaml(given))
+        directory.write_recipe(as_yaml(declared))
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
         directory.write_environment(facts)
-        tracker = tracking.Tracker(directory, recipe.track, service, from_step=found)
-        return self._run(tracker, speed), found
+        tracker = tracking.Tracker(directory, recipe.track, service, from_step=from_step)
+        return self._run(tracker, speed), from_step
 
     @property
     def sampler(self) -> Sampler:
-        """Who gives the rollouts of a step."""
-        return self.prepared.offline or self.rollouts
+        """The source of training rollouts: written responses, or a sampler."""
+        return self.inputs.offline or self.rollouts
 
     def _run(self, tracker: tracking.Tracker, speed: Speed) -> Run:
-        recipe, sample = self.prepared.recipe, self.prepared.recipe.sample
+        recipe = self.inputs.recipe
+        sample = recipe.sample
         return Run(
-            directory=self.prepared.directory,
-            order=self.prepared.order,
+            directory=self.inputs.directory,
+            order=self.inputs.order,
             sampler=self.sampler,
             sampling=sample or Sampling(),
             group_size=sample.group_size
@@ -155,7 +166,7 @@ class RunContext:
             evaluate=lambda done: self._evaluate(done, tracker),
             recover=self.recover,
             checkpoints=Checkpoints(
-                directory=self.prepared.directory,
+                directory=self.inputs.directory,
                 settings=recipe.checkpoint,
                 learner=self.learner,
                 scores=tracker.scores,
@@ -166,32 +177,32 @@ class RunContext:
         )
 
     def _evaluate(self, done: int, tracker: tracking.Tracker) -> None:
-        """All suites, where the recipe wants them after `done` steps."""
-        recipe, directory = self.prepared.recipe, self.prepared.directory
+        """Evaluate all suites if an evaluation is due after `done` steps."""
+        recipe = self.inputs.recipe
+        directory = self.inputs.directory
         settings = recipe.evaluate
         if settings is None or not (
             settings.before if done == 0 else done == recipe.steps or is_due(settings.every, done)
         ):
             return
-        for asked in self.prepared.suites:
-            if tracker.has_evaluation(done, asked.suite.name):
+        for encoded in self.inputs.suites:
+            if tracker.has_evaluation(done, encoded.suite.name):
                 continue
-            suite = asked.suite
+            suite = encoded.suite
             chunks = chunk_prompts(
-                asked.prompts, suite.sampling, num=suite.num_samples, chunk_size=CHUNK_SIZE
+                encoded.prompts, suite.sampling, num=suite.num_samples, chunk_size=CHUNK_SIZE
             )
             result = evaluate(
                 suite,
-                [prompt.problem for prompt in asked.prompts],
-                answer_by_sampling(chunks, sample_with(self.answerer)),
-                score=asked.score,
-                dropped=asked.dropped,
-                sha256=asked.sha256,
+                [prompt.problem for prompt in encoded.prompts],
+                answer_by_sampling(chunks, sample_with(self.evaluation_sampler)),
+                score=encoded.score,
+                dropped=encoded.dropped,
+                sha256=encoded.sha256,
             )
             write_answers(directory.answers(suite.name, done), result.answers)
-            tracker.evaluation(
-                done, result.record(), result.scalars()
-            )  # last: what is recorded is not measured again
+            # Last: a recorded suite is not evaluated again when the run resumes.
+            tracker.evaluation(done, result.record(), result.scalars())
             logger.info(summary(result, done))
 
 
@@ -210,16 +221,15 @@ def method_of(recipe: Recipe) -> Method:
 
 
 @contextmanager
-def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunContext]:
-    """Load and check everything that the recipe names; the processes that it starts end with this
-    block.
+def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunContext]:
+    """Load and check everything that the recipe names; its processes end with the block.
 
-    `given` is the recipe as it was before its stages' outputs had places: so it is kept in the run
-    directory.
+    `declared` is the recipe with references to stages instead of paths; this form is kept in the
+    run directory.
     """
     tracking.check_service(recipe.track)
     with Grader() as grader:
-        prepared = _prepare(recipe, given or recipe, grader)
+        inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
             sampler = make_sampler(
@@ -231,7 +241,7 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
             )
             score = make_reward_fn(recipe, grader)
             yield RunContext(
-                prepared,
+                inputs,
                 learner,
                 sampler,
                 sampler,
@@ -240,23 +250,23 @@ def run_context(recipe: Recipe, given: Recipe | None = None) -> Iterator[RunCont
                 str(learner.policy.device),
             )
             return
-        from reasontrain.cluster.lifecycle import running  # Ray is for those who ask for it
+        # Imported here: Ray takes long to import, and only recipes with a cluster need it.
+        from reasontrain.cluster.lifecycle import running
 
-        with running(
-            recipe, recipe.cluster, prepared.directory, prepared.order, grader
-        ) as processes:
-            device, score = (
-                "cuda" if processes.gpu else "cpu",
+        with running(recipe, recipe.cluster, inputs.directory, inputs.order, grader) as processes:
+            yield RunContext(
+                inputs,
+                processes.learner,
+                processes.sampler,
+                processes.evaluation_sampler,
                 make_reward_fn(recipe, processes.grader),
+                processes.recover,
+                "cuda" if processes.gpu else "cpu",
             )
-            who = processes.sampler, processes.answerer
-            yield RunContext(prepared, processes.learner, *who, score, processes.recover, device)
 
 
 def _speed(recipe: Recipe, learner: Learner) -> Speed:
-    """What says how fast steps are; without utilisation where the sizes of an architecture do not
-    say what it computes.
-    """
+    """The speed meter; without utilisation if the FLOPs of the architecture are unknown."""
     try:
         count: Count = operations_of(recipe)
     except UserError:
@@ -270,11 +280,11 @@ def _uncounted(rollouts: Sequence[Rollout], batch: Batch, weight_BT: Tensor) -> 
 
 
 def _cannot_recover(error: LostError) -> int:
-    """One process has nothing to start again."""
+    """Raise the error: a single process has nothing to restart."""
     raise error
 
 
-def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
+def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs:
     described = models.describe(recipe.model)
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
@@ -286,11 +296,13 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
                 f"{role}: of {recipe.model.path} and {settings.path} one sees images and "
                 f"one does not; use alike ones"
             )
-    if described.vision is not None:
-        _check_images(recipe)
+    if described.vision is not None and (errors := image_errors(recipe)):
+        raise RecipeError(
+            "\n".join([f"{recipe.name} trains on images:", *(f"  {e}" for e in errors)])
+        )
     answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)
-    check_directory(directory, given)
+    check_directory(directory, declared)
     checkpoint.check_space(directory, described.num_parameters, recipe.checkpoint.num_kept)
     suites = [
         encode_suite(suite, recipe, described, grader)
@@ -298,33 +310,12 @@ def _prepare(recipe: Recipe, given: Recipe, grader: Grader) -> ResolvedInputs:
     ]
     return ResolvedInputs(
         recipe,
-        given,
+        declared,
         directory,
         order,
         answers and with_stored_evidence(recipe, described, answers),
         suites,
     )
-
-
-def _check_images(recipe: Recipe) -> None:
-    """What an image model cannot do here; raises UserError."""
-    if recipe.learn.layout == "packed":
-        raise UserError("learn.layout: rows with images are not packed; use `padded`")
-    capabilities = recipe.engine.capabilities
-    if not capabilities.images:
-        raise UserError(
-            f"sample.engine: {capabilities.label} does not support images here; use `kind: local`"
-        )
-    if recipe.cluster is not None and recipe.cluster.teachers:
-        raise UserError(
-            "cluster.teachers: a teacher in a process of its own is not shown images; "
-            "leave it with the learner"
-        )
-    if "attention" in recipe.required_evidence:
-        raise UserError(
-            "token_selection: the attention of image models is not watched; choose a rule "
-            "without the evidence `attention`"
-        )
 
 
 def run_directory(recipe: Recipe) -> RunDirectory:
@@ -333,11 +324,13 @@ def run_directory(recipe: Recipe) -> RunDirectory:
 
 
 def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
-    """Refuse a directory that holds something else, or a run of another recipe."""
+    """Raise UserError if the directory holds something else, or a run of another recipe."""
     if directory.is_empty():
         return
     if not directory.recipe.exists():
-        raise UserError(f"{directory} exists and is no run; choose another `name` or `out`")
+        raise UserError(
+            f"{directory} exists and is not a run directory; choose another `name` or `out`"
+        )
     changed = [
         key
         for key in changed_keys(read_yaml(directory.recipe), as_mapping(recipe))
@@ -345,24 +338,22 @@ def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
     ]
     if changed:
         raise UserError(
-            f"{directory} holds a run of another recipe (other: {', '.join(changed)}); "
+            f"{directory} holds a run of another recipe (different: {', '.join(changed)}); "
             f"choose another `name`"
         )
 
 
 def _resume(directory: RunDirectory, steps: int, learner: Learner) -> int:
-    """The step that the run in `directory` goes on from, with the learner as it was then; 0 where
-    there is no run.
-    """
-    found = checkpoint.newest(directory)
-    if found is None:
+    """Restore the learner from the newest checkpoint and return its step; 0 if there is none."""
+    newest = checkpoint.newest(directory)
+    if newest is None:
         return 0
-    step, where = found
+    step, checkpoint_directory = newest
     if step > steps:
         raise UserError(
-            f"{directory} has {step} steps already, more than the {steps} asked for; "
+            f"{directory} has {step} steps already, more than `steps: {steps}`; "
             f"choose another `name`"
         )
-    learner.restore(where)
-    logger.info(f"going on from {where}")
+    learner.restore(checkpoint_directory)
+    logger.info(f"resuming from {checkpoint_directory}")
     return step

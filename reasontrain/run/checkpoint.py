@@ -1,6 +1,4 @@
-"""What is kept: checkpoints that are complete or absent, the newest good one, and room to write
-them.
-"""
+"""Checkpoints that are complete or absent: write, verify, rotate and find them."""
 
 from __future__ import annotations
 
@@ -29,14 +27,25 @@ def save(
     keep: int,
     scores: Mapping[int, float] | None = None,
 ) -> Path:
-    """Write `checkpoints/step-<step>` by `write`, as a whole or not at all; remove all but the
-    newest `keep` and the best one.
+    """Write a checkpoint, as a whole or not at all, and remove old ones.
 
-    `scores` are of the steps that were measured; of equal ones the later is the best.
+    The manifest with the size and SHA-256 of every file is written last, and the directory is
+    renamed into place after it. Checkpoints of later steps are removed too: this run skipped them
+    as damaged when it resumed.
 
-    The manifest with the size and SHA-256 of every file is written last, and the directory renamed
-    into place after it. A checkpoint of a later step was passed over as damaged when this run went
-    on, and goes.
+    Args:
+        run: The run directory.
+        step: Number of steps that the model has been trained for.
+        write: Writes the files of the checkpoint into a directory.
+        keep: Number of newest checkpoints to keep, besides the best one.
+        scores: Score by step, for steps that were evaluated; the highest is the best, and the later
+            of equal ones.
+
+    Returns:
+        The directory of the checkpoint.
+
+    Raises:
+        RunError: The disk is full.
     """
     target = run.checkpoint_at(step)
     if target.exists() and not damage(target):
@@ -53,8 +62,8 @@ def save(
         _sync(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-    there = [number for number, _ in run.checkpoint_directories() if number <= step]
-    kept = {*there[:keep], best(there, scores or {})}
+    steps = [number for number, _ in run.checkpoint_directories() if number <= step]
+    kept = {*steps[:keep], best(steps, scores or {})}
     for number, directory in run.checkpoint_directories():
         if number not in kept:
             shutil.rmtree(directory)
@@ -62,9 +71,7 @@ def save(
 
 
 def best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
-    """The step with the highest score among these, the later of equal ones; None where none was
-    measured.
-    """
+    """The step with the highest score, the later of equal ones; None if no step has a score."""
     return max(
         (step for step in steps if step in scores),
         key=lambda step: (scores[step], step),
@@ -73,7 +80,7 @@ def best(steps: Iterable[int], scores: Mapping[int, float]) -> int | None:
 
 
 def final(run: RunDirectory, write: Callable[[Path], None]) -> None:
-    """`final/`, as a whole or not at all."""
+    """Write `final/`, as a whole or not at all."""
     target = run.final
     partial = target.with_name(f".partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -90,14 +97,14 @@ def newest(run: RunDirectory) -> tuple[int, Path] | None:
     """
     for step, directory in run.checkpoint_directories():
         reason = damage(directory)
-        if not reason:
+        if reason is None:
             return step, directory
         logger.warning(f"checkpoint {directory} is damaged ({reason}); the one before it is used")
     return None
 
 
-def damage(directory: Path) -> str:
-    """Why this checkpoint cannot be trusted; empty where it can."""
+def damage(directory: Path) -> str | None:
+    """The reason why a checkpoint cannot be trusted; None if it is intact."""
     try:
         files = json.loads((directory / MANIFEST).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -108,22 +115,23 @@ def damage(directory: Path) -> str:
             return f"{name} is missing"
         if _facts(path) != facts:
             return f"{name} is not what was written"
-    return ""
+    return None
 
 
 def check_space(run: RunDirectory, num_parameters: int, keep: int) -> None:
-    """Refuse a run whose disk cannot hold its checkpoints (float32 weights and two moments each,
-    and one more while saving).
+    """Raise UserError if the disk cannot hold a run's checkpoints.
+
+    Each takes float32 weights and two moments per parameter; while saving there is one more.
     """
     needed = 4 * num_parameters * (3 * (keep + 1) + 1) + (16 << 20)
     parent = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(
-            f"{run} cannot be written, because {parent} is no folder that may be "
-            f"written to; point `out` elsewhere"
+            f"{run} cannot be written, because {parent} is not a writable folder; "
+            f"point `out` elsewhere"
         )
     own = sum(file.stat().st_size for file in run.checkpoints.rglob("*") if file.is_file())
-    free = shutil.disk_usage(parent).free + own  # what this run keeps already is rotated away
+    free = shutil.disk_usage(parent).free + own  # existing checkpoints of this run will be removed
     if free < needed:
         raise UserError(
             f"the disk under {parent} has {free / 1e9:.2f} GB free, and this run needs "

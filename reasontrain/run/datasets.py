@@ -19,9 +19,9 @@ from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.evaluation.run import ScoreFn
-from reasontrain.learner.unconditional import with_uncond_logp
 from reasontrain.models import Description, Policy
-from reasontrain.recipe import Recipe, Suite
+from reasontrain.recipe import Recipe, Suite, UncondTuned
+from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, Task
 from reasontrain.tasks.grading import Grader
@@ -70,9 +70,9 @@ class EncodedSuite:
 
 
 def score_columns(recipe: Recipe) -> None:
-    """Compute and store the evidence that the recipe reads from files.
+    """Read and check the stored evidence of a recipe whose stages are done.
 
-    Raises UserError if it reads none.
+    Raises UserError where the recipe reads none.
     """
     if not recipe.evidence and not from_sources(recipe.required_evidence, "unconditional"):
         read = ", ".join(sorted(recipe.required_evidence)) or "none"
@@ -99,12 +99,16 @@ def training_data(
 def with_stored_evidence(
     recipe: Recipe, described: Description, demonstrations: OfflineSampler
 ) -> OfflineSampler:
-    """Join the stored evidence that the recipe needs; compute it first if it is not stored yet."""
+    """The demonstrations with the log-probs of the unconditional reference, if they are needed."""
     if not from_sources(recipe.required_evidence, "unconditional"):
         return demonstrations
     encoder = encoder_of(described, recipe.prompt)
-    rollouts = [rollout for row in demonstrations.written.values() for rollout in row]
-    joined = with_uncond_logp(recipe, encoder, rollouts)
+    joined = with_uncond_logp(
+        recipe.unconditional or UncondTuned(),
+        encoder,
+        [rollout for row in demonstrations.written.values() for rollout in row],
+        Path(recipe.evidence[COLUMN]),  # the stage `uncond_logp` is done before every run
+    )
     return OfflineSampler({rollout.problem.id: (rollout,) for rollout in joined})
 
 
@@ -173,12 +177,14 @@ def _offline_data(
 ) -> tuple[OfflineSampler, Order]:
     """Read a file's responses, join the evidence stored for them, and order them."""
     encoder = encoder_of(described, recipe.prompt)
-    rows, dropped = encode(task.rows, encoder, described.context)
+    rows, dropped = encode(task.samples, encoder, described.context)
     if dropped:
         logger.warning(
-            f"{dropped} of {len(task.rows)} rows of {task.kind} are too long and were dropped"
+            f"{dropped} of {len(task.samples)} samples ({task.kind}) are too long and were dropped"
         )
     for name, path in sorted(recipe.evidence.items()):
+        if name == COLUMN:
+            continue  # found by other ids, in `with_stored_evidence`
         # a rule that scores only rejected responses needs no scores of chosen ones, which come
         # first in a pair
         num_optional = int(
@@ -268,7 +274,7 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     problems = task.problems()[: suite.limit]
     task.check_gradable(problems, grader, required=True)
     content = json.dumps(
-        [[problem.id, prompt.around(problem), problem.answer] for problem in problems]
+        [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
 

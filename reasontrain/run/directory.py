@@ -1,4 +1,4 @@
-"""The run directory: the name of every file that a run leaves, how it is written and how it is read.
+"""The run directory: names, writers and readers of every file that a run leaves.
 
 ```
 out/<name>/
@@ -46,7 +46,7 @@ class EvaluationLine(TypedDict):
 
 
 class EnvironmentFacts(TypedDict):
-    """What a run was made with, as far as it is read again."""
+    """Facts about how a run was made, as far as they are read again."""
 
     device: str
     versions: dict[str, str]

@@ -128,7 +128,9 @@ class Run:
 
 def train_step(run: Run, step: int) -> Stats:
     """Sample a batch of rollouts, learn from it, and return the numbers of the step."""
-    start_s, timer, method = time.perf_counter(), Stopwatch(), run.method
+    start_s = time.perf_counter()
+    timer = Stopwatch()
+    method = run.method
     with timer("sample"):
         prompts = run.order.at(step)
         first_id = step * len(prompts) * run.group_size
@@ -213,7 +215,14 @@ def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Roll
 def observe(
     learner: Learner, batch: Batch, required_evidence: frozenset[str], *, reuse_sampled_logp: bool
 ) -> Batch:
-    """The batch with all required evidence: stored, taken from the sampler, or measured."""
+    """The batch with all required evidence: stored, taken from the sampler, or measured.
+
+    Args:
+        learner: measures what is missing.
+        batch: the rollouts, with stored evidence.
+        required_evidence: the names that selection and objective read.
+        reuse_sampled_logp: take the sampler's log-probs as `old_logp`, which costs nothing.
+    """
     missing = required_evidence - frozenset(batch.evidence)
     if "old_logp" in missing and reuse_sampled_logp:
         batch = batch.with_evidence({"old_logp": batch.sampled_logp_BT})
@@ -223,7 +232,8 @@ def observe(
 
 def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]) -> Stats:
     """Numbers of a step: rewards, lengths, evidence, and how selection divides over quadrants."""
-    totals, among_BT = batch.totals(weight_BT), batch.is_response_BT
+    totals = batch.totals(weight_BT)
+    among_BT = batch.is_response_BT
     stats: Stats = {
         "reward_mean": _mean([r.reward for r in rollouts]),
         "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
@@ -342,7 +352,8 @@ def train(
         RunError: if a step cannot be taken, with the steps before it saved.
     """
     with Stop().listening() as stop:
-        done, finished = from_step, False
+        done = from_step
+        finished = False
         while not finished:
             try:
                 run.evaluate(done)

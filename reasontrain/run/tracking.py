@@ -1,6 +1,4 @@
-"""What a run writes down as it happens: metrics, evaluations, tokens with their evidence; and what
-outside services get of it.
-"""
+"""Record metrics, evaluations and tokens of a run as they happen, and forward them to services."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Service(Protocol):
-    """What Weights & Biases and Trackio have in common."""
+    """The common interface of Weights & Biases and Trackio."""
 
     def init(self, *, project: str, name: str, config: dict[str, object]) -> object: ...
 
@@ -35,7 +33,7 @@ class Service(Protocol):
 
 
 class Tracker:
-    """Appends to the run directory, one line at a time, and forwards to TensorBoard and a service."""
+    """Append to the run directory line by line; forward to TensorBoard and a service."""
 
     def __init__(
         self,
@@ -45,11 +43,16 @@ class Tracker:
         *,
         from_step: int,
     ) -> None:
-        """Records of `from_step` and later are those of a run that was cut short: they are dropped,
-        since they are made again.
+        """Drop the records of `from_step` and later steps, which an interrupted run left behind.
 
-        An evaluation after `from_step` steps is of the very weights that the run goes on with, and
-        stays; that of step 0 does not, so that a run without a checkpoint begins anew.
+        An evaluation after `from_step` steps is of the weights that the run resumes with, and
+        stays; one after 0 steps does not, so that a run without a checkpoint starts over.
+
+        Args:
+            directory: The run directory.
+            settings: The recipe's `track`.
+            service: An open service to forward to.
+            from_step: The first step that will be recorded.
         """
         self.directory = directory
         self.settings = settings
@@ -58,7 +61,7 @@ class Tracker:
         self.board = _board(directory, from_step) if settings.tensorboard else None
 
     def rewind(self, step: int) -> None:
-        """Drop what was written of this step and later: they are made again."""
+        """Drop records of this step and later ones, which will be taken again."""
         self.directory.rewind(step, evaluations_through=step)
 
     def metrics(self, step: int, stats: Stats) -> None:
@@ -72,14 +75,14 @@ class Tracker:
         self._forward(step, {f"evaluate/{name}": value for name, value in scalars.items()})
 
     def has_evaluation(self, step: int, suite: str) -> bool:
-        """Whether a suite was measured after `step` steps already."""
+        """True if a suite has been evaluated after `step` steps."""
         return any(
             (record["step"], record["suite"]) == (step, suite)
             for record in self.directory.read_evaluations()
         )
 
     def scores(self, suite: str) -> dict[int, float]:
-        """The accuracy on a suite after so many steps, where it was measured."""
+        """Accuracy on a suite by number of steps, as far as it was evaluated."""
         return {
             record["step"]: record["metrics"]["accuracy"]["value"]
             for record in self.directory.read_evaluations()
@@ -94,7 +97,15 @@ class Tracker:
         rollouts: Sequence[Rollout],
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        """Some rollouts of a step, with the evidence and the weight of each of their tokens."""
+        """Write some rollouts of a step, if token files are due.
+
+        Args:
+            step: The step.
+            batch: Its tokens with their evidence.
+            weight_BT: The weight of each token.
+            rollouts: The rollouts of the step, of which the first few are written.
+            tokenizer: Decodes the tokens.
+        """
         if is_due(self.settings.tokens_every, step):
             write_tokens(
                 self.directory.tokens_at(step),
@@ -126,8 +137,14 @@ def write_tokens(
     rollouts: Sequence[Rollout],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Rollouts with their tokens, kinds, weights and evidence, one line each, for the report and
-    the lens.
+    """Write rollouts with their tokens, kinds, weights and evidence, one JSON line per rollout.
+
+    Args:
+        path: The file.
+        batch: Tokens with their evidence; a rollout that is not in it was dropped and is left out.
+        weight_BT: The weight of each token.
+        rollouts: The rollouts to write.
+        tokenizer: Decodes the tokens.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     row_of = {int(rollout): row for row, rollout in enumerate(batch.rollout_B)}
@@ -135,7 +152,8 @@ def write_tokens(
         for rollout in rollouts:
             if rollout.id not in row_of:
                 continue  # dropped before it was observed
-            row, start = row_of[rollout.id], len(rollout.prompt_ids)
+            row = row_of[rollout.id]
+            start = len(rollout.prompt_ids)
             span = slice(start, start + len(rollout.response_ids))
             record = {
                 "rollout": rollout.id,
@@ -157,7 +175,7 @@ def write_tokens(
 
 
 def check_service(settings: TrackSettings) -> None:
-    """Refuse a service that is not installed before anything is written."""
+    """Raise UserError for a service that is not installed, before anything is written."""
     if settings.service is not None and util.find_spec(settings.service) is None:
         raise UserError(
             f"track.service is {settings.service}, which is not installed; `pip install "
@@ -166,8 +184,9 @@ def check_service(settings: TrackSettings) -> None:
 
 
 def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord) -> Service | None:
-    """The service named in the recipe, logged in as its own library finds its secrets; UserError
-    where it will not start.
+    """Start the service that the recipe names; its library finds its own credentials.
+
+    Raises UserError if it does not start.
     """
     if settings.service is None:
         return None
@@ -190,5 +209,5 @@ def _board(directory: RunDirectory, from_step: int) -> SummaryWriter:
 
 
 def _rounded(values: Tensor) -> list[float | str]:
-    """Numbers with five digits, enough for a picture."""
+    """Numbers with five decimals, enough for a plot; non-finite ones by name."""
     return [round(v, 5) if math.isfinite(v) else str(v) for v in values.tolist()]

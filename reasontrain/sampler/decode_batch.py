@@ -12,14 +12,10 @@ from transformers.cache_utils import Cache
 
 from reasontrain import rng
 from reasontrain.models import Policy
+from reasontrain.rng import Stream
 from reasontrain.sampler import cache as caches
 from reasontrain.sampler.sequence import SequenceState
 from reasontrain.sampler.token_decoding import RandomDraws
-
-STREAM = 0x5A3B_0001
-"""Keeps these random numbers apart from those of other rules that are keyed by rollout and position
-too.
-"""
 
 
 @dataclass
@@ -72,7 +68,7 @@ def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
         sequences=list(sequences),
         cache_rows=rows,
         first_columns=[paddings[row] for row in rows],
-        position_offsets=[policy.shift(images[row]) for row in rows],
+        position_offsets=[policy.position_shift(images[row]) for row in rows],
         cache=cache,
         hidden_ND=hidden_BTD[rows, -1],
     )
@@ -136,7 +132,7 @@ class DecodeInputs:
             [sequence.id for sequence in decode_batch.sequences], device=device
         )
         self.uniform_NS = rng.uniform(
-            seed, STREAM, self.id_N[:, None].expand_as(place_NS), place_NS
+            seed, Stream.SAMPLED_TOKENS, self.id_N[:, None].expand_as(place_NS), place_NS
         )
         self.seed = seed
         self.place_NS = place_NS

@@ -217,7 +217,7 @@ class ThoughtDecoding:
         )
         thinking_M = thinks_N.nonzero()[:, 0]
         answering_K = (~thinks_N).nonzero()[:, 0]
-        self.basis.hide_(logits_NV)
+        self.basis.mask_non_tokens_(logits_NV)
         ids_N = torch.zeros_like(draws.id_N)
         logp_N = logits_NV.new_zeros(len(sequences))
         if len(answering_K):

@@ -13,13 +13,11 @@ from torch import Tensor
 from reasontrain import rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
+from reasontrain.rng import Stream
 from reasontrain.sampler.sequence import SequenceState, start_sequences
 from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.token_choice import choose
 from reasontrain.types import Prompt
-
-NOISE = 0x5A3B_0002
-"""Keeps the noise of soft tokens apart from the numbers that choose tokens."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,11 @@ class RandomDraws:
         """Standard normal numbers of the rows `row_M`, one per coordinate of an embedding."""
         coordinate_1D = torch.arange(size, device=row_M.device)[None]
         return rng.normal(
-            self.seed, NOISE, self.id_N[row_M, None], self.place_N[row_M, None], coordinate_1D
+            self.seed,
+            Stream.SOFT_TOKEN_NOISE,
+            self.id_N[row_M, None],
+            self.place_N[row_M, None],
+            coordinate_1D,
         )
 
 

@@ -13,13 +13,11 @@ from reasontrain import models, rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
+from reasontrain.rng import Stream
 from reasontrain.sampler.sequence import SequenceState, start_sequences
 from reasontrain.sampler.vllm_engine import Library, Output, installed, start_engine
 from reasontrain.sampler.vllm_weight_transfer import WeightTransfer
 from reasontrain.types import Prompt, Rollout, RunError, UserError, Weights
-
-STREAM = 0x5A3B_0002
-"""Keeps the seeds of rollouts apart from other random numbers that are keyed by rollout."""
 
 
 class VllmSampler:
@@ -202,7 +200,7 @@ class VllmSampler:
 def seeds(seed: int, rollouts: Sequence[int]) -> list[int]:
     """One seed per rollout id, of 53 bits."""
     numbers: list[int] = (
-        (rng.uniform(seed, STREAM, torch.tensor(rollouts)) * 2.0**53).long().tolist()
+        (rng.uniform(seed, Stream.VLLM_SEEDS, torch.tensor(rollouts)) * 2.0**53).long().tolist()
     )
     return numbers
 

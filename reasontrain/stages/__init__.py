@@ -1,6 +1,4 @@
-"""What is done before a run: solutions sampled and graded, pairs chosen, models tuned, tokens
-scored; each stage once.
-"""
+"""Stages before a run: sample and grade solutions, choose pairs, tune models, score tokens."""
 
 from reasontrain.stages.run import done, link
 

@@ -1,4 +1,4 @@
-"""Which of a problem's solutions to learn from: by groups of equal answers, the largest first
+"""Choose the solutions of a problem to learn from, by groups of equal answers, the largest first
 (cDPO, arXiv 2411.19943).
 """
 
@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Trial:
-    """One solution of a problem: the answer that was found in it ("" for none), and whether it is
-    right.
-    """
+    """One solution of a problem: its extracted answer ("" for none), and whether it is correct."""
 
     answer: str
     correct: bool
@@ -21,9 +19,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """Indices of solutions; a pair is `positive` and the first of `negatives`, where there are
-    both.
-    """
+    """Indices of the chosen solutions; `positive` and the first of `negatives` make a pair."""
 
     positive: int | None
     negatives: tuple[int, ...]
@@ -43,7 +39,8 @@ def choose(trials: Sequence[Trial], draw: random.Random, *, cover: float = 0.5) 
     )
     positive = draw.choice(right[0]) if right else None
     negatives: list[int] = []
-    covered, needed = 0, cover * sum(map(len, wrong))
+    covered = 0
+    needed = cover * sum(map(len, wrong))
     for place, group in enumerate(wrong):
         if covered >= needed or (place and len(group) == 1):
             break

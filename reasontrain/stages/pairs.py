@@ -1,6 +1,4 @@
-"""Graded solutions become preference pairs, and the demonstrations of a positive and a negative
-model.
-"""
+"""Make preference pairs, and demonstrations of a positive and a negative model, from solutions."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from reasontrain import models
 from reasontrain.data import storage
-from reasontrain.data.offline import OfflineRows, Response, encode, fingerprint
+from reasontrain.data.offline import OfflineSample, Response, encode, fingerprint
 from reasontrain.recipe import PairsStage, Recipe
 from reasontrain.run.datasets import encoder_of
 from reasontrain.stages.choose import Choice, Trial, choose
@@ -26,24 +24,29 @@ SUMMARY = "summary.json"
 
 
 def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path) -> None:
-    """Write `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`, with the ids of every token, and
-    `summary.json`.
+    """Write `pairs.jsonl`, `positive.jsonl`, `negative.jsonl` (with token ids) and `summary.json`.
 
-    Solutions that ran into their limit, and those without an answer, are not used.
+    Truncated solutions and those without an answer are not used.
+
+    Args:
+        stage: The settings of the stage.
+        recipe: The recipe; its seed decides the choice, its model encodes the rows.
+        directory: Where the files are written.
+
+    Raises:
+        UserError: No problem has the solutions that a file needs.
     """
     solutions = list(read(Path(stage.rollouts)))
     problems: dict[str, list[Solution]] = {}
     for solution in solutions:
         problems.setdefault(solution.problem, []).append(solution)
-    choices = {
-        name: _choose(name, some, recipe.seed, stage.cover) for name, some in problems.items()
-    }
+    choices = {name: _choose(name, own, recipe.seed, stage.cover) for name, own in problems.items()}
     rows = {
         name: list(make(problems, choices))
         for name, make in (("pairs", _pairs), ("positive", _right), ("negative", _wrong))
     }
-    for name, some in rows.items():
-        if not some:
+    for name, lines in rows.items():
+        if not lines:
             what = {
                 "pairs": "both a right and a wrong",
                 "positive": "a right",
@@ -55,8 +58,8 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path) -> None:
                 "at another temperature"
             )
     counts = {
-        f"num_{name}": float(_write(directory / f"{name}.jsonl", some, stage, recipe))
-        for name, some in rows.items()
+        f"num_{name}": float(_write(directory / f"{name}.jsonl", lines, stage, recipe))
+        for name, lines in rows.items()
     }
     summary = _summary(solutions, problems) | counts
     storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
@@ -81,7 +84,7 @@ Problems = dict[str, list[Solution]]
 Choices = dict[str, Choice]
 
 
-def _pairs(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
+def _pairs(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
     for name, choice in choices.items():
         if choice.positive is not None and choice.negatives:
             yield _written(
@@ -89,22 +92,20 @@ def _pairs(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
             )
 
 
-def _right(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
+def _right(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
     for name, choice in choices.items():
         if choice.positive is not None:
             yield _written(f"{name}#{choice.positive}", [problems[name][choice.positive]])
 
 
-def _wrong(problems: Problems, choices: Choices) -> Iterator[OfflineRows]:
+def _wrong(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
     for name, choice in choices.items():
         for index in choice.negatives:
             yield _written(f"{name}#{index}", [problems[name][index]])
 
 
-def _written(id: str, solutions: Sequence[Solution]) -> OfflineRows:
-    """A row of these solutions of one problem; its prompt is encoded without what stood before it
-    while sampling.
-    """
+def _written(id: str, solutions: Sequence[Solution]) -> OfflineSample:
+    """A row with these solutions of one problem; its prompt is without the stage's preamble."""
     first = solutions[0]
     prompt = (
         first.prompt
@@ -113,11 +114,11 @@ def _written(id: str, solutions: Sequence[Solution]) -> OfflineRows:
     )
     problem = Problem(id=id, prompt=prompt, answer=first.answer)
     responses = tuple(Response(text=s.response, ids=tuple(s.response_ids)) for s in solutions)
-    return OfflineRows(problem=problem, responses=responses, tokenizer=first.tokenizer)
+    return OfflineSample(problem=problem, responses=responses, tokenizer=first.tokenizer)
 
 
-def _write(path: Path, rows: Sequence[OfflineRows], stage: PairsStage, recipe: Recipe) -> int:
-    """The rows that are short enough, with the ids of their tokens; how many they are."""
+def _write(path: Path, rows: Sequence[OfflineSample], stage: PairsStage, recipe: Recipe) -> int:
+    """Write the rows that are short enough, with token ids; return their number."""
     described = models.describe(recipe.model)
     encoder = encoder_of(described, recipe.prompt)
     encoder.limit = min(encoder.limit, stage.max_prompt_tokens or encoder.limit)
@@ -148,11 +149,12 @@ def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
 
 
 def _summary(solutions: Sequence[Solution], problems: Problems) -> dict[str, float]:
-    """What a temperature is judged by: the authors want about ten different wrong answers where
-    there are any.
+    """Figures to judge the temperature by.
+
+    The authors aim for about ten different wrong answers per problem that has any.
     """
     wrong = [
-        {s.extracted for s in some if _usable(s) and not s.correct} for some in problems.values()
+        {s.extracted for s in own if _usable(s) and not s.correct} for own in problems.values()
     ]
     erring = [len(answers) for answers in wrong if answers]
     return {

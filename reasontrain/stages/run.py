@@ -1,6 +1,4 @@
-"""Stages are done in order and each once: an output is kept under the hash of all that it depends
-on.
-"""
+"""Run stages in order and each once; outputs are named by a hash of everything they depend on."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +29,8 @@ from reasontrain.recipe import (
 )
 from reasontrain.run.build import check_directory, run_directory
 from reasontrain.run.directory import RunDirectory
-from reasontrain.stages import score
+from reasontrain.run.unconditional import COLUMN
+from reasontrain.stages import score, unconditional
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample
 from reasontrain.stages.tune import tune
@@ -40,53 +39,67 @@ logger = logging.getLogger(__name__)
 
 MARK = "stage.json"
 VERSION = 2
-"""Of what stages make: raised when the same settings would make something else."""
+"""Part of every hash: raised when the same settings would produce another output."""
 WHOLE_BYTES = 64 << 20
-"""Files up to this size are known by their content, larger ones by size and time."""
+"""Files up to this size are hashed by content, larger ones by size and modification time."""
 UNHASHED = frozenset({"name", "alarm", "checkpoint"})
-"""Settings of a stage that change nothing of what it makes."""
+"""Settings of a stage that do not change its output."""
 COMPUTING = frozenset({"lora", "device", "gradient_checkpointing", "shape", "export"})
-"""Settings of the model that concern the run and not what stages begin with."""
+"""Settings of the model that do not change the weights that stages start from."""
 
 
 @dataclass(frozen=True)
 class StageDirectory:
-    """Where a stage's output is, and the hash of what it depends on."""
+    """The directory of a stage's output, and the hash of what it depends on."""
 
     directory: Path
     hash: str
 
 
 def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
-    """The recipe with its stages done and their outputs' paths in it, and where each stage's output
-    lies.
+    """Run the recipe's stages, as far as their outputs do not exist yet.
 
-    They lie in `<out>/stages/<name>-<hash>`, where recipes that share a stage share its output.
+    Outputs lie in `<out>/stages/<name>-<hash>`, where recipes that share a stage share its output.
+    Where a rule needs the log-probs of the unconditional reference, the recipe's `unconditional` is
+    one more stage after the declared ones, named `uncond_logp`.
+
+    Returns:
+        The recipe with the paths of outputs in it, and each stage's directory by its name.
     """
-    if not recipe.stages:
+    if not recipe.stages and not unconditional.is_needed(recipe):
         return recipe, {}
     check_directory(run_directory(recipe), recipe)
     places: dict[str, StageDirectory] = {}
-    outputs = RunDirectory(Path(recipe.out)).stages
     for stage in recipe.stages:
-        depends = _depends(stage, recipe, places)
-        key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-        directory = outputs / f"{stage.name}-{key[:12]}"
-        places[stage.name] = StageDirectory(directory, key)
-        content = substituted(as_mapping(stage), partial(_path, places))
-        with storage.alone(directory):
-            if is_made(directory):
-                logger.info(f"{stage.name}: {directory} is there already")
-            else:
-                _make(build(type(stage), content, stage.name), recipe, directory)
-                _mark(stage, directory, depends)
-        if isinstance(stage, ContrastStage):
-            score.check_contrast(stage, directory)
-    return _with_places(recipe, places), {name: place.directory for name, place in places.items()}
+        places[stage.name] = _done(stage, recipe, places)
+    resolved = _with_places(recipe, places)
+    directories = {name: place.directory for name, place in places.items()}
+    if unconditional.is_needed(resolved):
+        store = unconditional.score_demonstrations(resolved)
+        directories[COLUMN] = store
+        resolved = replace(resolved, evidence={**resolved.evidence, COLUMN: str(store)})
+    return resolved, directories
+
+
+def _done(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) -> StageDirectory:
+    """Run one stage unless its output exists; `places` has the outputs of the stages before it."""
+    depends = _depends(stage, recipe, places)
+    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    directory = RunDirectory(Path(recipe.out)).stages / f"{stage.name}-{key[:12]}"
+    content = substituted(as_mapping(stage), partial(_path, places))
+    with storage.alone(directory):
+        if is_made(directory):
+            logger.info(f"{stage.name}: found in {directory}")
+        else:
+            _make(build(type(stage), content, stage.name), recipe, directory)
+            _mark(stage, directory, depends)
+    if isinstance(stage, ContrastStage):
+        score.check_contrast(stage, directory)
+    return StageDirectory(directory, key)
 
 
 def link(run: RunDirectory, places: Mapping[str, Path]) -> None:
-    """`stages/<name>` in the run directory, to look at what the run was made from."""
+    """Link `stages/<name>` in the run directory to the outputs that the run was made from."""
     for name, directory in places.items():
         linked = run.stages / name
         linked.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +110,8 @@ def link(run: RunDirectory, places: Mapping[str, Path]) -> None:
 
 
 def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
-    """Do one stage, its inputs given as paths."""
-    logger.info(f"{stage.name}: begins, in {directory}")
+    """Run one stage whose references to other stages have been replaced by paths."""
+    logger.info(f"{stage.name}: running in {directory}")
     match stage:
         case SampleStage():
             sample(stage, recipe, directory)
@@ -117,8 +130,8 @@ def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
 def _depends(
     stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]
 ) -> dict[str, YamlValue]:
-    """All that a stage's output is a function of: settings, the outputs it reads by their hashes,
-    and files by their content.
+    """Everything that a stage's output depends on: settings, hashes of the outputs that it reads,
+    and contents of files.
     """
     own = {key: value for key, value in as_mapping(stage).items() if key not in UNHASHED}
     model = {key: value for key, value in as_mapping(recipe.model).items() if key not in COMPUTING}
@@ -139,7 +152,7 @@ def _depends(
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Every text in a value of settings."""
+    """Every string in a value of settings."""
     match value:
         case str():
             yield value
@@ -150,7 +163,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _is_local(text: str) -> bool:
-    """Whether a setting names something on this disk."""
+    """True if a setting names a file or directory on this disk."""
     return (
         ("/" in text or "." in text)
         and len(text) < 4096
@@ -160,7 +173,7 @@ def _is_local(text: str) -> bool:
 
 
 def _facts(path: Path) -> list[YamlValue]:
-    """What a file or the files of a directory hold, as far as it can be told quickly."""
+    """Name, size and content (or time) of a file, or of the files of a directory."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     return [[file.name, file.stat().st_size, _content(file)] for file in files]
 
@@ -174,7 +187,7 @@ def _content(file: Path) -> str | int:
 def substituted(
     settings: Mapping[str, YamlValue], place: Callable[[str], str]
 ) -> dict[str, YamlValue]:
-    """Settings with `place` of each reference in its stead."""
+    """Settings with each reference replaced by its `place`."""
     return {key: _placed(value, place) for key, value in settings.items()}
 
 
@@ -201,15 +214,13 @@ def _with_places(recipe: Recipe, places: Mapping[str, StageDirectory]) -> Recipe
 
 
 def _mark(stage: Stage, directory: Path, depends: Mapping[str, YamlValue]) -> None:
-    """Write, last of all, that a stage is done: what it depends on, and the size of each file that
-    it made.
-    """
-    made = {
+    """Mark a stage as done: record what it depends on, and the size of each output file."""
+    sizes = {
         str(file.relative_to(directory)): file.stat().st_size
         for file in sorted(_outputs(directory, OUTPUTS[stage.kind]))
     }
     text = json.dumps(
-        {"kind": stage.kind, "depends": depends, "files": made}, indent=1, ensure_ascii=False
+        {"kind": stage.kind, "depends": depends, "files": sizes}, indent=1, ensure_ascii=False
     )
     storage.replace_text(directory / MARK, text + "\n")
 
@@ -221,7 +232,7 @@ def _outputs(directory: Path, names: tuple[str, ...]) -> Iterator[Path]:
 
 
 def is_made(directory: Path) -> bool:
-    """Whether a stage came to its end here, and its files are still as long as they were."""
+    """True if a stage was finished here and its files still have their sizes."""
     mark = directory / MARK
     if not mark.exists():
         return False

@@ -1,6 +1,4 @@
-"""Solutions sampled from the model that the run starts from, or read from a file; graded by the one
-verifier.
-"""
+"""Sample solutions from the model that the run starts from, or read them; grade them."""
 
 from __future__ import annotations
 
@@ -26,19 +24,19 @@ from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 64
-"""Problems whose solutions are written together: no more is lost when the stage is killed."""
+"""Problems per part: what is lost when the stage is killed."""
 RESPONSES = ("response", "completion")
 
 
 def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
-    """Write `rollouts.jsonl`; what `parts/` holds from before is not sampled again."""
+    """Write `rollouts.jsonl`; parts from an interrupted run of the stage are kept."""
     problems = list(stage.task.problems())
     described = models.describe(recipe.model)
-    asking = (
+    prompt_settings = (
         replace(recipe.prompt, max_tokens=None) if stage.preamble else recipe.prompt
-    )  # the limit is for what is trained on
-    encoder = encoder_of(described, asking)
-    asked, dropped = encoder.prompts(
+    )  # the limit is for training prompts
+    encoder = encoder_of(described, prompt_settings)
+    prompts, dropped = encoder.prompts(
         [_with_preamble(problem, stage.preamble) for problem in problems]
     )
     if dropped:
@@ -51,17 +49,17 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
     with Grader() as grader:
         stage.task.check_gradable(problems, grader, required=True)
         sampler: Sampler | None = None
-        for start in range(0, len(asked), AT_ONCE):
+        for start in range(0, len(prompts), AT_ONCE):
             path = parts / f"{start:08d}.jsonl"
             if not path.exists():
                 sampler = sampler or _sampler(stage, recipe)
-                rollouts = _ask(sampler, asked[start : start + AT_ONCE], stage, start)
+                rollouts = _ask(sampler, prompts[start : start + AT_ONCE], stage, start)
                 own = [replace(r, problem=by_id[r.problem.id]) for r in rollouts]
                 write(path, _graded(own, stage, described.tokenizer, grader))
                 logger.info(
-                    f"{stage.name}: {min(start + AT_ONCE, len(asked))} of {len(asked)} problems"
+                    f"{stage.name}: {min(start + AT_ONCE, len(prompts))} of {len(prompts)} problems"
                 )
-    files = [parts / f"{start:08d}.jsonl" for start in range(0, len(asked), AT_ONCE)]
+    files = [parts / f"{start:08d}.jsonl" for start in range(0, len(prompts), AT_ONCE)]
     write(directory / ROLLOUTS, chain.from_iterable(map(read, files)))
 
 
@@ -77,7 +75,7 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
 
 
 def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
-    """A sampler of the plain model in this process."""
+    """A sampler of the model without adapters, in this process."""
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
     return make_sampler(stage.sample.engine, plain, seed=recipe.seed)
 
@@ -85,7 +83,7 @@ def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
 def _ask(
     sampler: Sampler, prompts: Sequence[Prompt], stage: SampleStage, start: int
 ) -> list[Rollout]:
-    """Rollouts whose ids do not depend on how many problems are asked at once."""
+    """Rollouts, with ids that do not depend on the size of parts."""
     size = stage.sample.group_size
     return sampler.sample(prompts, stage.sample, num=size, first_id=start * size)
 
@@ -96,10 +94,10 @@ def _graded(
     tokenizer: PreTrainedTokenizerBase,
     grader: Grader,
 ) -> list[Solution]:
-    """Rollouts with their verdicts, closed by the end-of-text token where a stop text closed them."""
+    """Rollouts with verdicts; a stop text is replaced by the end-of-text token."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
-    found = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
+    scores = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
     return [
         Solution(
             problem=rollout.problem.id,
@@ -112,12 +110,12 @@ def _graded(
             response_ids=rollout.response_ids,
             tokenizer=own,
         )
-        for rollout, scored in zip(closed, found, strict=True)
+        for rollout, scored in zip(closed, scores, strict=True)
     ]
 
 
 def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Rollout:
-    """Without the tokens of a stop text, and with the end-of-text token in their place."""
+    """The rollout with the end-of-text token in place of a stop text's tokens."""
     ids = list(rollout.response_ids)
     while ids and any(
         stop in str(tokenizer.decode(ids, skip_special_tokens=False)) for stop in stops
@@ -137,7 +135,7 @@ def _plain(problem: Problem) -> str | list[Message]:
 
 
 def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
-    """Write `rollouts.jsonl` of a file's solutions, whatever verdicts the file has."""
+    """Write `rollouts.jsonl` with a file's solutions, graded anew."""
     table = read_file(Path(stage.path))
     rows = table.rows[: stage.limit]
     places = [table.where(i) for i in range(len(rows))]
@@ -164,12 +162,12 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     )
     logger.info(
         f"{stage.name}: {sum(verdict.correct for verdict in verdicts)} of {len(rows)} "
-        f"solutions are right"
+        f"solutions are correct"
     )
 
 
 def _cell(row: Row, names: Sequence[str], where: str) -> str:
-    """The first of these columns that holds a text."""
+    """The text of the first of these columns that has one."""
     for name in names:
         value = row.get(name)
         if isinstance(value, str) and value.strip():

@@ -1,6 +1,4 @@
-"""Tokens of pairs scored by frozen models, offline: contrastive scores, and log-probs of the
-reference.
-"""
+"""Score the tokens of pairs by frozen models: contrastive scores, and reference log-probs."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ SUMMARY = "summary.json"
 
 
 def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
-    """Write `ce_logscore.parquet`, and `summary.json` of what the scores of rejected tokens look
-    like.
-    """
+    """Write `ce_logscore.parquet`, and `summary.json` with figures about rejected tokens."""
     local = replace(recipe.model, revision=None, trust_remote_code=False)
     chosen = [_plain(replace(local, path=path)) for path in (stage.positive, stage.negative)]
     policies = [models.load(settings) for settings in chosen]
@@ -52,15 +48,17 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
 
     rows = _rows(stage.pairs, recipe)
     rejected = [row[1] for row in rows]
-    asked = rejected if stage.only_rejected else [rollout for row in rows for rollout in row]
-    values = measured(asked, measure, policies[0].device, recipe.learn.micro_batch_tokens)
+    rollouts = rejected if stage.only_rejected else [rollout for row in rows for rollout in row]
+    values = measured(rollouts, measure, policies[0].device, recipe.learn.micro_batch_tokens)
     made_by = {
         "positive": models.fingerprint(chosen[0]),
         "negative": models.fingerprint(chosen[1]),
         "ce_beta": stage.ce_beta,
         "plausible": stage.plausible,
     }
-    stored_evidence.write(directory / "ce_logscore.parquet", "ce_logscore", asked, values, made_by)
+    stored_evidence.write(
+        directory / "ce_logscore.parquet", "ce_logscore", rollouts, values, made_by
+    )
     of_rejected = values if stage.only_rejected else values[1::2]
     summary = scored(torch.tensor([value for numbers in of_rejected for value in numbers]))
     storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
@@ -70,11 +68,10 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
 
 
 def check_contrast(stage: ContrastStage, directory: Path) -> None:
-    """Stop where the weights would be all but one or all but zero; asked whenever the scores are
-    used.
-    """
+    """Raise RunError if nearly all weights would be one or zero; checked at every use of scores."""
     summary: Stats = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-    weight, (low, high) = summary["ce_weight_mean"], stage.alarm
+    weight = summary["ce_weight_mean"]
+    low, high = stage.alarm
     if not low <= weight <= high:
         likely = (
             "the positive model is sure of nearly every token"
@@ -90,14 +87,14 @@ def check_contrast(stage: ContrastStage, directory: Path) -> None:
 
 
 def reference(stage: ReferenceStage, recipe: Recipe, directory: Path) -> None:
-    """Write `ref_logp.parquet`: per token, so that no weight is in it and none can be out of date."""
+    """Write `ref_logp.parquet`, per token and unweighted, so that weights may change later."""
     settings = _plain(recipe.reference or recipe.model)
-    asked = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
-    values = logp(models.load(settings), asked, recipe.learn.micro_batch_tokens)
+    rollouts = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
+    values = logp(models.load(settings), rollouts, recipe.learn.micro_batch_tokens)
     stored_evidence.write(
         directory / "ref_logp.parquet",
         "ref_logp",
-        asked,
+        rollouts,
         values,
         {"model": models.fingerprint(settings)},
     )
@@ -105,12 +102,12 @@ def reference(stage: ReferenceStage, recipe: Recipe, directory: Path) -> None:
 
 
 def _plain(settings: ModelSettings) -> ModelSettings:
-    """The model as it is, without adapters to be trained."""
+    """The model without trainable adapters."""
     return replace(settings, lora=None, gradient_checkpointing=False)
 
 
 def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
-    """The pairs in the very ids that they will be trained in."""
+    """The pairs in the token ids that they will be trained on."""
     described = models.describe(recipe.model)
     encoder = encoder_of(described, recipe.prompt)
-    return encode(PairTask(path=path).rows, encoder, described.context)[0]
+    return encode(PairTask(path=path).samples, encoder, described.context)[0]

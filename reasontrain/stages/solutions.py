@@ -1,6 +1,4 @@
-"""Solutions with their verdicts, as the stages `sample` and `trajectories` write them and `pairs`
-reads them.
-"""
+"""Graded solutions, as the stages `sample` and `trajectories` write and `pairs` reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +18,8 @@ ROLLOUTS = "rollouts.jsonl"
 class Solution:
     """One line of `rollouts.jsonl`.
 
-    `response_ids` are those that were sampled (empty for a text), in the ids of `tokenizer`.
+    `response_ids` are the sampled ids (empty if only the text is known) of the tokenizer with the
+    fingerprint `tokenizer`.
     """
 
     problem: str
@@ -35,26 +34,27 @@ class Solution:
 
 
 def write_lines(path: Path, records: Iterable[object]) -> None:
-    """A JSONL file, there as a whole or not at all."""
+    """Write a JSONL file as a whole or not at all."""
     storage.replace_text(
         path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     )
 
 
 def write(path: Path, solutions: Iterable[Solution]) -> None:
-    """One line for each."""
+    """Write one line per solution."""
     write_lines(path, map(asdict, solutions))
 
 
 def read(path: Path) -> Iterator[Solution]:
-    """Every line of `rollouts.jsonl`; raises UserError where it is no such file."""
+    """Read `rollouts.jsonl`; raises UserError for another kind of file."""
     table = read_file(path)
     for name in ("problem", "prompt", "response", "extracted", "correct"):
         table.require(name)
     for index, row in enumerate(table.rows):
-        prompt, ids = row["prompt"], row.get("response_ids") or ()
+        prompt = row["prompt"]
+        ids = row.get("response_ids") or ()
         if not isinstance(prompt, str | list) or not isinstance(ids, list | tuple):
-            raise UserError(f"{table.where(index)} is no graded solution as a stage writes it")
+            raise UserError(f"{table.where(index)} is not a graded solution as written by a stage")
         yield Solution(
             problem=str(row["problem"]),
             prompt=prompt,

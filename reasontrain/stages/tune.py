@@ -1,6 +1,4 @@
-"""The model that the run starts from, fine-tuned on a stage's demonstrations: an ordinary run of
-its own.
-"""
+"""Fine-tune the model that the run starts from on a stage's demonstrations, by a run of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from pathlib import Path
 
 from reasontrain.algo.objectives import Nll
 from reasontrain.recipe import Recipe, RecipeError, TrackSettings, TuneStage
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.run.build import run_context
 from reasontrain.tasks import RolloutTask
 from reasontrain.types import Stats
@@ -19,21 +17,33 @@ from reasontrain.types import Stats
 logger = logging.getLogger(__name__)
 
 LINES = 5
-"""Lines that a terminal gets of a stage's steps."""
+"""Progress lines per stage."""
 
 
 def tune(stage: TuneStage, recipe: Recipe, directory: Path) -> None:
-    """Train to the last step, going on from a checkpoint where there is one, and write `final`."""
-    run_recipe = tuning(stage, recipe, directory)
+    """Fine-tune as the stage says and write `final` into `directory`.
+
+    An interrupted stage goes on from its last checkpoint.
+    """
+    train(stage.name, tuning(stage, recipe, directory))
+
+
+def train(name: str, recipe: Recipe) -> None:
+    """Run a stage's recipe to its end, with a few lines of progress.
+
+    Raises RecipeError where the settings of the stage and of the recipe contradict each other.
+    """
+    if faults := validation_errors(recipe):
+        raise RecipeError(
+            "\n".join([f"stage {name} cannot be run:", *(f"  {fault}" for fault in faults)])
+        )
 
     def report(step: int, stats: Stats) -> None:
-        if (step + 1) % max(1, run_recipe.steps // LINES) == 0 or step + 1 == run_recipe.steps:
-            logger.info(
-                f"{stage.name}: step {step + 1} of {run_recipe.steps}, loss {stats['loss']:.4g}"
-            )
+        if (step + 1) % max(1, recipe.steps // LINES) == 0 or step + 1 == recipe.steps:
+            logger.info(f"{name}: step {step + 1} of {recipe.steps}, loss {stats['loss']:.4g}")
 
-    with run_context(run_recipe) as ready:
-        ready.run(report)
+    with run_context(recipe) as context:
+        context.run(report)
 
 
 def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
@@ -42,10 +52,10 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
     """
     task = RolloutTask(path=stage.demonstrations)
     learn = replace(stage.learn, zero=stage.learn.zero or recipe.learn.zero)
-    found = Recipe(
+    return Recipe(
         name=directory.name,
         out=str(directory.parent),
-        steps=math.ceil(stage.epochs * len(task.rows) / learn.rollouts_per_step),
+        steps=math.ceil(stage.epochs * len(task.samples) / learn.rollouts_per_step),
         model=replace(recipe.model, lora=stage.lora),
         task=task,
         objective=Nll(),
@@ -57,8 +67,3 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
         track=TrackSettings(tokens_every=0),
         cluster=recipe.cluster,
     )
-    if faults := contradictions(found):
-        raise RecipeError(
-            "\n".join([f"stage {stage.name} cannot be run:", *(f"  {fault}" for fault in faults)])
-        )
-    return found

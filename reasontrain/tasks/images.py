@@ -14,6 +14,7 @@ from annotated_types import Ge, Lt
 
 from reasontrain import rng
 from reasontrain.data.images import draw_shapes
+from reasontrain.rng import Stream
 from reasontrain.tasks.grading import Grader, Verdict
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Scored, Task
@@ -25,7 +26,6 @@ ALL = tuple(itertools.product(itertools.product(COLOURS, SHAPES), repeat=2))
 """Every pair of shapes: 441 images."""
 TEST_EVERY = 5
 """Every fifth image is held out."""
-_SPLIT, _ROUND = 0x91C7, 0x91C8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,14 @@ class ImageTask(Task):
         # seed 0, not the recipe's: the split must be the same in every run
         images = [
             ALL[index]
-            for rank, index in enumerate(_shuffled(len(ALL), 0, _SPLIT))
+            for rank, index in enumerate(_shuffled(len(ALL), 0, Stream.IMAGE_SPLIT))
             if (rank % TEST_EVERY == 0) == (self.split == "test")
         ]
         num_rounds = -(-self.num_problems // len(images))
         order = [
             index
             for round_number in range(num_rounds)
-            for index in _shuffled(len(images), self.seed, _ROUND + round_number)
+            for index in _shuffled(len(images), self.seed, Stream.IMAGE_ROUNDS + round_number)
         ]
         return [
             _problem(f"{self.split}-{number}", images[index])

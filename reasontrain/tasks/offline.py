@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from reasontrain.data.files import Source, Table
-from reasontrain.data.offline import OfflineRows, read_pairs, read_rollouts
+from reasontrain.data.offline import OfflineSample, read_pairs, read_rollouts
 from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Problem, UserError
 
@@ -55,13 +55,13 @@ class PairTask(_File):
     kind: Literal["pairs"] = "pairs"
 
     @cached_property
-    def rows(self) -> list[OfflineRows]:
+    def samples(self) -> list[OfflineSample]:
         """Every pair, ids unique."""
         return _unique(read_pairs(self.table(), self.folder))
 
     def problems(self) -> list[Problem]:
         """The problem of every row; raise UserError if the rows cannot be read."""
-        return [row.problem for row in self.rows]
+        return [sample.problem for sample in self.samples]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +71,22 @@ class RolloutTask(_File):
     kind: Literal["rollouts"] = "rollouts"
 
     @cached_property
-    def rows(self) -> list[OfflineRows]:
+    def samples(self) -> list[OfflineSample]:
         """Every demonstration, ids unique."""
         return _unique(read_rollouts(self.table(), self.folder))
 
     def problems(self) -> list[Problem]:
         """The problem of every row; raise UserError if the rows cannot be read."""
-        return [row.problem for row in self.rows]
+        return [sample.problem for sample in self.samples]
 
 
 OfflineTask = PairTask | RolloutTask
 
 
-def _unique(rows: list[OfflineRows]) -> list[OfflineRows]:
+def _unique(samples: list[OfflineSample]) -> list[OfflineSample]:
     seen: set[str] = set()
-    for row in rows:
-        if row.problem.id in seen:
-            raise UserError(f"id {row.problem.id!r} occurs more than once; ids must be unique")
-        seen.add(row.problem.id)
-    return rows
+    for sample in samples:
+        if sample.problem.id in seen:
+            raise UserError(f"id {sample.problem.id!r} occurs more than once; ids must be unique")
+        seen.add(sample.problem.id)
+    return samples

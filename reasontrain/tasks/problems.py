@@ -84,7 +84,7 @@ def problems_of(table: Table, columns: Columns, *, instruction: str, split: Spli
 
 def _parts(table: Table, columns: Columns) -> dict[Part, str]:
     """Find the column of each part: by the user's names first, then by the usual names."""
-    named = {part: table.require(column) for part, column in columns.given()}
+    named = {part: table.require(column) for part, column in columns.named()}
     wanted = [
         part
         for part in USUAL

@@ -1,12 +1,19 @@
-"""Everything as wide as the vocabulary: log-probabilities, entropy and divergences, in fp32 chunks,
-never [B, T, V] at once.
+"""Computations as wide as the vocabulary: log-probabilities, entropy, divergences and gradients.
 
-`fused` evaluates a row objective and forms its gradient in the forward pass, because the
-coefficients are known first; `logp` serves sum objectives and recomputes in backward; `measure`
-gathers evidence without any gradient; `soft` is `fused` for the embeddings of a soft chain of
-thought. All take hidden states and a `Head`, and what is rows x V does not outlive its chunk. A
-head's `vocabulary` chooses by what: torch (`closed_form`), Triton (`tiled`, `kernels`), or `whole`,
-the plain twin of both.
+All run in fp32 (fp64 for fp64 inputs), chunk by chunk; logits of shape [B, T, V] never exist.
+
+- `fused` evaluates a token objective and forms its gradient in the forward pass, because the loss
+  weights are known beforehand.
+- `logp` serves sequence objectives: differentiable log-probabilities, recomputed in backward.
+- `measure` returns evidence without gradients, `contrast` the contrastive score of cDPO.
+- `soft` is `fused` for the embeddings of a soft chain of thought.
+
+All take hidden states and a `Head`. The head's `vocabulary` selects the backend: torch in
+cache-sized blocks (`analytic`), Triton kernels (`triton_backend`, `triton_kernels`), or
+`full_logits`, the reference implementation that both are tested against.
+
+Shapes: N token positions, C positions of a chunk, D hidden size, V vocabulary, U the teacher's
+vocabulary, S ids that student and teacher share, K positions with a loss weight.
 """
 
 from reasontrain.types import SoftScoring, Vocabulary

@@ -1,6 +1,4 @@
-"""By what the vocabulary is computed: blocks in torch, Triton's kernels, or whole logits, the plain
-twin of both.
-"""
+"""Choice of the vocabulary backend: torch blocks, Triton kernels, or full logits as a reference."""
 
 from __future__ import annotations
 
@@ -18,70 +16,78 @@ from reasontrain.types import UserError, Vocabulary
 
 
 @runtime_checkable
-class Statistics(Protocol):
-    """A block's distribution: what `closed_form` and `tiled` both give. `gradient` uses it up."""
+class BlockDistribution(Protocol):
+    """The distribution at N positions, as `analytic` and `triton_backend` both implement it.
+
+    `gradient` overwrites what the values are computed from: read them first.
+    """
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.TokenStats`), without a gradient."""
+        """A statistic by name (see `types.TokenStats`), in nats and without a gradient."""
         ...
 
-    def teacher_mass_on_top(self, num: int) -> Float[Tensor, " N"]:
-        """The teacher's probability summed over the `num` ids that the student finds likeliest."""
+    def teacher_top_mass(self, num: int) -> Float[Tensor, " N"]:
+        """The teacher's probability summed over the student's `num` likeliest ids."""
         ...
 
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
-        """sum_k slopes[k] * d statistic_k / d logits."""
+        """d loss / d logits = sum_k stat_grads[k] * d statistic_k / d logits."""
         ...
 
 
 def check_vocabulary(vocabulary: Vocabulary, device: torch.device) -> None:
-    """Raise UserError where kernels are asked for and cannot run."""
-    if vocabulary == "triton" and (why := _missing(device)) is not None:
-        raise UserError(f"model.vocabulary is triton, and {why}; use auto, torch or full_logits")
+    """Raise UserError if `vocabulary` is "triton" and kernels cannot run on this device."""
+    if vocabulary == "triton" and (reason := _obstacle(device)) is not None:
+        raise UserError(f"model.vocabulary is triton, and {reason}; use auto, torch or full_logits")
 
 
-def has_kernels(vocabulary: Vocabulary, device: torch.device) -> bool:
-    """Whether Triton computes: where it is asked for, and of itself on a GPU for which it can build
-    kernels.
+def uses_triton(vocabulary: Vocabulary, device: torch.device) -> bool:
+    """True for "triton", and for "auto" on a GPU where kernels can be built.
 
     Raises UserError as `check_vocabulary` does.
     """
     check_vocabulary(vocabulary, device)
     return vocabulary == "triton" or (
-        vocabulary == "auto" and device.type == "cuda" and _works(device)
+        vocabulary == "auto" and device.type == "cuda" and _auto_uses_triton(device)
     )
 
 
-def _missing(device: torch.device) -> str | None:
-    """Why kernels cannot run, or None."""
+def _obstacle(device: torch.device) -> str | None:
+    """The reason why kernels cannot run on this device, or None."""
     if find_spec("triton") is None:
         return "the package triton is not installed"
-    from reasontrain.vocab import triton_kernels  # Triton is not everywhere
+    # Imported late: Triton does not exist for every platform.
+    from reasontrain.vocab import triton_kernels
 
     if triton_kernels.INTERPRETED:
         return None
-    return _broken(device) if device.type == "cuda" else "the model is not on a GPU"
+    return _build_error(device) if device.type == "cuda" else "the model is not on a GPU"
 
 
 @cache
-def _broken(device: torch.device) -> str | None:
-    """Why the smallest kernel cannot be built on this GPU (a C compiler may be missing), or None."""
-    from reasontrain.vocab.triton_backend import TiledDistribution
+def _build_error(device: torch.device) -> str | None:
+    """The error of building and running the smallest kernel on this GPU, or None.
+
+    A C compiler may be missing, for example. Cached, because a failed build takes seconds.
+    """
+    from reasontrain.vocab.triton_backend import TritonDistribution
 
     try:
-        TiledDistribution(
+        TritonDistribution(
             torch.zeros(1, 2, device=device), torch.zeros(1, dtype=torch.long, device=device), None
         ).value("logp")
-    except Exception as error:  # Triton, compilers and drivers each raise their own
+    except Exception as error:  # Triton, compilers and drivers each raise types of their own
         first = (str(error).strip().splitlines() or [""])[0]
-        return f"a kernel cannot be built here ({type(error).__name__}: {first})"
+        return f"kernels cannot be built ({type(error).__name__}: {first})"
     return None
 
 
 @cache
-def _works(device: torch.device) -> bool:
-    """Whether `auto` takes kernels on this GPU; where Triton is there and fails, that is said once."""
-    why = _missing(device)
-    if why is not None and find_spec("triton") is not None:
-        warnings.warn(f"model.vocabulary: {why}, so torch computes, which is slower", stacklevel=2)
-    return why is None
+def _auto_uses_triton(device: torch.device) -> bool:
+    """True if kernels run on this GPU; warns once if Triton is installed but does not work."""
+    reason = _obstacle(device)
+    if reason is not None and find_spec("triton") is not None:
+        warnings.warn(
+            f"model.vocabulary: {reason}; using the torch backend, which is slower", stacklevel=2
+        )
+    return reason is None

@@ -1,6 +1,4 @@
-"""How rows are cut: chunks, for which matrix products are made, and blocks of a chunk, which fit a
-processor's cache.
-"""
+"""Logits of N positions, computed chunk by chunk for matrix products, block by block for caches."""
 
 from __future__ import annotations
 
@@ -12,23 +10,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.analytic import BufferPool, Distribution
-from reasontrain.vocab.backend import Statistics, has_kernels
-from reasontrain.vocab.full_logits import WholeDistribution
+from reasontrain.vocab.analytic import AnalyticDistribution, BufferPool
+from reasontrain.vocab.backend import BlockDistribution, uses_triton
+from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, Teacher
 
 CHUNK_FLOATS_CPU = 2**24
 CHUNK_FLOATS_GPU = 2**26
+"""Logits of a chunk: enough positions for an efficient matrix product, few enough to bound memory
+(64 and 256 MiB in fp32).
+"""
 BLOCK_FLOATS_CPU = 2**20
-"""4 MB: a block is read a dozen times, from the cache and not from memory, and threads have enough
-of it to share that waking them costs little. A GPU takes the chunk whole.
+"""Logits of a block on a CPU: 4 MiB, which stay in the cache while a dozen operations read them,
+and which are enough work per thread to outweigh waking it. On a GPU a block is the whole chunk.
 """
 
 
 def spans(num_rows: int, size: int) -> Iterator[slice]:
-    """Cuts of nearly equal size, at most `size` rows, the first one the largest; one empty cut
-    where there are no rows.
-    """
+    """Slices of nearly equal length, at most `size`, the longest first; one empty if no rows."""
     num_cuts = max(1, -(-num_rows // size))
     even = -(-num_rows // num_cuts)
     for start in range(0, max(1, num_rows), max(1, even)):
@@ -36,14 +35,17 @@ def spans(num_rows: int, size: int) -> Iterator[slice]:
 
 
 class Projection:
-    """Projects one chunk of hidden states after another, always into the same memory."""
+    """The projection of hidden states through a head, always into the same memory."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self._memory_CV: Tensor | None = None
 
     def __call__(self, hidden_CD: Float[Tensor, "C D"]) -> Float[Tensor, "C V"]:
-        """h W^T + b; the previous result is overwritten."""
+        """h W^T + b; overwrites the previous result.
+
+        The first chunk is the longest (see `spans`), so its memory holds every later one.
+        """
         if self._memory_CV is None:
             self._memory_CV = self.head.project(hidden_CD)
             return self._memory_CV
@@ -51,11 +53,19 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
-    """What is read chunk by chunk: rows of hidden states through a head, with a teacher's beside
-    them where there is one.
+class ChunkedLogits:
+    """One pass over the logits of N positions, optionally beside a teacher's.
 
-    Rows outside `keep_N` enter as zeros, so that what they hold cannot overflow.
+    Attributes:
+        hidden_ND: hidden states that predict `ids_N`.
+        head: the student's head.
+        ids_N: the token at each position.
+        temperature: divides the logits of both models.
+        teacher: hidden states at the same positions, and their head.
+        chunk: positions per matrix product; None chooses by `CHUNK_FLOATS_*`.
+        keep_N: hidden states outside it are replaced by zeros, so that their content cannot
+            overflow.
+        buffers: work buffers shared by all blocks of the pass.
     """
 
     hidden_ND: Float[Tensor, "N D"]
@@ -65,12 +75,12 @@ class Scan:
     teacher: Teacher | None = None
     chunk: int | None = None
     keep_N: Bool[Tensor, " N"] | None = None
-    scratch: BufferPool = field(default_factory=BufferPool)
+    buffers: BufferPool = field(default_factory=BufferPool)
 
     def chunks(self) -> Iterator[Chunk]:
-        """All rows in order, at least one chunk.
+        """All positions in order, in at least one chunk.
 
-        They share memory: a chunk is dead when the next one comes.
+        Chunks share memory: the next one overwrites the previous.
         """
         assert self.temperature > 0, "at temperature zero there is no distribution"
         floats = CHUNK_FLOATS_CPU if self.hidden_ND.device.type == "cpu" else CHUNK_FLOATS_GPU
@@ -80,116 +90,135 @@ class Scan:
         for rows in spans(len(self.hidden_ND), size):
             yield Chunk(self, rows, student, teacher)
 
-    def distributions(self) -> Iterator[Statistics | WholeDistribution]:
-        """The same rows as distributions to be read and not changed: one a block, or all in one
-        where the head says `whole`.
+    def distributions(self) -> Iterator[BlockDistribution | FullLogitsDistribution]:
+        """All positions in order as distributions to read values from.
+
+        One per block; a single one for all positions if the head's backend is `full_logits`.
         """
         if self.head.vocabulary == "full_logits":
-            yield WholeDistribution(
+            yield FullLogitsDistribution(
                 self.hidden_ND, self.head, self.ids_N, self.temperature, self.teacher
             )
             return
-        for part in self.chunks():
-            for block in part.blocks():
+        for chunk in self.chunks():
+            for block in chunk.blocks():
                 yield block.distribution
 
-    def part(self, tensor_ND: Float[Tensor, "N D"], rows: slice) -> Float[Tensor, "C D"]:
-        """A chunk of hidden states."""
-        part_CD = tensor_ND.detach()[rows]
-        return part_CD if self.keep_N is None else part_CD.masked_fill(~self.keep_N[rows, None], 0)
+    def chunk_of(self, tensor_ND: Float[Tensor, "N D"], rows: slice) -> Float[Tensor, "C D"]:
+        """The hidden states of one chunk, with zeros outside `keep_N`."""
+        chunk_CD = tensor_ND.detach()[rows]
+        return (
+            chunk_CD if self.keep_N is None else chunk_CD.masked_fill(~self.keep_N[rows, None], 0)
+        )
 
 
 class Chunk:
-    """Some rows: their hidden states, and their projection `raw_CV`, which becomes its own gradient
-    block by block.
+    """C positions: their hidden states and the projection `raw_CV`.
+
+    Blocks are views of `raw_CV`: they turn it into logits, log-probabilities and finally into its
+    own gradient.
     """
 
     def __init__(
-        self, scan: Scan, rows: slice, student: Projection, teacher: Projection | None
+        self,
+        logits: ChunkedLogits,
+        rows: slice,
+        student: Projection,
+        teacher: Projection | None,
     ) -> None:
-        self.scan, self.rows, self._teacher = scan, rows, teacher
-        self.hidden_CD = scan.part(scan.hidden_ND, rows)
+        self.rows = rows
+        self._logits = logits
+        self._teacher = teacher
+        self.hidden_CD = logits.chunk_of(logits.hidden_ND, rows)
         self.raw_CV = student(self.hidden_CD)
 
     @cached_property
     def teacher_raw_CU(self) -> Float[Tensor, "C U"]:
-        """The teacher's projection, made when a divergence is first asked for."""
+        """The teacher's projection, computed when a divergence is first needed."""
         assert self._teacher is not None
-        assert self.scan.teacher is not None
-        return self._teacher(self.scan.part(self.scan.teacher.hidden_ND, self.rows))
+        assert self._logits.teacher is not None
+        return self._teacher(self._logits.chunk_of(self._logits.teacher.hidden_ND, self.rows))
 
     def teacher_logits(self, block: slice) -> Float[Tensor, "N U"]:
-        """The teacher's logits of one block; each block asks once."""
+        """The teacher's logits of one block, transformed in place: call once per block."""
         assert self._teacher is not None
         logits_NU = self.teacher_raw_CU[block]
-        self._teacher.head.transform_(logits_NU, self.scan.temperature)
+        self._teacher.head.transform_(logits_NU, self._logits.temperature)
         return logits_NU
 
     def blocks(self) -> Iterator[Block]:
-        """The chunk's rows in order, at least one block."""
-        scan = self.scan
-        on_cpu = self.raw_CV.device.type == "cpu"
-        for block in spans(
-            len(self.raw_CV),
-            max(1, BLOCK_FLOATS_CPU // scan.head.width) if on_cpu else max(1, len(self.raw_CV)),
-        ):
+        """The chunk's positions in order, in at least one block."""
+        if self.raw_CV.device.type == "cpu":
+            size = max(1, BLOCK_FLOATS_CPU // self._logits.head.width)
+        else:
+            size = max(1, len(self.raw_CV))
+        for block in spans(len(self.raw_CV), size):
             rows = slice(self.rows.start + block.start, self.rows.start + block.stop)
             teacher = None if self._teacher is None else partial(self.teacher_logits, block)
-            yield Block(scan, rows, self.raw_CV[block], teacher)
+            yield Block(self._logits, rows, self.raw_CV[block], teacher)
 
 
 class Block:
-    """Some rows of a chunk while their logits are alive, small enough to stay in a processor's
-    cache.
-    """
+    """Some positions of a chunk while their logits are alive."""
 
     def __init__(
-        self, scan: Scan, rows: slice, raw_NV: Float[Tensor, "N V"], teacher: partial[Tensor] | None
+        self,
+        logits: ChunkedLogits,
+        rows: slice,
+        raw_NV: Float[Tensor, "N V"],
+        teacher: partial[Tensor] | None,
     ) -> None:
-        self.rows, self._raw_NV = rows, raw_NV
-        self._scan, self._teacher = scan, teacher
-        self._slope = scan.head.scale / scan.temperature
-        self._tanh_NV = scan.head.transform_(raw_NV, scan.temperature)
+        """Turn `raw_NV`, a view of the chunk's projection, into logits in place."""
+        self.rows = rows
+        self._logits = logits
+        self._raw_NV = raw_NV
+        self._teacher = teacher
+        # d logits / d raw, apart from the softcap's derivative.
+        self._raw_scale = logits.head.scale / logits.temperature
+        self._tanh_NV = logits.head.transform_(raw_NV, logits.temperature)
 
     @cached_property
-    def distribution(self) -> Statistics:
-        """By kernels where the head's choice and this machine allow them, over one set of float32
-        ids; else in closed form.
+    def distribution(self) -> BlockDistribution:
+        """The block's distribution by the backend of the head.
 
-        Whatever the choice, heads of two widths and float64 are left to the closed form.
+        Heads of two vocabulary sizes and float64 always use `analytic`: the kernels compare equal
+        sizes, in float32.
         """
-        head, teacher = self._scan.head, self._scan.teacher
+        head = self._logits.head
+        teacher = self._logits.teacher
         one_width = teacher is None or teacher.head.width == head.width
         if (
             not one_width
             or self._raw_NV.dtype != torch.float32
-            or not has_kernels(head.vocabulary, self._raw_NV.device)
+            or not uses_triton(head.vocabulary, self._raw_NV.device)
         ):
-            return self.closed_form
-        from reasontrain.vocab.triton_backend import TiledDistribution  # Triton is not everywhere
+            return self.analytic
+        # Imported late: Triton does not exist for every platform.
+        from reasontrain.vocab.triton_backend import TritonDistribution
 
-        return TiledDistribution(self._raw_NV, self._scan.ids_N[self.rows], self._teacher)
+        return TritonDistribution(self._raw_NV, self._logits.ids_N[self.rows], self._teacher)
 
     @cached_property
-    def closed_form(self) -> Distribution:
-        """What gives log p itself too; it takes over the projection's memory, so a block is asked
-        for one of the two.
+    def analytic(self) -> AnalyticDistribution:
+        """The block's distribution with log p itself.
+
+        It takes over the memory that `distribution` would read, so use only one of the two.
         """
-        return Distribution(
-            self._raw_NV, self._scan.ids_N[self.rows], self._teacher, self._scan.scratch
+        return AnalyticDistribution(
+            self._raw_NV, self._logits.ids_N[self.rows], self._teacher, self._logits.buffers
         )
 
     def write_gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> None:
-        """Overwrite the projection with its gradient, given the loss's slope along each statistic.
+        """Overwrite the projection with its gradient, given d loss / d statistic by name.
 
-        Uses the block up.
+        Call once; the block's values are gone afterwards.
         """
         gradient_NV = self.distribution.gradient(
-            {name: slope_N * self._slope for name, slope_N in stat_grads.items()}
+            {name: grad_N * self._raw_scale for name, grad_N in stat_grads.items()}
         )
         if self._tanh_NV is not None:
-            gradient_NV.mul_(
-                self._tanh_NV.square_().neg_().add_(1)
-            )  # d (softcap * tanh(x / softcap)) / dx
+            # d (softcap * tanh(x / softcap)) / dx = 1 - tanh^2
+            gradient_NV.mul_(self._tanh_NV.square_().neg_().add_(1))
+        # Backends mostly write the gradient where the logits were; then there is nothing to copy.
         if gradient_NV.data_ptr() != self._raw_NV.data_ptr() or not len(gradient_NV):
             self._raw_NV.copy_(gradient_NV)

@@ -1,4 +1,4 @@
-"""Contrastive estimation: how likely a token is to one model with another's likings divided out."""
+"""Contrastive estimation: a token's likelihood under one model, divided by that under another."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.chunks import Scan
+from reasontrain.vocab.analytic import LOGP_FLOOR
+from reasontrain.vocab.chunks import ChunkedLogits
 from reasontrain.vocab.head import Head, Teacher
-
-LEAST = -1e30
-"""What stands for the logarithm of nothing: finite, and exp gives 0."""
 
 
 @torch.no_grad()
@@ -26,24 +24,37 @@ def contrast(
     plausible: float = 0.0,
     chunk: int | None = None,
 ) -> Float[Tensor, " N"]:
-    """log s = (1 + beta) log P(id) - beta log P_negative(id) - log Z, with Z the sum of the same
-    over the vocabulary.
+    """log s = (1 + beta) log P(id) - beta log P_negative(id) - log Z, normalised over the
+    vocabulary.
 
-    cDPO, arXiv 2411.19943. Both heads run and are combined in fp32, chunk by chunk, whatever
-    `head.vocabulary` says: there is no gradient to take another way, and no kernel. With
-    `plausible` above 0 only ids take part whose P is at least that share of the likeliest one's
-    (contrastive decoding, arXiv 2210.15097; not in cDPO).
+    cDPO, arXiv 2411.19943. Both heads run and are combined in fp32, chunk by chunk. Always uses
+    the analytic backend: there is no gradient, and no kernel for this score.
+
+    Args:
+        hidden_ND: the positive model's hidden states that predict `ids_N`.
+        head: the positive model's head.
+        ids_N: the token at each position.
+        negative: the negative model's hidden states at the same positions, and its head.
+        beta: strength of the contrast.
+        plausible: above 0, only ids take part whose P is at least this share of the likeliest
+            id's (contrastive decoding, arXiv 2210.15097; not in cDPO).
+        chunk: positions per matrix product; None chooses by memory.
+
+    Returns:
+        log s at each position, in nats; -1e30 stands for log 0.
     """
-    found = []
+    logscores: list[Tensor] = []
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for part in Scan(hidden_ND, head, ids_N, 1.0, negative, chunk).chunks():
+        for part in ChunkedLogits(hidden_ND, head, ids_N, 1.0, negative, chunk).chunks():
             for block in part.blocks():
-                p = block.closed_form
+                p = block.analytic
                 logp_NS = p.shared_logp_NS
                 combined_NS = logp_NS.mul(1 + beta).sub_(p.logq_NS, alpha=beta)
                 if plausible > 0:
                     floor_N1 = logp_NS.amax(1, keepdim=True) + math.log(plausible)
-                    combined_NS.masked_fill_(logp_NS < floor_N1, LEAST)
+                    combined_NS.masked_fill_(logp_NS < floor_N1, LOGP_FLOOR)
                 logscore_NS = torch.log_softmax(combined_NS, -1, out=combined_NS)
-                found.append(logscore_NS.gather(1, p.ids_N[:, None]).squeeze(1).clamp(min=LEAST))
-    return torch.cat(found)
+                logscores.append(
+                    logscore_NS.gather(1, p.ids_N[:, None]).squeeze(1).clamp(min=LOGP_FLOOR)
+                )
+    return torch.cat(logscores)

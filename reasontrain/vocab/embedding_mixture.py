@@ -1,4 +1,4 @@
-"""Mixtures of input embeddings: what a soft chain of thought feeds instead of a token."""
+"""Mixtures of input embeddings, which a soft chain of thought feeds instead of tokens."""
 
 from __future__ import annotations
 
@@ -9,63 +9,63 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.vocab.head import add_product, takes_product, wide
+from reasontrain.vocab.head import accumulation_dtype, add_matmul, uses_tensor_cores
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingBasis:
-    """The embeddings that are mixed: h0 = scale * p E, in the space that a model's `inputs_embeds`
-    are in.
+    """The embeddings that are mixed: h0 = scale * p E, in the space of a model's `inputs_embeds`.
 
-    `scale` is what the model multiplies its embeddings by (Gemma). Only the first `num_tokens` rows
-    are tokens: what a model has beyond its tokenizer is never mixed in. `product_dtype` is as in
-    `Head`. A tied model passes one matrix as both.
+    Attributes:
+        weight_VD: the embedding matrix E; a tied model passes the matrix of its head.
+        num_tokens: only the first `num_tokens` rows are tokens; padding rows beyond the tokenizer
+            are never mixed in.
+        scale: factor that the model multiplies its embeddings by (Gemma).
+        matmul_dtype: dtype of matrix products, as in `Head`.
     """
 
     weight_VD: Float[Tensor, "V D"]
     num_tokens: int
     scale: float = 1.0
-    product_dtype: torch.dtype | None = None
+    matmul_dtype: torch.dtype | None = None
 
     @cached_property
-    def product_VD(self) -> Float[Tensor, "V D"]:
-        """The embeddings as matrix products take them, cast once."""
-        return self.weight_VD.detach().to(self.product_dtype or self.weight_VD.dtype)
+    def matmul_weight_VD(self) -> Float[Tensor, "V D"]:
+        """The embeddings in the dtype of matrix products, cast once and without a gradient."""
+        return self.weight_VD.detach().to(self.matmul_dtype or self.weight_VD.dtype)
 
-    def hide_(self, logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
-        """Give what is no token no probability, in place."""
+    def mask_non_tokens_(self, logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """Set the logits of padding rows to -inf, in place."""
         logits_NV[:, self.num_tokens :] = -torch.inf
         return logits_NV
 
     def mix(self, p_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N D"]:
         """scale * p E, in fp32."""
-        return _product(p_NV, self.product_VD).mul_(self.scale)
+        return _matmul(p_NV, self.matmul_weight_VD).mul_(self.scale)
 
-    def pull(self, dmixture_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
+    def probability_gradient(self, dmixture_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """The gradient of `mix` with respect to p: scale * d E^T."""
-        return _product(dmixture_ND, self.product_VD.t()).mul_(self.scale)
+        return _matmul(dmixture_ND, self.matmul_weight_VD.t()).mul_(self.scale)
 
-    def add_gradient(
+    def add_weight_gradient(
         self,
         total_VD: Float[Tensor, "V D"],
         p_NV: Float[Tensor, "N V"],
         dmixture_ND: Float[Tensor, "N D"],
     ) -> None:
-        """The gradient of `mix` with respect to E, added: scale * p^T d."""
-        add_product(total_VD, p_NV.t(), dmixture_ND * self.scale)
+        """Add the gradient of `mix` with respect to E, scale * p^T d, to `total_VD`."""
+        add_matmul(total_VD, p_NV.t(), dmixture_ND * self.scale)
 
 
 def softmax_(logits_NV: Float[Tensor, "N V"], tau: float) -> Float[Tensor, "N V"]:
-    """softmax(z / tau) in the memory of z.
-
-    The largest is taken off before the division: at tau = 1e-4 nothing overflows.
-    """
+    """softmax(z / tau), in the memory of z."""
+    # The maximum is subtracted before the division: at tau = 1e-4 nothing overflows.
     logits_NV.sub_(logits_NV.amax(-1, keepdim=True)).div_(tau).exp_()
     return logits_NV.div_(logits_NV.sum(-1, keepdim=True))
 
 
-def _product(left: Float[Tensor, "I J"], right: Float[Tensor, "J K"]) -> Float[Tensor, "I K"]:
+def _matmul(left: Float[Tensor, "I J"], right: Float[Tensor, "J K"]) -> Float[Tensor, "I K"]:
     """left @ right, summed in fp32."""
-    if takes_product(right):
+    if uses_tensor_cores(right):
         return torch.mm(left.to(right.dtype), right, out_dtype=torch.float32)
-    return left @ right.to(wide(left))
+    return left @ right.to(accumulation_dtype(left))

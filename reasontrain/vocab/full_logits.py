@@ -1,6 +1,6 @@
-"""The plain twin: logits whole, statistics as their formulas say, gradients by autograd.
+"""Reference backend: all logits in memory, statistics by their formulas, gradients by autograd.
 
-N x V many times over.
+Needs several tensors of N x V numbers.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasontrain.types import UserError
-from reasontrain.vocab.analytic import FLOOR, NO_TEACHER, beta_of, plain_name
-from reasontrain.vocab.head import Head, Teacher, wide
+from reasontrain.vocab.analytic import LOGP_FLOOR, NO_TEACHER, canonical_name, jsd_beta
+from reasontrain.vocab.head import Head, Teacher, accumulation_dtype
 
 
 def logits(
     hidden_ND: Float[Tensor, "N D"], head: Head, temperature: float = 1.0
 ) -> Float[Tensor, "N V"]:
-    """softcap * tanh(x / softcap) / temperature with x = scale * (h W^T + b), in fp32 of factors as
-    products take them.
+    """softcap * tanh(x / softcap) / temperature with x = scale * (h W^T + b), in fp32.
+
+    The weight is first rounded to the head's `matmul_dtype`, as the other backends do.
     """
-    dtype = wide(hidden_ND)
-    weight_VD = head.weight_VD.to(head.product_dtype or head.weight_VD.dtype).to(dtype)
+    dtype = accumulation_dtype(hidden_ND)
+    weight_VD = head.weight_VD.to(head.matmul_dtype or head.weight_VD.dtype).to(dtype)
     x_NV = hidden_ND.to(dtype) @ weight_VD.t()
     x_NV = head.scale * (x_NV if head.bias_V is None else x_NV + head.bias_V)
     return (
@@ -33,17 +34,18 @@ def logits(
 
 
 def _log_softmax(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
-    return torch.log_softmax(logits_NV, -1).clamp(min=FLOOR)
+    return torch.log_softmax(logits_NV, -1).clamp(min=LOGP_FLOOR)
 
 
 def _at_least_zero(value_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """What rounding made negative is 0, with the gradient that it has anyway."""
+    """The value with negative rounding errors set to 0 and the gradient left as it is."""
     return value_N + (value_N.clamp(min=0) - value_N).detach()
 
 
-class WholeDistribution:
-    """The student's distribution at all rows, and the teacher's where a divergence is asked for,
-    over the ids that they share.
+class FullLogitsDistribution:
+    """The student's distribution at N positions, and the teacher's if a divergence is needed.
+
+    Divergences are over the S ids that both vocabularies share.
     """
 
     def __init__(
@@ -54,17 +56,19 @@ class WholeDistribution:
         temperature: float,
         teacher: Teacher | None,
     ) -> None:
-        self.ids_N, self._temperature, self._teacher = ids_N, temperature, teacher
+        self.ids_N = ids_N
+        self._temperature = temperature
+        self._teacher = teacher
         self.logits_NV = logits(hidden_ND, head, temperature)
 
     @cached_property
     def logp_NV(self) -> Float[Tensor, "N V"]:
-        """The student."""
+        """The student's log-probabilities."""
         return _log_softmax(self.logits_NV)
 
     @cached_property
     def logq_NS(self) -> Float[Tensor, "N S"]:
-        """The teacher over the shared ids."""
+        """The teacher's log-probabilities over the shared ids, without a gradient."""
         if self._teacher is None:
             raise UserError(NO_TEACHER)
         with torch.no_grad():
@@ -73,7 +77,7 @@ class WholeDistribution:
 
     @cached_property
     def shared_logp_NS(self) -> Float[Tensor, "N S"]:
-        """The student over the shared ids."""
+        """The student's log-probabilities over the shared ids."""
         width = self.logq_NS.shape[1]
         return (
             self.logp_NV
@@ -82,23 +86,26 @@ class WholeDistribution:
         )
 
     def value(self, name: str) -> Float[Tensor, " N"]:
-        """A statistic by name (see `types.TokenStats`), differentiable."""
-        name = plain_name(name)
+        """A statistic by name (see `types.TokenStats`), in nats and differentiable."""
+        name = canonical_name(name)
         if name == "logp":
             return self.logp_NV.gather(1, self.ids_N[:, None]).squeeze(1)
         if name == "entropy":
             return _at_least_zero(-(self.logp_NV.exp() * self.logp_NV).sum(1))
-        p, q = self.shared_logp_NS, self.logq_NS
+        logp_NS = self.shared_logp_NS
+        logq_NS = self.logq_NS
         if name == "kl_reverse":
-            return _at_least_zero((p.exp() * (p - q)).sum(1))
+            return _at_least_zero((logp_NS.exp() * (logp_NS - logq_NS)).sum(1))
         if name == "kl_forward":
-            return _at_least_zero((q.exp() * (q - p)).sum(1))
-        beta = beta_of(name)
+            return _at_least_zero((logq_NS.exp() * (logq_NS - logp_NS)).sum(1))
+        beta = jsd_beta(name)
         assert beta is not None, f"no such statistic: {name}"
-        m = torch.logaddexp(p + math.log1p(-beta), q + math.log(beta))
-        return _at_least_zero((beta * q.exp() * (q - m) + (1 - beta) * p.exp() * (p - m)).sum(1))
+        logm_NS = torch.logaddexp(logp_NS + math.log1p(-beta), logq_NS + math.log(beta))
+        teacher_NS = beta * logq_NS.exp() * (logq_NS - logm_NS)
+        student_NS = (1 - beta) * logp_NS.exp() * (logp_NS - logm_NS)
+        return _at_least_zero((teacher_NS + student_NS).sum(1))
 
-    def teacher_mass_on_top(self, num: int) -> Float[Tensor, " N"]:
-        """The teacher's probability summed over the `num` ids that the student finds likeliest."""
+    def teacher_top_mass(self, num: int) -> Float[Tensor, " N"]:
+        """The teacher's probability summed over the student's `num` likeliest ids."""
         num = min(num, self.logq_NS.shape[1])
         return self.logq_NS.exp().gather(1, self.shared_logp_NS.topk(num).indices).sum(1)

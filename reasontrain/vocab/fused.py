@@ -1,5 +1,6 @@
-"""A row objective and its gradient in one pass: four matrix products per row where recomputing in
-backward takes six.
+"""A token objective and its gradient in one pass over the vocabulary.
+
+Takes four matrix products per position; recomputing the logits in backward takes six.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reasontrain.types import Losses, TokenFields, TokenStats
-from reasontrain.vocab.chunks import Block, Scan
-from reasontrain.vocab.full_logits import WholeDistribution
+from reasontrain.vocab.chunks import Block, ChunkedLogits
+from reasontrain.vocab.full_logits import FullLogitsDistribution
 from reasontrain.vocab.head import Head, HeadGradient, Teacher
 
 TokenObjective = Callable[[TokenStats, TokenFields], Losses]
-"""One loss per row, from statistics of the policy at those rows and the batch's columns there."""
+"""One loss per position, from the policy's statistics and the batch's fields there."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """`loss` is sum_n coefficient_n * loss_n, with its gradient; `stats` are plain sums over the
-    rows with a coefficient.
+    """The result of `fused`.
+
+    `loss` is sum_n loss_weight_n * loss_n and carries its gradient. `stats` are the objective's
+    observations, summed over the positions with a loss weight.
     """
 
     loss: Float[Tensor, ""]
@@ -34,30 +37,45 @@ class Fused:
 def fused(
     hidden_ND: Float[Tensor, "N D"],
     head: Head,
-    columns: TokenFields,
-    coefficient_N: Float[Tensor, " N"],
+    fields: TokenFields,
+    loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     *,
     temperature: float = 1.0,
     teacher: Teacher | None = None,
     chunk: int | None = None,
 ) -> Fused:
-    """Evaluate the objective at N rows, and form dHidden, dW and dBias at once, because the
-    coefficients are known.
+    """Evaluate the objective at N positions and form its gradients in the same pass.
 
-    hidden_ND: the student's states that predict `columns.ids_N`, in any float dtype; teacher: its
-    states at the same rows. temperature divides both models' logits. chunk: rows per matrix
-    product; the default keeps a chunk at 2^24 numbers on a CPU and 2^26 on a GPU. Nothing of size N
-    x V is made, unless the head says `whole`. A row with coefficient zero has a gradient of exactly
-    zero, whatever it holds. With N = 0 the loss is a zero that runs backward. A frozen head or
-    state is skipped.
+    That is possible because the loss weights are known beforehand. Nothing of size N x V exists,
+    unless the head's backend is `full_logits`. Gradients are formed only for what requires one.
 
-    Raises UserError where the objective asks for a divergence and there is no teacher.
+    Args:
+        hidden_ND: the student's hidden states that predict `fields.ids_N`, in any float dtype.
+        head: the student's head; gradients go to its weight and bias.
+        fields: ids, advantages and evidence at the N positions.
+        loss_weight_N: factor of each loss. Where it is zero, the gradient is exactly zero, even if
+            the hidden state or the loss is not finite.
+        objective: maps statistics and fields to one loss per position.
+        temperature: divides the logits of both models.
+        teacher: the teacher's hidden states at the same positions, and its head.
+        chunk: positions per matrix product; None keeps a chunk at 2^24 logits on a CPU and 2^26 on
+            a GPU.
+
+    Returns:
+        The weighted sum of losses, with its gradient, and the summed observations. With N = 0 the
+        loss is a zero whose backward works.
+
+    Raises:
+        UserError: the objective needs a divergence, and there is no teacher.
     """
     if head.vocabulary == "full_logits":
-        return _whole(hidden_ND, head, columns, coefficient_N, objective, temperature, teacher)
+        return _full_logits_loss(
+            hidden_ND, head, fields, loss_weight_N, objective, temperature, teacher
+        )
     tracking = torch.is_grad_enabled()
-    weight_VD, bias_V = head.weight_VD, head.bias_V
+    weight_VD = head.weight_VD
+    bias_V = head.bias_V
     gradient = HeadGradient(
         hidden_ND,
         head,
@@ -65,76 +83,76 @@ def fused(
         weight=tracking and weight_VD.requires_grad,
         bias=tracking and bias_V is not None and bias_V.requires_grad,
     )
-    scan = Scan(
-        hidden_ND, head, columns.ids_N, temperature, teacher, chunk, keep_N=coefficient_N != 0
+    logits = ChunkedLogits(
+        hidden_ND, head, fields.ids_N, temperature, teacher, chunk, keep_N=loss_weight_N != 0
     )
     sums: dict[str, Tensor] = {}
     with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
-        for part in scan.chunks():
+        for part in logits.chunks():
             for block in part.blocks():
-                row_sums = _evaluate(
+                block_sums = _evaluate(
                     block,
-                    columns[block.rows],
-                    coefficient_N[block.rows],
+                    fields[block.rows],
+                    loss_weight_N[block.rows],
                     objective,
                     with_gradient=gradient.needed,
                 )
                 sums = {
                     name: sums[name] + value if name in sums else value
-                    for name, value in row_sums.items()
+                    for name, value in block_sums.items()
                 }
+            # By now every block has overwritten its part of raw_CV with d loss / d raw.
             if gradient.needed:
                 gradient.add(part.rows, part.hidden_CD, part.raw_CV)
     loss = sums.pop(_LOSS)
     if gradient.needed:
-        loss = KnownGradient.apply(loss, gradient.all, hidden_ND, weight_VD, bias_V)
+        loss = PrecomputedGradient.apply(loss, gradient.gradients, hidden_ND, weight_VD, bias_V)
     return Fused(loss=loss, stats=sums)
 
 
-def _whole(
+def _full_logits_loss(
     hidden_ND: Float[Tensor, "N D"],
     head: Head,
-    columns: TokenFields,
-    coefficient_N: Float[Tensor, " N"],
+    fields: TokenFields,
+    loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     temperature: float,
     teacher: Teacher | None,
 ) -> Fused:
-    """The same by autograd, of the rows with a coefficient."""
-    keep_N = coefficient_N != 0
-    columns, coefficient_K = columns[keep_N], coefficient_N[keep_N]
+    """The same by autograd, at the K positions with a loss weight."""
+    keep_N = loss_weight_N != 0
+    fields = fields[keep_N]
     if teacher is not None:
         teacher = Teacher(teacher.hidden_ND[keep_N], teacher.head)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        distribution = WholeDistribution(
-            hidden_ND[keep_N], head, columns.ids_N, temperature, teacher
+        distribution = FullLogitsDistribution(
+            hidden_ND[keep_N], head, fields.ids_N, temperature, teacher
         )
-        losses = objective(TokenStats(cache(distribution.value)), columns)
-        loss = (coefficient_K * losses.loss).sum()
+        losses = objective(TokenStats(cache(distribution.value)), fields)
+        loss = (loss_weight_N[keep_N] * losses.loss).sum()
     stats = {
-        name: value_K.detach().to(coefficient_N.dtype).sum()
+        name: value_K.detach().to(loss_weight_N.dtype).sum()
         for name, value_K in losses.stats.items()
     }
     return Fused(loss=loss, stats=stats)
 
 
 _LOSS = ""
-"""The loss's own key among the sums; no objective names a statistic so."""
+"""Key of the loss among the sums; no objective names a statistic so."""
 
 
 def _evaluate(
     block: Block,
-    columns: TokenFields,
-    coefficient_N: Float[Tensor, " N"],
+    fields: TokenFields,
+    loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     *,
     with_gradient: bool,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Sums over the block's rows; the block's projection becomes its gradient.
-
-    The objective is differentiated with respect to the statistics it asked for, N numbers each; the
-    rest is in closed form.
-    """
+    """Sums over the block's positions; overwrites the block's projection with its gradient."""
+    # The statistics that the objective reads become leaves of a small graph, N numbers each.
+    # Autograd differentiates the objective with respect to them, and the block continues
+    # analytically.
     leaves: dict[str, Tensor] = {}
 
     def statistic(name: str) -> Tensor:
@@ -142,10 +160,11 @@ def _evaluate(
             leaves[name] = block.distribution.value(name).detach().requires_grad_(with_gradient)
         return leaves[name]
 
-    keep_N = coefficient_N != 0
+    keep_N = loss_weight_N != 0
     with torch.set_grad_enabled(with_gradient):
-        losses = objective(TokenStats(statistic), columns)
-        weighted_N = torch.where(keep_N, coefficient_N * losses.loss, 0)
+        losses = objective(TokenStats(statistic), fields)
+        # where, and not a product with zero: 0 * inf would be NaN.
+        weighted_N = torch.where(keep_N, loss_weight_N * losses.loss, 0)
         total = weighted_N.sum()
     if with_gradient:
         stat_grads = (
@@ -155,12 +174,12 @@ def _evaluate(
         )
         block.write_gradient(
             {
-                name: slope_N.masked_fill(~keep_N, 0)
-                for name, slope_N in zip(leaves, stat_grads, strict=False)
-                if slope_N is not None
+                name: grad_N.masked_fill(~keep_N, 0)
+                for name, grad_N in zip(leaves, stat_grads, strict=False)
+                if grad_N is not None
             }
         )
-    dtype = coefficient_N.dtype
+    dtype = loss_weight_N.dtype
     stats = {
         name: torch.where(keep_N, value_N.detach().to(dtype), 0).sum()
         for name, value_N in losses.stats.items()
@@ -168,28 +187,31 @@ def _evaluate(
     return {_LOSS: total.detach(), **stats}
 
 
-class KnownGradient(torch.autograd.Function):
-    """A number whose gradient was formed together with it: backward multiplies, in place, and can
-    therefore run once only.
+class PrecomputedGradient(torch.autograd.Function):
+    """A scalar whose gradients were computed together with it.
+
+    Backward scales them in place, so it runs once only.
     """
 
     @staticmethod
-    def forward(ctx, loss, known, *tensors):  # type: ignore[no-untyped-def]
-        """Keep the gradient with respect to each tensor beside the loss; None where there is none."""
-        ctx.known = known
+    def forward(ctx, loss, gradients, *tensors):  # type: ignore[no-untyped-def]
+        """Keep the gradient of each tensor beside the loss; None where a tensor has none."""
+        ctx.gradients = gradients
         ctx.dtypes = tuple(None if tensor is None else tensor.dtype for tensor in tensors)
         return loss.clone()
 
     @staticmethod
     def backward(ctx, outer):  # type: ignore[no-untyped-def]
-        """The known gradient times the incoming one."""
-        known, ctx.known = ctx.known, None
-        assert known is not None, "the gradient of a fused loss is used up by its first backward"
-        same = outer.device.type == "cpu" and bool(
-            outer == 1
-        )  # as it mostly is; a GPU would have to be waited for
-        factor = (None if d is None else d if same else d.mul_(outer) for d in known)
-        scaled = (
-            None if d is None else d.to(dtype) for d, dtype in zip(factor, ctx.dtypes, strict=True)
+        """The kept gradients times the incoming one, in the dtype of each tensor."""
+        gradients = ctx.gradients
+        ctx.gradients = None
+        assert gradients is not None, (
+            "the gradient of a fused loss is used up by its first backward"
         )
-        return None, None, *scaled
+        # Mostly outer is 1. Only a CPU may ask: reading the value would synchronise a GPU.
+        is_one = outer.device.type == "cpu" and bool(outer == 1)
+        scaled = (None if d is None else d if is_one else d.mul_(outer) for d in gradients)
+        cast = (
+            None if d is None else d.to(dtype) for d, dtype in zip(scaled, ctx.dtypes, strict=True)
+        )
+        return None, None, *cast

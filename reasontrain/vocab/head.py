@@ -1,6 +1,4 @@
-"""The output head of a model: from hidden states to logits and, backwards, from the logits'
-gradient to its own.
-"""
+"""A model's output head: from hidden states to logits, and from their gradient back to its own."""
 
 from __future__ import annotations
 
@@ -14,29 +12,35 @@ from torch import Tensor
 from reasontrain.types import Vocabulary
 
 _TENSOR_CORES = (torch.bfloat16, torch.float16)
+"""Dtypes that a GPU multiplies in its tensor cores with fp32 sums. `out_dtype=torch.float32`
+returns those sums unrounded; torch supports it on CUDA only. All other products are taken in fp32.
+"""
 
 
-def wide(tensor: Tensor) -> torch.dtype:
-    """What is computed over the vocabulary: fp32, or fp64 where the input is (tests)."""
+def accumulation_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of sums over the vocabulary: fp32, or fp64 for fp64 inputs (tests)."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def takes_product(factor: Tensor) -> bool:
-    """Whether a product with this factor is taken in half precision and summed in fp32."""
+def uses_tensor_cores(factor: Tensor) -> bool:
+    """True if a product with this factor is taken in half precision and summed in fp32."""
     return factor.is_cuda and factor.dtype in _TENSOR_CORES
 
 
-def add_product(
+def add_matmul(
     total: Float[Tensor, "I K"],
     left: Float[Tensor, "I J"],
     right: Float[Tensor, "J K"],
     *,
     first: bool = False,
 ) -> None:
-    """total += left @ right, where `total` is fp32 and stays so: half-precision products are summed
-    in fp32 too.
+    """total += left @ right, with the product and the sum in fp32.
 
-    The `first` product is written over what `total` holds, which need not have been zeroed.
+    Args:
+        total: the fp32 (or fp64) sum, changed in place.
+        left: left factor; cast to the dtype of `right` on tensor cores.
+        right: right factor; its dtype decides if tensor cores are used.
+        first: overwrite `total`, which then need not be initialised.
     """
     beta = 0 if first else 1
     if total.is_cuda and right.dtype in _TENSOR_CORES:
@@ -49,45 +53,48 @@ def add_product(
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """logits = softcap * tanh(x / softcap) with x = scale * (h W^T + b); without a softcap, logits
-    = x.
+    """logits = softcap * tanh(x / softcap) with x = scale * (h W^T + b); without a softcap, x.
 
-    A tied head passes the embedding matrix itself: autograd then adds both of its gradients.
-    `scale` is a multiplier (Cohere's `logit_scale`; the inverse of Granite's `logits_scaling`),
-    `softcap` is Gemma's `final_logit_softcapping`. `product_dtype` is that of the products where it
-    is not the weight's: bfloat16 beside a float32 master. `vocabulary` says by what the logits of
-    this head, as a student, become statistics and a gradient.
+    Attributes:
+        weight_VD: the output matrix. A tied head passes the embedding matrix itself, and autograd
+            adds both of its gradients.
+        bias_V: the bias, or None.
+        scale: multiplier of the logits (Cohere's `logit_scale`; the inverse of Granite's
+            `logits_scaling`).
+        softcap: Gemma's `final_logit_softcapping`, or None.
+        matmul_dtype: dtype of matrix products, if it is not the weight's: bfloat16 beside float32
+            master weights.
+        vocabulary: the backend for statistics and gradients when this head is the student's.
     """
 
     weight_VD: Float[Tensor, "V D"]
     bias_V: Float[Tensor, " V"] | None = None
     scale: float = 1.0
     softcap: float | None = None
-    product_dtype: torch.dtype | None = None
+    matmul_dtype: torch.dtype | None = None
     vocabulary: Vocabulary = "auto"
 
     @cached_property
-    def product_VD(self) -> Float[Tensor, "V D"]:
-        """The weight as matrix products take it, cast once; its own gradient is summed for the
-        weight itself, in fp32.
+    def matmul_weight_VD(self) -> Float[Tensor, "V D"]:
+        """The weight in the dtype of matrix products, cast once.
+
+        It is detached: `HeadGradient` sums the gradient in fp32 for the original weight.
         """
-        return self.weight_VD.detach().to(self.product_dtype or self.weight_VD.dtype)
+        return self.weight_VD.detach().to(self.matmul_dtype or self.weight_VD.dtype)
 
     @property
     def width(self) -> int:
-        """V, padding rows included."""
+        """V, the number of logits, padding rows of the weight included."""
         return self.weight_VD.shape[0]
 
     def to(self, device: torch.device) -> Head:
-        """The same head on another device, without a gradient."""
+        """A detached copy of the head on another device."""
         bias_V = None if self.bias_V is None else self.bias_V.detach().to(device)
         return replace(self, weight_VD=self.weight_VD.detach().to(device), bias_V=bias_V)
 
     @torch.no_grad()
     def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """The logits themselves, in fp32, without a temperature and without a gradient: for
-        samplers, a few rows at a time.
-        """
+        """Logits in fp32 without temperature or gradient, for samplers: few positions at a time."""
         logits_NV = self.project(hidden_ND)
         self.transform_(logits_NV, temperature=1.0)
         return logits_NV
@@ -95,22 +102,23 @@ class Head:
     def project(
         self, hidden_ND: Float[Tensor, "N D"], out_NV: Float[Tensor, "N V"] | None = None
     ) -> Float[Tensor, "N V"]:
-        """h W^T + b in fp32, into the memory of `out_NV` where it is given."""
-        weight_VD = self.product_VD
+        """h W^T + b in fp32, in the memory of `out_NV` if given."""
+        weight_VD = self.matmul_weight_VD
         if hidden_ND.is_cuda and weight_VD.dtype in _TENSOR_CORES:
             raw_NV = torch.mm(
                 hidden_ND.to(weight_VD.dtype), weight_VD.t(), out_dtype=torch.float32, out=out_NV
             )
         else:
-            dtype = wide(hidden_ND)
+            dtype = accumulation_dtype(hidden_ND)
             raw_NV = torch.mm(hidden_ND.to(dtype), weight_VD.to(dtype).t(), out=out_NV)
         return raw_NV if self.bias_V is None else raw_NV.add_(self.bias_V.detach())
 
     def transform_(
         self, raw_NV: Float[Tensor, "N V"], temperature: float
     ) -> Float[Tensor, "N V"] | None:
-        """Turn the projection into logits / temperature, in place; returns tanh(x / softcap) where
-        there is a softcap.
+        """Turn h W^T + b into logits / temperature, in place.
+
+        Returns tanh(x / softcap), which the softcap's derivative needs, or None without a softcap.
         """
         if self.softcap is None:
             if self.scale != temperature:
@@ -123,7 +131,7 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A frozen model at the student's rows: its hidden states, of its own width, and its head.
+    """A frozen model at the student's positions: its hidden states, of its own width, and its head.
 
     It never receives a gradient.
     """
@@ -133,50 +141,57 @@ class Teacher:
 
 
 class HeadGradient:
-    """Sums the gradients of hidden states, weight and bias over chunks of rows; skips what needs
-    none.
+    """Gradients of hidden states, weight and bias, summed over chunks of positions.
 
-    Every row comes once, so that the first chunk begins the sums and nothing has to be zeroed.
+    Each position is added exactly once and the chunk at position 0 first: it overwrites the sums,
+    so that nothing has to be set to zero.
     """
 
     def __init__(
         self, hidden_ND: Float[Tensor, "N D"], head: Head, *, hidden: bool, weight: bool, bias: bool
     ) -> None:
-        self.weight_VD = head.product_VD
-        self.dhidden_ND, self.dweight_VD, self.dbias_V = (
-            None
-            if tensor is None or not needed
-            else torch.empty_like(tensor, dtype=wide(tensor), requires_grad=False)
-            for tensor, needed in (
-                (hidden_ND, hidden),
-                (head.weight_VD, weight),
-                (head.bias_V, bias),
-            )
-        )
+        """Reserve memory for the gradients that are needed.
+
+        Args:
+            hidden_ND: the hidden states that go through the head.
+            head: the head.
+            hidden: form the gradient of the hidden states.
+            weight: form the gradient of the head's weight.
+            bias: form the gradient of the head's bias.
+        """
+        self._weight_VD = head.matmul_weight_VD
+        self.dhidden_ND = _uninitialised(hidden_ND, hidden)
+        self.dweight_VD = _uninitialised(head.weight_VD, weight)
+        self.dbias_V = _uninitialised(head.bias_V, bias)
 
     @property
     def needed(self) -> bool:
-        """False where nothing asks for a gradient, so that the gradient of the logits need not be
-        formed.
-        """
+        """False if nothing requires a gradient; the gradient of the logits is not formed then."""
         return not (self.dhidden_ND is None and self.dweight_VD is None and self.dbias_V is None)
 
     @property
-    def all(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of hidden states, weight and bias."""
+    def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients of hidden states, weight and bias; None for what needs none."""
         return self.dhidden_ND, self.dweight_VD, self.dbias_V
 
     def add(
         self, rows: slice, hidden_CD: Float[Tensor, "C D"], draw_CV: Float[Tensor, "C V"]
     ) -> None:
-        """Take in a chunk: `draw_CV` is the gradient with respect to h W^T + b at those rows."""
-        shared = takes_product(hidden_CD) and hidden_CD.dtype == self.weight_VD.dtype
-        factor_CV = draw_CV.to(hidden_CD.dtype) if shared else draw_CV  # one cast for both products
+        """Add a chunk; `draw_CV` is the gradient with respect to h W^T + b at those positions."""
+        # One cast to half precision can serve both products if both factors have that dtype.
+        shared = uses_tensor_cores(hidden_CD) and hidden_CD.dtype == self._weight_VD.dtype
+        factor_CV = draw_CV.to(hidden_CD.dtype) if shared else draw_CV
         if self.dhidden_ND is not None:
-            add_product(self.dhidden_ND[rows], factor_CV, self.weight_VD, first=True)
+            add_matmul(self.dhidden_ND[rows], factor_CV, self._weight_VD, first=True)
         if self.dweight_VD is not None:
-            add_product(self.dweight_VD, factor_CV.t(), hidden_CD, first=not rows.start)
+            add_matmul(self.dweight_VD, factor_CV.t(), hidden_CD, first=not rows.start)
         if self.dbias_V is not None:
             if not rows.start:
                 self.dbias_V.zero_()
             self.dbias_V.add_(draw_CV.sum(0))
+
+
+def _uninitialised(tensor: Tensor | None, needed: bool) -> Tensor | None:
+    if tensor is None or not needed:
+        return None
+    return torch.empty_like(tensor, dtype=accumulation_dtype(tensor), requires_grad=False)

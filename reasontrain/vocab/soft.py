@@ -1,4 +1,4 @@
-"""The log-density of soft tokens and its gradient in one pass, as `fused` does it for tokens."""
+"""The log-density of soft tokens and its gradient in one pass, as `fused` does for tokens."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from reasontrain.types import SoftScoring, TokenFields, TokenStats
 from reasontrain.vocab import full_logits
 from reasontrain.vocab.chunks import CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU, Projection, spans
 from reasontrain.vocab.embedding_mixture import EmbeddingBasis, softmax_
-from reasontrain.vocab.fused import Fused, KnownGradient, TokenObjective
-from reasontrain.vocab.head import Head, HeadGradient, wide
+from reasontrain.vocab.fused import Fused, PrecomputedGradient, TokenObjective
+from reasontrain.vocab.head import Head, HeadGradient, accumulation_dtype
 
-HEALTH, SCORED = "soft_health", "soft_scored"
+HEALTH = "soft_health"
+SCORED = "soft_scored"
 SOFT_STATISTICS = (HEALTH, SCORED)
-MOST_ROWS = 256
-"""Of a chunk: six products of this height keep a processor busy, and two [C, V] are alive."""
+MAX_CHUNK = 256
+"""Most positions of a chunk: the six matrix products are efficient at this height, and two tensors
+[C, V] are alive at once.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class FedEmbeddings:
-    """Soft tokens at N rows: the embeddings that were fed, and the tau and sigma of the law that
-    they were drawn from.
+    """Soft tokens at N positions: the embeddings that were fed, drawn from N(h0, sigma^2).
+
+    h0 is the mixture of embeddings at temperature `tau`.
     """
 
     value_ND: Float[Tensor, "N D"]
@@ -37,85 +41,114 @@ def soft(
     head: Head,
     basis: EmbeddingBasis,
     fed: FedEmbeddings,
-    columns: TokenFields,
-    coefficient_N: Float[Tensor, " N"],
+    fields: TokenFields,
+    loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     scoring: SoftScoring,
     *,
     chunk: int | None = None,
 ) -> Fused:
-    """An objective of log pi(h) = (D - |h - h0|^2 / sigma^2) / 2 with h0 = scale * softmax(z / tau)
-    E, and its gradient.
+    """An objective of log pi(h) = (D - |h - h0|^2 / sigma^2) / 2 and its gradients.
 
-    Soft Tokens, arXiv 2509.19170, eq. 10; the constant D / 2 makes the expectation 0. h, the
-    embedding fed, is a fixed action; with w = d loss / d log pi: r = w (h - h0) / sigma^2, dE +=
-    p^T r, dp = r E^T, dz = p (dp - <p, dp>) / tau. Nothing of size N x V is made. `soft_health`
-    sums |h - h0|^2 / (D sigma^2), which is 1 in the mean where nothing has changed, and
-    `soft_scored` the rows with a score: a mixture that is one token, in float32, has none. No
-    kernel is of densities: `whole` apart, torch computes whatever the head says.
+    h0 = scale * softmax(z / tau) E (Soft Tokens, arXiv 2509.19170, eq. 10); the constant D / 2
+    makes the expectation 0. h, the embedding that was fed, is a fixed action. With w = d loss / d
+    log pi:
+
+        r = w (h - h0) / sigma^2,  dE += p^T r,  dp = r E^T,  dz = p (dp - <p, dp>) / tau
+
+    Nothing of size N x V exists, unless the head's backend is `full_logits`. There is no Triton
+    kernel for densities: "triton" uses torch too.
+
+    Args:
+        hidden_ND: hidden states that predict the soft tokens.
+        head: the head, with logits z; gradients go to its weight and bias.
+        basis: the embeddings E; its weight gets a gradient.
+        fed: the embeddings h at the same positions, with tau and sigma.
+        fields: ids, advantages and evidence at the N positions.
+        loss_weight_N: factor of each loss; zero gives a gradient of exactly zero.
+        objective: maps the statistic "logp" (nats, up to a constant) and fields to losses.
+        scoring: choices that the paper leaves open.
+        chunk: positions per matrix product; None chooses by memory, at most `MAX_CHUNK`.
+
+    Returns:
+        The weighted sum of losses, with its gradient, and two sums over the positions with a loss
+        weight. `soft_health` sums |h - h0|^2 / (D sigma^2), 1 in the mean for an unchanged policy.
+        `soft_scored` counts positions that have a gradient: none flows through a mixture that is
+        one token in float32.
     """
     if head.vocabulary == "full_logits":
-        return _whole(hidden_ND, head, basis, fed, columns, coefficient_N, objective, scoring)
+        return _full_logits_loss(
+            hidden_ND, head, basis, fed, fields, loss_weight_N, objective, scoring
+        )
     tracking = torch.is_grad_enabled()
     weights = (hidden_ND, head.weight_VD, head.bias_V)
     hidden, weight, bias = (
         tracking and tensor is not None and tensor.requires_grad for tensor in weights
     )
-    known = HeadGradient(hidden_ND, head, hidden=hidden, weight=weight, bias=bias)
-    embedded = tracking and basis.weight_VD.requires_grad and not scoring.detach_mixture_embedding
+    gradient = HeadGradient(hidden_ND, head, hidden=hidden, weight=weight, bias=bias)
+    trains_basis = (
+        tracking and basis.weight_VD.requires_grad and not scoring.detach_mixture_embedding
+    )
     dbasis_VD = (
-        torch.zeros_like(basis.weight_VD, dtype=wide(basis.weight_VD), requires_grad=False)
-        if embedded
+        torch.zeros_like(
+            basis.weight_VD, dtype=accumulation_dtype(basis.weight_VD), requires_grad=False
+        )
+        if trains_basis
         else None
     )
     floats = CHUNK_FLOATS_CPU if hidden_ND.device.type == "cpu" else CHUNK_FLOATS_GPU
-    size = chunk if chunk is not None else max(1, min(MOST_ROWS, floats // head.width))
+    size = chunk if chunk is not None else max(1, min(MAX_CHUNK, floats // head.width))
     project = Projection(head)
-    loss = torch.zeros((), dtype=wide(hidden_ND), device=hidden_ND.device)
+    loss = torch.zeros((), dtype=accumulation_dtype(hidden_ND), device=hidden_ND.device)
     sums = dict.fromkeys(SOFT_STATISTICS, torch.zeros_like(loss))
     with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
         for rows in spans(len(hidden_ND), size):
-            keep_C = coefficient_N[rows] != 0
+            keep_C = loss_weight_N[rows] != 0
             hidden_CD, fed_CD = (
-                given.detach()[rows].masked_fill(~keep_C[:, None], 0)
-                for given in (hidden_ND, fed.value_ND)
+                tensor_ND.detach()[rows].masked_fill(~keep_C[:, None], 0)
+                for tensor_ND in (hidden_ND, fed.value_ND)
             )
-            part = _Chunk(
+            part = _SoftChunk(
                 project(hidden_CD), head, basis, FedEmbeddings(fed_CD, fed.tau, fed.sigma), scoring
             )
-            some, slope_C = _slopes(part.logp_C, columns[rows], coefficient_N[rows], objective)
-            loss += some
+            chunk_loss, grad_C = _loss_and_gradient(
+                part.logp_C, fields[rows], loss_weight_N[rows], objective
+            )
+            loss += chunk_loss
             for name, value_C in ((HEALTH, part.health_C), (SCORED, part.scored_C)):
                 sums[name] = sums[name] + torch.where(keep_C, value_C, 0).sum()
-            if known.needed or dbasis_VD is not None:
-                known.add(rows, hidden_CD, part.gradient(slope_C, dbasis_VD))
-    if known.needed or dbasis_VD is not None:
-        loss = KnownGradient.apply(loss, (*known.all, dbasis_VD), *weights, basis.weight_VD)
+            if gradient.needed or dbasis_VD is not None:
+                gradient.add(rows, hidden_CD, part.gradient(grad_C, dbasis_VD))
+    if gradient.needed or dbasis_VD is not None:
+        loss = PrecomputedGradient.apply(
+            loss, (*gradient.gradients, dbasis_VD), *weights, basis.weight_VD
+        )
     return Fused(loss=loss, stats=sums)
 
 
-def _whole(
+def _full_logits_loss(
     hidden_ND: Float[Tensor, "N D"],
     head: Head,
     basis: EmbeddingBasis,
     fed: FedEmbeddings,
-    columns: TokenFields,
-    coefficient_N: Float[Tensor, " N"],
+    fields: TokenFields,
+    loss_weight_N: Float[Tensor, " N"],
     objective: TokenObjective,
     scoring: SoftScoring,
 ) -> Fused:
-    """The same by autograd, of the rows with a coefficient and with logits whole."""
-    keep_N = coefficient_N != 0
+    """The same by autograd, at the K positions with a loss weight."""
+    keep_N = loss_weight_N != 0
     with torch.autocast(hidden_ND.device.type, enabled=False):
         logits_KV = full_logits.logits(hidden_ND[keep_N], head)[:, : basis.num_tokens]
         p_KV = torch.softmax(logits_KV / fed.tau, -1)
         mixed_KV = p_KV
         if scoring.tau_grad is not None:
-            again_KV = torch.softmax(logits_KV / scoring.tau_grad, -1)
-            mixed_KV = p_KV.detach() + (again_KV - again_KV.detach())
+            # The value of the mixture at tau with the gradient of the one at tau_grad.
+            grad_p_KV = torch.softmax(logits_KV / scoring.tau_grad, -1)
+            mixed_KV = p_KV.detach() + (grad_p_KV - grad_p_KV.detach())
         table_VD = (
             basis.weight_VD[: basis.num_tokens]
-            .to(basis.product_dtype or basis.weight_VD.dtype)
+            .to(basis.matmul_dtype or basis.weight_VD.dtype)
             .to(p_KV.dtype)
         )
         mixture_KD = (
@@ -129,14 +162,14 @@ def _whole(
             0.5 * (residual_KD.shape[1] if scoring.reduction == "sum" else 1)
         )
         loss = (
-            coefficient_N[keep_N] * objective(TokenStats(lambda name: logp_K), columns[keep_N]).loss
+            loss_weight_N[keep_N] * objective(TokenStats(lambda name: logp_K), fields[keep_N]).loss
         ).sum()
     scored_K = (p_KV.detach().amax(1) < 1).to(p_KV.dtype)
     return Fused(loss=loss, stats={HEALTH: health_K.detach().sum(), SCORED: scored_K.sum()})
 
 
-class _Chunk:
-    """Some rows while their logits are alive."""
+class _SoftChunk:
+    """C positions while their logits are alive."""
 
     def __init__(
         self,
@@ -146,11 +179,15 @@ class _Chunk:
         fed: FedEmbeddings,
         scoring: SoftScoring,
     ) -> None:
-        """Takes over the memory of the projection."""
-        self.head, self.basis, self.fed, self.scoring = head, basis, fed, scoring
+        """Take over the memory of the projection `raw_CV`: `p_CV` is written over it."""
+        self.head = head
+        self.basis = basis
+        self.fed = fed
+        self.scoring = scoring
         self._tanh_CV = head.transform_(raw_CV, temperature=1.0)
-        basis.hide_(raw_CV)
-        self._again_CV = (
+        basis.mask_non_tokens_(raw_CV)
+        # The mixture at tau_grad needs memory of its own: the next line overwrites the logits.
+        self._grad_p_CV = (
             None if scoring.tau_grad is None else softmax_(raw_CV.clone(), scoring.tau_grad)
         )
         self.p_CV = softmax_(raw_CV, fed.tau)
@@ -160,38 +197,42 @@ class _Chunk:
 
     @property
     def logp_C(self) -> Float[Tensor, " C"]:
-        """The log-density, up to a constant."""
+        """The log-density in nats, up to a constant."""
         return (1 - self.health_C) * (0.5 * self._dimensions)
 
     @property
     def _dimensions(self) -> int:
-        """How many coordinates the density is summed over; the mean counts as one."""
+        """Number of coordinates that the density is summed over; the mean counts as one."""
         return self.residual_CD.shape[1] if self.scoring.reduction == "sum" else 1
 
     def gradient(
-        self, slope_C: Float[Tensor, " C"], dbasis_VD: Float[Tensor, "V D"] | None
+        self, grad_C: Float[Tensor, " C"], dbasis_VD: Float[Tensor, "V D"] | None
     ) -> Float[Tensor, "C V"]:
-        """The projection's gradient, in the memory of p; that of the basis is added to `dbasis_VD`."""
+        """d loss / d raw in the memory of p; adds the gradient of the embeddings to `dbasis_VD`.
+
+        `grad_C` is d loss / d log-density.
+        """
         share = self._dimensions / self.residual_CD.shape[1]
-        dmixture_CD = self.residual_CD * (slope_C * share / self.fed.sigma**2)[:, None]
+        dmixture_CD = self.residual_CD * (grad_C * share / self.fed.sigma**2)[:, None]
         if dbasis_VD is not None:
-            self.basis.add_gradient(dbasis_VD, self.p_CV, dmixture_CD)
-        p_CV = self.p_CV if self._again_CV is None else self._again_CV
-        dp_CV = self.basis.pull(dmixture_CD)
+            self.basis.add_weight_gradient(dbasis_VD, self.p_CV, dmixture_CD)
+        p_CV = self.p_CV if self._grad_p_CV is None else self._grad_p_CV
+        dp_CV = self.basis.probability_gradient(dmixture_CD)
         dp_CV.sub_(torch.linalg.vecdot(p_CV, dp_CV)[:, None])
         draw_CV = p_CV.mul_(dp_CV).mul_(self.head.scale / (self.scoring.tau_grad or self.fed.tau))
         if self._tanh_CV is not None:
+            # d (softcap * tanh(x / softcap)) / dx = 1 - tanh^2
             draw_CV.mul_(self._tanh_CV.square_().neg_().add_(1))
         return draw_CV
 
 
-def _slopes(
+def _loss_and_gradient(
     logp_C: Float[Tensor, " C"],
-    columns: TokenFields,
-    coefficient_C: Float[Tensor, " C"],
+    fields: TokenFields,
+    loss_weight_C: Float[Tensor, " C"],
     objective: TokenObjective,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " C"]]:
-    """The weighted loss of some rows, and its slope along each of their log-densities."""
+    """The weighted loss of C positions and d loss / d log-density at each."""
 
     def statistic(name: str) -> Tensor:
         assert name == "logp", f"a soft token has a density and no {name}"
@@ -200,7 +241,7 @@ def _slopes(
     with torch.enable_grad():
         leaf_C = logp_C.requires_grad_()
         total = torch.where(
-            coefficient_C != 0, coefficient_C * objective(TokenStats(statistic), columns).loss, 0
+            loss_weight_C != 0, loss_weight_C * objective(TokenStats(statistic), fields).loss, 0
         ).sum()
-        (slope_C,) = torch.autograd.grad(total, leaf_C)
-    return total.detach(), slope_C.masked_fill(coefficient_C == 0, 0)
+        (grad_C,) = torch.autograd.grad(total, leaf_C)
+    return total.detach(), grad_C.masked_fill(loss_weight_C == 0, 0)

@@ -1,4 +1,4 @@
-"""Evidence that needs the whole distribution at a row, without any gradient."""
+"""Evidence that needs the full distribution at a position, without gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reasontrain.vocab.chunks import Scan
+from reasontrain.vocab.chunks import ChunkedLogits
 from reasontrain.vocab.head import Head, Teacher
 
 
@@ -24,26 +24,42 @@ def measure(
     chunk: int | None = None,
     top: int = 16,
 ) -> dict[str, Float[Tensor, " N"]]:
-    """Numbers per row, by name: "logp", "entropy", "kl_reverse", "kl_forward" in nats, and
-    "teachability" in [0, 1].
+    """Evidence by name at N positions.
 
-    Teachability is the teacher's mass on the student's `top` likeliest ids (arXiv 2605.26844). The
-    teacher's head runs only where a name needs it. Raises UserError where one does and there is no
-    teacher.
+    The teacher's head runs only if a name needs it.
+
+    Args:
+        hidden_ND: the student's hidden states that predict `ids_N`.
+        head: the student's head.
+        ids_N: the token at each position.
+        names: any of "logp", "entropy", "kl_reverse", "kl_forward" (nats) and "teachability" (in
+            [0, 1]: the teacher's mass on the student's likeliest ids, arXiv 2605.26844).
+        temperature: divides the logits of both models.
+        teacher: the teacher's hidden states at the same positions, and its head.
+        chunk: positions per matrix product; None chooses by memory.
+        top: number of likeliest ids that teachability counts.
+
+    Returns:
+        One number per position for every name.
+
+    Raises:
+        UserError: a name needs a teacher, and there is none.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    values: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for distribution in Scan(
+        for distribution in ChunkedLogits(
             hidden_ND, head, ids_N, temperature, teacher, chunk
         ).distributions():
-            for name in sorted(found, key=_of_student):
-                is_mass = name == "teachability"
-                found[name].append(
-                    distribution.teacher_mass_on_top(top) if is_mass else distribution.value(name)
+            # Names that need the teacher come first: the Triton kernel that computes divergences
+            # returns the student's statistics too, so one pass serves all.
+            for name in sorted(values, key=_needs_student_only):
+                values[name].append(
+                    distribution.teacher_top_mass(top)
+                    if name == "teachability"
+                    else distribution.value(name)
                 )
-    return {name: torch.cat(values) for name, values in found.items()}
+    return {name: torch.cat(blocks) for name, blocks in values.items()}
 
 
-def _of_student(name: str) -> bool:
-    """What needs no teacher comes last: kernels find it in the pass that divergences take."""
+def _needs_student_only(name: str) -> bool:
     return name in ("logp", "entropy")

@@ -11,21 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from reasontrain.algo.evidence import EVIDENCE
 from reasontrain.types import Batch, TokenKind
 
 Token = tuple[int, int]
 """(rollout id, position in the rollout, from 1): what no layout changes."""
-EVIDENCE = (
-    "entropy",
-    "kl_reverse",
-    "kl_forward",
-    "teachability",
-    "old_logp",
-    "history_logp",
-    "attention",
-    "uncond_logp",
-    "ref_logp",
-)
 
 
 class Steps:
@@ -45,6 +35,7 @@ class Steps:
             group_B=torch.zeros(num, dtype=torch.long),
             reward_B=zeros_B,
             advantage_B=zeros_B,
+            pair_B=torch.arange(num),
             evidence={name: torch.tensor(rows) for name, rows in evidence.items()},
             seed=7,
             step=3,
@@ -81,10 +72,12 @@ class Steps:
         rollouts = (torch.randperm(40, generator=draw)[:num_rollouts] + 100 * seed).tolist()
         batch = Steps.of(kinds, rollouts)
         columns = {}
-        for name in EVIDENCE:
+        for name, row in EVIDENCE.items():
             grid_BT = torch.randint(0, 24, batch.ids_BT.shape, generator=draw) / 8
+            if name == "ce_logscore":
+                grid_BT = grid_BT + 1 / 8  # a rejected side of which every score is 1 is an error
             outlier_BT = torch.rand(batch.ids_BT.shape, generator=draw) < 0.04
-            sign = -1 if name.endswith("_logp") else 1
+            sign = -1 if row.bounds[1] == 0 else 1
             columns[name] = torch.where(
                 batch.is_response_BT,
                 sign * torch.where(outlier_BT, grid_BT * 9, grid_BT),

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from reasontrain import models
 from reasontrain.algo import evidence
 from reasontrain.algo.evidence import EVIDENCE, Evidence
-from reasontrain.types import Batch, TokenFields, TokenKind
+from reasontrain.algo.token_selection import AllTokens, TopEntropy
+from reasontrain.data import stored_evidence
+from reasontrain.learner.factory import make_learner
+from reasontrain.plan.flops import operations_of
+from reasontrain.plan.machine import Machine
+from reasontrain.plan.roles import job_of
+from reasontrain.recipe import Recipe, read_recipe
+from reasontrain.report.build import _evidence_curves
+from reasontrain.report.tokens import show_tokens
+from reasontrain.run.loop import describe
+from reasontrain.run.tracking import write_tokens
+from reasontrain.types import (
+    Batch,
+    Problem,
+    Rollout,
+    TokenFields,
+    TokenKind,
+    UserError,
+)
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
 
 
 def batch(**columns: list[float]) -> Batch:
@@ -83,17 +108,77 @@ def test_batches_can_be_copied_and_sent():
 
 
 @pytest.fixture
-def surprise(monkeypatch: pytest.MonkeyPatch) -> Evidence:
-    """A made-up row: -log p under the policy, by a statistic that exists already."""
+def surprise(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A recipe whose rule reads a made-up row of the table, measured by a statistic that exists."""
     row = Evidence(
         name="surprise",
-        description="log-probability under the policy, for a test",
+        description="a made-up kind",
         chart="Surprise",
-        label="surprise of a test",
+        label="how surprised",
         unit="nats",
-        bounds=(0.0, float("inf")),
+        bounds=(-math.inf, 0.0),
         source="policy",
         statistic="logp",
     )
     monkeypatch.setitem(EVIDENCE, "surprise", row)
-    return row
+    monkeypatch.setattr(TopEntropy, "required_evidence", frozenset({"surprise"}))
+    return read_recipe(RECIPES / "grpo.yaml", ["token_selection={kind: top_entropy}"])
+
+
+def test_a_new_row_is_measured_by_its_statistic(surprise: Recipe):
+    assert surprise.measured_evidence == {"surprise"}
+    learner = make_learner(surprise)
+    observed = learner.observe(batch(), frozenset({"surprise", "old_logp"}))
+    assert observed.surprise_BT[0, 1:].max() < 0
+    assert torch.equal(observed.surprise_BT, observed.old_logp_BT)
+
+
+def test_a_row_that_no_code_measures_is_not_a_column_of_zeros(
+    surprise: Recipe, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(EVIDENCE, "surprise", replace(EVIDENCE["surprise"], statistic=None))
+    with pytest.raises(AssertionError, match="no code here measures surprise"):
+        make_learner(surprise).observe(batch(), frozenset({"surprise"}))
+
+
+def test_a_new_row_is_in_plans_and_operations(surprise: Recipe):
+    plain = replace(surprise, token_selection=AllTokens())
+    weight_BT = torch.ones(1, 3)
+    counted, without = (operations_of(r)([], batch(), weight_BT) for r in (surprise, plain))
+    assert counted["tflop_evidence"] > 0
+    assert without["tflop_evidence"] == 0
+    assert job_of(surprise, Machine()).observes_student
+    assert not job_of(plain, Machine()).observes_student
+
+
+def test_a_new_row_is_in_recipes_and_their_errors(surprise: Recipe):
+    with pytest.raises(UserError, match="needs surprise, which is"):
+        read_recipe(RECIPES / "soft_tokens.yaml", ["token_selection={kind: top_entropy}"])
+    with pytest.raises(UserError, match=r"surprize is unknown; the kinds of evidence are .*surprise"):
+        read_recipe(RECIPES / "grpo.yaml", ["evidence={surprize: a.parquet}"])
+
+
+def test_a_new_row_is_in_metrics_files_and_pages(surprise: Recipe, tmp_path: Path):
+    one = batch(surprise=[0.0, -0.25, -1.5])
+    rollout = Rollout(
+        problem=Problem(id="p", prompt=""), id=0, group=0, prompt_ids=(1,), response_ids=(2, 3)
+    )
+    stats = describe(one, torch.ones(1, 3), [rollout])
+    assert stats["surprise_mean"] == -0.875
+    path = tmp_path / "step-0.jsonl"
+    write_tokens(path, one, torch.ones(1, 3), [rollout], models.describe(surprise.model).tokenizer)
+    assert json.loads(path.read_text())["evidence"] == {"surprise": [-0.25, -1.5]}
+    page = show_tokens(0, path, 1)
+    assert page is not None
+    assert page.rollouts[0].tokens[0].numbers == "surprise \u22120.25 · weight 1 · kept"
+    (curve,) = (curve for curve in _evidence_curves() if curve.title == "Surprise")
+    assert curve.columns == {"surprise_mean": "how surprised"}
+
+
+def test_a_new_row_can_be_stored(surprise: Recipe, tmp_path: Path):
+    rollout = Rollout(
+        problem=Problem(id="p", prompt=""), id=0, group=0, prompt_ids=(1,), response_ids=(2, 3)
+    )
+    path = tmp_path / "surprise.parquet"
+    stored_evidence.write(path, "surprise", [rollout], [[-0.5, -1.0]], {})
+    assert stored_evidence.read(path, "surprise").of(rollout) == (-0.5, -1.0)

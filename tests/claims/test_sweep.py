@@ -114,7 +114,7 @@ def test_a_command_that_failed_goes_on(claims: Claims, capsys: pytest.CaptureFix
 def test_a_record_of_another_row_or_recipe_is_not_shown(claims: Claims):
     assert claims() == 0
     table(Path(), "claim=D")
-    assert claims("--dry") == 0
+    assert claims("--dry-run") == 0
     assert claims("one") == 0  # the same runs
     Path("base.yaml").write_text(Path("base.yaml").read_text().replace("steps: 2", "steps: 3"))
     num = len(calls())
@@ -124,7 +124,7 @@ def test_a_record_of_another_row_or_recipe_is_not_shown(claims: Claims):
 
 
 def test_dry_counts_and_starts_nothing(claims: Claims, capsys: pytest.CaptureFixture[str]):
-    assert claims("--dry") == 0
+    assert claims("--dry-run") == 0
     assert (
         capsys.readouterr().out
         == "one: 24 runs, 0 of them finished; nothing is finished to tell the time by\n"

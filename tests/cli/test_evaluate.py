@@ -188,7 +188,7 @@ def test_nothing_to_ask_and_nothing_to_grade_by(
 
 def test_a_model_that_is_none(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "nothing/here", "--suite", "math500.jsonl"]) == 2
-    assert "nothing/here is no model that can be loaded" in capsys.readouterr().err
+    assert "the model nothing/here cannot be loaded" in capsys.readouterr().err
 
 
 def test_show_prints_every_setting_and_validate_every_fault(

@@ -138,7 +138,8 @@ def test_a_report_keeps_the_suites_of_earlier_commands_of_the_same_weights(model
     assert evaluate(str(model), *SHORT, "--out", "a") == 0  # in its old place
     assert (folder("a") / "report.json").read_bytes() == before
     assert (
-        main(["evaluate", str(model), "--suite", str(other), "--seed", "1", "--again", *short]) == 0
+        main(["evaluate", str(model), "--suite", str(other), "--seed", "1", "--restart", *short])
+        == 0
     )
     assert reported() == ["other"]  # the rest was asked with another seed
 
@@ -203,10 +204,10 @@ def test_another_fingerprint_is_refused(
     assert evaluate(str(model), *SHORT, *words, "--out", "a") == 2
     error = capsys.readouterr().err
     assert said in error
-    assert "give another --out, or --again to begin anew" in error
+    assert "give another --out, or --restart to discard them" in error
     assert error.count("\n") == 1
     assert files(folder("a")) == before
-    assert evaluate(str(model), *SHORT, *words, "--out", "a", "--again") == 0
+    assert evaluate(str(model), *SHORT, *words, "--out", "a", "--restart") == 0
     assert evaluate(str(model), *SHORT, *words, "--out", "b") == 0
     assert files(folder("a")) == files(folder("b"))
 
@@ -255,7 +256,7 @@ def test_an_adapter_answers_as_its_merged_model(
             parameter.data.normal_(std=0.2)
     adapted.save_pretrained("adapter")
     adapted.merge_and_unload().save_pretrained("merged")
-    base.save_words(Path("merged"))
+    base.save_tokenizer(Path("merged"))
     for what in ("adapter", "merged", str(model)):
         assert evaluate(what, *SHORT, "--out", "out") == 0
     found = {
@@ -294,8 +295,8 @@ WRONG = {
         "--workers cannot be combined with --endpoint",
     ),
     "requests for weights": (
-        ["--at-once", "2"],
-        "--at-once is the number of requests in flight to an --endpoint",
+        ["--concurrency", "2"],
+        "--concurrency applies to an --endpoint only",
     ),
     "no worker": (["--workers", "0"], "--workers must be at least 1, got 0"),
     "no address": (["--endpoint", "h/v1"], "--endpoint must start with http"),
@@ -334,16 +335,16 @@ def test_an_endpoint_is_asked_goes_on_and_ends_with_the_same_bytes(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(answered) as server:
         words = [*REMOTE, "--endpoint", server.url]
-        assert evaluate(*words, "--out", "whole", "--at-once", "1") == 0
+        assert evaluate(*words, "--out", "whole", "--concurrency", "1") == 0
         assert len(server.asked) == 24
-        assert evaluate(*words, "--out", "many", "--at-once", "8") == 0
+        assert evaluate(*words, "--out", "many", "--concurrency", "8") == 0
         assert files(folder("many")) == files(folder("whole"))
         answers = Path("torn/the--model/arithmetic.jsonl")
         server.asked.clear()
-        killed([*words, "--out", "torn", "--at-once", "3"], answers, after=9)
+        killed([*words, "--out", "torn", "--concurrency", "3"], answers, after=9)
         there = answers.read_bytes().count(b"\n")
         server.asked.clear()
-        assert evaluate(*words, "--out", "torn", "--at-once", "5") == 0
+        assert evaluate(*words, "--out", "torn", "--concurrency", "5") == 0
         assert len(server.asked) == 24 - there  # every problem stands alone
         assert files(folder("torn")) == files(folder("whole"))
         assert all(headers["authorization"] == f"Bearer {KEY}" for _, headers, _ in server.asked)
@@ -370,7 +371,7 @@ def test_a_server_that_fails_ends_with_one_sentence_and_the_same_command_goes_on
 
     with serving(script) as server:
         words = [*REMOTE, "--endpoint", server.url, "--out", "a"]
-        assert evaluate(*words, "--at-once", "1") == 2
+        assert evaluate(*words, "--concurrency", "1") == 2
         captured = capsys.readouterr()
         assert "refuses the key in OPENAI_API_KEY (401: '[the key] has expired')" in captured.err
         assert KEY not in captured.out + captured.err

@@ -130,14 +130,14 @@ REFUSED = {
     ),
     "no object": ([], [1], "line 2: expected a JSON object, found list"),
     "no time": (
-        ["--limit-s", "0"],
+        ["--timeout-s", "0"],
         None,
-        "--limit-s must be more than 0 and less than a day, got 0",
+        "--timeout-s must be more than 0 and less than a day, got 0",
     ),
     "endless time": (
-        ["--limit-s", "inf"],
+        ["--timeout-s", "inf"],
         None,
-        "--limit-s must be more than 0 and less than a day, got inf",
+        "--timeout-s must be more than 0 and less than a day, got inf",
     ),
     "nobody": (["--workers", "0"], None, "--workers must be at least 1, got 0"),
 }

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
 from reasontrain.cli import main
-from reasontrain.learner import unconditional
 from reasontrain.models.testbed_vision import BUILDERS
+from reasontrain.stages import unconditional
 from reasontrain.tasks.images import ImageTask
 from reasontrain.types import Rollout
 
@@ -84,7 +84,7 @@ def test_the_reference_sees_the_prompt_without_the_image_or_neither(
     seen: list[Rollout] = []
     inner = unconditional.cut_parts
 
-    def watched(rollouts: list[Rollout], folds: int) -> list[unconditional.Part]:
+    def watched(rollouts: list[Rollout], folds: int) -> list[unconditional.FoldPart]:
         seen[:] = rollouts
         return inner(rollouts, folds)
 
@@ -118,7 +118,7 @@ def test_another_image_leaves_a_samples_weights_as_they_are(
     monkeypatch.setattr(images, "draw_shapes", lambda shapes: white)
     assert run("steps=1", "name=other") == 0
     assert (
-        len(list(Path("out/columns").glob("uncond_logp-*"))) == 1
+        len(list(Path("out/stages").glob("uncond_logp-*"))) == 1
     )  # the same column, which was not computed again
     ours, theirs = (
         json.loads(Path(f"out/{name}/tokens/step-0.jsonl").read_text().splitlines()[0])
@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("token_selection.kind=sstoken",),
         "token_selection: the attention of image models is not watched",
     ),
-    "packing": (("learn.layout=packed",), "learn.layout: rows with images are not packed"),
+    "packing": (("learn.layout=packed",), "learn.layout: sequences with images cannot be packed"),
     "broken image": (
         ("task={kind: rollouts, path: broken.json}",),
         "problem 0 is in no format that",
@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "text model": (
         ("model.path=untrained:student",),
-        "train-0 has an image, and the model reads text alone",
+        "train-0 has an image, and the model reads text only",
     ),
 }
 

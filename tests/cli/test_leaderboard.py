@@ -27,4 +27,4 @@ def test_a_site_is_written_and_unlike_protocols_are_one_sentence(
     assert said.count("\n") == 1
     assert "suite heldout cannot be one column" in said
     assert not (tmp_path / "none").exists()
-    assert main(["leaderboard", *runs, "--out", str(site), "--apart"]) == 0
+    assert main(["leaderboard", *runs, "--out", str(site), "--separate"]) == 0

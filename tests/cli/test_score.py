@@ -26,7 +26,7 @@ objective: {kind: nll}
 loss_aggregation: response_token_mean
 learn: {lr: 1.0e-2, rollouts_per_step: 4, micro_batch_tokens: 300}
 """
-COLUMNS = Path("out/columns")
+COLUMNS = Path("out/stages")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_train_stores_the_column_that_score_stores_and_reads_it(
     assert "scores" not in capsys.readouterr().out
     assert run("train", "out=alone") == 0
     assert "uncond_tuned scores 30 responses" in capsys.readouterr().out
-    (alone,) = Path("alone/columns").glob("uncond_logp-*")
+    (alone,) = Path("alone/stages").glob("uncond_logp-*")
     assert read_table(alone / "part-00000.parquet").equals(read_table(store / "part-00000.parquet"))
     assert (store / "part-00000.parquet").stat().st_mtime_ns == written
     for record in metrics():
@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
     "no model": (
         "score",
         ("unconditional.model.path=nothing",),
-        "nothing is no model that can be loaded",
+        "the model nothing cannot be loaded",
     ),
 }
 

@@ -449,14 +449,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         "bad.jsonl, line 2: expected one JSON object per line",
     ),
     "gold that does not pass": (("task.kind=math", "task.path=gold.jsonl"), "gold"),
-    "no model": (("model.path=nothing",), "nothing is no model that can be loaded"),
+    "no model": (("model.path=nothing",), "the model nothing cannot be loaded"),
     "prompts too long": (("prompt.max_tokens=20",), "prompts have more than 20 tokens"),
     "own reward": (
         ("task.kind=python", "task.path=no.py", "task.problems_path=short.jsonl"),
         "no.py",
     ),
     "unknown service": (("track.service=wandb",), "track.service is wandb, which is not installed"),
-    "testbed name": (("model.path=testbed:nobody",), "testbed:nobody is no testbed model"),
+    "testbed name": (("model.path=testbed:nobody",), "there is no testbed model testbed:nobody"),
 }
 
 
@@ -500,7 +500,10 @@ def test_a_model_with_other_ids_is_refused(
     vocab[first], vocab[second] = vocab[second], vocab[first]
     path.write_text(json.dumps(content))
     assert train(*overrides) == 2
-    assert f"the {role} has other token ids than the model: id 300 is" in capsys.readouterr().err
+    assert (
+        f"the {role} and the model must share one vocabulary, but id 300 is"
+        in capsys.readouterr().err
+    )
     assert not Path("out").exists()
 
 
@@ -510,7 +513,7 @@ def test_a_directory_with_another_run_is_left_alone(
     assert train("steps=2", "evaluate=null", "learn.warmup_steps=0") == 0
     before = Path("out/run/metrics.jsonl").read_bytes()
     assert train("steps=2", "evaluate=null", "learn.warmup_steps=0", "learn.lr=0.5") == 2
-    assert "out/run holds a run of another recipe (other: learn.lr)" in capsys.readouterr().err
+    assert "out/run holds a run of another recipe (different: learn.lr)" in capsys.readouterr().err
     assert Path("out/run/metrics.jsonl").read_bytes() == before
 
 

@@ -164,7 +164,9 @@ class Mistake:
 MISTAKES = {
     # TIP
     "a comparison without a teacher": Mistake(
-        "tip", ("teacher=null",), ("teacher: the objective or the", "give its `path`")
+        "tip",
+        ("teacher=null",),
+        ("teacher: the objective distill needs a teacher", "set `teacher.path`"),
     ),
     "no token kept": Mistake(
         "tip",
@@ -177,26 +179,26 @@ MISTAKES = {
         ("token_selection.tip.mode", "'soft_or'", "(got 'softor')"),
     ),
     "no teacher there": Mistake(
-        "tip", ("teacher.path=nothing",), ("nothing is no model that can be loaded",)
+        "tip", ("teacher.path=nothing",), ("the model nothing cannot be loaded",)
     ),
     # D3S
     "a group of one": Mistake(
         "d3s",
         ("sample.group_size=1",),
         (
-            "sample.group_size: group_normalized compares the rollouts of a group",
-            "nobody to compare",
+            "sample.group_size: group_normalized compares the rollouts of a group; use 2 or more",
+            "use 2 or more",
         ),
     ),
     "a group cut in two": Mistake(
         "d3s",
         ("sample.group_size=3",),
-        ("learn.rollouts_per_step: 4 is no multiple of sample.group_size 3",),
+        ("learn.rollouts_per_step: 4 is not a multiple of sample.group_size 3",),
     ),
     "advantages without credit": Mistake(
         "sstoken",
         ("rollout_filter={kind: max_variance}",),
-        ("keep: max_variance compares advantages", "choose how their rewards become `advantage`"),
+        ("rollout_filter: max_variance compares advantages", "set `advantage.kind`"),
     ),
     "one rollout left to be normalised": Mistake(
         "d3s",
@@ -206,8 +208,8 @@ MISTAKES = {
             "rollout_filter.keep_ratio.init=0.5",
         ),
         (
-            "rollout_filter.keep_ratio: 0.5 of 2 rollouts leaves one of a group",
-            "1 or more leaves two",
+            "rollout_filter.keep_ratio: 0.5 of 2 rollouts keeps one of a group",
+            "use 1 or more",
         ),
     ),
     "a budget above all": Mistake(
@@ -229,7 +231,7 @@ MISTAKES = {
         "dpo",
         ("task.path=empty_side.jsonl",),
         (
-            "empty_side.jsonl, line 3: there is no rejected answer",
+            "empty_side.jsonl, line 3: column 'rejected' is missing or empty",
             "a pair needs a chosen and a rejected one",
         ),
     ),
@@ -246,23 +248,26 @@ MISTAKES = {
     "pairs dropped by halves": Mistake(
         "dpo",
         ("rollout_filter.kind=random",),
-        ("keep: random drops rollouts one by one, and would part",),
+        ("rollout_filter: random drops single rollouts and would separate",),
     ),
     "an average of tokens for pairs": Mistake(
         "dpo",
         ("loss_aggregation=token_mean",),
-        ("loss_aggregation: token_mean is not for dpo", "pair_mean is for losses of pairs"),
+        ("loss_aggregation: dpo gives one loss per pair; use pair_mean", "use pair_mean"),
     ),
     "contrast without scores": Mistake(
         "cdpo",
         ("evidence={}",),
-        ("token_selection: nothing in this recipe can provide the evidence ce_logscore",),
+        (
+            "token_selection: nothing in this recipe provides the evidence ce_logscore; n"
+            "ame its file in `evidence`",
+        ),
     ),
     "scores that are not there": Mistake("cdpo", (), ("ce_logscore", "scores.parquet")),
     "a stage that is not there": Mistake(
         "scores",
         ("evidence={ce_logscore: 'stage:scor/x'}",),
-        ("stage:scor/x is of no stage before it (there is: score)",),
+        ("stage:scor/x names no earlier stage; the earlier stages are score",),
     ),
     # Soft Tokens
     "one soft rollout alone": Mistake(
@@ -273,17 +278,17 @@ MISTAKES = {
     "soft steps as tokens": Mistake(
         "soft",
         ("objective.kind=reinforce",),
-        ("objective: reinforce learns from tokens", "use soft_reinforce"),
+        ("objective: reinforce needs tokens", "use soft_reinforce"),
     ),
     "no noise": Mistake(
         "soft",
         ("sample.thought.gamma=0",),
-        ("sample.thought.gamma: without noise", "give it more than 0"),
+        ("sample.thought.gamma: a step without noise", "use a value above 0"),
     ),
     "no room for an answer": Mistake(
         "soft",
         ("sample.max_tokens=12",),
-        ("`max_tokens` is 12, and a thought of 8 with an answer of 4", "raise it, or lower"),
+        ("`max_tokens` is 12, but a thought of 8 tokens, an answer of 4", "raise it, or lower"),
     ),
     "an ending that is empty": Mistake(
         "soft", ("sample.thought.late=''",), ("`late` is empty; give the text",)
@@ -291,15 +296,15 @@ MISTAKES = {
     "an answer asked without heat": Mistake(
         "soft",
         ("sample.temperature=0",),
-        ("sample.temperature: soft_reinforce needs a distribution", "0 is greedy"),
+        ("sample.temperature: soft_reinforce needs random rollouts", "temperature 0 is greedy"),
     ),
     # ssToken
     "attention that cannot give the importance": Mistake(
         "sstoken",
         ("model.attention=eager",),
         (
-            "model.attention: the evidence `attention` is one more call of a fused kernel, "
-            "and eager is none",
+            "model.attention: the evidence `attention` needs a fused kernel, which eager "
+            "is not; use sdpa or flash_attention_2",
             "use sdpa",
         ),
     ),
@@ -324,18 +329,18 @@ MISTAKES = {
     "a history that nobody reads": Mistake(
         "sstoken",
         ("token_selection={kind: all}", "history.kind=ema"),
-        ("history: neither everything nor nll", "leave it out"),
+        ("history: neither all nor nll", "remove the section"),
     ),
     "a past that is not there": Mistake(
         "sstoken",
         ("history={kind: checkpoint, path: nothing}",),
-        ("nothing is no model that can be loaded",),
+        ("the model nothing cannot be loaded",),
     ),
     # PRIOR
     "a stored column of new responses": Mistake(
         "prior",
         ("sample={max_tokens: 8}",),
-        ("token_selection: uncond_logp is stored for demonstrations", "leave one of them out"),
+        ("token_selection: uncond_logp is stored for demonstrations", "remove one of them"),
     ),
     "a weight below zero": Mistake(
         "prior",
@@ -348,11 +353,13 @@ MISTAKES = {
     "a reference that is not there": Mistake(
         "prior",
         ("unconditional.model={path: nothing}",),
-        ("nothing is no model that can be loaded",),
+        ("the model nothing cannot be loaded",),
     ),
     # any of them
     "a directory of somebody else": Mistake(
-        "tip", ("name=thesis",), ("out/thesis exists and is no run; choose another `name`",)
+        "tip",
+        ("name=thesis",),
+        ("out/thesis exists and is not a run directory; choose another `name`",),
     ),
     "no GPU": Mistake(
         "sstoken",
@@ -421,7 +428,7 @@ def test_a_nan_in_a_stored_column_is_one_sentence(
     reasontrain: Reasontrain, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reasontrain("prior", command="score") == 0
-    (path,) = Path("out/columns").rglob("*.parquet")
+    (path,) = Path("out/stages").rglob("*.parquet")
     column(path, "uncond_logp", spoil)
     before = files()
     capsys.readouterr()

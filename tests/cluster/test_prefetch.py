@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from reasontrain.cluster.prefetch import Asked, PrefetchingSampler
+from reasontrain.cluster.prefetch import PrefetchingSampler, Request
 from reasontrain.cluster.roles import LearnerGroup, Restarts, SeparateSamplers
 from reasontrain.data.sampling import Sampling
 from reasontrain.types import LostError, Problem, Prompt, Rollout, RunError, Weights
@@ -63,16 +63,16 @@ class Scene:
         self.group = FakeGroup("sampler", 2, lambda rank: Worker(rank, self.calls, self.deadly))
         learners = LearnerGroup(FakeGroup("learner", 1, lambda rank: object()), None)
         self.samplers = Samplers(self.group, learners, Restarts(restarts), None)
-        self.ahead = PrefetchingSampler(self.samplers, self.after)
+        self.prefetching = PrefetchingSampler(self.samplers, self.after)
 
-    def after(self, first_id: int) -> Asked | None:
+    def after(self, first_id: int) -> Request | None:
         step = first_id // PER_STEP + 1
         return (PROMPTS, step * PER_STEP) if step < self.steps else None
 
     def step(self, step: int) -> tuple[list[int], set[str]]:
         """One step's ids and the versions that made them, and an update after it."""
-        rollouts = self.ahead.sample(PROMPTS, SAMPLING, num=NUM, first_id=step * PER_STEP)
-        self.ahead.load(Weights(step + 1, lambda: iter(())))
+        rollouts = self.prefetching.sample(PROMPTS, SAMPLING, num=NUM, first_id=step * PER_STEP)
+        self.prefetching.load(Weights(step + 1, lambda: iter(())))
         return [rollout.id for rollout in rollouts], {rollout.text for rollout in rollouts}
 
 
@@ -116,7 +116,7 @@ def test_a_sampler_that_died_over_it_is_started_again_and_asked_again(
     scene.group.dead.add(1)
     assert scene.step(1) == (ids(1), {"1"})
     assert scene.group.restarted == [1]
-    assert caplog.messages == ["sampler 1 was killed\nstarting it again (2 restarts left)"]
+    assert caplog.messages == ["sampler 1 was killed\nrestarting it (2 restarts left)"]
     assert scene.step(2) == (ids(2), {"1"})
 
 
@@ -152,7 +152,7 @@ def test_new_weights_wait_for_the_rollouts_under_way() -> None:
         order.append("weights")
         sent()
 
-    scene.ahead.sample(PROMPTS, SAMPLING, num=NUM, first_id=0)
+    scene.prefetching.sample(PROMPTS, SAMPLING, num=NUM, first_id=0)
     scene.group.wait, scene.samplers._send = wait, send
-    scene.ahead.load(Weights(1, lambda: iter(())))
+    scene.prefetching.load(Weights(1, lambda: iter(())))
     assert order == ["rollouts", "weights"]

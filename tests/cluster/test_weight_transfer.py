@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis.strategies import integers
 from torch import Tensor
 
-from reasontrain.cluster.weight_transfer import TransferChecksum, WeightBroadcast, _mixed
+from reasontrain.cluster.weight_transfer import TransferChecksum, WeightBroadcast, _updated
 
 CPU = torch.device("cpu")
 NAMED = {
@@ -56,7 +56,7 @@ def test_every_tensor_arrives_at_every_end_and_the_receipts_are_equal(dtype: tor
         sent, got = transfer(channels, version, dtype)
         assert (sent.version, sent.num_tensors) == (version, 4)
         for channel, tensors in zip(channels[1:], got, strict=True):
-            assert channel.receipt == sent
+            assert channel.checksum == sent
             assert tensors.keys() == NAMED.keys()
             assert all(torch.equal(tensors[name], NAMED[name].to(dtype)) for name in NAMED)
 
@@ -64,7 +64,7 @@ def test_every_tensor_arrives_at_every_end_and_the_receipts_are_equal(dtype: tor
 def checksum(named: dict[str, Tensor]) -> int:
     total = 0
     for name, tensor in named.items():
-        total = _mixed(total, name, tensor)
+        total = _updated(total, name, tensor)
     return total
 
 
@@ -91,7 +91,7 @@ def test_a_swapped_renamed_or_missing_tensor_moves_the_checksum() -> None:
 
 def test_a_checksum_by_hand() -> None:
     """1.0 is 0x3F800000 and 0.0 is 0, by places 1 and 2; "a" is 97."""
-    assert _mixed(2, "a", torch.tensor([0.0, 1.0])) == 2 * 1_000_003 + 2 * 0x3F800000 + 97
+    assert _updated(2, "a", torch.tensor([0.0, 1.0])) == 2 * 1_000_003 + 2 * 0x3F800000 + 97
 
 
 def test_a_broken_line_is_reported_only_after_every_tensor_was_gathered() -> None:

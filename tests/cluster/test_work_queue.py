@@ -54,13 +54,13 @@ class Scene:
         self.calls: list[tuple[int, list[str], int]] = []
         left = list(deadly)
         self.group = FakeGroup("sampler", number, lambda rank: Worker(rank, self.calls, left))
-        self.turns = WorkQueue(self.group, Restarts(restarts, END))
+        self.queue = WorkQueue(self.group, Restarts(restarts, END))
 
     def ids(self) -> dict[int, list[int]]:
         """By part, the ids of its rollouts."""
         return {
             part.start: [rollout.id for rollout in rollouts]
-            for part, rollouts in self.turns.of(PARTS)
+            for part, rollouts in self.queue.sample(PARTS)
         }
 
 
@@ -84,14 +84,14 @@ def test_the_part_of_one_that_died_is_sampled_again_as_it_was(
     assert scene.ids() == WHOLE
     assert sorted(first for _, _, first in scene.calls) == [0, 4, 4, 8, 8, 12]
     assert len(scene.group.restarted) == 2
-    assert caplog.messages[1].endswith("starting it again (1 restarts left)")
+    assert caplog.messages[1].endswith("restarting it (1 restarts left)")
 
 
 def test_deaths_are_bounded_and_the_last_one_says_how_to_go_on() -> None:
     scene = Scene(2, deadly=[4] * 9, restarts=2)
     with pytest.raises(
         RunError,
-        match=r"sampler \d was killed\nno worker is started again .* the same command goes on",
+        match=r"sampler \d was killed\nno restart is left; .* the same command resumes",
     ):
         scene.ids()
     assert len(scene.group.restarted) == 2

@@ -78,17 +78,17 @@ def test_a_hub_id_that_cannot_be_had_is_a_user_error() -> None:
         (b"\n \n", "is empty; expected at least one row"),
         (
             b'{"a": 1}\n{"a": \n',
-            r"line 2: expected one JSON object per line, but Expecting value: .*; the line "
+            r"line 2: expected one JSON object per line \(Expecting value: .*\); the line "
             r"starts '\{\"a\": '",
         ),
         (
             b'{"a": 1}\n\n[1]\n',
             r"line 3: expected a JSON object, found list; the line starts '\[1\]'",
         ),
-        (b'{"a": "\xff"}\n', r"line 1: byte 8 is not UTF-8 \(0xff\)"),
+        (b'{"a": "\xff"}\n', r"line 1: byte 8 \(0xff\) is not UTF-8"),
         (
             b'\xef\xbb\xbf{"a": 1}\n',
-            "line 1: expected one JSON object per line, but Unexpected UTF-8 BOM",
+            r"line 1: expected one JSON object per line \(Unexpected UTF-8 BOM",
         ),
         (b"[" * 100_000, "line 1: nested too deeply"),
     ],
@@ -106,7 +106,7 @@ def test_files_that_are_none(jsonl: Path) -> None:
     (folder / "bad.parquet").write_text("no parquet")
     for name, message in {
         "rows.jsnl": "does not exist; did you mean 'rows.jsonl'?",
-        "rows.csv": r"ends in '\.csv'; expected \.jsonl, \.json or \.parquet",
+        "rows.csv": r"has the suffix '\.csv'; expected \.jsonl, \.json or \.parquet",
         "bad.parquet": "cannot be read as Parquet",
         ".": r"is a folder; .* \(data files in it: bad\.parquet, rows\.jsonl\)",
         "no/such.jsonl": "does not exist",
@@ -118,7 +118,7 @@ def test_files_that_are_none(jsonl: Path) -> None:
 def test_a_source_has_one_place() -> None:
     with pytest.raises(UserError, match="both a path"):
         Source(path="a.jsonl", hub="b/c").table()
-    with pytest.raises(UserError, match="neither a path nor a hub id"):
+    with pytest.raises(UserError, match="neither `path` nor `hub` is set"):
         Source().table()
 
 
@@ -133,7 +133,7 @@ def test_columns_are_named_when_one_is_missing() -> None:
         r"answer\)",
     ):
         table.require("anwser")
-    assert list(Columns(problem="q", id="n").given()) == [("problem", "q"), ("id", "n")]
+    assert list(Columns(problem="q", id="n").named()) == [("problem", "q"), ("id", "n")]
 
 
 def test_cells_are_text_or_numbers() -> None:

@@ -14,7 +14,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.data.files import Table
 from reasontrain.data.offline import (
-    OfflineRows,
+    OfflineSample,
     Response,
     encode,
     fingerprint,
@@ -78,13 +78,13 @@ def test_texts_and_conversations_of_one_pair_are_the_same_tokens() -> None:
     [
         (
             {"prompt": "a", "chosen": "b", "rejected": ""},
-            "line 1: there is no rejected answer (column 'rejected' is empty)",
+            "line 1: column 'rejected' is missing or empty; a pair needs",
         ),
-        ({"prompt": "a", "chosen": "b", "rejected": None}, "there is no rejected answer"),
-        ({"prompt": "a", "chosen": [], "rejected": "c"}, "there is no chosen answer"),
+        ({"prompt": "a", "chosen": "b", "rejected": None}, "column 'rejected' is missing or empty"),
+        ({"prompt": "a", "chosen": [], "rejected": "c"}, "column 'chosen' is missing or empty"),
         (
             {"chosen": "b", "rejected": "c"},
-            "line 1: there is no prompt (looked for: prompt, problem, question",
+            "line 1: there is no prompt (expected one of: prompt, problem, question",
         ),
         (
             {"prompt": [FOUR], "chosen": "b", "rejected": "c"},
@@ -101,7 +101,7 @@ def test_texts_and_conversations_of_one_pair_are_the_same_tokens() -> None:
         ({"prompt": "a", "chosen": {"x": 1}, "rejected": "c"}, "column 'chosen' holds dict"),
         (
             {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_ids": [1]},
-            "are there and some are not",
+            "are present; give all of them or none",
         ),
         (
             {"prompt": "a", "chosen": "b", "rejected": "c", "prompt_ids": ["x"]},
@@ -117,7 +117,7 @@ def test_a_pair_that_is_none_is_refused_with_its_line(row: dict[str, object], me
 def test_a_file_without_a_rejected_column_is_refused() -> None:
     with pytest.raises(UserError, match=r"pairs\.jsonl has no column 'rejected'"):
         read_pairs(table({"prompt": "a", "chosen": "b"}))
-    with pytest.raises(UserError, match="there is no response answer"):
+    with pytest.raises(UserError, match="column 'response' is missing or empty"):
         read_rollouts(table({"prompt": "a"}))
 
 
@@ -137,13 +137,13 @@ def test_ids_are_taken_as_they_are_and_never_encoded_again() -> None:
 
 
 def test_ids_of_another_tokenizer_are_refused() -> None:
-    row = OfflineRows(
+    row = OfflineSample(
         problem=Problem(id="p", prompt="x"),
         responses=(Response(text="a", ids=(1,)),),
         prompt_ids=(2,),
         tokenizer="other",
     )
-    with pytest.raises(UserError, match="row p has ids of another tokenizer"):
+    with pytest.raises(UserError, match="sample p has token ids of another tokenizer"):
         encode([row], encoder(), 256)
     encode([replace(row, tokenizer=fingerprint(tokenizer()))], encoder(), 256)
 
@@ -151,7 +151,7 @@ def test_ids_of_another_tokenizer_are_refused() -> None:
 def test_a_pair_of_which_one_side_is_too_long_is_dropped_whole() -> None:
     chosen = Response(text="", ids=(1,))
     rows = [
-        OfflineRows(
+        OfflineSample(
             problem=Problem(id=name, prompt=""),
             responses=(chosen, Response(text="", ids=ids)),
             prompt_ids=(5,),
@@ -160,7 +160,7 @@ def test_a_pair_of_which_one_side_is_too_long_is_dropped_whole() -> None:
     ]
     found, dropped = encode(rows, encoder(), 3)
     assert ([row[0].problem.id for row in found], dropped) == (["short"], 1)
-    with pytest.raises(UserError, match="none of 2 written responses fits"):
+    with pytest.raises(UserError, match="none of 2 samples fits"):
         encode(rows, encoder(), 2)
 
 
@@ -220,7 +220,7 @@ def test_an_image_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(
         ({"image": 3}, "line 1: the image is int; expected the path of a file, or its bytes"),
         (
             {"image": b"png", "prompt_ids": [1], "response_ids": [2]},
-            "line 1: ids of tokens do not say which image",
+            "line 1: a row with an image cannot have token ids",
         ),
     ],
 )

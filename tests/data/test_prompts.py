@@ -90,13 +90,13 @@ def test_what_a_template_refuses_is_said() -> None:
         Encoder(gemma, PromptSettings(system="Be brief."), 256).prompt_ids(SHORT)
     with pytest.raises(
         UserError,
-        match=r"problem c: .*'System role not supported'; take the system turn out of the data",
+        match=r"problem c: .*'System role not supported'; remove the system turn from the data",
     ):
         Encoder(gemma, PromptSettings(), 256).prompt_ids(
             Problem(id="c", prompt=(Message(role="system", content="x"), user))
         )
     with pytest.raises(
-        UserError, match=r"problem c: .*'Roles must alternate'; mend the order of the turns"
+        UserError, match=r"problem c: .*'Roles must alternate'; correct the order of the turns"
     ):
         Encoder(gemma, PromptSettings(), 256).prompt_ids(Problem(id="c", prompt=(user, user)))
 
@@ -192,5 +192,7 @@ def test_a_header_begins_with_the_token_that_prompts_begin_with() -> None:
 def test_a_template_without_a_header_asks_for_one() -> None:
     words = copy.deepcopy(tokenizer())
     words.chat_template = "{{ messages[0]['content'] }}"
-    with pytest.raises(UserError, match=r"puts nothing before an answer .* `unconditional.header`"):
+    with pytest.raises(
+        UserError, match=r"writes no header before an answer .* `unconditional.header`"
+    ):
         Encoder(words, PromptSettings(), 256).header_ids()

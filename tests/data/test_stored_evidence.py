@@ -112,11 +112,11 @@ def test_a_side_that_nobody_reads_may_lack_its_numbers(tmp_path: Path) -> None:
     chosen, rejected = column.joined(PAIR, optional=1)
     assert (chosen.evidence, set(rejected.evidence)) == ({}, {NAME})
     with pytest.raises(
-        UserError, match="column 'ce_logscore' of sample 'a' is of another response"
+        UserError, match="column 'ce_logscore' of sample 'a' belongs to another response"
     ):
         column.joined(PAIR)
     with pytest.raises(
-        UserError, match="column 'ce_logscore' of sample 'a' is of another response"
+        UserError, match="column 'ce_logscore' of sample 'a' belongs to another response"
     ):
         column.joined([PAIR[1], replace(PAIR[1], response_ids=(4, 6))], optional=1)
 
@@ -146,11 +146,17 @@ def test_keys_and_digests_tell_ids_apart() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"response_ids": (4, 6)}, "'a' is of another response: these token ids were not scored"),
-        ({"prompt_ids": (1, 3)}, "'a' is of another response: these token ids were not scored"),
+        (
+            {"response_ids": (4, 6)},
+            "'a' belongs to another response: these token ids were not scored",
+        ),
+        (
+            {"prompt_ids": (1, 3)},
+            "'a' belongs to another response: these token ids were not scored",
+        ),
         (
             {"prompt_ids": (1,), "response_ids": (2, 4, 5)},
-            "'a' is of another response: these token ids were not scored",
+            "'a' belongs to another response: these token ids were not scored",
         ),
         ({"problem": Problem(id="z", prompt="")}, "'z' is missing"),
     ],
@@ -196,17 +202,17 @@ def test_what_another_model_made_is_stale(file: Path, parts: Path) -> None:
     for path in (file, parts):
         with pytest.raises(
             UserError,
-            match=r"is stale: another model, other data or other settings made it .*\(other: "
+            match=r"is stale: it was made with another model, other data or other settings .*\(different: "
             r"model\)",
         ):
             read(path, NAME, {**MADE_BY, "model": "v"})
-    with pytest.raises(UserError, match=r"is stale: .*\(other: ce_beta, samples\)"):
+    with pytest.raises(UserError, match=r"is stale: .*\(different: ce_beta, samples\)"):
         read(parts, NAME, {"model": "w", "samples": "s"})
 
 
 def test_parts_of_two_makers_are_not_mixed(parts: Path) -> None:
     write(part_of(parts, 2), NAME, [response("d", (1,))], [[0.0]], {**MADE_BY, "model": "v"})
-    with pytest.raises(UserError, match=r"part-00002\.parquet is stale: .*\(other: model\)"):
+    with pytest.raises(UserError, match=r"part-00002\.parquet is stale: .*\(different: model\)"):
         read(parts, NAME)
 
 

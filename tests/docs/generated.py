@@ -23,13 +23,12 @@ def map_table() -> str:
     """
     lines = ["| package | content |", "| --- | --- |"]
     for room in ROOMS:
-        for path in _entries(room):
+        for index, path in enumerate(_entries(room)):
+            indent = "&nbsp;&nbsp;" if index else ""  # modules of a detailed package
             name = path.relative_to(PACKAGE).as_posix()
-            indent = "&nbsp;&nbsp;" * name.count("/") if path.parent.name in DETAILED else ""
             shown = f"{name}/" if path.is_dir() else name
-            lines.append(
-                f"| {indent}[`{shown}`](reasontrain/{name}) | {first_sentence(docstring(path))} |"
-            )
+            sentence = first_sentence(docstring(path))
+            lines.append(f"| {indent}[`{shown}`](reasontrain/{name}) | {sentence} |")
     return "\n".join(lines)
 
 
@@ -38,8 +37,8 @@ def evidence_table() -> str:
     from reasontrain.algo.evidence import EVIDENCE
 
     rows = [
-        f"| `{evidence.name}` | {evidence.description} | {evidence.unit} | {evidence.source} |"
-        for evidence in EVIDENCE.values()
+        f"| `{row.name}` | {cell(row.description)} | {row.unit} | {row.source} |"
+        for row in EVIDENCE.values()
     ]
     return "\n".join(
         ["| evidence | definition | unit | measured by |", "| --- | --- | --- | --- |", *rows]
@@ -57,6 +56,8 @@ def _entries(room: str) -> Iterator[Path]:
     """The file or folder of a room, and where it is detailed its public modules too."""
     path = PACKAGE / room.replace(".", "/")
     path = path if path.is_dir() else path.with_suffix(".py")
+    if not path.exists():
+        return  # the architecture test says so
     yield path
     if room in DETAILED:
         for child in sorted(path.iterdir(), key=lambda child: child.stem):
@@ -77,7 +78,12 @@ def docstring(path: Path) -> str:
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring on one line, without its full stop."""
     paragraph = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<!\bDr)(?<!\bet al)\.(?=\s|$)", paragraph)[0].replace("|", "\\|")
+    return cell(re.split(r"(?<!\bDr)(?<!\bet al)\.(?=\s|$)", paragraph)[0])
+
+
+def cell(text: str) -> str:
+    """A text as it stands in a cell of a Markdown table."""
+    return text.replace("|", "\\|")
 
 
 def with_parts(text: str, document: str) -> str:

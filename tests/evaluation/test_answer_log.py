@@ -97,7 +97,7 @@ def test_answers_with_another_fingerprint_are_refused_and_left_alone(
 ) -> None:
     before = path.read_bytes()
     with pytest.raises(
-        UserError, match=f"answers of another evaluation .*{said}.*give another --out, or --again"
+        UserError, match=f"answers of another evaluation .*{said}.*give another --out, or --restart"
     ):
         AnswerLog(path, FINGERPRINT | change).read(PROBLEMS)
     assert path.read_bytes() == before

@@ -113,7 +113,7 @@ def test_base_models_see_worked_examples_and_stop_before_a_problem_of_their_own(
     assert isinstance(found.task, MathTask)
     assert (found.task.instruction, found.sampling.stop) == ("", ("\n\nProblem:",))
     assert found.prompt is not None
-    said = found.prompt.around(Problem(id="1", prompt="What is $1+1$?"))
+    said = found.prompt.prompt_of(Problem(id="1", prompt="What is $1+1$?"))
     assert isinstance(said, str)
     assert said.endswith("\n\nProblem:\nWhat is $1+1$?\n\nSolution:")
     solutions = said.split("Solution:\n")[1:]

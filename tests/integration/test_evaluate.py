@@ -67,7 +67,7 @@ def test_the_part_of_a_worker_that_was_killed_is_asked_again(
         until(lambda: process.ended, limit_s=300, what="the end")
         said = process.log.read_text()
         assert process.popen.returncode == 0, said
-        assert "starting it again (2 restarts left)" in said
+        assert "restarting it (2 restarts left)" in said
     finally:
         process.end()
     assert files(tmp_path) == single_worker_files

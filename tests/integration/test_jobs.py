@@ -79,7 +79,7 @@ def test_a_stopped_job_saves_and_goes_on_when_it_is_submitted_again(
     assert "stopped by SIGTERM after step" in one_ray.run("ray", "job", "logs", "first").stdout
     again = one_ray.submit("--", *words)
     assert again.returncode == 0, again.stdout
-    assert "going on from" in again.stdout
+    assert "resuming from" in again.stdout
     assert_same_run(tmp_path / "tip-tiny", reference(*LONGER))
 
 

@@ -152,7 +152,7 @@ def test_a_pre_empted_job_saves_goes_back_into_the_queue_and_loses_nothing(
     assert (ended.state, ended.exit_code) == ("COMPLETED", 0), ended.output
     assert two_nodes.fact(job, "Restarts") == "1"
     assert "stopped by SIGTERM after step" in ended.output
-    assert f"going on from {run}/checkpoints/step-" in ended.output
+    assert f"resuming from {run}/checkpoints/step-" in ended.output
     assert_same_run(run, expected)
     assert two_nodes.left_behind(job) == []
 

@@ -50,7 +50,7 @@ def trained(base: Path, path: Path, config: LoraConfig | IA3Config) -> Path:
                 parameter.normal_(std=0.3)
     model.save_pretrained(path)
     model.merge_and_unload().save_pretrained(path.with_name(f"{path.name}-merged"))
-    models.load(ModelSettings(path=str(base))).save_words(path.with_name(f"{path.name}-merged"))
+    models.load(ModelSettings(path=str(base))).save_tokenizer(path.with_name(f"{path.name}-merged"))
     return path
 
 

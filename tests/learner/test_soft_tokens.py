@@ -30,7 +30,7 @@ from reasontrain.learner.soft_tokens import alarm
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import LearnSettings, build
 from reasontrain.recipe.settings import Recipe
-from reasontrain.sampler.token_decoding import NOISE
+from reasontrain.rng import Stream
 from reasontrain.types import Batch, TokenKind
 from tests.learner.soft_batch import SEED, batch, changed, ones, rollouts
 from tests.tiny import policy
@@ -149,7 +149,7 @@ def test_replay_finds_the_noise_that_was_drawn(kind: str) -> None:
         soft_T = data.kind_BT[row] == TokenKind.SOFT
         place_T1 = torch.arange(int(soft_T.sum()))[:, None]
         noise = rng.normal(
-            SEED, NOISE, int(data.rollout_B[row]), place_T1, torch.arange(size)[None]
+            SEED, Stream.SOFT_TOKEN_NOISE, int(data.rollout_B[row]), place_T1, torch.arange(size)[None]
         )
         weight_BT = torch.zeros(data.ids_BT.shape)
         weight_BT[row] = soft_T.float()

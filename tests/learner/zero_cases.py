@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import tests.conftest  # noqa: F401  (annotations are checked in the ranks too)
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import (
     Distill,

@@ -114,7 +114,7 @@ def test_intervals_of_no_problem_are_refused():
         lambda: estimate(np.zeros(0)),
         lambda: paired_difference(np.zeros((1, 0)), np.zeros((1, 0))),
     ):
-        with pytest.raises(UserError, match="found none"):
+        with pytest.raises(UserError, match="got none"):
             interval()
 
 

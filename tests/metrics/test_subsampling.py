@@ -40,7 +40,7 @@ def test_a_rollout_rule_in_numbers() -> None:
     1.46651.
     """
     sampled = step([1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 0, 0], 4)
-    found = rollout_numbers(sampled, MaxVariance(share=LinearSchedule(init=1 / 3))(sampled))
+    found = rollout_numbers(sampled, MaxVariance(keep_ratio=LinearSchedule(init=1 / 3))(sampled))
     assert found == pytest.approx(
         {
             "rollouts_kept_share": 4 / 12,

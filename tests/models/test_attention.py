@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reasontrain.models import Importance, Policy
-from reasontrain.models.attention import check, mass, watching
+from reasontrain.models.attention import check, mass, measure_attention
 from reasontrain.types import UserError
 from tests.tiny import SIZES, VOCABULARY, policy, tokenizer
 
@@ -45,7 +45,7 @@ def eager(model: Policy, ids_T: Tensor, num_prompt: int, layer: int) -> Tensor:
 def fused(
     model: Policy, ids: Tensor, among: Tensor, *, position: Tensor | None = None, layer: int = -1
 ) -> Tensor:
-    with watching(model.model, among, layer) as found:
+    with measure_attention(model.model, among, layer) as found:
         model.hidden(ids, position=position)
     (found_RT,) = found
     return found_RT
@@ -158,17 +158,17 @@ def test_hidden_states_are_those_of_a_model_that_nobody_watches_and_the_function
 ):
     model, ids = policy(), sequences()[0][None]
     before = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    with torch.no_grad(), watching(model.model, ids > 50, -1):
+    with torch.no_grad(), measure_attention(model.model, ids > 50, -1):
         watched = model.hidden(ids)
     assert torch.equal(watched, model.hidden(ids))
-    with pytest.raises(RuntimeError, match="stop"), watching(model.model, ids > 50, -1):
+    with pytest.raises(RuntimeError, match="stop"), measure_attention(model.model, ids > 50, -1):
         raise RuntimeError("stop")
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
 
 def test_other_models_in_the_block_are_not_watched() -> None:
     model, other, ids = policy(), policy("llama"), sequences()[0][None]
-    with torch.no_grad(), watching(model.model, ids > 50, -1) as found:
+    with torch.no_grad(), measure_attention(model.model, ids > 50, -1) as found:
         other.hidden(ids)
     assert found == []
 
@@ -190,7 +190,7 @@ def test_a_flash_kernel_is_called_once_more_as_it_was(monkeypatch: pytest.Monkey
 def test_eager_attention_is_refused() -> None:
     with pytest.raises(
         UserError,
-        match=r"gemma2 has `eager` attention here; set model.attention to sdpa or "
+        match=r"gemma2 uses `eager` attention; set model.attention to sdpa or "
         r"flash_attention_2",
     ):
         check(policy("gemma2"), Importance())
@@ -218,11 +218,13 @@ def test_a_changed_softmax_is_refused(option: str) -> None:
     attention = model.model.model.layers[-1].self_attn
     plain = attention.forward
     attention.forward = lambda *args, **rest: plain(*args, **rest, **{option: torch.ones(())})
-    with pytest.raises(UserError, match=f"llama changes its attention by {option}"):
+    with pytest.raises(UserError, match=f"llama changes its attention scores by {option}"):
         check(model, Importance())
 
 
 def test_a_kernel_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reasontrain.models.attention.FUSED", [])
-    with pytest.raises(UserError, match="no fused kernel computes the attention of qwen3 here"):
+    with pytest.raises(
+        UserError, match="no fused kernel on this machine computes the attention of qwen3"
+    ):
         check(policy(), Importance())

@@ -69,7 +69,7 @@ def test_a_head_that_is_not_the_architectures_is_refused(monkeypatch: pytest.Mon
         lambda self, input_ids, **_: type("O", (), {"logits": torch.ones(1, 4, 512)}),
     )
     with pytest.raises(
-        UserError, match="granite transforms its logits in a way that reasontrain does not know"
+        UserError, match="granite computes its logits in a way that reasontrain does not support"
     ):
         check_head(model)
 
@@ -97,7 +97,7 @@ def test_dropout_is_off_and_a_trained_model_keeps_float32(saved: str) -> None:
     assert trained.model.config.attention_dropout == 0.0
     assert (trained.model.dtype, frozen.model.dtype) == (torch.float32, torch.bfloat16)
     assert trained.hidden(torch.tensor([[5, 6]])).dtype == torch.bfloat16
-    assert (trained.head.weight_VD.dtype, trained.head.product_VD.dtype) == (
+    assert (trained.head.weight_VD.dtype, trained.head.matmul_weight_VD.dtype) == (
         torch.float32,
         torch.bfloat16,
     )
@@ -123,7 +123,7 @@ def test_what_is_no_model_is_named(path: str) -> None:
 
 def test_a_directory_without_weights_is_no_model(saved: str) -> None:
     (Path(saved) / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="is no model that can be loaded"):
+    with pytest.raises(UserError, match="the model .* cannot be loaded"):
         load(ModelSettings(path=saved))
 
 
@@ -137,6 +137,6 @@ def test_other_ids_are_refused_and_padding_rows_are_not() -> None:
     swapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)))
     with pytest.raises(
         UserError,
-        match=r"the reference has other token ids than the model: id 300 is .* there and .* here",
+        match=r"the reference and the model must share one vocabulary, but id 300 is .* in the reference and",
     ):
         check_same_ids(policy(), Policy(wide.model, swapped), "reference")

@@ -215,7 +215,7 @@ def test_a_shipped_model_is_the_one_that_its_recipe_made(name: str) -> None:
     directory = testbed.MODELS / name
     made = json.loads((directory / testbed.MADE).read_text())
     assert sha256((directory / testbed.WEIGHTS).read_bytes()).hexdigest() == made["sha256"]
-    assert (Path(__file__).parents[1] / made["recipe"]).exists()
+    assert (Path(__file__).parents[2] / made["recipe"]).exists()
     assert json.loads((directory / "tokenizer.json").read_text()) == json.loads(
         testbed.tokenizer().backend_tokenizer.to_str()
     )
@@ -235,5 +235,5 @@ def test_the_shipped_models_are_small() -> None:
 
 
 def test_only_a_finished_run_of_the_testbed_is_shipped(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no finished run of recipes/tiny/testbed_"):
+    with pytest.raises(UserError, match="is not a finished run of recipes/tiny/testbed_"):
         testbed.ship(tmp_path)

@@ -164,7 +164,7 @@ def test_an_image_model_without_an_image_and_an_image_without_an_image_model_are
         UserError, match="problem blind has no image, and the model is an image model"
     ):
         encoder.prompts([ONE, BLIND])
-    with pytest.raises(UserError, match="problem one has an image, and the model reads text alone"):
+    with pytest.raises(UserError, match="problem one has an image, and the model reads text only"):
         Encoder(policy.tokenizer, PromptSettings(), 512).prompts([ONE])
 
 

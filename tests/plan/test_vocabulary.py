@@ -49,7 +49,7 @@ class Live(TorchDispatchMode):
 
 def counted(phase: str, *overrides: str) -> float:
     """Tensors of rows x V in a plan for float32."""
-    given = job("model.vocabulary=whole", "model.dtype=float32", *overrides)
+    given = job("model.vocabulary=full_logits", "model.dtype=float32", *overrides)
     assert given.mode == "float32"
     num = 100_000
     return (chunks(given, 2 * num)[phase] - chunks(given, num)[phase]) / (
@@ -75,7 +75,7 @@ def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> No
     head = Head(weight_VD, softcap=3.0, vocabulary="full_logits")
     teacher = (
         Teacher(torch.randn(ROWS, 2), Head(torch.randn(WIDTH, 2), softcap=3.0))
-        if objective.teacher
+        if objective.needs_teacher
         else None
     )
     columns = TokenFields(ids_N=torch.zeros(ROWS, dtype=torch.long), advantage_N=torch.zeros(ROWS))
@@ -84,7 +84,7 @@ def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> No
             hidden_ND, head, columns, torch.ones(ROWS), objective, teacher=teacher
         ).loss.backward()
     most = live.most / (4 * ROWS * WIDTH)
-    extra = DISTIL if objective.teacher else ()
+    extra = DISTIL if objective.needs_teacher else ()
     assert (
         most - 0.3 < counted("loss", override, *extra) < most + 0.3
     )  # 0.06 for each of the heads' own tensors
@@ -110,6 +110,6 @@ def test_whole_logits_where_evidence_is_measured(names: list[str]) -> None:
 
 def _observed(*overrides: str) -> float:
     """Tensors of rows x V while evidence of all response rows is measured."""
-    given = job("model.vocabulary=whole", "model.dtype=float32", *overrides)
+    given = job("model.vocabulary=full_logits", "model.dtype=float32", *overrides)
     rows = given.work.rollouts_per_micro_batch * given.work.response_tokens
     return chunks(given, rows)["observe"] / (4 * rows * given.shape.vocab_size)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from reasontrain.recipe import Cluster, Recipe, RecipeError, Zero, apply_overrides, build
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 
 SMALL = """
 name: small
@@ -40,37 +40,41 @@ def faults(*overrides: str) -> list[str]:
         ),
         (
             ["cluster.learners=2"],
-            "learn.zero: 2 learner ranks share their work by DeepSpeed; say `learn.zero.stage`",
+            "learn.zero: 2 learner ranks share their work through DeepSpeed; set `learn.z"
+            "ero.stage`",
         ),
         (
             ["cluster={}", "learn.zero.stage=1", "learn.optimizer.kind=muon"],
-            "learn.optimizer: Muon orthogonalises whole matrices, and ZeRO keeps pieces of "
-            "them; use adamw",
+            "learn.optimizer: Muon needs whole matrices, and ZeRO divides them over the r"
+            "anks; use adamw",
         ),
-        (["cluster.teachers=1"], "cluster.teachers: this recipe has no `teacher`"),
+        (
+            ["cluster.teachers=1"],
+            "cluster.teachers: the recipe has no `teacher`; set it to 0, or set `teacher.path`",
+        ),
         (
             ["cluster.overlap=1"],
-            "cluster.overlap: sampling ahead needs processes of its own; set `cluster.samplers`",
+            "cluster.overlap: sampling ahead needs its own processes; set `cluster.samplers`",
         ),
         (
             ["cluster={overlap: 1, samplers: 1}", "objective.kind=reinforce"],
-            "cluster.overlap: reinforce has no importance ratio to correct for rollouts of "
-            "older weights",
+            "cluster.overlap: reinforce has no importance ratio, which corrects for rollo"
+            "uts of older weights; use grpo or gspo",
         ),
         (
             ["cluster={overlap: 1, samplers: 1}", "learn.old_logp=learner"],
-            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: "
-            "auto` and no truncation",
+            "cluster.overlap: the importance ratio needs the sampler's own log-probs; use"
+            " `learn.old_logp: auto`, without top_p, top_k and min_p",
         ),
         (
             ["cluster={overlap: 1, samplers: 1}", "sample.top_p=0.9"],
-            "cluster.overlap: the ratio must be to the sampler's own log-probs: `old_logp: "
-            "auto` and no truncation",
+            "cluster.overlap: the importance ratio needs the sampler's own log-probs; use"
+            " `learn.old_logp: auto`, without top_p, top_k and min_p",
         ),
     ],
 )
 def test_each_contradiction_has_its_sentence(overrides: list[str], fault: str) -> None:
-    assert contradictions(read(*overrides)) == [fault]
+    assert validation_errors(read(*overrides)) == [fault]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_each_contradiction_has_its_sentence(overrides: list[str], fault: str) -
     ],
 )
 def test_what_goes_together_passes(overrides: list[str]) -> None:
-    assert contradictions(read(*overrides)) == []
+    assert validation_errors(read(*overrides)) == []
 
 
 @pytest.mark.parametrize(

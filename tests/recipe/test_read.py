@@ -23,7 +23,7 @@ from reasontrain.recipe import (
     changed_keys,
     read_recipe,
 )
-from reasontrain.recipe.validation import contradictions
+from reasontrain.recipe.validation import validation_errors
 from reasontrain.types import UserError
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -164,7 +164,7 @@ def test_defaults_are_filled_in_and_overrides_win(recipe: Path) -> None:
     assert (read.learn.lr, read.seed, read.token_selection) == (
         1e-6,
         3,
-        Tip(keep=0.25),
+        Tip(keep_ratio=0.25),
     )  # YAML reads 1e-6 as text; pydantic makes it a number
     assert read.learn.optimizer == Muon()
     assert read_recipe(recipe).learn.optimizer.kind == "adamw"
@@ -181,19 +181,29 @@ def test_an_engine_is_chosen_by_its_kind(recipe: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("share", [0.05, 1])
+def test_the_share_of_a_gpus_memory_may_be_all_of_it(recipe: Path, share: float) -> None:
+    engine = f"sample.engine={{kind: vllm, gpu_memory_utilization: {share}}}"
+    read = read_recipe(recipe, [engine, "cluster.samplers=1"])
+    assert read.sample.engine.gpu_memory_utilization == share
+
+
 def test_vllm_gives_no_log_probs_before_truncation(recipe: Path) -> None:
     known = read_recipe(recipe, ["sample={engine: {kind: vllm}, top_p: 0.9}", "cluster.samplers=1"])
     wanting = replace(known, token_selection=Wanting())
-    assert contradictions(wanting) == [
+    assert validation_errors(wanting) == [
         "token_selection: sampled_logp is taken before truncation, and vLLM reports it only if "
         "top_p, top_k and min_p are off"
     ]
     assert (
-        contradictions(replace(wanting, sample=replace(known.sample, engine=LocalEngine()))) == []
+        validation_errors(replace(wanting, sample=replace(known.sample, engine=LocalEngine())))
+        == []
     )
-    assert contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0))) == []
+    assert validation_errors(replace(wanting, sample=replace(known.sample, top_p=1.0))) == []
     assert (
-        contradictions(replace(wanting, sample=replace(known.sample, top_p=1.0, temperature=0.0)))
+        validation_errors(
+            replace(wanting, sample=replace(known.sample, top_p=1.0, temperature=0.0))
+        )
         == []
     )
 
@@ -254,17 +264,17 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["objective.kind=distill"],
-            "teacher: the objective or the selection rule compares with a teacher; give its `path`",
+            "teacher: the objective distill needs a teacher; set `teacher.path`",
         ),
-        (["objective.kind=grpo"], "sample: grpo learns from rollouts; say how to sample them"),
+        (["objective.kind=grpo"], "sample: grpo learns from rollouts; add a `sample` section"),
         (
             ["token_selection={kind: sstoken}", "model.attention=eager"],
-            "model.attention: the evidence `attention` is one more call of a fused kernel, "
-            "and eager is none; use sdpa or",
+            "model.attention: the evidence `attention` needs a fused kernel, which eager is not; "
+            "use sdpa or flash_attention_2",
         ),
         (
             ["history={kind: ema}"],
-            "history: neither all nor nll compares with an earlier model; leave it out",
+            "history: neither all nor nll compares with an earlier model; remove the section",
         ),
         (
             [
@@ -273,8 +283,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "cluster.learners=2",
                 "learn.zero={stage: 3, frozen: sharded}",
             ],
-            "history: a moving average lies whole on every rank; set learn.zero.frozen to "
-            "whole, or take `kind: start`",
+            "history: every rank holds the whole moving average; set `learn.zero.frozen: "
+            "whole`, or use `kind: start`",
         ),
         (
             ["token_selection={kind: sstoken, gamma: 1.5}"],
@@ -286,20 +296,23 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (["history={kind: checkpoint}"], "history.checkpoint.path: is needed"),
         (["importance.layer=0"], "importance.layer: Input should be less than 0 (got 0)"),
-        (["learn.warmup_steps=4"], "learn.warmup_steps: 4 is not below the 4 steps of the run"),
+        (
+            ["learn.warmup_steps=4"],
+            "learn.warmup_steps: 4 must be less than the 4 steps of the run",
+        ),
         (["name=../elsewhere"], "name: String should match pattern"),
         (["model.trust_remote_code=true"], "model: trust_remote_code needs a `revision`"),
         (
             ["objective.kind=grpo", "advantage.kind=group_normalized", "sample={}"],
-            "sample.group_size: group_normalized compares the rollouts of a group",
+            "sample.group_size: group_normalized compares the rollouts of a group; use 2 or more",
         ),
         (
             ["objective.kind=reinforce", "sample.group_size=3"],
-            "learn.rollouts_per_step: 8 is no multiple of sample.group_size 3",
+            "learn.rollouts_per_step: 8 is not a multiple of sample.group_size 3",
         ),
         (
             ["objective.kind=reinforce", "sample={}"],
-            "advantage: reinforce learns from advantages; choose how rewards become credit",
+            "advantage: reinforce learns from advantages; set `advantage.kind`",
         ),
         (
             ["token_selection={kind: shuffled, of: {kind: tip, keep_rato: 0.5}}"],
@@ -308,26 +321,25 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["checkpoint.best=hold"],
-            "checkpoint.best: no suite of `evaluate` is called 'hold'; there is none",
+            "checkpoint.best: `evaluate` has no suite named 'hold'; its suites are none",
         ),
         (
             ["checkpoint.best=s", "evaluate={every: 2, suites: [{name: s}]}"],
-            "checkpoint.best: which one is best is known where steps are both saved and "
-            "measured; set `every` of both",
+            "checkpoint.best: the best checkpoint is chosen among steps that are both sav"
+            "ed and evaluated; set `checkpoint.every` and `evaluate.every`",
         ),
         (
             ["loss_aggregation=pair_mean"],
-            "loss_aggregation: pair_mean is not for nll; pair_mean is for losses of pairs, "
-            "and only it",
+            "loss_aggregation: nll gives one loss per token; pair_mean is for objectives of pairs",
         ),
         (
             ["objective={kind: dpo}"],
-            "loss_aggregation: token_mean is not for dpo; pair_mean is for losses of "
-            "pairs, and only it",
+            "loss_aggregation: dpo gives one loss per pair; use pair_mean",
         ),
         (
             ["objective={kind: dpo}"],
-            "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`",
+            "objective: dpo compares the two sides of a pair; use `task: {kind: pairs}`, "
+            "without `sample`",
         ),
         (
             [
@@ -336,11 +348,13 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "task={kind: pairs, path: p.jsonl}",
                 "sample={}",
             ],
-            "objective: dpo compares pairs; take them from `task: {kind: pairs}`, without `sample`",
+            "objective: dpo compares the two sides of a pair; use `task: {kind: pairs}`, "
+            "without `sample`",
         ),
         (
             ["objective={kind: nll}", "task={kind: pairs, path: p.jsonl}"],
-            "task: nll learns from single responses, and these are",
+            "task: nll learns from single responses, and this task holds pairs; use the o"
+            "bjective dpo",
         ),
         (
             [
@@ -348,7 +362,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "task={kind: pairs, path: p.jsonl}",
                 "learn.rollouts_per_step=7",
             ],
-            "learn.rollouts_per_step: 7 is odd, and a pair is two rollouts",
+            "learn.rollouts_per_step: 7 is odd, and a pair is two rollouts; use an even number",
         ),
         (
             ["objective={kind: dpo, padded_length: 9}"],
@@ -356,24 +370,26 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["token_selection={kind: contrast}"],
-            "token_selection: nothing in this recipe can provide the evidence ce_logscore",
+            "token_selection: nothing in this recipe provides the evidence ce_logscore; n"
+            "ame its file in `evidence`",
         ),
         (
             ["token_selection={kind: contrast}"],
-            "token_selection: contrastive scores weigh the rejected side of pairs; use the "
-            "objective dpo",
+            "token_selection: contrast weighs the rejected side of pairs; use the objective dpo",
         ),
         (
             ["evidence={ce_score: x.parquet}"],
-            "evidence: there is no evidence called ce_score (there is: attention, ce_logscore,",
+            "evidence: ce_score is unknown; the kinds of evidence are attention, ce_logsc"
+            "ore, entropy",
         ),
         (
             ["evidence={ref_logp: x.parquet}"],
-            "evidence: stored columns are of written responses; use a task of kind pairs",
+            "evidence: stored evidence belongs to written responses; use a task of kind p"
+            "airs or rollouts",
         ),
         (
             ["task={kind: rollouts, path: 'stage:a/final'}"],
-            "stages: stage:a/final is of no stage before it (there is: none)",
+            "stages: stage:a/final names no earlier stage; the earlier stages are none",
         ),
         (
             [
@@ -384,14 +400,14 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["stages=[{name: a, kind: pairs, rollouts: 'stage:a/rollouts.jsonl'}]"],
-            "stages.a: stage:a/rollouts.jsonl is of no stage before it",
+            "stages.a: stage:a/rollouts.jsonl names no earlier stage",
         ),
         (
             [
                 "stages=[{name: a, kind: trajectories, path: x}, {name: a, kind: "
                 "trajectories, path: x}]"
             ],
-            "stages: two stages are called 'a'",
+            "stages: two stages are named 'a'",
         ),
         (
             [
@@ -404,7 +420,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["stages=[{name: a, kind: tun}]"],
             "stages.0.kind: no such kind 'tun'; did you mean `tune`?",
         ),
-        (["evaluate.suites=[{name: a}, {name: a}]"], "evaluate.suites: two suites are called 'a'"),
+        (["evaluate.suites=[{name: a}, {name: a}]"], "evaluate.suites: two suites are named 'a'"),
         (
             ["evaluate.suites=[{name: a, pass_at: [8]}]"],
             "evaluate.suites.0: pass_at 8 needs as many samples, and num_samples is 1",
@@ -431,8 +447,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample.engine={kind: vllm, tensor_parallel_size: 2}", "cluster={}"],
-            "sample.engine.tensor_parallel_size: a learner rank has one GPU to share, not "
-            "2; set `cluster.samplers`",
+            "sample.engine.tensor_parallel_size: a learner rank shares its one GPU, and 2"
+            " are needed; set `cluster.samplers`",
         ),
         (
             ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],
@@ -440,13 +456,13 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["rollout_filter.kind=max_variance", "sample.group_size=4"],
-            "rollout_filter: max_variance compares advantages; sample rollouts and choose "
-            "how their rewards become `advantage`",
+            "rollout_filter: max_variance compares advantages; add a `sample` section and"
+            " set `advantage.kind`",
         ),
         (
             ["token_selection={kind: shuffled, of: {kind: advantage_entropy}}"],
-            "token_selection: advantage_entropy compares advantages; sample rollouts and "
-            "choose how their rewards become `advantage`",
+            "token_selection: advantage_entropy compares advantages; add a `sample` secti"
+            "on and set `advantage.kind`",
         ),
         (
             ["rollout_filter={kind: max_variance, keep_ratio: 0.5}"],
@@ -467,7 +483,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["objective={kind: dpo}", "rollout_filter={kind: random}"],
-            "rollout_filter: random drops rollouts one by one, and would part the two sides",
+            "rollout_filter: random drops single rollouts and would separate the two side"
+            "s of a pair",
         ),
         (
             [
@@ -476,8 +493,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "rollout_filter={kind: max_variance, scope: group, keep_ratio: {init: "
                 "0.25}, renormalise: true}",
             ],
-            "rollout_filter.keep_ratio: 0.25 of 4 rollouts leaves one of a group, and "
-            "`renormalise` compares those that are left; 0.5 or more",
+            "rollout_filter.keep_ratio: 0.25 of 4 rollouts keeps one of a group, and `ren"
+            "ormalise` compares at least two; use 0.5 or more",
         ),
         (
             [
@@ -485,18 +502,17 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "advantage.kind=group_normalized",
                 "rollout_filter={kind: max_variance, scope: group}",
             ],
-            "sample.group_size: group_normalized compares the rollouts of a group, and 1 "
-            "has nobody to compare with",
+            "sample.group_size: group_normalized compares the rollouts of a group; use 2 or more",
         ),
         (
             ["sample={thought: {kind: soft}}", "objective={kind: reinforce}"],
-            "objective: reinforce learns from tokens, and the steps of a soft thought are "
-            "none; use soft_reinforce",
+            "objective: reinforce needs tokens, and a soft thought has none; use soft_rei"
+            "nforce, or thought.kind=hard",
         ),
         (
             ["sample={thought: {kind: fuzzy, gamma: 0}}", "objective={kind: soft_reinforce}"],
-            "sample.thought.gamma: without noise a soft step has no probability to learn "
-            "from; give it more than 0",
+            "sample.thought.gamma: a step without noise has no probability to learn from;"
+            " use a value above 0",
         ),
         (
             [
@@ -504,20 +520,21 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "objective={kind: soft_reinforce}",
                 "token_selection={kind: tip}",
             ],
-            "token_selection: kl_reverse is of tokens, and the steps of a soft thought are none",
+            "token_selection: `tip` needs kl_reverse, which is defined per token; soft th"
+            "oughts have no tokens. Use a rule without it, or thought.kind=hard.",
         ),
         (
             [
                 "sample={temperature: 1, thought: {kind: hard, tau: 0.5}}",
                 "objective={kind: reinforce}",
             ],
-            "sample.thought.tau: reinforce scores thought and answer at one temperature, "
-            "and they are drawn at 0.5 and 1",
+            "sample.thought.tau: reinforce scores thought and answer at one temperature; "
+            "tau 0.5 must equal sample.temperature 1",
         ),
         (
             ["sample={max_tokens: 500, thought: {kind: soft}}"],
-            "sample: `max_tokens` is 500, and a thought of 512 with an answer of 32 and "
-            "the text forced between them need more",
+            "sample: `max_tokens` is 500, but a thought of 512 tokens, an answer of 32 and the text "
+            "forced between them need more",
         ),
         (
             ["sample={thought: {kind: soft, stop_text: ''}}"],
@@ -544,8 +561,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["reward.right=100"],
-            "reward: it is given to answers that are sampled and verified; a task of kind "
-            "`python` says",
+            "reward: these rewards are for sampled answers that the verifier grades",
         ),
         (
             ["sample.engine={kind: vllm, gpu_memory_utilization: 1.5}"],

@@ -4,7 +4,8 @@ old log-probs come from, the first ratio, and the rate of every optimiser step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from reasontrain.data.sampling import Sampling
+from reasontrain.learner.engine import PlainEngine
 from reasontrain.models import Policy
-from reasontrain.recipe import read_recipe
+from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.run.build import RunContext, run_context
 from reasontrain.sampler.scripted import ScriptedSampler
-from reasontrain.types import Prompt, Rollout, Stats, Weights
+from reasontrain.types import Prompt, Rollout, Stats
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
 STEPS, ROLLOUTS, GROUP = 2, 8, 4
@@ -44,7 +46,9 @@ CASES = {
     "old_logp: learner": Case(
         "grpo", ["learn.old_logp=learner", "sample.temperature=0.7"], 0.7, "learner"
     ),
-    "distillation at temperature 0.7": Case("tip", ["sample.temperature=0.7"], 1.0, None),
+    "distillation at temperature 0.7": Case(
+        "tip", ["sample.temperature=0.7"], 1.0, None, (1.0, 0.5)
+    ),
     "warm-up": Case(
         "grpo",
         ["steps=4", "learn.warmup_steps=2", "learn.schedule=linear"],
@@ -63,15 +67,23 @@ CASES = {
 
 
 class TruthfulSampler(ScriptedSampler):
-    """A scripted sampler that reports the policy's log-probs of its script, shifted."""
+    """A scripted sampler that reports the policy's log-probs of its script, shifted.
 
-    def __init__(self, context: RunContext, steps: int, temperature: float, shift: float) -> None:
+    It notes the mean entropy and log-prob of each step's response tokens at `scored`, the
+    temperature at which the learner is expected to score them.
+    """
+
+    def __init__(self, context: RunContext, recipe: Recipe, scored: float, shift: float) -> None:
         order = context.prepared.order
+        assert recipe.sample is not None
         self.policy: Policy = context.learner.policy
-        self.temperature, self.shift = temperature, shift
-        self.sampled: list[list[Rollout]] = []
+        self.temperature = recipe.sample.temperature
+        self.scored = scored
+        self.shift = shift
+        self.entropies: list[float] = []
+        self.logps: list[float] = []
         script = {}
-        for step in range(steps):
+        for step in range(recipe.steps):
             for prompt in order.at(step):
                 right = order.tokenizer.encode(prompt.problem.solution, add_special_tokens=False)
                 wrong = [right[:n] for n in (3, 5, 9)]
@@ -81,20 +93,16 @@ class TruthfulSampler(ScriptedSampler):
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        rollouts = [
-            replace(
-                rollout,
-                sampled_logp=tuple(
-                    (distribution(self.policy, rollout, self.temperature)[1] + self.shift).tolist()
-                ),
-            )
-            for rollout in super().sample(prompts, sampling, num=num, first_id=first_id)
-        ]
-        self.sampled.append(rollouts)
-        return rollouts
-
-    def load(self, weights: Weights) -> None:
-        self.version = weights.version
+        rollouts = super().sample(prompts, sampling, num=num, first_id=first_id)
+        scored = [distribution(self.policy, rollout, self.scored) for rollout in rollouts]
+        entropy_N = torch.cat([-(logp_NV.exp() * logp_NV).sum(-1) for logp_NV, _ in scored])
+        self.entropies.append(float(entropy_N.mean()))
+        self.logps.append(float(torch.cat([logp_N for _, logp_N in scored]).mean()))
+        reported = []
+        for rollout in rollouts:
+            _, logp_N = distribution(self.policy, rollout, self.temperature)
+            reported.append(replace(rollout, sampled_logp=tuple((logp_N + self.shift).tolist())))
+        return reported
 
 
 @torch.no_grad()
@@ -111,50 +119,35 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-def trained(
-    case: Case, out: Path
-) -> Iterator[tuple[RunContext, TruthfulSampler, list[Stats], list[float]]]:
-    overrides = [
-        f"out={out}",
-        f"steps={STEPS}",
-        f"learn.rollouts_per_step={ROLLOUTS}",
-        f"sample.group_size={GROUP}",
-        "evaluate=null",
-        "learn.warmup_steps=0",
-        "track.tensorboard=false",
-        *case.changes,
-    ]
-    recipe = read_recipe(RECIPES / f"{case.recipe}.yaml", overrides)
+def trained(case: Case, out: Path) -> tuple[Recipe, list[Stats], list[float]]:
+    """Run a case: its recipe, the numbers of each step, and the independent mean of evidence."""
+    recipe = read_recipe(
+        RECIPES / f"{case.recipe}.yaml",
+        [
+            f"out={out}",
+            f"steps={STEPS}",
+            f"learn.rollouts_per_step={ROLLOUTS}",
+            f"sample.group_size={GROUP}",
+            "evaluate=null",
+            "learn.warmup_steps=0",
+            "track.tensorboard=false",
+            *case.changes,
+        ],
+    )
     assert recipe.sample is not None
     reports: list[Stats] = []
-    expected: list[float] = []
     with run_context(recipe) as context:
-        shift = 0.0 if case.source == "sampler" else SHIFT
-        sampler = TruthfulSampler(context, recipe.steps, recipe.sample.temperature, shift)
-
-        def report(step: int, stats: Stats) -> None:
-            reports.append(stats)
-
-        inner = sampler.sample
-
-        def sample(*given: object, **options: object) -> list[Rollout]:
-            rollouts = inner(*given, **options)
-            parts = [distribution(sampler.policy, r, case.temperature) for r in rollouts]
-            if case.source is None:
-                means = torch.cat([-(logp.exp() * logp).sum(-1) for logp, _ in parts])
-            else:
-                means = torch.cat([logp_N for _, logp_N in parts])
-            expected.append(float(means.mean()))
-            return rollouts
-
-        sampler.sample = sample
-        replace(context, rollouts=sampler).run(report)
-        yield context, sampler, reports, expected
+        sampler = TruthfulSampler(
+            context, recipe, case.temperature, 0.0 if case.source == "sampler" else SHIFT
+        )
+        replace(context, rollouts=sampler).run(lambda step, stats: reports.append(stats))
+    means = sampler.entropies if case.source is None else sampler.logps
+    return recipe, reports, means
 
 
 def test_a_run_is_what_its_recipe_says(case: Case, tmp_path: Path) -> None:
-    ((context, _, reports, expected),) = trained(case, tmp_path)
-    recipe = context.prepared.recipe
+    recipe, reports, expected = trained(case, tmp_path)
+    updates = recipe.learn.updates_per_batch
     evidence = "entropy_mean" if case.source is None else "old_logp_mean"
     for stats, mean in zip(reports, expected, strict=True):
         # Of the policy at the start of the step, at the temperature at which it is scored.
@@ -163,18 +156,68 @@ def test_a_run_is_what_its_recipe_says(case: Case, tmp_path: Path) -> None:
         if case.source is None:
             assert "ratio" not in stats
         else:
-            first = "ratio_update_1" if recipe.learn.updates_per_batch > 1 else "ratio"
+            first = "ratio_update_1" if updates > 1 else "ratio"
             assert stats[first] == pytest.approx(1, abs=1e-5)
-    rates = [
-        stats[name]
-        for stats in reports
-        for name in (
-            [f"lr_update_{n + 1}" for n in range(recipe.learn.updates_per_batch)]
-            if recipe.learn.updates_per_batch > 1
-            else ["lr"]
-        )
-    ]
+    names = [f"lr_update_{n + 1}" for n in range(updates)] if updates > 1 else ["lr"]
+    rates = [stats[name] for stats in reports for name in names]
     assert rates == pytest.approx([recipe.learn.lr * share for share in case.shares])
     assert [stats["optimizer_steps"] for stats in reports] == [
-        (step + 1) * recipe.learn.updates_per_batch for step in range(recipe.steps)
+        (step + 1) * updates for step in range(recipe.steps)
+    ]
+
+
+def test_killed_between_two_updates_a_run_ends_with_the_bits_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is of the step before, so the half-learned batch is sampled again."""
+    overrides = [
+        f"out={tmp_path}",
+        "steps=3",
+        "learn.rollouts_per_step=16",
+        "learn.updates_per_batch=4",
+        "learn.warmup_steps=5",
+        "sample.group_size=4",
+        "sample.max_tokens=12",
+        "evaluate=null",
+        "track.tensorboard=false",
+        "checkpoint.every=1",
+    ]
+
+    def run(name: str) -> None:
+        recipe = read_recipe(RECIPES / "grpo.yaml", [*overrides, f"name={name}"])
+        with run_context(recipe) as context:
+            context.run(lambda step, stats: None)
+
+    run("straight")
+    update, calls = PlainEngine.update, []
+
+    def killed(self: PlainEngine, lr_share: float) -> Tensor:
+        calls.append(lr_share)
+        if len(calls) == 4 + 3:  # the third update of the second batch
+            raise SystemExit("kill -9")
+        return update(self, lr_share)
+
+    monkeypatch.setattr(PlainEngine, "update", killed)
+    with pytest.raises(SystemExit):
+        run("killed")
+    monkeypatch.setattr(PlainEngine, "update", update)
+    run("killed")
+    straight, again = (tmp_path / name for name in ("straight", "killed"))
+    assert (straight / "final/model.safetensors").read_bytes() == (
+        again / "final/model.safetensors"
+    ).read_bytes()
+    for ours, theirs in zip(metrics(again), metrics(straight), strict=True):
+        assert ours == theirs
+
+
+def metrics(directory: Path) -> list[dict[str, float]]:
+    """Lines of metrics.jsonl, without what depends on the clock."""
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        {
+            name: value
+            for name, value in json.loads(line).items()
+            if not name.startswith(("time_", "mfu_", "hfu_")) and "per_s" not in name
+        }
+        for line in lines
     ]

@@ -13,8 +13,8 @@ from torch import Tensor, tensor
 from reasontrain import rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy, recompute_activations
+from reasontrain.rng import Stream
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.decode_batch import STREAM
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.token_choice import truncate
 from reasontrain.types import Prompt, Rollout, UserError, Weights
@@ -93,7 +93,7 @@ def near_tie(
     law = truncate(tiny.logp(policy, one, sampling.temperature).exp()[at : at + 1], sampling)[
         0
     ].double()
-    boundary = (law.cumsum(0) / law.sum() - rng.uniform(seed, STREAM, one.id, at)).abs().min()
+    boundary = (law.cumsum(0) / law.sum() - rng.uniform(seed, Stream.SAMPLED_TOKENS, one.id, at)).abs().min()
     return bool(boundary < NEAR)
 
 

@@ -173,7 +173,7 @@ def test_one_command_does_it_all_and_everything_can_be_looked_at(train: Train) -
 
 def begun(said: str) -> set[str]:
     """The stages that a run had to do."""
-    return {line.partition(":")[0] for line in said.splitlines() if ": begins, in " in line}
+    return {line.partition(":")[0] for line in said.splitlines() if ": running in " in line}
 
 
 def test_what_was_done_is_not_done_again_and_only_what_depends_on_a_change_is(
@@ -311,8 +311,8 @@ def test_a_reference_column_of_another_model_is_stale(
     assert train(*own, "name=stale", "model.dtype=bfloat16") == 2
     said = capsys.readouterr().err
     assert (
-        "ref_logp.parquet is stale: another model, other data or other settings made it "
-        "than this run has (other: model)" in said
+        "ref_logp.parquet is stale: it was made with another model, other data or other settings "
+        "than this run has (different: model)" in said
     )
     assert not Path("out/stale").exists()
 
@@ -369,7 +369,7 @@ def test_a_run_of_another_recipe_is_noticed_before_any_stage(
 ) -> None:
     shutil.rmtree("out/stages")
     assert train("objective.beta=0.5") == 2
-    assert "holds a run of another recipe (other: objective.beta)" in capsys.readouterr().err
+    assert "holds a run of another recipe (different: objective.beta)" in capsys.readouterr().err
     assert not Path("out/stages").exists()
 
 
@@ -397,7 +397,7 @@ def test_a_pair_file_of_ones_own_trains_and_one_without_a_rejected_answer_is_ref
     del rows[2]["rejected"]
     Path("own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert train(*own, "name=broken") == 2
-    assert "own.jsonl, line 3: there is no rejected answer" in capsys.readouterr().err
+    assert "own.jsonl, line 3: column 'rejected' is missing or empty" in capsys.readouterr().err
     assert not Path("out/broken").exists()
 
 
@@ -419,7 +419,7 @@ def test_scores_of_other_pairs_are_refused(
     said = capsys.readouterr().err
     assert "the stored column 'ce_logscore' of sample 'arithmetic/train/0/" in said
     assert (
-        "is of another response: these token ids were not scored; remove old.parquet and "
+        "belongs to another response: these token ids were not scored; remove old.parquet and "
         "run `reasontrain score" in said
     )
     assert not Path("out/stale").exists()

@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 def _ask_again() -> Iterator[None]:
     """What is found of a device is kept; other tests must not see what these made up."""
     yield
-    backend._broken.cache_clear()
-    backend._works.cache_clear()
+    backend._build_error.cache_clear()
+    backend._auto_uses_triton.cache_clear()
 
 
 def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("vocabulary", ["auto", "torch", "full_logits"])
 def test_what_runs_anywhere_is_never_refused(vocabulary: Vocabulary) -> None:
     check_vocabulary(vocabulary, CPU)
-    assert not backend.has_kernels(vocabulary, CPU)
+    assert not backend.uses_triton(vocabulary, CPU)
 
 
 def test_triton_is_refused_away_from_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,15 +51,15 @@ def test_triton_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyP
         UserError, match="the package triton is not installed; use auto, torch or full_logits"
     ):
         check_vocabulary("triton", torch.device("cuda"))
-    assert not backend.has_kernels("auto", torch.device("cuda", 3))  # nor is it missed
+    assert not backend.uses_triton("auto", torch.device("cuda", 3))  # nor is it missed
 
 
 def test_a_gpu_takes_kernels_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(monkeypatch)
-    monkeypatch.setattr(backend, "_broken", lambda device: None)
+    monkeypatch.setattr(backend, "_build_error", lambda device: None)
     gpu = torch.device("cuda", 1)
     assert [
-        backend.has_kernels(name, gpu) for name in ("auto", "torch", "triton", "full_logits")
+        backend.uses_triton(name, gpu) for name in ("auto", "torch", "triton", "full_logits")
     ] == [True, False, True, False]
 
 
@@ -69,14 +69,14 @@ def test_a_gpu_that_cannot_build_kernels_falls_back_and_says_so(
     compiled(monkeypatch)
     monkeypatch.setattr(
         backend,
-        "_broken",
-        lambda device: "a kernel cannot be built here (RuntimeError: no C compiler)",
+        "_build_error",
+        lambda device: "kernels cannot be built (RuntimeError: no C compiler)",
     )
     gpu = torch.device("cuda", 2)
     with pytest.warns(UserWarning, match="no C compiler"):
-        assert not backend.has_kernels("auto", gpu)
+        assert not backend.uses_triton("auto", gpu)
     with pytest.raises(
-        UserError, match=r"model\.vocabulary is triton, and a kernel cannot be built here"
+        UserError, match=r"model\.vocabulary is triton, and kernels cannot be built"
     ):
         check_vocabulary("triton", gpu)
 
@@ -89,8 +89,8 @@ def test_why_a_kernel_cannot_be_built_is_read_from_what_is_raised(
     def fail(self: object, name: str) -> None:
         raise RuntimeError("Failed to find C compiler.\nmore")
 
-    monkeypatch.setattr("reasontrain.vocab.triton_backend.TiledDistribution.value", fail)
+    monkeypatch.setattr("reasontrain.vocab.triton_backend.TritonDistribution.value", fail)
     assert (
-        backend._broken(CPU)
-        == "a kernel cannot be built here (RuntimeError: Failed to find C compiler.)"
+        backend._build_error(CPU)
+        == "kernels cannot be built (RuntimeError: Failed to find C compiler.)"
     )

@@ -75,14 +75,14 @@ def test_rows_without_a_coefficient_may_hold_anything(vocabulary: Vocabulary) ->
     case = Case(bias=True, num_rows=4)
     case.head = replace(case.head, vocabulary=vocabulary)
     with torch.no_grad():
-        case.coefficient_N[1], case.hidden_ND[1], case.teacher.hidden_ND[1] = 0, 3e38, torch.nan
+        case.loss_weight_N[1], case.hidden_ND[1], case.teacher.hidden_ND[1] = 0, 3e38, torch.nan
     loss, stats, gradients = case.fused(Weighted(NAMES))
     rows = torch.tensor([0, 2, 3])
     part = Case(bias=True, num_rows=4)
-    part.hidden_ND, part.ids_N, part.coefficient_N = (
+    part.hidden_ND, part.ids_N, part.loss_weight_N = (
         case.hidden_ND.detach()[rows].requires_grad_(),
         case.ids_N[rows],
-        case.coefficient_N[rows],
+        case.loss_weight_N[rows],
     )
     part.teacher, part.num_rows = Teacher(case.teacher.hidden_ND[rows], case.teacher.head), 3
     part.leaves = [part.hidden_ND, *part.leaves[1:]]
@@ -117,7 +117,7 @@ def test_masked_ids_and_agreeing_models(vocabulary: Vocabulary) -> None:
     teacher = Teacher(
         case.teacher.hidden_ND, Head(case.teacher.head.weight_VD[:9], case.teacher.head.bias_V[:9])
     )
-    run = (case.columns, case.coefficient_N, Weighted(NAMES[:2]))
+    run = (case.columns, case.loss_weight_N, Weighted(NAMES[:2]))
     part = torch.autograd.grad(
         fused(case.hidden_ND, cut, *run, teacher=teacher).loss, case.hidden_ND
     )
@@ -134,7 +134,7 @@ def test_logp_equals_naive_float64(vocabulary: Vocabulary, chunk: int | None) ->
     logp_N = logp(case.hidden_ND, head, case.ids_N, temperature=0.7, chunk=chunk)
     # a mean's slope is one number in memory, whatever the rows
     found = logp_N.detach(), torch.autograd.grad(logp_N.mean() * 7, case.leaves)
-    case.coefficient_N = torch.ones(7)
+    case.loss_weight_N = torch.ones(7)
     leaves = [leaf.detach().double().requires_grad_() for leaf in case.leaves]
     logits_NV = naive_logits(leaves[0], Head(leaves[1], leaves[2], head.scale, head.softcap)) / 0.7
     expected_N = naive_statistic("logp", logits_NV, logits_NV, case.ids_N)
@@ -178,7 +178,7 @@ def test_a_divergence_without_a_teacher_is_the_users_to_mend(vocabulary: Vocabul
     case = Case()
     head = replace(case.head, vocabulary=vocabulary)
     with pytest.raises(UserError, match="name one under `teacher`"):
-        fused(case.hidden_ND, head, case.columns, case.coefficient_N, Weighted(("kl_reverse",)))
+        fused(case.hidden_ND, head, case.columns, case.loss_weight_N, Weighted(("kl_reverse",)))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_soft_tokens_whole_or_in_chunks(scoring: SoftScoring, softcap: float | N
         FedEmbeddings(normal(5, 4), 0.5, 0.33),
         TokenFields(ids_N=torch.zeros(5, dtype=torch.long), advantage_N=normal(5)),
     )
-    coefficient_N = torch.tensor([0.5, 0.0, 1.0, 0.2, 2.0], dtype=torch.float64)
+    loss_weight_N = torch.tensor([0.5, 0.0, 1.0, 0.2, 2.0], dtype=torch.float64)
     found = []
     for choice in ("torch", "full_logits"):
         head, basis = (
@@ -211,7 +211,7 @@ def test_soft_tokens_whole_or_in_chunks(scoring: SoftScoring, softcap: float | N
             EmbeddingBasis(leaves[2], 9, scale=1.7),
         )
         result = soft(
-            leaves[0], head, basis, fed, columns, coefficient_N, SoftReinforce(), scoring, chunk=2
+            leaves[0], head, basis, fed, columns, loss_weight_N, SoftReinforce(), scoring, chunk=2
         )
         wanted = [
             leaf for leaf in leaves if leaf is not leaves[2] or not scoring.detach_mixture_embedding

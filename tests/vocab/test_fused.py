@@ -69,7 +69,7 @@ class Case:
         )
         self.teacher = Teacher(normal(self.num_rows, 3), teacher_head)
         self.ids_N = torch.randint(self.width, (self.num_rows,), generator=draw)
-        self.coefficient_N = torch.rand(self.num_rows, generator=draw).to(self.dtype) + 0.1
+        self.loss_weight_N = torch.rand(self.num_rows, generator=draw).to(self.dtype) + 0.1
         self.leaves = [
             leaf for leaf in (self.hidden_ND, self.weight_VD, self.bias_V) if leaf is not None
         ]
@@ -85,7 +85,7 @@ class Case:
             self.hidden_ND,
             self.head,
             self.columns,
-            self.coefficient_N,
+            self.loss_weight_N,
             objective,
             teacher=self.teacher,
             **settings,
@@ -108,7 +108,7 @@ class Case:
         student_NV, teacher_NU = student_NV / temperature, teacher_NU / temperature
         rows = TokenStats(lambda name: naive_statistic(name, student_NV, teacher_NU, self.ids_N))
         losses = objective(rows, self.columns)
-        loss = (self.coefficient_N.double() * losses.loss).sum()
+        loss = (self.loss_weight_N.double() * losses.loss).sum()
         stats = {name: value.detach().sum() for name, value in losses.stats.items()}
         return loss.detach(), stats, list(torch.autograd.grad(loss, leaves))
 
@@ -191,7 +191,7 @@ def test_many_blocks_of_one_chunk(monkeypatch: pytest.MonkeyPatch):
 
 def test_bfloat16_states_and_weights_are_upcast_before_anything_else():
     case = Case(dtype=torch.bfloat16, bias=True)
-    case.coefficient_N = case.coefficient_N.float()
+    case.loss_weight_N = case.loss_weight_N.float()
     loss, stats, gradients = case.fused(Weighted(NAMES[:4]))
     expected = case.naive(Weighted(NAMES[:4]))
     assert {gradient.dtype for gradient in gradients} == {torch.bfloat16}
@@ -225,7 +225,7 @@ def test_tied_head_receives_both_gradients():
 def test_frozen_parts_are_skipped():
     case = Case(bias=True)
     weight_VD, bias_V = case.weight_VD.detach(), case.bias_V.detach()
-    run = (case.columns, case.coefficient_N, Weighted(("entropy",)))
+    run = (case.columns, case.loss_weight_N, Weighted(("entropy",)))
     loss = fused(case.hidden_ND, Head(weight_VD, bias_V), *run).loss
     (dhidden_ND,) = torch.autograd.grad(loss, [case.hidden_ND])
     assert_close(dhidden_ND, case.fused(Weighted(("entropy",)))[2][0])
@@ -237,7 +237,7 @@ def test_frozen_parts_are_skipped():
 def test_incoming_gradient_multiplies():
     case = Case(dtype=torch.float64)
     doubled = (
-        fused(case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(("logp",))).loss
+        fused(case.hidden_ND, case.head, case.columns, case.loss_weight_N, Weighted(("logp",))).loss
         * 2
     )
     for mine, plain in zip(
@@ -281,7 +281,7 @@ def test_ids_that_are_masked_out_by_the_bias_have_no_part():
         case.hidden_ND,
         case.head,
         case.columns,
-        case.coefficient_N,
+        case.loss_weight_N,
         Weighted(NAMES[:4]),
         teacher=case.teacher,
     ).loss
@@ -289,7 +289,7 @@ def test_ids_that_are_masked_out_by_the_bias_have_no_part():
         case.hidden_ND,
         cut.head,
         case.columns,
-        case.coefficient_N,
+        case.loss_weight_N,
         Weighted(NAMES[:4]),
         teacher=case.teacher,
     ).loss
@@ -303,7 +303,7 @@ def test_a_divergence_without_a_teacher_is_the_users_to_mend():
     case = Case()
     with pytest.raises(UserError, match="teacher"):
         fused(
-            case.hidden_ND, case.head, case.columns, case.coefficient_N, Weighted(("kl_reverse",))
+            case.hidden_ND, case.head, case.columns, case.loss_weight_N, Weighted(("kl_reverse",))
         )
 
 
@@ -328,16 +328,16 @@ def test_nothing_vocabulary_sized_is_larger_than_a_chunk_or_kept():
             case.hidden_ND,
             case.head,
             case.columns,
-            case.coefficient_N,
+            case.loss_weight_N,
             Weighted(NAMES),
             teacher=case.teacher,
             chunk=6,
         )
-        dhidden_ND, dweight_VD, _ = found.loss.grad_fn.known
+        dhidden_ND, dweight_VD, _ = found.loss.grad_fn.gradients
         found.loss.backward()
     assert largest.numel == 6 * 50
     assert {dhidden_ND.shape, dweight_VD.shape} == {(60, 4), (50, 4)}
-    assert not found.loss.grad_fn.known
+    assert not found.loss.grad_fn.gradients
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
@@ -357,7 +357,7 @@ def test_divergence_equals_trl(name: str, beta: float, softcap: float | None):
     theirs_N, _ = ChunkedDivergenceFunction.apply(
         *student, teacher.hidden_ND, teacher.head.weight_VD, teacher.head.bias_V, beta, *settings
     )
-    loss = (case.coefficient_N * theirs_N).sum()
+    loss = (case.loss_weight_N * theirs_N).sum()
 
     def objective(policy: TokenStats, batch: TokenFields) -> Losses:
         return Losses(loss=policy.statistic(name))
@@ -366,7 +366,7 @@ def test_divergence_equals_trl(name: str, beta: float, softcap: float | None):
         case.hidden_ND,
         case.head,
         case.columns,
-        case.coefficient_N,
+        case.loss_weight_N,
         objective,
         teacher=teacher,
         temperature=0.9,
@@ -392,7 +392,7 @@ def test_logp_and_entropy_equal_trl(softcap: float | None):
     logp_N, entropy_N, *_ = ChunkedLogProbFunction.apply(
         case.hidden_ND, case.weight_VD, case.bias_V, case.ids_N, 0.9, 16, softcap, 1.3
     )
-    loss = (case.coefficient_N * (2 * entropy_N - logp_N)).sum()
+    loss = (case.loss_weight_N * (2 * entropy_N - logp_N)).sum()
 
     def objective(policy: TokenStats, batch: TokenFields) -> Losses:
         return Losses(loss=2 * policy.entropy_N - policy.logp_N)
@@ -401,7 +401,7 @@ def test_logp_and_entropy_equal_trl(softcap: float | None):
         case.hidden_ND,
         case.head,
         case.columns,
-        case.coefficient_N,
+        case.loss_weight_N,
         objective,
         temperature=0.9,
         chunk=10,
@@ -462,8 +462,8 @@ def test_two_tokens_in_closed_form(a: float, b: float, temperature: float):
 
 
 def test_a_block_takes_up_the_memory_of_the_one_before():
-    scratch = BufferPool()
-    first, other = scratch("p", torch.zeros(3, 4)), scratch("q", torch.zeros(3, 4))
-    assert scratch("p", torch.zeros(2, 4)).data_ptr() == first.data_ptr() != other.data_ptr()
-    larger = scratch("p", torch.zeros(4, 4))
+    buffers = BufferPool()
+    first, other = buffers("p", torch.zeros(3, 4)), buffers("q", torch.zeros(3, 4))
+    assert buffers("p", torch.zeros(2, 4)).data_ptr() == first.data_ptr() != other.data_ptr()
+    larger = buffers("p", torch.zeros(4, 4))
     assert (larger.shape, larger.is_contiguous()) == ((4, 4), True)

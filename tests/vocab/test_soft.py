@@ -58,7 +58,7 @@ class Case:
         )
         self.bias_V = normal(self.width).requires_grad_() if self.bias else None
         self.fed_ND = normal(self.num, SIZE)
-        self.coefficient_N = (
+        self.loss_weight_N = (
             torch.rand(self.num, generator=draw, dtype=torch.float64).to(self.dtype) + 0.1
         )
         columns = {
@@ -75,7 +75,7 @@ class Case:
         head = Head(self.weight_VD, self.bias_V, self.scale, self.softcap)
         basis = EmbeddingBasis(self.embedding_VD, min(TOKENS, self.width), self.basis_scale)
         fed = FedEmbeddings(self.fed_ND, self.tau, self.sigma)
-        given = (self.columns, self.coefficient_N, SoftReinforce(), self.scoring)
+        given = (self.columns, self.loss_weight_N, SoftReinforce(), self.scoring)
         found = soft(self.hidden_ND, head, basis, fed, *given, chunk=chunk)
         gradients = torch.autograd.grad(found.loss, self.leaves, allow_unused=True)
         return found.loss.detach(), dict(found.stats), list(gradients)
@@ -97,7 +97,7 @@ class Case:
         law = Normal(mean_ND, self.sigma)
         constant = SIZE * (0.5 + math.log(self.sigma * math.sqrt(2 * math.pi)))
         logp_N = law.log_prob(self.fed_ND.double()).sum(-1) + constant
-        loss = (self.coefficient_N.double() * -self.columns.advantage_N.double() * logp_N).sum()
+        loss = (self.loss_weight_N.double() * -self.columns.advantage_N.double() * logp_N).sum()
         return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
 
@@ -241,7 +241,7 @@ def test_differences_of_log_densities_scale_as_one_over_sigma_squared(
             found.append(policy.logp_N.detach().clone())
             return Losses(loss=policy.logp_N)
 
-        given = (case.columns, case.coefficient_N, keep, SoftScoring())
+        given = (case.columns, case.loss_weight_N, keep, SoftScoring())
         fed = FedEmbeddings(case.fed_ND, case.tau, sigma)
         soft(
             case.hidden_ND,
@@ -292,7 +292,7 @@ def test_rows_without_a_coefficient_do_not_exist() -> None:
     case = Case()
     with torch.no_grad():
         case.hidden_ND[2] = torch.inf
-    case.fed_ND[2], case.coefficient_N[2] = torch.nan, 0.0
+    case.fed_ND[2], case.loss_weight_N[2] = torch.nan, 0.0
     loss, stats, gradients = case.run(chunk=3)
     assert math.isfinite(float(loss))
     assert all(bool(value.isfinite()) for value in stats.values())

@@ -19,11 +19,11 @@ from torch.testing import assert_close
 
 from reasontrain.types import Losses, TokenFields, TokenStats, UserError
 from reasontrain.vocab import Head, Teacher, fused, measure
-from reasontrain.vocab.analytic import BufferPool, Distribution
+from reasontrain.vocab.analytic import AnalyticDistribution, BufferPool
 from tests.vocab.test_fused import naive_statistic
 
 pytest.importorskip("triton", reason="Triton is for Linux")
-tiled = pytest.importorskip("reasontrain.vocab.triton_backend")
+triton_backend = pytest.importorskip("reasontrain.vocab.triton_backend")
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:invalid value encountered in subtract"
@@ -36,7 +36,7 @@ WIDTHS = [1, 5, 16, 37, 48]  # beside a tile of 16: smaller, equal, no multiple,
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "TILE", 16)
+    monkeypatch.setattr(triton_backend, "TILE", 16)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Case:
     x_NV: Tensor
     y_NV: Tensor
     ids_N: Tensor
-    slope_N: Mapping[str, Tensor]
+    grad_N: Mapping[str, Tensor]
 
     @classmethod
     def drawn(cls, num_rows: int = 4, width: int = 37, spread: float = 3.0) -> Case:
@@ -55,27 +55,27 @@ class Case:
         stat_grads = {name: torch.rand(num_rows, generator=draw) - 0.3 for name in NAMES}
         return cls(x_NV, y_NV, torch.randint(width, (num_rows,), generator=draw), stat_grads)
 
-    def tiled(self) -> tiled.TiledDistribution:
+    def triton(self) -> triton_backend.TritonDistribution:
         y_NV = self.y_NV.to(DEVICE)
-        return tiled.TiledDistribution(
+        return triton_backend.TritonDistribution(
             self.x_NV.to(DEVICE, copy=True), self.ids_N.to(DEVICE), lambda: y_NV
         )
 
-    def closed_form(self) -> Distribution:
-        return Distribution(self.x_NV.clone(), self.ids_N, self.y_NV.clone, BufferPool())
+    def analytic(self) -> AnalyticDistribution:
+        return AnalyticDistribution(self.x_NV.clone(), self.ids_N, self.y_NV.clone, BufferPool())
 
     def found(self, names: tuple[str, ...]) -> tuple[list[Tensor], Tensor]:
-        distribution = self.tiled()
+        distribution = self.triton()
         values = [distribution.value(name).cpu() for name in names]
         return values, distribution.gradient(
-            {name: self.slope_N[name].to(DEVICE) for name in names}
+            {name: self.grad_N[name].to(DEVICE) for name in names}
         ).cpu()
 
     def naive(self, names: tuple[str, ...]) -> tuple[list[Tensor], Tensor]:
         x_NV = self.x_NV.double().requires_grad_()
         values = [naive_statistic(name, x_NV, self.y_NV.double(), self.ids_N) for name in names]
         total = torch.stack(
-            [(self.slope_N[name] * value).sum() for name, value in zip(names, values, strict=True)]
+            [(self.grad_N[name] * value).sum() for name, value in zip(names, values, strict=True)]
         ).sum()
         return [value.detach() for value in values], torch.autograd.grad(total, x_NV)[0]
 
@@ -98,7 +98,7 @@ def test_all_statistics_together_whatever_the_width(width: int, num_rows: int) -
 def test_two_divergences_of_jensen_and_shannon_at_once() -> None:
     case = Case.drawn()
     check(
-        replace(case, slope_N={**case.slope_N, "jsd:0.6": case.slope_N["entropy"]}),
+        replace(case, grad_N={**case.grad_N, "jsd:0.6": case.grad_N["entropy"]}),
         ("jsd:0.3", "jsd:0.6", "logp"),
     )
 
@@ -138,7 +138,9 @@ def test_the_entropy_of_equal_logits_and_a_divergence_worked_by_hand() -> None:
     assert_close(
         gradient_NV / math.log(2), torch.tensor([[3 / 8, -1 / 16, -5 / 16]]), rtol=1e-6, atol=0
     )
-    alone = tiled.TiledDistribution(x_NV.to(DEVICE), torch.tensor([2], device=DEVICE), None)
+    alone = triton_backend.TritonDistribution(
+        x_NV.to(DEVICE), torch.tensor([2], device=DEVICE), None
+    )
     assert_close(alone.value("entropy").item(), 1.5 * math.log(2), rtol=1e-6, atol=0)
 
 
@@ -152,10 +154,10 @@ def test_no_rows() -> None:
 def test_models_that_agree_diverge_by_no_less_than_zero(name: str) -> None:
     case = Case.drawn(30, 64)
     near = replace(case, y_NV=case.x_NV + 1e-4 * case.y_NV)
-    value_N = near.tiled().value(name)
+    value_N = near.triton().value(name)
     assert value_N.min() >= 0
     assert value_N.max() < 2e-6
-    assert replace(case, y_NV=case.x_NV).tiled().value(name).max() < 1e-6
+    assert replace(case, y_NV=case.x_NV).triton().value(name).max() < 1e-6
 
 
 def test_ids_that_are_masked_have_no_part() -> None:
@@ -183,15 +185,15 @@ def test_ids_that_are_masked_have_no_part() -> None:
 
 @pytest.mark.parametrize("columns", [slice(0, 1), slice(30, 31), slice(16, 48)])
 @pytest.mark.parametrize("name", ["logp", "entropy", "kl_reverse", "kl_forward", "jsd:0.3"])
-def test_ids_that_one_of_both_models_masks_count_as_in_the_closed_form(
+def test_ids_that_one_of_both_models_masks_count_as_in_the_analytic_backend(
     name: str, columns: slice
 ) -> None:
     for who in ("x_NV", "y_NV"):
         case = Case.drawn(3, 64)
         getattr(case, who)[:, columns] = -math.inf
-        closed_form = case.closed_form()
-        value_N = closed_form.value(name).clone()
-        gradient_NV = closed_form.gradient({name: case.slope_N[name]})
+        analytic = case.analytic()
+        value_N = analytic.value(name).clone()
+        gradient_NV = analytic.gradient({name: case.grad_N[name]})
         assert_close(case.found((name,)), ([value_N], gradient_NV), rtol=1e-5, atol=2e-5)
 
 
@@ -204,7 +206,7 @@ def test_extreme_logits_never_make_nan(size: float) -> None:
         assert not gradient_NV.isnan().any()
     for name in ("logp", "entropy"):
         assert_close(
-            case.tiled().value(name).cpu(), case.closed_form().value(name), rtol=1e-6, atol=1e-6
+            case.triton().value(name).cpu(), case.analytic().value(name), rtol=1e-6, atol=1e-6
         )
 
 
@@ -221,7 +223,7 @@ def test_a_row_does_not_depend_on_its_block() -> None:
     case = Case.drawn(5, 37)
     values, gradient_NV = case.found(NAMES)
     for row in range(5):
-        stat_grads = {name: slope_N[row : row + 1] for name, slope_N in case.slope_N.items()}
+        stat_grads = {name: grad_N[row : row + 1] for name, grad_N in case.grad_N.items()}
         alone = Case(
             case.x_NV[row : row + 1],
             case.y_NV[row : row + 1],
@@ -238,18 +240,18 @@ def test_a_row_does_not_depend_on_its_block() -> None:
 @pytest.mark.parametrize("num", [1, 5, 100])
 def test_the_teachers_mass_on_the_students_likeliest_ids(num: int) -> None:
     case = Case.drawn()
-    mass_N = case.tiled().teacher_mass_on_top(num).cpu()
-    assert_close(mass_N, case.closed_form().teacher_mass_on_top(num), rtol=1e-5, atol=1e-6)
+    mass_N = case.triton().teacher_top_mass(num).cpu()
+    assert_close(mass_N, case.analytic().teacher_top_mass(num), rtol=1e-5, atol=1e-6)
 
 
 def test_the_teacher_is_not_asked_for_what_is_the_students() -> None:
     case = Case.drawn()
-    alone = tiled.TiledDistribution(case.x_NV.to(DEVICE), case.ids_N.to(DEVICE), None)
+    alone = triton_backend.TritonDistribution(case.x_NV.to(DEVICE), case.ids_N.to(DEVICE), None)
     alone.value("logp")
     alone.value("entropy")
     with pytest.raises(UserError, match="name one under `teacher`"):
         alone.value("kl_reverse")
-    alone.gradient({"logp": case.slope_N["logp"].to(DEVICE)})
+    alone.gradient({"logp": case.grad_N["logp"].to(DEVICE)})
 
 
 def kl(policy: TokenStats, batch: TokenFields) -> Losses:
@@ -258,9 +260,9 @@ def kl(policy: TokenStats, batch: TokenFields) -> Losses:
 
 def test_evidence_of_both_models_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[object] = []
-    original = tiled.TiledDistribution._statistics
+    original = triton_backend.TritonDistribution._statistics
     counted = lambda self, teacher: (passes.append(teacher), original(self, teacher))[1]  # noqa: E731
-    monkeypatch.setattr(tiled.TiledDistribution, "_statistics", counted)
+    monkeypatch.setattr(triton_backend.TritonDistribution, "_statistics", counted)
     draw = torch.Generator(DEVICE).manual_seed(0)
     hidden_ND, weight_VD = (torch.randn(size, 4, generator=draw, device=DEVICE) for size in (3, 50))
     names = ("entropy", "logp", "kl_reverse", "teachability")
@@ -278,13 +280,15 @@ def test_evidence_of_both_models_is_found_in_one_pass(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("teacher_width", "dtype"), [(37, torch.float32), (30, torch.float32), (37, torch.float64)]
 )
-def test_two_widths_and_float64_are_left_to_the_closed_form(
+def test_two_widths_and_float64_use_the_analytic_backend(
     teacher_width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    original = tiled.TiledDistribution.__init__
+    original = triton_backend.TritonDistribution.__init__
     monkeypatch.setattr(
-        tiled.TiledDistribution, "__init__", lambda self, *args: made.append(original(self, *args))
+        triton_backend.TritonDistribution,
+        "__init__",
+        lambda self, *args: made.append(original(self, *args)),
     )
     draw = torch.Generator().manual_seed(0)
     hidden_ND, student_VD, teacher_VD = (
@@ -307,20 +311,25 @@ from reasontrain.vocab import triton_kernels
 
 FLAGS = ("LOGP", "ENTROPY", "REVERSE", "FORWARD", "JSD")
 for kernel, flags in (
-    (kernels.statistics, {"TEACHER": True}),
-    (kernels.statistics, {"TEACHER": False}),
-    (kernels.mixture, {}),
-    (kernels.gradient, dict.fromkeys(FLAGS, True)),
-    *((kernels.gradient, {flag: flag == only for flag in FLAGS}) for only in FLAGS),
+    (triton_kernels.statistics, {"TEACHER": True}),
+    (triton_kernels.statistics, {"TEACHER": False}),
+    (triton_kernels.mixture, {}),
+    (triton_kernels.gradient, dict.fromkeys(FLAGS, True)),
+    *((triton_kernels.gradient, {flag: flag == only for flag in FLAGS}) for only in FLAGS),
 ):
     constants = {**flags, "TILE": 2048}
     kinds = {"ids_ptr": "*i64", "log_student": "fp32", "log_teacher": "fp32"}
     names = [parameter.name for parameter in kernel.params]
     signature = {
-        name: "constexpr" if name in constants else kinds.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names
+        name: "constexpr"
+        if name in constants
+        else kinds.get(name, "*fp32" if name.endswith("_ptr") else "i32")
+        for name in names
     }
-    made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
-    print(kernel.__name__, len(made.asm["ptx"]) > 0)
+    source = ASTSource(kernel, signature, constants)
+    options = {"num_warps": 8}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    print(kernel.__name__, len(compiled.asm["ptx"]) > 0)
 """
 
 

@@ -1,10 +1,11 @@
-"""One file per objective: a loss per row or per pair, not masked or averaged (see `reduce`).
+"""Objectives, one file each: a loss per token or per pair, without masks or averages.
 
-A row objective maps one row's statistics to one loss while its logits are alive. A sum objective,
-whose non-linearity comes after a sum over a response, is given differentiable log-probs of whole
-responses. An objective is a frozen dataclass: its fields are its knobs and its call is its
-mathematics. It states which evidence it `required_evidence`, whether it asks for a `teacher`, and
-whether it `score_at_sampling_temperature` (is scored at the sampler's temperature; at 1 otherwise).
+A token objective maps the statistics of one position to one loss while its logits are alive. A
+sequence objective, whose non-linearity follows a sum over a response, gets differentiable log-probs
+of whole responses. An objective is a frozen dataclass whose fields are its settings and whose call
+is the formula. It states `required_evidence`, `needs_teacher`, and `score_at_sampling_temperature`
+(the policy is scored at the sampler's temperature; otherwise at 1). Averages are in
+`algo.loss_aggregation`.
 """
 
 from __future__ import annotations

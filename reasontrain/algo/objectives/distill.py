@@ -25,7 +25,7 @@ class Distill:
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
     score_at_sampling_temperature: ClassVar[bool] = False
     required_evidence: ClassVar[frozenset[str]] = frozenset()
     kind: Literal["distill"] = "distill"

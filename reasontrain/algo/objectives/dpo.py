@@ -33,7 +33,7 @@ class Dpo:
     """
 
     granularity: ClassVar[Literal["pair"]] = "pair"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = False
     required_evidence: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
     kind: Literal["dpo"] = "dpo"

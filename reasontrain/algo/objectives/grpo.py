@@ -20,7 +20,7 @@ class Grpo:
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
     kind: Literal["grpo"] = "grpo"
     clip_low: Probability = 0.2
@@ -29,7 +29,7 @@ class Grpo:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Log-probs of the policy before the step; of the reference too where there is a penalty."""
+        """Log-probs of the policy before the step, and of the reference if there is a penalty."""
         return frozenset({"old_logp"}) | reference_needs(self.reference_kl)
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:

@@ -21,7 +21,7 @@ class Gspo:
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
     required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp"})
     kind: Literal["gspo"] = "gspo"
@@ -36,10 +36,8 @@ class Gspo:
         log_ratio_K = seen.means(logp_N.detach() - seen.columns.old_logp_N)
         ratio_N = torch.exp(log_ratio_K[seen.rollout_N] + logp_N - logp_N.detach())
         clipped_N = ratio_N.clamp(1 - self.clip_low, 1 + self.clip_high)
-        gain_N, clipped_gain_N = (
-            seen.columns.advantage_N * ratio_N,
-            seen.columns.advantage_N * clipped_N,
-        )
+        gain_N = seen.columns.advantage_N * ratio_N
+        clipped_gain_N = seen.columns.advantage_N * clipped_N
         return Losses(
             loss=-torch.minimum(gain_N, clipped_gain_N),
             stats={"clipped": clipped_gain_N < gain_N, "ratio": ratio_N.detach()},

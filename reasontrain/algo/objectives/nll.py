@@ -15,7 +15,7 @@ class Nll:
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = False
     required_evidence: ClassVar[frozenset[str]] = frozenset()
     kind: Literal["nll"] = "nll"

@@ -24,8 +24,13 @@ def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Te
 def penalised(
     loss_N: Float[Tensor, " N"], strength: float, policy: TokenStats, batch: TokenFields
 ) -> tuple[Float[Tensor, " N"], dict[str, Float[Tensor, " N"]]]:
-    """loss + strength * k3 and the statistic `reference_kl`; at strength 0 the loss alone, and
-    nothing is asked for.
+    """loss + strength * k3, and the statistic `reference_kl`; the loss alone at strength 0.
+
+    Args:
+        loss_N: loss of each token.
+        strength: coefficient of the penalty; at 0 no evidence is read.
+        policy: statistics of the policy.
+        batch: fields of the tokens, with `ref_logp`.
     """
     if strength == 0:
         return loss_N, {}

@@ -17,7 +17,7 @@ class Reinforce:
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
     kind: Literal["reinforce"] = "reinforce"
     reference_kl: NotNegative = 0.0

@@ -20,7 +20,7 @@ class SoftReinforce(SoftScoring):
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
-    teacher: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
     required_evidence: ClassVar[frozenset[str]] = frozenset()
     kind: Literal["soft_reinforce"] = "soft_reinforce"

@@ -1,8 +1,9 @@
-"""Rollout rules: they drop whole rollouts after credit and before anything is measured, so that
-what is dropped costs nothing.
+"""Rollout filters: drop whole rollouts after advantages and before evidence, so that they cost
+nothing.
 
-A rule is a frozen dataclass; its call maps the batch of a whole step, on the driver, to one with
-fewer rollouts. A new one is one file and one name in this union.
+A filter is a frozen dataclass; its call maps the batch of a whole step, on the driver, to one with
+fewer rollouts, and `kept_share(progress)` states the share that remains. A new one is one file and
+one name in the union.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from reasontrain.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class AllRollouts:
-    """Keep them all."""
+    """Keep every rollout."""
 
     kind: Literal["all"] = "all"
+
+    def kept_share(self, progress: float) -> float:
+        """1: no rollout is dropped."""
+        return 1.0
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch as it is."""

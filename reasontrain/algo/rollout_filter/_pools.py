@@ -1,4 +1,4 @@
-"""Among which rollouts a rollout rule chooses: those of one prompt, or those of the whole step."""
+"""Pools of rollouts that a filter chooses from: those of one prompt, or those of the whole step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 
 from reasontrain import rng
-from reasontrain.algo._draws import Stream
 from reasontrain.algo._top_k import lexsort
+from reasontrain.rng import Stream
 from reasontrain.types import Batch
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
     index_N = batch.is_response_BT.any(1).nonzero()[:, 0]
     rollout_N = batch.rollout_B[index_N]
     pool_N = batch.group_B[index_N] if scope == "group" else torch.zeros_like(index_N)
-    draw_N = rng.uniform(batch.seed, int(Stream.KEEP), batch.step, rollout_N)
+    draw_N = rng.uniform(batch.seed, Stream.ROLLOUT_FILTER, batch.step, rollout_N)
     sizes = pool_N.unique(return_counts=True)[1].tolist()
     return list(index_N[lexsort(pool_N, draw_N, rollout_N)].split(sizes))
 
 
 def take(batch: Batch, kept: list[Int[Tensor, "..."]]) -> Batch:
-    """These rollouts of the batch, in the order in which they stand there."""
+    """The batch with these rollouts, in their order in the batch."""
     return batch.take(torch.cat([*kept, torch.zeros(0, dtype=torch.long)]).sort().values)

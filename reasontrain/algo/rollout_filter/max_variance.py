@@ -49,8 +49,12 @@ class MaxVariance:
     renormalise: bool = False
     std_floor: NotNegative = 1e-4
 
+    def kept_share(self, progress: float) -> float:
+        """The share of rollouts that are kept at this progress of the run."""
+        return self.keep_ratio.at(progress)
+
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with fewer rollouts; what it says of those that were sampled stays."""
+        """The batch with fewer rollouts; its counts of sampled rollouts and tokens stay."""
         kept = [self._widest(batch, pool_M) for pool_M in pools(batch, self.scope)]
         if self.renormalise:
             advantage_B = batch.advantage_B.clone()
@@ -60,7 +64,7 @@ class MaxVariance:
         return take(batch, kept)
 
     def _widest(self, batch: Batch, pool_M: Int[Tensor, " M"]) -> Int[Tensor, " K"]:
-        """Those of a pool that are kept."""
+        """The kept rollouts of a pool."""
         advantage_M = batch.advantage_B[pool_M].double()
         if advantage_M.square().mean().sqrt() < max(
             self.std_floor, torch.finfo(torch.float32).tiny
@@ -73,12 +77,12 @@ class MaxVariance:
 
 
 def num_lowest(sorted_M: Float[Tensor, " M"], num: int) -> int:
-    """How many of the smallest values are in a subset of `num` with the greatest variance; the
-    others are the largest values.
+    """Number of smallest values in the subset of `num` values with the greatest variance.
 
-    Variance is convex in each value, so some optimum consists of both ends (PODS, lemma 3.1), and
-    prefix sums give the variance of all num + 1 such subsets at once. Of equal ones, that with the
-    smaller |mean|, then that with fewer small values. One value alone is the largest in size.
+    The others are the largest values. Variance is convex in each value, so some optimum consists of
+    both ends (PODS, lemma 3.1), and prefix sums give the variance of all num + 1 such subsets at
+    once. Ties go to the smaller |mean|, then to fewer small values. One value alone is the largest
+    in size.
     """
     if num == 1:
         return int(-sorted_M[0] > sorted_M[-1])
@@ -87,7 +91,8 @@ def num_lowest(sorted_M: Float[Tensor, " M"], num: int) -> int:
         _sums_of_both_ends(power_M, lowest_S, lowest_S + len(sorted_M) - num) / num
         for power_M in (sorted_M, sorted_M.square())
     )
-    variance_S, size = second_S - first_S.square(), sorted_M.abs().max()
+    variance_S = second_S - first_S.square()
+    size = sorted_M.abs().max()
     best_S = variance_S >= variance_S.max() - _ROUNDING * size.square()
     distance_S = first_S.abs().masked_fill(~best_S, torch.inf)
     return int((distance_S <= distance_S.min() + _ROUNDING * size).nonzero()[0])

@@ -1,4 +1,4 @@
-"""Random rollouts, as many as a rule with the same share would keep: what it must beat."""
+"""Random rollouts: the control of every filter that keeps the same share."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ class RandomRollouts:
         default_factory=lambda: LinearSchedule(init=0.25, final=0.75)
     )
 
+    def kept_share(self, progress: float) -> float:
+        """The share of rollouts that are kept at this progress of the run."""
+        return self.keep_ratio.at(progress)
+
     def __call__(self, batch: Batch) -> Batch:
         """The batch with fewer rollouts."""
         keep_ratio = self.keep_ratio.at(batch.progress)
-        found = pools(batch, self.scope)
         return take(
             batch,
-            [pool_M[: int(num_kept(keep_ratio, torch.tensor([len(pool_M)])))] for pool_M in found],
+            [
+                pool_M[: int(num_kept(keep_ratio, torch.tensor([len(pool_M)])))]
+                for pool_M in pools(batch, self.scope)
+            ],
         )

@@ -1,9 +1,9 @@
-"""Selection rules: each turns evidence into a weight for every token, 0 where it is not selected.
+"""Selection rules: evidence becomes a weight for every token, 0 if it is not selected.
 
-A rule is a frozen dataclass. Its fields are its knobs, `required_evidence` names the evidence it
-reads, `scope` says whether a rollout's weights depend on that rollout alone, and calling it with
-the batch of a whole optimiser step gives the weights. Rules that drop whole rollouts, before there
-is evidence, are in `keep_ratio`.
+A rule is a frozen dataclass whose fields are its settings. `required_evidence` names the evidence
+it reads, `kept_share(progress)` states the greatest share of response tokens that it keeps at a
+point of the run, and calling it with the batch of a whole optimiser step returns the weights.
+Filters of whole rollouts, which run before evidence is measured, are in `algo.rollout_filter`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ TokenSelection = SelectionRule | ShuffledWeights
 
 @runtime_checkable
 class HasMetrics(Protocol):
-    """A rule that has something to say of a step beside its weights."""
+    """A rule that reports metrics of the step beside its weights."""
 
     def metrics(self, batch: Batch) -> Stats:
-        """Named numbers of the step."""
+        """Named metrics of the step."""
         ...
 
 

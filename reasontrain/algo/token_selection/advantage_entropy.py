@@ -1,4 +1,4 @@
-"""D3S's token level: the tokens at which an unsure policy earned much, or lost much."""
+"""D3S's token level: tokens at which an uncertain policy earned or lost much."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class AdvantageEntropy:
     top_scope: Scope = "step"
     drop_zero: bool = True
 
-    @property
-    def scope(self) -> Scope:
-        """ "rollout" where a rollout's weights depend on that rollout alone."""
-        return self.top_scope
+    def kept_share(self, progress: float) -> float:
+        """The greatest share of response tokens that get a weight at this progress of the run."""
+        return self.keep_ratio.at(progress)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
-        response_BT, share = batch.is_response_BT, self.keep_ratio.at(batch.progress)
+        response_BT = batch.is_response_BT
+        share = self.keep_ratio.at(batch.progress)
         key_BT = batch.advantage_B.double().abs()[:, None] * finite(
             batch.entropy_BT, response_BT, "entropy"
         )

@@ -1,4 +1,4 @@
-"""Every response token: the plain objective, and the control of every rule."""
+"""Every response token: the control of every rule."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ class AllTokens:
     """Keep every response token."""
 
     required_evidence: ClassVar[frozenset[str]] = frozenset()
-    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["all"] = "all"
+
+    def kept_share(self, progress: float) -> float:
+        """1: every response token has a weight."""
+        return 1.0
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         return batch.is_response_BT.float()

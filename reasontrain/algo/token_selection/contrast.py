@@ -1,4 +1,4 @@
-"""cDPO's token weights: rejected tokens count by how much two models' contrast speaks against them."""
+"""cDPO's token weights: a rejected token counts by two models' contrast against it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ class Contrast:
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"ce_logscore"})
-    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["contrast"] = "contrast"
     only_neg: bool = True
     eos_weight: Probability | Literal["score"] = "score"
 
+    def kept_share(self, progress: float) -> float:
+        """1: every response token may have a weight."""
+        return 1.0
+
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
-        among_BT, rejected_BT = batch.is_response_BT, _rejected(batch)
+        among_BT = batch.is_response_BT
+        rejected_BT = _rejected(batch)
         read_BT = rejected_BT if self.only_neg else among_BT
         logscore_BT = finite(batch.ce_logscore_BT, read_BT, "ce_logscore").float()
         weight_BT = torch.where(rejected_BT, weights(logscore_BT), among_BT.float())
@@ -54,7 +58,7 @@ class Contrast:
         return weight_BT.detach()
 
     def metrics(self, batch: Batch) -> Stats:
-        """Whether the two models tell rejected tokens apart."""
+        """Metrics of how well the two models separate rejected tokens."""
         return scored(batch.ce_logscore_BT[_rejected(batch)])
 
 

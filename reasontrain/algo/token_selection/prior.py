@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -47,7 +47,6 @@ class Prior:
     counted. Raises RunError where evidence is not finite.
     """
 
-    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["prior"] = "prior"
     mode: Mode = "prior"
     alpha: NotNegative = 1.0
@@ -68,6 +67,10 @@ class Prior:
     def required_evidence(self) -> frozenset[str]:
         """The evidence that the mode reads."""
         return _NEEDS[self.mode]
+
+    def kept_share(self, progress: float) -> float:
+        """1: every response token may have a weight."""
+        return 1.0
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT

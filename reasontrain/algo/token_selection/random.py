@@ -1,4 +1,4 @@
-"""Random tokens, as many of each rollout as TIP would keep: what a rule must beat."""
+"""Random tokens, as many of each rollout as TIP keeps: the control of a rule."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jaxtyping import Float
 
-from reasontrain.algo._draws import Stream, uniform_BT
+from reasontrain.algo._draws import uniform_BT
 from reasontrain.algo._top_k import num_kept, top_rows_per_rollout
+from reasontrain.rng import Stream
 from reasontrain.types import Batch, Ratio
 
 if TYPE_CHECKING:
@@ -22,13 +23,16 @@ class Random:
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset()
-    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["random"] = "random"
     keep_ratio: Ratio = 0.5
+
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
         num_B = num_kept(self.keep_ratio, among_BT.sum(1))
         return top_rows_per_rollout(
-            uniform_BT(batch, Stream.RANDOM), among_BT, num_B, batch.token_order_BT
+            uniform_BT(batch, Stream.RANDOM_TOKENS), among_BT, num_B, batch.token_order_BT
         )

@@ -1,6 +1,4 @@
-"""Rho-1: tokens that a better model finds easier than the one in training (Lin et al. 2024, arXiv
-2404.07965).
-"""
+"""Rho-1: tokens that a better model predicts better than the policy (arXiv 2404.07965)."""
 
 from __future__ import annotations
 
@@ -28,15 +26,16 @@ class Rho1:
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp", "ref_logp"})
-    scope: ClassVar[Literal["step", "rollout"]] = "step"
     kind: Literal["rho1"] = "rho1"
     keep_ratio: Ratio = 0.6
 
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
+
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        reference_BT, now_BT = (
-            finite(batch.ref_logp_BT, among_BT, "ref_logp"),
-            finite(batch.old_logp_BT, among_BT, "old_logp"),
-        )
+        reference_BT = finite(batch.ref_logp_BT, among_BT, "ref_logp")
+        now_BT = finite(batch.old_logp_BT, among_BT, "old_logp")
         num = int(num_kept(self.keep_ratio, among_BT.sum().reshape(1)))
         return top_rows(reference_BT - now_BT, among_BT, num, batch.token_order_BT)

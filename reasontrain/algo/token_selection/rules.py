@@ -1,4 +1,4 @@
-"""Every rule that decides by itself. A new rule is one file and one name in this union."""
+"""The union of selection rules; a new rule is one file and one name here."""
 
 from __future__ import annotations
 

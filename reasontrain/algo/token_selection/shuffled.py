@@ -1,6 +1,4 @@
-"""Another rule's weights on the wrong tokens: shows whether it matters which tokens a rule chose,
-or only how many.
-"""
+"""Another rule's weights on random tokens: the control for which tokens a rule selects."""
 
 from __future__ import annotations
 
@@ -10,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from jaxtyping import Float
 
-from reasontrain.algo._draws import Stream, uniform_BT
+from reasontrain.algo._draws import uniform_BT
 from reasontrain.algo._top_k import lexsort
 from reasontrain.algo.token_selection.rules import SelectionRule
+from reasontrain.rng import Stream
 from reasontrain.types import Batch
 
 if TYPE_CHECKING:
@@ -35,18 +34,15 @@ class ShuffledWeights:
         """The evidence that the shuffled rule reads."""
         return self.of.required_evidence
 
-    @property
-    def scope(self) -> Literal["step", "rollout"]:
-        """The scope of the shuffled rule: the permutation itself stays inside a rollout."""
-        return self.of.scope
+    def kept_share(self, progress: float) -> float:
+        """The share of the shuffled rule, which no permutation changes."""
+        return self.of.kept_share(progress)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
-        rollout_N, order_N, draw_N = (
-            among_BT.nonzero()[:, 0],
-            batch.token_order_BT[among_BT],
-            uniform_BT(batch, Stream.SHUFFLED)[among_BT],
-        )
+        rollout_N = among_BT.nonzero()[:, 0]
+        order_N = batch.token_order_BT[among_BT]
+        draw_N = uniform_BT(batch, Stream.SHUFFLED_WEIGHTS)[among_BT]
         weight_BT = self.of(batch)
         shuffled_N = torch.empty_like(weight_BT[among_BT])
         shuffled_N[lexsort(rollout_N, draw_N, order_N)] = weight_BT[among_BT][

@@ -1,9 +1,9 @@
-"""ssToken: tokens that the model has got better at and that look at the prompt (arXiv 2510.18250)."""
+"""ssToken: tokens that improved and that attend to the prompt (arXiv 2510.18250)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -44,7 +44,6 @@ class SsToken:
     Raises RunError where evidence is not finite at a response token.
     """
 
-    scope: ClassVar[Literal["step", "rollout"]] = "rollout"
     kind: Literal["sstoken"] = "sstoken"
     keep_ratio: Ratio = 0.6
     gamma: Probability = 0.5
@@ -56,11 +55,14 @@ class SsToken:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """The evidence that is read at some time in the run."""
-        found = {"old_logp", "history_logp"} if self.gamma else set()
-        return frozenset(
-            found | ({"attention"} if self.gamma < 1 or self.warmup or self.gate else set())
-        )
+        """The evidence that is read at some point of the run."""
+        names = {"old_logp", "history_logp"} if self.gamma else set()
+        reads_attention = self.gamma < 1 or self.warmup or self.gate
+        return frozenset(names | ({"attention"} if reads_attention else set()))
+
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT
@@ -68,8 +70,9 @@ class SsToken:
         return top_rows_per_rollout(self.score(batch), among_BT, num_B, batch.token_order_BT)
 
     def score(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """What the tokens are ranked by, in float64; it means nothing outside the response."""
-        among_BT, required_evidence = batch.is_response_BT, self.required_evidence
+        """The score that ranks tokens, in float64; undefined outside the response."""
+        among_BT = batch.is_response_BT
+        required_evidence = self.required_evidence
         zero_BT = torch.zeros(among_BT.shape, dtype=torch.float64, device=among_BT.device)
         excess_BT = gain_BT = attention_BT = zero_BT
         if "history_logp" in required_evidence:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
 
-from reasontrain.algo._draws import Stream, gumbel_BT
+from reasontrain.algo._draws import gumbel_BT
 from reasontrain.algo._top_k import num_kept, top_rows, top_rows_per_rollout
 from reasontrain.algo.token_selection.scores.normalise import Scope, Span, finite, span_of
 from reasontrain.algo.token_selection.scores.soft_or import overconfidence, soft_or
+from reasontrain.rng import Stream
 from reasontrain.types import Batch, Ratio
 
 if TYPE_CHECKING:
@@ -77,19 +78,15 @@ class Tip:
         """The evidence that the mode reads."""
         return _NEEDS[self.mode]
 
-    @property
-    def scope(self) -> Scope:
-        """ "rollout" where a rollout's weights depend on that rollout alone."""
-        alone = self.stats_scope == "rollout" or self.mode not in _NORMALISED
-        return "rollout" if alone and self.top_scope == "rollout" else "step"
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         return self.given(batch, self.spans(batch))
 
     def spans(self, batch: Batch) -> dict[str, Span]:
-        """The statistics that the mode normalises by, one span for each kind of evidence it
-        normalises.
-        """
+        """The normalisation of each kind of evidence that the mode normalises."""
         clip = {"entropy": self.clip_quantile, "kl_reverse": self.delta_clip_quantile}
         return {
             name: span_of(
@@ -119,7 +116,7 @@ class Tip:
         )
 
     def score(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
-        """What the tokens are ranked by, in float64; it means nothing outside the response."""
+        """The score that ranks tokens, in float64; undefined outside the response."""
         share = {name: span.normalise(_column(batch, name)) for name, span in spans.items()}
         match self.mode:
             case "soft_or":
@@ -130,7 +127,7 @@ class Tip:
                 return overconfidence(_column(batch, "kl_forward"), share["entropy"])
             case "entropy_sample":
                 return _column(batch, "entropy").clamp(min=_LEAST).log() + gumbel_BT(
-                    batch, Stream.TIP
+                    batch, Stream.TIP_DRAWS
                 )
             case "entropy_topk":
                 return share["entropy"]

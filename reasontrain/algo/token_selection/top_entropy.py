@@ -25,9 +25,12 @@ class TopEntropy:
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"entropy"})
-    scope: ClassVar[Literal["step", "rollout"]] = "step"
     kind: Literal["top_entropy"] = "top_entropy"
     keep_ratio: Ratio = 0.2
+
+    def kept_share(self, progress: float) -> float:
+        """The share of response tokens that get a weight; the same all through the run."""
+        return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
         among_BT = batch.is_response_BT

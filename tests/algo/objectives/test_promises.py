@@ -43,7 +43,7 @@ class Inputs:
         logp = {name: -normal(NUM_ROWS).abs() for name in ("old_logp", "ref_logp")}
         ids_N = torch.randint(WIDTH, (NUM_ROWS,), generator=draw)
         self.columns = TokenFields(ids_N=ids_N, advantage_N=normal(NUM_ROWS), evidence=logp)
-        self.coefficient_N = normal(NUM_ROWS).abs() + 0.1
+        self.loss_weight_N = normal(NUM_ROWS).abs() + 0.1
 
     def gradient(
         self, objective: Objective, rows: slice | Tensor = slice(None), chunk: int | None = None
@@ -57,7 +57,7 @@ class Inputs:
             evidence={name: column[rows] for name, column in self.columns.evidence.items()},
         )
         teacher = Teacher(self.teacher.hidden_ND[rows], self.teacher.head)
-        run = (columns, self.coefficient_N[rows], objective)
+        run = (columns, self.loss_weight_N[rows], objective)
         loss = fused(
             self.hidden_ND[rows], Head(self.weight_VD), *run, teacher=teacher, chunk=chunk
         ).loss
@@ -90,7 +90,7 @@ def test_weight_zero_means_gradient_exactly_zero_even_beside_inf(objective: Obje
     kept_K = torch.tensor([0, 1, 3, 5])
     plain = Inputs(0).gradient(objective, kept_K)
     inputs = Inputs(0)
-    inputs.coefficient_N[[2, 4]] = 0
+    inputs.loss_weight_N[[2, 4]] = 0
     with torch.no_grad():
         if poison == "hidden":
             inputs.hidden_ND[2], inputs.hidden_ND[4, 1] = torch.inf, torch.nan
@@ -109,7 +109,7 @@ def test_weight_zero_means_gradient_exactly_zero_even_beside_inf(objective: Obje
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 def test_selecting_everything_is_the_plain_objective(objective: Objective):
     inputs = Inputs(3)
-    inputs.coefficient_N = torch.full((NUM_ROWS,), 1 / NUM_ROWS, dtype=torch.float64)
+    inputs.loss_weight_N = torch.full((NUM_ROWS,), 1 / NUM_ROWS, dtype=torch.float64)
     loss, dhidden_ND, dweight_VD = inputs.gradient(objective)
     hidden_ND, weight_VD = (
         leaf.detach().requires_grad_() for leaf in (inputs.hidden_ND, inputs.weight_VD)
@@ -155,7 +155,7 @@ def plain_loss(objective: Objective, logits_NV: Tensor, inputs: Inputs) -> Tenso
 def test_nothing_selected_still_runs_backward(objective: Objective):
     nothing = Inputs(0).gradient(objective, torch.empty(0, dtype=torch.long))
     inputs = Inputs(0)
-    inputs.coefficient_N.zero_()
+    inputs.loss_weight_N.zero_()
     for loss, dhidden_ND, dweight_VD in (nothing, inputs.gradient(objective)):
         assert loss == 0
         assert not dhidden_ND.any()
@@ -170,7 +170,7 @@ def test_what_is_stated_is_all_that_is_asked(objective: Objective):
         for name, column in inputs.columns.evidence.items()
         if name in objective.required_evidence
     }
-    run = (replace(inputs.columns, evidence=stated), inputs.coefficient_N, objective)
-    teacher = inputs.teacher if objective.teacher else None
+    run = (replace(inputs.columns, evidence=stated), inputs.loss_weight_N, objective)
+    teacher = inputs.teacher if objective.needs_teacher else None
     assert fused(inputs.hidden_ND, Head(inputs.weight_VD), *run, teacher=teacher).loss.isfinite()
     assert objective.granularity == "token"

@@ -90,4 +90,3 @@ def test_shuffled_it_keeps_the_weights_of_each_response(steps) -> None:
 def test_needs_are_stated(steps) -> None:
     with pytest.raises(LookupError, match="ce_logscore"):
         Contrast()(replace(pairs(steps), evidence={}))
-    assert Contrast().scope == "rollout"

@@ -1,21 +1,23 @@
-"""What every selector promises, whatever its rule."""
+"""What every selection rule promises: the rules of the union as they are by default, and variants."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis.strategies import integers
+from hypothesis.strategies import floats, integers
 
 from reasontrain.algo.evidence import EVIDENCE
+from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllTokens,
-    LinearSchedule,
+    Contrast,
     Prior,
-    Random,
+    SelectionRule,
     ShuffledWeights,
     SsToken,
     Tip,
@@ -23,12 +25,26 @@ from reasontrain.algo.token_selection import (
     TopEntropy,
 )
 
+RULES: tuple[type[SelectionRule], ...] = get_args(SelectionRule)
+"""Every rule: a new one is in all tests below by its name in the union."""
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
 SCOPES = ("step", "rollout")
 
 
+def keeps_a_share(rule: type[SelectionRule]) -> bool:
+    """A rule with a `keep_ratio` weighs tokens 0 or 1."""
+    return "keep_ratio" in {f.name for f in fields(rule)}
+
+
+def with_ratio(rule: type[SelectionRule], keep_ratio: float) -> SelectionRule:
+    """The rule by default, with this share, fixed where it has a schedule."""
+    scheduled = isinstance(rule().keep_ratio, LinearSchedule)
+    return rule(keep_ratio=LinearSchedule(init=keep_ratio) if scheduled else keep_ratio)
+
+
 def every_selector(keep_ratio: float) -> list[TokenSelection]:
-    """Each rule in each of its ways."""
+    """Every rule that weighs tokens 0 or 1, by default and in its other ways."""
+    defaults = [with_ratio(rule, keep_ratio) for rule in RULES if keeps_a_share(rule)]
     tips = [
         Tip(mode=mode, keep_ratio=keep_ratio, stats_scope=stats, top_scope=top)
         for mode in MODES
@@ -46,26 +62,19 @@ def every_selector(keep_ratio: float) -> list[TokenSelection]:
         for gamma in (0.0, 0.5, 1.0)
     ]
     ranked = SsToken(keep_ratio=keep_ratio, norm="rank", detrend=True)
-    rules = [
-        AllTokens(),
-        Random(keep_ratio=keep_ratio),
-        TopEntropy(keep_ratio=keep_ratio),
-        *tips,
-        *d3s,
-        *gated,
-        ranked,
+    shuffled = [
+        ShuffledWeights(of=rule)
+        for rule in (Tip(keep_ratio=keep_ratio), TopEntropy(keep_ratio=keep_ratio))
     ]
-    return [
-        *rules,
-        ShuffledWeights(of=tips[0]),
-        ShuffledWeights(of=TopEntropy(keep_ratio=keep_ratio)),
-    ]
+    rules = [AllTokens(), *defaults, *tips, *d3s, *gated, ranked, *shuffled]
+    return list(dict.fromkeys(rules))
 
 
 FRACTIONAL: list[TokenSelection] = [
-    Prior(),
+    *(rule() for rule in RULES if not keeps_a_share(rule) and rule is not AllTokens),
     Prior(mode="flipped", floor=0.1),
     Prior(mode="contrast"),
+    Contrast(only_neg=False),
     ShuffledWeights(of=Prior()),
 ]
 """Rules whose weights are not 0 and 1, and depend on the evidence's unit."""
@@ -88,6 +97,22 @@ def name(selector: TokenSelection) -> str:
             return selector.kind
 
 
+PER_ROLLOUT = {
+    "all",
+    "random",
+    "contrast",
+    "advantage_entropy-rollout",
+    *(f"tip-{mode}-rollout-rollout" for mode in MODES),
+    # these modes normalise nothing
+    *(f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")),
+    *(f"sstoken-{gamma}-minmax" for gamma in (0.0, 0.5, 1.0)),
+    "sstoken-0.5-rank",
+    *(f"prior-{mode}" for mode in ("prior", "flipped", "contrast")),
+    "shuffled-prior",
+}
+"""Rules that rank or normalise within each rollout, and so need no other rollout."""
+
+
 def mixes_units(selector: TokenSelection) -> bool:
     """ssToken adds a share of attention, which has no unit, to excess loss, and its gate is in
     nats.
@@ -95,12 +120,19 @@ def mixes_units(selector: TokenSelection) -> bool:
     return isinstance(selector, SsToken) and selector.gamma == 0.5
 
 
+def drops_zero(selector: TokenSelection) -> bool:
+    """D3S drops tokens without a gradient even where that leaves fewer than its share."""
+    return isinstance(selector, AdvantageEntropy) and selector.drop_zero
+
+
 each = pytest.mark.parametrize("selector", [*every_selector(0.4), *FRACTIONAL], ids=name)
 each_at_40_percent = pytest.mark.parametrize("selector", every_selector(0.4), ids=name)
 few = settings(max_examples=8, deadline=None)
 
 
-@pytest.mark.parametrize("selector", every_selector(1.0), ids=name)
+@pytest.mark.parametrize(
+    "selector", [s for s in every_selector(1.0) if not drops_zero(s)], ids=name
+)
 @given(seed=integers(0, 10_000))
 @few
 def test_keeping_everything_is_the_response_mask(steps, selector, seed):
@@ -128,32 +160,61 @@ def test_the_unit_of_the_evidence_changes_nothing(steps, selector, seed, power):
     assert steps.chosen(other, selector(other)) == steps.chosen(batch, selector(batch))
 
 
+def parts(batch, cut):
+    """The step in two: rollouts 0 to cut, and the rest."""
+    return batch.take(torch.arange(0, cut)), batch.take(torch.arange(cut, 5))
+
+
 @pytest.mark.parametrize(
-    "selector", [s for s in [*every_selector(0.4), *FRACTIONAL] if s.scope == "rollout"], ids=name
+    "selector",
+    [s for s in [*every_selector(0.4), *FRACTIONAL] if name(s) in PER_ROLLOUT],
+    ids=name,
 )
 @given(seed=integers(0, 10_000), cut=integers(1, 4))
 @few
-def test_a_rule_of_rollout_scope_needs_no_other_rollout(steps, selector, seed, cut):
+def test_a_rule_that_ranks_within_rollouts_needs_no_other_rollout(steps, selector, seed, cut):
     batch = steps.random(seed)
-    parts = [batch.take(torch.arange(0, cut)), batch.take(torch.arange(cut, 5))]
     torch.testing.assert_close(
-        torch.cat([selector(part) for part in parts]), selector(batch), rtol=0, atol=0
+        torch.cat([selector(part) for part in parts(batch, cut)]), selector(batch), rtol=0, atol=0
     )
 
 
-def test_scope_is_rollout_exactly_where_no_other_rollout_is_read():
-    told = {name(s): s.scope for s in every_selector(0.4)}
-    alone = {
-        "all",
-        "random",
-        "advantage_entropy-rollout",
-        *(f"tip-{mode}-rollout-rollout" for mode in MODES),
-    }
-    alone |= {"sstoken-0.0-minmax", "sstoken-0.5-minmax", "sstoken-1.0-minmax", "sstoken-0.5-rank"}
-    alone |= {
-        f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")
-    }  # these normalise nothing
-    assert {rule for rule, scope in told.items() if scope == "rollout"} == alone
+@pytest.mark.parametrize(
+    "selector",
+    [s for s in [*every_selector(0.4), *FRACTIONAL] if name(s) not in PER_ROLLOUT],
+    ids=name,
+)
+def test_any_other_rule_compares_rollouts(steps, selector):
+    if isinstance(selector, Tip):  # at 0.98 few tokens are clipped, and small steps rarely differ
+        selector = replace(selector, clip_quantile=0.5)
+    batches = (steps.random(seed) for seed in range(100))
+    assert any(
+        not torch.equal(torch.cat([selector(part) for part in parts(batch, 2)]), selector(batch))
+        for batch in batches
+    )
+
+
+@each
+@given(seed=integers(0, 10_000), progress=floats(0, 1))
+@few
+def test_no_more_is_kept_than_the_stated_share(steps, selector, seed, progress):
+    batch = replace(steps.random(seed), progress=progress)
+    share, length_B = selector.kept_share(progress), batch.is_response_BT.sum(1)
+    kept = int((selector(batch) != 0).sum())
+    # one token more of each rollout, which rounding up and the least of one token may add
+    assert kept <= share * int(length_B.sum()) + int((length_B > 0).sum())
+    if selector in every_selector(0.4) and not drops_zero(selector):
+        assert kept >= share * int(length_B.sum()) - int((length_B > 0).sum())
+
+
+def test_a_rule_that_keeps_a_share_states_it():
+    """Rho-1, say, whose share a plan must know."""
+    for rule in RULES:
+        if keeps_a_share(rule):
+            assert with_ratio(rule, 0.25).kept_share(0.5) == 0.25, rule
+    ramp = AdvantageEntropy(keep_ratio=LinearSchedule(init=0.1, final=0.5))
+    assert (ramp.kept_share(0.0), ramp.kept_share(1.0)) == (0.1, 0.5)
+    assert ShuffledWeights(of=ramp).kept_share(1.0) == 0.5
 
 
 @each
@@ -190,6 +251,5 @@ def test_weights_are_float32_zeros_and_ones_without_a_graph(steps, selector):
 @each
 def test_a_step_without_a_response_keeps_nothing(steps, selector):
     nothing = [[float("nan")] * 3] * 2
-    evidence = dict.fromkeys(EVIDENCE.keys() - {"ce_logscore"}, nothing)
-    batch = steps.of([[1, 1, 0], [1, 4, 3]], **evidence)
+    batch = steps.of([[1, 1, 0], [1, 4, 3]], **dict.fromkeys(EVIDENCE, nothing))
     torch.testing.assert_close(selector(batch), torch.zeros(2, 3), rtol=0, atol=0)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, sampled_from
 
 from reasontrain import rng
-from reasontrain.algo._draws import Stream
 from reasontrain.algo.token_selection import Tip, TopEntropy
+from reasontrain.rng import Stream
 from reasontrain.types import RunError
 
 MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
@@ -53,7 +53,7 @@ def brute_force(steps, batch, rule: Tip) -> set[tuple[int, int]]:
         for (rollout, position), e in group:
             h, d = h_of(e["entropy"]), d_of(e["kl_reverse"])
             u = float(
-                rng.uniform(batch.seed, int(Stream.TIP), batch.step, (rollout << 24) + position)
+                rng.uniform(batch.seed, Stream.TIP_DRAWS, batch.step, (rollout << 24) + position)
             )
             score[rollout, position] = {
                 "soft_or": h + d - h * d,

@@ -1,3 +1,1 @@
-"""Evidence about tokens, as pure functions of [B, T] columns; what a selection rule adds up, and
-what a report shows.
-"""
+"""Scores: pure functions of [B, T] evidence that selection rules and reports share."""

@@ -1,6 +1,4 @@
-"""What contrastive scores say of a response: weights, and whether two models told tokens apart at
-all.
-"""
+"""Weights and metrics from the contrastive scores of cDPO."""
 
 from __future__ import annotations
 
@@ -19,14 +17,12 @@ LOW = 0.1
 
 
 def weights(logscore: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-    """1 - s of log s (cDPO, arXiv 2411.19943), without the rounding of 1 - exp where s is near 1."""
+    """1 - s from log s (cDPO, arXiv 2411.19943); expm1 keeps the digits near s = 1."""
     return -torch.expm1(logscore.clamp(max=0.0))
 
 
 def scored(logscore_N: Float[Tensor, " N"]) -> Stats:
-    """The mean score s, the share of tokens with s below 0.1, and the mean weight 1 - s, of tokens
-    that have a score.
-    """
+    """Mean score s, share of tokens with s below 0.1, and mean weight 1 - s; NaN is unscored."""
     known_N = logscore_N[~logscore_N.isnan()].double()
     if not len(known_N):
         return {}

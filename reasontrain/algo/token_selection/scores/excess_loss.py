@@ -1,5 +1,6 @@
-"""How far a token's loss has fallen since an earlier version of the model, and what is made of it
-(ssToken, arXiv 2510.18250).
+"""Excess loss: the fall of a token's loss since an earlier model, and scores made of it (ssToken).
+
+ssToken is arXiv 2510.18250.
 """
 
 from __future__ import annotations
@@ -20,11 +21,9 @@ Norm = Literal["minmax", "rank", "zscore"]
 def retrospective(
     logp_BT: Float[Tensor, "B T"], history_logp_BT: Float[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
-    """REL = l_history - l = log p - log p_history, in nats: above zero where the model has got
-    better.
+    """REL = l_history - l = log p - log p_history, in nats: positive where the model has improved.
 
-    Rho-1 (arXiv 2404.07965) has the other sign, with a better model in the place of the earlier
-    one.
+    Rho-1 (arXiv 2404.07965) has the other sign, with a better model in place of the earlier one.
     """
     return logp_BT - history_logp_BT
 

@@ -1,5 +1,5 @@
-"""Evidence brought to [0, 1]: clip from above at a quantile, then min-max, over response tokens
-alone.
+"""Normalisation of evidence to [0, 1] over response tokens: clip at an upper quantile, then
+min-max.
 """
 
 from __future__ import annotations
@@ -47,14 +47,20 @@ def span_of(
     clip_quantile: float = 1.0,
     scope: Scope = "step",
 ) -> Span:
-    """Minimum and `clip_quantile` of the chosen values (TIP, arXiv 2604.14084, section 6; 1.0 is
-    plain min-max).
+    """Minimum and `clip_quantile` of the chosen values (TIP, arXiv 2604.14084, section 6).
 
     Built from order statistics alone, never from sums, so the same tokens give the same span bit
     for bit in any layout.
+
+    Args:
+        value_BT: evidence, in its own unit.
+        among_BT: tokens that count.
+        clip_quantile: quantile that becomes 1; 1.0 is plain min-max.
+        scope: one span for the step, or one per rollout.
     """
     if scope == "step":
-        value_BT, among_BT = value_BT.reshape(1, -1), among_BT.reshape(1, -1)
+        value_BT = value_BT.reshape(1, -1)
+        among_BT = among_BT.reshape(1, -1)
     if not value_BT.numel():  # a step whose rollouts were all dropped
         nothing_S1 = torch.zeros(len(value_BT), 1, dtype=torch.float64)
         return Span(low_S1=nothing_S1, high_S1=nothing_S1)
@@ -66,10 +72,9 @@ def span_of(
 def quantile(
     value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], share: float
 ) -> Float[Tensor, " B"]:
-    """The quantile of the chosen values of each line, linear between neighbours (numpy's default);
-    0 where nothing is chosen.
+    """The quantile of the chosen values of each row, linear between neighbours (numpy's default).
 
-    Not torch.quantile, which takes no mask and refuses more than 2^24 numbers.
+    0 if nothing is chosen. torch.quantile takes no mask and refuses more than 2^24 numbers.
     """
     if not value_BT.shape[1]:
         return torch.zeros(len(value_BT), dtype=torch.float64)
@@ -85,8 +90,9 @@ def quantile(
 def finite(
     value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], name: str
 ) -> Float[Tensor, "B T"]:
-    """The values in float64 without their graph, 0 outside `among`; RunError if a chosen one is NaN
-    or infinite.
+    """The values in float64, detached, and 0 outside `among_BT`.
+
+    Raises RunError if a chosen value is NaN or infinite.
     """
     broken_BT = among_BT & ~value_BT.isfinite()
     if broken_BT.any():

@@ -1,6 +1,4 @@
-"""The four quadrants of student entropy and teacher divergence (TIP, arXiv 2604.14084): who is
-unsure, and who is wrong.
-"""
+"""The four quadrants of student entropy and teacher divergence (TIP, arXiv 2604.14084)."""
 
 from __future__ import annotations
 
@@ -32,8 +30,7 @@ QUADRANTS = (Quadrant.Q1, Quadrant.Q2, Quadrant.Q3, Quadrant.Q4)
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Above which entropy and divergence count as high, in the unit of the columns they are
-    compared with.
+    """Values above which entropy and divergence count as high, in the unit of the evidence.
 
     The paper gives none. Medians force the shares (Q1 + Q2 is one half, and so is Q1 + Q3), so
     report a fixed pair beside them.
@@ -62,16 +59,24 @@ def quadrants(
     among_BT: Bool[Tensor, "B T"],
     thresholds: Thresholds,
 ) -> Int[Tensor, "B T"]:
-    """The Quadrant of every chosen token, NONE elsewhere; high means strictly above the threshold."""
-    unsure_BT, far_BT = entropy_BT > thresholds.entropy, divergence_BT > thresholds.divergence
+    """The quadrant of every chosen token, NONE elsewhere; high means strictly above the threshold.
+
+    Args:
+        entropy_BT: student entropy, in nats.
+        divergence_BT: teacher divergence, in nats.
+        among_BT: the chosen tokens.
+        thresholds: values above which entropy and divergence count as high.
+    """
+    unsure_BT = entropy_BT > thresholds.entropy
+    far_BT = divergence_BT > thresholds.divergence
     sure_BT = torch.where(far_BT, Quadrant.Q3, Quadrant.Q4)
     quadrant_BT = torch.where(unsure_BT, torch.where(far_BT, Quadrant.Q1, Quadrant.Q2), sure_BT)
     return torch.where(among_BT, quadrant_BT, Quadrant.NONE)
 
 
 def shares(quadrant_BT: Int[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> dict[Quadrant, float]:
-    """How the chosen tokens (of the step, or of the kept) divide into the quadrants; all 0 when
-    nothing is chosen.
+    """Shares of the chosen tokens (all, or the kept ones) in each quadrant; all 0 if none is
+    chosen.
     """
     chosen_N = quadrant_BT[among_BT]
     return {q: float((chosen_N == q).sum()) / max(len(chosen_N), 1) for q in QUADRANTS}
@@ -80,6 +85,6 @@ def shares(quadrant_BT: Int[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> di
 def recall(
     quadrant_BT: Int[Tensor, "B T"], kept_BT: Bool[Tensor, "B T"], quadrant: Quadrant = Quadrant.Q3
 ) -> float | None:
-    """The share of a quadrant's tokens that were kept; None where the step has no such token."""
+    """The share of a quadrant's tokens that were kept; None if the step has no such token."""
     kept_N = kept_BT[quadrant_BT == quadrant]
     return float(kept_N.double().mean()) if len(kept_N) else None

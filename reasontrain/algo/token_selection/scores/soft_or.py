@@ -1,6 +1,4 @@
-"""Scores of a token made of two kinds of evidence: how unsure the student is, and how far it is
-from its teacher.
-"""
+"""Scores from two kinds of evidence: student entropy and divergence from the teacher."""
 
 from __future__ import annotations
 

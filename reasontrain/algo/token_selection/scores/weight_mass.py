@@ -1,6 +1,4 @@
-"""Raw weights brought to the mass of their rollout: the weights of k tokens sum to k, whatever
-their unit.
-"""
+"""Normalisation of raw weights: the weights of a rollout's k tokens sum to k."""
 
 from __future__ import annotations
 
@@ -24,12 +22,18 @@ def spread(
     cap: float | None = None,
     plain_BT: Bool[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """k w / sum(w) over the k chosen tokens of each rollout, in float64, 0 elsewhere (PRIOR, arXiv
-    2505.08971).
+    """k w / sum(w) over the k chosen tokens of each rollout, in float64 (PRIOR, arXiv 2505.08971).
 
-    Raw weights are raised to `floor` before; a weight above `cap` is cut to it afterwards and the
-    rollout normalised once more, so that it may end a little above. Tokens in `plain_BT` have
-    weight 1 and stand apart. A degenerate rollout is uniform.
+    Args:
+        raw_BT: raw weights w, not negative.
+        among_BT: the chosen tokens; others get 0.
+        floor: least raw weight, applied first.
+        cap: greatest weight. Weights are cut to it and the rollout is normalised once more, so
+            that a weight may end slightly above it.
+        plain_BT: tokens whose weight is 1, apart from the normalisation.
+
+    Returns:
+        Weights; all 1 in a degenerate rollout.
     """
     plain_BT = torch.zeros_like(among_BT) if plain_BT is None else plain_BT & among_BT
     free_BT = among_BT & ~plain_BT
@@ -40,9 +44,7 @@ def spread(
 
 
 def degenerate(raw_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, " B"]:
-    """Rollouts whose weights sum to less than a millionth of their tokens; one without tokens is
-    none.
-    """
+    """Rollouts whose weights sum to less than a millionth of their tokens; never an empty one."""
     total_B = torch.where(among_BT, raw_BT.double(), 0.0).sum(1)
     return total_B < LEAST_MEAN * among_BT.sum(1)
 

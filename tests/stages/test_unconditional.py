@@ -16,16 +16,8 @@ from reasontrain import models
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import Prior
 from reasontrain.data.prompts import Encoder, PromptSettings
-from reasontrain.learner import unconditional
 from reasontrain.learner.policy_learner import PolicyLearner
-from reasontrain.learner.unconditional import (
-    COLUMN,
-    cut_parts,
-    fold_of,
-    logp,
-    summary,
-    with_uncond_logp,
-)
+from reasontrain.learner.scoring import logp
 from reasontrain.models import ModelSettings, testbed
 from reasontrain.recipe import (
     LearnSettings,
@@ -35,6 +27,9 @@ from reasontrain.recipe import (
     Unconditional,
     UncondTuned,
 )
+from reasontrain.run.unconditional import COLUMN, with_uncond_logp
+from reasontrain.stages import unconditional
+from reasontrain.stages.unconditional import cut_parts, describe_column, fill_store, fold_of
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import Batch, Problem, Rollout, Stats, UserError
 from tests.tiny import ARCHITECTURES, VOCABULARY, policy, tokenizer
@@ -136,7 +131,9 @@ def column(student: Path, tmp_path: Path) -> Column:
         )
         prompts, _ = encoder.prompts(task.problems())
         written, _ = encoder.demonstrations(prompts, 4096)
-        return with_uncond_logp(recipe, encoder, change(written))
+        demonstrations = change(written)
+        store = fill_store(recipe, encoder, demonstrations)
+        return with_uncond_logp(settings or TUNED, encoder, demonstrations, store)
 
     return run
 
@@ -146,7 +143,7 @@ def columns(rollouts: Sequence[Rollout]) -> list[tuple[float, ...]]:
 
 
 def stores(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "columns").glob("uncond_logp-*"))
+    return sorted((tmp_path / "stages").glob("uncond_logp-*"))
 
 
 def test_the_base_reference_is_the_start_checkpoint_without_the_prompt(
@@ -253,13 +250,17 @@ def test_each_fold_is_scored_by_a_reference_that_never_saw_it(
 ) -> None:
     tuned_on: list[set[tuple[int, ...]]] = []
     scored: list[set[tuple[int, ...]]] = []
-    tuned, score = unconditional.tuned, unconditional.logp
+    tune, score = unconditional.tune_reference, unconditional.logp
 
     def watched(
-        settings: UncondTuned, model: ModelSettings, rollouts: Sequence[Rollout], *rest: object
-    ) -> models.Policy:
-        tuned_on.append({r.response_ids for r in rollouts})
-        return tuned(settings, model, rollouts, *rest)
+        recipe: Recipe,
+        settings: UncondTuned,
+        model: ModelSettings,
+        tuning_set: Sequence[Rollout],
+        *rest: object,
+    ) -> Path:
+        tuned_on.append({r.response_ids for r in tuning_set})
+        return tune(recipe, settings, model, tuning_set, *rest)
 
     def scoring(
         model: models.Policy, rollouts: Sequence[Rollout], budget: int
@@ -267,7 +268,7 @@ def test_each_fold_is_scored_by_a_reference_that_never_saw_it(
         scored.append({r.response_ids for r in rollouts})
         return score(model, rollouts, budget)
 
-    monkeypatch.setattr(unconditional, "tuned", watched)
+    monkeypatch.setattr(unconditional, "tune_reference", watched)
     monkeypatch.setattr(unconditional, "logp", scoring)
 
     def twice(written: list[Rollout]) -> list[Rollout]:
@@ -300,14 +301,20 @@ def test_parts_hold_every_response_once_by_fold_and_length(folds: int) -> None:
 # ---- what is said and refused
 
 
-def test_a_reference_that_knows_the_responses_by_heart_is_an_alarm() -> None:
+def test_a_reference_that_knows_the_responses_by_heart_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     # mean P (.99 + .92) / 2 = .955: mean weight .045; and (.99 + .90) / 2 = .945
-    alarm, calm = (
-        summary(torch.tensor(p).log().tolist(), Path("x")) for p in ([0.99, 0.92], [0.99, 0.9])
-    )
-    assert "warning: the mean weight 1 - P is 0.045, below 0.05" in alarm
-    assert "unconditional.folds: 2" in alarm
-    assert "warning" not in calm
+    describe_column(torch.tensor([0.99, 0.92], dtype=torch.float64), Path("x"))
+    describe_column(torch.tensor([0.99, 0.9], dtype=torch.float64), Path("x"))
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert "the mean weight 1 - P is 0.045, below 0.05" in warning.message
+    assert "unconditional.folds: 2" in warning.message
+    assert [message[:26] for message in caplog.messages] == [
+        "uncond_logp: mean P 0.955,",
+        warning.message[:26],
+        "uncond_logp: mean P 0.945,",
+    ]
 
 
 def test_a_reference_of_other_ids_is_refused(column: Column, student: Path, tmp_path: Path) -> None:
@@ -319,10 +326,10 @@ def test_a_reference_of_other_ids_is_refused(column: Column, student: Path, tmp_
     assert '"<think>"' in text
     (foreign / "tokenizer.json").write_text(text.replace('"<think>"', '"<thinks>"'))
     with pytest.raises(
-        UserError, match="the unconditional reference has other token ids than the model"
+        UserError, match="the unconditional reference and the model must share one vocabulary"
     ):
         column(SmallReference(model=ModelSettings(path=str(foreign))))
-    assert not (tmp_path / "columns").exists()
+    assert not (tmp_path / "stages").exists()
 
 
 def test_a_smaller_reference_scores_too_and_a_short_one_is_refused(

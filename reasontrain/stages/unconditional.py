@@ -1,0 +1,298 @@
+"""Log-probs of demonstrations under a frozen reference that does not see their condition.
+
+The reference is fed the response after a header that is the same for all samples, or after the
+prompt without its image; prompt and header tokens are not scored. The store holds log P, which
+keeps its digits near P = 1, so that a rule's exponent can change without scoring again. A reference
+of kind `uncond_tuned` is trained by a run of its own, as the models of stages of kind `tune` are.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from reasontrain import models
+from reasontrain.algo.evidence import from_sources
+from reasontrain.algo.objectives import Nll
+from reasontrain.data import storage
+from reasontrain.data.offline import fingerprint
+from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.stored_evidence import (
+    MadeBy,
+    digest,
+    directory_of,
+    hash_of,
+    part_of,
+    read,
+    write,
+)
+from reasontrain.learner.scoring import logp
+from reasontrain.models import Description, ModelSettings
+from reasontrain.recipe import LearnSettings, Recipe, TrackSettings, UncondTuned
+from reasontrain.run.datasets import encoder_of, training_data
+from reasontrain.run.directory import RunDirectory
+from reasontrain.run.unconditional import COLUMN, without_condition
+from reasontrain.stages.solutions import write_lines
+from reasontrain.stages.tune import train
+from reasontrain.tasks import RolloutTask
+from reasontrain.tasks.grading import Grader
+from reasontrain.types import Rollout, UserError
+
+logger = logging.getLogger(__name__)
+
+PART_TOKENS = 1 << 20
+"""Response tokens per part of the store: what is lost when scoring is interrupted."""
+
+
+@dataclass(frozen=True)
+class FoldPart:
+    """Responses of similar length that are scored and written together, by one reference."""
+
+    number: int
+    fold: int
+    rollouts: Sequence[Rollout]
+
+
+def is_needed(recipe: Recipe) -> bool:
+    """The recipe's rule or objective reads the column."""
+    return bool(from_sources(recipe.required_evidence, "unconditional"))
+
+
+def score_demonstrations(recipe: Recipe) -> Path:
+    """The store with the column of the recipe's demonstrations; see `fill_store`."""
+    described = models.describe(recipe.model)
+    with Grader() as grader:
+        written, _ = training_data(recipe, described, grader)
+    assert written is not None, "the recipe refuses this evidence beside sampling"
+    encoder = encoder_of(described, recipe.prompt)
+    return fill_store(
+        recipe, encoder, [r for rollouts in written.written.values() for r in rollouts]
+    )
+
+
+def fill_store(recipe: Recipe, encoder: Encoder, demonstrations: Sequence[Rollout]) -> Path:
+    """Tune the reference and score the demonstrations, as far as that was not done before.
+
+    Args:
+        recipe: Its `unconditional` says how the reference is made; scoring takes place in this
+            process, tuning in the processes of the recipe's cluster.
+        encoder: Encodes for the recipe's model.
+        demonstrations: Responses with the prompts that they are trained after.
+
+    Returns:
+        The store, `<out>/stages/uncond_logp-<hash>`: the hash is of the reference's weights, its
+        settings and what it is fed, so that recipes which agree in these share a store.
+
+    Raises:
+        UserError: The reference has other token ids, or no room for a response.
+    """
+    settings = recipe.unconditional or UncondTuned()
+    model = replace(settings.model or recipe.model, export=None, lora=None, shape=None)
+    described = models.describe(model)
+    if settings.model is not None:
+        models.check_same_ids(models.describe(recipe.model), described, "unconditional reference")
+    blind = without_condition(settings, encoder, demonstrations)
+    _check_lengths(blind, described)
+    made_by = {
+        "reference": {key: value for key, value in asdict(settings).items() if key != "model"},
+        "model": models.fingerprint(model),
+        "samples": digest(blind),
+    }
+    store = directory_of(RunDirectory(Path(recipe.out)).stages, COLUMN, made_by)
+    folds = settings.folds if isinstance(settings, UncondTuned) else 1
+    with storage.alone(store):
+        missing = [
+            part for part in cut_parts(blind, folds) if not part_of(store, part.number).exists()
+        ]
+        for fold in range(folds):
+            parts = [part for part in missing if part.fold == fold]
+            if parts:
+                num_responses = sum(len(part.rollouts) for part in parts)
+                logger.info(
+                    f"{COLUMN}: {settings.kind} scores {num_responses:,} responses for {store}"
+                )
+                reference = model
+                if isinstance(settings, UncondTuned):
+                    tuning_set = _tuning_set(blind, fold, folds)
+                    final = tune_reference(recipe, settings, model, tuning_set, store, fold)
+                    reference = replace(model, path=str(final), revision=None)
+                _score_parts(store, made_by, parts, reference, recipe)
+    _report(store, made_by, blind)
+    return store
+
+
+def fold_of(rollout: Rollout, folds: int) -> int:
+    """The fold of a response, by its hash: equal responses share a fold, whatever their ids."""
+    return int(hash_of(rollout.response_ids)[:15], 16) % folds
+
+
+def cut_parts(
+    rollouts: Sequence[Rollout], folds: int, part_tokens: int = PART_TOKENS
+) -> list[FoldPart]:
+    """The responses of each fold, sorted by length and cut after `part_tokens` tokens.
+
+    A function of the data alone, so that an interrupted stage finds the same parts again.
+    """
+    parts: list[tuple[int, list[Rollout]]] = []
+    for fold in range(folds):
+        by_length = sorted(
+            (r for r in rollouts if fold_of(r, folds) == fold),
+            key=lambda r: (len(r.response_ids), r.id),
+        )
+        room = 0
+        first = len(parts)
+        for rollout in by_length:
+            if room < len(rollout.response_ids) or len(parts) == first:
+                parts.append((fold, []))
+                room = part_tokens
+            parts[-1][1].append(rollout)
+            room -= len(rollout.response_ids)
+    return [
+        FoldPart(number, fold, unit_rollouts) for number, (fold, unit_rollouts) in enumerate(parts)
+    ]
+
+
+def tune_reference(
+    recipe: Recipe,
+    settings: UncondTuned,
+    model: ModelSettings,
+    tuning_set: Sequence[Rollout],
+    store: Path,
+    fold: int,
+) -> Path:
+    """Tune a reference for one epoch by the training loop, in `<store>/reference-<fold>`.
+
+    Args:
+        recipe: Its micro-batches, ZeRO settings and cluster are those of the tuning.
+        settings: Rate, batch, adapters, and the seed of the epoch's order. The last step is filled
+            up from the next epoch's order where the responses do not divide into steps.
+        model: What is tuned.
+        tuning_set: Responses after what the reference sees before them.
+        store: The directory that the run directory lies in.
+        fold: The fold that the reference will score.
+
+    Returns:
+        The tuned model's directory. One that is there already is not tuned again, and a tuning that
+        was interrupted goes on from its last checkpoint.
+    """
+    run = RunDirectory(store / f"reference-{fold}")
+    if run.final.is_dir():
+        return run.final
+    demonstrations = store / f"demonstrations-{fold}.jsonl"
+    write_lines(demonstrations, _lines(tuning_set, model))
+    rollouts_per_step = min(settings.rollouts_per_step, len(tuning_set))
+    train(
+        f"{COLUMN} reference",
+        Recipe(
+            name=run.path.name,
+            out=str(store),
+            steps=math.ceil(len(tuning_set) / rollouts_per_step),
+            model=replace(model, lora=settings.lora),
+            task=RolloutTask(path=str(demonstrations)),
+            objective=Nll(),
+            loss_aggregation="response_token_mean",
+            learn=LearnSettings(
+                lr=settings.lr,
+                rollouts_per_step=rollouts_per_step,
+                schedule="linear",
+                micro_batch_tokens=recipe.learn.micro_batch_tokens,
+                zero=recipe.learn.zero,
+            ),
+            seed=settings.seed,
+            prompt=PromptSettings(),
+            track=TrackSettings(tokens_every=0),
+            cluster=recipe.cluster,
+        ),
+    )
+    return run.final
+
+
+def _lines(tuning_set: Sequence[Rollout], model: ModelSettings) -> Iterator[dict[str, object]]:
+    """Demonstrations by their ids; texts stand beside them for people."""
+    tokenizer = models.describe(model).tokenizer
+    ids_of = fingerprint(tokenizer)
+    for rollout in tuning_set:
+        yield {
+            "id": rollout.problem.id,
+            "prompt": tokenizer.decode(list(rollout.prompt_ids)),
+            "response": tokenizer.decode(list(rollout.response_ids)),
+            "prompt_ids": rollout.prompt_ids,
+            "response_ids": rollout.response_ids,
+            "tokenizer": ids_of,
+        }
+
+
+def _tuning_set(rollouts: Sequence[Rollout], fold: int, folds: int) -> list[Rollout]:
+    """The responses of all other folds; all responses where there is one fold."""
+    others = [r for r in rollouts if folds == 1 or fold_of(r, folds) != fold]
+    if not others:
+        raise UserError(
+            f"unconditional.folds: {folds} folds of {len(rollouts)} responses leave none to tune "
+            f"on; use 1"
+        )
+    return others
+
+
+def _report(store: Path, made_by: MadeBy, blind: Sequence[Rollout]) -> None:
+    """Log figures about the column; see `describe_column`."""
+    column = read(store, COLUMN, made_by)
+    values_N = torch.tensor([value for r in blind for value in column.of(r)], dtype=torch.float64)
+    describe_column(values_N.exp(), store)
+
+
+def describe_column(p_N: Float64[Tensor, " N"], store: Path) -> None:
+    """Log the mean of P over N tokens and how many it is sure of.
+
+    A mean weight 1 - P below 0.05 is a warning: the reference has learned the responses by heart,
+    and the weights mean little.
+    """
+    mean = float(p_N.mean())
+    sure = float((p_N > 0.99).double().mean())
+    logger.info(
+        f"{COLUMN}: mean P {mean:.3f}, {sure:.1%} of {len(p_N):,} tokens above 0.99, in {store}"
+    )
+    if 1 - mean < 0.05:
+        logger.warning(
+            f"the mean weight 1 - P is {1 - mean:.3f}, below 0.05: the reference knows the "
+            f"responses by heart and its weights mean little; look for duplicates, or set "
+            f"`unconditional.folds: 2`"
+        )
+
+
+def _score_parts(
+    store: Path,
+    made_by: MadeBy,
+    parts: Sequence[FoldPart],
+    reference: ModelSettings,
+    recipe: Recipe,
+) -> None:
+    """Score and write these parts, and free the reference's memory."""
+    policy = models.load(reference)
+    policy.model.eval()
+    for part in parts:
+        values = logp(policy, part.rollouts, recipe.learn.micro_batch_tokens)
+        write(part_of(store, part.number), COLUMN, part.rollouts, values, made_by)
+    del policy
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _check_lengths(rollouts: Sequence[Rollout], described: Description) -> None:
+    """Refuse responses that the reference has no room for."""
+    longest = max(rollouts, key=lambda r: len(r.prompt_ids) + len(r.response_ids))
+    needed = len(longest.prompt_ids) + len(longest.response_ids)
+    if needed > described.context:
+        raise UserError(
+            f"the unconditional reference takes {described.context} tokens, and the "
+            f"response of {longest.problem.id} with its "
+            f"header has {needed}; choose another reference"
+        )
