@@ -36,6 +36,7 @@ Reference = Callable[..., Path]
 Metrics = list[dict[str, object]]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist's `--dist loadgroup` which tests must share a worker."""
     for item in items:
