@@ -1,3 +1,4 @@
-"""Our speed and memory beside a peer's: the same work, on the same machine, in one run; figures are
-ratios.
+"""Speed and memory of reasontrain beside a peer: the same work on the same machine in one run.
+
+Figures are ratios.
 """

@@ -41,26 +41,26 @@ class BenchOptions:
 def bench(options: BenchOptions) -> None:
     """Measure the tables that were named; each is kept as soon as it is measured."""
     models.quiet_libraries()
-    place = _place(options)
+    machine = _machine(options)
     runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
-    tables = tables_of(options.tables, place, options.rows, print)
+    tables = tables_of(options.tables, machine, options.rows, print)
     made = origin(options.out.parent, (options.out,))
     for name, rows in tables.items():
         measured = []
         for row in rows:
-            print(f"{name} {row.name}: {row.what}", flush=True)
+            print(f"{name} {row.name}: {row.description}", flush=True)
             measured.append(
-                measure(row, place, runs=runs, say=lambda text: print(f"  {text}", flush=True))
+                measure(row, machine, runs=runs, say=lambda text: print(f"  {text}", flush=True))
             )
             print(f"  {page.ratio(measured[-1]).replace('*', '')} of {row.peer.name}", flush=True)
         if measured:
             found = BenchRecord(
                 table=name,
-                device=_device_name(place.device),
+                device=_device_name(machine.device),
                 origin=made,
                 versions=environment.versions(PACKAGES),
                 runs=runs,
-                quick=place.quick,
+                quick=machine.quick,
                 rows=tuple(measured),
             )
             _keep(options.out, found)
@@ -68,7 +68,7 @@ def bench(options: BenchOptions) -> None:
     print(f"wrote {options.out / 'README.md'}")
 
 
-def _place(options: BenchOptions) -> BenchMachine:
+def _machine(options: BenchOptions) -> BenchMachine:
     """Where rows are measured; refuses a device that is not there."""
     if options.runs < 1 or options.threads < 1:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A few rollouts, token by token, as the page shows them."""
+"""Rollouts as the page shows them, token by token."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Token:
 class ShownRollout:
     """One rollout on the page.
 
-    `cut` counts the tokens beyond what is shown; `kept` says how many tokens were learnt from.
+    `cut` counts the tokens that are not shown; `kept` states the number of kept tokens in words.
     """
 
     id: str
@@ -50,8 +50,9 @@ class ShownRollout:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPage:
-    """The rollouts of one step; `evidence` names what their colours mean ("" where it was not
-    observed).
+    """The rollouts of one step.
+
+    `entropy` and `divergence` state which evidence colours the tokens; "" if none was recorded.
     """
 
     step: int
@@ -61,9 +62,7 @@ class TokenPage:
 
 
 def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
-    """The first rollouts of a file that did well and that did badly, in turn, `num` in all; None
-    for an empty file.
-    """
+    """The first `num` rollouts of a file, alternating good and bad ones; None for an empty file."""
     rows: list[_Line] = []
     try:
         for line in json_lines(path):
@@ -71,7 +70,7 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
             if len(rows) == MAX_READ:
                 break
     except TornLineError:
-        pass  # a run that still writes: what is complete is shown
+        pass  # the run is still writing; complete lines are shown
     shown = [_rollout(row, where) for row, where in _in_turn(rows)[:num]]
     evidence = {name for row, _ in rows for name in _mapping(row.get("evidence"))}
     if not shown:
@@ -83,7 +82,7 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
 
 
 def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
-    """Good, bad, good, bad: above or not above the middle between the best and the worst reward."""
+    """Alternate good and bad rollouts: above and not above the middle of the range of rewards."""
     rewards = [_float(row.get("reward")) for row, _ in rows]
     finite = [reward for reward in rewards if math.isfinite(reward)] or [0.0]
     middle = (min(finite) + max(finite)) / 2
@@ -93,7 +92,7 @@ def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
 
 
 def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
-    """One line of a token file."""
+    """The rollout of one line of a token file."""
     pieces, kinds, weights = (
         _list(row.get(name), name, where) for name in ("tokens", "kind", "weight")
     )
@@ -125,19 +124,21 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
 
 
 def _token(piece: Json, kind: Json, weight: Json, entropy: Json, divergence: Json) -> Token:
-    """One token; those that the policy did not choose are grey and carry no evidence."""
+    """A token; those that the policy did not choose are grey and have no evidence."""
     text = _clipped(str(piece), MAX_PIECE).replace("\n", "⏎\n") or "∅"
     if kind not in _CHOSEN:
         return Token(text, "cf", "not chosen by the policy")
-    uncertain, apart, kept = _evidence(entropy), _evidence(divergence), _float(weight)
-    names = (("entropy", uncertain), ("divergence", apart), ("weight", kept))
+    entropy_nats = _evidence(entropy)
+    divergence_nats = _evidence(divergence)
+    kept = _float(weight)
+    names = (("entropy", entropy_nats), ("divergence", divergence_nats), ("weight", kept))
     shadow = ["shadow of a soft step"] if kind == TokenKind.SOFT else []
     numbers = " · ".join(
         [*shadow, *(f"{name} {short(value)}" for name, value in names if value is not None)]
     )
     return Token(
         text,
-        token_class(uncertain, apart) + (" k" if kept != 0 else ""),
+        token_class(entropy_nats, divergence_nats) + (" k" if kept != 0 else ""),
         numbers + (" · kept" if kept != 0 else ""),
     )
 
@@ -147,9 +148,9 @@ def _evidence(value: Json) -> float | None:
 
 
 def _float(value: Json) -> float:
-    """A number; NaN where there is none."""
-    found = number(value)
-    return math.nan if found is None else found
+    """A number; NaN for any other value."""
+    parsed = number(value)
+    return math.nan if parsed is None else parsed
 
 
 def _list(value: Json, name: str, where: str) -> list[Json]:

@@ -17,8 +17,8 @@ from tests.bench.toys import DecodeInputs, row
 def _a_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """One table of one row that takes no time to speak of."""
     clock = DecodeInputs()
-    toy = row(clock.way("we", [1.0]), clock.way("they", [1.0]))
-    monkeypatch.setattr(tables, "TABLES", {"toys": lambda place: [toy]})
+    toy = row(clock.variant("we", [1.0]), clock.variant("they", [1.0]))
+    monkeypatch.setattr(tables, "TABLES", {"toys": lambda machine: [toy]})
 
 
 def test_a_record_a_picture_and_a_page_are_written(
@@ -40,7 +40,7 @@ def test_a_record_a_picture_and_a_page_are_written(
         "toys-cpu.svg",
     ]
     found = read(out / "toys-cpu.json")
-    assert (found.runs, found.quick, len(found.rows[0].ours.seconds)) == (4, False, 4)
+    assert (found.runs, found.quick, len(found.rows[0].subject.seconds)) == (4, False, 4)
     assert "![ratios of toys](toys-cpu.svg)" in (out / "README.md").read_text(encoding="utf-8")
 
 

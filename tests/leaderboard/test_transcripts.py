@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists
 
 from reasontrain.leaderboard.answers import AnswerRecord
-from reasontrain.leaderboard.transcripts import Suite, parts, transcript
-from reasontrain.report.run import Evaluation
+from reasontrain.leaderboard.transcripts import TranscriptSuite, parts, transcript
+from reasontrain.report.run import EvaluationRecord
 
-EVALUATION = Evaluation(
+EVALUATION = EvaluationRecord(
     step=0, suite="s", num_problems=3, num_samples=1, temperature=0.0, metrics={}
 )
 
@@ -27,12 +27,12 @@ def test_wrong_answers_come_first_and_stay_in_order():
 
 
 def test_a_page_is_cut_where_it_is_full():
-    one = Suite(
+    one = TranscriptSuite(
         name="one",
         evaluation=EVALUATION,
         answers=(answer(0, size=4), answer(1, size=4), answer(2, size=4)),
     )
-    other = Suite(
+    other = TranscriptSuite(
         name="other", evaluation=EVALUATION, answers=(answer(3, size=1), answer(4, size=20))
     )
     cut = parts([one, other], max_characters=9)
@@ -46,7 +46,7 @@ def test_a_page_is_cut_where_it_is_full():
 @given(sizes=lists(lists(integers(0, 12), max_size=6), max_size=4))
 def test_no_answer_is_lost_and_no_part_is_empty(sizes: list[list[int]]):
     suites = [
-        Suite(
+        TranscriptSuite(
             name=str(i),
             evaluation=EVALUATION,
             answers=tuple(answer(10 * i + j, size=size) for j, size in enumerate(some)),
