@@ -34,9 +34,9 @@ def test_tables_that_are_named_or_all_and_rows_that_are_wanted():
 
 
 def test_unknown_names_are_told_what_there_is():
-    with pytest.raises(UserError, match="no table 'thrid'; there is: first, second"):
+    with pytest.raises(UserError, match="no table 'thrid'; choose from first, second, or all"):
         tables.rows(["first", "thrid"], MACHINE, [], print)
-    with pytest.raises(UserError, match="no row 'c' in first; there is: a, b"):
+    with pytest.raises(UserError, match="no case 'c' in first; the cases are: a, b"):
         tables.rows(["first"], MACHINE, ["c"], print)
 
 

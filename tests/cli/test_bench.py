@@ -69,8 +69,8 @@ def test_a_quick_run_times_three_times_at_most(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["tosy"], "there is no table 'tosy'; there is: toys"),
-        (["toys", "--row", "yot"], "there is no row 'yot' in toys; there is: toy"),
+        (["tosy"], "there is no table 'tosy'; choose from toys, or all"),
+        (["toys", "--row", "yot"], "there is no case 'yot' in toys; the cases are: toy"),
         (["toys", "--runs", "0"], "--runs and --threads must be at least 1"),
         (["toys", "--device", "cuda"], "torch sees no GPU here"),
     ],
