@@ -90,7 +90,7 @@ def test_goals_are_met_up_to_their_bound(clock: DecodeInputs, goal: Goal, met: b
         ),  # 0.005 of the larger apart, 0.001 is allowed
         ({"loss": 2.0, "norm": -1.0}, "norm is 1 by we and -1 by they"),
         ({"loss": 2.01, "norm": math.nan}, "norm is 1 by we and nan by they"),
-        ({"loss": 2.0}, r"we gives \['loss', 'norm'\], and they gives \['loss'\]"),
+        ({"loss": 2.0}, r"we gives \['loss', 'norm'\], and they <b> gives \['loss'\]"),
     ],
 )
 def test_sides_that_disagree_are_not_compared(clock: DecodeInputs, peer: Numbers, message: str):
