@@ -37,7 +37,7 @@ class ScriptedSampler:
         """Return the next `num` scripted responses to every prompt (see `Sampler`).
 
         Args:
-            prompts: prompts of problems that the script knows.
+            prompts: prompts of problems that have scripted responses.
             sampling: only `max_tokens` is used.
             num: rollouts per prompt.
             first_id: the id of the first rollout.

@@ -1,5 +1,6 @@
-"""Sampling with vLLM 0.31: token ids in and out, weights replaced while the engine runs, and GPU
-memory released between two steps.
+"""Sampling with vLLM 0.31: token ids in and out, and weight updates while the engine runs.
+
+A colocated engine releases its GPU memory between two steps.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class VllmSampler:
             settings: the engine's settings.
             seed: seed of the random numbers that choose tokens.
             colocated: a learner uses the same GPUs.
-            library: vLLM; a test passes a stand-in.
+            library: vLLM; tests pass a fake.
 
         Raises:
             UserError: vLLM is not installed, or the settings do not fit the model or the machine.
@@ -163,7 +164,7 @@ class VllmSampler:
         transfer.close()
 
     def _without_tied_head(self, weights: Weights) -> Iterator[tuple[str, Tensor]]:
-        """The weights, without a head that is the embedding."""
+        """The weights, without a head that is tied to the embedding."""
         # vLLM's model has no parameter of that name when the two are tied
         return (
             (name, tensor)
