@@ -190,7 +190,7 @@ class LearnerRank(SamplingWorker):
             batch: the rollouts of all ranks.
             weight_BT: the selection's weight of each token.
             objective: the loss of a token, a response or a pair.
-            loss_aggregation: the function that divides the loss.
+            loss_aggregation: divides the sum of losses by totals of an optimiser step.
 
         Returns:
             The statistics of the step on this rank.

@@ -96,7 +96,7 @@ class ActorGroup:
         self._record_facts(range(len(self.actors)))
 
     def _record_facts(self, ranks: Sequence[int]) -> None:
-        """Fetch the facts of these actors (host, process, work) and write them beside their logs."""
+        """Fetch the facts of these actors and write them beside their logs."""
         facts = self.wait(
             [self.actors[rank].facts.remote() for rank in ranks], ranks, starting=True
         )

@@ -15,7 +15,7 @@ from reasontrain.vocab import Head
 
 
 class RemoteTeacher:
-    """A teacher that fetches hidden states from another process and keeps a local copy of the head."""
+    """A teacher in another process: hidden states are fetched, the head is a local copy."""
 
     def __init__(self, actor: ray.actor.ActorHandle) -> None:
         self.actor = actor

@@ -85,7 +85,10 @@ class LearnerGroup:
         )
 
     def rebuild(self) -> None:
-        """Restart dead teachers and all ranks, because a rank that lost a peer cannot continue."""
+        """Restart all ranks, and teachers that died.
+
+        All ranks, because a rank that lost a peer cannot continue.
+        """
         if self.teachers:
             self.teachers.restart(
                 [
@@ -115,7 +118,7 @@ class LearnerGroup:
             batch: the rollouts of all ranks.
             weight_BT: the selection's weight of each token.
             objective: the loss of a token, a response or a pair.
-            loss_aggregation: the function that divides the loss.
+            loss_aggregation: divides the sum of losses by totals of an optimiser step.
 
         Returns:
             The statistics of the step on rank 0.
@@ -264,7 +267,20 @@ class SeparateSamplers(SamplerGroup):
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`."""
+        """Sample with all processes; a process that dies is restarted and samples its part again.
+
+        Args:
+            prompts: The encoded prompts.
+            sampling: Temperature, truncation and stop criteria.
+            num: Rollouts per prompt.
+            first_id: The id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt.
+
+        Raises:
+            RunError: No restart is left.
+        """
         parts = self._parts(prompts, sampling, num, first_id)
         results: list[list[Rollout] | None] = [None] * len(parts)
         while None in results:

@@ -34,7 +34,7 @@ class RandomDraws:
     place_N: Int[Tensor, " N"]
 
     def normal(self, row_M: Int[Tensor, " M"], size: int) -> Float[Tensor, "M D"]:
-        """Standard normal numbers of the sequences at `row_M`, one per coordinate of an embedding."""
+        """Standard normal numbers [M, D] of the sequences at indices `row_M`."""
         coordinate_1D = torch.arange(size, device=row_M.device)[None]
         return rng.normal(
             self.seed,

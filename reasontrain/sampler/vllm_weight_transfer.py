@@ -52,7 +52,7 @@ class WeightTransfer:
     _handles: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
     def updates(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[Update]:
-        """Yield updates of as many weights as fit, copying each tensor before the next is produced."""
+        """Yield updates of as many weights as fit; copy each tensor before the next is produced."""
         names: list[str] = []
         shapes: list[list[int]] = []
         sizes: list[int] = []
