@@ -167,7 +167,7 @@ class LearnerGroup:
             return self.group.all(method, *arguments)[0]
         except LostError:
             if self.teachers:
-                self.teachers.check()  # the teacher's own error is more specific than that of its rank
+                self.teachers.check()  # the teacher's error is more specific
             raise
         except RunError:
             # One rank failed within a step, and the others may still wait for it in a collective

@@ -162,7 +162,7 @@ def _layer(cache: Cache, index: int) -> Layer:
 def _aligned(
     stored: Sequence[tuple[Tensor | None, CacheSlice]], width: int, room: int
 ) -> Float[Tensor, "B H S D"]:
-    """Stack rows of several tensors, with zeros on the left and `room` zero columns on the right."""
+    """Stack rows of several tensors, with zeros on the left and in `room` columns on the right."""
     first = stored[0][0]
     assert first is not None
     num_rows = sum(len(part.rows) for _, part in stored)

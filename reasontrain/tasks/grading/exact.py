@@ -1,6 +1,6 @@
 """Equality without algebra: spellings, words and numbers.
 
-It is fast and safe on any text, and leaves undecided what needs algebra.
+It is fast and safe on any text; comparisons that need algebra stay undecided.
 """
 
 from __future__ import annotations
