@@ -43,7 +43,7 @@ class Evaluation:
     """The result of a suite.
 
     Attributes:
-        metrics: accuracy, mean@k and pass@k, with 95 % intervals over problems.
+        metrics: accuracy, mean@k, pass@k and maj@k, with 95 % intervals over problems.
         response_tokens_mean: mean length in tokens. It and the quantiles are None if the length of
             an answer is unknown.
         truncated_share: share of answers cut at `max_tokens`.

@@ -1,6 +1,4 @@
-"""The result of a column in words: the best row, rows that cannot be told apart from it, and the
-rest.
-"""
+"""The result of a column in words: the best row, and how the other rows compare with it."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ MAX_NAMED = 3
 
 
 def verdict(column: BoardColumn, names: Mapping[str, str]) -> tuple[str, str]:
-    """The name of the best row, and the predicate of the sentence about it."""
+    """The name of the best row, and the predicate of a sentence about it."""
     best, *others = column.order
     return names[best], _predicate(
         column, names, percent(column.cells[best].value)
