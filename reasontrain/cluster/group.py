@@ -246,7 +246,7 @@ class ActorGroup:
         except RayTaskError as error:
             raise self._explained(rank, error) from error
         except RayActorError as error:
-            if error.actor_init_failed:  # a restart would fail in the same way
+            if error.actor_init_failed:  # a restart would fail for the same reason
                 raise RunError(f"{self.name(rank)} could not start: {_last_line(error)}") from None
             raise self._lost(rank, error) from None
         except RayError as error:

@@ -62,7 +62,7 @@ def read_answers(path: Path) -> tuple[AnswerRecord, ...]:
 
 
 def verdicts(path: Path) -> Verdicts:
-    """Read the verdicts of a file; raise UserError if problems have unequal numbers of responses."""
+    """Read the verdicts of a file; raise UserError if problems have unequal numbers of answers."""
     gold: dict[str, str] = {}
     correct: dict[str, list[bool]] = {}
     for answer in read_answers(path):

@@ -70,7 +70,8 @@ def _read(path: Path) -> Entry:
     """Read a run directory, the folder of a report, or the report itself."""
     if path.is_file() and path == EvaluationDirectory(path.parent).report:
         path = path.parent
-    run, evaluated = RunDirectory(path), EvaluationDirectory(path)
+    run = RunDirectory(path)
+    evaluated = EvaluationDirectory(path)
     if run.evaluations.is_file():
         return _run(run)
     if evaluated.report.is_file() and not run.recipe.is_file():

@@ -52,8 +52,8 @@ def markdown(entries: Sequence[Entry], columns: Sequence[BoardColumn]) -> str:
         )
     how = "; ".join(f"{_cell_text(column.group.name)}: {column.group.setting}" for column in shown)
     note = (
-        "In percent, with 95 % intervals over problems. Bold: the best, and models that a paired "
-        "bootstrap cannot tell apart from it."
+        "In percent, with 95 % intervals over problems. Bold: the best, and models that are not "
+        "significantly worse (paired bootstrap)."
     )
     return "\n".join([*lines, "", f"{note} {how}.", ""])
 

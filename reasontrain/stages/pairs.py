@@ -31,7 +31,7 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path) -> None:
     Args:
         stage: The settings of the stage.
         recipe: The recipe; its seed decides the choice, its model encodes the samples.
-        directory: Where the files are written.
+        directory: The folder of the files.
 
     Raises:
         UserError: No problem has the solutions that a file needs.

@@ -49,7 +49,7 @@ def main(memory_bytes: int) -> None:
     # libraries print to standard output, which must not mix with replies
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     equal = _equality()
-    # after the imports, which may write caches: no file can be written from here on
+    # after the imports, which may write caches: no file can be written from now on
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     _send(replies, "ready")
     while True:
