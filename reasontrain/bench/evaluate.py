@@ -277,7 +277,7 @@ def differences(workload: EvaluationWorkload, replies: LastReplies) -> list[Answ
 
 
 def gap_at_divergence(policy: Policy, rollout: Rollout, other: str) -> float:
-    """The lead of the likeliest token, in logits, where a rollout and a text diverge."""
+    """The gap between the two largest logits at the token where a rollout and a text diverge."""
     ids = rollout.response_ids
     texts = (
         str(policy.tokenizer.decode(ids[: i + 1], skip_special_tokens=True))
@@ -294,7 +294,7 @@ def gap_at_divergence(policy: Policy, rollout: Rollout, other: str) -> float:
 
 
 def _why(reply: HarnessReply, harness_reply: HarnessReply) -> str:
-    """The reason for two verdicts on one text."""
+    """The reason for different verdicts on the same text."""
     if reply.extracted == harness_reply.extracted:
         return "reasontrain compares the same answer by value, and the harness as text"
     if "<think>" in reply.text and "</think>" not in reply.text:

@@ -1,8 +1,8 @@
 """lm-evaluation-harness as a peer: its Hugging Face backend and its GSM8K grading rules.
 
-The task is defined over rendered prompts, so that the model gets the same ids. The answer of a
-text, and whether it is right, follow the harness's own task `gsm8k` ("flexible-extract": the last
-number, compared as text).
+The task is defined over rendered prompts, so that the model gets the same ids. Answer extraction
+and verdict are those of the harness's own task `gsm8k` ("flexible-extract": the last number,
+compared as text).
 """
 
 from __future__ import annotations

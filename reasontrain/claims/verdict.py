@@ -1,4 +1,4 @@
-"""The judgement of a row of claims: rate of each arm, held-out scores, and the verdict."""
+"""Judgement of a row of claims: rate of each arm, held-out scores, and verdict."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ArmRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRecord:
-    """A row with its verdict and the measurements behind it.
+    """A row with its verdict and its measurements.
 
     `minutes` is the time of the runs with `at_once` of them at a time. `first_runs` names the run
     of each arm at the first rate with the first seed; the names contain a hash, which changes with

@@ -205,7 +205,7 @@ def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
 
 
 def _path(points: Sequence[Point], across: Scale, up: Scale) -> str:
-    """An SVG path, interrupted where a value is not finite."""
+    """An SVG path, interrupted at values that are not finite."""
     parts: list[str] = []
     pen = "M"
     for x, y in points:

@@ -15,7 +15,7 @@ ENTROPY_EDGES = (0.1, 0.3, 0.7, 1.4)
 DIVERGENCE_EDGES = (0.05, 0.2, 0.8, 3.2)
 LEVELS = len(ENTROPY_EDGES) + 1
 
-# Corners: (neither, divergence alone, entropy alone, both), then the ink on top.
+# Corners: (neither, only divergence, only entropy, both); then the text colours.
 LIGHT: tuple[Rgb, Rgb, Rgb, Rgb] = (
     (255, 255, 255),
     (247, 148, 92),

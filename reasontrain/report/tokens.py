@@ -55,7 +55,7 @@ class ShownRollout:
 class TokenPage:
     """The rollouts of one step.
 
-    Colours show `entropy`, where it was observed, and the evidence named by `divergence`, if any.
+    Colours show `entropy`, if it was observed, and the evidence named by `divergence`, if any.
     """
 
     step: int

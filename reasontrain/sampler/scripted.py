@@ -13,7 +13,7 @@ Decode = Callable[[Sequence[int]], str]
 class ScriptedSampler:
     """Return the responses prepared for each problem id in turn, starting over at the end.
 
-    A response longer than `max_tokens` is cut there and counts as truncated. Every token gets the
+    A response longer than `max_tokens` is cut and counts as truncated. Every token gets the
     log-prob `logp`.
     """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Trial:
-    """One solution of a problem: its extracted answer ("" for none), and whether it is correct."""
+    """One solution of a problem: its extracted answer ("" for none), and its verdict."""
 
     answer: str
     correct: bool

@@ -130,7 +130,7 @@ def fill_store(recipe: Recipe, encoder: Encoder, demonstrations: Sequence[Rollou
 
 
 def fold_of(rollout: Rollout, folds: int) -> int:
-    """The fold of a response, by its hash: equal responses share a fold, whatever their ids."""
+    """The fold of a response, by a hash of its token ids: equal responses share a fold."""
     return int(hash_of(rollout.response_ids)[:15], 16) % folds
 
 

@@ -87,7 +87,8 @@ class PythonTask(Task):
             last_number: not used.
 
         Returns:
-            The function's reward of each pair, in order, and a verdict that is right from 1 on.
+            The function's reward of each pair, in order, with a verdict that is right if the reward
+            is at least 1.
 
         Raises:
             RunError: the function fails, or does not return a finite number.

@@ -158,7 +158,7 @@ def _equality() -> Equal:
 
     def close(gold: object, answer: object) -> bool:
         """Require that constants also agree relatively."""
-        # math-verify rounds to six decimals, where all small numbers look alike
+        # math-verify rounds to six decimals, which makes all small numbers equal
         if not (
             isinstance(gold, Expr)
             and isinstance(answer, Expr)
