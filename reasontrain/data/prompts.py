@@ -1,4 +1,4 @@
-"""Problems -> token ids: the only place where text meets the chat template and the tokenizer."""
+"""Problems -> token ids: the only module that applies the chat template and the tokenizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PromptSettings:
             is.
         template: text around a problem, with `{problem}` in its place (after worked examples, say).
         system: a system turn before the problem.
-        enable_thinking: passed to chat templates that know it (Qwen3).
+        enable_thinking: passed to chat templates that support it (Qwen3).
         max_tokens: limit of a prompt; None leaves the context less one token of response.
         too_long: "refuse" makes a longer prompt an error, "drop" drops and counts it.
     """
@@ -70,7 +70,7 @@ class PromptSettings:
 
 
 IMAGE_MARK = "<image>"
-"""The place of the image in a prompt's text, as LLaVA's data and others write it for any model."""
+"""Marks the place of the image in a prompt's text, as in LLaVA's data, whatever the model."""
 
 
 def without_image(problem: Problem) -> Problem:

@@ -16,13 +16,16 @@ MEASURED_S = 0.1
 """Seconds that `matrix_rate` measures for."""
 SIZE_CPU = 1024
 SIZE_GPU = 8192
-"""Sizes of the square matrices: they saturate a device, and one product takes far less than
-`MEASURED_S`.
+"""Sizes of the square matrices.
+
+They saturate a device, and one product takes far less than `MEASURED_S`.
 """
 
 Count = Callable[[Sequence[Rollout], Batch, Tensor], Stats]
-"""Counts the operations of a step: `tflop_sampled`, `tflop_evidence`, `tflop_learned` and
-`tflop_recomputed` in 10^12; nothing for an unknown architecture.
+"""Function that counts the operations of a step.
+
+It returns `tflop_sampled`, `tflop_evidence`, `tflop_learned` and `tflop_recomputed` in 10^12
+operations, and nothing for an unknown architecture.
 """
 
 

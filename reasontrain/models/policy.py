@@ -96,7 +96,7 @@ class Policy:
         return stop_ids_of(self.model.generation_config, self.tokenizer)
 
     def position_shift(self, image: Image | None) -> int:
-        """Position less column of the tokens after this image; 0 without one."""
+        """Position id minus column of the tokens after this image; 0 without an image."""
         if self.vision is None or image is None:
             return 0
         return self.vision.position_shift(image)

@@ -70,14 +70,14 @@ class Vision:
                 f"for it"
             )
         (place,) = places
-        # The number of tokens follows from the size: a blank image of that size tells it once.
+        # The number of tokens depends on the size only, so a blank image of that size determines it.
         size = decode_image(problem.image, f"problem {problem.id}").size
         if size not in self._tokens_at:
             self._tokens_at[size] = self._num_tokens(self._processed(blank_image(size)))
         return (*ids[:place], *[self.image_id] * self._tokens_at[size], *ids[place + 1 :])
 
     def position_shift(self, image: Image) -> int:
-        """Position less column of the tokens after this image.
+        """Position id minus column of the tokens after this image.
 
         Negative for Qwen2.5-VL, whose positions advance by the image's longer side only; else 0.
         """

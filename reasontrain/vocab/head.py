@@ -12,8 +12,10 @@ from torch import Tensor
 from reasontrain.types import Vocabulary
 
 _TENSOR_CORES = (torch.bfloat16, torch.float16)
-"""Dtypes that a GPU multiplies in its tensor cores with fp32 sums. `out_dtype=torch.float32`
-returns those sums unrounded; torch supports it on CUDA only. All other products are taken in fp32.
+"""Dtypes that a GPU multiplies in its tensor cores with fp32 sums.
+
+`out_dtype=torch.float32` returns those sums unrounded; torch supports it on CUDA only. All other
+products are taken in fp32.
 """
 
 

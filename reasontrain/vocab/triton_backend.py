@@ -28,8 +28,9 @@ TILE = 2048
 """Ids per tile. It sets the order of summation, so sums depend on it in their last digits."""
 _WARPS = 8
 _STAT_INDEX = {"logp": 2, "entropy": 3, "kl_reverse": 6, "kl_forward": 7}
-"""Rows of the output of `triton_kernels.statistics`. Rows 0 and 1 are the largest logit and log z,
-4 and 5 those of the teacher.
+"""Rows of the output of `triton_kernels.statistics`.
+
+Rows 0 and 1 are the largest logit and log z, rows 4 and 5 those of the teacher.
 """
 _NON_NEGATIVE = (3, 6, 7)
 _GRAD_INDEX = {"logp": 0, "entropy": 1, "kl_reverse": 2, "kl_forward": 3}
