@@ -149,7 +149,11 @@ def test_replay_finds_the_noise_that_was_drawn(kind: str) -> None:
         soft_T = data.kind_BT[row] == TokenKind.SOFT
         place_T1 = torch.arange(int(soft_T.sum()))[:, None]
         noise = rng.normal(
-            SEED, Stream.SOFT_TOKEN_NOISE, int(data.rollout_B[row]), place_T1, torch.arange(size)[None]
+            SEED,
+            Stream.SOFT_TOKEN_NOISE,
+            int(data.rollout_B[row]),
+            place_T1,
+            torch.arange(size)[None],
         )
         weight_BT = torch.zeros(data.ids_BT.shape)
         weight_BT[row] = soft_T.float()
