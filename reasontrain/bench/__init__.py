@@ -1,1 +1,4 @@
-"""Benchmarks of speed and memory beside a peer: the same work on the same machine, as ratios."""
+"""Speed and memory of reasontrain beside a peer: the same work on the same machine in one run.
+
+Figures are ratios.
+"""

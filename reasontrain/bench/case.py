@@ -1,5 +1,6 @@
-"""The nouns of a benchmark: a row is one piece of work, done by two sides, each in the best of its
-own ways.
+"""The types of a benchmark: cases, contestants, variants and goals.
+
+A case is one piece of work, done by two contestants, each at the best of its own settings.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import torch
 from reasontrain.types import AtLeastOne, UserError
 
 Numbers = Mapping[str, float]
-"""What a piece of work gives, by name: the two sides must agree on it, or they did not do the same.
+"""Results of a piece of work by name.
+
+Both contestants must give the same, or they did other work.
 """
 Work = Callable[[], Numbers]
 Setup = Callable[[], AbstractContextManager[Work]]
-"""Builds what a piece of work needs and gives the work itself; leaving it cleans up."""
+"""A context that builds what a piece of work needs and yields the work; leaving it cleans up."""
 Setting = str | int | float | bool
 
 
@@ -29,8 +32,10 @@ class NoPeerError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchMachine:
-    """Where and how thoroughly rows are measured; `data` is a folder with benchmark files, for the
-    rows that read them.
+    """The machine that cases are measured on, and how thoroughly.
+
+    `quick` searches fewer settings, and some cases do less work. `data` is a folder with benchmark
+    files, for the cases that read them.
     """
 
     device: torch.device
@@ -41,27 +46,26 @@ class BenchMachine:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way of doing the work, which alone is timed."""
+    """One setting of a contestant; its setup is not timed, its work is."""
 
     settings: Mapping[str, Setting]
-    ready: Setup
+    setup: Setup
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """Who does the work; of several ways the fastest enters the row, so that each side has its own
-    best settings.
+    """An implementation of the work; its fastest variant enters the case.
+
+    So each contestant has its own best settings.
     """
 
     name: str
-    ways: tuple[Variant, ...]
+    variants: tuple[Variant, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What should hold: a ratio of ours to the peer's, by the medians, or our own median time in
-    seconds.
-    """
+    """An upper bound on a ratio of medians, subject to peer, or on the subject's median seconds."""
 
     of: Literal["time", "memory", "seconds"]
     at_most: float
@@ -69,20 +73,20 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchCase:
-    """One piece of work and its two sides.
+    """One piece of work and its two contestants: the subject, and the peer it is compared with.
 
-    `work` says what it is (shape, batch, lengths, dtype), `units` how many of what one run of it
-    gets through ("tokens", 8192), and `tolerance` how far the two sides' numbers may lie apart,
-    relative to the larger. `remark` says what a reader must know to read the ratio rightly, and
-    `after` what there is to say of it only when it has been measured. `memory` is false where the
-    work is done in other processes, whose memory nobody sees here.
+    `work` describes the work (shape, batch, lengths, dtype), `units` names and counts what one run
+    processes ("tokens", 8192), and `tolerance` bounds the difference between the contestants'
+    numbers, relative to the larger. `remark` is what a reader must know to read the ratio, and
+    `after` gives what is known only after the measurement. `memory` is false if the work is done
+    in other processes, whose memory is not measured.
     """
 
     name: str
-    what: str
+    description: str
     work: Mapping[str, Setting]
     units: tuple[str, float]
-    ours: Contestant
+    subject: Contestant
     peer: Contestant
     tolerance: float
     goals: tuple[Goal, ...] = ()

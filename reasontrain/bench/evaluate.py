@@ -1,9 +1,9 @@
 """An evaluation, from problems to verdicts, beside lm-evaluation-harness: the same ids into the
 same weights, greedy, float32.
 
-Both give a text for every problem. The texts must be the same, or part at two tokens between which
-rounding decides: a text that parts anywhere else stops the run. What each takes for the answer of a
-text is its own rule; the row says where the rules differ.
+Both give a text for every problem. The texts must be equal, or diverge at two tokens between which
+rounding decides; a text that diverges elsewhere stops the benchmark. Each reads the answer of a
+text by its own rule; the remark of the case says where verdicts differ, and why.
 """
 
 from __future__ import annotations
@@ -40,119 +40,132 @@ MODEL = ModelSettings(path="testbed:student")
 GSM8K = "gsm8k_test.jsonl"
 QUICK_PROBLEMS = 128
 NEAR_TIE = 1e-4
-"""Logits this close may change places between two ways of adding the same numbers in float32."""
+"""Logits this close may swap ranks between two orders of adding the same numbers in float32."""
 SHOWN = 10
-"""Problems that are named for one reason."""
+"""Problems that are named per reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptedProblem:
-    """Problems put to a model as a suite says."""
+class EvaluationWorkload:
+    """The problems of a task, with the suite that says how a model is prompted, and the model."""
 
     task: TaskSettings
     suite: Suite
     model: ModelSettings
 
     def encoder(self, policy: Policy) -> Encoder:
-        """What makes prompts of the problems."""
+        """An encoder of the problems for this model."""
         return Encoder(
             policy.tokenizer, self.suite.prompt or PromptSettings(), policy.context, policy.vision
         )
 
 
 @dataclass(frozen=True)
-class Said:
-    """What our sampler said to a problem, and what it earned."""
+class SampledAnswer:
+    """A rollout of the local sampler, and its verdict."""
 
     rollout: Rollout
     verdict: Verdict
 
 
 @dataclass
-class Both:
-    """What the two said in their last runs, problem by problem."""
+class LastReplies:
+    """The replies of both contestants in their last runs, in the order of the problems."""
 
-    ours: Sequence[Said] = ()
-    theirs: Sequence[HarnessReply] = ()
+    sampled: Sequence[SampledAnswer] = ()
+    harness: Sequence[HarnessReply] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerDifference:
-    """A problem on which the two give another text or another verdict, and why."""
+    """A problem with different texts or verdicts, and why."""
 
     problem: str
     why: str
 
 
-def rows(place: BenchMachine) -> Sequence[BenchCase]:
-    """Made-up problems, of which the tiny model solves a part, and GSM8K's test set where the data
-    folder has it.
-    """
+def rows(machine: BenchMachine) -> Sequence[BenchCase]:
+    """The cases: generated problems, and the test set of GSM8K if the data folder has it."""
     harness.check_installed()
     tasks: dict[str, TaskSettings] = {
         "arithmetic": Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=1000)
     }
-    if place.data is not None and (place.data / GSM8K).exists():
-        tasks["gsm8k"] = Gsm8k(path=str(place.data / GSM8K))
-    limit = QUICK_PROBLEMS if place.quick else None
+    if machine.data is not None and (machine.data / GSM8K).exists():
+        tasks["gsm8k"] = Gsm8k(path=str(machine.data / GSM8K))
+    limit = QUICK_PROBLEMS if machine.quick else None
     return [
-        _row(name, asked_of(name, task, place.device, limit), place) for name, task in tasks.items()
+        _row(name, evaluation_workload(name, task, machine.device, limit), machine)
+        for name, task in tasks.items()
     ]
 
 
-def asked_of(
+def evaluation_workload(
     name: str, task: TaskSettings, device: torch.device, limit: int | None = None
-) -> PromptedProblem:
-    """A task's problems in the tiny model's chat template, 128 tokens of answer at most."""
+) -> EvaluationWorkload:
+    """A task's problems in the tiny model's chat template, with answers of at most 128 tokens.
+
+    Args:
+        name: name of the suite.
+        task: gives the problems.
+        device: device of the model; a GPU of any index is `cuda`.
+        limit: number of problems, from the first; None for all.
+    """
     sampling = Sampling(temperature=0.0, max_tokens=128)
     suite = Suite(name=name, prompt=PromptSettings(style="chat"), sampling=sampling, limit=limit)
-    return PromptedProblem(
+    return EvaluationWorkload(
         task=task,
         suite=suite,
         model=replace(MODEL, device="cpu" if device.type == "cpu" else "cuda"),
     )
 
 
-def _row(name: str, asked: PromptedProblem, place: BenchMachine) -> BenchCase:
-    both, num_problems = Both(), len(asked.task.problems()[: asked.suite.limit])
-    num_rows = (256,) if place.quick else (128, 256, 512)
-    batches = (QUICK_PROBLEMS,) if place.quick else (64, 128, 256)
-    sampling = asked.suite.sampling
+def _row(name: str, workload: EvaluationWorkload, machine: BenchMachine) -> BenchCase:
+    replies = LastReplies()
+    num_problems = len(workload.task.problems()[: workload.suite.limit])
+    num_rows = (256,) if machine.quick else (128, 256, 512)
+    batches = (QUICK_PROBLEMS,) if machine.quick else (64, 128, 256)
+    sampling = workload.suite.sampling
     return BenchCase(
         name=name,
-        what="problems to verdicts: prompts encoded, answered greedily, graded and summed up",
+        description="problems to verdicts: prompts encoded, answered greedily, graded and averaged",
         work={
-            "model": asked.model.path,
+            "model": workload.model.path,
             "problems": num_problems,
             "max_tokens": sampling.max_tokens,
-            "dtype": asked.model.dtype,
+            "dtype": workload.model.dtype,
         },
         units=("problems", float(num_problems)),
-        ours=Contestant(
+        subject=Contestant(
             name="reasontrain",
-            ways=tuple(
-                Variant(settings={"rows": n}, ready=partial(ours, asked, both, n)) for n in num_rows
+            variants=tuple(
+                Variant(settings={"rows": n}, setup=partial(reasontrain_work, workload, replies, n))
+                for n in num_rows
             ),
         ),
         peer=Contestant(
             name=harness.NAME,
-            ways=tuple(
-                Variant(settings={"batch_size": n}, ready=partial(theirs, asked, both, n))
+            variants=tuple(
+                Variant(
+                    settings={"batch_size": n}, setup=partial(harness_work, workload, replies, n)
+                )
                 for n in batches
             ),
         ),
         tolerance=0.01,
-        goals=(Goal(of="time", at_most=1.0 if place.device.type == "cpu" else 1 / 3),),
-        after=lambda: told(asked, both),
+        goals=(Goal(of="time", at_most=1.0 if machine.device.type == "cpu" else 1 / 3),),
+        after=lambda: describe_differences(workload, replies),
     )
 
 
 @contextmanager
-def ours(asked: PromptedProblem, both: Both, num_rows: int) -> Iterator[Work]:
-    """Our evaluator with our sampler, `num_rows` answers at once."""
-    policy = models.load(asked.model)
-    encoder, sampler = asked.encoder(policy), LocalSampler(policy, seed=0, max_num_seqs=num_rows)
-    problems = asked.task.problems()[: asked.suite.limit]
+def reasontrain_work(
+    workload: EvaluationWorkload, replies: LastReplies, num_rows: int
+) -> Iterator[Work]:
+    """Evaluation by reasontrain with its local sampler, `num_rows` answers at once."""
+    policy = models.load(workload.model)
+    encoder = workload.encoder(policy)
+    sampler = LocalSampler(policy, seed=0, max_num_seqs=num_rows)
+    problems = workload.task.problems()[: workload.suite.limit]
     with Grader() as grader:
 
         def work() -> Numbers:
@@ -160,103 +173,111 @@ def ours(asked: PromptedProblem, both: Both, num_rows: int) -> Iterator[Work]:
             rollouts: list[Rollout] = []
 
             def sample(
-                asked: Sequence[PromptChunk],
+                chunks: Sequence[PromptChunk],
             ) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
-                for part, some in sample_with(sampler)(asked):
-                    rollouts.extend(some)
-                    yield part, some
+                for chunk, sampled_rollouts in sample_with(sampler)(chunks):
+                    rollouts.extend(sampled_rollouts)
+                    yield chunk, sampled_rollouts
 
             answers = evaluate(
-                asked.suite,
+                workload.suite,
                 [prompt.problem for prompt in prompts],
                 answer_by_sampling(
                     chunk_prompts(
                         prompts,
-                        asked.suite.sampling,
+                        workload.suite.sampling,
                         num=1,
                         chunk_size=LocalEngine.capabilities.prompts_per_call,
                     ),
                     sample,
                 ),
-                score=partial(asked.task.grade, grader=grader, last_number=asked.suite.last_number),
+                score=partial(
+                    workload.task.grade, grader=grader, last_number=workload.suite.last_number
+                ),
             ).answers
-            both.ours = [
-                Said(rollout, answer.verdict)
+            replies.sampled = [
+                SampledAnswer(rollout, answer.verdict)
                 for rollout, answer in zip(rollouts, answers, strict=True)
             ]
-            return _numbers([_reply(said, asked.suite) for said in both.ours])
+            return _numbers([_reply(answer, workload.suite) for answer in replies.sampled])
 
         yield work
 
 
 @contextmanager
-def theirs(asked: PromptedProblem, both: Both, batch_size: int) -> Iterator[Work]:
-    """The harness with its Hugging Face backend, `batch_size` answers at once."""
-    policy = models.load(asked.model)
-    prompts, _ = asked.encoder(policy).prompts(asked.task.problems()[: asked.suite.limit])
-    harness.check_room(prompts, asked.suite, policy.context)
-    with harness.ready(asked.model, asked.suite, prompts, str(policy.device), batch_size) as ask:
+def harness_work(
+    workload: EvaluationWorkload, replies: LastReplies, batch_size: int
+) -> Iterator[Work]:
+    """Evaluation by the harness with its Hugging Face backend, `batch_size` answers at once."""
+    policy = models.load(workload.model)
+    prompts, _ = workload.encoder(policy).prompts(workload.task.problems()[: workload.suite.limit])
+    harness.check_room(prompts, workload.suite, policy.context)
+    with harness.loaded(
+        workload.model, workload.suite, prompts, str(policy.device), batch_size
+    ) as evaluate_all:
 
         def work() -> Numbers:
-            both.theirs = ask()
-            return _numbers(both.theirs)
+            replies.harness = evaluate_all()
+            return _numbers(replies.harness)
 
         yield work
 
 
-def told(asked: PromptedProblem, both: Both) -> str:
-    """How many texts and verdicts are the same, and which are not, by reasons."""
+def describe_differences(workload: EvaluationWorkload, replies: LastReplies) -> str:
+    """A sentence on the numbers of equal texts and right answers, and the differences by reason."""
     texts = sum(
-        _reply(mine, asked.suite).text == other.text
-        for mine, other in zip(both.ours, both.theirs, strict=True)
+        _reply(answer, workload.suite).text == reply.text
+        for answer, reply in zip(replies.sampled, replies.harness, strict=True)
     )
-    right = [
-        sum(answer.verdict.correct for answer in both.ours),
-        sum(reply.correct for reply in both.theirs),
-    ]
-    found = differences(asked, both)
+    num_right = sum(answer.verdict.correct for answer in replies.sampled)
+    num_harness_right = sum(reply.correct for reply in replies.harness)
     by_why: dict[str, list[str]] = {}
-    for difference in found:
+    for difference in differences(workload, replies):
         by_why.setdefault(difference.why, []).append(difference.problem)
-    said = [f"{texts} of {len(both.ours)} texts are the same, right are {right[0]} and {right[1]}"]
+    parts_of_text = [
+        f"{texts} of {len(replies.sampled)} texts are equal; right are {num_right} by reasontrain "
+        f"and {num_harness_right} by {harness.NAME}"
+    ]
     for why, problems in by_why.items():
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        said.append(f"{len(problems)} differ because {why} ({', '.join(problems[:SHOWN])}{more})")
-    return "; ".join(said) + "."
+        parts_of_text.append(
+            f"{len(problems)} differ because {why} ({', '.join(problems[:SHOWN])}{more})"
+        )
+    return "; ".join(parts_of_text) + "."
 
 
-def differences(asked: PromptedProblem, both: Both) -> list[AnswerDifference]:
-    """The problems on which texts or verdicts differ; RunError for a text that parts where one
-    token is clearly likelier.
+def differences(workload: EvaluationWorkload, replies: LastReplies) -> list[AnswerDifference]:
+    """The problems with different texts or verdicts.
+
+    Raises RunError for a text that diverges where one token is clearly likelier.
     """
-    found, policy = [], None
-    for answer, reply in zip(both.ours, both.theirs, strict=True):
-        mine, problem = _reply(answer, asked.suite), answer.rollout.problem
-        if mine.text != reply.text:
-            policy = policy or models.load(asked.model)
-            gap = gap_where_they_part(policy, answer.rollout, reply.text)
+    differing: list[AnswerDifference] = []
+    policy: Policy | None = None
+    for answer, harness_reply in zip(replies.sampled, replies.harness, strict=True):
+        reply = _reply(answer, workload.suite)
+        problem = answer.rollout.problem
+        if reply.text != harness_reply.text:
+            policy = policy or models.load(workload.model)
+            gap = gap_at_divergence(policy, answer.rollout, harness_reply.text)
             if gap > NEAR_TIE:
                 raise RunError(
-                    f"problem {problem.id}: the texts part where the likeliest token leads "
-                    f"by {gap:.3g}, which is no rounding: "
-                    f"ours ends {mine.text[-60:]!r}, and that of {harness.NAME} "
-                    f"{reply.text[-60:]!r}"
+                    f"problem {problem.id}: the texts diverge where the likeliest token leads by "
+                    f"{gap:.3g}, more than rounding explains: that of reasontrain ends "
+                    f"{reply.text[-60:]!r}, that of {harness.NAME} {harness_reply.text[-60:]!r}"
                 )
-            found.append(
+            differing.append(
                 AnswerDifference(
                     problem=problem.id,
-                    why="rounding decides between two tokens, and texts part there",
+                    why="rounding decides between two tokens, where the texts diverge",
                 )
             )
-        elif mine.correct != reply.correct:
-            found.append(AnswerDifference(problem=problem.id, why=_why(mine, reply)))
-    return found
+        elif reply.correct != harness_reply.correct:
+            differing.append(AnswerDifference(problem=problem.id, why=_why(reply, harness_reply)))
+    return differing
 
 
-def gap_where_they_part(policy: Policy, rollout: Rollout, other: str) -> float:
-    """How far the likeliest token leads the next one, by logits, where our response and another
-    text part.
-    """
+def gap_at_divergence(policy: Policy, rollout: Rollout, other: str) -> float:
+    """The lead of the likeliest token, in logits, where a rollout and a text diverge."""
     ids = rollout.response_ids
     texts = (
         str(policy.tokenizer.decode(ids[: i + 1], skip_special_tokens=True))
@@ -272,30 +293,29 @@ def gap_where_they_part(policy: Policy, rollout: Rollout, other: str) -> float:
     return first - second
 
 
-def _why(mine: HarnessReply, reply: HarnessReply) -> str:
-    """Why one text earns two verdicts."""
-    if mine.extracted == reply.extracted:
-        return "the same answer equals the gold one by value here, as a text there"
-    if "<think>" in mine.text and "</think>" not in mine.text:
+def _why(reply: HarnessReply, harness_reply: HarnessReply) -> str:
+    """The reason for two verdicts on one text."""
+    if reply.extracted == harness_reply.extracted:
+        return "reasontrain compares the same answer by value, and the harness as text"
+    if "<think>" in reply.text and "</think>" not in reply.text:
         return (
-            "our verifier reads no answer in a thought that never ends, and theirs takes its "
-            "last number"
+            "reasontrain reads no answer in a thought that never ends, and the harness its last "
+            "number"
         )
-    return "our verifier takes what the text marks as its answer, and theirs the last number"
+    return "reasontrain reads the answer that the text marks, and the harness its last number"
 
 
-def _reply(answer: Said, suite: Suite) -> HarnessReply:
-    """Our answer as the harness writes its own: cut before the text that ended it."""
-    text, verdict = answer.rollout.text, answer.verdict
+def _reply(answer: SampledAnswer, suite: Suite) -> HarnessReply:
+    """The answer as the harness would report it: cut before the stop text."""
+    text = answer.rollout.text
+    verdict = answer.verdict
     for stop in suite.sampling.stop:
         text = text.partition(stop)[0]
     return HarnessReply(text, verdict.extracted, verdict.correct)
 
 
 def _numbers(replies: Sequence[HarnessReply]) -> Numbers:
-    """What both must agree on before their times are compared; the texts themselves are compared
-    after that.
-    """
+    """Numbers that must agree before times are compared; the texts are compared afterwards."""
     return {
         "problems": float(len(replies)),
         "characters": float(sum(len(reply.text) for reply in replies)),

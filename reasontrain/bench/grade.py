@@ -1,5 +1,6 @@
-"""The verifier, on one core and on all, beside plain math-verify in one process: answers a second
-that need algebra.
+"""The verifier on one core and on all, beside math-verify in one process.
+
+Answers need algebra; the unit is answers per second.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ PAIRS = (
     (r"2^{x+N}", r"2^x \cdot 2^N"),
     (r"\frac{1}{x} + \frac{N}{y}", r"\frac{y+Nx}{xy}"),
 )
-"""(gold, answer) of which six are equal and two are not, whatever number above one N is: text does
-not tell, algebra does.
+"""(gold, answer) pairs: six are equal and two are not, for any number N above one; only algebra can
+tell.
 """
 
 
-def rows(place: BenchMachine) -> Sequence[BenchCase]:
-    """One worker, and one for each core."""
-    num_answers = 80 if place.quick else 400
+def rows(machine: BenchMachine) -> Sequence[BenchCase]:
+    """The cases: one worker, and one worker per core."""
+    num_answers = 80 if machine.quick else 400
     return [
         _row("one_worker", num_answers, 1, at_most=1.0),
         _row("all_cores", num_answers, num_cores(), at_most=0.6),
@@ -42,28 +43,28 @@ def rows(place: BenchMachine) -> Sequence[BenchCase]:
 def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> BenchCase:
     return BenchCase(
         name=name,
-        what="answers that only algebra decides, none of them seen before",
+        description="answers that only algebra decides, none of them seen before",
         work={"answers": num_answers, "workers": num_workers},
         units=("answers", float(num_answers)),
-        ours=Contestant(
+        subject=Contestant(
             name="reasontrain",
-            ways=(Variant(settings={}, ready=partial(ours, num_answers, num_workers)),),
+            variants=(Variant(settings={}, setup=partial(grader_work, num_answers, num_workers)),),
         ),
         peer=Contestant(
             name="math-verify in one process",
-            ways=(Variant(settings={}, ready=partial(plain, num_answers)),),
+            variants=(Variant(settings={}, setup=partial(math_verify_work, num_answers)),),
         ),
         tolerance=0.0,
         goals=(Goal(of="time", at_most=at_most),),
-        remark="Ours adds what plain math-verify lacks: limits on time and memory by processes "
-        "that can be killed.",
+        remark="The grader also limits time and memory, by processes that can be killed; "
+        "math-verify alone does not.",
         memory=False,
     )
 
 
 def answers(first: int, num_answers: int) -> list[tuple[str, str]]:
-    """(gold, boxed answer) pairs, all different; those of another `first` are others, so that no
-    verdict is remembered.
+    """(gold, boxed answer) pairs, all different, and different for another `first`: no verdict can
+    come from a cache.
     """
     turns = ((PAIRS[i % len(PAIRS)], str(first + i // len(PAIRS) + 2)) for i in range(num_answers))
     return [
@@ -73,8 +74,8 @@ def answers(first: int, num_answers: int) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def ours(num_answers: int, num_workers: int) -> Iterator[Work]:
-    """Workers that run already; fresh answers in every run."""
+def grader_work(num_answers: int, num_workers: int) -> Iterator[Work]:
+    """Grading by workers that are already running, with new answers in every run."""
     runs = count()
     with Grader(num_workers=num_workers) as grader:
 
@@ -87,8 +88,8 @@ def ours(num_answers: int, num_workers: int) -> Iterator[Work]:
 
 
 @contextmanager
-def plain(num_answers: int) -> Iterator[Work]:
-    """As its README does it, with its own limits on time."""
+def math_verify_work(num_answers: int) -> Iterator[Work]:
+    """Grading as the README of math-verify shows it, with its own time limits."""
     runs = count()
 
     def work() -> Numbers:

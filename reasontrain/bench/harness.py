@@ -1,9 +1,8 @@
-"""lm-evaluation-harness as a peer: prompts in, its answers out, by its Hugging Face backend and its
-own GSM8K rules.
+"""lm-evaluation-harness as a peer: its Hugging Face backend answers, its GSM8K rules grade.
 
-Its task is made here for prompts that are rendered already, so that it feeds the model the same
-ids; what it takes for the answer of a text, and for a right one, is what its own task `gsm8k` says
-("flexible-extract": the last number, compared as text).
+The task is defined over rendered prompts, so that the model reads the same ids. The answer of a
+text, and whether it is right, follow the harness's own task `gsm8k` ("flexible-extract": the last
+number, compared as text).
 """
 
 from __future__ import annotations
@@ -32,29 +31,40 @@ RULE = "flexible-extract"
 
 @dataclass(frozen=True)
 class HarnessReply:
-    """What became of one prompt: the text before a stop, the answer that was found in it, and
-    whether it counts as right.
-    """
+    """A reply to one prompt: the text before a stop, the answer read from it, and the verdict."""
 
     text: str
     extracted: str
     correct: bool
 
 
-Ask = Callable[[], list[HarnessReply]]
-"""One evaluation of all prompts: built, tokenised, answered and graded."""
+Evaluate = Callable[[], list[HarnessReply]]
+"""Evaluate all prompts: requests built, tokenised, answered and graded."""
 
 
 @contextlib.contextmanager
-def ready(
+def loaded(
     model: ModelSettings,
     suite: Suite,
     prompts: Sequence[Prompt],
     device: str,
     batch_size: int | str,
-) -> Iterator[Ask]:
-    """The harness with this model and these prompts loaded; UserError where it is not installed, or
-    reads a prompt otherwise.
+) -> Iterator[Evaluate]:
+    """The harness with model and prompts loaded.
+
+    Args:
+        model: the model to evaluate.
+        suite: gives stop texts and the limit of tokens.
+        prompts: the prompts, encoded.
+        device: device in torch's words.
+        batch_size: prompts answered together, or "auto".
+
+    Yields:
+        A function that evaluates all prompts and returns the replies in their order.
+
+    Raises:
+        NoPeerError: if the harness is not installed.
+        UserError: if the harness encodes a prompt to other ids.
     """
     lm_class = _installed()
     from lm_eval.api.task import ConfigurableTask
@@ -70,46 +80,46 @@ def ready(
             file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             task = ConfigurableTask(config=_task(suite, file, Path(folder) / "cache"))
 
-        def ask() -> list[HarnessReply]:
+        def evaluate_all() -> list[HarnessReply]:
             with _quietly():
-                found = evaluate(
+                results = evaluate(
                     lm, {"tasks": {"peer": task}, "groups": {}, "group_map": {}}, bootstrap_iters=0
                 )
-            samples = sorted(found["samples"]["peer"], key=lambda sample: sample["doc_id"])
+            samples = sorted(results["samples"]["peer"], key=lambda sample: sample["doc_id"])
             return [
                 HarnessReply(s["resps"][0][0], s["filtered_resps"][0], bool(s["exact_match"]))
                 for s in samples
             ]
 
-        yield ask
+        yield evaluate_all
 
 
 def _text(lm: HFLM, prompt: Prompt) -> str:
-    """The prompt as a text that the harness encodes to the same ids."""
+    """The prompt as a text that the harness encodes to the same ids; UserError if there is none."""
     text: str = lm.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
     ids, _ = lm.tok_batch_encode([text])
     if ids[0].tolist() != list(prompt.ids):
         raise UserError(
-            f"{NAME} encodes the prompt of problem {prompt.problem.id} in another way "
-            f"({ids.shape[1]} tokens, ours "
-            f"{len(prompt.ids)}), so the two cannot be compared with this tokenizer"
+            f"{NAME} encodes the prompt of problem {prompt.problem.id} to other ids "
+            f"({ids.shape[1]} tokens, not {len(prompt.ids)}), so the two cannot be compared with "
+            f"this tokenizer"
         )
     return text
 
 
 def check_room(prompts: Sequence[Prompt], suite: Suite, context: int) -> None:
-    """Refuse prompts that the harness would cut on the left to leave room for the answer."""
+    """Raise UserError for prompts that the harness would truncate on the left to fit the answer."""
     longest = max(prompts, key=lambda prompt: len(prompt.ids))
     if len(longest.ids) + suite.sampling.max_tokens > context:
         raise UserError(
             f"problem {longest.problem.id} has a prompt of {len(longest.ids)} tokens, and "
             f"with {suite.sampling.max_tokens} of "
-            f"answer it does not fit the model's {context}; {NAME} would cut it"
+            f"answer it exceeds the model's context of {context}; {NAME} would truncate it"
         )
 
 
 def check_installed() -> None:
-    """NoPeerError where it is not."""
+    """Raise NoPeerError if the harness is not installed."""
     _installed()
 
 
@@ -121,13 +131,14 @@ def _installed() -> type[HFLM]:
             f"this table runs beside {NAME}, which is not installed here ({error}); pip "
             f"install 'reasontrain[peers]'"
         ) from error
-    found: type[HFLM] = huggingface.HFLM
-    return found
+    model_class: type[HFLM] = huggingface.HFLM
+    return model_class
 
 
 def _task(suite: Suite, path: Path, cache: Path) -> dict[str, object]:
-    """A task as its YAML files describe one, over a file of prompts; found answers and verdicts by
-    its own gsm8k.
+    """A task over a file of prompts, in the words of the harness's YAML files.
+
+    Filters and metric are those of its task `gsm8k`.
     """
     import lm_eval
 
@@ -158,7 +169,7 @@ def _task(suite: Suite, path: Path, cache: Path) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without its progress bars and remarks."""
+    """Suppress the harness's progress bars and messages."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,5 +1,6 @@
-"""An update of a 4B student with an 8B teacher on one GPU, beside matrix products of as many
-operations.
+"""An update of a 4B student with an 8B teacher on one GPU, beside bare matrix products.
+
+The products have the same number of operations.
 """
 
 from __future__ import annotations
@@ -22,45 +23,50 @@ ENOUGH_BYTES = 120 * 2**30
 """Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 16 GB;
 the rest is activations.
 """
-TOKENS_PER_S, SHARE_OF_RATE = 6000, 0.45
+TOKENS_PER_S = 6000
+"""Goal: response tokens per second."""
+SHARE_OF_RATE = 0.45
+"""Goal: share of the rate of bare matrix products."""
 SIDE = 8192
+"""Rows and columns of the matrices that are multiplied."""
 
 
-def rows(place: BenchMachine) -> Sequence[BenchCase]:
-    """One row, where the GPU has enough memory; none elsewhere."""
-    if torch.cuda.get_device_properties(place.device).total_memory < ENOUGH_BYTES:
+def rows(machine: BenchMachine) -> Sequence[BenchCase]:
+    """The case, if the GPU has enough memory for it; none otherwise."""
+    if torch.cuda.get_device_properties(machine.device).total_memory < ENOUGH_BYTES:
         return []
-    given = Workload(
+    workload = Workload(
         shape=QWEN3_4B,
         teacher=QWEN3_8B,
         rollouts=64,
         limit=2048,
-        device=place.device,
+        device=machine.device,
         dtype=torch.bfloat16,
         checkpointing=True,
     )
-    return [row(given, place)]
+    return [row(workload, machine)]
 
 
-def row(given: Workload, place: BenchMachine) -> BenchCase:
-    """Tokens per second as seconds, and the share of the matrix rate as the time beside bare
-    products of as many operations.
+def row(workload: Workload, machine: BenchMachine) -> BenchCase:
+    """The case, with two goals: tokens per second, as seconds, and the share of the matrix rate.
+
+    The share is the inverse of the time ratio to bare products with the same number of operations.
     """
-    operations = flops(given)
-    budgets = (16384,) if place.quick else (8192, 16384, 32768)
+    operations = flops(workload)
+    budgets = (16384,) if machine.quick else (8192, 16384, 32768)
     layouts: tuple[Layout, ...] = ("packed", "padded")
     return BenchCase(
         name="opd update, 4B",
-        what="an update of distillation of a 4B student with an 8B teacher, layers recomputed "
-        "in backward",
-        work=given.settings() | {"PFLOP": round(operations / 1e15, 3)},
-        units=("tokens", float(given.tokens)),
-        ours=Contestant(
+        description="an update of distillation of a 4B student with an 8B teacher; layers are "
+        "recomputed in backward",
+        work=workload.settings() | {"PFLOP": round(operations / 1e15, 3)},
+        units=("tokens", float(workload.tokens)),
+        subject=Contestant(
             name="reasontrain",
-            ways=tuple(
+            variants=tuple(
                 Variant(
                     settings={"micro_batch_tokens": budget, "layout": layout},
-                    ready=partial(_update, given, operations, budget, layout),
+                    setup=partial(_update, workload, operations, budget, layout),
                 )
                 for layout in layouts
                 for budget in budgets
@@ -68,40 +74,45 @@ def row(given: Workload, place: BenchMachine) -> BenchCase:
         ),
         peer=Contestant(
             name=f"products of {SIDE} x {SIDE} matrices",
-            ways=(
+            variants=(
                 Variant(
-                    settings={"dtype": "bfloat16"}, ready=partial(_products, given, operations)
+                    settings={"dtype": "bfloat16"}, setup=partial(_products, workload, operations)
                 ),
             ),
         ),
         tolerance=0.0,
         goals=(
-            Goal(of="seconds", at_most=given.tokens / TOKENS_PER_S),
+            Goal(of="seconds", at_most=workload.tokens / TOKENS_PER_S),
             Goal(of="time", at_most=1 / SHARE_OF_RATE),
         ),
-        remark="Operations are counted as in every run's report (see `reasontrain.plan.flops`), "
-        "with those that are done "
-        "twice: of the trunks at every token, the student's four times (forward, that "
-        "again, two products of backward) and the "
-        "teacher's once; of the heads at response tokens, three times and once. The time "
-        "is beside bare matrix products of as "
-        "many operations: its inverse is the share of the matrix rate.",
+        remark="Operations are counted as in the report of a run (see `reasontrain.plan.flops`), "
+        "including recomputation: the trunks at every token, four times for the student (forward, "
+        "recomputed forward, two products of backward) and once for the teacher; the heads at "
+        "response tokens, three times and once. The peer is bare matrix products with the same "
+        "number of operations, so the inverse of the time ratio is the share of the matrix rate.",
         memory=False,
     )
 
 
-def flops(given: Workload) -> float:
-    """As the row's remark defines it."""
-    length_B = given.batch().length_B
-    every, seen = int(length_B.sum()), int((length_B * (length_B + 1) // 2).sum())
-    student = 4 * trunk(given.shape, every, seen) + head(given.shape, given.tokens, 3)
-    return student + trunk(given.teacher, every, seen) + head(given.teacher, given.tokens)
+def flops(workload: Workload) -> float:
+    """Floating-point operations of the update, as the remark of the case defines them."""
+    length_B = workload.batch().length_B
+    num_tokens = int(length_B.sum())
+    num_pairs = int((length_B * (length_B + 1) // 2).sum())  # of a query and a key it attends to
+    student = 4 * trunk(workload.shape, num_tokens, num_pairs) + head(
+        workload.shape, workload.tokens, 3
+    )
+    return (
+        student
+        + trunk(workload.teacher, num_tokens, num_pairs)
+        + head(workload.teacher, workload.tokens)
+    )
 
 
 @contextmanager
-def _update(given: Workload, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
+def _update(workload: Workload, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
     with reasontrain_side.update(
-        given, given.batch, Method(Distill(), "token_mean"), budget, layout
+        workload, workload.batch, Method(Distill(), "token_mean"), budget, layout
     ) as work:
 
         def counted() -> Numbers:
@@ -112,10 +123,10 @@ def _update(given: Workload, operations: float, budget: int, layout: Layout) -> 
 
 
 @contextmanager
-def _products(given: Workload, operations: float) -> Iterator[Work]:
-    """As many square products as have these operations."""
+def _products(workload: Workload, operations: float) -> Iterator[Work]:
+    """Products of square matrices with this number of operations in all."""
     left, right = (
-        torch.randn(SIDE, SIDE, device=given.device, dtype=given.dtype) for _ in range(2)
+        torch.randn(SIDE, SIDE, device=workload.device, dtype=workload.dtype) for _ in range(2)
     )
     number = round(operations / (2 * SIDE**3))
 

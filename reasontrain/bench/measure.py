@@ -1,5 +1,5 @@
-"""Times and memory of a row: both sides in turn, so that what else the machine does falls on both
-alike.
+"""Times and memory of a case: contestants run in turn, so that other load on the machine falls on
+both alike.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from reasontrain.types import RunError
 
 logger = logging.getLogger(__name__)
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One way in the search: its settings, and the seconds of its faster run of two."""
+    """A variant in the search: its settings, and the seconds of its faster run of two."""
 
     settings: Mapping[str, Setting]
     seconds: float
@@ -44,20 +45,21 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class SideMeasured:
-    """A side at its best settings.
+    """A contestant at its best settings.
 
-    `peak_bytes` is what one run of the work adds at its highest; None where nobody can tell.
+    `seconds` has one entry per run. `peak_bytes` is the peak of the memory that one run adds; None
+    if it was not measured.
     """
 
     name: str
     settings: Mapping[str, Setting]
-    tried: tuple[Trial, ...]
+    trials: tuple[Trial, ...]
     seconds: tuple[float, ...]
     peak_bytes: int | None
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median of the runs, in seconds."""
         return statistics.median(self.seconds)
 
 
@@ -72,7 +74,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class GoalResult:
-    """A goal, what was measured, and whether it was met."""
+    """A goal with its measured value; one that was not measured (None) is not met."""
 
     goal: Goal
     measured: float | None
@@ -81,121 +83,138 @@ class GoalResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A row as it was measured: ratios are ours to the peer's, pair by pair of runs that followed
-    each other.
+    """A measured case.
+
+    `time_ratio` is over pairs of runs that followed each other, subject to peer. `difference` is
+    the largest relative difference between the contestants' numbers.
     """
 
     name: str
-    what: str
+    description: str
     work: Mapping[str, Setting]
     threads: int
     units: tuple[str, float]
-    ours: SideMeasured
+    subject: SideMeasured
     peer: SideMeasured
     time_ratio: Spread
     memory_ratio: float | None
-    apart: float
+    difference: float
     goals: tuple[GoalResult, ...]
     remark: str
 
 
-def measure(row: BenchCase, place: BenchMachine, *, runs: int) -> Measured:
-    """Search the settings of both sides, compare what they give, and time them in turn, `runs`
-    times each.
+def measure(row: BenchCase, machine: BenchMachine, *, runs: int) -> Measured:
+    """Search the variants of both contestants, compare their numbers, and time them in turn.
 
-    Raises RunError where the sides do not agree: then they did not do the same work, and no ratio
-    means anything.
+    Args:
+        row: the case.
+        machine: device, threads and thoroughness.
+        runs: timed runs of each contestant.
+
+    Returns:
+        Seconds, ratios, peak memory in bytes, and the goals.
+
+    Raises:
+        RunError: if the numbers differ by more than the tolerance; then the contestants did not do
+            the same work, and a ratio would mean nothing.
     """
-    with _threads(place):
-        ours, peer = (_search(side, place) for side in (row.ours, row.peer))
+    with _threads(machine):
+        chosen = [_search(contestant, machine) for contestant in (row.subject, row.peer)]
         with ExitStack() as stack:
-            works = [stack.enter_context(way.ready()) for way, _ in (ours, peer)]
-            apart = _apart(row, [work() for work in works])
+            works = [stack.enter_context(variant.setup()) for variant, _ in chosen]
+            difference = _difference(row, [work() for work in works])
             seconds: tuple[list[float], list[float]] = ([], [])
             for run in range(runs):
                 for index in (0, 1) if run % 2 == 0 else (1, 0):
-                    seconds[index].append(_timed(works[index], place.device))
-            peaks = [_peak_bytes(work, place.device) if row.memory else None for work in works]
-    ratios = [mine / theirs for mine, theirs in zip(*seconds, strict=True)]
+                    seconds[index].append(_timed(works[index], machine.device))
+            peaks = [_peak_bytes(work, machine.device) if row.memory else None for work in works]
+    ratios = [subject / peer for subject, peer in zip(*seconds, strict=True)]
     time_ratio = Spread(low=min(ratios), median=statistics.median(ratios), high=max(ratios))
     memory_ratio = None if peaks[0] is None or not peaks[1] else peaks[0] / peaks[1]
     sides = [
         SideMeasured(
-            name=side.name, settings=way.settings, tried=tried, seconds=tuple(s), peak_bytes=peak
+            name=contestant.name,
+            settings=variant.settings,
+            trials=trials,
+            seconds=tuple(times),
+            peak_bytes=peak,
         )
-        for side, (way, tried), s, peak in zip(
-            (row.ours, row.peer), (ours, peer), seconds, peaks, strict=True
+        for contestant, (variant, trials), times, peak in zip(
+            (row.subject, row.peer), chosen, seconds, peaks, strict=True
         )
     ]
     figures = {"time": time_ratio.median, "memory": memory_ratio, "seconds": sides[0].median}
     return Measured(
         name=row.name,
-        what=row.what,
+        description=row.description,
         work=row.work,
-        threads=place.threads,
+        threads=machine.threads,
         units=row.units,
-        ours=sides[0],
+        subject=sides[0],
         peer=sides[1],
         time_ratio=time_ratio,
         memory_ratio=memory_ratio,
-        apart=apart,
-        goals=tuple(_met(goal, figures[goal.of]) for goal in row.goals),
+        difference=difference,
+        goals=tuple(_goal_result(goal, figures[goal.of]) for goal in row.goals),
         remark=" ".join(filter(None, (row.remark, row.after()))),
     )
 
 
-def _met(goal: Goal, measured: float | None) -> GoalResult:
+def _goal_result(goal: Goal, measured: float | None) -> GoalResult:
     return GoalResult(
         goal=goal, measured=measured, met=measured is not None and measured <= goal.at_most
     )
 
 
-def _search(side: Contestant, place: BenchMachine) -> tuple[Variant, tuple[Trial, ...]]:
-    """The fastest way of a side, by the faster of two runs after a first one that warms up."""
-    if len(side.ways) == 1:
-        return side.ways[0], ()
-    tried = []
-    for way in side.ways:
-        with way.ready() as work:
+def _search(contestant: Contestant, machine: BenchMachine) -> tuple[Variant, tuple[Trial, ...]]:
+    """The fastest variant, by the faster of two runs after a first one that warms up."""
+    if len(contestant.variants) == 1:
+        return contestant.variants[0], ()
+    trials = []
+    for variant in contestant.variants:
+        with variant.setup() as work:
             work()
-            tried.append(
+            trials.append(
                 Trial(
-                    settings=way.settings, seconds=min(_timed(work, place.device) for _ in range(2))
+                    settings=variant.settings,
+                    seconds=min(_timed(work, machine.device) for _ in range(2)),
                 )
             )
-        logger.info(f"  {side.name} {_words(way.settings)}: {tried[-1].seconds:.3g} s")
-    best = min(range(len(tried)), key=lambda index: tried[index].seconds)
-    return side.ways[best], tuple(tried)
+        logger.info(f"  {contestant.name} {_words(variant.settings)}: {trials[-1].seconds:.3g} s")
+    best = min(range(len(trials)), key=lambda index: trials[index].seconds)
+    return contestant.variants[best], tuple(trials)
 
 
 def _words(settings: Mapping[str, Setting]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def _apart(row: BenchCase, numbers: Sequence[Numbers]) -> float:
-    """The largest relative difference between what the two sides give."""
-    ours, peer = numbers
-    if ours.keys() != peer.keys():
+def _difference(row: BenchCase, numbers: Sequence[Numbers]) -> float:
+    """The largest relative difference between the numbers of subject and peer."""
+    subject, peer = numbers
+    if subject.keys() != peer.keys():
         raise RunError(
-            f"{row.name}: the sides give different things, {sorted(ours)} and {sorted(peer)}"
+            f"{row.name}: {row.subject.name} gives {sorted(subject)}, and {row.peer.name} gives "
+            f"{sorted(peer)}; they must give the same numbers"
         )
-    apart = {
-        name: abs(ours[name] - peer[name]) / max(abs(ours[name]), abs(peer[name]), 1e-30)
-        for name in ours
+    difference = {
+        name: abs(subject[name] - peer[name]) / max(abs(subject[name]), abs(peer[name]), 1e-30)
+        for name in subject
     }
-    worst = max(apart, key=lambda name: math.inf if math.isnan(apart[name]) else apart[name])
-    if not apart[worst] <= row.tolerance:
+    worst = max(
+        difference, key=lambda name: math.inf if math.isnan(difference[name]) else difference[name]
+    )
+    if not difference[worst] <= row.tolerance:
         raise RunError(
-            f"{row.name}: {worst} is {ours[worst]:.6g} by {row.ours.name} and "
-            f"{peer[worst]:.6g} by {row.peer.name}, further "
-            f"apart than {row.tolerance:g}: the two do not do the same work, so their "
-            f"times are not compared"
+            f"{row.name}: {worst} is {subject[worst]:.6g} by {row.subject.name} and "
+            f"{peer[worst]:.6g} by {row.peer.name}; they differ by more than {row.tolerance:g} of "
+            f"the larger, so they did other work and their times are not compared"
         )
-    return apart[worst]
+    return difference[worst]
 
 
 def _timed(work: Work, device: torch.device) -> float:
-    """Seconds of one run, until the device is done as well."""
+    """Seconds of one run, until the device has finished too."""
     gc.collect()
     _synchronise(device)
     start = time.perf_counter()
@@ -210,8 +229,9 @@ def _synchronise(device: torch.device) -> None:
 
 
 def _peak_bytes(work: Work, device: torch.device) -> int | None:
-    """What one run adds to the memory in use, at its highest: of the GPU, or of this process (Linux
-    only).
+    """The peak of the memory that one run adds, in bytes: of the GPU, or of this process.
+
+    None on a CPU elsewhere than on Linux.
     """
     gc.collect()
     if device.type == "cuda":
@@ -221,26 +241,26 @@ def _peak_bytes(work: Work, device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not CLEAR.exists():
         return None
-    ctypes.CDLL(None).malloc_trim(
-        0
-    )  # what is free but was not given back would hide as much of the peak
-    CLEAR.write_text("5", encoding="ascii")  # the high-water mark starts again from here
+    # Freed memory that malloc still holds would hide as much of the peak.
+    ctypes.CDLL(None).malloc_trim(0)
+    # Resets the high-water mark VmHWM to the memory in use now (proc(5)).
+    CLEAR.write_text("5", encoding="ascii")
     before = _status_bytes("VmRSS")
     work()
     return max(0, _status_bytes("VmHWM") - before)
 
 
 def _status_bytes(key: str) -> int:
-    """A line of /proc/self/status, which is in kB."""
+    """A value of /proc/self/status in bytes; the file gives kB."""
     lines = STATUS.read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 @contextmanager
-def _threads(place: BenchMachine) -> Iterator[None]:
-    """As many threads for torch as the rows are measured with."""
+def _threads(machine: BenchMachine) -> Iterator[None]:
+    """Give torch the number of threads that cases are measured with, and restore it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(place.threads)
+    torch.set_num_threads(machine.threads)
     try:
         yield
     finally:

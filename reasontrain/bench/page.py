@@ -1,4 +1,4 @@
-"""Records as Markdown, with a picture of their ratios."""
+"""Records as a Markdown page, with a picture of the ratios of each."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from reasontrain.bench.case import Setting
 from reasontrain.bench.measure import GoalResult, Measured, SideMeasured
 from reasontrain.bench.record import BenchRecord
 
-HEAD = "| row | beside | time, ours / theirs | ours | theirs | memory | goal |"
+HEAD = "| case | peer | time ratio | reasontrain | peer | memory ratio | goals |"
 RULE = "| --- | --- | --- | --- | --- | --- | --- |"
 
 
 def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str:
-    """A page of all records; `pictures` names the file of each record's picture."""
+    """A page of all records; `pictures` maps the name of a record to the file of its picture."""
     lines = [
-        "# How fast, and beside what",
+        "# Benchmarks",
         "",
-        "Written by `reasontrain bench`, never by hand. A ratio is our time over the "
-        "peer's in pairs of runs that followed each "
-        "other: the median [minimum, maximum]; below 1 we are faster. Memory is the most "
-        "that one run adds.",
+        "Written by `reasontrain bench`; do not edit. A time ratio is the time of reasontrain "
+        "over that of the peer, in pairs of runs that followed each other: median [minimum, "
+        "maximum]. Below 1, reasontrain is faster. Memory is the peak of what one run adds.",
         "",
     ]
     for record in records:
@@ -33,7 +32,7 @@ def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str
 def _section(record: BenchRecord, picture: str | None) -> Iterator[str]:
     yield f"## {record.table}, {record.device}"
     yield ""
-    yield _made(record)
+    yield _provenance(record)
     yield ""
     if picture:
         yield f"![ratios of {record.table}]({picture})"
@@ -42,23 +41,23 @@ def _section(record: BenchRecord, picture: str | None) -> Iterator[str]:
     yield ""
     for row in record.rows:
         yield (
-            f"- `{row.name}`: {row.what}; {_settings(row.work)}, {row.threads} "
+            f"- `{row.name}`: {row.description}; {_settings(row.work)}, {row.threads} "
             f"threads.{_searched(row)}{_remark(row)}"
         )
 
 
 def table(record: BenchRecord) -> Iterator[str]:
-    """The rows of a record as a Markdown table."""
+    """The cases of a record as a Markdown table."""
     yield HEAD
     yield RULE
     for row in record.rows:
         memory = (
             ""
             if row.memory_ratio is None
-            else f"{row.memory_ratio:.2f} x ({_bytes(row.ours)} / {_bytes(row.peer)})"
+            else f"{row.memory_ratio:.2f} x ({_bytes(row.subject)} / {_bytes(row.peer)})"
         )
         yield (
-            f"| `{row.name}` | {row.peer.name} | {ratio(row)} | {_speed(row, row.ours)} | "
+            f"| `{row.name}` | {row.peer.name} | {ratio(row)} | {_speed(row, row.subject)} | "
             f"{_speed(row, row.peer)} | {memory} | "
             f"{'; '.join(map(_goal, row.goals))} |"
         )
@@ -71,9 +70,9 @@ def ratio(row: Measured) -> str:
 
 
 def _speed(row: Measured, side: SideMeasured) -> str:
-    """Seconds, and how many units in one."""
-    what, number = row.units
-    return f"{side.median:.3g} s ({number / side.median:,.0f} {what}/s)"
+    """Median seconds, and units per second."""
+    unit, number = row.units
+    return f"{side.median:.3g} s ({number / side.median:,.0f} {unit}/s)"
 
 
 def _goal(met: GoalResult) -> str:
@@ -99,69 +98,79 @@ def _settings(settings: Mapping[str, Setting]) -> str:
 
 
 def _searched(row: Measured) -> str:
-    """Each side's settings, and among how many they were the fastest."""
-    found = [
-        f" "
-        f"{side.name}{f' was searched over {len(side.tried)} settings' if side.tried else ''}: "
+    """Settings of each contestant, and the number of variants they were the fastest of."""
+    texts = [
+        f" {side.name}{f', the fastest of {len(side.trials)} settings' if side.trials else ''}: "
         f"{_settings(side.settings)}."
-        for side in (row.ours, row.peer)
+        for side in (row.subject, row.peer)
         if side.settings
     ]
-    return "".join(found)
+    return "".join(texts)
 
 
 def _remark(row: Measured) -> str:
     return f" {row.remark}" if row.remark else ""
 
 
-def _made(record: BenchRecord) -> str:
+def _provenance(record: BenchRecord) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     changed = " with changes" if record.origin.changed else ""
     quick = (
-        " Quick: fewer runs and settings, and less work in some rows; the goals are a full run's."
+        " Quick: fewer runs and settings, and less work in some cases; the goals are those of a "
+        "full run."
         if record.quick
         else ""
     )
     return (
         f"{record.origin.hardware}; commit {record.origin.commit[:7]}{changed}; {packages}; "
-        f"{record.runs} runs a side.{quick}"
+        f"{record.runs} runs of each contestant.{quick}"
     )
 
 
 Scale = Callable[[float], float]
-WIDTH, LEFT, RIGHT, STEP, TOP = 760, 190, 90, 34, 40
+WIDTH = 760
+LEFT = 190
+"""Pixels left of the axis, for names."""
+RIGHT = 90
+"""Pixels right of it, for figures."""
+STEP = 34
+"""Pixels from a case to the next."""
+TOP = 40
 STYLE = (
     "text{font:13px "
     "ui-sans-serif,system-ui,sans-serif;fill:#18181c}.soft{fill:#5d5d68}line{stroke:#d4d4d2}"
-    ".one{stroke:#5d5d68}.fast{fill:#1f5fa8}.slow{fill:#c2551a}.spread{stroke:#18181c;stroke-width:1.5}.goal{stroke:#2f7d54;"
-    "stroke-width:2}@media(prefers-color-scheme:dark){text{fill:#ececf0}.soft{fill:#a3a3ad}line{stroke:#303238}"
-    ".one{stroke:#a3a3ad}.fast{fill:#7ab4f5}.slow{fill:#f0915a}.spread{stroke:#ececf0}.goal{stroke:#6fc79a}}"
+    ".one{stroke:#5d5d68}.fast{fill:#1f5fa8}.slow{fill:#c2551a}"
+    ".spread{stroke:#18181c;stroke-width:1.5}.goal{stroke:#2f7d54;stroke-width:2}"
+    "@media(prefers-color-scheme:dark){text{fill:#ececf0}.soft{fill:#a3a3ad}line{stroke:#303238}"
+    ".one{stroke:#a3a3ad}.fast{fill:#7ab4f5}.slow{fill:#f0915a}.spread{stroke:#ececf0}"
+    ".goal{stroke:#6fc79a}}"
 )
 
 
 def picture(record: BenchRecord) -> str:
-    """The ratios of time as an SVG: a bar a row from 1, to the left where we are faster; a green
-    mark is the goal.
+    """The time ratios as an SVG: one bar per case, from 1 to its ratio; a green mark is the goal.
 
-    The axis is logarithmic, so that twice as fast is as long as twice as slow.
+    Bars to the left are faster than the peer. The axis is logarithmic, so that twice as fast is as
+    long as twice as slow.
     """
     ends = [end for row in record.rows for end in (row.time_ratio.low, row.time_ratio.high)]
-    low, high = min([0.25, *ends]), max([2.0, *ends])
+    low = min([0.25, *ends])
+    high = max([2.0, *ends])
 
     def across(value: float) -> float:
         share = (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
         return round(LEFT + min(max(share, 0.0), 1.0) * (WIDTH - LEFT - RIGHT), 1)
 
     height = TOP + STEP * len(record.rows) + 12
-    said = "; ".join(
+    label = "; ".join(
         f"{row.name} {row.time_ratio.median:.2f} times the time of {row.peer.name}"
         for row in record.rows
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'role="img" aria-label="{escape(said)}">',
+        f'role="img" aria-label="{escape(label)}">',
         f"<style>{STYLE}</style>",
-        f'<text class="soft" x="{LEFT}" y="16">time, ours / theirs '
+        f'<text class="soft" x="{LEFT}" y="16">time ratio, reasontrain / peer '
         f"({escape(record.device)})</text>",
     ]
     for mark in (2.0**power for power in range(-6, 5)):
@@ -181,8 +190,9 @@ def picture(record: BenchRecord) -> str:
 
 
 def _bar(row: Measured, across: Scale, top: int) -> Iterator[str]:
-    """One row: name, bar, spread, figure, goal."""
-    spread, middle = row.time_ratio, top + STEP / 2
+    """One case: name, bar, spread, goal and ratio."""
+    spread = row.time_ratio
+    middle = top + STEP / 2
     left, right = sorted((across(spread.median), across(1.0)))
     kind = "fast" if spread.median <= 1 else "slow"
     yield f'<text x="{LEFT - 10}" y="{middle + 4}" text-anchor="end">{escape(row.name)}</text>'

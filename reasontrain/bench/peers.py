@@ -1,5 +1,6 @@
-"""TRL's trainers, driven one optimiser step at a time on given data: nothing is logged, saved or
-loaded while it is timed.
+"""TRL's trainers, driven one optimiser step at a time.
+
+Nothing is logged, saved or loaded while a step is timed.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ Inputs = Mapping[str, Tensor] | list[dict[str, object]]
 
 
 def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int | None) -> Numbers:
-    """One optimiser step as `Trainer.train` makes it: a forward and a backward for each batch, the
-    norm, clipping, AdamW.
-    """
+    """One optimiser step as `Trainer.train` takes it: backward per batch, clipping, AdamW."""
     trainer.current_gradient_accumulation_steps = len(batches)
     loss = sum(float(trainer.training_step(trainer.model, inputs, num_items)) for inputs in batches)
     norm = trainer.accelerator.clip_grad_norm_(
@@ -40,10 +39,8 @@ def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int 
 
 
 @contextmanager
-def _settings(given: Workload, size: int) -> Iterator[dict[str, object]]:
-    """What all trainers are told: `size` rollouts in a forward, no checkpointing, nothing but the
-    step.
-    """
+def _settings(workload: Workload, size: int) -> Iterator[dict[str, object]]:
+    """Settings of every trainer: `size` rollouts in a forward, and no work but the step."""
     disable_progress_bars()
     with TemporaryDirectory() as directory:
         yield {
@@ -51,24 +48,27 @@ def _settings(given: Workload, size: int) -> Iterator[dict[str, object]]:
             "per_device_train_batch_size": size,
             "learning_rate": LEARNING_RATE,
             "activation_checkpointing": False,
-            "use_cpu": given.device.type == "cpu",
-            "bf16": given.dtype == torch.bfloat16,
+            "use_cpu": workload.device.type == "cpu",
+            "bf16": workload.dtype == torch.bfloat16,
             "report_to": [],
             "disable_tqdm": True,
             "seed": 0,
         }
 
 
-class Until(LogitsProcessor):
-    """Ends each row after the number of tokens that is written for it, and not before."""
+class EndAtLength(LogitsProcessor):
+    """End each row of `generate` after its own number of tokens, and not before."""
 
     def __init__(self, length_B: Int[Tensor, " B"], prompt_width: int, end: int) -> None:
-        self.length_B, self.prompt_width, self.end = length_B, prompt_width, end
+        """`length_B` counts response tokens; `end` is the id of the end token."""
+        self.length_B = length_B
+        self.prompt_width = prompt_width
+        self.end = end
 
     def __call__(
         self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]
     ) -> Float[Tensor, "B V"]:
-        """No row may end but those whose last token this is, and they must."""
+        """Force the end token where the row is at its length, and forbid it elsewhere."""
         last_B = self.length_B == input_ids.shape[1] - self.prompt_width + 1
         scores[:, self.end] = -torch.inf
         scores[last_B] = -torch.inf
@@ -77,17 +77,17 @@ class Until(LogitsProcessor):
 
 
 @contextmanager
-def opd_step(given: Workload, size: int) -> Iterator[Work]:
-    """A whole step of `DistillationTrainer`: it samples by `generate`, asks the teacher and learns."""
-    with _distillation(given, size) as trainer:
-        prompts = given.prompts()
-        until = Until(
-            given.lengths().to(given.device),
+def opd_step(workload: Workload, size: int) -> Iterator[Work]:
+    """A whole step of `DistillationTrainer`: `generate`, the teacher's forward, and learning."""
+    with _distillation(workload, size) as trainer:
+        prompts = workload.prompts()
+        end_at_length = EndAtLength(
+            workload.lengths().to(workload.device),
             max(len(p.ids) for p in prompts),
             tokenizer().eos_token_id,
         )
         trainer.model.generate = partial(
-            trainer.model.generate, logits_processor=LogitsProcessorList([until])
+            trainer.model.generate, logits_processor=LogitsProcessorList([end_at_length])
         )
         questions: list[dict[str, object]] = [
             {"prompt": prompt.problem.prompt} for prompt in prompts
@@ -105,31 +105,31 @@ def opd_step(given: Workload, size: int) -> Iterator[Work]:
 
 
 @contextmanager
-def opd_update(given: Workload, size: int) -> Iterator[Work]:
-    """The same from rollouts on, which enter where `generate` would have left them."""
-    with _distillation(given, size) as trainer:
-        rollouts = padded(given.batch(), given.device)
+def opd_update(workload: Workload, size: int) -> Iterator[Work]:
+    """A step of `DistillationTrainer` from rollouts on, in place of those it would generate."""
+    with _distillation(workload, size) as trainer:
+        rollouts = padded(workload.batch(), workload.device)
         trainer._generate_and_score_completions = lambda _: dict(rollouts)
         yield partial(update, trainer, [[{}]] * trainer.args.gradient_accumulation_steps, None)
 
 
 @contextmanager
-def _distillation(given: Workload, size: int) -> Iterator[DistillationTrainer]:
-    """beta 1 is the reverse KL."""
-    with _settings(given, size) as settings:
+def _distillation(workload: Workload, size: int) -> Iterator[DistillationTrainer]:
+    """A `DistillationTrainer` with the reverse KL (beta 1)."""
+    with _settings(workload, size) as settings:
         arguments = DistillationConfig(
             **settings,
-            gradient_accumulation_steps=given.rollouts // size,
+            gradient_accumulation_steps=workload.rollouts // size,
             beta=1.0,
             temperature=1.0,
-            max_completion_length=given.limit,
+            max_completion_length=workload.limit,
             disable_dropout=True,
         )
         trainer = DistillationTrainer(
-            model=given.policy().model,
-            teacher_model=given.frozen().model,
+            model=workload.policy().model,
+            teacher_model=workload.frozen().model,
             args=arguments,
-            train_dataset=Dataset.from_list([{"prompt": "1"}] * given.rollouts),
+            train_dataset=Dataset.from_list([{"prompt": "1"}] * workload.rollouts),
             processing_class=tokenizer(),
         )
         trainer.create_optimizer()
@@ -137,41 +137,42 @@ def _distillation(given: Workload, size: int) -> Iterator[DistillationTrainer]:
 
 
 @contextmanager
-def grpo_update(given: Workload, group: int, size: int) -> Iterator[Work]:
-    """GRPO from rollouts on; `dapo` divides by all tokens of the step."""
-    with _settings(given, size) as settings:
+def grpo_update(workload: Workload, group: int, size: int) -> Iterator[Work]:
+    """A GRPO step from rollouts on; `dapo` divides by all tokens of the step."""
+    with _settings(workload, size) as settings:
         arguments = GRPOConfig(
             **settings,
-            gradient_accumulation_steps=given.rollouts // size,
+            gradient_accumulation_steps=workload.rollouts // size,
             num_generations=group,
-            max_completion_length=given.limit,
+            max_completion_length=workload.limit,
             loss_type="dapo",
             beta=0.0,
         )
         trainer = GRPOTrainer(
-            model=given.policy().model,
-            reward_funcs=_unasked,
+            model=workload.policy().model,
+            reward_funcs=_no_reward,
             args=arguments,
-            train_dataset=Dataset.from_list([{"prompt": "1"}] * given.rollouts),
+            train_dataset=Dataset.from_list([{"prompt": "1"}] * workload.rollouts),
             processing_class=tokenizer(),
         )
         trainer.create_optimizer()
-        rollouts = padded(given.batch(group=group), given.device)
+        rollouts = padded(workload.batch(group=group), workload.device)
         trainer._generate_and_score_completions = lambda _: dict(rollouts)
         yield partial(update, trainer, [[{}]] * trainer.args.gradient_accumulation_steps, None)
 
 
-def _unasked(prompts: object, completions: object) -> list[float]:
-    """TRL wants a reward, which rollouts that are given have already."""
-    raise AssertionError("rollouts are given with their advantages")
+def _no_reward(prompts: object, completions: object) -> list[float]:
+    """A stand-in for the reward function that TRL requires; rollouts come with their advantages."""
+    raise AssertionError("rollouts come with their advantages")
 
 
 @contextmanager
-def dpo_update(given: Workload, reference_logp: float, size: int) -> Iterator[Work]:
-    """DPO with the reference's log-probs given, `size` pairs in a forward; TRL 1.16 pads pairs and
-    has no packing for them.
+def dpo_update(workload: Workload, reference_logp: float, size: int) -> Iterator[Work]:
+    """A DPO step with the reference's log-probs known, `size` pairs in a forward.
+
+    TRL 1.16 pads pairs and cannot pack them.
     """
-    batch = given.batch(group=2, paired=True)
+    batch = workload.batch(group=2, paired=True)
     prompts, responses = parts(batch)
     pairs = [
         {
@@ -181,18 +182,19 @@ def dpo_update(given: Workload, reference_logp: float, size: int) -> Iterator[Wo
             "ref_chosen_logps": reference_logp * len(responses[index]),
             "ref_rejected_logps": reference_logp * len(responses[index + 1]),
         }
-        for index in range(0, given.rollouts, 2)
+        for index in range(0, workload.rollouts, 2)
     ]
-    with _settings(given, size) as settings:
-        model = given.policy().model
+    with _settings(workload, size) as settings:
+        model = workload.policy().model
         trainer = DPOTrainer(
             model=model,
-            ref_model=given.frozen().model,
+            ref_model=workload.frozen().model,
             args=DPOConfig(**settings, gradient_accumulation_steps=len(pairs) // size, beta=0.1),
             train_dataset=Dataset.from_list([{"prompt": "1", "chosen": "2", "rejected": "3"}]),
             processing_class=tokenizer(),
         )
-        trainer.ref_model, trainer.precompute_ref_logps = None, True
+        trainer.ref_model = None
+        trainer.precompute_ref_logps = True
         trainer.create_optimizer()
         batches = [
             trainer.data_collator(pairs[start : start + size])
@@ -202,25 +204,34 @@ def dpo_update(given: Workload, reference_logp: float, size: int) -> Iterator[Wo
 
 
 @contextmanager
-def sft_update(given: Workload, size: int, packed: int, by_length: bool) -> Iterator[Work]:
-    """Fine-tuning on the same responses; packed into rows of so many tokens (0: padded)."""
-    prompts, responses = parts(given.batch())
+def sft_update(
+    workload: Workload, size: int, packed_length: int | None, by_length: bool
+) -> Iterator[Work]:
+    """A fine-tuning step on the responses of the workload.
+
+    Args:
+        workload: sizes, model and responses.
+        size: rows in a forward.
+        packed_length: tokens of a packed row; None pads instead.
+        by_length: whether a forward pads responses of similar lengths.
+    """
+    prompts, responses = parts(workload.batch())
     rows = [
         {"input_ids": prompt + response, "completion_mask": [0] * len(prompt) + [1] * len(response)}
         for prompt, response in zip(prompts, responses, strict=True)
     ]
-    with _settings(given, size) as settings:
+    with _settings(workload, size) as settings:
         arguments = SFTConfig(
             **settings,
-            packing=packed > 0,
-            max_length=packed or None,
+            packing=packed_length is not None,
+            max_length=packed_length,
             train_sampling_strategy="group_by_length" if by_length else "random",
             completion_only_loss=True,
-            # as many as there are: what is left of an epoch is one step
-            gradient_accumulation_steps=given.rollouts,
+            # TRL then takes the whole epoch, however many batches packing leaves, as one step.
+            gradient_accumulation_steps=workload.rollouts,
         )
         trainer = SFTTrainer(
-            model=given.policy().model,
+            model=workload.policy().model,
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer(),
@@ -234,24 +245,24 @@ def sft_update(given: Workload, size: int, packed: int, by_length: bool) -> Iter
 
 
 def padded(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """Prompts filled on the left and responses on the right, as TRL's generation leaves them."""
+    """A batch as TRL generates it: prompts padded on the left, responses on the right."""
     prompts, responses = parts(batch)
     sides = (("prompt", prompts, True), ("completion", responses, False))
-    found: dict[str, Tensor] = {"advantages": batch.advantage_B.to(device)}
+    inputs: dict[str, Tensor] = {"advantages": batch.advantage_B.to(device)}
     for name, rows, left in sides:
         width = max(map(len, rows))
-        for what, fill in (("ids", None), ("mask", 1)):
+        for field, values in (("ids", rows), ("mask", [[1] * len(row) for row in rows])):
             lines = []
-            for row in rows:
-                body, rest = row if fill is None else [fill] * len(row), [0] * (width - len(row))
-                lines.append(rest + body if left else body + rest)
-            found[f"{name}_{what}"] = torch.tensor(lines, device=device)
-    found["num_items_in_batch"] = found["completion_mask"].sum()
-    return found
+            for row in values:
+                padding = [0] * (width - len(row))
+                lines.append(padding + row if left else row + padding)
+            inputs[f"{name}_{field}"] = torch.tensor(lines, device=device)
+    inputs["num_items_in_batch"] = inputs["completion_mask"].sum()
+    return inputs
 
 
 def parts(batch: Batch) -> tuple[list[list[int]], list[list[int]]]:
-    """The ids of each prompt, and of each response."""
+    """The ids of each prompt, and those of each response."""
     sides = []
     for kind in (TokenKind.PROMPT, TokenKind.RESPONSE):
         sides.append(

@@ -1,4 +1,4 @@
-"""Two ranks beside one, with the same work for each: what it costs that they talk."""
+"""Two ranks beside one, with the same work for each: the cost of their communication."""
 
 from __future__ import annotations
 
@@ -24,21 +24,24 @@ from reasontrain.types import RunError
 Stage = Literal[0, 1, 2, 3]
 BUDGET = 512
 STAGES: tuple[Stage, ...] = (0, 2, 3)
-START_S, STOP_S = 300.0, 20.0
+START_S = 300.0
+"""Longest wait for a message of a rank, in seconds; the first includes importing DeepSpeed."""
+STOP_S = 20.0
 
 
-def row(given: Workload, place: BenchMachine) -> BenchCase:
-    """An update of distillation; two ranks learn from every rollout twice, once each, so that loss
-    and norm are those of one.
+def row(workload: Workload, machine: BenchMachine) -> BenchCase:
+    """An update of distillation. Each of two ranks learns from a copy of every rollout.
+
+    So loss and gradient norm equal those of one rank.
     """
     return BenchCase(
         name="two ranks",
-        what="an update of distillation by two ranks (gloo) with twice the rollouts, beside one "
-        "rank",
-        work=given.settings() | {"micro_batch_tokens": BUDGET, "threads of a rank": 1},
-        units=("tokens of a rank", float(given.tokens)),
-        ours=Contestant(name="two ranks", ways=_ways(given, place, 2)),
-        peer=Contestant(name="one rank", ways=_ways(given, place, 1)),
+        description="an update of distillation by two ranks (gloo) with twice the rollouts, "
+        "beside one rank",
+        work=workload.settings() | {"micro_batch_tokens": BUDGET, "threads of a rank": 1},
+        units=("tokens of a rank", float(workload.tokens)),
+        subject=Contestant(name="two ranks", variants=_variants(workload, machine, 2)),
+        peer=Contestant(name="one rank", variants=_variants(workload, machine, 1)),
         tolerance=1e-4,
         goals=(Goal(of="time", at_most=1.25),),
         remark="1.25 times the time of one rank for twice the work is 1.6 times the throughput. "
@@ -48,30 +51,36 @@ def row(given: Workload, place: BenchMachine) -> BenchCase:
     )
 
 
-def _ways(given: Workload, place: BenchMachine, num: int) -> tuple[Variant, ...]:
-    stages = STAGES[:1] if place.quick else STAGES
+def _variants(workload: Workload, machine: BenchMachine, num: int) -> tuple[Variant, ...]:
+    stages = STAGES[:1] if machine.quick else STAGES
     return tuple(
-        Variant(settings={"ranks": num, "zero": stage}, ready=partial(_started, given, num, stage))
+        Variant(
+            settings={"ranks": num, "zero": stage},
+            setup=partial(_running_ranks, workload, num, stage),
+        )
         for stage in stages
     )
 
 
 @contextmanager
-def _started(given: Workload, num: int, stage: Stage) -> Iterator[Work]:
-    """Processes of their own that learn when they are told to."""
+def _running_ranks(workload: Workload, num: int, stage: Stage) -> Iterator[Work]:
+    """The ranks as processes that wait for a message before each step."""
     spawn = multiprocessing.get_context("spawn")
     address = f"127.0.0.1:{distributed.free_port()}"
-    pipes, processes = [], []
+    pipes: list[Connection] = []
+    processes = []
     try:
         for rank in range(num):
-            here, there = spawn.Pipe()
-            place = distributed.RankAddress(rank=rank, num_ranks=num, address=address)
+            driver_pipe, rank_pipe = spawn.Pipe()
+            rank_address = distributed.RankAddress(rank=rank, num_ranks=num, address=address)
             processes.append(
-                spawn.Process(target=learn, args=(given, place, stage, there), daemon=True)
+                spawn.Process(
+                    target=learn, args=(workload, rank_address, stage, rank_pipe), daemon=True
+                )
             )
             processes[-1].start()
-            there.close()
-            pipes.append(here)
+            rank_pipe.close()
+            pipes.append(driver_pipe)
         for pipe in pipes:
             _answer(pipe)
 
@@ -84,7 +93,7 @@ def _started(given: Workload, num: int, stage: Stage) -> Iterator[Work]:
         yield work
     finally:
         for pipe in pipes:
-            with suppress(OSError):  # a rank that is gone need not be told
+            with suppress(OSError):  # the rank may have ended already
                 pipe.send(False)
         for process in processes:
             process.join(STOP_S)
@@ -92,37 +101,50 @@ def _started(given: Workload, num: int, stage: Stage) -> Iterator[Work]:
 
 
 def _answer(pipe: Connection) -> dict[str, float]:
-    """What a rank says; RunError where it is silent or gone."""
+    """The next message of a rank; raises RunError if it ended or sends nothing for `START_S`."""
     try:
         if pipe.poll(START_S):
-            found: dict[str, float] = pipe.recv()
-            return found
+            answer: dict[str, float] = pipe.recv()
+            return answer
     except EOFError:
         pass
-    raise RunError(f"a rank of the benchmark ended, or said nothing for {START_S:.0f} s")
+    raise RunError(f"a rank of the benchmark ended, or did not answer for {START_S:.0f} s")
 
 
-def learn(given: Workload, place: distributed.RankAddress, stage: Stage, pipe: Connection) -> None:
-    """One rank: a step each time it is told, and what it found."""
+def learn(
+    workload: Workload, rank_address: distributed.RankAddress, stage: Stage, pipe: Connection
+) -> None:
+    """Run one rank: a learner step for every true message, until a false one.
+
+    Args:
+        workload: sizes, models and batch; the same on every rank.
+        rank_address: the rank, their number, and the address at which they meet.
+        stage: the ZeRO stage.
+        pipe: connection to the driver; each step sends its loss, gradient norm and tokens.
+    """
     torch.set_num_threads(1)
-    distributed.join(place)
+    distributed.join(rank_address)
     settings = LearnSettings(
         lr=LEARNING_RATE,
-        rollouts_per_step=given.rollouts,
+        rollouts_per_step=workload.rollouts,
         micro_batch_tokens=BUDGET,
         zero=Zero(stage=stage),
     )
     learner = compose_learner(
-        given.policy(), settings, steps=1 << 20, teacher=UnshardedModel(given.frozen())
+        workload.policy(), settings, steps=1 << 20, teacher=UnshardedModel(workload.frozen())
     )
-    batch = given.batch(copies=place.num_ranks)
+    batch = workload.batch(copies=rank_address.num_ranks)
     pipe.send({})
     while pipe.recv():
         stats = learner.step(
             batch, batch.is_response_BT.float(), Distill(), LOSS_AGGREGATIONS["token_mean"]
         )
-        share = batch.totals().response_tokens / place.num_ranks
+        tokens_per_rank = batch.totals().response_tokens / rank_address.num_ranks
         pipe.send(
-            {"loss": stats["loss"], "grad_norm": stats["grad_norm"], "tokens of a rank": share}
+            {
+                "loss": stats["loss"],
+                "grad_norm": stats["grad_norm"],
+                "tokens of a rank": tokens_per_rank,
+            }
         )
     distributed.leave()

@@ -1,5 +1,5 @@
-"""Our side of a step: what the loop does with rollouts, in its order, by the learner and the
-sampler of any run.
+"""The step of reasontrain as a contestant: the phases of the training loop, in its order, by the
+learner and the sampler of any run.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ from reasontrain.types import Batch, Stats
 
 @dataclass(frozen=True)
 class Method:
-    """How rollouts are learned from."""
+    """A training method: objective, aggregation, and the choice of rollouts and tokens."""
 
     objective: Objective
     loss_aggregation: LossAggregation
     token_selection: TokenSelection = field(default_factory=AllTokens)
-    keep: RolloutFilter = field(default_factory=AllRollouts)
+    rollout_filter: RolloutFilter = field(default_factory=AllRollouts)
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """The evidence that is read."""
+        """The evidence that token selection and objective read."""
         return self.token_selection.required_evidence | self.objective.required_evidence
 
     def learn(self, learner: Learner, batch: Batch) -> Stats:
-        """Keep, observe what is not there yet, select, learn: the verbs of the loop that follow
-        credit.
+        """Filter rollouts, observe missing evidence, select tokens and take an optimiser step.
+
+        These are the phases of the loop that follow the advantages.
         """
-        batch = self.keep(batch)
+        batch = self.rollout_filter(batch)
         missing = self.required_evidence - frozenset(batch.evidence)
         batch = learner.observe(batch, missing) if missing else batch
         return learner.step(
@@ -58,57 +59,83 @@ class Method:
         )
 
 
-def learner(given: Workload, method: Method, budget: int, layout: Layout) -> PolicyLearner:
-    """One that learns by this method, with the frozen models that the method asks for."""
+def learner(workload: Workload, method: Method, budget: int, layout: Layout) -> PolicyLearner:
+    """A learner for this method, with the frozen models that the method needs.
+
+    Args:
+        workload: sizes and models.
+        method: decides which frozen models there are.
+        budget: tokens of a micro-batch, at most.
+        layout: padded or packed micro-batches.
+    """
     settings = LearnSettings(
-        lr=LEARNING_RATE, rollouts_per_step=given.rollouts, micro_batch_tokens=budget, layout=layout
+        lr=LEARNING_RATE,
+        rollouts_per_step=workload.rollouts,
+        micro_batch_tokens=budget,
+        layout=layout,
     )
     history = (
-        FrozenHistory(UnshardedModel(given.frozen()))
+        FrozenHistory(UnshardedModel(workload.frozen()))
         if "history_logp" in method.required_evidence
         else History()
     )
-    teacher = UnshardedModel(given.frozen()) if method.objective.needs_teacher else None
+    teacher = UnshardedModel(workload.frozen()) if method.objective.needs_teacher else None
     return compose_learner(
-        given.policy(), settings, steps=1 << 20, teacher=teacher, history=history
+        workload.policy(), settings, steps=1 << 20, teacher=teacher, history=history
     )
 
 
 @contextmanager
 def update(
-    given: Workload, make: Callable[[], Batch], method: Method, budget: int, layout: Layout
+    workload: Workload, make: Callable[[], Batch], method: Method, budget: int, layout: Layout
 ) -> Iterator[Work]:
-    """Everything from given rollouts on."""
-    learns, batch = learner(given, method, budget, layout), make()
+    """A step from rollouts on.
+
+    Args:
+        workload: sizes and models.
+        make: makes the batch, which is not timed.
+        method: the training method.
+        budget: tokens of a micro-batch, at most.
+        layout: padded or packed micro-batches.
+    """
+    trained = learner(workload, method, budget, layout)
+    batch = make()
 
     def work() -> Numbers:
-        stats = method.learn(learns, batch)
+        stats = method.learn(trained, batch)
         return {"loss": stats["loss"], "grad_norm": stats["grad_norm"]}
 
     yield work
 
 
 @contextmanager
-def opd_step(given: Workload, method: Method, budget: int, layout: Layout) -> Iterator[Work]:
-    """Sampling as well, with the very weights that learn; each row has the tokens that it may take,
-    and nothing else ends it.
+def opd_step(workload: Workload, method: Method, budget: int, layout: Layout) -> Iterator[Work]:
+    """A whole step: sampling with the weights that are trained, then learning.
+
+    Every sequence ends at its token budget and nowhere else.
+
+    Args:
+        workload: sizes and models, and the length of each response.
+        method: the training method.
+        budget: tokens of a micro-batch, at most.
+        layout: padded or packed micro-batches.
     """
-    learns, prompts, lengths = (
-        learner(given, method, budget, layout),
-        given.prompts(),
-        given.lengths().tolist(),
-    )
-    sampler = LocalSampler(learns.policy, seed=0, shared=True)
-    never = StopCriteria(frozenset(), (), learns.policy.tokenizer)
+    trained = learner(workload, method, budget, layout)
+    prompts = workload.prompts()
+    lengths = workload.lengths().tolist()
+    sampler = LocalSampler(trained.policy, seed=0, shared=True)
+    no_stop = StopCriteria(frozenset(), (), trained.policy.tokenizer)
 
     def work() -> Numbers:
-        speaking = TokenDecoding(learns.policy, Sampling(max_tokens=given.limit), never)
-        begun = speaking.start(prompts, num=1, first_id=learns.weights().version * len(prompts))
-        for row, length in zip(begun, lengths, strict=True):
-            row.budget = length
-        batch = collate(sampler.finish(begun, speaking), advantage=NoAdvantage())
-        method.learn(learns, batch)
-        sampler.load(learns.weights())
+        decoding = TokenDecoding(trained.policy, Sampling(max_tokens=workload.limit), no_stop)
+        sequences = decoding.start(
+            prompts, num=1, first_id=trained.weights().version * len(prompts)
+        )
+        for sequence, length in zip(sequences, lengths, strict=True):
+            sequence.budget = length
+        batch = collate(sampler.finish(sequences, decoding), advantage=NoAdvantage())
+        method.learn(trained, batch)
+        sampler.load(trained.weights())
         return {"tokens": float(batch.totals().response_tokens)}
 
     yield work

@@ -1,4 +1,4 @@
-"""What was measured, as it is kept: figures, settings, and where they come from."""
+"""Records of measured tables: figures, settings and provenance, one JSON file each."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRecord:
-    """The rows of one table (`vocab`, `sample`, ...) on one machine; `runs` is how often each side
-    was timed.
+    """The measured cases of one table (`vocab`, `sample`, ...) on one machine.
+
+    `runs` is the number of timed runs of each contestant.
     """
 
     table: str
@@ -41,12 +42,12 @@ class BenchRecord:
 
     @property
     def name(self) -> str:
-        """Its file's, without an ending."""
+        """The name of its file, without the suffix."""
         return f"{self.table}-{self.device}"
 
 
 def write(folder: Path, record: BenchRecord) -> Path:
-    """Keep a record; the file is there as a whole or not at all."""
+    """Write a record to its file, replaced as a whole, and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
     storage.replace_text(path, json.dumps(as_mapping(record), indent=1, ensure_ascii=False) + "\n")
@@ -54,10 +55,10 @@ def write(folder: Path, record: BenchRecord) -> Path:
 
 
 def read(path: Path) -> BenchRecord:
-    """A record; UserError where the file holds something else."""
+    """The record in a file; raises UserError if it holds something else."""
     return build(BenchRecord, read_yaml(path), str(path))
 
 
 def read_all(folder: Path) -> Sequence[BenchRecord]:
-    """Every record of a folder, by name."""
+    """Every record of a folder, in the order of file names."""
     return [read(path) for path in sorted(folder.glob("*.json"))]

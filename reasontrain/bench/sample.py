@@ -1,8 +1,7 @@
-"""Rollouts of skewed lengths beside transformers' `generate`, and soft thoughts beside hard ones,
-on random weights.
+"""Rollouts of skewed lengths beside transformers' `generate`, and soft thoughts beside hard ones.
 
-How long each response is gets drawn beforehand, so that every side samples the same number of
-tokens for each prompt.
+Models have random weights. The length of each response is drawn beforehand, so that every
+contestant samples the same number of tokens for each prompt.
 """
 
 from __future__ import annotations
@@ -38,10 +37,11 @@ from reasontrain.sampler.thought_decoding import ThoughtDecoding
 from reasontrain.sampler.token_decoding import TokenDecoding
 from reasontrain.types import Problem, Prompt
 
-GROUPS, GROUP_SIZE = 16, 4
+GROUPS = 16
+GROUP_SIZE = 4
 ROLLOUTS = GROUPS * GROUP_SIZE
 FORCED = r"\boxed{"
-"""What follows a thought."""
+"""Text that is forced after a thought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +53,18 @@ class SampleSize:
     dtype: torch.dtype
 
     def policy(self, device: torch.device) -> Policy:
-        """Random weights, always the same, which say nothing about where a response ends."""
+        """A model with random weights, always the same, and no end tokens of its own."""
         model = qwen3(self.shape, 0, device, self.dtype).eval().requires_grad_(False)
         model.generation_config = GenerationConfig()
         return Policy(model, tokenizer(), self.dtype)
 
     @property
     def lengths(self) -> list[int]:
-        """Of the responses."""
+        """Lengths of the responses, in tokens."""
         return drawn_lengths(ROLLOUTS, self.limit).tolist()
 
     def settings(self) -> dict[str, Setting]:
-        """As the record has it."""
+        """The size as the record states it."""
         return {
             "H": self.shape.hidden_size,
             "layers": self.shape.num_layers,
@@ -102,7 +102,7 @@ LARGE_SOFT = replace(LARGE, shape=QWEN3_4B, limit=512)
 
 
 def drawn_prompts(vocabulary: int) -> list[Prompt]:
-    """Random ids, 32 to 96 of them."""
+    """Prompts of 32 to 96 random ids."""
     draw = torch.Generator().manual_seed(1)
     lengths = torch.randint(32, 97, (GROUPS,), generator=draw).tolist()
     ids = [torch.randint(vocabulary, (length,), generator=draw).tolist() for length in lengths]
@@ -112,63 +112,63 @@ def drawn_prompts(vocabulary: int) -> list[Prompt]:
     ]
 
 
-def rows(place: BenchMachine) -> Sequence[BenchCase]:
-    """Beside `generate`, and soft beside hard."""
-    if place.device.type == "cuda":
-        return [_skewed(LARGE, place, 1 / 4), _soft(LARGE_SOFT, place)]
+def rows(machine: BenchMachine) -> Sequence[BenchCase]:
+    """The cases: sampling beside `generate`, and soft thoughts beside hard ones."""
+    if machine.device.type == "cuda":
+        return [_skewed(LARGE, machine, 1 / 4), _soft(LARGE_SOFT, machine)]
     hard, soft = (
-        replace(size, limit=size.limit // 4) if place.quick else size
+        replace(size, limit=size.limit // 4) if machine.quick else size
         for size in (SMALL, SMALL_SOFT)
     )
-    return [_skewed(hard, place, 1 / 1.5), _soft(soft, place)]
+    return [_skewed(hard, machine, 1 / 1.5), _soft(soft, machine)]
 
 
-def _skewed(size: SampleSize, place: BenchMachine, at_most: float) -> BenchCase:
-    batches = (ROLLOUTS,) if place.quick else (ROLLOUTS, 32, 16)
-    ours = [
+def _skewed(size: SampleSize, machine: BenchMachine, at_most: float) -> BenchCase:
+    batches = (ROLLOUTS,) if machine.quick else (ROLLOUTS, 32, 16)
+    sampler_settings = [
         (rows, graphs)
         for rows in batches
-        for graphs in ((False, True) if place.device.type == "cuda" else (False,))
+        for graphs in ((False, True) if machine.device.type == "cuda" else (False,))
     ]
-    theirs = [
+    generate_settings = [
         (batch, kind)
         for batch in batches
-        for kind in (("dynamic",) if place.quick else ("dynamic", "static"))
+        for kind in (("dynamic",) if machine.quick else ("dynamic", "static"))
     ]
     return BenchCase(
         name="skewed",
-        what="tokens drawn at temperature 1, to log-normal lengths with a mean of a third of "
-        "the limit, cut there",
+        description="tokens sampled at temperature 1 to log-normal lengths with a mean of a third "
+        "of the limit, cut at the limit",
         work=size.settings(),
         units=("tokens", float(sum(size.lengths))),
-        ours=Contestant(
+        subject=Contestant(
             name="reasontrain",
-            ways=tuple(
+            variants=tuple(
                 Variant(
                     settings={"rows": rows, "CUDA graphs": graphs},
-                    ready=partial(_speaks, size, place, rows, graphs),
+                    setup=partial(_token_work, size, machine, rows, graphs),
                 )
-                for rows, graphs in ours
+                for rows, graphs in sampler_settings
             ),
         ),
         peer=Contestant(
             name="transformers generate",
-            ways=tuple(
+            variants=tuple(
                 Variant(
                     settings={"batch": batch, "cache": kind},
-                    ready=partial(_generates, size, place, batch, kind),
+                    setup=partial(_generate_work, size, machine, batch, kind),
                 )
-                for batch, kind in theirs
+                for batch, kind in generate_settings
             ),
         ),
         tolerance=0.0,
         goals=(Goal(of="time", at_most=at_most),),
-        remark="`generate` sees each prompt four times and pads rows that have ended; ours gives "
-        "log-probs too.",
+        remark="`generate` reads each prompt four times and pads rows that have ended; "
+        "reasontrain gives log-probs too.",
     )
 
 
-def _soft(size: SampleSize, place: BenchMachine) -> BenchCase:
+def _soft(size: SampleSize, machine: BenchMachine) -> BenchCase:
     thoughts: dict[str, Thought] = {
         "soft": SoftThought(max_tokens=size.limit, max_answer_tokens=1, late=FORCED),
         "hard": HardThought(max_tokens=size.limit, max_answer_tokens=1, late=FORCED),
@@ -176,17 +176,17 @@ def _soft(size: SampleSize, place: BenchMachine) -> BenchCase:
     soft, hard = (
         Contestant(
             name=f"{name} thoughts",
-            ways=(Variant(settings={}, ready=partial(_thinks, size, place, thought)),),
+            variants=(Variant(settings={}, setup=partial(_thought_work, size, machine, thought)),),
         )
         for name, thought in thoughts.items()
     )
     return BenchCase(
         name="soft",
-        what="thoughts of mixed embeddings with noise beside thoughts of tokens, both by "
+        description="thoughts of mixed embeddings with noise beside thoughts of tokens, both by "
         "reasontrain, to the same lengths",
         work=size.settings(),
         units=("tokens", float(sum(size.lengths))),
-        ours=soft,
+        subject=soft,
         peer=hard,
         tolerance=0.0,
         goals=(Goal(of="time", at_most=1.1),),
@@ -196,53 +196,52 @@ def _soft(size: SampleSize, place: BenchMachine) -> BenchCase:
 
 
 @contextmanager
-def _thinks(size: SampleSize, place: BenchMachine, thought: Thought) -> Iterator[Work]:
-    """Lengths are those of thoughts; what was fed is kept, as it is for training."""
-    policy, prompts, lengths = (
-        size.policy(place.device),
-        drawn_prompts(size.shape.vocab_size),
-        size.lengths,
-    )
+def _thought_work(size: SampleSize, machine: BenchMachine, thought: Thought) -> Iterator[Work]:
+    """Thoughts of the drawn lengths; the embeddings fed are kept, as they are for training."""
+    policy = size.policy(machine.device)
+    prompts = drawn_prompts(size.shape.vocab_size)
+    lengths = size.lengths
     sampler = LocalSampler(policy, seed=0, max_num_seqs=ROLLOUTS)
-    never = StopCriteria(frozenset(), (), policy.tokenizer)
+    no_stop = StopCriteria(frozenset(), (), policy.tokenizer)
     sampling = SampleSettings(max_tokens=2 * size.limit, thought=thought)
 
     def work() -> Numbers:
-        step = ThoughtDecoding(policy, sampling, never)
-        begun = step.start(prompts, num=GROUP_SIZE, first_id=0)
-        for row, length in zip(begun, lengths, strict=True):
-            row.thought_steps_left = length
-        return _numbers([len(rollout.response_ids) for rollout in sampler.finish(begun, step)])
+        decoding = ThoughtDecoding(policy, sampling, no_stop)
+        sequences = decoding.start(prompts, num=GROUP_SIZE, first_id=0)
+        for sequence, length in zip(sequences, lengths, strict=True):
+            sequence.thought_steps_left = length
+        rollouts = sampler.finish(sequences, decoding)
+        return _numbers([len(rollout.response_ids) for rollout in rollouts])
 
     yield work
 
 
 @contextmanager
-def _speaks(
-    size: SampleSize, place: BenchMachine, max_num_seqs: int, graphs: bool
+def _token_work(
+    size: SampleSize, machine: BenchMachine, max_num_seqs: int, graphs: bool
 ) -> Iterator[Work]:
-    """Lengths are budgets of rows, and nothing else ends one."""
-    policy, prompts, lengths = (
-        size.policy(place.device),
-        drawn_prompts(size.shape.vocab_size),
-        size.lengths,
-    )
+    """Sequences with the drawn lengths as budgets; nothing else ends one."""
+    policy = size.policy(machine.device)
+    prompts = drawn_prompts(size.shape.vocab_size)
+    lengths = size.lengths
     sampler = LocalSampler(policy, seed=0, max_num_seqs=max_num_seqs, cuda_graphs=graphs)
-    never = StopCriteria(frozenset(), (), policy.tokenizer)
+    no_stop = StopCriteria(frozenset(), (), policy.tokenizer)
 
     def work() -> Numbers:
-        step = TokenDecoding(policy, Sampling(max_tokens=size.limit), never)
-        begun = step.start(prompts, num=GROUP_SIZE, first_id=0)
-        for row, length in zip(begun, lengths, strict=True):
-            row.budget = length
-        return _numbers([len(rollout.response_ids) for rollout in sampler.finish(begun, step)])
+        decoding = TokenDecoding(policy, Sampling(max_tokens=size.limit), no_stop)
+        sequences = decoding.start(prompts, num=GROUP_SIZE, first_id=0)
+        for sequence, length in zip(sequences, lengths, strict=True):
+            sequence.budget = length
+        rollouts = sampler.finish(sequences, decoding)
+        return _numbers([len(rollout.response_ids) for rollout in rollouts])
 
     yield work
 
 
 class _AtLength(StoppingCriteria):
-    """Ends each row at its drawn length, in `generate`; an id that is never drawn makes it pad what
-    is ended.
+    """End each row of `generate` at its drawn length.
+
+    `generate` pads ended rows if there is an end token; the one here is never sampled.
     """
 
     def __init__(
@@ -256,13 +255,13 @@ class _AtLength(StoppingCriteria):
 
 
 @contextmanager
-def _generates(size: SampleSize, place: BenchMachine, batch: int, kind: str) -> Iterator[Work]:
-    """Batches in the order of the rollouts, as their lengths are not known beforehand."""
-    policy, prompts, lengths = (
-        size.policy(place.device),
-        drawn_prompts(size.shape.vocab_size),
-        size.lengths,
-    )
+def _generate_work(
+    size: SampleSize, machine: BenchMachine, batch: int, kind: str
+) -> Iterator[Work]:
+    """`generate` on batches in the order of the rollouts, as if lengths were not known."""
+    policy = size.policy(machine.device)
+    prompts = drawn_prompts(size.shape.vocab_size)
+    lengths = size.lengths
     padding = size.shape.vocab_size - 1
     config = GenerationConfig(
         do_sample=True,
@@ -271,35 +270,36 @@ def _generates(size: SampleSize, place: BenchMachine, batch: int, kind: str) -> 
         pad_token_id=padding,
         cache_implementation=kind,
     )
-    every = [prompt.ids for prompt in prompts for _ in range(GROUP_SIZE)]
+    all_ids = [prompt.ids for prompt in prompts for _ in range(GROUP_SIZE)]
 
     def work() -> Numbers:
         torch.manual_seed(0)
-        found: list[int] = []
+        num_tokens: list[int] = []
         for start in range(0, ROLLOUTS, batch):
-            some, ends = every[start : start + batch], lengths[start : start + batch]
-            width = max(map(len, some))
+            batch_ids = all_ids[start : start + batch]
+            ends = lengths[start : start + batch]
+            width = max(map(len, batch_ids))
             ids = torch.tensor(
-                [[padding] * (width - len(p)) + list(p) for p in some], device=place.device
+                [[padding] * (width - len(p)) + list(p) for p in batch_ids], device=machine.device
             )
             mask = torch.tensor(
-                [[0] * (width - len(p)) + [1] * len(p) for p in some], device=place.device
+                [[0] * (width - len(p)) + [1] * len(p) for p in batch_ids], device=machine.device
             )
             criteria = StoppingCriteriaList(
-                [_AtLength(width, ends, size.shape.vocab_size, place.device)]
+                [_AtLength(width, ends, size.shape.vocab_size, machine.device)]
             )
             out = policy.model.generate(
                 ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria
             )
-            found += [
+            num_tokens += [
                 len(row) - (row.flip(0) != padding).int().argmax().item()
                 for row in out[:, width:].cpu()
             ]
-        return _numbers(found)
+        return _numbers(num_tokens)
 
     yield work
 
 
 def _numbers(lengths: Sequence[int]) -> Numbers:
-    """How many tokens each rollout has."""
+    """The number of tokens of each rollout, by name."""
     return {f"tokens of rollout {index}": float(length) for index, length in enumerate(lengths)}

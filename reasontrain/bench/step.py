@@ -50,11 +50,11 @@ SMALL = Shape(
     qk_norm=True,
 )
 REFERENCE_LOGP = -10.4
-"""Of every token by the reference of DPO, in nats: near what a random model gives."""
+"""Log-prob of every token by the reference of DPO, in nats: near that of a random model."""
 
 OPD = Method(Distill(), "token_mean")
 GRPO = Method(Grpo(), "token_mean")
-HALVED = replace(GRPO, keep=MaxVariance(keep_ratio=LinearSchedule(init=0.5, final=0.5)))
+HALVED = replace(GRPO, rollout_filter=MaxVariance(keep_ratio=LinearSchedule(init=0.5, final=0.5)))
 D3S = replace(
     HALVED, token_selection=AdvantageEntropy(keep_ratio=LinearSchedule(init=0.3, final=0.3))
 )
@@ -62,101 +62,117 @@ CDPO = Method(Dpo(beta=0.1), "pair_mean", Contrast())
 PRIOR = Method(Nll(), "response_token_mean", Prior())
 SSTOKEN = Method(Nll(), "token_mean", SsToken())
 
-Made = AbstractContextManager[Work]
+WorkContext = AbstractContextManager[Work]
 
 
-def rows(place: BenchMachine) -> Sequence[BenchCase]:
-    """Every row that this machine can hold."""
-    given = _given(place)
-    found = [
-        _opd_step(given, place),
-        _opd_update(given, place),
-        *_grpo(given, place),
-        *_offline(given, place),
+def rows(machine: BenchMachine) -> Sequence[BenchCase]:
+    """The cases that fit this machine."""
+    workload = _workload(machine)
+    cases = [
+        _opd_step(workload, machine),
+        _opd_update(workload, machine),
+        *_grpo(workload, machine),
+        *_offline(workload, machine),
     ]
     return [
-        *found,
-        *(large.rows(place) if place.device.type == "cuda" else [ranks.row(given, place)]),
+        *cases,
+        *(large.rows(machine) if machine.device.type == "cuda" else [ranks.row(workload, machine)]),
     ]
 
 
-def _given(place: BenchMachine) -> Workload:
+def _workload(machine: BenchMachine) -> Workload:
     """A model whose head is half of its parameters on a CPU, Qwen3-0.6B's shape on a GPU."""
-    if place.device.type == "cuda":
-        rollouts, limit, shape, dtype = 64, 1024 if place.quick else 2048, QWEN3_06B, torch.bfloat16
-    else:
-        rollouts, limit = (8, 64) if place.quick else (16, 128)
-        shape, dtype = SMALL, torch.float32
+    if machine.device.type == "cuda":
+        return Workload(
+            shape=QWEN3_06B,
+            teacher=QWEN3_06B,
+            rollouts=64,
+            limit=1024 if machine.quick else 2048,
+            device=machine.device,
+            dtype=torch.bfloat16,
+        )
     return Workload(
-        shape=shape, teacher=shape, rollouts=rollouts, limit=limit, device=place.device, dtype=dtype
+        shape=SMALL,
+        teacher=SMALL,
+        rollouts=8 if machine.quick else 16,
+        limit=64 if machine.quick else 128,
+        device=machine.device,
+        dtype=torch.float32,
     )
 
 
-def _opd_step(given: Workload, place: BenchMachine) -> BenchCase:
+def _opd_step(workload: Workload, machine: BenchMachine) -> BenchCase:
     return BenchCase(
         name="opd step",
-        what="a whole step of on-policy distillation: sample, ask the teacher, reverse KL, AdamW",
-        work=given.settings(),
-        units=("tokens", float(given.tokens)),
-        ours=_ours(given, place, partial(reasontrain_side.opd_step, given, OPD)),
-        peer=_peer("TRL DistillationTrainer", given, place, partial(peers.opd_step, given)),
+        description="a whole step of on-policy distillation: sampling, teacher, reverse KL, AdamW",
+        work=workload.settings(),
+        units=("tokens", float(workload.tokens)),
+        subject=_reasontrain(workload, machine, partial(reasontrain_side.opd_step, workload, OPD)),
+        peer=_peer("TRL DistillationTrainer", workload, machine, partial(peers.opd_step, workload)),
         tolerance=0.0,
         goals=(Goal(of="time", at_most=0.5),),
-        remark="Both sides draw tokens from their own model, and each response ends at the same "
-        "length on both: in TRL's "
-        "`generate` by a processor of the logits, in our sampler by the budget of the row. "
-        "They agree on the number of tokens.",
+        remark="Both contestants sample from their own model, and each response ends at the same "
+        "length in both: in TRL's `generate` by a processor of the logits, in reasontrain's "
+        "sampler by the budget of the sequence. Their numbers of tokens must agree.",
     )
 
 
-def _opd_update(given: Workload, place: BenchMachine) -> BenchCase:
+def _opd_update(workload: Workload, machine: BenchMachine) -> BenchCase:
     return BenchCase(
         name="opd update",
-        what="the same from given rollouts on: trunk, teacher, reverse KL, AdamW",
-        work=given.settings(),
-        units=("tokens", float(given.tokens)),
-        ours=_ours(given, place, partial(reasontrain_side.update, given, given.batch, OPD)),
-        peer=_peer("TRL DistillationTrainer", given, place, partial(peers.opd_update, given)),
-        tolerance=_tolerance(given),
+        description="the same from rollouts on: trunk, teacher, reverse KL, AdamW",
+        work=workload.settings(),
+        units=("tokens", float(workload.tokens)),
+        subject=_reasontrain(
+            workload, machine, partial(reasontrain_side.update, workload, workload.batch, OPD)
+        ),
+        peer=_peer(
+            "TRL DistillationTrainer", workload, machine, partial(peers.opd_update, workload)
+        ),
+        tolerance=_tolerance(workload),
         goals=(Goal(of="time", at_most=1 / 1.5),),
     )
 
 
-def _grpo(given: Workload, place: BenchMachine) -> list[BenchCase]:
-    """Plain, and where fewer rollouts or tokens are learned from than TRL learns from."""
-    name, batch, trl = (
-        "TRL GRPOTrainer",
-        partial(on_policy, given),
-        partial(peers.grpo_update, given, GROUP),
-    )
+def _grpo(workload: Workload, machine: BenchMachine) -> list[BenchCase]:
+    """GRPO itself, and methods that learn from fewer rollouts or tokens than TRL does."""
+    name = "TRL GRPOTrainer"
+    batch = partial(on_policy, workload)
+    trl = partial(peers.grpo_update, workload, GROUP)
     plain = BenchCase(
         name="grpo update",
-        what="GRPO from given rollouts on: log-probs, clipped ratio, AdamW",
-        work=given.settings() | {"group": GROUP},
-        units=("tokens", float(given.tokens)),
-        ours=_ours(given, place, partial(reasontrain_side.update, given, batch, GRPO)),
-        peer=_peer(name, given, place, trl),
-        tolerance=_tolerance(given),
+        description="GRPO from rollouts on: log-probs, clipped ratio, AdamW",
+        work=workload.settings() | {"group": GROUP},
+        units=("tokens", float(workload.tokens)),
+        subject=_reasontrain(
+            workload, machine, partial(reasontrain_side.update, workload, batch, GRPO)
+        ),
+        peer=_peer(name, workload, machine, trl),
+        tolerance=_tolerance(workload),
         goals=(Goal(of="time", at_most=1 / 1.5),),
         remark="TRL computes the entropy of every token as well, for its log.",
     )
     fewer = [
         replace(
             plain,
-            name=name_of_row,
-            what=f"the same, {what}, beside GRPO with all of them",
-            ours=_ours(
-                given,
-                place,
-                partial(_handed, given, partial(reasontrain_side.update, given, batch, method)),
+            name=name_of_case,
+            description=f"the same, {description}, beside GRPO with all of them",
+            subject=_reasontrain(
+                workload,
+                machine,
+                partial(
+                    _count_tokens,
+                    workload,
+                    partial(reasontrain_side.update, workload, batch, method),
+                ),
             ),
-            peer=_peer(name, given, place, partial(_handed, given, trl)),
+            peer=_peer(name, workload, machine, partial(_count_tokens, workload, trl)),
             goals=(Goal(of="time", at_most=1 / 2.5),),
             tolerance=0.0,
-            remark="TRL learns from every rollout and we do not: the sides agree on how many "
-            "tokens they are handed.",
+            remark="TRL learns from every rollout and reasontrain does not: only the numbers of "
+            "tokens in the batch must agree.",
         )
-        for name_of_row, what, method in (
+        for name_of_case, description, method in (
             (
                 "grpo update, half",
                 "from the half of the rollouts whose advantages vary most",
@@ -164,8 +180,8 @@ def _grpo(given: Workload, place: BenchMachine) -> list[BenchCase]:
             ),
             (
                 "d3s update",
-                "from those and of them the 30 % of the tokens with the largest |A| x "
-                "entropy, which is observed",
+                "from the 30 % of their tokens with the largest |A| x entropy, where entropy is "
+                "observed first",
                 D3S,
             ),
         )
@@ -173,140 +189,151 @@ def _grpo(given: Workload, place: BenchMachine) -> list[BenchCase]:
     return [plain, *fewer]
 
 
-def _offline(given: Workload, place: BenchMachine) -> list[BenchCase]:
-    """Learning from pairs and from demonstrations; the goals are time and memory that are not above
-    TRL's.
-    """
+def _offline(workload: Workload, machine: BenchMachine) -> list[BenchCase]:
+    """Learning from pairs and from demonstrations; the goals are at most TRL's time and memory."""
     goals = (Goal(of="time", at_most=1.0), Goal(of="memory", at_most=1.0))
     cdpo = BenchCase(
         name="cdpo update",
-        what="cDPO from pairs, scores and the reference's log-probs on, beside DPO",
-        work=given.settings(),
-        units=("tokens", float(given.tokens)),
-        ours=_ours(
-            given, place, partial(reasontrain_side.update, given, partial(pairs, given), CDPO)
+        description="cDPO from pairs, scores and the reference's log-probs on, beside DPO",
+        work=workload.settings(),
+        units=("tokens", float(workload.tokens)),
+        subject=_reasontrain(
+            workload,
+            machine,
+            partial(reasontrain_side.update, workload, partial(pairs, workload), CDPO),
         ),
         peer=_peer(
             "TRL DPOTrainer",
-            given,
-            place,
-            partial(peers.dpo_update, given, REFERENCE_LOGP),
-            share=2,
+            workload,
+            machine,
+            partial(peers.dpo_update, workload, REFERENCE_LOGP),
+            per_item=2,
         ),
-        tolerance=_tolerance(given),
+        tolerance=_tolerance(workload),
         goals=goals,
-        remark="Scores are such that every weight is 1, where cDPO is DPO; others cost the same. "
+        remark="With these scores every weight is 1 and cDPO is DPO; other scores cost the same. "
         "TRL 1.16 cannot pack pairs.",
     )
     prior = replace(
         cdpo,
         name="prior update",
-        what="PRIOR from demonstrations and stored log-probs on, beside fine-tuning",
-        ours=_ours(
-            given,
-            place,
-            partial(reasontrain_side.update, given, partial(demonstrations, given), PRIOR),
+        description="PRIOR from demonstrations and stored log-probs on, beside fine-tuning",
+        subject=_reasontrain(
+            workload,
+            machine,
+            partial(reasontrain_side.update, workload, partial(demonstrations, workload), PRIOR),
         ),
-        peer=_tuning(given, place, partial(peers.sft_update, given)),
-        remark="The stored log-probs are all the same, where PRIOR is fine-tuning; others cost "
-        "the same.",
+        peer=_tuning(workload, machine, partial(peers.sft_update, workload)),
+        remark="All stored log-probs are equal, which makes PRIOR fine-tuning; others cost the "
+        "same.",
     )
     sstoken = replace(
         prior,
         name="sstoken update",
-        what="ssToken (60 % of the tokens, by the model's gain since an earlier one and by "
+        description="ssToken (60 % of the tokens, by the model's gain since an earlier one and by "
         "attention), beside fine-tuning",
-        ours=_ours(
-            given,
-            place,
+        subject=_reasontrain(
+            workload,
+            machine,
             partial(
-                _handed,
-                given,
-                partial(reasontrain_side.update, given, partial(demonstrations, given), SSTOKEN),
+                _count_tokens,
+                workload,
+                partial(
+                    reasontrain_side.update, workload, partial(demonstrations, workload), SSTOKEN
+                ),
             ),
         ),
-        peer=_tuning(given, place, partial(_handed, given, partial(peers.sft_update, given))),
+        peer=_tuning(
+            workload, machine, partial(_count_tokens, workload, partial(peers.sft_update, workload))
+        ),
         tolerance=0.0,
-        remark="ssToken runs two forwards more, of the model and of an earlier one, which "
-        "fine-tuning does not; the sides agree "
-        "on how many tokens they are handed.",
+        remark="ssToken runs two more forwards than fine-tuning, of the model and of an earlier "
+        "one; only the numbers of tokens in the batch must agree.",
     )
     return [cdpo, prior, sstoken]
 
 
-def on_policy(given: Workload) -> Batch:
-    """Rollouts in groups, with the log-probs that the policy gives them before its first step."""
-    batch = given.batch(group=GROUP)
-    return reasontrain_side.learner(given, GRPO, 2048, "padded").observe(
+def on_policy(workload: Workload) -> Batch:
+    """Rollouts in groups, with the policy's log-probs before its first step."""
+    batch = workload.batch(group=GROUP)
+    return reasontrain_side.learner(workload, GRPO, 2048, "padded").observe(
         batch, frozenset({"old_logp"})
     )
 
 
-def pairs(given: Workload) -> Batch:
-    """Pairs whose tokens all weigh the same."""
-    batch = given.batch(group=2, paired=True)
+def pairs(workload: Workload) -> Batch:
+    """Pairs whose tokens all have weight 1."""
+    batch = workload.batch(group=2, paired=True)
     return batch.with_evidence(
         {"ref_logp": constant(batch, REFERENCE_LOGP), "ce_logscore": constant(batch, -1e30)}
     )
 
 
-def demonstrations(given: Workload) -> Batch:
-    """Responses without credit, whose stored log-probs are all the same."""
-    batch = given.batch()
+def demonstrations(workload: Workload) -> Batch:
+    """Responses without advantages, whose stored log-probs are all equal."""
+    batch = workload.batch()
     return batch.with_evidence({"uncond_logp": constant(batch, -0.5)})
 
 
-def _tolerance(given: Workload) -> float:
-    """Rounding of sums in float32; in bfloat16, of every product."""
-    return 1e-4 if given.dtype == torch.float32 else 0.03
+def _tolerance(workload: Workload) -> float:
+    """Allowed difference: rounding of sums in float32, of every product in bfloat16."""
+    return 1e-4 if workload.dtype == torch.float32 else 0.03
 
 
-def _ours(given: Workload, place: BenchMachine, made: Callable[[int, Layout], Made]) -> Contestant:
-    """Ways to cut a step into micro-batches."""
-    layouts: tuple[Layout, ...] = ("packed",) if place.quick else ("padded", "packed")
-    unit = 512 if place.device.type == "cpu" else 16384
-    budgets = (unit,) if place.quick else (unit // 2, unit, 4 * unit)
-    ways = [
+def _reasontrain(
+    workload: Workload, machine: BenchMachine, setup: Callable[[int, Layout], WorkContext]
+) -> Contestant:
+    """reasontrain with the layouts and budgets by which a step is cut into micro-batches."""
+    layouts: tuple[Layout, ...] = ("packed",) if machine.quick else ("padded", "packed")
+    unit = 512 if machine.device.type == "cpu" else 16384
+    budgets = (unit,) if machine.quick else (unit // 2, unit, 4 * unit)
+    variants = [
         Variant(
             settings={"micro_batch_tokens": budget, "layout": layout},
-            ready=partial(made, budget, layout),
+            setup=partial(setup, budget, layout),
         )
         for layout in layouts
         for budget in budgets
     ]
-    return Contestant(name="reasontrain", ways=tuple(ways))
+    return Contestant(name="reasontrain", variants=tuple(variants))
 
 
-def _sizes(given: Workload, place: BenchMachine, share: int = 1) -> list[int]:
-    """Rollouts (or pairs of them) in one of TRL's forwards."""
-    most = given.rollouts // share
+def _sizes(workload: Workload, machine: BenchMachine, per_item: int = 1) -> list[int]:
+    """Numbers of items in one of TRL's forwards; an item is `per_item` rollouts."""
+    most = workload.rollouts // per_item
     return [
-        size for size in ((4 // share,) if place.quick else (1, 2, 4, 8, 16, 32)) if size <= most
+        size
+        for size in ((4 // per_item,) if machine.quick else (1, 2, 4, 8, 16, 32))
+        if size <= most
     ]
 
 
 def _peer(
-    name: str, given: Workload, place: BenchMachine, made: Callable[[int], Made], share: int = 1
+    name: str,
+    workload: Workload,
+    machine: BenchMachine,
+    setup: Callable[[int], WorkContext],
+    per_item: int = 1,
 ) -> Contestant:
-    """Ways to cut a step by TRL's batch size and accumulation."""
-    most = given.rollouts // share
-    ways = [
+    """A trainer of TRL with the batch sizes by which a step is cut."""
+    most = workload.rollouts // per_item
+    variants = [
         Variant(
             settings={
                 "per_device_train_batch_size": size,
                 "gradient_accumulation_steps": most // size,
             },
-            ready=partial(made, size),
+            setup=partial(setup, size),
         )
-        for size in _sizes(given, place, share)
+        for size in _sizes(workload, machine, per_item)
     ]
-    return Contestant(name=name, ways=tuple(ways))
+    return Contestant(name=name, variants=tuple(variants))
 
 
 def _tuning(
-    given: Workload, place: BenchMachine, made: Callable[[int, int, bool], Made]
+    workload: Workload, machine: BenchMachine, setup: Callable[[int, int | None, bool], WorkContext]
 ) -> Contestant:
-    """TRL pads, with neighbours of like length or not, or packs; a quick run does the last alone."""
+    """TRL's `SFTTrainer`: padded, padded by similar lengths, or packed; a quick run only packs."""
     padded = [
         Variant(
             settings={
@@ -314,30 +341,33 @@ def _tuning(
                 "group_by_length": by_length,
                 "packing": False,
             },
-            ready=partial(made, size, 0, by_length),
+            setup=partial(setup, size, None, by_length),
         )
-        for size in _sizes(given, place)
-        for by_length in (() if place.quick else (False, True))
+        for size in _sizes(workload, machine)
+        for by_length in (() if machine.quick else (False, True))
     ]
-    lengths = (256, 512, 1024) if place.device.type == "cpu" else (8192, 16384, 32768)
+    lengths = (256, 512, 1024) if machine.device.type == "cpu" else (8192, 16384, 32768)
     packed = [
         Variant(
-            settings={"packing": True, "max_length": length}, ready=partial(made, 1, length, False)
+            settings={"packing": True, "max_length": length}, setup=partial(setup, 1, length, False)
         )
-        for length in (lengths[1:2] if place.quick else lengths)
+        for length in (lengths[1:2] if machine.quick else lengths)
     ]
-    return Contestant(name="TRL SFTTrainer", ways=(*padded, *packed))
+    return Contestant(name="TRL SFTTrainer", variants=(*padded, *packed))
 
 
 @contextmanager
-def _handed(given: Workload, made: Callable[..., Made], *way: Setting) -> Iterator[Work]:
-    """The same work, of which it is said how many tokens it is handed, where the two sides do not
-    learn from the same ones.
+def _count_tokens(
+    workload: Workload, setup: Callable[..., WorkContext], *settings: Setting | None
+) -> Iterator[Work]:
+    """The same work with the number of tokens in the batch as its only number.
+
+    For contestants that do not learn from the same tokens, so that their losses differ.
     """
-    with made(*way) as work:
+    with setup(*settings) as work:
 
-        def handed() -> Numbers:
+        def counted() -> Numbers:
             work()
-            return {"tokens handed over": float(given.tokens)}
+            return {"tokens of the batch": float(workload.tokens)}
 
-        yield handed
+        yield counted

@@ -1,4 +1,4 @@
-"""All tables by name."""
+"""The tables of the benchmark by name, and the choice of their cases."""
 
 from __future__ import annotations
 
@@ -21,30 +21,39 @@ TABLES: Mapping[str, Callable[[BenchMachine], Sequence[BenchCase]]] = {
 
 
 def rows(
-    names: Sequence[str], place: BenchMachine, wanted: Sequence[str]
+    names: Sequence[str], machine: BenchMachine, wanted: Sequence[str]
 ) -> dict[str, list[BenchCase]]:
-    """The rows of each named table, or those of them that are wanted; UserError where there is no
-    such thing.
+    """The cases of the named tables.
 
-    "all" are all tables whose peers are installed; the others are told.
+    Args:
+        names: names in `TABLES`; "all" stands for all tables whose peers are installed.
+        machine: device and thoroughness, on which the cases depend.
+        wanted: names of cases to choose; empty for all.
+
+    Returns:
+        The chosen cases by table.
+
+    Raises:
+        UserError: for a name that no table or no case has.
+        NoPeerError: if the peer of a table that was named is not installed.
     """
     if unknown := sorted(set(names) - {*TABLES, "all"}):
         raise UserError(
-            f"there is no table {unknown[0]!r}; there is: {', '.join(TABLES)}; or all of them: all"
+            f"there is no table {unknown[0]!r}; choose from {', '.join(TABLES)}, or all"
         )
     tables: dict[str, Sequence[BenchCase]] = {}
     for name in TABLES if "all" in names else names:
         try:
-            tables[name] = TABLES[name](place)
+            tables[name] = TABLES[name](machine)
         except NoPeerError as error:
             if name in names:
                 raise
             logger.warning(f"{name} is left out: {error}")
-    there = {row.name for each in tables.values() for row in each}
-    if missing := sorted(set(wanted) - there):
+    known = {row.name for each in tables.values() for row in each}
+    if missing := sorted(set(wanted) - known):
         raise UserError(
-            f"there is no row {missing[0]!r} in {', '.join(tables)}; there is: "
-            f"{', '.join(sorted(there))}"
+            f"there is no case {missing[0]!r} in {', '.join(tables)}; the cases are: "
+            f"{', '.join(sorted(known))}"
         )
     return {
         name: [row for row in each if not wanted or row.name in wanted]

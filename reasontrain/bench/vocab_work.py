@@ -1,5 +1,5 @@
-"""The work of the rows at the head: a loss of random states and heads, by us, by TRL's kernels, and
-by plain torch.
+"""The work of the cases at the head: a loss of random states and heads, by reasontrain, by TRL's
+kernels, and by plain torch.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from reasontrain.vocab.head import HeadGradient
 
 TEMPERATURE = 1.0
 ROLLOUTS = 8
-"""That the rows belong to: TIP ranks the tokens of each."""
+"""Rollouts that the positions belong to: TIP ranks the tokens of each."""
 Tiles = tuple[int, int]
-"""Rows and ids that TRL's divergence projects at a time: TOKEN_CHUNK_SIZE and VOCAB_CHUNK_SIZE of
-its module.
+"""Positions and ids that TRL's divergence projects at a time: TOKEN_CHUNK_SIZE and VOCAB_CHUNK_SIZE
+of its module.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocabSize:
-    """N rows, V ids and hidden states of width H, in one dtype."""
+    """N positions, V ids and hidden states of width H, in one dtype."""
 
     rows: int
     vocabulary: int
@@ -43,7 +43,7 @@ class VocabSize:
     dtype: torch.dtype
 
     def settings(self) -> dict[str, Setting]:
-        """As the record has it."""
+        """The size as the record states it."""
         return {
             "N": self.rows,
             "V": self.vocabulary,
@@ -54,7 +54,7 @@ class VocabSize:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What both sides get: states and head of a student that learns, and of its teacher."""
+    """Inputs of both contestants: hidden states and heads of student and teacher."""
 
     hidden_ND: Float[Tensor, "N D"]
     weight_VD: Float[Tensor, "V D"]
@@ -65,7 +65,7 @@ class Inputs:
 
     @classmethod
     def drawn(cls, size: VocabSize, device: torch.device) -> Inputs:
-        """States of unit variance and heads that give logits of about unit variance, by a seed."""
+        """States of unit variance, and heads that give logits of about unit variance; seeded."""
         draw = torch.Generator(device).manual_seed(0)
         normal = partial(torch.randn, generator=draw, device=device)
         states = [normal(size.rows, size.hidden).to(size.dtype) for _ in range(2)]
@@ -84,16 +84,16 @@ class Inputs:
 
     @property
     def head(self) -> Head:
-        """The student's."""
+        """The student's head."""
         return Head(self.weight_VD)
 
     @property
     def columns(self) -> TokenFields:
-        """What an objective knows of the rows."""
+        """The fields of the positions that an objective reads."""
         return TokenFields(ids_N=self.ids_N, advantage_N=torch.zeros_like(self.weight_N))
 
     def backward(self, loss: Tensor) -> Numbers:
-        """The loss and the size of its two gradients."""
+        """The loss and the norms of its two gradients."""
         dhidden_ND, dweight_VD = torch.autograd.grad(loss, (self.hidden_ND, self.weight_VD))
         return {
             "loss": float(loss.detach()),
@@ -102,10 +102,8 @@ class Inputs:
         }
 
     def chosen(self, evidence: Mapping[str, Tensor], keep: float) -> Bool[Tensor, " N"]:
-        """The rows that TIP keeps, as a run has it: evidence goes to the driver, and weights come
-        back.
-        """
-        shape = ROLLOUTS, len(self.ids_N) // ROLLOUTS
+        """The positions that TIP keeps, decided on the CPU as in a run."""
+        shape = (ROLLOUTS, len(self.ids_N) // ROLLOUTS)
         batch = Batch(
             ids_BT=self.ids_N.reshape(shape).cpu(),
             kind_BT=torch.full(shape, int(TokenKind.RESPONSE)),
@@ -120,20 +118,18 @@ class Inputs:
 
 Make = Callable[[], Inputs]
 Gives = Literal["loss", "scores"]
-"""What the sides are compared by: the loss and its gradients, or, where the losses differ by
-design, entropy and divergence.
+"""Numbers that contestants are compared by: the loss and its gradients, or entropy and divergence
+if the losses differ by design.
 """
 
 
 @contextmanager
-def totals(ready: Setup, num_rows: int) -> Iterator[Work]:
-    """A work whose numbers are left out but for its rows, to be set beside one that computes no
-    loss.
-    """
-    with ready() as inner:
+def totals(setup: Setup, num_rows: int) -> Iterator[Work]:
+    """The work with the number of rows as its only number, for a peer that computes no loss."""
+    with setup() as full_work:
 
         def work() -> Numbers:
-            inner()
+            full_work()
             return {"rows": float(num_rows)}
 
         yield work
@@ -141,17 +137,17 @@ def totals(ready: Setup, num_rows: int) -> Iterator[Work]:
 
 @contextmanager
 def distils(make: Make) -> Iterator[Work]:
-    """The gradient is formed in the forward pass."""
-    given = make()
+    """Distillation at every position; the gradient is formed in the forward pass."""
+    inputs = make()
 
     def work() -> Numbers:
-        teacher = Teacher(given.teacher_ND, Head(given.teacher_VD))
-        return given.backward(
+        teacher = Teacher(inputs.teacher_ND, Head(inputs.teacher_VD))
+        return inputs.backward(
             fused(
-                given.hidden_ND,
-                given.head,
-                given.columns,
-                given.weight_N,
+                inputs.hidden_ND,
+                inputs.head,
+                inputs.columns,
+                inputs.weight_N,
                 Distill(),
                 teacher=teacher,
             ).loss
@@ -162,25 +158,31 @@ def distils(make: Make) -> Iterator[Work]:
 
 @contextmanager
 def selects(make: Make, keep: float, gives: Gives) -> Iterator[Work]:
-    """All rows scored without a gradient, and the loss of those that TIP keeps."""
-    given = make()
+    """All positions scored without a gradient, then the loss of those that TIP keeps."""
+    inputs = make()
 
     def work() -> Numbers:
-        teacher = Head(given.teacher_VD)
+        teacher = Head(inputs.teacher_VD)
         names = ("entropy", "kl_reverse")
         scores = measure(
-            given.hidden_ND,
-            given.head,
-            given.ids_N,
+            inputs.hidden_ND,
+            inputs.head,
+            inputs.ids_N,
             names,
-            teacher=Teacher(given.teacher_ND, teacher),
+            teacher=Teacher(inputs.teacher_ND, teacher),
         )
-        kept_N = given.chosen(scores, keep)
-        columns, weight_K = given.columns[kept_N], given.weight_N[kept_N]
-        seen = Teacher(given.teacher_ND[kept_N], teacher)
-        numbers = given.backward(
+        kept_N = inputs.chosen(scores, keep)
+        fields = inputs.columns[kept_N]
+        weight_K = inputs.weight_N[kept_N]
+        kept_teacher = Teacher(inputs.teacher_ND[kept_N], teacher)
+        numbers = inputs.backward(
             fused(
-                given.hidden_ND[kept_N], given.head, columns, weight_K, Distill(), teacher=seen
+                inputs.hidden_ND[kept_N],
+                inputs.head,
+                fields,
+                weight_K,
+                Distill(),
+                teacher=kept_teacher,
             ).loss
         )
         return (
@@ -194,32 +196,31 @@ def selects(make: Make, keep: float, gives: Gives) -> Iterator[Work]:
 
 @contextmanager
 def multiplies(make: Make, *, scored: bool, keep: float) -> Iterator[Work]:
-    """The matrix products of the work above and nothing between them: both heads at every row to
-    score, and four at rows kept.
-    """
-    given = make()
+    """The matrix products of `selects`: two at every position to score, four at those kept."""
+    inputs = make()
 
     def work() -> Numbers:
         if scored:
-            _multiply(given, len(given.ids_N), backward=False)
-        _multiply(given, round(keep * len(given.ids_N)), backward=True)
-        return {"rows": float(len(given.ids_N))}
+            _multiply(inputs, len(inputs.ids_N), backward=False)
+        _multiply(inputs, round(keep * len(inputs.ids_N)), backward=True)
+        return {"rows": float(len(inputs.ids_N))}
 
     yield work
 
 
 @torch.no_grad()
-def _multiply(given: Inputs, num_rows: int, *, backward: bool) -> None:
-    """The first rows through both heads in chunks; a projection stands in for its gradient, which
-    has its shape.
+def _multiply(inputs: Inputs, num_rows: int, *, backward: bool) -> None:
+    """The products of the first rows with both heads, in chunks.
+
+    In backward the projection stands in for its gradient, which has the same shape.
     """
     rows = slice(num_rows)
-    teacher = Teacher(given.teacher_ND[rows], Head(given.teacher_VD))
+    teacher = Teacher(inputs.teacher_ND[rows], Head(inputs.teacher_VD))
     gradient = HeadGradient(
-        given.hidden_ND[rows], given.head, hidden=backward, weight=backward, bias=False
+        inputs.hidden_ND[rows], inputs.head, hidden=backward, weight=backward, bias=False
     )
     for part in ChunkedLogits(
-        given.hidden_ND[rows], given.head, given.ids_N[rows], TEMPERATURE, teacher
+        inputs.hidden_ND[rows], inputs.head, inputs.ids_N[rows], TEMPERATURE, teacher
     ).chunks():
         assert len(part.teacher_raw_CU) == len(part.hidden_CD)
         gradient.add(part.rows, part.hidden_CD, part.raw_CV)
@@ -227,23 +228,29 @@ def _multiply(given: Inputs, num_rows: int, *, backward: bool) -> None:
 
 @contextmanager
 def trl_distils(make: Make, tiles: Tiles | None, gives: Gives) -> Iterator[Work]:
-    """At every row (beta 1 is the reverse KL); entropy comes with it.
+    """TRL's divergence at every position (beta 1 is the reverse KL), which gives the entropy too.
 
-    `tiles` replaces its module's constants meanwhile.
+    `tiles` replaces the constants of its module meanwhile.
     """
-    given = make()
-    shipped = chunked_divergence.TOKEN_CHUNK_SIZE, chunked_divergence.VOCAB_CHUNK_SIZE
+    inputs = make()
+    shipped = (chunked_divergence.TOKEN_CHUNK_SIZE, chunked_divergence.VOCAB_CHUNK_SIZE)
 
     def work() -> Numbers:
-        both = (given.hidden_ND, given.weight_VD, None), (given.teacher_ND, given.teacher_VD, None)
         divergence_N, entropy_N = chunked_divergence.ChunkedDivergenceFunction.apply(
-            *both[0], *both[1], 1.0, TEMPERATURE
+            inputs.hidden_ND,
+            inputs.weight_VD,
+            None,
+            inputs.teacher_ND,
+            inputs.teacher_VD,
+            None,
+            1.0,
+            TEMPERATURE,
         )
         scores = {
             "entropy": float(entropy_N.sum()),
             "kl_reverse": float(divergence_N.detach().sum()),
         }
-        numbers = given.backward((given.weight_N * divergence_N).sum())
+        numbers = inputs.backward((inputs.weight_N * divergence_N).sum())
         return numbers if gives == "loss" else scores
 
     try:
@@ -255,62 +262,62 @@ def trl_distils(make: Make, tiles: Tiles | None, gives: Gives) -> Iterator[Work]
 
 @contextmanager
 def materialises(make: Make, keep: float) -> Iterator[Work]:
-    """TIP as one writes it at first: the logits of both models at all rows, and autograd."""
-    given = make()
+    """TIP in its simplest form: full logits of both models at all positions, and autograd."""
+    inputs = make()
 
     def work() -> Numbers:
-        logp_NV = (given.hidden_ND @ given.weight_VD.t()).float().log_softmax(-1)
+        logp_NV = (inputs.hidden_ND @ inputs.weight_VD.t()).float().log_softmax(-1)
         with torch.no_grad():
-            logq_NV = (given.teacher_ND @ given.teacher_VD.t()).float().log_softmax(-1)
+            logq_NV = (inputs.teacher_ND @ inputs.teacher_VD.t()).float().log_softmax(-1)
         kl_N = (logp_NV.exp() * (logp_NV - logq_NV)).sum(-1)
         with torch.no_grad():
             entropy_N = -(logp_NV.exp() * logp_NV).sum(-1)
-        kept_N = given.chosen({"entropy": entropy_N, "kl_reverse": kl_N.detach()}, keep)
-        return given.backward((given.weight_N * kept_N * kl_N).sum())
+        kept_N = inputs.chosen({"entropy": entropy_N, "kl_reverse": kl_N.detach()}, keep)
+        return inputs.backward((inputs.weight_N * kept_N * kl_N).sum())
 
     yield work
 
 
 def _known(policy: TokenStats, batch: TokenFields) -> Losses:
-    """-log p of each token; its entropy is only looked at."""
+    """The loss -log p of each token, with its entropy as a statistic."""
     return Losses(loss=-policy.logp_N, stats={"entropy": policy.entropy_N})
 
 
 @contextmanager
 def scores_known(make: Make) -> Iterator[Work]:
-    """The coefficients are known before the loss."""
-    given = make()
+    """Log-probs and entropy with loss weights that are known before the loss."""
+    inputs = make()
 
     def work() -> Numbers:
-        found = fused(given.hidden_ND, given.head, given.columns, given.weight_N, _known)
-        return {"entropy": float(found.stats["entropy"]), **given.backward(found.loss)}
+        scored = fused(inputs.hidden_ND, inputs.head, inputs.columns, inputs.weight_N, _known)
+        return {"entropy": float(scored.stats["entropy"]), **inputs.backward(scored.loss)}
 
     yield work
 
 
 @contextmanager
 def scores_later(make: Make) -> Iterator[Work]:
-    """The coefficients come after the log-probabilities, as in DPO: logits are made a second time."""
-    given = make()
+    """Log-probs with loss weights that follow from them, as in DPO: logits are computed twice."""
+    inputs = make()
 
     def work() -> Numbers:
-        logp_N = vocab.logp(given.hidden_ND, given.head, given.ids_N, temperature=TEMPERATURE)
-        return given.backward(-(given.weight_N * logp_N).sum())
+        logp_N = vocab.logp(inputs.hidden_ND, inputs.head, inputs.ids_N, temperature=TEMPERATURE)
+        return inputs.backward(-(inputs.weight_N * logp_N).sum())
 
     yield work
 
 
 @contextmanager
 def trl_scores(make: Make, chunk: int, *, entropy: bool) -> Iterator[Work]:
-    """With the outputs that our side gives, and no others."""
-    given = make()
-    asked = (None, given.ids_N, TEMPERATURE, chunk, None, 1.0, ("entropy",) if entropy else ())
+    """TRL's log-probs, with the outputs of the subject and no others."""
+    inputs = make()
+    arguments = (None, inputs.ids_N, TEMPERATURE, chunk, None, 1.0, ("entropy",) if entropy else ())
 
     def work() -> Numbers:
         logp_N, entropy_N, *_ = ChunkedLogProbFunction.apply(
-            given.hidden_ND, given.weight_VD, *asked
+            inputs.hidden_ND, inputs.weight_VD, *arguments
         )
-        seen = {"entropy": float(entropy_N.detach().sum())} if entropy else {}
-        return {**seen, **given.backward(-(given.weight_N * logp_N).sum())}
+        stats = {"entropy": float(entropy_N.detach().sum())} if entropy else {}
+        return {**stats, **inputs.backward(-(inputs.weight_N * logp_N).sum())}
 
     yield work

@@ -1,5 +1,6 @@
-"""What both sides of a step are given: a random model, prompts, and rollouts whose lengths are
-skewed as real ones are.
+"""The workload of a step, the same for both contestants: random models, prompts and rollouts.
+
+The lengths of rollouts are skewed as real ones are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ advantages, half of the tokens.
 """
 PROMPT_IDS = testbed.VOCABULARY_SIZE
 """Ids below this are the tokenizer's, its special ones among them."""
-SHORTEST_PROMPT, LONGEST_PROMPT = 8, 24
+SHORTEST_PROMPT = 8
+LONGEST_PROMPT = 24
 QWEN3_06B = Shape(
     hidden_size=1024,
     intermediate_size=3072,
@@ -47,12 +49,19 @@ QWEN3_8B = replace(QWEN3_4B, hidden_size=4096, intermediate_size=12_288, tied=Fa
 
 @cache
 def tokenizer() -> PreTrainedTokenizerBase:
-    """Of the testbed: it knows the first ids of a model that has more, which is enough for prompts."""
+    """The testbed's tokenizer. Prompts use its ids alone, the first of a model that has more."""
     return testbed.tokenizer()
 
 
 def qwen3(shape: Shape, seed: int, device: torch.device, dtype: torch.dtype) -> Qwen3ForCausalLM:
-    """A Qwen3 of this shape with random weights, the same for a seed on every machine of a kind."""
+    """A Qwen3 of this shape with random weights.
+
+    Args:
+        shape: sizes of the architecture.
+        seed: of the weights; the same seed gives the same weights on every machine of a kind.
+        device: device on which the weights are made.
+        dtype: dtype of the weights.
+    """
     config = Qwen3Config(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -72,12 +81,14 @@ def qwen3(shape: Shape, seed: int, device: torch.device, dtype: torch.dtype) -> 
 
 
 def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
-    """Quantiles of a log-normal law, cut at the limit, with a mean of a third of the limit, in an
-    order drawn once.
+    """Lengths [B] of responses in tokens: quantiles of a log-normal law in a fixed random order.
+
+    They are cut at `limit`, and their mean is a third of it.
     """
     quantile_B = (torch.arange(rollouts, dtype=torch.float64) + 0.5) / rollouts
-    shape_B, scale = torch.exp(SIGMA * torch.special.ndtri(quantile_B)), 1.0
-    for _ in range(50):  # what is cut off is made up for by the others
+    shape_B = torch.exp(SIGMA * torch.special.ndtri(quantile_B))
+    scale = 1.0
+    for _ in range(50):  # raise the others until the mean is right despite the cut
         length_B = (scale * shape_B).round().long().clamp(2, limit)
         scale *= limit * rollouts / 3 / int(length_B.sum())
     return length_B[torch.randperm(rollouts, generator=torch.Generator().manual_seed(3))]
@@ -85,11 +96,10 @@ def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The size of a step: a model's shape, how many rollouts of how many tokens at most, and what
-    is computed in.
+    """The size of a step: shapes of the models, number and longest length of rollouts, and dtype.
 
-    Weights that learn are float32; `dtype` is what the trunk and the head's products compute in, on
-    both sides.
+    Trained weights are float32; `dtype` is the dtype in which trunk and head compute, for both
+    contestants.
     """
 
     shape: Shape
@@ -101,7 +111,7 @@ class Workload:
     checkpointing: bool = False
 
     def settings(self) -> dict[str, Setting]:
-        """As the record has it."""
+        """The size as the record states it."""
         shape = self.shape
         return {
             "model": f"{shape.num_layers} layers of {shape.hidden_size}, {shape.vocab_size:,} ids",
@@ -114,45 +124,47 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """Response tokens."""
+        """Number of response tokens."""
         return int(self.lengths().sum())
 
     def policy(self) -> Policy:
-        """What learns: it begins with the same weights on both sides."""
+        """The model to train, with the same initial weights for both contestants."""
         model = qwen3(self.shape, 1, self.device, torch.float32).train()
         if self.checkpointing:
             recompute_activations(model)
         return Policy(model, tokenizer(), self.dtype)
 
     def frozen(self) -> Policy:
-        """The teacher."""
+        """A frozen model of the teacher's shape."""
         model = qwen3(self.teacher, 2, self.device, self.dtype)
         return Policy(model.requires_grad_(False).eval(), tokenizer(), self.dtype)
 
     def lengths(self) -> Int[Tensor, " B"]:
-        """Of responses."""
+        """Lengths of the responses, in tokens."""
         return drawn_lengths(self.rollouts, self.limit)
 
     def prompts(self, group: int = 1) -> list[Prompt]:
-        """Digits, one token each; the text says the same to who tokenizes it himself."""
+        """Prompts of digits, one token each, whose text encodes to the same ids."""
         draw = torch.Generator().manual_seed(4)
-        found = []
+        prompts = []
         for index in range(self.rollouts // group):
             length = int(torch.randint(SHORTEST_PROMPT, LONGEST_PROMPT + 1, (), generator=draw))
             text = "".join(map(str, torch.randint(10, (length,), generator=draw).tolist()))
-            found.append(
+            prompts.append(
                 Prompt(
                     problem=Problem(id=str(index), prompt=text),
                     ids=tuple(tokenizer()(text)["input_ids"]),
                 )
             )
-        return found
+        return prompts
 
     def batch(self, *, group: int = 1, paired: bool = False, copies: int = 1) -> Batch:
-        """Rollouts of those lengths with random ids, each so many times; in groups they earn
-        credit, in pairs they do not.
+        """A batch of rollouts of `lengths` with random ids, each `copies` times.
+
+        Groups of more than one have advantages; pairs have none.
         """
-        draw, prompts = torch.Generator().manual_seed(5), self.prompts(group)
+        draw = torch.Generator().manual_seed(5)
+        prompts = self.prompts(group)
         reward = torch.randint(
             2, (self.rollouts,), generator=torch.Generator().manual_seed(REWARDS)
         ).tolist()
@@ -171,18 +183,18 @@ class Workload:
             )
             for index, length in enumerate(self.lengths().tolist())
         ]
-        again = [
+        copied = [
             replace(rollout, id=rollout.id + self.rollouts * copy)
             for copy in range(copies)
             for rollout in rollouts
         ]
         return collate(
-            again,
+            copied,
             advantage=GroupNormalized() if group > 1 and not paired else NoAdvantage(),
             paired=paired,
         )
 
 
 def constant(batch: Batch, value: float) -> Float[Tensor, "B T"]:
-    """A column that is the same everywhere."""
+    """An evidence field [B, T] with the same value everywhere."""
     return torch.full(batch.ids_BT.shape, value)

@@ -1,6 +1,4 @@
-"""Records of claims as Markdown: one table of verdicts, and for each row what it rests on, the
-sweep included.
-"""
+"""Records of claims as Markdown: a table of verdicts, and the measurements behind each of them."""
 
 from __future__ import annotations
 
@@ -13,23 +11,24 @@ from reasontrain.claims.verdict import ArmRecord, ClaimRecord
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.types import UserError
 
-BEGIN, END = "<!-- claims: written by `make claims`, never by hand -->", "<!-- end of claims -->"
+BEGIN = "<!-- claims: written by `make claims`, never by hand -->"
+END = "<!-- end of claims -->"
 _BETWEEN = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 
 
 def with_table(page: Path, table: str) -> str:
-    """The page with the table between its markers; UserError where it has none."""
+    """The page with the table between its markers; raises UserError if it has none."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     if not _BETWEEN.search(text):
         raise UserError(
-            f"{page} has no place for the table: it needs the lines {BEGIN!r} and {END!r}, "
-            f"in this order"
+            f"{page} has no markers for the table: add the lines {BEGIN!r} and {END!r}, in this "
+            f"order"
         )
     return _BETWEEN.sub(lambda _: f"{BEGIN}\n{table}{END}", text)
 
 
 def markdown(records: Sequence[ClaimRecord], missing: Sequence[str]) -> str:
-    """The table and its rows; `missing` names rows without a record of what they say now."""
+    """The table and the details of its rows; `missing` names rows without a current record."""
     lines = (
         ["", "| row | claim | difference, points [95 %] | verdict |", "| --- | --- | --- | --- |"]
         if records
@@ -43,9 +42,7 @@ def markdown(records: Sequence[ClaimRecord], missing: Sequence[str]) -> str:
     if missing:
         lines += [
             "",
-            "Without a record of what they say now: "
-            + ", ".join(f"`{name}`" for name in missing)
-            + ".",
+            "Without a current record: " + ", ".join(f"`{name}`" for name in missing) + ".",
         ]
     for record in records:
         lines += ["", *_row(record)]
@@ -53,22 +50,22 @@ def markdown(records: Sequence[ClaimRecord], missing: Sequence[str]) -> str:
 
 
 def _row(record: ClaimRecord) -> Iterator[str]:
-    """One row in full."""
-    row, of = record.row, record.row.difference.of
-    seeds, rates = (
-        ", ".join(map(str, row.seeds)),
-        [f"{swept.rate:g}" for swept in record.arms[0].sweep],
-    )
+    """One row with the measurements of its arms."""
+    row = record.row
+    seeds = ", ".join(map(str, row.seeds))
+    rates = [f"{swept.rate:g}" for swept in record.arms[0].sweep]
     yield f"### `{record.name}`: *{record.verdict}*"
     yield ""
     yield (
         f"{row.paper}: {row.claim}. {_measure(row)} of {record.num_problems:,} held-out "
         f"problems, {record.steps} steps, "
-        f"seeds {seeds}. Rates are chosen by the accuracy on `{row.development}`. {_made(record)}"
+        f"seeds {seeds}. Rates are chosen by the accuracy on `{row.development}`. "
+        f"{_provenance(record)}"
     )
     yield ""
     yield (
-        f"| arm | development at {' / '.join(rates)} | rate | held out | `{of}` less it | "
+        f"| arm | development at {' / '.join(rates)} | rate | held out | "
+        f"`{row.difference.of}` minus it | "
         f"tokens trained on / sampled |"
     )
     yield "| --- | --- | --- | --- | --- | --- |"
@@ -86,18 +83,20 @@ def _arm(arm: ArmRecord) -> str:
     )
 
 
-def _made(record: ClaimRecord) -> str:
-    """Which code ran on what, and how long."""
-    found = []
-    for made in record.made:
-        code = f"commit {made.origin.commit[:7]}" + (" with changes" if made.origin.changed else "")
-        packages = ", ".join(
-            f"{name} {made.versions[name]}"
-            for name in ("torch", "transformers")
-            if name in made.versions
+def _provenance(record: ClaimRecord) -> str:
+    """Code, hardware and packages of the runs, and their time."""
+    texts = []
+    for provenance in record.provenances:
+        code = f"commit {provenance.origin.commit[:7]}" + (
+            " with changes" if provenance.origin.changed else ""
         )
-        found.append(f"{code}, {made.device} ({made.origin.hardware}), {packages}")
-    return f"{'; '.join(found)}; {record.minutes:.0f} minutes, {record.at_once} runs at a time."
+        packages = ", ".join(
+            f"{name} {provenance.versions[name]}"
+            for name in ("torch", "transformers")
+            if name in provenance.versions
+        )
+        texts.append(f"{code}, {provenance.device} ({provenance.origin.hardware}), {packages}")
+    return f"{'; '.join(texts)}; {record.minutes:.0f} minutes, {record.at_once} runs at a time."
 
 
 def _difference(row: ClaimRow) -> str:
@@ -105,7 +104,7 @@ def _difference(row: ClaimRow) -> str:
 
 
 def _measure(row: ClaimRow) -> str:
-    """What is measured, in words."""
+    """The measure in words."""
     match row.measure:
         case Accuracy(suite=suite):
             return f"Accuracy on `{suite}`"
@@ -113,8 +112,8 @@ def _measure(row: ClaimRow) -> str:
             return f"pass@{k} on `{suite}`"
         case Saving(suite=suite):
             return (
-                f"Share of the trained tokens saved on the way to an accuracy on `{suite}` "
-                f"that both arms reach"
+                f"Share of the trained tokens saved until an accuracy on `{suite}` that both arms "
+                f"reach"
             )
 
 

@@ -1,5 +1,6 @@
-"""Training runs in processes of their own, several at a time, and each of them once: a killed
-command goes on.
+"""Training runs in separate processes, several at a time, each of them once.
+
+A command that was killed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -26,29 +27,27 @@ from reasontrain.types import RunError
 TRAIN = (sys.executable, "-m", "reasontrain.cli", "train")
 WAIT_S = 0.1
 Done = Callable[[int, int], None]
-"""Hears how many runs of how many are done."""
+"""Receives the number of finished runs and the number of all runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is known of a run: who made it, how long it took in all, and which suites it was asked
-    after its last step.
-    """
+    """Facts about a run: its provenances, its seconds in all, and the suites it finished."""
 
-    made: tuple[Provenance, ...] = ()
+    provenances: tuple[Provenance, ...] = ()
     seconds: float = 0.0
     suites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A run by its recipe, and which of the recipe's suites it is to be asked."""
+    """A run by its recipe, and the suites of the recipe to evaluate on."""
 
     recipe: Recipe
     suites: tuple[str, ...]
 
     @property
-    def asked(self) -> Recipe:
+    def recipe_with_suites(self) -> Recipe:
         """The recipe with these suites alone."""
         assert self.recipe.evaluate is not None, "a row was checked before it is run"
         suites = tuple(suite for suite in self.recipe.evaluate.suites if suite.name in self.suites)
@@ -56,13 +55,16 @@ class TrainingJob:
 
 
 class Runs:
-    """A folder of runs; beside each lie its recipe, what it printed, and its status."""
+    """A folder of runs; beside each lie its recipe, its log and its status."""
 
     def __init__(self, folder: Path, origin: Provenance, at_once: int) -> None:
-        self.folder, self.origin, self.at_once = folder, origin, at_once
+        """`origin` is the provenance of new runs, `at_once` the most that train at a time."""
+        self.folder = folder
+        self.origin = origin
+        self.at_once = at_once
 
     def status(self, name: str) -> Status:
-        """What is known of a run; nothing, of one that was never begun."""
+        """The status of a run; an empty one if it never started."""
         path = self._beside(name, ".json")
         return (
             build(Status, json.loads(path.read_text(encoding="utf-8")), str(path))
@@ -71,20 +73,20 @@ class Runs:
         )
 
     def finished(self, job: TrainingJob) -> bool:
-        """Whether a run took its last step and was asked these suites."""
-        there = RunDirectory(self.folder / job.recipe.name).final.is_dir()
-        return there and set(job.suites) <= set(self.status(job.recipe.name).suites)
+        """True if the run took its last step and was evaluated on these suites."""
+        is_trained = RunDirectory(self.folder / job.recipe.name).final.is_dir()
+        return is_trained and set(job.suites) <= set(self.status(job.recipe.name).suites)
 
     def train(self, jobs: Sequence[TrainingJob], done: Done) -> None:
         """Finish all of these runs.
 
-        Raises RunError where one fails; whatever was begun is saved and goes on next time.
+        Raises RunError if one fails; those that are running are saved, and resume next time.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        jobs = list(
-            {job.recipe.name: job for job in jobs}.values()
-        )  # arms that say the same are one run
-        waiting, running = [job for job in jobs if not self.finished(job)], list[_Running]()
+        # Arms with equal settings are one run.
+        jobs = list({job.recipe.name: job for job in jobs}.values())
+        waiting = [job for job in jobs if not self.finished(job)]
+        running: list[_Running] = []
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             while waiting or running:
@@ -105,8 +107,9 @@ class Runs:
             signal.signal(signal.SIGTERM, before)
 
     def _start(self, job: TrainingJob) -> _Running:
-        """Begin a run or go on with it, in a process that holds its lock for as long as it lives,
-        whatever becomes of us.
+        """Start or resume a run, in a process that holds the run's lock until it ends.
+
+        The process inherits the lock, so the lock outlives this process if that is killed.
         """
         name = job.recipe.name
         lock = self._beside(name, ".lock").open("w")
@@ -115,14 +118,14 @@ class Runs:
         except BlockingIOError:
             lock.close()
             raise RunError(
-                f"run {name} is being trained by another process; wait for its end and "
-                f"give the command again"
+                f"run {name} is being trained by another process; wait until it ends, then repeat "
+                f"the command"
             ) from None
         recipe = self._beside(name, ".yaml")
-        recipe.write_text(as_yaml(job.asked), encoding="utf-8")
+        recipe.write_text(as_yaml(job.recipe_with_suites), encoding="utf-8")
         status = self.status(name)
-        if self.origin not in status.made:
-            self._write(name, replace(status, made=(*status.made, self.origin)))
+        if self.origin not in status.provenances:
+            self._write(name, replace(status, provenances=(*status.provenances, self.origin)))
         with self._beside(name, ".log").open("a") as log:
             process = subprocess.Popen(
                 [*TRAIN, str(recipe)],
@@ -130,21 +133,22 @@ class Runs:
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
                 pass_fds=[lock.fileno()],
-                start_new_session=True,  # Ctrl-C reaches us alone, and we ask each run to save
+                # Ctrl-C then reaches this process alone, which asks the runs to save.
+                start_new_session=True,
             )
         return _Running(job, process, lock, time.monotonic())
 
     def _end(self, run: _Running) -> None:
-        """Write down that a run ended, or say why it failed."""
+        """Record that a run ended; raises RunError if it failed."""
         run.lock.close()
         name = run.job.recipe.name
         if run.process.returncode:
             log = self._beside(name, ".log")
             last = (
                 log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                or ["no word"]
+                or ["it printed nothing"]
             )[-1]
-            raise RunError(f"run {name} failed: {last} (all that it printed: {log})")
+            raise RunError(f"run {name} failed: {last} (its log: {log})")
         status = self.status(name)
         seconds = status.seconds + time.monotonic() - run.since
         self._write(
@@ -165,7 +169,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class _Running:
-    """A process at work; the lock is open in both of us."""
+    """A running process; the lock is open in both processes."""
 
     job: TrainingJob
     process: subprocess.Popen[bytes]
@@ -174,5 +178,5 @@ class _Running:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM is told like Ctrl-C, so that runs are asked to save."""
+    """Turn SIGTERM into what Ctrl-C raises, so that runs are asked to save."""
     raise KeyboardInterrupt

@@ -1,5 +1,5 @@
-"""What a table of claims can say: for each row a paper's claim, the runs that test it, and the
-difference that decides it.
+"""Settings of a table of claims: per row a paper's claim, the runs that test it, and the difference
+that decides it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.types import AtLeastOne, Positive, UserError
 
 OWN = ("name", "seed", "out", "baseline", "evaluate", "learn.lr")
-"""Keys that the table itself sets, so that every arm gets the same."""
+"""Keys that the table sets itself, to the same value for every arm."""
 SAME = ("steps", "learn.rollouts_per_step", "sample.group_size", "sample.max_tokens")
-"""Keys that decide how many steps are taken and how many tokens are sampled: one value for all
-arms.
-"""
+"""Keys that determine the number of steps and of sampled tokens: one value for all arms."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Share of right answers to a suite after the last step, over all its samples."""
+    """The share of right answers to a suite after the last step, over all its samples."""
 
     kind: Literal["accuracy"] = "accuracy"
     suite: Name
@@ -41,7 +39,7 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class PassAt:
-    """Chance that one of `k` samples of a problem is right, after the last step."""
+    """The probability that one of `k` samples of a problem is right, after the last step."""
 
     kind: Literal["pass"] = "pass"
     suite: Name
@@ -50,8 +48,9 @@ class PassAt:
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """Share of the trained tokens that one arm saves on its way to an accuracy that both reach
-    (`evaluation.saving`).
+    """The share of trained tokens that an arm saves until an accuracy that both reach.
+
+    See `claims.saving`.
     """
 
     kind: Literal["saving"] = "saving"
@@ -60,7 +59,10 @@ class Saving:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSettings:
-    """What an arm changes in its recipe, by `key.path: value`; `recipe` where it is not the row's."""
+    """The changes of an arm to its recipe, as `key.path: value`.
+
+    `recipe` replaces the recipe of the row.
+    """
 
     recipe: str | None = None
     set: dict[str, object] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class ArmSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredDifference:
-    """The arm that is claimed to be the better one, and the arm that it is compared with."""
+    """The arm that is claimed to be better, and the arm that it is compared with."""
 
     of: Name
     minus: Name
@@ -76,13 +78,12 @@ class MeasuredDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRow:
-    """A claim in words and the runs that test it: every arm at every learning rate of `rates` with
-    every seed.
+    """A claim and the runs that test it: every arm at every rate with every seed.
 
-    Recipes are looked for beside the table. `set` holds for all arms, and `evaluate` replaces what
-    their recipes ask. The suite `development` chooses the rate of an arm by the accuracy after its
-    last step, mean over the seeds; `measure` then compares the arms on other problems. The arms of
-    `equal_mass` must keep the same share of the tokens.
+    Paths of recipes are relative to the table. `set` holds for all arms, and `evaluate` replaces
+    that of their recipes. The suite `development` chooses the rate of an arm by the accuracy after
+    its last step, mean over the seeds; `measure` then compares the arms on other problems. The
+    arms of `equal_mass` must keep the same share of the tokens.
     """
 
     paper: str
@@ -107,9 +108,7 @@ class Claims:
 
 
 def read_claims(path: Path, names: Sequence[str] = ()) -> dict[str, ClaimRow]:
-    """The rows of a table (those named, or all), or one error that lists everything wrong with
-    them.
-    """
+    """The rows of a table, those named or all; raises one error that lists all faults."""
     rows = build(Claims, read_yaml(path), str(path)).rows
     for name in names:
         if name not in rows:
@@ -120,9 +119,7 @@ def read_claims(path: Path, names: Sequence[str] = ()) -> dict[str, ClaimRow]:
     ]
     if faults:
         raise RecipeError(
-            "\n".join(
-                [f"{path} cannot be tested as it stands:", *(f"  {fault}" for fault in faults)]
-            )
+            "\n".join([f"{path} cannot be tested:", *(f"  {fault}" for fault in faults)])
         )
     return chosen
 
@@ -130,7 +127,16 @@ def read_claims(path: Path, names: Sequence[str] = ()) -> dict[str, ClaimRow]:
 def run_of(folder: Path, row: ClaimRow, arm: str, *, rate: float, seed: int, out: str) -> Recipe:
     """The run of one arm at one rate with one seed.
 
-    Its name holds a hash of all that decides it, so equal runs are one run.
+    Args:
+        folder: folder of the table, to which recipe paths are relative.
+        row: the row of the table.
+        arm: name of the arm.
+        rate: learning rate.
+        seed: training seed.
+        out: folder of runs.
+
+    Returns:
+        The recipe. Its name contains a hash of all settings, so equal runs are one run.
     """
     settings = row.arms[arm]
     recipe = read_recipe(
@@ -143,35 +149,33 @@ def run_of(folder: Path, row: ClaimRow, arm: str, *, rate: float, seed: int, out
         baseline=None,
         evaluate=row.evaluate or recipe.evaluate,
     )
-    digest = hashlib.sha256(repr(_said(replace(recipe, name="-", out="-"))).encode()).hexdigest()[
-        :10
-    ]
+    digest = hashlib.sha256(
+        repr(_non_defaults(replace(recipe, name="-", out="-"))).encode()
+    ).hexdigest()[:10]
     return replace(recipe, name=f"{recipe.name}-{digest}", out=out)
 
 
-def _said(settings: object) -> object:
-    """What settings say beyond their defaults, so that a setting that is new leaves what was said
-    before as it was.
-    """
+def _non_defaults(settings: object) -> object:
+    """Settings that differ from their defaults, so that a new one does not change old hashes."""
     if isinstance(settings, tuple):
-        return tuple(map(_said, settings))
+        return tuple(map(_non_defaults, settings))
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         return settings
-    said = [type(settings).__name__]
-    for knob in dataclasses.fields(settings):
-        value = getattr(settings, knob.name)
+    parts = [type(settings).__name__]
+    for setting in dataclasses.fields(settings):
+        value = getattr(settings, setting.name)
         default = (
-            knob.default_factory()
-            if knob.default_factory is not dataclasses.MISSING
-            else knob.default
+            setting.default_factory()
+            if setting.default_factory is not dataclasses.MISSING
+            else setting.default
         )
         if value != default:
-            said.append(f"{knob.name}={_said(value)!r}")
-    return said
+            parts.append(f"{setting.name}={_non_defaults(value)!r}")
+    return parts
 
 
 def suite_of(recipe: Recipe, name: str) -> Suite:
-    """One suite of a recipe that has it."""
+    """The suite of this name in a recipe that has it."""
     assert recipe.evaluate is not None, "a row was checked before it is run"
     return next(suite for suite in recipe.evaluate.suites if suite.name == name)
 
@@ -181,7 +185,7 @@ def row_faults(folder: Path, row: ClaimRow) -> Iterator[str]:
     faults = [*_name_faults(row), *_set_faults(row)]
     yield from faults
     if faults:
-        return  # what follows would speak of the same mistakes
+        return  # the checks below would report the same mistakes again
     try:
         arms = {
             arm: run_of(folder, row, arm, rate=row.rates[0], seed=row.seeds[0], out="out")
@@ -197,7 +201,7 @@ def row_faults(folder: Path, row: ClaimRow) -> Iterator[str]:
 
 
 def _name_faults(row: ClaimRow) -> Iterator[str]:
-    """Arms that are not there, and what is given twice."""
+    """Names of arms that do not exist, and values that are repeated."""
     named = {
         "difference.of": (row.difference.of,),
         "difference.minus": (row.difference.minus,),
@@ -214,45 +218,45 @@ def _name_faults(row: ClaimRow) -> Iterator[str]:
     for key, values in (("rates", row.rates), ("seeds", row.seeds)):
         if len(set(values)) < len(values):
             yield (
-                f"{key}: one of {', '.join(f'{value:g}' for value in values)} is given twice; "
-                f"each counts once"
+                f"{key}: one of {', '.join(f'{value:g}' for value in values)} is repeated; "
+                f"each value counts once"
             )
 
 
 def _set_faults(row: ClaimRow) -> Iterator[str]:
-    """Keys that are the table's own."""
+    """Keys that only the table may set."""
     by_place = {"set": row.set, **{f"arms.{name}.set": arm.set for name, arm in row.arms.items()}}
     for where, settings in by_place.items():
         for key in settings:
             if key in OWN or key == "learn":
                 yield (
-                    f"{where}: {key} is the same for every arm and is set by the row itself "
+                    f"{where}: {key} must be the same for every arm; set it in the row itself "
                     f"(`rates`, `seeds`, `evaluate`)"
                 )
 
 
 def _same_faults(arms: Mapping[str, Recipe]) -> Iterator[str]:
-    """Arms that do not take as many steps on as many tokens."""
+    """Arms that differ in steps or sampled tokens."""
     for key in SAME:
-        found = {arm: _at(as_mapping(recipe), key) for arm, recipe in arms.items()}
-        if len(set(map(str, found.values()))) > 1:
-            shown = ", ".join(f"{arm} {value}" for arm, value in found.items())
+        values = {arm: _at(as_mapping(recipe), key) for arm, recipe in arms.items()}
+        if len(set(map(str, values.values()))) > 1:
+            shown = ", ".join(f"{arm} {value}" for arm, value in values.items())
             yield f"{key}: all arms must spend the same, found {shown}"
 
 
 def _mass_faults(arms: Mapping[str, Recipe], equal: Sequence[str]) -> Iterator[str]:
-    """Arms that keep another share of the tokens where the same was stated."""
-    found = {arm: _mass(as_mapping(arms[arm])["token_selection"]) for arm in equal}
-    if len(set(found.values())) > 1:
+    """Arms of `equal` that keep different shares of the tokens."""
+    masses = {arm: _mass(as_mapping(arms[arm])["token_selection"]) for arm in equal}
+    if len(set(masses.values())) > 1:
         yield "equal_mass: these arms must keep the same share of the tokens, found " + ", ".join(
-            f"{arm} {mass}" for arm, mass in found.items()
+            f"{arm} {mass}" for arm, mass in masses.items()
         )
 
 
 def _mass(token_selection: object) -> str:
-    """The share of the tokens that a rule keeps; a rule that states none is its own measure.
+    """The share of tokens that a rule keeps, as text; a rule that states none stands for itself.
 
-    Shuffled weights are as many.
+    Shuffled weights keep as many as the rule they shuffle.
     """
     match token_selection:
         case {"kind": "shuffled", "of": of}:
@@ -266,23 +270,23 @@ def _mass(token_selection: object) -> str:
 
 
 def _suite_faults(arm: str, recipe: Recipe, row: ClaimRow) -> Iterator[str]:
-    """Suites that an arm is not asked, or cannot answer in the way that the measure needs."""
+    """Suites that an arm lacks, or that do not fit the measure."""
     suites = {suite.name: suite for suite in recipe.evaluate.suites} if recipe.evaluate else {}
     for key, name in {"development": row.development, "measure.suite": row.measure.suite}.items():
         if name not in suites:
             yield f"{key}: the recipe of arm {arm!r} has no suite {_unknown(name, suites)}"
         elif suites[name].task is None:
             yield (
-                f"{key}: suite {name!r} names no `task`, so nobody can see that its problems "
-                f"are others"
+                f"{key}: suite {name!r} names no `task`; it must, so that its problems can be "
+                f"compared with those of the other suite"
             )
     if row.development == row.measure.suite:
-        yield "development: the rate must be chosen on other problems than those that decide"
-    found = suites.get(row.measure.suite)
-    if isinstance(row.measure, PassAt) and found and row.measure.k > found.num_samples:
+        yield "development: choose rates on a suite other than the measured one"
+    measured = suites.get(row.measure.suite)
+    if isinstance(row.measure, PassAt) and measured and row.measure.k > measured.num_samples:
         yield (
             f"measure.k: {row.measure.k} needs as many samples, and num_samples of "
-            f"{found.name} is {found.num_samples}"
+            f"{measured.name} is {measured.num_samples}"
         )
     if (
         isinstance(row.measure, Saving)
@@ -296,7 +300,7 @@ def _suite_faults(arm: str, recipe: Recipe, row: ClaimRow) -> Iterator[str]:
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:
-    """A name that is not there, with what is."""
+    """An unknown name, with a suggestion or the known ones."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"{name!r}; " + (
         f"did you mean `{near[0]}`?" if near else f"there is {', '.join(known) or 'none'}"
@@ -316,7 +320,7 @@ def _flow(value: object) -> str:
 
 
 def _at(content: object, key: str) -> object:
-    """The value at a dotted key; None where a section on the way is left out."""
+    """The value at a dotted key; None if a section of it is left out."""
     for part in key.split("."):
         content = content.get(part) if isinstance(content, dict) else None
     return content

@@ -1,6 +1,4 @@
-"""`reasontrain claims`: the runs of a table of claims, a record of each row, and the table in the
-README beside it.
-"""
+"""`reasontrain claims`: runs of a table of claims, a record per row, and the table as a page."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ from reasontrain.claims.processes import Runs, TrainingJob
 from reasontrain.claims.settings import ClaimRow, Saving, read_claims, run_of
 from reasontrain.claims.verdict import (
     ClaimRecord,
-    Made,
-    Swept,
+    RunProvenance,
+    SweptRate,
     check_disjoint,
     chosen,
     development,
@@ -31,7 +29,7 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """What the command line said; no `rows` are all of them."""
+    """Options of the command line; no `rows` stands for all of them."""
 
     table: Path
     rows: Sequence[str]
@@ -44,52 +42,51 @@ class ClaimsTable:
     """A file of claims, with its records and its page beside it."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.records, self.page = (
-            path,
-            path.parent / "records",
-            path.parent / "README.md",
-        )
+        self.path = path
+        self.records = path.parent / "records"
+        self.page = path.parent / "README.md"
 
     def record(self, name: str, row: ClaimRow) -> ClaimRecord | None:
-        """The record of a row, where there is one of what the row and its recipes say now."""
+        """The record of a row; None if there is none, or if row or recipes changed since."""
         path = self.records / f"{name}.json"
         if not path.exists():
             return None
         record = build(ClaimRecord, read_yaml(path), str(path))
-        said = {
+        first_runs = {
             arm: run_of(
                 self.path.parent, row, arm, rate=row.rates[0], seed=row.seeds[0], out="-"
             ).name
             for arm in row.arms
         }
-        return record if record.row == row and record.first_runs == said else None
+        return record if record.row == row and record.first_runs == first_runs else None
 
     def write(self, record: ClaimRecord) -> None:
-        """Keep a record, and put it into the page."""
+        """Write a record to its file and update the page."""
         self.records.mkdir(exist_ok=True)
         text = json.dumps(as_mapping(record), indent=1, ensure_ascii=False)
         storage.replace_text(self.records / f"{record.name}.json", text + "\n")
         self.write_page()
 
     def write_page(self) -> None:
-        """The page with the table as the records have it."""
+        """Write the page with the table of the current records."""
         storage.replace_text(self.page, self.text())
 
     def text(self) -> str:
-        """The page as it should be."""
-        found = {name: self.record(name, row) for name, row in read_claims(self.path).items()}
-        records = [record for record in found.values() if record is not None]
+        """The page with the table of the current records, as text."""
+        by_name = {name: self.record(name, row) for name, row in read_claims(self.path).items()}
+        records = [record for record in by_name.values() if record is not None]
         return with_table(
-            self.page, markdown(records, [name for name, record in found.items() if record is None])
+            self.page,
+            markdown(records, [name for name, record in by_name.items() if record is None]),
         )
 
 
 def claims(options: SweepOptions) -> None:
-    """Test the rows that were named; without names, those that have no record of what they say now."""
+    """Test the named rows; without names, the rows that have no current record."""
     if options.at_once < 1:
         raise UserError(f"--jobs must be at least 1, got {options.at_once}")
     table = ClaimsTable(options.table)
-    table.text()  # a page without a place for the table is told before hours of work
+    table.text()  # raises if the page has no markers, before hours of work
     rows = read_claims(options.table, options.rows)
     runs = Runs(
         options.out,
@@ -98,7 +95,7 @@ def claims(options: SweepOptions) -> None:
     )
     for name, row in rows.items():
         if not options.rows and table.record(name, row):
-            print(f"{name}: has its record")
+            print(f"{name}: has a current record")
         elif options.dry:
             print(f"{name}: {_estimate(runs, _sweep(options, row))}")
         else:
@@ -116,7 +113,8 @@ Sweep = Mapping[str, Mapping[float, Sequence[Recipe]]]
 
 def _sweep(options: SweepOptions, row: ClaimRow) -> Sweep:
     """Every run of a row."""
-    folder, out = options.table.parent, str(options.out)
+    folder = options.table.parent
+    out = str(options.out)
     return {
         arm: {
             rate: [run_of(folder, row, arm, rate=rate, seed=seed, out=out) for seed in row.seeds]
@@ -127,20 +125,18 @@ def _sweep(options: SweepOptions, row: ClaimRow) -> Sweep:
 
 
 def _test(name: str, row: ClaimRow, options: SweepOptions, runs: Runs) -> ClaimRecord:
-    """All runs, the rate of each arm by the development suite, and only then the problems that
-    decide.
-    """
+    """Run the sweep, choose each arm's rate on the development suite, then evaluate held out."""
     sweep = _sweep(options, row)
     check_disjoint(sweep[row.difference.of][row.rates[0]][0], row)
     suites = (
         (row.development, row.measure.suite)
         if isinstance(row.measure, Saving)
         else (row.development,)
-    )  # a curve needs both
+    )  # a saving is read from curves of both suites
     _train(f"{name}, sweep", [TrainingJob(recipe, suites) for recipe in _all(sweep)], runs)
     swept = {
         arm: tuple(
-            Swept(rate=rate, development=development(options.out, each, row.development))
+            SweptRate(rate=rate, development=development(options.out, each, row.development))
             for rate, each in rates.items()
         )
         for arm, rates in sweep.items()
@@ -161,12 +157,12 @@ def _test(name: str, row: ClaimRow, options: SweepOptions, runs: Runs) -> ClaimR
         first_runs={arm: rates[row.rates[0]][0].name for arm, rates in sweep.items()},
         minutes=round(seconds / 60 / options.at_once, 1),
         at_once=options.at_once,
-        made=_made(runs, options.out, _all(sweep)),
+        provenances=_provenances(runs, options.out, _all(sweep)),
     )
 
 
-def _train(what: str, jobs: Sequence[TrainingJob], runs: Runs) -> None:
-    with progress(what, len(jobs)) as advance:
+def _train(label: str, jobs: Sequence[TrainingJob], runs: Runs) -> None:
+    with progress(label, len(jobs)) as advance:
         runs.train(jobs, lambda done, total: advance(done, _left(runs, jobs)))
 
 
@@ -175,18 +171,19 @@ def _all(sweep: Sweep) -> list[Recipe]:
 
 
 def _left(runs: Runs, jobs: Sequence[TrainingJob]) -> str:
-    """How long the rest will take, by the mean of what is finished."""
+    """The time left, from the mean time of finished runs; empty if none is left."""
     finished = {job.recipe.name: runs.finished(job) for job in jobs}
     seconds = [runs.status(name).seconds for name, is_finished in finished.items() if is_finished]
-    num_left, mean = len(finished) - len(seconds), sum(seconds) / max(len(seconds), 1)
+    num_left = len(finished) - len(seconds)
+    mean = sum(seconds) / max(len(seconds), 1)
     return f"about {mean * num_left / runs.at_once / 60:.0f} min left" if num_left else ""
 
 
 def _estimate(runs: Runs, sweep: Sweep) -> str:
-    """How many runs a row has and how long they take, as far as that is known."""
+    """The number of runs of a row, and their time as estimated from finished ones."""
     names = {recipe.name for recipe in _all(sweep)}
     seconds = [status.seconds for name in names if (status := runs.status(name)).suites]
-    took = "nothing is finished to tell the time by"
+    took = "the time is unknown, since none is finished"
     if seconds:
         took = (
             f"about {sum(seconds) / len(seconds) * len(names) / runs.at_once / 60:.0f} min, "
@@ -195,13 +192,15 @@ def _estimate(runs: Runs, sweep: Sweep) -> str:
     return f"{len(names)} runs, {len(seconds)} of them finished; {took}"
 
 
-def _made(runs: Runs, out: Path, recipes: Sequence[Recipe]) -> tuple[Made, ...]:
-    """Every distinct origin of these runs."""
-    found: list[Made] = []
+def _provenances(runs: Runs, out: Path, recipes: Sequence[Recipe]) -> tuple[RunProvenance, ...]:
+    """Every distinct provenance of these runs."""
+    distinct: list[RunProvenance] = []
     for recipe in recipes:
         facts = RunDirectory(out / recipe.name).read_environment()
-        for by in runs.status(recipe.name).made:
-            made = Made(origin=by, device=facts["device"], versions=facts["versions"])
-            if made not in found:
-                found.append(made)
-    return tuple(found)
+        for source in runs.status(recipe.name).provenances:
+            provenance = RunProvenance(
+                origin=source, device=facts["device"], versions=facts["versions"]
+            )
+            if provenance not in distinct:
+                distinct.append(provenance)
+    return tuple(distinct)

@@ -1,6 +1,4 @@
-"""A row of claims judged: the learning rate of every arm, what the arms reached on held-out
-problems, and the verdict.
-"""
+"""The judgement of a row of claims: rate of each arm, held-out scores, and the verdict."""
 
 from __future__ import annotations
 
@@ -31,11 +29,12 @@ from reasontrain.types import UserError
 
 Verdict = Literal["holds", "does not hold", "cannot tell"]
 POINT = 0.01
+"""Half-width of the interval around 0 in which a difference counts as none: one point."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """Where runs come from: code and machine, the device that they computed on, and the packages."""
+class RunProvenance:
+    """The provenance of runs: code and machine, the device, and versions of packages."""
 
     origin: Provenance
     device: str
@@ -43,29 +42,28 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swept:
-    """One learning rate of an arm: its accuracy on the development suite, a share for every seed."""
+class SweptRate:
+    """One learning rate of an arm, with its accuracy on the development suite per seed."""
 
     rate: float
     development: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """What rates are chosen by."""
+        """The mean accuracy over the seeds, by which rates are chosen."""
         return math.fsum(self.development) / len(self.development)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRecord:
-    """What an arm reached at its rate: a share (accuracy, or pass@k) for every seed, and what it
-    cost, mean over the seeds.
+    """The result of an arm at its rate: scores (accuracy or pass@k) per seed, and mean cost.
 
-    `behind` is the claimed arm less this one; None for the claimed arm itself.
+    `behind` is the claimed arm minus this one; None for the claimed arm itself.
     """
 
     name: str
     rate: float
-    sweep: tuple[Swept, ...]
+    sweep: tuple[SweptRate, ...]
     runs: tuple[str, ...]
     scores: tuple[float, ...]
     sampled_tokens: float
@@ -75,12 +73,11 @@ class ArmRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRecord:
-    """A row with its verdict and all that it rests on.
+    """A row with its verdict and the measurements behind it.
 
-    `minutes` is the time that its runs took, `at_once` of them together.
-
-    `first_runs` names the run of each arm at the first rate with the first seed: the names say
-    whether recipes changed since.
+    `minutes` is the time of its runs with `at_once` of them at a time. `first_runs` names the run
+    of each arm at the first rate with the first seed; the names contain a hash, which shows if
+    recipes changed since.
     """
 
     name: str
@@ -93,12 +90,13 @@ class ClaimRecord:
     first_runs: dict[str, str]
     minutes: float
     at_once: int
-    made: tuple[Made, ...]
+    provenances: tuple[RunProvenance, ...]
 
 
 def verdict(difference: Interval) -> Verdict:
-    """*holds* where the interval lies above 0; else *does not hold* where it lies below 0, or
-    within one point of it.
+    """The verdict on the interval of a difference.
+
+    *holds* if it lies above 0; else *does not hold* if it lies below 0 or within one point of it.
     """
     if difference.low > 0:
         return "holds"
@@ -107,8 +105,8 @@ def verdict(difference: Interval) -> Verdict:
     return "cannot tell"
 
 
-def chosen(sweep: Sequence[Swept]) -> float:
-    """The rate with the highest mean on the development suite; of equal ones the lowest."""
+def chosen(sweep: Sequence[SweptRate]) -> float:
+    """The rate with the highest mean on the development suite; the lowest of equal ones."""
     return max(sweep, key=lambda swept: (swept.mean, -swept.rate)).rate
 
 
@@ -118,7 +116,7 @@ def development(runs: Path, recipes: Sequence[Recipe], suite: str) -> tuple[floa
 
 
 def check_disjoint(recipe: Recipe, row: ClaimRow) -> None:
-    """Refuse a row whose rates would be chosen on problems that also decide."""
+    """Raise UserError if the rates of a row would be chosen on problems that are also measured."""
     texts = []
     for name in (row.development, row.measure.suite):
         suite = suite_of(recipe, name)
@@ -130,7 +128,7 @@ def check_disjoint(recipe: Recipe, row: ClaimRow) -> None:
         raise UserError(
             f"suites {row.development!r} and {row.measure.suite!r} share {len(shared)} "
             f"problems, such as {min(shared)}; "
-            "choose rates on others"
+            "choose rates on other problems"
         )
 
 
@@ -140,23 +138,40 @@ def judge(
     runs: Path,
     *,
     recipes: Mapping[str, Sequence[Recipe]],
-    sweeps: Mapping[str, tuple[Swept, ...]],
+    sweeps: Mapping[str, tuple[SweptRate, ...]],
     first_runs: dict[str, str],
     minutes: float,
     at_once: int,
-    made: tuple[Made, ...],
+    provenances: tuple[RunProvenance, ...],
 ) -> ClaimRecord:
-    """The record of a row from its finished runs; `recipes` are those of each arm at its rate, one
-    a seed.
+    """Judge a row by its finished runs.
+
+    Args:
+        name: name of the row.
+        row: its settings.
+        runs: folder of the runs.
+        recipes: runs of each arm at its chosen rate, one per seed.
+        sweeps: rates of each arm with their development accuracies.
+        first_runs: name of each arm's first run.
+        minutes: time of all runs.
+        at_once: runs that trained at a time.
+        made: provenances of the runs.
+
+    Returns:
+        The record of the row.
+
+    Raises:
+        UserError: if the arms were evaluated on different problems.
     """
     tables = {
         arm: [_problems(runs / recipe.name, row, recipe.steps) for recipe in each]
         for arm, each in recipes.items()
     }
-    asked = {problems for each in tables.values() for problems, _ in each}
-    if len(asked) > 1:
+    problem_sets = {problems for each in tables.values() for problems, _ in each}
+    if len(problem_sets) > 1:
         raise UserError(
-            f"the arms of {name} were asked different problems in suite {row.measure.suite!r}"
+            f"the arms of {name} were evaluated on different problems in suite "
+            f"{row.measure.suite!r}"
         )
     scores = {arm: np.stack([score_M for _, score_M in each]) for arm, each in tables.items()}
     behind = {
@@ -184,12 +199,12 @@ def judge(
         verdict=verdict(decides),
         difference=decides,
         arms=arms,
-        num_problems=len(next(iter(asked))),
+        num_problems=len(next(iter(problem_sets))),
         steps=recipes[row.difference.of][0].steps,
         first_runs=first_runs,
         minutes=minutes,
         at_once=at_once,
-        made=made,
+        provenances=provenances,
     )
 
 
@@ -200,7 +215,7 @@ def _difference(
     scores: Mapping[str, Float64[np.ndarray, "R M"]],
     arm: str,
 ) -> Interval:
-    """The claimed arm less another one, by the row's measure."""
+    """The claimed arm minus another one, by the measure of the row."""
     of = row.difference.of
     if not isinstance(row.measure, Saving):
         return paired_difference(scores[of], scores[arm])
@@ -210,7 +225,7 @@ def _difference(
 def _problems(
     run: Path, row: ClaimRow, step: int
 ) -> tuple[tuple[str, ...], Float64[np.ndarray, " M"]]:
-    """The problems of the measured suite, and what a run scored on each after so many steps."""
+    """The problems of the measured suite, and a run's score on each after `step` steps."""
     answers = every_verdict(RunDirectory(run).answers(row.measure.suite, step))
     correct_MS = np.array(list(answers.values()), dtype=bool)
     score_M = (
@@ -222,8 +237,9 @@ def _problems(
 
 
 def _curves(runs: Path, row: ClaimRow, recipes: Sequence[Recipe]) -> Curves:
-    """The runs of an arm at every evaluation of the measured suite."""
-    score_REM, tokens_RE = [], []
+    """Curves of the runs of an arm over every evaluation of the measured suite."""
+    score_REM = []
+    tokens_RE = []
     for recipe in recipes:
         run = runs / recipe.name
         steps = [step for step, suite, _ in _evaluations(run) if suite == row.measure.suite]
@@ -239,7 +255,7 @@ def _accuracy(run: Path, suite: str, step: int) -> float:
 
 
 def _evaluations(run: Path) -> list[tuple[int, str, float]]:
-    """Steps, suite and accuracy of every evaluation, in order."""
+    """Step, suite and accuracy of every evaluation, in order."""
     return [
         (record["step"], record["suite"], record["metrics"]["accuracy"]["value"])
         for record in RunDirectory(run).read_evaluations()
@@ -247,14 +263,14 @@ def _evaluations(run: Path) -> list[tuple[int, str, float]]:
 
 
 def _trained_tokens(run: Path) -> list[float]:
-    """Tokens that met the loss, after each step."""
+    """Number of tokens trained on so far, after each step."""
     return list(
         itertools.accumulate(step["trained_tokens"] for step in RunDirectory(run).read_metrics())
     )
 
 
 def _sampled_tokens(run: Path, recipe: Recipe) -> float:
-    """Response tokens that were sampled (or read, of demonstrations) in all."""
+    """Number of all response tokens that were sampled, or read from demonstrations."""
     return math.fsum(
         step["response_tokens_mean"] * recipe.learn.rollouts_per_step
         for step in RunDirectory(run).read_metrics()
@@ -262,5 +278,5 @@ def _sampled_tokens(run: Path, recipe: Recipe) -> float:
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return math.fsum(found) / len(found)
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

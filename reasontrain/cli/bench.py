@@ -41,24 +41,24 @@ class BenchOptions:
 def bench(options: BenchOptions) -> None:
     """Measure tables; each record is written as soon as its table is measured."""
     models.quiet_libraries()
-    place = _place(options)
+    machine = _machine(options)
     runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
-    tables = tables_of(options.tables, place, options.rows)
+    tables = tables_of(options.tables, machine, options.rows)
     provenance = current_provenance(options.out.parent, (options.out,))
     for name, rows in tables.items():
         measured = []
         for row in rows:
-            print(f"{name} {row.name}: {row.what}", flush=True)
-            measured.append(measure(row, place, runs=runs))
+            print(f"{name} {row.name}: {row.description}", flush=True)
+            measured.append(measure(row, machine, runs=runs))
             print(f"  {page.ratio(measured[-1]).replace('*', '')} of {row.peer.name}", flush=True)
         if measured:
             bench_record = BenchRecord(
                 table=name,
-                device=_device_name(place.device),
+                device=_device_name(machine.device),
                 origin=provenance,
                 versions=environment.versions(PACKAGES),
                 runs=runs,
-                quick=place.quick,
+                quick=machine.quick,
                 rows=tuple(measured),
             )
             _write(options.out, bench_record)
@@ -66,7 +66,7 @@ def bench(options: BenchOptions) -> None:
     print(f"wrote {options.out / 'README.md'}")
 
 
-def _place(options: BenchOptions) -> BenchMachine:
+def _machine(options: BenchOptions) -> BenchMachine:
     """The machine to measure on; raises UserError for a missing device."""
     if options.runs < 1 or options.threads < 1:
         raise UserError(

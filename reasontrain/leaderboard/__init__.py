@@ -1,5 +1,5 @@
-"""Runs and reports become a folder of pages that open from disk, and the same figures as Markdown,
-CSV, JSON and model cards.
+"""The leaderboard of runs and reports: pages that open from disk, and the figures as Markdown, CSV,
+JSON and model cards.
 """
 
 from reasontrain.leaderboard.site import write_leaderboard

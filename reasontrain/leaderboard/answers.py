@@ -1,6 +1,4 @@
-"""Files of answers: the table of verdicts that rows are compared by, and every answer as a person
-reads it.
-"""
+"""Files of answers: verdicts for the comparison of rows, and every answer for its page."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRecord:
-    """One response and its verdict; `question` is empty where the file does not hold it."""
+    """One response and its verdict; `question` is empty if the file has none."""
 
     problem: str
     question: str
@@ -33,16 +31,15 @@ class AnswerRecord:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """By problem: the gold answer, and whether each response is right, in the order in which they
-    were sampled.
-    """
+    """Gold answers and verdicts by problem; verdicts are in the order of sampling."""
 
     gold: Mapping[str, str]
     correct: Mapping[str, tuple[bool, ...]]
 
     def scores(self, metric: str, problems: tuple[str, ...]) -> Float64[np.ndarray, " M"] | None:
-        """A number for each problem, 0 for one that was not asked; None for a metric that is no
-        mean over problems.
+        """Scores [M] of the problems, 0 for one without answers.
+
+        None for a metric that is not a mean over problems.
         """
         name, _, k = metric.partition("@")
         if name not in {"accuracy", "mean", "pass"} or not self.correct:
@@ -60,12 +57,12 @@ class Verdicts:
 
 
 def read_answers(path: Path) -> tuple[AnswerRecord, ...]:
-    """Every answer of a file."""
+    """All answers of a file, in its order."""
     return tuple(_answer(row, where) for row, where in json_lines(path))
 
 
 def verdicts(path: Path) -> Verdicts:
-    """The verdicts of a file; an error where problems have different numbers of responses."""
+    """The verdicts of a file; UserError if problems have different numbers of responses."""
     gold: dict[str, str] = {}
     correct: dict[str, list[bool]] = {}
     for answer in read_answers(path):
@@ -73,14 +70,15 @@ def verdicts(path: Path) -> Verdicts:
         correct.setdefault(answer.problem, []).append(answer.correct)
     if len({len(several) for several in correct.values()}) > 1:
         raise UserError(
-            f"{path}: problems have different numbers of answers; the file is incomplete, "
+            f"{path}: problems have different numbers of answers, so the file is incomplete; "
             f"evaluate again"
         )
     return Verdicts(gold, {problem: tuple(several) for problem, several in correct.items()})
 
 
 def _answer(row: Mapping[str, Json], where: str) -> AnswerRecord:
-    problem, correct = row.get("problem"), row.get("correct")
+    problem = row.get("problem")
+    correct = row.get("correct")
     if problem is None or not isinstance(correct, bool):
         raise UserError(
             f'{where}: expected an answer with "problem" and "correct", found {sorted(row)}'

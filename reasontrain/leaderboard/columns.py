@@ -1,6 +1,4 @@
-"""The columns: a suite asked in one way, one metric, and how far rows lie apart, paired over its
-problems.
-"""
+"""Columns of the board: one suite with one set of settings, one metric, and paired differences."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from itertools import combinations
 
 from reasontrain.leaderboard.answers import Verdicts
 from reasontrain.leaderboard.entries import Entry, Result
-from reasontrain.leaderboard.fingerprint import Protocol, quoted, unlike
+from reasontrain.leaderboard.fingerprint import Fingerprint, first_difference, quoted
 from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.report.run import EvaluationRecord
 from reasontrain.report.summary import metric_order, setting_text
@@ -19,18 +17,19 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnGroup:
-    """Results that may stand in one column, by the slug of their row; `name` is the suite's,
-    numbered where it has several.
+    """Results that may be compared in one column, by the slug of their row.
+
+    `name` is that of the suite, with a number if the suite has several groups.
     """
 
     name: str
     suite: str
     results: Mapping[str, Result]
-    protocol: Protocol
+    fingerprint: Fingerprint
 
     @property
     def setting(self) -> str:
-        """How it was asked, in words."""
+        """The settings of the evaluation in words."""
         return setting_text(next(iter(self.results.values())).evaluation)
 
 
@@ -38,60 +37,59 @@ class ColumnGroup:
 class BoardColumn:
     """One metric of a group.
 
-    `apart[a, b]` is row a less row b over the same problems, where their answers were kept.
-
-    `order` holds the rows, best first; `level` those that cannot be told apart from the first one,
-    which is among them.
+    `differences[a, b]` is row a minus row b over the same problems, if their answers were kept.
     """
 
     group: ColumnGroup
     metric: str
     cells: Mapping[str, Interval]
-    apart: Mapping[tuple[str, str], Interval]
+    differences: Mapping[tuple[str, str], Interval]
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Rows, best first."""
+        """Rows, the best first."""
         return tuple(sorted(self.cells, key=lambda row: -self.cells[row].value))
 
     @property
     def level(self) -> tuple[str, ...]:
-        """The best row, and rows whose difference from it may be none."""
+        """The best row, and the rows that cannot be told apart from it."""
         best, *others = self.order
         return (
             best,
             *(
                 row
                 for row in others
-                if (best, row) in self.apart and self.apart[best, row].low <= 0
+                if (best, row) in self.differences and self.differences[best, row].low <= 0
             ),
         )
 
     @property
     def behind(self) -> tuple[str, ...]:
-        """Rows that are worse than the best one."""
+        """Rows that are significantly worse than the best one."""
         best, *others = self.order
         return tuple(
-            row for row in others if (best, row) in self.apart and self.apart[best, row].low > 0
+            row
+            for row in others
+            if (best, row) in self.differences and self.differences[best, row].low > 0
         )
 
 
 def columns(entries: Sequence[Entry], *, apart: bool) -> tuple[BoardColumn, ...]:
     """Every suite and metric that a row has, accuracy first.
 
-    Results of one suite that were asked differently are refused, with the difference named; `apart`
-    gives each way a column of its own instead.
+    Results of one suite with different settings raise UserError, which names the difference;
+    `apart` gives each group of equal settings a column of its own instead.
     """
-    found = [column for group in _groups(entries, apart) for column in _columns(group)]
-    return tuple(sorted(found, key=lambda column: metric_order(column.metric)))
+    all_columns = [column for group in _groups(entries, apart) for column in _columns(group)]
+    return tuple(sorted(all_columns, key=lambda column: metric_order(column.metric)))
 
 
 def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[ColumnGroup]:
-    """The results of each suite that agree in their protocol and their problems."""
+    """The results of each suite, grouped by fingerprint and problems."""
     names = {entry.slug: entry.name for entry in entries}
     suites = dict.fromkeys(result.evaluation.suite for entry in entries for result in entry.results)
     for suite in suites:
-        ways: list[dict[str, Result]] = []
+        groups: list[dict[str, Result]] = []
         results = [
             (entry.slug, r)
             for entry in entries
@@ -99,68 +97,66 @@ def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[ColumnGroup]:
             if r.evaluation.suite == suite
         ]
         for slug, result in results:
-            faults = [_unlike(result, way, names[slug], names) for way in ways]
-            if all(faults) and ways and not apart:
+            faults = [_mismatch(result, group, names[slug], names) for group in groups]
+            if all(faults) and groups and not apart:
                 raise UserError(
-                    f"suite {suite} cannot be one column: {faults[0]}. Evaluate both in "
-                    f"the same way, leave one of them out, or "
-                    "use --separate to give them columns of their own"
+                    f"suite {suite} cannot be one column: {faults[0]}. Evaluate both with the same "
+                    f"settings, leave one out, or give each a column of its own with --separate"
                 )
-            home = next((way for way, fault in zip(ways, faults, strict=True) if not fault), None)
+            home = next(
+                (group for group, fault in zip(groups, faults, strict=True) if not fault), None
+            )
             if home is None:
-                ways.append(home := {})
+                groups.append(home := {})
             home[slug] = result
-        for number, way in enumerate(ways, 1):
+        for number, group in enumerate(groups, 1):
             stated = {
-                key: value for result in way.values() for key, value in result.protocol.items()
+                key: value for result in group.values() for key, value in result.fingerprint.items()
             }
             yield ColumnGroup(
-                name=suite if len(ways) == 1 else f"{suite} ({number})",
+                name=suite if len(groups) == 1 else f"{suite} ({number})",
                 suite=suite,
-                results=way,
-                protocol=stated,
+                results=group,
+                fingerprint=stated,
             )
 
 
-def _unlike(
-    result: Result, way: Mapping[str, Result], name: str, names: Mapping[str, str]
+def _mismatch(
+    result: Result, group: Mapping[str, Result], name: str, names: Mapping[str, str]
 ) -> str | None:
-    """In what a result differs from those of a column, as a clause of a sentence; None where it is
-    like all of them.
-    """
-    for slug, other in way.items():
-        ours, theirs = result.protocol, other.protocol
-        if what := unlike(ours, theirs):
+    """The first difference of a result from a group, as a clause; None if there is none."""
+    for slug, other in group.items():
+        if setting := first_difference(result.fingerprint, other.fingerprint):
             return (
-                f"{what} is {quoted(theirs[what])} for {names[slug]} and {quoted(ours[what])} "
-                f"for {name}"
+                f"{setting} is {quoted(other.fingerprint[setting])} for {names[slug]} and "
+                f"{quoted(result.fingerprint[setting])} for {name}"
             )
-        asked, before = result.evaluation.num_problems, other.evaluation.num_problems
-        if asked != before:
-            return f"{names[slug]} was asked {before:,} problems and {name} {asked:,}"
+        num_problems = result.evaluation.num_problems
+        num_other = other.evaluation.num_problems
+        if num_problems != num_other:
+            return f"{names[slug]} has {num_other:,} problems and {name} {num_problems:,}"
         if (
             result.verdicts
             and other.verdicts
-            and (fault := _other_problems(result.verdicts, other.verdicts, asked))
+            and (fault := _other_problems(result.verdicts, other.verdicts, num_problems))
         ):
-            return f"{names[slug]} and {name} were asked different problems ({fault})"
+            return f"{names[slug]} and {name} have different problems ({fault})"
     return None
 
 
-def _other_problems(ours: Verdicts, theirs: Verdicts, num_problems: int) -> str | None:
-    """A sign that two files of answers are not of the same problems.
+def _other_problems(new: Verdicts, old: Verdicts, num_problems: int) -> str | None:
+    """Evidence that two files of answers are of different problems; None if there is none.
 
-    What a model could not take in is missing from its file.
+    A problem that did not fit a model is missing from its file.
     """
-    shared = ours.gold.keys() & theirs.gold.keys()
+    shared = new.gold.keys() & old.gold.keys()
     for problem in sorted(shared):
-        if ours.gold[problem] != theirs.gold[problem]:
+        if new.gold[problem] != old.gold[problem]:
             return (
-                f"the gold answer of {problem} is {theirs.gold[problem]!r} and "
-                f"{ours.gold[problem]!r}"
+                f"the gold answer of {problem} is {old.gold[problem]!r} and {new.gold[problem]!r}"
             )
-    if len(ours.gold.keys() | theirs.gold.keys()) > num_problems:
-        return f"only one has {min(ours.gold.keys() ^ theirs.gold.keys())}"
+    if len(new.gold.keys() | old.gold.keys()) > num_problems:
+        return f"only one has {min(new.gold.keys() ^ old.gold.keys())}"
     return None
 
 
@@ -180,41 +176,41 @@ def _columns(group: ColumnGroup) -> Iterator[BoardColumn]:
             group=group,
             metric=metric,
             cells=cells,
-            apart=_apart(metric, cells, tables, problems, group),
+            differences=_differences(metric, cells, tables, problems, group),
         )
 
 
-def _apart(
+def _differences(
     metric: str,
     cells: Mapping[str, Interval],
     tables: Mapping[str, Verdicts],
     problems: Sequence[str],
     group: ColumnGroup,
 ) -> dict[tuple[str, str], Interval]:
-    """Row less row, for every pair, both ways round."""
-    num_asked = next(iter(group.results.values())).evaluation.num_problems
+    """Row minus row for every ordered pair of rows with answers."""
+    num_problems = next(iter(group.results.values())).evaluation.num_problems
     padded = (
         *problems,
-        *("" for _ in range(num_asked - len(problems))),
-    )  # what no model could take in: wrong for all
+        *("" for _ in range(num_problems - len(problems))),
+    )  # problems that fit no model are wrong for all
     scores = {slug: tables[slug].scores(metric, padded) for slug in cells if slug in tables}
-    found: dict[tuple[str, str], Interval] = {}
+    gaps: dict[tuple[str, str], Interval] = {}
     for one, other in combinations(scores, 2):
-        one_M, other_M = scores[one], scores[other]
+        one_M = scores[one]
+        other_M = scores[other]
         if one_M is None or other_M is None:
             continue
         gap = paired_difference(one_M[None], other_M[None])
-        found[one, other], found[other, one] = gap, Interval(-gap.value, -gap.high, -gap.low)
-    return found
+        gaps[one, other] = gap
+        gaps[other, one] = Interval(-gap.value, -gap.high, -gap.low)
+    return gaps
 
 
-def course(entries: Sequence[Entry], group: ColumnGroup) -> dict[str, list[EvaluationRecord]]:
-    """The evaluations of a suite on the way, of the rows of a group that were evaluated more than
-    once.
-    """
+def history(entries: Sequence[Entry], group: ColumnGroup) -> dict[str, list[EvaluationRecord]]:
+    """All evaluations of a group's suite, of rows that were evaluated more than once."""
     by_row = {
-        entry.slug: [e for e in entry.course if e.suite == group.suite]
+        entry.slug: [e for e in entry.history if e.suite == group.suite]
         for entry in entries
         if entry.slug in group.results
     }
-    return {slug: found for slug, found in by_row.items() if len(found) > 1}
+    return {slug: evaluations for slug, evaluations in by_row.items() if len(evaluations) > 1}

@@ -1,5 +1,5 @@
-"""The answer in words: which row is best in a column, what cannot be told apart from it, and what
-is behind.
+"""The result of a column in words: the best row, rows that cannot be told apart from it, and the
+rest.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ MAX_NAMED = 3
 
 
 def verdict(column: BoardColumn, names: Mapping[str, str]) -> tuple[str, str]:
-    """The name of the best row, and what is to be said of it."""
+    """The name of the best row, and the predicate of the sentence about it."""
     best, *others = column.order
-    return names[best], _said(
+    return names[best], _predicate(
         column, names, percent(column.cells[best].value)
     ) if others else f"reaches {percent(column.cells[best].value)}."
 
 
-def _said(column: BoardColumn, names: Mapping[str, str], figure: str) -> str:
+def _predicate(column: BoardColumn, names: Mapping[str, str], figure: str) -> str:
     """One or two sentences without their subject."""
-    best, level, behind = column.order[0], column.level[1:], [names[row] for row in column.behind]
+    best = column.order[0]
+    level = column.level[1:]
+    behind = [names[row] for row in column.behind]
     if level:
         rest = f" {_listed(behind)} {'is' if len(behind) == 1 else 'are'} behind." if behind else ""
         return (
@@ -30,8 +32,8 @@ def _said(column: BoardColumn, names: Mapping[str, str], figure: str) -> str:
             f"it.{rest}"
         )
     if not behind:
-        return f"has {figure}; without the answers of the others, nothing can be told."
-    gap = column.apart[best, column.behind[0]]
+        return f"has {figure}; the other rows have no answers, so they cannot be compared."
+    gap = column.differences[best, column.behind[0]]
     more = f" and of {len(behind) - 1} more" if len(behind) > 1 else ""
     ahead = (
         f"{points(gap.value)} points [{signed_points(gap.low)}, {signed_points(gap.high)}] "
@@ -41,7 +43,7 @@ def _said(column: BoardColumn, names: Mapping[str, str], figure: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """`a, b and c`; a long list is counted."""
+    """Names as `a, b and c`; a long list ends in a count."""
     shown = (
         list(names)
         if len(names) <= MAX_NAMED + 1

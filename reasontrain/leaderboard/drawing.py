@@ -1,5 +1,5 @@
-"""Pictures of the board as geometry: an interval in its cell, accuracy over steps, accuracy against
-response length.
+"""Geometry of the board's pictures: intervals in cells, accuracy over steps and against response
+length.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reasontrain.evaluation.compare import common
-from reasontrain.leaderboard.columns import BoardColumn, course
+from reasontrain.leaderboard.columns import BoardColumn, history
 from reasontrain.leaderboard.entries import Entry
 from reasontrain.metrics.accuracy import Interval
 from reasontrain.report.charts import (
@@ -31,7 +31,10 @@ from reasontrain.report.numbers import percent, short
 
 TONES = "abcdef"
 MAX_BANDS = 4
-LABEL_HEIGHT, LABEL_WIDTH = 11.0, 6.0
+LABEL_HEIGHT = 11.0
+"""Pixels of a line of a label."""
+LABEL_WIDTH = 6.0
+"""Pixels of a character."""
 LEAST_SPAN = 0.75
 LENGTH = "response_tokens_mean"
 
@@ -47,9 +50,9 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A row in a picture of two measures, in pixels.
+    """A row in a scatter plot, in pixels.
 
-    Its label stands to its left where `left`; "" where there is no room.
+    The label is to the left of the point if `left`, and empty if there is no room for it.
     """
 
     row: str
@@ -65,7 +68,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Scatter:
-    """Accuracy against response length in one column."""
+    """A plot of accuracy against response length for one column."""
 
     title: str
     note: str
@@ -76,15 +79,16 @@ class Scatter:
 
 
 def tones(entries: Sequence[Entry]) -> dict[str, str]:
-    """CSS classes of each row: a colour, and dashes from the seventh on; rows that differ by their
-    seed alone share them.
+    """CSS classes of each row: a colour, and dashes from the seventh arm on.
+
+    Rows that differ only in their seed share them.
     """
     arms = list(dict.fromkeys(entry.arm for entry in entries))
     return {entry.slug: _tone(arms.index(entry.arm)) for entry in entries}
 
 
 def legend(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """The classes of each arm, and what the names of its rows have in common."""
+    """The classes of each arm, and the common part of the names of its rows."""
     arms: dict[str, list[str]] = {}
     for entry in entries:
         arms.setdefault(entry.arm, []).append(entry.name)
@@ -100,12 +104,12 @@ def marks(column: BoardColumn) -> tuple[float, ...]:
     finite = [
         end for cell in column.cells.values() for end in (cell.low, cell.high) if math.isfinite(end)
     ] or [0.0, 1.0]
-    found = tuple(mark for mark in ticks(min(finite), max(finite)) if 0 <= mark <= 1)
-    return found if len(found) > 1 else (0.0, 1.0)
+    inside = tuple(mark for mark in ticks(min(finite), max(finite)) if 0 <= mark <= 1)
+    return inside if len(inside) > 1 else (0.0, 1.0)
 
 
 def bar(cell: Interval, low: float, high: float) -> Bar:
-    """A cell between the ends of its column."""
+    """A cell on the axis of its column."""
     across = Scale(low, high, 0, 100)
     return Bar(
         *(across(end) if math.isfinite(end) else 0.0 for end in (cell.value, cell.low, cell.high))
@@ -113,25 +117,27 @@ def bar(cell: Interval, low: float, high: float) -> Bar:
 
 
 def curve(column: BoardColumn, entries: Sequence[Entry]) -> tuple[Chart, tuple[str, ...]] | None:
-    """The metric over training steps, and the row of each line; None where no row was evaluated on
-    the way.
+    """The metric over training steps, and the row of each line.
+
+    None if no row was evaluated more than once.
     """
-    tone, names = tones(entries), {entry.slug: entry.name for entry in entries}
-    found = {
+    tone = tones(entries)
+    names = {entry.slug: entry.name for entry in entries}
+    by_row = {
         row: [e for e in evaluations if column.metric in e.metrics]
-        for row, evaluations in course(entries, column.group).items()
+        for row, evaluations in history(entries, column.group).items()
     }
-    found = {row: evaluations for row, evaluations in found.items() if len(evaluations) > 1}
+    by_row = {row: evaluations for row, evaluations in by_row.items() if len(evaluations) > 1}
     series = [
         Series(
             label=names[row],
             points=[(e.step, e.metrics[column.metric].value) for e in evaluations],
             intervals=[e.metrics[column.metric] for e in evaluations]
-            if len(found) <= MAX_BANDS
+            if len(by_row) <= MAX_BANDS
             else (),
             tone=tone[row],
         )
-        for row, evaluations in found.items()
+        for row, evaluations in by_row.items()
     ]
     drawn = (
         chart(
@@ -143,29 +149,25 @@ def curve(column: BoardColumn, entries: Sequence[Entry]) -> tuple[Chart, tuple[s
         if series
         else None
     )
-    return (drawn, tuple(found)) if drawn else None
+    return (drawn, tuple(by_row)) if drawn else None
 
 
 def scatter(column: BoardColumn, entries: Sequence[Entry]) -> Scatter | None:
-    """The metric against the mean number of response tokens; None where fewer than two rows state
-    it.
-    """
+    """The metric against the mean number of response tokens; None for fewer than two rows."""
     lengths = {
         row: r.evaluation.numbers.get(LENGTH, math.nan) for row, r in column.group.results.items()
     }
     rows = [row for row in column.order if math.isfinite(lengths[row] + column.cells[row].value)]
     if len(rows) < 2:
         return None
-    shortest, longest = min(lengths[row] for row in rows), max(lengths[row] for row in rows)
-    x_marks = ticks(
-        min(shortest, LEAST_SPAN * longest), longest
-    )  # lengths that hardly differ look alike
+    shortest = min(lengths[row] for row in rows)
+    longest = max(lengths[row] for row in rows)
+    # A wide axis, so that lengths that hardly differ look alike.
+    x_marks = ticks(min(shortest, LEAST_SPAN * longest), longest)
     y_marks = marks(column)
-    across, up = (
-        Scale(x_marks[0], x_marks[-1], LEFT, WIDTH - RIGHT),
-        Scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP),
-    )
-    said = "; ".join(
+    across = Scale(x_marks[0], x_marks[-1], LEFT, WIDTH - RIGHT)
+    up = Scale(y_marks[0], y_marks[-1], HEIGHT - BOTTOM, TOP)
+    values = "; ".join(
         f"{row} {percent(column.cells[row].value)} at {short(lengths[row])}" for row in rows
     )
     return Scatter(
@@ -174,7 +176,7 @@ def scatter(column: BoardColumn, entries: Sequence[Entry]) -> Scatter | None:
         points=_points(rows, column, lengths, across, up, entries),
         x_ticks=tuple((across(x), f"{x:,g}") for x in x_marks),
         y_ticks=share_marks(y_marks, up),
-        alt=f"{column.metric} on {column.group.name} against mean response tokens: {said}",
+        alt=f"{column.metric} on {column.group.name} against mean response tokens: {values}",
     )
 
 
@@ -186,25 +188,29 @@ def _points(
     up: Scale,
     entries: Sequence[Entry],
 ) -> tuple[Point, ...]:
-    """Rows from the top down; a label that would lie on another one or on a point is left out, and
-    is read by pointing.
+    """Points from the top down.
+
+    A label that would cover another one or a point is left out; the page shows it on pointing.
     """
-    tone, names = tones(entries), {entry.slug: entry.name for entry in entries}
-    taken = [
+    tone = tones(entries)
+    names = {entry.slug: entry.name for entry in entries}
+    occupied = [
         _Box(across(lengths[row]) - 4, across(lengths[row]) + 4, up(column.cells[row].value))
         for row in rows
     ]
     points: list[Point] = []
     for row in rows:
-        cell, x, width = column.cells[row], across(lengths[row]), LABEL_WIDTH * len(names[row])
+        cell = column.cells[row]
+        x = across(lengths[row])
+        width = LABEL_WIDTH * len(names[row])
         left = x + width > WIDTH - RIGHT
         box = (
             _Box(x - 7 - width, x - 7, up(cell.value))
             if left
             else _Box(x + 7, x + 7 + width, up(cell.value))
         )
-        free = box.start >= LEFT and not any(box.meets(other) for other in taken)
-        taken += [box] if free else []
+        free = box.start >= LEFT and not any(box.meets(other) for other in occupied)
+        occupied += [box] if free else []
         ends = (up(cell.value), up(cell.low), up(cell.high))
         label = names[row] if free else ""
         points.append(
@@ -232,7 +238,7 @@ class _Box:
     middle: float
 
     def meets(self, other: _Box) -> bool:
-        """Whether one covers a part of the other."""
+        """True if one covers a part of the other."""
         return (
             self.start < other.end
             and other.start < self.end

@@ -1,6 +1,4 @@
-"""The rows: run directories that `train` wrote and reports that `evaluate` wrote, read into one
-kind of record.
-"""
+"""Rows of the board, read from run directories of `train` and reports of `evaluate`."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import yaml
 from reasontrain.data.storage import TornLineError, json_lines
 from reasontrain.evaluation.compare import arm_of
 from reasontrain.leaderboard.answers import Verdicts, verdicts
-from reasontrain.leaderboard.fingerprint import Protocol, protocol
+from reasontrain.leaderboard.fingerprint import Fingerprint, fingerprint
 from reasontrain.report.numbers import Json
 from reasontrain.report.run import (
     EvaluationRecord,
@@ -28,23 +26,24 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One suite asked of one model, `asked` as its settings say; `answers` and `verdicts` are None
-    where they were not kept.
+    """The evaluation of one model on one suite, with the settings of the suite.
+
+    `answers` and `verdicts` are None if they were not kept.
     """
 
     evaluation: EvaluationRecord
-    asked: Mapping[str, Json]
-    protocol: Protocol
+    suite_settings: Mapping[str, Json]
+    fingerprint: Fingerprint
     answers: Path | None
     verdicts: Verdicts | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A model: what a run reached at its last evaluation, or what a report states.
+    """A row: a run at its last evaluation, or the model of a report.
 
-    `slug` names its files, `about` says in few words what it is, `course` holds every evaluation on
-    the way. Rows of one `arm` differ by nothing but their seed.
+    `slug` names its files, `about` describes it in few words, and `history` has every evaluation
+    during training. Rows of one `arm` differ only in their seed.
     """
 
     name: str
@@ -52,19 +51,19 @@ class Entry:
     arm: str
     about: str
     results: tuple[Result, ...]
-    course: tuple[EvaluationRecord, ...] = ()
+    history: tuple[EvaluationRecord, ...] = ()
     recipe: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_entries(paths: Sequence[Path]) -> tuple[Entry, ...]:
-    """All rows, each with a name of its own; an error where one is given twice."""
+    """All rows, with unique names; UserError if a path occurs twice."""
     places = [path.resolve() for path in paths]
     if twice := [
         str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1
     ]:
-        raise UserError(f"{twice[0]} is given twice; a row counts once")
-    return _named_apart([_read(path) for path in paths], paths)
+        raise UserError(f"{twice[0]} is given twice; give each run or report once")
+    return _with_unique_names([_read(path) for path in paths], paths)
 
 
 def _read(path: Path) -> Entry:
@@ -84,16 +83,22 @@ def _read(path: Path) -> Entry:
 
 def _run(directory: RunDirectory) -> Entry:
     """A run at the last evaluation of each suite."""
-    run, asked = read_run(directory.path), _suites_of(directory.recipe)
+    run = read_run(directory.path)
+    suites = _suites_of(directory.recipe)
     last: dict[str, tuple[EvaluationRecord, Mapping[str, Json]]] = {}
-    course: dict[tuple[str, int], EvaluationRecord] = {}
+    history: dict[tuple[str, int], EvaluationRecord] = {}
     for record, where in _lines(directory.evaluations):
-        found = read_evaluation(record, where)
-        course[found.suite, found.step] = found
-        if found.suite not in last or found.step >= last[found.suite][0].step:
-            last[found.suite] = (found, record)
+        evaluation = read_evaluation(record, where)
+        history[evaluation.suite, evaluation.step] = evaluation
+        if evaluation.suite not in last or evaluation.step >= last[evaluation.suite][0].step:
+            last[evaluation.suite] = (evaluation, record)
     results = (
-        _result(e, record, asked.get(e.suite, {}), directory.answers(e.suite, e.step))
+        _result(
+            e,
+            record,
+            suites.get(e.suite, {}),
+            directory.answers(e.suite, e.step),
+        )
         for e, record in last.values()
     )
     settings = yaml.safe_load(run.recipe) or {}
@@ -103,14 +108,14 @@ def _run(directory: RunDirectory) -> Entry:
         arm=arm_of(settings) if settings else _slug(run.name),
         about=_about(settings, max((e.step for e, _ in last.values()), default=0)),
         results=tuple(results),
-        course=tuple(sorted(course.values(), key=lambda e: e.step)),
+        history=tuple(sorted(history.values(), key=lambda e: e.step)),
         recipe=run.recipe,
         environment=run.environment,
     )
 
 
 def _report(path: Path) -> Entry:
-    """What `reasontrain evaluate` measured of one model."""
+    """The row of a report of `reasontrain evaluate`."""
     report = _mapping(_json(path), f"{path}: expected a report")
     suites = report.get("suites")
     if not isinstance(suites, list) or "model" not in report:
@@ -122,16 +127,16 @@ def _report(path: Path) -> Entry:
     for index, suite in enumerate(suites):
         where = f"{path}: suite {index + 1}"
         record = _mapping(suite, where)
-        found = read_evaluation({"step": 0, **record}, where)
-        if found.suite in results:
+        evaluation = read_evaluation({"step": 0, **record}, where)
+        if evaluation.suite in results:
             raise UserError(
-                f"{path} states suite {found.suite} twice; evaluate them into folders of "
-                f"their own (--out)"
+                f"{path} states suite {evaluation.suite} twice; evaluate them into separate "
+                f"folders (--out)"
             )
-        asked = record.get("asked")
-        settings = asked if isinstance(asked, Mapping) else {}
-        results[found.suite] = _result(
-            found, record, settings, path.parent / f"{found.suite}.jsonl"
+        stated = record.get("asked")
+        settings = stated if isinstance(stated, Mapping) else {}
+        results[evaluation.suite] = _result(
+            evaluation, record, settings, path.parent / f"{evaluation.suite}.jsonl"
         )
     name = str(report["model"])
     environment = {
@@ -150,8 +155,8 @@ def _report(path: Path) -> Entry:
     )
 
 
-def _named_apart(entries: Sequence[Entry], paths: Sequence[Path]) -> tuple[Entry, ...]:
-    """The same rows; where two have one name (or one slug) each is called by its path too."""
+def _with_unique_names(entries: Sequence[Entry], paths: Sequence[Path]) -> tuple[Entry, ...]:
+    """The same rows; those that share a slug get their path and a number added to their names."""
     slugs = [entry.slug for entry in entries]
     return tuple(
         entry
@@ -162,7 +167,7 @@ def _named_apart(entries: Sequence[Entry], paths: Sequence[Path]) -> tuple[Entry
 
 
 def _suites_of(recipe: Path) -> dict[str, Mapping[str, Json]]:
-    """The suites of a resolved recipe by name, each with the prompt that it was asked with."""
+    """The suites of a resolved recipe by name, each with its effective prompt settings."""
     settings = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
     evaluate = settings.get("evaluate") or {}
     return {
@@ -172,7 +177,7 @@ def _suites_of(recipe: Path) -> dict[str, Mapping[str, Json]]:
 
 
 def _lines(path: Path) -> list[tuple[Mapping[str, Json], str]]:
-    """The lines of a file; one that is being written at this moment is left out."""
+    """The lines of a file without one that is still being written."""
     lines = []
     try:
         for line in json_lines(path):
@@ -198,23 +203,22 @@ def _mapping(value: Json, where: str) -> Mapping[str, Json]:
 def _result(
     evaluation: EvaluationRecord,
     record: Mapping[str, Json],
-    asked: Mapping[str, Json],
+    suite_settings: Mapping[str, Json],
     answers: Path,
 ) -> Result:
-    """A result with its answers, where they are there."""
+    """A result, with its answers if their file exists."""
     kept = answers if answers.is_file() else None
-    stated = protocol(record, asked)
     return Result(
         evaluation=evaluation,
-        asked=asked,
-        protocol=stated,
+        suite_settings=suite_settings,
+        fingerprint=fingerprint(record, suite_settings),
         answers=kept,
         verdicts=verdicts(kept) if kept else None,
     )
 
 
 def _about(recipe: Mapping[str, Json], step: int) -> str:
-    """What was trained, by which rule and objective, and how far."""
+    """Model, token selection and objective of a run, the step it reached, and its seed."""
     model, token_selection, objective = (
         recipe.get(name) for name in ("model", "token_selection", "objective")
     )
@@ -230,5 +234,5 @@ def _about(recipe: Mapping[str, Json], step: int) -> str:
 
 
 def _slug(name: str) -> str:
-    """A name as a file's: `Qwen/Qwen3-8B` becomes `Qwen-Qwen3-8B`."""
+    """A name as part of a file name: `Qwen/Qwen3-8B` becomes `Qwen-Qwen3-8B`."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "model"

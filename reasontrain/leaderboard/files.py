@@ -1,6 +1,4 @@
-"""The same figures for other readers: Markdown for a README, CSV, JSON, and metadata for a model
-card.
-"""
+"""Figures of the board as files: Markdown, CSV, JSON, and metadata for model cards."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from reasontrain.report.numbers import Json, portable
 from reasontrain.report.summary import setting_text
 from reasontrain.types import UserError
 
-_BESIDE = ("response_tokens_mean", "truncated_share", "format_failure_share")
+_NUMBERS = ("response_tokens_mean", "truncated_share", "format_failure_share")
 _FIELDS = (
     "model",
     "suite",
@@ -34,11 +32,12 @@ _FIELDS = (
 )
 
 
-def markdown(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
-    """Models by suites in percent, of the first metric; the best of a column and what cannot be
-    told apart from it are bold.
+def markdown(entries: Sequence[Entry], columns: Sequence[BoardColumn]) -> str:
+    """A table of models by suites in percent, for the first metric.
+
+    Bold are the best of a column and the rows that cannot be told apart from it.
     """
-    shown = [column for column in found if column.metric == found[0].metric]
+    shown = [column for column in columns if column.metric == columns[0].metric]
     heads = [_cell_text(f"{column.group.name} ({column.metric})") for column in shown]
     lines = ["| model | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(shown)]
     first = shown[0].order if shown else ()
@@ -53,23 +52,25 @@ def markdown(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
         )
     how = "; ".join(f"{_cell_text(column.group.name)}: {column.group.setting}" for column in shown)
     note = (
-        "In percent, with 95 % intervals over problems. Bold: the best, and what a paired "
+        "In percent, with 95 % intervals over problems. Bold: the best, and models that a paired "
         "bootstrap cannot tell apart from it."
     )
     return "\n".join([*lines, "", f"{note} {how}.", ""])
 
 
-def csv_text(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
-    """A line for each model, column and metric; shares, not percent."""
-    stream, names = io.StringIO(), {entry.slug: entry.name for entry in entries}
-    protocol = sorted(
-        {key for column in found for key in column.group.protocol} - {"samples", "temperature"}
+def csv_text(entries: Sequence[Entry], columns: Sequence[BoardColumn]) -> str:
+    """One line per model, column and metric, with shares instead of percent."""
+    stream = io.StringIO()
+    names = {entry.slug: entry.name for entry in entries}
+    settings = sorted(
+        {key for column in columns for key in column.group.fingerprint} - {"samples", "temperature"}
     )
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_FIELDS, *_BESIDE, *protocol])
-    for column in found:
+    writer.writerow([*_FIELDS, *_NUMBERS, *settings])
+    for column in columns:
         for row in column.order:
-            result, cell = column.group.results[row], column.cells[row]
+            result = column.group.results[row]
+            cell = column.cells[row]
             e = result.evaluation
             figures = (
                 cell.value,
@@ -80,23 +81,23 @@ def csv_text(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
                 e.num_samples,
                 e.temperature,
             )
-            beside = [e.numbers.get(name, "") for name in _BESIDE]
-            stated = [_inert(result.protocol.get(key, "")) for key in protocol]
+            numbers = [e.numbers.get(name, "") for name in _NUMBERS]
+            stated = [_inert(result.fingerprint.get(key, "")) for key in settings]
             writer.writerow(
                 [
                     _inert(names[row]),
                     _inert(column.group.name),
                     column.metric,
                     *figures,
-                    *beside,
+                    *numbers,
                     *stated,
                 ]
             )
     return stream.getvalue()
 
 
-def content(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> Json:
-    """All of it: rows, columns, cells, and the paired differences of every two rows."""
+def content(entries: Sequence[Entry], columns: Sequence[BoardColumn]) -> Json:
+    """Rows, columns, cells, and the paired differences of all pairs of rows."""
     return portable(
         {
             "models": [
@@ -107,31 +108,31 @@ def content(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> Json:
                     "suite": column.group.suite,
                     "name": column.group.name,
                     "metric": column.metric,
-                    "protocol": dict(column.group.protocol),
+                    "fingerprint": dict(column.group.fingerprint),
                     "cells": {row: _ends(column.cells[row]) for row in column.order},
                     "not_told_apart_from_best": list(column.level),
                     "differences": [
-                        {"of": a, "minus": b, **_ends(gap)} for (a, b), gap in column.apart.items()
+                        {"of": a, "minus": b, **_ends(gap)}
+                        for (a, b), gap in column.differences.items()
                     ],
                 }
-                for column in found
+                for column in columns
             ],
         }
     )
 
 
 def card(entry: Entry) -> str:
-    """Front matter for the README.md of a model on the Hugging Face hub: a `model-index` with every
-    metric, in percent.
-    """
+    """Front matter for the model card of a row: a `model-index` with every metric, in percent."""
     index = [{"name": entry.name, "results": [_card_result(result) for result in entry.results]}]
-    return f"---\n{yaml.safe_dump({'model-index': index}, sort_keys=False, allow_unicode=True, width=120)}---\n"
+    text = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{text}---\n"
 
 
 def _card_result(result: Result) -> Mapping[str, Json]:
-    """One suite as hub leaderboards read it."""
+    """A result in the words of the `model-index` of the Hugging Face hub."""
     e = result.evaluation
-    args = {key.replace(" ", "_"): value for key, value in result.protocol.items()}
+    args = {key.replace(" ", "_"): value for key, value in result.fingerprint.items()}
     metrics = [
         {
             "type": name,
@@ -149,13 +150,14 @@ def _card_result(result: Result) -> Mapping[str, Json]:
 
 
 def _data_set(result: Result) -> dict[str, Json]:
-    """The data set on the hub, also where its problems were read from the file that a suite of ours
-    names; else the suite.
+    """The data set on the hub, or the suite if there is none.
+
+    A suite in `eval/suites` has a data set on the hub also if its problems were read from a file.
     """
-    task = result.asked.get("task")
+    task = result.suite_settings.get("task")
     stated = task if isinstance(task, Mapping) else {}
     if not stated.get("hub"):
-        stated = _known(result.evaluation.suite, result.asked.get("file"))
+        stated = _known(result.evaluation.suite, result.suite_settings.get("file"))
     if not stated.get("hub"):
         return {"type": result.evaluation.suite}
     parts = {"type": stated["hub"], "config": stated.get("subset"), "split": stated.get("split")}
@@ -163,7 +165,7 @@ def _data_set(result: Result) -> dict[str, Json]:
 
 
 def _known(name: str, file: Json) -> Mapping[str, Json]:
-    """The task of the suite in `eval/suites` with this name, if its problems are those of `file`."""
+    """The task of the suite of this name in `eval/suites`, if its problems are those of `file`."""
     try:
         known = suite(name, (), None)
     except UserError:
@@ -184,12 +186,12 @@ def _cell(column: BoardColumn, row: str) -> str:
 
 
 def _cell_text(text: str) -> str:
-    """Text that cannot break a table or be read as HTML."""
+    """Text escaped for a Markdown table."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 def _inert(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Text that a spreadsheet does not read as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 

@@ -1,7 +1,4 @@
-"""How a suite was asked: what must be the same for two results to stand in one column.
-
-The only place where it is read.
-"""
+"""The fingerprint of an evaluation: settings that two results must share to stand in one column."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from dataclasses import asdict
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.report.numbers import Json
 
-Protocol = Mapping[str, str]
-"""What a result states of how it was asked, by name, as text."""
+Fingerprint = Mapping[str, str]
+"""Settings of an evaluation by name, as text."""
 
 _OF_RECORD = {
     "version": "suite version",
@@ -21,39 +18,41 @@ _OF_RECORD = {
     "problems_sha256": "data hash",
 }
 _OF_SUITE = ("limit", "last_number", "prompt", "sampling")
-_MAX_SAID = 40
+_MAX_QUOTED = 40
 
 
-def protocol(record: Mapping[str, Json], asked: Mapping[str, Json]) -> Protocol:
-    """What an evaluation's record and the suite that was asked say.
+def fingerprint(record: Mapping[str, Json], suite_settings: Mapping[str, Json]) -> Fingerprint:
+    """The fingerprint of an evaluation from its record and the settings of its suite.
 
-    A suite without a prompt of its own is asked with the default one. Where problems came from is
-    no part of it: the same ones may lie in a file and on the hub; they are compared by their hash,
-    and by their names and gold answers. What a record does not state, as those of older runs do not
-    state a version, is not compared.
+    A suite without a prompt of its own has the default one. The source of the problems is not part
+    of it, since the same problems may lie in a file and on the hub: they are compared by their
+    hash, names and gold answers. A setting that a record does not state is not compared (older
+    records state no version).
     """
-    suite = dict(asked) | (
-        {"prompt": asdict(PromptSettings())} if asked and not asked.get("prompt") else {}
+    suite = dict(suite_settings) | (
+        {"prompt": asdict(PromptSettings())}
+        if suite_settings and not suite_settings.get("prompt")
+        else {}
     )
-    said = {
+    stated = {
         name: value for key in _OF_SUITE if key in suite for name, value in _flat(suite[key], key)
     }
-    said.pop("sampling.temperature", None)  # stated by every record
-    return said | {
+    stated.pop("sampling.temperature", None)  # every record states it
+    return stated | {
         name: _text(record[key])
         for key, name in _OF_RECORD.items()
         if record.get(key) not in (None, "")
     }
 
 
-def unlike(one: Protocol, other: Protocol) -> str | None:
-    """The first thing in which two protocols differ; None where they agree in all that both state."""
+def first_difference(one: Fingerprint, other: Fingerprint) -> str | None:
+    """The first setting that both state and that differs; None if there is none."""
     return next((name for name in one if name in other and one[name] != other[name]), None)
 
 
 def quoted(text: str) -> str:
-    """What a protocol states, in a sentence: a long text is cut."""
-    return repr(text if len(text) <= _MAX_SAID else text[:_MAX_SAID] + "...")
+    """A setting as quoted in a sentence; long texts are truncated."""
+    return repr(text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "...")
 
 
 def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:
@@ -66,7 +65,7 @@ def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Json) -> str:
-    """A value as a reader wants it; 1 and 1.0 are the same."""
+    """A value as text; 1 and 1.0 are the same."""
     if value is None:
         return "none"
     if isinstance(value, float) and not isinstance(value, bool):

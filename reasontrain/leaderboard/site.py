@@ -1,4 +1,4 @@
-"""`write_leaderboard`: reads runs and reports, writes the pages and the files beside them."""
+"""The site: reads runs and reports, writes pages and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAGE = Path(__file__).parent / "page"
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """A column as the table shows it: the ends of its axis, and the bars of its rows."""
+    """A column of the table, with the ends of its axis and the bars of its rows."""
 
     column: BoardColumn
     low: float
@@ -33,17 +33,17 @@ class _Column:
 def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) -> Path:
     """Write the site of these runs and reports below `out` and return its first page.
 
-    Raises `UserError` where a path holds no evaluation, or where results of one suite were asked
-    differently and `apart` does not allow a column for each way.
+    Raises `UserError` if a path holds no evaluation, or if results of one suite have different
+    settings and `apart` does not allow a column for each.
     """
     entries = read_entries(paths)
-    found = columns(entries, apart=apart)
+    board_columns = columns(entries, apart=apart)
     texts = {
-        "index.html": render_board(entries, found),
-        "leaderboard.md": files.markdown(entries, found),
-        "leaderboard.csv": files.csv_text(entries, found),
+        "index.html": render_board(entries, board_columns),
+        "leaderboard.md": files.markdown(entries, board_columns),
+        "leaderboard.csv": files.csv_text(entries, board_columns),
         "leaderboard.json": json.dumps(
-            files.content(entries, found), indent=1, ensure_ascii=False, allow_nan=False
+            files.content(entries, board_columns), indent=1, ensure_ascii=False, allow_nan=False
         )
         + "\n",
     }
@@ -56,12 +56,12 @@ def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) 
     return out / "index.html"
 
 
-def render_board(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
+def render_board(entries: Sequence[Entry], board_columns: Sequence[BoardColumn]) -> str:
     """The first page as text."""
     names = {entry.slug: entry.name for entry in entries}
-    first = [column for column in found if column.metric == found[0].metric]
+    first = [column for column in board_columns if column.metric == board_columns[0].metric]
     best = first[0].order if first else ()
-    given = {
+    values = {
         "entries": sorted(
             entries,
             key=lambda entry: (
@@ -72,27 +72,25 @@ def render_board(entries: Sequence[Entry], found: Sequence[BoardColumn]) -> str:
         "names": names,
         "tones": drawing.tones(entries),
         "legend": drawing.legend(entries),
-        "columns": [_shown(column) for column in found],
-        "metrics": list(dict.fromkeys(column.metric for column in found)),
+        "columns": [_shown(column) for column in board_columns],
+        "metrics": list(dict.fromkeys(column.metric for column in board_columns)),
         "answers": [(column, verdict(column, names)) for column in first],
         "curves": [drawn for column in first if (drawn := drawing.curve(column, entries))],
         "scatters": [picture for column in first if (picture := drawing.scatter(column, entries))],
-        "data": _data(found),
+        "data": _data(board_columns),
         "size": charts,
     }
-    return _render("board.html.j2", given)
+    return _render("board.html.j2", values)
 
 
 def render_entry(entry: Entry) -> dict[str, str]:
-    """The pages of one row by file name: one, or several where there are more answers than a page
-    should hold.
-    """
+    """The pages of one row by file name: several if it has more answers than a page should hold."""
     suites = [transcript(r.evaluation, read_answers(r.answers)) for r in entry.results if r.answers]
-    cut = parts(suites)
+    pages = parts(suites)
     num_right = {suite.name: sum(answer.correct for answer in suite.answers) for suite in suites}
     names = [
         f"{entry.slug}{f'-{number}' if number > 1 else ''}.html"
-        for number in range(1, len(cut) + 1)
+        for number in range(1, len(pages) + 1)
     ]
     return {
         name: _render(
@@ -105,7 +103,7 @@ def render_entry(entry: Entry) -> dict[str, str]:
                 "num_right": num_right,
             },
         )
-        for number, (name, part) in enumerate(zip(names, cut, strict=True), 1)
+        for number, (name, part) in enumerate(zip(names, pages, strict=True), 1)
     }
 
 
@@ -119,14 +117,12 @@ def _shown(column: BoardColumn) -> _Column:
     )
 
 
-def _data(found: Sequence[BoardColumn]) -> str:
-    """Differences for the script, by column, row and the row that it is set beside; no `<` that
-    could end the element.
-    """
+def _data(board_columns: Sequence[BoardColumn]) -> str:
+    """Differences for the script, by column, row and other row, without a `<` that could end it."""
     table: list[dict[str, dict[str, list[float]]]] = []
-    for column in found:
+    for column in board_columns:
         rows: dict[str, dict[str, list[float]]] = {}
-        for (one, other), gap in column.apart.items():
+        for (one, other), gap in column.differences.items():
             rows.setdefault(one, {})[other] = [
                 round(100 * end, 2) for end in (gap.value, gap.low, gap.high)
             ]
@@ -134,8 +130,8 @@ def _data(found: Sequence[BoardColumn]) -> str:
     return json.dumps(table, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _render(template: str, given: Mapping[str, object]) -> str:
-    """A page with the style and the one script, and a policy that lets nothing else run."""
+def _render(template: str, values: Mapping[str, object]) -> str:
+    """A page with style, script, and a policy that allows no other script."""
     script = templates.text(_PAGE / "board.js")
     style = (
         templates.text(templates.PAGE / "style.css") + "\n" + templates.text(_PAGE / "board.css")
@@ -143,7 +139,7 @@ def _render(template: str, given: Mapping[str, object]) -> str:
     return (
         templates.templates(_PAGE)
         .get_template(template)
-        .render(**given, script=script, script_hash=templates.script_hash(script), style=style)
+        .render(**values, script=script, script_hash=templates.script_hash(script), style=style)
     )
 
 

@@ -1,6 +1,4 @@
-"""Every answer of a row as its page shows it: wrong ones first, cut into parts that a browser opens
-without effort.
-"""
+"""All answers of a row as its pages show them: wrong ones first, in pages of limited size."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ MAX_CHARACTERS = 8_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class TranscriptSuite:
-    """The answers to a suite, or a part of them."""
+    """Answers to a suite, or a part of them."""
 
     name: str
     evaluation: EvaluationRecord
@@ -23,7 +21,7 @@ class TranscriptSuite:
 
 
 def transcript(evaluation: EvaluationRecord, answers: Sequence[AnswerRecord]) -> TranscriptSuite:
-    """Wrong answers first, otherwise in the order of the file."""
+    """The answers with wrong ones first, otherwise in the order of the file."""
     return TranscriptSuite(
         name=evaluation.suite,
         evaluation=evaluation,
@@ -34,7 +32,7 @@ def transcript(evaluation: EvaluationRecord, answers: Sequence[AnswerRecord]) ->
 def parts(
     suites: Sequence[TranscriptSuite], max_characters: int = MAX_CHARACTERS
 ) -> list[list[TranscriptSuite]]:
-    """What each page holds, at least one page; a page is full at so many characters."""
+    """Split answers into pages of at most `max_characters`; there is at least one page."""
     pages: list[list[TranscriptSuite]] = [[]]
     left = max_characters
     for suite in suites:
@@ -46,7 +44,8 @@ def parts(
                     [replace(suite, answers=suite.answers[start:index])] if index > start else []
                 )
                 pages.append([])
-                start, left = index, max_characters
+                start = index
+                left = max_characters
             left -= size
         pages[-1].append(replace(suite, answers=suite.answers[start:]))
     return pages

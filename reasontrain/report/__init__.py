@@ -1,5 +1,5 @@
-"""From a run directory to `report.json` and a page, `report.html`, that opens from disk and asks
-nobody for anything.
+"""The report of a run directory: `report.json`, and `report.html`, a page that opens from disk and
+loads nothing.
 """
 
 from reasontrain.report.build import write_report

@@ -1,4 +1,4 @@
-"""A run beside its baseline: what both reached on the same problems, and what both cost."""
+"""Comparison of a run with its baseline: accuracy on the same problems, and cost."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from reasontrain.run.directory import RunDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The accuracy of both on one suite after their last steps; the difference is paired over its
-    problems.
-    """
+    """Accuracy of both on one suite after their last steps; the difference is paired by problem."""
 
     suite: str
     setting: str
@@ -32,16 +30,16 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What both spent in all."""
+    """One total cost of both runs."""
 
-    what: str
+    name: str
     baseline: Number
     run: Number
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
-    """Everything that is set beside each other; `missing` says why nothing is."""
+class BaselineComparison:
+    """Scores and costs of a run and its baseline; `missing` says why there are none."""
 
     name: str
     scores: tuple[Score, ...] = ()
@@ -49,28 +47,32 @@ class Beside:
     missing: str = ""
 
 
-def beside(run: RunRecord, run_dir: Path) -> Beside | None:
-    """The run beside the one that its recipe calls its `baseline`, which lies in the same folder;
-    None where it names none.
+def compare(run: RunRecord, run_dir: Path) -> BaselineComparison | None:
+    """Compare a run with the `baseline` of its recipe, a run in the same folder; None without one.
 
-    The interval of a difference covers 95 % over problems (10,000 draws); it does not speak of
-    other training seeds.
+    The interval of a difference covers 95 % over problems (10,000 draws), not the variation between
+    training seeds.
     """
     if not run.baseline:
         return None
     other_dir = run_dir.resolve().parent / run.baseline
     if not other_dir.is_dir():
-        return Beside(
-            name=run.baseline, missing=f"There is no run {run.baseline} beside this one yet."
+        return BaselineComparison(
+            name=run.baseline,
+            missing=f"There is no run {run.baseline} in the folder of this one yet.",
         )
     other = read_run(other_dir)
     scores = tuple(
         score for score in (_score(e, run_dir, other, other_dir) for e in _last(run)) if score
     )
     missing = (
-        "" if scores else f"{run.baseline} was not asked the same problems after its last step."
+        ""
+        if scores
+        else f"{run.baseline} was not evaluated on the same problems after its last step."
     )
-    return Beside(name=run.baseline, scores=scores, costs=_costs(run, other), missing=missing)
+    return BaselineComparison(
+        name=run.baseline, scores=scores, costs=_costs(run, other), missing=missing
+    )
 
 
 def _last(run: RunRecord) -> list[EvaluationRecord]:
@@ -81,23 +83,27 @@ def _last(run: RunRecord) -> list[EvaluationRecord]:
 
 
 def _score(
-    ours: EvaluationRecord, run_dir: Path, other: RunRecord, other_dir: Path
+    evaluation: EvaluationRecord, run_dir: Path, other: RunRecord, other_dir: Path
 ) -> Score | None:
-    theirs = next((e for e in _last(other) if e.setting == ours.setting), None)
-    paths = [] if theirs is None else [_answers(run_dir, ours), _answers(other_dir, theirs)]
-    if theirs is None or not all(path.is_file() for path in paths):
+    """The score of an evaluation; None if the baseline has no answers to the same problems."""
+    baseline_evaluation = next((e for e in _last(other) if e.setting == evaluation.setting), None)
+    if baseline_evaluation is None:
+        return None
+    paths = [_answers(run_dir, evaluation), _answers(other_dir, baseline_evaluation)]
+    if not all(path.is_file() for path in paths):
         return None
     run, baseline = map(verdicts, paths)
     if run.keys() != baseline.keys():
         return None
     run_1M, baseline_1M = (
-        np.array([[found[problem] for problem in run]], dtype=float) for found in (run, baseline)
+        np.array([[correct[problem] for problem in run]], dtype=float)
+        for correct in (run, baseline)
     )
     return Score(
-        suite=ours.suite,
-        setting=setting_text(ours),
-        baseline=theirs.metrics["accuracy"],
-        run=ours.metrics["accuracy"],
+        suite=evaluation.suite,
+        setting=setting_text(evaluation),
+        baseline=baseline_evaluation.metrics["accuracy"],
+        run=evaluation.metrics["accuracy"],
         difference=paired_difference(run_1M, baseline_1M),
     )
 
@@ -107,12 +113,12 @@ def _answers(run_dir: Path, evaluation: EvaluationRecord) -> Path:
 
 
 def _costs(run: RunRecord, other: RunRecord) -> tuple[Cost, ...]:
-    """Steps, tokens that met the loss, and training time."""
+    """Costs: steps, tokens trained on, and training time."""
     amounts: dict[str, Callable[[RunRecord], Number]] = {
         "steps": lambda r: len(r.steps),
         "trained tokens": lambda r: math.fsum(value for _, value in r.series("trained_tokens")),
         "training time in seconds": training_s,
     }
     return tuple(
-        Cost(what=what, baseline=amount(other), run=amount(run)) for what, amount in amounts.items()
+        Cost(name=name, baseline=amount(other), run=amount(run)) for name, amount in amounts.items()
     )

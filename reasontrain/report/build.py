@@ -1,4 +1,4 @@
-"""`write_report`: reads a run directory, writes report.json and report.html into it."""
+"""The report: reads a run directory, writes report.json and report.html into it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from reasontrain.algo.evidence import EVIDENCE, Evidence
 from reasontrain.data import storage
 from reasontrain.report import charts, colours, numbers, templates
-from reasontrain.report.baseline import Beside, beside
+from reasontrain.report.baseline import BaselineComparison, compare
 from reasontrain.report.charts import Axis, Chart, Series
 from reasontrain.report.numbers import portable
 from reasontrain.report.profile import profile
@@ -36,7 +36,7 @@ _SHARE = Axis(floor=0.0, ceiling=1.0, shares=True)
 
 @dataclass(frozen=True, kw_only=True)
 class _Curve:
-    """A chart of columns of metrics.jsonl: title, {column: label}, what it says."""
+    """A chart of metrics of metrics.jsonl: its title, {metric: label}, and a note."""
 
     title: str
     columns: dict[str, str]
@@ -45,7 +45,7 @@ class _Curve:
 
 
 _OUTCOMES = (
-    _Curve(title="Loss", columns={"loss": "loss"}, note="What the optimiser lowers."),
+    _Curve(title="Loss", columns={"loss": "loss"}, note="The loss that the optimiser minimises."),
     _Curve(
         title="Reward",
         columns={"reward_mean": "reward"},
@@ -100,30 +100,29 @@ _TRAINING = (
 def write_report(run_dir: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.json` into a run directory and return their paths.
 
-    Parts that the run did not leave behind are left out of the page. Raises `UserError` where there
-    is no run, or a file of it cannot be read.
+    The page leaves out parts for which the run has no files. Raises `UserError` if there is no run,
+    or if a file of it cannot be read.
     """
     run = read_run(run_dir)
-    compared = beside(run, run_dir)
-    content = report(run) | {"baseline": portable(asdict(compared)) if compared else None}
+    comparison = compare(run, run_dir)
+    content = report(run) | {"baseline": portable(asdict(comparison)) if comparison else None}
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     directory = RunDirectory(run_dir)
     page, summary = directory.report_page, directory.report_numbers
-    for path, text in ((page, render(run, compared)), (summary, numbers_text)):
+    for path, text in ((page, render(run, comparison)), (summary, numbers_text)):
         storage.replace_text(path, text)
     return page, summary
 
 
-def render(run: RunRecord, compared: Beside | None = None) -> str:
-    """The whole page as text; `compared` sets the run beside its baseline."""
+def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
+    """The page as text, with the comparison with a baseline if there is one."""
     script = templates.text(templates.PAGE / "tokens.js")
-    found = headlines(run)
     return (
         templates.templates()
         .get_template("page.html.j2")
         .render(
             run=run,
-            beside=compared,
+            comparison=comparison,
             style=templates.text(templates.PAGE / "style.css"),
             light=colours.rules(colours.LIGHT),
             dark=colours.rules(colours.DARK),
@@ -132,7 +131,7 @@ def render(run: RunRecord, compared: Beside | None = None) -> str:
             size=charts,
             colours=colours,
             tones=_TONES,
-            suites=_by_suite(found),
+            suites=_by_suite(headlines(run)),
             dumbbell=charts.dumbbell,
             curves=curves(run),
             quadrants=quadrants(run),
@@ -148,7 +147,7 @@ def render(run: RunRecord, compared: Beside | None = None) -> str:
 
 def curves(run: RunRecord) -> list[Chart]:
     """Accuracy first, then every other chart of which the run wrote a metric."""
-    found = [_accuracy(run)]
+    drawn = [_accuracy(run)]
     for curve in (*_OUTCOMES, *_evidence_curves(), *_TRAINING):
         tones = [
             name.rpartition("_")[2].lower() if "_Q" in name else _TONES[i]
@@ -160,8 +159,8 @@ def curves(run: RunRecord) -> list[Chart]:
             for (name, label), tone in named
             if run.series(name)
         ]
-        found.append(charts.chart(curve.title, series, axis=curve.axis, note=curve.note))
-    return [chart for chart in found if chart]
+        drawn.append(charts.chart(curve.title, series, axis=curve.axis, note=curve.note))
+    return [chart for chart in drawn if chart]
 
 
 def _evidence_curves() -> list[_Curve]:
@@ -191,7 +190,7 @@ def _axis(row: Evidence) -> Axis:
 
 
 def token_pages(run: RunRecord) -> list[TokenPage]:
-    """Four rollouts of the last step that was stored, and two of the first."""
+    """Four rollouts of the last stored step, and two of the first."""
     steps = list(run.token_files)
     wanted = [(steps[-1], 4)] + [(steps[0], 2)] * (len(steps) > 1) if steps else []
     pages = [show_tokens(step, run.token_files[step], num) for step, num in wanted]
@@ -199,23 +198,23 @@ def token_pages(run: RunRecord) -> list[TokenPage]:
 
 
 def _accuracy(run: RunRecord) -> Chart | None:
-    """Accuracy of every suite that was scored more than once, with its intervals."""
+    """Accuracy of every suite that was evaluated more than once, with intervals."""
     scored: dict[tuple[str, int, float], list[EvaluationRecord]] = {}
     for evaluation in run.evaluations:
         if "accuracy" in evaluation.metrics:
             scored.setdefault(evaluation.setting, []).append(evaluation)
-    several = {setting: found for setting, found in scored.items() if len(found) > 1}
+    several = {setting: records for setting, records in scored.items() if len(records) > 1}
     suites = [setting[0] for setting in several]
     series = [
         Series(
-            label=found[0].suite
-            if suites.count(found[0].suite) == 1
-            else f"{found[0].suite}, {setting_text(found[0])}",
-            points=[(e.step, e.metrics["accuracy"].value) for e in found],
-            intervals=[e.metrics["accuracy"] for e in found],
+            label=records[0].suite
+            if suites.count(records[0].suite) == 1
+            else f"{records[0].suite}, {setting_text(records[0])}",
+            points=[(e.step, e.metrics["accuracy"].value) for e in records],
+            intervals=[e.metrics["accuracy"] for e in records],
             tone=_TONES[i % len(_TONES)],
         )
-        for i, found in enumerate(several.values())
+        for i, records in enumerate(several.values())
     ]
     return charts.chart(
         "Accuracy",
@@ -225,16 +224,16 @@ def _accuracy(run: RunRecord) -> Chart | None:
     )
 
 
-def _by_suite(found: Sequence[Headline]) -> list[list[Headline]]:
-    """Headlines of one suite and setting together."""
+def _by_suite(all_headlines: Sequence[Headline]) -> list[list[Headline]]:
+    """Headlines grouped by suite and setting."""
     groups: dict[tuple[str, str], list[Headline]] = {}
-    for headline in found:
+    for headline in all_headlines:
         groups.setdefault((headline.suite, headline.setting), []).append(headline)
     return list(groups.values())
 
 
 def _bars(shares: Sequence[QuadrantShare]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """All tokens, and where it is known the kept ones, as (quadrant, share)."""
+    """Shares of all tokens, and of kept tokens if known, as (quadrant, share)."""
     rows = (
         ("all tokens", [(q.name, q.tokens) for q in shares]),
         ("kept tokens", [(q.name, q.of_kept) for q in shares]),
@@ -245,21 +244,19 @@ def _bars(shares: Sequence[QuadrantShare]) -> list[tuple[str, list[tuple[str, fl
 
 
 def _figures(run: RunRecord) -> list[tuple[str, str]]:
-    """How fast the step of the profile was, with what it is measured against."""
-    found = profile(run)
-    if found is None:
+    """Speed and utilisation of the profiled step, by name."""
+    step = profile(run)
+    if step is None:
         return []
-    rate, twice = (
-        found.matrix_tflops,
-        found.hfu_update if found.hfu_update > found.mfu_update else math.nan,
-    )
+    rate = step.matrix_tflops
+    with_recomputation = step.hfu_update if step.hfu_update > step.mfu_update else math.nan
     figures = (
-        ("the median step", found.seconds, numbers.duration(found.seconds)),
-        ("response tokens per second", found.sampled_per_s, numbers.short(found.sampled_per_s)),
-        ("trained tokens per second", found.trained_per_s, numbers.short(found.trained_per_s)),
-        ("utilisation of the update", found.mfu_update, numbers.percent(found.mfu_update)),
-        ("with what is computed twice", twice, numbers.percent(twice)),
-        ("utilisation of the step", found.mfu_step, numbers.percent(found.mfu_step)),
+        ("the median step", step.seconds, numbers.duration(step.seconds)),
+        ("response tokens per second", step.sampled_per_s, numbers.short(step.sampled_per_s)),
+        ("trained tokens per second", step.trained_per_s, numbers.short(step.trained_per_s)),
+        ("utilisation of the update", step.mfu_update, numbers.percent(step.mfu_update)),
+        ("including recomputation", with_recomputation, numbers.percent(with_recomputation)),
+        ("utilisation of the step", step.mfu_step, numbers.percent(step.mfu_step)),
         ("measured matrix rate", rate, f"{numbers.short(1e12 * rate)}FLOP/s"),
     )
     return [(name, text) for name, value, text in figures if math.isfinite(value)]

@@ -1,6 +1,4 @@
-"""Line charts as geometry: numbers go in, SVG paths and labels come out; the template draws them in
-the page's own colours.
-"""
+"""Geometry of line charts: from numbers to SVG paths and labels, which the template colours."""
 
 from __future__ import annotations
 
@@ -13,15 +11,20 @@ from reasontrain.report.numbers import Number, mean, percent, short
 
 Point = tuple[Number, Number]
 
-WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
+WIDTH = 360
+HEIGHT = 190
+LEFT = 46
+"""Margins, in pixels."""
+RIGHT = 10
+TOP = 10
+BOTTOM = 26
 MAX_POINTS = 240
 SMOOTH_FROM = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line: its points in order of x, and where it has them, intervals at the same points.
+    """One line: its points in order of x, and intervals at the same points if there are any.
 
     `tone` is a CSS class.
     """
@@ -34,9 +37,9 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class ChartLine:
-    """A series as drawn.
+    """A series in pixels.
 
-    `faint` is the raw line behind a smoothed one; `gaps` are the x of what is not finite.
+    `faint` is the raw line behind a smoothed one; `gaps` are the x of values that are not finite.
     """
 
     label: str
@@ -53,7 +56,7 @@ class ChartLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A whole chart; `alt` says in words what it shows."""
+    """A chart; `alt` describes it in words."""
 
     title: str
     note: str
@@ -66,7 +69,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Scale:
-    """From numbers to pixels along one axis."""
+    """A linear map from numbers to pixels along one axis."""
 
     low: Number
     high: Number
@@ -81,7 +84,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What the vertical axis is asked for: `floor` and `ceiling` are numbers that must be on it."""
+    """A vertical axis, which includes `floor` and `ceiling`; `shares` are shown in percent."""
 
     floor: Number | None = None
     ceiling: Number | None = None
@@ -89,20 +92,32 @@ class Axis:
 
 
 def ticks(low: Number, high: Number, num: int = 4) -> list[float]:
-    """About `num` round numbers, 1, 2 or 5 times a power of ten apart, that enclose low and high."""
+    """About `num` round numbers that enclose low and high, in steps of 1, 2 or 5 times 10^n."""
     if high <= low:
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        low -= (abs(low) or 1) / 2
+        high += (abs(high) or 1) / 2
     rough = (high - low) / num
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def chart(
     title: str, series: Sequence[Series], *, axis: Axis | None = None, note: str = ""
 ) -> Chart | None:
-    """The chart of these series; None where there is no finite number to draw."""
+    """Lay out the chart of some series.
+
+    Args:
+        title: title of the chart.
+        series: lines of the chart.
+        axis: the vertical axis; fitted to the values by default.
+        note: text under the chart.
+
+    Returns:
+        The chart; None if no value is finite.
+    """
     axis = axis or Axis()
     values = [y for s in series for _, y in s.points] + [
         end for s in series for i in s.intervals for end in (i.low, i.high)
@@ -110,15 +125,15 @@ def chart(
     finite = [y for y in values if math.isfinite(y)]
     if not finite:
         return None
-    y_values = ticks(min([*finite, *_given(axis.floor)]), max([*finite, *_given(axis.ceiling)]))
-    x_low, x_high = (
-        min(x for s in series for x, _ in s.points),
-        max(x for s in series for x, _ in s.points),
+    y_values = ticks(
+        min([*finite, *_optional(axis.floor)]), max([*finite, *_optional(axis.ceiling)])
     )
+    x_low = min(x for s in series for x, _ in s.points)
+    x_high = max(x for s in series for x, _ in s.points)
     across = Scale(x_low, x_high if x_high > x_low else x_low + 1, LEFT, WIDTH - RIGHT)
     up = Scale(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
     lines = tuple(_line(s, across, up, axis) for s in series)
-    said = "; ".join(f"{line.label} from {line.first} to {line.last}" for line in lines)
+    ends = "; ".join(f"{line.label} from {line.first} to {line.last}" for line in lines)
     return Chart(
         title=title,
         note=note + _not_finite_note(lines),
@@ -131,23 +146,19 @@ def chart(
         y_ticks=share_marks(y_values, up)
         if axis.shares
         else tuple((up(y), short(y)) for y in y_values),
-        alt=f"{title} by training step: {said}",
+        alt=f"{title} by training step: {ends}",
         legend=len(lines) > 1,
     )
 
 
 def share_marks(shares: Sequence[Number], up: Scale) -> tuple[tuple[float, str], ...]:
-    """Where shares stand on an axis, and how they are written there: with a decimal where they lie
-    close together.
-    """
+    """Positions and labels of shares on an axis, with a decimal if they are close together."""
     num_decimals = 0 if shares[-1] - shares[0] > 0.04 else 1
     return tuple((up(share), percent(share, num_decimals)) for share in shares)
 
 
 def thinned(points: Sequence[Point], num: int = MAX_POINTS) -> list[Point]:
-    """At most `num` points, each the mean of a run of neighbours; what is not finite stays out of
-    the means.
-    """
+    """At most `num` points, each the mean of the finite values of consecutive points."""
     size = math.ceil(len(points) / num)
     runs = [points[i : i + size] for i in range(0, len(points), size)] if size > 1 else []
     return [(mean([x for x, _ in run]), mean([y for _, y in run])) for run in runs] or list(points)
@@ -167,7 +178,8 @@ def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
 
     Few points are drawn as dots; many are thinned and smoothed, with the raw line behind.
     """
-    points, show = thinned(series.points), percent if axis.shares else short
+    points = thinned(series.points)
+    show = percent if axis.shares else short
     smooth = len(points) >= SMOOTH_FROM
     finite = [(x, y) for x, y in series.points if math.isfinite(y)]
     whiskers = [
@@ -192,8 +204,9 @@ def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
 
 
 def _path(points: Sequence[Point], across: Scale, up: Scale) -> str:
-    """An SVG path that lifts its pen where a number is not finite."""
-    parts, pen = [], "M"
+    """An SVG path, interrupted where a value is not finite."""
+    parts: list[str] = []
+    pen = "M"
     for x, y in points:
         if math.isfinite(y):
             parts.append(f"{pen}{across(x):g} {up(y):g}")
@@ -202,37 +215,33 @@ def _path(points: Sequence[Point], across: Scale, up: Scale) -> str:
 
 
 def _band(ends: Sequence[tuple[Number, Interval]], across: Scale, up: Scale) -> str:
-    """The area between the low and the high ends."""
-    there = [f"{across(x):g} {up(i.high):g}" for x, i in ends]
+    """An SVG path around the area between the low and the high ends."""
+    forth = [f"{across(x):g} {up(i.high):g}" for x, i in ends]
     back = [f"{across(x):g} {up(i.low):g}" for x, i in reversed(ends)]
-    return "M" + "L".join(there + back) + "Z"
+    return "M" + "L".join(forth + back) + "Z"
 
 
-def _given(value: Number | None) -> list[Number]:
+def _optional(value: Number | None) -> list[Number]:
     return [] if value is None else [value]
 
 
 def _not_finite_note(lines: Sequence[ChartLine]) -> str:
     num = sum(len(line.gaps) for line in lines)
     return (
-        f" {num} step{'s' * (num > 1)} without a finite number, marked below the line."
-        if num
-        else ""
+        f" {num} step{'s' * (num > 1)} without a finite value, marked on the axis." if num else ""
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dumbbell:
-    """Before and after on one axis of shares: the places of an Interval's three numbers, in percent
-    of the width.
-    """
+    """Two intervals on one axis of shares, in percent of its width; `before` may be missing."""
 
     before: Interval | None
     after: Interval
 
 
 def dumbbell(before: Interval | None, after: Interval) -> Dumbbell:
-    """The same intervals in percent, each cut to the axis."""
+    """Intervals of shares as positions in percent, clipped to the axis."""
     return Dumbbell(before=before and _in_percent(before), after=_in_percent(after))
 
 

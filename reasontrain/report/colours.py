@@ -1,8 +1,8 @@
-"""Two evidences, one colour: entropy turns a token blue, divergence turns it orange, both together
-purple.
+"""Colours of tokens by two fields of evidence: blue for entropy, orange for divergence, purple for
+both.
 
-Edges are fixed, in nats, so that two pages can be compared: ln 2 = 0.69 is a choice among two, ln 4
-= 1.39 among four.
+Edges are fixed, in nats, so that pages can be compared: ln 2 = 0.69 is a choice among two, ln 4 =
+1.39 among four.
 """
 
 from __future__ import annotations
@@ -29,14 +29,12 @@ DARK_INK: Rgb = (236, 236, 240)
 
 
 def level(value: float, edges: tuple[float, ...]) -> int:
-    """How many edges a number reaches."""
+    """The number of edges that a value reaches."""
     return bisect.bisect_right(edges, value)
 
 
 def token_class(entropy: float | None, divergence: float | None) -> str:
-    """CSS class of a token: "c" + entropy level + divergence level; "cx" where one of them is not a
-    number.
-    """
+    """CSS class of a token: "c" + entropy level + divergence level; "cx" if one of them is NaN."""
     if any(value is not None and math.isnan(value) for value in (entropy, divergence)):
         return "cx"
     return f"c{level(entropy or 0.0, ENTROPY_EDGES)}{level(divergence or 0.0, DIVERGENCE_EDGES)}"
@@ -44,7 +42,8 @@ def token_class(entropy: float | None, divergence: float | None) -> str:
 
 def cell(corners: tuple[Rgb, Rgb, Rgb, Rgb], entropy: int, divergence: int) -> Rgb:
     """Colour of a pair of levels, mixed from the four corners."""
-    e, d = entropy / (LEVELS - 1), divergence / (LEVELS - 1)
+    e = entropy / (LEVELS - 1)
+    d = divergence / (LEVELS - 1)
     shares = ((1 - e) * (1 - d), (1 - e) * d, e * (1 - d), e * d)
     red, green, blue = (
         round(sum(share * corner[i] for share, corner in zip(shares, corners, strict=True)))
@@ -54,7 +53,7 @@ def cell(corners: tuple[Rgb, Rgb, Rgb, Rgb], entropy: int, divergence: int) -> R
 
 
 def rules(corners: tuple[Rgb, Rgb, Rgb, Rgb]) -> str:
-    """CSS rules of all pairs of levels; the pair (0, 0) keeps the colour of the paper."""
+    """CSS rules of all pairs of levels but (0, 0), which keeps the background of the page."""
     pairs = [(e, d) for e in range(LEVELS) for d in range(LEVELS) if e or d]
     return "".join(f".c{e}{d}{{background:#{bytes(cell(corners, e, d)).hex()}}}" for e, d in pairs)
 

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them; whatever is not finite is shown as what it is."""
+"""Numbers as text for readers, and as portable JSON; NaN and infinities keep their names."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 Json = object
-"""What `json.loads` gave: nothing is known of it until `isinstance` says so."""
+"""A value of `json.loads`; its type is unknown until it is checked."""
 
 Number = int | float
-"""What JSON calls a number."""
+"""A number in JSON's sense."""
 
 MINUS = "\N{MINUS SIGN}"
 _NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -46,12 +46,12 @@ def points(value: Number, decimals: int = 1) -> str:
 
 
 def signed_points(value: Number, decimals: int = 1) -> str:
-    """The same with its sign."""
+    """A share in percentage points with its sign: 0.4434 -> +44.3."""
     return ("+" if value > 0 else "") + points(value, decimals)
 
 
 def duration(seconds: Number) -> str:
-    """A length of time in its two largest units."""
+    """A duration in its two largest units: 3725 -> 1 h 2 min."""
     if not math.isfinite(seconds):
         return _not_finite(seconds)
     if seconds < 60:
@@ -63,9 +63,7 @@ def duration(seconds: Number) -> str:
 
 
 def portable(value: Json) -> Json:
-    """The same with every number that JSON cannot hold replaced by its name ("NaN", "Infinity",
-    "-Infinity").
-    """
+    """The value with each number that JSON cannot hold replaced by its name: "NaN", "-Infinity"."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
@@ -76,20 +74,20 @@ def portable(value: Json) -> Json:
 
 
 def number(value: Json) -> float | None:
-    """The number that a JSON value is or names ("nan", "Infinity"); None where it is none."""
+    """The number that a JSON value is or names ("nan", "Infinity"); None for any other value."""
     if isinstance(value, str):
         return float(value) if value.lower().lstrip("+-") in ("nan", "inf", "infinity") else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def mean(values: Sequence[Number]) -> float:
-    """Mean of the finite numbers among them; NaN where there is none."""
+    """Mean of the finite values; NaN if there is none."""
     finite = [value for value in values if math.isfinite(value)]
     return math.fsum(finite) / len(finite) if finite else math.nan
 
 
 def _plain(value: Number, digits: int) -> str:
-    """Digits without an exponent, and without zeros that say nothing."""
+    """Digits without an exponent and without trailing zeros."""
     exponent = math.floor(math.log10(abs(value))) if value else 0
     text = f"{value:,.{max(0, digits - 1 - exponent)}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
@@ -97,5 +95,5 @@ def _plain(value: Number, digits: int) -> str:
 
 
 def _not_finite(value: Number) -> str:
-    """Its name."""
+    """The name of NaN or an infinity."""
     return "NaN" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"

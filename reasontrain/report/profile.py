@@ -1,4 +1,4 @@
-"""Where the time of a run went: one step of median length, part by part, and how fast it was."""
+"""Timing profile of a run: parts and speed of the step of median duration."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ LABELS = {
     "score": ("scoring", "answers graded"),
     "evidence_forward": ("evidence", "the policy's trunk, without gradient"),
     "frozen_forward": ("frozen models", "trunks of teacher, reference and history"),
-    "trunk_forward": ("trunk forward", "of the policy, to learn"),
+    "trunk_forward": ("trunk forward", "of the policy, with gradient"),
     "trunk_backward": (
         "trunk backward",
-        "with what is computed again under gradient checkpointing",
+        "with the recomputation of gradient checkpointing",
     ),
     "vocabulary": ("vocabulary", "heads, losses and statistics, with their gradients"),
     "optimizer": ("optimiser", "clipping and update"),
-    "wait": ("waiting", "for other ranks, at sums over all"),
+    "wait": ("waiting", "for other ranks, in collectives"),
     "sync": ("sync", "weights to the sampler"),
     "orchestration": (
         "orchestration",
-        "what is left: batches made and cut, rules, records, calls of processes",
+        "the rest: batches and micro-batches, selection, records, calls between processes",
     ),
 }
 TONES = dict(
@@ -37,7 +37,7 @@ TONES = dict(
 
 @dataclass(frozen=True, kw_only=True)
 class PartShare:
-    """One part of the step: its seconds, its share of the step, and its seconds in the whole run."""
+    """A part of the step: its seconds, its share of the step, and its seconds in the whole run."""
 
     name: str
     label: str
@@ -50,10 +50,10 @@ class PartShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The step of median length among those that state their parts; speeds are tokens per second,
-    utilisations shares of `rate`.
+    """The step of median duration among those with timings.
 
-    NaN is what the run did not state.
+    Speeds are in tokens per second, utilisations are shares of the matrix rate. NaN is what the run
+    did not record.
     """
 
     step: int
@@ -68,18 +68,18 @@ class Profile:
 
 
 def profile(run: RunRecord) -> Profile | None:
-    """The profile of a run; None where no step states its parts.
+    """The profile of a run; None if no step has timings.
 
     The median of an even number of steps is the lower one.
     """
-    whole = [
+    timed = [
         row
         for row in run.steps
         if math.isfinite(row.get("time_step_s", math.nan)) and row["time_step_s"] > 0
     ]
-    if not whole:
+    if not timed:
         return None
-    row = sorted(whole, key=lambda row: row["time_step_s"])[(len(whole) - 1) // 2]
+    row = sorted(timed, key=lambda row: row["time_step_s"])[(len(timed) - 1) // 2]
     return Profile(
         step=int(row["step"]),
         seconds=row["time_step_s"],
@@ -94,7 +94,7 @@ def profile(run: RunRecord) -> Profile | None:
 
 
 def _parts(run: RunRecord, row: Mapping[str, Number]) -> tuple[PartShare, ...]:
-    """The parts that had time in this step, in their order."""
+    """The parts with time in this step, in the order of `PARTS`."""
     return tuple(
         PartShare(
             name=part,

@@ -1,6 +1,6 @@
-"""A run directory as it lies on disk, read into typed records.
+"""A run directory read into typed records.
 
-Any part may be absent; what is there must make sense.
+Any file may be missing; those that exist must be valid.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
-    """One suite, scored after `step` steps; `numbers` are means beside the metrics (response
-    tokens, truncated share).
+    """The evaluation on one suite after `step` steps.
+
+    `numbers` are means that are not metrics (response tokens, truncated share).
     """
 
     step: int
@@ -35,15 +36,16 @@ class EvaluationRecord:
 
     @property
     def setting(self) -> tuple[str, int, float]:
-        """What must be equal for two evaluations to be compared."""
+        """The settings that two comparable evaluations share."""
         return (self.suite, self.num_samples, self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run left behind.
+    """The files of a run.
 
-    `steps` are in order, one per number; `token_files` by step; `notes` say what was unreadable.
+    `steps` are in order, one per step number; `token_files` are by step; `notes` report unreadable
+    lines.
     """
 
     name: str
@@ -56,15 +58,15 @@ class RunRecord:
     notes: tuple[str, ...] = ()
 
     def series(self, name: str) -> list[tuple[int, Number]]:
-        """(step, value) wherever a metric was written."""
+        """(step, value) of a metric, for the steps that recorded it."""
         return [(int(row["step"]), row[name]) for row in self.steps if name in row]
 
 
 def read_run(run_dir: Path) -> RunRecord:
-    """Everything there is in `run_dir`; an error where the directory is missing or holds no run."""
+    """The record of the run in `run_dir`; UserError if it is missing or holds no run."""
     if not run_dir.is_dir():
         raise UserError(
-            f"no run directory at {run_dir}; expected the folder that `reasontrain train` wrote"
+            f"no run directory at {run_dir}; expected a folder that `reasontrain train` wrote"
         )
     directory = RunDirectory(run_dir)
     notes: list[str] = []
@@ -87,16 +89,15 @@ def read_run(run_dir: Path) -> RunRecord:
             directory.tokens,
         )
         raise UserError(
-            f"{run_dir} holds no run: none of {', '.join(path.name for path in parts)} is there"
+            f"{run_dir} holds no run: none of {', '.join(path.name for path in parts)} exists"
         )
     return RunRecord(
         name=_named(recipe, "name") or run_dir.resolve().name,
         recipe=recipe,
         baseline=_named(recipe, "baseline"),
         environment=environment,
-        steps=tuple(
-            steps[step] for step in sorted(steps)
-        ),  # a resumed run writes a step again: the last time counts
+        # A resumed run writes some steps again; the last line of a step counts.
+        steps=tuple(steps[step] for step in sorted(steps)),
         evaluations=tuple(sorted(evaluations.values(), key=lambda e: e.step)),
         token_files=token_files,
         notes=tuple(notes),
@@ -104,7 +105,7 @@ def read_run(run_dir: Path) -> RunRecord:
 
 
 def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], str]]:
-    """The lines of a file that may be absent or torn at its end."""
+    """The lines of a file that may be missing or have an incomplete last line."""
     if not path.is_file():
         return
     try:
@@ -116,8 +117,9 @@ def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], s
 
 
 def read_evaluation(row: Mapping[str, Json], where: str) -> EvaluationRecord:
-    """One line of evaluations.jsonl, or what a report states of one suite."""
-    metrics, suite = row.get("metrics"), row.get("suite")
+    """An evaluation from a line of evaluations.jsonl, or from a suite of a report."""
+    metrics = row.get("metrics")
+    suite = row.get("suite")
     if not isinstance(metrics, Mapping) or not isinstance(suite, str):
         raise UserError(f'{where}: expected "suite" and "metrics", found {sorted(row)}')
     known = ("step", "num_problems", "num_samples", "temperature")
@@ -150,8 +152,8 @@ def _number(row: Mapping[str, Json], name: str, where: str) -> float:
 
 def _numbers(row: Mapping[str, Json]) -> dict[str, Number]:
     """The entries of a line that are numbers."""
-    found = ((name, number(value)) for name, value in row.items())
-    return {name: value for name, value in found if value is not None}
+    entries = ((name, number(value)) for name, value in row.items())
+    return {name: value for name, value in entries if value is not None}
 
 
 def _text(path: Path) -> str:
@@ -177,7 +179,7 @@ def _flat(value: Json, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _named(recipe: str, key: str) -> str:
-    """A name that the recipe gives, if it can be read."""
+    """A text setting of the recipe; empty if it is missing or the recipe cannot be read."""
     try:
         settings = yaml.safe_load(recipe)
     except yaml.YAMLError:

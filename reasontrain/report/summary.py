@@ -1,4 +1,4 @@
-"""A run in few numbers: what it reached, which tokens it kept. Also the content of report.json."""
+"""Summary of a run: headlines, quadrants and measurements, and the content of report.json."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ QUADRANTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """One metric of one suite at the first and the last evaluation; `before` and `gain` are None
-    where it was scored once.
+    """One metric of one suite at the first and the last evaluation.
+
+    `before` and `gain` are None if there was one evaluation.
     """
 
     suite: str
@@ -37,8 +38,10 @@ class Headline:
 
 @dataclass(frozen=True, kw_only=True)
 class QuadrantShare:
-    """Means over the steps: a quadrant's share of the tokens, how much of it was kept, and its
-    share of what was kept.
+    """Means over the steps for a quadrant.
+
+    `tokens` is its share of all tokens, `kept` the kept share of it, `of_kept` its share of kept
+    tokens.
     """
 
     name: str
@@ -49,9 +52,7 @@ class QuadrantShare:
 
 
 def headlines(run: RunRecord) -> list[Headline]:
-    """Every metric of every suite, accuracy first, suites in the order in which they were first
-    scored.
-    """
+    """Every metric of every suite, accuracy first; suites in the order of first evaluation."""
     settings: dict[tuple[str, int, Number], list[EvaluationRecord]] = {}
     for evaluation in run.evaluations:
         settings.setdefault(evaluation.setting, []).append(evaluation)
@@ -63,7 +64,8 @@ def headlines(run: RunRecord) -> list[Headline]:
 
 
 def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
-    first, last = scored[0], scored[-1]
+    first = scored[0]
+    last = scored[-1]
     before = first.metrics.get(metric) if first is not last else None
     return Headline(
         suite=last.suite,
@@ -78,18 +80,20 @@ def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
 
 
 def setting_text(evaluation: EvaluationRecord) -> str:
-    """How a suite was asked, in words."""
+    """The settings of an evaluation in words."""
     samples = (
         "one sample each"
         if evaluation.num_samples == 1
         else f"{evaluation.num_samples} samples each"
     )
-    how = "greedy" if evaluation.temperature == 0 else f"temperature {evaluation.temperature:g}"
-    return f"{evaluation.num_problems:,} problems, {samples}, {how}"
+    decoding = (
+        "greedy" if evaluation.temperature == 0 else f"temperature {evaluation.temperature:g}"
+    )
+    return f"{evaluation.num_problems:,} problems, {samples}, {decoding}"
 
 
 def quadrants(run: RunRecord) -> list[QuadrantShare]:
-    """Shares per quadrant, over the steps that state all of them; empty where none does."""
+    """Shares per quadrant, over the steps that record all of them; empty if none does."""
     complete = [
         row
         for row in run.steps
@@ -113,9 +117,7 @@ def quadrants(run: RunRecord) -> list[QuadrantShare]:
 
 
 def _kept_mass(row: Mapping[str, Number], quadrant: str) -> float:
-    """Kept tokens of a quadrant as a share of all tokens; an empty quadrant has none, whatever
-    share of it was kept.
-    """
+    """Kept tokens of a quadrant as a share of all tokens; zero for an empty quadrant."""
     return (
         row[f"share_{quadrant}"] * row.get(f"kept_{quadrant}", math.nan)
         if row[f"share_{quadrant}"]
@@ -124,14 +126,12 @@ def _kept_mass(row: Mapping[str, Number], quadrant: str) -> float:
 
 
 def training_s(run: RunRecord) -> float:
-    """Seconds of all steps."""
+    """Training time of all steps, in seconds."""
     return math.fsum(seconds for _, seconds in run.series("time_step_s") if math.isfinite(seconds))
 
 
 def measurements(run: RunRecord) -> dict[str, dict[str, Number]]:
-    """First, last, least, greatest and mean value of every metric; what is not finite stays out of
-    the mean.
-    """
+    """First, last, lowest, highest and mean of every metric; the latter three of finite values."""
     names = sorted({name for row in run.steps for name in row} - {"step"})
     columns = {name: [y for _, y in run.series(name)] for name in names}
     return {name: _measurement(values) for name, values in columns.items()}
@@ -157,7 +157,7 @@ def report(run: RunRecord) -> dict[str, Json]:
         "headlines": [asdict(headline) for headline in headlines(run)],
         "evaluations": [asdict(evaluation) for evaluation in run.evaluations],
         "quadrants": [asdict(quadrant) for quadrant in quadrants(run)],
-        "profile": asdict(found) if (found := profile(run)) else None,
+        "profile": asdict(timing) if (timing := profile(run)) else None,
         "metrics": measurements(run),
         "environment": dict(run.environment),
         "recipe": run.recipe,
@@ -167,7 +167,7 @@ def report(run: RunRecord) -> dict[str, Json]:
 
 
 def metric_order(metric: str) -> tuple[int, int]:
-    """accuracy, mean@k, pass@k, the rest; small k first."""
+    """Sort key of metrics: accuracy, mean@k, pass@k, the rest; small k first."""
     name, _, k = metric.partition("@")
     order = ("accuracy", "mean", "pass")
     return (order.index(name) if name in order else len(order), int(k) if k.isdigit() else 0)

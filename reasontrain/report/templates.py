@@ -1,6 +1,4 @@
-"""What all pages share: templates that escape, numbers as a reader wants them, one style, and a
-script known by its hash.
-"""
+"""Common parts of all pages: escaping templates with filters for numbers, style, script hash."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ PAGE = Path(__file__).parent / "page"
 
 @cache  # an environment keeps the templates that it compiled
 def templates(*folders: Path) -> Environment:
-    """The templates of `folders`, then those of reports. Whatever they are given is escaped."""
+    """The templates of `folders`, then those of reports; all values are escaped."""
     environment = Environment(
         loader=FileSystemLoader([*folders, PAGE]),
         autoescape=True,
@@ -37,10 +35,10 @@ def templates(*folders: Path) -> Environment:
 
 
 def text(path: Path) -> str:
-    """A style or a script as it goes into a page."""
+    """A style or a script as text for a page."""
     return path.read_text(encoding="utf-8").strip()
 
 
 def script_hash(script: str) -> str:
-    """The name by which a page's policy lets this script run, and no other."""
+    """The hash of a script for the page's content security policy, which allows no other script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

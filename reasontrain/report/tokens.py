@@ -1,4 +1,4 @@
-"""A few rollouts, token by token, as the page shows them."""
+"""Rollouts as the page shows them, token by token."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Token:
 class ShownRollout:
     """One rollout on the page.
 
-    `cut` counts the tokens beyond what is shown; `kept` says how many tokens were learnt from.
+    `cut` counts the tokens that are not shown; `kept` states the number of kept tokens in words.
     """
 
     id: str
@@ -70,9 +70,7 @@ class TokenPage:
 
 
 def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
-    """The first rollouts of a file that did well and that did badly, in turn, `num` in all; None
-    for an empty file.
-    """
+    """The first `num` rollouts of a file, alternating good and bad ones; None for an empty file."""
     rows: list[_Line] = []
     try:
         for line in json_lines(path):
@@ -80,7 +78,7 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
             if len(rows) == MAX_READ:
                 break
     except TornLineError:
-        pass  # a run that still writes: what is complete is shown
+        pass  # the run is still writing; complete lines are shown
     shown = [_rollout(row, where) for row, where in _in_turn(rows)[:num]]
     evidence = {name for row, _ in rows for name in _mapping(row.get("evidence"))}
     if not shown:
@@ -92,7 +90,7 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
 
 
 def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
-    """Good, bad, good, bad: above or not above the middle between the best and the worst reward."""
+    """Alternate good and bad rollouts: above and not above the middle of the range of rewards."""
     rewards = [_float(row.get("reward")) for row, _ in rows]
     finite = [reward for reward in rewards if math.isfinite(reward)] or [0.0]
     middle = (min(finite) + max(finite)) / 2
@@ -102,7 +100,7 @@ def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
 
 
 def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
-    """One line of a token file."""
+    """The rollout of one line of a token file."""
     pieces, kinds, weights = (
         _list(row.get(name), name, where) for name in ("tokens", "kind", "weight")
     )
@@ -135,7 +133,7 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
 
 
 def _token(piece: Json, kind: Json, weight: Json, evidence: Mapping[str, Json]) -> Token:
-    """One token with its evidence; those that the policy did not choose are grey and have none."""
+    """A token; those that the policy did not choose are grey and have no evidence."""
     text = _clipped(str(piece), MAX_PIECE).replace("\n", "⏎\n") or "∅"
     if kind not in _CHOSEN:
         return Token(text, "cf", "not chosen by the policy")
@@ -155,9 +153,9 @@ def _optional(value: Json) -> float | None:
 
 
 def _float(value: Json) -> float:
-    """A number; NaN where there is none."""
-    found = number(value)
-    return math.nan if found is None else found
+    """A number; NaN for any other value."""
+    parsed = number(value)
+    return math.nan if parsed is None else parsed
 
 
 def _list(value: Json, name: str, where: str) -> list[Json]:

@@ -154,7 +154,9 @@ def test_a_new_row_is_in_plans_and_operations(surprise: Recipe):
 def test_a_new_row_is_in_recipes_and_their_errors(surprise: Recipe):
     with pytest.raises(UserError, match="needs surprise, which is"):
         read_recipe(RECIPES / "soft_tokens.yaml", ["token_selection={kind: top_entropy}"])
-    with pytest.raises(UserError, match=r"surprize is unknown; the kinds of evidence are .*surprise"):
+    with pytest.raises(
+        UserError, match=r"surprize is unknown; the kinds of evidence are .*surprise"
+    ):
         read_recipe(RECIPES / "grpo.yaml", ["evidence={surprize: a.parquet}"])
 
 

@@ -12,7 +12,7 @@ MIB = 2**20
 
 def side(name: str, seconds: tuple[float, ...], peak_mib: int | None) -> SideMeasured:
     best = {"chunk": 4096, "packing": True}
-    tried = (
+    trials = (
         Trial(settings=best, seconds=2.0),
         Trial(settings={"chunk": 32, "packing": False}, seconds=9.0),
     )
@@ -20,7 +20,7 @@ def side(name: str, seconds: tuple[float, ...], peak_mib: int | None) -> SideMea
     return SideMeasured(
         name=name,
         settings=best,
-        tried=tried if "<" in name else (),
+        trials=trials if "<" in name else (),
         seconds=seconds,
         peak_bytes=peak_bytes,
     )
@@ -34,15 +34,15 @@ def measured(
     missed = GoalResult(goal=Goal(of="memory", at_most=0.25), measured=memory, met=False)
     return Measured(
         name=name,
-        what="a loss",
+        description="a loss",
         work={"N": 8192, "dtype": "float32"},
         threads=2,
         units=("rows", 8192.0),
-        ours=side("reasontrain", (1.0, 2.0, 4.0), peaks[0]),
+        subject=side("reasontrain", (1.0, 2.0, 4.0), peaks[0]),
         peer=side("they <b>", (4.0, 4.0, 4.0), peaks[1]),
         time_ratio=Spread(low=ratios[0], median=ratios[1], high=ratios[2]),
         memory_ratio=memory,
-        apart=1e-6,
+        difference=1e-6,
         goals=(met, missed),
         remark="A remark.",
     )

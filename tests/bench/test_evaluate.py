@@ -15,118 +15,133 @@ from reasontrain import models
 from reasontrain.bench import harness
 from reasontrain.bench.case import BenchMachine
 from reasontrain.bench.evaluate import (
-    Both,
-    PromptedProblem,
-    asked_of,
+    EvaluationWorkload,
+    LastReplies,
+    describe_differences,
     differences,
-    gap_where_they_part,
-    ours,
+    evaluation_workload,
+    gap_at_divergence,
+    harness_work,
+    reasontrain_work,
     rows,
-    theirs,
-    told,
 )
 from reasontrain.bench.harness import HarnessReply
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import RunError, UserError
 
 CPU = torch.device("cpu")
-ASKED = asked_of(
+WORKLOAD = evaluation_workload(
     "arithmetic", Arithmetic(split="test", min_depth=2, max_depth=5, num_problems=20), CPU
 )
 
 
-def done(asked: PromptedProblem, both: Both) -> None:
-    """One run of each side, the harness in batches that do not divide the problems."""
-    with ours(asked, both, 8) as mine, theirs(asked, both, 6) as other:
-        assert mine() == other()
+def done(workload: EvaluationWorkload, replies: LastReplies) -> None:
+    """One run of each contestant, the harness in batches that do not divide the problems."""
+    with (
+        reasontrain_work(workload, replies, 8) as sample,
+        harness_work(workload, replies, 6) as harness_run,
+    ):
+        assert sample() == harness_run()
 
 
 @pytest.fixture(scope="module")
-def both() -> Both:
-    found = Both()
-    done(ASKED, found)
-    return found
+def replies() -> LastReplies:
+    replies = LastReplies()
+    done(WORKLOAD, replies)
+    return replies
 
 
-def test_every_text_and_every_verdict_is_the_harnesss(both: Both) -> None:
-    assert [answer.rollout.text for answer in both.ours] == [reply.text for reply in both.theirs]
-    assert [answer.verdict.correct for answer in both.ours] == [
-        reply.correct for reply in both.theirs
+def test_every_text_and_every_verdict_is_the_harnesss(replies: LastReplies) -> None:
+    assert [answer.rollout.text for answer in replies.sampled] == [
+        reply.text for reply in replies.harness
     ]
-    assert 0 < sum(reply.correct for reply in both.theirs) < 20
-    assert differences(ASKED, both) == []
-    right = sum(reply.correct for reply in both.theirs)
-    assert told(ASKED, both) == f"20 of 20 texts are the same, right are {right} and {right}."
+    assert [answer.verdict.correct for answer in replies.sampled] == [
+        reply.correct for reply in replies.harness
+    ]
+    assert 0 < sum(reply.correct for reply in replies.harness) < 20
+    assert differences(WORKLOAD, replies) == []
+    right = sum(reply.correct for reply in replies.harness)
+    assert describe_differences(WORKLOAD, replies) == (
+        f"20 of 20 texts are equal; right are {right} by reasontrain and {right} by "
+        f"lm-evaluation-harness."
+    )
 
 
 def test_a_stop_ends_both_in_the_same_place() -> None:
-    asked = replace(
-        ASKED,
+    workload = replace(
+        WORKLOAD,
         suite=replace(
-            ASKED.suite, limit=6, sampling=replace(ASKED.suite.sampling, stop=("</think>",))
+            WORKLOAD.suite, limit=6, sampling=replace(WORKLOAD.suite.sampling, stop=("</think>",))
         ),
     )
-    found = Both()
-    done(asked, found)
-    assert all(answer.rollout.text.endswith("</think>") for answer in found.ours)
-    assert not any("</think>" in reply.text for reply in found.theirs)
-    assert told(asked, found).startswith("6 of 6 texts are the same")
+    replies = LastReplies()
+    done(workload, replies)
+    assert all(answer.rollout.text.endswith("</think>") for answer in replies.sampled)
+    assert not any("</think>" in reply.text for reply in replies.harness)
+    assert describe_differences(workload, replies).startswith("6 of 6 texts are equal;")
 
 
-def test_another_verdict_on_one_text_has_its_reason(both: Both) -> None:
-    answer, reply = both.ours[0], both.theirs[0]
-    flipped = Both([answer], [replace(reply, correct=not reply.correct)])
-    assert [difference.why for difference in differences(ASKED, flipped)] == [
-        "the same answer equals the gold one by value here, as a text there"
+def test_another_verdict_on_one_text_has_its_reason(replies: LastReplies) -> None:
+    answer, reply = replies.sampled[0], replies.harness[0]
+    flipped = LastReplies([answer], [replace(reply, correct=not reply.correct)])
+    assert [difference.why for difference in differences(WORKLOAD, flipped)] == [
+        "reasontrain compares the same answer by value, and the harness as text"
         if answer.verdict.extracted == reply.extracted
-        else "our verifier takes what the text marks as its answer, and theirs the last number"
+        else "reasontrain reads the answer that the text marks, and the harness its last number"
     ]
     problem = answer.rollout.problem.id
     assert (
-        f"1 differ because the same answer equals the gold one by value here, as a text "
-        f"there ({problem})" in told(ASKED, flipped)
+        f"1 differ because reasontrain compares the same answer by value, and the harness as "
+        f"text ({problem})" in describe_differences(WORKLOAD, flipped)
     )
 
 
-def test_a_text_that_parts_where_one_token_is_clearly_likelier_is_refused(both: Both) -> None:
+def test_a_text_that_parts_where_one_token_is_clearly_likelier_is_refused(
+    replies: LastReplies,
+) -> None:
     """The model is sure of nearly every token; a text that leaves out the last ten parts from it
     for no reason.
     """
-    cut = Both([both.ours[0]], [HarnessReply(both.theirs[0].text[:-10], "", False)])
+    cut = LastReplies(
+        [replies.sampled[0]], [HarnessReply(replies.harness[0].text[:-10], "", False)]
+    )
     with pytest.raises(
-        RunError, match=r"the texts part where the likeliest token leads by .* which is no rounding"
+        RunError,
+        match=r"the texts diverge where the likeliest token leads by .* than rounding explains",
     ):
-        differences(ASKED, cut)
+        differences(WORKLOAD, cut)
 
 
-def test_texts_may_part_at_a_near_tie(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    cut = Both([both.ours[0]], [HarnessReply(both.theirs[0].text[:-10], "", False)])
+def test_texts_may_part_at_a_near_tie(
+    replies: LastReplies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = LastReplies(
+        [replies.sampled[0]], [HarnessReply(replies.harness[0].text[:-10], "", False)]
+    )
     monkeypatch.setattr("reasontrain.bench.evaluate.NEAR_TIE", 1e9)
-    (difference,) = differences(ASKED, cut)
-    assert difference.why == "rounding decides between two tokens, and texts part there"
+    (difference,) = differences(WORKLOAD, cut)
+    assert difference.why == "rounding decides between two tokens, where the texts diverge"
 
 
-def test_the_gap_is_that_of_the_logits_where_two_texts_part(both: Both) -> None:
-    policy, rollout = models.load(ASKED.model), both.ours[0].rollout
+def test_the_gap_is_that_of_the_logits_where_two_texts_part(replies: LastReplies) -> None:
+    policy, rollout = models.load(WORKLOAD.model), replies.sampled[0].rollout
     shared = 5
     other = policy.tokenizer.decode(rollout.response_ids[:shared], skip_special_tokens=True)
     ids = torch.tensor([[*rollout.prompt_ids, *rollout.response_ids[:shared]]])
     with torch.no_grad():
         first, second = policy.model(input_ids=ids).logits[0, -1].topk(2).values.tolist()
-    assert gap_where_they_part(policy, rollout, str(other)) == pytest.approx(
-        first - second, abs=1e-4
-    )
+    assert gap_at_divergence(policy, rollout, str(other)) == pytest.approx(first - second, abs=1e-4)
 
 
 def test_a_prompt_that_the_harness_would_cut_is_refused() -> None:
-    policy = models.load(ASKED.model)
-    prompts, _ = ASKED.encoder(policy).prompts(ASKED.task.problems())
+    policy = models.load(WORKLOAD.model)
+    prompts, _ = WORKLOAD.encoder(policy).prompts(WORKLOAD.task.problems())
     with pytest.raises(
         UserError,
-        match=r"with 128 of answer it does not fit the model's 150; lm-evaluation-harness would "
-        r"cut it",
+        match=r"with 128 of answer it exceeds the model's context of 150; lm-evaluation-harness "
+        r"would truncate it",
     ):
-        harness.check_room(prompts, ASKED.suite, 150)
+        harness.check_room(prompts, WORKLOAD.suite, 150)
 
 
 def test_without_the_harness_one_sentence_says_what_to_install(
@@ -143,8 +158,8 @@ def test_without_the_harness_one_sentence_says_what_to_install(
 
 
 def test_gsm8k_is_a_row_where_its_file_is(tmp_path: Path) -> None:
-    place = BenchMachine(device=CPU, quick=True, threads=1, data=tmp_path)
-    assert [row.name for row in rows(place)] == ["arithmetic"]
+    machine = BenchMachine(device=CPU, quick=True, threads=1, data=tmp_path)
+    assert [row.name for row in rows(machine)] == ["arithmetic"]
     (tmp_path / "gsm8k_test.jsonl").write_text('{"problem": "1+1?", "answer": "2"}\n')
-    assert [row.name for row in rows(place)] == ["arithmetic", "gsm8k"]
-    assert rows(place)[1].units == ("problems", 1.0)
+    assert [row.name for row in rows(machine)] == ["arithmetic", "gsm8k"]
+    assert rows(machine)[1].units == ("problems", 1.0)

@@ -1,16 +1,16 @@
-"""Answers that algebra decides: both sides find the same ones right, and no run repeats another's."""
+"""Answers that algebra decides: both grade them alike, and no run repeats another's."""
 
 from __future__ import annotations
 
 import pytest
 
-from reasontrain.bench.grade import PAIRS, answers, ours, plain
+from reasontrain.bench.grade import PAIRS, answers, grader_work, math_verify_work
 from reasontrain.tasks import Grader
 
 
 def test_both_sides_find_six_of_eight_right_in_every_run() -> None:
-    with ours(16, 1) as mine, plain(16) as other:
-        assert [mine(), other(), mine(), other()] == [{"right": 12.0}] * 4
+    with grader_work(16, 1) as graded, math_verify_work(16) as verified:
+        assert [graded(), verified(), graded(), verified()] == [{"right": 12.0}] * 4
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from reasontrain.bench import measure as module
 from reasontrain.bench.case import BenchCase, BenchMachine, Goal, Numbers, Variant
 from reasontrain.bench.measure import Measured, Trial, measure
 from reasontrain.types import RunError
-from tests.bench.toys import PLACE, DecodeInputs, ready, row
+from tests.bench.toys import MACHINE, DecodeInputs, row, setup
 
 MIB = 2**20
 
@@ -27,39 +27,46 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> DecodeInputs:
 
 
 def measured(some: BenchCase, runs: int = 1) -> Measured:
-    return measure(some, PLACE, runs=runs)
+    return measure(
+        some,
+        MACHINE,
+        runs=runs,
+    )
 
 
-def test_a_ratio_is_ours_over_theirs_pair_by_pair(clock: DecodeInputs):
+def test_a_ratio_is_subject_over_peer_pair_by_pair(clock: DecodeInputs):
     # the first run of each compares; then 1, 4, 3 and 4, 8, 4: pairs 1/4, 4/8, 3/4 (of the medians
     # it would be 3/4)
     found = measured(
-        row(clock.way("we", [9.0, 1.0, 4.0, 3.0]), clock.way("they", [9.0, 4.0, 8.0, 4.0])), runs=3
+        row(clock.variant("we", [9.0, 1.0, 4.0, 3.0]), clock.variant("they", [9.0, 4.0, 8.0, 4.0])),
+        runs=3,
     )
     spread = found.time_ratio
     assert (spread.low, spread.median, spread.high) == (0.25, 0.5, 0.75)
-    assert (found.ours.seconds, found.peer.seconds) == ((1.0, 4.0, 3.0), (4.0, 8.0, 4.0))
-    assert (found.ours.median, found.peer.median) == (3.0, 4.0)
+    assert (found.subject.seconds, found.peer.seconds) == ((1.0, 4.0, 3.0), (4.0, 8.0, 4.0))
+    assert (found.subject.median, found.peer.median) == (3.0, 4.0)
 
 
 def test_sides_go_first_in_turn(clock: DecodeInputs):
-    measured(row(clock.way("we", [1.0]), clock.way("they", [1.0])), runs=3)
+    measured(row(clock.variant("we", [1.0]), clock.variant("they", [1.0])), runs=3)
     assert clock.calls[2:8] == ["we", "they", "they", "we", "we", "they"]
 
 
 def test_the_fastest_way_enters_by_its_better_run_after_a_warm_one(clock: DecodeInputs):
-    slow = clock.way("slow", [0.1, 5.0, 5.0], chunk=1)  # its first run is quick, and does not count
-    quick = clock.way("quick", [60.0, 9.0, 2.0], chunk=2)
-    middle = clock.way("middle", [3.0], chunk=3)
-    found = measured(row(clock.way("we", [1.0]), (slow, quick, middle)))
-    tried = [
+    slow = clock.variant(
+        "slow", [0.1, 5.0, 5.0], chunk=1
+    )  # its first run is quick, and does not count
+    quick = clock.variant("quick", [60.0, 9.0, 2.0], chunk=2)
+    middle = clock.variant("middle", [3.0], chunk=3)
+    found = measured(row(clock.variant("we", [1.0]), (slow, quick, middle)))
+    trials = [
         Trial(settings={"chunk": chunk}, seconds=seconds)
         for chunk, seconds in ((1, 5.0), (2, 2.0), (3, 3.0))
     ]
-    assert list(found.peer.tried) == tried
+    assert list(found.peer.trials) == trials
     assert found.peer.settings == {"chunk": 2}
     assert found.peer.seconds == (2.0,)
-    assert found.ours.tried == ()
+    assert found.subject.trials == ()
 
 
 @pytest.mark.parametrize(
@@ -72,14 +79,14 @@ def test_the_fastest_way_enters_by_its_better_run_after_a_warm_one(clock: Decode
     ],
 )
 def test_goals_are_met_up_to_their_bound(clock: DecodeInputs, goal: Goal, met: bool):
-    (found,) = measured(row(clock.way("we", [1.0]), clock.way("they", [4.0]), goal)).goals
+    (found,) = measured(row(clock.variant("we", [1.0]), clock.variant("they", [4.0]), goal)).goals
     assert found.goal == goal
     assert found.met is met
     assert found.measured == {"time": 0.25, "seconds": 1.0}[goal.of]
 
 
 @pytest.mark.parametrize(
-    ("theirs", "said"),
+    ("peer", "message"),
     [
         (
             {"loss": 2.01, "norm": 1.0},
@@ -87,23 +94,23 @@ def test_goals_are_met_up_to_their_bound(clock: DecodeInputs, goal: Goal, met: b
         ),  # 0.005 of the larger apart, 0.001 is allowed
         ({"loss": 2.0, "norm": -1.0}, "norm is 1 by we and -1 by they"),
         ({"loss": 2.01, "norm": math.nan}, "norm is 1 by we and nan by they"),
-        ({"loss": 2.0}, "give different things"),
+        ({"loss": 2.0}, r"we gives \['loss', 'norm'\], and they <b> gives \['loss'\]"),
     ],
 )
-def test_sides_that_disagree_are_not_compared(clock: DecodeInputs, theirs: Numbers, said: str):
-    ours = clock.way("we", [1.0], {"loss": 2.0, "norm": 1.0})
-    with pytest.raises(RunError, match=said):
-        measured(row(ours, clock.way("they", [1.0], theirs)))
+def test_sides_that_disagree_are_not_compared(clock: DecodeInputs, peer: Numbers, message: str):
+    subject = clock.variant("we", [1.0], {"loss": 2.0, "norm": 1.0})
+    with pytest.raises(RunError, match=message):
+        measured(row(subject, clock.variant("they", [1.0], peer)))
     assert clock.calls == ["we", "they"]
 
 
 def test_the_largest_difference_is_kept(
     clock: DecodeInputs,
 ):  # |4 - 3.998| / 4 = 5e-4; zero beside zero is no difference
-    ours = clock.way("we", [1.0], {"loss": 4.0, "none": 0.0})
+    subject = clock.variant("we", [1.0], {"loss": 4.0, "none": 0.0})
     assert measured(
-        row(ours, clock.way("they", [1.0], {"loss": 3.998, "none": 0.0}))
-    ).apart == pytest.approx(5e-4)
+        row(subject, clock.variant("they", [1.0], {"loss": 3.998, "none": 0.0}))
+    ).difference == pytest.approx(5e-4)
 
 
 def holding(mib: int) -> Variant:
@@ -112,7 +119,7 @@ def holding(mib: int) -> Variant:
     def work() -> Numbers:
         return {"first": float(torch.ones(mib * MIB // 4)[0])}
 
-    return Variant(settings={}, ready=ready(work))
+    return Variant(settings={}, setup=setup(work))
 
 
 def test_memory_is_what_a_run_adds_at_its_highest():
@@ -124,9 +131,9 @@ def test_memory_is_what_a_run_adds_at_its_highest():
             Goal(of="memory", at_most=0.45),
         )
     )
-    assert found.ours.peak_bytes == pytest.approx(64 * MIB, rel=0.03)
+    assert found.subject.peak_bytes == pytest.approx(64 * MIB, rel=0.03)
     assert found.peer.peak_bytes == pytest.approx(128 * MIB, rel=0.03)
-    assert found.memory_ratio == found.ours.peak_bytes / found.peer.peak_bytes
+    assert found.memory_ratio == found.subject.peak_bytes / found.peer.peak_bytes
     assert [met.met for met in found.goals] == [True, False]
 
 
@@ -149,9 +156,13 @@ def test_threads_are_the_rows_own_and_are_put_back(clock: DecodeInputs):
     def broken() -> Numbers:
         raise ZeroDivisionError
 
-    place = BenchMachine(device=torch.device("cpu"), quick=True, threads=2)
-    ours, theirs = (Variant(settings={}, ready=ready(each)) for each in (work, broken))
+    machine = BenchMachine(device=torch.device("cpu"), quick=True, threads=2)
+    subject, theirs = (Variant(settings={}, setup=setup(each)) for each in (work, broken))
     with pytest.raises(ZeroDivisionError):
-        measure(row(ours, theirs), place, runs=1)
+        measure(
+            row(subject, theirs),
+            machine,
+            runs=1,
+        )
     assert seen == [2]
     assert torch.get_num_threads() == 1

@@ -16,7 +16,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_a_row_says_ratio_speed_memory_and_goals():
-    # ours 2 s for 8192 rows is 4096 a second, theirs 4 s is 2048
+    # the subject's 2 s for 8192 rows are 4096 a second, the peer's 4 s are 2048
     lines = list(page.table(RECORD))
     assert lines[2] == (
         "| `fast` | they <b> | **0.50 x** [0.25, 1.00] | 2 s (4,096 rows/s) | 4 s (2,048 "
@@ -30,20 +30,20 @@ def test_a_row_says_ratio_speed_memory_and_goals():
 
 def test_a_page_says_where_figures_come_from_and_what_was_searched():
     text = page.markdown([RECORD], {"toys-cpu": "toys-cpu.svg"})
-    made = (
-        "a processor, 2 cores; commit 0123456 with changes; torch 2.13.0, trl 1.16.0; 3 runs a "
-        "side. Quick: fewer runs and"
+    provenance = (
+        "a processor, 2 cores; commit 0123456 with changes; torch 2.13.0, trl 1.16.0; 3 runs of "
+        "each contestant. Quick: fewer runs and"
     )
-    assert made in text
+    assert provenance in text
     assert "![ratios of toys](toys-cpu.svg)" in text
     fast = (
         "- `fast`: a loss; N 8,192, dtype float32, 2 threads. reasontrain: chunk 4,096, "
-        "packing True. they <b> was searched "
+        "packing True. they <b>, the "
     )
-    assert fast + "over 2 settings: chunk 4,096, packing True. A remark." in text
+    assert fast + "fastest of 2 settings: chunk 4,096, packing True. A remark." in text
 
 
-def test_a_bar_lies_left_of_one_where_we_are_faster_and_as_long_as_twice_as_slow():
+def test_a_bar_lies_left_of_one_where_the_subject_is_faster_and_as_long_as_twice_as_slow():
     # the axis runs from 1/4 to 2, three doublings over 760 - 190 - 90 = 480: 160 each, and 1 lies
     # at 190 + 320 = 510
     root = ElementTree.fromstring(page.picture(RECORD))

@@ -14,7 +14,7 @@ from reasontrain.bench.case import BenchMachine, Setup
 from reasontrain.bench.workload import drawn_lengths
 from reasontrain.data.thought import HardThought, SoftThought
 
-PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
+MACHINE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 SHAPE = replace(
     sample.SMALL.shape,
     hidden_size=32,
@@ -26,14 +26,14 @@ SHAPE = replace(
 SIZE = replace(sample.SMALL, shape=SHAPE, limit=12)
 THOUGHT = {"max_tokens": SIZE.limit, "max_answer_tokens": 1, "late": sample.FORCED}
 SPEAKING: dict[str, Setup] = {
-    "ours": lambda: sample._speaks(SIZE, PLACE, 64, False),
-    "ours, some waiting": lambda: sample._speaks(SIZE, PLACE, 16, False),
-    "dynamic": lambda: sample._generates(SIZE, PLACE, 64, "dynamic"),
-    "static, in parts": lambda: sample._generates(SIZE, PLACE, 24, "static"),
+    "reasontrain": lambda: sample._token_work(SIZE, MACHINE, 64, False),
+    "reasontrain, a part waiting": lambda: sample._token_work(SIZE, MACHINE, 16, False),
+    "dynamic": lambda: sample._generate_work(SIZE, MACHINE, 64, "dynamic"),
+    "static, in parts": lambda: sample._generate_work(SIZE, MACHINE, 24, "static"),
 }
 THINKING: dict[str, Setup] = {
-    "soft": lambda: sample._thinks(SIZE, PLACE, SoftThought(**THOUGHT)),
-    "hard": lambda: sample._thinks(SIZE, PLACE, HardThought(**THOUGHT)),
+    "soft": lambda: sample._thought_work(SIZE, MACHINE, SoftThought(**THOUGHT)),
+    "hard": lambda: sample._thought_work(SIZE, MACHINE, HardThought(**THOUGHT)),
 }
 
 
@@ -61,16 +61,18 @@ def test_thoughts_are_as_long_as_drawn_and_followed_by_the_same(name: str) -> No
 
 
 def test_rows_name_what_they_do() -> None:
-    skewed, soft = sample.rows(replace(PLACE, quick=False))
+    skewed, soft = sample.rows(replace(MACHINE, quick=False))
     assert (skewed.units, soft.units) == (
         ("tokens", sum(sample.SMALL.lengths)),
         ("tokens", sum(sample.SMALL_SOFT.lengths)),
     )
     assert (skewed.work["longest"], soft.work["longest"]) == (256, 128)
-    assert len(skewed.peer.ways) == 6
+    assert len(skewed.peer.variants) == 6
 
 
 def test_a_quick_run_samples_a_quarter_as_far_and_searches_nothing() -> None:
-    skewed, soft = sample.rows(PLACE)
+    skewed, soft = sample.rows(MACHINE)
     assert (skewed.work["longest"], soft.work["longest"]) == (64, 32)
-    assert [way.settings for way in skewed.peer.ways] == [{"batch": 64, "cache": "dynamic"}]
+    assert [variant.settings for variant in skewed.peer.variants] == [
+        {"batch": 64, "cache": "dynamic"}
+    ]

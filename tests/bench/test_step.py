@@ -32,17 +32,17 @@ TINY = Shape(
     tied=True,
     qk_norm=True,
 )
-GIVEN = Workload(
+WORKLOAD = Workload(
     shape=TINY, teacher=TINY, rollouts=8, limit=24, device=torch.device("cpu"), dtype=torch.float32
 )
-PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
+MACHINE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 STEPS = 3
 
 
-def row(name: str, monkeypatch: pytest.MonkeyPatch, place: BenchMachine = PLACE) -> BenchCase:
+def row(name: str, monkeypatch: pytest.MonkeyPatch, machine: BenchMachine = MACHINE) -> BenchCase:
     """A row of the table, with a model and rollouts of a test's size."""
-    monkeypatch.setattr(step, "_given", lambda place: GIVEN)
-    return next(row for row in step.rows(place) if row.name == name)
+    monkeypatch.setattr(step, "_given", lambda machine: WORKLOAD)
+    return next(row for row in step.rows(machine) if row.name == name)
 
 
 # ---- both sides do the same
@@ -50,18 +50,20 @@ def row(name: str, monkeypatch: pytest.MonkeyPatch, place: BenchMachine = PLACE)
 
 UPDATES = {
     "opd update": (
-        partial(reasontrain_side.update, GIVEN, GIVEN.batch, step.OPD),
-        partial(peers.opd_update, GIVEN),
+        partial(reasontrain_side.update, WORKLOAD, WORKLOAD.batch, step.OPD),
+        partial(peers.opd_update, WORKLOAD),
         (1, 4, 8),
     ),
     "cdpo update": (
-        partial(reasontrain_side.update, GIVEN, partial(step.pairs, GIVEN), step.CDPO),
-        partial(peers.dpo_update, GIVEN, step.REFERENCE_LOGP),
+        partial(reasontrain_side.update, WORKLOAD, partial(step.pairs, WORKLOAD), step.CDPO),
+        partial(peers.dpo_update, WORKLOAD, step.REFERENCE_LOGP),
         (1, 4),
     ),
     "prior update": (
-        partial(reasontrain_side.update, GIVEN, partial(step.demonstrations, GIVEN), step.PRIOR),
-        lambda way: peers.sft_update(GIVEN, *way),
+        partial(
+            reasontrain_side.update, WORKLOAD, partial(step.demonstrations, WORKLOAD), step.PRIOR
+        ),
+        lambda variant: peers.sft_update(WORKLOAD, *variant),
         ((4, 0, False), (1, 0, True), (1, 64, False)),
     ),
 }
@@ -74,12 +76,12 @@ def test_updates_move_the_weights_as_trls_do(name: str, monkeypatch: pytest.Monk
     """
     for module in (reasontrain_side, peers):
         monkeypatch.setattr(module, "LEARNING_RATE", 3e-3)
-    mine, theirs, ways = UPDATES[name]
+    mine, theirs, variants = UPDATES[name]
     layouts: tuple[tuple[int, Layout], ...] = ((40, "padded"), (1000, "packed"))
     found = []
     for made in [
-        *(partial(mine, *way) for way in layouts),
-        *(partial(theirs, way) for way in ways),
+        *(partial(mine, *variant) for variant in layouts),
+        *(partial(theirs, variant) for variant in variants),
     ]:
         with made() as work:
             found.append([dict(work()) for _ in range(STEPS)])
@@ -95,21 +97,21 @@ def test_grpo_is_trls_in_its_first_step(size: int) -> None:
     rollouts.
     """
     with reasontrain_side.update(
-        GIVEN, partial(step.on_policy, GIVEN), step.GRPO, 60, "packed"
+        WORKLOAD, partial(step.on_policy, WORKLOAD), step.GRPO, 60, "packed"
     ) as work:
         found = work()
-    with peers.grpo_update(GIVEN, step.GROUP, size) as work:
+    with peers.grpo_update(WORKLOAD, step.GROUP, size) as work:
         assert work() == pytest.approx(found, rel=1e-4)
     assert found["grad_norm"] > 0.1
 
 
 def test_a_whole_step_trains_the_tokens_that_both_sides_were_told_to_sample() -> None:
     for made in (
-        reasontrain_side.opd_step(GIVEN, step.OPD, 60, "padded"),
-        peers.opd_step(GIVEN, 4),
+        reasontrain_side.opd_step(WORKLOAD, step.OPD, 60, "padded"),
+        peers.opd_step(WORKLOAD, 4),
     ):
         with made as work:
-            assert [work(), work()] == [{"tokens": float(GIVEN.tokens)}] * 2
+            assert [work(), work()] == [{"tokens": float(WORKLOAD.tokens)}] * 2
 
 
 def test_trl_ends_each_response_at_its_own_length() -> None:
@@ -124,20 +126,28 @@ def test_trl_ends_each_response_at_its_own_length() -> None:
     ["opd step", "opd update", "grpo update", "cdpo update", "prior update", "sstoken update"],
 )
 def test_rows_are_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = measure(row(name, monkeypatch), PLACE, runs=1)
-    assert found.apart <= 1e-4
-    assert found.units == ("tokens", GIVEN.tokens)
+    found = measure(
+        row(name, monkeypatch),
+        MACHINE,
+        runs=1,
+    )
+    assert found.difference <= 1e-4
+    assert found.units == ("tokens", WORKLOAD.tokens)
     assert found.memory_ratio is not None
 
 
 def test_a_peer_that_learns_another_loss_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = replace(step.OPD.objective, divergence="forward_kl")
     other = partial(
-        reasontrain_side.update, GIVEN, GIVEN.batch, replace(step.OPD, objective=forward)
+        reasontrain_side.update, WORKLOAD, WORKLOAD.batch, replace(step.OPD, objective=forward)
     )
     plain = row("opd update", monkeypatch)
     with pytest.raises(RunError, match="do not do the same work"):
-        measure(replace(plain, ours=step._ours(GIVEN, PLACE, other)), PLACE, runs=1)
+        measure(
+            replace(plain, subject=step._reasontrain(WORKLOAD, MACHINE, other)),
+            MACHINE,
+            runs=1,
+        )
 
 
 # ---- where they do not
@@ -164,13 +174,17 @@ class Recorder(PolicyLearner):
 
 @pytest.mark.parametrize("limit", [64, 128])
 def test_d3s_learns_from_half_of_the_rollouts_and_of_the_tokens(limit: int) -> None:
-    given, recorder = replace(GIVEN, rollouts=16, limit=limit), Recorder()
-    batch = step.on_policy(given)
+    workload, recorder = replace(WORKLOAD, rollouts=16, limit=limit), Recorder()
+    batch = step.on_policy(workload)
     step.GRPO.learn(recorder, batch)
-    assert (recorder.rollouts, recorder.tokens, recorder.kept) == (16, given.tokens, given.tokens)
+    assert (recorder.rollouts, recorder.tokens, recorder.kept) == (
+        16,
+        workload.tokens,
+        workload.tokens,
+    )
     step.HALVED.learn(recorder, batch)
     assert (recorder.rollouts, recorder.kept) == (8, recorder.tokens)
-    assert 0.45 < recorder.tokens / given.tokens < 0.55
+    assert 0.45 < recorder.tokens / workload.tokens < 0.55
     step.D3S.learn(recorder, batch)
     assert recorder.kept == int(0.3 * recorder.tokens)
 
@@ -180,8 +194,8 @@ def test_rows_that_differ_say_so_and_agree_on_what_they_are_handed(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = row(name, monkeypatch)
-    with chosen.ours.ways[0].ready() as work:
-        assert work() == {"tokens handed over": float(GIVEN.tokens)}
+    with chosen.subject.variants[0].setup() as work:
+        assert work() == {"tokens handed over": float(WORKLOAD.tokens)}
     assert "handed" in chosen.remark
 
 
@@ -189,7 +203,7 @@ def test_rows_that_differ_say_so_and_agree_on_what_they_are_handed(
 
 
 def test_lengths_are_skewed_and_their_mean_is_a_third_of_the_limit() -> None:
-    length_B = replace(GIVEN, rollouts=64, limit=300).lengths().float()
+    length_B = replace(WORKLOAD, rollouts=64, limit=300).lengths().float()
     assert 90 < length_B.mean() < 110
     assert length_B.median() < 0.8 * length_B.mean()
     assert length_B.max() == 300
@@ -197,7 +211,7 @@ def test_lengths_are_skewed_and_their_mean_is_a_third_of_the_limit() -> None:
 
 
 def test_copies_are_the_same_rollouts_under_other_numbers() -> None:
-    once, twice = GIVEN.batch(), GIVEN.batch(copies=2)
+    once, twice = WORKLOAD.batch(), WORKLOAD.batch(copies=2)
     assert torch.equal(twice.ids_BT, once.ids_BT.repeat(2, 1))
     assert len(set(twice.rollout_B.tolist())) == 2 * len(once.rollout_B)
 
@@ -215,8 +229,12 @@ def test_models_have_the_shape_that_is_stated_and_begin_alike() -> None:
 
 
 def test_two_ranks_learn_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = measure(row("two ranks", monkeypatch), PLACE, runs=1)
-    assert found.apart < 1e-5
+    found = measure(
+        row("two ranks", monkeypatch),
+        MACHINE,
+        runs=1,
+    )
+    assert found.difference < 1e-5
     assert found.memory_ratio is None
     assert not multiprocessing.active_children()
 
@@ -249,31 +267,31 @@ def test_the_large_row_counts_operations_and_runs_in_bfloat16_with_recomputation
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(large, "SIDE", 64)
-    given = replace(GIVEN, dtype=torch.bfloat16, checkpointing=True)
-    length_B = given.batch().length_B
+    workload = replace(WORKLOAD, dtype=torch.bfloat16, checkpointing=True)
+    length_B = workload.batch().length_B
     # a trunk's matrices: 2 layers x (2 x 32 x 8 x (4 + 2) + 3 x 32 x 48) = 15,360; its attention: 2
     # layers x 4 x 32 for each pair
     once = 2 * 15_360 * int(length_B.sum()) + 256 * int((length_B * (length_B + 1)).sum()) // 2
     # the student's trunk four times and its head of 600 x 32 three times, the teacher's once
-    assert large.flops(given) == 5 * once + 4 * 2 * 19_200 * given.tokens
-    chosen = large.row(given, PLACE)
+    assert large.flops(workload) == 5 * once + 4 * 2 * 19_200 * workload.tokens
+    chosen = large.row(workload, MACHINE)
     found = measure(
-        replace(chosen, ours=replace(chosen.ours, ways=chosen.ours.ways[:1])),
-        PLACE,
+        replace(chosen, subject=replace(chosen.subject, variants=chosen.subject.variants[:1])),
+        MACHINE,
         runs=1,
     )
-    assert found.apart == 0
-    assert found.goals[0].goal.at_most == given.tokens / 6000
+    assert found.difference == 0
+    assert found.goals[0].goal.at_most == workload.tokens / 6000
 
 
 def test_quick_searches_nothing_and_a_full_run_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ways(quick: bool) -> dict[str, tuple[int, int]]:
-        monkeypatch.setattr(step, "_given", lambda place: replace(GIVEN, rollouts=16))
+    def variants(quick: bool) -> dict[str, tuple[int, int]]:
+        monkeypatch.setattr(step, "_given", lambda machine: replace(WORKLOAD, rollouts=16))
         return {
-            each.name: (len(each.ours.ways), len(each.peer.ways))
-            for each in step.rows(replace(PLACE, quick=quick))
+            each.name: (len(each.subject.variants), len(each.peer.variants))
+            for each in step.rows(replace(MACHINE, quick=quick))
         }
 
-    assert set(ways(True).values()) == {(1, 1)}
-    assert ways(False)["prior update"] == (6, 13)
-    assert ways(False)["cdpo update"] == (6, 4)
+    assert set(variants(True).values()) == {(1, 1)}
+    assert variants(False)["prior update"] == (6, 13)
+    assert variants(False)["cdpo update"] == (6, 4)

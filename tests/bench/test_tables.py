@@ -9,17 +9,17 @@ import pytest
 from reasontrain.bench import tables
 from reasontrain.bench.case import BenchCase, BenchMachine, NoPeerError
 from reasontrain.types import UserError
-from tests.bench.toys import PLACE, DecodeInputs, row
+from tests.bench.toys import MACHINE, DecodeInputs, row
 
 
 @pytest.fixture(autouse=True)
 def _two_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows a and b in one table, c in another."""
     clock = DecodeInputs()
-    toy = row(clock.way("we", [1.0]), clock.way("they", [1.0]))
+    toy = row(clock.variant("we", [1.0]), clock.variant("they", [1.0]))
     a, b, c = (replace(toy, name=name) for name in "abc")
     monkeypatch.setattr(
-        tables, "TABLES", {"first": lambda place: [a, b], "second": lambda place: [c]}
+        tables, "TABLES", {"first": lambda machine: [a, b], "second": lambda machine: [c]}
     )
 
 
@@ -28,26 +28,26 @@ def names(found: dict[str, list[BenchCase]]) -> dict[str, str]:
 
 
 def test_tables_that_are_named_or_all_and_rows_that_are_wanted():
-    assert names(tables.rows(["second"], PLACE, [])) == {"second": "c"}
-    assert names(tables.rows(["all"], PLACE, [])) == {"first": "ab", "second": "c"}
-    assert names(tables.rows(["all"], PLACE, ["c", "a"])) == {"first": "a", "second": "c"}
+    assert names(tables.rows(["second"], MACHINE, [])) == {"second": "c"}
+    assert names(tables.rows(["all"], MACHINE, [])) == {"first": "ab", "second": "c"}
+    assert names(tables.rows(["all"], MACHINE, ["c", "a"])) == {"first": "a", "second": "c"}
 
 
 def test_unknown_names_are_told_what_there_is():
-    with pytest.raises(UserError, match="no table 'thrid'; there is: first, second"):
-        tables.rows(["first", "thrid"], PLACE, [])
-    with pytest.raises(UserError, match="no row 'c' in first; there is: a, b"):
-        tables.rows(["first"], PLACE, ["c"])
+    with pytest.raises(UserError, match="no table 'thrid'; choose from first, second, or all"):
+        tables.rows(["first", "thrid"], MACHINE, [])
+    with pytest.raises(UserError, match="no case 'c' in first; the cases are: a, b"):
+        tables.rows(["first"], MACHINE, ["c"])
 
 
 def test_all_leaves_out_a_table_without_its_peer_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def alone(place: BenchMachine) -> list[BenchCase]:
+    def alone(machine: BenchMachine) -> list[BenchCase]:
         raise NoPeerError("the peer is not installed")
 
     monkeypatch.setattr(tables, "TABLES", {**tables.TABLES, "third": alone})
-    assert names(tables.rows(["all"], PLACE, [])) == {"first": "ab", "second": "c"}
+    assert names(tables.rows(["all"], MACHINE, [])) == {"first": "ab", "second": "c"}
     assert caplog.messages == ["third is left out: the peer is not installed"]
     with pytest.raises(NoPeerError, match="the peer is not installed"):
-        tables.rows(["third", "all"], PLACE, [])
+        tables.rows(["third", "all"], MACHINE, [])

@@ -14,7 +14,7 @@ from reasontrain.bench import vocab, vocab_work
 from reasontrain.bench.case import BenchMachine, Goal
 from reasontrain.bench.measure import Measured, measure
 from reasontrain.bench.vocab_work import Inputs, VocabSize
-from tests.bench.toys import PLACE
+from tests.bench.toys import MACHINE
 
 SMALL = VocabSize(rows=64, vocabulary=96, hidden=8, dtype=torch.float32)
 
@@ -23,23 +23,23 @@ def tiles() -> tuple[int, int]:
     return chunked_divergence.TOKEN_CHUNK_SIZE, chunked_divergence.VOCAB_CHUNK_SIZE
 
 
-def every(monkeypatch: pytest.MonkeyPatch, place: BenchMachine) -> dict[str, Measured]:
+def every(monkeypatch: pytest.MonkeyPatch, machine: BenchMachine) -> dict[str, Measured]:
     monkeypatch.setattr(vocab, "_CPU", SMALL)
-    return {row.name: measure(row, place, runs=1) for row in vocab.rows(place)}
+    return {row.name: measure(row, machine, runs=1) for row in vocab.rows(machine)}
 
 
 def test_both_sides_of_every_row_agree(monkeypatch: pytest.MonkeyPatch):
     shipped = tiles()
-    found = every(monkeypatch, replace(PLACE, quick=False))
+    found = every(monkeypatch, replace(MACHINE, quick=False))
     assert list(found) == [
         *("distil", "distil_patched", "distil_products", "tip_20", "tip_20_products"),
         *("logp_known", "logp_later", "tip_50_memory"),
     ]
-    assert max(row.apart for row in found.values()) < 1e-5
+    assert max(row.difference for row in found.values()) < 1e-5
     assert found["distil_patched"].peer.settings in [
-        tried.settings for tried in found["distil_patched"].peer.tried
+        trials.settings for trials in found["distil_patched"].peer.trials
     ]
-    assert [tried.settings["chunk"] for tried in found["logp_known"].peer.tried] == [
+    assert [trials.settings["chunk"] for trials in found["logp_known"].peer.trials] == [
         2048,
         4096,
         8192,
@@ -49,27 +49,27 @@ def test_both_sides_of_every_row_agree(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_full_run_searches_what_a_quick_one_leaves_out(monkeypatch: pytest.MonkeyPatch):
-    rows = {row.name: row for row in vocab.rows(replace(PLACE, quick=False))}
-    assert len(rows["distil_patched"].peer.ways) == 6
-    assert len(rows["logp_known"].peer.ways) == 4
-    quick = {row.name: row for row in vocab.rows(PLACE)}
+    rows = {row.name: row for row in vocab.rows(replace(MACHINE, quick=False))}
+    assert len(rows["distil_patched"].peer.variants) == 6
+    assert len(rows["logp_known"].peer.variants) == 4
+    quick = {row.name: row for row in vocab.rows(MACHINE)}
     assert rows.keys() - quick.keys() == {"distil_patched", "distil_products", "tip_20_products"}
-    assert {len(row.peer.ways) for row in quick.values()} == {1}
+    assert {len(row.peer.variants) for row in quick.values()} == {1}
 
 
 def test_goals_are_the_issues_own():
-    def goals(place: BenchMachine) -> dict[str, list[tuple[str, float]]]:
+    def goals(machine: BenchMachine) -> dict[str, list[tuple[str, float]]]:
         return {
-            row.name: [(goal.of, goal.at_most) for goal in row.goals] for row in vocab.rows(place)
+            row.name: [(goal.of, goal.at_most) for goal in row.goals] for row in vocab.rows(machine)
         }
 
-    assert goals(PLACE)["distil"] == [("time", 0.35), ("memory", 1.0)]
-    assert goals(PLACE)["tip_20"] == [("time", 0.25), ("memory", 1.0)]
-    gpu = goals(replace(PLACE, device=torch.device("cuda")))
+    assert goals(MACHINE)["distil"] == [("time", 0.35), ("memory", 1.0)]
+    assert goals(MACHINE)["tip_20"] == [("time", 0.25), ("memory", 1.0)]
+    gpu = goals(replace(MACHINE, device=torch.device("cuda")))
     assert gpu["distil"] == [("time", 0.75), ("memory", 1.0), ("seconds", 0.07)]
     assert gpu["tip_20"] == [("time", 0.55), ("memory", 1.0)]
     assert Goal(of="memory", at_most=0.5) in next(
-        row.goals for row in vocab.rows(PLACE) if row.name == "tip_50_memory"
+        row.goals for row in vocab.rows(MACHINE) if row.name == "tip_50_memory"
     )
 
 
@@ -79,14 +79,14 @@ def test_tip_keeps_a_share_of_each_rollout():
     entropy_N = torch.arange(64.0) % 8
     kept_N = given.chosen({"entropy": entropy_N, "kl_reverse": torch.zeros(64)}, 0.25)
     assert kept_N.nonzero()[:, 0].tolist() == [
-        8 * rollout + place for rollout in range(8) for place in (6, 7)
+        8 * rollout + machine for rollout in range(8) for machine in (6, 7)
     ]
 
 
 @pytest.mark.parametrize(
     ("scored", "keep", "at_every_row"), [(False, 1.0, 4), (True, 0.2, 2 + 0.2 * 4)]
 )
-def test_products_alone_are_as_many_operations_as_ours(
+def test_products_alone_are_as_many_operations_as_the_work(
     scored: bool, keep: float, at_every_row: float
 ):
     size = replace(SMALL, rows=40)  # 8 rollouts of 5: a fifth is 1 of each

@@ -18,7 +18,7 @@ from reasontrain.bench.case import (
     Work,
 )
 
-PLACE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
+MACHINE = BenchMachine(device=torch.device("cpu"), quick=True, threads=1)
 SAME: Numbers = {"loss": 2.0}
 
 
@@ -31,7 +31,7 @@ class DecodeInputs:
     def perf_counter(self) -> float:
         return self.now
 
-    def way(
+    def variant(
         self, name: str, seconds: list[float], gives: Numbers = SAME, **settings: Setting
     ) -> Variant:
         """Each run takes the next of `seconds`, and the last for ever."""
@@ -42,10 +42,10 @@ class DecodeInputs:
             self.now += left.pop(0) if len(left) > 1 else left[0]
             return gives
 
-        return Variant(settings=settings, ready=ready(work))
+        return Variant(settings=settings, setup=setup(work))
 
 
-def ready(work: Work) -> Callable[[], object]:
+def setup(work: Work) -> Callable[[], object]:
     """A context that gives the work."""
 
     @contextmanager
@@ -56,23 +56,23 @@ def ready(work: Work) -> Callable[[], object]:
 
 
 def row(
-    ours: Variant | tuple[Variant, ...],
+    subject: Variant | tuple[Variant, ...],
     peer: Variant | tuple[Variant, ...],
     *goals: Goal,
     tolerance: float = 1e-3,
 ) -> BenchCase:
     """A row of two sides, each of one way or of several."""
     sides = (
-        Contestant(name=n, ways=w if isinstance(w, tuple) else (w,))
-        for n, w in (("we", ours), ("they <b>", peer))
+        Contestant(name=n, variants=w if isinstance(w, tuple) else (w,))
+        for n, w in (("we", subject), ("they <b>", peer))
     )
     mine, theirs = sides
     return BenchCase(
         name="toy",
-        what="nothing",
+        description="nothing",
         work={"N": 4096},
         units=("rows", 8.0),
-        ours=mine,
+        subject=mine,
         peer=theirs,
         tolerance=tolerance,
         goals=goals,

@@ -45,7 +45,8 @@ def test_the_saving_is_read_at_an_accuracy_that_both_reach():
 
 def test_an_arm_that_learned_nothing_is_named():
     with pytest.raises(
-        RunError, match=r"the second arm ends at 0\.200, no better than it began \(0\.200\)"
+        RunError,
+        match=r"the second arm ends at accuracy 0\.200, no better than it began \(0\.200\)",
     ):
         saving(curves([0.2, 0.6], [0, 300]), curves([0.2, 0.2], [0, 300]))
 

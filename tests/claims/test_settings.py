@@ -93,12 +93,12 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
             "claim=D",
         )
     )["one"]
-    ours, theirs = (
+    first, second = (
         run_of(tmp_path, row, arm, rate=1e-3, seed=0, out=out).name
         for arm, out in (("top", "x"), ("top", "y"))
     )
     assert (
-        ours == theirs == run_of(tmp_path, same, "all", rate=1e-3, seed=0, out="x").name
+        first == second == run_of(tmp_path, same, "all", rate=1e-3, seed=0, out="x").name
     )  # soft_or is the default mode
 
 
@@ -126,11 +126,11 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
             ["seeds=[0, 1]"],
             "rows.one.seeds: Tuple should have at least 3 items after validation, not 2",
         ),
-        (["seeds=[0, 1, 1]"], "one: seeds: one of 0, 1, 1 is given twice; each counts once"),
-        (["rates=[0.001, 0.001]"], "one: rates: one of 0.001, 0.001 is given twice"),
+        (["seeds=[0, 1, 1]"], "one: seeds: one of 0, 1, 1 is repeated; each value counts once"),
+        (["rates=[0.001, 0.001]"], "one: rates: one of 0.001, 0.001 is repeated"),
         (
             ["development=held"],
-            "one: development: the rate must be chosen on other problems than those that decide",
+            "one: development: choose rates on a suite other than the measured one",
         ),
         (
             ["measure.suite=heldout"],
@@ -155,7 +155,7 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
         ),
         (
             ["arms.top.set={learn.lr: 0.1}"],
-            "one: arms.top.set: learn.lr is the same for every arm and is set by the row itself",
+            "one: arms.top.set: learn.lr must be the same for every arm; set it in the row",
         ),
         (
             ["arms.top.set={steps: 3}"],
@@ -166,10 +166,7 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
             "sample.group_size: all arms must spend the same, found top 1, all 2",
         ),
         (["arms.all.recipe=other.yaml"], "one: there is no file"),
-        (
-            ["arms.all.set={token_selection.kepe: 1}"],
-            "token_selection: `kind` is needed, to say which",
-        ),
+        (["arms.all.set={token_selection.kepe: 1}"], "token_selection: `kind` is needed"),
         (["measure.kind=speed"], "no such kind 'speed'"),
         (["arms={top: {}}"], "should have at least 2 items"),
     ],
@@ -213,7 +210,7 @@ def controls(token_selection: object) -> set[str]:
 
 
 def test_the_shipped_rows_are_fair():
-    """Rows share their problems, and making a held-out one is slow: equal suites are compared once."""
+    """Rows share their problems, and held-out ones are slow to generate: suites are compared once."""
     compared = set()
     for name, row in read_claims(TABLE).items():
         recipe = run_of(

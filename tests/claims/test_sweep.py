@@ -79,8 +79,8 @@ def test_a_row_is_run_judged_recorded_and_shown(claims: Claims, capsys: pytest.C
         40,
         2 * 5 * 4,
     )
-    assert record["made"][0]["device"] == "cpu"
-    assert len(record["made"][0]["origin"]["commit"]) == 40
+    assert record["provenances"][0]["device"] == "cpu"
+    assert len(record["provenances"][0]["origin"]["commit"]) == 40
     page = Path("README.md").read_text()
     assert page.startswith(f"Above.\n\n{BEGIN}\n\n| row | claim |")
     assert page.endswith(f"{END}\n\nBelow.\n")
@@ -96,16 +96,13 @@ def test_what_is_finished_is_not_run_again(claims: Claims, capsys: pytest.Captur
     assert claims() == 0
     assert claims("one") == 0
     assert len(calls()) == before
-    assert "one: has its record" in capsys.readouterr().out
+    assert "one: has a current record" in capsys.readouterr().out
 
 
 def test_a_command_that_failed_goes_on(claims: Claims, capsys: pytest.CaptureFixture[str]):
     Path("fail").touch()
     assert claims("--jobs", "1") == 1
-    assert (
-        "failed: reasontrain: the disk is full (all that it printed: out/claims/"
-        in capsys.readouterr().err
-    )
+    assert "failed: reasontrain: the disk is full (its log: out/claims/" in capsys.readouterr().err
     Path("fail").unlink()
     assert claims() == 0
     assert Counter(call.split()[-1] for call in calls()) == {"dev": 1 + 24, "held": 12}
@@ -127,7 +124,7 @@ def test_dry_counts_and_starts_nothing(claims: Claims, capsys: pytest.CaptureFix
     assert claims("--dry-run") == 0
     assert (
         capsys.readouterr().out
-        == "one: 24 runs, 0 of them finished; nothing is finished to tell the time by\n"
+        == "one: 24 runs, 0 of them finished; the time is unknown, since none is finished\n"
     )
     assert calls() == []
 
@@ -137,7 +134,7 @@ def test_a_page_without_a_place_is_told_before_anything_is_run(
 ):
     Path("README.md").write_text("Nothing.\n")
     assert claims() == 2
-    assert "README.md has no place for the table" in capsys.readouterr().err
+    assert "README.md has no markers for the table" in capsys.readouterr().err
     assert calls() == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reasontrain.claims.verdict import Swept, chosen, verdict
+from reasontrain.claims.verdict import SweptRate, chosen, verdict
 from reasontrain.metrics.accuracy import Interval
 
 
@@ -33,7 +33,7 @@ def test_the_verdict_at_every_boundary(low: float, high: float, expected: str):
 def test_a_rate_is_chosen_by_its_mean_over_the_seeds():
     # means 0.30, 0.40 and 0.35: the best single seed (0.60) does not decide
     sweep = [
-        Swept(rate=rate, development=found)
+        SweptRate(rate=rate, development=found)
         for rate, found in [(1e-4, (0.3, 0.3)), (1e-3, (0.4, 0.4)), (1e-2, (0.6, 0.1))]
     ]
     assert chosen(sweep) == 1e-3
@@ -41,5 +41,5 @@ def test_a_rate_is_chosen_by_its_mean_over_the_seeds():
 
 
 def test_of_equal_rates_the_lowest_is_chosen():
-    sweep = [Swept(rate=rate, development=(0.25, 0.5, 0.75)) for rate in (1e-3, 1e-4, 1e-2)]
+    sweep = [SweptRate(rate=rate, development=(0.25, 0.5, 0.75)) for rate in (1e-3, 1e-4, 1e-2)]
     assert chosen(sweep) == 1e-4

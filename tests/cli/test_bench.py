@@ -17,8 +17,8 @@ from tests.bench.toys import DecodeInputs, row
 def _a_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """One table of one row that takes no time to speak of."""
     clock = DecodeInputs()
-    toy = row(clock.way("we", [1.0]), clock.way("they", [1.0]))
-    monkeypatch.setattr(tables, "TABLES", {"toys": lambda place: [toy]})
+    toy = row(clock.variant("we", [1.0]), clock.variant("they", [1.0]))
+    monkeypatch.setattr(tables, "TABLES", {"toys": lambda machine: [toy]})
 
 
 def test_a_record_a_picture_and_a_page_are_written(
@@ -40,7 +40,7 @@ def test_a_record_a_picture_and_a_page_are_written(
         "toys-cpu.svg",
     ]
     found = read(out / "toys-cpu.json")
-    assert (found.runs, found.quick, len(found.rows[0].ours.seconds)) == (4, False, 4)
+    assert (found.runs, found.quick, len(found.rows[0].subject.seconds)) == (4, False, 4)
     assert "![ratios of toys](toys-cpu.svg)" in (out / "README.md").read_text(encoding="utf-8")
 
 
@@ -69,8 +69,8 @@ def test_a_quick_run_times_three_times_at_most(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["tosy"], "there is no table 'tosy'; there is: toys"),
-        (["toys", "--row", "yot"], "there is no row 'yot' in toys; there is: toy"),
+        (["tosy"], "there is no table 'tosy'; choose from toys, or all"),
+        (["toys", "--row", "yot"], "there is no case 'yot' in toys; the cases are: toy"),
         (["toys", "--runs", "0"], "--runs and --threads must be at least 1"),
         (["toys", "--device", "cuda"], "torch sees no GPU here"),
     ],

@@ -54,7 +54,7 @@ UNENFORCED = {
     "SummaryWriter",
     "YamlValue",
 }
-"""Names whose annotations no test enforces: of packages that are not imported for them, and aliases."""
+"""Names whose annotations no test enforces: of packages that are imported late, and aliases."""
 
 
 def imported(*arguments: str) -> set[str]:
@@ -136,7 +136,7 @@ def test_annotations_of_such_modules_are_enforced() -> None:
 
 
 def test_no_annotation_is_left_out_by_a_name_for_type_checkers_alone() -> None:
-    """Beartype passes over an annotation whose names it cannot find, so tests would check nothing."""
+    """Beartype skips an annotation whose names it cannot find: tests would check nothing."""
     for path in sorted((ROOT / "reasontrain").rglob("*.py")):
         if path == ROOT / "reasontrain/models/__init__.py":  # imported again at run time
             continue

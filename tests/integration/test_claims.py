@@ -20,7 +20,7 @@ def test_a_claim_on_runs_of_two_steps(tmp_path: Path, monkeypatch: pytest.Monkey
         "arms={top: {set: {token_selection: {kind: tip, keep_ratio: 0.5}}}, random: {set: "
         "{token_selection: {kind: random, keep_ratio: 0.5}}}}"
     )
-    asked = (
+    recipe_with_suites = (
         "sampling: {temperature: 1.0, max_tokens: 12}, limit: 4, num_samples: 2, task: {kind: "
         "arithmetic, num_problems: 4, split"
     )
@@ -30,8 +30,8 @@ def test_a_claim_on_runs_of_two_steps(tmp_path: Path, monkeypatch: pytest.Monkey
         "difference={of: top, minus: random}",
         "equal_mass=[top, random]",
         "rates=[1.0e-3]",
-        f"evaluate={{before: false, suites: [{{name: dev, {asked}: train}}}}, {{name: "
-        f"held, {asked}: test}}}}]}}",
+        f"evaluate={{before: false, suites: [{{name: dev, {recipe_with_suites}: train}}}}, {{name: "
+        f"held, {recipe_with_suites}: test}}}}]}}",
         "measure={kind: pass, suite: held, k: 2}",
     )
     (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")

@@ -33,7 +33,7 @@ def answer_row(problem: int, correct: bool, response: str = "") -> dict[str, obj
 def record(
     suite: str, rows: TokenStats, *, tokens: float = 50.0, temperature: float = 0.0
 ) -> dict[str, object]:
-    """What an evaluation states: accuracy, and pass@2 where each problem has two samples or more."""
+    """The record of an evaluation: accuracy, and pass@2 if problems have two samples or more."""
     correct_MS = np.array(rows, dtype=bool)
     metrics = summarise(correct_MS, (2,) if correct_MS.shape[1] > 1 else ())
     return {
@@ -69,7 +69,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
     def make(
         name: str,
-        course: Mapping[int, TokenStats],
+        history: Mapping[int, TokenStats],
         *,
         seed: int = 0,
         tokens: float = 50.0,
@@ -97,10 +97,10 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         )
         rows = [
             {"step": step, **record("heldout", rows, tokens=tokens)}
-            for step, rows in course.items()
+            for step, rows in history.items()
         ]
         (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        for step, verdicts in course.items():
+        for step, verdicts in history.items():
             write_answers(folder / f"answers/heldout-step-{step}.jsonl", verdicts)
         return folder
 

@@ -27,12 +27,12 @@ def test_differences_are_paired_over_problems(make_run):
     (column,) = found(
         *(make_run(name, {10: rows}) for name, rows in zip("abc", (a, b, c), strict=True))
     )
-    assert column.apart["b", "a"].value == pytest.approx(0.3)
-    assert column.apart["b", "a"].low == pytest.approx(
+    assert column.differences["b", "a"].value == pytest.approx(0.3)
+    assert column.differences["b", "a"].low == pytest.approx(
         0.1
     )  # at least 2 of 20 drawn problems, in 97.5 % of draws
-    assert column.apart["a", "b"].high == -column.apart["b", "a"].low
-    assert column.apart["a", "c"].value == 0
+    assert column.differences["a", "b"].high == -column.differences["b", "a"].low
+    assert column.differences["a", "c"].value == 0
     assert column.order == ("b", "a", "c")
     assert column.level == ("b",)
     assert column.behind == ("a", "c")
@@ -45,27 +45,27 @@ def test_a_difference_of_pass_at_k_counts_problems_not_samples(make_report):
         make_report("one", {"s": one}), make_report("other", {"s": other})
     )
     assert (accuracy.metric, mean.metric, passed.metric) == ("accuracy", "mean@2", "pass@2")
-    assert accuracy.apart["one", "other"].value == 0
-    assert passed.apart["one", "other"].value == 0.5
+    assert accuracy.differences["one", "other"].value == 0
+    assert passed.differences["one", "other"].value == 0.5
 
 
 def test_a_problem_that_did_not_fit_counts_as_wrong(make_run):
     full, cut = make_run("full", {1: single("1110")}), make_run("cut", {1: single("1110")})
     write_answers(cut / "answers/heldout-step-1.jsonl", single("11"))  # the other two were dropped
     (column,) = found(full, cut)
-    assert column.apart["full", "cut"].value == pytest.approx(0.25)
+    assert column.differences["full", "cut"].value == pytest.approx(0.25)
 
 
 def test_rows_without_answers_are_neither_level_nor_behind(make_run):
     a, b = make_run("a", {1: single("1111")}), make_run("b", {1: single("0000")})
     shutil.rmtree(b / "answers")
     (column,) = found(a, b)
-    assert column.apart == {}
+    assert column.differences == {}
     assert column.level == ("a",)
     assert column.behind == ()
 
 
-def test_unlike_protocols_are_refused_with_the_difference_named(make_run):
+def test_unlike_fingerprints_are_refused_with_the_difference_named(make_run):
     a, b = (
         make_run("a", {1: single("10")}),
         make_run("b", {1: single("10")}, sampling=SAMPLING | {"max_tokens": 240}),
@@ -74,7 +74,8 @@ def test_unlike_protocols_are_refused_with_the_difference_named(make_run):
         found(a, b)
     assert str(error.value).startswith(
         "suite heldout cannot be one column: sampling.max_tokens is '120' for a and '240' "
-        "for b. Evaluate both in the same way"
+        "for b. Evaluate both with the same "
+        "settings"
     )
     assert [column.group.name for column in found(a, b, apart=True)] == [
         "heldout (1)",
@@ -85,13 +86,13 @@ def test_unlike_protocols_are_refused_with_the_difference_named(make_run):
 @pytest.mark.parametrize(
     ("rows", "edit", "fault"),
     [
-        ("100", None, "a was asked 2 problems and b 3"),
+        ("100", None, "a has 2 problems and b 3"),
         (
             "10",
             {"gold": "5"},
-            "a and b were asked different problems (the gold answer of p0 is '0' and '5')",
+            "a and b have different problems (the gold answer of p0 is '0' and '5')",
         ),
-        ("10", {"problem": "q"}, "a and b were asked different problems (only one has p0)"),
+        ("10", {"problem": "q"}, "a and b have different problems (only one has p0)"),
     ],
 )
 def test_other_problems_are_refused(make_run, rows, edit, fault):

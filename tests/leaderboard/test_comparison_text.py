@@ -13,12 +13,12 @@ def column(values, gaps):
     """Rows by value, and the difference of the best from each other one."""
     cells = {row: Interval(value, value - 0.05, value + 0.05) for row, value in values.items()}
     best = max(values, key=values.get)
-    group = ColumnGroup(name="s", suite="s", results={}, protocol={})
+    group = ColumnGroup(name="s", suite="s", results={}, fingerprint={})
     return BoardColumn(
         group=group,
         metric="accuracy",
         cells=cells,
-        apart={(best, row): Interval(*gap) for row, gap in gaps.items()},
+        differences={(best, row): Interval(*gap) for row, gap in gaps.items()},
     )
 
 
@@ -48,7 +48,7 @@ CLEAR, UNCLEAR = (0.1, 0.04, 0.16), (0.02, -0.03, 0.07)
         (
             {"a": 0.6, "b": 0.5},
             {},
-            "a has 60.0 %; without the answers of the others, nothing can be told.",
+            "a has 60.0 %; the other rows have no answers, so they cannot be compared.",
         ),
     ],
 )

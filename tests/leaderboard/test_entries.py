@@ -19,7 +19,7 @@ def test_a_run_is_what_it_reached_last(make_run):
     (result,) = entry.results
     assert (result.evaluation.step, result.evaluation.metrics["accuracy"].value) == (10, 1.0)
     assert result.answers.name == "heldout-step-10.jsonl"
-    assert [e.step for e in entry.course] == [0, 5, 10]
+    assert [e.step for e in entry.history] == [0, 5, 10]
     assert entry.about == "step 10, seed 3"
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from reasontrain.report import write_report
-from reasontrain.report.baseline import Beside, beside
+from reasontrain.report.baseline import BaselineComparison, compare
 from reasontrain.report.run import read_run
 
 SUITE = "arithmetic-test"
 
 
 @pytest.fixture
-def ours(run_dir: Path, tmp_path: Path) -> Path:
+def run_dir(run_dir: Path, tmp_path: Path) -> Path:
     """A run that names `plain` as its baseline, and has right answers to 60 of 100 problems."""
     run = tmp_path / "out" / "ours"
     shutil.copytree(run_dir, run)
@@ -35,10 +35,10 @@ def answer(run: Path, right: range, total: int = 100) -> None:
     )
 
 
-def plain(ours: Path, right: range, total: int = 100) -> Path:
+def plain(run_dir: Path, right: range, total: int = 100) -> Path:
     """The baseline, which lies beside it."""
-    other = ours.parent / "plain"
-    shutil.copytree(ours, other)
+    other = run_dir.parent / "plain"
+    shutil.copytree(run_dir, other)
     (other / "recipe.yaml").write_text("name: plain\n")
     lines = [json.loads(line) for line in (other / "metrics.jsonl").read_text().splitlines()]
     (other / "metrics.jsonl").write_text(
@@ -48,43 +48,48 @@ def plain(ours: Path, right: range, total: int = 100) -> Path:
     return other
 
 
-def found(ours: Path) -> Beside:
-    compared = beside(read_run(ours), ours)
+def found(run_dir: Path) -> BaselineComparison:
+    compared = compare(read_run(run_dir), run_dir)
     assert compared is not None
     return compared
 
 
-def test_the_difference_is_paired_over_problems(ours: Path) -> None:
+def test_the_difference_is_paired_over_problems(run_dir: Path) -> None:
     """60 right against 50 of the same: 10 problems differ, all one way, so that the interval is far
     from zero.
     """
-    plain(ours, right=range(50))
-    (score,) = [score for score in found(ours).scores if score.suite == SUITE]
+    plain(run_dir, right=range(50))
+    (score,) = [score for score in found(run_dir).scores if score.suite == SUITE]
     assert score.difference.value == pytest.approx(0.1)
     assert 0.03 < score.difference.low < score.difference.high < 0.17
-    steps, trained, seconds = found(ours).costs
-    assert (steps.baseline, steps.run) == (len(read_run(ours).steps),) * 2
+    steps, trained, seconds = found(run_dir).costs
+    assert (steps.baseline, steps.run) == (len(read_run(run_dir).steps),) * 2
     assert (trained.baseline, trained.run) == (10 * steps.baseline, 0)
     assert seconds.baseline == seconds.run > 0
 
 
-def test_other_problems_are_not_compared(ours: Path) -> None:
-    plain(ours, right=range(50), total=99)
-    assert found(ours).scores == ()
-    assert found(ours).missing == "plain was not asked the same problems after its last step."
+def test_other_problems_are_not_compared(run_dir: Path) -> None:
+    plain(run_dir, right=range(50), total=99)
+    assert found(run_dir).scores == ()
+    assert (
+        found(run_dir).missing
+        == "plain was not evaluated on the same problems after its last step."
+    )
 
 
-def test_a_baseline_that_is_not_there_is_named_and_none_is_none(ours: Path) -> None:
-    assert found(ours).missing == "There is no run plain beside this one yet."
-    (ours / "recipe.yaml").write_text("name: ours\n")
-    assert beside(read_run(ours), ours) is None
+def test_a_baseline_that_is_not_there_is_named_and_none_is_none(run_dir: Path) -> None:
+    assert found(run_dir).missing == "There is no run plain in the folder of this one yet."
+    (run_dir / "recipe.yaml").write_text("name: ours\n")
+    assert compare(read_run(run_dir), run_dir) is None
 
 
-def test_the_page_and_the_numbers_have_it(ours: Path) -> None:
-    plain(ours, right=range(50))
-    page, numbers = (path.read_text(encoding="utf-8") for path in write_report(ours))
-    assert '<h2 id="beside">Beside plain</h2>' in page
+def test_the_page_and_the_numbers_have_it(run_dir: Path) -> None:
+    plain(run_dir, right=range(50))
+    page, numbers = (path.read_text(encoding="utf-8") for path in write_report(run_dir))
+    assert '<h2 id="baseline">Compared with plain</h2>' in page
     assert "+10.0" in page
     assert json.loads(numbers)["baseline"]["scores"][0]["difference"]["value"] == pytest.approx(0.1)
-    write_report(ours.parent / "plain")
-    assert 'id="beside"' not in (ours.parent / "plain" / "report.html").read_text(encoding="utf-8")
+    write_report(run_dir.parent / "plain")
+    assert 'id="baseline"' not in (run_dir.parent / "plain" / "report.html").read_text(
+        encoding="utf-8"
+    )

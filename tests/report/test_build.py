@@ -220,7 +220,7 @@ def test_numbers_that_are_not_finite_are_shown_as_such(run_dir):
     assert report["metrics"]["loss"]["last"] == "Infinity"
     assert report["headlines"][0]["after"]["value"] == "NaN"
     assert "∞" in text
-    assert "1 step without a finite number" in text
+    assert "1 step without a finite value" in text
     assert "NaN" in page.texts
 
 

@@ -57,7 +57,7 @@ def test_the_pen_is_lifted_where_a_number_is_not_finite():
     assert drawn is not None
     assert drawn.lines[0].path.count("M") == 3
     assert len(drawn.lines[0].gaps) == 2
-    assert "2 steps without a finite number" in drawn.note
+    assert "2 steps without a finite value" in drawn.note
 
 
 def test_nothing_finite_draws_nothing():

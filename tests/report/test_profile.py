@@ -62,9 +62,9 @@ def test_the_page_and_the_numbers_have_it(run_dir) -> None:
     assert [part["name"] for part in found["parts"]] == [part for part in PARTS if part != "wait"]
     assert sum(part["share"] for part in found["parts"]) == pytest.approx(1)
     assert 'aria-label="A step of 1.2\u202fs: sampling 42.0\u202f%, scoring 1.7\u202f%' in page
-    assert "with what is computed twice" in page
+    assert "including recomputation" in page
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     same = [row | {"hfu_update": row["mfu_update"]} for row in rows]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same))
-    assert "with what is computed twice" not in write_report(run_dir)[0].read_text(encoding="utf-8")
+    assert "including recomputation" not in write_report(run_dir)[0].read_text(encoding="utf-8")
     assert profile(read_run(run_dir)) is not None

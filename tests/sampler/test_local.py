@@ -93,7 +93,11 @@ def near_tie(
     law = truncate(tiny.logp(policy, one, sampling.temperature).exp()[at : at + 1], sampling)[
         0
     ].double()
-    boundary = (law.cumsum(0) / law.sum() - rng.uniform(seed, Stream.SAMPLED_TOKENS, one.id, at)).abs().min()
+    boundary = (
+        (law.cumsum(0) / law.sum() - rng.uniform(seed, Stream.SAMPLED_TOKENS, one.id, at))
+        .abs()
+        .min()
+    )
     return bool(boundary < NEAR)
 
 

@@ -155,7 +155,9 @@ def test_what_is_fed_is_the_mixture_with_noise_of_its_key(
             -1
         ) @ policy.model.get_input_embeddings().weight.detach()
         place_T1, size_1D = torch.arange(length)[:, None], torch.arange(fed_TD.shape[1])[None]
-        noise_TD = sigma * rng.normal(9, Stream.SOFT_TOKEN_NOISE, rollout.id, place_T1, size_1D).float()
+        noise_TD = (
+            sigma * rng.normal(9, Stream.SOFT_TOKEN_NOISE, rollout.id, place_T1, size_1D).float()
+        )
         if (
             thought is SOFT or dtype == torch.float32
         ):  # a fuzzy mixture of bfloat16 logits may turn over

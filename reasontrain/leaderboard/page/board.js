@@ -1,4 +1,4 @@
-// Sorts and filters the board, sets its models beside one of them, and searches answers. The pages can be read without it.
+// Sorts and filters the board, compares its models with one of them, and searches answers. The pages are readable without it.
 const find = (name) => document.getElementById(name);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
@@ -53,7 +53,7 @@ if (board) {
       const gap = cell.querySelector(".gap"), found = apart[column][row]?.[other], small = document.createElement("small");
       gap.className = "gap";
       if (row === other) {
-        gap.textContent = beside.value ? "set beside this" : "best";
+        gap.textContent = beside.value ? "compared with this" : "best";
         gap.classList.add("best");
       } else if (!found) {
         gap.textContent = "not paired";

@@ -1,4 +1,4 @@
-// Reads a token's numbers aloud and under its text: on pointing, tapping, and with the arrow keys. The page works without it.
+// Shows the numbers of a token under its text, on pointing, tapping and arrow keys, also for screen readers. The page works without it.
 for (const text of document.querySelectorAll(".tokens")) {
   const tokens = text.children, out = text.nextElementSibling, rest = out.textContent;
   let at = -1;
