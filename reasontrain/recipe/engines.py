@@ -1,6 +1,6 @@
 """Settings of the sampler engines and what each engine can do.
 
-An engine is one settings class in `Engine` and one row in `sampler.factory`. Validation, placement,
+An engine is one settings class in `EngineSettings` and one row in `sampler.factory`. Validation, placement,
 planning and refusals read `capabilities` and the methods of `SamplerEngine`, never the class.
 """
 
@@ -154,8 +154,10 @@ class VllmEngine(SamplerEngine):
         return replace(self, tensor_parallel_size=1, gpu_memory_utilization=None)
 
 
-Engine = LocalEngine | VllmEngine
+EngineSettings = LocalEngine | VllmEngine
 """Everything that may stand under `sample.engine` in a recipe; `kind` chooses."""
 
-ENGINES: Mapping[str, type[Engine]] = {engine.kind: engine for engine in get_args(Engine)}
+ENGINES: Mapping[str, type[EngineSettings]] = {
+    engine.kind: engine for engine in get_args(EngineSettings)
+}
 """The engines by their `kind`, as the recipe and the command line name them."""

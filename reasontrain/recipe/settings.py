@@ -14,7 +14,7 @@ from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
 from reasontrain.recipe.cluster import Cluster
 from reasontrain.recipe.constraints import KIND, Name, Seed
-from reasontrain.recipe.engines import Engine, LocalEngine
+from reasontrain.recipe.engines import EngineSettings, LocalEngine
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
 from reasontrain.recipe.run_settings import CheckpointSettings, EvaluateSettings, TrackSettings
@@ -102,7 +102,7 @@ class Recipe:
         )
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> EngineSettings:
         """The sampler engine, of rollouts and of evaluations during training."""
         return self.sample.engine if self.sample else LocalEngine()
 

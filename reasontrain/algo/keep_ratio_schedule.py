@@ -1,4 +1,4 @@
-"""A share that changes over the run."""
+"""A keep ratio that changes linearly over the run."""
 
 from __future__ import annotations
 
