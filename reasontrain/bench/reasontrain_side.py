@@ -30,7 +30,7 @@ from reasontrain.types import Batch, Stats
 
 
 @dataclass(frozen=True)
-class Method:
+class BenchMethod:
     """A training method: objective, aggregation, and the choice of rollouts and tokens."""
 
     objective: Objective
@@ -59,7 +59,7 @@ class Method:
         )
 
 
-def learner(workload: Workload, method: Method, budget: int, layout: Layout) -> PolicyLearner:
+def learner(workload: Workload, method: BenchMethod, budget: int, layout: Layout) -> PolicyLearner:
     """A learner for this method, with the frozen models that the method needs.
 
     Args:
@@ -87,7 +87,7 @@ def learner(workload: Workload, method: Method, budget: int, layout: Layout) -> 
 
 @contextmanager
 def update(
-    workload: Workload, make: Callable[[], Batch], method: Method, budget: int, layout: Layout
+    workload: Workload, make: Callable[[], Batch], method: BenchMethod, budget: int, layout: Layout
 ) -> Iterator[Work]:
     """A step from rollouts on.
 
@@ -109,7 +109,9 @@ def update(
 
 
 @contextmanager
-def opd_step(workload: Workload, method: Method, budget: int, layout: Layout) -> Iterator[Work]:
+def opd_step(
+    workload: Workload, method: BenchMethod, budget: int, layout: Layout
+) -> Iterator[Work]:
     """A whole step: sampling with the weights that are trained, then learning.
 
     Every sequence ends at its token budget and nowhere else.

@@ -41,7 +41,7 @@ def whole(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Lock a directory, so that one run writes to it and others wait; the lock file is beside it."""
+    """Lock a directory, so that one run writes to it while others wait."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory.parent / f".{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -70,7 +70,7 @@ class Vision:
                 f"for it"
             )
         (place,) = places
-        # The number of tokens depends on the size only, so a blank image of that size determines it.
+        # The number of tokens depends on the size only: it is measured on a blank image, once.
         size = decode_image(problem.image, f"problem {problem.id}").size
         if size not in self._tokens_at:
             self._tokens_at[size] = self._num_tokens(self._processed(blank_image(size)))

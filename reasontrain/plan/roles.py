@@ -13,7 +13,7 @@ from reasontrain.plan.machine import Machine
 from reasontrain.plan.work import Work, work_of
 from reasontrain.recipe import (
     Cluster,
-    Engine,
+    EngineSettings,
     MovingAverage,
     Muon,
     Recipe,
@@ -143,7 +143,7 @@ class PlannedJob:
         return self.recipe.sample is not None and self.cluster.samplers == 0
 
     @property
-    def reserving_engine(self) -> Engine | None:
+    def reserving_engine(self) -> EngineSettings | None:
         """The sampler engine, if it reserves a share of its GPUs."""
         sample = self.recipe.sample
         if sample is None or sample.engine.gpu_memory_share(colocated=self.samples_here) is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """One solution of a problem: its extracted answer ("" for none), and whether it is correct."""
 
     answer: str
@@ -25,7 +25,7 @@ class Choice:
     negatives: tuple[int, ...]
 
 
-def choose(trials: Sequence[Trial], draw: random.Random, *, cover: float = 0.5) -> Choice:
+def choose(trials: Sequence[Attempt], draw: random.Random, *, cover: float = 0.5) -> Choice:
     """The choice of the released code, among solutions with an answer.
 
     positive: a random member of the largest group of right answers. negatives: a random member of

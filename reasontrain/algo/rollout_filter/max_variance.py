@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 
 from reasontrain.algo._top_k import num_kept
+from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.rollout_filter._pools import Pool, pools, take
-from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.types import Batch, NotNegative
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 
 from reasontrain.algo._top_k import num_kept
+from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.rollout_filter._pools import Pool, pools, take
-from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.types import Batch
 
 

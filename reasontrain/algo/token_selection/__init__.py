@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.rollout_filter import AllRollouts, RolloutFilter
 from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
-from reasontrain.algo.schedule import LinearSchedule
 from reasontrain.algo.token_selection.advantage_entropy import AdvantageEntropy
 from reasontrain.algo.token_selection.all_tokens import AllTokens
 from reasontrain.algo.token_selection.contrast import Contrast

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from jaxtyping import Float
 
 from reasontrain.algo._top_k import num_kept, top_rows, top_rows_per_rollout
-from reasontrain.algo.schedule import LinearSchedule
+from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.token_selection.scores.normalise import Scope, finite
 from reasontrain.types import Batch
 

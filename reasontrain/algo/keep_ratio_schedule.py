@@ -1,4 +1,4 @@
-"""Schedule of a fraction over the run."""
+"""Schedule of a keep ratio over the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reasontrain.types import Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSchedule:
-    """A fraction that changes linearly from `init` at the first step to `final` at the last.
+    """A ratio that changes linearly from `init` at the first step to `final` at the last.
 
     The schedule of D3S (arXiv 2509.22115); constant if `final` is None. It depends on progress
     alone, so a resumed run continues it.
@@ -27,5 +27,5 @@ class LinearSchedule:
 
     @property
     def least(self) -> float:
-        """The smallest value during the run."""
+        """The smallest ratio during the run."""
         return min(self.at(0.0), self.at(1.0))
