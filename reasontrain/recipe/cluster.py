@@ -1,4 +1,4 @@
-"""Cluster settings: processes of each role, and partitioning of the learner's state by DeepSpeed."""
+"""Cluster settings: processes of each role, and DeepSpeed's partitioning of the learner."""
 
 from __future__ import annotations
 

@@ -13,7 +13,10 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), not applied to norms and biases."""
+    """Adam with decoupled weight decay, which norms and biases do not get.
+
+    Loshchilov and Hutter 2019.
+    """
 
     kind: Literal["adamw"] = "adamw"
     beta1: Decay = 0.9
@@ -90,5 +93,5 @@ class LearnSettings:
 
     @property
     def mini_batches(self) -> int:
-        """Number of mini-batches of a batch, which is the number of optimiser steps per pass over it."""
+        """Number of mini-batches of a batch: optimiser steps per pass over it."""
         return self.updates_per_batch // self.epochs_per_batch

@@ -96,7 +96,7 @@ def apply_overrides(
 
 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
-    """An instance of a settings dataclass; raises RecipeError that lists all errors of `content`."""
+    """An instance of a settings dataclass; raises RecipeError with all errors of `content`."""
     try:
         _learn(cls)
         built = _ADAPTERS[cls].validate_python(content)
@@ -116,7 +116,7 @@ def as_mapping(settings: object) -> dict[str, YamlValue]:
 
 
 def as_yaml(settings: object) -> str:
-    """The resolved settings as YAML, printed by `reasontrain show` and stored in a run directory."""
+    """The resolved settings as YAML, for `reasontrain show` and for run directories."""
     return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -170,7 +170,7 @@ def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _depth(loc: tuple[int | str, ...], prefixes: set[tuple[int | str, ...]]) -> int:
-    """Length of the first prefix that the location starts with; its whole length if there is none."""
+    """Length of the first prefix that the location starts with; its own length if there is none."""
     return next((len(prefix) for prefix in prefixes if loc[: len(prefix)] == prefix), len(loc))
 
 

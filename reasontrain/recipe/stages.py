@@ -47,9 +47,10 @@ class TrajectoriesStage:
 class PairsStage:
     """Pairs of a right and a wrong solution, chosen by how many solutions share their answers.
 
-    Writes `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`. `cover` is the share of a problem's
-    wrong solutions whose groups give one to the negative set. Solutions with more than
-    `max_prompt_tokens`, or `max_tokens` with the response, are left out.
+    Writes `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`. The negative set gets one solution
+    from each of the largest groups of equal wrong answers, until these hold a share `cover` of the
+    problem's wrong solutions. Solutions with more than `max_prompt_tokens`, or `max_tokens` with
+    the response, are left out.
     """
 
     name: Name

@@ -16,7 +16,7 @@ from reasontrain.types import AtLeastOne, Positive
 Condition = Literal["prompt", "image"]
 """The input that the reference does not see: the whole prompt, or its image only.
 
-"image" is the default for problems with images.
+By default it is "image" if all problems have one, else "prompt".
 """
 
 
