@@ -42,6 +42,9 @@ def top_rows(
         among_BT: candidates.
         num: number of tokens to keep.
         order_BT: key that breaks ties (see `Batch.token_order_BT`).
+
+    Returns:
+        Token weights, 0 or 1.
     """
     score_N = score_BT[among_BT]
     order_N = order_BT[among_BT]
@@ -62,6 +65,9 @@ def top_rows_per_rollout(
         among_BT: candidates.
         num_B: number of tokens to keep in each rollout.
         order_BT: key that breaks ties (see `Batch.token_order_BT`).
+
+    Returns:
+        Token weights, 0 or 1.
     """
     rollout_N = among_BT.nonzero()[:, 0]
     return _weights(_is_top(score_BT[among_BT], rollout_N, num_B, order_BT[among_BT]), among_BT)

@@ -189,6 +189,9 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
         split: split to read.
         revision: commit, branch or tag; None for the newest.
 
+    Returns:
+        The rows, numbered from 1.
+
     Raises:
         UserError: the data set cannot be read or is empty.
     """

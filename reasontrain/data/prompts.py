@@ -21,10 +21,12 @@ class PromptSettings:
     Attributes:
         style: "auto" uses the tokenizer's chat template if it has one; "plain" feeds the text as it
             is.
-        template: text around a problem, with `{problem}` in its place (after worked examples, say).
+        template: text around a problem, with `{problem}` in its place (for example after worked
+            examples).
         system: a system turn before the problem.
         enable_thinking: passed to chat templates that support it (Qwen3).
-        max_tokens: limit of a prompt; None leaves the context less one token of response.
+        max_tokens: limit of a prompt in tokens; None is the context length minus one response
+            token.
         too_long: "refuse" makes a longer prompt an error, "drop" drops and counts it.
     """
 
@@ -254,7 +256,7 @@ class Encoder:
         )
 
     def prompt(self, problem: Problem) -> Prompt:
-        """The problem with its ids, whatever their number; raises UserError if there are none."""
+        """The problem with its ids, of any number; raises UserError if there are none."""
         ids = self.prompt_ids(problem)
         if not ids:
             raise UserError(f"problem {problem.id} has an empty prompt")

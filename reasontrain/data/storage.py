@@ -60,7 +60,7 @@ def is_disk_full(error: BaseException, directory: Path) -> bool:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a small file as a whole or not at all."""
+    """Write a small file atomically."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

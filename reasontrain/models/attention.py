@@ -71,7 +71,7 @@ def measure_attention(
         attention_mask: Tensor | None,
         **rest: object,
     ) -> tuple[Tensor, Tensor | None]:
-        """Compute the attention as before, and the share at the layer's modules beside it.
+        """Compute the attention, and in the modules of the layer the measured share too.
 
         Args:
             module: the attention module.

@@ -127,7 +127,7 @@ class Policy:
             mask: True or 1 at columns that are not padding; or, for torch's attention only, at the
                 columns S that each token sees.
             cache: key-value cache that the T tokens are appended to; None for none.
-            images: the image of each row, or None.
+            images: the image of each of the B sequences, or None.
 
         Returns:
             Hidden states in the policy's dtype.

@@ -91,7 +91,7 @@ class Vision:
     def inputs(
         self, ids_RT: Int[Tensor, "R T"], images: Sequence[Image | None]
     ) -> dict[str, Tensor]:
-        """Further inputs of the model beside these ids; none if no row has an image."""
+        """Inputs of the model besides these ids; none if there is no image."""
         pixels_by_image = [
             self._pixels_of(image, "a prompt") for image in images if image is not None
         ]
@@ -147,6 +147,9 @@ def vision_of(
         tokenizer: the model's tokenizer.
         path: directory or hub id of the model.
         revision: commit, branch or tag of a hub model.
+
+    Returns:
+        The image processing, or None.
 
     Raises:
         UserError: an image model of an architecture that is not supported.

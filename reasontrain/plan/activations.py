@@ -55,6 +55,9 @@ def per_layer(
             values for every head; 0 under a fused kernel.
         lora_rank: rank of the adapters; 0 without adapters.
         lora_targets: number of adapted matrices.
+
+    Returns:
+        Bytes per token.
     """
     d = shape.hidden_size
     f = shape.intermediate_size
@@ -86,6 +89,9 @@ def kept(shape: Shape, mode: Mode, layer_bytes: int, *, checkpointing: bool) -> 
         mode: dtype of weights and products.
         layer_bytes: bytes that autograd saves of one layer, per token.
         checkpointing: True if only the input of every layer is saved (Chen et al. 2016).
+
+    Returns:
+        Bytes per token.
     """
     per = residual(mode) * shape.hidden_size if checkpointing else layer_bytes
     return shape.num_layers * per + outside_layers(shape, mode)

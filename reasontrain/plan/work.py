@@ -68,6 +68,9 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
         machine: assumed lengths of prompts and responses in tokens; None for the recipe's.
         ranks: learner ranks.
         samplers: sampler processes; with none, the ranks sample.
+
+    Returns:
+        Numbers of rollouts, tokens and micro-batches.
     """
     prompt = machine.prompt_tokens or recipe.prompt.max_tokens or DEFAULT_PROMPT
     response = machine.response_tokens or (

@@ -57,7 +57,7 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class ChunkedLogits:
-    """One pass over the logits of N positions, optionally beside a teacher's.
+    """One pass over the logits of N positions, optionally with a teacher's.
 
     Attributes:
         hidden_ND: hidden states that predict `ids_N`.

@@ -64,7 +64,7 @@ def fused(
 
     Returns:
         The weighted sum of losses, with its gradient, and the summed observations. With N = 0 the
-        loss is a zero whose backward works.
+        loss is 0 and its backward works.
 
     Raises:
         UserError: the objective needs a divergence, and there is no teacher.

@@ -64,7 +64,7 @@ class Head:
         scale: multiplier of the logits (Cohere's `logit_scale`; the inverse of Granite's
             `logits_scaling`).
         softcap: Gemma's `final_logit_softcapping`, or None.
-        matmul_dtype: dtype of matrix products, if it is not the weight's: bfloat16 beside float32
+        matmul_dtype: dtype of matrix products, if it is not the weight's: bfloat16 with float32
             master weights.
         vocabulary: the backend for statistics and gradients when this head is the student's.
     """

@@ -161,8 +161,7 @@ class TritonDistribution:
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """d loss / d logits = sum_k stat_grads[k] * d statistic_k / d logits.
 
-        `stat_grads` holds d loss / d statistic by name. The result lies in the memory of the
-        logits.
+        `stat_grads` holds d loss / d statistic by name. The result is in the memory of the logits.
         """
         betas = {
             beta for name in stat_grads if (beta := jsd_beta(canonical_name(name))) is not None

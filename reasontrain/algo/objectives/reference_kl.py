@@ -32,6 +32,9 @@ def penalised(
         strength: coefficient of the penalty; at 0 no evidence is read.
         policy: statistics of the policy.
         batch: fields of the tokens, with `ref_logp`.
+
+    Returns:
+        The loss with its penalty, and metrics of each token.
     """
     if strength == 0:
         return loss_N, {}

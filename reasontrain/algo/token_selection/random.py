@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Random:
     """Keep a random max(1, floor(keep_ratio * m)) of the m response tokens of each rollout.
 
-    All subsets of that size are equally likely, and drawn anew each step.
+    All subsets of that size are equally likely; a new one is drawn each step.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset()

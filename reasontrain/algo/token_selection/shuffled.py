@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ShuffledWeights:
     """The weights of the rule `of`, permuted at random among the response tokens of each rollout.
 
-    They are permuted anew each step. Every rollout keeps exactly its multiset of weights,
+    Each step draws a new permutation. Every rollout keeps exactly its multiset of weights,
     fractional ones included.
     """
 

@@ -50,6 +50,9 @@ def span_of(
         among_BT: mask of the tokens.
         clip_quantile: quantile that is mapped to 1; 1.0 is plain min-max.
         scope: one span for the step, or one per rollout.
+
+    Returns:
+        The span, in float64 and in the unit of the evidence.
     """
     if scope == "step":
         value_BT = value_BT.reshape(1, -1)

@@ -66,6 +66,9 @@ def quadrants(
         divergence_BT: teacher divergence, in nats.
         among_BT: mask of the tokens to classify.
         thresholds: values above which entropy and divergence count as high.
+
+    Returns:
+        A `Quadrant` per token.
     """
     unsure_BT = entropy_BT > thresholds.entropy
     far_BT = divergence_BT > thresholds.divergence
