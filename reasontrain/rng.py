@@ -1,7 +1,4 @@
-"""Random numbers that depend on their key alone.
-
-Batch layout, batch size and the number of ranks cannot change them.
-"""
+"""Random numbers that depend on their key alone, not on batch layout or number of ranks."""
 
 from __future__ import annotations
 

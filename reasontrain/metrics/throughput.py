@@ -47,7 +47,8 @@ class Speed:
         """Tokens per second, the time of orchestration, and utilisation.
 
         mfu_update is the rate of evidence and learning in the learner's own seconds, as a share of
-        `rate`; hfu_update includes recomputation. mfu_step includes sampling, over the full step.
+        `rate`; hfu_update includes recomputation. mfu_step also includes sampling, and is over the
+        full step.
 
         Args:
             stats: the step's seconds by phase, token counts and operation counts.
