@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MAP = """algo.evidence types rng | metrics vocab | algo | data run.directory | tasks | models
+MAP = """algo.evidence types rng | vocab | algo | metrics | data run.directory | tasks | models
     | recipe run.checkpoint | sampler learner | evaluation plan | cluster | run | stages
     | report | leaderboard claims bench | cli | api"""
 """Packages and modules, each of which imports only from those to its left. Bars separate layers."""

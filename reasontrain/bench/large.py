@@ -14,7 +14,7 @@ import torch
 from reasontrain.algo.objectives import Distill
 from reasontrain.bench import reasontrain_side
 from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Variant, Work
-from reasontrain.bench.reasontrain_side import Method
+from reasontrain.bench.reasontrain_side import BenchMethod
 from reasontrain.bench.workload import QWEN3_4B, QWEN3_8B, Workload
 from reasontrain.data.micro_batches import Layout
 from reasontrain.plan.flops import head, trunk
@@ -117,7 +117,7 @@ def flops(workload: Workload) -> float:
 @contextmanager
 def _update(workload: Workload, operations: float, budget: int, layout: Layout) -> Iterator[Work]:
     with reasontrain_side.update(
-        workload, workload.batch, Method(Distill(), "token_mean"), budget, layout
+        workload, workload.batch, BenchMethod(Distill(), "token_mean"), budget, layout
     ) as work:
 
         def counted() -> Numbers:

@@ -32,7 +32,7 @@ from reasontrain.types import Batch, Stats
 
 
 @dataclass(frozen=True)
-class Method:
+class BenchMethod:
     """A training method: objective, aggregation, and the choice of rollouts and tokens."""
 
     objective: Objective
@@ -61,7 +61,7 @@ class Method:
         )
 
 
-def learner(workload: Workload, method: Method, budget: int, layout: Layout) -> PolicyLearner:
+def learner(workload: Workload, method: BenchMethod, budget: int, layout: Layout) -> PolicyLearner:
     """A learner for this method, with the frozen models that the method needs.
 
     Args:
@@ -89,7 +89,7 @@ def learner(workload: Workload, method: Method, budget: int, layout: Layout) -> 
 
 @contextmanager
 def update(
-    workload: Workload, make: Callable[[], Batch], method: Method, budget: int, layout: Layout
+    workload: Workload, make: Callable[[], Batch], method: BenchMethod, budget: int, layout: Layout
 ) -> Iterator[Work]:
     """A step on given rollouts.
 
@@ -111,7 +111,9 @@ def update(
 
 
 @contextmanager
-def opd_step(workload: Workload, method: Method, budget: int, layout: Layout) -> Iterator[Work]:
+def opd_step(
+    workload: Workload, method: BenchMethod, budget: int, layout: Layout
+) -> Iterator[Work]:
     """A whole step: sampling with the trained weights, then learning.
 
     Every sequence ends exactly at its token budget.

@@ -32,7 +32,7 @@ from reasontrain.bench.case import (
     Variant,
     Work,
 )
-from reasontrain.bench.reasontrain_side import Method
+from reasontrain.bench.reasontrain_side import BenchMethod
 from reasontrain.bench.workload import QWEN3_06B, Workload, constant
 from reasontrain.data.micro_batches import Layout
 from reasontrain.models import Shape
@@ -53,15 +53,15 @@ SMALL = Shape(
 REFERENCE_LOGP = -10.4
 """Log-prob of every token under the reference of DPO, in nats: near that of a random model."""
 
-OPD = Method(Distill(), "token_mean")
-GRPO = Method(Grpo(), "token_mean")
+OPD = BenchMethod(Distill(), "token_mean")
+GRPO = BenchMethod(Grpo(), "token_mean")
 HALVED = replace(GRPO, rollout_filter=MaxVariance(keep_ratio=LinearSchedule(init=0.5, final=0.5)))
 D3S = replace(
     HALVED, token_selection=AdvantageEntropy(keep_ratio=LinearSchedule(init=0.3, final=0.3))
 )
-CDPO = Method(Dpo(beta=0.1), "pair_mean", Contrast())
-PRIOR = Method(Nll(), "response_token_mean", Prior())
-SSTOKEN = Method(Nll(), "token_mean", SsToken())
+CDPO = BenchMethod(Dpo(beta=0.1), "pair_mean", Contrast())
+PRIOR = BenchMethod(Nll(), "response_token_mean", Prior())
+SSTOKEN = BenchMethod(Nll(), "token_mean", SsToken())
 
 WorkContext = AbstractContextManager[Work]
 

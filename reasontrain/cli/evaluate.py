@@ -37,7 +37,7 @@ from reasontrain.evaluation.run import evaluate as evaluate_suite
 from reasontrain.evaluation.suites import suite as find_suite
 from reasontrain.metrics import environment
 from reasontrain.models import DType
-from reasontrain.recipe import ENGINES, Engine, LocalEngine, Suite, YamlValue, as_mapping
+from reasontrain.recipe import ENGINES, EngineSettings, LocalEngine, Suite, YamlValue, as_mapping
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import SuiteProblems, load_suite
 from reasontrain.run.directory import EvaluationDirectory
@@ -138,7 +138,7 @@ def _check(options: EvaluateOptions) -> None:
     check_installed(_engine(options))
 
 
-def _engine(options: EvaluateOptions) -> Engine:
+def _engine(options: EvaluateOptions) -> EngineSettings:
     """The settings of the engine that `--engine` names (default: local)."""
     if options.engine is None:
         return LocalEngine()

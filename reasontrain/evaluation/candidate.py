@@ -8,7 +8,7 @@ from pathlib import Path
 from reasontrain import models
 from reasontrain.learner import adapter
 from reasontrain.models import Description, DType, ModelSettings
-from reasontrain.recipe import Engine
+from reasontrain.recipe import EngineSettings
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.types import UserError
@@ -30,7 +30,7 @@ class Candidate:
 
     name: str
     settings: ModelSettings
-    engine: Engine
+    engine: EngineSettings
     adapter: Path | None = None
     base: str | None = None
 
@@ -67,7 +67,7 @@ class Candidate:
         return make_sampler(self.engine, self.settings, seed=seed, policy=policy)
 
 
-def candidate(model: str, *, dtype: DType, engine: Engine, base: str | None) -> Candidate:
+def candidate(model: str, *, dtype: DType, engine: EngineSettings, base: str | None) -> Candidate:
     """Resolve the name of a model.
 
     Args:

@@ -31,7 +31,7 @@ Progress = Mapping[str, int]
 
 
 @runtime_checkable
-class Engine(Protocol):
+class TrainingEngine(Protocol):
     """A trainable policy with its optimiser.
 
     Every method is a collective operation: all ranks call it together, in the same order.
@@ -110,15 +110,15 @@ class PlainEngine:
     def forward(
         self, micro: MicroBatch, position_N: Int[Tensor, " N"], compute: HeadComputation
     ) -> Mapping[str, Tensor]:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         return self.policy_module(micro, position_N, compute)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         loss.backward()
 
     def update(self, lr_share: float) -> Float[Tensor, ""]:
-        """See `Engine`; if nothing was selected there is no gradient, and nothing moves."""
+        """See `TrainingEngine`; if nothing was selected there is no gradient, and nothing moves."""
         norm = clip_gradients(self.policy.model, self.max_grad_norm)
         if torch.isfinite(norm):
             self.optimizer.step(lr_share)
@@ -126,23 +126,23 @@ class PlainEngine:
         return norm
 
     def all_reduce_sum(self, numbers: Tensor) -> Tensor:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         return numbers
 
     def materialize(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
-        """See `Engine`; they are whole."""
+        """See `TrainingEngine`; they are whole."""
         return weight_export.in_place(parameters)
 
     def materialize_policy(self) -> AbstractContextManager[None]:
-        """See `Engine`; they are whole."""
+        """See `TrainingEngine`; they are whole."""
         return nullcontext()
 
     def save(self, directory: Path, progress: Progress) -> None:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         torch.save({"optimizer": self.optimizer.state(), **progress}, directory / OPTIMIZER_FILE)
 
     def restore(self, directory: Path) -> Progress:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         if not (directory / OPTIMIZER_FILE).exists():
             raise UserError(
                 f"{directory} has no {OPTIMIZER_FILE}: it was not written by one process without "
@@ -159,4 +159,4 @@ class PlainEngine:
         return state
 
     def barrier(self) -> None:
-        """See `Engine`; there is nobody to wait for."""
+        """See `TrainingEngine`; there is nobody to wait for."""

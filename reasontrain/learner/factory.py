@@ -7,7 +7,7 @@ from typing import Literal
 
 from reasontrain import models
 from reasontrain.algo.evidence import forward_passes
-from reasontrain.learner.engine import Engine, PlainEngine
+from reasontrain.learner.engine import PlainEngine, TrainingEngine
 from reasontrain.learner.history import (
     AdaptersOffHistory,
     FrozenHistory,
@@ -82,7 +82,7 @@ def compose_learner(
         importance: which attention is looked at.
         export_dtype: the dtype of the final model.
     """
-    engine: Engine
+    engine: TrainingEngine
     if settings.zero is None:
         engine = PlainEngine(policy, settings)
     else:

@@ -12,7 +12,7 @@ from torch import Tensor
 from reasontrain import vocab
 from reasontrain.algo import evidence
 from reasontrain.data.micro_batches import MicroBatch, MicroBatchTokens
-from reasontrain.learner.engine import Engine
+from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation
@@ -30,7 +30,7 @@ class Observer:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TrainingEngine,
         *,
         temperature: float = 1.0,
         teacher: FrozenModel | None = None,

@@ -23,7 +23,7 @@ from reasontrain.data.micro_batches import (
     make_mini_batches,
 )
 from reasontrain.learner import LossAggregationFn, weight_export
-from reasontrain.learner.engine import Engine
+from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.losses import LOSS, NUM_LOSSES, sequence_loss, token_loss
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.optimizer import rate
@@ -48,7 +48,7 @@ class PolicyLearner:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TrainingEngine,
         observer: Observer,
         settings: LearnSettings,
         *,

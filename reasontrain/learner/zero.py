@@ -78,12 +78,12 @@ class ZeroEngine:
     def forward(
         self, micro: MicroBatch, position_N: Int[Tensor, " N"], compute: HeadComputation
     ) -> Mapping[str, Tensor]:
-        """See `Engine`; `compute` runs inside the module's forward, where the head is whole."""
+        """See `TrainingEngine`; `compute` runs inside the module's forward, where the head is whole."""
         result: Mapping[str, Tensor] = self.deepspeed(micro, position_N, compute)
         return result
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         # DeepSpeed averages gradients over the ranks, and loss weights are already divided by the
         # totals of all ranks: multiplying by the number of ranks turns its mean into the sum.
         # `scale_wrt_gas=False` keeps it from dividing by accumulation steps as well.
@@ -91,7 +91,7 @@ class ZeroEngine:
         self._has_gradient = True
 
     def update(self, lr_share: float) -> Float[Tensor, ""]:
-        """See `Engine`; the norm is infinite if DeepSpeed skipped the step."""
+        """See `TrainingEngine`; the norm is infinite if DeepSpeed skipped the step."""
         if not self._has_gradient:  # on no rank: nothing was selected
             return torch.zeros(())
         self._has_gradient = False
@@ -112,19 +112,19 @@ class ZeroEngine:
             self.deepspeed.zero_grad()
 
     def all_reduce_sum(self, numbers: Tensor) -> Tensor:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         with self.timer("wait"):
             numbers = numbers.to(self.policy.device)
             dist.all_reduce(numbers)
             return numbers.cpu()
 
     def materialize(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[object]:
-        """See `Engine`; below stage 3 they are whole."""
+        """See `TrainingEngine`; below stage 3 they are whole."""
         return materialized(parameters) if self.zero.stage == 3 else nullcontext()
 
     @contextmanager
     def materialize_policy(self) -> Iterator[None]:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         if self.zero.stage < 3:
             yield
             return
@@ -153,7 +153,7 @@ class ZeroEngine:
                 offload._register_deepspeed_module(offload.module)
 
     def save(self, directory: Path, progress: Progress) -> None:
-        """See `Engine`; every rank writes its part of the state."""
+        """See `TrainingEngine`; every rank writes its part of the state."""
         self.deepspeed.save_checkpoint(
             str(directory / STATE_DIRECTORY),
             tag=TAG,
@@ -166,7 +166,7 @@ class ZeroEngine:
             (directory / RANKS_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     def restore(self, directory: Path) -> Progress:
-        """See `Engine`; the directory must come from as many ranks at the same stage."""
+        """See `TrainingEngine`; the directory must come from as many ranks at the same stage."""
         path = directory / RANKS_FILE
         progress: dict[str, int] = {"num_ranks": 0, "stage": 0}
         if path.exists():
@@ -193,7 +193,7 @@ class ZeroEngine:
         return progress
 
     def barrier(self) -> None:
-        """See `Engine`."""
+        """See `TrainingEngine`."""
         dist.barrier()
 
 

@@ -3,7 +3,7 @@
 from reasontrain.recipe.cluster import Cluster, Zero
 from reasontrain.recipe.engines import (
     ENGINES,
-    Engine,
+    EngineSettings,
     LocalEngine,
     SamplerCapabilities,
     SamplerEngine,
@@ -56,7 +56,7 @@ __all__ = [
     "CheckpointSettings",
     "Cluster",
     "ContrastStage",
-    "Engine",
+    "EngineSettings",
     "EvaluateSettings",
     "History",
     "LearnSettings",

@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.recipe.constraints import KIND
-from reasontrain.recipe.engines import Engine, LocalEngine
+from reasontrain.recipe.engines import EngineSettings, LocalEngine
 from reasontrain.types import AtLeastOne
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings(Sampling):
-    """On-policy rollouts.
+    """Sampling settings of on-policy rollouts.
 
     Attributes:
         group_size: rollouts per prompt.
@@ -25,4 +25,4 @@ class SampleSettings(Sampling):
     learned: ClassVar[bool] = True
     group_size: AtLeastOne = 1
     truncated: Literal["score", "mask", "drop"] = "score"
-    engine: Annotated[Engine, KIND] = field(default_factory=LocalEngine)
+    engine: Annotated[EngineSettings, KIND] = field(default_factory=LocalEngine)

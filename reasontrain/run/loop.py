@@ -16,8 +16,6 @@ from types import FrameType
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.objectives import Objective
@@ -28,18 +26,12 @@ from reasontrain.algo.token_selection import (
     RolloutFilter,
     TokenSelection,
 )
-from reasontrain.algo.token_selection.scores.quadrants import (
-    Thresholds,
-    medians,
-    quadrants,
-    recall,
-    shares,
-)
 from reasontrain.data.collate import collate
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
-from reasontrain.metrics.subsampling import rollout_numbers, token_numbers
+from reasontrain.metrics.step import step_metrics
+from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
 from reasontrain.metrics.timing import Stopwatch, key
 from reasontrain.recipe import CheckpointSettings, is_due
@@ -47,10 +39,7 @@ from reasontrain.run import checkpoint
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
-from reasontrain.types import Batch, LostError, Rollout, RunError, Stats, TokenKind
-
-FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
-"""Nats above which a token counts as uncertain, and as far from its teacher, in every run alike."""
+from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +144,7 @@ def train_step(run: Run, step: int) -> Stats:
             run.order.tokenizer,
         )
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
-    stats = learned | describe(batch, weight_BT, rollouts)
+    stats = learned | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch)
     if isinstance(method.token_selection, HasMetrics):
@@ -228,75 +217,6 @@ def observe(
         batch = batch.with_evidence({"old_logp": batch.sampled_logp_BT})
         missing -= {"old_logp"}
     return learner.observe(batch, missing) if missing else batch
-
-
-def describe(batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]) -> Stats:
-    """Numbers of a step: rewards, lengths, evidence, and how selection divides over quadrants."""
-    totals = batch.totals(weight_BT)
-    among_BT = batch.is_response_BT
-    stats: Stats = {
-        "reward_mean": _mean([r.reward for r in rollouts]),
-        "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
-        "truncated_share": _mean([float(r.truncated) for r in rollouts]),
-        "trained_tokens": float(totals.kept_tokens),
-        "rollouts": float(totals.rollouts),
-        **token_numbers(batch, weight_BT),
-    }
-    thoughts = [r.kinds.index(TokenKind.FORCED) for r in rollouts if TokenKind.FORCED in r.kinds]
-    if thoughts:
-        stats["thought_tokens_mean"] = _mean([float(length) for length in thoughts])
-        stats["concluded_share"] = _mean([float(r.concluded) for r in rollouts])
-    for name, column_BT in batch.evidence.items():
-        if among_BT.any():
-            stats[f"{name}_mean"] = float(column_BT[among_BT].double().nanmean())
-    stats |= _kept_by_place(among_BT, weight_BT)
-    if {"entropy", "kl_reverse"} <= batch.evidence.keys() and among_BT.any():
-        stats |= _quadrants(batch, weight_BT)
-    return stats
-
-
-def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """The share kept of the first, middle and last third of each response.
-
-    It shows a rule that merely prefers beginnings.
-    """
-    place_BT = (among_BT.cumsum(1) - 1) * 3 // among_BT.sum(1, keepdim=True).clamp(min=1)
-    thirds = {
-        name: among_BT & (place_BT == third)
-        for third, name in enumerate(("first", "middle", "last"))
-    }
-    return {
-        f"kept_of_{name}_third": float((weight_BT != 0)[part_BT].double().mean())
-        for name, part_BT in thirds.items()
-        if part_BT.any()
-    }
-
-
-def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """Shares of TIP's quadrants at the step's medians, and how much of each was kept.
-
-    Medians force the shares, so `fixed_share_*` gives them at thresholds that do not move.
-    """
-    among_BT = batch.is_response_BT
-    kept_BT = weight_BT != 0
-    entropy_BT = batch.entropy_BT
-    divergence_BT = batch.kl_reverse_BT
-    thresholds = medians(entropy_BT, divergence_BT, among_BT)
-    quadrant_BT = quadrants(entropy_BT, divergence_BT, among_BT, thresholds)
-    fixed_BT = quadrants(entropy_BT, divergence_BT, among_BT, FIXED_THRESHOLDS)
-    kept_of = shares(quadrant_BT, kept_BT)
-    fixed = shares(fixed_BT, among_BT)
-    stats: Stats = {}
-    for quadrant, share in shares(quadrant_BT, among_BT).items():
-        stats[f"share_{quadrant.name}"] = share
-        stats[f"fixed_share_{quadrant.name}"] = fixed[quadrant]
-        stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
-        stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
-    return stats
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(len(values), 1)
 
 
 class Stop:

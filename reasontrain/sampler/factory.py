@@ -8,7 +8,7 @@ import torch
 
 from reasontrain import models
 from reasontrain.models import ModelSettings, Policy
-from reasontrain.recipe import Engine, LocalEngine, VllmEngine
+from reasontrain.recipe import EngineSettings, LocalEngine, VllmEngine
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
@@ -34,7 +34,7 @@ class SleepingSampler(Protocol):
 
 
 def make_sampler(
-    engine: Engine,
+    engine: EngineSettings,
     model: ModelSettings,
     *,
     seed: int,
@@ -73,7 +73,7 @@ def make_sampler(
             assert_never(engine)
 
 
-def check_installed(engine: Engine) -> None:
+def check_installed(engine: EngineSettings) -> None:
     """Raise UserError if the engine needs a package that cannot be imported."""
     if isinstance(engine, VllmEngine):
         installed()

@@ -57,7 +57,7 @@ class Output(Protocol):
 
 
 @runtime_checkable
-class Engine(Protocol):
+class VllmLLM(Protocol):
     """The methods of `vllm.LLM` that are called."""
 
     def generate(
@@ -95,7 +95,7 @@ class Engine(Protocol):
 class Library:
     """vLLM's engine class, its sampling parameters, and the GPUs that an engine's workers use."""
 
-    engine: Callable[..., Engine]
+    engine: Callable[..., VllmLLM]
     params: Callable[..., object]
     gpus: Callable[[int], Sequence[Gpu]]
 
@@ -130,7 +130,7 @@ def visible_gpus(num: int) -> list[Gpu]:
 
 def start_engine(
     library: Library, path: str, model: ModelSettings, settings: VllmEngine, *, colocated: bool
-) -> Engine:
+) -> VllmLLM:
     """Start an engine that can receive new weights.
 
     Args:

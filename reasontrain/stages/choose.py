@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """One solution of a problem: its extracted answer ("" for none), and its verdict."""
 
     answer: str
@@ -26,7 +26,7 @@ class Choice:
     negatives: tuple[int, ...]
 
 
-def choose(trials: Sequence[Trial], draw: random.Random, *, cover: float = 0.5) -> Choice:
+def choose(trials: Sequence[Attempt], draw: random.Random, *, cover: float = 0.5) -> Choice:
     """Choose among the solutions with an answer, as the paper's released code does.
 
     The positive is a random member of the largest group of right answers. The negatives are random

@@ -13,7 +13,7 @@ from reasontrain.data import storage
 from reasontrain.data.offline import OfflineSample, Response, encode, fingerprint
 from reasontrain.recipe import PairsStage, Recipe
 from reasontrain.run.datasets import encoder_of
-from reasontrain.stages.choose import Choice, Trial, choose
+from reasontrain.stages.choose import Attempt, Choice, choose
 from reasontrain.stages.solutions import Solution, read, write_lines
 from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.types import Message, Problem, Rollout, UserError
@@ -75,7 +75,8 @@ def _usable(solution: Solution) -> bool:
 def _choose(name: str, solutions: Sequence[Solution], seed: int, cover: float) -> Choice:
     """Choose solutions of one problem, depending only on the seed and the problem."""
     trials = [
-        Trial(squeezed(normalise(s.extracted)) if _usable(s) else "", s.correct) for s in solutions
+        Attempt(squeezed(normalise(s.extracted)) if _usable(s) else "", s.correct)
+        for s in solutions
     ]
     return choose(trials, random.Random(f"pairs {seed} {name}"), cover=cover)
 

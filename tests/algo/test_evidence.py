@@ -18,13 +18,13 @@ from reasontrain.algo.evidence import EVIDENCE, Evidence
 from reasontrain.algo.token_selection import AllTokens, TopEntropy
 from reasontrain.data import stored_evidence
 from reasontrain.learner.factory import make_learner
+from reasontrain.metrics.step import step_metrics
 from reasontrain.plan.flops import operations_of
 from reasontrain.plan.machine import Machine
 from reasontrain.plan.roles import job_of
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.report.build import _evidence_curves
 from reasontrain.report.tokens import show_tokens
-from reasontrain.run.loop import describe
 from reasontrain.run.tracking import write_tokens
 from reasontrain.types import (
     Batch,
@@ -165,7 +165,7 @@ def test_a_new_row_is_in_metrics_files_and_pages(surprise: Recipe, tmp_path: Pat
     rollout = Rollout(
         problem=Problem(id="p", prompt=""), id=0, group=0, prompt_ids=(1,), response_ids=(2, 3)
     )
-    stats = describe(one, torch.ones(1, 3), [rollout])
+    stats = step_metrics(one, torch.ones(1, 3), [rollout])
     assert stats["surprise_mean"] == -0.875
     path = tmp_path / "step-0.jsonl"
     write_tokens(path, one, torch.ones(1, 3), [rollout], models.describe(surprise.model).tokenizer)

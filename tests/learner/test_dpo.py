@@ -107,6 +107,7 @@ def test_scores_of_zero_give_the_loss_and_gradient_of_trl(beta: float, tmp_path:
             loss_type="sigmoid",
             use_cpu=True,
             bf16=False,
+            activation_checkpointing=False,
             report_to=[],
             disable_tqdm=True,
         ),

@@ -166,6 +166,7 @@ def test_loss_and_gradient_are_those_of_trls_sft_trainer_on_the_same_batch(tmp_p
         output_dir=str(tmp_path),
         use_cpu=True,
         bf16=False,
+        activation_checkpointing=False,
         report_to="none",
         max_length=None,
         completion_only_loss=True,

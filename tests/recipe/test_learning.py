@@ -47,7 +47,7 @@ def test_old_log_probs_are_the_learners_with_more_than_one() -> None:
         (
             "grpo",
             ["learn.updates_per_batch=4", "learn.epochs_per_batch=3"],
-            "learn.updates_per_batch: 4 is no multiple of learn.epochs_per_batch 3",
+            "learn.updates_per_batch: 4 is not a multiple of learn.epochs_per_batch 3",
         ),
         (
             "grpo",
@@ -67,7 +67,7 @@ def test_old_log_probs_are_the_learners_with_more_than_one() -> None:
         (
             "grpo",
             ["steps=2", "learn.updates_per_batch=4", "learn.warmup_steps=8"],
-            "learn.warmup_steps: 8 is not below the 8 optimiser steps of the run",
+            "learn.warmup_steps: 8 must be less than the 8 optimiser steps of the run",
         ),
         (
             "grpo",

@@ -15,13 +15,13 @@ from reasontrain.algo.loss_aggregation import token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import LinearSchedule, MaxVariance
 from reasontrain.data.collate import collate
+from reasontrain.metrics.step import step_metrics
 from reasontrain.recipe import CheckpointSettings
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import (
     Checkpoints,
     Method,
     _without_truncated,
-    describe,
     make_batch,
     observe,
 )
@@ -101,7 +101,7 @@ def test_quadrants_of_a_step_by_hand() -> None:
             "kl_reverse": torch.tensor([[0.0, 3, 2, 4, 1]]),
         }
     )
-    stats = describe(known, torch.tensor([[0.0, 1, 1, 0, 0]]), [rollout])
+    stats = step_metrics(known, torch.tensor([[0.0, 1, 1, 0, 0]]), [rollout])
     assert [stats[f"share_Q{q}"] for q in (1, 2, 3, 4)] == [0.25] * 4
     assert [stats[f"kept_Q{q}"] for q in (1, 2, 3, 4)] == [1, 1, 0, 0]
     assert [stats[f"share_of_kept_Q{q}"] for q in (1, 2, 3, 4)] == [0.5, 0.5, 0, 0]
@@ -188,6 +188,6 @@ def test_what_is_kept_is_told_by_its_place_in_the_response() -> None:
     # which is the first third
     kind_BT = torch.tensor([[1, 1, 2, 2, 2, 2, 2, 2], [1, 2, 0, 0, 0, 0, 0, 0]])
     known = replace(batch(num=2, width=8), kind_BT=kind_BT, evidence={})
-    stats = describe(known, torch.tensor([[0.0, 0, 1, 1, 1, 0, 0, 0], [0] * 8]), [])
+    stats = step_metrics(known, torch.tensor([[0.0, 0, 1, 1, 1, 0, 0, 0], [0] * 8]), [])
     assert stats["kept_of_first_third"] == pytest.approx(2 / 3)
     assert (stats["kept_of_middle_third"], stats["kept_of_last_third"]) == (0.5, 0.0)

@@ -74,7 +74,7 @@ class TruthfulSampler(ScriptedSampler):
     """
 
     def __init__(self, context: RunContext, recipe: Recipe, scored: float, shift: float) -> None:
-        order = context.prepared.order
+        order = context.inputs.order
         assert recipe.sample is not None
         self.policy: Policy = context.learner.policy
         self.temperature = recipe.sample.temperature

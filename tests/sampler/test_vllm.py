@@ -20,7 +20,7 @@ from reasontrain.recipe import VllmEngine
 from reasontrain.sampler import Sampler, vllm_weight_transfer
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler, seeds
-from reasontrain.sampler.vllm_engine import ENVIRONMENT, LOGPROBS_MODE, Engine, installed
+from reasontrain.sampler.vllm_engine import ENVIRONMENT, LOGPROBS_MODE, VllmLLM, installed
 from reasontrain.sampler.vllm_weight_transfer import Gpu, WeightTransfer
 from reasontrain.types import RunError, UserError, Weights
 from tests.sampler import signatures
@@ -437,7 +437,7 @@ def test_our_calls_are_calls_that_vllm_has() -> None:
     assert faults("load_weights", 1, []) == ["vLLM has no load_weights"]
 
 
-@pytest.mark.parametrize("side", [Engine, ScriptedLLM])
+@pytest.mark.parametrize("side", [VllmLLM, ScriptedLLM])
 def test_protocol_and_script_have_the_signatures_of_vllm(side: type) -> None:
     for name, theirs in KNOWN["methods"].items():
         named_only = theirs.index("*") if "*" in theirs else len(theirs)

@@ -8,12 +8,12 @@ from collections import Counter
 from hypothesis import given
 from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 
-from reasontrain.stages.choose import Choice, Trial, choose
+from reasontrain.stages.choose import Attempt, Choice, choose
 
 
-def trials(text: str) -> list[Trial]:
+def trials(text: str) -> list[Attempt]:
     """`+a` is a right solution with answer a, `-b` a wrong one, `-` or `+` one without an answer."""
-    return [Trial(word[1:], word[0] == "+") for word in text.split()]
+    return [Attempt(word[1:], word[0] == "+") for word in text.split()]
 
 
 def choice(text: str, *, cover: float = 0.5, seed: int = 0) -> Choice:
@@ -65,7 +65,7 @@ def test_members_are_drawn_at_random_and_repeatably() -> None:
 def test_whatever_was_sampled_the_groups_are_the_largest(
     words: list[tuple[bool, str]], seed: int
 ) -> None:
-    some = [Trial(answer, correct and answer in "ab") for correct, answer in words]
+    some = [Attempt(answer, correct and answer in "ab") for correct, answer in words]
     found = choose(some, random.Random(seed))
     for correct, indices in (
         (True, [found.positive] if found.positive is not None else []),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import floats, integers
 
 from reasontrain.algo.evidence import EVIDENCE
-from reasontrain.algo.schedule import LinearSchedule
+from reasontrain.algo.keep_ratio_schedule import LinearSchedule
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllTokens,

@@ -1,0 +1,101 @@
+"""Metrics of one training step: rewards, lengths, evidence, and the selected tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from reasontrain.algo.token_selection.scores.quadrants import (
+    Thresholds,
+    medians,
+    quadrants,
+    recall,
+    shares,
+)
+from reasontrain.metrics.subsampling import token_numbers
+from reasontrain.types import Batch, Rollout, Stats, TokenKind
+
+FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
+"""Thresholds of high entropy and divergence in nats, the same in every run."""
+
+
+def step_metrics(
+    batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]
+) -> Stats:
+    """Metrics of one step: rewards, lengths, evidence, and selection by position and quadrant.
+
+    Args:
+        batch: the rollouts that were learned from, with their evidence.
+        weight_BT: weights of token selection; 0 where a token was not selected.
+        rollouts: all rollouts that were sampled, including those that a filter dropped.
+
+    Returns:
+        Metrics as written to metrics.jsonl; means of evidence are in its unit.
+    """
+    totals = batch.totals(weight_BT)
+    among_BT = batch.is_response_BT
+    stats: Stats = {
+        "reward_mean": _mean([r.reward for r in rollouts]),
+        "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
+        "truncated_share": _mean([float(r.truncated) for r in rollouts]),
+        "trained_tokens": float(totals.kept_tokens),
+        "rollouts": float(totals.rollouts),
+        **token_numbers(batch, weight_BT),
+    }
+    thoughts = [r.kinds.index(TokenKind.FORCED) for r in rollouts if TokenKind.FORCED in r.kinds]
+    if thoughts:
+        stats["thought_tokens_mean"] = _mean([float(length) for length in thoughts])
+        stats["concluded_share"] = _mean([float(r.concluded) for r in rollouts])
+    for name, column_BT in batch.evidence.items():
+        if among_BT.any():
+            stats[f"{name}_mean"] = float(column_BT[among_BT].double().nanmean())
+    stats |= _kept_by_place(among_BT, weight_BT)
+    if {"entropy", "kl_reverse"} <= batch.evidence.keys() and among_BT.any():
+        stats |= _quadrants(batch, weight_BT)
+    return stats
+
+
+def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
+    """Kept share of the first, middle and last third of each response.
+
+    It reveals rules that merely prefer the beginning of a response.
+    """
+    place_BT = (among_BT.cumsum(1) - 1) * 3 // among_BT.sum(1, keepdim=True).clamp(min=1)
+    thirds = {
+        name: among_BT & (place_BT == third)
+        for third, name in enumerate(("first", "middle", "last"))
+    }
+    return {
+        f"kept_of_{name}_third": float((weight_BT != 0)[part_BT].double().mean())
+        for name, part_BT in thirds.items()
+        if part_BT.any()
+    }
+
+
+def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
+    """Shares of TIP's quadrants at the step's medians, and the kept share of each.
+
+    Medians determine the sums of shares, so `fixed_share_*` are the shares at fixed thresholds.
+    """
+    among_BT = batch.is_response_BT
+    kept_BT = weight_BT != 0
+    entropy_BT = batch.entropy_BT
+    divergence_BT = batch.kl_reverse_BT
+    thresholds = medians(entropy_BT, divergence_BT, among_BT)
+    quadrant_BT = quadrants(entropy_BT, divergence_BT, among_BT, thresholds)
+    fixed_BT = quadrants(entropy_BT, divergence_BT, among_BT, FIXED_THRESHOLDS)
+    kept_of = shares(quadrant_BT, kept_BT)
+    fixed = shares(fixed_BT, among_BT)
+    stats: Stats = {}
+    for quadrant, share in shares(quadrant_BT, among_BT).items():
+        stats[f"share_{quadrant.name}"] = share
+        stats[f"fixed_share_{quadrant.name}"] = fixed[quadrant]
+        stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
+        stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
+    return stats
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
