@@ -86,8 +86,8 @@ class GoalResult:
 class Measured:
     """A measured case.
 
-    `time_ratio` is over pairs of runs that followed each other, subject to peer. `difference` is
-    the largest relative difference between the contestants' numbers.
+    `time_ratio` is the ratio of subject to peer over pairs of consecutive runs. `difference` is the
+    largest relative difference between the contestants' numbers.
     """
 
     name: str

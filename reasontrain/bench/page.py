@@ -20,8 +20,8 @@ def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str
         "# Benchmarks",
         "",
         "Written by `reasontrain bench`; do not edit. A time ratio is the time of reasontrain "
-        "over that of the peer, in pairs of runs that followed each other: median [minimum, "
-        "maximum]. Below 1, reasontrain is faster. Memory is the peak of what one run adds.",
+        "over that of the peer, in pairs of consecutive runs: median [minimum, maximum]. Below 1, "
+        "reasontrain is faster. Memory is the peak of the memory that one run adds.",
         "",
     ]
     for record in records:

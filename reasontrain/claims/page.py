@@ -65,7 +65,7 @@ def _row(record: ClaimRecord) -> Iterator[str]:
     yield ""
     yield (
         f"| arm | development at {' / '.join(rates)} | rate | held out | "
-        f"`{row.difference.of}` minus it | "
+        f"`{row.difference.of}` minus this arm | "
         f"tokens trained on / sampled |"
     )
     yield "| --- | --- | --- | --- | --- | --- |"
