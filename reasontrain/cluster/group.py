@@ -143,7 +143,8 @@ class ActorGroup:
 
         Raises:
             LostError: An actor died, missed a heartbeat, or exceeded the deadline.
-            Exception: The call itself failed; UserError and RunError are raised as they were.
+            RunError: A call failed.
+            UserError: A call raised it.
         """
         ranks = range(len(refs)) if ranks is None else ranks
         started = beat = time.monotonic()

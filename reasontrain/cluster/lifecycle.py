@@ -99,8 +99,8 @@ def running(
         grader: The driver's grader, used if the recipe has no grader processes.
 
     Raises:
-        UserError: The cluster has not enough resources, other library versions, or no GPU for the
-            engine; or the run directory is not shared.
+        UserError: The cluster lacks resources or a GPU for the engine, its library versions differ,
+            or it does not share the run directory.
     """
     with placement.connected(
         sum(need.number * need.cpus for need in placement.needs(recipe, cluster, gpu=False))

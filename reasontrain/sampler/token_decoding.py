@@ -47,7 +47,7 @@ class RandomDraws:
 
 @runtime_checkable
 class DecodeStrategy(Protocol):
-    """Strategy of decoding: starts sequences and performs one decode step on them."""
+    """Decoding strategy: starts sequences and performs one decode step on them."""
 
     @property
     def multi_step_sampling(self) -> Sampling | None:
