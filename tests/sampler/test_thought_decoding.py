@@ -304,7 +304,7 @@ def test_a_thought_is_shortened_to_what_the_context_leaves_and_refused_where_not
 
 def test_bounds_that_leave_no_room_are_refused() -> None:
     with pytest.raises(
-        ValueError, match="`max_tokens` is 17, and a thought of 12 with an answer of 5"
+        ValueError, match="`max_tokens` is 17, but a thought of 12 tokens, an answer of 5"
     ):
         Sampling(max_tokens=17, thought=SOFT)
     with pytest.raises(ValueError, match="`late` is empty"):

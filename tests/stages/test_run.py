@@ -391,7 +391,7 @@ def test_a_pair_file_of_ones_own_trains_and_one_without_a_rejected_answer_is_ref
     assert losses("own")[0] == pytest.approx(0.693147, abs=1e-5)
     released = ("objective.aggregation=position", "objective.padded_length=10", "name=released")
     assert train(*own, *released) == 2
-    assert "objective.padded_length is 10, and the longest pair has" in capsys.readouterr().err
+    assert "objective.padded_length is 10, but the longest pair has" in capsys.readouterr().err
     assert train(*own, *released, "objective.padded_length=64") == 0
     assert abs(losses("released")[2] - 0.693147) < 0.01
     del rows[2]["rejected"]

@@ -193,7 +193,7 @@ def test_check_gold_asks_for_answers_only_where_they_are_required(grader: Grader
     ]
     check_gold(problems, grader, required=False)
     with pytest.raises(
-        UserError, match=r"^problem a/2 has no gold answer; .* \(2 of 3 problems have none\)"
+        UserError, match=r"^problem a/2 has no gold answer, .* \(2 of 3 problems have none\)"
     ):
         check_gold(problems, grader, required=True)
     broken = [*problems, Problem(id="a/4", prompt="?", answer=r"\frac{1}{2")]
