@@ -18,7 +18,7 @@ from reasontrain.types import AtLeastOne, UserError
 Numbers = Mapping[str, float]
 """Results of a piece of work by name.
 
-Both contestants must give the same, or they did other work.
+Both contestants must give the same, or they did different work.
 """
 Work = Callable[[], Numbers]
 Setup = Callable[[], AbstractContextManager[Work]]
