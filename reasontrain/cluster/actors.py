@@ -114,7 +114,20 @@ class SamplingWorker(Worker):
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
     ) -> tuple[int, list[Rollout]]:
-        """See `Sampler`; returns the version of the weights, and rollouts by them."""
+        """Sample with the weights of this process.
+
+        Args:
+            prompts: this process's part of the prompts of a step.
+            sampling: temperature, truncation and stop criteria.
+            num: rollouts per prompt, which form a group.
+            first_id: id of the first rollout of the first of these prompts.
+
+        Returns:
+            The version of the weights, and `len(prompts) * num` rollouts in the order of prompts.
+
+        Raises:
+            UserError: a prompt leaves no room for a response.
+        """
         with self.whole():
             return self.sampler.version, stored(
                 self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
@@ -173,7 +186,17 @@ class LearnerRank(SamplingWorker):
         objective: Objective,
         loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """See `Learner`."""
+        """Take this rank's part in a step; every rank gets the same arguments.
+
+        Args:
+            batch: the rollouts of all ranks, with the evidence that the objective reads.
+            weight_BT: the selection's weight of each token; zero leaves it out.
+            objective: the loss of a token, a response or a pair.
+            loss_aggregation: divides the sum of losses by totals of an optimiser step.
+
+        Returns:
+            Numbers of the step, the same on every rank.
+        """
         self._sleep_sampler()
         return self.learner.step(batch, weight_BT, objective, loss_aggregation)
 

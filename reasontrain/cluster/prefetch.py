@@ -51,7 +51,24 @@ class PrefetchingSampler:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`; prefetched rollouts are used if they are the requested ones."""
+        """Return the requested rollouts, prefetched if possible, and start on the next request.
+
+        Args:
+            prompts: the encoded prompts of this step.
+            sampling: temperature, truncation and stop criteria, also of the next request.
+            num: rollouts per prompt, which form a group; also of the next request.
+            first_id: id of the first rollout. It identifies the request: prefetched rollouts are
+                used if theirs is the same.
+
+        Returns:
+            `len(prompts) * num` rollouts in the order of prompts. Prefetched ones are by the
+            weights from before the last update.
+
+        Raises:
+            UserError: a prompt leaves no room for a response.
+            LostError: a learner rank died while it sent weights to a restarted sampler.
+            RunError: a sampler died and no restart is left, or weights changed on their way to it.
+        """
         pending = self._pending
         self._pending = None
         rollouts = (

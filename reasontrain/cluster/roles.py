@@ -109,7 +109,21 @@ class LearnerGroup:
         objective: Objective,
         loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """See `Learner`."""
+        """Let all ranks take the step together.
+
+        Args:
+            batch: the rollouts of all ranks, with the evidence that the objective reads.
+            weight_BT: the selection's weight of each token; zero leaves it out.
+            objective: the loss of a token, a response or a pair.
+            loss_aggregation: divides the sum of losses by totals of an optimiser step.
+
+        Returns:
+            Rank 0's numbers of the step, which are those of every rank.
+
+        Raises:
+            LostError: a rank or a teacher died.
+            RunError: the step failed on a rank. With several ranks, `steps_done` is None then.
+        """
         stats = cast(
             Stats,
             self._together("step", ray.put(batch), ray.put(weight_BT), objective, loss_aggregation),
@@ -177,13 +191,37 @@ class SamplerGroup:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`; process r gets the r-th contiguous part of the prompts."""
+        """Sample in all processes; process r gets the r-th contiguous part of the prompts.
+
+        Args:
+            prompts: the encoded prompts.
+            sampling: temperature, truncation and stop criteria.
+            num: rollouts per prompt, which form a group.
+            first_id: id of the first rollout; ids do not depend on the number of processes.
+
+        Returns:
+            `len(prompts) * num` rollouts in the order of prompts.
+
+        Raises:
+            UserError: a prompt leaves no room for a response.
+            LostError: a process died.
+        """
         return self.collect(self.begin(prompts, sampling, num=num, first_id=first_id))
 
     def begin(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[ray.ObjectRef]:
-        """Start sampling with the current weights; see `Sampler.sample` for the arguments."""
+        """Start sampling with the current weights, and return without waiting.
+
+        Args:
+            prompts: the encoded prompts.
+            sampling: temperature, truncation and stop criteria.
+            num: rollouts per prompt, which form a group.
+            first_id: id of the first rollout.
+
+        Returns:
+            One reference per process, for `collect`.
+        """
         return self.group.submit("sample", self._parts(prompts, sampling, num, first_id))
 
     def collect(self, refs: Sequence[ray.ObjectRef]) -> list[Rollout]:
@@ -234,7 +272,22 @@ class SeparateSamplers(SamplerGroup):
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`."""
+        """Sample in all processes; one that dies is restarted and samples its part again.
+
+        Args:
+            prompts: the encoded prompts.
+            sampling: temperature, truncation and stop criteria.
+            num: rollouts per prompt, which form a group.
+            first_id: id of the first rollout; ids do not depend on the number of processes.
+
+        Returns:
+            `len(prompts) * num` rollouts in the order of prompts, all by the same weights.
+
+        Raises:
+            UserError: a prompt leaves no room for a response.
+            LostError: a learner rank died while it sent weights to a restarted sampler.
+            RunError: no restart is left, or weights changed on their way to a sampler.
+        """
         parts = self._parts(prompts, sampling, num, first_id)
         results: list[list[Rollout] | None] = [None] * len(parts)
         while None in results:
