@@ -1,6 +1,4 @@
-"""Random numbers that are a function of their key alone, so that layout, batch size and rank count
-cannot change them.
-"""
+"""Random numbers that depend on their key alone, not on batch layout or number of ranks."""
 
 from __future__ import annotations
 
@@ -16,12 +14,11 @@ if TYPE_CHECKING:
 
 @unique
 class Stream(IntEnum):
-    """Every user of keyed random numbers: the part of a key, after the seed, that keeps two users
-    independent.
+    """Streams of keyed random numbers, one per user: the part of a key after the seed.
 
-    A new value changes every run that draws from the stream. Two users have older keys without a
-    stream of this size: `data.order` has the number of an epoch in its place, and the rounds of
-    `tasks.images` count on from IMAGE_ROUNDS.
+    Distinct streams keep two users independent. Changing a value changes every run that draws from
+    the stream. Two users have older keys without a stream here: `data.order` puts the number of an
+    epoch in its place, and the rounds of `tasks.images` count on from IMAGE_ROUNDS.
     """
 
     IMAGE_SPLIT = 0x91C7
@@ -48,7 +45,7 @@ _INCREMENT, _FIRST, _SECOND = (
 
 
 def _shift(value: Int[Tensor, "*S"], bits: int) -> Int[Tensor, "*S"]:
-    """Shift right, filling with zeros (torch's own shift repeats the sign)."""
+    """Shift right, filling with zeros (torch's shift repeats the sign)."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -60,11 +57,10 @@ def _mix(value: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
 
 
 def uniform(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Uniform numbers in [0, 1), one per element of the broadcast keys, as float64 with 53 random
-    bits.
+    """Uniform float64 numbers in [0, 1) with 53 random bits, one per element of the broadcast keys.
 
-    `uniform(seed, rollout_B1, position_1T)` gives a [B, T] table in which each entry depends on its
-    own three numbers only.
+    `uniform(seed, rollout_B1, position_1T)` returns a [B, T] tensor whose entries each depend on
+    their own three numbers only.
     """
     state = torch.zeros((), dtype=torch.int64)
     for part in key:
@@ -74,7 +70,8 @@ def uniform(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def normal(*key: int | Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Normal numbers of mean 0 and variance 1, one per element of the broadcast keys, as float64:
-    the inverse of their law.
+    """Standard normal float64 numbers, one per element of the broadcast keys.
+
+    They are the inverse normal distribution function of `uniform`.
     """
     return torch.special.ndtri(uniform(*key).clamp(min=2.0**-54))

@@ -1,7 +1,7 @@
 """Core data types: Problem, Rollout, Batch, BatchTotals, Losses and their parts.
 
-Shapes end a tensor's name: B rollouts, T tokens, G rollouts of a group, P pairs, V vocabulary, N
-flat tokens, D hidden size.
+The name of a tensor ends in its shape: B rollouts, T tokens, G rollouts of a group, P pairs, V
+vocabulary, N flattened tokens, D hidden size.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 from reasontrain.algo.evidence import EVIDENCE
 
 Ratio = Annotated[float, Gt(0), Le(1)]
-"""A share of a whole, in (0, 1]."""
+"""A fraction in (0, 1]."""
 Probability = Annotated[float, Ge(0), Le(1)]
 AtLeastOne = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
-"""Backends of `vocab`, the package that computes what is as wide as the vocabulary."""
+"""Backends of the package `vocab`, which computes everything that is as wide as the vocabulary."""
 
 
 class UserError(ValueError):
-    """A mistake that the user can correct: one sentence, without a traceback; exit code 2."""
+    """An error that the user can correct: one sentence without a traceback; exit code 2."""
 
 
 class RunError(RuntimeError):
@@ -48,7 +48,7 @@ class LostError(RunError):
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates take it."""
+    """One turn of a conversation, in the format of chat templates."""
 
     role: str
     content: str
@@ -56,7 +56,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An encoded image: the path of a file that every process can read, or the bytes of one.
+    """An encoded image: the path of a file that every process can read, or the bytes of that file.
 
     It is decoded to pixels only when a model needs it.
     """
@@ -67,11 +67,15 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A problem with what is needed to recognise a right answer.
+    """A problem and the data to verify an answer to it.
 
-    `prompt` is plain text or a conversation; `answer` is the gold answer ("" if nothing can be
-    verified); `solution` is a worked demonstration ("" if there is none); `image` is an image that
-    the prompt shows; `about` holds level, subject and the like.
+    Attributes:
+        id: identifier within its data set.
+        prompt: plain text or a conversation.
+        answer: gold answer; "" if nothing can be verified.
+        solution: worked demonstration; "" if there is none.
+        image: image that the prompt shows.
+        about: level, subject and similar metadata.
     """
 
     id: str
@@ -84,7 +88,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A problem encoded for a model: its text passed the chat template and the tokenizer once."""
+    """A problem encoded for a model, with chat template and tokenizer applied once."""
 
     problem: Problem
     ids: tuple[int, ...]
@@ -92,11 +96,11 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class SoftEmbeddings:
-    """A soft chain of thought: the law that its embeddings were drawn from, and a handle to them as
-    they were fed, [T, D].
+    """A soft chain of thought: the distribution of its embeddings and access to their values.
 
-    Each is N(softmax(z / tau) E, sigma^2). They lie in the memory of the process that sampled them,
-    until `fed` is called.
+    Each embedding was drawn from N(softmax(z / tau) E, sigma^2). `fed` returns the embeddings that
+    were fed to the model, [T, D]; until it is called they stay in the memory of the process that
+    sampled them.
     """
 
     tau: float
@@ -106,17 +110,25 @@ class SoftEmbeddings:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """One response to one problem: sampled from a model, or written by somebody else (a
-    demonstration).
+    """One response to one problem: sampled from a model, or a demonstration from a data set.
 
-    The ids are the truth; `text` is their decoding and serves graders and readers only. `id` is
-    unique in a run and rises with (step, position in the step); `group` is shared by the rollouts
-    of one prompt in one step. `sampled_logp` has one entry per response token, or none for a
-    demonstration and for a soft chain of thought. `kinds` says what each response token is, where
-    the policy did not choose them all. The id of a soft token is its shadow, the likeliest token
-    where it was drawn. After a thought of its own, `text` is what was said then, and `concluded` is
-    false where the thought was cut at its limit. `evidence` was stored before the run: by name, one
-    number per response token.
+    Attributes:
+        problem: the problem that is answered.
+        id: unique in a run; rises with (step, position in the step).
+        group: shared by the rollouts of one prompt in one step.
+        prompt_ids: token ids of the prompt.
+        response_ids: token ids of the response, the only input of training. The id of a soft token
+            is the likeliest token at its position.
+        text: the decoded response, for graders and readers only; after a separate chain of thought,
+            the decoded answer.
+        sampled_logp: the sampler's log-probability of each response token, in nats; empty for
+            demonstrations and soft chains of thought.
+        truncated: True if the response was cut at its length limit.
+        reward: the grade of the response.
+        evidence: evidence stored before the run: name -> one number per response token.
+        kinds: `TokenKind` of each response token; empty if the policy chose all of them.
+        soft: embeddings of a soft chain of thought.
+        concluded: False if the chain of thought was cut at its limit.
     """
 
     problem: Problem
@@ -135,9 +147,9 @@ class Rollout:
 
 
 class TokenKind(IntEnum):
-    """The origin of a token.
+    """Origin of a token.
 
-    Only response and soft tokens are ever trained on; statistics are of those alone.
+    Only response and soft tokens are trained on, and all statistics are over these tokens.
     """
 
     PAD = 0
@@ -150,9 +162,9 @@ class TokenKind(IntEnum):
 
 
 class _EvidenceColumns:
-    """Evidence by name, read as attributes: `batch.entropy_BT` is `batch.evidence["entropy"]`.
+    """Evidence by name, available as attributes: `batch.entropy_BT` is `batch.evidence["entropy"]`.
 
-    Every name of the evidence table is an attribute, with the shape of the columns as its suffix.
+    Every name of the evidence table is an attribute whose suffix is the shape of the tensors.
     """
 
     evidence: Mapping[str, Tensor]
@@ -177,8 +189,8 @@ class _EvidenceColumns:
 class BatchTotals:
     """Totals of a whole optimiser step over all ranks; the only denominators of a loss.
 
-    `sampled_*` count the step before whole rollouts were dropped. A fractional weight never enters
-    a count: a token counts as kept if its weight is not zero. See `algo.loss_aggregation`.
+    `sampled_*` are totals before the rollout filter. Fractional weights do not change a total: a
+    token counts as kept if its weight is not zero. See `algo.loss_aggregation`.
     """
 
     rollouts: int
@@ -192,13 +204,13 @@ class BatchTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch(_EvidenceColumns):
-    """The rollouts of one step of the run, right-padded to one width, as driver-side scalars:
-    nothing here is as wide as V or D.
+    """The rollouts of one step of the run, right-padded to one width.
 
-    `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and `step` the
-    step's number, for random rules. `token_order_BT` orders rows by (rollout, position), whatever
-    the layout: it breaks ties. `soft` has the soft chains of thought by rollout, `images` the
-    encoded images of prompts.
+    A batch lives on the driver and holds one number per token or rollout: nothing is as wide as V
+    or D. `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and
+    `step` the step's number, for random rules. `token_order_BT` orders tokens by (rollout,
+    position) in every layout and serves to break ties. `soft` maps rollout ids to soft chains of
+    thought, `images` to the encoded images of prompts.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -220,22 +232,25 @@ class Batch(_EvidenceColumns):
 
     @property
     def is_response_BT(self) -> Bool[Tensor, "B T"]:
-        """True at the tokens that the policy chose itself."""
+        """True at the tokens that the policy chose and that are trained on."""
         return (self.kind_BT == TokenKind.RESPONSE) | (self.kind_BT == TokenKind.SOFT)
 
     @property
     def length_B(self) -> Int[Tensor, " B"]:
-        """Tokens of each rollout, padding apart."""
+        """Number of tokens of each rollout, without padding."""
         return (self.kind_BT != TokenKind.PAD).sum(1)
 
     @property
     def token_order_BT(self) -> Int[Tensor, "B T"]:
-        """A key that rises with (rollout, position in the rollout)."""
+        """Sort key of each token: it rises with (rollout, position in the rollout)."""
         position_BT = (self.kind_BT != TokenKind.PAD).long().cumsum(1)
         return (self.rollout_B[:, None] << 24) + position_BT
 
     def totals(self, weight_BT: Float[Tensor, "B T"] | None = None) -> BatchTotals:
-        """Totals of the step if `weight_BT` chooses its tokens; of every response token without."""
+        """Totals of the step.
+
+        Kept tokens are those with a nonzero `weight_BT`; without it, all response tokens.
+        """
         kept_BT = self.is_response_BT if weight_BT is None else weight_BT != 0
         return BatchTotals(
             rollouts=len(self.rollout_B),
@@ -248,13 +263,13 @@ class Batch(_EvidenceColumns):
         )
 
     def with_evidence(self, columns: Mapping[str, Float[Tensor, "B T"]]) -> Batch:
-        """The same batch with these columns of evidence added."""
+        """The same batch with this evidence added."""
         unknown = columns.keys() - EVIDENCE.keys()
         assert not unknown, f"not a kind of evidence: {sorted(unknown)}"
         return replace(self, evidence={**self.evidence, **columns})
 
     def take(self, index_K: Int[Tensor, " K"]) -> Batch:
-        """Only these rollouts; the counts of what was sampled stay."""
+        """The batch with these rollouts only; its `sampled_*` totals do not change."""
         return replace(
             self,
             **{
@@ -268,7 +283,7 @@ class Batch(_EvidenceColumns):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFields(_EvidenceColumns):
-    """The fields of a batch at N flat tokens that an objective reads beside the distribution."""
+    """The fields of a batch that an objective reads, at N flattened tokens."""
 
     _shape: ClassVar[str] = "N"
     ids_N: Int[Tensor, " N"]
@@ -276,11 +291,11 @@ class TokenFields(_EvidenceColumns):
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, rows: slice | Bool[Tensor, " N"]) -> TokenFields:
-        """Some of the rows."""
+        """The fields at a subset of the tokens."""
         return self._each(lambda column: column[rows])
 
     def to(self, device: torch.device) -> TokenFields:
-        """The same columns on a device."""
+        """The same fields on another device."""
         return self._each(lambda column: column.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TokenFields:
@@ -293,10 +308,11 @@ class TokenFields(_EvidenceColumns):
 
 @dataclass(frozen=True)
 class TokenStats:
-    """Statistics of the policy's distribution at N tokens, each a float32 tensor of N numbers.
+    """Statistics of the policy's distribution at N tokens, each a float32 tensor [N].
 
-    `statistic`, which `vocab` provides while the logits of a chunk are alive, computes each on
-    first use and keeps it. All are differentiable with respect to the logits, in closed form.
+    `vocab` provides `statistic` while the logits of a chunk are in memory. It computes each
+    statistic on first use and caches it. All are differentiable with respect to the logits, in
+    closed form.
     """
 
     statistic: Callable[[str], Float[Tensor, " N"]]
@@ -322,8 +338,9 @@ class TokenStats:
         return self.statistic("kl_forward")
 
     def jsd_N(self, beta: float) -> Float[Tensor, " N"]:
-        """beta KL(q || m) + (1 - beta) KL(p || m) with m = (1 - beta) p + beta q (GKD, arXiv
-        2306.13649, in TRL's convention).
+        """Generalised Jensen-Shannon divergence beta KL(q || m) + (1 - beta) KL(p || m), in nats.
+
+        m = (1 - beta) p + beta q (GKD, arXiv 2306.13649, in TRL's convention).
         """
         return self.statistic(f"jsd:{beta!r}")
 
@@ -332,9 +349,14 @@ class TokenStats:
 class SequenceStats:
     """All N response tokens of K whole rollouts, for objectives of sums over a response.
 
-    `logp_N` is differentiable, in nats; `weight_N` is the selection's; `rollout_N` numbers the
-    rollouts from 0, and `token_N` is the position in the sequence, prompt included. Of a pair, the
-    chosen side is an even rollout and the rejected one the next.
+    Attributes:
+        logp_N: differentiable log-probabilities in nats.
+        weight_N: weights of the selection rule.
+        rollout_N: the rollout of each token, numbered from 0. Pair i is rollout 2i (chosen) and
+            rollout 2i + 1 (rejected).
+        token_N: position in the sequence, prompt included.
+        num_rollouts: K, including rollouts without response tokens.
+        columns: the batch's fields at the tokens.
     """
 
     logp_N: Float[Tensor, " N"]
@@ -345,19 +367,19 @@ class SequenceStats:
     columns: TokenFields
 
     def sums(self, value_N: Float[Tensor, " N"]) -> Float[Tensor, " K"]:
-        """The sum over each response; zero for one without rows."""
+        """Sum over each response; zero for a response without tokens."""
         return value_N.new_zeros(self.num_rollouts).index_add(0, self.rollout_N, value_N)
 
     def means(self, value_N: Float[Tensor, " N"]) -> Float[Tensor, " K"]:
-        """The mean over each response; zero for one without rows."""
+        """Mean over each response; zero for a response without tokens."""
         return self.sums(value_N) / self.sums(torch.ones_like(value_N)).clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """One loss per token, rollout or pair, whichever the objective averages over.
+    """One loss per token or pair, as the objective's `granularity` states.
 
-    `stats` are observations of the same length.
+    `stats` are metrics of the same length.
     """
 
     loss: Float[Tensor, " N"]
@@ -365,12 +387,12 @@ class Losses:
 
 
 Stats = dict[str, float]
-"""Named numbers of one step, as they are written to metrics.jsonl."""
+"""Named metrics of one step, as written to metrics.jsonl."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A policy's weights on their way to a sampler; `version` counts steps of the run."""
+    """The policy's weights for transfer to a sampler; `version` counts steps of the run."""
 
     version: int
     tensors: Callable[[], Iterator[tuple[str, Tensor]]]
@@ -378,13 +400,13 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class SoftScoring:
-    """How a density is formed and differentiated where the paper leaves a choice; the defaults are
-    the paper's or our reading.
+    """Choices in the density of soft tokens and its gradient that the paper leaves open.
 
-    `reduction: mean` divides the log-density by D, which is another estimator. `tau_grad`
-    differentiates the mixture as if it had been made at this temperature (no gradient of the
-    density: an aid for `fuzzy`). `detach_mixture_embedding` keeps the gradient from the embeddings
-    as the basis of the mixture.
+    Defaults are the paper's, or our reading of it. `reduction: mean` divides the log-density by D,
+    which is a different estimator. `tau_grad` differentiates the mixture as if it had been formed
+    at this temperature; the result is not the gradient of the density, and helps where the mixture
+    is nearly one token (`fuzzy` thoughts). `detach_mixture_embedding` stops the gradient to the
+    embeddings that the mixture is formed from.
     """
 
     reduction: Literal["sum", "mean"] = "sum"

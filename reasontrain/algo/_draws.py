@@ -1,5 +1,6 @@
-"""Random numbers of selection rules: one per token, keyed by (seed, stream, step, rollout,
-position).
+"""Random numbers of selection rules, one per token.
+
+The key is (seed, stream, step, rollout, position).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def uniform_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:
-    """Float64 numbers in [0, 1), the same for a token whatever the layout of the batch.
+    """Uniform float64 numbers in [0, 1); those of a token do not depend on the layout of the batch.
 
     The key is (seed, stream, step, rollout and position), see `Batch.token_order_BT`.
     """
@@ -25,7 +26,8 @@ def uniform_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:
 
 
 def gumbel_BT(batch: Batch, stream: Stream) -> Float[Tensor, "B T"]:
-    """Standard Gumbel numbers: the k largest of log w + g are k draws without replacement in
-    proportion to w.
+    """Standard Gumbel numbers g, as float64.
+
+    The k largest log w + g are k draws without replacement in proportion to w.
     """
     return -(-uniform_BT(batch, stream).clamp(min=2.0**-54).log()).log()

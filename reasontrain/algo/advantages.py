@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupNormalized:
-    """(r - mean) / (std + eps) within the group, std with n - 1 below the line (GRPO, arXiv
-    2402.03300, section 4.1.2).
+    """(r - mean) / (std + eps) within the group, with the n - 1 standard deviation.
 
-    A group whose std is below `std_floor` gets zeros: rewards that differ by rounding only must not
-    become advantages of 1.
+    GRPO, arXiv 2402.03300, section 4.1.2. A group whose std is below `std_floor` gets zeros, so
+    that rewards that differ only by rounding do not become advantages of 1.
     """
 
     kind: Literal["group_normalized"] = "group_normalized"
@@ -53,8 +52,9 @@ class LeaveOneOut:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanCentred:
-    """r - mean within the group, without a standard deviation (Dr. GRPO, arXiv 2503.20783, section
-    3.2).
+    """r - mean within the group, not divided by a standard deviation.
+
+    Dr. GRPO, arXiv 2503.20783, section 3.2.
     """
 
     kind: Literal["mean_centred"] = "mean_centred"
@@ -68,7 +68,7 @@ class MeanCentred:
 
 @dataclass(frozen=True, kw_only=True)
 class NoAdvantage:
-    """Zeros: for demonstrations and distillation, where no reward is learnt from."""
+    """Zeros, for demonstrations and distillation, which do not use rewards."""
 
     kind: Literal["none"] = "none"
 
@@ -83,7 +83,7 @@ Advantage = GroupNormalized | LeaveOneOut | MeanCentred | NoAdvantage
 
 
 def _group_sums(value_B: Float[Tensor, " B"], index_B: Int[Tensor, " B"]) -> Float[Tensor, " G"]:
-    """Sums per group, where `index_B` numbers the groups from 0 on."""
+    """Sum over each group; `index_B` numbers the groups from 0."""
     num_groups = int(index_B.max()) + 1 if len(index_B) else 0
     return value_B.new_zeros(num_groups).index_add_(0, index_B, value_B)
 
@@ -91,9 +91,7 @@ def _group_sums(value_B: Float[Tensor, " B"], index_B: Int[Tensor, " B"]) -> Flo
 def _centred(
     reward_B: Float[Tensor, " B"], group_B: Int[Tensor, " B"], kind: str
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Int[Tensor, " B"]]:
-    """Rewards less their group's mean, the size of each rollout's group, and its group's number;
-    fp64.
-    """
+    """Rewards minus their group's mean in fp64, and the size and index of each rollout's group."""
     groups_G, index_B = group_B.unique(return_inverse=True)
     size_G = _group_sums(torch.ones_like(reward_B, dtype=torch.float64), index_B)
     if (alone_G := size_G == 1).any():

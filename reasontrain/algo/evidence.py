@@ -1,10 +1,10 @@
 """The table of per-token evidence: one row for each kind, with its unit, its source and its cost.
 
-Evidence is one number per token; column t of a `_BT` tensor belongs to token t, which is predicted
-from t - 1. A selection rule and an objective name the evidence they read in `required_evidence`.
-Batch accessors, the observer, plans, FLOP counts, validation, token files and report pages all read
-this table, so a new kind of evidence is one row here plus the code that measures it. The functions
-below read the table when they are called: nobody keeps a copy.
+Evidence is one number per token; entry t of a `_BT` tensor belongs to token t, which is predicted
+from t - 1. Selection rules and objectives list the evidence they read in `required_evidence`. Batch
+attributes, the observer, plans, FLOP counts, validation, token files and report pages all derive
+from this table, so a new kind of evidence is one row here plus the code that measures it. The
+functions below read the table at call time and nothing copies it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 Source = Literal["sampler", "policy", "teacher", "reference", "history", "unconditional", "stored"]
-"""Where the numbers come from.
+"""Origin of the numbers.
 
-`sampler`: reported with each rollout. `policy`: one forward pass of the policy before the step.
-`teacher`: that pass and one of the teacher, compared. `reference`, `history`: one forward pass of
-that model. `unconditional`: scored before the run by the reference that does not see the prompt or
-the image, and kept on disk. `stored`: read from a file that the recipe's `evidence` names.
+- `sampler`: reported with each rollout.
+- `policy`: one forward pass of the policy before the step.
+- `teacher`: that pass and one forward pass of the teacher.
+- `reference`, `history`: one forward pass of that model.
+- `unconditional`: scored before the run by a reference that does not see the prompt or the image,
+  and stored on disk.
+- `stored`: read from a file that the recipe's `evidence` names.
 """
 
 Model = Literal["policy", "teacher", "reference", "history"]
-"""A model whose forward pass a step may have to pay for."""
+"""A model that may need an additional forward pass in a step."""
 
 _FORWARD_PASSES: Mapping[Source, frozenset[Model]] = {
     "sampler": frozenset(),
@@ -44,14 +47,15 @@ class Evidence:
     Attributes:
         name: key of `batch.evidence`; `batch.<name>_BT` and the metric `<name>_mean` follow it.
         description: the formula or definition in a few words.
-        chart: title of the report's chart that shows it; kinds of one unit may share a chart.
+        chart: title of the report's chart that shows it; evidence of the same unit may share a
+            chart.
         label: its name within that chart and beside a token.
         unit: nats, a probability, or a share of a whole.
         bounds: least and greatest possible value, in that unit.
         source: where the numbers come from.
-        statistic: statistic of the source's next-token distribution that measures it, as
-            `vocab.measure` names it; None where something else does.
-        soft: defined at the steps of a soft thought, which are embeddings rather than tokens.
+        statistic: name of the statistic of the source's next-token distribution that measures it,
+            as `vocab.measure` takes it; None if it is measured in another way.
+        soft: True if it is also defined at soft tokens, which are embeddings.
     """
 
     name: str
@@ -66,7 +70,7 @@ class Evidence:
 
     @property
     def forward_passes(self) -> frozenset[Model]:
-        """The models that must run forward once more to measure it."""
+        """The models that need one additional forward pass to measure it."""
         return _FORWARD_PASSES[self.source]
 
 
@@ -190,17 +194,17 @@ EVIDENCE: Mapping[str, Evidence] = {row.name: row for row in _ROWS}
 
 
 def from_sources(names: Iterable[str], *sources: Source) -> frozenset[str]:
-    """The names whose evidence comes from one of the sources."""
+    """The names of evidence that comes from one of the sources."""
     return frozenset(name for name in names if EVIDENCE[name].source in sources)
 
 
 def forward_passes(names: Iterable[str]) -> frozenset[Model]:
-    """The models that must run forward once more to measure this evidence; one pass each."""
+    """The models that need one additional forward pass each to measure this evidence."""
     return frozenset().union(*(EVIDENCE[name].forward_passes for name in names))
 
 
 def statistics(names: Iterable[str], *sources: Source) -> dict[str, str]:
-    """The evidence among the names that a vocabulary statistic of these sources measures.
+    """The named evidence that is measured by a vocabulary statistic of one of the sources.
 
     Returns:
         Name of the evidence -> name of the statistic, as `vocab.measure` takes it.

@@ -1,9 +1,9 @@
-"""Weights become coefficients: the only place where a loss is ever divided by anything.
+"""Loss aggregation: the only place where a loss is divided.
 
-A step's loss is sum(coefficient * loss). Coefficients are fixed for the whole step before its first
-backward, from counts of the whole step over all ranks, so that cutting the step into micro-batches
-or ranks cannot change a gradient. A fractional weight never enters a count, and an empty count
-divides by one: nothing selected is a zero.
+A step's loss is sum(loss_weight * loss). Loss weights are fixed for the whole step before its first
+backward pass, from totals of the whole step over all ranks, so that cutting the step into
+micro-batches or ranks cannot change a gradient. Fractional weights do not change a total, and a
+total of 0 divides by 1: if nothing is selected, the loss is 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LossAggregation = Literal[
 
 @runtime_checkable
 class LossAggregationFn(Protocol):
-    """A function of this module: the selection's weights -> the factor of each loss."""
+    """A function of this module: token weights of the selection -> per-token loss weights."""
 
     def __call__(
         self, weight_BT: Float[Tensor, "B T"], totals: BatchTotals, /
@@ -42,30 +42,35 @@ class LossAggregationFn(Protocol):
 def seq_mean_token_mean(
     weight_BT: Float[Tensor, "B T"], totals: BatchTotals
 ) -> Float[Tensor, "B T"]:
-    """The mean over a rollout's kept rows, then over the rollouts that keep any (TIP, arXiv
-    2604.14084, eq. 9).
+    """Mean over a rollout's kept tokens, then over the rollouts that have any.
+
+    TIP, arXiv 2604.14084, eq. 9.
     """
     kept_B1 = (weight_BT != 0).sum(1, keepdim=True).clamp(min=1)
     return weight_BT / kept_B1 / max(totals.kept_rollouts, 1)
 
 
 def token_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
-    """Every kept row counts the same, whichever rollout it sits in (D3S, ssToken)."""
+    """Mean over all kept tokens, so that every kept token counts the same (D3S, ssToken)."""
     return weight_BT / max(totals.kept_tokens, 1)
 
 
 def response_token_mean(
     weight_BT: Float[Tensor, "B T"], totals: BatchTotals
 ) -> Float[Tensor, "B T"]:
-    """Divided by all response rows, kept or not: keeping fewer makes a smaller step (PRIOR)."""
+    """Sum divided by the number of response tokens, kept or not (PRIOR).
+
+    Keeping fewer tokens makes the update smaller.
+    """
     return weight_BT / max(totals.response_tokens, 1)
 
 
 def sampled_token_mean(
     weight_BT: Float[Tensor, "B T"], totals: BatchTotals
 ) -> Float[Tensor, "B T"]:
-    """Divided by all rows that were sampled, dropped or not: a smaller budget makes a smaller step
-    (D3S's option).
+    """Sum divided by the number of sampled tokens, filtered rollouts included (an option of D3S).
+
+    Keeping fewer rollouts or tokens makes the update smaller.
     """
     return weight_BT / max(totals.sampled_tokens, 1)
 
@@ -73,14 +78,12 @@ def sampled_token_mean(
 def seq_mean_token_sum(
     weight_BT: Float[Tensor, "B T"], totals: BatchTotals
 ) -> Float[Tensor, "B T"]:
-    """The sum over a rollout's rows, then the mean over rollouts: the plain policy gradient (Soft
-    Tokens).
-    """
+    """Sum over a rollout's tokens, then mean over rollouts: plain policy gradient (Soft Tokens)."""
     return weight_BT / max(totals.rollouts, 1)
 
 
 def pair_mean(weight_BT: Float[Tensor, "B T"], totals: BatchTotals) -> Float[Tensor, "B T"]:
-    """The mean over pairs (cDPO)."""
+    """Mean over preference pairs (cDPO)."""
     return weight_BT / max(totals.pairs, 1)
 
 
@@ -92,7 +95,7 @@ LOSS_AGGREGATIONS: Mapping[LossAggregation, LossAggregationFn] = {
     "seq_mean_token_sum": seq_mean_token_sum,
     "pair_mean": pair_mean,
 }
-"""Every average by the name that recipes use."""
+"""Every loss aggregation by the name that recipes use."""
 
 assert set(LOSS_AGGREGATIONS) == set(get_args(LossAggregation)), (
     "every average has a function, and the other way round"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = Mapping[str, object]
-"""One record as it stands in its file."""
+"""One record of a file."""
 
 JSONL_ENDINGS = (".jsonl", ".ndjson")
 JSON_ENDINGS = (".json",)
@@ -189,6 +189,9 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
         split: split to read.
         revision: commit, branch or tag; None for the newest.
 
+    Returns:
+        The rows, numbered from 1.
+
     Raises:
         UserError: the data set cannot be read or is empty.
     """
@@ -196,7 +199,7 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
 
     try:
         rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
-    # What datasets and huggingface_hub raise for mistakes of the user is derived from these two.
+    # datasets and huggingface_hub derive their errors for user mistakes from these two.
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(

@@ -1,4 +1,4 @@
-"""Images of prompts: found in a row, decoded from their bytes, and drawn for the testbed.
+"""Images of prompts: read from data rows, decoded, and drawn for the testbed.
 
 The only module that imports Pillow.
 """
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     PilImage = PIL.Image.Image
 
 SIDE = 56
-"""Width and height of a drawn image in pixels: two by two merged patches of Qwen2.5-VL, four by
-four unmerged ones.
+"""Width and height of a drawn image in pixels.
+
+That is two by two merged patches of Qwen2.5-VL, or four by four unmerged ones.
 """
 
 

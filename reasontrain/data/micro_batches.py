@@ -25,7 +25,7 @@ Layout = Literal["padded", "packed"]
 
 @dataclass(frozen=True)
 class SoftInputs:
-    """Embeddings that replace token embeddings, at rising places among the flattened ids."""
+    """Embeddings that replace token embeddings, at increasing places in the flattened ids."""
 
     place_M: Int[Tensor, " M"]
     value_MD: Float[Tensor, "M D"]
@@ -39,7 +39,7 @@ class SoftInputs:
 class MicroBatch:
     """The trunk's input for K rollouts, and the place of each of their tokens in its output.
 
-    Padded: ids [K, T], filled on the right, where causal attention cannot look from a real token.
+    Padded: ids [K, T], padded on the right, where causal attention from real tokens does not reach.
     Packed: ids [1, L] and positions that restart at 0 with every rollout. Neither has an attention
     mask: transformers derives the block structure of a packed sequence from the restarting
     positions, and only if it is given no mask; with one, packed sequences would attend to each
@@ -125,7 +125,7 @@ class MicroBatchTokens:
 class MiniBatch:
     """The rollouts of one optimiser step, and this rank's micro-batches of them.
 
-    `index_M` is the same on every rank and rises; the micro-batches differ from rank to rank.
+    `index_M` is increasing and the same on every rank; the micro-batches differ from rank to rank.
     """
 
     index_M: Int[Tensor, " M"]
@@ -141,21 +141,21 @@ def make_mini_batches(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> list[MiniBatch]:
-    """Deal whole rollouts (or whole pairs) out to `num` mini-batches, and pack each for this rank.
+    """Split a batch by whole rollouts (or pairs) into `num` mini-batches, packed for this rank.
 
     With `num` = 1 the mini-batch is the batch. Otherwise units are shuffled by a key that depends
-    on the batch's seed and step only, so that a resumed run deals them out as before, and cut into
+    on the batch's seed and step only, so that a resumed run splits them as before, and cut into
     nearly equal parts. If there are fewer units than mini-batches, some mini-batches are empty.
 
     Args:
         batch: the rollouts of a step, the same on every rank.
-        num: how many mini-batches.
-        micro_batch_tokens: how many tokens one forward holds.
+        num: number of mini-batches.
+        micro_batch_tokens: number of tokens that one forward holds.
         layout: padded or packed.
-        rank: the rank that asks.
-        num_ranks: how many ranks share each mini-batch. All get the same number of micro-batches,
-            because a forward and a backward are collective operations: those of a rank with less
-            work are empty at the end.
+        rank: the rank whose micro-batches are built.
+        num_ranks: number of ranks that share each mini-batch. All get the same number of
+            micro-batches, because a forward and a backward are collective operations: a rank with
+            less work ends with empty ones.
 
     Returns:
         The mini-batches, in the order in which they are learned from.
@@ -182,7 +182,7 @@ def make_mini_batches(
 
 
 def _deal_out(batch: Batch, num_units: int, num: int) -> list[Int[Tensor, " M"]]:
-    """The units of each mini-batch, rising within it."""
+    """The units of each mini-batch, in increasing order."""
     unit_U = torch.arange(num_units)
     if num == 1:
         return [unit_U]
@@ -245,7 +245,7 @@ def unit_rollouts(units: Sequence[int], size: int) -> list[int]:
 
 
 def build_micro_batch(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The trunk's input for these rollouts; for none, one token that no loss looks at."""
+    """The trunk's input for these rollouts; if there are none, one token without a loss."""
     if batch.images:
         return _with_images(batch, index, layout)
     micro = _of_ids(batch, index, layout)
@@ -253,10 +253,10 @@ def build_micro_batch(batch: Batch, index: Sequence[int], layout: Layout) -> Mic
 
 
 def _with_images(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The same with images.
+    """The trunk's input for these rollouts, with their images.
 
-    An empty micro-batch borrows one rollout with an image: otherwise this rank would skip the
-    vision tower, and the ranks that do run it would wait for this one.
+    An empty micro-batch uses one rollout with an image: otherwise this rank would skip the vision
+    tower, and the ranks that do run it would wait for this one.
     """
     assert layout == "padded", "rollouts with images are not packed"
     fed = list(index) or [
@@ -282,7 +282,7 @@ def _soft_inputs(batch: Batch, micro: MicroBatch) -> SoftInputs:
 
 
 def _of_ids(batch: Batch, index: Sequence[int], layout: Layout) -> MicroBatch:
-    """The same, of ids alone."""
+    """The trunk's input for these rollouts, from token ids only."""
     if not index:
         # Empty micro-batches keep the number of forwards, and so of collectives, equal on all
         # ranks. One token is the least that a trunk takes.

@@ -34,8 +34,8 @@ class Response:
 class OfflineSample:
     """A problem with one response (a demonstration) or two (chosen, then rejected).
 
-    `prompt_ids` are the ids that the responses were sampled for, empty if the file has none;
-    `tokenizer` is the fingerprint of the tokenizer that they belong to, None if unknown.
+    `prompt_ids` are the prompt's ids at sampling time, empty if the file has none; `tokenizer` is
+    the fingerprint of the tokenizer that they belong to, None if unknown.
     """
 
     problem: Problem

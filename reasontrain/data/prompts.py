@@ -1,4 +1,4 @@
-"""Problems -> token ids: the only place where text meets the chat template and the tokenizer."""
+"""Problems -> token ids: the only module that applies the chat template and the tokenizer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ class PromptSettings:
     Attributes:
         style: "auto" uses the tokenizer's chat template if it has one; "plain" feeds the text as it
             is.
-        template: text around a problem, with `{problem}` in its place (after worked examples, say).
+        template: text around a problem, with `{problem}` in its place (for example after worked
+            examples).
         system: a system turn before the problem.
-        enable_thinking: passed to chat templates that know it (Qwen3).
-        max_tokens: limit of a prompt; None leaves the context less one token of response.
+        enable_thinking: passed to chat templates that support it (Qwen3).
+        max_tokens: limit of a prompt in tokens; None is the context length minus one response
+            token.
         too_long: "refuse" makes a longer prompt an error, "drop" drops and counts it.
     """
 
@@ -70,7 +72,7 @@ class PromptSettings:
 
 
 IMAGE_MARK = "<image>"
-"""The place of the image in a prompt's text, as LLaVA's data and others write it for any model."""
+"""Marks the place of the image in a prompt's text, as in LLaVA's data, whatever the model."""
 
 
 def without_image(problem: Problem) -> Problem:
@@ -254,7 +256,7 @@ class Encoder:
         )
 
     def prompt(self, problem: Problem) -> Prompt:
-        """The problem with its ids, whatever their number; raises UserError if there are none."""
+        """The problem with its ids, of any number; raises UserError if there are none."""
         ids = self.prompt_ids(problem)
         if not ids:
             raise UserError(f"problem {problem.id} has an empty prompt")

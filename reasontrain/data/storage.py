@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all, locks on directories, and JSON lines."""
+"""Atomic writes of files and directories, locks on directories, and JSON lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def whole(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        full = is_disk_full(error, directory.parent)  # asked before there is room again
+        full = is_disk_full(error, directory.parent)  # checked before rmtree frees space
         shutil.rmtree(directory, ignore_errors=True)
         if full:
             raise RunError(
@@ -41,7 +41,7 @@ def whole(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Lock a directory, so that one run fills it and others wait; the lock file lies beside it."""
+    """Lock a directory, so that one run writes to it while others wait."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory.parent / f".{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -60,7 +60,7 @@ def is_disk_full(error: BaseException, directory: Path) -> bool:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a small file as a whole or not at all."""
+    """Write a small file atomically."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

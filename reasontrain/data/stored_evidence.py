@@ -30,7 +30,7 @@ MADE_BY = "made_by"
 Key = tuple[str, str]
 """A sample's id, and the hash of the token ids that its numbers belong to."""
 MadeBy = Mapping[str, object]
-"""Everything that numbers depend on beside the ids, as values that JSON can write."""
+"""Everything that the numbers depend on besides the ids, as JSON values."""
 
 
 def hash_of(ids: Sequence[int]) -> str:
@@ -77,7 +77,7 @@ def write(
         name: kind of evidence, one of `EVIDENCE`.
         rollouts: the responses.
         values: for each response one finite number per response token.
-        made_by: what the numbers depend on beside the ids.
+        made_by: everything that the numbers depend on besides the ids.
 
     Raises:
         RunError: a response has a wrong number of values, or one that is not finite.

@@ -15,7 +15,7 @@ class _Bounds:
     A thought ends when its text ends with `stop_text`; the tokens of `early` are then fed. If it
     reaches `max_tokens` or an end-of-sequence token first, `late` is fed instead. Then the answer
     is sampled, at most `max_answer_tokens` long. The defaults are those of Soft Tokens (arXiv
-    2509.19170, appendix C), whose prompt asks for this ending.
+    2509.19170, appendix C), whose prompt requests this ending.
     """
 
     max_tokens: AtLeastOne = 512
@@ -49,8 +49,8 @@ class SoftThought(_Bounds):
     """Each step is softmax(z / tau) E plus normal noise (Soft Tokens, arXiv 2509.19170, eq. 5-6).
 
     The noise has the standard deviation gamma times the root mean square of the embeddings; 0 adds
-    none. The thought's text is that of its shadow, the likeliest token at each step, which is never
-    fed.
+    none. The thought's text is decoded from the likeliest token at each step; these tokens are
+    never fed.
     """
 
     kind: Literal["soft"] = "soft"
@@ -60,7 +60,7 @@ class SoftThought(_Bounds):
 
 @dataclass(frozen=True, kw_only=True)
 class FuzzyThought(_Bounds):
-    """As `soft`, but so cold that the mixture is nearly always one token: a token with noise."""
+    """As `soft`, at such a low temperature that the mixture is nearly always one token."""
 
     kind: Literal["fuzzy"] = "fuzzy"
     tau: Positive = 1e-4

@@ -53,11 +53,11 @@ def pass_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int) -> Float64[np.
 def majority_per_problem(
     correct_MS: Bool[np.ndarray, "M S"], vote_MS: Int[np.ndarray, "M S"], k: int
 ) -> Float64[np.ndarray, " M"]:
-    """Score of the majority's answer among the first `k` samples (Wang et al. 2022, arXiv
-    2203.11171).
+    """Score of the majority's answer among the first `k` samples of each problem.
 
-    Equal votes are equal answers; -1 is the vote of a sample without an answer, and does not count.
-    If several answers lead, the score is the share of them that is right, as if one were drawn.
+    Wang et al. 2022, arXiv 2203.11171. Equal votes are equal answers; -1 is the vote of a sample
+    without an answer, and is not counted. If several answers tie for the majority, the score is the
+    share of them that is right, as if one were drawn.
     """
     _checked(correct_MS, k, "maj")
     return np.array(
@@ -94,8 +94,7 @@ def summarise(
     *,
     vote_MS: Int[np.ndarray, "M S"] | None = None,
 ) -> dict[str, Interval]:
-    """All metrics with intervals: "accuracy", and "mean@k", "pass@k" and "maj@k" for each k of
-    `ks`.
+    """All metrics with intervals: "accuracy", and "mean@k", "pass@k" and "maj@k" for each k.
 
     "maj@k" needs votes.
     """

@@ -19,7 +19,8 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 
 
 def environment(versions_of: Sequence[str], facts: Mapping[str, object]) -> dict[str, object]:
-    """Versions, the number of CPUs, and `facts`. Environment variables are not read: they may be
-    secret.
+    """Versions, the number of CPUs, and `facts`.
+
+    Environment variables are not recorded, because they may hold secrets.
     """
     return {"versions": versions(versions_of), "cpus": os.cpu_count() or 0, **facts}

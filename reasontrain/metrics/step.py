@@ -1,4 +1,4 @@
-"""Metrics of one training step: rewards, lengths, evidence, and how selection is distributed."""
+"""Metrics of one training step: rewards, lengths, evidence, and the selected tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reasontrain.metrics.subsampling import token_numbers
 from reasontrain.types import Batch, Rollout, Stats, TokenKind
 
 FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
-"""Nats above which a token counts as uncertain, and as far from its teacher, in every run alike."""
+"""Thresholds of high entropy and divergence in nats, the same in every run."""
 
 
 def step_metrics(
@@ -32,7 +32,7 @@ def step_metrics(
         rollouts: all rollouts that were sampled, including those that a filter dropped.
 
     Returns:
-        Metrics as they are written to metrics.jsonl; means of evidence are in its unit.
+        Metrics as written to metrics.jsonl; means of evidence are in its unit.
     """
     totals = batch.totals(weight_BT)
     among_BT = batch.is_response_BT
@@ -58,9 +58,9 @@ def step_metrics(
 
 
 def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """The share kept of the first, middle and last third of each response.
+    """Kept share of the first, middle and last third of each response.
 
-    It shows a rule that merely prefers beginnings.
+    It reveals rules that merely prefer the beginning of a response.
     """
     place_BT = (among_BT.cumsum(1) - 1) * 3 // among_BT.sum(1, keepdim=True).clamp(min=1)
     thirds = {
@@ -75,9 +75,9 @@ def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"
 
 
 def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """Shares of TIP's quadrants at the step's medians, and how much of each was kept.
+    """Shares of TIP's quadrants at the step's medians, and the kept share of each.
 
-    Medians force the shares, so `fixed_share_*` gives them at thresholds that do not move.
+    Medians determine the sums of shares, so `fixed_share_*` are the shares at fixed thresholds.
     """
     among_BT = batch.is_response_BT
     kept_BT = weight_BT != 0

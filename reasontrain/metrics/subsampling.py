@@ -1,4 +1,4 @@
-"""Metrics of rollout filters and token selection: how much of a step remains, and of which kind."""
+"""Metrics of rollout filters and token selection: the size and the composition of what is kept."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
 
 
 def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
-    """The rollouts of groups by the share of right ones (reward > 1/2).
+    """Masks of the rollouts by the pass rate of their group, where reward > 1/2 is a pass.
 
-    None, less than a third, a third to two thirds, more, or all.
+    The rates are none, less than a third, a third to two thirds, more, and all.
     """
     group_B = batch.group_B.unique(return_inverse=True)[1]
     right_G, size_G = (
@@ -52,9 +52,7 @@ def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
 
 
 def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
-    """The share of all sampled tokens that is trained on, and the entropy of kept and of dropped
-    tokens.
-    """
+    """Trained share of all sampled tokens, and mean entropy of kept and dropped tokens."""
     kept_BT = weight_BT != 0
     among_BT = batch.is_response_BT
     stats: Stats = {
@@ -69,7 +67,7 @@ def token_numbers(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
 
 
 def _share(is_N: Bool[Tensor, " N"]) -> float:
-    """The share that is true; 0 of none."""
+    """The share that is true; 0 if there are none."""
     return _mean(is_N.double())
 
 
@@ -78,7 +76,8 @@ def _mean(value_N: Float[Tensor, " N"]) -> float:
 
 
 def _variance(value_N: Float[Tensor, " N"]) -> float:
-    """Variance with n - 1, so that the widest subset never has less than the whole; 0 of fewer than
-    two.
+    """Variance with n - 1 in the denominator; 0 for fewer than two values.
+
+    With n - 1, the subset of greatest variance never has a smaller variance than the whole.
     """
     return float(value_N.double().var()) if len(value_N) > 1 else 0.0

@@ -16,13 +16,16 @@ MEASURED_S = 0.1
 """Seconds that `matrix_rate` measures for."""
 SIZE_CPU = 1024
 SIZE_GPU = 8192
-"""Sizes of the square matrices: they saturate a device, and one product takes far less than
-`MEASURED_S`.
+"""Sizes of the square matrices.
+
+They saturate a device, and one product takes far less than `MEASURED_S`.
 """
 
 Count = Callable[[Sequence[Rollout], Batch, Tensor], Stats]
-"""Counts the operations of a step: `tflop_sampled`, `tflop_evidence`, `tflop_learned` and
-`tflop_recomputed` in 10^12; nothing for an unknown architecture.
+"""Function that counts the operations of a step.
+
+It returns `tflop_sampled`, `tflop_evidence`, `tflop_learned` and `tflop_recomputed` in 10^12
+operations, and nothing for an unknown architecture.
 """
 
 
@@ -44,7 +47,8 @@ class Speed:
         """Tokens per second, the time of orchestration, and utilisation.
 
         mfu_update is the rate of evidence and learning in the learner's own seconds, as a share of
-        `rate`; hfu_update includes recomputation. mfu_step includes sampling, over the full step.
+        `rate`; hfu_update includes recomputation. mfu_step also includes sampling, and is over the
+        full step.
 
         Args:
             stats: the step's seconds by phase, token counts and operation counts.

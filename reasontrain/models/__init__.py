@@ -1,7 +1,7 @@
-"""Language models as a trunk and a head: described without weights, loaded and checked.
+"""Language models as a trunk and a head: description without weights, loading, and checks.
 
-Settings are imported at once, because recipes consist of them. The rest is imported on first use:
-it needs torch and transformers, and reading a recipe should not wait for them.
+Settings are imported eagerly, because recipes consist of them. The rest is imported on first use:
+it needs torch and transformers, whose import would slow down reading a recipe.
 """
 
 from importlib import import_module
@@ -75,9 +75,9 @@ _MODULES = {
 No module may have the name of what it defines: Python would bind the module to that name here.
 """
 
-if (
-    not TYPE_CHECKING
-):  # a type checker reads the imports above, and would accept any name after this
+# Hidden from type checkers: they read the imports above, and with a module-level __getattr__ they
+# would accept any name.
+if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Import a name of `_MODULES` when it is first used (PEP 562)."""

@@ -25,7 +25,7 @@ from reasontrain.models.settings import Importance
 from reasontrain.types import UserError
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
-"""torch's kernels that never hold all probabilities; `math`, which does, is left out."""
+"""torch's kernels that never store all probabilities; `math`, which does, is excluded."""
 KNOWN = ("sdpa", "flash_attention_2")
 OTHER_SOFTMAX = ("softcap", "s_aux", "position_bias")
 """Arguments by which some architectures change the scores before the softmax.
@@ -71,7 +71,7 @@ def measure_attention(
         attention_mask: Tensor | None,
         **rest: object,
     ) -> tuple[Tensor, Tensor | None]:
-        """Compute the attention as before, and the share at the layer's modules beside it.
+        """Compute the attention, and in the modules of the layer the measured share too.
 
         Args:
             module: the attention module.
@@ -193,6 +193,6 @@ def _layer(model: PreTrainedModel, layer: int) -> list[nn.Module]:
 def _indicator(
     among_RT: Bool[Tensor, "R T"], key: Float[Tensor, "R K T d"]
 ) -> Float[Tensor, "R K T d"]:
-    """1 at the chosen keys and 0 elsewhere, in every channel: kernels want d channels."""
+    """1 at the chosen keys and 0 elsewhere, in each of the d channels that kernels require."""
     wide = among_RT.to(key)[:, None, :, None].expand(-1, 1, -1, key.shape[-1]).contiguous()
     return wide.expand(-1, key.shape[1], -1, -1)

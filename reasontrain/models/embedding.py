@@ -19,7 +19,7 @@ CHUNK_ROWS = 4096
 
 @dataclass(frozen=True)
 class InputSpace:
-    """The space of a model's token embeddings, as its first layer sees them.
+    """The space of a model's token embeddings, at the input of its first layer.
 
     Attributes:
         num_tokens: rows of the embedding matrix that are tokens; the rest is padding.

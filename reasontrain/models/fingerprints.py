@@ -1,4 +1,4 @@
-"""A short text that identifies a model's weights, for comparing what was computed with them."""
+"""Fingerprints of models: short texts that identify the weights some result was computed with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading of models, and checks that refuse what cannot be trained or compared correctly."""
+"""Model loading, and checks that reject models that cannot be trained or compared correctly."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Policy:
         return stop_ids_of(self.model.generation_config, self.tokenizer)
 
     def position_shift(self, image: Image | None) -> int:
-        """Position less column of the tokens after this image; 0 without one."""
+        """Position id minus column of the tokens after this image; 0 without an image."""
         if self.vision is None or image is None:
             return 0
         return self.vision.position_shift(image)
@@ -127,7 +127,7 @@ class Policy:
             mask: True or 1 at columns that are not padding; or, for torch's attention only, at the
                 columns S that each token sees.
             cache: key-value cache that the T tokens are appended to; None for none.
-            images: the image of each row, or None.
+            images: the image of each of the B sequences, or None.
 
         Returns:
             Hidden states in the policy's dtype.

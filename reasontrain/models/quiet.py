@@ -1,4 +1,4 @@
-"""Silence for the progress bars and advice of libraries."""
+"""Suppression of the progress bars and advice that libraries print."""
 
 from __future__ import annotations
 

@@ -17,11 +17,10 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Low-rank adapters (Hu et al. 2021) on matrices of the trunk: W + alpha / rank * B A, W
-    frozen.
+    """Low-rank adapters on matrices of the trunk: W + alpha / rank * B A, with W frozen.
 
-    No dropout, because evidence and loss must see the same logits. Not on the head, because the
-    fused loss reads its weight directly.
+    Hu et al. 2021. There is no dropout, because evidence and loss must see the same logits, and no
+    adapter on the head, because the fused loss reads its weight directly.
     """
 
     rank: AtLeastOne = 16
@@ -107,8 +106,8 @@ class Importance:
 
     Attributes:
         layer: layer, counted from the last (-1).
-        skip_first: tokens at the start of a sequence that do not count as prompt. The first token
-            absorbs much of the attention of deep layers, whatever it is; 1 leaves it out (0 is the
+        skip_first: number of tokens at the start of a sequence that do not count as prompt. Any
+            first token attracts much of the attention of deep layers; 1 leaves it out (0 is the
             paper's).
     """
 

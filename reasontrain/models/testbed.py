@@ -37,7 +37,9 @@ MADE = "made.json"
 VOCABULARY_SIZE = 512
 
 _PIECE = Regex(r" ?\\?\p{L}+|\p{N}|\n+|\s+(?=\s)|\s|[^\s\p{L}\p{N}]")
-"""A word or LaTeX command with the space before it, one digit, line breaks, other white space, one
+"""Pre-tokens of the byte-level BPE.
+
+A word or LaTeX command with the space before it, one digit, line breaks, other white space, or one
 sign.
 """
 
@@ -68,7 +70,7 @@ and '</think>' in content %}
 {{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}
 {%- endif %}
 """
-"""Turns as Qwen3 writes them.
+"""Turns in the format of Qwen3.
 
 Thoughts before the last question are left out; with `enable_thinking` false an empty thought is
 written.

@@ -70,14 +70,14 @@ class Vision:
                 f"for it"
             )
         (place,) = places
-        # The number of tokens follows from the size: a blank image of that size tells it once.
+        # The number of tokens depends on the size only: it is measured on a blank image, once.
         size = decode_image(problem.image, f"problem {problem.id}").size
         if size not in self._tokens_at:
             self._tokens_at[size] = self._num_tokens(self._processed(blank_image(size)))
         return (*ids[:place], *[self.image_id] * self._tokens_at[size], *ids[place + 1 :])
 
     def position_shift(self, image: Image) -> int:
-        """Position less column of the tokens after this image.
+        """Position id minus column of the tokens after this image.
 
         Negative for Qwen2.5-VL, whose positions advance by the image's longer side only; else 0.
         """
@@ -91,7 +91,7 @@ class Vision:
     def inputs(
         self, ids_RT: Int[Tensor, "R T"], images: Sequence[Image | None]
     ) -> dict[str, Tensor]:
-        """Further inputs of the model beside these ids; none if no row has an image."""
+        """Inputs of the model besides these ids; none if there is no image."""
         pixels_by_image = [
             self._pixels_of(image, "a prompt") for image in images if image is not None
         ]
@@ -147,6 +147,9 @@ def vision_of(
         tokenizer: the model's tokenizer.
         path: directory or hub id of the model.
         revision: commit, branch or tag of a hub model.
+
+    Returns:
+        The image processing, or None.
 
     Raises:
         UserError: an image model of an architecture that is not supported.

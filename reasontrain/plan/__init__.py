@@ -1,9 +1,9 @@
-"""Cost of a recipe from stated arithmetic: no GPU, no weights, no download.
+"""Memory and time of a recipe by arithmetic, without a GPU, weights or downloads.
 
 `shape` counts parameters, `work` the tokens of a step, `flops` its operations; `activations`,
-`vocabulary` and `memory` count what a process holds, `traffic` what is sent, `engine` vLLM's share.
-`placement` assigns processes to nodes, `scaling` predicts step times, and `suggestions` changes a
-recipe that does not fit.
+`vocabulary`, `engine` and `memory` count the bytes that a process holds, `traffic` those that are
+sent. `placement` assigns processes to nodes, `scaling` predicts step times, and `suggestions`
+changes a recipe that does not fit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that `reasontrain plan` says."""
+    """The results that `reasontrain plan` prints."""
 
     name: str
     machine: Machine
@@ -57,7 +57,7 @@ class Plan:
 
 
 def plan(recipe: Recipe, machine: Machine) -> Plan:
-    """The plan of a recipe; raises UserError where the sizes of a model are not at hand."""
+    """The plan of a recipe; raises UserError if the sizes of a model are not available."""
     job = job_of(recipe, machine)
     enough = fits(job)
     scaling = predictions(job)

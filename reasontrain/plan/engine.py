@@ -18,7 +18,7 @@ def colocated(job: PlannedJob, engine: EngineSettings) -> Iterator[MemoryPart]:
 
 
 def alone(job: PlannedJob, engine: EngineSettings) -> Iterator[MemoryPart]:
-    """The engine on GPUs of its own: its share, and the buffer in which new weights arrive.
+    """The engine on GPUs of its own: its share, and the buffer that receives new weights.
 
     The sampler's process fills the buffer, so it lies outside the engine's share.
     """
@@ -30,7 +30,7 @@ def alone(job: PlannedJob, engine: EngineSettings) -> Iterator[MemoryPart]:
 
 
 def part_name(engine: EngineSettings) -> str:
-    """The name of the engine's share in tables of memory."""
+    """Name of the engine's share in memory tables."""
     return f"{engine.capabilities.label}'s share"
 
 
@@ -42,11 +42,11 @@ def share(job: PlannedJob, engine: EngineSettings) -> float:
 
 
 def reserved_bytes(job: PlannedJob, engine: EngineSettings) -> int:
-    """Bytes of each GPU.
+    """Bytes that the engine reserves on each GPU.
 
-    An engine whose share cannot hold the weights and one rollout does not start. It then counts as
-    all memory of the smallest GPU on which its share would be enough, which is more than the
-    planned machine has.
+    An engine whose share cannot hold the weights and one rollout does not start. Its bytes are then
+    the whole memory of the smallest GPU on which the share would suffice, which exceeds the planned
+    machine's.
     """
     fraction = share(job, engine)
     reserved = int(fraction * job.machine.memory_bytes)
@@ -55,6 +55,6 @@ def reserved_bytes(job: PlannedJob, engine: EngineSettings) -> int:
 
 
 def least_bytes(job: PlannedJob, engine: EngineSettings) -> int:
-    """Bytes per GPU of the weights and of the keys and values of one rollout."""
+    """Bytes per GPU of the weights and of the key-value cache of one rollout."""
     cache = job.work.length * 2 * shapes.width_k(job.shape) * job.shape.num_layers
     return job.sampler_bytes * (shapes.num_parameters(job.shape) + cache) // engine.num_gpus

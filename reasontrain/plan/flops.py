@@ -1,9 +1,9 @@
-"""Operations that a step cannot avoid: products of tokens with weights, and attention.
+"""Operations that a step cannot avoid: matrix products of tokens with weights, and attention.
 
-A product with a matrix of n numbers takes 2 n operations per token, its backward twice that (Kaplan
-et al. 2020, arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token and one
-that it attends to, itself included (scores and their sum). Real tokens are counted, never padding.
-Not counted: adapters, norms, embedding lookups, image encoders, the optimiser.
+A product with a matrix of n parameters takes 2 n operations per token, its backward twice that
+(Kaplan et al. 2020, arXiv 2001.08361); a layer's attention takes 4 x width for each pair of a token
+and one that it attends to, itself included (scores and weighted sum). Only real tokens are counted,
+not padding. Not counted: adapters, norms, embedding lookups, image encoders, the optimiser.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ Amount = int | float
 
 
 def trunk(shape: Shape, tokens: Amount, pairs: Amount) -> float:
-    """Operations of one forward pass through all layers: `tokens` that attend to `pairs` tokens in
-    all.
+    """Operations of one forward pass of `tokens` tokens through all layers.
+
+    `pairs` is the number of (token, attended token) pairs.
     """
     return shape.num_layers * (
         2.0 * shapes.num_linear(shape) * tokens + 4.0 * shapes.width_q(shape) * pairs
@@ -38,7 +39,7 @@ def trunk(shape: Shape, tokens: Amount, pairs: Amount) -> float:
 
 
 def head(shape: Shape, rows: Amount, products: int = 1) -> float:
-    """Operations of `products` products of rows with a matrix of vocabulary x hidden size."""
+    """Operations of `products` products of `rows` positions with a vocabulary-wide matrix."""
     return 2.0 * shapes.num_table(shape) * rows * products
 
 
@@ -54,13 +55,13 @@ class Operations:
         """Count one step.
 
         Args:
-            rollouts: all sampled rollouts, also those that were dropped.
-            batch: the rollouts that were kept.
-            weight_BT: the token weights; tokens of weight 0 cost no loss.
+            rollouts: all sampled rollouts, including those that were filtered out.
+            batch: the kept rollouts.
+            weight_BT: token weights; tokens of weight 0 need no loss.
 
         Returns:
-            `tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`, which is done
-            twice to save memory.
+            `tflop_sampled`, `tflop_evidence`, `tflop_learned`, and `tflop_recomputed`, the
+            operations that are repeated to save memory.
         """
         # Mini-batches share a pass over the batch; evidence is measured once, before the first.
         epochs = self.job.recipe.learn.epochs_per_batch
@@ -74,10 +75,10 @@ class Operations:
         return {f"tflop_{name}": count / TERA for name, count in counts.items()}
 
     def _sampled(self, rollouts: Sequence[Rollout]) -> float:
-        """Every token once through the trunk, a group's prompt once for all, and the head for each
-        response token.
+        """Operations of sampling.
 
-        A soft token is mixed in one product more.
+        Every token passes through the trunk once, and the prompt of a group once for the group. The
+        head runs at each response token; a soft token needs one more product, for its mixture.
         """
         prompt = {rollout.group: len(rollout.prompt_ids) for rollout in rollouts}
         responses = [(len(rollout.prompt_ids), len(rollout.response_ids)) for rollout in rollouts]
@@ -91,10 +92,9 @@ class Operations:
         return trunk(self.job.shape, tokens, pairs) + head(self.job.shape, rows)
 
     def _evidence(self, batch: Batch) -> float:
-        """Forward passes of every model that measures evidence, with their heads at response
-        tokens.
+        """Forward passes of every model that measures evidence, and their heads at response tokens.
 
-        The head of a teacher in another process runs here.
+        The head of a teacher in another process runs in the learner, so it is counted.
         """
         job = self.job
         extent = _extent(batch.length_B)
@@ -114,16 +114,16 @@ class Operations:
         return total
 
     def _learned(self, batch: Batch, weight_BT: Float[Tensor, "B T"]) -> tuple[float, float]:
-        """One pass over the batch: operations of learning, and those of it that are done twice.
+        """Operations of one pass over the batch, and the part of them that is recomputed.
 
-        Forward and backward of the rollouts with a token that counts, and the loss at such tokens.
+        They are forward and backward of the rollouts with a kept token, and the loss at kept
+        tokens.
         """
         job = self.job
         objective = self.job.recipe.objective
         kept_BT = weight_BT != 0
-        if isinstance(
-            objective, SequenceObjective
-        ):  # needs whole responses, and projects them again in backward
+        # Sequence objectives need whole responses, and project them again in backward.
+        if isinstance(objective, SequenceObjective):
             whole_BT = (
                 torch.ones_like(kept_BT)
                 if objective.granularity == "pair"
@@ -136,7 +136,7 @@ class Operations:
         forward = trunk(job.shape, *extent)
         learned = (1 + backward) * forward + head(job.shape, rows, 1 + backward)
         soft = float((kept_BT & (batch.kind_BT == TokenKind.SOFT)).sum())
-        learned += head(job.shape, soft, 1 + backward)  # the mixture of embeddings, there and back
+        learned += head(job.shape, soft, 1 + backward)  # forward and backward of the mixture
         if job.teacher is not None and objective.needs_teacher:
             learned += head(job.teacher.shape, rows)
             learned += 0.0 if job.observes_teacher else self._taught(extent)
@@ -146,16 +146,16 @@ class Operations:
         )
 
     def _taught(self, extent: tuple[float, float]) -> float:
-        """The teacher's trunk, where it runs in the learner's own processes."""
+        """Operations of the teacher's trunk; 0 if it runs in processes of its own."""
         assert self.job.teacher is not None, "asked of a recipe with a teacher"
         return 0.0 if self.job.cluster.teachers else trunk(self.job.teacher.shape, *extent)
 
 
 def operations_of(recipe: Recipe) -> Operations:
-    """The counter of a recipe whose models are at hand.
+    """The counter for a recipe whose models are available on this machine.
 
-    Sizes come from the models' configurations, whatever shape is stated for plans. Raises UserError
-    for an architecture whose sizes do not determine its operations.
+    Sizes come from the models' configurations; a `shape` stated for plans is ignored. Raises
+    UserError for an architecture whose sizes do not determine its operations.
     """
     teacher, reference = (
         settings and _at_hand(settings) for settings in (recipe.teacher, recipe.reference)
@@ -173,10 +173,10 @@ def _at_hand(settings: ModelSettings) -> ModelSettings:
 
 
 def _seen(length: int) -> float:
-    """Number of tokens that the tokens of a causal sequence attend to, each itself included."""
+    """Number of (token, attended token) pairs of a causal sequence, with each token itself."""
     return length * (length + 1) / 2
 
 
 def _extent(length_B: Tensor) -> tuple[float, float]:
-    """Tokens of these sequences, and the number of tokens that they attend to."""
+    """Number of tokens of these sequences, and of their (token, attended token) pairs."""
     return float(length_B.sum()), float((length_B.double() * (length_B.double() + 1) / 2).sum())

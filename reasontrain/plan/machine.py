@@ -1,4 +1,4 @@
-"""Assumed sizes and rates of the machine; a plan prints every one of them."""
+"""Assumed sizes and rates of the machine; a plan prints all of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from reasontrain.types import AtLeastOne, Positive, UserError
 GIB = 2**30
 DEFAULT_PROMPT = 512
 DEFAULT_RESPONSE = 1024
-"""Tokens where neither the recipe nor the command says how long prompts and responses are."""
+"""Tokens of prompts and responses if neither the recipe nor the command line states them."""
 CONTEXT_BYTES = GIB
-"""What a process takes of a GPU before it holds a tensor: CUDA's context, cuBLAS workspaces, NCCL's
-buffers. On a CPU, 0.
+"""GPU memory of a process before it holds a tensor; 0 on a CPU.
+
+It holds CUDA's context, cuBLAS workspaces and NCCL's buffers.
 """
 
 Phase = Literal["sample", "observe", "loss", "backward", "gradients", "update"]
 PHASES: tuple[Phase, ...] = ("sample", "observe", "loss", "backward", "gradients", "update")
-"""Decoding; evidence without gradient; a micro-batch at the head; its backward as it begins; as it
-ends; the optimiser's step.
+"""Phases of a step whose memory differs.
+
+- `sample`: decoding.
+- `observe`: evidence, without gradients.
+- `loss`: a micro-batch at the head.
+- `backward`: the start of its backward pass.
+- `gradients`: the end of its backward pass.
+- `update`: the optimiser's step.
 """
 
 Place = Literal["device", "host", "nvme"]
@@ -28,7 +35,7 @@ Place = Literal["device", "host", "nvme"]
 
 @dataclass(frozen=True)
 class MemoryPart:
-    """One item in memory, with its bytes in each phase."""
+    """One item in memory and its bytes in each phase."""
 
     name: str
     held: Mapping[Phase, int]
@@ -70,5 +77,5 @@ class Machine:
         return int(self.memory_gib * GIB)
 
     def bandwidth(self, num_ranks: int) -> float:
-        """Bytes a second of a collective over so many GPUs: its slowest link decides."""
+        """Bytes per second of a collective over `num_ranks` GPUs, limited by its slowest link."""
         return 1e9 * (self.intra_gb_s if num_ranks <= self.gpus_per_node else self.inter_gb_s)

@@ -1,8 +1,8 @@
 """Memory of one process, by part and by phase; the largest phase decides whether it fits.
 
-State: weights, gradients and AdamW's two moments, with float32 masters under ZeRO, which divides
-the last two at stage 1, the gradients too at 2, the weights too at 3 (Rajbhandari et al. 2020,
-arXiv 1910.02054, figure 1). Activations: `plan.activations`.
+State: weights, gradients and AdamW's two moments, with float32 master weights under ZeRO. ZeRO
+partitions moments and master weights at stage 1, the gradients too at 2, the weights too at 3
+(Rajbhandari et al. 2020, arXiv 1910.02054, figure 1). Activations: `plan.activations`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from reasontrain.sampler.local import PREFILL_TOKENS
 
 LIVE_PARAMETERS = 10**9
 BUCKET = 5 * 10**8
-"""DeepSpeed's defaults: parameters gathered at a time under stage 3, and numbers in a bucket that
-is reduced at once.
+"""DeepSpeed's defaults.
+
+Parameters gathered at a time under stage 3, and elements of a bucket that is reduced at once.
 """
 
 
 @dataclass(frozen=True)
 class Role:
-    """One process of a role."""
+    """The memory of one process of a role."""
 
     name: str
     processes: int
@@ -39,17 +40,17 @@ class Role:
 
     @property
     def phase(self) -> Phase:
-        """The phase that needs most."""
+        """The phase with the most bytes on the device."""
         return max(PHASES, key=self.total)
 
     @property
     def peak(self) -> int:
-        """Bytes in that phase."""
+        """Bytes on the device in that phase."""
         return self.total(self.phase)
 
     @property
     def host(self) -> int:
-        """Bytes that lie in main memory."""
+        """Bytes in main memory."""
         return sum(part.most for part in self.parts if part.place == "host")
 
 
@@ -83,7 +84,7 @@ def _context(job: PlannedJob) -> MemoryPart:
 
 
 def _learner(job: PlannedJob) -> Iterator[MemoryPart]:
-    """All that a learner rank holds."""
+    """All parts that a learner rank holds."""
     yield _context(job)
     yield from _state(job)
     yield from _frozen_models(job)
@@ -94,7 +95,7 @@ def _learner(job: PlannedJob) -> Iterator[MemoryPart]:
 
 
 def _state(job: PlannedJob) -> Iterator[MemoryPart]:
-    """Weights, gradients and optimiser, as ZeRO divides and moves them."""
+    """Weights, gradients and optimiser state, as ZeRO partitions and offloads them."""
     zero = job.zero
     ranks = job.ranks
     wide = job.weight_bytes
@@ -138,8 +139,9 @@ def _state(job: PlannedJob) -> Iterator[MemoryPart]:
 
 
 def optimiser(job: PlannedJob) -> int:
-    """Bytes of a rank's optimiser state: two moments (Muon: one of each matrix it takes), and a
-    master where weights are cast.
+    """Bytes of a rank's optimiser state: two moments, and master weights if the weights are cast.
+
+    Muon has one moment for each matrix that it updates.
     """
     state = 8 * job.trainable - 4 * job.muon_parameters
     if job.stage >= 1 or job.mode == "bfloat16":
@@ -148,8 +150,10 @@ def optimiser(job: PlannedJob) -> int:
 
 
 def _step_workspace(job: PlannedJob) -> int:
-    """torch's AdamW takes all square roots at once on a GPU (`foreach`), and tensor by tensor,
-    twice, on a CPU.
+    """Bytes of temporary tensors in the optimiser's step.
+
+    torch's AdamW takes all square roots at once on a GPU (`foreach`); on a CPU it works tensor by
+    tensor, with two temporaries of the largest tensor.
     """
     if job.zero is not None:
         return 0
@@ -166,7 +170,7 @@ def _step_workspace(job: PlannedJob) -> int:
 
 
 def _frozen_models(job: PlannedJob) -> Iterator[MemoryPart]:
-    """Frozen models on a learner rank, and the teacher's hidden states kept for the step."""
+    """Frozen models on a learner rank, and the teacher's hidden states stored for the step."""
     for model in job.frozen:
         if model is job.teacher and job.cluster.teachers:
             head = model.number_bytes * shapes.num_table(model.shape)
@@ -236,7 +240,7 @@ def layer_bytes(job: PlannedJob) -> int:
 
 
 def _observing(job: PlannedJob) -> int:
-    """A forward pass without gradient of the widest model that measures evidence."""
+    """Bytes of a forward pass without gradients of the widest model that measures evidence."""
     tokens = job.work.micro_batch_tokens
     widths = [tokens * acts.passing(job.shape, job.mode)] if job.observes_student else []
     widths += [tokens * _passing(model) for model in _looking(job)]
@@ -254,7 +258,7 @@ def _looking(job: PlannedJob) -> list[FrozenRole]:
 
 
 def _teacher_now(job: PlannedJob) -> int:
-    """The teacher's forward pass at the loss, if no evidence needed it before."""
+    """Bytes of the teacher's forward pass at the loss; 0 if evidence needed it before."""
     if (
         job.teacher is None
         or job.observes_teacher
@@ -270,16 +274,15 @@ def _passing(model: FrozenRole) -> int:
 
 
 def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
-    """States at the head, its gradients, and the chunk that is alive."""
+    """Hidden states at the head, the gradients of the head, and the live vocabulary chunk."""
     shape = job.shape
     wide = acts.number(job.mode)
     d = shape.hidden_size
     table = shapes.num_table(shape)
     states = (tokens + rows) * d * wide
     dstates = rows * d * 4
-    spread = (
-        (tokens + rows) * d * wide
-    )  # the gradient of the rows, and of all tokens' states it is spread over
+    # The gradient of the kept positions, and of the states of all tokens that it is scattered to.
+    spread = (tokens + rows) * d * wide
     yield MemoryPart(
         "states at the head",
         {"observe": states, "loss": states + dstates, "backward": states + dstates + spread},
@@ -296,7 +299,7 @@ def _head(job: PlannedJob, rows: int, tokens: int) -> Iterator[MemoryPart]:
 
 
 def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
-    """The sampler's cache at its widest and the workspace of one token or prompt.
+    """The sampler's cache at its largest, and the workspace of one token or prompt.
 
     One layer of the cache exists twice while sequences are joined.
     """
@@ -318,7 +321,7 @@ def _decoding(job: PlannedJob) -> Iterator[MemoryPart]:
 
 
 def _teacher(job: PlannedJob, teacher: FrozenRole) -> Iterator[MemoryPart]:
-    """A process that holds the teacher alone."""
+    """The parts of a process that holds the teacher only."""
     tokens = job.work.micro_batch_tokens
     yield _context(job)
     yield MemoryPart("weights", _everywhere(teacher.weights))

@@ -9,7 +9,7 @@ from reasontrain.plan.roles import PlannedJob
 
 @dataclass(frozen=True)
 class PlacementGroup:
-    """Processes of one role on one node, each with this bundle; `node` is None if any will do."""
+    """Processes of one role on one node, each with this bundle; `node` is None for any node."""
 
     role: str
     first: int
@@ -20,10 +20,10 @@ class PlacementGroup:
 
 
 def placement(job: PlannedJob) -> list[PlacementGroup]:
-    """Learners first, then samplers and teachers; graders go where cores are.
+    """Placement groups: learners first, then samplers and teachers; graders on any node.
 
-    `pack` takes the first node that has room, `spread` the emptiest. An engine with
-    tensor parallelism has all its GPUs on one node.
+    `pack` takes the first node that has room, `spread` the emptiest. An engine with tensor
+    parallelism has all its GPUs on one node.
     """
     cluster, gpu = job.cluster, int(job.on_gpu)
     engine = gpu * job.recipe.engine.num_gpus

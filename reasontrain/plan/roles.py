@@ -38,7 +38,7 @@ class FrozenRole:
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A recipe as a plan sees it."""
+    """A recipe with the sizes of its models and of the machine."""
 
     recipe: Recipe
     machine: Machine
@@ -49,7 +49,7 @@ class PlannedJob:
 
     @property
     def frozen(self) -> list[FrozenRole]:
-        """Every model that does not train."""
+        """All models that are not trained."""
         return [
             model for model in (self.teacher, self.reference, self.history) if model is not None
         ]
@@ -61,38 +61,40 @@ class PlannedJob:
 
     @property
     def zero(self) -> Zero | None:
-        """ZeRO settings of the ranks."""
+        """ZeRO settings of the learner ranks."""
         return self.recipe.learn.zero
 
     @property
     def stage(self) -> int:
-        """0 without ZeRO."""
+        """ZeRO stage; 0 without ZeRO."""
         return self.zero.stage if self.zero else 0
 
     @property
     def cluster(self) -> Cluster:
-        """Processes of each role; one process of all roles where the recipe names no cluster."""
+        """Processes of each role; one process for all roles if the recipe has no cluster."""
         return self.recipe.cluster or Cluster()
 
     @property
     def ranks(self) -> int:
-        """Learner ranks."""
+        """Number of learner ranks."""
         return self.cluster.learners
 
     @property
     def on_gpu(self) -> bool:
-        """A plan is for GPUs unless the recipe says otherwise."""
+        """True unless the recipe sets `model.device: cpu`."""
         return self.recipe.model.device != "cpu"
 
     @cached_property
     def work(self) -> Work:
-        """The step."""
+        """The size of a step."""
         return work_of(self.recipe, self.machine, self.ranks, self.cluster.samplers)
 
     @property
     def mode(self) -> Mode:
-        """The plain learner keeps float32 weights and computes under autocast; ZeRO keeps weights
-        of the dtype itself.
+        """Numerics of the learner.
+
+        Without ZeRO it has float32 weights and computes under autocast; ZeRO has weights in
+        `model.dtype`.
         """
         if self.recipe.model.dtype == "float32":
             return "float32"
@@ -105,7 +107,7 @@ class PlannedJob:
 
     @property
     def sampler_bytes(self) -> int:
-        """Bytes of one weight where a sampler holds its own, and of one number of its cache."""
+        """Bytes of one weight of a sampler's own copy, and of one element of its cache."""
         return _bytes(self.recipe.model)
 
     @property
@@ -152,31 +154,33 @@ class PlannedJob:
 
     @property
     def observed(self) -> frozenset[Model]:
-        """The models that run forward once more before the loss, for evidence."""
+        """The models with an additional forward pass before the loss, for evidence."""
         return forward_passes(self.recipe.measured_evidence)
 
     @property
     def observes_student(self) -> bool:
-        """True if the policy runs once more before the loss."""
+        """True if the policy has an additional forward pass before the loss."""
         return "policy" in self.observed
 
     @property
     def passes(self) -> int:
-        """Forward passes of the policy before the loss: for its own evidence, and as its own
-        history with its adapters off.
+        """Number of forward passes of the policy before the loss.
+
+        One is for its own evidence, one for its history if that is the policy with its adapters
+        off.
         """
         return int(self.observes_student) + int("history" in self.observed and self.history is None)
 
     @property
     def observes_teacher(self) -> bool:
-        """True if the teacher's hidden states are computed before the step and kept for it."""
+        """True if the teacher's hidden states are computed before the loss and stored for it."""
         return "teacher" in self.observed
 
 
 def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
-    """The job with the shapes of its models; nothing is downloaded.
+    """The recipe with the shapes of its models; nothing is downloaded.
 
-    Raises UserError if the sizes of a model are not at hand.
+    Raises UserError if the sizes of a model are not available.
     """
     reference = recipe.reference or recipe.model
     measured = forward_passes(recipe.measured_evidence)
@@ -193,8 +197,9 @@ def job_of(recipe: Recipe, machine: Machine) -> PlannedJob:
 
 
 def _history(recipe: Recipe) -> FrozenRole | None:
-    """A frozen copy in the policy's precision (see `learner.factory`); None for adapters switched
-    off.
+    """The history model; None if it is the policy with its adapters off.
+
+    A frozen copy has the policy's precision (see `learner.factory`).
     """
     if recipe.model.lora is not None and isinstance(recipe.history, StartWeights):
         return None

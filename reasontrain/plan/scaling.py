@@ -1,11 +1,10 @@
-"""Step time on 1, 2, 4, ... 1,024 GPUs from stated rates, and the number beyond which more do not
-help.
+"""Step time on 1, 2, 4, ... 1,024 GPUs from stated rates, and the useful number of GPUs.
 
 A dense forward costs 2 operations per parameter and token, a backward twice that (Kaplan et al.
-2020, arXiv 2001.08361), causal attention 2 x width x length per token and layer beside it. Decoding
-reads all weights for every token of a wave, or is bound by its products, whichever takes longer,
-and reads the cache so far (Pope et al. 2022, arXiv 2211.05102). Nothing overlaps, so the time is an
-upper bound for the stated rates. Every GPU is a learner rank that also samples.
+2020, arXiv 2001.08361), and causal attention adds 2 x width x length per token and layer. For every
+token of a wave, decoding reads all weights or is bound by its products, whichever takes longer, and
+reads the cache so far (Pope et al. 2022, arXiv 2211.05102). No overlap is assumed, so the time is
+an upper bound for the stated rates. Every GPU is a learner rank that also samples.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from reasontrain.plan.traffic import collective_bytes
 
 GPUS = tuple(2**power for power in range(11))
 WORTH = 0.5
-"""Below this efficiency, half of every GPU waits."""
+"""Lowest useful efficiency: below it, each GPU is idle for more than half of the time."""
 UPDATE_BYTES = 28
-"""AdamW reads weight, gradient and two moments, and writes three of them, in float32."""
+"""Bytes of AdamW per parameter: it reads four float32 numbers and writes three of them."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A step on so many GPUs; `efficiency` is the speed-up over one GPU per GPU."""
+    """A step on `gpus` GPUs; `efficiency` is the speed-up over one GPU, divided by `gpus`."""
 
     gpus: int
     sampling_s: float
@@ -40,12 +39,12 @@ class Prediction:
 
     @property
     def step_s(self) -> float:
-        """All of it."""
+        """Seconds of the whole step."""
         return self.sampling_s + self.evidence_s + self.learning_s + self.communication_s
 
 
 def predictions(job: PlannedJob) -> list[Prediction]:
-    """One for each number of GPUs."""
+    """The prediction for each number of GPUs in `GPUS`."""
     steps: list[Prediction] = []
     for gpus in GPUS:
         prediction = _predict(_on(job, gpus), gpus)
@@ -55,12 +54,12 @@ def predictions(job: PlannedJob) -> list[Prediction]:
 
 
 def stops_at(steps: list[Prediction]) -> int | None:
-    """The first number of GPUs that is not worth it."""
+    """The smallest number of GPUs with an efficiency below `WORTH`; None if there is none."""
     return next((prediction.gpus for prediction in steps if prediction.efficiency < WORTH), None)
 
 
 def _on(job: PlannedJob, gpus: int) -> PlannedJob:
-    """The same recipe with this many learner ranks and no other processes."""
+    """The same job with this many learner ranks and no other processes."""
     cluster = replace(job.cluster, learners=gpus, samplers=0, teachers=0, overlap=0)
     sample = job.recipe.sample
     if sample is not None and job.reserving_engine is not None and job.cluster.samplers:
@@ -88,7 +87,7 @@ def _predict(job: PlannedJob, gpus: int) -> Prediction:
 
 
 def _sampling(job: PlannedJob) -> float:
-    """Seconds to read the prompts and write the responses of one rank."""
+    """Seconds to prefill the prompts and decode the responses of one rank."""
     work = job.work
     shape = job.shape
     machine = job.machine
@@ -111,8 +110,9 @@ def _sampling(job: PlannedJob) -> float:
 
 
 def _forward(shape: Shape, length: int) -> float:
-    """Operations per token of one pass through the trunk; a token attends to half of its sequence
-    on average.
+    """Operations per token of one pass through the trunk.
+
+    A token attends to half of its sequence on average.
     """
     return trunk(shape, 1, length / 2)
 
@@ -137,7 +137,7 @@ def _compared(model: FrozenRole, tokens: int, rows: int, length: int) -> float:
 def _learning(job: PlannedJob) -> float:
     """Operations of a rank's forward and backward in one pass over the batch.
 
-    The head's products are of the tokens that are kept.
+    The head runs at the kept tokens only.
     """
     work = job.work
     backward = 2 if job.trains_head else 1  # frozen weights have no gradient

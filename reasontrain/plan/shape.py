@@ -9,13 +9,14 @@ from reasontrain.models import Lora, ModelSettings, Shape, class_of, located
 from reasontrain.types import UserError
 
 TOLERANCE = 0.01
-"""How far the count by formula may be from the model's own before its architecture is called
-unknown.
+"""Largest relative error of the parameter count by formula.
+
+A model whose own count differs by more has an unsupported architecture.
 """
 
 
 def shape_of(settings: ModelSettings, key: str) -> Shape:
-    """The shape that the recipe states, or the one in the configuration at `path`.
+    """The shape stated in the recipe, or else that of the configuration at `path`.
 
     `path` is a directory, a testbed model, or a model in the hub's cache; nothing is downloaded.
     Raises UserError if there is no configuration, or one of another architecture.
@@ -41,10 +42,10 @@ def shape_of(settings: ModelSettings, key: str) -> Shape:
 
 
 def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) -> Shape:
-    """The shape of a configuration, checked against the model built without memory.
+    """The shape of a configuration, checked against a model on the meta device.
 
-    Of an image model it is the language model's shape: the image encoder is small beside it and not
-    counted.
+    For an image model it is the shape of its language model: the image encoder is small in
+    comparison and not counted.
     """
     with torch.device("meta"):
         model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)
@@ -83,7 +84,7 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
 
 
 def matrices(shape: Shape) -> dict[str, int]:
-    """Numbers in each matrix of one layer, by the names that adapters target."""
+    """Number of parameters of each matrix of one layer, by the names that adapters target."""
     d = shape.hidden_size
     f = shape.intermediate_size
     q = width_q(shape)
@@ -100,17 +101,17 @@ def matrices(shape: Shape) -> dict[str, int]:
 
 
 def width_q(shape: Shape) -> int:
-    """Numbers that the queries of one token take."""
+    """Width of the queries of one token, over all heads."""
     return shape.num_heads * shape.head_dim
 
 
 def width_k(shape: Shape) -> int:
-    """Numbers that the keys of one token take; its values take as many."""
+    """Width of the keys of one token, over all heads; its values have the same width."""
     return shape.num_kv_heads * shape.head_dim
 
 
 def num_layer(shape: Shape) -> int:
-    """Parameters of one layer: matrices, two norms, and what an architecture adds to them."""
+    """Parameters of one layer: matrices, two norms, and biases or norms of some architectures."""
     extra = 2 * shape.hidden_size
     extra += 2 * shape.head_dim if shape.qk_norm else 0
     extra += width_q(shape) + 2 * width_k(shape) if shape.qkv_bias else 0
@@ -123,9 +124,7 @@ def num_linear(shape: Shape) -> int:
 
 
 def num_table(shape: Shape) -> int:
-    """Numbers in a matrix of vocabulary x hidden size: the embedding, and the head where it is not
-    tied.
-    """
+    """Parameters of a matrix of vocabulary x hidden size: the embedding, or an untied head."""
     return shape.vocab_size * shape.hidden_size
 
 
@@ -139,8 +138,9 @@ def num_parameters(shape: Shape) -> int:
 
 
 def num_adapter(shape: Shape, lora: Lora) -> int:
-    """Parameters of adapters: rank x (inputs + outputs) for every matrix they sit on (Hu et al.
-    2021, section 4.1).
+    """Parameters of adapters: rank x (inputs + outputs) for every adapted matrix.
+
+    Hu et al. 2021, section 4.1.
     """
     d = shape.hidden_size
     f = shape.intermediate_size

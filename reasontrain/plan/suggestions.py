@@ -1,4 +1,4 @@
-"""Suggestions: the change that makes a recipe fit, from the same arithmetic."""
+"""Suggestions: changes that make a recipe fit, found by the same arithmetic."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from reasontrain.recipe.validation import validation_errors
 MAX_RANKS = 1024
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 ROUNDS = 2
-"""A change can make another phase the fullest, for which a change before it would have been right.
+"""Passes over the kinds of changes.
+
+After a change another phase may be the fullest, which an earlier kind of change could reduce.
 """
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """Overrides of the recipe, and what the fullest process then needs."""
+    """Overrides of the recipe, and the peak bytes of the fullest process with them."""
 
     overrides: tuple[str, ...]
     peak: int
@@ -30,13 +32,14 @@ Kind = Callable[[PlannedJob], Iterator[Change]]
 
 
 def fits(job: PlannedJob) -> bool:
-    """True if every process has room."""
+    """True if every process fits into memory."""
     return _fullest(job).peak <= job.machine.memory_bytes
 
 
 def remedy(job: PlannedJob) -> Remedy | None:
-    """The first single change that is enough, in the order of `KINDS`; else the first sum of
-    changes; None where nothing is.
+    """The first single change that is enough, in the order of `KINDS`, else a combination.
+
+    None if no combination is enough.
     """
     for kind in KINDS:
         for overrides, changed in _tried(job, kind):
@@ -60,7 +63,7 @@ def remedy(job: PlannedJob) -> Remedy | None:
 
 
 def _merged(earlier: tuple[str, ...], later: tuple[str, ...]) -> tuple[str, ...]:
-    """Overrides in which a key that comes twice has its last value."""
+    """The overrides of both, where the later value of a key replaces the earlier one."""
     by_key = {override.partition("=")[0]: override for override in (*earlier, *later)}
     return tuple(by_key.values())
 
@@ -70,7 +73,7 @@ def _fullest(job: PlannedJob) -> Role:
 
 
 def _tried(job: PlannedJob, kind: Kind) -> Iterator[tuple[tuple[str, ...], PlannedJob]]:
-    """The changes of one kind that leave the recipe valid."""
+    """The changes of one kind after which the recipe is still valid."""
     for overrides, recipe in kind(job):
         if not validation_errors(recipe):
             yield overrides, replace(job, recipe=recipe)
@@ -83,7 +86,7 @@ def _halves(value: int, least: int) -> Iterator[int]:
 
 
 def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
-    """A smaller key-value cache, for engines that do not reserve a fixed one."""
+    """Fewer sequences at a time, and so a smaller key-value cache, if the engine reserves none."""
     sample = job.recipe.sample
     if sample is not None and job.reserving_engine is None and _fullest(job).phase == "sample":
         for rows in _halves(job.work.rows_per_sampler, 1):
@@ -95,8 +98,9 @@ def _fewer_rows(job: PlannedJob) -> Iterator[Change]:
 
 
 def _other_engine(job: PlannedJob) -> Iterator[Change]:
-    """Another share for vLLM, as large as can be; then engines on twice as many GPUs, and again, in
-    one node.
+    """Other shares of GPU memory for vLLM, largest first; then more GPUs per engine.
+
+    The number of GPUs is doubled repeatedly, within one node.
     """
     sample = job.recipe.sample
     engine = job.recipe.engine
@@ -115,7 +119,7 @@ def _other_engine(job: PlannedJob) -> Iterator[Change]:
 
 
 def _smaller_micro_batches(job: PlannedJob) -> Iterator[Change]:
-    """Down to one rollout at a time."""
+    """Smaller micro-batches, down to one rollout."""
     for tokens in _halves(job.recipe.learn.micro_batch_tokens, job.work.length):
         yield (
             (f"learn.micro_batch_tokens={tokens}",),
@@ -124,14 +128,14 @@ def _smaller_micro_batches(job: PlannedJob) -> Iterator[Change]:
 
 
 def _checkpointing(job: PlannedJob) -> Iterator[Change]:
-    """Every layer's activations made again in backward."""
+    """Recomputation of every layer's activations in backward."""
     if not job.recipe.model.gradient_checkpointing:
         model = replace(job.recipe.model, gradient_checkpointing=True)
         yield ("model.gradient_checkpointing=true",), replace(job.recipe, model=model)
 
 
 def _with_zero(job: PlannedJob, overrides: tuple[str, ...], zero: Zero, learners: int) -> Change:
-    """The recipe with this ZeRO and this many ranks, which it may not have had."""
+    """The recipe with these ZeRO settings and this many ranks, and the overrides that set them."""
     cluster = replace(job.recipe.cluster or Cluster(), learners=learners)
     if job.recipe.cluster is None or learners != job.ranks:
         overrides = (f"cluster.learners={learners}", *overrides)
@@ -141,7 +145,7 @@ def _with_zero(job: PlannedJob, overrides: tuple[str, ...], zero: Zero, learners
 
 
 def _higher_stage(job: PlannedJob) -> Iterator[Change]:
-    """More of the state divided among the ranks that there are."""
+    """Higher ZeRO stages on the existing ranks."""
     if job.ranks > 1:
         for stage in (1, 2, 3):
             if job.zero is None or stage > job.stage:
@@ -150,7 +154,7 @@ def _higher_stage(job: PlannedJob) -> Iterator[Change]:
 
 
 def _offload(job: PlannedJob) -> Iterator[Change]:
-    """The optimiser's state in main memory, then the weights."""
+    """The optimiser's state in main memory, then the weights too."""
     if not job.on_gpu:
         return
     zero = job.zero if job.zero is not None and job.stage >= 1 else Zero(stage=2)
@@ -169,7 +173,7 @@ def _offload(job: PlannedJob) -> Iterator[Change]:
 
 
 def _sharded_frozen(job: PlannedJob) -> Iterator[Change]:
-    """Models that are only compared with in pieces."""
+    """Frozen models sharded over the ranks."""
     if job.zero is not None and job.zero.frozen == "whole" and job.ranks > 1 and job.shardable:
         yield _with_zero(
             job, ("learn.zero.frozen=sharded",), replace(job.zero, frozen="sharded"), job.ranks
@@ -177,9 +181,7 @@ def _sharded_frozen(job: PlannedJob) -> Iterator[Change]:
 
 
 def _more_ranks(job: PlannedJob) -> Iterator[Change]:
-    """Twice as many, and again, with all of the state divided; whole frozen models first, then
-    sharded ones.
-    """
+    """More ranks under ZeRO 3, doubled repeatedly; whole frozen models first, then sharded ones."""
     for frozen in ("whole", "sharded") if job.shardable else ("whole",):
         zero = replace(job.zero or Zero(), stage=3, frozen=frozen)
         overrides = (

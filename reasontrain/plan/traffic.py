@@ -1,9 +1,9 @@
 """Bytes sent between processes in one step.
 
-A ring moves (N - 1) / N of a buffer through every rank for a gather or a reduce-scatter, and twice
-that for an all-reduce (Patarasuk and Yuan 2009). ZeRO 0 and 1 move two such volumes of the model a
-step; ZeRO 2 and 3 scatter gradients once for each micro-batch; 2 gathers weights after the update,
-3 for every forward and every backward (arXiv 1910.02054, section 7).
+With ring algorithms, a gather or a reduce-scatter sends (N - 1) / N of a buffer through every rank,
+and an all-reduce twice that (Patarasuk and Yuan 2009). ZeRO 0 and 1 send two such volumes of the
+model per optimiser step; ZeRO 2 and 3 scatter gradients once for each micro-batch; ZeRO 2 gathers
+weights after the update, ZeRO 3 for every forward and every backward (arXiv 1910.02054, section 7).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOGP_BYTES = 4
 
 @dataclass(frozen=True)
 class Flow:
-    """Bytes of one step: through every learner rank, or in all through Ray's object store."""
+    """Bytes of one step, sent through each learner rank or in total through Ray's object store."""
 
     name: str
     size: int
@@ -29,7 +29,7 @@ class Flow:
 
 
 def flows(job: PlannedJob) -> list[Flow]:
-    """All transfers of a step; none if one process does everything."""
+    """All transfers of a step; none if there is only one process."""
     return [flow for flow in (*_collectives(job), *_objects(job)) if flow.size]
 
 
@@ -39,7 +39,7 @@ def collective_bytes(job: PlannedJob) -> int:
 
 
 def _collectives(job: PlannedJob) -> Iterator[Flow]:
-    """Between learner ranks."""
+    """Transfers between learner ranks."""
     ring = (job.ranks - 1) / job.ranks
     gradients = ring * job.weight_bytes * job.trainable
     weights = ring * job.weight_bytes * (job.trainable + job.base)
@@ -69,7 +69,7 @@ def _collectives(job: PlannedJob) -> Iterator[Flow]:
 
 
 def _objects(job: PlannedJob) -> Iterator[Flow]:
-    """Through Ray."""
+    """Transfers through Ray's object store."""
     if job.recipe.cluster is None:
         return
     work = job.work
@@ -88,7 +88,7 @@ def _objects(job: PlannedJob) -> Iterator[Flow]:
 
 
 def _states(job: PlannedJob, teacher: FrozenRole) -> int:
-    """Hidden states of all response rows."""
+    """Bytes of the teacher's hidden states at all response tokens."""
     return (
         job.work.rollouts
         * job.work.response_tokens

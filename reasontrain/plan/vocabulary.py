@@ -10,23 +10,24 @@ from reasontrain.sampler.local import CHUNK_LOGITS
 from reasontrain.vocab.chunks import BLOCK_FLOATS_CPU, CHUNK_FLOATS_CPU, CHUNK_FLOATS_GPU
 
 SAMPLER_BYTES = 28
-"""Of each: logits, log-probs and probabilities in float32, and their exact sum's two steps in 64
-bits (`sampler.choose`).
+"""Bytes per logit while a token is chosen (`sampler.choose`).
+
+Logits, log-probs and probabilities in float32, and two steps of their exact sum in 64 bits.
 """
 
 
 def logits_of_sampler(vocab_size: int, rows: int) -> int:
-    """Bytes while one token is chosen."""
+    """Bytes of the sampler's logits while one token per sequence is chosen."""
     return min(rows, max(1, CHUNK_LOGITS // vocab_size)) * vocab_size * SAMPLER_BYTES
 
 
 def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
     """Bytes of the live chunk, when evidence is measured and at the loss.
 
-    A chunk is projected once for each model, in its own memory; its statistics take some blocks
-    more, and a block on a GPU is the chunk itself. Beside it is the head's weight in the dtype of
-    the products, if that differs. With `model.vocabulary: full_logits` all rows are projected at
-    once, and autograd keeps their intermediate results.
+    A chunk is projected once for each model, into its own memory; its statistics need several
+    blocks more, and on a GPU a block is the whole chunk. The head's weight in the dtype of the
+    products is added if that differs. With `model.vocabulary: full_logits` all positions are
+    projected at once, and autograd saves their intermediate results.
     """
     whole = job.recipe.model.vocabulary == "full_logits"
     table = 4 * shapes.num_table(job.shape)
@@ -53,8 +54,9 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
 
 
 def _whole_loss(job: PlannedJob) -> int:
-    """Tensors of all rows alive at once in forward and backward of `vocab.full_logits`; one is for
-    a softcap.
+    """Number of [positions, V] tensors alive in forward and backward of `vocab.full_logits`.
+
+    One of them is for a softcap.
     """
     objective = job.recipe.objective
     if not isinstance(objective, Distill):
@@ -63,7 +65,7 @@ def _whole_loss(job: PlannedJob) -> int:
 
 
 _WHOLE_OBSERVED = {False: 4, True: 6}
-"""The same where `vocab.measure` looks at a student, alone and beside a teacher."""
+"""Number of [positions, V] tensors alive in `vocab.measure`, by whether a teacher is compared."""
 
 
 def _response_rows(job: PlannedJob) -> int:
@@ -71,9 +73,7 @@ def _response_rows(job: PlannedJob) -> int:
 
 
 def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
-    """Projections of one chunk, by policy and teacher, and the tensors between logits and their
-    gradient.
-    """
+    """Bytes of one chunk: projections of policy and teacher, and temporaries of the gradient."""
     width = job.shape.vocab_size
     num_chunks = -(-rows // max(1, (CHUNK_FLOATS_GPU if job.on_gpu else CHUNK_FLOATS_CPU) // width))
     chunk = 4 * width * -(-rows // num_chunks)
@@ -82,8 +82,9 @@ def _live(job: PlannedJob, rows: int, compares: bool, temporaries: int) -> int:
 
 
 def _temporaries(job: PlannedJob) -> int:
-    """Tensors of a block's size beside the projections (`vocab.analytic`): p and a sum's terms;
-    for divergences q and more.
+    """Number of block-sized tensors besides the projections (`vocab.analytic`).
+
+    These are p and the terms of a sum; divergences add q and more.
     """
     objective = job.recipe.objective
     if not isinstance(objective, Distill):

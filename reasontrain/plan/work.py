@@ -1,4 +1,4 @@
-"""A step in numbers: rollouts, tokens and micro-batches, in all and on one rank."""
+"""Size of a step: rollouts, tokens and micro-batches, in total and per rank."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from reasontrain.plan.machine import DEFAULT_PROMPT, DEFAULT_RESPONSE, Machine
 from reasontrain.recipe import Recipe
 
 _PROGRESS = tuple(i / 100 for i in range(101))
-"""The points of a run at which a share that changes is read."""
+"""The points of a run at which schedules of keep ratios are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A step of the run, in which every prompt and response has the assumed length.
+    """A step of the run, with the assumed length for every prompt and response.
 
-    `micro_batches_per_rank` are those of one pass over the batch, in all its mini-batches.
-    `kept_share` is the greatest share of response tokens that selection keeps in any step, which
-    bounds memory; `rollouts_kept_share` is the mean share of rollouts over the run.
+    `micro_batches_per_rank` counts those of one pass over the batch, in all its mini-batches.
+    `kept_share` is the largest fraction of response tokens that selection keeps in any step, which
+    bounds memory; `rollouts_kept_share` is the mean fraction of rollouts over the run.
     """
 
     ranks: int
@@ -51,23 +51,26 @@ class Work:
 
     @property
     def micro_batch_rows(self) -> int:
-        """Rows of one forward that meet the loss."""
+        """Tokens of one forward that have a loss."""
         return max(1, int(self.rollouts_per_micro_batch * self.response_tokens * self.kept_share))
 
     @property
     def rows_per_rank(self) -> int:
-        """Response rows of a rank's rollouts."""
+        """Response tokens of a rank's rollouts."""
         return self.rollouts_per_rank * self.response_tokens
 
 
 def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work:
-    """The step of this recipe.
+    """The size of a step of this recipe.
 
     Args:
         recipe: the recipe.
-        machine: assumed lengths of prompts and responses, if not the recipe's.
+        machine: assumed lengths of prompts and responses in tokens; None for the recipe's.
         ranks: learner ranks.
         samplers: sampler processes; with none, the ranks sample.
+
+    Returns:
+        Numbers of rollouts, tokens and micro-batches.
     """
     prompt = machine.prompt_tokens or recipe.prompt.max_tokens or DEFAULT_PROMPT
     response = machine.response_tokens or (
@@ -101,5 +104,5 @@ def work_of(recipe: Recipe, machine: Machine, ranks: int, samplers: int) -> Work
 
 
 def _share(total: int, parts: int) -> int:
-    """The largest of nearly equal parts."""
+    """The size of the largest of nearly equal parts."""
     return -(-total // parts)

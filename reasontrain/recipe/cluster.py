@@ -1,4 +1,4 @@
-"""Cluster settings: processes of each role, and how DeepSpeed divides the learner's state."""
+"""Cluster settings: processes of each role, and DeepSpeed's partitioning of the learner."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ Offload = Literal["none", "cpu", "nvme"]
 
 @dataclass(frozen=True, kw_only=True)
 class Zero:
-    """DeepSpeed's ZeRO (Rajbhandari et al. 2020): the state that ranks divide among them.
+    """DeepSpeed's ZeRO (Rajbhandari et al. 2020): partitioning of the learner's state over ranks.
 
     Attributes:
-        stage: 0 divides nothing, 1 the optimiser's state, 2 the gradients too, 3 the weights too.
-        offload_optimizer: where a rank's optimiser state lies; nvme is files under `nvme_path`.
-        offload_parameters: where a rank's weights lie, at stage 3.
+        stage: 0 partitions nothing, 1 the optimiser's state, 2 the gradients too, 3 the weights
+            too.
+        offload_optimizer: where a rank's optimiser state is stored; nvme is files under
+            `nvme_path`.
+        offload_parameters: where a rank's weights are stored, at stage 3.
         nvme_path: directory for offload to nvme.
         frozen: a teacher or a reference is whole on every rank, or sharded over the ranks and
             gathered layer by layer.
-        persist_below: at stage 3, tensors of fewer numbers stay whole on every rank.
+        persist_below: at stage 3, tensors with fewer elements stay whole on every rank.
     """
 
     stage: Literal[0, 1, 2, 3] = 3
@@ -55,20 +57,20 @@ class Cluster:
     """Processes of each role, run by Ray; without this section, one process without Ray.
 
     Attributes:
-        learners: ranks that learn together.
+        learners: learner ranks.
         samplers: sampler processes; 0: the learner ranks sample with the weights they train.
         teachers: teacher processes; 0: the learner ranks hold the teacher.
         graders: grader processes; 0: the driver grades.
-        cpus: cores per process. Each process also takes one GPU, unless it grades or
-            `model.device` is cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
+        cpus: cores per process. Each process also takes one GPU, unless it grades or `model.device`
+            is cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
         placement: fill one node after the other, or spread the processes.
         overlap: 1 samples the next batch while this one is learned from, one step behind.
-        max_restarts: how often dead processes are started again, in all.
+        max_restarts: number of restarts of dead processes, in total.
         deadline_s: longest remote call, in seconds.
         heartbeat_s: longest silence of a process, in seconds.
-        canary_every: with separate samplers, trainer and sampler score one rollout every so
-            many steps; 0: never.
-        canary_gap: greatest difference of the two scores, in nats.
+        canary_every: with separate samplers, interval in steps at which trainer and sampler score
+            the same rollout; 0: never.
+        canary_gap: largest allowed difference of the two scores, in nats.
     """
 
     learners: AtLeastOne = 1

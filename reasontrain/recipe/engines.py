@@ -1,7 +1,8 @@
-"""Settings of the sampler engines and what each engine can do.
+"""Settings of the sampler engines, and the capabilities of each engine.
 
-An engine is one settings class in `EngineSettings` and one row in `sampler.factory`. Validation, placement,
-planning and refusals read `capabilities` and the methods of `SamplerEngine`, never the class.
+An engine is one settings class in `EngineSettings` and one row in `sampler.factory`. Validation,
+placement, planning and refusals read `capabilities` and the methods of `SamplerEngine`, never the
+class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class SamplerCapabilities:
     """Facts about a sampler engine that do not depend on its settings.
 
     Attributes:
-        label: the engine's name in messages.
+        label: name of the engine in messages.
         shares_policy: decodes with the learner's own modules when both are in one process. An
             engine that does not has a copy of the weights, which `load` replaces, and trains only
             in a cluster, whose processes manage the memory of both.
@@ -31,7 +32,7 @@ class SamplerCapabilities:
         sampled_logp_under_truncation: reports log-probs before top-k, top-p and min-p even when
             they are on.
         needs_gpu: cannot run on CPUs.
-        temperature_range: lowest and highest temperature above 0; None if any will do.
+        temperature_range: lowest and highest temperature above 0; None if there is no limit.
         prompts_per_call: prompts of a suite that an evaluation passes to one call of `sample`.
     """
 
@@ -87,9 +88,9 @@ class SamplerEngine:
 class LocalEngine(SamplerEngine):
     """The decode loop of this package, on the learner's own weights if both are in one process.
 
-    `max_num_seqs` is how many rollouts decode together; it does not change their tokens. With
-    `cuda_graphs`, a GPU decodes several steps per host synchronisation, in fixed shapes that CUDA
-    graphs can replay (not with a thought, flash attention or a sliding window). It is off by
+    `max_num_seqs` is the number of rollouts that decode together; it does not change their tokens.
+    With `cuda_graphs`, a GPU decodes several steps per host synchronisation, in fixed shapes that
+    CUDA graphs can replay (not with a thought, flash attention or a sliding window). It is off by
     default because it has not been measured on a GPU yet.
     """
 
@@ -155,9 +156,9 @@ class VllmEngine(SamplerEngine):
 
 
 EngineSettings = LocalEngine | VllmEngine
-"""Everything that may stand under `sample.engine` in a recipe; `kind` chooses."""
+"""The settings of a recipe's `sample.engine`, chosen by `kind`."""
 
 ENGINES: Mapping[str, type[EngineSettings]] = {
     engine.kind: engine for engine in get_args(EngineSettings)
 }
-"""The engines by their `kind`, as the recipe and the command line name them."""
+"""Settings classes by `kind`, the name in recipes and on the command line."""

@@ -19,7 +19,7 @@ class StartWeights:
 class MovingAverage:
     """decay * history + (1 - decay) * policy after every step, starting from the start weights.
 
-    Kept in float32, whole on every rank. With adapters it is the average of the merged weights.
+    It is stored in float32, unsharded on every rank. With adapters it averages the merged weights.
     """
 
     kind: Literal["ema"] = "ema"

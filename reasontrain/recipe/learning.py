@@ -1,4 +1,4 @@
-"""Settings of learning: how a batch of rollouts changes the weights."""
+"""Settings of learning from a batch of rollouts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), except of norms and biases."""
+    """Adam with decoupled weight decay, which norms and biases do not get.
+
+    Loshchilov and Hutter 2019.
+    """
 
     kind: Literal["adamw"] = "adamw"
     beta1: Decay = 0.9
@@ -24,10 +27,10 @@ class AdamW:
 
 @dataclass(frozen=True, kw_only=True)
 class Muon:
-    """Orthogonalised momentum for matrices of the trunk (Jordan et al. 2024), AdamW for embeddings,
-    head, norms and biases.
+    """Orthogonalised momentum for matrices of the trunk (Jordan et al. 2024), AdamW for the rest.
 
-    `matrix_lr` is Muon's own rate; `learn.lr` is AdamW's. Both follow one schedule.
+    The rest are embeddings, head, norms and biases. `matrix_lr` is the learning rate of Muon and
+    `learn.lr` that of AdamW. Both follow one schedule.
     """
 
     kind: Literal["muon"] = "muon"
@@ -58,16 +61,16 @@ class LearnSettings:
         lr: the peak learning rate.
         rollouts_per_step: rollouts of a batch.
         optimizer: AdamW or Muon.
-        schedule: how the rate falls after warm-up, over all optimiser steps of the run.
+        schedule: decay of the rate after warm-up, over all optimiser steps of the run.
         warmup_steps: optimiser steps of linear warm-up.
         final_lr_share: the rate at the end, as a share of the peak.
         max_grad_norm: gradients are scaled down to this norm; None does not clip.
-        micro_batch_tokens: bounds what one forward holds; it cannot change a gradient.
+        micro_batch_tokens: most tokens of one forward pass; it cannot change a gradient.
         layout: padded or packed micro-batches.
         old_logp: `auto` takes the sampler's log-probs if nothing was truncated from its
             distribution and there is one update per batch, and otherwise measures the learner's.
-        max_nonfinite: the run stops after so many optimiser steps in a row whose gradient was not
-            finite; each of them is skipped.
+        max_nonfinite: number of consecutive optimiser steps with a non-finite gradient after which
+            the run stops; each of them is skipped.
         updates_per_batch: optimiser steps on each batch.
         epochs_per_batch: passes over each batch; it divides `updates_per_batch`.
         zero: DeepSpeed ZeRO, for the learner ranks of a `cluster`.
@@ -90,5 +93,5 @@ class LearnSettings:
 
     @property
     def mini_batches(self) -> int:
-        """The mini-batches of a batch: optimiser steps of one pass over it."""
+        """Number of mini-batches of a batch: optimiser steps per pass over it."""
         return self.updates_per_batch // self.epochs_per_batch

@@ -1,4 +1,4 @@
-"""YAML to a typed Recipe, or an error that names every wrong key."""
+"""Reading of recipes: from YAML to a typed `Recipe`, or an error that lists every wrong key."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_of(content: dict[str, YamlValue], overrides: Sequence[str], source: str) -> Recipe:
-    """The recipe of these settings, with overrides applied before validation; `source` names them
-    in errors.
+    """The recipe with these settings, with overrides applied before validation.
+
+    `source` names the settings in errors. Raises RecipeError that lists all errors.
     """
     recipe = build(Recipe, apply_overrides(content, overrides), source)
     if errors := validation_errors(recipe):
@@ -66,9 +67,10 @@ def apply_overrides(
 ) -> dict[str, YamlValue]:
     """The mapping with each `key.path=value` set; values are YAML."""
     result: dict[str, YamlValue] = yaml.safe_load(yaml.safe_dump(content))
+    # Overrides of `kind` come first, because a new kind clears the settings of its section.
     for override in sorted(
         overrides, key=lambda text: not text.partition("=")[0].endswith(".kind")
-    ):  # another kind, then its knobs
+    ):
         key, sign, text = override.partition("=")
         if not sign or not all(key.split(".")):
             raise UserError(
@@ -88,13 +90,13 @@ def apply_overrides(
                 raise UserError(f"{override!r}: {parent} is not a section, but {child!r}")
             node = child
         if last == "kind" and node.get("kind") != value:
-            node.clear()  # another kind has other knobs
+            node.clear()  # another kind has other settings
         node[last] = value
     return result
 
 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
-    """An instance of a settings dataclass; RecipeError lists everything wrong with `content`."""
+    """An instance of a settings dataclass; raises RecipeError with all errors of `content`."""
     try:
         _learn(cls)
         built = _ADAPTERS[cls].validate_python(content)
@@ -114,20 +116,21 @@ def as_mapping(settings: object) -> dict[str, YamlValue]:
 
 
 def as_yaml(settings: object) -> str:
-    """The resolved settings as YAML: `reasontrain show` prints it, a run directory keeps it."""
+    """The resolved settings as YAML, for `reasontrain show` and for run directories."""
     return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _learn(cls: type) -> None:
-    """Make an adapter for this settings dataclass once; making one is slower than using it."""
+    """Create the adapter of a settings dataclass once; creating one is slower than using it."""
     if cls not in _ADAPTERS:
         _forbid_unknown_keys(cls)
         _ADAPTERS[cls] = TypeAdapter(cls)
 
 
 def _forbid_unknown_keys(cls: type) -> None:
-    """Make unknown keys errors everywhere below `cls`; pydantic reads this attribute of plain
-    dataclasses.
+    """Turn unknown keys into errors everywhere below `cls`.
+
+    pydantic reads `__pydantic_config__` of standard dataclasses.
     """
     for settings in _settings_classes(cls):
         settings.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
@@ -151,9 +154,9 @@ def _listing(source: str, reasons: Sequence[str]) -> str:
 
 
 def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """The errors without those of union members whose `kind` is another one.
+    """The errors, without those of union members that have another `kind`.
 
-    All are kept if no member has the kind.
+    If no member has the kind, all errors are returned.
     """
     others = {
         detail["loc"][:-1]
@@ -167,7 +170,7 @@ def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _depth(loc: tuple[int | str, ...], prefixes: set[tuple[int | str, ...]]) -> int:
-    """Length of the prefix that a location shares with one of these; its whole length if none."""
+    """Length of the first prefix that the location starts with; its own length if there is none."""
     return next((len(prefix) for prefix in prefixes if loc[: len(prefix)] == prefix), len(loc))
 
 
@@ -213,7 +216,7 @@ def _did_you_mean(cls: type, loc: tuple[int | str, ...]) -> str:
 
 
 def _closest(word: str, options: Sequence[str]) -> str:
-    """`; did you mean ...?` where something is close enough."""
+    """`; did you mean ...?` if an option is close enough, else an empty text."""
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else ""
 

@@ -1,4 +1,4 @@
-"""Renamed recipe keys and values: an old one is an error that names the new one."""
+"""Renamed recipe keys and values, for error messages that state the new name."""
 
 from __future__ import annotations
 

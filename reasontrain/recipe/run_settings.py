@@ -16,21 +16,20 @@ from reasontrain.types import AtLeastOne
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """One evaluation suite: problems, their prompts, the number of answers and how they are
-    sampled.
+    """One evaluation suite: problems, prompts, number of answers and sampling settings.
 
     Attributes:
         name: name of the suite in results.
-        version: results of one version can be compared.
+        version: results are comparable within one version.
         file: name of the same problems as a file, for `reasontrain evaluate --data`.
         sha256: hash that this file must have.
         task: the problems; None: the recipe's own task on its held-out split.
-        prompt: None: the recipe's own.
+        prompt: prompt settings; None: the recipe's own.
         sampling: greedy by default.
         last_number: accept the last formula or number of a response that marks no answer.
         num_samples: answers per problem.
         pass_at: the k of each pass@k.
-        limit: use the first so many problems.
+        limit: use only this many problems, from the first.
     """
 
     name: Name
@@ -64,10 +63,10 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
-    """Checkpoints in addition to the last step and an interrupt.
+    """Checkpoints in addition to those at the last step and at an interrupt.
 
-    `every` so many steps (0: never), of which the newest `keep` remain. `best` names a suite of
-    `evaluate`: the checkpoint with the highest accuracy on it is kept too.
+    One is written every `every` steps (0: never), and the newest `keep` are retained. `best` names
+    a suite of `evaluate`: the checkpoint with the highest accuracy on it is retained too.
     """
 
     every: Count = 0
@@ -82,7 +81,7 @@ class CheckpointSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackSettings:
-    """Destinations of metrics beside metrics.jsonl, and how often token files are written."""
+    """Destinations of metrics besides metrics.jsonl, and frequency of token files."""
 
     tensorboard: bool = True
     service: Literal["wandb", "trackio"] | None = None
@@ -92,5 +91,5 @@ class TrackSettings:
 
 
 def is_due(every: int, count: int) -> bool:
-    """True if something that happens `every` so many steps (0: never) happens at this count."""
+    """True if an event that occurs every `every` steps (0: never) is due at this count."""
     return every > 0 and count % every == 0

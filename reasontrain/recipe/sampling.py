@@ -13,7 +13,7 @@ from reasontrain.types import AtLeastOne
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings(Sampling):
-    """On-policy rollouts.
+    """Sampling settings of on-policy rollouts.
 
     Attributes:
         group_size: rollouts per prompt.

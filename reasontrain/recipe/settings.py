@@ -1,4 +1,4 @@
-"""The recipe: every key is a field here or of the settings class named here."""
+"""The recipe: each key of the YAML file is a field here or in a settings class used here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from reasontrain.types import AtLeastOne, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run: evidence -> weight -> loss over a task, and its length.
+    """A whole run: model, task, evidence, token selection, objective and number of steps.
 
     `baseline` names the run in the same `out` that the report compares with. `evidence` maps a kind
     of evidence to a file that holds it (see `data.stored_evidence`). `stages` run first, in order.
@@ -70,10 +70,10 @@ class Recipe:
     def reuses_sampled_logp(self) -> bool:
         """True if the sampler's log-probs serve as `old_logp`.
 
-        Nothing may be truncated from the distribution they are of, and the recipe must not ask for
-        the learner's. With several updates per batch the learner's are measured: after the first
-        update the ratio to them is the trust region, and a gap between sampler and learner, or
-        rollouts of older weights, would shift it.
+        This requires that nothing is truncated from the sampling distribution and that
+        `learn.old_logp` is `auto`. With several updates per batch the learner's log-probs are
+        measured instead: after the first update the ratio to them defines the trust region, and a
+        gap between sampler and learner, or rollouts of older weights, would shift it.
         """
         return (
             self.sample is not None
@@ -84,7 +84,7 @@ class Recipe:
 
     @property
     def measured_evidence(self) -> frozenset[str]:
-        """The required evidence that each step measures with a forward pass of some model."""
+        """The required evidence that each step measures with an additional forward pass."""
         reused = {"old_logp"} if self.reuses_sampled_logp else set()
         return frozenset(
             name
@@ -94,7 +94,7 @@ class Recipe:
 
     @property
     def earlier(self) -> ModelSettings:
-        """The model that `history_logp` starts with."""
+        """The model that measures `history_logp` at the first step."""
         return (
             replace(self.model, path=self.history.path)
             if isinstance(self.history, PastCheckpoint)
@@ -110,7 +110,7 @@ class Recipe:
     def temperature(self) -> float:
         """The temperature at which the policy is scored.
 
-        The sampler's for importance ratios, 1 for distillation and demonstrations.
+        It is the sampler's for importance ratios, and 1 for distillation and demonstrations.
         """
         return (
             self.sample.temperature

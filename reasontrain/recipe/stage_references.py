@@ -61,7 +61,7 @@ def reference_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _unknown(value: object, known: Mapping[str, str]) -> Iterator[str]:
-    """References in a value to no known stage (name -> kind) or to no file of one."""
+    """Errors of references to an unknown stage, or to a file that the stage does not write."""
     for reference in references(value):
         name, file = split(reference)
         if name not in known:

@@ -1,4 +1,4 @@
-"""Stage settings: what may run before training."""
+"""Settings of the stages that can run before training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Ra
 class SampleStage:
     """Solutions sampled from the recipe's model and graded -> `rollouts.jsonl`.
 
-    `sample.group_size` of each problem. `preamble` (worked examples for a base model) stands before
-    each problem while sampling and is then removed. A stop text is cut off the response and
-    replaced by the model's end-of-text token.
+    `sample.group_size` solutions are sampled for each problem. `preamble` (worked examples for a
+    base model) is put before each problem while sampling and removed afterwards. A stop text is cut
+    off the response and replaced by the model's end-of-text token.
     """
 
     name: Name
@@ -32,8 +32,9 @@ class SampleStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoriesStage:
-    """Existing solutions (`problem`, `answer` and `completion` or `response`), graded ->
-    `rollouts.jsonl`.
+    """Existing solutions from a file, graded -> `rollouts.jsonl`.
+
+    The file has `problem`, `answer`, and `completion` or `response`.
     """
 
     name: Name
@@ -44,11 +45,12 @@ class TrajectoriesStage:
 
 @dataclass(frozen=True, kw_only=True)
 class PairsStage:
-    """Right and wrong solutions, chosen by the size of their answers' groups.
+    """Pairs of a right and a wrong solution, chosen by how many solutions share their answers.
 
-    Writes `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`. `cover` is the share of a problem's
-    wrong solutions whose groups give one to the negative set. Solutions with more than
-    `max_prompt_tokens`, or `max_tokens` with the response, are left out.
+    Writes `pairs.jsonl`, `positive.jsonl` and `negative.jsonl`. The negative set gets one solution
+    from each of the largest groups of equal wrong answers, until these hold a share `cover` of the
+    problem's wrong solutions. Solutions with more than `max_prompt_tokens`, or `max_tokens` with
+    the response, are left out.
     """
 
     name: Name
@@ -61,8 +63,9 @@ class PairsStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneStage:
-    """The recipe's model fine-tuned on demonstrations for `epochs` epochs -> `final`, an ordinary
-    model.
+    """The recipe's model fine-tuned on demonstrations for `epochs` epochs.
+
+    Writes `final`, a complete model.
     """
 
     name: Name
@@ -79,8 +82,8 @@ class ContrastStage:
     """Tokens of pairs scored by a positive and a negative model (see `vocab.contrast`).
 
     Writes `ce_logscore.parquet`. Chosen responses are scored too if `only_rejected` is off. The run
-    stops if the mean weight 1 - s of rejected tokens is not within `alarm`: then the two models
-    tell tokens apart nowhere, or everywhere.
+    stops if the mean weight 1 - s of rejected tokens is outside `alarm`, because then the two
+    models agree on nearly all tokens or disagree on nearly all.
     """
 
     name: Name
@@ -96,7 +99,7 @@ class ContrastStage:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceStage:
-    """Log-probs of both sides of pairs under the model that the run starts from.
+    """Log-probs of both responses of pairs under the model that the run starts from.
 
     Writes `ref_logp.parquet`.
     """
@@ -107,6 +110,7 @@ class ReferenceStage:
 
 
 Stage = SampleStage | TrajectoriesStage | PairsStage | TuneStage | ContrastStage | ReferenceStage
-"""What may be done before a run; each stage writes files of known names, and `stage:NAME/FILE`
-stands for one of them.
+"""The stages of a recipe.
+
+Each writes files of fixed names, to which `stage:NAME/FILE` refers.
 """

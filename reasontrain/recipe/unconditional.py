@@ -1,5 +1,6 @@
-"""Settings of the unconditional reference, which scores responses without their condition (PRIOR's
-P).
+"""Settings of the unconditional reference, which scores responses without their condition.
+
+Its probabilities are PRIOR's P.
 """
 
 from __future__ import annotations
@@ -13,23 +14,32 @@ from reasontrain.models import Lora, ModelSettings
 from reasontrain.types import AtLeastOne, Positive
 
 Condition = Literal["prompt", "image"]
-"""What the reference does not see: the whole prompt, or its image alone (the usual one where
-there are images).
+"""The input that the reference does not see: the whole prompt, or its image only.
+
+By default it is "image" if all problems have one, else "prompt".
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class UncondTuned:
-    """The start checkpoint (or `model`), tuned for one epoch on the responses alone, then frozen;
-    closest to the paper.
+    """The start checkpoint (or `model`), tuned for one epoch on the responses alone, then frozen.
 
-    By adapters, or in all its weights (`lora: null`), as a model must that knows nothing yet. A
-    reference that has learned its responses by heart gives P = 1 everywhere: hence one epoch, or
-    `folds` of the responses, each scored by a reference tuned on the others (equal responses lie in
-    one fold). `seed` is the order of the epoch, and its own, so that runs with several seeds share
-    one column. `condition` is what the reference does not see; where that is the prompt, `header`
-    is the text before each response (left out: what the chat template puts before an answer, or
-    "Answer:").
+    This is closest to the paper.
+
+    Attributes:
+        model: the model to tune; None is the recipe's model.
+        lr: learning rate.
+        rollouts_per_step: responses per optimiser step.
+        lora: adapters to train; None trains all weights, which a model without any pretraining
+            needs.
+        folds: number of folds of the responses, each scored by a reference tuned on the others;
+            equal responses are in one fold. A reference that has memorised its responses gives P =
+            1 everywhere, which is why tuning takes one epoch.
+        seed: seed of the epoch's order. It is separate from the run's, so that runs with several
+            seeds share one file of evidence.
+        condition: the input that the reference does not see.
+        header: text before each response if the condition is the prompt; None is the text that the
+            chat template writes before an answer, or "Answer:".
     """
 
     kind: Literal["uncond_tuned"] = "uncond_tuned"
@@ -45,8 +55,9 @@ class UncondTuned:
 
 @dataclass(frozen=True, kw_only=True)
 class UncondBase:
-    """The start checkpoint (or `model`) as it is: without training, but a chat model without a
-    question is erratic at first.
+    """The start checkpoint (or `model`) without tuning.
+
+    It costs no training, but the first tokens of a chat model without a question are erratic.
     """
 
     kind: Literal["uncond_base"] = "uncond_base"
@@ -57,7 +68,7 @@ class UncondBase:
 
 @dataclass(frozen=True, kw_only=True)
 class SmallReference:
-    """A smaller model of the same tokenizer, as it is: cheaper, with flatter weights."""
+    """A smaller model with the same tokenizer, without tuning: cheaper, with flatter weights."""
 
     kind: Literal["small_ref"] = "small_ref"
     model: ModelSettings

@@ -1,8 +1,8 @@
-"""Errors of a recipe whose settings are valid one by one and cannot be used together.
+"""Validation of recipes: settings that are valid individually but cannot be used together.
 
-The only home of such rules. Each error is one line, `key: reason and remedy`; all of a recipe's
-errors are reported at once. What only a loaded model, a GPU or a data file can tell is checked
-where that is loaded.
+All such rules are in this module. Each error is one line, `key: reason and remedy`; all errors of a
+recipe are reported at once. Rules that need a loaded model, a GPU or a data file are checked where
+these are loaded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reasontrain.tasks import OfflineTask, PairTask, Reward
 
 
 def validation_errors(recipe: Recipe) -> list[str]:
-    """Every pair of settings that cannot be used together, as `key: reason and remedy`."""
+    """All combinations of settings that cannot be used together, as `key: reason and remedy`."""
     errors = [
         *_evidence_errors(recipe),
         *_update_errors(recipe),
@@ -47,7 +47,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
 
 
 def image_errors(recipe: Recipe) -> list[str]:
-    """Settings that a model which sees images does not support."""
+    """Settings that image models do not support."""
     errors = []
     if recipe.learn.layout == "packed":
         errors.append("learn.layout: sequences with images cannot be packed; use `padded`")
@@ -155,7 +155,7 @@ def _update_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _pair_errors(recipe: Recipe) -> Iterator[str]:
-    """Objectives of pairs without pairs, and the reverse."""
+    """Objectives of pairs without a task of pairs, and the reverse."""
     objective = recipe.objective
     needs_pairs = recipe.objective.granularity == "pair"
     if needs_pairs and (recipe.sample is not None or not isinstance(recipe.task, PairTask)):
@@ -186,7 +186,7 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _reward_errors(recipe: Recipe) -> Iterator[str]:
-    """Rewards and advantages where nothing is sampled or graded."""
+    """Rewards and advantages in recipes that do not sample or grade."""
     if recipe.sample is None and not isinstance(recipe.advantage, NoAdvantage):
         yield "advantage: demonstrations have no reward; remove it, or add a `sample` section"
     if recipe.reward != Reward() and (recipe.sample is None or recipe.task.has_own_reward):
@@ -197,7 +197,7 @@ def _reward_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
-    """Group size, temperature and advantages of rollouts."""
+    """Errors of the group size, temperature and advantages of rollouts."""
     objective = recipe.objective
     size = sample.group_size
     if recipe.learn.rollouts_per_step % size:
@@ -222,7 +222,7 @@ def _sampling_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
 
 
 def _thought_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
-    """Objectives and evidence that a chain of thought of its own kind does not support."""
+    """Objectives and evidence that a separate chain of thought does not support."""
     objective = recipe.objective
     thought = sample.thought
     if thought is None:
@@ -292,7 +292,7 @@ def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
 
 
 def _filter_errors(recipe: Recipe) -> Iterator[str]:
-    """Rules that read advantages, and rollout filters that leave too little."""
+    """Rules that need advantages, and rollout filters that keep too few rollouts."""
     rollout_filter = recipe.rollout_filter
     token_selection = recipe.token_selection
     if isinstance(token_selection, ShuffledWeights):
@@ -330,7 +330,7 @@ _ADVANTAGES_NEEDED = "compares advantages; add a `sample` section and set `advan
 
 
 def _cluster_errors(recipe: Recipe) -> Iterator[str]:
-    """Ranks and processes."""
+    """Errors of ranks, processes and ZeRO."""
     learn = recipe.learn
     cluster = recipe.cluster
     if cluster is None:
@@ -357,8 +357,9 @@ def _cluster_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _overlap_errors(recipe: Recipe, cluster: Cluster) -> Iterator[str]:
-    """Sampling one step ahead needs samplers of its own, and a loss that corrects for the older
-    weights.
+    """Settings that sampling one step ahead does not support.
+
+    It needs separate sampler processes, and a loss that corrects for the older weights.
     """
     if not cluster.samplers or recipe.sample is None:
         yield "cluster.overlap: sampling ahead needs its own processes; set `cluster.samplers`"
@@ -375,7 +376,7 @@ def _overlap_errors(recipe: Recipe, cluster: Cluster) -> Iterator[str]:
 
 
 def _history_errors(recipe: Recipe) -> Iterator[str]:
-    """An earlier version of the model, and attention."""
+    """Errors of the history model and of the attention kernel."""
     zero = recipe.learn.zero
     if not from_sources(recipe.required_evidence, "history") and not isinstance(
         recipe.history, StartWeights
@@ -397,7 +398,7 @@ def _history_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _evaluation_errors(recipe: Recipe) -> Iterator[str]:
-    """Suites of one name, and a best checkpoint that nothing decides."""
+    """Duplicate names of suites, and a best checkpoint without an evaluation to choose it."""
     names = [suite.name for suite in recipe.evaluate.suites] if recipe.evaluate else []
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"evaluate.suites: two suites are named {name!r}"
@@ -417,5 +418,5 @@ def _evaluation_errors(recipe: Recipe) -> Iterator[str]:
 
 
 def _names(names: Iterable[str]) -> str:
-    """The names in order, for a sentence."""
+    """The names in alphabetical order, separated by commas."""
     return ", ".join(sorted(names))

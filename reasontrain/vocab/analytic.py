@@ -22,7 +22,7 @@ from torch import Tensor
 from reasontrain.types import UserError
 
 LOGP_FLOOR = -1e30
-"""Lowest log-probability. exp of it is 0, and 0 * log 0 is 0 where -inf would give NaN."""
+"""Lowest log-probability, in place of -inf: its exp is 0, and 0 times it is 0 rather than NaN."""
 NO_TEACHER = (
     "this objective or rule needs a divergence from a teacher, and there is no teacher; name one "
     "under `teacher`"
@@ -205,7 +205,7 @@ class AnalyticDistribution:
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """d loss / d logits = sum_k stat_grads[k] * d statistic_k / d logits.
 
-        `stat_grads` holds d loss / d statistic by name. The result lies in the memory of log p.
+        `stat_grads` holds d loss / d statistic by name. The result is in the memory of log p.
         """
         by_name: dict[str, Tensor] = {}
         for name, grad_N in stat_grads.items():
@@ -227,7 +227,7 @@ class AnalyticDistribution:
         return total_NV
 
     def _own_gradient(self, stat_grads: Mapping[str, Tensor]) -> Float[Tensor, "N V"]:
-        """The part of logp and entropy, over the full vocabulary; written over log p."""
+        """The gradient of logp and entropy, over the full vocabulary, in the memory of log p."""
         if not stat_grads:
             return self.logp_NV.zero_()
         if "entropy" in stat_grads:
@@ -246,7 +246,7 @@ class AnalyticDistribution:
     def _shared_gradient(
         self, stat_grads: Mapping[str, Tensor], out_NS: Tensor | None
     ) -> Float[Tensor, "N S"]:
-        """The part of the divergences, over the shared ids, in `out_NS` or new memory."""
+        """The gradient of the divergences, over the shared ids, in `out_NS` or new memory."""
         # Everything that multiplies p is collected first, so that p is read once; what does not
         # (the terms of the reverse KL and q of the forward KL) is added afterwards.
         factor: Tensor = torch.zeros_like(next(iter(stat_grads.values())))

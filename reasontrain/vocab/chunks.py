@@ -17,17 +17,20 @@ from reasontrain.vocab.head import Head, Teacher
 
 CHUNK_FLOATS_CPU = 2**24
 CHUNK_FLOATS_GPU = 2**26
-"""Logits of a chunk: enough positions for an efficient matrix product, few enough to bound memory
-(64 and 256 MiB in fp32).
+"""Logits of a chunk, 64 MiB on a CPU and 256 MiB on a GPU in fp32.
+
+That is enough positions for an efficient matrix product, and few enough to bound memory.
 """
 BLOCK_FLOATS_CPU = 2**20
-"""Logits of a block on a CPU: 4 MiB, which stay in the cache while a dozen operations read them,
-and which are enough work per thread to outweigh waking it. On a GPU a block is the whole chunk.
+"""Logits of a block on a CPU: 4 MiB in fp32.
+
+They stay in the cache while a dozen operations read them, and are enough work per thread to
+outweigh the cost of waking it. On a GPU a block is the whole chunk.
 """
 
 
 def spans(num_rows: int, size: int) -> Iterator[slice]:
-    """Slices of nearly equal length, at most `size`, the longest first; one empty if no rows."""
+    """Slices of nearly equal length, at most `size`, longest first; one empty slice for no rows."""
     num_cuts = max(1, -(-num_rows // size))
     even = -(-num_rows // num_cuts)
     for start in range(0, max(1, num_rows), max(1, even)):
@@ -54,7 +57,7 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class ChunkedLogits:
-    """One pass over the logits of N positions, optionally beside a teacher's.
+    """One pass over the logits of N positions, optionally with a teacher's.
 
     Attributes:
         hidden_ND: hidden states that predict `ids_N`.

@@ -24,11 +24,11 @@ def contrast(
     plausible: float = 0.0,
     chunk: int | None = None,
 ) -> Float[Tensor, " N"]:
-    """log s = (1 + beta) log P(id) - beta log P_negative(id) - log Z, normalised over the
-    vocabulary.
+    """Contrastive log-scores log s = (1 + beta) log P(id) - beta log P_negative(id) - log Z.
 
-    cDPO, arXiv 2411.19943. Both heads run and are combined in fp32, chunk by chunk. Always uses
-    the analytic backend: there is no gradient, and no kernel for this score.
+    cDPO, arXiv 2411.19943; Z normalises s over the vocabulary. Both heads run and are combined in
+    fp32, chunk by chunk. Always uses the analytic backend: there is no gradient, and no kernel for
+    this score.
 
     Args:
         hidden_ND: the positive model's hidden states that predict `ids_N`.
@@ -36,8 +36,8 @@ def contrast(
         ids_N: the token at each position.
         negative: the negative model's hidden states at the same positions, and its head.
         beta: strength of the contrast.
-        plausible: above 0, only ids take part whose P is at least this share of the likeliest
-            id's (contrastive decoding, arXiv 2210.15097; not in cDPO).
+        plausible: above 0, only ids take part whose P is at least this share of the likeliest id's
+            (contrastive decoding, arXiv 2210.15097; not in cDPO).
         chunk: positions per matrix product; None chooses by memory.
 
     Returns:

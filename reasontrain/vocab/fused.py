@@ -64,7 +64,7 @@ def fused(
 
     Returns:
         The weighted sum of losses, with its gradient, and the summed observations. With N = 0 the
-        loss is a zero whose backward works.
+        loss is 0 and its backward works.
 
     Raises:
         UserError: the objective needs a divergence, and there is no teacher.
@@ -119,7 +119,7 @@ def _full_logits_loss(
     temperature: float,
     teacher: Teacher | None,
 ) -> Fused:
-    """The same by autograd, at the K positions with a loss weight."""
+    """The same loss by autograd, at the K positions with a loss weight."""
     keep_N = loss_weight_N != 0
     fields = fields[keep_N]
     if teacher is not None:
@@ -138,7 +138,7 @@ def _full_logits_loss(
 
 
 _LOSS = ""
-"""Key of the loss among the sums; no objective names a statistic so."""
+"""Key of the loss among the sums; no metric of an objective has this name."""
 
 
 def _evaluate(
@@ -195,20 +195,20 @@ class PrecomputedGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, loss, gradients, *tensors):  # type: ignore[no-untyped-def]
-        """Keep the gradient of each tensor beside the loss; None where a tensor has none."""
+        """Save the gradient of each tensor for backward; None where a tensor has none."""
         ctx.gradients = gradients
         ctx.dtypes = tuple(None if tensor is None else tensor.dtype for tensor in tensors)
         return loss.clone()
 
     @staticmethod
     def backward(ctx, outer):  # type: ignore[no-untyped-def]
-        """The kept gradients times the incoming one, in the dtype of each tensor."""
+        """The saved gradients times the incoming one, in the dtype of each tensor."""
         gradients = ctx.gradients
         ctx.gradients = None
         assert gradients is not None, (
             "the gradient of a fused loss is used up by its first backward"
         )
-        # Mostly outer is 1. Only a CPU may ask: reading the value would synchronise a GPU.
+        # Usually outer is 1. It is compared on CPUs only: reading it would synchronise a GPU.
         is_one = outer.device.type == "cpu" and bool(outer == 1)
         scaled = (None if d is None else d if is_one else d.mul_(outer) for d in gradients)
         cast = (

@@ -12,8 +12,10 @@ from torch import Tensor
 from reasontrain.types import Vocabulary
 
 _TENSOR_CORES = (torch.bfloat16, torch.float16)
-"""Dtypes that a GPU multiplies in its tensor cores with fp32 sums. `out_dtype=torch.float32`
-returns those sums unrounded; torch supports it on CUDA only. All other products are taken in fp32.
+"""Dtypes that a GPU multiplies in its tensor cores with fp32 sums.
+
+`out_dtype=torch.float32` returns those sums unrounded; torch supports it on CUDA only. All other
+products are taken in fp32.
 """
 
 
@@ -62,7 +64,7 @@ class Head:
         scale: multiplier of the logits (Cohere's `logit_scale`; the inverse of Granite's
             `logits_scaling`).
         softcap: Gemma's `final_logit_softcapping`, or None.
-        matmul_dtype: dtype of matrix products, if it is not the weight's: bfloat16 beside float32
+        matmul_dtype: dtype of matrix products, if it is not the weight's: bfloat16 with float32
             master weights.
         vocabulary: the backend for statistics and gradients when this head is the student's.
     """

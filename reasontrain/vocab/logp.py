@@ -67,7 +67,7 @@ class _HeadSettings(NamedTuple):
 class _LogProb(torch.autograd.Function):
     """log p(id), with its inputs saved and its logits recomputed in backward.
 
-    Weight and bias are arguments of their own, because autograd sees tensors only there.
+    Weight and bias are arguments of their own, because autograd tracks tensors only there.
     """
 
     @staticmethod

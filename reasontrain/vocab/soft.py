@@ -19,8 +19,9 @@ HEALTH = "soft_health"
 SCORED = "soft_scored"
 SOFT_STATISTICS = (HEALTH, SCORED)
 MAX_CHUNK = 256
-"""Most positions of a chunk: the six matrix products are efficient at this height, and two tensors
-[C, V] are alive at once.
+"""Largest number of positions C in a chunk.
+
+The six matrix products are efficient at this height, and two tensors [C, V] are alive at once.
 """
 
 
@@ -136,7 +137,7 @@ def _full_logits_loss(
     objective: TokenObjective,
     scoring: SoftScoring,
 ) -> Fused:
-    """The same by autograd, at the K positions with a loss weight."""
+    """The same loss by autograd, at the K positions with a loss weight."""
     keep_N = loss_weight_N != 0
     with torch.autocast(hidden_ND.device.type, enabled=False):
         logits_KV = full_logits.logits(hidden_ND[keep_N], head)[:, : basis.num_tokens]
@@ -169,7 +170,7 @@ def _full_logits_loss(
 
 
 class _SoftChunk:
-    """C positions while their logits are alive."""
+    """The density at C positions and its gradient, while their logits are alive."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ def measure(
         temperature: divides the logits of both models.
         teacher: the teacher's hidden states at the same positions, and its head.
         chunk: positions per matrix product; None chooses by memory.
-        top: number of likeliest ids that teachability counts.
+        top: number of likeliest ids that teachability sums over.
 
     Returns:
         One number per position for every name.

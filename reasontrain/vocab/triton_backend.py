@@ -28,8 +28,9 @@ TILE = 2048
 """Ids per tile. It sets the order of summation, so sums depend on it in their last digits."""
 _WARPS = 8
 _STAT_INDEX = {"logp": 2, "entropy": 3, "kl_reverse": 6, "kl_forward": 7}
-"""Rows of the output of `triton_kernels.statistics`. Rows 0 and 1 are the largest logit and log z,
-4 and 5 those of the teacher.
+"""Rows of the output of `triton_kernels.statistics`.
+
+Rows 0 and 1 are the largest logit and log z, rows 4 and 5 those of the teacher.
 """
 _NON_NEGATIVE = (3, 6, 7)
 _GRAD_INDEX = {"logp": 0, "entropy": 1, "kl_reverse": 2, "kl_forward": 3}
@@ -160,8 +161,7 @@ class TritonDistribution:
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """d loss / d logits = sum_k stat_grads[k] * d statistic_k / d logits.
 
-        `stat_grads` holds d loss / d statistic by name. The result lies in the memory of the
-        logits.
+        `stat_grads` holds d loss / d statistic by name. The result is in the memory of the logits.
         """
         betas = {
             beta for name in stat_grads if (beta := jsd_beta(canonical_name(name))) is not None

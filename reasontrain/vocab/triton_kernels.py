@@ -18,8 +18,9 @@ import triton.language as tl
 from reasontrain.vocab.analytic import LOGP_FLOOR
 
 INTERPRETED = triton.knobs.runtime.interpret
-"""True if Triton's interpreter runs the kernels on a CPU. It must be set before the first
-`triton.jit`, which is why it is read at import.
+"""True if Triton's interpreter runs the kernels on a CPU.
+
+It must be set before the first `triton.jit`, which is why it is read at import.
 """
 FLOOR = tl.constexpr(LOGP_FLOOR)
 """Differences of logits stop here, so that 0 * log 0 is 0."""

@@ -1,11 +1,11 @@
-"""Objectives, one file each: a loss per token or per pair, without masks or averages.
+"""Objectives, one file each: a loss per token or per pair, without masks or aggregation.
 
-A token objective maps the statistics of one position to one loss while its logits are alive. A
-sequence objective, whose non-linearity follows a sum over a response, gets differentiable log-probs
-of whole responses. An objective is a frozen dataclass whose fields are its settings and whose call
-is the formula. It states `required_evidence`, `needs_teacher`, and `score_at_sampling_temperature`
-(the policy is scored at the sampler's temperature; otherwise at 1). Averages are in
-`algo.loss_aggregation`.
+A token objective maps the statistics of one position to one loss while its logits are in memory. A
+sequence objective applies a nonlinear function to sums over a response, so it gets differentiable
+log-probs of whole responses. An objective is a frozen dataclass whose fields are its settings and
+whose call is the formula. It declares `required_evidence`, `needs_teacher`, and
+`score_at_sampling_temperature` (the policy is scored at the sampler's temperature; otherwise at 1).
+Losses are aggregated in `algo.loss_aggregation`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Distillation over the full vocabulary; on-policy where the rows are the student's own samples."""
+"""Distillation over the full vocabulary; on-policy if the student sampled the responses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Distill:
-    """A divergence between student p and teacher q at each row, in nats; no gradient through the
-    sampling.
+    """A divergence between student p and teacher q at each token, in nats.
 
-    reverse_kl: KL(p || q), on-policy distillation's own (TIP, arXiv 2604.14084, eq. 1). forward_kl:
-    KL(q || p). jsd: (1 - beta) KL(p || m) + beta KL(q || m) with m = (1 - beta) p + beta q (GKD,
-    arXiv 2306.13649, in TRL's convention: beta 0 is the forward KL and beta 1 the reverse). `beta`
-    is read by jsd only.
+    No gradient flows through the sampling. `reverse_kl` is KL(p || q), the divergence of on-policy
+    distillation (TIP, arXiv 2604.14084, eq. 1); `forward_kl` is KL(q || p); `jsd` is (1 - beta)
+    KL(p || m) + beta KL(q || m) with m = (1 - beta) p + beta q (GKD, arXiv 2306.13649, in TRL's
+    convention: beta 0 is the forward KL and beta 1 the reverse). Only `jsd` reads `beta`.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
@@ -33,7 +32,7 @@ class Distill:
     beta: Probability = 0.5
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
-        """One loss per row; the statistic `divergence` is the same number before any weight."""
+        """One loss per token; the metric `divergence` is the unweighted loss."""
         divergence_N = self._divergence(policy)
         return Losses(loss=divergence_N, stats={"divergence": divergence_N})
 

@@ -1,4 +1,4 @@
-"""Direct preference optimisation, with a weight for every token."""
+"""Direct preference optimisation with a weight for each token."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Dpo:
-    """-log sigmoid(r_chosen - r_rejected) with r = beta sum_t w_t log(pi / pi_ref) (DPO, arXiv
-    2305.18290, eq. 7).
+    """-log sigmoid(r_chosen - r_rejected) with r = beta sum_t w_t log(pi / pi_ref).
 
-    Weights of one are DPO itself; a weight of 1 - s on the rejected side is cDPO (arXiv
-    2411.19943). Sums are over response rows, without a length in the denominator.
+    DPO, arXiv 2305.18290, eq. 7. With all weights 1 it is DPO itself; with weights 1 - s on the
+    rejected response it is cDPO (arXiv 2411.19943). Sums are over response tokens and are not
+    divided by the length.
 
-    `aggregation: position` is the loss of cDPO's released code: no sum before the sigmoid, but the
-    tokens of both sides at one position t of the padded sequence set against each other, -log
-    sigmoid(beta [w_t log(pi / pi_ref)(chosen, t) - the same of rejected]), where a side that has no
-    response token there counts 0. With `padded_length` L the mean is over positions 1 to L - 1,
-    prompt and padding included, as released; there the loss is ln 2 without a gradient. The release
-    pads to the longest of a batch, which would let micro-batches change the gradient; here L is
-    fixed. Without it the mean of a pair is over positions where either side has a response token.
+    `aggregation: position` is the loss of cDPO's released code. It does not sum before the sigmoid,
+    but compares the tokens of both responses at each position t of the padded sequence: -log
+    sigmoid(beta [w_t log(pi / pi_ref)(chosen, t) - w_t log(pi / pi_ref)(rejected, t)]), where a
+    response without a token at t contributes 0. With `padded_length` L the mean is over positions 1
+    to L - 1, prompt and padding included, as released; at prompt and padding the loss is ln 2
+    without a gradient. The release pads to the longest sequence of a batch, so micro-batches would
+    change the gradient; a fixed L avoids that. Without `padded_length` the mean of a pair is over
+    positions where either response has a token.
     """
 
     granularity: ClassVar[Literal["pair"]] = "pair"
@@ -49,8 +50,10 @@ class Dpo:
             )
 
     def __call__(self, seen: SequenceStats) -> Losses:
-        """One loss per pair; statistics: the margin of sums, how often the chosen side wins, and
-        both unweighted log-probs.
+        """One loss per pair.
+
+        Metrics: the margin between the two sums, the share of pairs with a positive margin, and the
+        unweighted log-probs of both responses.
         """
         delta_N = torch.where(seen.weight_N != 0, seen.logp_N - seen.columns.ref_logp_N, 0)
         reward_N = self.beta * seen.weight_N * delta_N
@@ -73,7 +76,7 @@ class Dpo:
     def _by_position(
         self, seen: SequenceStats, reward_N: Float[Tensor, " N"]
     ) -> Float[Tensor, " P"]:
-        """The mean over positions of -log sigmoid of what is set against each other there."""
+        """Mean over positions of -log sigmoid of the difference at that position."""
         width = int(seen.token_N.max()) + 1 if len(seen.token_N) else 1
         if self.padded_length is not None and width > self.padded_length:
             raise RunError(

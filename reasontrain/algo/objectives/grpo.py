@@ -1,4 +1,4 @@
-"""The clipped policy gradient at token level."""
+"""The clipped policy gradient with token-level ratios."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Grpo:
     """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = p / p_old, plus reference_kl * k3.
 
     GRPO, arXiv 2402.03300, eq. 3. A clip_high above clip_low is DAPO's (arXiv 2503.14476).
-    How advantages and averages are made is not decided here.
+    Advantages and loss aggregation are separate settings.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
@@ -29,11 +29,11 @@ class Grpo:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Log-probs of the policy before the step, and of the reference if there is a penalty."""
+        """Log-probs of the policy before the step, and of the reference if the penalty is on."""
         return frozenset({"old_logp"}) | reference_needs(self.reference_kl)
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
-        """One loss per row; statistics: the ratio, and where clipping changed the gain."""
+        """One loss per token; metrics: the ratio, and the tokens at which clipping is active."""
         ratio_N = torch.exp(policy.logp_N - batch.old_logp_N)
         clipped_N = ratio_N.clamp(1 - self.clip_low, 1 + self.clip_high)
         gain_N, clipped_gain_N = (batch.advantage_N * r for r in (ratio_N, clipped_N))

@@ -1,4 +1,4 @@
-"""The clipped policy gradient whose ratio is of the whole response."""
+"""The clipped policy gradient with sequence-level ratios."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from reasontrain.types import Losses, Positive, SequenceStats
 
 @dataclass(frozen=True, kw_only=True)
 class Gspo:
-    """-min(s A, clip(s) A) at every row, where s has the value exp(mean_t log pi / pi_old) (GSPO,
-    arXiv 2507.18071, eq. 7).
+    """-min(s A, clip(s) A) at every token, where s has the value exp(mean_t log(pi / pi_old)).
 
-    It is the token form of that paper (eq. 14): the value of s is its response's, over all response
-    rows whatever is selected, and its gradient at a row is s times that of the row's own log-prob.
-    Averaged per rollout, it is GSPO itself.
+    GSPO, arXiv 2507.18071, eq. 7, in the token form of that paper (eq. 14): the value of s is that
+    of the whole response, over all response tokens whatever the selection; its gradient at a token
+    is s times the gradient of that token's log-prob. With the loss averaged within each rollout it
+    is GSPO itself.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
@@ -29,8 +29,10 @@ class Gspo:
     clip_high: Positive = 4e-4
 
     def __call__(self, seen: SequenceStats) -> Losses:
-        """One loss per row; `ratio` is the response's, and `clipped` is one where the clip took the
-        gradient away.
+        """One loss per token.
+
+        Metrics: `ratio` is that of the response; `clipped` is 1 where clipping removes the
+        gradient.
         """
         logp_N = seen.logp_N
         log_ratio_K = seen.means(logp_N.detach() - seen.columns.old_logp_N)

@@ -10,8 +10,9 @@ from reasontrain.types import Losses, TokenFields, TokenStats
 
 @dataclass(frozen=True, kw_only=True)
 class Nll:
-    """-log p(token), in nats; `nll` is its mean over the rows that have a weight, whatever the
-    weight.
+    """-log p(token), in nats.
+
+    The metric `nll` is its mean over the tokens with a nonzero weight, not weighted.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
@@ -21,5 +22,5 @@ class Nll:
     kind: Literal["nll"] = "nll"
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
-        """One loss per row."""
+        """One loss per token."""
         return Losses(loss=-policy.logp_N, stats={"nll": -policy.logp_N})

@@ -1,4 +1,4 @@
-"""The penalty that keeps a policy near its reference, shared by the objectives that have one."""
+"""KL penalty that keeps a policy near its reference, shared by several objectives."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """r - 1 - log r with r = p_ref / p: a never negative estimate of KL(p || p_ref) from tokens
-    drawn from p (Schulman's k3).
+    """r - 1 - log r with r = p_ref / p: Schulman's k3 estimate of KL(p || p_ref).
+
+    It is unbiased for tokens drawn from p, and never negative.
     """
     log_ratio_N = ref_logp_N - logp_N
     return torch.expm1(log_ratio_N) - log_ratio_N
@@ -24,13 +25,16 @@ def k3(logp_N: Float[Tensor, " N"], ref_logp_N: Float[Tensor, " N"]) -> Float[Te
 def penalised(
     loss_N: Float[Tensor, " N"], strength: float, policy: TokenStats, batch: TokenFields
 ) -> tuple[Float[Tensor, " N"], dict[str, Float[Tensor, " N"]]]:
-    """loss + strength * k3, and the statistic `reference_kl`; the loss alone at strength 0.
+    """loss + strength * k3, and the metric `reference_kl`; the unchanged loss if strength is 0.
 
     Args:
         loss_N: loss of each token.
         strength: coefficient of the penalty; at 0 no evidence is read.
         policy: statistics of the policy.
         batch: fields of the tokens, with `ref_logp`.
+
+    Returns:
+        The loss with its penalty, and metrics of each token.
     """
     if strength == 0:
         return loss_N, {}

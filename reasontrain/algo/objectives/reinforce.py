@@ -1,4 +1,4 @@
-"""The plain policy gradient."""
+"""The policy gradient without ratios or clipping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reasontrain.types import Losses, NotNegative, TokenFields, TokenStats
 class Reinforce:
     """-A log p(token) (Williams 1992), plus reference_kl * k3.
 
-    Right for one optimiser step per batch of fresh rollouts.
+    Correct for one optimiser step per batch of on-policy rollouts only.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
@@ -24,11 +24,11 @@ class Reinforce:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """Log-probs of the reference where there is a penalty."""
+        """Log-probs of the reference if the penalty is on."""
         return reference_needs(self.reference_kl)
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
-        """One loss per row."""
+        """One loss per token."""
         loss_N, stats = penalised(
             -batch.advantage_N * policy.logp_N, self.reference_kl, policy, batch
         )

@@ -10,13 +10,13 @@ from reasontrain.types import Losses, SoftScoring, TokenFields, TokenStats
 
 @dataclass(frozen=True, kw_only=True)
 class SoftReinforce(SoftScoring):
-    """-A log pi at every row (Soft Tokens, arXiv 2509.19170, eq. 8): of a token its log-prob, of a
-    soft token its density.
+    """-A log pi at every position, with the density at soft tokens (Soft Tokens, eq. 8).
 
-    The density is that of the embedding that was fed, N(softmax(z / tau) E, sigma^2), summed over
-    the coordinates (eq. 10, see `vocab.soft`); the embedding is a fixed action. Averaged by
-    `seq_mean_token_sum` over advantages of `leave_one_out` it is the paper's loss; of hard thoughts
-    alone it is `reinforce`. Right for one optimiser step per batch of fresh rollouts.
+    Soft Tokens is arXiv 2509.19170. At a token, log pi is its log-prob; at a soft token it is the
+    log-density of the embedding that was fed under N(softmax(z / tau) E, sigma^2), summed over the
+    coordinates (eq. 10, see `vocab.soft`). The embedding is a fixed action. With
+    `seq_mean_token_sum` and `leave_one_out` advantages it is the paper's loss; without soft tokens
+    it is `reinforce`. Correct for one optimiser step per batch of on-policy rollouts only.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
@@ -26,5 +26,5 @@ class SoftReinforce(SoftScoring):
     kind: Literal["soft_reinforce"] = "soft_reinforce"
 
     def __call__(self, policy: TokenStats, batch: TokenFields) -> Losses:
-        """One loss per row."""
+        """One loss per position."""
         return Losses(loss=-batch.advantage_N * policy.logp_N)

@@ -1,9 +1,8 @@
-"""Rollout filters: drop whole rollouts after advantages and before evidence, so that they cost
-nothing.
+"""Rollout filters: drop whole rollouts before evidence is measured, so that they cost nothing.
 
-A filter is a frozen dataclass; its call maps the batch of a whole step, on the driver, to one with
-fewer rollouts, and `kept_share(progress)` states the share that remains. A new one is one file and
-one name in the union.
+Filters run after advantages. A filter is a frozen dataclass; calling it maps the batch of a whole
+step, on the driver, to one with fewer rollouts, and `kept_share(progress)` states the fraction that
+remains. To add a filter, add one file and one name to the union `RolloutFilter`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pools of rollouts that a filter chooses from: those of one prompt, or those of the whole step."""
+"""Pools of rollouts that a filter chooses from: the rollouts of one prompt or of the whole step."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Pool = Literal["group", "batch"]
 
 
 def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
-    """Indices of the rollouts that have a token to train on, pool by pool, each pool in an order
-    drawn by (seed, step, rollout).
+    """Indices of the trainable rollouts, one tensor per pool, each in random order.
 
-    The order serves ties: with rewards of 0 and 1 most values are equal, and an order by index
-    would favour early prompts.
+    A rollout is trainable if it has a response token. The order is drawn from (seed, step, rollout)
+    and decides ties: with rewards of 0 and 1 most values are equal, and an order by index would
+    favour early prompts.
     """
     index_N = batch.is_response_BT.any(1).nonzero()[:, 0]
     rollout_N = batch.rollout_B[index_N]

@@ -1,6 +1,4 @@
-"""The rollouts whose advantages vary most: D3S's sample level, within groups and across them, and
-PODS.
-"""
+"""Filter that keeps the rollouts whose advantages vary most (D3S within or across groups, PODS)."""
 
 from __future__ import annotations
 
@@ -19,26 +17,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ROUNDING = 1e-12
-"""Variances and means that differ by less, in units of the largest square or value, are equal in
-exact arithmetic.
+"""Relative tolerance for ties: smaller differences of variances and means are rounding.
+
+It is relative to the largest square and the largest absolute value.
 """
 _EPS = 1e-4
-"""Added to the standard deviation when advantages are made anew, as PODS does."""
+"""Added to the standard deviation when advantages are renormalised, as PODS does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaxVariance:
-    """Keep the N of M rollouts with the greatest variance of advantages, N = max(1, floor(share *
-    M)).
+    """Keep the N of M rollouts with the greatest variance of advantages.
 
-    scope `batch`: among all rollouts of the step (D3S, arXiv 2509.22115; its cross-group form).
-    `group`: among those of each prompt (its in-group form, and PODS, arXiv 2504.13818). Advantages
-    stay what the whole group made them; with `renormalise` they become (A - mean) / (std + 1e-4) of
-    what a pool kept, which is PODS where credit is `mean_centred`.
+    N = max(1, floor(keep_ratio * M)). With `scope: batch`, M counts all rollouts of the step (D3S,
+    arXiv 2509.22115, its cross-group form); with `scope: group`, the rollouts of each prompt (its
+    in-group form, and PODS, arXiv 2504.13818). Advantages are not recomputed for the kept rollouts.
+    With `renormalise` they become (A - mean) / (std + 1e-4) over the kept rollouts of a pool, which
+    is PODS if the recipe's `advantage` is `mean_centred`.
 
-    Departures: a pool whose advantages have a root mean square below `std_floor` teaches nothing,
-    and nothing of it is kept (PODS keeps N of any group). A rollout that is masked from training is
-    not a candidate.
+    Departures: a pool whose advantages have a root mean square below `std_floor` has no learning
+    signal and is dropped entirely (PODS keeps N rollouts of every group). Rollouts masked from
+    training are not candidates.
     """
 
     kind: Literal["max_variance"] = "max_variance"
@@ -50,11 +49,11 @@ class MaxVariance:
     std_floor: NotNegative = 1e-4
 
     def kept_share(self, progress: float) -> float:
-        """The share of rollouts that are kept at this progress of the run."""
+        """Fraction of rollouts that are kept at this progress of the run."""
         return self.keep_ratio.at(progress)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with fewer rollouts; its counts of sampled rollouts and tokens stay."""
+        """The batch with the kept rollouts; its `sampled_*` totals do not change."""
         kept = [self._widest(batch, pool_M) for pool_M in pools(batch, self.scope)]
         if self.renormalise:
             advantage_B = batch.advantage_B.clone()
@@ -77,12 +76,12 @@ class MaxVariance:
 
 
 def num_lowest(sorted_M: Float[Tensor, " M"], num: int) -> int:
-    """Number of smallest values in the subset of `num` values with the greatest variance.
+    """Number of lowest values in the subset of `num` values that has the greatest variance.
 
-    The others are the largest values. Variance is convex in each value, so some optimum consists of
-    both ends (PODS, lemma 3.1), and prefix sums give the variance of all num + 1 such subsets at
-    once. Ties go to the smaller |mean|, then to fewer small values. One value alone is the largest
-    in size.
+    The rest of the subset are the highest values. Variance is convex in each value, so an optimal
+    subset consists of both ends of the sorted values (PODS, lemma 3.1), and prefix sums give the
+    variances of all num + 1 such subsets at once. Ties go to the smaller |mean|, then to fewer low
+    values. With `num` = 1 it is the value of largest magnitude.
     """
     if num == 1:
         return int(-sorted_M[0] > sorted_M[-1])
@@ -101,15 +100,13 @@ def num_lowest(sorted_M: Float[Tensor, " M"], num: int) -> int:
 def _sums_of_both_ends(
     value_M: Float[Tensor, " M"], below_S: Int[Tensor, " S"], above_S: Int[Tensor, " S"]
 ) -> Float[Tensor, " S"]:
-    """The sum of the values before `below` and of those from `above` on."""
+    """Sum of the values before index `below` and from index `above` on."""
     prefix = torch.nn.functional.pad(value_M.cumsum(0), (1, 0))
     return prefix[below_S] + prefix[-1] - prefix[above_S]
 
 
 def _standardised(value_K: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """(value - mean) / (std + eps), std with n - 1 below the line; one value alone has nothing to
-    be compared with.
-    """
+    """(value - mean) / (std + eps) with the n - 1 standard deviation; 0 for a single value."""
     if len(value_K) < 2:
         return torch.zeros_like(value_K)
     centred_K = value_K.double() - value_K.double().mean()

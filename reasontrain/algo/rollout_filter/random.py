@@ -1,4 +1,4 @@
-"""Random rollouts: the control of every filter that keeps the same share."""
+"""Random rollouts: the control for filters with the same keep_ratio."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from reasontrain.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class RandomRollouts:
-    """Keep max(1, floor(share * M)) of the M rollouts of the step or of each group, all sets
-    equally likely.
+    """Keep a random max(1, floor(keep_ratio * M)) of the M rollouts of the step or of each group.
+
+    All subsets of that size are equally likely.
     """
 
     kind: Literal["random"] = "random"
@@ -26,11 +27,11 @@ class RandomRollouts:
     )
 
     def kept_share(self, progress: float) -> float:
-        """The share of rollouts that are kept at this progress of the run."""
+        """Fraction of rollouts that are kept at this progress of the run."""
         return self.keep_ratio.at(progress)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with fewer rollouts."""
+        """The batch with the kept rollouts."""
         keep_ratio = self.keep_ratio.at(batch.progress)
         return take(
             batch,

@@ -1,9 +1,9 @@
-"""Selection rules: evidence becomes a weight for every token, 0 if it is not selected.
+"""Selection rules: from evidence to a weight for every token, 0 if it is not selected.
 
 A rule is a frozen dataclass whose fields are its settings. `required_evidence` names the evidence
-it reads, `kept_share(progress)` states the greatest share of response tokens that it keeps at a
-point of the run, and calling it with the batch of a whole optimiser step returns the weights.
-Filters of whole rollouts, which run before evidence is measured, are in `algo.rollout_filter`.
+it reads, `kept_share(progress)` states the largest fraction of response tokens that it keeps at
+that point of the run, and calling it with the batch of a whole step returns the weights. Filters of
+whole rollouts, which run before evidence is measured, are in `algo.rollout_filter`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TokenSelection = SelectionRule | ShuffledWeights
 
 @runtime_checkable
 class HasMetrics(Protocol):
-    """A rule that reports metrics of the step beside its weights."""
+    """A rule that also reports metrics of the step."""
 
     def metrics(self, batch: Batch) -> Stats:
         """Named metrics of the step."""

@@ -1,4 +1,4 @@
-"""D3S's token level: tokens at which an uncertain policy earned or lost much."""
+"""D3S at token level: tokens with high entropy in rollouts with a large advantage."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdvantageEntropy:
-    """Keep k = max(1, floor(keep * m)) of the m response tokens of the step by |A| * H (D3S, arXiv
-    2509.22115).
+    """Keep k = max(1, floor(keep_ratio * m)) of the m response tokens of the step by |A| * H.
 
-    A is the rollout's advantage and H the policy's entropy before the step, at the sampler's
-    temperature: there is one step per batch of rollouts, so this is the formula's own policy.
-    `top_scope="rollout"` ranks within each rollout. Tokens with |A| H = 0 have no gradient and
-    would enlarge the average, so they are dropped even where fewer than k are left;
-    `drop_zero=False` fills up with them.
+    D3S, arXiv 2509.22115. A is the rollout's advantage and H the policy's entropy before the step,
+    at the sampler's temperature; with one update per batch that is the policy of the formula.
+    `top_scope="rollout"` ranks within each rollout. Tokens with |A| H = 0 have no gradient but
+    would increase the denominator of the loss, so they are dropped even if fewer than k remain;
+    `drop_zero=False` keeps them.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"entropy"})
@@ -35,7 +34,7 @@ class AdvantageEntropy:
     drop_zero: bool = True
 
     def kept_share(self, progress: float) -> float:
-        """The greatest share of response tokens that get a weight at this progress of the run."""
+        """Largest fraction of response tokens that get a weight at this progress of the run."""
         return self.keep_ratio.at(progress)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:

@@ -1,4 +1,4 @@
-"""Every response token: the control of every rule."""
+"""All response tokens: the baseline for selection rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cDPO's token weights: a rejected token counts by two models' contrast against it."""
+"""cDPO's token weights: rejected tokens are weighted by the contrast of two models."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Weight 1 - s at each token of a rejected response and 1 at each token of a chosen one (cDPO,
-    arXiv 2411.19943).
+    """Weight 1 - s at rejected tokens and 1 at chosen tokens (cDPO, arXiv 2411.19943).
 
-    s is the contrastive score, stored as its logarithm `ce_logscore`. With `only_neg` off a chosen
-    token weighs s, which the paper argues against. `eos_weight` replaces the weight of a rejected
-    response's last token, for models that never learnt to end (the release gives it 1). Weights are
-    not normalised: their mean is below 1. Raises RunError where a score that is read is not finite,
-    or where no rejected token of the step has a weight.
+    s is the contrastive score, stored as its logarithm `ce_logscore`. With `only_neg` off, chosen
+    tokens have weight s, which the paper advises against. `eos_weight` replaces the weight of the
+    last token of a rejected response, for models that have not learned to stop (the release sets it
+    to 1). Weights are not normalised: their mean is below 1. Raises RunError if a score that is
+    read is not finite, or if all rejected tokens of the step have weight 0.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"ce_logscore"})
@@ -58,16 +57,16 @@ class Contrast:
         return weight_BT.detach()
 
     def metrics(self, batch: Batch) -> Stats:
-        """Metrics of how well the two models separate rejected tokens."""
+        """Metrics of the scores of rejected tokens."""
         return scored(batch.ce_logscore_BT[_rejected(batch)])
 
 
 def _rejected(batch: Batch) -> Bool[Tensor, "B T"]:
-    """True at the response tokens of rejected sides."""
+    """True at the tokens of rejected responses."""
     assert batch.pair_B is not None, "the recipe refuses contrastive weights without pairs"
     return batch.is_response_BT & (batch.pair_B[:, None] % 2 == 1)
 
 
 def _last(among_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    """True at the last response token of each line."""
+    """True at the last response token of each rollout."""
     return among_BT & (among_BT.flip(1).long().cumsum(1).flip(1) == 1)

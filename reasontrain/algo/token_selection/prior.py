@@ -1,5 +1,6 @@
-"""PRIOR: tokens weighted by how unpredictable they are without the condition (arXiv 2505.08971),
-and its controls.
+"""PRIOR: weight tokens by how unpredictable they are without the condition, and its controls.
+
+arXiv 2505.08971.
 """
 
 from __future__ import annotations
@@ -30,21 +31,23 @@ _NEEDS: Mapping[Mode, frozenset[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """Weights k w / sum(w) over the k response tokens of each rollout, with P the probability under
-    a reference that does not see the condition (prompt or image):
+    """Weights k w / sum(w) over the k response tokens of each rollout.
+
+    P is the probability under a reference that does not see the condition (prompt or image).
 
     - `prior`: w = (1 - P)^alpha, the paper's rule (alpha 1, neither floor nor cap)
-    - `flipped`: w = P^alpha, the control from the other direction
+    - `flipped`: w = P^alpha, the opposite control
     - `contrast`: w = clip(log p - log P, low, high), with p the frozen reference that sees the
-      condition (ours, after CAL, arXiv 2405.17871, which takes raw logits): dependence itself,
-      where 1 - P holds plain randomness too
+      condition (ours, after CAL, arXiv 2405.17871, which uses raw logits). It measures dependence
+      on the condition, whereas 1 - P is also high for tokens that are random under any condition.
 
-    The mass of a rollout stays its number of tokens, so `loss_aggregation: response_token_mean`
-    makes equal weights plain maximum likelihood (seq_mean_token_mean: the mean of each rollout
-    first). `floor` keeps every token alive, `cap` bounds a weight (see `signals.mass`). The first
-    `skip_first` tokens, and with `last: plain` the last one (its low weight may make a model run
-    on), have weight 1. A rollout whose weights sum to less than a millionth of k is uniform, and
-    counted. Raises RunError where evidence is not finite.
+    The weights of a rollout sum to its number of tokens, so with `loss_aggregation:
+    response_token_mean` equal weights are plain maximum likelihood (with `seq_mean_token_mean`,
+    after the mean of each rollout). `floor` is a lower bound of raw weights and `cap` an upper
+    bound of weights (see `scores.weight_mass`). The first `skip_first` tokens have weight 1, and
+    with `last: plain` the last one too, since a low weight there may teach the model not to stop. A
+    rollout whose weights sum to less than a millionth of k gets uniform weights and is counted in
+    the metrics. Raises RunError if evidence is not finite.
     """
 
     kind: Literal["prior"] = "prior"
@@ -84,8 +87,9 @@ class Prior:
         return weight_BT.float()
 
     def raw(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """w before any normalisation, in float64; 1 - P comes from log P without the loss of digits
-        near P = 1.
+        """w before any normalisation, in float64.
+
+        1 - P is computed from log P by expm1, which keeps the digits near P = 1.
         """
         among_BT = batch.is_response_BT
         logp_BT = finite(batch.uncond_logp_BT, among_BT, "uncond_logp").clamp(max=0.0)
@@ -100,8 +104,9 @@ class Prior:
                 )
 
     def metrics(self, batch: Batch) -> Stats:
-        """Signs of a reference that knows the responses by heart: mean P, share of P above 0.99,
-        degenerate rollouts.
+        """Mean P, share of P above 0.99, and number of degenerate rollouts.
+
+        High values mean that the reference has memorised the responses.
         """
         among_BT = batch.is_response_BT
         p_N = batch.uncond_logp_BT[among_BT].double().exp()
@@ -114,7 +119,7 @@ class Prior:
         }
 
     def _plain(self, among_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        """Tokens whose weight is 1 whatever their evidence."""
+        """Tokens whose weight is 1 regardless of evidence."""
         place_BT = among_BT.long().cumsum(1)
         last_BT = (
             place_BT == among_BT.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Random tokens, as many of each rollout as TIP keeps: the control of a rule."""
+"""Random tokens of each rollout: the control for rules with the same keep_ratio."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
-    """Keep max(1, floor(keep * m)) of the m response tokens of each rollout, all sets equally
-    likely, drawn anew each step.
+    """Keep a random max(1, floor(keep_ratio * m)) of the m response tokens of each rollout.
+
+    All subsets of that size are equally likely; a new one is drawn each step.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset()
@@ -27,7 +28,7 @@ class Random:
     keep_ratio: Ratio = 0.5
 
     def kept_share(self, progress: float) -> float:
-        """The share of response tokens that get a weight; the same all through the run."""
+        """Fraction of response tokens that get a weight, the same throughout the run."""
         return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:

@@ -1,4 +1,4 @@
-"""Rho-1: tokens that a better model predicts better than the policy (arXiv 2404.07965)."""
+"""Rho-1: tokens with a large excess loss over a better reference model (arXiv 2404.07965)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Rho1:
-    """Keep the share of the step's response tokens with the largest excess loss l - l_reference =
-    log p_reference - log p.
+    """Keep the `keep_ratio` of the step's response tokens with the largest excess loss.
 
-    Exactly max(1, floor(keep * rows)), ranked over the whole step; the `reference` of the recipe is
-    a model tuned on clean data. The sign is the opposite of ssToken's, whose history is a worse
-    model. Raises RunError where evidence is not finite.
+    Excess loss is l - l_reference = log p_reference - log p. Exactly max(1, floor(keep_ratio * m))
+    of the m tokens are kept, ranked over the whole step. The `reference` of the recipe is a model
+    tuned on clean data. The sign is the opposite of ssToken's, whose history is a worse model.
+    Raises RunError if evidence is not finite.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp", "ref_logp"})
@@ -30,7 +30,7 @@ class Rho1:
     keep_ratio: Ratio = 0.6
 
     def kept_share(self, progress: float) -> float:
-        """The share of response tokens that get a weight; the same all through the run."""
+        """Fraction of response tokens that get a weight, the same throughout the run."""
         return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:

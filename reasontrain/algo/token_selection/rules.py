@@ -1,4 +1,4 @@
-"""The union of selection rules; a new rule is one file and one name here."""
+"""The union of selection rules; to add a rule, add one file and one name here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another rule's weights on random tokens: the control for which tokens a rule selects."""
+"""Another rule's weights at random tokens: a control for the choice of tokens."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffledWeights:
-    """The weights of the rule `of`, permuted at random among the response tokens of each rollout,
-    anew each step.
+    """The weights of the rule `of`, permuted at random among the response tokens of each rollout.
 
-    Every rollout keeps exactly the weights it had, fractional ones too.
+    Each step draws a new permutation. Every rollout keeps exactly its multiset of weights,
+    fractional ones included.
     """
 
     of: SelectionRule
@@ -35,7 +35,7 @@ class ShuffledWeights:
         return self.of.required_evidence
 
     def kept_share(self, progress: float) -> float:
-        """The share of the shuffled rule, which no permutation changes."""
+        """Fraction of response tokens that the shuffled rule keeps."""
         return self.of.kept_share(progress)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:

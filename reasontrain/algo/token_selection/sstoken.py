@@ -1,4 +1,7 @@
-"""ssToken: tokens that improved and that attend to the prompt (arXiv 2510.18250)."""
+"""ssToken: keep tokens that the policy has learned and that attend to the prompt.
+
+arXiv 2510.18250.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SsToken:
-    """Keep k = ceil(keep * m) of the m response tokens of each rollout, by gamma * norm(REL) + (1 -
-    gamma) * attention.
+    """Keep the tokens of each rollout with the largest gamma * norm(REL) + (1 - gamma) * attention.
 
-    REL = log p - log p_history is what a token has gained since the history model (`history` in a
-    recipe), attention the share that the token's own position pays to the prompt in one layer
-    (`importance`). `sign: excess` turns REL round, as one public reimplementation has it.
-    Departures, all from the released code or ours:
+    k = ceil(keep_ratio * m) of the m response tokens are kept. REL = log p - log p_history is the
+    gain in log-prob since the history model (`history` in a recipe); attention is the share of
+    attention that the token's position pays to the prompt in one layer (`importance`). `sign:
+    excess` reverses REL, as one public reimplementation does. Departures, from the released code or
+    our own:
 
-    - gamma is 0 in the first `warmup` of the run (the release: up to sample 10,000 of 50,000):
-      there REL is noise, and min-max stretches noise to the full [0, 1];
+    - gamma is 0 in the first `warmup` fraction of the run (the release: up to sample 10,000 of
+      50,000): REL is noise there, and min-max scaling stretches noise to the full [0, 1];
     - gamma is 0 for a rollout whose REL spans less than `gate` nats, for the same reason;
-    - `norm`: one outlier flattens `minmax` (the paper's); `detrend` takes the straight line over
-      the position out of the attention, which otherwise prefers the beginning of a long response
-      (the paper does not).
+    - `norm`: one outlier compresses all other values under `minmax` (the paper's); `detrend`
+      subtracts the linear trend over the position from the attention, which otherwise prefers the
+      beginning of a long response (not in the paper).
 
-    Raises RunError where evidence is not finite at a response token.
+    Raises RunError if evidence is not finite at a response token.
     """
 
     kind: Literal["sstoken"] = "sstoken"
@@ -55,13 +58,13 @@ class SsToken:
 
     @property
     def required_evidence(self) -> frozenset[str]:
-        """The evidence that is read at some point of the run."""
+        """The evidence that is read at any point of the run."""
         names = {"old_logp", "history_logp"} if self.gamma else set()
         reads_attention = self.gamma < 1 or self.warmup or self.gate
         return frozenset(names | ({"attention"} if reads_attention else set()))
 
     def kept_share(self, progress: float) -> float:
-        """The share of response tokens that get a weight; the same all through the run."""
+        """Fraction of response tokens that get a weight, the same throughout the run."""
         return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:

@@ -1,5 +1,6 @@
-"""TIP: the tokens that matter in on-policy distillation (arXiv 2604.14084 v4), by student entropy
-and teacher divergence.
+"""TIP: token selection for on-policy distillation by student entropy and teacher divergence.
+
+arXiv 2604.14084 v4.
 """
 
 from __future__ import annotations
@@ -39,30 +40,29 @@ _NORMALISED: Mapping[Mode, frozenset[str]] = {
     "q3": frozenset({"entropy"}),
     "entropy_topk": frozenset({"entropy"}),
 }
-_LEAST = 1e-300  # below every positive float32, far above log's underflow
+_LEAST = 1e-300  # below every positive float32, and its logarithm is finite
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tip:
-    """Keep k = max(1, floor(keep * m)) of the m response tokens of each rollout, ranked by the
-    score of `mode`.
+    """Keep k = max(1, floor(keep_ratio * m)) of the m response tokens of each rollout by score.
 
-    With h^ the student's entropy and d^ = KL(student || teacher), each clipped at a quantile and
-    min-maxed over the step:
+    h^ is the student's entropy and d^ = KL(student || teacher), each clipped at a quantile and
+    min-max normalised over the step. The score of each `mode`:
 
-    - `soft_or`: h^ + d^ - h^ d^, the main method; `bottom`: the same from below (the paper's Table
-      6)
+    - `soft_or`: h^ + d^ - h^ d^, the main method; `bottom` keeps the lowest soft-OR instead (the
+      paper's Table 6)
     - `q3`: KL(teacher || student) (1 - h^), confident and wrong
     - `entropy_sample`: k draws without replacement in proportion to the entropy; tokens of entropy
-      0 only when no other is left
+      0 only if no others are left
     - `entropy_topk`: h^; `divergence`: KL(student || teacher); `teachability`: teacher mass on the
       student's top candidates (arXiv 2605.26844)
 
-    Departure: the paper clips the entropy only. One outlier then flattens d^ and Soft-OR becomes
-    entropy top-k, so both are clipped; `delta_clip_quantile=1.0` is the literal reading.
-    `stats_scope` says where statistics are taken and `top_scope` where tokens are ranked; with
-    `top_scope="step"`, m counts the tokens of the step. Raises RunError where evidence is not
-    finite at a response token.
+    Departure: the paper clips the entropy only. A single outlier then compresses d^ and soft-OR
+    becomes entropy top-k, so both are clipped; `delta_clip_quantile=1.0` is the paper's literal
+    form. `stats_scope` is the scope of the normalisation and `top_scope` that of the ranking; with
+    `top_scope="step"`, m counts the tokens of the step. Raises RunError if evidence is not finite
+    at a response token.
     """
 
     kind: Literal["tip"] = "tip"
@@ -79,7 +79,7 @@ class Tip:
         return _NEEDS[self.mode]
 
     def kept_share(self, progress: float) -> float:
-        """The share of response tokens that get a weight; the same all through the run."""
+        """Fraction of response tokens that get a weight, the same throughout the run."""
         return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:
@@ -99,8 +99,9 @@ class Tip:
         }
 
     def given(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
-        """The weights of some rollouts, by the spans of their whole step; any cut gives the same if
-        ranking is per rollout.
+        """Weights of a subset of rollouts, from the spans of their whole step.
+
+        If ranking is per rollout, the weights do not depend on how the step is divided.
         """
         among_BT = batch.is_response_BT
         score_BT = self.score(batch, spans)

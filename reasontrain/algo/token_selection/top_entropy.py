@@ -1,4 +1,4 @@
-"""The tokens at which the policy was least certain."""
+"""High-entropy tokens of the step."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TopEntropy:
-    """Keep the fraction of the step's response tokens with the highest entropy ("80/20", arXiv
-    2506.01939).
+    """Keep the `keep_ratio` of the step's response tokens with the highest entropy.
 
-    Exactly max(1, floor(keep * rows)) tokens, ranked over the whole step: a rollout without a doubt
-    may keep none.
+    "80/20", arXiv 2506.01939. Exactly max(1, floor(keep_ratio * m)) of the m tokens are kept,
+    ranked over the whole step, so a rollout of low entropy may keep none.
     """
 
     required_evidence: ClassVar[frozenset[str]] = frozenset({"entropy"})
@@ -29,7 +28,7 @@ class TopEntropy:
     keep_ratio: Ratio = 0.2
 
     def kept_share(self, progress: float) -> float:
-        """The share of response tokens that get a weight; the same all through the run."""
+        """Fraction of response tokens that get a weight, the same throughout the run."""
         return self.keep_ratio
 
     def __call__(self, batch: Batch) -> Float[Tensor, "B T"]:

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOW = 0.1
-"""A token scored below this is what wrong solutions do: cDPO's critical tokens."""
+"""Tokens with a score below this are typical of wrong solutions (cDPO's critical tokens)."""
 
 
 def weights(logscore: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-    """1 - s from log s (cDPO, arXiv 2411.19943); expm1 keeps the digits near s = 1."""
+    """1 - s from log s (cDPO, arXiv 2411.19943).
+
+    expm1 keeps the digits near s = 1.
+    """
     return -torch.expm1(logscore.clamp(max=0.0))
 
 
 def scored(logscore_N: Float[Tensor, " N"]) -> Stats:
-    """Mean score s, share of tokens with s below 0.1, and mean weight 1 - s; NaN is unscored."""
+    """Mean score s, share of tokens with s below 0.1, and mean weight 1 - s; NaN is skipped."""
     known_N = logscore_N[~logscore_N.isnan()].double()
     if not len(known_N):
         return {}

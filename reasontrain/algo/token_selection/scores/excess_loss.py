@@ -1,6 +1,6 @@
-"""Excess loss: the fall of a token's loss since an earlier model, and scores made of it (ssToken).
+"""Excess loss: the change of a token's loss since an earlier model, and scores derived from it.
 
-ssToken is arXiv 2510.18250.
+ssToken, arXiv 2510.18250.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ def retrospective(
 ) -> Float[Tensor, "B T"]:
     """REL = l_history - l = log p - log p_history, in nats: positive where the model has improved.
 
-    Rho-1 (arXiv 2404.07965) has the other sign, with a better model in place of the earlier one.
+    Rho-1 (arXiv 2404.07965) uses the opposite sign, with a better model in place of the earlier
+    one.
     """
     return logp_BT - history_logp_BT
 
 
 def width(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1"]:
-    """Largest less smallest of the chosen values of each rollout, in their unit; 0 where nothing is
-    chosen.
-    """
+    """Range (max - min) of each rollout's values inside the mask, in their unit; 0 if empty."""
     span = span_of(value_BT, among_BT, scope="rollout")
     return (span.high_S1 - span.low_S1).expand(len(value_BT), 1)
 
@@ -39,11 +38,11 @@ def width(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Floa
 def normalised(
     value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], norm: Norm
 ) -> Float[Tensor, "B T"]:
-    """The chosen values of each rollout in a common measure; it means nothing outside them.
+    """The values normalised over the tokens of the mask in each rollout; undefined elsewhere.
 
-    `minmax` is (v - min) / (max - min) (the paper adds 1e-8 below the line; here a rollout without
-    width gives 0), `rank` the share of the other values that lie below, `zscore` (v - mean) /
-    standard deviation, which is not in [0, 1].
+    `minmax` is (v - min) / (max - min), or 0 for a rollout whose values are all equal (the paper
+    instead adds 1e-8 to the denominator). `rank` is the share of the other values that are lower.
+    `zscore` is (v - mean) / standard deviation, which is not in [0, 1].
     """
     match norm:
         case "minmax":
@@ -56,9 +55,8 @@ def normalised(
             num_B1 = among_BT.sum(1, keepdim=True).clamp(min=1)
             centred_BT = _centred(value_BT.double(), among_BT)
             deviation_B1 = (centred_BT.square().sum(1, keepdim=True) / num_B1).sqrt()
-            varies_B1 = (
-                width(value_BT, among_BT) > 0
-            )  # not the deviation, which the rounding of a mean makes larger than 0
+            # Not deviation_B1 > 0: rounding of the mean can make it positive for equal values.
+            varies_B1 = width(value_BT, among_BT) > 0
             return torch.where(
                 varies_B1, centred_BT / torch.where(varies_B1, deviation_B1, 1.0), 0.0
             )
@@ -67,11 +65,10 @@ def normalised(
 def detrended(
     value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
-    """The chosen values less their straight line over the position, by least squares within each
-    rollout; 0 elsewhere.
+    """The values inside the mask minus their linear trend over the position; 0 elsewhere.
 
-    As a response grows, attention moves from the prompt to the response itself, so its first tokens
-    would always win.
+    The trend is a least-squares fit within each rollout. As a response grows, attention moves from
+    the prompt to the response itself, so without this its first tokens would always rank highest.
     """
     place_BT = _centred(among_BT.cumsum(1).double(), among_BT)
     centred_BT = _centred(value_BT.double(), among_BT)
@@ -87,14 +84,12 @@ def combined(
     attention_BT: Float[Tensor, "B T"],
     gamma_B1: Float[Tensor, "B 1"],
 ) -> Float[Tensor, "B T"]:
-    """gamma * REL + (1 - gamma) * attention, the first normalised, the second a share already
-    (ssToken, section 2.3).
-    """
+    """gamma * REL + (1 - gamma) * attention, with REL already normalised (ssToken, section 2.3)."""
     return gamma_B1 * excess_BT + (1 - gamma_B1) * attention_BT
 
 
 def _centred(value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """The chosen values less their mean; 0 elsewhere."""
+    """The values inside the mask minus their rollout's mean; 0 elsewhere."""
     num_B1 = among_BT.sum(1, keepdim=True).clamp(min=1)
     mean_B1 = torch.where(among_BT, value_BT, 0.0).sum(1, keepdim=True) / num_B1
     return torch.where(among_BT, value_BT - mean_B1, 0.0)

@@ -1,6 +1,4 @@
-"""Normalisation of evidence to [0, 1] over response tokens: clip at an upper quantile, then
-min-max.
-"""
+"""Normalisation of evidence to [0, 1]: clip at an upper quantile, then min-max."""
 
 from __future__ import annotations
 
@@ -16,24 +14,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Scope = Literal["step", "rollout"]
-"""Over which tokens a statistic or a ranking is taken: the whole optimiser step, or each rollout by
-itself.
-"""
+"""Scope of a statistic or a ranking: all tokens of the step, or each rollout by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """The values that become 0 and 1: one pair (S = 1) for a whole step, or one for each rollout (S
-    = B).
-    """
+    """The values that are mapped to 0 and 1: one pair for a step (S = 1) or per rollout (S = B)."""
 
     low_S1: Float[Tensor, "S 1"]
     high_S1: Float[Tensor, "S 1"]
 
     def normalise(self, value_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        """(value - low) / (high - low), clipped to [0, 1]; 0 everywhere in a span without width.
+        """(value - low) / (high - low), clipped to [0, 1]; 0 where high = low.
 
-        Float64, without a unit.
+        Float64, dimensionless.
         """
         width_S1 = self.high_S1 - self.low_S1
         share_BT = (value_BT.double() - self.low_S1) / torch.where(width_S1 > 0, width_S1, 1.0)
@@ -47,16 +41,18 @@ def span_of(
     clip_quantile: float = 1.0,
     scope: Scope = "step",
 ) -> Span:
-    """Minimum and `clip_quantile` of the chosen values (TIP, arXiv 2604.14084, section 6).
+    """Minimum and `clip_quantile` of the values inside the mask (TIP, arXiv 2604.14084, section 6).
 
-    Built from order statistics alone, never from sums, so the same tokens give the same span bit
-    for bit in any layout.
+    Both are order statistics, not sums, so the same tokens give a bit-identical span in any layout.
 
     Args:
         value_BT: evidence, in its own unit.
-        among_BT: tokens that count.
-        clip_quantile: quantile that becomes 1; 1.0 is plain min-max.
+        among_BT: mask of the tokens.
+        clip_quantile: quantile that is mapped to 1; 1.0 is plain min-max.
         scope: one span for the step, or one per rollout.
+
+    Returns:
+        The span, in float64 and in the unit of the evidence.
     """
     if scope == "step":
         value_BT = value_BT.reshape(1, -1)
@@ -72,9 +68,9 @@ def span_of(
 def quantile(
     value_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"], share: float
 ) -> Float[Tensor, " B"]:
-    """The quantile of the chosen values of each row, linear between neighbours (numpy's default).
+    """Quantile of the values inside the mask in each rollout, interpolated linearly as in numpy.
 
-    0 if nothing is chosen. torch.quantile takes no mask and refuses more than 2^24 numbers.
+    0 if the mask is empty. torch.quantile takes no mask and is limited to 2^24 numbers.
     """
     if not value_BT.shape[1]:
         return torch.zeros(len(value_BT), dtype=torch.float64)
@@ -92,7 +88,7 @@ def finite(
 ) -> Float[Tensor, "B T"]:
     """The values in float64, detached, and 0 outside `among_BT`.
 
-    Raises RunError if a chosen value is NaN or infinite.
+    Raises RunError if a value inside `among_BT` is NaN or infinite.
     """
     broken_BT = among_BT & ~value_BT.isfinite()
     if broken_BT.any():

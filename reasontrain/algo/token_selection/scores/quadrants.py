@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Quadrant(IntEnum):
-    """Entropy and divergence, each high or low; NONE is not a response token."""
+    """Quadrant of a token by entropy and divergence; NONE for tokens outside the response."""
 
     NONE = 0
-    Q1 = 1  # unsure, and far from the teacher
-    Q2 = 2  # unsure, and the teacher agrees
-    Q3 = 3  # confident and wrong
-    Q4 = 4  # solved
+    Q1 = 1  # high entropy, high divergence
+    Q2 = 2  # high entropy, low divergence
+    Q3 = 3  # low entropy, high divergence: confident and wrong
+    Q4 = 4  # low entropy, low divergence: solved
 
 
 QUADRANTS = (Quadrant.Q1, Quadrant.Q2, Quadrant.Q3, Quadrant.Q4)
@@ -32,8 +32,8 @@ QUADRANTS = (Quadrant.Q1, Quadrant.Q2, Quadrant.Q3, Quadrant.Q4)
 class Thresholds:
     """Values above which entropy and divergence count as high, in the unit of the evidence.
 
-    The paper gives none. Medians force the shares (Q1 + Q2 is one half, and so is Q1 + Q3), so
-    report a fixed pair beside them.
+    The paper states none. Medians determine sums of shares (Q1 + Q2 = Q1 + Q3 = 1/2), so report a
+    fixed pair of thresholds beside them.
     """
 
     entropy: float
@@ -45,7 +45,7 @@ def medians(
     divergence_BT: Float[Tensor, "B T"],
     among_BT: Bool[Tensor, "B T"],
 ) -> Thresholds:
-    """The medians of the step."""
+    """The medians of entropy and divergence over the step."""
     flat = among_BT.reshape(1, -1)
     middle_entropy, middle_divergence = (
         float(quantile(v.reshape(1, -1), flat, 0.5)) for v in (entropy_BT, divergence_BT)
@@ -59,13 +59,16 @@ def quadrants(
     among_BT: Bool[Tensor, "B T"],
     thresholds: Thresholds,
 ) -> Int[Tensor, "B T"]:
-    """The quadrant of every chosen token, NONE elsewhere; high means strictly above the threshold.
+    """The quadrant of each token of the mask, NONE elsewhere; high is strictly above the threshold.
 
     Args:
         entropy_BT: student entropy, in nats.
         divergence_BT: teacher divergence, in nats.
-        among_BT: the chosen tokens.
+        among_BT: mask of the tokens to classify.
         thresholds: values above which entropy and divergence count as high.
+
+    Returns:
+        A `Quadrant` per token.
     """
     unsure_BT = entropy_BT > thresholds.entropy
     far_BT = divergence_BT > thresholds.divergence
@@ -75,9 +78,7 @@ def quadrants(
 
 
 def shares(quadrant_BT: Int[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> dict[Quadrant, float]:
-    """Shares of the chosen tokens (all, or the kept ones) in each quadrant; all 0 if none is
-    chosen.
-    """
+    """Share of each quadrant among the tokens of the mask; all 0 if there are none."""
     chosen_N = quadrant_BT[among_BT]
     return {q: float((chosen_N == q).sum()) / max(len(chosen_N), 1) for q in QUADRANTS}
 
@@ -85,6 +86,6 @@ def shares(quadrant_BT: Int[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> di
 def recall(
     quadrant_BT: Int[Tensor, "B T"], kept_BT: Bool[Tensor, "B T"], quadrant: Quadrant = Quadrant.Q3
 ) -> float | None:
-    """The share of a quadrant's tokens that were kept; None if the step has no such token."""
+    """Share of a quadrant's tokens that are kept; None if the quadrant is empty."""
     kept_N = kept_BT[quadrant_BT == quadrant]
     return float(kept_N.double().mean()) if len(kept_N) else None

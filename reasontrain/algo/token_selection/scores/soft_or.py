@@ -1,4 +1,4 @@
-"""Scores from two kinds of evidence: student entropy and divergence from the teacher."""
+"""Scores that combine student entropy and divergence from the teacher."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 def soft_or(
     entropy_BT: Float[Tensor, "B T"], divergence_BT: Float[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
-    """h + d - h d = 1 - (1 - h)(1 - d) for h, d in [0, 1]: high where either is (TIP, arXiv
-    2604.14084, section 6).
+    """h + d - h d = 1 - (1 - h)(1 - d) for h, d in [0, 1]: high if either is high.
+
+    TIP, arXiv 2604.14084, section 6.
     """
     return entropy_BT + divergence_BT - entropy_BT * divergence_BT
 
@@ -22,10 +23,9 @@ def soft_or(
 def overconfidence(
     kl_forward_BT: Float[Tensor, "B T"], entropy_BT: Float[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
-    """KL(teacher || student) (1 - h): nats that a sure student misses; h is normalised to [0, 1]
-    (TIP, section 7.3).
+    """KL(teacher || student) (1 - h), in nats: high if a confident student is wrong.
 
-    The forward direction, because the reverse one hardly sees teacher mass that the student
-    ignores.
+    h is the entropy normalised to [0, 1] (TIP, section 7.3). The forward KL is used because the
+    reverse KL is hardly affected by teacher mass that the student ignores.
     """
     return kl_forward_BT * (1 - entropy_BT)

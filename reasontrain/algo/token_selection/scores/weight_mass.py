@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST_MEAN = 1e-6
-"""A rollout whose raw weights average less than this has nothing to tell its tokens apart by."""
+"""A rollout whose mean raw weight is below this is degenerate: it gets uniform weights."""
 
 
 def spread(
@@ -22,15 +22,17 @@ def spread(
     cap: float | None = None,
     plain_BT: Bool[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """k w / sum(w) over the k chosen tokens of each rollout, in float64 (PRIOR, arXiv 2505.08971).
+    """k w / sum(w) over the k tokens of the mask in each rollout, in float64.
+
+    PRIOR, arXiv 2505.08971.
 
     Args:
         raw_BT: raw weights w, not negative.
-        among_BT: the chosen tokens; others get 0.
-        floor: least raw weight, applied first.
-        cap: greatest weight. Weights are cut to it and the rollout is normalised once more, so
-            that a weight may end slightly above it.
-        plain_BT: tokens whose weight is 1, apart from the normalisation.
+        among_BT: mask of the tokens; others get 0.
+        floor: lower bound of raw weights, applied first.
+        cap: upper bound of weights. They are clamped to it and normalised once more, so the result
+            may be slightly above it.
+        plain_BT: tokens that get weight 1 and are left out of the normalisation.
 
     Returns:
         Weights; all 1 in a degenerate rollout.
@@ -44,7 +46,7 @@ def spread(
 
 
 def degenerate(raw_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, " B"]:
-    """Rollouts whose weights sum to less than a millionth of their tokens; never an empty one."""
+    """Rollouts with a mean weight below a millionth; never a rollout without tokens."""
     total_B = torch.where(among_BT, raw_BT.double(), 0.0).sum(1)
     return total_B < LEAST_MEAN * among_BT.sum(1)
 
@@ -52,7 +54,7 @@ def degenerate(raw_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]) -> B
 def _normalised(
     weight_BT: Float[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B T"]:
-    """Weights that average 1 over the chosen tokens of each rollout."""
+    """Weights scaled to mean 1 over the tokens of the mask in each rollout."""
     weight_BT = torch.where(degenerate(weight_BT, among_BT)[:, None], 1.0, weight_BT)
     weight_BT = torch.where(among_BT, weight_BT, 0.0)
     total_B1 = weight_BT.sum(1, keepdim=True)
