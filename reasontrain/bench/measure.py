@@ -209,7 +209,7 @@ def _difference(row: BenchCase, numbers: Sequence[Numbers]) -> float:
         raise RunError(
             f"{row.name}: {worst} is {subject[worst]:.6g} by {row.subject.name} and "
             f"{peer[worst]:.6g} by {row.peer.name}; they differ by more than {row.tolerance:g} of "
-            f"the larger, so they did other work and their times are not compared"
+            f"the larger, so they did different work and their times are not compared"
         )
     return difference[worst]
 

@@ -30,7 +30,7 @@ def test_records_of_a_folder_come_by_name_and_a_new_one_replaces_its_own(tmp_pat
 def test_something_else_is_not_a_record(tmp_path: Path):
     path = write(tmp_path, RECORD)
     path.write_text(
-        path.read_text(encoding="utf-8").replace('"apart"', '"appart"'), encoding="utf-8"
+        path.read_text(encoding="utf-8").replace('"difference"', '"diference"'), encoding="utf-8"
     )
-    with pytest.raises(UserError, match="appart"):
+    with pytest.raises(UserError, match="diference"):
         read(path)

@@ -41,7 +41,7 @@ STEPS = 3
 
 def row(name: str, monkeypatch: pytest.MonkeyPatch, machine: BenchMachine = MACHINE) -> BenchCase:
     """A row of the table, with a model and rollouts of a test's size."""
-    monkeypatch.setattr(step, "_given", lambda machine: WORKLOAD)
+    monkeypatch.setattr(step, "_workload", lambda machine: WORKLOAD)
     return next(row for row in step.rows(machine) if row.name == name)
 
 
@@ -64,7 +64,7 @@ UPDATES = {
             reasontrain_side.update, WORKLOAD, partial(step.demonstrations, WORKLOAD), step.PRIOR
         ),
         lambda variant: peers.sft_update(WORKLOAD, *variant),
-        ((4, 0, False), (1, 0, True), (1, 64, False)),
+        ((4, None, False), (1, None, True), (1, 64, False)),
     ),
 }
 
@@ -115,8 +115,8 @@ def test_a_whole_step_trains_the_tokens_that_both_sides_were_told_to_sample() ->
 
 
 def test_trl_ends_each_response_at_its_own_length() -> None:
-    until = peers.Until(torch.tensor([2, 1]), prompt_width=3, end=0)
-    scores = until(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 4))
+    end_at_length = peers.EndAtLength(torch.tensor([2, 1]), prompt_width=3, end=0)
+    scores = end_at_length(torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 4))
     assert scores[0].isneginf().tolist() == [True, False, False, False]
     assert scores[1].isneginf().tolist() == [False, True, True, True]
 
@@ -142,7 +142,10 @@ def test_a_peer_that_learns_another_loss_is_refused(monkeypatch: pytest.MonkeyPa
         reasontrain_side.update, WORKLOAD, WORKLOAD.batch, replace(step.OPD, objective=forward)
     )
     plain = row("opd update", monkeypatch)
-    with pytest.raises(RunError, match="do not do the same work"):
+    with pytest.raises(
+        RunError,
+        match=r"grad_norm is .* so they did different work and their times are not compared",
+    ):
         measure(
             replace(plain, subject=step._reasontrain(WORKLOAD, MACHINE, other)),
             MACHINE,
@@ -158,6 +161,10 @@ class Recorder(PolicyLearner):
 
     def __init__(self) -> None:
         """Nothing to learn with."""
+
+    @property
+    def steps_done(self) -> int | None:
+        return 0
 
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch:
         return batch.with_evidence(
@@ -190,13 +197,13 @@ def test_d3s_learns_from_half_of_the_rollouts_and_of_the_tokens(limit: int) -> N
 
 
 @pytest.mark.parametrize("name", ["grpo update, half", "d3s update", "sstoken update"])
-def test_rows_that_differ_say_so_and_agree_on_what_they_are_handed(
+def test_rows_that_differ_say_so_and_agree_on_the_tokens_of_the_batch(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = row(name, monkeypatch)
     with chosen.subject.variants[0].setup() as work:
-        assert work() == {"tokens handed over": float(WORKLOAD.tokens)}
-    assert "handed" in chosen.remark
+        assert work() == {"tokens of the batch": float(WORKLOAD.tokens)}
+    assert "only the numbers of tokens in the batch must agree" in chosen.remark
 
 
 # ---- what is given
@@ -286,7 +293,7 @@ def test_the_large_row_counts_operations_and_runs_in_bfloat16_with_recomputation
 
 def test_quick_searches_nothing_and_a_full_run_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def variants(quick: bool) -> dict[str, tuple[int, int]]:
-        monkeypatch.setattr(step, "_given", lambda machine: replace(WORKLOAD, rollouts=16))
+        monkeypatch.setattr(step, "_workload", lambda machine: replace(WORKLOAD, rollouts=16))
         return {
             each.name: (len(each.subject.variants), len(each.peer.variants))
             for each in step.rows(replace(MACHINE, quick=quick))
