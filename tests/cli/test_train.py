@@ -356,7 +356,10 @@ def test_fewer_steps_than_were_taken_are_refused(
 ) -> None:
     assert train("evaluate=null") == 0
     assert train("evaluate=null", "steps=2") == 2
-    assert "out/run has 4 steps already, more than the 2 asked for" in capsys.readouterr().err
+    assert (
+        "out/run has 4 steps already, more than `steps: 2`; raise `steps`, or choose another `name`"
+        in (capsys.readouterr().err)
+    )
 
 
 def test_a_finished_run_is_extended_by_more_steps(train: Train) -> None:
