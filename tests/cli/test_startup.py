@@ -48,7 +48,8 @@ ENFORCED = {"Tensor", "PreTrainedTokenizerBase"}
 UNENFORCED = {
     "Dataset",
     "HFLM",
-    "Image",
+    "PIL.Image",
+    "PilImage",
     "LoraConfig",
     "LoraLayer",
     "LossAggregationFn",

@@ -134,12 +134,13 @@ def test_where_there_is_no_math_verify_grading_does_not_begin(
 
 ORPHANS = """
 import json, os, signal, subprocess, time
-from reasontrain.tasks.grading.symbolic import Worker
-idle, busy = Worker(memory_bytes=1 << 30), Worker(memory_bytes=1 << 30)
+from reasontrain.tasks.grading.symbolic import GraderProcess
+idle, busy = GraderProcess(memory_bytes=1 << 30), GraderProcess(memory_bytes=1 << 30)
 busy._process.stdin.write(json.dumps([60.0, 60.0, [["3", SLOW]]]).encode() + b"\\n")
 time.sleep(0.5)
-children = [int(pid) for pid in subprocess.run(["pgrep", "-g", f"{idle._process.pid},{busy._process.pid}"],
-                                               capture_output=True, text=True).stdout.split()]
+groups = f"{idle._process.pid},{busy._process.pid}"
+listed = subprocess.run(["pgrep", "-g", groups], capture_output=True, text=True)
+children = [int(pid) for pid in listed.stdout.split()]
 print(*children, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
