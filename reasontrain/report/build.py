@@ -164,7 +164,7 @@ def curves(run: RunRecord) -> list[Chart]:
 
 
 def _evidence_curves() -> list[_Curve]:
-    """The charts of the evidence table: the mean of each kind over the response tokens of a step."""
+    """The charts of the evidence table: the mean of each kind over a step's response tokens."""
     charts_of: dict[str, list[Evidence]] = {}
     for row in EVIDENCE.values():
         charts_of.setdefault(row.chart, []).append(row)

@@ -54,12 +54,20 @@ token_selection: {{kind: contrast}}
 """,
     "scores": f"""{PAIRS}
 stages:
-  - {{name: score, kind: contrast, pairs: pairs.jsonl, positive: ../models/student, negative: ../models/teacher, alarm: [0, 1]}}
+  - name: score
+    kind: contrast
+    pairs: pairs.jsonl
+    positive: ../models/student
+    negative: ../models/teacher
+    alarm: [0, 1]
 evidence: {{ce_logscore: "stage:score/ce_logscore.parquet"}}
 token_selection: {{kind: contrast}}
 """,
     "soft": f"""{TASK}
-sample: {{max_tokens: 40, group_size: 2, thought: {{kind: soft, max_tokens: 8, max_answer_tokens: 4}}}}
+sample:
+  max_tokens: 40
+  group_size: 2
+  thought: {{kind: soft, max_tokens: 8, max_answer_tokens: 4}}
 advantage: {{kind: leave_one_out}}
 objective: {{kind: soft_reinforce}}
 loss_aggregation: seq_mean_token_sum
