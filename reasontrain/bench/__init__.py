@@ -1,4 +1,4 @@
-"""Speed and memory of reasontrain beside a peer: the same work on the same machine in one run.
+"""Speed and memory of reasontrain compared with a peer: the same work, machine and run.
 
 Figures are ratios.
 """

@@ -1,6 +1,6 @@
 """The types of a benchmark: cases, contestants, variants and goals.
 
-A case is one piece of work, done by two contestants, each at the best of its own settings.
+A case is one piece of work, done by two contestants, each with its best settings.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from reasontrain.types import AtLeastOne, UserError
 Numbers = Mapping[str, float]
 """Results of a piece of work by name.
 
-Both contestants must give the same, or they did other work.
+They must agree between contestants; otherwise these did different work.
 """
 Work = Callable[[], Numbers]
 Setup = Callable[[], AbstractContextManager[Work]]
-"""A context that builds what a piece of work needs and yields the work; leaving it cleans up."""
+"""A context manager that sets up a piece of work, yields it, and cleans up."""
 Setting = str | int | float | bool
 
 
 class NoPeerError(UserError):
-    """The peer that a table runs beside is not installed."""
+    """The peer of a table is not installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchMachine:
-    """The machine that cases are measured on, and how thoroughly.
+    """The machine that cases are measured on, and the thoroughness of the measurement.
 
     `quick` searches fewer settings, and some cases do less work. `data` is a folder with benchmark
     files, for the cases that read them.
@@ -46,7 +46,7 @@ class BenchMachine:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One setting of a contestant; its setup is not timed, its work is."""
+    """One setting of a contestant; the work is timed, the setup is not."""
 
     settings: Mapping[str, Setting]
     setup: Setup
@@ -54,9 +54,9 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """An implementation of the work; its fastest variant enters the case.
+    """An implementation of the work; only its fastest variant is compared.
 
-    So each contestant has its own best settings.
+    Each contestant therefore has its own best settings.
     """
 
     name: str
@@ -77,9 +77,9 @@ class BenchCase:
 
     `work` describes the work (shape, batch, lengths, dtype), `units` names and counts what one run
     processes ("tokens", 8192), and `tolerance` bounds the difference between the contestants'
-    numbers, relative to the larger. `remark` is what a reader must know to read the ratio, and
-    `after` gives what is known only after the measurement. `memory` is false if the work is done
-    in other processes, whose memory is not measured.
+    numbers, relative to the larger. `remark` explains how to read the ratio, and `after` returns a
+    remark that depends on the measurement. `memory` is false if the work is done in other
+    processes, whose memory is not measured.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""An evaluation, from problems to verdicts, beside lm-evaluation-harness: the same ids into the
-same weights, greedy, float32.
+"""An evaluation, from problems to verdicts, compared with lm-evaluation-harness.
 
-Both give a text for every problem. The texts must be equal, or diverge at two tokens between which
-rounding decides; a text that diverges elsewhere stops the benchmark. Each reads the answer of a
-text by its own rule; the remark of the case says where verdicts differ, and why.
+Both feed the same ids to the same weights, in float32, and decode greedily. The texts of a problem
+must be equal, or diverge at two tokens between which rounding decides; a text that diverges
+elsewhere stops the benchmark. Each contestant extracts answers by its own rule; the remark of the
+case lists the differences between verdicts, and their reasons.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ QUICK_PROBLEMS = 128
 NEAR_TIE = 1e-4
 """Logits this close may swap ranks between two orders of adding the same numbers in float32."""
 SHOWN = 10
-"""Problems that are named per reason."""
+"""The most problems that are listed per reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationWorkload:
-    """The problems of a task, with the suite that says how a model is prompted, and the model."""
+    """The problems of a task, the suite with prompt and sampling settings, and the model."""
 
     task: TaskSettings
     suite: Suite
@@ -78,7 +78,7 @@ class LastReplies:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerDifference:
-    """A problem with different texts or verdicts, and why."""
+    """A problem with different texts or verdicts, and the reason."""
 
     problem: str
     why: str
@@ -106,7 +106,7 @@ def evaluation_workload(
 
     Args:
         name: name of the suite.
-        task: gives the problems.
+        task: the source of the problems.
         device: device of the model; a GPU of any index is `cuda`.
         limit: number of problems, from the first; None for all.
     """
@@ -161,7 +161,7 @@ def _row(name: str, workload: EvaluationWorkload, machine: BenchMachine) -> Benc
 def reasontrain_work(
     workload: EvaluationWorkload, replies: LastReplies, num_rows: int
 ) -> Iterator[Work]:
-    """Evaluation by reasontrain with its local sampler, `num_rows` answers at once."""
+    """Evaluation by reasontrain with its local sampler, `num_rows` sequences at a time."""
     policy = models.load(workload.model)
     encoder = workload.encoder(policy)
     sampler = LocalSampler(policy, seed=0, max_num_seqs=num_rows)
@@ -208,7 +208,7 @@ def reasontrain_work(
 def harness_work(
     workload: EvaluationWorkload, replies: LastReplies, batch_size: int
 ) -> Iterator[Work]:
-    """Evaluation by the harness with its Hugging Face backend, `batch_size` answers at once."""
+    """Evaluation by the harness with its Hugging Face backend, `batch_size` sequences at a time."""
     policy = models.load(workload.model)
     prompts, _ = workload.encoder(policy).prompts(workload.task.problems()[: workload.suite.limit])
     harness.check_room(prompts, workload.suite, policy.context)
@@ -249,7 +249,7 @@ def describe_differences(workload: EvaluationWorkload, replies: LastReplies) -> 
 def differences(workload: EvaluationWorkload, replies: LastReplies) -> list[AnswerDifference]:
     """The problems with different texts or verdicts.
 
-    Raises RunError for a text that diverges where one token is clearly likelier.
+    Raises RunError for a text that diverges at a token that is clearly more likely than the next.
     """
     differing: list[AnswerDifference] = []
     policy: Policy | None = None
@@ -277,7 +277,7 @@ def differences(workload: EvaluationWorkload, replies: LastReplies) -> list[Answ
 
 
 def gap_at_divergence(policy: Policy, rollout: Rollout, other: str) -> float:
-    """The lead of the likeliest token, in logits, where a rollout and a text diverge."""
+    """The gap between the two largest logits at the token where a rollout and a text diverge."""
     ids = rollout.response_ids
     texts = (
         str(policy.tokenizer.decode(ids[: i + 1], skip_special_tokens=True))
@@ -294,7 +294,7 @@ def gap_at_divergence(policy: Policy, rollout: Rollout, other: str) -> float:
 
 
 def _why(reply: HarnessReply, harness_reply: HarnessReply) -> str:
-    """The reason for two verdicts on one text."""
+    """The reason for different verdicts on the same text."""
     if reply.extracted == harness_reply.extracted:
         return "reasontrain compares the same answer by value, and the harness as text"
     if "<think>" in reply.text and "</think>" not in reply.text:
@@ -306,7 +306,7 @@ def _why(reply: HarnessReply, harness_reply: HarnessReply) -> str:
 
 
 def _reply(answer: SampledAnswer, suite: Suite) -> HarnessReply:
-    """The answer as the harness would report it: cut before the stop text."""
+    """The answer as the harness reports it: cut before the stop text."""
     text = answer.rollout.text
     verdict = answer.verdict
     for stop in suite.sampling.stop:

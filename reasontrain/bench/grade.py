@@ -1,4 +1,4 @@
-"""The verifier on one core and on all, beside math-verify in one process.
+"""The verifier on one core and on all cores, compared with math-verify in one process.
 
 Answers need algebra; the unit is answers per second.
 """
@@ -26,8 +26,9 @@ PAIRS = (
     (r"2^{x+N}", r"2^x \cdot 2^N"),
     (r"\frac{1}{x} + \frac{N}{y}", r"\frac{y+Nx}{xy}"),
 )
-"""(gold, answer) pairs: six are equal and two are not, for any number N above one; only algebra can
-tell.
+"""(gold, answer) pairs that only algebra can decide.
+
+Six are equal and two are not, for any number N above one.
 """
 
 
@@ -63,8 +64,9 @@ def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> Bench
 
 
 def answers(first: int, num_answers: int) -> list[tuple[str, str]]:
-    """(gold, boxed answer) pairs, all different, and different for another `first`: no verdict can
-    come from a cache.
+    """Distinct (gold, boxed answer) pairs.
+
+    They differ between values of `first`, so that no verdict comes from a cache.
     """
     turns = ((PAIRS[i % len(PAIRS)], str(first + i // len(PAIRS) + 2)) for i in range(num_answers))
     return [
@@ -89,7 +91,7 @@ def grader_work(num_answers: int, num_workers: int) -> Iterator[Work]:
 
 @contextmanager
 def math_verify_work(num_answers: int) -> Iterator[Work]:
-    """Grading as the README of math-verify shows it, with its own time limits."""
+    """Grading as in the README of math-verify, with its own time limits."""
     runs = count()
 
     def work() -> Numbers:

@@ -1,8 +1,8 @@
-"""lm-evaluation-harness as a peer: its Hugging Face backend answers, its GSM8K rules grade.
+"""lm-evaluation-harness as a peer: its Hugging Face backend and its GSM8K grading rules.
 
-The task is defined over rendered prompts, so that the model reads the same ids. The answer of a
-text, and whether it is right, follow the harness's own task `gsm8k` ("flexible-extract": the last
-number, compared as text).
+The task is defined over rendered prompts, so that the model gets the same ids. Answer extraction
+and verdict are those of the harness's own task `gsm8k` ("flexible-extract": the last number,
+compared as text).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def loaded(
 
     Args:
         model: the model to evaluate.
-        suite: gives stop texts and the limit of tokens.
-        prompts: the prompts, encoded.
-        device: device in torch's words.
-        batch_size: prompts answered together, or "auto".
+        suite: stop texts and token limit.
+        prompts: the encoded prompts.
+        device: a torch device, as text.
+        batch_size: prompts decoded together, or "auto".
 
     Yields:
         A function that evaluates all prompts and returns the replies in their order.
@@ -95,7 +95,7 @@ def loaded(
 
 
 def _text(lm: HFLM, prompt: Prompt) -> str:
-    """The prompt as a text that the harness encodes to the same ids; UserError if there is none."""
+    """The prompt as a text that the harness encodes to the same ids; else raise UserError."""
     text: str = lm.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
     ids, _ = lm.tok_batch_encode([text])
     if ids[0].tolist() != list(prompt.ids):
@@ -136,7 +136,7 @@ def _installed() -> type[HFLM]:
 
 
 def _task(suite: Suite, path: Path, cache: Path) -> dict[str, object]:
-    """A task over a file of prompts, in the words of the harness's YAML files.
+    """A task over a file of prompts, with the keys of the harness's YAML files.
 
     Filters and metric are those of its task `gsm8k`.
     """

@@ -1,4 +1,4 @@
-"""An update of a 4B student with an 8B teacher on one GPU, beside bare matrix products.
+"""An update of a 4B student with an 8B teacher on one GPU, compared with matrix products.
 
 The products have the same number of operations.
 """
@@ -20,7 +20,9 @@ from reasontrain.data.micro_batches import Layout
 from reasontrain.plan.flops import head, trunk
 
 ENOUGH_BYTES = 120 * 2**30
-"""Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 16 GB;
+"""GPU memory that the case needs.
+
+Student, gradient and AdamW's two moments in float32 are 64 GB, the teacher in bfloat16 is 16 GB;
 the rest is activations.
 """
 TOKENS_PER_S = 6000
@@ -50,7 +52,8 @@ def rows(machine: BenchMachine) -> Sequence[BenchCase]:
 def row(workload: Workload, machine: BenchMachine) -> BenchCase:
     """The case, with two goals: tokens per second, as seconds, and the share of the matrix rate.
 
-    The share is the inverse of the time ratio to bare products with the same number of operations.
+    The share is the inverse of the time ratio to matrix products with the same number of
+    operations.
     """
     operations = flops(workload)
     budgets = (16384,) if machine.quick else (8192, 16384, 32768)
@@ -98,7 +101,9 @@ def flops(workload: Workload) -> float:
     """Floating-point operations of the update, as the remark of the case defines them."""
     length_B = workload.batch().length_B
     num_tokens = int(length_B.sum())
-    num_pairs = int((length_B * (length_B + 1) // 2).sum())  # of a query and a key it attends to
+    num_pairs = int(
+        (length_B * (length_B + 1) // 2).sum()
+    )  # pairs of a query and a key that it attends to
     student = 4 * trunk(workload.shape, num_tokens, num_pairs) + head(
         workload.shape, workload.tokens, 3
     )
@@ -124,7 +129,7 @@ def _update(workload: Workload, operations: float, budget: int, layout: Layout) 
 
 @contextmanager
 def _products(workload: Workload, operations: float) -> Iterator[Work]:
-    """Products of square matrices with this number of operations in all."""
+    """Products of square matrices with this total number of operations."""
     left, right = (
         torch.randn(SIDE, SIDE, device=workload.device, dtype=workload.dtype) for _ in range(2)
     )

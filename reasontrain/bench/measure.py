@@ -1,5 +1,6 @@
-"""Times and memory of a case: contestants run in turn, so that other load on the machine falls on
-both alike.
+"""Times and memory of a case.
+
+Contestants run in turn, so that other load on the machine affects both equally.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class SideMeasured:
-    """A contestant at its best settings.
+    """The measurements of a contestant with its best settings.
 
     `seconds` has one entry per run. `peak_bytes` is the peak of the memory that one run adds; None
     if it was not measured.
@@ -74,7 +75,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class GoalResult:
-    """A goal with its measured value; one that was not measured (None) is not met."""
+    """A goal with its measured value; None means not measured, and the goal is not met."""
 
     goal: Goal
     measured: float | None
@@ -85,8 +86,8 @@ class GoalResult:
 class Measured:
     """A measured case.
 
-    `time_ratio` is over pairs of runs that followed each other, subject to peer. `difference` is
-    the largest relative difference between the contestants' numbers.
+    `time_ratio` is the ratio of subject to peer over pairs of consecutive runs. `difference` is the
+    largest relative difference between the contestants' numbers.
     """
 
     name: str
@@ -115,8 +116,8 @@ def measure(row: BenchCase, machine: BenchMachine, *, runs: int) -> Measured:
         Seconds, ratios, peak memory in bytes, and the goals.
 
     Raises:
-        RunError: if the numbers differ by more than the tolerance; then the contestants did not do
-            the same work, and a ratio would mean nothing.
+        RunError: the numbers differ by more than the tolerance, so the contestants did different
+            work and their ratio would be meaningless.
     """
     with _threads(machine):
         chosen = [_search(contestant, machine) for contestant in (row.subject, row.peer)]
@@ -167,7 +168,7 @@ def _goal_result(goal: Goal, measured: float | None) -> GoalResult:
 
 
 def _search(contestant: Contestant, machine: BenchMachine) -> tuple[Variant, tuple[Trial, ...]]:
-    """The fastest variant, by the faster of two runs after a first one that warms up."""
+    """The fastest variant, by the faster of two runs after a warm-up run."""
     if len(contestant.variants) == 1:
         return contestant.variants[0], ()
     trials = []
@@ -214,7 +215,7 @@ def _difference(row: BenchCase, numbers: Sequence[Numbers]) -> float:
 
 
 def _timed(work: Work, device: torch.device) -> float:
-    """Seconds of one run, until the device has finished too."""
+    """Seconds of one run, including outstanding work of the device."""
     gc.collect()
     _synchronise(device)
     start = time.perf_counter()
@@ -231,7 +232,7 @@ def _synchronise(device: torch.device) -> None:
 def _peak_bytes(work: Work, device: torch.device) -> int | None:
     """The peak of the memory that one run adds, in bytes: of the GPU, or of this process.
 
-    None on a CPU elsewhere than on Linux.
+    None for a CPU on systems other than Linux.
     """
     gc.collect()
     if device.type == "cuda":
@@ -241,7 +242,7 @@ def _peak_bytes(work: Work, device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not CLEAR.exists():
         return None
-    # Freed memory that malloc still holds would hide as much of the peak.
+    # freed memory that malloc still holds would hide a part of the peak
     ctypes.CDLL(None).malloc_trim(0)
     # Resets the high-water mark VmHWM to the memory in use now (proc(5)).
     CLEAR.write_text("5", encoding="ascii")
@@ -258,7 +259,7 @@ def _status_bytes(key: str) -> int:
 
 @contextmanager
 def _threads(machine: BenchMachine) -> Iterator[None]:
-    """Give torch the number of threads that cases are measured with, and restore it."""
+    """Set torch's number of threads to the machine's during the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
     try:

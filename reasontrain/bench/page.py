@@ -1,4 +1,4 @@
-"""Records as a Markdown page, with a picture of the ratios of each."""
+"""Records as a Markdown page, with a plot of the ratios of each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RULE = "| --- | --- | --- | --- | --- | --- | --- |"
 
 
 def markdown(records: Sequence[BenchRecord], pictures: Mapping[str, str]) -> str:
-    """A page of all records; `pictures` maps the name of a record to the file of its picture."""
+    """A page of all records; `pictures` maps the name of a record to the file of its plot."""
     lines = [
         "# Benchmarks",
         "",
         "Written by `reasontrain bench`; do not edit. A time ratio is the time of reasontrain "
-        "over that of the peer, in pairs of runs that followed each other: median [minimum, "
-        "maximum]. Below 1, reasontrain is faster. Memory is the peak of what one run adds.",
+        "over that of the peer, in pairs of consecutive runs: median [minimum, maximum]. Below 1, "
+        "reasontrain is faster. Memory is the peak of the memory that one run adds.",
         "",
     ]
     for record in records:
@@ -98,7 +98,7 @@ def _settings(settings: Mapping[str, Setting]) -> str:
 
 
 def _searched(row: Measured) -> str:
-    """Settings of each contestant, and the number of variants they were the fastest of."""
+    """The settings of each contestant, and the number of variants that were searched."""
     texts = [
         f" {side.name}{f', the fastest of {len(side.trials)} settings' if side.trials else ''}: "
         f"{_settings(side.settings)}."
@@ -132,9 +132,9 @@ WIDTH = 760
 LEFT = 190
 """Pixels left of the axis, for names."""
 RIGHT = 90
-"""Pixels right of it, for figures."""
+"""Pixels right of the axis, for figures."""
 STEP = 34
-"""Pixels from a case to the next."""
+"""Pixels from one case to the next."""
 TOP = 40
 STYLE = (
     "text{font:13px "

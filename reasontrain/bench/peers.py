@@ -27,7 +27,7 @@ Inputs = Mapping[str, Tensor] | list[dict[str, object]]
 
 
 def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int | None) -> Numbers:
-    """One optimiser step as `Trainer.train` takes it: backward per batch, clipping, AdamW."""
+    """One optimiser step like that of `Trainer.train`: backward per batch, clipping, AdamW."""
     trainer.current_gradient_accumulation_steps = len(batches)
     loss = sum(float(trainer.training_step(trainer.model, inputs, num_items)) for inputs in batches)
     norm = trainer.accelerator.clip_grad_norm_(
@@ -40,7 +40,7 @@ def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int 
 
 @contextmanager
 def _settings(workload: Workload, size: int) -> Iterator[dict[str, object]]:
-    """Settings of every trainer: `size` rollouts in a forward, and no work but the step."""
+    """Settings of every trainer: `size` rollouts per forward pass, and no work besides the step."""
     disable_progress_bars()
     with TemporaryDirectory() as directory:
         yield {
@@ -57,7 +57,7 @@ def _settings(workload: Workload, size: int) -> Iterator[dict[str, object]]:
 
 
 class EndAtLength(LogitsProcessor):
-    """End each row of `generate` after its own number of tokens, and not before."""
+    """End each sequence of `generate` after exactly its own number of tokens."""
 
     def __init__(self, length_B: Int[Tensor, " B"], prompt_width: int, end: int) -> None:
         """`length_B` counts response tokens; `end` is the id of the end token."""
@@ -68,7 +68,7 @@ class EndAtLength(LogitsProcessor):
     def __call__(
         self, input_ids: Int[Tensor, "B T"], scores: Float[Tensor, "B V"]
     ) -> Float[Tensor, "B V"]:
-        """Force the end token where the row is at its length, and forbid it elsewhere."""
+        """Force the end token for sequences at their length, and forbid it for all others."""
         last_B = self.length_B == input_ids.shape[1] - self.prompt_width + 1
         scores[:, self.end] = -torch.inf
         scores[last_B] = -torch.inf
@@ -106,7 +106,7 @@ def opd_step(workload: Workload, size: int) -> Iterator[Work]:
 
 @contextmanager
 def opd_update(workload: Workload, size: int) -> Iterator[Work]:
-    """A step of `DistillationTrainer` from rollouts on, in place of those it would generate."""
+    """A step of `DistillationTrainer` on given rollouts, instead of those it would generate."""
     with _distillation(workload, size) as trainer:
         rollouts = padded(workload.batch(), workload.device)
         trainer._generate_and_score_completions = lambda _: dict(rollouts)
@@ -138,7 +138,7 @@ def _distillation(workload: Workload, size: int) -> Iterator[DistillationTrainer
 
 @contextmanager
 def grpo_update(workload: Workload, group: int, size: int) -> Iterator[Work]:
-    """A GRPO step from rollouts on; `dapo` divides by all tokens of the step."""
+    """A GRPO step on given rollouts; loss type `dapo` divides by all tokens of the step."""
     with _settings(workload, size) as settings:
         arguments = GRPOConfig(
             **settings,
@@ -162,13 +162,13 @@ def grpo_update(workload: Workload, group: int, size: int) -> Iterator[Work]:
 
 
 def _no_reward(prompts: object, completions: object) -> list[float]:
-    """A stand-in for the reward function that TRL requires; rollouts come with their advantages."""
+    """A placeholder for the reward function that TRL requires; rollouts have advantages already."""
     raise AssertionError("rollouts come with their advantages")
 
 
 @contextmanager
 def dpo_update(workload: Workload, reference_logp: float, size: int) -> Iterator[Work]:
-    """A DPO step with the reference's log-probs known, `size` pairs in a forward.
+    """A DPO step with given log-probs of the reference, `size` pairs per forward pass.
 
     TRL 1.16 pads pairs and cannot pack them.
     """
@@ -211,9 +211,9 @@ def sft_update(
 
     Args:
         workload: sizes, model and responses.
-        size: rows in a forward.
-        packed_length: tokens of a packed row; None pads instead.
-        by_length: whether a forward pads responses of similar lengths.
+        size: sequences per forward pass.
+        packed_length: tokens of a packed sequence; None pads instead.
+        by_length: batch responses of similar lengths together.
     """
     prompts, responses = parts(workload.batch())
     rows = [
@@ -227,7 +227,8 @@ def sft_update(
             max_length=packed_length,
             train_sampling_strategy="group_by_length" if by_length else "random",
             completion_only_loss=True,
-            # TRL then takes the whole epoch, however many batches packing leaves, as one step.
+            # TRL then takes the whole epoch as one step, independent of the number of packed
+            # batches.
             gradient_accumulation_steps=workload.rollouts,
         )
         trainer = SFTTrainer(
@@ -245,7 +246,7 @@ def sft_update(
 
 
 def padded(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """A batch as TRL generates it: prompts padded on the left, responses on the right."""
+    """A batch in TRL's layout: prompts padded on the left, responses on the right."""
     prompts, responses = parts(batch)
     sides = (("prompt", prompts, True), ("completion", responses, False))
     inputs: dict[str, Tensor] = {"advantages": batch.advantage_B.to(device)}

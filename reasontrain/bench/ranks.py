@@ -1,4 +1,4 @@
-"""Two ranks beside one, with the same work for each: the cost of their communication."""
+"""Two ranks compared with one, at the same work per rank: the cost of communication."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Stage = Literal[0, 1, 2, 3]
 BUDGET = 512
 STAGES: tuple[Stage, ...] = (0, 2, 3)
 START_S = 300.0
-"""Longest wait for a message of a rank, in seconds; the first includes importing DeepSpeed."""
+"""Seconds to wait for a message of a rank; before the first one, it imports DeepSpeed."""
 STOP_S = 20.0
 
 
 def row(workload: Workload, machine: BenchMachine) -> BenchCase:
-    """An update of distillation. Each of two ranks learns from a copy of every rollout.
+    """An update of distillation, in which each rank learns from a copy of every rollout.
 
-    So loss and gradient norm equal those of one rank.
+    Loss and gradient norm therefore equal those of one rank.
     """
     return BenchCase(
         name="two ranks",
@@ -101,7 +101,7 @@ def _running_ranks(workload: Workload, num: int, stage: Stage) -> Iterator[Work]
 
 
 def _answer(pipe: Connection) -> dict[str, float]:
-    """The next message of a rank; raises RunError if it ended or sends nothing for `START_S`."""
+    """The next message of a rank; raise RunError if the rank ended or sends none in `START_S`."""
     try:
         if pipe.poll(START_S):
             answer: dict[str, float] = pipe.recv()
@@ -114,11 +114,11 @@ def _answer(pipe: Connection) -> dict[str, float]:
 def learn(
     workload: Workload, rank_address: distributed.RankAddress, stage: Stage, pipe: Connection
 ) -> None:
-    """Run one rank: a learner step for every true message, until a false one.
+    """Run one rank: a learner step per True message, until the message is False.
 
     Args:
         workload: sizes, models and batch; the same on every rank.
-        rank_address: the rank, their number, and the address at which they meet.
+        rank_address: the rank, the number of ranks, and the address of their process group.
         stage: the ZeRO stage.
         pipe: connection to the driver; each step sends its loss, gradient norm and tokens.
     """

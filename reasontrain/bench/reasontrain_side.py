@@ -1,5 +1,7 @@
-"""The step of reasontrain as a contestant: the phases of the training loop, in its order, by the
-learner and the sampler of any run.
+"""The step of reasontrain as a contestant.
+
+It has the phases of the training loop, in the same order, with the learner and the sampler that
+runs use.
 """
 
 from __future__ import annotations
@@ -64,8 +66,8 @@ def learner(workload: Workload, method: BenchMethod, budget: int, layout: Layout
 
     Args:
         workload: sizes and models.
-        method: decides which frozen models there are.
-        budget: tokens of a micro-batch, at most.
+        method: determines which frozen models are needed.
+        budget: the most tokens of a micro-batch.
         layout: padded or packed micro-batches.
     """
     settings = LearnSettings(
@@ -89,13 +91,13 @@ def learner(workload: Workload, method: BenchMethod, budget: int, layout: Layout
 def update(
     workload: Workload, make: Callable[[], Batch], method: BenchMethod, budget: int, layout: Layout
 ) -> Iterator[Work]:
-    """A step from rollouts on.
+    """A step on given rollouts.
 
     Args:
         workload: sizes and models.
-        make: makes the batch, which is not timed.
+        make: returns the batch; it is not timed.
         method: the training method.
-        budget: tokens of a micro-batch, at most.
+        budget: the most tokens of a micro-batch.
         layout: padded or packed micro-batches.
     """
     trained = learner(workload, method, budget, layout)
@@ -112,14 +114,14 @@ def update(
 def opd_step(
     workload: Workload, method: BenchMethod, budget: int, layout: Layout
 ) -> Iterator[Work]:
-    """A whole step: sampling with the weights that are trained, then learning.
+    """A whole step: sampling with the trained weights, then learning.
 
-    Every sequence ends at its token budget and nowhere else.
+    Every sequence ends exactly at its token budget.
 
     Args:
         workload: sizes and models, and the length of each response.
         method: the training method.
-        budget: tokens of a micro-batch, at most.
+        budget: the most tokens of a micro-batch.
         layout: padded or packed micro-batches.
     """
     trained = learner(workload, method, budget, layout)

@@ -42,12 +42,12 @@ class BenchRecord:
 
     @property
     def name(self) -> str:
-        """The name of its file, without the suffix."""
+        """The name of the record's file, without the suffix."""
         return f"{self.table}-{self.device}"
 
 
 def write(folder: Path, record: BenchRecord) -> Path:
-    """Write a record to its file, replaced as a whole, and return the path."""
+    """Write a record atomically to its file, and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
     storage.replace_text(path, json.dumps(as_mapping(record), indent=1, ensure_ascii=False) + "\n")
@@ -55,10 +55,10 @@ def write(folder: Path, record: BenchRecord) -> Path:
 
 
 def read(path: Path) -> BenchRecord:
-    """The record in a file; raises UserError if it holds something else."""
+    """Read the record in a file; raise UserError if the file is not a record."""
     return build(BenchRecord, read_yaml(path), str(path))
 
 
 def read_all(folder: Path) -> Sequence[BenchRecord]:
-    """Every record of a folder, in the order of file names."""
+    """Read every record of a folder, in the order of file names."""
     return [read(path) for path in sorted(folder.glob("*.json"))]

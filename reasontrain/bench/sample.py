@@ -1,4 +1,4 @@
-"""Rollouts of skewed lengths beside transformers' `generate`, and soft thoughts beside hard ones.
+"""Sampling of skewed lengths compared with transformers' `generate`; soft against hard thoughts.
 
 Models have random weights. The length of each response is drawn beforehand, so that every
 contestant samples the same number of tokens for each prompt.
@@ -41,7 +41,7 @@ GROUPS = 16
 GROUP_SIZE = 4
 ROLLOUTS = GROUPS * GROUP_SIZE
 FORCED = r"\boxed{"
-"""Text that is forced after a thought."""
+"""Forced text after a thought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class SampleSize:
     dtype: torch.dtype
 
     def policy(self, device: torch.device) -> Policy:
-        """A model with random weights, always the same, and no end tokens of its own."""
+        """A model with fixed random weights, and no end tokens of its own."""
         model = qwen3(self.shape, 0, device, self.dtype).eval().requires_grad_(False)
         model.generation_config = GenerationConfig()
         return Policy(model, tokenizer(), self.dtype)
@@ -64,7 +64,7 @@ class SampleSize:
         return drawn_lengths(ROLLOUTS, self.limit).tolist()
 
     def settings(self) -> dict[str, Setting]:
-        """The size as the record states it."""
+        """The size, for the record."""
         return {
             "H": self.shape.hidden_size,
             "layers": self.shape.num_layers,
@@ -94,9 +94,9 @@ SMALL = SampleSize(
     limit=256,
     dtype=torch.float32,
 )
-"""A trunk of 4.7 million weights is 2.3 times its head, about as in Qwen3-0.6B."""
+"""The trunk, 4.7 million weights, is 2.3 times the head, about as in Qwen3-0.6B."""
 SMALL_SOFT = replace(SMALL, shape=replace(SMALL.shape, vocab_size=2048), limit=128)
-"""A trunk of nine times its head, as in Qwen3-4B: a mixture costs as many products as the head."""
+"""The trunk is nine times the head, as in Qwen3-4B; a mixture costs as much as the head."""
 LARGE = SampleSize(shape=QWEN3_06B, limit=1024, dtype=torch.bfloat16)
 LARGE_SOFT = replace(LARGE, shape=QWEN3_4B, limit=512)
 
@@ -113,7 +113,7 @@ def drawn_prompts(vocabulary: int) -> list[Prompt]:
 
 
 def rows(machine: BenchMachine) -> Sequence[BenchCase]:
-    """The cases: sampling beside `generate`, and soft thoughts beside hard ones."""
+    """The cases: sampling compared with `generate`, and soft thoughts with hard ones."""
     if machine.device.type == "cuda":
         return [_skewed(LARGE, machine, 1 / 4), _soft(LARGE_SOFT, machine)]
     hard, soft = (
@@ -197,7 +197,7 @@ def _soft(size: SampleSize, machine: BenchMachine) -> BenchCase:
 
 @contextmanager
 def _thought_work(size: SampleSize, machine: BenchMachine, thought: Thought) -> Iterator[Work]:
-    """Thoughts of the drawn lengths; the embeddings fed are kept, as they are for training."""
+    """Thoughts of the drawn lengths; the fed embeddings are kept, as in training."""
     policy = size.policy(machine.device)
     prompts = drawn_prompts(size.shape.vocab_size)
     lengths = size.lengths
@@ -220,7 +220,7 @@ def _thought_work(size: SampleSize, machine: BenchMachine, thought: Thought) -> 
 def _token_work(
     size: SampleSize, machine: BenchMachine, max_num_seqs: int, graphs: bool
 ) -> Iterator[Work]:
-    """Sequences with the drawn lengths as budgets; nothing else ends one."""
+    """Sequences that end exactly at the drawn lengths, which are their budgets."""
     policy = size.policy(machine.device)
     prompts = drawn_prompts(size.shape.vocab_size)
     lengths = size.lengths
@@ -239,9 +239,9 @@ def _token_work(
 
 
 class _AtLength(StoppingCriteria):
-    """End each row of `generate` at its drawn length.
+    """End each sequence of `generate` at its drawn length.
 
-    `generate` pads ended rows if there is an end token; the one here is never sampled.
+    `generate` pads ended sequences only if there is an end token; this one is never sampled.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class _AtLength(StoppingCriteria):
 def _generate_work(
     size: SampleSize, machine: BenchMachine, batch: int, kind: str
 ) -> Iterator[Work]:
-    """`generate` on batches in the order of the rollouts, as if lengths were not known."""
+    """`generate` on batches in the order of the rollouts, as if lengths were unknown."""
     policy = size.policy(machine.device)
     prompts = drawn_prompts(size.shape.vocab_size)
     lengths = size.lengths

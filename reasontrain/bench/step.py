@@ -1,5 +1,6 @@
-"""Whole steps and updates beside TRL's trainers: the same model, rollouts, lengths, loss and
-optimiser, each by its own code.
+"""Whole steps and updates compared with TRL's trainers.
+
+Model, rollouts, lengths, loss and optimiser are the same; each contestant runs its own code.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ SMALL = Shape(
     qk_norm=True,
 )
 REFERENCE_LOGP = -10.4
-"""Log-prob of every token by the reference of DPO, in nats: near that of a random model."""
+"""Log-prob of every token under the reference of DPO, in nats: near that of a random model."""
 
 OPD = BenchMethod(Distill(), "token_mean")
 GRPO = BenchMethod(Grpo(), "token_mean")
@@ -81,7 +82,7 @@ def rows(machine: BenchMachine) -> Sequence[BenchCase]:
 
 
 def _workload(machine: BenchMachine) -> Workload:
-    """A model whose head is half of its parameters on a CPU, Qwen3-0.6B's shape on a GPU."""
+    """Qwen3-0.6B's shape on a GPU; on a CPU, a model with half of its parameters in the head."""
     if machine.device.type == "cuda":
         return Workload(
             shape=QWEN3_06B,
@@ -135,7 +136,7 @@ def _opd_update(workload: Workload, machine: BenchMachine) -> BenchCase:
 
 
 def _grpo(workload: Workload, machine: BenchMachine) -> list[BenchCase]:
-    """GRPO itself, and methods that learn from fewer rollouts or tokens than TRL does."""
+    """Cases of GRPO, and of methods that learn from fewer rollouts or tokens than TRL does."""
     name = "TRL GRPOTrainer"
     batch = partial(on_policy, workload)
     trl = partial(peers.grpo_update, workload, GROUP)
@@ -190,7 +191,7 @@ def _grpo(workload: Workload, machine: BenchMachine) -> list[BenchCase]:
 
 
 def _offline(workload: Workload, machine: BenchMachine) -> list[BenchCase]:
-    """Learning from pairs and from demonstrations; the goals are at most TRL's time and memory."""
+    """Cases of pairs and of demonstrations; the goals are at most TRL's time and memory."""
     goals = (Goal(of="time", at_most=1.0), Goal(of="memory", at_most=1.0))
     cdpo = BenchCase(
         name="cdpo update",
@@ -254,7 +255,7 @@ def _offline(workload: Workload, machine: BenchMachine) -> list[BenchCase]:
 
 
 def on_policy(workload: Workload) -> Batch:
-    """Rollouts in groups, with the policy's log-probs before its first step."""
+    """A batch of groups, with the policy's log-probs before its first step."""
     batch = workload.batch(group=GROUP)
     return reasontrain_side.learner(workload, GRPO, 2048, "padded").observe(
         batch, frozenset({"old_logp"})
@@ -262,7 +263,7 @@ def on_policy(workload: Workload) -> Batch:
 
 
 def pairs(workload: Workload) -> Batch:
-    """Pairs whose tokens all have weight 1."""
+    """A batch of pairs whose tokens all have weight 1."""
     batch = workload.batch(group=2, paired=True)
     return batch.with_evidence(
         {"ref_logp": constant(batch, REFERENCE_LOGP), "ce_logscore": constant(batch, -1e30)}
@@ -270,7 +271,7 @@ def pairs(workload: Workload) -> Batch:
 
 
 def demonstrations(workload: Workload) -> Batch:
-    """Responses without advantages, whose stored log-probs are all equal."""
+    """A batch of responses without advantages, whose stored log-probs are all equal."""
     batch = workload.batch()
     return batch.with_evidence({"uncond_logp": constant(batch, -0.5)})
 
@@ -283,7 +284,7 @@ def _tolerance(workload: Workload) -> float:
 def _reasontrain(
     workload: Workload, machine: BenchMachine, setup: Callable[[int, Layout], WorkContext]
 ) -> Contestant:
-    """reasontrain with the layouts and budgets by which a step is cut into micro-batches."""
+    """The contestant reasontrain, with variants of micro-batch layout and token budget."""
     layouts: tuple[Layout, ...] = ("packed",) if machine.quick else ("padded", "packed")
     unit = 512 if machine.device.type == "cpu" else 16384
     budgets = (unit,) if machine.quick else (unit // 2, unit, 4 * unit)
@@ -299,7 +300,7 @@ def _reasontrain(
 
 
 def _sizes(workload: Workload, machine: BenchMachine, per_item: int = 1) -> list[int]:
-    """Numbers of items in one of TRL's forwards; an item is `per_item` rollouts."""
+    """Batch sizes to search for TRL, in items of `per_item` rollouts."""
     most = workload.rollouts // per_item
     return [
         size
@@ -315,7 +316,7 @@ def _peer(
     setup: Callable[[int], WorkContext],
     per_item: int = 1,
 ) -> Contestant:
-    """A trainer of TRL with the batch sizes by which a step is cut."""
+    """A trainer of TRL, with variants of batch size and gradient accumulation."""
     most = workload.rollouts // per_item
     variants = [
         Variant(
@@ -360,9 +361,9 @@ def _tuning(
 def _count_tokens(
     workload: Workload, setup: Callable[..., WorkContext], *settings: Setting | None
 ) -> Iterator[Work]:
-    """The same work with the number of tokens in the batch as its only number.
+    """The same work, with the number of tokens in the batch as its only number.
 
-    For contestants that do not learn from the same tokens, so that their losses differ.
+    It is for contestants that learn from different tokens, so that their losses differ.
     """
     with setup(*settings) as work:
 

@@ -1,4 +1,4 @@
-"""The tables of the benchmark by name, and the choice of their cases."""
+"""The tables of the benchmark by name, and the selection of their cases."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def rows(
     Args:
         names: names in `TABLES`; "all" stands for all tables whose peers are installed.
         machine: device and thoroughness, on which the cases depend.
-        wanted: names of cases to choose; empty for all.
+        wanted: names of cases to select; empty for all.
 
     Returns:
-        The chosen cases by table.
+        The selected cases by table.
 
     Raises:
-        UserError: for a name that no table or no case has.
-        NoPeerError: if the peer of a table that was named is not installed.
+        UserError: a table or a case does not exist.
+        NoPeerError: the peer of a named table is not installed.
     """
     if unknown := sorted(set(names) - {*TABLES, "all"}):
         raise UserError(

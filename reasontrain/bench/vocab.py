@@ -1,5 +1,6 @@
-"""The loss at the head, from hidden states to loss and gradients, beside TRL's kernels on the same
-tensors.
+"""The loss at the head, from hidden states to gradients, compared with TRL's kernels.
+
+Both contestants get the same tensors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from reasontrain.bench.vocab_work import Make, Tiles, VocabSize
 TRL_DIVERGENCE = "TRL ChunkedDivergenceFunction"
 TRL_LOGP = "TRL ChunkedLogProbFunction"
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
-"""Allowed relative difference; bfloat16 gradients are rounded to three digits, each its own way."""
+"""Allowed relative difference; in bfloat16, each contestant rounds gradients to three digits."""
 _CPU = VocabSize(rows=1024, vocabulary=32_000, hidden=512, dtype=torch.float32)
 _GPU = VocabSize(rows=8192, vocabulary=151_936, hidden=4096, dtype=torch.bfloat16)
 
@@ -36,7 +37,7 @@ class VocabSetup:
 
     @classmethod
     def of(cls, machine: BenchMachine) -> VocabSetup:
-        """The size of a model on a GPU, or of a small one on a CPU."""
+        """The setup for a machine: the size of a large model on a GPU, of a small one on a CPU."""
         gpu = machine.device.type == "cuda"
         size = _GPU if gpu else _CPU
         rows, ids = ((4096, 8192), (32768, 65536)) if gpu else ((512, 1024), (1024, 2048, 8192))
@@ -68,9 +69,9 @@ class VocabSetup:
             name: name of the case.
             description: the work in words.
             subject: sets up the work of reasontrain.
-            peer: the contestant beside it.
+            peer: the contestant that it is compared with.
             goals: goals of the case.
-            remark: what a reader must know to read the ratio.
+            remark: how to read the ratio.
         """
         return BenchCase(
             name=name,
@@ -87,7 +88,7 @@ class VocabSetup:
     def beside_products(
         self, name: str, description: str, subject: Setup, products: Setup
     ) -> BenchCase:
-        """A case beside the matrix products alone, which compute no loss.
+        """A case compared with its matrix products alone, which compute no loss.
 
         Args:
             name: name of the case.
@@ -111,8 +112,8 @@ class VocabSetup:
 def rows(machine: BenchMachine) -> Sequence[BenchCase]:
     """The cases: distillation at all positions and at those that TIP keeps, log-probs, and memory.
 
-    Memory is beside a loss over full logits. A full run also shows what more could be gained:
-    beside TRL with patched constants, and beside the matrix products alone.
+    Memory is compared with a loss over full logits. A full run also shows the remaining potential,
+    by comparison with TRL with patched constants, and with the matrix products alone.
     """
     setup = VocabSetup.of(machine)
     distil = (

@@ -1,5 +1,6 @@
-"""The work of the cases at the head: a loss of random states and heads, by reasontrain, by TRL's
-kernels, and by plain torch.
+"""The work of the cases at the head, by reasontrain, by TRL's kernels, and by plain torch.
+
+It is a loss of random hidden states and heads.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from reasontrain.vocab.head import HeadGradient
 
 TEMPERATURE = 1.0
 ROLLOUTS = 8
-"""Rollouts that the positions belong to: TIP ranks the tokens of each."""
+"""Number of rollouts that the positions belong to: TIP ranks the tokens of each."""
 Tiles = tuple[int, int]
-"""Positions and ids that TRL's divergence projects at a time: TOKEN_CHUNK_SIZE and VOCAB_CHUNK_SIZE
-of its module.
+"""Numbers of positions and ids that TRL's divergence projects at a time.
+
+They are TOKEN_CHUNK_SIZE and VOCAB_CHUNK_SIZE of its module.
 """
 
 
@@ -43,7 +45,7 @@ class VocabSize:
     dtype: torch.dtype
 
     def settings(self) -> dict[str, Setting]:
-        """The size as the record states it."""
+        """The size, for the record."""
         return {
             "N": self.rows,
             "V": self.vocabulary,
@@ -65,7 +67,7 @@ class Inputs:
 
     @classmethod
     def drawn(cls, size: VocabSize, device: torch.device) -> Inputs:
-        """States of unit variance, and heads that give logits of about unit variance; seeded."""
+        """Seeded states of unit variance, and heads whose logits have about unit variance."""
         draw = torch.Generator(device).manual_seed(0)
         normal = partial(torch.randn, generator=draw, device=device)
         states = [normal(size.rows, size.hidden).to(size.dtype) for _ in range(2)]
@@ -102,7 +104,7 @@ class Inputs:
         }
 
     def chosen(self, evidence: Mapping[str, Tensor], keep: float) -> Bool[Tensor, " N"]:
-        """The positions that TIP keeps, decided on the CPU as in a run."""
+        """The positions that TIP keeps, selected on the CPU as in a run."""
         shape = (ROLLOUTS, len(self.ids_N) // ROLLOUTS)
         batch = Batch(
             ids_BT=self.ids_N.reshape(shape).cpu(),
@@ -118,14 +120,15 @@ class Inputs:
 
 Make = Callable[[], Inputs]
 Gives = Literal["loss", "scores"]
-"""Numbers that contestants are compared by: the loss and its gradients, or entropy and divergence
-if the losses differ by design.
+"""Numbers that are compared between contestants.
+
+They are the loss and its gradients, or entropy and divergence if the losses differ by design.
 """
 
 
 @contextmanager
 def totals(setup: Setup, num_rows: int) -> Iterator[Work]:
-    """The work with the number of rows as its only number, for a peer that computes no loss."""
+    """The work with the number of positions as its only number, for a peer without a loss."""
     with setup() as full_work:
 
         def work() -> Numbers:
@@ -210,9 +213,9 @@ def multiplies(make: Make, *, scored: bool, keep: float) -> Iterator[Work]:
 
 @torch.no_grad()
 def _multiply(inputs: Inputs, num_rows: int, *, backward: bool) -> None:
-    """The products of the first rows with both heads, in chunks.
+    """The products of the first positions with both heads, in chunks.
 
-    In backward the projection stands in for its gradient, which has the same shape.
+    In backward, the projection takes the place of its gradient, which has the same shape.
     """
     rows = slice(num_rows)
     teacher = Teacher(inputs.teacher_ND[rows], Head(inputs.teacher_VD))
@@ -228,9 +231,9 @@ def _multiply(inputs: Inputs, num_rows: int, *, backward: bool) -> None:
 
 @contextmanager
 def trl_distils(make: Make, tiles: Tiles | None, gives: Gives) -> Iterator[Work]:
-    """TRL's divergence at every position (beta 1 is the reverse KL), which gives the entropy too.
+    """TRL's divergence at every position (beta 1 is the reverse KL), which returns entropy too.
 
-    `tiles` replaces the constants of its module meanwhile.
+    `tiles` replaces the constants of TRL's module during the block.
     """
     inputs = make()
     shipped = (chunked_divergence.TOKEN_CHUNK_SIZE, chunked_divergence.VOCAB_CHUNK_SIZE)
@@ -297,7 +300,7 @@ def scores_known(make: Make) -> Iterator[Work]:
 
 @contextmanager
 def scores_later(make: Make) -> Iterator[Work]:
-    """Log-probs with loss weights that follow from them, as in DPO: logits are computed twice."""
+    """Log-probs with loss weights that depend on them, as in DPO: logits are computed twice."""
     inputs = make()
 
     def work() -> Numbers:
@@ -309,7 +312,7 @@ def scores_later(make: Make) -> Iterator[Work]:
 
 @contextmanager
 def trl_scores(make: Make, chunk: int, *, entropy: bool) -> Iterator[Work]:
-    """TRL's log-probs, with the outputs of the subject and no others."""
+    """TRL's log-probs, with the same outputs as the subject."""
     inputs = make()
     arguments = (None, inputs.ids_N, TEMPERATURE, chunk, None, 1.0, ("entropy",) if entropy else ())
 

@@ -1,6 +1,6 @@
 """The workload of a step, the same for both contestants: random models, prompts and rollouts.
 
-The lengths of rollouts are skewed as real ones are.
+The lengths of rollouts are skewed, like real ones.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from reasontrain.types import Batch, Problem, Prompt, Rollout
 LEARNING_RATE = 1e-6
 """Small, so that the model of the last run is nearly that of the first."""
 SIGMA = 0.8
-"""Of the logarithm of lengths; a response is at most three times as long as the mean."""
+"""Standard deviation of the logarithm of lengths, which are at most three times their mean."""
 REWARDS = 357
-"""A seed for which every group has right and wrong ones, and half of the rollouts, by their
-advantages, half of the tokens.
+"""Seed of the rewards.
+
+With it, every group has right and wrong rollouts, and the half of the rollouts that is kept by
+their advantages has half of the tokens.
 """
 PROMPT_IDS = testbed.VOCABULARY_SIZE
-"""Ids below this are the tokenizer's, its special ones among them."""
+"""Ids below this are the tokenizer's, including its special ones."""
 SHORTEST_PROMPT = 8
 LONGEST_PROMPT = 24
 QWEN3_06B = Shape(
@@ -49,7 +51,10 @@ QWEN3_8B = replace(QWEN3_4B, hidden_size=4096, intermediate_size=12_288, tied=Fa
 
 @cache
 def tokenizer() -> PreTrainedTokenizerBase:
-    """The testbed's tokenizer. Prompts use its ids alone, the first of a model that has more."""
+    """The testbed's tokenizer.
+
+    Prompts use only its ids; a model may have more ids after them.
+    """
     return testbed.tokenizer()
 
 
@@ -58,8 +63,8 @@ def qwen3(shape: Shape, seed: int, device: torch.device, dtype: torch.dtype) -> 
 
     Args:
         shape: sizes of the architecture.
-        seed: of the weights; the same seed gives the same weights on every machine of a kind.
-        device: device on which the weights are made.
+        seed: seed of the weights; it gives the same weights on machines of the same kind.
+        device: device on which the weights are generated.
         dtype: dtype of the weights.
     """
     config = Qwen3Config(
@@ -81,14 +86,14 @@ def qwen3(shape: Shape, seed: int, device: torch.device, dtype: torch.dtype) -> 
 
 
 def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
-    """Lengths [B] of responses in tokens: quantiles of a log-normal law in a fixed random order.
+    """Lengths [B] of responses in tokens: log-normal quantiles in a fixed random order.
 
     They are cut at `limit`, and their mean is a third of it.
     """
     quantile_B = (torch.arange(rollouts, dtype=torch.float64) + 0.5) / rollouts
     shape_B = torch.exp(SIGMA * torch.special.ndtri(quantile_B))
     scale = 1.0
-    for _ in range(50):  # raise the others until the mean is right despite the cut
+    for _ in range(50):  # scale until the mean is right despite the cut
         length_B = (scale * shape_B).round().long().clamp(2, limit)
         scale *= limit * rollouts / 3 / int(length_B.sum())
     return length_B[torch.randperm(rollouts, generator=torch.Generator().manual_seed(3))]
@@ -98,7 +103,7 @@ def drawn_lengths(rollouts: int, limit: int) -> Int[Tensor, " B"]:
 class Workload:
     """The size of a step: shapes of the models, number and longest length of rollouts, and dtype.
 
-    Trained weights are float32; `dtype` is the dtype in which trunk and head compute, for both
+    Trained weights are float32; `dtype` is the dtype of computations in trunk and head, for both
     contestants.
     """
 
@@ -111,7 +116,7 @@ class Workload:
     checkpointing: bool = False
 
     def settings(self) -> dict[str, Setting]:
-        """The size as the record states it."""
+        """The size, for the record."""
         shape = self.shape
         return {
             "model": f"{shape.num_layers} layers of {shape.hidden_size}, {shape.vocab_size:,} ids",

@@ -1,4 +1,4 @@
-"""Records of claims as Markdown: a table of verdicts, and the measurements behind each of them."""
+"""Records of claims as Markdown: a table of verdicts, and the measurements of each row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BETWEEN = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 
 
 def with_table(page: Path, table: str) -> str:
-    """The page with the table between its markers; raises UserError if it has none."""
+    """The page with `table` between its markers; raise UserError if the page has no markers."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     if not _BETWEEN.search(text):
         raise UserError(
@@ -28,7 +28,7 @@ def with_table(page: Path, table: str) -> str:
 
 
 def markdown(records: Sequence[ClaimRecord], missing: Sequence[str]) -> str:
-    """The table and the details of its rows; `missing` names rows without a current record."""
+    """The table, and the details of its rows; `missing` names rows without a current record."""
     lines = (
         ["", "| row | claim | difference, points [95 %] | verdict |", "| --- | --- | --- | --- |"]
         if records
@@ -50,7 +50,7 @@ def markdown(records: Sequence[ClaimRecord], missing: Sequence[str]) -> str:
 
 
 def _row(record: ClaimRecord) -> Iterator[str]:
-    """One row with the measurements of its arms."""
+    """The section of a row, with the measurements of its arms."""
     row = record.row
     seeds = ", ".join(map(str, row.seeds))
     rates = [f"{swept.rate:g}" for swept in record.arms[0].sweep]
@@ -65,7 +65,7 @@ def _row(record: ClaimRecord) -> Iterator[str]:
     yield ""
     yield (
         f"| arm | development at {' / '.join(rates)} | rate | held out | "
-        f"`{row.difference.of}` minus it | "
+        f"`{row.difference.of}` minus this arm | "
         f"tokens trained on / sampled |"
     )
     yield "| --- | --- | --- | --- | --- | --- |"
@@ -84,7 +84,7 @@ def _arm(arm: ArmRecord) -> str:
 
 
 def _provenance(record: ClaimRecord) -> str:
-    """Code, hardware and packages of the runs, and their time."""
+    """Code, hardware, packages and time of the runs, in words."""
     texts = []
     for provenance in record.provenances:
         code = f"commit {provenance.origin.commit[:7]}" + (
@@ -104,7 +104,7 @@ def _difference(row: ClaimRow) -> str:
 
 
 def _measure(row: ClaimRow) -> str:
-    """The measure in words."""
+    """The measure, in words."""
     match row.measure:
         case Accuracy(suite=suite):
             return f"Accuracy on `{suite}`"

@@ -1,6 +1,6 @@
 """Training runs in separate processes, several at a time, each of them once.
 
-A command that was killed resumes where it stopped.
+If the command is killed, the next one resumes the runs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from reasontrain.types import RunError
 TRAIN = (sys.executable, "-m", "reasontrain.cli", "train")
 WAIT_S = 0.1
 Done = Callable[[int, int], None]
-"""Receives the number of finished runs and the number of all runs."""
+"""Receives the number of finished runs and the total number of runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Facts about a run: its provenances, its seconds in all, and the suites it finished."""
+    """Facts about a run: provenances, total seconds, and suites that it was evaluated on."""
 
     provenances: tuple[Provenance, ...] = ()
     seconds: float = 0.0
@@ -41,24 +41,24 @@ class Status:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A run by its recipe, and the suites of the recipe to evaluate on."""
+    """A run, given by its recipe and the suites of the recipe to evaluate on."""
 
     recipe: Recipe
     suites: tuple[str, ...]
 
     @property
     def recipe_with_suites(self) -> Recipe:
-        """The recipe with these suites alone."""
+        """The recipe with only these suites."""
         assert self.recipe.evaluate is not None, "a row was checked before it is run"
         suites = tuple(suite for suite in self.recipe.evaluate.suites if suite.name in self.suites)
         return replace(self.recipe, evaluate=replace(self.recipe.evaluate, suites=suites))
 
 
 class Runs:
-    """A folder of runs; beside each lie its recipe, its log and its status."""
+    """A folder of runs, each with files for its recipe, its log and its status."""
 
     def __init__(self, folder: Path, origin: Provenance, at_once: int) -> None:
-        """`origin` is the provenance of new runs, `at_once` the most that train at a time."""
+        """Open the folder; at most `at_once` runs train at a time, with provenance `origin`."""
         self.folder = folder
         self.origin = origin
         self.at_once = at_once
@@ -80,7 +80,7 @@ class Runs:
     def train(self, jobs: Sequence[TrainingJob], done: Done) -> None:
         """Finish all of these runs.
 
-        Raises RunError if one fails; those that are running are saved, and resume next time.
+        Raises RunError if one fails; the others save a checkpoint and resume next time.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         # Arms with equal settings are one run.
@@ -109,7 +109,8 @@ class Runs:
     def _start(self, job: TrainingJob) -> _Running:
         """Start or resume a run, in a process that holds the run's lock until it ends.
 
-        The process inherits the lock, so the lock outlives this process if that is killed.
+        The process inherits the lock, which therefore outlives this process if this process is
+        killed.
         """
         name = job.recipe.name
         lock = self._beside(name, ".lock").open("w")
@@ -133,13 +134,14 @@ class Runs:
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
                 pass_fds=[lock.fileno()],
-                # Ctrl-C then reaches this process alone, which asks the runs to save.
+                # Ctrl-C then reaches only this process, which terminates the runs so that they
+                # save.
                 start_new_session=True,
             )
         return _Running(job, process, lock, time.monotonic())
 
     def _end(self, run: _Running) -> None:
-        """Record that a run ended; raises RunError if it failed."""
+        """Record that a run ended; raise RunError if it failed."""
         run.lock.close()
         name = run.job.recipe.name
         if run.process.returncode:
@@ -178,5 +180,5 @@ class _Running:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Turn SIGTERM into what Ctrl-C raises, so that runs are asked to save."""
+    """Handle SIGTERM like Ctrl-C, so that runs are terminated and save."""
     raise KeyboardInterrupt

@@ -1,6 +1,6 @@
 """Trained tokens that an arm saves until it reaches an accuracy that both arms reach.
 
-Shapes: R, Q runs (training seeds), E evaluations on the way, M problems, K draws.
+Shapes: R runs (training seeds), E evaluations during training, M problems, K draws.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class Curves:
 def reach(
     tokens_E: Float64[np.ndarray, " E"], accuracy_E: Float64[np.ndarray, " E"], target: float
 ) -> float:
-    """Tokens at which a curve first reaches `target`, interpolated linearly; it must reach it."""
+    """Tokens at which a curve first reaches `target`, with linear interpolation.
+
+    The curve must reach the target.
+    """
     first = int(np.argmax(accuracy_E >= target))
     if first == 0:
         return float(tokens_E[0])
@@ -42,15 +45,15 @@ def saving(
 ) -> Interval:
     """Compute the saving 1 - t / c with a bootstrap interval.
 
-    t and c are the trained tokens at which the two arms reach the lower of their last accuracies.
-    Both arms do reach it, so nothing is censored: an arm that ends lower is charged all of its
-    tokens. Each draw resamples the problems, once for both, and R - 1 of the R seeds of each arm
-    (as `metrics.paired_difference`), and reads both curves again.
+    t and c are the trained tokens at which the treated and the control arm reach the lower of their
+    last accuracies. Both arms reach it, so nothing is censored: the arm that ends lower counts with
+    all of its tokens. Each draw resamples the problems, once for both arms, and R - 1 of the R
+    seeds of each arm (like `metrics.accuracy.paired_difference`), and computes both curves again.
 
     Args:
         treated: curves of the arm whose saving is measured.
         control: curves of the arm it is compared with, on the same M problems.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         num_draws: number of draws, K.
         level: coverage of the interval.
 
@@ -58,7 +61,7 @@ def saving(
         The saving as a share of the control's tokens, with its interval.
 
     Raises:
-        RunError: if an arm ends no better than it began, so that there is nothing to reach.
+        RunError: an arm ends no better than it began, so a saving is not defined.
     """
     rng = np.random.default_rng(seed)
     num_problems = treated.score_REM.shape[2]
@@ -103,7 +106,7 @@ def _saving(
 ) -> float:
     """The saving on two curves.
 
-    An accuracy that an arm has from the start costs it one token, so that the ratio exists.
+    An accuracy that an arm has from the start counts as one token, so that the ratio is defined.
     """
     target = min(treated_accuracy_E[-1], control_accuracy_E[-1])
     treated = reach(treated_E, treated_accuracy_E, target)

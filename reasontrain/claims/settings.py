@@ -1,5 +1,6 @@
-"""Settings of a table of claims: per row a paper's claim, the runs that test it, and the difference
-that decides it.
+"""Settings of a table of claims.
+
+A row has a paper's claim, the runs that test it, and the difference that decides it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.types import AtLeastOne, Positive, UserError
 
 OWN = ("name", "seed", "out", "baseline", "evaluate", "learn.lr")
-"""Keys that the table sets itself, to the same value for every arm."""
+"""Keys that only the table sets, to the same value for every arm."""
 SAME = ("steps", "learn.rollouts_per_step", "sample.group_size", "sample.max_tokens")
 """Keys that determine the number of steps and of sampled tokens: one value for all arms."""
 
@@ -48,7 +49,7 @@ class PassAt:
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """The share of trained tokens that an arm saves until an accuracy that both reach.
+    """The share of trained tokens that an arm saves until an accuracy that both arms reach.
 
     See `claims.saving`.
     """
@@ -80,10 +81,10 @@ class MeasuredDifference:
 class ClaimRow:
     """A claim and the runs that test it: every arm at every rate with every seed.
 
-    Paths of recipes are relative to the table. `set` holds for all arms, and `evaluate` replaces
+    Paths of recipes are relative to the table. `set` applies to all arms, and `evaluate` replaces
     that of their recipes. The suite `development` chooses the rate of an arm by the accuracy after
-    its last step, mean over the seeds; `measure` then compares the arms on other problems. The
-    arms of `equal_mass` must keep the same share of the tokens.
+    its last step, mean over the seeds; `measure` then compares the arms on other problems. The arms
+    of `equal_mass` must keep the same share of the tokens.
     """
 
     paper: str
@@ -108,7 +109,7 @@ class Claims:
 
 
 def read_claims(path: Path, names: Sequence[str] = ()) -> dict[str, ClaimRow]:
-    """The rows of a table, those named or all; raises one error that lists all faults."""
+    """The named rows of a table (default: all); raise RecipeError with all errors at once."""
     rows = build(Claims, read_yaml(path), str(path)).rows
     for name in names:
         if name not in rows:
@@ -128,7 +129,7 @@ def run_of(folder: Path, row: ClaimRow, arm: str, *, rate: float, seed: int, out
     """The run of one arm at one rate with one seed.
 
     Args:
-        folder: folder of the table, to which recipe paths are relative.
+        folder: folder of the table; recipe paths are relative to it.
         row: the row of the table.
         arm: name of the arm.
         rate: learning rate.
@@ -136,7 +137,7 @@ def run_of(folder: Path, row: ClaimRow, arm: str, *, rate: float, seed: int, out
         out: folder of runs.
 
     Returns:
-        The recipe. Its name contains a hash of all settings, so equal runs are one run.
+        The recipe. Its name contains a hash of all settings, so that equal runs are one run.
     """
     settings = row.arms[arm]
     recipe = read_recipe(
@@ -156,7 +157,10 @@ def run_of(folder: Path, row: ClaimRow, arm: str, *, rate: float, seed: int, out
 
 
 def _non_defaults(settings: object) -> object:
-    """Settings that differ from their defaults, so that a new one does not change old hashes."""
+    """Settings that differ from their defaults.
+
+    Defaults are left out so that a new setting does not change existing hashes.
+    """
     if isinstance(settings, tuple):
         return tuple(map(_non_defaults, settings))
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
@@ -175,13 +179,13 @@ def _non_defaults(settings: object) -> object:
 
 
 def suite_of(recipe: Recipe, name: str) -> Suite:
-    """The suite of this name in a recipe that has it."""
+    """The suite of this name in a recipe, which must have it."""
     assert recipe.evaluate is not None, "a row was checked before it is run"
     return next(suite for suite in recipe.evaluate.suites if suite.name == name)
 
 
 def row_faults(folder: Path, row: ClaimRow) -> Iterator[str]:
-    """Everything that makes a row untestable or unfair, one sentence each."""
+    """Errors that make a row untestable or unfair, one sentence each."""
     faults = [*_name_faults(row), *_set_faults(row)]
     yield from faults
     if faults:
@@ -254,9 +258,10 @@ def _mass_faults(arms: Mapping[str, Recipe], equal: Sequence[str]) -> Iterator[s
 
 
 def _mass(token_selection: object) -> str:
-    """The share of tokens that a rule keeps, as text; a rule that states none stands for itself.
+    """The share of tokens that a rule keeps, as text.
 
-    Shuffled weights keep as many as the rule they shuffle.
+    A rule without `keep_ratio` is represented by its settings. Shuffled weights keep as many tokens
+    as the rule that they shuffle.
     """
     match token_selection:
         case {"kind": "shuffled", "of": of}:
@@ -300,7 +305,7 @@ def _suite_faults(arm: str, recipe: Recipe, row: ClaimRow) -> Iterator[str]:
 
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:
-    """An unknown name, with a suggestion or the known ones."""
+    """An unknown name, with a suggestion or the list of known names."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"{name!r}; " + (
         f"did you mean `{near[0]}`?" if near else f"there is {', '.join(known) or 'none'}"
@@ -308,19 +313,19 @@ def _unknown(name: str, known: Mapping[str, object]) -> str:
 
 
 def _overrides(settings: Mapping[str, object]) -> list[str]:
-    """`key.path=value` for each of these settings."""
+    """Convert settings to `key.path=value` overrides."""
     return [f"{key}={_flow(value)}" for key, value in settings.items()]
 
 
 def _flow(value: object) -> str:
-    """A value as YAML on one line."""
+    """Format a value as YAML on one line."""
     return (
         yaml.safe_dump(value, default_flow_style=True, width=1 << 20).removesuffix("...\n").strip()
     )
 
 
 def _at(content: object, key: str) -> object:
-    """The value at a dotted key; None if a section of it is left out."""
+    """The value at a dotted key; None if a part of the key is missing."""
     for part in key.split("."):
         content = content.get(part) if isinstance(content, dict) else None
     return content

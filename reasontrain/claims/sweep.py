@@ -1,4 +1,4 @@
-"""`reasontrain claims`: runs of a table of claims, a record per row, and the table as a page."""
+"""`reasontrain claims`: runs of a table of claims, one record per row, and the table as a page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from reasontrain.types import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """Options of the command line; no `rows` stands for all of them."""
+    """Options of the command line; empty `rows` select the rows without a current record."""
 
     table: Path
     rows: Sequence[str]
@@ -39,7 +39,7 @@ class SweepOptions:
 
 
 class ClaimsTable:
-    """A file of claims, with its records and its page beside it."""
+    """A file of claims, with its records and its page in the same folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class ClaimsTable:
         self.page = path.parent / "README.md"
 
     def record(self, name: str, row: ClaimRow) -> ClaimRecord | None:
-        """The record of a row; None if there is none, or if row or recipes changed since."""
+        """The record of a row; None if it does not exist, or if the row or its recipes changed."""
         path = self.records / f"{name}.json"
         if not path.exists():
             return None
@@ -86,7 +86,7 @@ def claims(options: SweepOptions) -> None:
     if options.at_once < 1:
         raise UserError(f"--jobs must be at least 1, got {options.at_once}")
     table = ClaimsTable(options.table)
-    table.text()  # raises if the page has no markers, before hours of work
+    table.text()  # fails early, before hours of work, if the page has no markers
     rows = read_claims(options.table, options.rows)
     runs = Runs(
         options.out,
@@ -108,7 +108,7 @@ def claims(options: SweepOptions) -> None:
 
 
 Sweep = Mapping[str, Mapping[float, Sequence[Recipe]]]
-"""Arm -> rate -> a run for every seed."""
+"""The runs of a row: arm -> rate -> one recipe per seed."""
 
 
 def _sweep(options: SweepOptions, row: ClaimRow) -> Sweep:
@@ -125,7 +125,7 @@ def _sweep(options: SweepOptions, row: ClaimRow) -> Sweep:
 
 
 def _test(name: str, row: ClaimRow, options: SweepOptions, runs: Runs) -> ClaimRecord:
-    """Run the sweep, choose each arm's rate on the development suite, then evaluate held out."""
+    """Run the sweep, choose each arm's rate on the development suite, then measure held out."""
     sweep = _sweep(options, row)
     check_disjoint(sweep[row.difference.of][row.rates[0]][0], row)
     suites = (
@@ -171,7 +171,7 @@ def _all(sweep: Sweep) -> list[Recipe]:
 
 
 def _left(runs: Runs, jobs: Sequence[TrainingJob]) -> str:
-    """The time left, from the mean time of finished runs; empty if none is left."""
+    """The remaining time, from the mean time of finished runs; "" if all are finished."""
     finished = {job.recipe.name: runs.finished(job) for job in jobs}
     seconds = [runs.status(name).seconds for name, is_finished in finished.items() if is_finished]
     num_left = len(finished) - len(seconds)
@@ -180,7 +180,7 @@ def _left(runs: Runs, jobs: Sequence[TrainingJob]) -> str:
 
 
 def _estimate(runs: Runs, sweep: Sweep) -> str:
-    """The number of runs of a row, and their time as estimated from finished ones."""
+    """The number of runs of a row, and their time, estimated from finished runs."""
     names = {recipe.name for recipe in _all(sweep)}
     seconds = [status.seconds for name in names if (status := runs.status(name)).suites]
     took = "the time is unknown, since none is finished"
@@ -193,7 +193,7 @@ def _estimate(runs: Runs, sweep: Sweep) -> str:
 
 
 def _provenances(runs: Runs, out: Path, recipes: Sequence[Recipe]) -> tuple[RunProvenance, ...]:
-    """Every distinct provenance of these runs."""
+    """The distinct provenances of these runs."""
     distinct: list[RunProvenance] = []
     for recipe in recipes:
         facts = RunDirectory(out / recipe.name).read_environment()

@@ -1,4 +1,4 @@
-"""The judgement of a row of claims: rate of each arm, held-out scores, and the verdict."""
+"""Judgement of a row of claims: rate of each arm, held-out scores, and verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from reasontrain.types import UserError
 
 Verdict = Literal["holds", "does not hold", "cannot tell"]
 POINT = 0.01
-"""Half-width of the interval around 0 in which a difference counts as none: one point."""
+"""One percentage point: half-width of the interval around 0 in which differences count as none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class SweptRate:
 
     @property
     def mean(self) -> float:
-        """The mean accuracy over the seeds, by which rates are chosen."""
+        """The mean accuracy over the seeds; rates are chosen by it."""
         return math.fsum(self.development) / len(self.development)
 
 
@@ -73,11 +73,11 @@ class ArmRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRecord:
-    """A row with its verdict and the measurements behind it.
+    """A row with its verdict and its measurements.
 
-    `minutes` is the time of its runs with `at_once` of them at a time. `first_runs` names the run
-    of each arm at the first rate with the first seed; the names contain a hash, which shows if
-    recipes changed since.
+    `minutes` is the time of the runs with `at_once` of them at a time. `first_runs` names the run
+    of each arm at the first rate with the first seed; the names contain a hash, which changes with
+    the recipe.
     """
 
     name: str
@@ -106,7 +106,7 @@ def verdict(difference: Interval) -> Verdict:
 
 
 def chosen(sweep: Sequence[SweptRate]) -> float:
-    """The rate with the highest mean on the development suite; the lowest of equal ones."""
+    """The rate with the highest mean on the development suite; of equal ones the lowest."""
     return max(sweep, key=lambda swept: (swept.mean, -swept.rate)).rate
 
 
@@ -155,13 +155,13 @@ def judge(
         first_runs: name of each arm's first run.
         minutes: time of all runs.
         at_once: runs that trained at a time.
-        made: provenances of the runs.
+        provenances: provenances of the runs.
 
     Returns:
         The record of the row.
 
     Raises:
-        UserError: if the arms were evaluated on different problems.
+        UserError: the arms were evaluated on different problems.
     """
     tables = {
         arm: [_problems(runs / recipe.name, row, recipe.steps) for recipe in each]
@@ -263,14 +263,14 @@ def _evaluations(run: Path) -> list[tuple[int, str, float]]:
 
 
 def _trained_tokens(run: Path) -> list[float]:
-    """Number of tokens trained on so far, after each step."""
+    """Cumulative number of tokens trained on, after each step."""
     return list(
         itertools.accumulate(step["trained_tokens"] for step in RunDirectory(run).read_metrics())
     )
 
 
 def _sampled_tokens(run: Path, recipe: Recipe) -> float:
-    """Number of all response tokens that were sampled, or read from demonstrations."""
+    """Total number of response tokens that were sampled, or read from demonstrations."""
     return math.fsum(
         step["response_tokens_mean"] * recipe.learn.rollouts_per_step
         for step in RunDirectory(run).read_metrics()

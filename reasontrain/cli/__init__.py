@@ -1,7 +1,7 @@
 """The command line: `reasontrain COMMAND --help` describes each command, with an example.
 
-Exit codes: 0 done, 1 the run failed or was stopped, 2 wrong input. A user's mistake is one
-sentence, never a traceback.
+Exit codes: 0 done, 1 the run failed or was stopped, 2 invalid input. An invalid input is reported
+in one sentence, without a traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options: argparse.Namespace = parser().parse_args(arguments)
     _defer("torch")
-    # After parsing, so that `--help` ends without it.
+    # after parsing, so that `--help` does not import it
     from reasontrain.types import RunError, UserError
 
     try:
@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _DeferredModule(ModuleType):
-    """A package in `sys.modules` that is loaded when something of it is used.
+    """A package in `sys.modules` that is loaded at the first access to an attribute.
 
-    `importlib.util.LazyLoader` would load it at the second `import`, which looks at `__spec__`.
+    `importlib.util.LazyLoader` would load it at the second `import`, which reads `__spec__`.
     """
 
     def __getattr__(self, name: str) -> object:
@@ -47,24 +47,25 @@ class _DeferredModule(ModuleType):
         assert spec.loader is not None, "a package with code, not a namespace"
         object.__setattr__(
             self, "__class__", ModuleType
-        )  # the package reads its own attributes while it is loaded
+        )  # the package reads its own attributes while it loads
         self.__path__ = spec.submodule_search_locations or []
         spec.loader.exec_module(self)
         return getattr(self, name)
 
 
 def _defer(name: str) -> None:
-    """Make `import name` of a package cheap in this process: it is loaded when it is first used.
+    """Make `import name` of a package cheap: it is loaded when it is first used.
 
-    Rules and objectives import torch to compute, and `validate` only builds them: importing torch
-    would take most of its time. A package that is not there fails where it is imported.
+    Rules and objectives import torch for their computations, but `validate` only builds them, and
+    importing torch would take most of its time. A package that is not installed fails at its
+    import, as usual.
     """
     spec = None if name in sys.modules else find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
         return
     module = module_from_spec(spec)
     module.__class__ = _DeferredModule
-    del module.__path__  # importing a submodule needs it, and so loads the package first
+    del module.__path__  # importing a submodule reads it, which loads the package first
     sys.modules[name] = module
 
 

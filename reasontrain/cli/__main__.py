@@ -1,4 +1,4 @@
-"""`python -m reasontrain.cli`."""
+"""Entry point of `python -m reasontrain.cli`."""
 
 import sys
 

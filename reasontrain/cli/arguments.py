@@ -1,4 +1,7 @@
-"""Arguments of every command. Nothing heavy is imported until a command runs."""
+"""Arguments of all commands.
+
+Slow imports are delayed until a command runs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run` to the function that carries it out."""
+    """The parser of all commands; each command sets `run` to the function that executes it."""
     top = argparse.ArgumentParser(
         prog="reasontrain",
         description="Post-train reasoning LLMs on the tokens that matter.",
@@ -34,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-Commands = argparse._SubParsersAction  # the type argparse has for them
+Commands = argparse._SubParsersAction  # argparse has no public name for this type
 
 
 def _command(
@@ -183,7 +186,7 @@ def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _generation(command: argparse.ArgumentParser) -> None:
-    """Arguments of `evaluate` about how answers are generated."""
+    """Add the arguments of `evaluate` that control generation."""
     command.add_argument(
         "--base",
         metavar="MODEL",

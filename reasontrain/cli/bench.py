@@ -1,5 +1,6 @@
-"""`reasontrain bench`: tables of rows, each side timed in turn, a record and a picture of each, and
-a page of all records.
+"""`reasontrain bench`: measure tables of cases, and write records, plots and a page.
+
+Each table has a record and a plot; the page shows all records.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ QUICK_RUNS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """Options of the command; without `rows`, all rows of a table are measured."""
+    """Options of the command line; without `rows`, all cases of a table are measured."""
 
     tables: Sequence[str]
     rows: Sequence[str]
@@ -67,7 +68,7 @@ def bench(options: BenchOptions) -> None:
 
 
 def _machine(options: BenchOptions) -> BenchMachine:
-    """The machine to measure on; raises UserError for a missing device."""
+    """The machine to measure on; raise UserError if the device is missing."""
     if options.runs < 1 or options.threads < 1:
         raise UserError(
             f"--runs and --threads must be at least 1, got {options.runs} and {options.threads}"
@@ -81,7 +82,7 @@ def _machine(options: BenchOptions) -> BenchMachine:
 
 
 def _device_name(device: torch.device) -> str:
-    """`cpu`, or the GPU's own name in the letters of a file name."""
+    """`cpu`, or the GPU's name as part of a file name."""
     return (
         "cpu"
         if device.type == "cpu"
@@ -90,7 +91,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _write(folder: Path, bench_record: BenchRecord) -> None:
-    """Write the record, its plot, and the page of all records beside them."""
+    """Write the record, its plot, and the page of all records in the same folder."""
     record.write(folder, bench_record)
     storage.replace_text(folder / f"{bench_record.name}.svg", page.picture(bench_record))
     records = record.read_all(folder)

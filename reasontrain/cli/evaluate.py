@@ -1,10 +1,10 @@
-"""`reasontrain evaluate`: models by suites, every answer logged with its verdict as it is graded.
+"""`reasontrain evaluate`: models by suites, with every answer logged as soon as it is graded.
 
-However it is stopped, the same command resumes and ends with the same files, byte for byte. Answers
-are on disk before the next ones are graded (`evaluation.answer_log`), and logged verdicts stay. A
-chunk with missing answers is sampled again as a whole (`evaluation.generation`), because other
-chunks might give other answers; this costs some repeated work. Requests to an endpoint are
-independent, and only the missing ones are sent.
+After any interruption, the same command resumes and produces the same files, byte for byte. Answers
+are on disk before the next ones are graded (`evaluation.answer_log`), and logged verdicts are kept.
+A chunk with missing answers is sampled again as a whole (`evaluation.generation`), because chunks
+of other prompts might give other answers; this repeats some work. Requests to an endpoint are
+independent, and only missing ones are sent.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ METRIC_SETTINGS = frozenset({"pass_at"})
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """The options of the command line; None if an option was not given."""
+    """The options of the command line; an option that is not set is None."""
 
     models: Sequence[str]
     suites: Sequence[str]
@@ -77,7 +77,7 @@ class EvaluateOptions:
 
 
 def evaluate(options: EvaluateOptions) -> list[Path]:
-    """Evaluate every model on every suite; the report of each model.
+    """Evaluate every model on every suite; return the path of each model's report.
 
     All suites are resolved before any model is loaded.
     """
@@ -109,7 +109,7 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
 
 
 def _check(options: EvaluateOptions) -> None:
-    """Refuse options that are out of range, or exclude each other."""
+    """Raise UserError for options that are out of range or exclude each other."""
     for flag, value in (
         ("--limit", options.limit),
         ("--workers", options.workers),
@@ -148,12 +148,12 @@ def _engine(options: EvaluateOptions) -> EngineSettings:
 
 
 def _folder(model: str) -> str:
-    """Turn a model's name into the name of a folder."""
+    """Convert a model's name to the name of a folder."""
     return model.strip("/.").replace("/", "--").replace(":", "-") or "model"
 
 
 def _check_distinct(names: Sequence[str], arguments: Sequence[str], what: str) -> None:
-    """Refuse two arguments whose files would have one name."""
+    """Raise UserError for two arguments whose files would have the same name."""
     for index, name in enumerate(names):
         if (first := names.index(name)) != index:
             raise UserError(
@@ -192,7 +192,7 @@ def _evaluate(
     directory: EvaluationDirectory,
     grader: Grader,
 ) -> Path:
-    """Evaluate one model on all suites; its report, which is updated after each suite."""
+    """Evaluate one model on all suites; return its report, which is updated after each suite."""
     facts: dict[str, YamlValue] = {
         **backend.facts(),
         "seed": options.seed,
@@ -209,7 +209,7 @@ def _evaluate(
         if options.restart:
             answer_log.discard()
         result = _evaluate_suite(backend.name, suite_problems, prepared, answer_log)
-        # the log has answers in the order in which they came; the final file is in suite order
+        # the log has answers in the order of arrival; the final file is in suite order
         write_answers(answer_log.path, result.answers)
         storage.replace_text(
             report, _updated_report(report, facts, {"asked": as_mapping(suite), **result.record()})

@@ -1,4 +1,4 @@
-"""Backends of `reasontrain evaluate`: a model by its weights, or a model behind an endpoint.
+"""Backends of `reasontrain evaluate`: a model with local weights, or a model behind an endpoint.
 
 A backend maps (problem, sample) keys to replies.
 """
@@ -34,10 +34,10 @@ class PreparedSuite:
     """A suite prepared for a backend, with nothing loaded yet.
 
     Attributes:
-        problems: the problems that the backend can answer.
-        dropped: the number of problems that it cannot.
-        fingerprint: facts beyond the suite that change answers.
-        make_answer_fn: load what is needed, and return the answer function.
+        problems: the problems whose prompts fit the model.
+        dropped: the number of problems whose prompts do not fit.
+        fingerprint: facts besides the suite that change answers.
+        make_answer_fn: loads the model if necessary, and returns the answer function.
     """
 
     problems: Sequence[Problem]
@@ -65,7 +65,7 @@ class EvaluationBackend(Protocol):
 
 
 class ModelBackend:
-    """A model by its weights, sampled in this process or by several processes of Ray."""
+    """A model with local weights, sampled in this process or by several Ray processes."""
 
     def __init__(
         self, candidate: Candidate, *, seed: int, workers: int, logs: Path, exit_stack: ExitStack
@@ -75,9 +75,9 @@ class ModelBackend:
         Args:
             candidate: the model and its engine.
             seed: seed of the sampler.
-            workers: number of Ray processes; 0 samples in this one.
+            workers: number of Ray processes; 0 samples in this process.
             logs: folder for the logs of the processes.
-            exit_stack: ends the processes when it is closed.
+            exit_stack: ends the processes when it closes.
         """
         self.candidate = candidate
         self.seed = seed
@@ -114,7 +114,7 @@ class ModelBackend:
 
     @cached_property
     def description(self) -> Description:
-        """The description of the model, without its weights."""
+        """The description of the model, read without loading its weights."""
         return self.candidate.describe()
 
     @cached_property
@@ -122,7 +122,7 @@ class ModelBackend:
         """The sampler, loaded at the first use and kept for all suites."""
         if not self.workers:
             return sample_with(self.candidate.sampler(self.seed))
-        # imported here, because importing Ray takes long and few evaluations need it
+        # a local import, because importing Ray is slow and few evaluations need it
         from reasontrain.cluster.work_queue import parallel_sampler
 
         group = parallel_sampler(
@@ -144,7 +144,10 @@ class EndpointBackend:
         return self.endpoint.facts()
 
     def prepare(self, suite_problems: SuiteProblems) -> PreparedSuite:
-        """See `EvaluationBackend`; prompts that are too long are known only to the server."""
+        """See `EvaluationBackend`.
+
+        No problems are dropped, because only the server can count prompt tokens.
+        """
         suite = suite_problems.suite
         requests = EndpointRequests(
             endpoint=self.endpoint,

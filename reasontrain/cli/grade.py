@@ -1,4 +1,4 @@
-"""`reasontrain grade`: add verdicts to lines with a gold answer and a prediction, as they come."""
+"""`reasontrain grade`: add verdicts to a stream of lines with gold answer and prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reasontrain.types import UserError
 
 Grade = Callable[[str, str], Verdict]
 MAX_PENDING = 256
-"""The most lines that are read before the first of them is graded."""
+"""The most lines that are read ahead of grading."""
 DAY_S = 86_400.0
 
 
@@ -30,7 +30,7 @@ DAY_S = 86_400.0
 class GradeOptions:
     """The options of the command line.
 
-    `file` is `-` for standard input; `num_workers` is None for one worker per core.
+    `file` is `-` for standard input; `num_workers` None means one worker per core.
     """
 
     file: str
@@ -60,7 +60,7 @@ def grade(options: GradeOptions) -> None:
             ):
                 _write(row, verdict)
                 counts[verdict.correct, verdict.reason] += 1
-        # the reader has seen enough (`| head`); Python would fail again when it flushes at exit
+        # the reader closed the pipe (`| head`); without this, Python would fail again at exit
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     summary = ", ".join(
@@ -109,7 +109,7 @@ def _graded(
 ) -> Iterator[tuple[Row, Verdict]]:
     """Yield rows with their verdicts, in order, while a thread reads more lines.
 
-    A line that cannot be read ends it.
+    An invalid line is raised after the lines before it.
     """
     pending: Queue[tuple[Row, Future[Verdict]] | Exception | None] = Queue(MAX_PENDING)
     threads = ThreadPoolExecutor(num_workers)
@@ -120,7 +120,7 @@ def _graded(
                 gold, prediction = (_cell(row, column, where) for column in ("gold", "prediction"))
                 pending.put((row, threads.submit(grade_one, gold, prediction)))
             pending.put(None)
-        except Exception as error:  # raised by the consumer, after the lines before it
+        except Exception as error:  # raised in the consumer's thread, after the lines before it
             pending.put(error)
 
     Thread(target=read, daemon=True).start()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class MessageFormatter(logging.Formatter):
-    """The message alone; the level is named from warnings upwards."""
+    """Format only the message, with its level from WARNING upwards."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -18,10 +18,10 @@ class MessageFormatter(logging.Formatter):
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Print what the package logs, from INFO upwards, on standard output while the block runs.
+    """Print the package's log messages, from INFO upwards, to standard output during the block.
 
-    The handler goes with the block and messages do not propagate meanwhile, so that a handler
-    which a library gives the root logger cannot print them a second time.
+    The handler is removed with the block. During the block, messages do not propagate, so that a
+    handler that a library adds to the root logger cannot print them a second time.
     """
     package = logging.getLogger("reasontrain")
     level = package.level
@@ -43,6 +43,6 @@ def _handler() -> logging.Handler:
     """A handler that prints above progress bars on a terminal, and plain lines elsewhere."""
     if not sys.stdout.isatty():
         return logging.StreamHandler(sys.stdout)
-    from reasontrain.cli.rich_messages import RichMessageHandler  # rich takes 0.1 s to import
+    from reasontrain.cli.rich_messages import RichMessageHandler  # importing rich takes 0.1 s
 
     return RichMessageHandler()

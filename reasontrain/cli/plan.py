@@ -53,21 +53,21 @@ def _mapping(estimate: Plan) -> dict[str, object]:
 
 def _page(estimate: Plan) -> Iterator[Table | str]:
     """Lines and tables of the page, in order."""
-    yield f"{estimate.name}: a plan by arithmetic; nothing was loaded, downloaded or measured"
+    yield f"{estimate.name}: estimated by arithmetic; nothing was loaded, downloaded or measured"
     yield "parameters: " + ", ".join(
         f"{name} {count:,}" for name, count in estimate.parameters.items()
     )
     yield _work(estimate)
     for role in estimate.roles:
-        yield f"\nmemory of each {role.name} ({role.processes}), GiB; * is the fullest phase"
+        yield f"\nmemory of each {role.name} ({role.processes}), GiB; * marks the peak"
         yield _memory(role)
         if role.host:
-            yield f"in main memory, for each {role.name}: {_gib(role.host)} GiB"
+            yield f"main memory of each {role.name}: {_gib(role.host)} GiB"
     yield _verdict(estimate)
     yield (
-        "\nwhat moves in a step"
+        "\ndata transfer per step"
         if estimate.traffic
-        else "\nwhat moves in a step: nothing, one process does it all"
+        else "\ndata transfer per step: none, with a single process"
     )
     if estimate.traffic:
         yield _traffic(estimate)
@@ -87,8 +87,8 @@ def _work(estimate: Plan) -> str:
         f"a rank of {work.ranks}: {work.rollouts_per_rank:,} rollouts in "
         f"{work.micro_batches_per_rank:,} micro-batches of "
         f"{work.rollouts_per_micro_batch:,} ({work.micro_batch_tokens:,} tokens, "
-        f"{work.micro_batch_rows:,} rows with a loss); "
-        f"{work.rows_per_sampler:,} rows decode together"
+        f"{work.micro_batch_rows:,} positions with a loss); "
+        f"{work.rows_per_sampler:,} sequences decode together"
     )
 
 
@@ -114,10 +114,10 @@ def _memory(role: Role) -> Table:
 
 
 def _verdict(estimate: Plan) -> str:
-    """The fullest process, and changes if it does not fit."""
+    """The process with the highest memory peak, and changes to the recipe if it does not fit."""
     fullest = max(estimate.roles, key=lambda role: role.peak)
     demand = (
-        f"the fullest process is a {fullest.name} while it is at `{fullest.phase}`: "
+        f"the highest memory peak is that of a {fullest.name} in phase `{fullest.phase}`: "
         f"{_gib(fullest.peak)} GiB"
     )
     limit = f"{estimate.machine.memory_gib:g} GiB"
@@ -125,10 +125,11 @@ def _verdict(estimate: Plan) -> str:
         return f"FITS: {demand} of {limit}"
     if estimate.remedy is None:
         return (
-            f"DOES NOT FIT: {demand}, and there are {limit}; no change that a plan knows makes room"
+            f"DOES NOT FIT: {demand}, and a GPU has {limit}; "
+            "no known change of the recipe makes it fit"
         )
     return (
-        f"DOES NOT FIT: {demand}, and there are {limit}\nit would fit with: "
+        f"DOES NOT FIT: {demand}, and a GPU has {limit}\nit would fit with: "
         f"{' '.join(estimate.remedy.overrides)} "
         f"({_gib(estimate.remedy.peak)} GiB)"
     )
@@ -159,7 +160,7 @@ def _placement(estimate: Plan) -> Table:
 
 def _rates(machine: Machine) -> str:
     return (
-        f"\nseconds of a step if every GPU learns and samples and nothing overlaps, at "
+        f"\nstep time in seconds if every GPU learns and samples and nothing overlaps, at "
         f"{machine.tflops:g} TFLOP/s, "
         f"{machine.intra_gb_s:g} GB/s in a node\nof {machine.gpus_per_node}, "
         f"{machine.inter_gb_s:g} GB/s between nodes, "
@@ -209,8 +210,8 @@ def _stop(estimate: Plan) -> str:
     )
     if estimate.stops_at is None:
         return (
-            f"{marked}scaling is worth it up to {estimate.scaling[-1].gpus:,} GPUs (efficiency of "
-            f"at least {WORTH:.0%})"
+            f"{marked}efficiency stays at or above {WORTH:.0%} up to "
+            f"{estimate.scaling[-1].gpus:,} GPUs"
         )
     return (
         f"{marked}scaling stops at {estimate.stops_at:,} GPUs, where efficiency falls below "

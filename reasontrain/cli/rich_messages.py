@@ -1,4 +1,4 @@
-"""Log messages on a terminal, above the progress bar where one is drawn."""
+"""Log messages on a terminal, printed above the progress bar if there is one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reasontrain.run.progress import console
 
 
 class RichMessageHandler(RichHandler):
-    """The text of a message and nothing else; rich's own columns would break long paths in two."""
+    """Print only the text of a message, because rich's columns would break long paths."""
 
     def __init__(self) -> None:
         super().__init__(console=console(), highlighter=NullHighlighter(), markup=False)

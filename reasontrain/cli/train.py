@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(path: Path, overrides: Sequence[str]) -> None:
-    """Run the recipe in a file to its last step; a run that was interrupted is resumed."""
+    """Run the recipe in a file to its last step; an interrupted run is resumed."""
     train_recipe(read_recipe(path, overrides))
 
 
@@ -51,7 +51,7 @@ def train_recipe(recipe: Recipe) -> Path:
 
 
 def _speed(directory: RunDirectory) -> str:
-    """A line with the speed of the median step."""
+    """A line with the speed of the median step, for the log."""
     speed = profile(read_run(directory.path))
     if speed is None:
         return ""
@@ -64,7 +64,7 @@ def _speed(directory: RunDirectory) -> str:
 
 
 def _few(stats: Stats) -> str:
-    """The few metrics of a step that fit on a line."""
+    """A selection of a step's metrics that fits on a line."""
     shown = [
         name
         for name in ("loss", "reward_mean", "kl_reverse_mean", "kept_share", "grad_norm")

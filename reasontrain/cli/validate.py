@@ -10,7 +10,7 @@ from reasontrain.types import UserError
 
 
 def validate(recipes: Sequence[Path]) -> None:
-    """Print a line per valid recipe; raise one RecipeError with all errors of the others."""
+    """Print a line per valid recipe; raise one RecipeError with all errors of invalid recipes."""
     faults = []
     for path in recipes:
         try:

@@ -1,1 +1,1 @@
-"""Learner, sampler and grader as groups of Ray actors; Ray is imported in this package only."""
+"""Learner, sampler and grader as groups of Ray actors; only this package imports Ray."""

@@ -1,4 +1,4 @@
-"""Ray actors: one class per role, a thin shell around the same learner, sampler or grader."""
+"""Ray actors, one class per role: thin wrappers of the single-process implementations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ R = TypeVar("R")
 
 
 def work(method: Callable[..., R]) -> Callable[..., R]:
-    """Count the seconds in this method as work; the rest of a step is orchestration."""
+    """Decorate a method so that its seconds count as work; the rest of a step is orchestration."""
 
     @wraps(method)
     def counted(self: Worker, *arguments: object) -> R:
@@ -65,7 +65,7 @@ def work(method: Callable[..., R]) -> Callable[..., R]:
 
 
 class Worker:
-    """The base of all roles: a log file, a sign of life, and facts about where it runs."""
+    """Base class of all roles: log file, heartbeat, and facts about the process."""
 
     work_s = 0.0
 
@@ -83,7 +83,7 @@ class Worker:
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def ping(self) -> None:
-        """Return as long as the process is alive."""
+        """Answer a heartbeat."""
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def facts(self) -> dict[str, str]:
@@ -97,7 +97,7 @@ class Worker:
 
 
 def _log_to_stderr() -> None:
-    """Let the package's messages of this process reach its log, with time and level."""
+    """Print the package's log messages with time and level to stderr, which is the log file."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package = logging.getLogger("reasontrain")
@@ -106,7 +106,7 @@ def _log_to_stderr() -> None:
 
 
 class SamplingWorker(Worker):
-    """The base of both kinds of processes that sample."""
+    """Base class of all processes that sample."""
 
     sampler: Sampler
 
@@ -114,14 +114,25 @@ class SamplingWorker(Worker):
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, num: int, first_id: int
     ) -> tuple[int, list[Rollout]]:
-        """See `Sampler`; returns the version of the weights, and rollouts by them."""
+        """Sample with the current weights (see `Sampler`).
+
+        Args:
+            prompts: the encoded prompts.
+            sampling: temperature, truncation and stop criteria.
+            num: rollouts per prompt.
+            first_id: the id of the first rollout.
+
+        Returns:
+            The version of the weights, and `len(prompts) * num` rollouts. Embeddings of soft
+            thoughts are handles to Ray's object store.
+        """
         with self.whole():
             return self.sampler.version, stored(
                 self.sampler.sample(prompts, sampling, num=num, first_id=first_id)
             )
 
     def whole(self) -> AbstractContextManager[None]:
-        """A block in which the weights are whole in this process."""
+        """A block in which this process has the full weights."""
         return nullcontext()
 
 
@@ -136,7 +147,7 @@ class LearnerRank(SamplingWorker):
         self.recipe = recipe
 
     def address(self, host: str) -> str:
-        """The address at which rank 0 will listen."""
+        """The address, `host:port`, at which rank 0 will listen."""
         return f"{host}:{free_port(host)}"
 
     def build(self, place: RankAddress, teacher: ray.actor.ActorHandle | None) -> None:
@@ -160,7 +171,7 @@ class LearnerRank(SamplingWorker):
 
     @work
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch | None:
-        """See `Learner`; rank 0 alone returns a batch, with the evidence of all ranks."""
+        """See `Learner`; only rank 0 returns a batch, with the evidence of all ranks."""
         self._sleep_sampler()
         seen = self.learner.observe(batch, required_evidence)
         return seen if self.rank == 0 else None
@@ -173,7 +184,17 @@ class LearnerRank(SamplingWorker):
         objective: Objective,
         loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """See `Learner`."""
+        """Learn from a batch of rollouts (see `Learner`).
+
+        Args:
+            batch: the rollouts of all ranks.
+            weight_BT: the selection's weight of each token.
+            objective: the loss of a token, a response or a pair.
+            loss_aggregation: divides the sum of losses by totals of an optimiser step.
+
+        Returns:
+            The statistics of the step on this rank.
+        """
         self._sleep_sampler()
         return self.learner.step(batch, weight_BT, objective, loss_aggregation)
 
@@ -186,14 +207,14 @@ class LearnerRank(SamplingWorker):
         return self.learner.matrix_rate()
 
     def whole(self) -> AbstractContextManager[None]:
-        """See `SamplingWorker`; gathered from all ranks for a sampler that shares the weights."""
+        """Gather the weights from all ranks, if the sampler shares them (see `SamplingWorker`)."""
         if self.recipe.engine.capabilities.shares_policy:
             return self.learner.engine.materialize_policy()
         return nullcontext()
 
     @work
     def load(self) -> None:
-        """Give the weights to this rank's own sampler."""
+        """Load the weights into this rank's own sampler."""
         self.sampler.load(self.learner.weights())
 
     def slots(self) -> list[Slot]:
@@ -207,13 +228,13 @@ class LearnerRank(SamplingWorker):
 
     @work
     def send(self) -> TransferChecksum | None:
-        """Send the weights: rank 0 broadcasts, the others take part in gathering."""
+        """Send the weights: rank 0 broadcasts, all ranks take part in gathering."""
         weights = self.learner.weights()
         dtype = getattr(torch, self.recipe.model.dtype)
         if self.rank == 0:
             self.channel.connect(self.learner.policy.device)
             return self.channel.send(weights.version, weights.tensors(), dtype)
-        for _ in weights.tensors():  # a collective under ZeRO-3: every rank has to take part
+        for _ in weights.tensors():  # a collective under ZeRO-3, which every rank must join
             pass
         return None
 
@@ -244,7 +265,7 @@ class LearnerRank(SamplingWorker):
 
 
 class SamplerWorker(SamplingWorker):
-    """A sampler with weights of its own."""
+    """A sampler process with its own copy of the weights."""
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
@@ -257,11 +278,11 @@ class SamplerWorker(SamplingWorker):
         """Join the learner's broadcast group.
 
         Args:
-            host: of learner rank 0.
-            port: of learner rank 0.
-            rank: of this process in the group, from 1.
-            size: of the group.
-            timeout_s: after which a transfer counts as failed.
+            host: the host of learner rank 0.
+            port: the port of learner rank 0.
+            rank: the rank of this process in the group, from 1.
+            size: the number of processes in the group.
+            timeout_s: seconds after which a transfer counts as failed.
         """
         self.channel = WeightBroadcast(host, port, rank, size, timeout_s)
 
@@ -284,14 +305,14 @@ class TeacherWorker(Worker):
         self.policy: Policy = models.load(recipe.teacher)
 
     def head(self) -> Head:
-        """The head, for learner ranks to keep."""
+        """The head on the CPU, of which learner ranks keep a copy."""
         return self.policy.head.to(torch.device("cpu"))
 
     @torch.no_grad()
     def hidden(
         self, ids_RT: Int[Tensor, "R T"], position_RT: Int[Tensor, "R T"], row_N: Int[Tensor, " N"]
     ) -> Float[Tensor, "N D"]:
-        """Hidden states at flat rows."""
+        """Hidden states [N, D] at N flattened positions of a micro-batch [R, T], on the CPU."""
         device = self.policy.device
         return (
             self.policy.hidden(ids_RT.to(device), position=position_RT.to(device))

@@ -1,4 +1,4 @@
-"""A short rollout that learner and sampler both score: if they disagree, their weights differ."""
+"""A short rollout scored by learner and sampler: if they disagree, their weights differ."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A group of actors of one role: calls on all of them, with deadlines, heartbeats and explained
-failures.
-"""
+"""A group of actors of one role: calls with deadlines, heartbeats and readable errors."""
 
 from __future__ import annotations
 
@@ -31,9 +29,9 @@ ENVIRONMENT = {
 }
 PING_S = 5.0
 LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
-"""Parts of the errors that a rank raises when a peer is gone."""
+"""Substrings of the errors that a rank raises when a peer is gone."""
 MEMORY_WORDS = ("running low on memory", "OutOfMemory")
-"""Parts of Ray's errors when its memory monitor ended a process."""
+"""Substrings of Ray's errors after its memory monitor killed a process."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,11 @@ class ActorGroup:
         self._record_facts(ranks)
 
     def note(self) -> None:
-        """Record how long each actor worked so far."""
+        """Record the seconds of work of each actor so far."""
         self._record_facts(range(len(self.actors)))
 
     def _record_facts(self, ranks: Sequence[int]) -> None:
-        """Ask these actors where they run, and write it beside their logs."""
+        """Fetch the facts of these actors and write them beside their logs."""
         facts = self.wait(
             [self.actors[rank].facts.remote() for rank in ranks], ranks, starting=True
         )
@@ -107,20 +105,23 @@ class ActorGroup:
             replace_text(self.log(rank).with_suffix(".json"), json.dumps(about))
 
     def stop(self, ranks: Sequence[int] | None = None) -> None:
-        """Kill actors."""
+        """Kill the actors of these ranks; all by default."""
         for rank in range(len(self.actors)) if ranks is None else ranks:
             ray.kill(self.actors[rank])
 
     def all(self, method: str, *arguments: object) -> list[object]:
-        """The same call on every actor; put large arguments into the object store first."""
+        """Call a method on every actor with the same arguments.
+
+        Put large arguments into the object store first.
+        """
         return self.each(method, [arguments] * len(self.actors))
 
     def each(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[object]:
-        """A call on every actor, each with arguments of its own."""
+        """Call a method on every actor, each with its own arguments."""
         return self.wait(self.submit(method, arguments))
 
     def submit(self, method: str, arguments: Sequence[tuple[object, ...]]) -> list[ray.ObjectRef]:
-        """Start such a call and return its references, one per actor."""
+        """Start a call on every actor, and return one reference per actor."""
         return [
             getattr(actor, method).remote(*own_arguments)
             for actor, own_arguments in zip(self.actors, arguments, strict=True)
@@ -142,7 +143,8 @@ class ActorGroup:
 
         Raises:
             LostError: An actor died, missed a heartbeat, or exceeded the deadline.
-            Exception: Whatever the call itself raised.
+            RunError: A call failed.
+            UserError: A call raised it.
         """
         ranks = range(len(refs)) if ranks is None else ranks
         started = beat = time.monotonic()
@@ -168,7 +170,7 @@ class ActorGroup:
         return [results[rank] for rank in ranks]
 
     def ready(self, refs: Sequence[ray.ObjectRef]) -> Sequence[ray.ObjectRef]:
-        """One finished call, successful or not, or none after a short wait."""
+        """At most one finished call, successful or not; none if none finishes within `POLL_S`."""
         done: list[ray.ObjectRef] = ray.wait(list(refs), num_returns=1, timeout=POLL_S)[0]
         return done
 
@@ -197,7 +199,7 @@ class ActorGroup:
                 "env_vars": ENVIRONMENT | {"DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}
             },
         }
-        # Heartbeats have a thread of their own, so that a busy actor still answers.
+        # Heartbeats have their own thread, so that a busy actor still answers.
         return (
             ray.remote(concurrency_groups={"watch": 1})(self.cls)
             .options(**options)
@@ -245,14 +247,14 @@ class ActorGroup:
         except RayTaskError as error:
             raise self._explained(rank, error) from error
         except RayActorError as error:
-            if error.actor_init_failed:  # a restart would fail in the same way
+            if error.actor_init_failed:  # a restart would fail for the same reason
                 raise RunError(f"{self.name(rank)} could not start: {_last_line(error)}") from None
             raise self._lost(rank, error) from None
         except RayError as error:
             raise self._lost(rank, error) from None
 
     def _explained(self, rank: int, error: RayTaskError) -> Exception:
-        """The error that an actor raised, as a single process would raise it."""
+        """Convert an error of an actor into the error that a single process would raise."""
         cause = error.cause
         if isinstance(cause, UserError | RunError):
             return cause
@@ -282,7 +284,7 @@ class ActorGroup:
         return LostError(self.role, rank, text)
 
     def _lost(self, rank: int, error: RayError) -> LostError:
-        """The loss of an actor, with the likely reason and the end of its log."""
+        """Describe the loss of an actor, with the likely reason and the end of its log."""
         text = str(error)
         if any(word in text for word in MEMORY_WORDS):
             reason = "was ended because its machine ran out of memory"

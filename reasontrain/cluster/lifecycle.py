@@ -35,7 +35,7 @@ from reasontrain.types import LostError, Prompt, UserError
 
 @dataclass
 class Processes:
-    """The groups of a running recipe; without grader processes, `grader` is the driver's own."""
+    """The groups of a running recipe; without grader processes, `grader` is the driver's."""
 
     directory: RunDirectory
     learner: LearnerGroup
@@ -89,7 +89,7 @@ class Processes:
 def running(
     recipe: Recipe, cluster: Cluster, directory: RunDirectory, order: Order, grader: Grader
 ) -> Iterator[Processes]:
-    """Check the cluster's resources, start every process, and end them with the block.
+    """Check the cluster's resources, start every process, and end them when the block ends.
 
     Args:
         recipe: The recipe.
@@ -99,7 +99,8 @@ def running(
         grader: The driver's grader, used if the recipe has no grader processes.
 
     Raises:
-        UserError: The cluster does not fit the recipe.
+        UserError: The cluster lacks resources or a GPU for the engine, its library versions differ,
+            or it does not share the run directory.
     """
     with placement.connected(
         sum(need.number * need.cpus for need in placement.needs(recipe, cluster, gpu=False))
@@ -112,7 +113,7 @@ def running(
         with placement.placed(wanted, cluster.placement) as slots:
             processes = _started(recipe, cluster, directory, order, grader, slots, gpu=gpu)
             yield processes
-            with suppress(LostError):  # everything is written by now
+            with suppress(LostError):  # everything has been written by now
                 for group in processes.groups:
                     group.note()
                 processes.learner.group.all("leave")

@@ -29,7 +29,7 @@ class StoredObject:
 
 
 def stored(rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The rollouts with handles instead of embeddings; Ray frees these with the last handle."""
+    """The rollouts with handles instead of embeddings; Ray frees an object with its last handle."""
     return [
         rollout
         if rollout.soft is None

@@ -22,12 +22,16 @@ from reasontrain.recipe import Cluster, Recipe
 from reasontrain.types import UserError
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
-"""Ray would prestart one worker per core; our actors have a runtime environment of their own and
-cannot use such workers.
+"""Ray settings that disable prestarted workers.
+
+Ray would prestart one worker per core, but the actors have their own runtime environment and cannot
+use such workers.
 """
 HEAD_GONE = {"gcs_rpc_server_reconnect_timeout_s": 10}
-"""Seconds that processes wait for a head that does not answer: the head of a cluster that this
-process started is never restarted, so longer waits only delay the error.
+"""Seconds that processes wait for a head node that does not answer.
+
+The head of a cluster that this process started is never restarted, so longer waits only delay the
+error.
 """
 READY_S = 10.0
 VERSIONS_S = 120.0
@@ -66,12 +70,12 @@ def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceReques
 def connected(cpus: float) -> Iterator[None]:
     """Join the cluster at RAY_ADDRESS, or start a local one with at least `cpus` CPUs.
 
-    A cluster that was started here ends with the block.
+    A local cluster is shut down when the block ends.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Workers write to log files of their own; forwarded to the driver, their output would tear the
-    # progress bar apart.
+    # Workers write to their own log files; forwarded to the driver, their output would break the
+    # progress bar.
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
         if address:
@@ -120,11 +124,11 @@ def check_engine(recipe: Recipe, *, gpu: bool) -> None:
 def check_room(wanted: list[ResourceRequest]) -> None:
     """Raise UserError, naming the bundle, for a request that the cluster could never hold.
 
-    Ray would wait for such a placement group for ever.
+    Ray would wait forever for such a placement group.
     """
     nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     total = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
-    # First fit, GPU processes first: CPU-only processes must not take the CPUs of GPU nodes away.
+    # First fit, GPU processes first: CPU-only processes must not take the CPUs of GPU nodes.
     for need in sorted(wanted, key=lambda need: -need.gpus):
         placed = 0
         for node in nodes:
@@ -155,7 +159,7 @@ def check_versions() -> None:
     requests = {}
     for node in ray.nodes():
         if node["Alive"]:
-            # Soft affinity would let Ray answer from another node.
+            # Soft affinity would let Ray run the task on another node.
             where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             requests[f"{node['NodeManagerHostname']}:{node['NodeManagerPort']}"] = (
                 _versions.options(scheduling_strategy=where).remote()
@@ -200,12 +204,12 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, list[Slot]]]:
-    """One placement group for all processes; yields the slots of each role.
+    """Create one placement group for all processes; yield the slots of each role.
 
-    One group is placed as a whole or not at all, so two runs cannot each hold half of what they
-    need. Raises UserError if the resources are in use.
+    A group is placed as a whole or not at all, so two runs cannot each hold half of the resources
+    they need. Raises UserError if the resources are in use.
     """
-    # Ray refuses empty bundles; 0.001 CPU stands for a process that asks for nothing.
+    # Ray rejects empty bundles; 0.001 CPU stands for a process that requests nothing.
     bundles = [need.bundle or {"CPU": 0.001} for need in wanted for _ in range(need.number)]
     group: PlacementGroup = placement_group(bundles, strategy=strategy.upper())
     try:

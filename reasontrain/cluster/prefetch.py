@@ -28,16 +28,16 @@ class _Pending:
 class PrefetchingSampler:
     """A sampler that generates the next step's rollouts in advance.
 
-    A request out of order, as after a recovery, is sampled when it comes.
+    A request out of order, for example after a recovery, is sampled on demand.
     """
 
     def __init__(self, samplers: SeparateSamplers, after: Callable[[int], Request | None]) -> None:
-        """Create it.
+        """Create the sampler.
 
         Args:
             samplers: The processes that sample.
-            after: The request of the step that follows the one whose first rollout has this id;
-                None after the last step.
+            after: Maps the id of a step's first rollout to the request of the next step, or to None
+                after the last step.
         """
         self.samplers = samplers
         self.after = after
@@ -51,7 +51,17 @@ class PrefetchingSampler:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`; prefetched rollouts are used if they are the requested ones."""
+        """Return the requested rollouts, prefetched ones if possible, and prefetch the next step.
+
+        Args:
+            prompts: The encoded prompts.
+            sampling: Temperature, truncation and stop criteria.
+            num: Rollouts per prompt.
+            first_id: The id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt.
+        """
         pending = self._pending
         self._pending = None
         rollouts = (
@@ -78,7 +88,7 @@ class PrefetchingSampler:
         self.samplers.load(weights)
 
     def _collect(self, pending: _Pending) -> list[Rollout] | None:
-        """Pending rollouts, or None if a sampler died over them."""
+        """The pending rollouts; None if a sampler died while it generated them."""
         try:
             return self.samplers.collect(pending.refs)
         except LostError as error:

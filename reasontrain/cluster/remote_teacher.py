@@ -15,7 +15,7 @@ from reasontrain.vocab import Head
 
 
 class RemoteTeacher:
-    """A teacher whose hidden states come from its process per micro-batch; the head is local."""
+    """A teacher in another process: hidden states are fetched, the head is a local copy."""
 
     def __init__(self, actor: ray.actor.ActorHandle) -> None:
         self.actor = actor
@@ -24,7 +24,7 @@ class RemoteTeacher:
         self._head = head.to(self.device)
 
     def hidden(self, micro: MicroBatch, row_N: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
-        """Hidden states at N flattened positions."""
+        """Hidden states [N, D] at N flattened positions of a micro-batch."""
         hidden_ND: Tensor = ray.get(
             self.actor.hidden.remote(micro.ids_RT, micro.position_RT, row_N)
         )

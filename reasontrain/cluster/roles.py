@@ -1,4 +1,4 @@
-"""Groups of actors behind the protocols of learner, sampler and grader, as the loop sees them."""
+"""Groups of actors that implement the interfaces of learner, sampler and grader."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Answer = tuple[int, list[Rollout]]
 
 @dataclass
 class Restarts:
-    """The number of deaths that a run still survives, over all roles.
+    """The number of restarts left, shared by all roles.
 
     `end` is the message when none is left.
     """
@@ -49,7 +49,7 @@ class Restarts:
         logger.warning(f"{error}\nrestarting it ({self.left} restarts left)")
 
     def replace(self, group: ActorGroup, error: LostError) -> None:
-        """Start a process in place of one that died, again if it dies while it starts."""
+        """Replace a process that died; try again if the new one dies while it starts."""
         while True:
             self.take(error)
             try:
@@ -68,7 +68,7 @@ class LearnerGroup:
         self.generation = 0
 
     def build(self) -> None:
-        """Let the ranks join each other and load their models."""
+        """Form the process group of all ranks, and load their models."""
         host = self.host()
         address = cast(str, self._first("address", host))
         teachers = self.teachers.actors if self.teachers else []
@@ -85,7 +85,10 @@ class LearnerGroup:
         )
 
     def rebuild(self) -> None:
-        """Start all ranks again, as one that lost a peer is of no use, and teachers that died."""
+        """Restart all ranks, and teachers that died.
+
+        All ranks, because a rank that lost a peer cannot continue.
+        """
         if self.teachers:
             self.teachers.restart(
                 [
@@ -109,7 +112,17 @@ class LearnerGroup:
         objective: Objective,
         loss_aggregation: LossAggregationFn,
     ) -> Stats:
-        """See `Learner`."""
+        """Learn from a batch of rollouts (see `Learner`).
+
+        Args:
+            batch: the rollouts of all ranks.
+            weight_BT: the selection's weight of each token.
+            objective: the loss of a token, a response or a pair.
+            loss_aggregation: divides the sum of losses by totals of an optimiser step.
+
+        Returns:
+            The statistics of the step on rank 0.
+        """
         stats = cast(
             Stats,
             self._together("step", ray.put(batch), ray.put(weight_BT), objective, loss_aggregation),
@@ -123,7 +136,7 @@ class LearnerGroup:
         return cast(float, self._together("matrix_rate"))
 
     def weights(self) -> Weights:
-        """The version alone: the weights themselves go from process to process."""
+        """The version of the weights; the tensors are sent directly between processes."""
         assert self.steps_done is not None, "these weights are of no step"
         return Weights(version=self.steps_done, tensors=self._not_here)
 
@@ -144,21 +157,21 @@ class LearnerGroup:
         return self.group.wait([getattr(self.group.actors[0], method).remote(*arguments)], [0])[0]
 
     def host(self, *others: ActorGroup) -> str:
-        """The host at which ranks and groups reach rank 0; loopback if all share a machine."""
+        """The host at which ranks and groups reach rank 0; loopback if all are on one machine."""
         hosts = {about["host"] for group in (self.group, *others) for about in group.about}
         return "127.0.0.1" if len(hosts) == 1 else self.group.about[0]["address"]
 
     def _together(self, method: str, *arguments: object) -> object:
-        """Rank 0's result of a call in which ranks wait for each other and for their teachers."""
+        """Call a collective method on all ranks, and return the result of rank 0."""
         try:
             return self.group.all(method, *arguments)[0]
         except LostError:
             if self.teachers:
-                self.teachers.check()  # a rank that lost its teacher says less about it
+                self.teachers.check()  # the teacher's error is more specific
             raise
         except RunError:
             # One rank failed within a step, and the others may still wait for it in a collective
-            # operation: nothing can be saved. A single rank knows what its weights are of.
+            # operation: nothing can be saved. With a single rank, the step of its weights is known.
             single = len(self.group.actors) == 1
             self.steps_done = cast("int | None", self._first("steps_done")) if single else None
             raise
@@ -177,13 +190,33 @@ class SamplerGroup:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`; process r gets the r-th contiguous part of the prompts."""
+        """Sample with all processes; process r gets the r-th contiguous part of the prompts.
+
+        Args:
+            prompts: The encoded prompts.
+            sampling: Temperature, truncation and stop criteria.
+            num: Rollouts per prompt.
+            first_id: The id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt.
+        """
         return self.collect(self.begin(prompts, sampling, num=num, first_id=first_id))
 
     def begin(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[ray.ObjectRef]:
-        """Start sampling with the current weights; see `Sampler.sample` for the arguments."""
+        """Start sampling with the current weights.
+
+        Args:
+            prompts: The encoded prompts.
+            sampling: Temperature, truncation and stop criteria.
+            num: Rollouts per prompt.
+            first_id: The id of the first rollout.
+
+        Returns:
+            One reference per process, for `collect`.
+        """
         return self.group.submit("sample", self._parts(prompts, sampling, num, first_id))
 
     def collect(self, refs: Sequence[ray.ObjectRef]) -> list[Rollout]:
@@ -191,7 +224,7 @@ class SamplerGroup:
         return [rollout for answer in self.group.wait(refs) for rollout in cast(Answer, answer)[1]]
 
     def load(self, weights: Weights) -> None:
-        """Let each rank load the weights that it trains into its own sampler."""
+        """Load the weights of each rank into its own sampler."""
         self.group.all("load")
         self.version = weights.version
 
@@ -204,9 +237,9 @@ class SamplerGroup:
 
 
 class SeparateSamplers(SamplerGroup):
-    """Samplers with weights of their own, sent by learner rank 0.
+    """Samplers with their own copies of the weights, sent by learner rank 0.
 
-    A sampler that dies is restarted and its prompts are sampled again.
+    A sampler that dies is restarted, and its prompts are sampled again.
     """
 
     def __init__(
@@ -216,13 +249,13 @@ class SeparateSamplers(SamplerGroup):
         restarts: Restarts,
         canary: Callable[[Sampler], None] | None,
     ) -> None:
-        """Create it.
+        """Create the group.
 
         Args:
             group: The sampler processes.
             learners: The ranks that send the weights.
             restarts: The budget of restarts, shared by all roles.
-            canary: Compares sampler and learner after each load; raises if they differ.
+            canary: Called with this group after each load; raises if samplers and learner differ.
         """
         super().__init__(group)
         self.learners = learners
@@ -234,7 +267,20 @@ class SeparateSamplers(SamplerGroup):
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """See `Sampler`."""
+        """Sample with all processes; a process that dies is restarted and samples its part again.
+
+        Args:
+            prompts: The encoded prompts.
+            sampling: Temperature, truncation and stop criteria.
+            num: Rollouts per prompt.
+            first_id: The id of the first rollout.
+
+        Returns:
+            `len(prompts) * num` rollouts, prompt by prompt.
+
+        Raises:
+            RunError: No restart is left.
+        """
         parts = self._parts(prompts, sampling, num, first_id)
         results: list[list[Rollout] | None] = [None] * len(parts)
         while None in results:
@@ -305,7 +351,7 @@ class SeparateSamplers(SamplerGroup):
 
 
 class GraderGroup(Grader):
-    """Graders that share the work; one that dies is restarted and its part graded again."""
+    """Graders that share the work; a grader that dies is restarted, and its part graded again."""
 
     def __init__(self, group: ActorGroup, restarts: Restarts) -> None:
         super().__init__()

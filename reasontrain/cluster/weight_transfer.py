@@ -1,5 +1,6 @@
-"""Weight transfer from learner rank 0 to the samplers, tensor by tensor over NCCL or gloo, with a
-checksum over all tensors.
+"""Weight transfer from learner rank 0 to the samplers over NCCL or gloo, with a checksum.
+
+Tensors are broadcast one by one; the checksum covers all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _FROM_RANK_0.rootTensor = 0
 
 
 class BroadcastGroup(Protocol):
-    """The part of gloo's and NCCL's process groups that is used."""
+    """The method of gloo's and NCCL's process groups that is called."""
 
     def broadcast(
         self, tensors: list[Tensor], options: distributed_c10d.BroadcastOptions
@@ -43,11 +44,11 @@ class WeightBroadcast:
     """One end of a broadcast group: rank 0 sends, all others receive.
 
     Its process group is created by the backend's class and not by `init_process_group`: a process
-    has one default group, and a learner rank's is that of the learner.
+    has one default group, which in a learner rank is the group of the learner.
     """
 
     def __init__(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
-        """Open the store through which the ends find each other.
+        """Open the store at which the ends rendezvous.
 
         Args:
             host: Address of rank 0.
@@ -72,7 +73,7 @@ class WeightBroadcast:
         return int(self.store.port)
 
     def connect(self, device: torch.device) -> None:
-        """Join the other ends; returns when all are there. NCCL on GPUs, gloo on CPUs."""
+        """Join the other ends, over NCCL on GPUs and gloo on CPUs; return when all have joined."""
         if self._group is None:
             if device.type == "cuda":
                 options = distributed_c10d.ProcessGroupNCCL.Options()
@@ -95,7 +96,7 @@ class WeightBroadcast:
         """Send every tensor in this dtype.
 
         The iterator is exhausted even if a broadcast fails: under ZeRO-3 the other ranks take part
-        in gathering each tensor and would wait for ever.
+        in gathering each tensor and would wait forever.
         """
         checksum = 0
         num_tensors = 0
@@ -116,13 +117,13 @@ class WeightBroadcast:
     def receive(
         self, version: int, slots: Sequence[Slot], dtype: torch.dtype, device: torch.device
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield the tensors as they arrive; `checksum` is complete when all have been taken.
+        """Yield the tensors as they arrive; `checksum` is complete when all have been consumed.
 
         Args:
             version: The version of the weights.
             slots: Names and shapes, in the order in which rank 0 sends.
             dtype: The dtype in which rank 0 sends.
-            device: Where the tensors are received.
+            device: The device that receives the tensors.
         """
         self.checksum = TransferChecksum(version, 0, 0)
         for name, shape in slots:
@@ -141,7 +142,7 @@ class WeightBroadcast:
 
 
 def _updated(total: int, name: str, tensor: Tensor) -> int:
-    """The checksum with one more tensor.
+    """Update the checksum with one more tensor.
 
     A polynomial over position-weighted sums of the tensors' bits, so that a lost, changed or
     swapped tensor changes it.

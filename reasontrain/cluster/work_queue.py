@@ -1,6 +1,6 @@
 """Parallel evaluation: idle workers take the next chunk of a suite.
 
-Chunks do not depend on the number of workers, so the report is that of a single process.
+Chunks do not depend on the number of workers, so the report equals that of a single process.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class EvaluationWorker(SamplingWorker):
 def parallel_sampler(
     candidate: Candidate, *, seed: int, workers: int, logs: Path
 ) -> Iterator[SampleFn]:
-    """Start worker processes that end with the block; yields the function that samples with them.
+    """Start worker processes that end with the block; yield the function that samples with them.
 
     They join the cluster at RAY_ADDRESS, or a local one. Results equal those of one process bit for
-    bit if it computes with as many threads; on CPUs Ray gives every worker one.
+    bit if it uses as many threads; on CPUs Ray gives every worker one thread.
 
     Args:
         candidate: The model.
@@ -95,7 +95,7 @@ class WorkQueue:
             for ref in ready:
                 result = self._result(ref)
                 if result is not None:
-                    self._assign()  # workers stay busy while answers are graded
+                    self._assign()  # keeps workers busy while answers are graded
                     yield result
             if ready:
                 beat = time.monotonic()

@@ -1,8 +1,9 @@
-"""The answer log of a suite: every answer as soon as it is graded, safe from `kill -9`.
+"""The answer log of a suite: every answer is on disk as soon as it is graded.
 
-Beside `gsm8k.jsonl` lies `gsm8k.fingerprint.json`, the fingerprint of the evaluation: everything
-that changes an answer (weights, problems, prompts, sampling, seed, precision, versions). It is
-written before the first answer, and answers with different fingerprints never share a log.
+The log survives `kill -9`. The log `gsm8k.jsonl` has a `gsm8k.fingerprint.json`, the fingerprint of
+the evaluation: everything that changes an answer (weights, problems, prompts, sampling, seed,
+precision, versions). It is written before the first answer, and answers with different fingerprints
+never share a log.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from reasontrain.recipe import YamlValue, changed_keys
 from reasontrain.types import Problem, UserError
 
 MAX_DIFFERENCES = 3
-"""The most differences between two fingerprints that a message names."""
+"""The most differences between two fingerprints that an error message lists."""
 MAX_VALUE_LENGTH = 60
 """The length to which a message shortens values."""
 REMEDY = "give another --out, or --restart to discard them"
@@ -29,7 +30,7 @@ REMEDY = "give another --out, or --restart to discard them"
 
 @dataclass
 class AnswerLog:
-    """The answers at `path`, all with this fingerprint (plain values, as JSON has them)."""
+    """The answers at `path`, all with this fingerprint (plain JSON values)."""
 
     path: Path
     fingerprint: Mapping[str, YamlValue]
@@ -75,7 +76,7 @@ class AnswerLog:
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Answer], None]]:
-        """Open the log; yields a function that appends an answer and returns once it is on disk.
+        """Open the log; yield a function that appends an answer and returns once it is on disk.
 
         Raises UserError if another process writes to the log.
         """
@@ -94,7 +95,7 @@ class AnswerLog:
             yield append
 
     def _lock(self, descriptor: int) -> None:
-        """Refuse a log that another process writes to, or wrote to since it was read."""
+        """Lock the log; raise UserError if another process writes to it or wrote after `read`."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -121,7 +122,7 @@ class AnswerLog:
                 os.close(descriptor)
 
     def _check_fingerprint(self) -> None:
-        """Refuse a log with another fingerprint, naming the differences."""
+        """Raise UserError, with the differences, if the log has another fingerprint."""
         try:
             logged: dict[str, YamlValue] = json.loads(
                 self.fingerprint_path.read_text(encoding="utf-8")
@@ -131,7 +132,7 @@ class AnswerLog:
                 f"{self.path} holds answers, but their fingerprint {self.fingerprint_path.name} "
                 f"is missing or damaged, so what they belong to is unknown; {REMEDY}"
             ) from error
-        # hashes last: a person understands the other differences first
+        # hashes last: the other differences are easier to understand
         changed = sorted(
             changed_keys(logged, self.fingerprint), key=lambda key: ("sha256" in key, key)
         )
@@ -148,7 +149,7 @@ class AnswerLog:
 
 
 def _shown(fingerprint: Mapping[str, YamlValue], key: str) -> str:
-    """The value at a dotted key, shortened for a message."""
+    """The value at a dotted key, shortened for an error message."""
     value: YamlValue = dict(fingerprint)
     rest = key
     while rest and isinstance(value, dict):

@@ -30,7 +30,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A reply to one problem with its verdict."""
+    """A reply to one problem, with its verdict."""
 
     problem: Problem
     sample: int
@@ -58,7 +58,7 @@ class Answer:
 
 
 def from_line(row: Mapping[str, object], problems: Mapping[str, Problem]) -> Answer:
-    """Read an answer from a line's content, given the problems by id.
+    """Read an answer from the content of a line; `problems` are by id.
 
     Raises KeyError or TypeError if the line holds no answer to one of these problems.
     """
@@ -88,5 +88,5 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
 
 
 def _question(problem: Problem) -> str:
-    """The question as text: of a conversation, its last turn."""
+    """The question as text; for a conversation, its last turn."""
     return problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]

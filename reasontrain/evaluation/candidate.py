@@ -1,4 +1,4 @@
-"""A model to evaluate, given by its weights: a whole model, or an adapter on its base model."""
+"""A model to evaluate, given by its weights: a full model, or an adapter on its base model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from reasontrain.types import UserError
 class Candidate:
     """A model and its sampler engine, not loaded yet.
 
-    Paths are absolute, so that every process can load it.
+    Paths are absolute, so that any process can load it.
 
     Attributes:
         name: the model as the user named it.
         settings: settings of the model, or of the base model of an adapter.
         engine: settings of the sampler engine.
         adapter: the directory of the adapter, if it is one.
-        base: the adapter's base model, as the user or the adapter names it.
+        base: the name of the adapter's base model, from the user or the adapter's config.
     """
 
     name: str
@@ -74,13 +74,13 @@ def candidate(model: str, *, dtype: DType, engine: EngineSettings, base: str | N
         model: a directory, a hub id, a testbed model, or the directory of an adapter.
         dtype: dtype of the weights.
         engine: settings of the sampler engine.
-        base: the base model of an adapter; None takes the one that the adapter names.
+        base: the base model of an adapter; None uses the one in the adapter's config.
 
     Returns:
         The candidate, not loaded yet.
 
     Raises:
-        UserError: `base` is given for a whole model, or the engine does not support adapters.
+        UserError: `base` is set for a full model, or the engine does not support adapters.
     """
     name = str(Path(model))
     if not adapter.is_adapter(name):

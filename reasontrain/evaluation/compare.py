@@ -36,7 +36,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class _Verdicts:
-    """One run's verdicts on a suite before the first step and after the last, by problem."""
+    """The verdicts of a run on a suite before the first step and after the last, by problem."""
 
     problems: tuple[str, ...]
     before_M: Bool[np.ndarray, " M"]

@@ -1,7 +1,7 @@
 """Client of a server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider): text in, text out.
 
-The key is read from OPENAI_API_KEY and goes into a header, never into a file, a log or a message.
-The address may not contain one.
+The key is read from OPENAI_API_KEY and is sent in a header, never written to a file, a log or a
+message. The address must not contain a key.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ READ_S = 3600.0
 """Time limit of a response, in seconds: without streaming, nothing arrives until it is complete."""
 CONNECT_S = 10.0
 BUSY = frozenset({408, 409, 425, 429})
-"""Status codes below 500 that a repeated request may overcome."""
+"""Status codes below 500 after which a request is retried."""
 MAX_TRIES = 7
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 MAX_QUOTED = 200
-"""The length to which a message shortens what a server returned."""
+"""The length to which an error message shortens a server's response."""
 
 Json = object
 
@@ -35,9 +35,9 @@ Json = object
 class Endpoint:
     """A model, by its name on a server.
 
-    `at_once` requests are in flight at a time. A request that fails for a passing reason is
-    repeated after `first_wait_s` seconds, doubled each time up to a minute, or later if the server
-    sends Retry-After.
+    `at_once` requests are in flight at a time. After a transient failure, a request is retried
+    after `first_wait_s` seconds, doubled each time up to a minute, or later if the server sends
+    Retry-After.
     """
 
     url: str
@@ -75,14 +75,14 @@ class Endpoint:
     def facts(self) -> dict[str, str]:
         """The facts for reports.
 
-        There is no fingerprint, because only the server knows its weights.
+        There is no fingerprint, because the server does not expose its weights.
         """
         return {"model": self.model, "endpoint": self.host}
 
 
 @dataclass(frozen=True)
 class EndpointClient:
-    """Send requests, and repeat them while the server may still recover."""
+    """Send requests, and retry them after transient failures."""
 
     endpoint: Endpoint
     client: httpx2.Client
@@ -97,7 +97,7 @@ class EndpointClient:
     def complete(self, body: Mapping[str, Json]) -> Reply:
         """Send a request and return its reply.
 
-        Raises UserError if the server refuses it, and RunError if it failed too often.
+        Raises UserError if the server rejects it, and RunError if all tries failed.
         """
         for num_tries in range(1, MAX_TRIES + 1):
             wait_s = self.endpoint.first_wait_s * 2.0 ** (num_tries - 1)
@@ -122,7 +122,7 @@ class EndpointClient:
         )
 
     def _refusal(self, response: httpx2.Response) -> str:
-        """Explain the most likely cause of a refusal."""
+        """Explain the most likely cause of a rejected request."""
         code = response.status_code
         host = self.endpoint.host
         quoted = self._quoted(response)
@@ -147,7 +147,7 @@ class EndpointClient:
                 )
 
     def _read(self, response: httpx2.Response) -> Reply:
-        """Read the reply from a response; raise UserError if it holds none."""
+        """Read the reply from a response; raise UserError if it has none."""
         try:
             return _reply(response.json(), plain=self.plain)
         except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -158,7 +158,7 @@ class EndpointClient:
             ) from error
 
     def _quoted(self, response: httpx2.Response) -> str:
-        """The start of a response, for a message."""
+        """The start of a response, for an error message."""
         text = self._without_key(" ".join(response.text.split()))
         return (
             repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
@@ -223,6 +223,6 @@ def _encodable(text: str) -> str:
 
 
 def _retry_after(response: httpx2.Response) -> float:
-    """The wait in seconds that the server requests; 0 if it names none, or a date."""
+    """The seconds in a Retry-After header; 0 if there is none, or if it is a date."""
     value = response.headers.get("retry-after", "")
     return float(value) if value.isascii() and value.isdigit() else 0.0

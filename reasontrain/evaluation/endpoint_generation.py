@@ -27,7 +27,7 @@ from reasontrain.types import Problem, UserError
 class EndpointRequests:
     """Requests for `num` answers to each problem.
 
-    They are conversations, or plain texts to continue if the suite's prompt style is `plain`.
+    A request is a conversation, or a plain text to continue if the suite's prompt style is `plain`.
     `seed`, `temperature`, `top_p` and `max_tokens` are always sent, the others only if the suite
     sets them: `stop`, and `top_k`, `min_p` and `enable_thinking`, which most servers support beyond
     OpenAI's own API.
@@ -62,9 +62,10 @@ class EndpointRequests:
 
     @property
     def is_plain(self) -> bool:
-        """True if texts are continued as they are.
+        """True if requests are plain texts to continue.
 
-        The style `auto` means a conversation here: a server does not tell if it has a template.
+        With the style `auto`, requests are conversations, because a server does not report whether
+        it has a chat template.
         """
         return self.prompt.style == "plain"
 
@@ -103,9 +104,9 @@ class EndpointRequests:
     def answer(
         self, missing: AbstractSet[ProblemSample]
     ) -> Iterator[Mapping[ProblemSample, Reply]]:
-        """See `generation.AnswerFn`; yields all replies that arrived since the last time.
+        """See `generation.AnswerFn`; yields all replies that arrived since the last iteration.
 
-        The first failure ends it.
+        The first failure is raised and ends the iteration.
         """
         waiting: Queue[ProblemSample] = Queue()
         for key in sorted(missing):
@@ -141,7 +142,7 @@ class EndpointRequests:
 def _drain(
     arrived: Queue[tuple[ProblemSample, Reply] | Exception],
 ) -> dict[ProblemSample, Reply]:
-    """Take everything from the queue, at least one reply; wait for it if necessary.
+    """Take all replies from the queue; wait until there is at least one.
 
     A failure is raised at the next call, so that the replies before it are kept.
     """

@@ -1,10 +1,10 @@
 """Answers to a suite by sampling, in chunks of fixed composition.
 
-An answer function maps (problem, sample) keys to replies. Which sequences decode together changes
-rounding errors, and a rounding error may decide between two tokens. A suite is therefore sampled in
-chunks of `chunk_size` prompts that depend on nothing but the suite, whichever process samples them
-and however often the evaluation was interrupted. A chunk with a missing answer is sampled again as
-a whole, and its replies come out the same.
+An answer function maps (problem, sample) keys to replies. Rounding errors depend on the sequences
+that decode together, and a rounding error may decide between two tokens. A suite is therefore
+sampled in chunks of `chunk_size` prompts that depend only on the suite, not on the process that
+samples them or on interruptions. A chunk with a missing answer is sampled again as a whole, which
+reproduces its other replies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reasontrain.sampler import Sampler
 from reasontrain.types import Prompt, Rollout
 
 AnswerFn = Callable[[AbstractSet[ProblemSample]], Iterator[Mapping[ProblemSample, Reply]]]
-"""Yield replies to these keys as they come, each at least once; others may be among them."""
+"""Yield replies to these keys as they arrive, each at least once; may yield other keys as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def answer_by_sampling(chunks: Sequence[PromptChunk], sample: SampleFn) -> Answe
 
 
 def sample_with(sampler: Sampler) -> SampleFn:
-    """Return a function that samples chunk after chunk with one sampler."""
+    """Return a function that samples the chunks in order with one sampler."""
     return lambda chunks: (
         (
             chunk,
@@ -99,7 +99,7 @@ def sample_with(sampler: Sampler) -> SampleFn:
 
 
 def reply_of(rollout: Rollout) -> Reply:
-    """The text of a rollout as a reply."""
+    """Convert a rollout to a reply."""
     return Reply(
         text=rollout.text, truncated=rollout.truncated, num_tokens=len(rollout.response_ids)
     )

@@ -1,4 +1,4 @@
-"""Provenance of a measurement: the commit, changes since, and the machine."""
+"""Provenance of a measurement: the commit, uncommitted changes, and the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Provenance:
 def current_provenance(folder: Path, exclude: tuple[Path, ...] = ()) -> Provenance:
     """The provenance of a measurement with this code on this machine.
 
-    Changes are those to the package and to the inputs in `folder`, except the paths in `exclude`.
+    Changes in the package and in `folder` (the inputs) count, except the paths in `exclude`.
     """
     package = Path(__file__).resolve().parents[1]
     commit = _git(package, "rev-parse", "HEAD").strip() or "unknown"
@@ -40,13 +40,13 @@ def current_provenance(folder: Path, exclude: tuple[Path, ...] = ()) -> Provenan
 
 
 def hardware() -> str:
-    """The processor, its number of cores, and the GPUs, in words."""
+    """The processor, its number of cores, and the GPUs, as text."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join([f"{_processor()}, {os.cpu_count()} cores", *gpus])
 
 
 def _processor() -> str:
-    """The processor's model name, which Python knows on few systems but not on Linux."""
+    """The processor's model name; `platform.processor` is empty on most Linux systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

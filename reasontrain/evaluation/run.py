@@ -20,14 +20,14 @@ from reasontrain.types import Problem, UserError
 NO_VOTE = -1
 """The vote of a response without an answer, in integer arrays of votes."""
 MAX_PARTS = 32
-"""A property with more values than this is not a subject or a level, but nearly unique."""
+"""The most values of a property (subject, level) for which accuracies are reported by value."""
 GRADED_AT_ONCE = 16
 """Answers that are graded together, and logged and counted before the next ones are graded."""
 
 ScoreFn = Callable[[Sequence[tuple[Problem, str]]], list[Scored]]
 """Grade (problem, response) pairs, in order."""
 Progress = Callable[[int, float], None]
-"""Receive the number of answers so far, and the share of them that is right."""
+"""Receives the number of answers so far, and the share of right ones."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Evaluation:
     """The result of a suite.
 
     Attributes:
-        metrics: shares with 95 % intervals over problems.
-        response_tokens_mean: mean length in tokens, like the quantiles None if the length of some
-            answer is unknown.
-        truncated_share: share of answers that ran into `max_tokens`.
+        metrics: accuracy, mean@k, pass@k and maj@k, with 95 % intervals over problems.
+        response_tokens_mean: mean length in tokens. It and the quantiles are None if the length of
+            an answer is unknown.
+        truncated_share: share of answers cut at `max_tokens`.
         format_failure_share: share of responses without an answer.
         reasons: the number of answers by `Verdict.reason`, including the grader's own failures
             ("timeout", "memory", "crash").
@@ -103,7 +103,7 @@ def evaluate(
     log: Callable[[Answer], None] = lambda answer: None,
     progress: Progress = lambda done, right: None,
 ) -> Evaluation:
-    """Collect `suite.num_samples` answers to each problem, and grade them as they come.
+    """Collect `suite.num_samples` answers to each problem, and grade them as they arrive.
 
     Args:
         suite: the suite.
@@ -189,8 +189,8 @@ def _summarise(
 def _votes(answers: Sequence[Answer]) -> list[int]:
     """Number the answers so that equal answers to a problem have equal numbers, for majority votes.
 
-    All right answers to a problem are equal; wrong ones are if their normalised spelling is. A
-    response without an answer gets NO_VOTE.
+    All right answers to a problem count as equal; wrong answers are equal if their normalised
+    spellings are. A response without an answer gets NO_VOTE.
     """
     number_of: dict[tuple[str, bool, str], int] = {}
     votes = []

@@ -1,4 +1,4 @@
-"""Suites by name: files in `eval/suites`, or any file of problems, and their prompts."""
+"""Suites by name (files in `eval/suites`, or any file of problems), and their prompts."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def suite(
 
     Args:
         name: a name in eval/suites, a YAML file, or a file of problems.
-        overrides: `key=value` settings, which win over all others.
+        overrides: `key=value` settings, which take precedence over all others.
         data: the folder with the suite's problems; None uses the source that the suite names.
-        prompts: a name in eval/prompts or a YAML file, which may set everything that a suite may;
-            None keeps the prompts of the suite.
+        prompts: a name in eval/prompts or a YAML file, which may set any key of a suite; None keeps
+            the prompts of the suite.
 
     Returns:
         The suite; its `task` is set.
 
     Raises:
-        UserError: a file is missing, invalid or not the one that the suite was made for.
+        UserError: a file is missing, invalid, or has another hash than the suite states.
     """
     path = Path(name)
     if path.suffix in ENDINGS:
@@ -76,7 +76,7 @@ def _built(
     own_prompts = content.pop("prompts", None)
     chosen = own_prompts if prompts is None else prompts
     if chosen is not None:
-        # settings of the suite win over its own prompts, but not over those of the command line
+        # settings of the suite override its own prompts, but not those of the command line
         content = _merged(
             content,
             read_yaml(_file(str(chosen), PROMPTS, "prompt style")),
@@ -88,7 +88,7 @@ def _built(
 def _merged(
     content: Mapping[str, YamlValue], prompts: Mapping[str, YamlValue], *, prompts_win: bool
 ) -> dict[str, YamlValue]:
-    """Merge both mappings recursively; `prompts_win` decides about keys that are in both."""
+    """Merge both mappings recursively; with `prompts_win`, `prompts` override `content`."""
     result = dict(content)
     for key, value in prompts.items():
         existing = result.get(key)
@@ -100,7 +100,7 @@ def _merged(
 
 
 def _slug(stem: str) -> str:
-    """Turn a file's name into a suite's, which is part of file names: `my data` -> `my-data`."""
+    """Convert a file's name to a suite's, which is part of file names: `my data` -> `my-data`."""
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "problems"
 
 

@@ -1,5 +1,6 @@
-"""The leaderboard of runs and reports: pages that open from disk, and the figures as Markdown, CSV,
-JSON and model cards.
+"""The leaderboard of runs and reports, as static pages, Markdown, CSV, JSON and model cards.
+
+The pages open from disk.
 """
 
 from reasontrain.leaderboard.site import write_leaderboard

@@ -1,4 +1,4 @@
-"""Files of answers: verdicts for the comparison of rows, and every answer for its page."""
+"""Files of answers: verdicts for the comparison of rows, and all answers for the pages."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Verdicts:
 
 
 def read_answers(path: Path) -> tuple[AnswerRecord, ...]:
-    """All answers of a file, in its order."""
+    """Read all answers of a file, in order."""
     return tuple(_answer(row, where) for row, where in json_lines(path))
 
 
 def verdicts(path: Path) -> Verdicts:
-    """The verdicts of a file; UserError if problems have different numbers of responses."""
+    """Read the verdicts of a file; raise UserError if problems have unequal numbers of answers."""
     gold: dict[str, str] = {}
     correct: dict[str, list[bool]] = {}
     for answer in read_answers(path):

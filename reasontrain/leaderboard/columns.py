@@ -1,4 +1,4 @@
-"""Columns of the board: one suite with one set of settings, one metric, and paired differences."""
+"""Columns of the board: a suite with its settings, a metric, and paired differences."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ColumnGroup:
 class BoardColumn:
     """One metric of a group.
 
-    `differences[a, b]` is row a minus row b over the same problems, if their answers were kept.
+    `differences[a, b]` is row a minus row b on the same problems, if both have answers.
     """
 
     group: ColumnGroup
@@ -47,12 +47,12 @@ class BoardColumn:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Rows, the best first."""
+        """Rows, best first."""
         return tuple(sorted(self.cells, key=lambda row: -self.cells[row].value))
 
     @property
     def level(self) -> tuple[str, ...]:
-        """The best row, and the rows that cannot be told apart from it."""
+        """The best row, and the rows that do not differ significantly from it."""
         best, *others = self.order
         return (
             best,
@@ -75,10 +75,10 @@ class BoardColumn:
 
 
 def columns(entries: Sequence[Entry], *, apart: bool) -> tuple[BoardColumn, ...]:
-    """Every suite and metric that a row has, accuracy first.
+    """The columns of all suites and metrics, accuracy first.
 
-    Results of one suite with different settings raise UserError, which names the difference;
-    `apart` gives each group of equal settings a column of its own instead.
+    Results of one suite with different settings raise UserError, which names the difference; with
+    `apart`, each group of equal settings gets a separate column instead.
     """
     all_columns = [column for group in _groups(entries, apart) for column in _columns(group)]
     return tuple(sorted(all_columns, key=lambda column: metric_order(column.metric)))
@@ -124,7 +124,7 @@ def _groups(entries: Sequence[Entry], apart: bool) -> Iterator[ColumnGroup]:
 def _mismatch(
     result: Result, group: Mapping[str, Result], name: str, names: Mapping[str, str]
 ) -> str | None:
-    """The first difference of a result from a group, as a clause; None if there is none."""
+    """The first difference between a result and a group, as a clause; None if there is none."""
     for slug, other in group.items():
         if setting := first_difference(result.fingerprint, other.fingerprint):
             return (
@@ -145,7 +145,7 @@ def _mismatch(
 
 
 def _other_problems(new: Verdicts, old: Verdicts, num_problems: int) -> str | None:
-    """Evidence that two files of answers are of different problems; None if there is none.
+    """Evidence that two files of answers have different problems; None if there is none.
 
     A problem that did not fit a model is missing from its file.
     """
@@ -161,7 +161,7 @@ def _other_problems(new: Verdicts, old: Verdicts, num_problems: int) -> str | No
 
 
 def _columns(group: ColumnGroup) -> Iterator[BoardColumn]:
-    """Every metric that a row of the group has."""
+    """A column for every metric of the group's rows."""
     tables = {slug: result.verdicts for slug, result in group.results.items() if result.verdicts}
     problems = tuple(dict.fromkeys(problem for table in tables.values() for problem in table.gold))
     for metric in dict.fromkeys(
@@ -192,7 +192,7 @@ def _differences(
     padded = (
         *problems,
         *("" for _ in range(num_problems - len(problems))),
-    )  # problems that fit no model are wrong for all
+    )  # problems that did not fit any model are wrong for all
     scores = {slug: tables[slug].scores(metric, padded) for slug in cells if slug in tables}
     gaps: dict[tuple[str, str], Interval] = {}
     for one, other in combinations(scores, 2):
@@ -207,7 +207,7 @@ def _differences(
 
 
 def history(entries: Sequence[Entry], group: ColumnGroup) -> dict[str, list[EvaluationRecord]]:
-    """All evaluations of a group's suite, of rows that were evaluated more than once."""
+    """All evaluations of a group's suite, for rows that were evaluated more than once."""
     by_row = {
         entry.slug: [e for e in entry.history if e.suite == group.suite]
         for entry in entries

@@ -1,6 +1,4 @@
-"""The result of a column in words: the best row, rows that cannot be told apart from it, and the
-rest.
-"""
+"""The result of a column in words: the best row, and how the other rows compare with it."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ MAX_NAMED = 3
 
 
 def verdict(column: BoardColumn, names: Mapping[str, str]) -> tuple[str, str]:
-    """The name of the best row, and the predicate of the sentence about it."""
+    """The name of the best row, and the predicate of a sentence about it."""
     best, *others = column.order
     return names[best], _predicate(
         column, names, percent(column.cells[best].value)
@@ -26,11 +24,9 @@ def _predicate(column: BoardColumn, names: Mapping[str, str], figure: str) -> st
     level = column.level[1:]
     behind = [names[row] for row in column.behind]
     if level:
-        rest = f" {_listed(behind)} {'is' if len(behind) == 1 else 'are'} behind." if behind else ""
-        return (
-            f"has {figure}; {_listed([names[row] for row in level])} cannot be told apart from "
-            f"it.{rest}"
-        )
+        others = _listed([names[row] for row in level])
+        rest = f" {_listed(behind)} {_is(behind)} significantly worse." if behind else ""
+        return f"has {figure}; {others} {_is(level)} not significantly worse.{rest}"
     if not behind:
         return f"has {figure}; the other rows have no answers, so they cannot be compared."
     gap = column.differences[best, column.behind[0]]
@@ -40,6 +36,10 @@ def _predicate(column: BoardColumn, names: Mapping[str, str], figure: str) -> st
         f"ahead of {behind[0]}{more}"
     )
     return f"is best with {figure}, {ahead}."
+
+
+def _is(rows: Sequence[str]) -> str:
+    return "is" if len(rows) == 1 else "are"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,6 +1,4 @@
-"""Geometry of the board's pictures: intervals in cells, accuracy over steps and against response
-length.
-"""
+"""Geometry of the board's plots: intervals in cells, accuracy by step and by response length."""
 
 from __future__ import annotations
 
@@ -32,9 +30,9 @@ from reasontrain.report.numbers import percent, short
 TONES = "abcdef"
 MAX_BANDS = 4
 LABEL_HEIGHT = 11.0
-"""Pixels of a line of a label."""
+"""Height of a line of a label, in pixels."""
 LABEL_WIDTH = 6.0
-"""Pixels of a character."""
+"""Width of a character, in pixels."""
 LEAST_SPAN = 0.75
 LENGTH = "response_tokens_mean"
 
@@ -52,7 +50,7 @@ class Bar:
 class Point:
     """A row in a scatter plot, in pixels.
 
-    The label is to the left of the point if `left`, and empty if there is no room for it.
+    The label is to the left of the point if `left` is true, and empty if it does not fit.
     """
 
     row: str
@@ -81,7 +79,7 @@ class Scatter:
 def tones(entries: Sequence[Entry]) -> dict[str, str]:
     """CSS classes of each row: a colour, and dashes from the seventh arm on.
 
-    Rows that differ only in their seed share them.
+    Rows that differ only in their seed share a class.
     """
     arms = list(dict.fromkeys(entry.arm for entry in entries))
     return {entry.slug: _tone(arms.index(entry.arm)) for entry in entries}
@@ -117,7 +115,7 @@ def bar(cell: Interval, low: float, high: float) -> Bar:
 
 
 def curve(column: BoardColumn, entries: Sequence[Entry]) -> tuple[Chart, tuple[str, ...]] | None:
-    """The metric over training steps, and the row of each line.
+    """The chart of the metric by training step, and the row of each line.
 
     None if no row was evaluated more than once.
     """
@@ -162,7 +160,7 @@ def scatter(column: BoardColumn, entries: Sequence[Entry]) -> Scatter | None:
         return None
     shortest = min(lengths[row] for row in rows)
     longest = max(lengths[row] for row in rows)
-    # A wide axis, so that lengths that hardly differ look alike.
+    # a wide axis, so that lengths that hardly differ look alike
     x_marks = ticks(min(shortest, LEAST_SPAN * longest), longest)
     y_marks = marks(column)
     across = Scale(x_marks[0], x_marks[-1], LEFT, WIDTH - RIGHT)
@@ -188,9 +186,9 @@ def _points(
     up: Scale,
     entries: Sequence[Entry],
 ) -> tuple[Point, ...]:
-    """Points from the top down.
+    """Points from top to bottom.
 
-    A label that would cover another one or a point is left out; the page shows it on pointing.
+    A label that would overlap another label or a point is left out; the page shows it on hover.
     """
     tone = tones(entries)
     names = {entry.slug: entry.name for entry in entries}
@@ -238,7 +236,7 @@ class _Box:
     middle: float
 
     def meets(self, other: _Box) -> bool:
-        """True if one covers a part of the other."""
+        """True if the two overlap."""
         return (
             self.start < other.end
             and other.start < self.end

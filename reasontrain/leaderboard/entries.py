@@ -28,7 +28,7 @@ from reasontrain.types import UserError
 class Result:
     """The evaluation of one model on one suite, with the settings of the suite.
 
-    `answers` and `verdicts` are None if they were not kept.
+    `answers` and `verdicts` are None if there is no file of answers.
     """
 
     evaluation: EvaluationRecord
@@ -42,7 +42,7 @@ class Result:
 class Entry:
     """A row: a run at its last evaluation, or the model of a report.
 
-    `slug` names its files, `about` describes it in few words, and `history` has every evaluation
+    `slug` is the stem of its files, `about` a short description, and `history` has every evaluation
     during training. Rows of one `arm` differ only in their seed.
     """
 
@@ -57,7 +57,7 @@ class Entry:
 
 
 def read_entries(paths: Sequence[Path]) -> tuple[Entry, ...]:
-    """All rows, with unique names; UserError if a path occurs twice."""
+    """Read all rows, with unique names; raise UserError if a path occurs twice."""
     places = [path.resolve() for path in paths]
     if twice := [
         str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1
@@ -67,10 +67,11 @@ def read_entries(paths: Sequence[Path]) -> tuple[Entry, ...]:
 
 
 def _read(path: Path) -> Entry:
-    """A run directory, the folder of a report, or the report itself."""
+    """Read a run directory, the folder of a report, or the report itself."""
     if path.is_file() and path == EvaluationDirectory(path.parent).report:
         path = path.parent
-    run, evaluated = RunDirectory(path), EvaluationDirectory(path)
+    run = RunDirectory(path)
+    evaluated = EvaluationDirectory(path)
     if run.evaluations.is_file():
         return _run(run)
     if evaluated.report.is_file() and not run.recipe.is_file():
@@ -82,7 +83,7 @@ def _read(path: Path) -> Entry:
 
 
 def _run(directory: RunDirectory) -> Entry:
-    """A run at the last evaluation of each suite."""
+    """The row of a run, with the last evaluation of each suite."""
     run = read_run(directory.path)
     suites = _suites_of(directory.recipe)
     last: dict[str, tuple[EvaluationRecord, Mapping[str, Json]]] = {}
@@ -156,7 +157,7 @@ def _report(path: Path) -> Entry:
 
 
 def _with_unique_names(entries: Sequence[Entry], paths: Sequence[Path]) -> tuple[Entry, ...]:
-    """The same rows; those that share a slug get their path and a number added to their names."""
+    """Make slugs unique: rows that share one get their path and a number added to their names."""
     slugs = [entry.slug for entry in entries]
     return tuple(
         entry
@@ -177,7 +178,7 @@ def _suites_of(recipe: Path) -> dict[str, Mapping[str, Json]]:
 
 
 def _lines(path: Path) -> list[tuple[Mapping[str, Json], str]]:
-    """The lines of a file without one that is still being written."""
+    """The complete lines of a file; a last line that is still being written is left out."""
     lines = []
     try:
         for line in json_lines(path):
@@ -234,5 +235,5 @@ def _about(recipe: Mapping[str, Json], step: int) -> str:
 
 
 def _slug(name: str) -> str:
-    """A name as part of a file name: `Qwen/Qwen3-8B` becomes `Qwen-Qwen3-8B`."""
+    """Convert a name to a part of a file name: `Qwen/Qwen3-8B` becomes `Qwen-Qwen3-8B`."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "model"

@@ -35,7 +35,7 @@ _FIELDS = (
 def markdown(entries: Sequence[Entry], columns: Sequence[BoardColumn]) -> str:
     """A table of models by suites in percent, for the first metric.
 
-    Bold are the best of a column and the rows that cannot be told apart from it.
+    The best row of a column, and rows that do not differ significantly from it, are bold.
     """
     shown = [column for column in columns if column.metric == columns[0].metric]
     heads = [_cell_text(f"{column.group.name} ({column.metric})") for column in shown]
@@ -52,8 +52,8 @@ def markdown(entries: Sequence[Entry], columns: Sequence[BoardColumn]) -> str:
         )
     how = "; ".join(f"{_cell_text(column.group.name)}: {column.group.setting}" for column in shown)
     note = (
-        "In percent, with 95 % intervals over problems. Bold: the best, and models that a paired "
-        "bootstrap cannot tell apart from it."
+        "In percent, with 95 % intervals over problems. Bold: the best, and models that are not "
+        "significantly worse (paired bootstrap)."
     )
     return "\n".join([*lines, "", f"{note} {how}.", ""])
 
@@ -130,7 +130,7 @@ def card(entry: Entry) -> str:
 
 
 def _card_result(result: Result) -> Mapping[str, Json]:
-    """A result in the words of the `model-index` of the Hugging Face hub."""
+    """A result in the format of the Hugging Face hub's `model-index`."""
     e = result.evaluation
     args = {key.replace(" ", "_"): value for key, value in result.fingerprint.items()}
     metrics = [
@@ -152,7 +152,8 @@ def _card_result(result: Result) -> Mapping[str, Json]:
 def _data_set(result: Result) -> dict[str, Json]:
     """The data set on the hub, or the suite if there is none.
 
-    A suite in `eval/suites` has a data set on the hub also if its problems were read from a file.
+    The data set of a suite in `eval/suites` is on the hub even if its problems were read from a
+    file.
     """
     task = result.suite_settings.get("task")
     stated = task if isinstance(task, Mapping) else {}
@@ -186,12 +187,12 @@ def _cell(column: BoardColumn, row: str) -> str:
 
 
 def _cell_text(text: str) -> str:
-    """Text escaped for a Markdown table."""
+    """Escape a text for a Markdown table."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 
 
 def _inert(text: str) -> str:
-    """Text that a spreadsheet does not read as a formula."""
+    """Escape a text that a spreadsheet would read as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 

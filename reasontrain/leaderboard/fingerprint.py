@@ -1,4 +1,4 @@
-"""The fingerprint of an evaluation: settings that two results must share to stand in one column."""
+"""The fingerprint of an evaluation: settings that all results of a column must share."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MAX_QUOTED = 40
 def fingerprint(record: Mapping[str, Json], suite_settings: Mapping[str, Json]) -> Fingerprint:
     """The fingerprint of an evaluation from its record and the settings of its suite.
 
-    A suite without a prompt of its own has the default one. The source of the problems is not part
-    of it, since the same problems may lie in a file and on the hub: they are compared by their
-    hash, names and gold answers. A setting that a record does not state is not compared (older
-    records state no version).
+    A suite without prompt settings has the default ones. The source of the problems is not
+    included, because a file and the hub may hold the same problems: these are compared by their
+    hash, names and gold answers. A setting that is missing in a record is not compared (older
+    records have no version).
     """
     suite = dict(suite_settings) | (
         {"prompt": asdict(PromptSettings())}
@@ -46,12 +46,12 @@ def fingerprint(record: Mapping[str, Json], suite_settings: Mapping[str, Json]) 
 
 
 def first_difference(one: Fingerprint, other: Fingerprint) -> str | None:
-    """The first setting that both state and that differs; None if there is none."""
+    """The first setting that both contain and that differs; None if there is none."""
     return next((name for name in one if name in other and one[name] != other[name]), None)
 
 
 def quoted(text: str) -> str:
-    """A setting as quoted in a sentence; long texts are truncated."""
+    """Quote a setting for a sentence; truncate long texts."""
     return repr(text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "...")
 
 
@@ -65,7 +65,7 @@ def _flat(value: Json, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Json) -> str:
-    """A value as text; 1 and 1.0 are the same."""
+    """A value as text; 1 and 1.0 give the same text."""
     if value is None:
         return "none"
     if isinstance(value, float) and not isinstance(value, bool):

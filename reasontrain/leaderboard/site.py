@@ -1,4 +1,4 @@
-"""The site: reads runs and reports, writes pages and files."""
+"""Build the site: read runs and reports, and write pages and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAGE = Path(__file__).parent / "page"
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """A column of the table, with the ends of its axis and the bars of its rows."""
+    """A column of the table, with the limits of its axis and the bars of its rows."""
 
     column: BoardColumn
     low: float
@@ -33,8 +33,8 @@ class _Column:
 def write_leaderboard(paths: Sequence[Path], out: Path, *, apart: bool = False) -> Path:
     """Write the site of these runs and reports below `out` and return its first page.
 
-    Raises `UserError` if a path holds no evaluation, or if results of one suite have different
-    settings and `apart` does not allow a column for each.
+    With `apart`, results of one suite with different settings get separate columns; without, they
+    raise `UserError`, like a path without an evaluation.
     """
     entries = read_entries(paths)
     board_columns = columns(entries, apart=apart)
@@ -84,7 +84,7 @@ def render_board(entries: Sequence[Entry], board_columns: Sequence[BoardColumn])
 
 
 def render_entry(entry: Entry) -> dict[str, str]:
-    """The pages of one row by file name: several if it has more answers than a page should hold."""
+    """The pages of one row by file name; a row with many answers has several."""
     suites = [transcript(r.evaluation, read_answers(r.answers)) for r in entry.results if r.answers]
     pages = parts(suites)
     num_right = {suite.name: sum(answer.correct for answer in suite.answers) for suite in suites}
@@ -118,7 +118,10 @@ def _shown(column: BoardColumn) -> _Column:
 
 
 def _data(board_columns: Sequence[BoardColumn]) -> str:
-    """Differences for the script, by column, row and other row, without a `<` that could end it."""
+    """Differences for the script, as JSON by column, row and other row.
+
+    `<` is escaped, because `</script>` would end the script element.
+    """
     table: list[dict[str, dict[str, list[float]]]] = []
     for column in board_columns:
         rows: dict[str, dict[str, list[float]]] = {}
@@ -131,7 +134,7 @@ def _data(board_columns: Sequence[BoardColumn]) -> str:
 
 
 def _render(template: str, values: Mapping[str, object]) -> str:
-    """A page with style, script, and a policy that allows no other script."""
+    """Render a page with style, script, and a policy that allows no other script."""
     script = templates.text(_PAGE / "board.js")
     style = (
         templates.text(templates.PAGE / "style.css") + "\n" + templates.text(_PAGE / "board.css")

@@ -1,4 +1,4 @@
-"""All answers of a row as its pages show them: wrong ones first, in pages of limited size."""
+"""The answers of a row for its pages: wrong ones first, in pages of limited size."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The report of a run directory: `report.json`, and `report.html`, a page that opens from disk and
-loads nothing.
+"""The report of a run directory: `report.json` and `report.html`.
+
+The page opens from disk and loads no other file.
 """
 
 from reasontrain.report.build import write_report

@@ -19,7 +19,7 @@ from reasontrain.run.directory import RunDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Accuracy of both on one suite after their last steps; the difference is paired by problem."""
+    """Accuracy of both runs on a suite after the last step; the difference is paired by problem."""
 
     suite: str
     setting: str
@@ -30,7 +30,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One total cost of both runs."""
+    """A total cost of both runs."""
 
     name: str
     baseline: Number
@@ -39,7 +39,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineComparison:
-    """Scores and costs of a run and its baseline; `missing` says why there are none."""
+    """Scores and costs of a run and its baseline; `missing` is the reason if there are none."""
 
     name: str
     scores: tuple[Score, ...] = ()
@@ -48,7 +48,9 @@ class BaselineComparison:
 
 
 def compare(run: RunRecord, run_dir: Path) -> BaselineComparison | None:
-    """Compare a run with the `baseline` of its recipe, a run in the same folder; None without one.
+    """Compare a run with the `baseline` of its recipe, a run in the same folder.
+
+    Returns None if the recipe has no baseline.
 
     The interval of a difference covers 95 % over problems (10,000 draws), not the variation between
     training seeds.
@@ -59,7 +61,7 @@ def compare(run: RunRecord, run_dir: Path) -> BaselineComparison | None:
     if not other_dir.is_dir():
         return BaselineComparison(
             name=run.baseline,
-            missing=f"There is no run {run.baseline} in the folder of this one yet.",
+            missing=f"The folder of this run has no run {run.baseline} yet.",
         )
     other = read_run(other_dir)
     scores = tuple(

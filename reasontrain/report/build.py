@@ -1,4 +1,4 @@
-"""The report: reads a run directory, writes report.json and report.html into it."""
+"""Build the report: read a run directory, and write report.json and report.html into it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHARE = Axis(floor=0.0, ceiling=1.0, shares=True)
 
 @dataclass(frozen=True, kw_only=True)
 class _Curve:
-    """A chart of metrics of metrics.jsonl: its title, {metric: label}, and a note."""
+    """A chart of metrics in metrics.jsonl: title, {metric: label}, and note."""
 
     title: str
     columns: dict[str, str]
@@ -67,7 +67,7 @@ _TRAINING = (
             "useful_share": "useful",
             "useful_share_kept": "useful of the kept",
         },
-        note="Useful ones have an advantage.",
+        note="A rollout is useful if its advantage is not 0.",
         axis=_SHARE,
     ),
     _Curve(
@@ -100,22 +100,23 @@ _TRAINING = (
 def write_report(run_dir: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.json` into a run directory and return their paths.
 
-    The page leaves out parts for which the run has no files. Raises `UserError` if there is no run,
-    or if a file of it cannot be read.
+    Parts for which the run has no files are left out of the page. Raises `UserError` if there is no
+    run, or if one of its files cannot be read.
     """
     run = read_run(run_dir)
     comparison = compare(run, run_dir)
     content = report(run) | {"baseline": portable(asdict(comparison)) if comparison else None}
     numbers_text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     directory = RunDirectory(run_dir)
-    page, summary = directory.report_page, directory.report_numbers
+    page = directory.report_page
+    summary = directory.report_numbers
     for path, text in ((page, render(run, comparison)), (summary, numbers_text)):
         storage.replace_text(path, text)
     return page, summary
 
 
 def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
-    """The page as text, with the comparison with a baseline if there is one."""
+    """Render the page, with the comparison with a baseline if there is one."""
     script = templates.text(templates.PAGE / "tokens.js")
     return (
         templates.templates()
@@ -146,7 +147,7 @@ def render(run: RunRecord, comparison: BaselineComparison | None = None) -> str:
 
 
 def curves(run: RunRecord) -> list[Chart]:
-    """Accuracy first, then every other chart of which the run wrote a metric."""
+    """The chart of accuracy, then all other charts with a metric that the run recorded."""
     drawn = [_accuracy(run)]
     for curve in (*_OUTCOMES, *_evidence_curves(), *_TRAINING):
         tones = [
@@ -164,7 +165,7 @@ def curves(run: RunRecord) -> list[Chart]:
 
 
 def _evidence_curves() -> list[_Curve]:
-    """The charts of the evidence table: the mean of each kind over a step's response tokens."""
+    """The charts of the evidence table: means over the response tokens of a step."""
     charts_of: dict[str, list[Evidence]] = {}
     for row in EVIDENCE.values():
         charts_of.setdefault(row.chart, []).append(row)
@@ -182,7 +183,7 @@ def _evidence_curves() -> list[_Curve]:
 
 
 def _axis(row: Evidence) -> Axis:
-    """An axis on which the finite bounds of this evidence are."""
+    """An axis that includes the finite bounds of this evidence."""
     if row.unit != "nats":
         return _SHARE
     low, high = (bound if math.isfinite(bound) else None for bound in row.bounds)
@@ -233,7 +234,7 @@ def _by_suite(all_headlines: Sequence[Headline]) -> list[list[Headline]]:
 
 
 def _bars(shares: Sequence[QuadrantShare]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Shares of all tokens, and of kept tokens if known, as (quadrant, share)."""
+    """Shares of all tokens, and of kept tokens if recorded, as (quadrant, share) pairs."""
     rows = (
         ("all tokens", [(q.name, q.tokens) for q in shares]),
         ("kept tokens", [(q.name, q.of_kept) for q in shares]),
@@ -251,7 +252,7 @@ def _figures(run: RunRecord) -> list[tuple[str, str]]:
     rate = step.matrix_tflops
     with_recomputation = step.hfu_update if step.hfu_update > step.mfu_update else math.nan
     figures = (
-        ("the median step", step.seconds, numbers.duration(step.seconds)),
+        ("median step", step.seconds, numbers.duration(step.seconds)),
         ("response tokens per second", step.sampled_per_s, numbers.short(step.sampled_per_s)),
         ("trained tokens per second", step.trained_per_s, numbers.short(step.trained_per_s)),
         ("utilisation of the update", step.mfu_update, numbers.percent(step.mfu_update)),
@@ -263,7 +264,7 @@ def _figures(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
-    """The line under the title."""
+    """The facts under the title, as (name, value) pairs."""
     facts = [("steps", f"{len(run.steps):,}")] if run.steps else []
     if seconds := training_s(run):
         facts.append(("training time", numbers.duration(seconds)))

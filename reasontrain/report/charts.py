@@ -1,4 +1,4 @@
-"""Geometry of line charts: from numbers to SVG paths and labels, which the template colours."""
+"""Geometry of line charts: SVG paths and labels, which the template colours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMOOTH_FROM = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line: its points in order of x, and intervals at the same points if there are any.
+    """A line: its points in order of x, and optional intervals at the same points.
 
     `tone` is a CSS class.
     """
@@ -39,7 +39,8 @@ class Series:
 class ChartLine:
     """A series in pixels.
 
-    `faint` is the raw line behind a smoothed one; `gaps` are the x of values that are not finite.
+    `faint` is the raw line behind a smoothed one; `gaps` are the x positions of values that are not
+    finite.
     """
 
     label: str
@@ -107,7 +108,7 @@ def ticks(low: Number, high: Number, num: int = 4) -> list[float]:
 def chart(
     title: str, series: Sequence[Series], *, axis: Axis | None = None, note: str = ""
 ) -> Chart | None:
-    """Lay out the chart of some series.
+    """Lay out a chart.
 
     Args:
         title: title of the chart.
@@ -152,13 +153,13 @@ def chart(
 
 
 def share_marks(shares: Sequence[Number], up: Scale) -> tuple[tuple[float, str], ...]:
-    """Positions and labels of shares on an axis, with a decimal if they are close together."""
+    """Positions and labels of shares on an axis, with one decimal if they are close together."""
     num_decimals = 0 if shares[-1] - shares[0] > 0.04 else 1
     return tuple((up(share), percent(share, num_decimals)) for share in shares)
 
 
 def thinned(points: Sequence[Point], num: int = MAX_POINTS) -> list[Point]:
-    """At most `num` points, each the mean of the finite values of consecutive points."""
+    """Reduce to at most `num` points, each the mean of the finite values of consecutive points."""
     size = math.ceil(len(points) / num)
     runs = [points[i : i + size] for i in range(0, len(points), size)] if size > 1 else []
     return [(mean([x for x, _ in run]), mean([y for _, y in run])) for run in runs] or list(points)
@@ -176,7 +177,7 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
 def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
     """A series in pixels.
 
-    Few points are drawn as dots; many are thinned and smoothed, with the raw line behind.
+    Few points are drawn as dots; many are averaged and smoothed, with the raw line behind them.
     """
     points = thinned(series.points)
     show = percent if axis.shares else short
@@ -204,7 +205,7 @@ def _line(series: Series, across: Scale, up: Scale, axis: Axis) -> ChartLine:
 
 
 def _path(points: Sequence[Point], across: Scale, up: Scale) -> str:
-    """An SVG path, interrupted where a value is not finite."""
+    """An SVG path, interrupted at values that are not finite."""
     parts: list[str] = []
     pen = "M"
     for x, y in points:

@@ -1,8 +1,7 @@
-"""Colours of tokens by two fields of evidence: blue for entropy, orange for divergence, purple for
-both.
+"""Colours of tokens by evidence: blue for entropy, orange for divergence, purple for both.
 
-Edges are fixed, in nats, so that pages can be compared: ln 2 = 0.69 is a choice among two, ln 4 =
-1.39 among four.
+The edges of levels are fixed, in nats, so that pages can be compared: ln 2 = 0.69 is a uniform
+choice between two tokens, ln 4 = 1.39 among four.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ ENTROPY_EDGES = (0.1, 0.3, 0.7, 1.4)
 DIVERGENCE_EDGES = (0.05, 0.2, 0.8, 3.2)
 LEVELS = len(ENTROPY_EDGES) + 1
 
-# Corners: (neither, divergence alone, entropy alone, both), then the ink on top.
+# Corners: (neither, only divergence, only entropy, both); then the text colours.
 LIGHT: tuple[Rgb, Rgb, Rgb, Rgb] = (
     (255, 255, 255),
     (247, 148, 92),
@@ -53,7 +52,7 @@ def cell(corners: tuple[Rgb, Rgb, Rgb, Rgb], entropy: int, divergence: int) -> R
 
 
 def rules(corners: tuple[Rgb, Rgb, Rgb, Rgb]) -> str:
-    """CSS rules of all pairs of levels but (0, 0), which keeps the background of the page."""
+    """CSS rules of all pairs of levels except (0, 0), which keeps the background of the page."""
     pairs = [(e, d) for e in range(LEVELS) for d in range(LEVELS) if e or d]
     return "".join(f".c{e}{d}{{background:#{bytes(cell(corners, e, d)).hex()}}}" for e, d in pairs)
 

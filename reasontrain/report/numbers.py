@@ -1,4 +1,4 @@
-"""Numbers as text for readers, and as portable JSON; NaN and infinities keep their names."""
+"""Numbers as text for readers, and as portable JSON with names for NaN and infinities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 Json = object
-"""A value of `json.loads`; its type is unknown until it is checked."""
+"""A value returned by `json.loads`; its type is unknown until it is checked."""
 
 Number = int | float
 """A number in JSON's sense."""
@@ -63,7 +63,7 @@ def duration(seconds: Number) -> str:
 
 
 def portable(value: Json) -> Json:
-    """The value with each number that JSON cannot hold replaced by its name: "NaN", "-Infinity"."""
+    """Replace each number that JSON cannot represent by its name: "NaN", "-Infinity"."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
@@ -74,7 +74,7 @@ def portable(value: Json) -> Json:
 
 
 def number(value: Json) -> float | None:
-    """The number that a JSON value is or names ("nan", "Infinity"); None for any other value."""
+    """Convert a JSON number, or the name of one ("nan", "Infinity"); None for any other value."""
     if isinstance(value, str):
         return float(value) if value.lower().lstrip("+-") in ("nan", "inf", "infinity") else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

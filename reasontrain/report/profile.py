@@ -32,7 +32,7 @@ LABELS = {
 TONES = dict(
     zip(PARTS, ("a", "q4", "c", "e", "b", "f", "d", "q2", "q1", "q3", "none"), strict=True)
 )
-"""The colour of each part; that of orchestration is no colour."""
+"""The CSS class of each part's colour; orchestration has no colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class PartShare:
 class Profile:
     """The step of median duration among those with timings.
 
-    Speeds are in tokens per second, utilisations are shares of the matrix rate. NaN is what the run
-    did not record.
+    Speeds are in tokens per second; utilisations are shares of the matrix rate. Values that the run
+    did not record are NaN.
     """
 
     step: int

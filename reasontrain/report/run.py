@@ -1,6 +1,6 @@
-"""A run directory read into typed records.
+"""Read a run directory into typed records.
 
-Any file may be missing; those that exist must be valid.
+Any file may be missing; existing files must be valid.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reasontrain.types import UserError
 class EvaluationRecord:
     """The evaluation on one suite after `step` steps.
 
-    `numbers` are means that are not metrics (response tokens, truncated share).
+    `numbers` are other means (response tokens, truncated share).
     """
 
     step: int
@@ -36,7 +36,7 @@ class EvaluationRecord:
 
     @property
     def setting(self) -> tuple[str, int, float]:
-        """The settings that two comparable evaluations share."""
+        """The settings that comparable evaluations share."""
         return (self.suite, self.num_samples, self.temperature)
 
 
@@ -63,7 +63,7 @@ class RunRecord:
 
 
 def read_run(run_dir: Path) -> RunRecord:
-    """The record of the run in `run_dir`; UserError if it is missing or holds no run."""
+    """Read the run in `run_dir`; raise UserError if the folder is missing or holds no run."""
     if not run_dir.is_dir():
         raise UserError(
             f"no run directory at {run_dir}; expected a folder that `reasontrain train` wrote"
@@ -78,7 +78,8 @@ def read_run(run_dir: Path) -> RunRecord:
         (e.setting, e.step): e
         for e in (read_evaluation(*line) for line in _lines(directory.evaluations, notes))
     }
-    recipe, environment = _text(directory.recipe), _environment(directory.environment)
+    recipe = _text(directory.recipe)
+    environment = _environment(directory.environment)
     token_files = directory.token_files()
     if not (steps or evaluations or recipe or environment or token_files):
         parts = (
@@ -96,7 +97,7 @@ def read_run(run_dir: Path) -> RunRecord:
         recipe=recipe,
         baseline=_named(recipe, "baseline"),
         environment=environment,
-        # A resumed run writes some steps again; the last line of a step counts.
+        # a resumed run writes some steps again; the last line of a step counts
         steps=tuple(steps[step] for step in sorted(steps)),
         evaluations=tuple(sorted(evaluations.values(), key=lambda e: e.step)),
         token_files=token_files,
@@ -117,7 +118,7 @@ def _lines(path: Path, notes: list[str]) -> Iterator[tuple[Mapping[str, Json], s
 
 
 def read_evaluation(row: Mapping[str, Json], where: str) -> EvaluationRecord:
-    """An evaluation from a line of evaluations.jsonl, or from a suite of a report."""
+    """Read an evaluation from a line of evaluations.jsonl, or from a suite of a report."""
     metrics = row.get("metrics")
     suite = row.get("suite")
     if not isinstance(metrics, Mapping) or not isinstance(suite, str):
@@ -136,14 +137,14 @@ def read_evaluation(row: Mapping[str, Json], where: str) -> EvaluationRecord:
 
 
 def _interval(metric: Json, where: str) -> Interval:
-    """{"value", "low", "high"}."""
+    """Read an interval from {"value", "low", "high"}."""
     if not isinstance(metric, Mapping):
         raise UserError(f'{where}: expected {{"value", "low", "high"}}, found {metric!r}')
     return Interval(*(_number(metric, end, where) for end in ("value", "low", "high")))
 
 
 def _number(row: Mapping[str, Json], name: str, where: str) -> float:
-    """A number that must be there."""
+    """Read a required number."""
     value = number(row.get(name))
     if value is None:
         raise UserError(f'{where}: expected a number "{name}", found {row.get(name)!r}')
@@ -161,7 +162,7 @@ def _text(path: Path) -> str:
 
 
 def _environment(path: Path) -> dict[str, str]:
-    """Nested keys joined by dots, values as text."""
+    """Read environment.json with nested keys joined by dots, and values as text."""
     if not path.is_file():
         return {}
     try:

@@ -23,7 +23,7 @@ QUADRANTS = {
 class Headline:
     """One metric of one suite at the first and the last evaluation.
 
-    `before` and `gain` are None if there was one evaluation.
+    `before` and `gain` are None if there was only one evaluation.
     """
 
     suite: str
@@ -40,8 +40,8 @@ class Headline:
 class QuadrantShare:
     """Means over the steps for a quadrant.
 
-    `tokens` is its share of all tokens, `kept` the kept share of it, `of_kept` its share of kept
-    tokens.
+    `tokens` is the quadrant's share of all tokens, `kept` the share of its tokens that are kept,
+    and `of_kept` its share of all kept tokens.
     """
 
     name: str
@@ -80,7 +80,7 @@ def _headline(scored: list[EvaluationRecord], metric: str) -> Headline:
 
 
 def setting_text(evaluation: EvaluationRecord) -> str:
-    """The settings of an evaluation in words."""
+    """The settings of an evaluation, in words."""
     samples = (
         "one sample each"
         if evaluation.num_samples == 1

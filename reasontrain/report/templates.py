@@ -1,4 +1,4 @@
-"""Common parts of all pages: escaping templates with filters for numbers, style, script hash."""
+"""Common parts of all pages: templates with escaping and number filters, style, script hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reasontrain.report import numbers
 PAGE = Path(__file__).parent / "page"
 
 
-@cache  # an environment keeps the templates that it compiled
+@cache  # an environment caches its compiled templates
 def templates(*folders: Path) -> Environment:
     """The templates of `folders`, then those of reports; all values are escaped."""
     environment = Environment(
@@ -35,7 +35,7 @@ def templates(*folders: Path) -> Environment:
 
 
 def text(path: Path) -> str:
-    """A style or a script as text for a page."""
+    """Read a style sheet or a script for a page."""
     return path.read_text(encoding="utf-8").strip()
 
 

@@ -1,4 +1,4 @@
-"""Rollouts as the page shows them, token by token."""
+"""Rollouts for the page, token by token."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MAX_PROMPT = 3_000
 _Line = tuple[Mapping[str, Json], str]
 _CHOSEN = (TokenKind.RESPONSE, TokenKind.SOFT)
 _DIVERGENCES = ("kl_reverse", "kl_forward")
-"""The evidence that colours show as divergence: the first of them that a run observed."""
+"""Evidence that is coloured as divergence; the first one that the run observed is used."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of text with its CSS classes and its numbers in words."""
+    """A token: its text, its CSS classes, and its numbers as text."""
 
     text: str
     css: str
@@ -37,7 +37,7 @@ class Token:
 class ShownRollout:
     """One rollout on the page.
 
-    `cut` counts the tokens that are not shown; `kept` states the number of kept tokens in words.
+    `cut` counts the tokens that are not shown; `kept` is the number of kept tokens, in words.
     """
 
     id: str
@@ -55,7 +55,7 @@ class ShownRollout:
 class TokenPage:
     """The rollouts of one step.
 
-    Colours show `entropy`, where it was observed, and the evidence named by `divergence`, if any.
+    Colours show `entropy`, if it was observed, and the evidence named by `divergence`, if any.
     """
 
     step: int
@@ -70,7 +70,7 @@ class TokenPage:
 
 
 def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
-    """The first `num` rollouts of a file, alternating good and bad ones; None for an empty file."""
+    """The first `num` rollouts of a file, alternating good and bad; None for an empty file."""
     rows: list[_Line] = []
     try:
         for line in json_lines(path):
@@ -90,7 +90,7 @@ def show_tokens(step: int, path: Path, num: int) -> TokenPage | None:
 
 
 def _in_turn(rows: Sequence[_Line]) -> list[_Line]:
-    """Alternate good and bad rollouts: above and not above the middle of the range of rewards."""
+    """Alternate rollouts above the middle of the range of rewards with all others."""
     rewards = [_float(row.get("reward")) for row, _ in rows]
     finite = [reward for reward in rewards if math.isfinite(reward)] or [0.0]
     middle = (min(finite) + max(finite)) / 2
@@ -128,17 +128,17 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
         cut=max(0, len(answered) - MAX_TOKENS),
         kept=f"{num_kept:,} of {len(own):,} tokens kept ({percent(num_kept / len(own), 0)})"
         if own
-        else "no token of its own",
+        else "no trainable tokens",
     )
 
 
 def _token(piece: Json, kind: Json, weight: Json, evidence: Mapping[str, Json]) -> Token:
-    """A token; those that the policy did not choose are grey and have no evidence."""
+    """A token; tokens that the policy did not choose are grey and have no evidence."""
     text = _clipped(str(piece), MAX_PIECE).replace("\n", "⏎\n") or "∅"
     if kind not in _CHOSEN:
         return Token(text, "cf", "not chosen by the policy")
     kept = _float(weight) != 0
-    numbers = ["shadow of a soft step"] if kind == TokenKind.SOFT else []
+    numbers = ["most likely token of a soft step"] if kind == TokenKind.SOFT else []
     numbers += [
         f"{name} {short(_float(value))}" for name, value in evidence.items() if value is not None
     ]

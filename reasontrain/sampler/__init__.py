@@ -1,7 +1,7 @@
-"""Samplers turn prompts into rollouts with the weights they were given last.
+"""Samplers turn prompts into rollouts with the weights that were loaded last.
 
 `factory.make_sampler` builds the sampler of an engine: the decode loop of this package (`local`) or
-vLLM (`vllm`). `offline` replays written responses, and `scripted` is for tests.
+vLLM (`vllm`). `offline` replays stored responses, and `scripted` is for tests.
 """
 
 from __future__ import annotations
@@ -43,4 +43,4 @@ class Sampler(Protocol):
         """
 
     def load(self, weights: Weights) -> None:
-        """Sample with these weights from now on."""
+        """Replace the weights that `sample` uses."""

@@ -1,8 +1,8 @@
 """A key-value cache that is allocated in advance and written in place.
 
 Layout of a layer: [B, heads, capacity, D]. Prompts are padded on the left, so the newest token of
-every row is in the same column, and a decode step is one slice write at the same offset for all
-rows. `join` merges caches of different lengths by aligning them at their last column.
+every sequence is in the same column, and a decode step is one slice write at the same offset for
+all sequences. `join` merges caches of different lengths by aligning them at their last column.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 class Layer(CacheLayerMixin):
     """Keys and values of one attention layer; attention sees only the filled columns.
 
-    Layers with a sliding window keep every column too. With the padding on the left, the mask that
-    transformers derives from the distances between columns is exact.
+    Layers with a sliding window keep every column too. Because the padding is on the left, the mask
+    that transformers derives from the distances between columns is exact.
     """
 
     def __init__(self, capacity: int, dtype: torch.dtype | None) -> None:
@@ -47,10 +47,10 @@ class Layer(CacheLayerMixin):
         *args: object,
         **kwargs: object,
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D2"]]:
-        """Append T columns and return all that are filled.
+        """Append T columns and return all S filled columns.
 
         If the shape is fixed (see `fix_shape`), write to the current column and return the whole
-        capacity, of which the caller masks what is not filled.
+        capacity; the caller masks the columns that are not filled.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -67,7 +67,7 @@ class Layer(CacheLayerMixin):
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """The number of columns that the next step sees, and the first of them."""
+        """The number of columns visible to the next step, and the index of the first."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -95,7 +95,7 @@ def fix_shape(cache: Cache, column_1: Int[Tensor, " 1"]) -> None:
 
 
 def release_shape(cache: Cache, length: int) -> None:
-    """Undo `fix_shape`; `length` columns are filled by now."""
+    """Undo `fix_shape`; `length` is the number of filled columns."""
     for index in range(len(cache.layers)):
         layer = _layer(cache, index)
         layer.column_1 = None
@@ -106,8 +106,8 @@ def release_shape(cache: Cache, length: int) -> None:
 class CacheSlice:
     """Rows of a cache, without its first `drop` columns.
 
-    Rows may be in any order, and a row may occur several times: the rollouts of a group share the
-    row of their prompt until they are joined.
+    Rows may be in any order and may occur several times: until they are joined, the rollouts of a
+    group share the cache row of their prompt.
     """
 
     cache: Cache
@@ -121,7 +121,7 @@ class CacheSlice:
 
 
 def join(parts: Sequence[CacheSlice], room: int) -> Cache:
-    """Join the rows of all parts, aligned at their last column, with `room` columns to fill.
+    """Join the rows of all parts, aligned at their last column, and allocate `room` more columns.
 
     Consumes the parts layer by layer, so that at most one layer exists twice at any time.
     """
@@ -134,7 +134,7 @@ def join(parts: Sequence[CacheSlice], room: int) -> Cache:
 
 
 def _join_layer(parts: Sequence[CacheSlice], index: int, width: int, room: int) -> Layer:
-    """One layer of `join`."""
+    """Join one layer of all parts."""
     sources = [_layer(part.cache, index) for part in parts]
     joined = Layer(width + room, sources[0].dtype)
     joined.length = width
@@ -162,7 +162,7 @@ def _layer(cache: Cache, index: int) -> Layer:
 def _aligned(
     stored: Sequence[tuple[Tensor | None, CacheSlice]], width: int, room: int
 ) -> Float[Tensor, "B H S D"]:
-    """Stack the rows of several tensors, padded with zeros on the left and for `room` columns."""
+    """Stack rows of several tensors, with zeros on the left and in `room` columns on the right."""
     first = stored[0][0]
     assert first is not None
     num_rows = sum(len(part.rows) for _, part in stored)

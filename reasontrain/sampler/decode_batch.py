@@ -26,8 +26,8 @@ class DecodeBatch:
         sequences: the sequences, some of which may be done.
         cache_rows: the cache row of each sequence; several may share one right after prefill.
         first_columns: the cache column of each sequence's first token, after the padding.
-        position_offsets: position minus column distance; not 0 for models with images, whose
-            positions run ahead of the number of tokens.
+        position_offsets: position minus column distance; not 0 for prompts with images, whose
+            positions advance faster than the number of tokens.
         cache: keys and values of all sequences, which end in the same column.
         hidden_ND: hidden states that predict the next token.
     """
@@ -46,7 +46,7 @@ class DecodeBatch:
 
 
 def prefill(policy: Policy, sequences: Sequence[SequenceState]) -> DecodeBatch:
-    """Run the prompts of these sequences, each distinct prompt once, padded on the left."""
+    """Run the prompts of these sequences, each distinct prompt once, with left padding."""
     distinct = list(dict.fromkeys(sequence.model_input for sequence in sequences))
     prompts = [ids for ids, _ in distinct]
     images = [image for _, image in distinct]
@@ -90,7 +90,7 @@ def merge(decode_batches: Sequence[DecodeBatch], room: int) -> DecodeBatch:
         caches.CacheSlice(
             batch.cache,
             [batch.cache_rows[i] for i in indices],
-            # columns that are padding in every kept row
+            # columns that are padding in every kept sequence
             min(batch.first_columns[i] for i in indices),
         )
         for batch, indices in live
@@ -139,7 +139,7 @@ class DecodeInputs:
         self.step = 0
 
     def draws(self, rows: slice) -> RandomDraws:
-        """The random numbers of some sequences in the current step."""
+        """The random numbers of these sequences in the current step."""
         return RandomDraws(
             self.uniform_NS[rows, self.step],
             self.seed,
@@ -165,7 +165,7 @@ class DecodeInputs:
 def _columns(
     first_column_N: Int[Tensor, " N"], num_columns: int
 ) -> tuple[Int[Tensor, "N S"], Int[Tensor, "N S"]]:
-    """Mask and distance from the first token of every column, for left-padded rows."""
+    """Mask of every column, and its distance from the first token, for left-padded sequences."""
     distance_NS = torch.arange(num_columns, device=first_column_N.device) - first_column_N[:, None]
     return (distance_NS >= 0).long(), distance_NS.clamp(min=0)
 

@@ -1,4 +1,4 @@
-"""The one place that builds a sampler: for training, evaluation and stages, in any process."""
+"""Construction of samplers for training, evaluation and stages, in any process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reasontrain.sampler.vllm_engine import installed
 
 @runtime_checkable
 class EngineSampler(Sampler, Protocol):
-    """A sampler that computes with weights, and so has a device to receive new ones on."""
+    """A sampler that runs a model, with the device on which it expects new weights."""
 
     @property
     def device(self) -> torch.device:

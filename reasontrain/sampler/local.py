@@ -23,27 +23,30 @@ from reasontrain.types import Prompt, Rollout, UserError, Weights
 from reasontrain.vocab import Head
 
 ROOM = 128
-"""Cache columns allocated at once; when they are full the cache is copied, at the cost of about one
-step.
+"""Cache columns allocated at once.
+
+When they are full the cache is copied, which costs about as much as one step.
 """
 PREFILL_TOKENS = 16384
 """The most tokens of one prefill, padding included."""
 CHUNK_LOGITS = 1 << 24
 """The most logits that exist at once."""
 COMPACT_SHARE = 8
-"""Finished sequences are replaced by waiting ones when one in this many is done."""
+"""Finished sequences are replaced by waiting ones once one in `COMPACT_SHARE` is done."""
 MULTI_STEPS = 16
 """Steps that a GPU decodes before the host reads their tokens."""
 MULTI_STEP_ROOM = 256
-"""`ROOM` of multi-step decoding: larger, because each new shape costs the capture of a CUDA graph,
-about as much as several tens of steps.
+"""`ROOM` of multi-step decoding.
+
+It is larger because each new shape needs a new CUDA graph, whose capture costs about as much as
+several tens of steps.
 """
 MULTI_STEP_COMPACT_SHARE = 2
 """`COMPACT_SHARE` of multi-step decoding, for the same reason."""
 
 
 class LocalSampler:
-    """Sample with a policy of this process, which may be the one that learns.
+    """Sample with a policy of this process, which may be the learner's own.
 
     A rollout is a function of (weights, prompt, sampling, seed, rollout id). `max_num_seqs`, the
     most sequences that decode together, and the other sequences of its batch do not change it,
@@ -114,7 +117,7 @@ class LocalSampler:
         return self.finish(strategy.start(prompts, num=num, first_id=first_id), strategy)
 
     def finish(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> list[Rollout]:
-        """Decode all of these sequences, which `strategy` started, to their end."""
+        """Decode sequences that `strategy` started until all of them are done."""
         with torch.inference_mode(), _inference_settings(self.policy):
             self._decode(sequences, strategy)
         return [sequence.rollout(self.policy.tokenizer) for sequence in sequences]
@@ -201,7 +204,7 @@ class LocalSampler:
         sampling: Sampling,
         stop_criteria: StopCriteria,
     ) -> None:
-        """Do the same as `_decode_batch`, several steps at a time."""
+        """Decode like `_decode_batch`, but several steps at a time."""
         decoder = multi_step.MultiStepDecoder(
             decode_batch, decode_inputs, self.policy, head, sampling, _logit_rows(head)
         )
@@ -245,7 +248,7 @@ def _logit_rows(head: Head) -> int:
 
 
 def _prefill_waves(sequences: Sequence[SequenceState]) -> Iterator[list[SequenceState]]:
-    """Split sequences, longest prompt first, into groups that one prefill has room for."""
+    """Split sequences, longest prompt first, into groups that fit one prefill."""
     wave: list[SequenceState] = []
     distinct: set[object] = set()
     for sequence in sequences:
@@ -278,7 +281,7 @@ def _inference_settings(policy: Policy) -> Iterator[None]:
 
 
 def _check_layers(policy: Policy) -> None:
-    """Refuse models whose layers cache anything but the keys and values of all past tokens."""
+    """Raise UserError if a layer caches anything but the keys and values of all past tokens."""
     config = policy.model.config.get_text_config().to_dict()
     unsupported = set(config.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
     if unsupported:

@@ -36,7 +36,7 @@ def is_supported(policy: Policy) -> bool:
 
 
 class MultiStepDecoder:
-    """Decode a batch without the host: every step draws a token per sequence and feeds it back."""
+    """Decode without host synchronisation: a step draws a token per sequence and feeds it back."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class MultiStepDecoder:
         self.replay: Callable[[], None] | None = None
 
     def run(self, num_steps: int) -> tuple[list[list[int]], list[list[float]]]:
-        """Decode so many steps; return ids and log-probs of every sequence, [N, num_steps]."""
+        """Decode `num_steps` steps; return ids and log-probs, [N, num_steps] each."""
         for _ in range(num_steps):
             if self.replay is not None:
                 self.replay()
@@ -90,13 +90,13 @@ class MultiStepDecoder:
         return self.ids_NS[:, steps].tolist(), self.logp_NS[:, steps].tolist()
 
     def close(self) -> None:
-        """Return the batch's cache to shapes that grow."""
+        """Let the batch's cache grow again."""
         caches.release_shape(
             self.decode_batch.cache, self.decode_inputs.length + self.decode_inputs.step
         )
 
     def _step(self) -> None:
-        """Draw and feed a token per sequence; touches only tensors, and writes them in place."""
+        """Draw and feed one token per sequence, with tensor operations that write in place."""
         uniform_N = self.decode_inputs.uniform_NS.index_select(1, self.step_1)[:, 0]
         chosen = []
         with torch.autocast(self.policy.device.type, enabled=False):

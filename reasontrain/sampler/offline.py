@@ -1,4 +1,4 @@
-"""Written responses as a sampler, so that offline methods run through the same training loop."""
+"""Stored responses as a sampler, so that offline methods run through the same training loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reasontrain.types import Prompt, Rollout, Weights
 class OfflineSampler:
     """Return each problem's demonstration, or its chosen and rejected response, by problem id.
 
-    The weights do not matter.
+    Weights are ignored except for their version.
     """
 
     written: Mapping[str, Sequence[Rollout]]
@@ -22,12 +22,12 @@ class OfflineSampler:
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
     ) -> list[Rollout]:
-        """Return the written responses to these prompts under new ids (see `Sampler`).
+        """Return the stored responses to these prompts under new ids (see `Sampler`).
 
         Args:
             prompts: prompts of problems in `written`.
             sampling: ignored.
-            num: must equal the number of written responses per problem.
+            num: must equal the number of stored responses per problem.
             first_id: the id of the first rollout.
 
         Returns:

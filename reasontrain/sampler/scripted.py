@@ -13,7 +13,7 @@ Decode = Callable[[Sequence[int]], str]
 class ScriptedSampler:
     """Return the responses prepared for each problem id in turn, starting over at the end.
 
-    A response longer than `max_tokens` is cut there and counts as truncated. Every token gets the
+    A response longer than `max_tokens` is cut and counts as truncated. Every token gets the
     log-prob `logp`.
     """
 
@@ -37,7 +37,7 @@ class ScriptedSampler:
         """Return the next `num` scripted responses to every prompt (see `Sampler`).
 
         Args:
-            prompts: prompts of problems that the script knows.
+            prompts: prompts of problems that have scripted responses.
             sampling: only `max_tokens` is used.
             num: rollouts per prompt.
             first_id: the id of the first rollout.

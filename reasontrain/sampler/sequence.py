@@ -20,10 +20,10 @@ class SequenceState:
         prompt: the prompt it responds to.
         id: the rollout's id.
         group: the id of the first rollout of its group.
-        budget: the number of tokens it may still get.
+        budget: the number of tokens that may still be appended.
         response: ids of the tokens so far.
         logp: log-prob of each token of `response`.
-        stopped: the stop criteria ended it (else it was truncated, if it is done).
+        stopped: the stop criteria were met. A sequence that is done without them is truncated.
     """
 
     prompt: Prompt

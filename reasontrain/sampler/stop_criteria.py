@@ -1,4 +1,4 @@
-"""The end of a response: a stop id, or the token that completes a stop text."""
+"""Stop criteria: a response ends at a stop id, or at the token that completes a stop text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StopCriteria:
     tokenizer: PreTrainedTokenizerBase
 
     def __call__(self, response: Sequence[int]) -> bool:
-        """Return True if the last token ends this response; to be called after every token."""
+        """Return True if the last token ends this response; call it after every token."""
         last = response[-1]
         return last in self.ids or any(
             self._may_complete(last, text) and text in self._tail(response, text)
@@ -36,14 +36,14 @@ class StopCriteria:
     def _may_complete(self, token: int, text: str) -> bool:
         """Return False if this token cannot hold the end of the text.
 
-        The cached answer spares decoding a tail of the response after almost every token.
+        The cached result avoids decoding a tail of the response after almost every token.
         """
         may_complete = self._completes_text.get((token, text))
         if may_complete is None:
             decoded = self.tokenizer.decode([token], skip_special_tokens=False)
             # A token that is part of a character decodes to the replacement character, and
-            # tokenizers may decode trailing spaces in another way inside a sentence: both cases
-            # need the whole tail.
+            # tokenizers may decode trailing spaces differently inside a sentence: both cases need
+            # the whole tail.
             may_complete = (
                 text[-1].isspace() or text[-1] in decoded or "\N{REPLACEMENT CHARACTER}" in decoded
             )

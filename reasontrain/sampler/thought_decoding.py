@@ -1,8 +1,8 @@
-"""Rollouts that think in tokens or mixtures of embeddings and are then forced to answer.
+"""Rollouts with a chain of thought of hard or soft tokens, then forced text and an answer.
 
-Soft Tokens (arXiv 2509.19170), section 3 and appendix C. The step whose token ends a thought is
-still part of it. An end-of-text id within a thought ends it as its limit does, which the paper
-does not specify.
+Soft Tokens (arXiv 2509.19170), section 3 and appendix C. A soft token is a mixture of embeddings.
+The step whose token ends a thought is still part of it. An end-of-text id within a thought cuts it,
+like the limit of steps; the paper does not specify this case.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ThoughtPlan:
         early: ids forced after a thought that concluded with its stop text.
         late: ids forced after a thought that was cut.
         conclusion: the stop text of a thought.
-        stop_ids: ids that end a thought as its limit does.
+        stop_ids: ids that cut a thought, like its limit of steps.
         learned: rollouts keep the embeddings that were fed, for the learner.
     """
 
@@ -62,10 +62,10 @@ class ThoughtSequenceState(SequenceState):
 
     Attributes:
         plan: the settings of the thought.
-        thought_steps_left: the number of steps that it may still think.
+        thought_steps_left: the number of thought steps left.
         kinds: the `TokenKind` of each token of the response.
         fed: the embedding that was fed after each soft step, [D] each.
-        forced: ids that are still to be forced.
+        forced: forced ids that are not in the response yet.
         thinking: the thought has not ended.
         concluded: the thought ended with its stop text.
     """
@@ -110,8 +110,9 @@ class ThoughtSequenceState(SequenceState):
             self.budget = len(self.forced) + self.plan.thought.max_answer_tokens
 
     def rollout(self, tokenizer: PreTrainedTokenizerBase) -> Rollout:
-        """The finished rollout; its text begins after the thought, so that only the answer is
-        graded.
+        """The finished rollout.
+
+        Its text begins after the thought, so that only the answer is graded.
         """
         answer = tokenizer.decode(
             self.response[self.kinds.index(TokenKind.FORCED) :], skip_special_tokens=True
@@ -132,7 +133,7 @@ class ThoughtSequenceState(SequenceState):
             if self.plan.learned
             else None
         )
-        # the log-prob of a soft step's most likely token is not that of the step
+        # the log-prob of a soft step's most likely token is not the log-prob of the step
         return replace(rollout, sampled_logp=(), soft=soft)
 
 
@@ -142,12 +143,12 @@ def _local(fed_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
 
 
 class ThoughtDecoding:
-    """Decode sequences that think: soft steps feed embeddings, all others feed their token."""
+    """Decode with a thought: soft steps feed embeddings, all other steps feed their token."""
 
     multi_step_sampling: ClassVar[None] = None
 
     def __init__(self, policy: Policy, sampling: Sampling, stop_criteria: StopCriteria) -> None:
-        """Answers are drawn with `sampling`, thoughts at the temperature of `sampling.thought`."""
+        """Draw answers with `sampling`, and thoughts at the temperature of `sampling.thought`."""
         assert sampling.thought is not None, "TokenDecoding decodes without a thought"
         thought = sampling.thought
         self.policy = policy
@@ -229,7 +230,7 @@ class ThoughtDecoding:
         )
         for sequence, token, logp in zip(sequences, ids_N.tolist(), logp_N.tolist(), strict=True):
             sequence.append(token, logp, self.stop_criteria)
-        # not ids_N: a forced token may have taken the place of the one that was drawn
+        # not ids_N: a forced token may have replaced the drawn one
         next_ids_N1 = torch.tensor(
             [[sequence.response[-1]] for sequence in sequences], device=logits_NV.device
         )
@@ -249,8 +250,8 @@ class ThoughtDecoding:
     ) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"], Float[Tensor, "M D"] | None]:
         """One step of thought: token ids, their log-probs, and the embeddings to feed.
 
-        A soft step has no token of its own; its most likely token stands for it in the response.
-        Embeddings are None for a hard thought, which feeds its tokens.
+        A soft step has no token; its most likely token represents it in the response. Embeddings
+        are None for a hard thought, which feeds its tokens.
         """
         if isinstance(self.thought, HardThought):
             sampling = Sampling(temperature=self.thought.tau)

@@ -1,4 +1,4 @@
-"""Choice of one token per row from logits and a uniform number: temperature, truncation, draw."""
+"""Choice of a token from logits and a uniform number: temperature, truncation, draw."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNIT = 2.0**53
 def choose(
     logits_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"], sampling: Sampling
 ) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """Choose a token per row; return ids and log-probs.
+    """Choose one token per sequence; return ids and log-probs.
 
     Log-probs are at the sampling temperature (1 if greedy), before truncation.
     """
@@ -27,7 +27,7 @@ def choose(
 
 
 def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[Tensor, "N V"]:
-    """Set probabilities to 0 that top-k, then top-p, then min-p cut off, without renormalising.
+    """Zero the probabilities cut off by top-k, then top-p, then min-p, without renormalising.
 
     Equal probabilities rank by token id.
     """
@@ -49,7 +49,7 @@ def truncate(probability_NV: Float[Tensor, "N V"], sampling: Sampling) -> Float[
 def draw(probability_NV: Float[Tensor, "N V"], uniform_N: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
     """The id at which the cumulative sum, in the order of ids, passes `uniform` times the total.
 
-    The draw is the same on every device, and never an id of probability 0.
+    The draw is the same on every device, and never returns an id of probability 0.
     """
     # Integer sums are exact in any order, unlike a floating-point cumsum, whose order depends on
     # the device. The product with a power of two is exact in single and double precision.

@@ -1,4 +1,4 @@
-"""One decode step: choose a token for each row from its logits, and return the next model input."""
+"""Decode step: choose a token for each sequence from its logits; return the next model input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reasontrain.types import Prompt
 
 @dataclass(frozen=True)
 class RandomDraws:
-    """Random numbers of some rows in one step.
+    """Random numbers of N sequences in one step.
 
     They are functions of (seed, rollout id, index in the response), so that batching cannot change
     them.
@@ -34,7 +34,7 @@ class RandomDraws:
     place_N: Int[Tensor, " N"]
 
     def normal(self, row_M: Int[Tensor, " M"], size: int) -> Float[Tensor, "M D"]:
-        """Standard normal numbers of the rows `row_M`, one per coordinate of an embedding."""
+        """Standard normal numbers [M, D] of the sequences at indices `row_M`."""
         coordinate_1D = torch.arange(size, device=row_M.device)[None]
         return rng.normal(
             self.seed,
@@ -47,20 +47,20 @@ class RandomDraws:
 
 @runtime_checkable
 class DecodeStrategy(Protocol):
-    """Start sequences, and decide what one decode step does with them."""
+    """Decoding strategy: starts sequences and performs one decode step on them."""
 
     @property
     def multi_step_sampling(self) -> Sampling | None:
-        """The settings that draw every token, if a step only draws a token and feeds it back.
+        """The sampling settings, if a step only draws a token and feeds it back; otherwise None.
 
-        Then several steps can run without the host. None if the next model input depends on more
-        than the token that was drawn.
+        With settings, several steps can run without host synchronisation. None means that the next
+        model input depends on more than the drawn token.
         """
         ...
 
     @property
     def stop_criteria(self) -> StopCriteria:
-        """The end of a response, or of the answer in it."""
+        """The criteria that end a response, or the answer in it."""
         ...
 
     def start(

@@ -1,5 +1,6 @@
-"""Sampling with vLLM 0.31: token ids in and out, weights replaced while the engine runs, and GPU
-memory released between two steps.
+"""Sampling with vLLM 0.31: token ids in and out, and weight updates while the engine runs.
+
+A colocated engine releases its GPU memory between two steps.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ class VllmSampler:
     It starts with the weights at `model.path` and version 0. A rollout's random numbers are a
     function of (seed, rollout id, index in the response); the other sequences of its batch change
     it only where a rounding error decides between two tokens. If sampling truncates (and is not
-    greedy), vLLM cannot report log-probs from before truncation, and rollouts have none.
+    greedy), vLLM cannot report log-probs before truncation, and rollouts have none.
 
-    A `colocated` engine shares its GPUs with a learner: `sleep` releases all memory but the CUDA
-    contexts, and the next `load` takes it again. This process holds a buffer on each GPU only while
-    weights are loaded.
+    A `colocated` engine shares its GPUs with a learner: `sleep` releases all memory except the CUDA
+    contexts, and the next `load` allocates it again. This process holds a buffer on each GPU only
+    while weights are loaded.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class VllmSampler:
             settings: the engine's settings.
             seed: seed of the random numbers that choose tokens.
             colocated: a learner uses the same GPUs.
-            library: vLLM; a test passes a stand-in.
+            library: vLLM; tests pass a fake.
 
         Raises:
             UserError: vLLM is not installed, or the settings do not fit the model or the machine.
@@ -163,7 +164,7 @@ class VllmSampler:
         transfer.close()
 
     def _without_tied_head(self, weights: Weights) -> Iterator[tuple[str, Tensor]]:
-        """The weights, without a head that is the embedding."""
+        """The weights, without a head that is tied to the embedding."""
         # vLLM's model has no parameter of that name when the two are tied
         return (
             (name, tensor)
@@ -188,7 +189,7 @@ class VllmSampler:
                 max_tokens=sequence.budget,
                 stop=list(sampling.stop),
                 stop_token_ids=stop_ids,
-                logprobs=0 if has_logp else None,  # 0: of the sampled token alone
+                logprobs=0 if has_logp else None,  # 0: only of the sampled token
                 flat_logprobs=True,
                 detokenize=bool(sampling.stop),
                 skip_special_tokens=False,  # in stop texts, special tokens count as their text

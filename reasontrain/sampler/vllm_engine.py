@@ -22,11 +22,12 @@ ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",
 }
-"""Settings that vLLM reads from environment variables alone; its workers inherit them."""
+"""Settings that vLLM reads only from environment variables; its workers inherit them."""
 LOGPROBS_MODE = "processed_logprobs"
-"""Log-probs after temperature, min-p, top-k and top-p: without truncation, those at the sampling
-temperature (at 1 if greedy). vLLM's raw modes ignore the temperature, and no mode is after the
-temperature and before truncation.
+"""Log-probs after temperature, min-p, top-k and top-p.
+
+Without truncation, they are at the sampling temperature (1 if greedy). vLLM's raw modes ignore the
+temperature, and no mode applies the temperature but not the truncation.
 """
 
 
@@ -66,7 +67,7 @@ class VllmLLM(Protocol):
         *,
         use_tqdm: bool,
     ) -> Sequence[Output]:
-        """Answer each prompt with its own parameters, in order."""
+        """Generate the outputs of the prompts, in order, each with its own parameters."""
 
     def sleep(self, level: int) -> None:
         """Free memory; level 2 discards weights and key-value cache."""
@@ -84,7 +85,7 @@ class VllmLLM(Protocol):
         """Begin an update."""
 
     def update_weights(self, request: dict[str, Update]) -> None:
-        """Load some of the weights; returns when every worker has read them."""
+        """Load a part of the weights; return when every worker has read it."""
 
     def finish_weight_update(self, weight_version: str) -> None:
         """End an update, after all weights were sent."""
@@ -115,7 +116,7 @@ def installed() -> Library:
 
 
 def visible_gpus(num: int) -> list[Gpu]:
-    """The first `num` GPUs that this process sees, which vLLM's workers use."""
+    """The first `num` GPUs visible to this process, which vLLM's workers use."""
     num_visible = torch.cuda.device_count()
     if num_visible < num:
         raise UserError(
@@ -154,8 +155,8 @@ def start_engine(
             trust_remote_code=model.trust_remote_code,
             dtype=model.dtype,
             tensor_parallel_size=settings.tensor_parallel_size,
-            # "mp" also for one GPU: a CUDA IPC handle cannot be opened by the process that made
-            # it, so the worker must be a process of its own
+            # "mp" also for one GPU: a CUDA IPC handle cannot be opened by the process that created
+            # it, so the worker must be a separate process
             distributed_executor_backend="mp",
             gpu_memory_utilization=share,
             max_model_len=settings.max_model_len,

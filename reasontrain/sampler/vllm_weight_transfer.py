@@ -1,8 +1,8 @@
 """Transfer of weights to vLLM's workers, through one buffer per GPU that its worker opens by IPC.
 
-This is the sending side of vLLM 0.31's packed weight transfer `ipc`, for one process that serves
-several GPUs. The buffer is exported once and filled repeatedly, so that no second copy of the model
-exists at any time.
+This is the sender of vLLM 0.31's packed weight transfer `ipc`, for one process that serves several
+GPUs. The buffer is exported once and filled repeatedly, so that no second copy of the model exists
+at any time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WeightTransfer:
     _handles: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
     def updates(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[Update]:
-        """Yield updates of as many weights as fit; copy each tensor before the next is made."""
+        """Yield updates of as many weights as fit; copy each tensor before the next is produced."""
         names: list[str] = []
         shapes: list[list[int]] = []
         sizes: list[int] = []
@@ -82,7 +82,7 @@ class WeightTransfer:
             torch.cuda.ipc_collect()
 
     def _copy(self, tensor: Tensor, *, start: int, size: int) -> None:
-        """Copy a tensor's bytes into every buffer; a larger tensor makes the buffers grow."""
+        """Copy a tensor's bytes into every buffer; buffers grow for a tensor that is larger."""
         if not self._buffers or size > self.num_bytes:
             self._reserve(max(size, self.num_bytes))
         flat = tensor.detach().to(self.dtype).contiguous().view(-1).view(torch.uint8)

@@ -1,5 +1,6 @@
-"""Choose the solutions of a problem to learn from, by groups of equal answers, the largest first
-(cDPO, arXiv 2411.19943).
+"""Choice of the solutions of a problem to learn from (cDPO, arXiv 2411.19943).
+
+Solutions are grouped by equal answers; the largest groups come first.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Attempt:
-    """One solution of a problem: its extracted answer ("" for none), and whether it is correct."""
+    """One solution of a problem: its extracted answer ("" for none), and its verdict."""
 
     answer: str
     correct: bool
@@ -26,12 +27,12 @@ class Choice:
 
 
 def choose(trials: Sequence[Attempt], draw: random.Random, *, cover: float = 0.5) -> Choice:
-    """The choice of the released code, among solutions with an answer.
+    """Choose among the solutions with an answer, as the paper's released code does.
 
-    positive: a random member of the largest group of right answers. negatives: a random member of
-    each of the largest wrong groups, until these hold a share `cover` of all wrong solutions; after
-    the first group, one of a single solution gives none. Groups of equal size go by their first
-    solution.
+    The positive is a random member of the largest group of right answers. The negatives are random
+    members of the largest wrong groups, one each, until these groups hold a share `cover` of all
+    wrong solutions or the next group has a single solution (the first group is always used). Groups
+    of equal size are ordered by their first solution.
     """
     right, wrong = (
         _groups([(i, t.answer) for i, t in enumerate(trials) if t.answer and t.correct is c])
@@ -50,7 +51,7 @@ def choose(trials: Sequence[Attempt], draw: random.Random, *, cover: float = 0.5
 
 
 def _groups(answers: Sequence[tuple[int, str]]) -> list[list[int]]:
-    """Indices by equal answer, the largest group first."""
+    """Group indices by equal answer, the largest group first."""
     by_answer: dict[str, list[int]] = {}
     for index, answer in answers:
         by_answer.setdefault(answer, []).append(index)

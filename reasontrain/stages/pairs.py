@@ -1,4 +1,4 @@
-"""Make preference pairs, and demonstrations of a positive and a negative model, from solutions."""
+"""Preference pairs, and demonstrations of a positive and a negative model, from solutions."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path) -> None:
 
     Args:
         stage: The settings of the stage.
-        recipe: The recipe; its seed decides the choice, its model encodes the rows.
-        directory: Where the files are written.
+        recipe: The recipe; its seed decides the choice, its model encodes the samples.
+        directory: The folder of the files.
 
     Raises:
         UserError: No problem has the solutions that a file needs.
@@ -73,7 +73,7 @@ def _usable(solution: Solution) -> bool:
 
 
 def _choose(name: str, solutions: Sequence[Solution], seed: int, cover: float) -> Choice:
-    """A choice that depends on the seed and this problem alone."""
+    """Choose solutions of one problem, depending only on the seed and the problem."""
     trials = [
         Attempt(squeezed(normalise(s.extracted)) if _usable(s) else "", s.correct)
         for s in solutions
@@ -106,7 +106,7 @@ def _wrong(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
 
 
 def _written(id: str, solutions: Sequence[Solution]) -> OfflineSample:
-    """A row with these solutions of one problem; its prompt is without the stage's preamble."""
+    """A sample of these solutions of one problem; its prompt is without the stage's preamble."""
     first = solutions[0]
     prompt = (
         first.prompt
@@ -119,7 +119,7 @@ def _written(id: str, solutions: Sequence[Solution]) -> OfflineSample:
 
 
 def _write(path: Path, rows: Sequence[OfflineSample], stage: PairsStage, recipe: Recipe) -> int:
-    """Write the rows that are short enough, with token ids; return their number."""
+    """Write the samples that are short enough, with token ids; return their number."""
     described = models.describe(recipe.model)
     encoder = encoder_of(described, recipe.prompt)
     encoder.limit = min(encoder.limit, stage.max_prompt_tokens or encoder.limit)
@@ -132,7 +132,7 @@ def _write(path: Path, rows: Sequence[OfflineSample], stage: PairsStage, recipe:
 
 
 def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
-    """A row in TRL's format, with the ids beside the texts."""
+    """A sample in TRL's format, with token ids in addition to the texts."""
     first = rollouts[0]
     names = ("chosen", "rejected") if len(rollouts) > 1 else ("response",)
     prompt = first.problem.prompt
@@ -150,7 +150,7 @@ def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
 
 
 def _summary(solutions: Sequence[Solution], problems: Problems) -> dict[str, float]:
-    """Figures to judge the temperature by.
+    """Figures for choosing the temperature.
 
     The authors aim for about ten different wrong answers per problem that has any.
     """

@@ -1,4 +1,4 @@
-"""Run stages in order and each once; outputs are named by a hash of everything they depend on."""
+"""Run stages in order, each once; outputs are named by a hash of everything they depend on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 MARK = "stage.json"
 VERSION = 2
-"""Part of every hash: raised when the same settings would produce another output."""
+"""Part of every hash; raised when the same settings would produce another output."""
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed by content, larger ones by size and modification time."""
 UNHASHED = frozenset({"name", "alarm", "checkpoint"})
@@ -50,21 +50,21 @@ COMPUTING = frozenset({"lora", "device", "gradient_checkpointing", "shape", "exp
 
 @dataclass(frozen=True)
 class StageDirectory:
-    """The directory of a stage's output, and the hash of what it depends on."""
+    """The directory of a stage's output, and the hash of everything the output depends on."""
 
     directory: Path
     hash: str
 
 
 def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
-    """Run the recipe's stages, as far as their outputs do not exist yet.
+    """Run the recipe's stages whose outputs do not exist yet.
 
-    Outputs lie in `<out>/stages/<name>-<hash>`, where recipes that share a stage share its output.
-    Where a rule needs the log-probs of the unconditional reference, the recipe's `unconditional` is
-    one more stage after the declared ones, named `uncond_logp`.
+    Outputs are in `<out>/stages/<name>-<hash>`, so recipes that share a stage share its output. If
+    a rule needs the log-probs of the unconditional reference, the recipe's `unconditional` is one
+    more stage after the declared ones, named `uncond_logp`.
 
     Returns:
-        The recipe with the paths of outputs in it, and each stage's directory by its name.
+        The recipe with references replaced by paths of outputs, and each stage's directory by name.
     """
     if not recipe.stages and not unconditional.is_needed(recipe):
         return recipe, {}
@@ -84,7 +84,7 @@ def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
 
 
 def _done(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) -> StageDirectory:
-    """Run one stage unless its output exists; `places` has the outputs of the stages before it."""
+    """Run one stage unless its output exists; `places` has the outputs of earlier stages."""
     depends = _depends(stage, recipe, places)
     key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     directory = RunDirectory(Path(recipe.out)).stages / f"{stage.name}-{key[:12]}"
@@ -101,7 +101,7 @@ def _done(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) ->
 
 
 def link(run: RunDirectory, places: Mapping[str, Path]) -> None:
-    """Link `stages/<name>` in the run directory to the outputs that the run was made from."""
+    """Link `stages/<name>` in the run directory to the outputs that the run used."""
     for name, directory in places.items():
         linked = run.stages / name
         linked.parent.mkdir(parents=True, exist_ok=True)
@@ -132,8 +132,9 @@ def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
 def _depends(
     stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]
 ) -> dict[str, YamlValue]:
-    """Everything that a stage's output depends on: settings, hashes of the outputs that it reads,
-    and contents of files.
+    """Everything that a stage's output depends on.
+
+    That is its settings, the hashes of the outputs that it reads, and the contents of files.
     """
     own = {key: value for key, value in as_mapping(stage).items() if key not in UNHASHED}
     model = {key: value for key, value in as_mapping(recipe.model).items() if key not in COMPUTING}
@@ -189,7 +190,7 @@ def _content(file: Path) -> str | int:
 def substituted(
     settings: Mapping[str, YamlValue], place: Callable[[str], str]
 ) -> dict[str, YamlValue]:
-    """Settings with each reference replaced by its `place`."""
+    """Replace each reference in settings by its `place`."""
     return {key: _placed(value, place) for key, value in settings.items()}
 
 
@@ -210,7 +211,7 @@ def _path(places: Mapping[str, StageDirectory], reference: str) -> str:
 
 
 def _with_places(recipe: Recipe, places: Mapping[str, StageDirectory]) -> Recipe:
-    """The recipe with paths for references, and nothing left to be done before it."""
+    """The recipe with references replaced by paths, and without stages."""
     content = {key: value for key, value in as_mapping(recipe).items() if key != "stages"}
     return build(Recipe, substituted(content, partial(_path, places)), recipe.name)
 
@@ -234,7 +235,7 @@ def _outputs(directory: Path, names: tuple[str, ...]) -> Iterator[Path]:
 
 
 def is_made(directory: Path) -> bool:
-    """True if a stage was finished here and its files still have their sizes."""
+    """True if a stage finished in this directory and its files still have their sizes."""
     mark = directory / MARK
     if not mark.exists():
         return False

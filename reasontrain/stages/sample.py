@@ -1,4 +1,4 @@
-"""Sample solutions from the model that the run starts from, or read them; grade them."""
+"""Sample solutions from the run's initial model, or read them from a file, and grade them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 64
-"""Problems per part: what is lost when the stage is killed."""
+"""Problems per part; at most one part is lost when the stage is killed."""
 RESPONSES = ("response", "completion")
 
 
 def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
-    """Write `rollouts.jsonl`; parts from an interrupted run of the stage are kept."""
+    """Sample and grade, and write `rollouts.jsonl`; parts of an interrupted stage are kept."""
     problems = list(stage.task.problems())
     described = models.describe(recipe.model)
     prompt_settings = (
@@ -75,7 +75,7 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
 
 
 def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
-    """A sampler of the model without adapters, in this process."""
+    """Create a sampler of the model without adapters, in this process."""
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
     return make_sampler(stage.sample.engine, plain, seed=recipe.seed)
 
@@ -83,7 +83,7 @@ def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
 def _ask(
     sampler: Sampler, prompts: Sequence[Prompt], stage: SampleStage, start: int
 ) -> list[Rollout]:
-    """Rollouts, with ids that do not depend on the size of parts."""
+    """Sample rollouts with ids that do not depend on the size of parts."""
     size = stage.sample.group_size
     return sampler.sample(prompts, stage.sample, num=size, first_id=start * size)
 
@@ -94,7 +94,7 @@ def _graded(
     tokenizer: PreTrainedTokenizerBase,
     grader: Grader,
 ) -> list[Solution]:
-    """Rollouts with verdicts; a stop text is replaced by the end-of-text token."""
+    """Grade rollouts; a stop text is replaced by the end-of-text token."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
     scores = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
@@ -115,7 +115,7 @@ def _graded(
 
 
 def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Rollout:
-    """The rollout with the end-of-text token in place of a stop text's tokens."""
+    """Replace the tokens of a stop text by the end-of-text token."""
     ids = list(rollout.response_ids)
     while ids and any(
         stop in str(tokenizer.decode(ids, skip_special_tokens=False)) for stop in stops
@@ -135,7 +135,7 @@ def _plain(problem: Problem) -> str | list[Message]:
 
 
 def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
-    """Write `rollouts.jsonl` with a file's solutions, graded anew."""
+    """Grade the solutions in a file, and write `rollouts.jsonl`."""
     table = read_file(Path(stage.path))
     rows = table.rows[: stage.limit]
     places = [table.where(i) for i in range(len(rows))]

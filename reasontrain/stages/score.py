@@ -1,4 +1,4 @@
-"""Score the tokens of pairs by frozen models: contrastive scores, and reference log-probs."""
+"""Scores of pairs' tokens by frozen models: contrastive scores, and reference log-probs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
 
 
 def check_contrast(stage: ContrastStage, directory: Path) -> None:
-    """Raise RunError if nearly all weights would be one or zero; checked at every use of scores."""
+    """Raise RunError if nearly all weights would be one or zero; called at every use of scores."""
     summary: Stats = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
     weight = summary["ce_weight_mean"]
     low, high = stage.alarm
@@ -107,7 +107,7 @@ def _plain(settings: ModelSettings) -> ModelSettings:
 
 
 def _rows(path: str, recipe: Recipe) -> list[tuple[Rollout, ...]]:
-    """The pairs in the token ids that they will be trained on."""
+    """The pairs, encoded as the token ids that they will be trained on."""
     described = models.describe(recipe.model)
     encoder = encoder_of(described, recipe.prompt)
     return encode(PairTask(path=path).samples, encoder, described.context)[0]

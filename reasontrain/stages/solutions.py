@@ -1,4 +1,4 @@
-"""Graded solutions, as the stages `sample` and `trajectories` write and `pairs` reads them."""
+"""Graded solutions, written by the stages `sample` and `trajectories` and read by `pairs`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Solution:
 
 
 def write_lines(path: Path, records: Iterable[object]) -> None:
-    """Write a JSONL file as a whole or not at all."""
+    """Write a JSONL file atomically."""
     storage.replace_text(
         path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     )
@@ -46,7 +46,7 @@ def write(path: Path, solutions: Iterable[Solution]) -> None:
 
 
 def read(path: Path) -> Iterator[Solution]:
-    """Read `rollouts.jsonl`; raises UserError for another kind of file."""
+    """Read `rollouts.jsonl`; raise UserError if the file does not hold graded solutions."""
     table = read_file(path)
     for name in ("problem", "prompt", "response", "extracted", "correct"):
         table.require(name)

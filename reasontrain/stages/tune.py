@@ -1,4 +1,4 @@
-"""Fine-tune the model that the run starts from on a stage's demonstrations, by a run of its own."""
+"""Fine-tuning of the run's initial model on a stage's demonstrations, as a separate run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LINES = 5
 
 
 def tune(stage: TuneStage, recipe: Recipe, directory: Path) -> None:
-    """Fine-tune as the stage says and write `final` into `directory`.
+    """Fine-tune with the settings of the stage, and write `final` into `directory`.
 
-    An interrupted stage goes on from its last checkpoint.
+    An interrupted stage resumes from its last checkpoint.
     """
     train(stage.name, tuning(stage, recipe, directory))
 
@@ -31,7 +31,7 @@ def tune(stage: TuneStage, recipe: Recipe, directory: Path) -> None:
 def train(name: str, recipe: Recipe) -> None:
     """Run a stage's recipe to its end, with a few lines of progress.
 
-    Raises RecipeError where the settings of the stage and of the recipe contradict each other.
+    Raises RecipeError if settings of the stage and of the recipe contradict each other.
     """
     if faults := validation_errors(recipe):
         raise RecipeError(
@@ -47,8 +47,9 @@ def train(name: str, recipe: Recipe) -> None:
 
 
 def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
-    """The stage as a recipe: maximum likelihood of whole responses, the recipe's model, seed and
-    cluster.
+    """Convert the stage to a recipe that maximises the likelihood of whole responses.
+
+    Model, seed and cluster are those of the run's recipe.
     """
     task = RolloutTask(path=stage.demonstrations)
     learn = replace(stage.learn, zero=stage.learn.zero or recipe.learn.zero)

@@ -1,9 +1,9 @@
 """Log-probs of demonstrations under a frozen reference that does not see their condition.
 
 The reference is fed the response after a header that is the same for all samples, or after the
-prompt without its image; prompt and header tokens are not scored. The store holds log P, which
-keeps its digits near P = 1, so that a rule's exponent can change without scoring again. A reference
-of kind `uncond_tuned` is trained by a run of its own, as the models of stages of kind `tune` are.
+prompt without its image; prompt and header tokens are not scored. The store holds log P, which is
+accurate near P = 1, and a rule's exponent can change without scoring again. A reference of kind
+`uncond_tuned` is trained in a separate run, like the models of stages of kind `tune`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from reasontrain.types import Rollout, UserError
 logger = logging.getLogger(__name__)
 
 PART_TOKENS = 1 << 20
-"""Response tokens per part of the store: what is lost when scoring is interrupted."""
+"""Response tokens per part of the store; at most one part is lost when scoring is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class FoldPart:
 
 
 def is_needed(recipe: Recipe) -> bool:
-    """The recipe's rule or objective reads the column."""
+    """True if the recipe's rule or objective reads `uncond_logp`."""
     return bool(from_sources(recipe.required_evidence, "unconditional"))
 
 
 def score_demonstrations(recipe: Recipe) -> Path:
-    """The store with the column of the recipe's demonstrations; see `fill_store`."""
+    """Score the recipe's demonstrations and return the store; see `fill_store`."""
     described = models.describe(recipe.model)
     with Grader() as grader:
         written, _ = training_data(recipe, described, grader)
@@ -79,17 +79,17 @@ def score_demonstrations(recipe: Recipe) -> Path:
 
 
 def fill_store(recipe: Recipe, encoder: Encoder, demonstrations: Sequence[Rollout]) -> Path:
-    """Tune the reference and score the demonstrations, as far as that was not done before.
+    """Tune the reference and score the demonstrations, skipping what exists already.
 
     Args:
-        recipe: Its `unconditional` says how the reference is made; scoring takes place in this
+        recipe: Its `unconditional` has the settings of the reference. Scoring takes place in this
             process, tuning in the processes of the recipe's cluster.
-        encoder: Encodes for the recipe's model.
-        demonstrations: Responses with the prompts that they are trained after.
+        encoder: The encoder of the recipe's model.
+        demonstrations: Responses with their training prompts.
 
     Returns:
-        The store, `<out>/stages/uncond_logp-<hash>`: the hash is of the reference's weights, its
-        settings and what it is fed, so that recipes which agree in these share a store.
+        The store, `<out>/stages/uncond_logp-<hash>`: the hash covers the reference's weights, its
+        settings and its input, so that recipes that agree in these share a store.
 
     Raises:
         UserError: The reference has other token ids, or no room for a response.
@@ -130,7 +130,7 @@ def fill_store(recipe: Recipe, encoder: Encoder, demonstrations: Sequence[Rollou
 
 
 def fold_of(rollout: Rollout, folds: int) -> int:
-    """The fold of a response, by its hash: equal responses share a fold, whatever their ids."""
+    """The fold of a response, by a hash of its token ids: equal responses share a fold."""
     return int(hash_of(rollout.response_ids)[:15], 16) % folds
 
 
@@ -139,7 +139,7 @@ def cut_parts(
 ) -> list[FoldPart]:
     """The responses of each fold, sorted by length and cut after `part_tokens` tokens.
 
-    A function of the data alone, so that an interrupted stage finds the same parts again.
+    The parts depend only on the data, so that an interrupted stage finds the same parts again.
     """
     parts: list[tuple[int, list[Rollout]]] = []
     for fold in range(folds):
@@ -168,20 +168,21 @@ def tune_reference(
     store: Path,
     fold: int,
 ) -> Path:
-    """Tune a reference for one epoch by the training loop, in `<store>/reference-<fold>`.
+    """Tune a reference for one epoch with the training loop, in `<store>/reference-<fold>`.
 
     Args:
-        recipe: Its micro-batches, ZeRO settings and cluster are those of the tuning.
-        settings: Rate, batch, adapters, and the seed of the epoch's order. The last step is filled
-            up from the next epoch's order where the responses do not divide into steps.
-        model: What is tuned.
-        tuning_set: Responses after what the reference sees before them.
-        store: The directory that the run directory lies in.
+        recipe: Its micro-batches, ZeRO settings and cluster are used for tuning.
+        settings: Learning rate, batch size, adapters, and the seed of the epoch's order. If the
+            responses do not divide into steps, the last step is completed with responses of the
+            next epoch's order.
+        model: The model to tune.
+        tuning_set: Responses, with the reference's input before them as prompts.
+        store: The parent of the run directory.
         fold: The fold that the reference will score.
 
     Returns:
-        The tuned model's directory. One that is there already is not tuned again, and a tuning that
-        was interrupted goes on from its last checkpoint.
+        The directory of the tuned model. An existing model is not tuned again, and an interrupted
+        tuning resumes from its last checkpoint.
     """
     run = RunDirectory(store / f"reference-{fold}")
     if run.final.is_dir():
@@ -216,7 +217,7 @@ def tune_reference(
 
 
 def _lines(tuning_set: Sequence[Rollout], model: ModelSettings) -> Iterator[dict[str, object]]:
-    """Demonstrations by their ids; texts stand beside them for people."""
+    """Demonstrations as token ids, with texts for human readers."""
     tokenizer = models.describe(model).tokenizer
     ids_of = fingerprint(tokenizer)
     for rollout in tuning_set:
@@ -231,7 +232,7 @@ def _lines(tuning_set: Sequence[Rollout], model: ModelSettings) -> Iterator[dict
 
 
 def _tuning_set(rollouts: Sequence[Rollout], fold: int, folds: int) -> list[Rollout]:
-    """The responses of all other folds; all responses where there is one fold."""
+    """The responses of all other folds; all responses if there is only one fold."""
     others = [r for r in rollouts if folds == 1 or fold_of(r, folds) != fold]
     if not others:
         raise UserError(
@@ -249,10 +250,10 @@ def _report(store: Path, made_by: MadeBy, blind: Sequence[Rollout]) -> None:
 
 
 def describe_column(p_N: Float64[Tensor, " N"], store: Path) -> None:
-    """Log the mean of P over N tokens and how many it is sure of.
+    """Log the mean of P over N tokens, and the share of tokens with P above 0.99.
 
-    A mean weight 1 - P below 0.05 is a warning: the reference has learned the responses by heart,
-    and the weights mean little.
+    Warn if the mean weight 1 - P is below 0.05: the reference has memorised the responses, and the
+    weights mean little.
     """
     mean = float(p_N.mean())
     sure = float((p_N > 0.99).double().mean())
@@ -287,7 +288,7 @@ def _score_parts(
 
 
 def _check_lengths(rollouts: Sequence[Rollout], described: Description) -> None:
-    """Refuse responses that the reference has no room for."""
+    """Raise UserError for responses that exceed the reference's context."""
     longest = max(rollouts, key=lambda r: len(r.prompt_ids) + len(r.response_ids))
     needed = len(longest.prompt_ids) + len(longest.response_ids)
     if needed > described.context:

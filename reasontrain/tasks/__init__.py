@@ -35,4 +35,4 @@ __all__ = [
 ]
 
 TaskSettings = Arithmetic | Gsm8k | MathTask | ImageTask | PythonTask | PairTask | RolloutTask
-"""Everything that may stand under `task` in a recipe; `kind` chooses."""
+"""The settings allowed under `task` in a recipe; `kind` selects the class."""

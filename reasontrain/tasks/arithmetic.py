@@ -1,10 +1,10 @@
-"""Generated arithmetic of graded difficulty: half short stories, half expression trees, each with a
-chain of thought.
+"""Generated arithmetic of graded difficulty, with a chain of thought for each problem.
 
-A problem is a list of steps (its depth) over + - *, in which every value lies in 0..99. Problem
-number i of a seed depends on nothing but the seed and i, so a slice costs only itself and a larger
-set continues a smaller one. The two splits are classes of a hash of the calculation, whatever its
-wording, its seed or the order of a sum's terms, so they can never overlap.
+Half of the problems are short stories, half are expression trees. A problem is a list of steps
+(their number is its depth) over + - *, in which every value lies in 0..99. Problem number i of a
+seed depends only on the seed and i, so a slice generates only its own problems, and a larger set
+extends a smaller one. The split of a problem is a hash of its calculation, independent of wording,
+seed and the order of a sum's terms, so the two splits never overlap.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Probability, Problem, UserError
 
 LARGEST = 99
-"""The largest value that appears anywhere."""
+"""The largest value in a problem or a result."""
 TEST_CLASSES = 10
-"""One in this many classes of calculations is held out."""
+"""One in this many hash classes of calculations is held out."""
 
 _APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _NAMES = ("Tom", "Anna", "Ben", "Lily", "Sam", "Mia", "Max", "Eva")
@@ -38,10 +38,9 @@ _CONNECTIVES = ("Then", "Next,", "Now", "After that,", "So", "From here,", "This
 
 
 class ReasoningStep(NamedTuple):
-    """`left op right`.
+    """The step `left op right`.
 
-    An operand is a number, or if it is negative the result of an earlier step: -1 of the first, -2
-    of the second.
+    A negative operand refers to the result of an earlier step: -1 to the first, -2 to the second.
     """
 
     left: int
@@ -60,7 +59,7 @@ def _result(step: ReasoningStep, values: list[int]) -> int:
 
 
 def _results(steps: list[ReasoningStep], values: list[int]) -> list[int]:
-    """The results of all steps, when the first ones have the results `values`, right or wrong."""
+    """The results of all steps, given results `values` of the first ones, right or wrong."""
     values = list(values)
     for step in steps[len(values) :]:
         values.append(_result(step, values))
@@ -72,7 +71,7 @@ def _fits(number: int) -> bool:
 
 
 def _draw_number(rng: random.Random, least: int = 1, most: int = 60) -> int:
-    """Draw a number, more often a small one."""
+    """Draw a number; small numbers are more likely."""
     return rng.randint(least, min(most, rng.choice((9, 9, 20, 60))))
 
 
@@ -117,7 +116,7 @@ def _draw_tree(rng: random.Random, depth: int) -> list[ReasoningStep] | None:
 
 
 def _write(operand: int, steps: list[ReasoningStep], *, sort: bool) -> str:
-    """Write an operand as an expression with all brackets but the outermost.
+    """Write an operand as an expression, fully bracketed except for the outermost level.
 
     With `sort`, all orders of a sum or product give the same text.
     """
@@ -141,11 +140,12 @@ def is_held_out(steps: list[ReasoningStep]) -> bool:
 class Arithmetic(Task):
     """Arithmetic problems of `min_depth` to `max_depth` steps, in equal parts.
 
-    A share `wrong_steps` of the demonstrations' steps has a wrong result, with which the chain
-    continues; `answer` stays right, and the prompts do not change. Errors are random values, so
-    that a student becomes uncertain but greedily stays right; with `systematic`, the same fact is
-    always wrong by ten, so that a student becomes certain and wrong. Errors after which a value
-    would leave 0..99 are not made. Raises UserError if `min_depth` is above `max_depth`.
+    A share `wrong_steps` of the demonstrations' steps has a wrong result, and the chain of thought
+    continues with it; `answer` and the prompts do not change. Wrong results are random values, so
+    that a student becomes uncertain but its greedy answers stay right; with `systematic`, the same
+    calculation is always wrong by ten, so that a student becomes confident and wrong. Wrong results
+    after which a value would leave 0..99 are not used. Raises UserError if `min_depth` is above
+    `max_depth`.
     """
 
     kind: Literal["arithmetic"] = "arithmetic"
@@ -165,7 +165,7 @@ class Arithmetic(Task):
             )
 
     def problems(self) -> GeneratedProblems:
-        """All problems, in order, each made when it is read."""
+        """All problems, in order, each generated when it is read."""
         return GeneratedProblems(self.problem, self.num_problems)
 
     def held_out(self) -> Arithmetic:
@@ -194,7 +194,7 @@ class Arithmetic(Task):
         )
 
     def _draw(self, rng: random.Random, depth: int, is_story: bool) -> list[ReasoningStep]:
-        """Draw steps until some belong to this split."""
+        """Draw steps until they belong to this split."""
         while True:
             steps = (_draw_story if is_story else _draw_tree)(rng, depth)
             if steps and is_held_out(steps) == (self.split == "test"):
@@ -202,7 +202,7 @@ class Arithmetic(Task):
 
     def _misremember(self, steps: list[ReasoningStep], index: int) -> list[int]:
         """The results of the steps, some of them wrong."""
-        # a generator of its own: errors must not change the draws of prompts
+        # a separate generator: errors must not change the draws of prompts
         rng = random.Random(f"wrong {self.split} {self.seed} {index}")
         values: list[int] = []
         for step in steps:
@@ -233,7 +233,7 @@ def _tell(rng: random.Random, steps: list[ReasoningStep], name: str) -> str:
 def _demonstrate(
     rng: random.Random, steps: list[ReasoningStep], values: list[int], subject: str
 ) -> str:
-    """Write a chain of thought with these results, one line per step, and the last as answer."""
+    """Write a chain of thought, one line per step; the last result is the answer."""
     lines = []
     for index, (step, value) in enumerate(zip(steps, values, strict=True)):
         connective = rng.choice(_CONNECTIVES if index else _OPENINGS)

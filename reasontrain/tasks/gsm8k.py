@@ -1,6 +1,4 @@
-"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): grade-school word problems whose answer is one
-number.
-"""
+"""GSM8K (Cobbe et al. 2021, arXiv 2110.14168): word problems whose answer is one number."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ class Gsm8k(Source, Task):
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """Return (gold, solution) of a row.
+    """Return (gold, solution) of an answer cell and a solution cell.
 
     The gold answer is the number after the last `####` of either cell, or the whole answer cell.
     """

@@ -1,5 +1,6 @@
-"""Generated images of two coloured shapes, with captions in which only some words need the
-image.
+"""Generated images of two coloured shapes, with captions.
+
+Only some words of a caption depend on the image.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ TEST_EVERY = 5
 class ImageTask(Task):
     """Captions like "The picture shows a red circle and a blue square."
 
-    The 89 images of `split: test` are held out. Every image occurs once before any occurs a
-    second time. An answer is right if it equals the caption, word by word.
+    The 89 images of `split: test` are held out. Every image occurs once before any occurs a second
+    time. An answer is right if it equals the caption word by word.
     """
 
     kind: Literal["images"] = "images"

@@ -1,5 +1,6 @@
-"""MATH (Hendrycks et al. 2021, arXiv 2103.03874) and other sets of problems with a LaTeX answer:
-AIME, AMC, OlympiadBench.
+"""MATH (Hendrycks et al. 2021, arXiv 2103.03874) and other problems with a LaTeX answer.
+
+AIME, AMC and OlympiadBench have the same form.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class MathTask(Source, Task):
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
-    """Return (gold, solution) of a row.
+    """Return (gold, solution) of an answer cell and a solution cell.
 
     If the answer cell is empty, the gold answer is the last box of the solution, or "" without one.
     """

@@ -15,7 +15,7 @@ from reasontrain.types import AtLeastOne, Problem, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class _File(Task):
-    """A source of rows (see `Source`) and their number.
+    """A file or hub data set (see `Source`) with one sample per row.
 
     Paths of images are relative to the folder `images` (default: the folder of the file).
     """
@@ -30,11 +30,11 @@ class _File(Task):
 
     @property
     def folder(self) -> Path:
-        """The folder that paths of images are relative to."""
+        """The folder to which paths of images are relative."""
         return Path(self.images) if self.images is not None else Path(self.path or ".").parent
 
     def table(self) -> Table:
-        """The rows as the source has them."""
+        """The rows of the source."""
         return Source(
             path=self.path,
             hub=self.hub,

@@ -1,4 +1,4 @@
-"""Conversion of a table's rows to problems: columns of question and gold answer, and the prompt."""
+"""Conversion of a table's rows to problems: the columns of each part, and the prompt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Split = Callable[[str, str], tuple[str, str]]
 
 
 class GeneratedProblems(Sequence[Problem]):
-    """Problems that are functions of their index: each is made when it is read, and not kept.
+    """Problems that are functions of their index, each generated when it is read and not stored.
 
     A slice is a list of the problems in it.
     """
@@ -61,7 +61,7 @@ def problems_of(table: Table, columns: Columns, *, instruction: str, split: Spli
         table: the rows.
         columns: the columns that the user named.
         instruction: text to append to every prompt.
-        split: the data set's way of writing gold answer and solution.
+        split: converts the data set's answer and solution cells to gold answer and solution.
 
     Returns:
         One problem per row, with unique ids, and with the answer "" if the row has none.

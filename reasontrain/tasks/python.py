@@ -19,8 +19,9 @@ from reasontrain.tasks.task import Scored, Task
 from reasontrain.types import AtLeastOne, Problem, RunError, UserError
 
 RewardFunction = Callable[[Mapping[str, object], str], SupportsFloat]
-"""score(problem, response) -> reward; `problem` has id, prompt, answer, solution and the columns of
-its row with their types.
+"""The user's function `score(problem, response) -> reward`.
+
+`problem` is a dict of id, prompt, answer, solution and the columns of its row with their types.
 """
 
 
@@ -29,8 +30,8 @@ class PythonTask(Task):
     """Problems of a file, rewarded by `function` of the Python file `path`.
 
     The function gets a copy of the problem as a dict and the response as text, and returns a finite
-    number; a response is right if its reward is at least 1. The file runs once per process, and is
-    trusted as the recipe is.
+    number; a response is right if its reward is at least 1. The file is executed once per process,
+    and is trusted like the recipe.
     """
 
     has_own_reward: ClassVar[bool] = True
@@ -86,10 +87,11 @@ class PythonTask(Task):
             last_number: not used.
 
         Returns:
-            The function's reward of each pair, in order, and a verdict that is right from 1 on.
+            The function's reward of each pair, in order, with a verdict that is right if the reward
+            is at least 1.
 
         Raises:
-            RunError: the function fails, or returns something else than a finite number.
+            RunError: the function fails, or does not return a finite number.
         """
         rewards = [self.reward(problem, text) for problem, text in responses]
         return [Scored(value, Verdict(value >= 1.0, "", "own reward")) for value in rewards]
@@ -108,7 +110,7 @@ class PythonTask(Task):
         score = self.load()
         try:
             reward = score(fields, response)
-        except Exception as error:  # any error of the user's code, with the problem it failed on
+        except Exception as error:  # any error of the user's code; the message names the problem
             raise RunError(f"{where}: {type(error).__name__}: {error}") from error
         number = _number(reward)
         if not math.isfinite(number):

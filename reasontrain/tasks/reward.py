@@ -1,4 +1,4 @@
-"""The reward of a verdict."""
+"""Reward of a response by its verdict."""
 
 from __future__ import annotations
 

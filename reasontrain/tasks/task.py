@@ -20,7 +20,7 @@ class Scored:
 
 
 class Task:
-    """Base of all tasks; its own methods use the common verifier."""
+    """Base class of all tasks; its methods use the common verifier."""
 
     kind: str
 
@@ -54,7 +54,7 @@ class Task:
             responses: the pairs.
             grader: the common verifier.
             reward: the rewards of verdicts; None gives 1 to right answers and 0 to wrong ones.
-            last_number: take the last number of a response that marks no answer.
+            last_number: use the last formula or number of a response without a marked answer.
 
         Returns:
             Reward and verdict of each pair, in order.

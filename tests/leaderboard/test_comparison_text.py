@@ -39,11 +39,11 @@ CLEAR, UNCLEAR = (0.1, 0.04, 0.16), (0.02, -0.03, 0.07)
             {"b": CLEAR, "c": CLEAR},
             "a is best with 60.0 %, 10.0 points [+4.0, +16.0] ahead of b and of 1 more.",
         ),
-        ({"a": 0.6, "b": 0.58}, {"b": UNCLEAR}, "a has 60.0 %; b cannot be told apart from it."),
+        ({"a": 0.6, "b": 0.58}, {"b": UNCLEAR}, "a has 60.0 %; b is not significantly worse."),
         (
             {"a": 0.6, "b": 0.58, "c": 0.5},
             {"b": UNCLEAR, "c": CLEAR},
-            "a has 60.0 %; b cannot be told apart from it. c is behind.",
+            "a has 60.0 %; b is not significantly worse. c is significantly worse.",
         ),
         (
             {"a": 0.6, "b": 0.5},
@@ -62,4 +62,4 @@ def test_a_long_list_is_counted():
     said = verdict(
         column(values, {row: UNCLEAR for row in values if row != "a"}), {row: row for row in values}
     )
-    assert said[1].endswith("; b0, b1, b2 and 3 more cannot be told apart from it.")
+    assert said[1].endswith("; b0, b1, b2 and 3 more are not significantly worse.")

@@ -78,7 +78,7 @@ def test_other_problems_are_not_compared(run_dir: Path) -> None:
 
 
 def test_a_baseline_that_is_not_there_is_named_and_none_is_none(run_dir: Path) -> None:
-    assert found(run_dir).missing == "There is no run plain in the folder of this one yet."
+    assert found(run_dir).missing == "The folder of this run has no run plain yet."
     (run_dir / "recipe.yaml").write_text("name: ours\n")
     assert compare(read_run(run_dir), run_dir) is None
 

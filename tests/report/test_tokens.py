@@ -56,7 +56,9 @@ def test_a_soft_step_is_shown_by_its_shadow_and_says_so(tmp_path):
     page = show_tokens(3, write(tmp_path / "s.jsonl", [row(kind=[1, 3, 5, 2, 0], evidence={})]), 4)
     assert page is not None
     assert page.rollouts[0].tokens[1].text == "x"
-    assert page.rollouts[0].tokens[1].numbers == "shadow of a soft step · weight 0.5 · kept"
+    assert (
+        page.rollouts[0].tokens[1].numbers == "most likely token of a soft step · weight 0.5 · kept"
+    )
     assert page.rollouts[0].kept == "1 of 2 tokens kept (50\u202f%)"
 
 

@@ -1,4 +1,4 @@
-// Sorts and filters the board, compares its models with one of them, and searches answers. The pages are readable without it.
+// Sorts and filters the board, compares all models with a selected one, and searches answers. The pages are readable without it.
 const find = (name) => document.getElementById(name);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 

@@ -1,4 +1,4 @@
-// Shows the numbers of a token under its text, on pointing, tapping and arrow keys, also for screen readers. The page works without it.
+// Shows the numbers of a token under its text, on hover, tap and arrow keys, also for screen readers. The page works without it.
 for (const text of document.querySelectorAll(".tokens")) {
   const tokens = text.children, out = text.nextElementSibling, rest = out.textContent;
   let at = -1;

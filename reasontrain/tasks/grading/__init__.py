@@ -1,4 +1,4 @@
-"""The verifier of all rewards and evaluations: `Grader`, and the `Verdict` it gives."""
+"""The verifier of all rewards and evaluations: `Grader`, which returns a `Verdict`."""
 
 from __future__ import annotations
 

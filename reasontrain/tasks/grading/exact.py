@@ -1,6 +1,6 @@
 """Equality without algebra: spellings, words and numbers.
 
-It is fast and safe on any text, and leaves undecided what needs algebra.
+It is fast and safe on any text; comparisons that need algebra stay undecided.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def compare(
 ) -> tuple[bool, list[tuple[str, str]]]:
     """Compare two answers; return the result and the leaf pairs that algebra has to decide.
 
-    `known` holds algebra's verdicts so far. Undecided leaves count as unequal: call again with
+    `known` has the verdicts of algebra so far. Undecided leaves count as unequal: call again with
     their verdicts in `known`, until none is returned.
     """
     undecided: dict[tuple[str, str], None] = {}

@@ -1,5 +1,7 @@
-"""Extraction of the answer from a response: the last box, `####`, "the answer is", or (if allowed)
-the last formula or number.
+"""Extraction of the answer from a response.
+
+The answer is the content of the last box, the text after `####` or after "the answer is", or (if
+allowed) the last formula or number.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 TAIL = 100_000
-"""Characters from the end of a text that are searched; an answer further up is ignored."""
+"""Characters from the end of a text that are searched; an answer before them is ignored."""
 NEAR = 4_000
 """Characters from the end that are searched for an unmarked formula or number."""
 
@@ -45,9 +47,9 @@ _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|
 
 
 def extract(text: str, *, last_number: bool = True) -> str:
-    """Extract the answer of a response; "" if it gives none.
+    """Extract the answer of a response; "" if there is none.
 
-    `last_number` allows the last formula or number of a text that marks no answer. Text within
+    `last_number` allows the last formula or number of a text without a marked answer. Text within
     `<think>` is not an answer; in an unclosed `<think>`, only a box counts.
     """
     text, only_box = _after_thinking(text[-TAIL:])

@@ -1,6 +1,6 @@
 """The verifier of rewards and evaluations: extraction, exact equality, then algebra.
 
-Algebra runs in processes that can be killed, because model output can make SymPy run for ever.
+Algebra runs in processes that can be killed, because model output can make SymPy run forever.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ CACHE_SIZE = 50_000
 class Grader:
     """Grade responses against gold answers, from any thread.
 
-    It is a context manager that ends its worker processes. Workers start when the first answer
-    needs them.
+    It is a context manager that ends its worker processes. A worker starts when an answer first
+    needs it.
 
     Args:
-        num_workers: number of worker processes; None takes one per core.
+        num_workers: number of worker processes; None means one per core.
         limit_s: processor time in seconds that algebra may take for one answer. It is not wall
             time, so that verdicts do not depend on the load of the machine.
         memory_bytes: address space of one worker.
@@ -51,7 +51,7 @@ class Grader:
     def grade(self, gold: str, prediction: str, *, last_number: bool = True) -> Verdict:
         """Grade one response; a failure of a worker is the verdict "crash", not an exception.
 
-        With `last_number`, the last formula or number of a response that marks no answer counts.
+        With `last_number`, the last formula or number of a response without a marked answer counts.
         """
         if not gold.strip():
             return Verdict(False, "", "no gold")
@@ -63,7 +63,7 @@ class Grader:
             verdict = self._cache.get(key)
         if verdict is None:
             verdict = self._grade(gold, extracted)
-            # a crash is the machine's fault, and may not happen again
+            # a crash is a fault of the machine, and may not happen again
             if verdict.reason != "crash":
                 with self._lock:
                     self._cache[key] = verdict
@@ -145,7 +145,7 @@ def read_gold(gold: str) -> str:
 
 
 def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = False) -> None:
-    """Check that every gold answer, in a box as a model would put it, passes the verifier.
+    """Check that every gold answer passes the verifier, when put into a box like a model's answer.
 
     Raises UserError with ids and answers if not. Problems without a gold answer are skipped, or
     refused if answers are `required` because responses will be graded.

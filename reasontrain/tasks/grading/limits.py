@@ -1,7 +1,6 @@
-"""Limits on the expressions that algebra may see, checked on their text before parsing.
+"""Limits on the expressions passed to algebra, checked on their text before parsing.
 
-SymPy evaluates while it parses: `9^{9^9}` or `10000000!` can fill memory before a
-time limit acts.
+SymPy evaluates while it parses: `9^{9^9}` or `10000000!` can fill memory before a time limit acts.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ def without_unit(text: str) -> str:
 def words(text: str) -> str | None:
     r"""Return the plain words of an answer (`\text{Evelyn}`, `(C)`, `east`), in lower case.
 
-    A single letter keeps its case and loses its brackets; `(C) Plane` gives the letter. None for a
-    formula.
+    A single letter keeps its case and loses its brackets; `(C) Plane` is reduced to the letter. The
+    result is None for a formula.
     """
     bare = _TEXT.sub(r"\1", text).strip(" .,")
     if re.fullmatch(r"\(?\s*[A-Za-z]\s*\)?", bare):

@@ -28,7 +28,7 @@ _SCIENTIFIC = re.compile(
 
 @dataclass(frozen=True)
 class Number:
-    """A rational number, and if it was written with a decimal point or a percent sign."""
+    """A rational number, with flags for a decimal point and a percent sign in its text."""
 
     value: Fraction
     decimal: bool = False
@@ -38,7 +38,7 @@ class Number:
 def equal(gold: Number, answer: Number) -> bool:
     """Return True if two numbers agree.
 
-    A percentage agrees with the fraction it stands for, and with the number before its sign.
+    A percentage agrees with its value as a fraction, and with the number before its sign.
     """
     if _close(_share(gold), _share(answer), rounded=gold.decimal or answer.decimal):
         return True

@@ -1,6 +1,6 @@
 """Comparison of lists, tuples, intervals, sets, unions and matrices, member by member.
 
-Members without structure are compared by a function that the caller passes, the leaf comparison.
+Members without structure are compared by the leaf comparison, a function that the caller passes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from reasontrain.tasks.grading import normalise, number
 
 MAX_ITEMS = 64
 MAX_REPEATS = 2
-"""The most times as many members as the other list that a list may have, by repetition."""
+"""The largest ratio of lengths at which two lists may still be equal as sets, by repetition."""
 
 Leaf = Callable[[str, str], bool]
 """Compare two simple expressions (gold, answer)."""
@@ -75,7 +75,7 @@ def equal(gold: str, answer: str, leaf: Leaf, *, depth: int = 0) -> bool:
 
 
 def right_side(gold: str, answer: str) -> tuple[str, str]:
-    """Remove a name before an equals sign (`x = 5`, `f(x) = 5`) that only one side has.
+    """Remove a name before an equals sign (`x = 5`, `f(x) = 5`) that only one expression has.
 
     Of a chain of equalities in the answer, the last member counts.
     """
@@ -141,7 +141,7 @@ def _union(text: str) -> list[str]:
 
 
 def items(text: str) -> list[str]:
-    r"""Return the members of a list at the top level; `\pm` makes two members of one."""
+    r"""Return the members of a list at the top level; a member with `\pm` becomes two."""
     return [signed for part in split(text, _SEPARATOR) if part for signed in _both_signs(part)]
 
 
@@ -214,7 +214,7 @@ def _same_in_order(golds: Sequence[str], answers: Sequence[str], leaf: Leaf, dep
 def _same_in_any_order(
     golds: Sequence[str], answers: Sequence[str], leaf: Leaf, depth: int
 ) -> bool:
-    """Compare as sets: every member of either side equals one of the other."""
+    """Compare as sets: every member of each list equals a member of the other."""
     if (
         min(len(golds), len(answers)) * MAX_REPEATS < max(len(golds), len(answers))
         or len(golds) > MAX_ITEMS

@@ -1,7 +1,7 @@
 """Algebraic equality by math-verify, in a pool of worker processes that can be killed.
 
 math-verify's own time limit uses a signal, which fails off the main thread and cannot interrupt a
-hang that holds the interpreter lock. Only a process can be stopped whatever it is doing.
+hang that holds the interpreter lock. A process can be killed in any state.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Failure = Literal["timeout", "memory", "crash"]
 START_LIMIT_S = 120.0
 """Wall time that a worker may take to start, most of it for importing SymPy."""
 STARVED = 20.0
-"""Wall time per processor time: a worker that gets less than 1/20 of a core counts as stuck."""
+"""Wall time allowed per processor time: a worker with less than 1/20 of a core counts as stuck."""
 GRACE_S = 1.0
 """Wall time that the parent waits after the worker's own alarm before it kills the worker."""
 
@@ -51,7 +51,7 @@ class DeadWorkerError(Exception):
 
 
 class GraderProcess:
-    """One worker (a process, its forked child) and the two pipes to it."""
+    """One worker (a process and its forked child), and the two pipes to it."""
 
     def __init__(self, *, memory_bytes: int) -> None:
         script = Path(__file__).with_name("worker.py")
@@ -64,7 +64,7 @@ class GraderProcess:
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 bufsize=0,
-                # a group of its own: `kill` reaches the child too, and Ctrl-C reaches neither
+                # a separate process group: `kill` reaches the child too, and Ctrl-C reaches neither
                 process_group=0,
             )
         except OSError as error:
@@ -144,9 +144,9 @@ class Pool:
             self._slots.put(None)
 
     def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
-        """Compare the pairs, or return the reason why that failed.
+        """Compare the pairs, or return the reason of a failure.
 
-        After a crash, a new worker tries once more.
+        After a crash, the comparison is repeated once in a new worker.
         """
         reply = self._compare(pairs, limit_s)
         # the crash may be due to an earlier request, or to the machine

@@ -13,8 +13,9 @@ class Verdict:
         correct: the answer is right.
         extracted: the answer in the response; "" if there is none.
         reason: "exact" (text, numbers, lists) or "symbolic" (math-verify) for a decision; "no
-            answer", "no gold" or "gold unreadable" if one side is missing; "too large", "timeout",
-            "memory" or "crash" if algebra could not decide; "own reward" for a task's own reward.
+            answer", "no gold" or "gold unreadable" if the answer or the gold answer is missing;
+            "too large", "timeout", "memory" or "crash" if algebra could not decide; "own reward" if
+            the task computes rewards itself.
     """
 
     correct: bool

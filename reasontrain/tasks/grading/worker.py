@@ -1,11 +1,10 @@
-"""The worker process of the grader: compares pairs of expressions with math-verify.
+"""The worker process of the grader, which compares pairs of expressions with math-verify.
 
-It runs as a script and is never imported.
-
-It imports math-verify once and forks. The child replies to requests; if one exceeds its limit, a
-signal kills the child whatever its interpreter is doing, and a fork replaces it without another
-import. Both processes end when standard input closes or their parent is gone. Only LaTeX is parsed:
-SymPy's own parser would evaluate it as code.
+It runs as a script and is never imported. It imports math-verify once and forks. The child replies
+to requests. If a request exceeds its limit, a signal kills the child in any state of its
+interpreter, and a fork replaces it without another import. Both processes end when standard input
+closes or their parent is gone. Only LaTeX is parsed: SymPy's own parser would evaluate a text as
+code.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ def main(memory_bytes: int) -> None:
     """Reply to requests `[limit_s, wall_s, [[gold, answer], ...]]`, one JSON line each.
 
     A reply is `[processor seconds, [bool, ...]]`, "timeout" (more than `limit_s` of processor time
-    or `wall_s` of wall time) or "memory". A child that dies of anything else ends the process.
+    or `wall_s` of wall time) or "memory". Any other death of a child ends the process.
     """
     parent = os.getppid()
-    # the parent decides what Ctrl-C means
+    # Ctrl-C is handled by the parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The timers must kill: a Python handler runs only between bytecodes, and so never during a
     # hang in C code.
@@ -50,7 +49,7 @@ def main(memory_bytes: int) -> None:
     # libraries print to standard output, which must not mix with replies
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     equal = _equality()
-    # after the imports, which may write caches: no file can be written from here on
+    # after the imports, which may write caches: no file can be written from now on
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     _send(replies, "ready")
     while True:
@@ -70,12 +69,12 @@ def main(memory_bytes: int) -> None:
 
 
 def _end_of(child: int, alive: int, parent: int) -> int:
-    """Wait for the child's end, and kill it once nobody waits for its reply.
+    """Wait for the child's end; kill it if standard input closes or the parent is gone.
 
     Returns its exit code, or the negative number of the signal that ended it.
     """
     poll = select.poll()
-    # no events but the end of standard input: its content is for the child to read
+    # only the end of standard input is an event: its content is read by the child
     poll.register(0, 0)
     poll.register(alive, select.POLLIN)
     while not (ready := poll.poll(PARENT_CHECK_S * 1000)) and os.getppid() == parent:
@@ -89,7 +88,7 @@ def _child(equal: Equal, replies: IO[str], memory_bytes: int) -> None:
     """Reply to requests, and end the process."""
     code = FAILED
     try:
-        # macOS defines this limit and refuses to set it
+        # macOS defines this limit but does not support setting it
         if sys.platform == "linux":
             # in the child only: a limit cannot be raised again, and the parent forks the next one
             resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -100,7 +99,7 @@ def _child(equal: Equal, replies: IO[str], memory_bytes: int) -> None:
 
 
 def _answer(equal: Equal, replies: IO[str]) -> int:
-    """Reply to requests until there are no more (DONE), or a new child should (RENEW)."""
+    """Reply to requests until there are no more (DONE), or the child must be replaced (RENEW)."""
     parent = os.getppid()
     pending = b""
     number = 0
@@ -116,7 +115,7 @@ def _answer(equal: Equal, replies: IO[str]) -> int:
         limit_s, wall_s, pairs = json.loads(pending)
         pending = b""
         number += 1
-        # processor time decides; wall time catches a worker that sleeps or gets no core
+        # the limit is processor time; the wall time catches a worker that sleeps or gets no core
         signal.setitimer(signal.ITIMER_REAL, wall_s)
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:
@@ -159,7 +158,7 @@ def _equality() -> Equal:
 
     def close(gold: object, answer: object) -> bool:
         """Require that constants also agree relatively."""
-        # math-verify rounds to six decimals, where all small numbers look alike
+        # math-verify rounds to six decimals, which makes all small numbers equal
         if not (
             isinstance(gold, Expr)
             and isinstance(answer, Expr)
