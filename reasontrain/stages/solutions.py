@@ -19,7 +19,7 @@ class Solution:
     """One line of `rollouts.jsonl`.
 
     `response_ids` are the sampled ids (empty if only the text is known) of the tokenizer with the
-    fingerprint `tokenizer`.
+    fingerprint `tokenizer`, None if unknown.
     """
 
     problem: str
@@ -30,7 +30,7 @@ class Solution:
     correct: bool
     truncated: bool = False
     response_ids: tuple[int, ...] = ()
-    tokenizer: str = ""
+    tokenizer: str | None = None
 
 
 def write_lines(path: Path, records: Iterable[object]) -> None:
@@ -64,5 +64,5 @@ def read(path: Path) -> Iterator[Solution]:
             correct=bool(row["correct"]),
             truncated=bool(row.get("truncated")),
             response_ids=tuple(ids),
-            tokenizer=str(row.get("tokenizer") or ""),
+            tokenizer=str(row["tokenizer"]) if row.get("tokenizer") else None,
         )
