@@ -10,12 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from reasontrain.models import DType
 from reasontrain.recipe import Recipe, as_mapping, read_recipe, recipe_of
-
-if TYPE_CHECKING:
-    from reasontrain.models import DType
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -78,7 +78,7 @@ class ZeroEngine:
     def forward(
         self, micro: MicroBatch, position_N: Int[Tensor, " N"], compute: HeadComputation
     ) -> Mapping[str, Tensor]:
-        """See `TrainingEngine`; `compute` runs inside the module's forward, where the head is whole."""
+        """See `TrainingEngine`; `compute` runs in the module's forward, where the head is whole."""
         result: Mapping[str, Tensor] = self.deepspeed(micro, position_N, compute)
         return result
 

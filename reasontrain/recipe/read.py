@@ -166,7 +166,21 @@ def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     meant = [
         detail for detail in details if detail["loc"][: _depth(detail["loc"], others)] not in others
     ]
-    return meant or list(details)
+    return _without_renamed(meant or details)
+
+
+def _without_renamed(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors without those of keys that are missing because the old name is used."""
+    renamed = {
+        (*detail["loc"][:-1], new_key(detail["loc"]))
+        for detail in details
+        if detail["type"] == "unexpected_keyword_argument"
+    }
+    return [
+        detail
+        for detail in details
+        if not (detail["type"].startswith("missing") and detail["loc"] in renamed)
+    ]
 
 
 def _depth(loc: tuple[int | str, ...], prefixes: set[tuple[int | str, ...]]) -> int:

@@ -284,7 +284,13 @@ def _cannot_recover(error: LostError) -> int:
     raise error
 
 
-def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs:
+def describe_models(recipe: Recipe) -> models.Description:
+    """The description of the recipe's model, which must fit its other models and settings.
+
+    Raises:
+        UserError: The teacher, the reference or the history model does not fit the model.
+        RecipeError: The model sees images, and a setting does not support them.
+    """
     described = models.describe(recipe.model)
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
@@ -300,6 +306,11 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         raise RecipeError(
             "\n".join([f"{recipe.name} trains on images:", *(f"  {e}" for e in errors)])
         )
+    return described
+
+
+def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs:
+    described = describe_models(recipe)
     answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)
     check_directory(directory, declared)
@@ -352,7 +363,7 @@ def _resume(directory: RunDirectory, steps: int, learner: Learner) -> int:
     if step > steps:
         raise UserError(
             f"{directory} has {step} steps already, more than `steps: {steps}`; "
-            f"choose another `name`"
+            f"raise `steps`, or choose another `name`"
         )
     learner.restore(checkpoint_directory)
     logger.info(f"resuming from {checkpoint_directory}")

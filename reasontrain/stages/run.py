@@ -27,7 +27,7 @@ from reasontrain.recipe import (
     build,
     split,
 )
-from reasontrain.run.build import check_directory, run_directory
+from reasontrain.run.build import check_directory, describe_models, run_directory
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.unconditional import COLUMN
 from reasontrain.stages import score, unconditional
@@ -75,6 +75,8 @@ def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     resolved = _with_places(recipe, places)
     directories = {name: place.directory for name, place in places.items()}
     if unconditional.is_needed(resolved):
+        # Loading checks this again, but only after the reference has been trained and scored.
+        describe_models(resolved)
         store = unconditional.score_demonstrations(resolved)
         directories[COLUMN] = store
         resolved = replace(resolved, evidence={**resolved.evidence, COLUMN: str(store)})

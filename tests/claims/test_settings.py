@@ -118,7 +118,8 @@ def test_a_run_is_named_by_what_decides_it(tmp_path: Path):
         ),
         (
             [
-                "arms.shuffled.set.token_selection={kind: shuffled, of: {kind: tip, keep_ratio: 0.2}}"
+                "arms.shuffled.set.token_selection="
+                "{kind: shuffled, of: {kind: tip, keep_ratio: 0.2}}"
             ],
             "must keep the same share of the tokens, found top 0.5, random 0.5, shuffled 0.2",
         ),
@@ -210,7 +211,7 @@ def controls(token_selection: object) -> set[str]:
 
 
 def test_the_shipped_rows_are_fair():
-    """Rows share their problems, and held-out ones are slow to generate: suites are compared once."""
+    """Rows share their problems, and held-out ones are slow to make: suites are compared once."""
     compared = set()
     for name, row in read_claims(TABLE).items():
         recipe = run_of(

@@ -132,9 +132,13 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no image": (("task.kind=arithmetic",), "0 has no image, and the model is an image model"),
     "attention": (
         ("token_selection.kind=sstoken",),
-        "token_selection: the attention of image models is not watched",
+        "token_selection: the evidence `attention` is not implemented for image models; use a "
+        "rule that does not need it",
     ),
-    "packing": (("learn.layout=packed",), "learn.layout: sequences with images cannot be packed"),
+    "packing": (
+        ("learn.layout=packed",),
+        "learn.layout: sequences with images cannot be packed; use `padded`",
+    ),
     "broken image": (
         ("task={kind: rollouts, path: broken.json}",),
         "problem 0 is in no format that",

@@ -33,11 +33,17 @@ sample: {max_tokens: 16, group_size: 2}
 token_selection: {kind: tip, keep_ratio: 0.5}
 objective: {kind: distill}
 loss_aggregation: seq_mean_token_mean
-learn: {lr: 1.0e-2, rollouts_per_step: 4, schedule: cosine, warmup_steps: 1, micro_batch_tokens: 200}
+learn:
+  {lr: 1.0e-2, rollouts_per_step: 4, schedule: cosine, warmup_steps: 1, micro_batch_tokens: 200}
 track: {tokens_every: 2, tokens_rollouts: 3}
 evaluate:
   every: 2
-  suites: [{name: heldout, limit: 6, num_samples: 2, pass_at: [2], sampling: {temperature: 1.0, max_tokens: 12}}]
+  suites:
+  - name: heldout
+    limit: 6
+    num_samples: 2
+    pass_at: [2]
+    sampling: {temperature: 1.0, max_tokens: 12}
 """
 METHODS = {
     "tip": (),
@@ -356,7 +362,10 @@ def test_fewer_steps_than_were_taken_are_refused(
 ) -> None:
     assert train("evaluate=null") == 0
     assert train("evaluate=null", "steps=2") == 2
-    assert "out/run has 4 steps already, more than the 2 asked for" in capsys.readouterr().err
+    assert (
+        "out/run has 4 steps already, more than `steps: 2`; raise `steps`, or choose another `name`"
+        in (capsys.readouterr().err)
+    )
 
 
 def test_a_finished_run_is_extended_by_more_steps(train: Train) -> None:

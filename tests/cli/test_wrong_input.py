@@ -54,12 +54,20 @@ token_selection: {{kind: contrast}}
 """,
     "scores": f"""{PAIRS}
 stages:
-  - {{name: score, kind: contrast, pairs: pairs.jsonl, positive: ../models/student, negative: ../models/teacher, alarm: [0, 1]}}
+  - name: score
+    kind: contrast
+    pairs: pairs.jsonl
+    positive: ../models/student
+    negative: ../models/teacher
+    alarm: [0, 1]
 evidence: {{ce_logscore: "stage:score/ce_logscore.parquet"}}
 token_selection: {{kind: contrast}}
 """,
     "soft": f"""{TASK}
-sample: {{max_tokens: 40, group_size: 2, thought: {{kind: soft, max_tokens: 8, max_answer_tokens: 4}}}}
+sample:
+  max_tokens: 40
+  group_size: 2
+  thought: {{kind: soft, max_tokens: 8, max_answer_tokens: 4}}
 advantage: {{kind: leave_one_out}}
 objective: {{kind: soft_reinforce}}
 loss_aggregation: seq_mean_token_sum
@@ -171,7 +179,7 @@ MISTAKES = {
     "no token kept": Mistake(
         "tip",
         ("token_selection.keep_ratio=0",),
-        ("token_selection.tip.keep: Input should be greater than 0 (got 0)",),
+        ("token_selection.tip.keep_ratio: Input should be greater than 0 (got 0)",),
     ),
     "a mode that is none": Mistake(
         "tip",
@@ -215,15 +223,15 @@ MISTAKES = {
     "a budget above all": Mistake(
         "d3s",
         ("rollout_filter.keep_ratio={init: 0.5, final: 1.5}",),
-        ("rollout_filter.max_variance.share.final: Input should be less than or equal to 1",),
+        ("rollout_filter.max_variance.keep_ratio.final: Input should be less than or equal to 1",),
     ),
     "rewards without gold answers": Mistake(
         "d3s",
         ("task={kind: math, path: no_gold.jsonl}",),
         (
-            "problem 0 has no gold answer",
+            "problem 0 has no gold answer, which grading needs",
             "12 of 12 problems have none",
-            "add it or name its column",
+            "add it, or name its column under `columns`",
         ),
     ),
     # cDPO
@@ -232,7 +240,7 @@ MISTAKES = {
         ("task.path=empty_side.jsonl",),
         (
             "empty_side.jsonl, line 3: column 'rejected' is missing or empty",
-            "a pair needs a chosen and a rejected one",
+            "a pair needs a chosen and a rejected response",
         ),
     ),
     "pairs without rejected answers": Mistake(
@@ -288,7 +296,10 @@ MISTAKES = {
     "no room for an answer": Mistake(
         "soft",
         ("sample.max_tokens=12",),
-        ("`max_tokens` is 12, but a thought of 8 tokens, an answer of 4", "raise it, or lower"),
+        (
+            "sample: `max_tokens` is 12, but a thought of 8 tokens, an answer of 4",
+            "raise `max_tokens`, or lower the limits of `thought`",
+        ),
     ),
     "an ending that is empty": Mistake(
         "soft", ("sample.thought.late=''",), ("`late` is empty; give the text",)
@@ -311,7 +322,11 @@ MISTAKES = {
     "attention with another softmax": Mistake(
         "sstoken",
         ("model.path=../models/softcap",),
-        ("gemma2", "the evidence `attention`", "choose a rule that needs none"),
+        (
+            "the evidence `attention` needs a fused attention kernel, and gemma2 uses `eager`",
+            "set model.attention to sdpa or flash_attention_2",
+            "choose a rule that does not need `attention`",
+        ),
     ),
     "attention of a kernel that is not installed": Mistake(
         "sstoken",
@@ -324,7 +339,7 @@ MISTAKES = {
     "more than all": Mistake(
         "sstoken",
         ("token_selection.keep_ratio=1.5",),
-        ("token_selection.sstoken.keep: Input should be less than or equal to 1",),
+        ("token_selection.sstoken.keep_ratio: Input should be less than or equal to 1",),
     ),
     "a history that nobody reads": Mistake(
         "sstoken",

@@ -18,7 +18,7 @@ PER_STEP = len(PROMPTS) * NUM
 
 
 class Worker:
-    """Answers with the version of its weights as text; it dies over calls in `deadly`, once each."""
+    """Answers with the version of its weights as text; it dies at calls in `deadly`, once each."""
 
     def __init__(self, rank: int, calls: list[tuple[int, int]], deadly: set[int]) -> None:
         self.rank, self.version, self.calls, self.deadly = rank, 0, calls, deadly

@@ -202,8 +202,8 @@ def test_what_another_model_made_is_stale(file: Path, parts: Path) -> None:
     for path in (file, parts):
         with pytest.raises(
             UserError,
-            match=r"is stale: it was made with another model, other data or other settings .*\(different: "
-            r"model\)",
+            match=r"is stale: it was made with another model, other data or other settings "
+            r".*\(different: model\)",
         ):
             read(path, NAME, {**MADE_BY, "model": "v"})
     with pytest.raises(UserError, match=r"is stale: .*\(different: ce_beta, samples\)"):

@@ -243,7 +243,8 @@ def test_what_does_not_pass_ends_and_what_came_before_is_there() -> None:
         replies = requests(server.url, at_once=1).answer({(0, 0), (1, 0), (2, 0)})
         with pytest.raises(
             RunError,
-            match=rf"answers 503 \('loading'\), after {MAX_TRIES} tries; .* the same command resumes",
+            match=rf"answers 503 \('loading'\), after {MAX_TRIES} tries; "
+            r".* the same command resumes",
         ):
             found.update(pair for some in replies for pair in some.items())
         assert found.keys() == {(0, 0)}

@@ -53,7 +53,8 @@ class Scripted:
         return [
             Rollout(
                 problem=prompt.problem, id=first_id + i * num + s, group=i, prompt_ids=prompt.ids,
-                response_ids=tuple(range(s + 1)), text=TEXTS[prompt.problem.id][s], truncated=s == 2,
+                response_ids=tuple(range(s + 1)), text=TEXTS[prompt.problem.id][s],
+                truncated=s == 2,
             )
             for i, prompt in enumerate(prompts) for s in range(num)
         ]  # fmt: skip
@@ -84,7 +85,8 @@ def test_everything_that_is_measured_by_hand() -> None:
     # right: a 2 of 5, b 2 of 5, c none, d 1 of 5; the most frequent: a wrong, b right, c nothing, d
     # one of two
     assert values == pytest.approx({
-        "accuracy": 0.25, "mean@1": 0.75, "mean@5": 0.25, "pass@1": 0.25, "pass@5": 0.75, "maj@1": 0.75, "maj@5": 0.375,
+        "accuracy": 0.25, "mean@1": 0.75, "mean@5": 0.25, "pass@1": 0.25, "pass@5": 0.75,
+        "maj@1": 0.75, "maj@5": 0.375,
     }, abs=1e-15)  # fmt: skip
     assert (found.suite, found.version, found.problems_sha256) == ("x", 3, "0f")
     assert (found.response_tokens_mean, found.response_tokens_p50, found.response_tokens_p95) == (

@@ -128,8 +128,8 @@ def test_base_models_see_worked_examples_and_stop_before_a_problem_of_their_own(
 def test_a_style_that_is_not_there_and_data_that_are_others(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match="there is no prompt style 'bsae'; use one of: base, instruct, thinking; or a path to a "
-        "YAML file",
+        match="there is no prompt style 'bsae'; use one of: base, instruct, thinking; or a path to "
+        "a YAML file",
     ):
         suite("gsm8k", [], None, "bsae")
     (tmp_path / "gsm8k_test.jsonl").write_text(json.dumps({"problem": "2+2?", "answer": "4"}))

@@ -57,7 +57,7 @@ def run(
     weight_BT: Tensor | None = None,
     **options: object,
 ) -> tuple[float, dict[str, Tensor]]:
-    """Loss and gradient of a step; the reference is measured on the fly unless the batch holds it."""
+    """Loss and gradient of a step; the reference is measured unless the batch holds it."""
     used = learner(model, **{"reference": policy("qwen3", seed=6)} | options)
     model.model.zero_grad()
     seen = data if "ref_logp" in data.evidence else used.observe(data, NEEDS)

@@ -79,9 +79,7 @@ def test_alpha_zero_and_a_constant_column_are_plain_fine_tuning() -> None:
     assert abs(run(data, Prior())[0]["loss"] - plain[0]["loss"]) > 0.01
 
 
-def test_the_loss_is_the_weighted_sum_over_the_number_of_target_tokens_and_the_plain_one_is_told() -> (
-    None
-):
+def test_the_loss_is_the_weighted_sum_over_target_tokens_and_the_plain_one_is_reported() -> None:
     model, data = policy(), scored()
     model.model.requires_grad_(False)
     expected, plain, num = 0.0, 0.0, 0

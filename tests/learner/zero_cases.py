@@ -185,7 +185,7 @@ def step(
     return found
 
 
-# ---- cases: what one rank does, and what it answers; without `zero`, the one process that it must equal
+# ---- cases: what one rank does and answers; without `zero`, the one process that it must equal
 
 
 def parity(zero: Zero | None, world: int, model: str, **changes: object) -> object:

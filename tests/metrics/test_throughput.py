@@ -37,7 +37,7 @@ def test_parts_add_up_to_the_step() -> None:
 
 
 def test_utilisation_by_hand() -> None:
-    """At 1 TFLOP/s: 3 TFLOP in the 4 s of the learner, 3.5 with those done twice, 5 of all in 10 s."""
+    """At 1 TFLOP/s: 3 TFLOP in the 4 s of the learner, 3.5 with repeats, 5 of all in 10 s."""
     found = speed().of(STATS, 10.0)
     assert (found["mfu_update"], found["hfu_update"], found["mfu_step"]) == (0.75, 0.875, 0.5)
 

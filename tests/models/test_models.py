@@ -123,7 +123,7 @@ def test_what_is_no_model_is_named(path: str) -> None:
 
 def test_a_directory_without_weights_is_no_model(saved: str) -> None:
     (Path(saved) / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="the model .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"the model .* cannot be loaded"):
         load(ModelSettings(path=saved))
 
 
@@ -137,6 +137,7 @@ def test_other_ids_are_refused_and_padding_rows_are_not() -> None:
     swapped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)))
     with pytest.raises(
         UserError,
-        match=r"the reference and the model must share one vocabulary, but id 300 is .* in the reference and",
+        match=r"the reference and the model must share one vocabulary, "
+        r"but id 300 is .* in the reference and",
     ):
         check_same_ids(policy(), Policy(wide.model, swapped), "reference")

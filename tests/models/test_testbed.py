@@ -53,7 +53,7 @@ def test_awkward_texts_round_trip(words: str) -> None:
 
 
 def corpus() -> list[str]:
-    """The first lines of each benchmark where the data folder is at hand, and generated problems."""
+    """The first lines of each benchmark if the data folder is there, and generated problems."""
     folder = Path(os.environ.get("REASONTRAIN_DATA", ""), "benchmarks")
     lines = [
         line

@@ -57,7 +57,7 @@ SAMPLE = LEARN | {
 def model(
     where: Path, *, tied: bool, layers: int = 12, hidden: int = 768, vocab_size: int = 40000
 ) -> dict[str, object]:
-    """A model section for a Qwen3 of this size, of which there is a configuration and nothing else."""
+    """A model section for a Qwen3 of this size, of which there is only a configuration."""
     Qwen3Config(
         vocab_size=vocab_size,
         hidden_size=hidden,

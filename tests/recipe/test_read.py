@@ -533,8 +533,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample={max_tokens: 500, thought: {kind: soft}}"],
-            "sample: `max_tokens` is 500, but a thought of 512 tokens, an answer of 32 and the text "
-            "forced between them need more",
+            "sample: `max_tokens` is 500, but a thought of 512 tokens, an answer of 32 and the "
+            "text forced between them need more",
         ),
         (
             ["sample={thought: {kind: soft, stop_text: ''}}"],
@@ -547,8 +547,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         ),
         (
             ["sample={engine: {kind: vllm}, thought: {kind: hard}}", "cluster={}"],
-            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM does "
-            "not support; use `kind: local`",
+            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM "
+            "does not support; use `kind: local`",
         ),
         (
             [
@@ -556,8 +556,8 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
                 "cluster={}",
                 "evaluate.suites=[{name: a, sampling: {thought: {kind: soft}}}]",
             ],
-            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM does "
-            "not support; use `kind: local`",
+            "sample.engine: a `thought` needs forced tokens and embeddings as input, which vLLM "
+            "does not support; use `kind: local`",
         ),
         (
             ["reward.right=100"],

@@ -126,7 +126,8 @@ def run_dir(tmp_path: Path) -> Path:
             [rollout_row(100 * step + i, rng) for i in range(6)],
         )
     (folder / "recipe.yaml").write_text(
-        "name: tiny-tip\ntoken_selection: {kind: tip, keep_ratio: 0.5}\nobjective: {kind: distill}\n"
+        "name: tiny-tip\ntoken_selection: {kind: tip, keep_ratio: 0.5}\n"
+        "objective: {kind: distill}\n"
     )
     environment = {
         "seed": 0,

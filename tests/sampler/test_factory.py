@@ -73,7 +73,7 @@ def test_temperatures_are_refused_as_stated(model: ModelSettings, kind: str) -> 
         assert engine.unsupported_temperature(hot) is None
         assert len(sampler.sample(PROMPTS, hot, num=1, first_id=0)) == 1
     else:
-        with pytest.raises(UserError, match="supports 0 .greedy. and"):
+        with pytest.raises(UserError, match=r"supports 0 .greedy. and"):
             sampler.sample(PROMPTS, hot, num=1, first_id=0)
 
 

@@ -1,4 +1,4 @@
-"""Image models answer as they are scored: prompts with images of several lengths decode together."""
+"""Image models answer as they are scored: prompts of several lengths decode together."""
 
 from __future__ import annotations
 

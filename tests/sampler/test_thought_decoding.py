@@ -186,7 +186,7 @@ def test_company_does_not_change_a_thought(tiny: type, thought: Thought) -> None
 
 
 def test_rows_that_are_no_token_are_never_mixed_in(tiny: type) -> None:
-    """Rows 258 and up belong to nothing: the likeliest of them by far is as if it were not there."""
+    """Rows 258 and up belong to nothing: the likeliest of them is as if it were not there."""
     policy = tiny.policy()
     expected = sample(policy, replace(SOFT, gamma=0.0), tiny.prompts(*LENGTHS))
     policy.input_space = replace(policy.input_space, num_tokens=258)

@@ -399,7 +399,8 @@ def test_a_missing_vllm_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(
         UserError,
-        match=r"pip install 'reasontrain\[vllm\]' -c constraints-vllm.txt`, or use the local engine",
+        match=r"pip install 'reasontrain\[vllm\]' -c constraints-vllm.txt`, "
+        r"or use the local engine",
     ):
         installed()
 

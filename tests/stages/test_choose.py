@@ -12,7 +12,7 @@ from reasontrain.stages.choose import Attempt, Choice, choose
 
 
 def trials(text: str) -> list[Attempt]:
-    """`+a` is a right solution with answer a, `-b` a wrong one, `-` or `+` one without an answer."""
+    """`+a` is right with answer a, `-b` wrong with answer b; `+` and `-` have no answer."""
     return [Attempt(word[1:], word[0] == "+") for word in text.split()]
 
 
@@ -21,7 +21,7 @@ def choice(text: str, *, cover: float = 0.5, seed: int = 0) -> Choice:
 
 
 def test_the_largest_groups_are_taken_until_half_of_the_wrong_ones_are_covered() -> None:
-    """Wrong groups c (4), d (3), e (2), f (1) of ten: c covers 4, d makes it 7 of 10 and ends it."""
+    """Wrong groups c (4), d (3), e (2), f (1) of ten: c covers 4, d makes it 7 of 10: the end."""
     found = choice("-c -d +a -e -c -f -d +a +b -c -e -d -c")
     assert found.positive in {2, 7}  # of the two a, not the b
     first, second = found.negatives

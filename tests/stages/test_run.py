@@ -42,7 +42,11 @@ stages:
     lora: {{rank: 2}}
     learn: {LEARN}
     checkpoint: {{every: 1}}
-  - {{name: negative, kind: tune, demonstrations: "stage:pairs/negative.jsonl", lora: {{rank: 2}}, learn: {LEARN}}}
+  - name: negative
+    kind: tune
+    demonstrations: stage:pairs/negative.jsonl
+    lora: {{rank: 2}}
+    learn: {LEARN}
   - name: score
     kind: contrast
     pairs: stage:pairs/pairs.jsonl

@@ -93,7 +93,7 @@ def test_splits_share_no_calculation() -> None:
 
 
 def work_key(problem: Problem) -> str:
-    """A calculation up to the order of sums and products, written otherwise than the package does."""
+    """A calculation up to the order of sums and products, written unlike the package's."""
 
     def key(node: ast.expr) -> str:
         if not isinstance(node, ast.BinOp):

@@ -18,7 +18,8 @@ from reasontrain.types import Problem, RunError, UserError
 CODE = """
 LIMIT = 3
 def score(problem, response):
-    return min(len(response) / LIMIT, 1.0) if problem["answer"] in response and problem["level"] == 1 else 0
+    right = problem["answer"] in response and problem["level"] == 1
+    return min(len(response) / LIMIT, 1.0) if right else 0
 def wrong(problem, response): return "a lot"
 def infinite(problem, response): return float("inf")
 def listed(problem, response):

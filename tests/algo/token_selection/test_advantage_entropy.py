@@ -1,4 +1,4 @@
-"""D3S's token level: by hand, against brute force, and what it may not depend on (sheet, test 6)."""
+"""D3S's token level: by hand, against brute force, and what it may not depend on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def random_step(steps, seed: int) -> Batch:
 
 
 def test_by_hand(steps) -> None:
-    """|A| H: rollout 0 with A = -2 has 2.0, 0.4, 0; rollout 1 with A = 0.5 has 0.75, 0.25, 0.3. Half of six is three."""
+    """|A| H: rollout 0 with A = -2 has 2.0, 0.4, 0; rollout 1 with A = 0.5 has 0.75, 0.25, 0.3.
+
+    Half of six is three.
+    """
     batch = steps.of([[1, 2, 2, 2], [1, 2, 2, 2]], entropy=[[9, 1.0, 0.2, 0], [9, 1.5, 0.5, 0.6]])
     batch = replace(batch, advantage_B=torch.tensor([-2.0, 0.5]))
     assert rule(0.5)(batch).tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]

@@ -1,4 +1,4 @@
-"""What every selection rule promises: the rules of the union as they are by default, and variants."""
+"""What every selection rule promises: the rules of the union by default, and variants."""
 
 from __future__ import annotations
 

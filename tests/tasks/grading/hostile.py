@@ -41,7 +41,10 @@ FAMILIES: dict[str, list[str]] = {
     ],
     "braces": [
         *(brace * n for brace in "{}([)]" for n in (1, 3_000)),
-        *(opening * 20_000 for opening in (r"\boxed{", r"\left(", r"\text{", r"\begin{pmatrix}", r"\[", "$$")),
+        *(
+            opening * 20_000
+            for opening in (r"\boxed{", r"\left(", r"\text{", r"\begin{pmatrix}", r"\[", "$$")
+        ),
         r"\boxed" * 5_000,
         "}{" * 2_000,
         r"\{" * 1_500 + r"\}" * 1_400,

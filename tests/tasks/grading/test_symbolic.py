@@ -138,8 +138,9 @@ from reasontrain.tasks.grading.symbolic import GraderProcess
 idle, busy = (GraderProcess(memory_bytes=1 << 30) for _ in range(2))
 busy._process.stdin.write(json.dumps([60.0, 60.0, [["3", SLOW]]]).encode() + b"\\n")
 time.sleep(0.5)
-children = [int(pid) for pid in subprocess.run(["pgrep", "-g", f"{idle._process.pid},{busy._process.pid}"],
-                                               capture_output=True, text=True).stdout.split()]
+groups = f"{idle._process.pid},{busy._process.pid}"
+listed = subprocess.run(["pgrep", "-g", groups], capture_output=True, text=True)
+children = [int(pid) for pid in listed.stdout.split()]
 print(*children, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
