@@ -196,7 +196,7 @@ def test_what_was_done_is_not_done_again_and_only_what_depends_on_a_change_is(
     )
     assert redone("name=half") == {"score"}
     Path("recipe.yaml").write_text(
-        RECIPE.replace("name: negative, ", "name: negative, epochs: 2, ")
+        RECIPE.replace("- name: negative\n", "- name: negative\n    epochs: 2\n")
     )
     assert redone("name=longer") == {"negative", "score"}
     Path("recipe.yaml").write_text(RECIPE)
