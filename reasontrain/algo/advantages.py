@@ -97,7 +97,7 @@ def _centred(
     if (alone_G := size_G == 1).any():
         example = int(groups_G[alone_G][0])
         raise UserError(
-            f"credit {kind!r} compares the rollouts of a group, but {int(alone_G.sum())} "
+            f"advantage {kind!r} compares the rollouts of a group, but {int(alone_G.sum())} "
             f"of {len(groups_G)} groups"
             f" (group {example}) have one rollout only; set `sample.group_size` to 2 or "
             f"more, or `advantage: {{kind: none}}`"

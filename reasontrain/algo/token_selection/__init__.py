@@ -19,6 +19,7 @@ from reasontrain.algo.token_selection.all_tokens import AllTokens
 from reasontrain.algo.token_selection.contrast import Contrast
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
+from reasontrain.algo.token_selection.rho1 import Rho1
 from reasontrain.algo.token_selection.rules import SelectionRule
 from reasontrain.algo.token_selection.shuffled import ShuffledWeights
 from reasontrain.algo.token_selection.sstoken import SsToken
@@ -49,6 +50,7 @@ __all__ = [
     "Prior",
     "Random",
     "RandomRollouts",
+    "Rho1",
     "RolloutFilter",
     "SelectionRule",
     "ShuffledWeights",
