@@ -25,7 +25,8 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
     `pack` takes the first node that has room, `spread` the emptiest. An engine with tensor
     parallelism has all its GPUs on one node.
     """
-    cluster, gpu = job.cluster, int(job.on_gpu)
+    cluster = job.cluster
+    gpu = int(job.on_gpu)
     engine = gpu * job.recipe.engine.num_gpus
     wanted = (
         [("learner", gpu)] * cluster.learners

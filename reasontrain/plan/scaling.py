@@ -69,7 +69,8 @@ def _on(job: PlannedJob, gpus: int) -> PlannedJob:
 
 
 def _predict(job: PlannedJob, gpus: int) -> Prediction:
-    machine, learn = job.machine, job.recipe.learn
+    machine = job.machine
+    learn = job.recipe.learn
     rate = 1e12 * machine.tflops
     update = (
         UPDATE_BYTES * job.trainable / (gpus if job.stage >= 1 else 1) / (1e12 * machine.hbm_tb_s)
