@@ -35,9 +35,6 @@ from reasontrain.models import DType, Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch, Stats, Weights
 
-_AFTER_THE_LAST = ("lr", "nonfinite_in_a_row")
-"""Numbers of a batch that are those of its last optimiser step."""
-
 
 class PolicyLearner:
     """The implementation of `Learner`, on one rank.
@@ -64,6 +61,9 @@ class PolicyLearner:
             steps: the steps of the run, which the learning rate's schedule spans.
             export_dtype: the dtype of the final model.
         """
+        assert settings.updates_per_batch % settings.epochs_per_batch == 0, (
+            "every pass over a batch takes as many updates"
+        )
         self.engine = engine
         self.observer = observer
         self.settings = settings
@@ -109,10 +109,11 @@ class PolicyLearner:
     ) -> Stats:
         """See `Learner` for arguments.
 
-        Numbers of several updates are combined: `lr` and `nonfinite_in_a_row` are those after the
-        last, `skipped` is their number, and `loss`, `grad_norm` and the objective's statistics are
-        means over the updates that have them. `<name>_update_<n>` gives each update's own, n from
-        1, if there are several.
+        Numbers of several updates are combined: `lr` is that of the last, `nonfinite_in_a_row` the
+        longest streak, `skipped` and `empty_updates` are numbers of updates, and the others are
+        means over the updates that have them: of `loss` and `grad_norm`, those that were neither
+        empty nor skipped. `<name>_update_<n>` gives each update's own, n from 1, if there are
+        several.
         """
         self._start_timing(batch)
         totals = batch.totals(weight_BT)
@@ -122,22 +123,24 @@ class PolicyLearner:
             for mini_batch in mini_batches
         ]
         updates: list[Stats] = []
+        has_loss: list[bool] = []
         for _ in range(self.settings.epochs_per_batch):
             for mini_batch, loss_weight_BT in zip(mini_batches, loss_weights, strict=True):
                 stats = self._accumulate(batch, weight_BT, loss_weight_BT, objective, mini_batch)
-                updates.append(stats | self._update(len(updates)))
+                has_loss.append(bool((loss_weight_BT != 0).any()))
+                updates.append(stats | self._update(len(updates), has_loss=has_loss[-1]))
         self.observer.forget()
         self._cut = None
         self._steps_done += 1
         self._inside_batch = False
         return {
-            **combined(updates),
+            **combined(updates, has_loss),
             "kept_share": totals.kept_tokens / max(totals.response_tokens, 1),
             "optimizer_steps": float(self._steps_done * self.settings.updates_per_batch),
             **self._times(),
         }
 
-    def _update(self, number: int) -> Stats:
+    def _update(self, number: int, *, has_loss: bool) -> Stats:
         """Optimiser step `number` of this batch, counted from 0."""
         settings = self.settings
         share = rate(
@@ -151,7 +154,8 @@ class PolicyLearner:
             norm = self.engine.update(share)
             self.observer.history.follow(self._tensors())
         finite = bool(torch.isfinite(norm))
-        self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
+        if has_loss:  # an update without a loss has no gradient, which tells nothing of the streak
+            self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         return {
             "grad_norm": float(norm),
             "lr": settings.lr * share,
@@ -374,17 +378,28 @@ class PolicyLearner:
         self.engine.barrier()
 
 
-def combined(updates: Sequence[Stats]) -> Stats:
-    """The numbers of a batch from those of its optimiser steps; see `PolicyLearner.step`."""
+def combined(updates: Sequence[Stats], has_loss: Sequence[bool]) -> Stats:
+    """The numbers of a batch from those of its optimiser steps; see `PolicyLearner.step`.
+
+    `has_loss` is false for an update whose mini-batch had no token with a loss.
+    """
     if len(updates) == 1:
         return dict(updates[0])
     stats: Stats = {}
+    taken = [
+        update
+        for update, learned in zip(updates, has_loss, strict=True)
+        if learned and not update["skipped"]
+    ]
     for name in dict.fromkeys(name for update in updates for name in update):
-        values = [update[name] for update in updates if name in update]
+        among = taken or updates if name in ("loss", "grad_norm") else updates
+        values = [update[name] for update in among if name in update]
         stats[name] = sum(values) / len(values)
-    for name in _AFTER_THE_LAST:
-        stats[name] = updates[-1][name]
+    stats["lr"] = updates[-1]["lr"]
+    # The longest streak: one that ended inside the batch must stop the run as well.
+    stats["nonfinite_in_a_row"] = max(update["nonfinite_in_a_row"] for update in updates)
     stats["skipped"] = sum(update["skipped"] for update in updates)
+    stats["empty_updates"] = float(has_loss.count(False))
     for number, update in enumerate(updates, start=1):
         stats |= {
             f"{name}_update_{number}": value

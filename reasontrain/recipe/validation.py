@@ -368,7 +368,8 @@ def _overlap_errors(recipe: Recipe, cluster: Cluster) -> Iterator[str]:
             f"cluster.overlap: {recipe.objective.kind} has no importance ratio, which corrects for "
             f"rollouts of older weights; use grpo or gspo"
         )
-    if recipe.sample is not None and not recipe.reuses_sampled_logp:
+    several = recipe.learn.updates_per_batch > 1  # refused by itself
+    if recipe.sample is not None and not recipe.reuses_sampled_logp and not several:
         yield (
             "cluster.overlap: the importance ratio needs the sampler's own log-probs; use "
             "`learn.old_logp: auto`, without top_p, top_k and min_p"

@@ -83,14 +83,23 @@ class Checkpoints:
             self.directory, step, self.learner.save, keep=self.settings.keep, scores=scores
         )
 
-    def save_before(self, step: int) -> None:
+    def save_before(self, step: int) -> str:
         """Write a checkpoint of the steps before a failed one, if the learner holds just them.
 
         A step may fail after it was learned from, or between two of its updates: a checkpoint would
         then name weights of the step before that have seen this one, in part or whole.
+
+        Returns:
+            What to add to the error message: what was saved, or why nothing was.
         """
         if step and self.learner.steps_done == step:
-            self.save(step)
+            return f"; saved {self.save(step)}"
+        if step and self.learner.steps_done is None:
+            return (
+                "; a part of its updates was made, so nothing was saved: the same command resumes "
+                "from the last checkpoint, if there is one (see checkpoint.every)"
+            )
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,13 +327,12 @@ def _step_or_save(run: Run, step: int) -> Stats:
         return train_step(run, step)
     except LostError:
         raise  # The learner may be what was lost.
-    except RunError:
-        run.checkpoints.save_before(step)
-        raise
+    except RunError as error:
+        raise RunError(f"{error}{run.checkpoints.save_before(step)}") from error
     except torch.OutOfMemoryError as error:
-        run.checkpoints.save_before(step)
+        saved = run.checkpoints.save_before(step)
         raise RunError(
             f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, "
             f"sample.engine.max_num_seqs or "
-            "sample.max_tokens, or set model.gradient_checkpointing"
+            f"sample.max_tokens, or set model.gradient_checkpointing{saved}"
         ) from error

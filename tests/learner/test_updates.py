@@ -208,20 +208,28 @@ def test_more_updates_than_rollouts_leave_some_without_any() -> None:
 
 def test_numbers_of_a_batch_are_combined() -> None:
     updates: list[Stats] = [
-        {"loss": 1.0, "ratio": 1.0, "lr": 0.1, "skipped": 1.0, "nonfinite_in_a_row": 1.0},
-        {"loss": 3.0, "lr": 0.2, "skipped": 1.0, "nonfinite_in_a_row": 2.0},
+        {"loss": 1.0, "ratio": 1.0, "lr": 0.1, "skipped": 0.0, "nonfinite_in_a_row": 0.0},
+        {"loss": 9.0, "lr": 0.3, "skipped": 1.0, "nonfinite_in_a_row": 1.0},
+        {"loss": 0.0, "lr": 0.3, "skipped": 0.0, "nonfinite_in_a_row": 1.0},
+        {"loss": 3.0, "lr": 0.2, "skipped": 0.0, "nonfinite_in_a_row": 0.0},
     ]
-    assert combined(updates) == {
+    # the second was skipped and the third had no loss: neither has a part in the mean of losses
+    assert combined(updates, [True, True, False, True]) == {
         "loss": 2.0,
         "ratio": 1.0,
         "lr": 0.2,
-        "skipped": 2.0,
-        "nonfinite_in_a_row": 2.0,
+        "skipped": 1.0,
+        "empty_updates": 1.0,
+        "nonfinite_in_a_row": 1.0,
         "loss_update_1": 1.0,
         "ratio_update_1": 1.0,
         "lr_update_1": 0.1,
-        "loss_update_2": 3.0,
-        "lr_update_2": 0.2,
+        "loss_update_2": 9.0,
+        "lr_update_2": 0.3,
+        "loss_update_3": 0.0,
+        "lr_update_3": 0.3,
+        "loss_update_4": 3.0,
+        "lr_update_4": 0.2,
     }
 
 

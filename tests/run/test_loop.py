@@ -168,10 +168,16 @@ def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_ste
 
 
 @pytest.mark.parametrize(
-    ("step", "done", "kept"), [(3, 3, ["step-3"]), (3, 4, []), (3, None, []), (0, 0, [])]
+    ("step", "done", "kept", "message"),
+    [
+        (3, 3, ["step-3"], "; saved "),
+        (3, 4, [], ""),
+        (3, None, [], "; a part of its updates was made, so nothing was saved"),
+        (0, 0, [], ""),
+    ],
 )
 def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
-    tmp_path: Path, step: int, done: int | None, kept: list[str]
+    tmp_path: Path, step: int, done: int | None, kept: list[str], message: str
 ) -> None:
     """Weights that have seen the step already (`sync` failed, or one of its updates) would see it
     twice under the name of the one before.
@@ -179,7 +185,8 @@ def test_a_step_that_failed_leaves_a_checkpoint_of_just_the_steps_before(
     checkpoints = Checkpoints(
         directory=RunDirectory(tmp_path), settings=CheckpointSettings(), learner=FakeLearner(done)
     )
-    checkpoints.save_before(step)
+    added = checkpoints.save_before(step)
+    assert added.startswith(message) if message else added == ""
     assert [path.name for path in tmp_path.glob("checkpoints/*")] == kept
 
 
