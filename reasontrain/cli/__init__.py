@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
@@ -53,6 +55,42 @@ class _DeferredModule(ModuleType):
         return getattr(self, name)
 
 
+class _LoadedModule(Loader):
+    """Hands out a module that is loaded already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+        self.spec = module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module as it is."""
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put back the module's own spec, which importlib has replaced."""
+        module.__spec__ = self.spec
+
+
+class _LoadedSubmodules(MetaPathFinder):
+    """Finds submodules that loading a deferred package has imported.
+
+    `import torch.distributed` as the first use of torch loads all of torch, with its submodules,
+    while importlib is about to load the submodule: it would run it a second time, which crashes.
+    """
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A spec that yields the loaded module; None for every other module."""
+        module = sys.modules.get(name)
+        if target is not None or module is None or name.rpartition(".")[0] != self.package:
+            return None
+        return ModuleSpec(name, _LoadedModule(module))
+
+
 def _defer(name: str) -> None:
     """Make `import name` of a package cheap: it is loaded when it is first used.
 
@@ -67,6 +105,7 @@ def _defer(name: str) -> None:
     module.__class__ = _DeferredModule
     del module.__path__  # importing a submodule reads it, which loads the package first
     sys.modules[name] = module
+    sys.meta_path.insert(0, _LoadedSubmodules(name))
 
 
 def _fail(message: str, code: int) -> int:

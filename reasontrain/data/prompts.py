@@ -103,6 +103,8 @@ class ImagePlaceholders(Protocol):
 
 NUM_CHECKED = 64
 """Problems of a lazy sequence that are encoded before the run, to check that prompts fit."""
+HEADROOM = 2
+"""Prompts are encoded lazily if the longest of those checked could be this many times as long."""
 
 
 class Encoder:
@@ -281,13 +283,15 @@ class Encoder:
             raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
         return fitting, len(encoded) - len(fitting)
 
-    def lazy_prompts(self, problems: Sequence[Problem]) -> LazyPrompts:
-        """The prompts of all problems, each encoded when it is read.
+    def lazy_prompts(self, problems: Sequence[Problem]) -> Sequence[Prompt]:
+        """The prompts of all problems, each encoded when it is read, if none can be too long.
 
-        The first `NUM_CHECKED` are encoded now: a limit that is far too low raises UserError at
-        once.
+        All are encoded now, so that one that is too long is refused before the first step, unless
+        the limit leaves every one of the first `NUM_CHECKED` `HEADROOM` times its length.
         """
-        self.prompts(problems[:NUM_CHECKED])
+        checked, _ = self.prompts(problems[:NUM_CHECKED])
+        if HEADROOM * max(len(prompt.ids) for prompt in checked) > self.limit:
+            return self.prompts(problems)[0]
         return LazyPrompts(self, problems)
 
     def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
@@ -363,6 +367,7 @@ class LazyPrompts(Sequence[Prompt]):
         if len(prompt.ids) > limit:
             raise RunError(
                 f"the prompt of problem {problem.id} has {len(prompt.ids)} tokens, more than "
-                f"{limit}; raise prompt.max_tokens or set `prompt.too_long: drop`"
+                f"{limit}; begin a new run with `prompt.too_long: drop` or a higher "
+                f"prompt.max_tokens"
             )
         return prompt

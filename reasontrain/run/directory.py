@@ -251,4 +251,4 @@ def _keep_before(path: Path, step: int) -> None:
             continue
         if record["step"] < step:
             kept.append(line)
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    storage.replace_text(path, "".join(f"{line}\n" for line in kept))

@@ -66,5 +66,6 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
         prompt=recipe.prompt,
         checkpoint=stage.checkpoint,
         track=TrackSettings(tokens_every=0),
-        cluster=recipe.cluster,
+        # neither a teacher nor samplers have work while a model is tuned
+        cluster=recipe.cluster and replace(recipe.cluster, teachers=0, samplers=0, overlap=0),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from reasontrain.data.stored_evidence import (
 from reasontrain.learner.scoring import logp
 from reasontrain.models import Description, ModelSettings
 from reasontrain.recipe import LearnSettings, Recipe, TrackSettings, UncondTuned
+from reasontrain.run.build import check_directory
 from reasontrain.run.datasets import encoder_of, training_data
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.unconditional import COLUMN, without_condition
@@ -190,29 +192,33 @@ def tune_reference(
     demonstrations = store / f"demonstrations-{fold}.jsonl"
     write_lines(demonstrations, _lines(tuning_set, model))
     rollouts_per_step = min(settings.rollouts_per_step, len(tuning_set))
-    train(
-        f"{COLUMN} reference",
-        Recipe(
-            name=run.path.name,
-            out=str(store),
-            steps=math.ceil(len(tuning_set) / rollouts_per_step),
-            model=replace(model, lora=settings.lora),
-            task=RolloutTask(path=str(demonstrations)),
-            objective=Nll(),
-            loss_aggregation="response_token_mean",
-            learn=LearnSettings(
-                lr=settings.lr,
-                rollouts_per_step=rollouts_per_step,
-                schedule="linear",
-                micro_batch_tokens=recipe.learn.micro_batch_tokens,
-                zero=recipe.learn.zero,
-            ),
-            seed=settings.seed,
-            prompt=PromptSettings(),
-            track=TrackSettings(tokens_every=0),
-            cluster=recipe.cluster,
+    tuning = Recipe(
+        name=run.path.name,
+        out=str(store),
+        steps=math.ceil(len(tuning_set) / rollouts_per_step),
+        model=replace(model, lora=settings.lora),
+        task=RolloutTask(path=str(demonstrations)),
+        objective=Nll(),
+        loss_aggregation="response_token_mean",
+        learn=LearnSettings(
+            lr=settings.lr,
+            rollouts_per_step=rollouts_per_step,
+            schedule="linear",
+            micro_batch_tokens=recipe.learn.micro_batch_tokens,
+            zero=recipe.learn.zero,
         ),
+        seed=settings.seed,
+        prompt=PromptSettings(),
+        track=TrackSettings(tokens_every=0),
+        # neither a teacher nor samplers have work while the reference is tuned
+        cluster=recipe.cluster and replace(recipe.cluster, teachers=0, samplers=0, overlap=0),
     )
+    try:
+        check_directory(run, tuning)
+    except UserError:  # settings that do not enter the store's name, such as the micro-batch size
+        logger.info(f"{COLUMN}: {run.path} was started with other settings; tuning starts again")
+        shutil.rmtree(run.path)
+    train(f"{COLUMN} reference", tuning)
     return run.final
 
 

@@ -102,6 +102,18 @@ def test_what_is_deferred_is_loaded_when_it_is_used() -> None:
     )
 
 
+def test_a_submodule_may_be_the_first_that_is_imported_of_a_deferred_package() -> None:
+    """Loading torch imports it already; importlib would run it a second time, which aborts."""
+    code = (
+        "from reasontrain.cli import _defer\n_defer('torch')\nimport torch.distributed as dist\n"
+        "import torch\nassert torch.distributed is dist\n"
+        "assert dist.__spec__.name == 'torch.distributed' and dist.is_available()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
+    )
+
+
 def test_every_name_of_models_is_there() -> None:
     assert {name for name in models.__all__ if hasattr(models, name)} == set(models.__all__)
     assert models.load.__module__ == "reasontrain.models.loading"

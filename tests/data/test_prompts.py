@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from reasontrain.data.prompts import NUM_CHECKED, Encoder, PromptSettings
+from reasontrain.data.prompts import NUM_CHECKED, Encoder, LazyPrompts, PromptSettings
 from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.types import Message, Problem, RunError, UserError
 from tests.tiny import tokenizer
@@ -128,21 +128,37 @@ def test_a_lazy_prompt_is_made_when_it_is_read_and_refused_then_where_it_is_too_
         return replace(LONG if index in (70, 90) else SHORT, id=str(index))
 
     problems = GeneratedProblems(generate, 100)
-    prompts = encoder(max_tokens=30).lazy_prompts(problems)
-    # Besides these, the tests' type checks read items of sequences, one at random per call.
-    assert set(range(NUM_CHECKED)) <= set(made)
-    assert len(set(made)) < 80
+    prompts = LazyPrompts(encoder(max_tokens=30), problems)
+    # The tests' type checks read items of sequences, one at random per call.
+    assert len(set(made)) < 16
     assert len(prompts) == 100
     assert prompts[80] == encoder().prompt(replace(SHORT, id="80"))
     assert [prompt.problem.id for prompt in prompts[97:]] == ["97", "98", "99"]
     with pytest.raises(
-        RunError, match=r"the prompt of problem 70 has 1\d\d tokens, more than 30; raise"
+        RunError, match=r"the prompt of problem 70 has 1\d\d tokens, more than 30; begin a new run"
     ):
         prompts[70]
-    with pytest.raises(UserError, match="64 of 64 prompts have more than 10 tokens"):
-        encoder(max_tokens=10).lazy_prompts(problems)
     with pytest.raises(IndexError):
         prompts[100]
+
+
+def test_prompts_are_lazy_only_if_the_limit_is_far_from_all_that_were_checked() -> None:
+    def problems(made: list[int]) -> GeneratedProblems:
+        def generate(index: int) -> Problem:
+            made.append(index)
+            return replace(LONG if index == 90 else SHORT, id=str(index))
+
+        return GeneratedProblems(generate, 100)
+
+    length = len(encoder().prompt_ids(SHORT))
+    lazy: list[int] = []
+    assert isinstance(encoder(max_tokens=2 * length).lazy_prompts(problems(lazy)), LazyPrompts)
+    assert set(range(NUM_CHECKED)) <= set(lazy)
+    assert len(set(lazy)) < 80
+    with pytest.raises(UserError, match="1 of 100 prompts have more than"):
+        encoder(max_tokens=2 * length - 1).lazy_prompts(problems([]))
+    with pytest.raises(UserError, match="64 of 64 prompts have more than 10 tokens"):
+        encoder(max_tokens=10).lazy_prompts(problems([]))
 
 
 def test_a_prompt_that_fills_the_context_leaves_no_room_for_a_response() -> None:
