@@ -130,7 +130,7 @@ def test_models_are_set_beside_one_of_them(tab: Tab, site: Path) -> None:
     assert before[0] == "best"  # type: ignore[index]
     tab.choose("#beside", "a")
     now = visible(tab, gaps)
-    assert [text.split(" ")[0] for text in now] == ["+50.0", "+20.0", "set"]  # type: ignore[attr-defined]
+    assert [text.split(" ")[0] for text in now] == ["+50.0", "+20.0", "compared"]  # type: ignore[attr-defined]
     colour = "getComputedStyle(document.querySelector('#board tbody .gap.up')).color"
     assert tab.value(colour) == "rgb(28, 114, 69)"
     tab.choose("#beside", "")
