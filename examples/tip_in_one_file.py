@@ -146,7 +146,8 @@ def evidence(student_logp_BTV: Tensor, teacher_logp_BTV: Tensor) -> tuple[Tensor
 def normalised(value_BT: Tensor, response_BT: Tensor) -> Tensor:
     """Clip at the 98th percentile of the step's response tokens, then min-max to [0, 1]."""
     value_N = value_BT[response_BT].double()
-    low, high = value_N.min(), value_N.quantile(CLIP_QUANTILE)
+    low = value_N.min()
+    high = value_N.quantile(CLIP_QUANTILE)
     return ((value_BT.double() - low) / (high - low)).clamp(0, 1)
 
 
@@ -156,7 +157,8 @@ def select(entropy_BT: Tensor, kl_BT: Tensor, response_BT: Tensor, keep_ratio: f
     The score is Soft-OR, h + d - h d: high where the student is unsure or far from its teacher
     (section 6). The paper clips the entropy only; as in the package, both are clipped here.
     """
-    h_BT, d_BT = normalised(entropy_BT, response_BT), normalised(kl_BT, response_BT)
+    h_BT = normalised(entropy_BT, response_BT)
+    d_BT = normalised(kl_BT, response_BT)
     score_BT = (h_BT + d_BT - h_BT * d_BT).masked_fill(~response_BT, -torch.inf)
     best_BT = score_BT.argsort(dim=1, descending=True, stable=True)
     num_B = (keep_ratio * response_BT.sum(1)).long().clamp(min=1)

@@ -386,13 +386,13 @@ def combined(updates: Sequence[Stats], has_loss: Sequence[bool]) -> Stats:
     if len(updates) == 1:
         return dict(updates[0])
     stats: Stats = {}
-    taken = [
+    applied = [
         update
         for update, learned in zip(updates, has_loss, strict=True)
         if learned and not update["skipped"]
     ]
     for name in dict.fromkeys(name for update in updates for name in update):
-        among = taken or updates if name in ("loss", "grad_norm") else updates
+        among = applied or updates if name in ("loss", "grad_norm") else updates
         values = [update[name] for update in among if name in update]
         stats[name] = sum(values) / len(values)
     stats["lr"] = updates[-1]["lr"]

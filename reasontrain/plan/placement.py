@@ -53,7 +53,7 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
 
 def _node(used: list[int], gpus: int, job: PlannedJob) -> int:
     """A node with that many free GPUs, recorded in `used`; a new node if no other has room."""
-    room = [node for node, taken in enumerate(used) if taken + gpus <= job.machine.gpus_per_node]
+    room = [node for node, busy in enumerate(used) if busy + gpus <= job.machine.gpus_per_node]
     if not room:
         used.append(0)
         room = [len(used) - 1]
