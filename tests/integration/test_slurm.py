@@ -51,7 +51,7 @@ def test_two_nodes_give_the_losses_of_one_process(
     assert losses(run) == pytest.approx(losses(expected), abs=1e-5, rel=0)
     assert len(losses(run)) == 2
     assert f"report: {run}/report.html" in job.output
-    assert two_nodes.left_behind(number) == []
+    assert two_nodes.left_behind(number) == [], job.output
 
 
 PROBE = """#!{python}
@@ -154,7 +154,7 @@ def test_a_pre_empted_job_saves_goes_back_into_the_queue_and_loses_nothing(
     assert "stopped by SIGTERM after step" in ended.output
     assert f"resuming from {run}/checkpoints/step-" in ended.output
     assert_same_run(run, expected)
-    assert two_nodes.left_behind(job) == []
+    assert two_nodes.left_behind(job) == [], ended.output
 
 
 def test_a_cancelled_job_saves_and_does_not_come_back(two_nodes: Slurm, tmp_path: Path) -> None:
@@ -250,4 +250,4 @@ def test_a_ray_that_does_not_start_is_shown(two_nodes: Slurm, tmp_path: Path) ->
     assert (job.state, job.exit_code) == ("FAILED", 1)
     assert "Ray did not start on all of n" in job.output
     assert "no ray today" in job.output
-    assert cluster.left_behind(number) == []
+    assert cluster.left_behind(number) == [], job.output
