@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         load,
         recompute_activations,
     )
-    from reasontrain.models.paths import check_path, located, readable
+    from reasontrain.models.paths import check_path, located, readable, sentence
     from reasontrain.models.policy import Policy
     from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
     from reasontrain.models.tokenizers import end_of_text_id, facts_about
@@ -62,6 +62,7 @@ __all__ = [
     "quiet_libraries",
     "readable",
     "recompute_activations",
+    "sentence",
 ]
 
 _MODULES = {
@@ -72,6 +73,7 @@ _MODULES = {
     "check_path": "paths",
     "located": "paths",
     "readable": "paths",
+    "sentence": "paths",
     "InputSpace": "embedding",
     "keep_rms": "embedding",
     "fingerprint": "fingerprints",

@@ -50,6 +50,7 @@ from reasontrain.run.loop import Checkpoints, Method, Run, train
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
+from reasontrain.sampler.unused import UnusedSampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
@@ -232,12 +233,16 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
         inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
-            sampler = make_sampler(
-                recipe.engine,
-                recipe.model,
-                seed=recipe.seed,
-                policy=learner.policy,
-                colocated=True,
+            sampler = (
+                make_sampler(
+                    recipe.engine,
+                    recipe.model,
+                    seed=recipe.seed,
+                    policy=learner.policy,
+                    colocated=True,
+                )
+                if recipe.samples
+                else UnusedSampler()
             )
             score = make_reward_fn(recipe, grader)
             yield RunContext(
