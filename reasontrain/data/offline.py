@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasontrain.data.files import Row, Table, text
 from reasontrain.data.images import find_image
 from reasontrain.data.prompts import Encoder
+from reasontrain.data.replies import (
+    RenderedReply,
+    Reply,
+    checked_weight,
+    encode_replies,
+    render_reply,
+    with_loss_weight,
+)
 from reasontrain.types import Message, Problem, Rollout, UserError, text_of
 
 if TYPE_CHECKING:
@@ -21,13 +30,17 @@ PROMPTS = ("prompt", "problem", "question")
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A response as text, and optionally the token ids that were sampled.
+    """A response as text, as turns, or as the token ids that were sampled.
 
-    Sampled ids are used as they are; the text is not encoded again.
+    Sampled ids are used as they are; the text is not encoded again. `turns` are the assistant's
+    turns and those of tools and users between them; without them `text` is one turn. `loss_weight`
+    is one factor for all trained tokens, or one for each.
     """
 
     text: str
     ids: tuple[int, ...] = ()
+    turns: tuple[Message, ...] = ()
+    loss_weight: float | tuple[float, ...] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +100,10 @@ def _default_id(table: Table, index: int) -> str:
 
 
 def _llava_to_response(row: Row, where: str) -> Row:
-    """Turn LLaVA's `conversations` into `prompt` and `response`; return other rows unchanged."""
+    """Turn LLaVA's `conversations` into `prompt` and `response`; return other rows unchanged.
+
+    The response begins with the first reply, so that all of them are learned.
+    """
     turns = row.get("conversations")
     if turns is None or row.get("response"):
         return row
@@ -102,7 +118,9 @@ def _llava_to_response(row: Row, where: str) -> Row:
             f"between `human` and `gpt`"
         )
     messages = [{"role": roles[turn["from"]], "content": turn.get("value")} for turn in turns]
-    return {**row, "prompt": messages[:-1], "response": messages[-1:]}
+    is_reply = [message["role"] == "assistant" for message in messages]
+    first = is_reply.index(True) if any(is_reply) else len(messages)
+    return {**row, "prompt": messages[:first], "response": messages[first:]}
 
 
 def _sample(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -> OfflineSample:
@@ -119,10 +137,7 @@ def _sample(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -
             f"{', '.join(row)})"
         )
     prompt = shared if name is None else _prompt(row[name], name, where)
-    responses = tuple(
-        Response(text=_answer(row[side], side, where), ids=_ids(row, f"{side}_ids", where))
-        for side in sides
-    )
+    responses = tuple(_response(row, side, where, is_pair=len(sides) > 1) for side in sides)
     prompt_ids = _ids(row, "prompt_ids", where)
     tokenizer = str(row["tokenizer"]) if row.get("tokenizer") else None
     if len({bool(prompt_ids), *(bool(response.ids) for response in responses)}) > 1:
@@ -136,7 +151,15 @@ def _sample(row: Row, sides: Sequence[str], id: str, where: str, images: Path) -
             f"{where}: a row with an image cannot have token ids, since their number of image "
             f"tokens is unknown; remove the columns of ids"
         )
-    problem = Problem(id=id, prompt=prompt, answer=str(row.get("answer") or ""), image=image)
+    problem = Problem(
+        id=id,
+        prompt=prompt,
+        answer=str(row.get("answer") or ""),
+        tools=tools_of(row, where),
+        template_kwargs=template_kwargs_of(row, where),
+        source=where,
+        image=image,
+    )
     return OfflineSample(
         problem=problem, responses=responses, prompt_ids=prompt_ids, tokenizer=tokenizer
     )
@@ -157,22 +180,24 @@ def _without_shared_turns(row: Row, sides: Sequence[str]) -> tuple[tuple[Message
 
 
 def _turns(value: object) -> tuple[Message, ...]:
-    """The turns of a conversation; empty if the value is not one."""
+    """The turns of a conversation with all their fields; empty if the value is not one."""
     turns = value if isinstance(value, list) else []
     if not all(
-        isinstance(t, dict) and isinstance(t.get("role"), str) and isinstance(t.get("content"), str)
+        isinstance(t, dict)
+        and isinstance(t.get("role"), str)
+        and isinstance(t.get("content"), str | list | None)
         for t in turns
     ):
         return ()
-    return tuple(Message(role=turn["role"], content=turn["content"]) for turn in turns)
+    return tuple({"content": None, **turn} for turn in turns)
 
 
 def _prompt(value: object, column: str, where: str) -> str | tuple[Message, ...]:
-    """A text, or turns that end with the user's; raises UserError for anything else."""
+    """A text, or turns that the assistant answers; raises UserError for anything else."""
     if not isinstance(value, list):
         return text(value, column=column, where=where)
     turns = _turns(value)
-    if not turns or turns[-1]["role"] != "user":
+    if not turns or turns[-1]["role"] in ("assistant", "system"):
         raise UserError(
             f"{where}: column {column!r} should hold {{role, content}} turns that end with "
             f"the user's"
@@ -180,17 +205,59 @@ def _prompt(value: object, column: str, where: str) -> str | tuple[Message, ...]
     return turns
 
 
-def _answer(value: object, column: str, where: str) -> str:
-    """A text, or the content of a single assistant turn; raises UserError for anything else."""
+def _response(row: Row, side: str, where: str, *, is_pair: bool) -> Response:
+    """The text or turns of a side with its ids and weights; raises UserError for anything else."""
+    value = row[side]
+    ids = _ids(row, f"{side}_ids", where)
+    weight = loss_weight_of(row, f"{side}_loss_weight" if is_pair else "loss_weight", where)
     if not isinstance(value, list):
-        return text(value, column=column, where=where)
+        content = text(value, column=side, where=where)
+        return Response(text=content, ids=ids, loss_weight=weight)
     turns = _turns(value)
-    if [turn["role"] for turn in turns] != ["assistant"] or not turns[0]["content"]:
+    if not turns or {turns[0]["role"], turns[-1]["role"]} != {"assistant"}:
         raise UserError(
-            f"{where}: column {column!r} should end in one {{role: assistant, content}} "
-            f"turn beyond the prompt"
+            f"{where}: column {side!r} should hold {{role: assistant, content}} turns beyond the "
+            f"prompt; turns of tools and users may stand between them"
         )
-    return text_of(turns[0])
+    return Response(
+        text="\n\n".join(text_of(turn) for turn in turns if turn["role"] == "assistant"),
+        ids=ids,
+        turns=turns,
+        loss_weight=weight,
+    )
+
+
+def tools_of(row: Row, where: str) -> tuple[Mapping[str, object], ...]:
+    """The column `tools`: a list of schemas, or such a list as JSON text."""
+    value = row.get("tools")
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise UserError(f"{where}: column 'tools' is not JSON: {error}") from error
+    if value is None or value == "":
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise UserError(f"{where}: column 'tools' should hold a list of schemas (JSON objects)")
+    return tuple(value)
+
+
+def template_kwargs_of(row: Row, where: str) -> Mapping[str, object]:
+    """The column `chat_template_kwargs`: further variables of the chat template, as in TRL."""
+    value = row.get("chat_template_kwargs")
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: column 'chat_template_kwargs' should hold a JSON object")
+    return {name: each for name, each in value.items() if each is not None}
+
+
+def loss_weight_of(row: Row, column: str, where: str) -> float | tuple[float, ...]:
+    """The column of loss weights: a number, or one for each trained token."""
+    value = row.get(column)
+    if isinstance(value, list):
+        return tuple(checked_weight(each, where) for each in value)
+    return checked_weight(value, where)
 
 
 def _ids(row: Row, column: str, where: str) -> tuple[int, ...]:
@@ -212,55 +279,98 @@ def encode(
 ) -> tuple[list[tuple[Rollout, ...]], int]:
     """The responses of each sample as rollouts, and the number of samples that were dropped.
 
-    Responses given as text end with the end-of-turn token. A sample is dropped if one of its
-    sequences is longer than `context` tokens. Raises UserError for ids of another tokenizer, and if
-    nothing fits.
+    Responses given as text or turns end as the chat template ends turns. A demonstration of several
+    turns may become several rows. A row is dropped if one of its sequences is longer than `context`
+    tokens. Raises UserError for ids of another tokenizer, and if nothing fits.
     """
     own = fingerprint(encoder.tokenizer)
-    end = encoder.tokenizer.eos_token_id
-    encoded = []
-    for index, sample in enumerate(samples):
-        if sample.tokenizer is not None and sample.tokenizer != own:
-            raise UserError(
-                f"sample {sample.problem.id} has token ids of another tokenizer (fingerprint "
-                f"{sample.tokenizer}, the model's is {own}); remove the columns of ids, and the "
-                f"texts are encoded again"
-            )
-        prompt_ids = sample.prompt_ids or encoder.prompt_ids(sample.problem)
-        sides = [
-            r.ids or (*encoder.tokenizer(r.text, add_special_tokens=False)["input_ids"], end)
-            for r in sample.responses
-        ]
-        if len(prompt_ids) <= encoder.limit and len(prompt_ids) + max(map(len, sides)) <= context:
-            encoded.append(
-                tuple(
-                    _rollout(sample, prompt_ids, ids, i, group=index * len(sides))
-                    for i, ids in enumerate(sides)
-                )
-            )
-    if not encoded:
+    rendered = encoder.usable(samples, lambda sample: _render(sample, encoder, own))
+    written = iter(encode_replies(encoder, [reply for _, each in rendered for reply in each]))
+    rows: list[tuple[Rollout, ...]] = []
+    for sample, replies in rendered:
+        if replies:
+            rows += _rows(sample, [next(written) for _ in replies])
+        else:
+            rows.append(_sampled_rollouts(sample, encoder))
+    fitting = [
+        row
+        for row in rows
+        if all(
+            len(rollout.prompt_ids) <= encoder.limit
+            and len(rollout.prompt_ids) + len(rollout.response_ids) <= context
+            for rollout in row
+        )
+    ]
+    if not fitting:
         raise UserError(
-            f"none of {len(samples)} samples fits: the limit is {encoder.limit} tokens for a "
+            f"none of {len(rows)} samples fits: the limit is {encoder.limit} tokens for a "
             f"prompt and {context} for prompt and response"
         )
-    return encoded, len(samples) - len(encoded)
+    size = len(fitting[0])
+    numbered = [
+        tuple(
+            replace(rollout, id=index * size + side, group=index * size)
+            for side, rollout in enumerate(row)
+        )
+        for index, row in enumerate(fitting)
+    ]
+    return numbered, len(rows) - len(fitting)
 
 
-def _rollout(
-    sample: OfflineSample,
-    prompt_ids: tuple[int, ...],
-    ids: tuple[int, ...],
-    side: int,
-    *,
-    group: int,
-) -> Rollout:
-    """One response of a sample."""
-    text = sample.responses[side].text
-    return Rollout(
-        problem=sample.problem,
-        id=group + side,
-        group=group,
-        prompt_ids=prompt_ids,
-        response_ids=ids,
-        text=text,
+def _render(
+    sample: OfflineSample, encoder: Encoder, own: str
+) -> tuple[OfflineSample, list[RenderedReply]]:
+    """The sample's responses as text; empty if it has ids."""
+    if sample.tokenizer is not None and sample.tokenizer != own:
+        raise UserError(
+            f"{sample.problem.where} has token ids of another tokenizer (fingerprint "
+            f"{sample.tokenizer}, the model's is {own}); remove the columns of ids, and the "
+            f"texts are encoded again"
+        )
+    if all(response.ids for response in sample.responses):
+        return sample, []
+    is_last = len(sample.responses) == 1 and encoder.settings.train_on == "last_assistant"
+    return sample, [
+        render_reply(
+            encoder,
+            Reply(
+                problem=sample.problem,
+                turns=response.turns or (Message(role="assistant", content=response.text),),
+                loss_weight=response.loss_weight,
+                learned="last" if is_last else "reply",
+            ),
+        )
+        for response in sample.responses
+    ]
+
+
+def _rows(sample: OfflineSample, sides: Sequence[Sequence[Rollout]]) -> list[tuple[Rollout, ...]]:
+    """A pair as one row, or a demonstration as a row per rollout."""
+    if len(sides) == 1:
+        return [(rollout,) for rollout in sides[0]]
+    if any(len(side) > 1 for side in sides):
+        raise UserError(
+            f"{sample.problem.where}: the chat template changes earlier turns of a side when later "
+            f"ones follow, so the side is not one sequence; give each side one turn of the "
+            f"assistant, or use a template that keeps turns"
+        )
+    return [tuple(side[0] for side in sides)]
+
+
+def _sampled_rollouts(sample: OfflineSample, encoder: Encoder) -> tuple[Rollout, ...]:
+    """The responses of a sample with ids, which are used as they are."""
+    prompt_ids = sample.prompt_ids or encoder.prompt_ids(sample.problem)
+    return tuple(
+        with_loss_weight(
+            Rollout(
+                problem=sample.problem,
+                id=side,
+                group=0,
+                prompt_ids=prompt_ids,
+                response_ids=response.ids,
+                text=response.text,
+            ),
+            response.loss_weight,
+        )
+        for side, response in enumerate(sample.responses)
     )
