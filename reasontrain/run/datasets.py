@@ -25,7 +25,7 @@ from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Scored, Task
 from reasontrain.tasks.grading import Grader
-from reasontrain.tasks.problems import GeneratedProblems
+from reasontrain.tasks.problems import GeneratedProblems, with_parts
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -138,16 +138,21 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Pr
     Generated problems, which are right by construction, are generated and encoded step by step if
     that changes nothing: demonstrations and `prompt.too_long: drop` need all lengths in advance.
     """
-    problems = recipe.task.problems()
+    problems: Sequence[Problem] = recipe.task.problems()
     if (
         isinstance(problems, GeneratedProblems)
         and recipe.sample is not None
         and recipe.prompt.too_long == "refuse"
     ):
         return encoder_of(policy, recipe.prompt).lazy_prompts(problems)
-    recipe.task.check_gradable(
-        problems, grader, required=not isinstance(recipe.advantage, NoAdvantage)
+    graded = not isinstance(recipe.advantage, NoAdvantage)
+    problems = with_parts(
+        problems,
+        bad_rows=recipe.task.bad_rows,
+        answer=graded and not recipe.task.has_own_reward,
+        solution=recipe.sample is None,
     )
+    recipe.task.check_gradable(problems, grader, required=graded)
     prompts, dropped = encoder_of(policy, recipe.prompt).prompts(problems)
     if dropped:
         logger.warning(f"{dropped} of {len(problems)} prompts are too long and were dropped")
@@ -271,7 +276,12 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     Raises:
         UserError: the problems cannot be read or graded.
     """
-    problems = task.problems()[: suite.limit]
+    problems = with_parts(
+        task.problems()[: suite.limit],
+        bad_rows=task.bad_rows,
+        answer=not task.has_own_reward,
+        solution=False,
+    )
     task.check_gradable(problems, grader, required=True)
     content = json.dumps(
         [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]

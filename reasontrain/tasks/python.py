@@ -11,9 +11,9 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import ClassVar, Literal, SupportsFloat
 
-from reasontrain.data.files import Columns, Row, Source
+from reasontrain.data.files import BadRows, Columns, Row, Source
 from reasontrain.tasks.grading import Grader, Verdict
-from reasontrain.tasks.problems import problems_of
+from reasontrain.tasks.problems import problems_with_rows
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Scored, Task
 from reasontrain.types import AtLeastOne, Problem, RunError, UserError
@@ -43,6 +43,7 @@ class PythonTask(Task):
     columns: Columns = field(default_factory=Columns)
     limit: AtLeastOne | None = None
     instruction: str = ""
+    bad_rows: BadRows = "refuse"
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
@@ -52,13 +53,14 @@ class PythonTask(Task):
     def _read(self) -> Mapping[str, tuple[Problem, Row]]:
         """The problems by id, each with its row."""
         # `Problem.about` holds text only, but a reward may need lists and numbers
-        table = Source(path=self.problems_path, limit=self.limit).table()
-        problems = problems_of(
-            table, self.columns, instruction=self.instruction, split=lambda *cells: cells
+        source = Source(
+            path=self.problems_path,
+            columns=self.columns,
+            limit=self.limit,
+            bad_rows=self.bad_rows,
         )
-        return {
-            problem.id: (problem, row) for problem, row in zip(problems, table.rows, strict=True)
-        }
+        rows = problems_with_rows(source, instruction=self.instruction, split=lambda *cells: cells)
+        return {problem.id: (problem, row) for problem, row in rows}
 
     def load(self) -> RewardFunction:
         """Load the function; raise UserError if the file or the function is missing or fails."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from reasontrain.data.files import BadRows
 from reasontrain.tasks.grading import Grader, Verdict, check_gold
 from reasontrain.tasks.reward import Reward
 from reasontrain.types import Problem
@@ -26,6 +27,9 @@ class Task:
 
     has_own_reward: ClassVar[bool] = False
     """The task computes rewards itself, so the recipe's `reward` does not apply."""
+
+    bad_rows: BadRows = "refuse"
+    """What becomes of a row that cannot be used, in tasks that read rows."""
 
     def problems(self) -> Sequence[Problem]:
         """Every problem, ids unique; raise UserError if they cannot be read."""
