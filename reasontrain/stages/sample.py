@@ -14,11 +14,11 @@ from reasontrain import models
 from reasontrain.data.files import Row, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
-from reasontrain.run.datasets import encoder_of
+from reasontrain.run.datasets import encoder_of, response_of
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
-from reasontrain.tasks import Grader
+from reasontrain.tasks import Grader, GradeRequest
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,11 @@ def _graded(
     """Grade rollouts; a stop text is replaced by the end-of-text token."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
-    scores = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
+    scores = stage.task.grade(
+        [response_of(rollout) for rollout in closed],
+        grader,
+        answer_format=stage.task.answer_format,
+    )
     return [
         Solution(
             problem=rollout.problem.id,
@@ -143,7 +147,7 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     answers = [_cell(row, ("answer",), where) for row, where in zip(rows, places, strict=True)]
     responses = [_cell(row, RESPONSES, where) for row, where in zip(rows, places, strict=True)]
     with Grader() as grader:
-        verdicts = grader.grade_many(list(zip(answers, responses, strict=True)))
+        verdicts = grader.grade_many(map(GradeRequest, answers, responses))
     write(
         directory / ROLLOUTS,
         [
