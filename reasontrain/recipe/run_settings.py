@@ -11,7 +11,7 @@ from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.recipe.constraints import KIND, Count, Name
 from reasontrain.tasks import AnswerFormat, TaskSettings
-from reasontrain.types import AtLeastOne
+from reasontrain.types import AtLeastOne, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +66,15 @@ class CheckpointSettings:
     """Checkpoints in addition to those at the last step and at an interrupt.
 
     One is written every `every` steps (0: never), and the newest `keep` are retained. `best` names
-    a suite of `evaluate`: the checkpoint with the highest accuracy on it is retained too.
+    a suite of `evaluate`: the checkpoint with the highest accuracy on it is retained too. After a
+    signal to stop, the step under way ends and a checkpoint is written; if this takes longer than
+    `stop_within_s` seconds, the run ends with the last checkpoint.
     """
 
     every: Count = 0
     keep: AtLeastOne = 2
     best: Name | None = None
+    stop_within_s: Positive = 300.0
 
     @property
     def num_kept(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ from reasontrain.run.datasets import (
 )
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import Checkpoints, Method, Run, train
+from reasontrain.run.owner import Ownership, owned
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
@@ -95,6 +96,7 @@ class RunContext:
     """A run that is ready to start."""
 
     inputs: ResolvedInputs
+    owner: Ownership
     learner: Learner
     rollouts: Sampler
     evaluation_sampler: Sampler
@@ -152,6 +154,7 @@ class RunContext:
         sample = recipe.sample
         return Run(
             directory=self.inputs.directory,
+            owner=self.owner,
             order=self.inputs.order,
             sampler=self.sampler,
             sampling=sample or Sampling(),
@@ -228,7 +231,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
     run directory.
     """
     tracking.check_service(recipe.track)
-    with Grader() as grader:
+    with own_run(recipe) as owner, Grader() as grader:
         inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
@@ -242,6 +245,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
             score = make_reward_fn(recipe, grader)
             yield RunContext(
                 inputs,
+                owner,
                 learner,
                 sampler,
                 sampler,
@@ -256,6 +260,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
         with running(recipe, recipe.cluster, inputs.directory, inputs.order, grader) as processes:
             yield RunContext(
                 inputs,
+                owner,
                 processes.learner,
                 processes.sampler,
                 processes.evaluation_sampler,
@@ -327,6 +332,11 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         answers and with_stored_evidence(recipe, described, answers),
         suites,
     )
+
+
+def own_run(recipe: Recipe) -> AbstractContextManager[Ownership]:
+    """Own the run's directory within a block; see `owner.owned`."""
+    return owned(run_directory(recipe).path, remedy=", or choose another `name`")
 
 
 def run_directory(recipe: Recipe) -> RunDirectory:
