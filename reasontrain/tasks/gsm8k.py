@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from reasontrain.data.files import Source
+from reasontrain.tasks.grading import AnswerFormat
 from reasontrain.tasks.grading.gold_mark import MARK, THOUSANDS, marked_gold
 from reasontrain.tasks.problems import BOXED, problems_of
 from reasontrain.tasks.task import Task
@@ -18,11 +19,13 @@ class Gsm8k(Source, Task):
     """Problems of GSM8K from a file or the hub (default: `openai/gsm8k`).
 
     `instruction` ends every prompt; by default, it asks for a boxed answer after problems that are
-    texts, and conversations stay as they are.
+    texts, and conversations stay as they are. `answer_format` is what counts as an answer: the last
+    box (`boxed`), also a stated answer (`marked`), or also the last number (`any`).
     """
 
     kind: Literal["gsm8k"] = "gsm8k"
     instruction: str | None = None
+    answer_format: AnswerFormat = "marked"
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Literal
 
 from reasontrain.data.files import Source
-from reasontrain.tasks.grading.extract import last_boxed
+from reasontrain.tasks.grading import AnswerFormat, last_boxed
 from reasontrain.tasks.grading.gold_mark import marked_gold
 from reasontrain.tasks.problems import BOXED, problems_of
 from reasontrain.tasks.task import Task
@@ -22,11 +22,13 @@ class MathTask(Source, Task):
     """Mathematical problems from a file or the hub (default: `DigitalLearningGmbH/MATH-lighteval`).
 
     `instruction` ends every prompt; by default, it asks for a boxed answer after problems that are
-    texts, and conversations stay as they are.
+    texts, and conversations stay as they are. `answer_format` is what counts as an answer: the last
+    box (`boxed`), also a stated answer (`marked`), or also the last number (`any`).
     """
 
     kind: Literal["math"] = "math"
     instruction: str | None = None
+    answer_format: AnswerFormat = "marked"
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
