@@ -86,6 +86,8 @@ class Problem:
         solution: worked demonstration as text; "" if there is none.
         reply: worked demonstration as turns, the first of them the assistant's; replaces
             `solution`. Turns of a tool or a user may stand between the assistant's.
+        learn_history: the prompt and the reply are one written conversation, so that turns of the
+            assistant in the prompt are learned too.
         loss_weight: factor of the losses of the demonstration, one for all of its tokens or one per
             token that is trained.
         tools: schemas of the tools that the model may call, for the chat template.
@@ -100,6 +102,7 @@ class Problem:
     answer: str = ""
     solution: str = ""
     reply: tuple[Message, ...] = ()
+    learn_history: bool = False
     loss_weight: float | tuple[float, ...] = 1.0
     tools: tuple[Mapping[str, object], ...] = ()
     template_kwargs: Mapping[str, object] = field(default_factory=dict)

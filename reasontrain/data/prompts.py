@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload, runtime_checkable
 
+from reasontrain.data.files import BadRows
 from reasontrain.data.templates import ChatTemplate, Conversation, TemplateFailedError
 from reasontrain.types import (
     AtLeastOne,
@@ -49,8 +50,6 @@ class PromptSettings:
         max_tokens: limit of a prompt in tokens; None is the context length minus one response
             token.
         too_long: "refuse" makes a longer prompt an error, "drop" drops and counts it.
-        unusable: "refuse" makes a row without a reply, or that the template cannot render, an
-            error; "drop" drops and counts it.
     """
 
     style: Literal["auto", "chat", "plain"] = "auto"
@@ -61,7 +60,6 @@ class PromptSettings:
     ignored_fields: tuple[str, ...] = ()
     max_tokens: AtLeastOne | None = None
     too_long: Literal["refuse", "drop"] = "refuse"
-    unusable: Literal["refuse", "drop"] = "refuse"
 
     def __post_init__(self) -> None:
         if self.template.count(PROBLEM) != 1:
@@ -144,6 +142,7 @@ class Encoder:
         vision: ImagePlaceholders | None = None,
         *,
         stop_ids: frozenset[int] = frozenset(),
+        bad_rows: BadRows = "refuse",
     ) -> None:
         """Check the settings against the tokenizer.
 
@@ -153,6 +152,8 @@ class Encoder:
             context: longest sequence of the model, in tokens.
             vision: placeholders of an image model; None for a language model.
             stop_ids: ids that end a response for the sampler.
+            bad_rows: "refuse" makes a row that the template cannot render an error, "drop" drops
+                and counts it.
 
         Raises:
             UserError: a setting needs a chat template, and there is none.
@@ -161,6 +162,7 @@ class Encoder:
         self.settings = settings
         self.vision = vision
         self.context = context
+        self.bad_rows = bad_rows
         # At least one token of the context is left for the response.
         self.limit = min(settings.max_tokens or context, context - 1)
         has_template = tokenizer.chat_template is not None
@@ -363,7 +365,7 @@ class Encoder:
     def usable(self, rows: Sequence[R], encode: Callable[[R], T]) -> list[T]:
         """The encoded rows without those that cannot be used.
 
-        Raises UserError for the first that cannot be used, unless `unusable` is "drop".
+        Raises UserError for the first that cannot be used, unless `bad_rows` is "drop".
         """
         encoded = []
         errors = []
@@ -371,13 +373,13 @@ class Encoder:
             try:
                 encoded.append(encode(row))
             except UserError as error:
-                if self.settings.unusable == "refuse":
+                if self.bad_rows == "refuse":
                     raise
                 errors.append(str(error))
         if errors:
             logger.warning(
                 f"{len(errors)} of {len(rows)} rows cannot be used and were dropped "
-                f"(prompt.unusable); the first: {errors[0]}"
+                f"(task.bad_rows); the first: {errors[0]}"
             )
         return encoded
 

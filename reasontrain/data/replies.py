@@ -18,6 +18,7 @@ from reasontrain.data.prompts import PROBLEM, Encoder
 from reasontrain.data.templates import LOSS_WEIGHT, end_of_text, without_repetition
 from reasontrain.types import Message, Problem, Rollout, TokenKind, UserError, text_of
 
+Learned = Literal["all", "reply", "last"]
 TOOL_ROLES = frozenset({"tool", "ipython", "function", "observation"})
 
 
@@ -36,7 +37,7 @@ class Reply:
     problem: Problem
     turns: tuple[Message, ...]
     loss_weight: float | tuple[float, ...] = 1.0
-    learned: Literal["all", "reply", "last"] = "all"
+    learned: Learned = "reply"
 
 
 @dataclass(frozen=True)
@@ -89,26 +90,28 @@ class _Sequence:
 
 
 def reply_of(encoder: Encoder, problem: Problem) -> Reply:
-    """The reply that a problem carries; raises UserError if there is none.
-
-    With a `solution` as text, turns of the assistant in the prompt are not learned.
-    """
+    """The reply that a problem carries; raises UserError if there is none."""
     turns = problem.reply
-    learned: Literal["all", "reply", "last"] = "all"
     if not turns and problem.solution.strip():
         turns = (Message(role="assistant", content=problem.solution),)
-        learned = "reply"
     if not any(turn["role"] == "assistant" for turn in turns):
         raise UserError(
             f"{problem.where} has no `solution` or reply to learn from; add one, set "
-            f"`prompt.unusable: drop`, or sample with `sample:`"
+            f"`task.bad_rows: drop`, or sample with `sample:`"
         )
     return Reply(
         problem=problem,
         turns=turns,
         loss_weight=problem.loss_weight,
-        learned="last" if encoder.settings.train_on == "last_assistant" else learned,
+        learned=learned_of(encoder, problem),
     )
+
+
+def learned_of(encoder: Encoder, problem: Problem) -> Learned:
+    """The turns that are learned of a demonstration, by the recipe and the row."""
+    if encoder.settings.train_on == "last_assistant":
+        return "last"
+    return "all" if problem.learn_history else "reply"
 
 
 def trained_turns(encoder: Encoder, reply: Reply) -> list[TrainedTurn]:

@@ -1,9 +1,8 @@
-"""Atomic writes of files and directories, locks on directories, and JSON lines."""
+"""Atomic writes of files and directories, and JSON lines."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import shutil
@@ -37,15 +36,6 @@ def whole(directory: Path) -> Iterator[None]:
                 f"are intact"
             ) from error
         raise
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Lock a directory, so that one run writes to it while others wait."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / f".{directory.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def is_disk_full(error: BaseException, directory: Path) -> bool:

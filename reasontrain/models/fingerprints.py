@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers.utils import CONFIG_NAME, cached_file
 
-from reasontrain.models.description import located, readable
+from reasontrain.models.paths import located, readable
 from reasontrain.models.settings import ModelSettings
 
 PATTERNS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reasontrain import models
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
+from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -47,6 +48,7 @@ from reasontrain.run.datasets import (
 )
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import Checkpoints, Method, Run, train
+from reasontrain.run.owner import Ownership, owned
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
@@ -95,6 +97,7 @@ class RunContext:
     """A run that is ready to start."""
 
     inputs: ResolvedInputs
+    owner: Ownership
     learner: Learner
     rollouts: Sampler
     evaluation_sampler: Sampler
@@ -152,6 +155,7 @@ class RunContext:
         sample = recipe.sample
         return Run(
             directory=self.inputs.directory,
+            owner=self.owner,
             order=self.inputs.order,
             sampler=self.sampler,
             sampling=sample or Sampling(),
@@ -228,7 +232,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
     run directory.
     """
     tracking.check_service(recipe.track)
-    with Grader() as grader:
+    with own_run(recipe) as owner, Grader() as grader:
         inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
@@ -242,6 +246,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
             score = make_reward_fn(recipe, grader)
             yield RunContext(
                 inputs,
+                owner,
                 learner,
                 sampler,
                 sampler,
@@ -256,6 +261,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
         with running(recipe, recipe.cluster, inputs.directory, inputs.order, grader) as processes:
             yield RunContext(
                 inputs,
+                owner,
                 processes.learner,
                 processes.sampler,
                 processes.evaluation_sampler,
@@ -309,7 +315,22 @@ def describe_models(recipe: Recipe) -> models.Description:
     return described
 
 
+def warn_of_rounding(recipe: Recipe) -> None:
+    """Warn of sequence-level ratios that the sampler's rounding in bfloat16 clips."""
+    if (
+        recipe.reuses_sampled_logp
+        and isinstance(recipe.objective, SequenceObjective)
+        and recipe.model.dtype == "bfloat16"
+    ):
+        logger.warning(
+            f"objective: {recipe.objective.kind} divides by the sampler's log-probs, whose "
+            f"rounding in bfloat16 is wider than its clip bounds, so many rollouts lose their "
+            f"gradient; set learn.old_logp to learner, or use grpo"
+        )
+
+
 def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs:
+    warn_of_rounding(recipe)
     described = describe_models(recipe)
     answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)
@@ -327,6 +348,11 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         answers and with_stored_evidence(recipe, described, answers),
         suites,
     )
+
+
+def own_run(recipe: Recipe) -> AbstractContextManager[Ownership]:
+    """Own the run's directory within a block; see `owner.owned`."""
+    return owned(run_directory(recipe).path, remedy=", or choose another `name`")
 
 
 def run_directory(recipe: Recipe) -> RunDirectory:

@@ -14,6 +14,7 @@ out/<name>/
   logs/                    what each process of a cluster printed
   stages/                  links to the outputs of the recipe's stages
   tensorboard/
+  owner.json               the process that writes here, while it runs (see `run.owner`)
 ```
 """
 
@@ -70,6 +71,11 @@ class RunDirectory:
     def environment(self) -> Path:
         """Versions, hardware and seed, as JSON."""
         return self.path / "environment.json"
+
+    @property
+    def owner(self) -> Path:
+        """The process that writes here, as JSON; see `run.owner`."""
+        return self.path / "owner.json"
 
     @property
     def metrics(self) -> Path:
@@ -140,8 +146,10 @@ class RunDirectory:
         return self.checkpoints / f"{STEP}{step}"
 
     def is_empty(self) -> bool:
-        """Nothing is there, not even the folder."""
-        return not self.path.exists() or not any(self.path.iterdir())
+        """Nothing is there but the owner's file, or not even the folder."""
+        return not self.path.exists() or not any(
+            self.owner.name not in path.name for path in self.path.iterdir()
+        )
 
     def write_recipe(self, text: str) -> None:
         """Keep the resolved recipe, as a whole or not at all."""

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from reasontrain.cli import main
 from reasontrain.metrics.timing import PARTS, key
 from reasontrain.models.testbed import TinyShape, build
+from reasontrain.run import build as build_run
 from reasontrain.run import loop
 from reasontrain.types import Stats
 from tests.graders import IdleWorkers
@@ -281,6 +283,59 @@ def test_stopped_and_started_again_it_equals_a_run_that_was_not(
     assert train() == 0
     assert_same_run(straight, Path("out/run"))
     assert signal.getsignal(number) == handler
+
+
+def test_stopped_in_an_evaluation_it_saves_and_goes_on_with_it(
+    train: Train,
+    straight: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evaluate = build_run.evaluate
+
+    def stopped(*arguments: object, **settings: object) -> object:
+        if Path("out/run/metrics.jsonl").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return evaluate(*arguments, **settings)
+
+    monkeypatch.setattr(build_run, "evaluate", stopped)
+    assert train() == 1
+    output = capsys.readouterr()
+    assert "SIGTERM: stopping at once" in output.out
+    assert "stopped by SIGTERM after step 1; saved out/run/checkpoints/step-2" in output.err
+    assert not Path("out/run/owner.json").exists()
+    monkeypatch.setattr(build_run, "evaluate", evaluate)
+    assert train() == 0
+    assert_same_run(straight, Path("out/run"))
+
+
+def test_stopped_while_it_starts_it_leaves_nothing(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(build_run, "make_learner", stopped)
+    assert train() == 1
+    output = capsys.readouterr()
+    assert "SIGTERM: stopping at once" in output.out
+    assert "stopped by SIGTERM; the same command resumes" in output.err
+    assert not Path("out").exists()
+
+
+def test_a_second_process_on_a_run_is_refused_before_it_writes(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = Path("out/run/owner.json")
+    owner.parent.mkdir(parents=True)
+    owner.write_text(
+        '{"host": "node-7", "boot": "b", "pid": 42, "ticks": 1, "since": "2026-01-31 12:00:00"}'
+    )
+    assert train() == 2
+    assert "out/run is in use by process 42 on node-7" in capsys.readouterr().err
+    assert list(Path("out/run").iterdir()) == [owner]
 
 
 def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(
