@@ -182,7 +182,7 @@ def _plain_turn(encoder: Encoder, reply: Reply) -> TrainedTurn:
     end = end_of_text(encoder.tokenizer)
     answer = without_repetition(header, text).removesuffix(end) + end
     weight = checked_weight(turn.get(LOSS_WEIGHT), problem.where)
-    return TrainedTurn(0, prompt, answer, weight, TokenKind.PROMPT)
+    return TrainedTurn(1, prompt, answer, weight, TokenKind.PROMPT)
 
 
 def checked_weight(value: object, where: str) -> float:
