@@ -212,6 +212,9 @@ def _calls(value: object, where: str) -> list[object]:
         raise RowError(f"{where}: tool_calls holds {shown(value)}; expected a list")
     calls: list[object] = []
     for call in value:
+        if isinstance(call, str) and call.strip():
+            calls.append(call)  # in the form of its own template
+            continue
         inner = call.get("function", call) if isinstance(call, Mapping) else None
         name = inner.get("name") if isinstance(inner, Mapping) else None
         if not isinstance(call, Mapping) or not isinstance(inner, Mapping) or not name:

@@ -12,6 +12,14 @@ from reasontrain.data.conversations import is_conversation, split_reply, turns_o
 from reasontrain.data.files import BadRows, Row, RowError, Table, cell, usable
 from reasontrain.data.images import find_image
 from reasontrain.data.prompts import Encoder
+from reasontrain.data.replies import (
+    RenderedReply,
+    Reply,
+    encode_replies,
+    learned_of,
+    render_reply,
+    with_loss_weight,
+)
 from reasontrain.data.rows import (
     USUAL,
     Layout,
@@ -112,7 +120,12 @@ def read_rollouts(
             text=exchange.text, turns=exchange.reply, ids=_ids(row, ids_column, where)
         )
         problem = _problem(row, layout, index, where, exchange.prompt, images)
-        problem = replace(problem, solution=exchange.text, reply=exchange.reply)
+        problem = replace(
+            problem,
+            solution=exchange.text,
+            reply=exchange.reply,
+            learn_history=exchange.has_history,
+        )
         check_unique(ids, problem.id, where)
         return _sample(problem, row, (response,), (ids_column,))
 
@@ -372,55 +385,99 @@ def encode(
 ) -> tuple[list[tuple[Rollout, ...]], int]:
     """The responses of each sample as rollouts, and the number of samples that were dropped.
 
-    Responses given as text end with the end-of-turn token. A sample is dropped if one of its
-    sequences is longer than `context` tokens. Raises UserError for ids of another tokenizer, and if
-    nothing fits.
+    Responses given as text or turns end as the chat template ends turns. A demonstration of several
+    turns may become several rows. A row is dropped if one of its sequences is longer than `context`
+    tokens. Raises UserError for ids of another tokenizer, and if nothing fits.
     """
     own = fingerprint(encoder.tokenizer)
-    end = encoder.tokenizer.eos_token_id
-    encoded = []
-    for index, sample in enumerate(samples):
-        if sample.tokenizer is not None and sample.tokenizer != own:
-            raise UserError(
-                f"sample {sample.problem.id} has token ids of another tokenizer (fingerprint "
-                f"{sample.tokenizer}, the model's is {own}); remove the columns of ids, and the "
-                f"texts are encoded again"
-            )
-        prompt_ids = sample.prompt_ids or encoder.prompt_ids(sample.problem)
-        sides = [
-            r.ids or (*encoder.tokenizer(r.text, add_special_tokens=False)["input_ids"], end)
-            for r in sample.responses
-        ]
-        if len(prompt_ids) <= encoder.limit and len(prompt_ids) + max(map(len, sides)) <= context:
-            encoded.append(
-                tuple(
-                    _rollout(sample, prompt_ids, ids, i, group=index * len(sides))
-                    for i, ids in enumerate(sides)
-                )
-            )
-    if not encoded:
+    rendered = encoder.usable(samples, lambda sample: _render(sample, encoder, own))
+    written = iter(encode_replies(encoder, [reply for _, each in rendered for reply in each]))
+    rows: list[tuple[Rollout, ...]] = []
+    for sample, replies in rendered:
+        if replies:
+            rows += _rows(sample, [next(written) for _ in replies])
+        else:
+            rows.append(_sampled_rollouts(sample, encoder))
+    fitting = [
+        row
+        for row in rows
+        if all(
+            len(rollout.prompt_ids) <= encoder.limit
+            and len(rollout.prompt_ids) + len(rollout.response_ids) <= context
+            for rollout in row
+        )
+    ]
+    if not fitting:
         raise UserError(
-            f"none of {len(samples)} samples fits: the limit is {encoder.limit} tokens for a "
+            f"none of {len(rows)} samples fits: the limit is {encoder.limit} tokens for a "
             f"prompt and {context} for prompt and response"
         )
-    return encoded, len(samples) - len(encoded)
+    size = len(fitting[0])
+    numbered = [
+        tuple(
+            replace(rollout, id=index * size + side, group=index * size)
+            for side, rollout in enumerate(row)
+        )
+        for index, row in enumerate(fitting)
+    ]
+    return numbered, len(rows) - len(fitting)
 
 
-def _rollout(
-    sample: OfflineSample,
-    prompt_ids: tuple[int, ...],
-    ids: tuple[int, ...],
-    side: int,
-    *,
-    group: int,
-) -> Rollout:
-    """One response of a sample."""
-    text = sample.responses[side].text
-    return Rollout(
-        problem=sample.problem,
-        id=group + side,
-        group=group,
-        prompt_ids=prompt_ids,
-        response_ids=ids,
-        text=text,
+def _render(
+    sample: OfflineSample, encoder: Encoder, own: str
+) -> tuple[OfflineSample, list[RenderedReply]]:
+    """The sample's responses as text; empty if it has ids."""
+    if sample.tokenizer is not None and sample.tokenizer != own:
+        raise UserError(
+            f"{sample.problem.where} has token ids of another tokenizer (fingerprint "
+            f"{sample.tokenizer}, the model's is {own}); remove the columns of ids, and the "
+            f"texts are encoded again"
+        )
+    if all(response.ids for response in sample.responses):
+        return sample, []
+    is_pair = len(sample.responses) > 1
+    return sample, [
+        render_reply(
+            encoder,
+            Reply(
+                problem=sample.problem,
+                turns=response.turns or (Message(role="assistant", content=response.text),),
+                loss_weight=1.0 if is_pair else sample.problem.loss_weight,
+                learned="reply" if is_pair else learned_of(encoder, sample.problem),
+            ),
+        )
+        for response in sample.responses
+    ]
+
+
+def _rows(sample: OfflineSample, sides: Sequence[Sequence[Rollout]]) -> list[tuple[Rollout, ...]]:
+    """A pair as one row, or a demonstration as a row per rollout."""
+    if len(sides) == 1:
+        return [(rollout,) for rollout in sides[0]]
+    if any(len(side) > 1 for side in sides):
+        raise UserError(
+            f"{sample.problem.where}: the chat template changes earlier turns of a side when later "
+            f"ones follow, so the side is not one sequence; give each side one turn of the "
+            f"assistant, or use a template that keeps turns"
+        )
+    return [tuple(side[0] for side in sides)]
+
+
+def _sampled_rollouts(sample: OfflineSample, encoder: Encoder) -> tuple[Rollout, ...]:
+    """The responses of a sample with ids, which are used as they are."""
+    prompt_ids = sample.prompt_ids or encoder.prompt_ids(sample.problem)
+    is_pair = len(sample.responses) > 1
+    return tuple(
+        with_loss_weight(
+            Rollout(
+                problem=sample.problem,
+                id=side,
+                group=0,
+                prompt_ids=prompt_ids,
+                response_ids=response.ids,
+                text=response.text,
+            ),
+            1.0 if is_pair else sample.problem.loss_weight,
+        )
+        for side, response in enumerate(sample.responses)
     )

@@ -91,11 +91,13 @@ class Exchange:
         prompt: text or turns.
         text: the reply as text; "" if there is none.
         reply: the reply as turns; () if the row states it as text.
+        has_history: the prompt holds replies of the same written conversation.
     """
 
     prompt: str | tuple[Message, ...]
     text: str = ""
     reply: tuple[Message, ...] = ()
+    has_history: bool = False
 
 
 def layout_of(
@@ -202,11 +204,13 @@ def exchange_of(row: Row, layout: Layout, where: str, *, images: bool = False) -
             prompt = _with_input(present(value, column=column, where=where), row, layout, where)
     prompt = _after_history(prompt, row, layout, where)
     if reply:
-        return Exchange(prompt=prompt, text=reply_text(reply), reply=reply)
+        has_history = any(turn["role"] == "assistant" for turn in prompt if isinstance(turn, dict))
+        return Exchange(prompt=prompt, text=reply_text(reply), reply=reply, has_history=has_history)
     stated, turns = response_of(
         solution, column=layout.column("solution"), where=where, images=images
     )
-    return Exchange(prompt=prompt, text=stated, reply=turns)
+    has_history = bool(layout.value(row, "history"))
+    return Exchange(prompt=prompt, text=stated, reply=turns, has_history=has_history)
 
 
 def response_of(

@@ -24,7 +24,7 @@ from reasontrain.algo.token_selection import (
     RolloutFilter,
     TokenSelection,
 )
-from reasontrain.data.collate import collate
+from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
@@ -141,7 +141,7 @@ def train_step(run: Run, step: int) -> Stats:
     batch = observe(
         run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
     )
-    weight_BT = method.token_selection(batch)
+    weight_BT = batch.weighted(method.token_selection(batch))
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -179,7 +179,7 @@ def make_batch(
         steps: the steps of the run, over which `progress` runs from 0 to 1.
         seed: the seed of the run.
     """
-    sampled_tokens = sum(len(rollout.response_ids) for rollout in rollouts)
+    sampled_tokens = num_sampled_tokens(rollouts)
     kept = (
         _without_truncated(rollouts, alone=isinstance(method.advantage, NoAdvantage))
         if method.truncated == "drop"

@@ -101,6 +101,7 @@ def problems_with_rows(
             answer=answer if answer.strip() else "",
             solution=solution,
             reply=exchange.reply,
+            learn_history=exchange.has_history,
             source=where,
             about=about_of(row, layout.used),
         )

@@ -146,7 +146,7 @@ def test_ids_of_another_tokenizer_are_refused() -> None:
         prompt_ids=(2,),
         tokenizer="other",
     )
-    with pytest.raises(UserError, match="sample p has token ids of another tokenizer"):
+    with pytest.raises(UserError, match="problem p has token ids of another tokenizer"):
         encode([row], encoder(), 256)
     encode([replace(row, tokenizer=fingerprint(tokenizer()))], encoder(), 256)
 
