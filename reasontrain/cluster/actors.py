@@ -269,7 +269,11 @@ class SamplerWorker(SamplingWorker):
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
-        sampler = make_sampler(recipe.engine, recipe.model, seed=recipe.seed)
+        policy = None
+        if recipe.sample is not None and recipe.sample.thought is not None:
+            policy = models.load(recipe.model)
+            policy.measure_ids_in_use(recipe.task.problems())  # as every learner does
+        sampler = make_sampler(recipe.engine, recipe.model, seed=recipe.seed, policy=policy)
         self.sampler = sampler
         self.device = sampler.device
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)

@@ -31,7 +31,7 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     """
     policy = models.load(recipe.model, trainable=True)
     if recipe.sample is not None and recipe.sample.thought is not None:
-        models.keep_rms(policy.model, policy.input_space)
+        policy.measure_ids_in_use(recipe.task.problems())
     if recipe.model.lora is not None:
         adapt(policy, recipe.model.lora)
     if teacher is None and recipe.teacher is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         context_of,
         describe,
     )
-    from reasontrain.models.embedding import InputSpace, keep_rms
+    from reasontrain.models.embedding import InputSpace
     from reasontrain.models.fingerprints import fingerprint
     from reasontrain.models.loading import (
         check_head,
@@ -53,7 +53,6 @@ __all__ = [
     "end_of_text_id",
     "facts_about",
     "fingerprint",
-    "keep_rms",
     "load",
     "load_weights",
     "located",
@@ -73,7 +72,6 @@ _MODULES = {
     "located": "paths",
     "readable": "paths",
     "InputSpace": "embedding",
-    "keep_rms": "embedding",
     "fingerprint": "fingerprints",
     "check_head": "loading",
     "check_same_ids": "loading",
