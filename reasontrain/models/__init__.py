@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         located,
     )
     from reasontrain.models.embedding import InputSpace, keep_rms
-    from reasontrain.models.fingerprints import fingerprint
+    from reasontrain.models.fingerprints import fingerprint, quick_fingerprint
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
@@ -49,6 +49,7 @@ __all__ = [
     "keep_rms",
     "load",
     "located",
+    "quick_fingerprint",
     "quiet_libraries",
     "recompute_activations",
 ]
@@ -62,6 +63,7 @@ _MODULES = {
     "InputSpace": "embedding",
     "keep_rms": "embedding",
     "fingerprint": "fingerprints",
+    "quick_fingerprint": "fingerprints",
     "check_head": "loading",
     "check_same_ids": "loading",
     "load": "loading",
