@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -47,11 +47,21 @@ class LostError(RunError):
         self.rank = rank
 
 
-class Message(TypedDict):
-    """One turn of a conversation, in the format of chat templates."""
+Message = dict[str, object]
+"""One turn of a conversation, in the format of chat templates.
 
-    role: str
-    content: str
+`role` is always there, `content` is text, a list of parts or None. Every other field (`tool_calls`,
+`reasoning_content`, `name`, ...) reaches the template as it is, except `loss_weight`, the factor of
+the losses of the turn's tokens.
+"""
+
+
+def text_of(message: Message) -> str:
+    """The text of a turn: its content, or the texts of the content's parts; "" for None."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return "" if content is None else str(content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +83,14 @@ class Problem:
         id: identifier within its data set.
         prompt: plain text or a conversation.
         answer: gold answer; "" if nothing can be verified.
-        solution: worked demonstration; "" if there is none.
+        solution: worked demonstration as text; "" if there is none.
+        reply: worked demonstration as turns, the first of them the assistant's; replaces
+            `solution`. Turns of a tool or a user may stand between the assistant's.
+        loss_weight: factor of the losses of the demonstration, one for all of its tokens or one per
+            token that is trained.
+        tools: schemas of the tools that the model may call, for the chat template.
+        template_kwargs: further variables for the chat template.
+        source: file and line of the row, for error messages; "" if the problem has none.
         image: image that the prompt shows.
         about: level, subject and similar metadata.
     """
@@ -82,8 +99,18 @@ class Problem:
     prompt: str | tuple[Message, ...]
     answer: str = ""
     solution: str = ""
+    reply: tuple[Message, ...] = ()
+    loss_weight: float | tuple[float, ...] = 1.0
+    tools: tuple[Mapping[str, object], ...] = ()
+    template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    source: str = ""
     image: Image | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The problem in error messages: its id, with file and line if they are known."""
+        return f"{self.source}: problem {self.id}" if self.source else f"problem {self.id}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +154,7 @@ class Rollout:
         reward: the grade of the response.
         evidence: evidence stored before the run: name -> one number per response token.
         kinds: `TokenKind` of each response token; empty if the policy chose all of them.
+        loss_weight: factor of the loss of each response token; empty if all are 1.
         soft: embeddings of a soft chain of thought.
         concluded: False if the chain of thought was cut at its limit.
     """
@@ -142,6 +170,7 @@ class Rollout:
     reward: float = 0.0
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     kinds: tuple[int, ...] = ()
+    loss_weight: tuple[float, ...] = ()
     soft: SoftEmbeddings | None = None
     concluded: bool = True
 

@@ -31,7 +31,7 @@ from reasontrain.models import Policy
 from reasontrain.recipe import Recipe
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler, make_sampler
-from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
 from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
 from reasontrain.vocab import Head
 
@@ -329,6 +329,8 @@ class GraderWorker(Worker):
         self.grader = Grader()
 
     @work
-    def grade_many(self, pairs: Sequence[tuple[str, str]], last_number: bool) -> list[Verdict]:
+    def grade_many(
+        self, requests: Sequence[GradeRequest], answer_format: AnswerFormat
+    ) -> list[Verdict]:
         """See `Grader`."""
-        return self.grader.grade_many(pairs, last_number=last_number)
+        return self.grader.grade_many(requests, answer_format=answer_format)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from reasontrain.data.files import Row, Table, text
 from reasontrain.data.images import find_image
 from reasontrain.data.prompts import Encoder
-from reasontrain.types import Message, Problem, Rollout, UserError
+from reasontrain.types import Message, Problem, Rollout, UserError, text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -190,7 +190,7 @@ def _answer(value: object, column: str, where: str) -> str:
             f"{where}: column {column!r} should end in one {{role: assistant, content}} "
             f"turn beyond the prompt"
         )
-    return turns[0]["content"]
+    return text_of(turns[0])
 
 
 def _ids(row: Row, column: str, where: str) -> tuple[int, ...]:

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, overload, runtime_checkable
 
-from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, RunError, UserError
+from reasontrain.types import (
+    AtLeastOne,
+    Message,
+    Problem,
+    Prompt,
+    Rollout,
+    RunError,
+    UserError,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,9 +93,7 @@ def without_image(problem: Problem) -> Problem:
 
     if isinstance(problem.prompt, str):
         return replace(problem, image=None, prompt=unmarked(problem.prompt))
-    turns = tuple(
-        Message(role=turn["role"], content=unmarked(turn["content"])) for turn in problem.prompt
-    )
+    turns = tuple({**turn, "content": unmarked(text_of(turn))} for turn in problem.prompt)
     return replace(problem, image=None, prompt=turns)
 
 
@@ -168,17 +175,14 @@ class Encoder:
             if isinstance(problem.prompt, str)
             else list(problem.prompt)
         )
-        if not any(IMAGE_MARK in turn["content"] for turn in turns):
+        if not any(IMAGE_MARK in text_of(turn) for turn in turns):
             first = next(i for i, turn in enumerate(turns) if turn["role"] == "user")
-            turns[first] = Message(role="user", content=IMAGE_MARK + turns[first]["content"])
+            turns[first] = {**turns[first], "content": IMAGE_MARK + text_of(turns[first])}
         marked = tuple(
-            Message(
-                role=turn["role"],
-                content=turn["content"].replace(IMAGE_MARK, self.vision.placeholder),
-            )
+            {**turn, "content": text_of(turn).replace(IMAGE_MARK, self.vision.placeholder)}
             for turn in turns
         )
-        prompt = marked[0]["content"] if isinstance(problem.prompt, str) else marked
+        prompt = text_of(marked[0]) if isinstance(problem.prompt, str) else marked
         return self.vision.expand(self.text_ids(replace(problem, prompt=prompt)), problem)
 
     def text_ids(self, problem: Problem) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers.utils import CONFIG_NAME, cached_file
 
 from reasontrain.data import storage
-from reasontrain.models.description import UNTRAINED, located, readable
+from reasontrain.models.paths import UNTRAINED, located, readable
 from reasontrain.models.settings import ModelSettings
 
 PATTERNS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")

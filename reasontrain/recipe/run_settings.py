@@ -10,7 +10,7 @@ from annotated_types import MinLen
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.recipe.constraints import KIND, Count, Name
-from reasontrain.tasks import TaskSettings
+from reasontrain.tasks import AnswerFormat, TaskSettings
 from reasontrain.types import AtLeastOne, Positive
 
 
@@ -26,7 +26,7 @@ class Suite:
         task: the problems; None: the recipe's own task on its held-out split.
         prompt: prompt settings; None: the recipe's own.
         sampling: greedy by default.
-        last_number: accept the last formula or number of a response that marks no answer.
+        answer_format: what counts as an answer, `boxed`, `marked` or `any`; None: as the task.
         num_samples: answers per problem.
         pass_at: the k of each pass@k.
         limit: use only this many problems, from the first.
@@ -39,7 +39,7 @@ class Suite:
     task: Annotated[TaskSettings, KIND] | None = None
     prompt: PromptSettings | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
-    last_number: bool = True
+    answer_format: AnswerFormat | None = None
     num_samples: AtLeastOne = 1
     pass_at: tuple[AtLeastOne, ...] = ()
     limit: AtLeastOne | None = None

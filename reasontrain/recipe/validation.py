@@ -33,6 +33,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
     errors = [
         *_evidence_errors(recipe),
         *_update_errors(recipe),
+        *_old_logp_errors(recipe),
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
@@ -151,6 +152,22 @@ def _update_errors(recipe: Recipe) -> Iterator[str]:
         yield (
             "cluster.overlap: rollouts sampled one step ahead are older still with several "
             "updates per batch; set learn.updates_per_batch to 1"
+        )
+
+
+def _old_logp_errors(recipe: Recipe) -> Iterator[str]:
+    """Errors of the log-probs that an importance ratio divides by."""
+    if recipe.learn.old_logp != "sampler":
+        return
+    if recipe.sample is not None and recipe.sample.truncates:
+        yield (
+            "learn.old_logp: with top_p, top_k or min_p the sampler draws from another "
+            "distribution than its log-probs are of; use `learner`"
+        )
+    if "sampled_logp" in recipe.objective.required_evidence:
+        yield (
+            "objective.importance_cap: compares the learner's log-probs with the sampler's, and "
+            "learn.old_logp takes the sampler's for both; use `learner`"
         )
 
 

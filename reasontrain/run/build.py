@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reasontrain import models
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
+from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -345,7 +346,22 @@ def describe_models(recipe: Recipe) -> models.Description:
     return described
 
 
+def warn_of_rounding(recipe: Recipe) -> None:
+    """Warn of sequence-level ratios that the sampler's rounding in bfloat16 clips."""
+    if (
+        recipe.reuses_sampled_logp
+        and isinstance(recipe.objective, SequenceObjective)
+        and recipe.model.dtype == "bfloat16"
+    ):
+        logger.warning(
+            f"objective: {recipe.objective.kind} divides by the sampler's log-probs, whose "
+            f"rounding in bfloat16 is wider than its clip bounds, so many rollouts lose their "
+            f"gradient; set learn.old_logp to learner, or use grpo"
+        )
+
+
 def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs:
+    warn_of_rounding(recipe)
     described = describe_models(recipe)
     answers, order = training_data(recipe, described, grader)
     directory = run_directory(recipe)

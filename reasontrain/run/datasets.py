@@ -23,7 +23,7 @@ from reasontrain.models import Description, Policy
 from reasontrain.recipe import Recipe, Suite, UncondTuned
 from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.tasks import OfflineTask, PairTask, Scored, Task
+from reasontrain.tasks import OfflineTask, PairTask, Response, Scored, Task
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.types import Problem, Prompt, Rollout, UserError
@@ -123,13 +123,26 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
         return list
 
     def add_rewards(rollouts: Sequence[Rollout]) -> list[Rollout]:
-        responses = [(rollout.problem, rollout.text) for rollout in rollouts]
-        scored = recipe.task.grade(responses, grader, recipe.reward)
+        scored = recipe.task.grade(
+            [response_of(rollout) for rollout in rollouts],
+            grader,
+            recipe.reward,
+            answer_format=recipe.task.answer_format,
+        )
+        rewards = [s.reward for s in scored]
+        assert None not in rewards, "every task gives every response a reward"
         return [
-            replace(rollout, reward=s.reward) for rollout, s in zip(rollouts, scored, strict=True)
+            replace(rollout, reward=reward)
+            for rollout, reward in zip(rollouts, rewards, strict=True)
+            if reward is not None
         ]
 
     return add_rewards
+
+
+def response_of(rollout: Rollout) -> Response:
+    """The response of a rollout, to be graded."""
+    return Response(problem=rollout.problem, text=rollout.text, truncated=rollout.truncated)
 
 
 def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Prompt]:
@@ -278,8 +291,10 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
 
-    def score(responses: Sequence[tuple[Problem, str]]) -> list[Scored]:
-        return task.grade(responses, grader, last_number=suite.last_number)
+    answer_format = suite.answer_format or task.answer_format
+
+    def score(responses: Sequence[Response]) -> list[Scored]:
+        return task.grade(responses, grader, answer_format=answer_format)
 
     return SuiteProblems(suite, prompt, problems, score, digest)
 

@@ -28,7 +28,7 @@ from reasontrain.data.collate import collate
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
-from reasontrain.metrics.step import step_metrics
+from reasontrain.metrics.step import sampler_gap, step_metrics
 from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
 from reasontrain.metrics.timing import Stopwatch, key
@@ -158,6 +158,8 @@ def train_step(run: Run, step: int) -> Stats:
     stats = learned | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch)
+    if "old_logp" in method.objective.required_evidence and not method.reuse_sampled_logp:
+        stats |= sampler_gap(batch)
     if isinstance(method.token_selection, HasMetrics):
         stats |= method.token_selection.metrics(batch)
     stats |= run.speed.count(rollouts, batch, weight_BT)

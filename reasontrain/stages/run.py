@@ -39,7 +39,7 @@ from reasontrain.stages.tune import tune
 logger = logging.getLogger(__name__)
 
 MARK = "stage.json"
-VERSION = 2
+VERSION = 3
 """Part of every hash; raised when the same settings would produce another output."""
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed by content, larger ones by size and modification time."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from reasontrain.data.files import Source
+from reasontrain.tasks.grading import AnswerFormat
 from reasontrain.tasks.problems import BOXED, problems_of
 from reasontrain.tasks.task import Task
 from reasontrain.types import Problem
@@ -15,11 +16,13 @@ from reasontrain.types import Problem
 class Gsm8k(Source, Task):
     """Problems of GSM8K from a file or the hub (default: `openai/gsm8k`).
 
-    `instruction` ends every prompt.
+    `instruction` ends every prompt. `answer_format` is what counts as an answer: the last box
+    (`boxed`), also a stated answer (`marked`), or also the last number (`any`).
     """
 
     kind: Literal["gsm8k"] = "gsm8k"
     instruction: str = BOXED
+    answer_format: AnswerFormat = "marked"
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from reasontrain.data.files import Source
-from reasontrain.tasks.grading.extract import last_boxed
+from reasontrain.tasks.grading import AnswerFormat, last_boxed
 from reasontrain.tasks.problems import BOXED, problems_of
 from reasontrain.tasks.task import Task
 from reasontrain.types import Problem
@@ -19,11 +19,13 @@ from reasontrain.types import Problem
 class MathTask(Source, Task):
     """Mathematical problems from a file or the hub (default: `DigitalLearningGmbH/MATH-lighteval`).
 
-    `instruction` ends every prompt.
+    `instruction` ends every prompt. `answer_format` is what counts as an answer: the last box
+    (`boxed`), also a stated answer (`marked`), or also the last number (`any`).
     """
 
     kind: Literal["math"] = "math"
     instruction: str = BOXED
+    answer_format: AnswerFormat = "marked"
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, cast, overload
 
 from reasontrain.data.files import Columns, Row, Table, text
-from reasontrain.types import Message, Problem, UserError
+from reasontrain.types import Message, Problem, UserError, text_of
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 """The default instruction after a mathematical problem."""
@@ -171,13 +171,13 @@ def _conversation(
             f"{where}: column {column!r} should hold a list of {{role, content}} objects"
         )
     messages = [Message(role=turn["role"], content=turn["content"]) for turn in turns]
-    reply = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
+    reply = text_of(messages.pop()) if messages[-1]["role"] == "assistant" else ""
     if not messages or messages[-1]["role"] != "user":
         raise UserError(
             f"{where}: the conversation in column {column!r} should end with a user turn, "
             f"or with the reply to one"
         )
-    messages[-1] = Message(role="user", content=_with(messages[-1]["content"], instruction))
+    messages[-1] = Message(role="user", content=_with(text_of(messages[-1]), instruction))
     return tuple(messages), reply
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import ClassVar, Literal, SupportsFloat
 
 from reasontrain.data.files import Columns, Row, Source
-from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
 from reasontrain.tasks.problems import problems_of
 from reasontrain.tasks.reward import Reward
-from reasontrain.tasks.task import Scored, Task
+from reasontrain.tasks.task import Response, Scored, Task
 from reasontrain.types import AtLeastOne, Problem, RunError, UserError
 
 RewardFunction = Callable[[Mapping[str, object], str], SupportsFloat]
@@ -72,28 +72,28 @@ class PythonTask(Task):
 
     def grade(
         self,
-        responses: Sequence[tuple[Problem, str]],
+        responses: Sequence[Response],
         grader: Grader,
         reward: Reward | None = None,
         *,
-        last_number: bool = True,
+        answer_format: AnswerFormat = "marked",
     ) -> list[Scored]:
         """Grade responses with the function (see `Task`).
 
         Args:
-            responses: (problem, response) pairs.
+            responses: the responses.
             grader: not used.
             reward: not used.
-            last_number: not used.
+            answer_format: not used.
 
         Returns:
-            The function's reward of each pair, in order, with a verdict that is right if the reward
-            is at least 1.
+            The function's reward of each response, in order, with a verdict that is right if the
+            reward is at least 1.
 
         Raises:
             RunError: the function fails, or does not return a finite number.
         """
-        rewards = [self.reward(problem, text) for problem, text in responses]
+        rewards = [self.reward(r.problem, r.text) for r in responses]
         return [Scored(value, Verdict(value >= 1.0, "", "own reward")) for value in rewards]
 
     def reward(self, problem: Problem, response: str) -> float:
