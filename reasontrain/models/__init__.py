@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         describe,
     )
     from reasontrain.models.embedding import InputSpace
-    from reasontrain.models.fingerprints import fingerprint
+    from reasontrain.models.fingerprints import fingerprint, quick_fingerprint
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
@@ -58,6 +58,7 @@ __all__ = [
     "located",
     "log_once",
     "messages_of_libraries",
+    "quick_fingerprint",
     "quiet_libraries",
     "readable",
     "recompute_activations",
@@ -73,6 +74,7 @@ _MODULES = {
     "readable": "paths",
     "InputSpace": "embedding",
     "fingerprint": "fingerprints",
+    "quick_fingerprint": "fingerprints",
     "check_head": "loading",
     "check_same_ids": "loading",
     "load": "loading",

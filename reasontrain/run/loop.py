@@ -122,6 +122,7 @@ class Run:
     checkpoints: Checkpoints
     max_nonfinite: int
     steps: int
+    schedule_steps: int
     seed: int
 
 
@@ -136,7 +137,7 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     with timer("score"):
         rollouts = run.score(rollouts)
-    sampled = make_batch(method, rollouts, step=step, steps=run.steps, seed=run.seed)
+    sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
     batch = method.rollout_filter(sampled)
     batch = observe(
         run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
@@ -176,7 +177,7 @@ def make_batch(
             masked from the loss after it.
         rollouts: all that were sampled.
         step: the step, counted from 0.
-        steps: the steps of the run, over which `progress` runs from 0 to 1.
+        steps: the steps over which `progress` runs from 0 to 1.
         seed: the seed of the run.
     """
     sampled_tokens = num_sampled_tokens(rollouts)
@@ -195,7 +196,7 @@ def make_batch(
         advantage=method.advantage,
         masked=masked,
         paired=method.objective.granularity == "pair",
-        progress=step / max(steps - 1, 1),
+        progress=min(step / max(steps - 1, 1), 1.0),
         seed=seed,
         step=step,
     )
