@@ -20,7 +20,7 @@ from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress
 from reasontrain.run.directory import step_of
 from reasontrain.sampler import Sampler
-from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
 
 logger = logging.getLogger(__name__)
@@ -359,20 +359,20 @@ class GraderGroup(Grader):
         self.restarts = restarts
 
     def grade_many(
-        self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True
+        self, requests: Iterable[GradeRequest], *, answer_format: AnswerFormat = "marked"
     ) -> list[Verdict]:
         """See `Grader`."""
-        pairs = list(pairs)
+        requests = list(requests)
         number = len(self.group.actors)
-        parts = [pairs[rank::number] for rank in range(number)]
-        refs = self.group.submit("grade_many", [(part, last_number) for part in parts])
+        parts = [requests[rank::number] for rank in range(number)]
+        refs = self.group.submit("grade_many", [(part, answer_format) for part in parts])
         verdicts = [
-            self._graded(rank, ref, (parts[rank], last_number)) for rank, ref in enumerate(refs)
+            self._graded(rank, ref, (parts[rank], answer_format)) for rank, ref in enumerate(refs)
         ]
-        return [verdicts[index % number][index // number] for index in range(len(pairs))]
+        return [verdicts[index % number][index // number] for index in range(len(requests))]
 
     def _graded(
-        self, rank: int, ref: ray.ObjectRef, arguments: tuple[Sequence[tuple[str, str]], bool]
+        self, rank: int, ref: ray.ObjectRef, arguments: tuple[Sequence[GradeRequest], AnswerFormat]
     ) -> list[Verdict]:
         while True:
             try:

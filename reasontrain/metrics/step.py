@@ -57,6 +57,19 @@ def step_metrics(
     return stats
 
 
+def sampler_gap(batch: Batch) -> Stats:
+    """Mean and largest |difference| of the sampler's log-probs from the learner's, in nats.
+
+    Empty if the sampler reported none. Rounding of bfloat16 makes it about 0.01; a larger gap is a
+    sampler with other weights, another temperature or another tokenisation.
+    """
+    among_BT = batch.is_response_BT
+    if not {"sampled_logp", "old_logp"} <= batch.evidence.keys() or not among_BT.any():
+        return {}
+    gap_N = (batch.sampled_logp_BT - batch.old_logp_BT)[among_BT].double().abs()
+    return {"sampler_gap_mean": float(gap_N.mean()), "sampler_gap_max": float(gap_N.max())}
+
+
 def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
     """Kept share of the first, middle and last third of each response.
 

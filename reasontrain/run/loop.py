@@ -5,14 +5,12 @@ The loop is the same for one process and for many, for sampled rollouts and for 
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
+from signal import Signals
 from typing import Literal
 
 import torch
@@ -26,17 +24,19 @@ from reasontrain.algo.token_selection import (
     RolloutFilter,
     TokenSelection,
 )
-from reasontrain.data.collate import collate
+from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
-from reasontrain.metrics.step import step_metrics
+from reasontrain.metrics.step import sampler_gap, step_metrics
 from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
 from reasontrain.metrics.timing import Stopwatch, key
 from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.run import checkpoint
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.owner import Ownership
+from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
 from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
@@ -107,6 +107,7 @@ class Run:
     """Everything a run is made of; `train` only calls it in order."""
 
     directory: RunDirectory
+    owner: Ownership
     order: Order
     sampler: Sampler
     sampling: Sampling
@@ -121,6 +122,7 @@ class Run:
     checkpoints: Checkpoints
     max_nonfinite: int
     steps: int
+    schedule_steps: int
     seed: int
 
 
@@ -135,12 +137,12 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     with timer("score"):
         rollouts = run.score(rollouts)
-    sampled = make_batch(method, rollouts, step=step, steps=run.steps, seed=run.seed)
+    sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
     batch = method.rollout_filter(sampled)
     batch = observe(
         run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
     )
-    weight_BT = method.token_selection(batch)
+    weight_BT = batch.weighted(method.token_selection(batch))
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -156,6 +158,8 @@ def train_step(run: Run, step: int) -> Stats:
     stats = learned | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch)
+    if "old_logp" in method.objective.required_evidence and not method.reuse_sampled_logp:
+        stats |= sampler_gap(batch)
     if isinstance(method.token_selection, HasMetrics):
         stats |= method.token_selection.metrics(batch)
     stats |= run.speed.count(rollouts, batch, weight_BT)
@@ -173,10 +177,10 @@ def make_batch(
             masked from the loss after it.
         rollouts: all that were sampled.
         step: the step, counted from 0.
-        steps: the steps of the run, over which `progress` runs from 0 to 1.
+        steps: the steps over which `progress` runs from 0 to 1.
         seed: the seed of the run.
     """
-    sampled_tokens = sum(len(rollout.response_ids) for rollout in rollouts)
+    sampled_tokens = num_sampled_tokens(rollouts)
     kept = (
         _without_truncated(rollouts, alone=isinstance(method.advantage, NoAdvantage))
         if method.truncated == "drop"
@@ -192,7 +196,7 @@ def make_batch(
         advantage=method.advantage,
         masked=masked,
         paired=method.objective.granularity == "pair",
-        progress=step / max(steps - 1, 1),
+        progress=min(step / max(steps - 1, 1), 1.0),
         seed=seed,
         step=step,
     )
@@ -228,39 +232,6 @@ def observe(
     return learner.observe(batch, missing) if missing else batch
 
 
-class Stop:
-    """Notes Ctrl-C, SIGTERM and SIGUSR1, so that the run stops after the step under way.
-
-    Schedulers warn by SIGTERM or SIGUSR1 some time before they kill a job.
-    """
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Handle these signals within the block."""
-        # Python runs handlers in the main thread between two bytecodes. Raising there would leave
-        # the learner in the middle of an update and a checkpoint half written, so the handler only
-        # takes a note, which `_advance` reads when a step is complete.
-        before = {
-            number: signal.signal(number, self._note)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        }
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            # The second signal: whoever sends it does not want to wait for the step. Nothing is
-            # saved, and the run resumes from its last checkpoint.
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
-
-
 class StoppedError(RunError):
     """Raised after a signal, when the run has saved a checkpoint and ended."""
 
@@ -280,12 +251,14 @@ def train(
         StoppedError: after a signal, with a checkpoint saved.
         RunError: if a step cannot be taken, with the steps before it saved.
     """
-    with Stop().listening() as stop:
+    limit_s = run.checkpoints.settings.stop_within_s
+    with Stop(limit_s=limit_s, limit_key="checkpoint.stop_within_s").listening() as stop:
         done = from_step
         finished = False
         while not finished:
             try:
-                run.evaluate(done)
+                with stop.at_once():
+                    run.evaluate(done)
                 while done < run.steps:
                     done = _advance(run, done, stop, report)
                 finish()
@@ -298,18 +271,16 @@ def train(
 def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], None]) -> int:
     """Take a step, track it, save and evaluate if due; return the number of steps done."""
     stats = _step_or_save(run, step)
+    run.owner.check()
     run.tracker.metrics(step, stats)
     report(step, stats)
     done = step + 1
-    stopped = stop.signal if done < run.steps else None
+    stopped = stop.signal
     if stopped or is_due(run.checkpoints.settings.every, done) or done == run.steps:
         # Before the evaluation, which may take long.
         path = run.checkpoints.save(done)
     if stopped:
-        raise StoppedError(
-            f"stopped by {stopped.name} after step {step}; saved {path}; the same command "
-            f"goes on from there"
-        )
+        raise _stopped(stopped, step, path)
     if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
         raise RunError(
             f"the gradient was not finite in {run.max_nonfinite} optimiser steps in a row (the "
@@ -317,8 +288,20 @@ def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], Non
             f"learn.lr, or look at their rollouts in "
             f"{run.directory.nonfinite_tokens_at('*')}"
         )
-    run.evaluate(done)
+    try:
+        with stop.at_once():
+            run.evaluate(done)
+    except StopNow:
+        assert stop.signal is not None, "a signal raised it"
+        raise _stopped(stop.signal, step, run.checkpoints.save(done)) from None
     return done
+
+
+def _stopped(number: Signals, step: int, saved: Path) -> StoppedError:
+    return StoppedError(
+        f"stopped by {number.name} after step {step}; saved {saved}; the same command goes on from "
+        f"there"
+    )
 
 
 def _step_or_save(run: Run, step: int) -> Stats:

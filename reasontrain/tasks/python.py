@@ -11,11 +11,11 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import ClassVar, Literal, SupportsFloat
 
-from reasontrain.data.files import Columns, Row, Source
-from reasontrain.tasks.grading import Grader, Verdict
-from reasontrain.tasks.problems import problems_of
+from reasontrain.data.files import BadRows, Columns, Row, Source
+from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
+from reasontrain.tasks.problems import problems_with_rows
 from reasontrain.tasks.reward import Reward
-from reasontrain.tasks.task import Scored, Task
+from reasontrain.tasks.task import Response, Scored, Task
 from reasontrain.types import AtLeastOne, Problem, RunError, UserError
 
 RewardFunction = Callable[[Mapping[str, object], str], SupportsFloat]
@@ -43,6 +43,7 @@ class PythonTask(Task):
     columns: Columns = field(default_factory=Columns)
     limit: AtLeastOne | None = None
     instruction: str = ""
+    bad_rows: BadRows = "refuse"
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
@@ -52,13 +53,14 @@ class PythonTask(Task):
     def _read(self) -> Mapping[str, tuple[Problem, Row]]:
         """The problems by id, each with its row."""
         # `Problem.about` holds text only, but a reward may need lists and numbers
-        table = Source(path=self.problems_path, limit=self.limit).table()
-        problems = problems_of(
-            table, self.columns, instruction=self.instruction, split=lambda *cells: cells
+        source = Source(
+            path=self.problems_path,
+            columns=self.columns,
+            limit=self.limit,
+            bad_rows=self.bad_rows,
         )
-        return {
-            problem.id: (problem, row) for problem, row in zip(problems, table.rows, strict=True)
-        }
+        rows = problems_with_rows(source, instruction=self.instruction, split=lambda *cells: cells)
+        return {problem.id: (problem, row) for problem, row in rows}
 
     def load(self) -> RewardFunction:
         """Load the function; raise UserError if the file or the function is missing or fails."""
@@ -72,28 +74,28 @@ class PythonTask(Task):
 
     def grade(
         self,
-        responses: Sequence[tuple[Problem, str]],
+        responses: Sequence[Response],
         grader: Grader,
         reward: Reward | None = None,
         *,
-        last_number: bool = True,
+        answer_format: AnswerFormat = "marked",
     ) -> list[Scored]:
         """Grade responses with the function (see `Task`).
 
         Args:
-            responses: (problem, response) pairs.
+            responses: the responses.
             grader: not used.
             reward: not used.
-            last_number: not used.
+            answer_format: not used.
 
         Returns:
-            The function's reward of each pair, in order, with a verdict that is right if the reward
-            is at least 1.
+            The function's reward of each response, in order, with a verdict that is right if the
+            reward is at least 1.
 
         Raises:
             RunError: the function fails, or does not return a finite number.
         """
-        rewards = [self.reward(problem, text) for problem, text in responses]
+        rewards = [self.reward(r.problem, r.text) for r in responses]
         return [Scored(value, Verdict(value >= 1.0, "", "own reward")) for value in rewards]
 
     def reward(self, problem: Problem, response: str) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reasontrain.recipe import as_mapping
-from reasontrain.tasks import Scored, Verdict
+from reasontrain.tasks import Response, Scored, Verdict
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, RunError, UserError
@@ -46,7 +46,9 @@ def test_rewards_are_what_the_function_says(tmp_path: Path) -> None:
     mine = task(tmp_path)
     (problem,) = mine.problems()
     with Grader(num_workers=1) as grader:
-        scored = mine.grade([(problem, "4!"), (problem, "4!!"), (problem, "5")], grader)
+        scored = mine.grade(
+            [Response(problem=problem, text=text) for text in ("4!", "4!!", "5")], grader
+        )
     assert scored == [
         Scored(2 / 3, Verdict(False, "", "own reward")),
         Scored(1.0, Verdict(True, "", "own reward")),

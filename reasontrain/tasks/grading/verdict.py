@@ -14,8 +14,8 @@ class Verdict:
         extracted: the answer in the response; "" if there is none.
         reason: "exact" (text, numbers, lists) or "symbolic" (math-verify) for a decision; "no
             answer", "no gold" or "gold unreadable" if the answer or the gold answer is missing;
-            "too large", "timeout", "memory" or "crash" if algebra could not decide; "own reward" if
-            the task computes rewards itself.
+            "unfinished" if the chain of thought did not end; "too large", "timeout", "memory" or
+            "crash" if algebra could not decide; "own reward" if the task computes rewards itself.
     """
 
     correct: bool
