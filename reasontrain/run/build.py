@@ -334,6 +334,10 @@ def describe_models(recipe: Recipe) -> models.Description:
         RecipeError: The model sees images, and a setting does not support them.
     """
     described = models.describe(recipe.model)
+    for fact in models.facts_about(
+        described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
+    ):
+        logger.info(f"{recipe.model.path}: {fact}")
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
     for settings, role in [(settings, role) for settings, role in others if settings is not None]:
