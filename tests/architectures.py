@@ -182,24 +182,27 @@ def save(name: str, directory: Path) -> None:
 
 
 def trains(settings: ModelSettings, layout: Layout) -> str:
-    """Loss and gradient in a layout are those of each sequence alone, and three steps help."""
+    """Loss and gradient in a layout are those of each sequence alone, and a step helps."""
     policy = models.load(settings, trainable=True, layout=layout)
     settings_alone = LearnSettings(lr=0.01, rollouts_per_step=6, micro_batch_tokens=1)
-    alone = losses(copied(policy), settings_alone)
-    together = losses(policy, LearnSettings(lr=0.01, rollouts_per_step=6, layout=layout))
+    alone = losses(copied(policy), settings_alone, 1)
+    together = losses(policy, LearnSettings(lr=0.01, rollouts_per_step=6, layout=layout), 2)
     for name in ("loss", "grad_norm"):
         torch.testing.assert_close(together[0][name], alone[0][name], rtol=1e-4, atol=1e-5)
-    assert together[-1]["loss"] < together[0]["loss"], "three steps lower the loss"
-    check_export(policy, settings)
+    assert together[-1]["loss"] < together[0]["loss"], "a step lowers the loss"
+    if layout == "padded":
+        check_export(policy, settings)
     return YES
 
 
-def losses(policy: Policy, settings: LearnSettings) -> list[dict[str, float]]:
-    """The statistics of three steps of fine-tuning on one batch."""
+def losses(policy: Policy, settings: LearnSettings, steps: int) -> list[dict[str, float]]:
+    """The statistics of some steps of fine-tuning on one batch."""
     learner = compose_learner(policy, settings, steps=10)
     data: Batch = batch()
     average = LOSS_AGGREGATIONS["token_mean"]
-    return [dict(learner.step(data, data.is_response_BT.float(), Nll(), average)) for _ in range(3)]
+    return [
+        dict(learner.step(data, data.is_response_BT.float(), Nll(), average)) for _ in range(steps)
+    ]
 
 
 def copied(policy: Policy) -> Policy:
@@ -224,7 +227,7 @@ def trains_adapters(settings: ModelSettings) -> str:
         except UserError:
             continue
         before = {name: p.detach().clone() for name, p in adapted.model.named_parameters()}
-        stats = losses(adapted, LearnSettings(lr=0.01, rollouts_per_step=6))
+        stats = losses(adapted, LearnSettings(lr=0.01, rollouts_per_step=6), 3)
         assert stats[-1]["loss"] < stats[0]["loss"], "adapters lower the loss"
         for name, parameter in adapted.model.named_parameters():
             assert parameter.requires_grad or torch.equal(parameter, before[name]), name

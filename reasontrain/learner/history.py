@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner.lora import is_lora_layer
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation, UnshardedModel
-from reasontrain.models import Policy, check_shapes
+from reasontrain.models import Policy, check_shapes, open_to_readers
 
 HISTORY_FILE = "history.safetensors"
 Forward = Callable[[MicroBatch, Int[Tensor, " N"], HeadComputation], Mapping[str, Tensor]]
@@ -130,6 +130,7 @@ class MovingAverageHistory(FrozenHistory):
             {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()},
             directory / HISTORY_FILE,
         )
+        open_to_readers(directory)
 
     @torch.no_grad()
     def restore(self, directory: Path) -> None:

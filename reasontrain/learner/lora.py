@@ -17,6 +17,7 @@ from reasontrain.models import (
     check_shapes,
     log_once,
     messages_of_libraries,
+    open_to_readers,
     readable,
 )
 from reasontrain.types import UserError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # importing peft takes half a second, and most runs have no a
     from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"
+ADAPTER_FOLDER = "adapter"
+"""The folder in `final/` with the adapters alone, beside the merged model."""
 PREFIX = "base_model.model."
 """The prefix that peft and transformers give to names in an adapter's file."""
 
@@ -132,6 +135,7 @@ def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: 
         directory / SAFETENSORS_WEIGHTS_NAME,
     )
     config.save_pretrained(directory)
+    open_to_readers(directory)
 
 
 def load_adapter(model: nn.Module, directory: Path) -> None:
