@@ -52,6 +52,7 @@ from reasontrain.run.owner import Ownership, owned
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
+from reasontrain.tasks import PythonTask
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
@@ -70,7 +71,19 @@ VERSIONS = (
     "math-verify",
     "vllm",
 )
-MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "baseline")
+MAY_CHANGE = (
+    "steps",
+    "evaluate",
+    "checkpoint",
+    "track",
+    "out",
+    "cluster",
+    "baseline",
+    # after a reward that failed, the run can go on in another way
+    "task.on_error",
+    "task.timeout_s",
+    "task.workers",
+)
 """Keys that may change when a run is resumed; raising `steps` extends a finished run."""
 CHUNK_SIZE = 512
 """Prompts of a suite that are sampled together during training."""
@@ -123,7 +136,8 @@ class RunContext:
         on_start(run.directory)
         try:
             finish = partial(checkpoint.final, run.directory, self.learner.export)
-            train(run, from_step=from_step, report=report, finish=finish)
+            with tracking.rewards_log(run.directory):
+                train(run, from_step=from_step, report=report, finish=finish)
         finally:
             run.tracker.close()
         return run.directory
@@ -138,6 +152,8 @@ class RunContext:
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(declared))
+        if isinstance(recipe.task, PythonTask):
+            directory.write_reward_code(recipe.task.reward_file.source)
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -163,6 +179,7 @@ class RunContext:
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
+            own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
             tracker=tracker,
@@ -371,7 +388,7 @@ def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
     changed = [
         key
         for key in changed_keys(read_yaml(directory.recipe), as_mapping(recipe))
-        if key.partition(".")[0] not in MAY_CHANGE
+        if key not in MAY_CHANGE and key.partition(".")[0] not in MAY_CHANGE
     ]
     if changed:
         raise UserError(

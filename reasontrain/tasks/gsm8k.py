@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from reasontrain.data.files import Source
@@ -23,6 +24,10 @@ class Gsm8k(Source, Task):
     kind: Literal["gsm8k"] = "gsm8k"
     instruction: str = BOXED
     answer_format: AnswerFormat = "marked"
+
+    def files(self) -> tuple[Path, ...]:
+        """See `Task`."""
+        return () if self.path is None else (Path(self.path),)
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""

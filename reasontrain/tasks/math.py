@@ -6,6 +6,7 @@ AIME, AMC and OlympiadBench have the same form.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from reasontrain.data.files import Source
@@ -26,6 +27,10 @@ class MathTask(Source, Task):
     kind: Literal["math"] = "math"
     instruction: str = BOXED
     answer_format: AnswerFormat = "marked"
+
+    def files(self) -> tuple[Path, ...]:
+        """See `Task`."""
+        return () if self.path is None else (Path(self.path),)
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""

@@ -33,6 +33,10 @@ class _File(Task):
         """The folder to which paths of images are relative."""
         return Path(self.images) if self.images is not None else Path(self.path or ".").parent
 
+    def files(self) -> tuple[Path, ...]:
+        """See `Task`; the images are not listed."""
+        return () if self.path is None else (Path(self.path),)
+
     def table(self) -> Table:
         """The rows of the source."""
         return Source(
