@@ -75,7 +75,7 @@ class _File(Task):
 
     def files(self) -> tuple[Path, ...]:
         """See `Task`; the images are not listed."""
-        return () if self.path is None else (Path(self.path),)
+        return () if self.path is None else tuple(files_of(self.path))
 
     def table(self, on_bad_row: OnBadRow) -> Table:
         """The rows of the source; `on_bad_row` gets the error of each line that is no row."""

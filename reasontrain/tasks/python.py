@@ -61,7 +61,7 @@ class PythonTask(Task):
 
     def files(self) -> tuple[Path, ...]:
         """The problems, the function's file, and the modules beside it that it imports."""
-        return Path(self.problems_path), *with_imports(Path(self.path))
+        return *files_of(self.problems_path), *with_imports(Path(self.path))
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
