@@ -8,7 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from reasontrain.data.files import BadRows, OnBadRow, RowError, Table, read_source, refuse
+from reasontrain.data.files import (
+    BadRows,
+    OnBadRow,
+    RowError,
+    Table,
+    files_of,
+    read_source,
+    refuse,
+)
 from reasontrain.data.offline import OfflineSample, read_pairs, read_rollouts
 from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Problem
