@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from reasontrain.data.files import RowError, shown
+from reasontrain.data.files import RowError, is_missing, shown
 from reasontrain.data.prompts import IMAGE_MARK
 from reasontrain.types import Message, text_of
 
@@ -137,7 +137,10 @@ def _turn(value: object, where: str, images: bool) -> Message:
         reason = (
             f"it has {', '.join(map(str, value)) or 'nothing'}" if name is None else shown(name)
         )
-        raise RowError(f"{where}: no known role ({reason}; roles are {', '.join(ROLES)})")
+        raise RowError(
+            f"{where}: no known role ({reason}); expected system, user, assistant or tool, or "
+            f"ShareGPT's human, gpt, function_call or observation"
+        )
     name = name.strip().lower()
     role = ROLES[name]
     content = _content(
@@ -160,6 +163,10 @@ def _turn(value: object, where: str, images: bool) -> Message:
     speaks = bool(fields.keys() & {"tool_calls", "reasoning_content", "thinking"})
     if not content.strip() and role in ("user", "assistant") and not speaks:
         raise RowError(f"{where} ({role}) is empty")
+    if is_missing(content) and role in ("user", "assistant"):
+        raise RowError(
+            f"{where} ({role}) is the text {content.strip()!r}, which stands for a missing number"
+        )
     return {"role": role, "content": content, **fields}
 
 

@@ -230,7 +230,7 @@ def response_of(
     Raises:
         RowError: the cell holds neither, or its turns do not start and end with the assistant's.
     """
-    if value is None or (isinstance(value, str) and not value.strip()) or value == []:
+    if _is_blank(value):
         return "", ()
     if is_conversation(value):
         turns = turns_of(value, column=column, where=where, images=images)
@@ -255,7 +255,7 @@ def answer_of(row: Row, layout: Layout, where: str) -> str:
     value = layout.value(row, "answer")
     column = layout.column("answer")
     value = _joined("answer", value, column)
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_blank(value):
         return ""
     return present(value, column=column, where=where)
 
@@ -309,7 +309,7 @@ def check_unique(ids: dict[str, str], id: str, where: str) -> None:
 def _with_input(problem: str, row: Row, layout: Layout, where: str) -> str:
     """Alpaca's instruction and, if it is not empty, its input on the next line."""
     value = layout.value(row, "input")
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_blank(value):
         return problem
     return f"{problem}\n{text(value, column=layout.column('input'), where=where)}"
 
@@ -320,14 +320,20 @@ def _after_history(
     """The prompt after the row's system text and earlier exchanges, if it has any."""
     before: list[Message] = []
     system = layout.value(row, "system")
-    if isinstance(system, str) and system.strip():
+    if not _is_blank(system):
+        if not isinstance(system, str):
+            raise RowError(
+                f"{where}: column {layout.column('system')!r} holds {shown(system)}; expected the "
+                f"text of a system turn"
+            )
         before.append({"role": "system", "content": system})
     history = layout.value(row, "history")
-    for pair in history if isinstance(history, list) else []:
+    pairs = [] if _is_blank(history) else history
+    for pair in pairs if isinstance(pairs, list) else [pairs]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise RowError(
-                f"{where}: column {layout.column('history')!r} holds {shown(pair)}; expected "
-                f"[question, answer]"
+                f"{where}: column {layout.column('history')!r} holds {shown(pair)}; expected a "
+                f"list of [question, answer]"
             )
         for role, value in zip(("user", "assistant"), pair, strict=True):
             content = present(value, column=layout.column("history"), where=where)
@@ -335,13 +341,18 @@ def _after_history(
     if not before:
         return prompt
     turns = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
-    if system and turns[0]["role"] == "system":
-        if str(turns[0]["content"]).strip() == str(system).strip():
+    if isinstance(system, str) and system.strip() and turns[0]["role"] == "system":
+        if str(turns[0]["content"]).strip() == system.strip():
             return prompt
         raise RowError(
             f"{where}: column {layout.column('system')!r} and the first turn are two system texts"
         )
     return (*before, *turns)
+
+
+def _is_blank(value: object) -> bool:
+    """Return True for a null or blank cell, or an empty list."""
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _joined(part: str, value: object, column: str) -> object:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         context_of,
         describe,
     )
-    from reasontrain.models.embedding import InputSpace, keep_rms
-    from reasontrain.models.fingerprints import fingerprint
+    from reasontrain.models.embedding import InputSpace
+    from reasontrain.models.fingerprints import fingerprint, quick_fingerprint
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
@@ -53,12 +53,12 @@ __all__ = [
     "end_of_text_id",
     "facts_about",
     "fingerprint",
-    "keep_rms",
     "load",
     "load_weights",
     "located",
     "log_once",
     "messages_of_libraries",
+    "quick_fingerprint",
     "quiet_libraries",
     "readable",
     "recompute_activations",
@@ -73,8 +73,8 @@ _MODULES = {
     "located": "paths",
     "readable": "paths",
     "InputSpace": "embedding",
-    "keep_rms": "embedding",
     "fingerprint": "fingerprints",
+    "quick_fingerprint": "fingerprints",
     "check_head": "loading",
     "check_same_ids": "loading",
     "load": "loading",

@@ -73,6 +73,10 @@ class _File(Task):
         """The folder to which paths of images are relative."""
         return Path(self.images) if self.images is not None else Path(self.path or ".").parent
 
+    def files(self) -> tuple[Path, ...]:
+        """See `Task`; the images are not listed."""
+        return () if self.path is None else (Path(self.path),)
+
     def table(self, on_bad_row: OnBadRow) -> Table:
         """The rows of the source; `on_bad_row` gets the error of each line that is no row."""
         return read_source(

@@ -472,6 +472,7 @@ def test_numbers_have_one_spelling(tmp_path: Path) -> None:
     ("turns", "message"),
     [
         ([USER, {"role": "assistant", "content": ""}], r"turn 2 \(assistant\) is empty"),
+        ([USER, {"role": "assistant", "content": "nan"}], "turn 2 .assistant. is the text 'nan'"),
         ([{"role": "user", "content": " "}, FOUR], r"turn 1 \(user\) is empty"),
         ([USER, {"role": "robot", "content": "4"}], "turn 2: no known role .str 'robot'"),
         ([USER, {"speaker": "x"}], "turn 2: no known role .it has speaker"),
