@@ -31,7 +31,7 @@ from reasontrain.evaluation.run import evaluate
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import LocalEngine, Suite
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.tasks import Grader, TaskSettings, Verdict
+from reasontrain.tasks import AnswerFormat, Grader, TaskSettings, Verdict
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.types import Rollout, RunError
@@ -52,6 +52,11 @@ class EvaluationWorkload:
     task: TaskSettings
     suite: Suite
     model: ModelSettings
+
+    @property
+    def answer_format(self) -> AnswerFormat:
+        """What counts as an answer."""
+        return self.suite.answer_format or self.task.answer_format
 
     def encoder(self, policy: Policy) -> Encoder:
         """An encoder of the problems for this model."""
@@ -192,7 +197,7 @@ def reasontrain_work(
                     sample,
                 ),
                 score=partial(
-                    workload.task.grade, grader=grader, last_number=workload.suite.last_number
+                    workload.task.grade, grader=grader, answer_format=workload.answer_format
                 ),
             ).answers
             replies.sampled = [

@@ -13,7 +13,7 @@ from itertools import count
 from math_verify import parse, verify
 
 from reasontrain.bench.case import BenchCase, BenchMachine, Contestant, Goal, Numbers, Variant, Work
-from reasontrain.tasks import Grader
+from reasontrain.tasks import Grader, GradeRequest
 from reasontrain.tasks.grading.grader import num_cores
 
 PAIRS = (
@@ -63,14 +63,14 @@ def _row(name: str, num_answers: int, num_workers: int, at_most: float) -> Bench
     )
 
 
-def answers(first: int, num_answers: int) -> list[tuple[str, str]]:
+def answers(first: int, num_answers: int) -> list[GradeRequest]:
     """Distinct (gold, boxed answer) pairs.
 
     They differ between values of `first`, so that no verdict comes from a cache.
     """
     turns = ((PAIRS[i % len(PAIRS)], str(first + i // len(PAIRS) + 2)) for i in range(num_answers))
     return [
-        (gold.replace("N", n), rf"\boxed{{{answer.replace('N', n)}}}")
+        GradeRequest(gold.replace("N", n), rf"\boxed{{{answer.replace('N', n)}}}")
         for (gold, answer), n in turns
     ]
 
@@ -95,9 +95,7 @@ def math_verify_work(num_answers: int) -> Iterator[Work]:
     runs = count()
 
     def work() -> Numbers:
-        pairs = answers(next(runs) * num_answers, num_answers)
-        return {
-            "right": float(sum(verify(parse(f"${gold}$"), parse(answer)) for gold, answer in pairs))
-        }
+        requests = answers(next(runs) * num_answers, num_answers)
+        return {"right": float(sum(verify(parse(f"${r.gold}$"), parse(r.text)) for r in requests))}
 
     yield work

@@ -273,10 +273,11 @@ def _grade(commands: Commands[_CommandParser]) -> None:
         help="processes for symbolic comparison (default: one per core)",
     )
     command.add_argument(
-        "--marked-only",
-        action="store_true",
-        help='accept only marked answers (a box, "####", "the answer is"); do not fall back to the '
-        "last formula or number",
+        "--answer-format",
+        choices=("boxed", "marked", "any"),
+        default="marked",
+        help='what counts as an answer: the last box; also "####", "the answer is" and a bare '
+        "answer; or also the last formula or number (default: %(default)s)",
     )
 
     def run(options: argparse.Namespace) -> None:
@@ -287,7 +288,7 @@ def _grade(commands: Commands[_CommandParser]) -> None:
                 file=options.file,
                 timeout_s=options.timeout_s,
                 num_workers=options.workers,
-                last_number=not options.marked_only,
+                answer_format=options.answer_format,
             )
         )
 

@@ -16,7 +16,7 @@ from queue import Queue
 from threading import Thread
 
 from reasontrain.data.files import Row, json_object, text
-from reasontrain.tasks import Grader, Verdict
+from reasontrain.tasks import AnswerFormat, Grader, Verdict
 from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import UserError
 
@@ -36,7 +36,7 @@ class GradeOptions:
     file: str
     timeout_s: float
     num_workers: int | None
-    last_number: bool
+    answer_format: AnswerFormat
 
 
 def grade(options: GradeOptions) -> None:
@@ -56,7 +56,7 @@ def grade(options: GradeOptions) -> None:
     with _rows(options.file) as rows, grader:
         try:
             for row, verdict in _graded(
-                rows, partial(grader.grade, last_number=options.last_number), num_workers
+                rows, partial(grader.grade, answer_format=options.answer_format), num_workers
             ):
                 _write(row, verdict)
                 counts[verdict.correct, verdict.reason] += 1

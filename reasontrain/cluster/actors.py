@@ -31,7 +31,8 @@ from reasontrain.models import Policy
 from reasontrain.recipe import Recipe
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler, make_sampler
-from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
 from reasontrain.vocab import Head
 
@@ -269,7 +270,11 @@ class SamplerWorker(SamplingWorker):
 
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
-        sampler = make_sampler(recipe.engine, recipe.model, seed=recipe.seed)
+        policy = None
+        if recipe.sample is not None and recipe.sample.thought is not None:
+            policy = models.load(recipe.model)
+            policy.measure_ids_in_use(recipe.task.problems())  # as every learner does
+        sampler = make_sampler(recipe.engine, recipe.model, seed=recipe.seed, policy=policy)
         self.sampler = sampler
         self.device = sampler.device
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
@@ -329,6 +334,15 @@ class GraderWorker(Worker):
         self.grader = Grader()
 
     @work
-    def grade_many(self, pairs: Sequence[tuple[str, str]], last_number: bool) -> list[Verdict]:
+    def grade_many(
+        self, requests: Sequence[GradeRequest], answer_format: AnswerFormat
+    ) -> list[Verdict]:
         """See `Grader`."""
-        return self.grader.grade_many(pairs, last_number=last_number)
+        return self.grader.grade_many(requests, answer_format=answer_format)
+
+    @work
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        """See `Grader`."""
+        return self.grader.own_rewards(file, calls, stop_at_failure=stop_at_failure)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +90,7 @@ def connected(cpus: float) -> Iterator[None]:
     # Workers write to their own log files; forwarded to the driver, their output would break the
     # progress bar.
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             logger.info(f"joining the Ray cluster at {address}")
@@ -108,6 +111,8 @@ def connected(cpus: float) -> Iterator[None]:
             f"({str(error).strip().splitlines()[0]}): is it there, "
             "and is its token this one's too (`ray get-auth-token`, RAY_AUTH_MODE=token)?"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # `ray.init` sets one that exits without a word
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from reasontrain.evaluation.answers import Answer, ProblemSample
 from reasontrain.evaluation.generation import AnswerFn
 from reasontrain.metrics.accuracy import Interval, estimate, mean_per_problem, summarise
 from reasontrain.recipe import Suite
-from reasontrain.tasks import Scored
+from reasontrain.tasks import Response, Scored
 from reasontrain.tasks.grading import spelling
 from reasontrain.types import Problem, UserError
 
@@ -24,8 +24,8 @@ MAX_PARTS = 32
 GRADED_AT_ONCE = 16
 """Answers that are graded together, and logged and counted before the next ones are graded."""
 
-ScoreFn = Callable[[Sequence[tuple[Problem, str]]], list[Scored]]
-"""Grade (problem, response) pairs, in order."""
+ScoreFn = Callable[[Sequence[Response]], list[Scored]]
+"""Grade responses, in order."""
 Progress = Callable[[int, float], None]
 """Receives the number of answers so far, and the share of right ones."""
 
@@ -140,7 +140,12 @@ def evaluate(
         ]
         for start in range(0, len(new), GRADED_AT_ONCE):
             batch = new[start : start + GRADED_AT_ONCE]
-            graded = score([(problems[m], reply.text) for (m, _), reply in batch])
+            graded = score(
+                [
+                    Response(problem=problems[m], text=reply.text, truncated=reply.truncated)
+                    for (m, _), reply in batch
+                ]
+            )
             for ((m, s), reply), scored in zip(batch, graded, strict=True):
                 one = Answer(problem=problems[m], sample=s, reply=reply, verdict=scored.verdict)
                 log(one)

@@ -17,7 +17,7 @@ _OF_RECORD = {
     "temperature": "temperature",
     "problems_sha256": "data hash",
 }
-_OF_SUITE = ("limit", "last_number", "prompt", "sampling")
+_OF_SUITE = ("limit", "answer_format", "prompt", "sampling")
 _MAX_QUOTED = 40
 
 

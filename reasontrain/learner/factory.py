@@ -31,7 +31,7 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     """
     policy = models.load(recipe.model, trainable=True)
     if recipe.sample is not None and recipe.sample.thought is not None:
-        models.keep_rms(policy.model, policy.input_space)
+        policy.measure_ids_in_use(recipe.task.problems())
     if recipe.model.lora is not None:
         adapt(policy, recipe.model.lora)
     if teacher is None and recipe.teacher is not None:
@@ -47,7 +47,7 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     return compose_learner(
         policy,
         recipe.learn,
-        steps=recipe.steps,
+        steps=recipe.schedule_steps,
         temperature=recipe.temperature,
         teacher=teacher,
         reference=reference,
@@ -74,7 +74,7 @@ def compose_learner(
     Args:
         policy: the model to train.
         settings: how a batch is learned from.
-        steps: the steps of the run, which the learning rate's schedule spans.
+        steps: the steps that the learning rate's schedule spans.
         temperature: divides the logits wherever a model is scored.
         teacher: the model that divergences are measured against.
         reference: the model of `ref_logp`; None for the policy without its adapters.

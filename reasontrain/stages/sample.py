@@ -14,11 +14,11 @@ from reasontrain import models
 from reasontrain.data.files import Row, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
-from reasontrain.run.datasets import encoder_of
+from reasontrain.run.datasets import encoder_of, response_of
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
-from reasontrain.tasks import Grader
+from reasontrain.tasks import Grader, GradeRequest
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -94,10 +94,14 @@ def _graded(
     tokenizer: PreTrainedTokenizerBase,
     grader: Grader,
 ) -> list[Solution]:
-    """Grade rollouts; a stop text is replaced by the end-of-text token."""
+    """Grade rollouts; a response ends before its stop text."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
-    scores = stage.task.grade([(rollout.problem, rollout.text) for rollout in closed], grader)
+    scores = stage.task.grade(
+        [response_of(rollout) for rollout in closed],
+        grader,
+        answer_format=stage.task.answer_format,
+    )
     return [
         Solution(
             problem=rollout.problem.id,
@@ -115,19 +119,33 @@ def _graded(
 
 
 def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Rollout:
-    """Replace the tokens of a stop text by the end-of-text token."""
+    """End the response before its first stop text and the white space there, with end-of-text.
+
+    A token with characters of both the response and the stop text is dropped whole. Ids before it
+    stay as they were sampled; only one that ends in white space is encoded anew.
+    """
     ids = list(rollout.response_ids)
-    while ids and any(
-        stop in str(tokenizer.decode(ids, skip_special_tokens=False)) for stop in stops
-    ):
-        ids.pop()
-    if len(ids) == len(rollout.response_ids):
+    text = _decoded(tokenizer, ids)
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    if not places:
         return rollout
+    before = text[: min(places)]
+    # A prefix in text and not only in length: half a character decodes to another one.
+    while not before.startswith(_decoded(tokenizer, ids)):
+        ids.pop()
+    kept = _decoded(tokenizer, ids).rstrip()
+    while not kept.startswith(_decoded(tokenizer, ids)):
+        ids.pop()
+    ids += tokenizer.encode(kept[len(_decoded(tokenizer, ids)) :], add_special_tokens=False)
     end = tokenizer.eos_token_id
     assert isinstance(end, int)
     return replace(
         rollout, response_ids=(*ids, end), text=str(tokenizer.decode(ids, skip_special_tokens=True))
     )
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 def _plain(problem: Problem) -> str | list[Message]:
@@ -143,7 +161,7 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     answers = [_cell(row, ("answer",), where) for row, where in zip(rows, places, strict=True)]
     responses = [_cell(row, RESPONSES, where) for row, where in zip(rows, places, strict=True)]
     with Grader() as grader:
-        verdicts = grader.grade_many(list(zip(answers, responses, strict=True)))
+        verdicts = grader.grade_many(map(GradeRequest, answers, responses))
     write(
         directory / ROLLOUTS,
         [

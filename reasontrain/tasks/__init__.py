@@ -7,17 +7,19 @@ Every task is a `Task`: it lists its problems, grades responses (most by the com
 from __future__ import annotations
 
 from reasontrain.tasks.arithmetic import Arithmetic
-from reasontrain.tasks.grading import Grader, Verdict, check_gold
+from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict, check_gold
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.images import ImageTask
 from reasontrain.tasks.math import MathTask
 from reasontrain.tasks.offline import OfflineTask, PairTask, RolloutTask
 from reasontrain.tasks.python import PythonTask
 from reasontrain.tasks.reward import Reward
-from reasontrain.tasks.task import Scored, Task
+from reasontrain.tasks.task import Response, Scored, Task
 
 __all__ = [
+    "AnswerFormat",
     "Arithmetic",
+    "GradeRequest",
     "Grader",
     "Gsm8k",
     "ImageTask",
@@ -25,6 +27,7 @@ __all__ = [
     "OfflineTask",
     "PairTask",
     "PythonTask",
+    "Response",
     "Reward",
     "RolloutTask",
     "Scored",

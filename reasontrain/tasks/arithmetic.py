@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from reasontrain.tasks.grading import AnswerFormat
 from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Probability, Problem, UserError
@@ -144,8 +145,8 @@ class Arithmetic(Task):
     continues with it; `answer` and the prompts do not change. Wrong results are random values, so
     that a student becomes uncertain but its greedy answers stay right; with `systematic`, the same
     calculation is always wrong by ten, so that a student becomes confident and wrong. Wrong results
-    after which a value would leave 0..99 are not used. Raises UserError if `min_depth` is above
-    `max_depth`.
+    after which a value would leave 0..99 are not used. `answer_format` is what counts as an answer:
+    `boxed`, `marked` or `any` (see `Gsm8k`). Raises UserError if `min_depth` is above `max_depth`.
     """
 
     kind: Literal["arithmetic"] = "arithmetic"
@@ -156,6 +157,7 @@ class Arithmetic(Task):
     seed: int = 0
     wrong_steps: Probability = 0.0
     systematic: bool = False
+    answer_format: AnswerFormat = "marked"
 
     def __post_init__(self) -> None:
         if self.min_depth > self.max_depth:

@@ -16,9 +16,9 @@ from annotated_types import Ge, Lt
 from reasontrain import rng
 from reasontrain.data.images import draw_shapes
 from reasontrain.rng import Stream
-from reasontrain.tasks.grading import Grader, Verdict
+from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
 from reasontrain.tasks.reward import Reward
-from reasontrain.tasks.task import Scored, Task
+from reasontrain.tasks.task import Response, Scored, Task
 from reasontrain.types import AtLeastOne, Problem
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "orange", "purple")
@@ -68,26 +68,25 @@ class ImageTask(Task):
 
     def grade(
         self,
-        responses: Sequence[tuple[Problem, str]],
+        responses: Sequence[Response],
         grader: Grader,
         reward: Reward | None = None,
         *,
-        last_number: bool = True,
+        answer_format: AnswerFormat = "marked",
     ) -> list[Scored]:
         """Grade captions word by word (see `Task`).
 
         Args:
-            responses: (problem, response) pairs.
+            responses: the responses.
             grader: not used.
             reward: the rewards of verdicts.
-            last_number: not used.
+            answer_format: not used.
 
         Returns:
-            Reward and verdict of each pair, in order.
+            Reward and verdict of each response, in order.
         """
         verdicts = [
-            Verdict(text.split() == problem.answer.split(), text, "exact")
-            for problem, text in responses
+            Verdict(r.text.split() == r.problem.answer.split(), r.text, "exact") for r in responses
         ]
         return self._scored(verdicts, responses, reward)
 

@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
-from reasontrain.tasks.grading import Grader, Verdict, check_gold
+from reasontrain.data.files import BadRows
+from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict, check_gold
 from reasontrain.tasks.reward import Reward
 from reasontrain.types import Problem
 
 
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A response to grade.
+
+    Attributes:
+        problem: the problem that it answers.
+        text: the response.
+        truncated: the response was cut at its length limit.
+        unfinished: the chain of thought did not end, so there is no answer.
+    """
+
+    problem: Problem
+    text: str
+    truncated: bool = False
+    unfinished: bool = False
+
+
 @dataclass(frozen=True)
 class Scored:
-    """The reward of a response, and the verdict behind it."""
+    """The reward of a response, the verdict behind it, and further measurements by name.
 
-    reward: float
+    A reward of None means that the task cannot score the response, which is left out of training.
+    `failure` is the way in which a task's own reward function failed, None if it did not.
+    """
+
+    reward: float | None
     verdict: Verdict
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
 
 
 class Task:
     """Base class of all tasks; its methods use the common verifier."""
 
     kind: str
+    answer_format: AnswerFormat = "marked"
+    """What counts as an answer in training; only tasks that use the verifier have it as a key."""
 
     has_own_reward: ClassVar[bool] = False
     """The task computes rewards itself, so the recipe's `reward` does not apply."""
 
+    bad_rows: BadRows = "refuse"
+    """What becomes of a row that cannot be used, in tasks that read rows."""
+
     def problems(self) -> Sequence[Problem]:
         """Every problem, ids unique; raise UserError if they cannot be read."""
         raise NotImplementedError
+
+    def files(self) -> tuple[Path, ...]:
+        """The local files that problems and rewards come from, as far as they can be listed."""
+        return ()
 
     def check_gradable(
         self, problems: Sequence[Problem], grader: Grader, *, required: bool
@@ -42,28 +76,29 @@ class Task:
 
     def grade(
         self,
-        responses: Sequence[tuple[Problem, str]],
+        responses: Sequence[Response],
         grader: Grader,
         reward: Reward | None = None,
         *,
-        last_number: bool = True,
+        answer_format: AnswerFormat = "marked",
     ) -> list[Scored]:
-        """Grade (problem, response) pairs.
+        """Grade responses.
 
         Args:
-            responses: the pairs.
+            responses: the responses.
             grader: the common verifier.
             reward: the rewards of verdicts; None gives 1 to right answers and 0 to wrong ones.
-            last_number: use the last formula or number of a response without a marked answer.
+            answer_format: what counts as an answer.
 
         Returns:
-            Reward and verdict of each pair, in order.
+            Reward and verdict of each response, in order.
 
         Raises:
             RunError: the task's own reward function fails.
         """
         verdicts = grader.grade_many(
-            [(problem.answer, text) for problem, text in responses], last_number=last_number
+            [GradeRequest(r.problem.answer, r.text, r.truncated, r.unfinished) for r in responses],
+            answer_format=answer_format,
         )
         return self._scored(verdicts, responses, reward)
 
@@ -74,12 +109,12 @@ class Task:
     @staticmethod
     def _scored(
         verdicts: Sequence[Verdict],
-        responses: Sequence[tuple[Problem, str]],
+        responses: Sequence[Response],
         reward: Reward | None,
     ) -> list[Scored]:
         """Join the verdicts with their rewards."""
         reward_of = reward or Reward()
         return [
-            Scored(reward_of(verdict, text), verdict)
-            for verdict, (_, text) in zip(verdicts, responses, strict=True)
+            Scored(reward_of(verdict, response.text), verdict)
+            for verdict, response in zip(verdicts, responses, strict=True)
         ]

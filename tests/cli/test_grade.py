@@ -45,7 +45,7 @@ def verdicts(said: str) -> list[tuple[bool, str, str]]:
 def test_lines_come_back_in_order_with_what_they_had(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["grade", str(file), "--workers", "1"]) == 0
+    assert main(["grade", str(file), "--workers", "1", "--answer-format", "any"]) == 0
     said = capsys.readouterr()
     assert verdicts(said.out) == [*VERDICTS, (True, "5", "exact")]
     for row, line in zip(ROWS, map(json.loads, said.out.splitlines()), strict=True):
@@ -59,7 +59,7 @@ def test_lines_come_back_in_order_with_what_they_had(
 def test_an_answer_that_nothing_marks_counts_only_where_it_may(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["grade", str(file), "--workers", "1", "--marked-only"]) == 0
+    assert main(["grade", str(file), "--workers", "1", "--answer-format", "marked"]) == 0
     assert verdicts(capsys.readouterr().out) == [*VERDICTS, (False, "", "no answer")]
 
 

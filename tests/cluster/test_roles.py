@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -20,7 +20,8 @@ from reasontrain.cluster.roles import (
 )
 from reasontrain.data.sampling import Sampling
 from reasontrain.sampler.local import LocalSampler
-from reasontrain.tasks.grading import Verdict
+from reasontrain.tasks.grading import AnswerFormat, GradeRequest, Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.types import Batch, LostError, Problem, Prompt, Rollout, RunError, Stats
 from tests import tiny
 from tests.cluster.fakes import FakeGroup
@@ -47,11 +48,23 @@ class GradeWorker:
     def __init__(self, rank: int, deadly: list[str]) -> None:
         self.rank, self.deadly = rank, deadly
 
-    def grade_many(self, pairs: Sequence[tuple[str, str]], last_number: bool) -> list[Verdict]:
-        if self.deadly and any(self.deadly[0] == answer for _, answer in pairs):
+    def grade_many(
+        self, requests: Sequence[GradeRequest], answer_format: AnswerFormat
+    ) -> list[Verdict]:
+        assert answer_format == "any"
+        if self.deadly and any(self.deadly[0] == request.text for request in requests):
             self.deadly.pop()
             raise LostError("grader", self.rank, f"grader {self.rank} was killed")
-        return [verdict(answer) for _, answer in pairs]
+        return [verdict(request.text) for request in requests]
+
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        assert (file.function, stop_at_failure) == ("score", True)
+        if self.deadly and any(self.deadly[0] == text for _, text, _ in calls):
+            self.deadly.pop()
+            raise LostError("grader", self.rank, f"grader {self.rank} was killed")
+        return [Outcome(reward=float(text)) for _, text, _ in calls]
 
 
 class Rank:
@@ -67,6 +80,10 @@ class Rank:
 
     def steps_done(self) -> int:
         return 0
+
+
+def numbered(num: int) -> Iterator[GradeRequest]:
+    return (GradeRequest("gold", str(i)) for i in range(num))
 
 
 def verdict(answer: str) -> Verdict:
@@ -96,10 +113,22 @@ def test_samplers_side_by_side_give_what_one_gives(
 @given(num_pairs=integers(0, 9), num_graders=integers(1, 4))
 def test_graders_side_by_side_keep_the_order(num_pairs: int, num_graders: int) -> None:
     group = FakeGroup("grader", num_graders, lambda rank: GradeWorker(rank, []))
-    pairs = [("gold", str(i)) for i in range(num_pairs)]
-    assert GraderGroup(group, Restarts(0)).grade_many(iter(pairs)) == [
+    graders = GraderGroup(group, Restarts(0))
+    assert graders.grade_many(numbered(num_pairs), answer_format="any") == [
         verdict(str(i)) for i in range(num_pairs)
     ]
+
+
+def test_graders_share_the_calls_of_an_own_reward_and_keep_the_order() -> None:
+    """A grader that dies is restarted, and its part of the calls made again."""
+    deadly = ["4"]
+    group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
+    file = RewardFile(path="own.py", source=b"", function="score", timeout_s=1.0, workers=1)
+    calls: list[Call] = [({}, str(i), {}) for i in range(7)]
+    graders = GraderGroup(group, Restarts(1))
+    outcomes = graders.own_rewards(file, calls, stop_at_failure=True)
+    assert outcomes == [Outcome(reward=float(i)) for i in range(7)]
+    assert group.restarted == [1]
 
 
 def test_a_grader_that_dies_is_started_again_and_asked_again(
@@ -107,7 +136,7 @@ def test_a_grader_that_dies_is_started_again_and_asked_again(
 ) -> None:
     deadly = ["4"]
     group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
-    found = GraderGroup(group, Restarts(1)).grade_many(("gold", str(i)) for i in range(6))
+    found = GraderGroup(group, Restarts(1)).grade_many(numbered(6), answer_format="any")
     assert found == [verdict(str(i)) for i in range(6)]
     assert (group.restarted, caplog.messages) == (
         [1],
@@ -119,7 +148,8 @@ def test_who_dies_while_it_starts_is_started_again(caplog: pytest.LogCaptureFixt
     deadly = ["4"]
     group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
     group.still_births = 1
-    assert len(GraderGroup(group, Restarts(2)).grade_many(("gold", str(i)) for i in range(6))) == 6
+    graders = GraderGroup(group, Restarts(2))
+    assert len(graders.grade_many(numbered(6), answer_format="any")) == 6
     assert group.restarted == [1]
     assert (
         caplog.messages[1]

@@ -12,7 +12,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.generation import answer_by_sampling, chunk_prompts, sample_with
 from reasontrain.evaluation.run import Evaluation, evaluate
 from reasontrain.recipe import Suite
-from reasontrain.tasks import Grader, Scored
+from reasontrain.tasks import Grader, Response, Scored
 from reasontrain.tasks.math import MathTask
 from reasontrain.types import Problem, Prompt, Rollout, Weights
 
@@ -68,8 +68,9 @@ def asked(suite: Suite, dropped: int = 0) -> Evaluation:
     ]
     with Grader(num_workers=1) as grader:
 
-        def graded(answers: Sequence[tuple[Problem, str]]) -> list[Scored]:
-            return MathTask().grade(answers, grader, last_number=suite.last_number)
+        def graded(responses: Sequence[Response]) -> list[Scored]:
+            answer_format = suite.answer_format or "marked"
+            return MathTask().grade(responses, grader, answer_format=answer_format)
 
         prompts = [Prompt(problem=problem, ids=(1,)) for problem in problems]
         respond = answer_by_sampling(
@@ -80,7 +81,7 @@ def asked(suite: Suite, dropped: int = 0) -> Evaluation:
 
 
 def test_everything_that_is_measured_by_hand() -> None:
-    found = asked(Suite(name="x", version=3, num_samples=5, pass_at=(1, 5), last_number=False))
+    found = asked(Suite(name="x", version=3, num_samples=5, pass_at=(1, 5), answer_format="marked"))
     values = {name: interval.value for name, interval in found.metrics.items()}
     # right: a 2 of 5, b 2 of 5, c none, d 1 of 5; the most frequent: a wrong, b right, c nothing, d
     # one of two
@@ -108,13 +109,13 @@ def test_everything_that_is_measured_by_hand() -> None:
 
 
 def test_the_last_number_counts_where_the_suite_allows_it() -> None:
-    found = asked(Suite(name="x", num_samples=5))
+    found = asked(Suite(name="x", num_samples=5, answer_format="any"))
     assert found.metrics["accuracy"].value == pytest.approx(0.3, abs=1e-15)
     assert found.reasons["no answer"] == 9
 
 
 def test_what_was_dropped_is_wrong_and_in_no_part() -> None:
-    found = asked(Suite(name="x", num_samples=5, pass_at=(5,)), dropped=1)
+    found = asked(Suite(name="x", num_samples=5, pass_at=(5,), answer_format="any"), dropped=1)
     assert (found.num_problems, found.dropped) == (5, 1)
     assert found.metrics["accuracy"].value == pytest.approx(0.3 * 4 / 5, abs=1e-15)
     assert found.metrics["maj@5"].value == (1 + 1) / 5  # b, and d with its third answer

@@ -75,7 +75,7 @@ def test_shipped_suites_say_what_they_measure(name: str) -> None:
         assert isinstance(found.task, Gsm8k | MathTask)
         assert found.task.hub
         assert re.fullmatch(r"[0-9a-f]{64}", found.sha256 or "")
-        assert found.last_number == (name == "gsm8k")
+        assert found.answer_format == ("any" if name == "gsm8k" else "marked")
         assert (found.num_samples > 1) == bool(found.pass_at) == (found.sampling.temperature > 0)
     for style in ("base", "instruct", "thinking"):
         if name in BUILT_IN:

@@ -25,6 +25,7 @@ from pathlib import Path
 import ray
 
 from reasontrain.cluster.actors import GraderWorker
+from reasontrain.tasks import GradeRequest
 from tests.tasks.grading.hostile import mixed
 
 mark, folder = sys.argv[1:]
@@ -33,7 +34,7 @@ actor = ray.remote(num_cpus=1, concurrency_groups={"watch": 1})(GraderWorker)
 actors = [actor.remote(Path(folder) / f"{rank}.log") for rank in range(2)]
 parts = [mixed()[rank::2] for rank in range(2)]
 refs = [
-    actor.grade_many.remote([(gold, text) for gold, text, _ in part], True)
+    actor.grade_many.remote([GradeRequest(gold, text) for gold, text, _ in part], "any")
     for actor, part in zip(actors, parts, strict=True)
 ]
 for part, verdicts in zip(parts, ray.get(refs), strict=True):

@@ -30,7 +30,7 @@ def test_each_part_of_a_fingerprint_is_compared():
     differing = {
         "sampling.max_tokens": (RECORD, SUITE | {"sampling": {"max_tokens": 240}}),
         "prompt.system": (RECORD, SUITE | {"prompt": {"system": "Be careful."}}),
-        "last_number": (RECORD, SUITE | {"last_number": False}),
+        "answer_format": (RECORD, SUITE | {"answer_format": "marked"}),
         "limit": (RECORD, SUITE | {"limit": 10}),
         "temperature": (RECORD | {"temperature": 1.0}, SUITE),
         "samples": (RECORD | {"num_samples": 4}, SUITE),
@@ -39,7 +39,7 @@ def test_each_part_of_a_fingerprint_is_compared():
     }
     own = fingerprint(
         RECORD | {"problems_sha256": "a", "version": 1},
-        SUITE | {"limit": None, "last_number": True},
+        SUITE | {"limit": None, "answer_format": "any"},
     )
     assert {
         name: first_difference(own, fingerprint(*other)) for name, other in differing.items()

@@ -18,6 +18,8 @@ SECTIONS = {
     "token_selection": "token_selection.",
     "rollout_filter": "rollout_filter.",
     "engine": "sample.engine.",
+    "suites": "evaluate.suites.0.",
+    "task": "task.",
 }
 """Section of `KEYS` -> prefix of its keys in a recipe."""
 VALUE_KEYS = {
@@ -73,9 +75,9 @@ def test_an_old_key_is_one_line_that_names_the_new_key(
     content = recipe()
     holder = content
     for key in SECTIONS[section].split(".")[:-1]:
-        holder = holder[key]
+        holder = holder[int(key) if key.isdigit() else key]
     new = KEYS[section, old]
-    holder[old] = holder.pop(new)
+    holder[old] = holder.pop(new, None)
     (line,) = validate(content, capsys)
     assert line.startswith(f"  {SECTIONS[section]}")
     assert line.endswith(f"{old}: renamed; use `{new}`")

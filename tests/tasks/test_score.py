@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reasontrain.tasks import Arithmetic, Reward, Scored, Verdict
+from reasontrain.tasks import Arithmetic, Response, Reward, Scored, Verdict
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Problem
 
@@ -13,7 +13,10 @@ def test_rewards_of_the_verifier() -> None:
     problem = Problem(id="a", prompt="1+1?", answer="2")
     with Grader(num_workers=1) as grader:
         scored = Arithmetic().grade(
-            [(problem, r"\boxed{3}"), (problem, "The answer is 2."), (problem, "")],
+            [
+                Response(problem=problem, text=text)
+                for text in (r"\boxed{3}", "The answer is 2.", "")
+            ],
             grader,
         )
     assert scored == [
@@ -39,7 +42,9 @@ def test_a_wrong_answer_in_a_box_may_be_worth_something() -> None:
     ]
     worth = Reward(right=100.0, boxed=10.0, wrong=0.0)
     with Grader(num_workers=1) as grader:
-        found = Arithmetic().grade([(problem, text) for text in texts], grader, worth)
+        found = Arithmetic().grade(
+            [Response(problem=problem, text=text) for text in texts], grader, worth
+        )
     assert [scored.reward for scored in found] == [100.0, 10.0, 0.0, 0.0, 0.0, 0.0, 100.0]
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from reasontrain.tasks import Arithmetic, Gsm8k, ImageTask, PythonTask, Task, TaskSettings
+from reasontrain.tasks import Arithmetic, Gsm8k, ImageTask, PythonTask, Response, Task, TaskSettings
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Problem, UserError
 
@@ -39,7 +39,11 @@ def test_captions_are_right_word_by_word() -> None:
     with Grader(num_workers=1) as grader:
         task.check_gradable([problem], grader, required=True)
         graded = task.grade(
-            [(problem, f"  {problem.answer} "), (problem, problem.answer.upper())], grader
+            [
+                Response(problem=problem, text=f"  {problem.answer} "),
+                Response(problem=problem, text=problem.answer.upper()),
+            ],
+            grader,
         )
     assert [(g.reward, g.verdict.correct) for g in graded] == [(1.0, True), (0.0, False)]
 

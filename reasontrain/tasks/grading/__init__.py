@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from reasontrain.tasks.grading.extract import last_boxed
-from reasontrain.tasks.grading.grader import Grader, check_gold
+from reasontrain.tasks.grading.extract import AnswerFormat, last_boxed
+from reasontrain.tasks.grading.grader import Grader, GradeRequest, check_gold
 from reasontrain.tasks.grading.normalise import spelling
 from reasontrain.tasks.grading.verdict import Verdict
 
-__all__ = ["Grader", "Verdict", "check_gold", "last_boxed", "spelling"]
+__all__ = [
+    "AnswerFormat",
+    "GradeRequest",
+    "Grader",
+    "Verdict",
+    "check_gold",
+    "last_boxed",
+    "spelling",
+]

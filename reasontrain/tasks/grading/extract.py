@@ -1,13 +1,17 @@
 """Extraction of the answer from a response.
 
-The answer is the content of the last box, the text after `####` or after "the answer is", or (if
-allowed) the last formula or number.
+The answer format says what counts as an answer: `boxed` takes the content of the last box; `marked`
+also the text after `####` or after "the answer is", and a response that is nothing but an answer;
+`any` also the last formula or number.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal
+
+AnswerFormat = Literal["boxed", "marked", "any"]
 
 TAIL = 100_000
 """Characters from the end of a text that are searched; an answer before them is ignored."""
@@ -46,11 +50,10 @@ _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
 _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 
 
-def extract(text: str, *, last_number: bool = True) -> str:
-    """Extract the answer of a response; "" if there is none.
+def extract(text: str, *, answer_format: AnswerFormat = "marked") -> str:
+    """Extract the answer of a response; "" if there is none in this format.
 
-    `last_number` allows the last formula or number of a text without a marked answer. Text within
-    `<think>` is not an answer; in an unclosed `<think>`, only a box counts.
+    Text within `<think>` is not an answer; in an unclosed `<think>`, only a box counts.
     """
     text, only_box = _after_thinking(text[-TAIL:])
     text = _BOLD.sub(r"\1", _in_answer_tag(text))
@@ -59,7 +62,7 @@ def extract(text: str, *, last_number: bool = True) -> str:
         content, end = box
         final = None if only_box else _FINAL.search(text, end)
         return _after_mark(final.group()) if final else content.strip()
-    if only_box:
+    if only_box or answer_format == "boxed":
         return ""
     if "####" in text:
         return text.rpartition("####")[2].strip().partition("\n")[0].strip()
@@ -68,7 +71,9 @@ def extract(text: str, *, last_number: bool = True) -> str:
         return marked
     if _is_expression(text) and not _SENTENCE.match(text):
         return text.strip()
-    return _last_formula(text[-NEAR:]) or _last_number(text[-NEAR:]) if last_number else ""
+    if answer_format == "marked":
+        return ""
+    return _last_formula(text[-NEAR:]) or _last_number(text[-NEAR:])
 
 
 def last_boxed(text: str) -> str | None:

@@ -11,11 +11,15 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import NamedTuple
 
 from reasontrain.tasks.grading import exact, extract, limits
+from reasontrain.tasks.grading.extract import AnswerFormat
+from reasontrain.tasks.grading.gold_mark import marked_gold
 from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.tasks.grading.symbolic import Pool
 from reasontrain.tasks.grading.verdict import Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, RewardPool
 from reasontrain.types import Problem, UserError
 
 MAX_PAIRS = 256
@@ -24,6 +28,22 @@ GOLD_WORDS = 12
 """A gold cell of more words than this is a text that contains the answer."""
 CACHE_SIZE = 50_000
 """The number of cached verdicts, by gold cell and extracted answer: many responses share those."""
+
+
+class GradeRequest(NamedTuple):
+    """A response to grade.
+
+    Attributes:
+        gold: the gold answer.
+        text: the response.
+        truncated: the response was cut at its length limit.
+        unfinished: the chain of thought did not end, so there is no answer.
+    """
+
+    gold: str
+    text: str
+    truncated: bool = False
+    unfinished: bool = False
 
 
 class Grader:
@@ -45,17 +65,36 @@ class Grader:
         self._num_workers = num_workers or num_cores()
         self._limit_s = limit_s
         self._pool = Pool(num_workers=self._num_workers, memory_bytes=memory_bytes)
+        self._reward_pools: dict[RewardFile, RewardPool] = {}
         self._cache: dict[tuple[str, str], Verdict] = {}
         self._lock = threading.Lock()
 
-    def grade(self, gold: str, prediction: str, *, last_number: bool = True) -> Verdict:
-        """Grade one response; a failure of a worker is the verdict "crash", not an exception.
+    def grade(
+        self,
+        gold: str,
+        text: str,
+        truncated: bool = False,
+        unfinished: bool = False,
+        *,
+        answer_format: AnswerFormat = "marked",
+    ) -> Verdict:
+        """Grade one response.
 
-        With `last_number`, the last formula or number of a response without a marked answer counts.
+        Args:
+            gold: the gold answer.
+            text: the response.
+            truncated: the response was cut at its length limit.
+            unfinished: the chain of thought did not end, so there is no answer.
+            answer_format: what counts as an answer.
+
+        Returns:
+            The verdict; a failure of a worker is the verdict "crash", not an exception.
         """
         if not gold.strip():
             return Verdict(False, "", "no gold")
-        extracted = extract.extract(prediction, last_number=last_number)
+        if unfinished:
+            return Verdict(False, "", "unfinished")
+        extracted = extract.extract(text, answer_format=answer_format)
         if len(extracted) > limits.MAX_EXACT_LENGTH:
             return Verdict(False, extracted[:200], "too large")
         key = (gold, extracted)
@@ -72,19 +111,33 @@ class Grader:
         return verdict
 
     def grade_many(
-        self, pairs: Iterable[tuple[str, str]], *, last_number: bool = True
+        self, requests: Iterable[GradeRequest], *, answer_format: AnswerFormat = "marked"
     ) -> list[Verdict]:
-        """Grade (gold, response) pairs, in order; equal pairs are graded once, on all workers."""
-        pairs = list(pairs)
+        """Grade responses, in order; equal requests are graded once, on all workers."""
+        requests = list(requests)
         with ThreadPoolExecutor(self._num_workers) as threads:
-            unique = list(dict.fromkeys(pairs))
-            graded = threads.map(lambda pair: self.grade(*pair, last_number=last_number), unique)
+            unique = list(dict.fromkeys(requests))
+            graded = threads.map(
+                lambda request: self.grade(*request, answer_format=answer_format), unique
+            )
             verdicts = dict(zip(unique, graded, strict=True))
-        return [verdicts[pair] for pair in pairs]
+        return [verdicts[request] for request in requests]
+
+    def load_own_reward(self, file: RewardFile) -> None:
+        """Load the user's reward function in a worker; raise UserError if that fails."""
+        self._reward_pool(file).load()
+
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], *, stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        """Call the user's reward function in worker processes; see `RewardPool.score`."""
+        return self._reward_pool(file).score(calls, stop_at_failure=stop_at_failure)
 
     def close(self) -> None:
         """End the worker processes; the grader can still be used and then starts new ones."""
         self._pool.close()
+        for pool in self._reward_pools.values():
+            pool.close()
 
     def __enter__(self) -> Grader:
         return self
@@ -96,6 +149,10 @@ class Grader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _reward_pool(self, file: RewardFile) -> RewardPool:
+        with self._lock:
+            return self._reward_pools.setdefault(file, RewardPool(file))
 
     def _grade(self, gold: str, extracted: str) -> Verdict:
         gold_answer = normalise(read_gold(gold))
@@ -135,13 +192,16 @@ def num_cores() -> int:
 def read_gold(gold: str) -> str:
     """Return the answer in a gold cell: its box, or its formula if it is a text, or all of it.
 
-    Returns "" if its braces are not balanced.
+    GSM8K's mark comes first. Returns "" if the braces of the cell are not balanced.
     """
+    marked = marked_gold(gold)
+    if marked is not None:
+        return marked
     if not limits.balanced(gold):
         return ""
     boxed = extract.last_boxed(gold)
     is_text = len(gold.split()) > GOLD_WORDS
-    return boxed or (extract.extract(gold) if is_text else "") or gold
+    return boxed or (extract.extract(gold, answer_format="any") if is_text else "") or gold
 
 
 def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = False) -> None:
@@ -159,7 +219,7 @@ def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = 
             "name its column under `columns`"
         )
     verdicts = grader.grade_many(
-        [(problem.answer, f"\\boxed{{{problem.answer}}}") for problem in golden]
+        [GradeRequest(problem.answer, f"\\boxed{{{problem.answer}}}") for problem in golden]
     )
     failed = [
         (problem, verdict)

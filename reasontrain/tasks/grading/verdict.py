@@ -14,8 +14,9 @@ class Verdict:
         extracted: the answer in the response; "" if there is none.
         reason: "exact" (text, numbers, lists) or "symbolic" (math-verify) for a decision; "no
             answer", "no gold" or "gold unreadable" if the answer or the gold answer is missing;
-            "too large", "timeout", "memory" or "crash" if algebra could not decide; "own reward" if
-            the task computes rewards itself.
+            "unfinished" if the chain of thought did not end; "too large", "timeout", "memory" or
+            "crash" if algebra could not decide. If the task computes rewards itself: "own reward";
+            "no reward" if it gave none; "error", "timeout" or "crash" if its function failed.
     """
 
     correct: bool

@@ -36,7 +36,7 @@ from reasontrain.tasks.grading.extract import extract, last_boxed
     ],
 )
 def test_marked_answers(text: str, answer: str) -> None:
-    assert extract(text, last_number=False) == answer
+    assert extract(text, answer_format="marked") == answer
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_marked_answers(text: str, answer: str) -> None:
     ],
 )
 def test_thinking_is_no_answer(text: str, answer: str) -> None:
-    assert extract(text, last_number=False) == answer
+    assert extract(text, answer_format="marked") == answer
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_thinking_is_no_answer(text: str, answer: str) -> None:
     ],
 )
 def test_last_number_is_taken_only_where_allowed(text: str, number: str) -> None:
-    assert extract(text, last_number=True) == number
-    assert extract(text, last_number=False) == ""
+    assert extract(text, answer_format="any") == number
+    assert extract(text, answer_format="marked") == ""
 
 
 def test_last_boxed_is_none_without_a_box() -> None:
@@ -101,12 +101,12 @@ def test_time_is_bounded_on_a_megabyte_of_anything(piece: str) -> None:
     "text", ["It is 5", "we get 5.", "So she has $5$", "it must be \\(5\\)", "I say 5"]
 )
 def test_a_short_sentence_is_no_bare_answer(text: str) -> None:
-    assert extract(text).strip(".") == "5"
-    assert extract(text, last_number=False) == ""
+    assert extract(text, answer_format="any").strip(".") == "5"
+    assert extract(text, answer_format="marked") == ""
 
 
 @pytest.mark.parametrize(
     "text", ["May 5", "5 apples", "x = 5", "blue whale", "sqrt 5", "2 or 5", "(C) 5"]
 )
 def test_a_bare_answer_is_taken_whole(text: str) -> None:
-    assert extract(text, last_number=False) == text
+    assert extract(text, answer_format="marked") == text

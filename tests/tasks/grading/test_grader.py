@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import pytest
 
-from reasontrain.tasks.grading import Grader, Verdict, check_gold
+from reasontrain.tasks.grading import Grader, GradeRequest, Verdict, check_gold
 from reasontrain.types import Problem, UserError
 from tests.tasks.grading.hostile import SLOW, mixed, ordinary, processes_with
 
@@ -63,7 +63,9 @@ def test_no_worker_starts_while_exact_equality_decides() -> None:
     with Grader(num_workers=2) as grader:
         assert [
             verdict.correct
-            for verdict in grader.grade_many([("1/2", "0.5"), ("2", "3"), ("east", "west")])
+            for verdict in grader.grade_many(
+                [GradeRequest("1/2", "0.5"), GradeRequest("2", "3"), GradeRequest("east", "west")]
+            )
         ] == [
             True,
             False,
@@ -78,18 +80,20 @@ AT_REST_S = 0.05
 """
 
 
-def in_one_call(grader: Grader, pairs: list[tuple[str, str]]) -> list[Verdict]:
-    return grader.grade_many(pairs)
+def in_one_call(grader: Grader, requests: list[GradeRequest]) -> list[Verdict]:
+    return grader.grade_many(requests, answer_format="any")
 
 
-def from_threads(grader: Grader, pairs: list[tuple[str, str]]) -> list[Verdict]:
+def from_threads(grader: Grader, requests: list[GradeRequest]) -> list[Verdict]:
     with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(lambda pair: grader.grade(*pair), pairs))
+        return list(
+            threads.map(lambda request: grader.grade(*request, answer_format="any"), requests)
+        )
 
 
 @pytest.mark.parametrize("graded", [in_one_call, from_threads])
 def test_hostile_answers_among_ordinary_ones(
-    graded: Callable[[Grader, list[tuple[str, str]]], list[Verdict]],
+    graded: Callable[[Grader, list[GradeRequest]], list[Verdict]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -102,7 +106,7 @@ def test_hostile_answers_among_ordinary_ones(
     for name, answers in (("ordinary", ordinary()), ("mixed", mixed())):
         start, peak_kib = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with Grader(num_workers=2, limit_s=LIMIT_S, memory_bytes=MEMORY) as grader:
-            verdicts[name] = graded(grader, [(gold, text) for gold, text, _ in answers])
+            verdicts[name] = graded(grader, [GradeRequest(gold, text) for gold, text, _ in answers])
             workers = processes_with(mark)
             spent[name] = time.process_time() - start + sum(map(cpu_s, workers))
             assert 2 <= len(workers) <= 4
@@ -167,8 +171,8 @@ def test_a_thread_that_ends_does_not_take_its_worker_with_it() -> None:
 
 
 def test_many_are_graded_in_order_and_equal_ones_once(grader: Grader) -> None:
-    pairs = [("1", "1"), ("1", "2"), ("1", "1")]
-    verdicts = grader.grade_many(iter(pairs))
+    requests = [GradeRequest("1", "1"), GradeRequest("1", "2"), GradeRequest("1", "1")]
+    verdicts = grader.grade_many(iter(requests))
     assert [verdict.correct for verdict in verdicts] == [True, False, True]
     assert verdicts[0] is verdicts[2]
 
@@ -216,7 +220,9 @@ def test_nothing_is_right_where_there_is_no_gold(gold: str) -> None:
 )
 def test_agreement_on_the_collected_cases(grader: Grader) -> None:
     cases = [case for case in lines(DATA / "grader_cases.jsonl") if "policy" not in case["tags"]]
-    verdicts = grader.grade_many([(case["gold"], case["prediction"]) for case in cases])
+    verdicts = grader.grade_many(
+        [GradeRequest(case["gold"], case["prediction"]) for case in cases], answer_format="any"
+    )
     agree = [
         verdict.correct == case["expected"] for verdict, case in zip(verdicts, cases, strict=True)
     ]
@@ -252,7 +258,9 @@ def test_worked_solutions_earn_their_gold_and_not_their_neighbours(
     rows = lines(BENCHMARKS / f"{suite}.jsonl")[::3]
     assert all(
         verdict.correct
-        for verdict in grader.grade_many([(row["answer"], row["solution"]) for row in rows])
+        for verdict in grader.grade_many(
+            [GradeRequest(row["answer"], row["solution"]) for row in rows]
+        )
     )
     neighbours = [
         (row["answer"], other["answer"])
@@ -260,7 +268,9 @@ def test_worked_solutions_earn_their_gold_and_not_their_neighbours(
         if row["answer"] != other["answer"]
     ]
     shifted = [
-        (gold, rf"\boxed{{{other}}}") for gold, other in neighbours if "=" not in gold + other
+        GradeRequest(gold, rf"\boxed{{{other}}}")
+        for gold, other in neighbours
+        if "=" not in gold + other
     ]  # x=5 would be right for 5
     assert not [
         pair
