@@ -154,7 +154,9 @@ class Rollout:
         sampled_logp: the sampler's log-probability of each response token, in nats; empty for
             demonstrations and soft chains of thought.
         truncated: True if the response was cut at its length limit.
-        reward: the grade of the response.
+        reward: the grade of the response; None if it has none, which leaves it out of training.
+        reward_parts: other numbers that an own reward function returned, by name.
+        reward_failure: the way in which an own reward function failed; None if it did not.
         evidence: evidence stored before the run: name -> one number per response token.
         kinds: `TokenKind` of each response token; empty if the policy chose all of them.
         loss_weight: factor of the loss of each response token; empty if all are 1.
@@ -170,7 +172,9 @@ class Rollout:
     text: str = ""
     sampled_logp: tuple[float, ...] = ()
     truncated: bool = False
-    reward: float = 0.0
+    reward: float | None = 0.0
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    reward_failure: str | None = None
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     kinds: tuple[int, ...] = ()
     loss_weight: tuple[float, ...] = ()

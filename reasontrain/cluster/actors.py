@@ -33,6 +33,7 @@ from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler, make_sampler
 from reasontrain.sampler.unused import UnusedSampler
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
 from reasontrain.vocab import Head
 
@@ -343,3 +344,10 @@ class GraderWorker(Worker):
     ) -> list[Verdict]:
         """See `Grader`."""
         return self.grader.grade_many(requests, answer_format=answer_format)
+
+    @work
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        """See `Grader`."""
+        return self.grader.own_rewards(file, calls, stop_at_failure=stop_at_failure)

@@ -32,7 +32,7 @@ def collate(
     `sampled_logp` is in the batch only if every rollout has it.
 
     Args:
-        rollouts: the rollouts of the step; each prompt has at least one token.
+        rollouts: the rollouts of the step; each has a reward and a token before its response.
         advantage: rewards of groups -> one advantage per rollout.
         masked: ids of rollouts that count for advantages but are not trained on.
         paired: rollouts are pairs, chosen before rejected.
@@ -45,7 +45,9 @@ def collate(
     """
     assert all(r.prompt_ids for r in rollouts), "a response needs a token before it"
     width = max((len(r.prompt_ids) + len(r.response_ids) for r in rollouts), default=1)
-    reward_B = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
+    rewards = [r.reward for r in rollouts if r.reward is not None]
+    assert len(rewards) == len(rollouts), "rollouts without a reward are left out before"
+    reward_B = torch.tensor(rewards, dtype=torch.float64)
     group_B = torch.tensor([r.group for r in rollouts], dtype=torch.long)
     batch = Batch(
         ids_BT=_padded([[*r.prompt_ids, *r.response_ids] for r in rollouts], width, torch.long),

@@ -132,7 +132,10 @@ def trained_turns(encoder: Encoder, reply: Reply) -> list[TrainedTurn]:
         if turn["role"] == "assistant" and (reply.learned != "reply" or number >= num_before)
     ]
     numbers = numbers[-1:] if reply.learned == "last" else numbers
-    encoder.template.check(conversation.upto(numbers[-1] + 1))
+    for number in numbers:
+        if turns[number].get("content") is None:
+            encoder.template.check_fields(conversation, number)
+    encoder.template.check(conversation.upto(numbers[-1] + 1), numbers)
     trained = []
     previous = num_before
     for number in numbers:

@@ -8,7 +8,7 @@ the prompt with the answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -84,7 +84,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids
         self.ignored = frozenset(ignored_fields) | {LOSS_WEIGHT}
-        self._rendered: set[tuple[str, bool, bool]] = set()
+        self._checked: set[tuple[str, bool, bool]] = set()
 
     # ---- rendering
 
@@ -160,7 +160,19 @@ class ChatTemplate:
         self.check_fields(conversation, number)
         if _may_repeat(prompt, text):
             text = without_repetition(self._header(before, prompt), text)
+        self._check_one_thought(conversation, prompt, text)
         return self._ended(conversation, text)
+
+    def _check_one_thought(self, conversation: Conversation, prompt: str, text: str) -> None:
+        """Raise UserError if a prompt ends with a thought and the answer begins with another."""
+        closed = _CLOSED.search(prompt.rstrip())
+        tag = _TAG.match(text.lstrip())
+        if closed and tag and "/" not in tag[0]:
+            raise UserError(
+                f"{conversation.where}, turn {len(conversation.turns)}: the prompt ends with an "
+                f"empty thought, and the reply has another one; leave out "
+                f"prompt.enable_thinking: false, or the thought"
+            )
 
     def _header(self, before: Conversation, prompt: str) -> str:
         """The generation prompt: the end of `prompt` that is not written without it."""
@@ -201,15 +213,16 @@ class ChatTemplate:
             raise UserError(
                 f"{where}: the prompt opens a thought with {opened[0]}, and the reply has none; "
                 f"add it (as reasoning_content, or inside {opened[0]} and {_closing(opened[0])} in "
-                f"the content) or set prompt.enable_thinking: false"
+                f"the content){self._or_no_thinking()}"
             )
         text = without_repetition(header, text)
-        if _CLOSED.search(header.rstrip()) and _TAG.search(text):
-            raise UserError(
-                f"{where}: the prompt holds an empty thought, and the reply has another one; "
-                f"leave out prompt.enable_thinking: false, or the thought"
-            )
+        self._check_one_thought(conversation, prompt, text)
         return self._ended(conversation, text + self._ending(conversation))
+
+    def _or_no_thinking(self) -> str:
+        """The other remedy for a reply without a thought, if the template knows it."""
+        knows = "enable_thinking" in str(self.tokenizer.chat_template)
+        return " or set prompt.enable_thinking: false" if knows else ""
 
     def _ending(self, conversation: Conversation) -> str:
         """The text that the template writes after the content of the last turn."""
@@ -259,11 +272,16 @@ class ChatTemplate:
 
     def _begin_of_next(self, conversation: Conversation) -> str | None:
         """The text up to a token that begins the next turn and ends this one for the sampler."""
-        last = conversation.turns[-1]
+        number = len(conversation.turns) - 1
+        last = conversation.turns[number]
+        # Without a thought, which templates leave out as soon as another turn follows.
+        probe = conversation.with_turn(
+            number, {k: v for k, v in last.items() if k not in THOUGHTS} | {"content": _PROBE}
+        )
         role = "tool" if last.get("tool_calls") else "user"
-        longer = replace(conversation, turns=(*conversation.turns, {"role": role, "content": "x"}))
+        longer = replace(probe, turns=(*probe.turns, {"role": role, "content": "x"}))
         try:
-            whole = self.render(conversation, add_generation_prompt=False)
+            whole = self.render(probe, add_generation_prompt=False)
             following = self.render(longer, add_generation_prompt=False)
         except TemplateFailedError:
             return None
@@ -323,42 +341,50 @@ class ChatTemplate:
 
     # ---- what is not rendered
 
-    def check(self, conversation: Conversation) -> None:
-        """Raise UserError for tools, or a field or text of a turn, that the template drops."""
-        if conversation.tools:
-            shown = self.render(conversation, add_generation_prompt=True)
-            without = replace(conversation, tools=())
-            if self.render(without, add_generation_prompt=True) == shown:
-                raise UserError(
-                    f"{conversation.where}: the chat template does not render `tools`; use a "
-                    f"template that does, or remove them"
-                )
-        for index in range(len(conversation.turns)):
-            upto = conversation.upto(index + 1)
-            self.check_fields(upto, index)
-            self._check_content(upto)
+    def check(self, conversation: Conversation, learned: Collection[int] = ()) -> None:
+        """Raise UserError for tools, or a field or text of a turn, that the template drops.
 
-    def _check_content(self, conversation: Conversation) -> None:
-        """Raise UserError if the template drops the content of the last turn, or prints a list."""
-        index = len(conversation.turns) - 1
+        Args:
+            conversation: the prompt, or all turns up to the last that is learned.
+            learned: numbers of turns that `answer` checks.
+        """
+        for index in range(len(conversation.turns)):
+            if index not in learned:
+                self.check_fields(conversation, index)
+        shown = self._rendered(conversation)
+        if conversation.tools and self._rendered(replace(conversation, tools=())) == shown:
+            raise UserError(
+                f"{conversation.where}: the chat template does not render `tools`; use a template "
+                f"that does, or remove them"
+            )
+        for index, turn in enumerate(conversation.turns):
+            if turn["role"] != "assistant" and text_of(turn).strip():
+                self._check_content(conversation, index, shown)
+
+    def _rendered(self, conversation: Conversation) -> str:
+        """The text of a prompt or of a conversation that ends with a reply."""
+        is_prompt = conversation.turns[-1]["role"] != "assistant"
+        return self.render(conversation, add_generation_prompt=is_prompt)
+
+    def _check_content(self, conversation: Conversation, index: int, shown: str) -> None:
+        """Raise UserError if the template drops the content of a turn, or prints a list."""
         turn = conversation.turns[index]
-        kind = (str(turn["role"]), index == 0, isinstance(turn.get("content"), str))
-        if kind in self._rendered or not text_of(turn).strip() or turn["role"] == "assistant":
-            return
-        whole = self.render(conversation, add_generation_prompt=False)
         content = turn["content"]
+        kind = (str(turn["role"]), index == 0, isinstance(content, str))
+        if kind in self._checked:
+            return
         probe = {**turn, "content": _PROBE if isinstance(content, str) else []}
-        if self.render(conversation.with_turn(index, probe), add_generation_prompt=False) == whole:
+        if self._rendered(conversation.with_turn(index, probe)) == shown:
             raise UserError(
                 f"{conversation.where}, turn {index + 1}: the chat template does not render turns "
                 f"of role {turn['role']!r}; use a template that does, or remove the turn"
             )
-        if isinstance(content, list) and str(content) in whole:
+        if isinstance(content, list) and str(content) in shown:
             raise UserError(
                 f"{conversation.where}, turn {index + 1}: the chat template takes text, and the "
                 f"content is a list of parts; write their text as one"
             )
-        self._rendered.add(kind)
+        self._checked.add(kind)
 
     def check_fields(self, conversation: Conversation, index: int) -> None:
         """Raise UserError for a field of this turn that makes no difference to the rendering."""
@@ -367,7 +393,14 @@ class ChatTemplate:
         if not fields:
             return
         upto = conversation.upto(index + 1)
-        shown = self.render(upto, add_generation_prompt=False)
+        try:
+            shown = self.render(upto, add_generation_prompt=False)
+        except TemplateFailedError:
+            if turn.get("content") is not None:
+                raise
+            # A template that knows no calls of tools fails on their turn, which has no content.
+            turn = {**turn, "content": ""}
+            shown = self.render(upto.with_turn(index, turn), add_generation_prompt=False)
         for name in fields:
             rest = {key: value for key, value in turn.items() if key != name}
             try:

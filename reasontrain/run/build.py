@@ -55,6 +55,7 @@ from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.sampler.unused import UnusedSampler
+from reasontrain.tasks import PythonTask
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
@@ -83,6 +84,10 @@ MAY_CHANGE = (
     "baseline",
     "resume",
     "learn.schedule_steps",
+    # after a reward that failed, the run can go on in another way
+    "task.on_error",
+    "task.timeout_s",
+    "task.workers",
 )
 """Keys that may change when a run is resumed; raising `steps` extends a finished run."""
 CHUNK_SIZE = 512
@@ -138,7 +143,8 @@ class RunContext:
         on_start(run.directory)
         try:
             finish = partial(checkpoint.final, run.directory, self.learner.export)
-            train(run, from_step=from_step, report=report, finish=finish)
+            with tracking.rewards_log(run.directory):
+                train(run, from_step=from_step, report=report, finish=finish)
         finally:
             run.tracker.close()
         return run.directory
@@ -153,6 +159,8 @@ class RunContext:
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(declared))
+        if isinstance(recipe.task, PythonTask):
+            directory.write_reward_code(recipe.task.reward_file.source)
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -180,6 +188,7 @@ class RunContext:
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
+            own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
             tracker=tracker,

@@ -144,12 +144,14 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
             recipe.reward,
             answer_format=recipe.task.answer_format,
         )
-        rewards = [s.reward for s in scored]
-        assert None not in rewards, "every task gives every response a reward"
         return [
-            replace(rollout, reward=reward)
-            for rollout, reward in zip(rollouts, rewards, strict=True)
-            if reward is not None
+            replace(
+                rollout,
+                reward=s.reward,
+                reward_parts=s.metrics,
+                reward_failure=s.failure,
+            )
+            for rollout, s in zip(rollouts, scored, strict=True)
         ]
 
     return add_rewards

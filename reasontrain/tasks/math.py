@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
-from reasontrain.data.files import Source
+from reasontrain.data.files import Source, files_of
 from reasontrain.tasks.grading import AnswerFormat, last_boxed
 from reasontrain.tasks.grading.gold_mark import marked_gold
 from reasontrain.tasks.problems import BOXED, problems_of
@@ -29,6 +30,10 @@ class MathTask(Source, Task):
     kind: Literal["math"] = "math"
     instruction: str | None = None
     answer_format: AnswerFormat = "marked"
+
+    def files(self) -> tuple[Path, ...]:
+        """See `Task`."""
+        return () if self.path is None else tuple(files_of(self.path))
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""

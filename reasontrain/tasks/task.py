@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from reasontrain.data.files import BadRows
@@ -34,11 +35,13 @@ class Scored:
     """The reward of a response, the verdict behind it, and further measurements by name.
 
     A reward of None means that the task cannot score the response, which is left out of training.
+    `failure` is the way in which a task's own reward function failed, None if it did not.
     """
 
     reward: float | None
     verdict: Verdict
     metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
 
 
 class Task:
@@ -57,6 +60,10 @@ class Task:
     def problems(self) -> Sequence[Problem]:
         """Every problem, ids unique; raise UserError if they cannot be read."""
         raise NotImplementedError
+
+    def files(self) -> tuple[Path, ...]:
+        """The local files that problems and rewards come from, as far as they can be listed."""
+        return ()
 
     def check_gradable(
         self, problems: Sequence[Problem], grader: Grader, *, required: bool

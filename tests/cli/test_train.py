@@ -391,25 +391,53 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
     assert [r["skipped"] for r in lines(Path("out/run/metrics.jsonl"))] == [1, 1, 1]
 
 
-def test_a_reward_that_fails_in_the_middle_loses_no_step(
+COUNTING = """
+import os
+def score(problem, response):
+    with open("calls", "a") as file: file.write("x")
+    calls = os.path.getsize("calls")
+    print("call", calls)
+    return {"reward": 1.0 / (calls <= 10), "calls": calls}
+"""
+
+
+def test_a_reward_that_fails_in_the_middle_loses_no_step_and_need_not_stop_the_run(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Two steps of four calls, and one that fails in its third call; resumed with `drop`, the last
+    two steps have no rewards and change nothing.
+    """
     Path("rows.jsonl").write_text(
         "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
     )
-    Path("mine.py").write_text(
-        "calls = []\ndef score(problem, response):\n    calls.append(1)\n    return 1.0 / "
-        "(len(calls) <= 10)\n"
-    )
+    Path("mine.py").write_text(COUNTING)
     own = (
         "task.kind=python",
         "task.path=mine.py",
         "task.problems_path=rows.jsonl",
+        "task.workers=1",
         "evaluate=null",
     )
     assert train(*METHODS["grpo"], *own) == 1
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "mine.py, line 7, in score: ZeroDivisionError" in capsys.readouterr().err
     assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-2"]
+    assert train(*METHODS["grpo"], *own, "task.on_error=drop") == 0
+    out = capsys.readouterr().out
+    assert out.count("learns nothing: none of its 4 rollouts is left (4 without a reward)") == 2
+    records = lines(Path("out/run/metrics.jsonl"))
+    assert [r["rewards_missing"] for r in records] == [0, 0, 4, 4]
+    assert [r["reward_errors"] for r in records] == [0, 0, 4, 4]
+    assert [r.get("reward/calls") for r in records] == [2.5, 6.5, None, None]
+    assert [r.get("reward_mean") for r in records] == [1, 1, None, None]
+    before, after = (
+        load_file(f"out/run/{name}/model.safetensors") for name in ("checkpoints/step-2", "final")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    log = Path("out/run/rewards.log").read_text()
+    assert "printed:\ncall 1\n" in log
+    assert "line 7, in score: ZeroDivisionError" in log
+    assert "call 1\n" not in out
+    assert Path("out/run/reward.py").read_text() == COUNTING
 
 
 def test_fewer_steps_than_were_taken_are_refused(
