@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -86,12 +86,30 @@ class Problem:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
+class ThoughtState(NamedTuple):
+    """The state in which a prompt leaves the chain of thought.
+
+    Attributes:
+        open_kind: the prompt ends inside a thought, which a mark of this kind ends (see
+            `data.thoughts`); None outside.
+        expected: a thought is asked for, and the response will open it.
+    """
+
+    open_kind: str | None = None
+    expected: bool = False
+
+
+NO_THOUGHT = ThoughtState()
+"""The state of a prompt that neither opens a thought nor asks for one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A problem encoded for a model, with chat template and tokenizer applied once."""
 
     problem: Problem
     ids: tuple[int, ...]
+    thought: ThoughtState = NO_THOUGHT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +142,8 @@ class Rollout:
         sampled_logp: the sampler's log-probability of each response token, in nats; empty for
             demonstrations and soft chains of thought.
         truncated: True if the response was cut at its length limit.
+        unfinished: True if a chain of thought in `text` did not end, so that there is no answer.
+        answer_start: index in `text` at which the answer begins, after a chain of thought.
         reward: the grade of the response.
         evidence: evidence stored before the run: name -> one number per response token.
         kinds: `TokenKind` of each response token; empty if the policy chose all of them.
@@ -139,6 +159,8 @@ class Rollout:
     text: str = ""
     sampled_logp: tuple[float, ...] = ()
     truncated: bool = False
+    unfinished: bool = False
+    answer_start: int = 0
     reward: float = 0.0
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     kinds: tuple[int, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, overload, runtime_checkable
 
+from reasontrain.data import thought_marks
 from reasontrain.types import AtLeastOne, Message, Problem, Prompt, Rollout, RunError, UserError
 
 if TYPE_CHECKING:
@@ -262,7 +263,15 @@ class Encoder:
         ids = self.prompt_ids(problem)
         if not ids:
             raise UserError(f"problem {problem.id} has an empty prompt")
-        return Prompt(problem=problem, ids=ids)
+        prompt = problem.prompt
+        thought = thought_marks.prompt_state(
+            self.tokenizer,
+            ids,
+            question=prompt if isinstance(prompt, str) else prompt[-1]["content"],
+            chat=self.chat,
+            thinking=self.settings.enable_thinking,
+        )
+        return Prompt(problem=problem, ids=ids, thought=thought)
 
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
         """The prompts that fit, in order, and the number that were dropped.

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
+from reasontrain.data import thought_marks
 from reasontrain.data.files import Row, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
@@ -129,9 +130,8 @@ def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokeniz
         return rollout
     end = tokenizer.eos_token_id
     assert isinstance(end, int)
-    return replace(
-        rollout, response_ids=(*ids, end), text=str(tokenizer.decode(ids, skip_special_tokens=True))
-    )
+    # the stop text ended the response, so whether its thought ended does not change
+    return replace(rollout, response_ids=(*ids, end), text=thought_marks.decode(tokenizer, ids))
 
 
 def _plain(problem: Problem) -> str | list[Message]:
