@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -47,11 +47,21 @@ class LostError(RunError):
         self.rank = rank
 
 
-class Message(TypedDict):
-    """One turn of a conversation, in the format of chat templates."""
+Message = dict[str, object]
+"""One turn of a conversation, in the format of chat templates.
 
-    role: str
-    content: str
+`role` is always there, `content` is text, a list of parts or None. Every other field (`tool_calls`,
+`reasoning_content`, `name`, ...) reaches the template as it is, except `loss_weight`, the factor of
+the losses of the turn's tokens.
+"""
+
+
+def text_of(message: Message) -> str:
+    """The text of a turn: its content, or the texts of the content's parts; "" for None."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return "" if content is None else str(content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +83,16 @@ class Problem:
         id: identifier within its data set.
         prompt: plain text or a conversation.
         answer: gold answer; "" if nothing can be verified.
-        solution: worked demonstration; "" if there is none.
+        solution: worked demonstration as text; "" if there is none.
+        reply: worked demonstration as turns, the first of them the assistant's; replaces
+            `solution`. Turns of a tool or a user may stand between the assistant's.
+        learn_history: the prompt and the reply are one written conversation, so that turns of the
+            assistant in the prompt are learned too.
+        loss_weight: factor of the losses of the demonstration, one for all of its tokens or one per
+            token that is trained.
+        tools: schemas of the tools that the model may call, for the chat template.
+        template_kwargs: further variables for the chat template.
+        source: file and line of the row, for error messages; "" if the problem has none.
         image: image that the prompt shows.
         about: level, subject and similar metadata.
     """
@@ -82,8 +101,19 @@ class Problem:
     prompt: str | tuple[Message, ...]
     answer: str = ""
     solution: str = ""
+    reply: tuple[Message, ...] = ()
+    learn_history: bool = False
+    loss_weight: float | tuple[float, ...] = 1.0
+    tools: tuple[Mapping[str, object], ...] = ()
+    template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    source: str = ""
     image: Image | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The problem in error messages: its id, with file and line if they are known."""
+        return f"{self.source}: problem {self.id}" if self.source else f"problem {self.id}"
 
 
 class ThoughtState(NamedTuple):
@@ -91,7 +121,7 @@ class ThoughtState(NamedTuple):
 
     Attributes:
         open_kind: the prompt ends inside a thought, which a mark of this kind ends (see
-            `data.thoughts`); None outside.
+            `data.thought_marks`); None outside.
         expected: a thought is asked for, and the response will open it.
     """
 
@@ -144,9 +174,12 @@ class Rollout:
         truncated: True if the response was cut at its length limit.
         unfinished: True if a chain of thought in `text` did not end, so that there is no answer.
         answer_start: index in `text` at which the answer begins, after a chain of thought.
-        reward: the grade of the response.
+        reward: the grade of the response; None if it has none, which leaves it out of training.
+        reward_parts: other numbers that an own reward function returned, by name.
+        reward_failure: the way in which an own reward function failed; None if it did not.
         evidence: evidence stored before the run: name -> one number per response token.
         kinds: `TokenKind` of each response token; empty if the policy chose all of them.
+        loss_weight: factor of the loss of each response token; empty if all are 1.
         soft: embeddings of a soft chain of thought.
         concluded: False if the chain of thought was cut at its limit.
     """
@@ -161,9 +194,12 @@ class Rollout:
     truncated: bool = False
     unfinished: bool = False
     answer_start: int = 0
-    reward: float = 0.0
+    reward: float | None = 0.0
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    reward_failure: str | None = None
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     kinds: tuple[int, ...] = ()
+    loss_weight: tuple[float, ...] = ()
     soft: SoftEmbeddings | None = None
     concluded: bool = True
 
@@ -230,9 +266,10 @@ class Batch(_EvidenceColumns):
 
     A batch lives on the driver and holds one number per token or rollout: nothing is as wide as V
     or D. `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and
-    `step` the step's number, for random rules. `token_order_BT` orders tokens by (rollout,
-    position) in every layout and serves to break ties. `soft` maps rollout ids to soft chains of
-    thought, `images` to the encoded images of prompts.
+    `step` the step's number, for random rules. `loss_weight_BT` multiplies the weights of the
+    selection (see `weighted`); None if it is 1 everywhere. `token_order_BT` orders tokens by
+    (rollout, position) in every layout and serves to break ties. `soft` maps rollout ids to soft
+    chains of thought, `images` to the encoded images of prompts.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -243,6 +280,7 @@ class Batch(_EvidenceColumns):
     reward_B: Float[Tensor, " B"]
     advantage_B: Float[Tensor, " B"]
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
+    loss_weight_BT: Float[Tensor, "B T"] | None = None
     pair_B: Int[Tensor, " B"] | None = None
     sampled_rollouts: int = 0
     sampled_tokens: int = 0
@@ -267,6 +305,10 @@ class Batch(_EvidenceColumns):
         """Sort key of each token: it rises with (rollout, position in the rollout)."""
         position_BT = (self.kind_BT != TokenKind.PAD).long().cumsum(1)
         return (self.rollout_B[:, None] << 24) + position_BT
+
+    def weighted(self, weight_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """The weights of a selection multiplied by the loss weights of the data."""
+        return weight_BT if self.loss_weight_BT is None else weight_BT * self.loss_weight_BT
 
     def totals(self, weight_BT: Float[Tensor, "B T"] | None = None) -> BatchTotals:
         """Totals of the step.
@@ -299,6 +341,7 @@ class Batch(_EvidenceColumns):
                 for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B")
             },
             evidence={name: column[index_K] for name, column in self.evidence.items()},
+            loss_weight_BT=None if self.loss_weight_BT is None else self.loss_weight_BT[index_K],
             pair_B=None if self.pair_B is None else self.pair_B[index_K],
         )
 

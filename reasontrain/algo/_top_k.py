@@ -34,6 +34,7 @@ def top_rows(
     among_BT: Bool[Tensor, "B T"],
     num: int,
     order_BT: Int[Tensor, "B T"],
+    then_BT: Float[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
     """Weight 1 at the `num` highest-scored tokens of the step (or all if fewer), 0 elsewhere.
 
@@ -42,6 +43,7 @@ def top_rows(
         among_BT: candidates.
         num: number of tokens to keep.
         order_BT: key that breaks ties (see `Batch.token_order_BT`).
+        then_BT: scores that break ties before it.
 
     Returns:
         Token weights, 0 or 1.
@@ -49,7 +51,8 @@ def top_rows(
     score_N = score_BT[among_BT]
     order_N = order_BT[among_BT]
     num_G = torch.tensor([num], device=order_N.device)
-    return _weights(_is_top(score_N, torch.zeros_like(order_N), num_G, order_N), among_BT)
+    then_N = torch.zeros_like(score_N) if then_BT is None else then_BT[among_BT]
+    return _weights(_is_top(score_N, torch.zeros_like(order_N), num_G, order_N, then_N), among_BT)
 
 
 def top_rows_per_rollout(
@@ -57,6 +60,7 @@ def top_rows_per_rollout(
     among_BT: Bool[Tensor, "B T"],
     num_B: Int[Tensor, " B"],
     order_BT: Int[Tensor, "B T"],
+    then_BT: Float[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, "B T"]:
     """Weight 1 at the highest-scored tokens of each rollout (all if there are fewer), 0 elsewhere.
 
@@ -65,12 +69,15 @@ def top_rows_per_rollout(
         among_BT: candidates.
         num_B: number of tokens to keep in each rollout.
         order_BT: key that breaks ties (see `Batch.token_order_BT`).
+        then_BT: scores that break ties before it.
 
     Returns:
         Token weights, 0 or 1.
     """
     rollout_N = among_BT.nonzero()[:, 0]
-    return _weights(_is_top(score_BT[among_BT], rollout_N, num_B, order_BT[among_BT]), among_BT)
+    score_N = score_BT[among_BT]
+    then_N = torch.zeros_like(score_N) if then_BT is None else then_BT[among_BT]
+    return _weights(_is_top(score_N, rollout_N, num_B, order_BT[among_BT], then_N), among_BT)
 
 
 def lexsort(*keys_N: Shaped[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -86,10 +93,11 @@ def _is_top(
     group_N: Int[Tensor, " N"],
     num_G: Int[Tensor, " G"],
     order_N: Int[Tensor, " N"],
+    then_N: Float[Tensor, " N"],
 ) -> Bool[Tensor, " N"]:
-    """True at the first `num_G[g]` tokens of each group g, sorted by (-score, order)."""
+    """True at the first `num_G[g]` tokens of each group g, sorted by (-score, -then, order)."""
     assert not score_N.isnan().any(), "a score is NaN: the rule should have refused its evidence"
-    best_N = lexsort(group_N, -score_N, order_N)
+    best_N = lexsort(group_N, -score_N, -then_N, order_N)
     size_G = group_N.bincount(minlength=len(num_G))
     first_G = size_G.cumsum(0) - size_G
     rank_N = torch.empty_like(best_N)

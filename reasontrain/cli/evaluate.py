@@ -41,7 +41,9 @@ from reasontrain.recipe import ENGINES, EngineSettings, LocalEngine, Suite, Yaml
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import SuiteProblems, load_suite
 from reasontrain.run.directory import EvaluationDirectory
+from reasontrain.run.owner import owned
 from reasontrain.run.progress import progress
+from reasontrain.run.signals import Stop
 from reasontrain.sampler.factory import check_installed
 from reasontrain.tasks import Grader
 from reasontrain.types import UserError
@@ -99,10 +101,11 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
     folders = [_folder(model) for model in options.models]
     _check_distinct(folders, options.models, "models")
     reports = []
-    with Grader() as grader:
+    with Stop().listening(), Grader() as grader:
         for model, folder in zip(options.models, folders, strict=True):
             with ExitStack() as exit_stack:
                 directory = EvaluationDirectory(options.out / folder)
+                exit_stack.enter_context(owned(directory.path, remedy=", or give another --out"))
                 backend = _backend(model, options, directory, exit_stack)
                 reports.append(_evaluate(backend, suites, options, directory, grader))
     return reports

@@ -8,11 +8,13 @@ from pathlib import Path
 from reasontrain import models, stages
 from reasontrain.recipe import read_recipe
 from reasontrain.run.datasets import score_columns
+from reasontrain.run.signals import Stop
 
 
 def score(path: Path, overrides: Sequence[str]) -> None:
     """Run the recipe's stages and check the stored evidence that it reads."""
     recipe = read_recipe(path, overrides)
     models.quiet_libraries()
-    recipe, _ = stages.done(recipe)
-    score_columns(recipe)
+    with Stop().listening():
+        recipe, _ = stages.done(recipe)
+        score_columns(recipe)

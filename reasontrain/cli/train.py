@@ -14,9 +14,10 @@ from reasontrain.report import write_report
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
 from reasontrain.report.run import read_run
-from reasontrain.run.build import run_context
+from reasontrain.run.build import own_run, run_context
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.progress import progress
+from reasontrain.run.signals import Stop
 from reasontrain.types import Stats
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,11 @@ def train_recipe(recipe: Recipe) -> Path:
     An interrupted run of the same recipe is resumed.
     """
     models.quiet_libraries()
-    with progress(recipe.name, recipe.steps) as advance:
+    with (
+        Stop().listening(),
+        own_run(recipe),
+        progress(recipe.name, recipe.steps) as advance,
+    ):
         final, places = stages.done(recipe)
 
         def report(step: int, stats: Stats) -> None:

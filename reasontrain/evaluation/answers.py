@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reasontrain.data import storage
 from reasontrain.tasks.grading import UNFINISHED, Verdict
-from reasontrain.types import Problem
+from reasontrain.types import Problem, text_of
 
 ProblemSample = tuple[int, int]
 """The key of an answer: index of its problem in the suite and index of the sample, both from 0."""
@@ -99,4 +99,4 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
 
 def _question(problem: Problem) -> str:
     """The question as text; for a conversation, its last turn."""
-    return problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]
+    return problem.prompt if isinstance(problem.prompt, str) else text_of(problem.prompt[-1])

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, PeftType
+from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
+from peft.utils import ModulesToSaveWrapper, load_peft_weights
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reasontrain import models
+from reasontrain.learner.lora import ADAPTER
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.types import UserError
 
@@ -63,7 +64,8 @@ def load(base: ModelSettings, adapter: Path) -> Policy:
     """
     policy = models.load(base, trainable=True)
     model = policy.model
-    try:
+    name = f"the adapter {adapter} for {base.path} (is that its base model? --base names another)"
+    with models.messages_of_libraries() as messages, models.readable(name):
         config = PeftConfig.from_pretrained(str(adapter))
         if not isinstance(config, LoraConfig):
             kind = PeftType(config.peft_type).value
@@ -72,17 +74,19 @@ def load(base: ModelSettings, adapter: Path) -> Policy:
                 f"merge it first"
             )
         adapted = PeftModel(model, config)
-        result = adapted.load_adapter(str(adapter), adapter_name="default")
-        _check(adapted, adapter, [*result.missing_keys, *result.unexpected_keys])
+        _check_tied(adapted, adapter)
+        own, with_embeddings = (
+            get_peft_model_state_dict(adapted, adapter_name=ADAPTER, save_embedding_layers=saved)
+            for saved in (False, True)
+        )
+        in_file = load_peft_weights(str(adapter), device="cpu")
+        # peft may write the embeddings beside an adapter that resizes or adapts them.
+        beside = {key: with_embeddings[key] for key in in_file.keys() & with_embeddings.keys()}
+        models.check_shapes(name, in_file, own | beside)
+        adapted.load_adapter(str(adapter), adapter_name=ADAPTER)
         merged = adapted.merge_and_unload(safe_merge=True)
-    except UserError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{adapter} cannot be merged into {base.path}: {first}; is that its base model "
-            f"(--base)?"
-        ) from error
+    for message in messages:
+        models.log_once(str(adapter), message)
     merged.requires_grad_(False)
     dtype = getattr(torch, base.dtype)
     for parameter in merged.parameters():
@@ -94,29 +98,22 @@ def load(base: ModelSettings, adapter: Path) -> Policy:
         policy.vision,
         policy.vocabulary,
     )
+    models.check_finite(whole.model, str(adapter))
     models.check_head(whole)
     return whole
 
 
-def _check(adapted: PeftModel, adapter: Path, strange: list[str]) -> None:
-    """Refuse missing or unexpected weights, and adapters that merging would get wrong."""
-    if strange:
-        raise UserError(
-            f"{adapter} does not fit the model: {len(strange)} of its weights are missing "
-            f"on one side (such as {strange[0]}); "
-            "is that its base model (--base)?"
-        )
+def _check_tied(adapted: PeftModel, adapter: Path) -> None:
+    """Refuse an adapter on one of two tied matrices, which merging would get wrong."""
     model = adapted.get_base_model()
     tied = model.config.get_text_config().tie_word_embeddings
-    ends = {
+    adapted_names = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, LoraLayer)
+        if isinstance(module, LoraLayer | ModulesToSaveWrapper)
     }
-    if tied and ends & {"lm_head", "embed_tokens"}:
+    if changed := sorted(adapted_names & {"lm_head", "embed_tokens"}) if tied else []:
         raise UserError(
-            f"{adapter} changes "
-            f"{' and '.join(sorted(ends & {'lm_head', 'embed_tokens'}))}, whose weight the "
-            f"model uses twice "
-            "(tied embeddings): merging would change both uses; merge it yourself as it was trained"
+            f"{adapter} changes {' and '.join(changed)}, whose weight the model uses twice (tied "
+            f"embeddings): merging would change both uses; merge it yourself as it was trained"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,7 +22,7 @@ from reasontrain.learner.lora import is_adapted, load_adapter
 from reasontrain.learner.optimizer import Optimizer, clip_gradients
 from reasontrain.learner.policy_module import HeadComputation, PolicyModule
 from reasontrain.metrics.timing import Stopwatch
-from reasontrain.models import Policy
+from reasontrain.models import Policy, load_weights
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import UserError
 
@@ -152,7 +153,10 @@ class PlainEngine:
         if is_adapted(self.policy.model):
             load_adapter(self.policy.model, directory)
         else:
-            source = type(self.policy.model).from_pretrained(directory, dtype=torch.float32)
+            load_model = partial(
+                type(self.policy.model).from_pretrained, str(directory), dtype=torch.float32
+            )
+            source = load_weights(load_model, str(directory))
             self.policy.model.load_state_dict(source.state_dict())
         state = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
         self.optimizer.load(state.pop("optimizer"))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner.lora import is_lora_layer
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation, UnshardedModel
-from reasontrain.models import Policy
+from reasontrain.models import Policy, check_shapes
 
 HISTORY_FILE = "history.safetensors"
 Forward = Callable[[MicroBatch, Int[Tensor, " N"], HeadComputation], Mapping[str, Tensor]]
@@ -133,8 +133,10 @@ class MovingAverageHistory(FrozenHistory):
 
     @torch.no_grad()
     def restore(self, directory: Path) -> None:
-        """The average as it was."""
-        for name, tensor in load_file(directory / HISTORY_FILE).items():
+        """The average as it was; raises UserError if the file is of another model."""
+        stored = load_file(directory / HISTORY_FILE)
+        check_shapes(str(directory / HISTORY_FILE), stored, self.weights)
+        for name, tensor in stored.items():
             self.weights[name].copy_(tensor)
 
 

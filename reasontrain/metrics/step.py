@@ -37,7 +37,7 @@ def step_metrics(
     totals = batch.totals(weight_BT)
     among_BT = batch.is_response_BT
     stats: Stats = {
-        "reward_mean": _mean([r.reward for r in rollouts]),
+        **_reward_mean(rollouts),
         "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
         "truncated_share": _mean([float(r.truncated) for r in rollouts]),
         "unfinished_share": _mean([float(r.unfinished) for r in rollouts]),
@@ -56,6 +56,19 @@ def step_metrics(
     if {"entropy", "kl_reverse"} <= batch.evidence.keys() and among_BT.any():
         stats |= _quadrants(batch, weight_BT)
     return stats
+
+
+def sampler_gap(batch: Batch) -> Stats:
+    """Mean and largest |difference| of the sampler's log-probs from the learner's, in nats.
+
+    Empty if the sampler reported none. Rounding of bfloat16 makes it about 0.01; a larger gap is a
+    sampler with other weights, another temperature or another tokenisation.
+    """
+    among_BT = batch.is_response_BT
+    if not {"sampled_logp", "old_logp"} <= batch.evidence.keys() or not among_BT.any():
+        return {}
+    gap_N = (batch.sampled_logp_BT - batch.old_logp_BT)[among_BT].double().abs()
+    return {"sampler_gap_mean": float(gap_N.mean()), "sampler_gap_max": float(gap_N.max())}
 
 
 def _kept_by_place(among_BT: Bool[Tensor, "B T"], weight_BT: Float[Tensor, "B T"]) -> Stats:
@@ -96,6 +109,12 @@ def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
         stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
         stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
     return stats
+
+
+def _reward_mean(rollouts: Sequence[Rollout]) -> Stats:
+    """The mean reward of the rollouts that have one; nothing if none has."""
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    return {"reward_mean": _mean(rewards)} if rewards else {}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,19 +15,21 @@ if TYPE_CHECKING:
         class_of,
         context_of,
         describe,
-        located,
     )
-    from reasontrain.models.embedding import InputSpace, keep_rms
-    from reasontrain.models.fingerprints import fingerprint
+    from reasontrain.models.embedding import InputSpace
+    from reasontrain.models.fingerprints import fingerprint, quick_fingerprint
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
         load,
         recompute_activations,
     )
+    from reasontrain.models.paths import check_path, located, readable, sentence
     from reasontrain.models.policy import Policy
-    from reasontrain.models.quiet import quiet_libraries
+    from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
+    from reasontrain.models.tokenizers import facts_about
     from reasontrain.models.vision import Vision
+    from reasontrain.models.weights import check_finite, check_shapes, load_weights
 
 __all__ = [
     "LINEAR",
@@ -40,17 +42,26 @@ __all__ = [
     "Policy",
     "Shape",
     "Vision",
+    "check_finite",
     "check_head",
+    "check_path",
     "check_same_ids",
+    "check_shapes",
     "class_of",
     "context_of",
     "describe",
+    "facts_about",
     "fingerprint",
-    "keep_rms",
     "load",
+    "load_weights",
     "located",
+    "log_once",
+    "messages_of_libraries",
+    "quick_fingerprint",
     "quiet_libraries",
+    "readable",
     "recompute_activations",
+    "sentence",
 ]
 
 _MODULES = {
@@ -58,17 +69,26 @@ _MODULES = {
     "class_of": "description",
     "context_of": "description",
     "describe": "description",
-    "located": "description",
+    "check_path": "paths",
+    "located": "paths",
+    "readable": "paths",
+    "sentence": "paths",
     "InputSpace": "embedding",
-    "keep_rms": "embedding",
     "fingerprint": "fingerprints",
+    "quick_fingerprint": "fingerprints",
     "check_head": "loading",
     "check_same_ids": "loading",
     "load": "loading",
     "recompute_activations": "loading",
     "Policy": "policy",
+    "log_once": "quiet",
+    "messages_of_libraries": "quiet",
     "quiet_libraries": "quiet",
+    "facts_about": "tokenizers",
     "Vision": "vision",
+    "check_finite": "weights",
+    "check_shapes": "weights",
+    "load_weights": "weights",
 }
 """The module of each name that is imported when it is first used.
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,13 +16,21 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from reasontrain.models import testbed, testbed_vision
+from reasontrain.data.templates import ChatTemplate
+from reasontrain.models.paths import check_path, located, readable
+from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
+from reasontrain.models.tokenizers import check_vocabulary
 from reasontrain.models.vision import Vision, vision_of
-from reasontrain.types import UserError
 
-TESTBED = "testbed:"
-UNTRAINED = "untrained:"
+_CONTEXT_NAMES = (
+    "max_position_embeddings",
+    "max_sequence_length",
+    "max_seq_len",
+    "seq_length",
+    "n_ctx",
+)
+"""Names of the longest sequence in configurations; each knows its own aliases (`n_positions`)."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +50,41 @@ class Description:
 
 
 def context_of(config: PreTrainedConfig) -> int:
-    """The longest sequence of models with this configuration, in tokens."""
-    context = config.get_text_config().to_dict().get("max_position_embeddings")
-    if context is None:
-        raise UserError(
-            f"the configuration of {config.model_type} has no max_position_embeddings, so its "
-            f"context length is unknown"
-        )
-    return int(context)
+    """The longest sequence of models with this configuration, in tokens.
+
+    It is `sys.maxsize` for models without such a limit, as recurrent ones are.
+    """
+    text = config.get_text_config()
+    values = text.to_dict()
+    # GPT-2's n_positions and its like are aliases, which only the configuration's class knows.
+    limits = [values.get(text.attribute_map.get(name, name)) for name in _CONTEXT_NAMES]
+    context = next((limit for limit in limits if isinstance(limit, int)), sys.maxsize)
+    return min([context, *_longrope_limits(text)])
+
+
+def _longrope_limits(text: PreTrainedConfig) -> list[int]:
+    """The lengths up to which rotary embeddings of type `longrope` do not change.
+
+    Beyond, all sequences of a batch are embedded in another way as soon as one is that long, so a
+    sequence would not be scored as it was sampled.
+    """
+    rope = text.to_dict().get("rope_parameters") or {}
+    by_layer = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    return [
+        int(each["original_max_position_embeddings"])
+        for each in by_layer
+        if each.get("rope_type") == "longrope"
+    ]
 
 
 def describe(settings: ModelSettings) -> Description:
     """Configuration, tokenizer and size of the model at `settings.path`.
 
-    Raises UserError if they cannot be read.
+    What libraries warn about is in the log. Raises UserError if they cannot be read.
     """
-    with located(settings.path) as path, readable(settings.path):
+    name = settings.path
+    check_path(name)
+    with located(name) as path, messages_of_libraries() as messages, readable(name):
         source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
         config = AutoConfig.from_pretrained(path, **source)
         tokenizer = AutoTokenizer.from_pretrained(path, **source)
@@ -76,6 +98,15 @@ def describe(settings: ModelSettings) -> Description:
             generation = GenerationConfig.from_pretrained(path, revision=settings.revision)
         except OSError:  # generation_config.json is optional
             generation = model.generation_config
+    check_vocabulary(tokenizer, name)
+    for message in messages:
+        log_once(name, message)
+    if limits := _longrope_limits(config.get_text_config()):
+        log_once(
+            name,
+            f"its rotary embeddings (longrope) change for a whole batch beyond {min(limits)} "
+            f"tokens, so that is the longest sequence here",
+        )
     return Description(
         config, tokenizer, model.num_parameters(), stop_ids_of(generation, tokenizer), vision
     )
@@ -91,51 +122,12 @@ def class_of(
 
 
 def stop_ids_of(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids that end a response: of the generation settings and of the tokenizer."""
+    """Token ids that end a response.
+
+    They are those of the generation settings and the tokenizer, and the tokens that the chat
+    template ends an answer with: `<end_of_turn>` is the end-of-text token of no Gemma.
+    """
     configured = generation.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
-
-
-@contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Turn transformers' errors about an unreadable model into a UserError of one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"the model {path} cannot be loaded: {first}") from error
-
-
-@contextmanager
-def located(path: str) -> Iterator[str]:
-    """The directory of `path`: of a shipped testbed model, or the path itself.
-
-    `untrained:NAME` is built in a temporary directory that lasts as long as the context.
-    """
-    if path.startswith(UNTRAINED):
-        name = path.removeprefix(UNTRAINED)
-        builders: dict[str, Callable[[Path], None]] = {
-            n: partial(testbed.build, shape=s) for n, s in testbed.SHAPES.items()
-        }
-        builders |= testbed_vision.BUILDERS
-        if name not in builders:
-            raise UserError(
-                f"there is no testbed shape {path}; available: "
-                f"{', '.join(UNTRAINED + n for n in builders)}"
-            )
-        with TemporaryDirectory() as temporary:
-            builders[name](Path(temporary))
-            yield temporary
-        return
-    if not path.startswith(TESTBED):
-        yield path
-        return
-    directory = testbed.MODELS / path.removeprefix(TESTBED)
-    if not (directory / "config.json").exists():
-        shipped = (
-            ", ".join(sorted(f"{TESTBED}{p.name}" for p in testbed.MODELS.glob("*") if p.is_dir()))
-            or "none"
-        )
-        raise UserError(f"there is no testbed model {path}; available: {shipped}")
-    yield str(directory)
+    ends = ChatTemplate(tokenizer).end_ids() if tokenizer.chat_template is not None else frozenset()
+    return ends | {int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from transformers import (
     AutoConfig,
@@ -12,27 +14,48 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from reasontrain.models.description import Description, class_of, located, readable
+from reasontrain.data.micro_batches import Layout
+from reasontrain.models.description import Description, class_of
+from reasontrain.models.layouts import check_layout
+from reasontrain.models.paths import check_path, located, readable
 from reasontrain.models.policy import Policy
+from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
 from reasontrain.models.vision import vision_of
+from reasontrain.models.weights import check_finite, load_weights
 from reasontrain.types import UserError
 from reasontrain.vocab import check_vocabulary
 
+RANDOM = ("drop", "jitter")
+"""Parts of the names of settings for random changes in training: dropout and router noise."""
 
-def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
+
+def load(
+    settings: ModelSettings, *, trainable: bool = False, layout: Layout | None = None
+) -> Policy:
     """The policy at `settings.path`.
 
-    A trainable one has float32 weights, a frozen one weights of `settings.dtype`. Raises UserError
-    if it cannot be loaded, or computes its logits in a way that `Head` does not implement.
+    Args:
+        settings: path and numerics.
+        trainable: keep float32 weights; a frozen model has weights of `settings.dtype`.
+        layout: the layout of the micro-batches that it will see; None if it only samples.
+
+    Returns:
+        The policy.
+
+    Raises:
+        UserError: it cannot be loaded, its weights are not all in its files, it computes its logits
+            in a way that `Head` does not implement, or sequences of this layout change each other.
     """
     device = _device(settings.device)
     _check_attention(settings.attention)
     check_vocabulary(settings.vocabulary, device)
+    check_path(settings.path)
     with located(settings.path) as path:
         model, tokenizer = _from_pretrained(path, settings, trainable)
         vision = vision_of(model.config, tokenizer, path, settings.revision)
     model.to(device)
+    check_finite(model, settings.path)
     model.requires_grad_(trainable)
     if settings.gradient_checkpointing and trainable:
         recompute_activations(model)
@@ -44,6 +67,8 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
         settings.vocabulary,
     )
     check_head(policy)
+    if layout is not None:
+        check_layout(policy, layout)
     return policy
 
 
@@ -64,15 +89,22 @@ def _from_pretrained(
     """The model without dropout, and its tokenizer."""
     dtype = torch.float32 if trainable else getattr(torch, settings.dtype)
     source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-    with readable(settings.path):
+    with messages_of_libraries() as messages, readable(settings.path):
         config = AutoConfig.from_pretrained(path, **source)
-        _no_dropout(config)
-        attention = None if settings.attention == "auto" else settings.attention
-        model = class_of(config).from_pretrained(
-            path, config=config, attn_implementation=attention, dtype=dtype, **source
-        )
         tokenizer = AutoTokenizer.from_pretrained(path, **source)
-    return model, tokenizer
+    for message in messages:
+        log_once(settings.path, message)
+    _no_dropout(config)
+    attention = None if settings.attention == "auto" else settings.attention
+    load_model = partial(
+        class_of(config).from_pretrained,
+        path,
+        config=config,
+        attn_implementation=attention,
+        dtype=dtype,
+        **source,
+    )
+    return load_weights(load_model, settings.path), tokenizer
 
 
 def _check_attention(name: str) -> None:
@@ -95,8 +127,10 @@ def _device(name: str) -> torch.device:
 
 def _no_dropout(config: PreTrainedConfig) -> None:
     """Turn every dropout off: evidence and loss must see the same logits."""
-    for name, value in config.to_dict().items():
-        if isinstance(value, float) and ("dropout" in name or "pdrop" in name):
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            _no_dropout(value)
+        elif isinstance(value, float) and any(part in name for part in RANDOM):
             setattr(config, name, 0.0)
 
 

@@ -64,11 +64,19 @@ class LearnSettings:
         schedule: decay of the rate after warm-up, over all optimiser steps of the run.
         warmup_steps: optimiser steps of linear warm-up.
         final_lr_share: the rate at the end, as a share of the peak.
+        schedule_steps: steps of the run that the rate's schedule, keep ratios and `progress` span;
+            None: `steps`. Set it to train the first part of a longer run, or to extend a run
+            without stretching its schedules.
         max_grad_norm: gradients are scaled down to this norm; None does not clip.
         micro_batch_tokens: most tokens of one forward pass; it cannot change a gradient.
         layout: padded or packed micro-batches.
-        old_logp: `auto` takes the sampler's log-probs if nothing was truncated from its
-            distribution and there is one update per batch, and otherwise measures the learner's.
+        old_logp: whose log-probs the importance ratio divides by. `learner` scores the rollouts
+            again before the first update. `sampler` takes those that were sampled with, which costs
+            nothing but puts the difference between decoding and training into the ratio; nothing
+            may be truncated from its distribution. `auto` takes the sampler's if rollouts are
+            sampled one step ahead (`cluster.overlap`), where the ratio corrects for that, or if the
+            model computes in float32, the ratio is of tokens and there is one update per batch;
+            otherwise the learner's.
         max_nonfinite: number of consecutive optimiser steps with a non-finite gradient after which
             the run stops; each of them is skipped.
         updates_per_batch: optimiser steps on each batch.
@@ -82,10 +90,11 @@ class LearnSettings:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Count = 0
     final_lr_share: NotNegative = 0.0
+    schedule_steps: AtLeastOne | None = None
     max_grad_norm: Positive | None = 1.0
     micro_batch_tokens: AtLeastOne = 16384
     layout: Layout = "padded"
-    old_logp: Literal["auto", "learner"] = "auto"
+    old_logp: Literal["auto", "sampler", "learner"] = "auto"
     max_nonfinite: AtLeastOne = 3
     updates_per_batch: AtLeastOne = 1
     epochs_per_batch: AtLeastOne = 1

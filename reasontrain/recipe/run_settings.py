@@ -11,7 +11,7 @@ from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.recipe.constraints import KIND, Count, Name
 from reasontrain.tasks import AnswerFormat, TaskSettings
-from reasontrain.types import AtLeastOne
+from reasontrain.types import AtLeastOne, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +66,50 @@ class CheckpointSettings:
     """Checkpoints in addition to those at the last step and at an interrupt.
 
     One is written every `every` steps (0: never), and the newest `keep` are retained. `best` names
-    a suite of `evaluate`: the checkpoint with the highest accuracy on it is retained too.
+    a suite of `evaluate`: the checkpoint with the highest accuracy on it is retained too. After a
+    signal to stop, the step under way ends and a checkpoint is written; if this takes longer than
+    `stop_within_s` seconds, the run ends with the last checkpoint.
     """
 
     every: Count = 0
     keep: AtLeastOne = 2
     best: Name | None = None
+    stop_within_s: Positive = 300.0
 
     @property
     def num_kept(self) -> int:
         """The most checkpoints on disk at a time."""
         return self.keep + (self.best is not None)
+
+
+AcceptedChange = Literal[
+    "data",
+    "reward",
+    "evidence",
+    "model",
+    "tokenizer",
+    "template",
+    "teacher",
+    "reference",
+    "history",
+    "suites",
+    "schedule",
+]
+"""A role of what a run depends on beside its recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeSettings:
+    """Changes that a resumed run accepts; each is recorded in the run directory.
+
+    A run is refused if files, weights or code that its steps depend on have changed since its first
+    step, unless `accept` names their role: `data` (rows of the task), `reward` (the file of an own
+    reward), `evidence` (stored columns), `model`, `teacher`, `reference` and `history` (weights),
+    `tokenizer`, `template` and `suites`. `schedule` accepts that schedules span a new number of
+    `steps`.
+    """
+
+    accept: tuple[AcceptedChange, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.loss_aggregation import LossAggregation
-from reasontrain.algo.objectives import Objective
+from reasontrain.algo.objectives import Objective, SequenceObjective
 from reasontrain.algo.token_selection import AllRollouts, AllTokens, RolloutFilter, TokenSelection
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.models import Importance, ModelSettings
@@ -17,7 +17,12 @@ from reasontrain.recipe.constraints import KIND, Name, Seed
 from reasontrain.recipe.engines import EngineSettings, LocalEngine
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
-from reasontrain.recipe.run_settings import CheckpointSettings, EvaluateSettings, TrackSettings
+from reasontrain.recipe.run_settings import (
+    CheckpointSettings,
+    EvaluateSettings,
+    ResumeSettings,
+    TrackSettings,
+)
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.stages import Stage
 from reasontrain.recipe.unconditional import Unconditional
@@ -56,10 +61,16 @@ class Recipe:
     token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    resume: ResumeSettings = field(default_factory=ResumeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
     cluster: Cluster | None = None
     evidence: dict[str, str] = field(default_factory=dict)
     stages: tuple[Annotated[Stage, KIND], ...] = ()
+
+    @property
+    def schedule_steps(self) -> int:
+        """The steps that schedules span; more or fewer than the run has, if the recipe says so."""
+        return self.learn.schedule_steps or self.steps
 
     @property
     def required_evidence(self) -> frozenset[str]:
@@ -68,19 +79,21 @@ class Recipe:
 
     @property
     def reuses_sampled_logp(self) -> bool:
-        """True if the sampler's log-probs serve as `old_logp`.
+        """True if the sampler's log-probs serve as `old_logp` (see `learn.old_logp`).
 
-        This requires that nothing is truncated from the sampling distribution and that
-        `learn.old_logp` is `auto`. With several updates per batch the learner's log-probs are
-        measured instead: after the first update the ratio to them defines the trust region, and a
-        gap between sampler and learner, or rollouts of older weights, would shift it.
+        They never do if something is truncated from the sampling distribution. In bfloat16,
+        decoding and training differ by more than the bounds of a sequence-level ratio, and with
+        several updates per batch the ratio to the learner's log-probs defines the trust region.
         """
-        return (
-            self.sample is not None
-            and not self.sample.truncates
-            and self.learn.old_logp == "auto"
-            and self.learn.updates_per_batch == 1
-        )
+        if self.sample is None or self.sample.truncates:
+            return False
+        if self.learn.old_logp != "auto":
+            return self.learn.old_logp == "sampler"
+        if self.learn.updates_per_batch > 1 or "sampled_logp" in self.objective.required_evidence:
+            return False
+        if self.cluster is not None and self.cluster.overlap:
+            return True
+        return self.model.dtype == "float32" and not isinstance(self.objective, SequenceObjective)
 
     @property
     def measured_evidence(self) -> frozenset[str]:
@@ -105,6 +118,11 @@ class Recipe:
     def engine(self) -> EngineSettings:
         """The sampler engine, of rollouts and of evaluations during training."""
         return self.sample.engine if self.sample else LocalEngine()
+
+    @property
+    def samples(self) -> bool:
+        """True if anything is sampled from the policy, for training or for evaluation."""
+        return self.sample is not None or self.evaluate is not None
 
     @property
     def temperature(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SoftReinforce
+from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllRollouts,
@@ -33,6 +34,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
     errors = [
         *_evidence_errors(recipe),
         *_update_errors(recipe),
+        *_old_logp_errors(recipe),
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
@@ -151,6 +153,22 @@ def _update_errors(recipe: Recipe) -> Iterator[str]:
         yield (
             "cluster.overlap: rollouts sampled one step ahead are older still with several "
             "updates per batch; set learn.updates_per_batch to 1"
+        )
+
+
+def _old_logp_errors(recipe: Recipe) -> Iterator[str]:
+    """Errors of the log-probs that an importance ratio divides by."""
+    if recipe.learn.old_logp != "sampler":
+        return
+    if recipe.sample is not None and recipe.sample.truncates:
+        yield (
+            "learn.old_logp: with top_p, top_k or min_p the sampler draws from another "
+            "distribution than its log-probs are of; use `learner`"
+        )
+    if "sampled_logp" in recipe.objective.required_evidence:
+        yield (
+            "objective.importance_cap: compares the learner's log-probs with the sampler's, and "
+            "learn.old_logp takes the sampler's for both; use `learner`"
         )
 
 
@@ -297,9 +315,10 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
     token_selection = recipe.token_selection
     if isinstance(token_selection, ShuffledWeights):
         token_selection = token_selection.of
+    widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance)]
     if isinstance(recipe.advantage, NoAdvantage):
-        if isinstance(rollout_filter, MaxVariance):
-            yield f"rollout_filter: {rollout_filter.kind} {_ADVANTAGES_NEEDED}"
+        if widest:
+            yield f"rollout_filter: {widest[0].kind} {_ADVANTAGES_NEEDED}"
         if isinstance(token_selection, AdvantageEntropy):
             yield f"token_selection: {token_selection.kind} {_ADVANTAGES_NEEDED}"
     if recipe.objective.granularity == "pair" and not isinstance(rollout_filter, AllRollouts):
@@ -307,23 +326,20 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
             f"rollout_filter: {rollout_filter.kind} drops single rollouts and would separate the "
             f"two sides of a pair; use `kind: all`"
         )
-    if (
-        isinstance(rollout_filter, MaxVariance)
-        and rollout_filter.renormalise
-        and recipe.sample is not None
-    ):
-        size = (
-            recipe.sample.group_size
-            if rollout_filter.scope == "group"
-            else recipe.learn.rollouts_per_step
-        )
-        least = rollout_filter.keep_ratio.least
-        if least * size < 2:
-            yield (
-                f"rollout_filter.keep_ratio: {least:g} of {size} rollouts keeps one of a "
-                f"{rollout_filter.scope}, and `renormalise` compares at least two; use "
-                f"{2 / size:g} or more"
+    share = 1.0  # of the rollouts that earlier filters of a chain leave
+    for one in filters_of(rollout_filter):
+        if isinstance(one, MaxVariance) and one.renormalise and recipe.sample is not None:
+            size = share * (
+                recipe.sample.group_size if one.scope == "group" else recipe.learn.rollouts_per_step
             )
+            least = one.keep_ratio.least
+            if least * size < 2:
+                yield (
+                    f"rollout_filter.keep_ratio: {least:g} of {size:g} rollouts keeps one of a "
+                    f"{one.scope}, and `renormalise` compares at least two; use "
+                    f"{min(2 / size, 1):g} or more"
+                )
+        share *= min(one.kept_share(0.0), one.kept_share(1.0))
 
 
 _ADVANTAGES_NEEDED = "compares advantages; add a `sample` section and set `advantage.kind`"

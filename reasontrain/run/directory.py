@@ -3,7 +3,10 @@
 ```
 out/<name>/
   recipe.yaml              the recipe, resolved
+  reward.py                the own reward function's file, as the run began with it
+  rewards.log              what an own reward function printed, and its errors
   environment.json         versions, commit, hardware, seed
+  inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
   metrics.jsonl            one line per step, written as it happens
   evaluations.jsonl        one line per suite and evaluation
   tokens/                  rollouts of some steps with evidence and weights
@@ -14,13 +17,14 @@ out/<name>/
   logs/                    what each process of a cluster printed
   stages/                  links to the outputs of the recipe's stages
   tensorboard/
+  owner.json               the process that writes here, while it runs (see `run.owner`)
 ```
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -52,6 +56,13 @@ class EnvironmentFacts(TypedDict):
     versions: dict[str, str]
 
 
+class InputsRecord(TypedDict):
+    """Fingerprints of what a run depends on, by role and part; and changes that were accepted."""
+
+    inputs: dict[str, dict[str, str]]
+    accepted: list[dict[str, object]]
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Files of one run by what they hold."""
@@ -67,9 +78,29 @@ class RunDirectory:
         return self.path / "recipe.yaml"
 
     @property
+    def reward_code(self) -> Path:
+        """The Python file of an own reward function, as it was when the run (last) began."""
+        return self.path / "reward.py"
+
+    @property
+    def rewards_log(self) -> Path:
+        """What an own reward function printed, and its errors, each with its problem's id."""
+        return self.path / "rewards.log"
+
+    @property
     def environment(self) -> Path:
         """Versions, hardware and seed, as JSON."""
         return self.path / "environment.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Fingerprints of what the run depends on beside its recipe, as JSON."""
+        return self.path / "inputs.json"
+
+    @property
+    def owner(self) -> Path:
+        """The process that writes here, as JSON; see `run.owner`."""
+        return self.path / "owner.json"
 
     @property
     def metrics(self) -> Path:
@@ -140,12 +171,18 @@ class RunDirectory:
         return self.checkpoints / f"{STEP}{step}"
 
     def is_empty(self) -> bool:
-        """Nothing is there, not even the folder."""
-        return not self.path.exists() or not any(self.path.iterdir())
+        """Nothing is there but the owner's file, or not even the folder."""
+        return not self.path.exists() or not any(
+            self.owner.name not in path.name for path in self.path.iterdir()
+        )
 
     def write_recipe(self, text: str) -> None:
         """Keep the resolved recipe, as a whole or not at all."""
         storage.replace_text(self.recipe, text)
+
+    def write_reward_code(self, source: bytes) -> None:
+        """Keep the code of the own reward function, as a whole or not at all."""
+        storage.replace_bytes(self.reward_code, source)
 
     def write_environment(self, facts: Mapping[str, object]) -> None:
         """Keep what the run was made with, as a whole or not at all."""
@@ -155,6 +192,22 @@ class RunDirectory:
         """The facts that `write_environment` wrote."""
         facts: EnvironmentFacts = json.loads(self.environment.read_text(encoding="utf-8"))
         return facts
+
+    def write_inputs(
+        self,
+        inputs: Mapping[str, Mapping[str, str]],
+        accepted: Sequence[Mapping[str, object]],
+    ) -> None:
+        """Keep fingerprints and accepted changes, as a whole or not at all."""
+        record = {"inputs": inputs, "accepted": accepted}
+        storage.replace_text(self.inputs, json.dumps(record, indent=1, ensure_ascii=False))
+
+    def read_inputs(self) -> InputsRecord | None:
+        """What `write_inputs` wrote; None before that."""
+        if not self.inputs.exists():
+            return None
+        record: InputsRecord = json.loads(self.inputs.read_text(encoding="utf-8"))
+        return record
 
     def append_metrics(self, step: int, stats: Mapping[str, object]) -> None:
         """Add the line of a step."""

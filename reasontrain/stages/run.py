@@ -29,6 +29,7 @@ from reasontrain.recipe import (
 )
 from reasontrain.run.build import check_directory, describe_models, run_directory
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.owner import owned
 from reasontrain.run.unconditional import COLUMN
 from reasontrain.stages import score, unconditional
 from reasontrain.stages.pairs import make_pairs
@@ -38,7 +39,7 @@ from reasontrain.stages.tune import tune
 logger = logging.getLogger(__name__)
 
 MARK = "stage.json"
-VERSION = 2
+VERSION = 3
 """Part of every hash; raised when the same settings would produce another output."""
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed by content, larger ones by size and modification time."""
@@ -89,7 +90,7 @@ def _done(stage: Stage, recipe: Recipe, places: Mapping[str, StageDirectory]) ->
     key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     directory = RunDirectory(Path(recipe.out)).stages / f"{stage.name}-{key[:12]}"
     content = substituted(as_mapping(stage), partial(_path, places))
-    with storage.alone(directory):
+    with owned(directory, wait=True):
         if is_made(directory):
             logger.info(f"{stage.name}: found in {directory}")
         else:

@@ -95,7 +95,7 @@ def _graded(
     tokenizer: PreTrainedTokenizerBase,
     grader: Grader,
 ) -> list[Solution]:
-    """Grade rollouts; a stop text is replaced by the end-of-text token."""
+    """Grade rollouts; a response ends before its stop text."""
     closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
     own = fingerprint(tokenizer)
     scores = stage.task.grade(
@@ -120,18 +120,32 @@ def _graded(
 
 
 def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Rollout:
-    """Replace the tokens of a stop text by the end-of-text token."""
+    """End the response before its first stop text and the white space there, with end-of-text.
+
+    A token with characters of both the response and the stop text is dropped whole. Ids before it
+    stay as they were sampled; only one that ends in white space is encoded anew.
+    """
     ids = list(rollout.response_ids)
-    while ids and any(
-        stop in str(tokenizer.decode(ids, skip_special_tokens=False)) for stop in stops
-    ):
-        ids.pop()
-    if len(ids) == len(rollout.response_ids):
+    text = _decoded(tokenizer, ids)
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    if not places:
         return rollout
+    before = text[: min(places)]
+    # A prefix in text and not only in length: half a character decodes to another one.
+    while not before.startswith(_decoded(tokenizer, ids)):
+        ids.pop()
+    kept = _decoded(tokenizer, ids).rstrip()
+    while not kept.startswith(_decoded(tokenizer, ids)):
+        ids.pop()
+    ids += tokenizer.encode(kept[len(_decoded(tokenizer, ids)) :], add_special_tokens=False)
     end = tokenizer.eos_token_id
     assert isinstance(end, int)
     # the stop text ended the response, so whether its thought ended does not change
     return replace(rollout, response_ids=(*ids, end), text=thought_marks.decode(tokenizer, ids))
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 def _plain(problem: Problem) -> str | list[Message]:

@@ -23,7 +23,6 @@ from torch import Tensor
 from reasontrain import models
 from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Nll
-from reasontrain.data import storage
 from reasontrain.data.offline import fingerprint
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.stored_evidence import (
@@ -41,6 +40,7 @@ from reasontrain.recipe import LearnSettings, Recipe, TrackSettings, UncondTuned
 from reasontrain.run.build import check_directory
 from reasontrain.run.datasets import encoder_of, training_data
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.owner import owned
 from reasontrain.run.unconditional import COLUMN, without_condition
 from reasontrain.stages.solutions import write_lines
 from reasontrain.stages.tune import train
@@ -110,7 +110,7 @@ def fill_store(recipe: Recipe, encoder: Encoder, demonstrations: Sequence[Rollou
     }
     store = directory_of(RunDirectory(Path(recipe.out)).stages, COLUMN, made_by)
     folds = settings.folds if isinstance(settings, UncondTuned) else 1
-    with storage.alone(store):
+    with owned(store, wait=True):
         missing = [
             part for part in cut_parts(blind, folds) if not part_of(store, part.number).exists()
         ]
@@ -282,7 +282,7 @@ def _score_parts(
     recipe: Recipe,
 ) -> None:
     """Score and write these parts, and free the reference's memory."""
-    policy = models.load(reference)
+    policy = models.load(reference, layout="padded")
     policy.model.eval()
     for part in parts:
         values = logp(policy, part.rollouts, recipe.learn.micro_batch_tokens)

@@ -56,6 +56,38 @@ class BufferPool:
         return memory[:size].view(like_NV.shape)
 
 
+def union_divergence(
+    student_NS: Float[Tensor, "N S"], teacher_NS: Float[Tensor, "N S"], num: int
+) -> Float[Tensor, " N"]:
+    """KL(teacher || student), in nats, each renormalised over the union of both top-`num` sets.
+
+    The disagreement of TA-OPD (arXiv 2605.26844).
+
+    Args:
+        student_NS: the student's logits or log-probabilities: a constant per position cancels.
+        teacher_NS: the teacher's, over the same ids.
+        num: likeliest ids of each model.
+
+    Returns:
+        The divergence at each position, at least 0.
+    """
+    num = min(num, student_NS.shape[1])
+    own_NK = student_NS.topk(num, sorted=False).indices
+    other_NK = teacher_NS.topk(num, sorted=False).indices
+    # An id that both have is counted once.
+    is_double_NK = (other_NK[:, :, None] == own_NK[:, None, :]).any(2)
+    union_NK = torch.cat([own_NK, other_NK], 1)
+    double_NK = torch.cat([torch.zeros_like(is_double_NK), is_double_NK], 1)
+    logp_NK, logq_NK = (
+        model_NS.gather(1, union_NK)
+        .masked_fill(double_NK, -torch.inf)
+        .log_softmax(1)
+        .masked_fill(double_NK, LOGP_FLOOR)
+        for model_NS in (student_NS, teacher_NS)
+    )
+    return (logq_NK.exp() * (logq_NK - logp_NK)).sum(1).clamp_(min=0)
+
+
 def jsd_beta(name: str) -> float | None:
     """The beta of a statistic "jsd:<beta>"; None for any other."""
     return float(name.removeprefix("jsd:")) if name.startswith("jsd:") else None
@@ -201,6 +233,10 @@ class AnalyticDistribution:
         """The teacher's probability summed over the student's `num` likeliest ids."""
         num = min(num, self.logq_NS.shape[1])
         return self.q_NS.gather(1, self.shared_logp_NS.topk(num, sorted=False).indices).sum(1)
+
+    def top_divergence(self, num: int) -> Float[Tensor, " N"]:
+        """KL(teacher || student) over the union of both models' `num` likeliest shared ids."""
+        return union_divergence(self.shared_logp_NS, self.logq_NS, num)
 
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """d loss / d logits = sum_k stat_grads[k] * d statistic_k / d logits.

@@ -30,6 +30,10 @@ class BlockDistribution(Protocol):
         """The teacher's probability summed over the student's `num` likeliest ids."""
         ...
 
+    def top_divergence(self, num: int) -> Float[Tensor, " N"]:
+        """KL(teacher || student) over the union of both models' `num` likeliest ids."""
+        ...
+
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """d loss / d logits = sum_k stat_grads[k] * d statistic_k / d logits."""
         ...

@@ -109,3 +109,15 @@ class FullLogitsDistribution:
         """The teacher's probability summed over the student's `num` likeliest ids."""
         num = min(num, self.logq_NS.shape[1])
         return self.logq_NS.exp().gather(1, self.shared_logp_NS.topk(num).indices).sum(1)
+
+    def top_divergence(self, num: int) -> Float[Tensor, " N"]:
+        """KL(teacher || student) over the union of both models' `num` likeliest shared ids."""
+        num = min(num, self.logq_NS.shape[1])
+        in_union_NS = torch.zeros_like(self.logq_NS, dtype=torch.bool)
+        for model_NS in (self.shared_logp_NS, self.logq_NS):
+            in_union_NS.scatter_(1, model_NS.topk(num).indices, True)
+        logp_NS, logq_NS = (
+            model_NS.masked_fill(~in_union_NS, LOGP_FLOOR).log_softmax(1)
+            for model_NS in (self.shared_logp_NS, self.logq_NS)
+        )
+        return (logq_NS.exp() * (logq_NS - logp_NS)).sum(1).clamp(min=0)

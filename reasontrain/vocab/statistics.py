@@ -32,12 +32,14 @@ def measure(
         hidden_ND: the student's hidden states that predict `ids_N`.
         head: the student's head.
         ids_N: the token at each position.
-        names: any of "logp", "entropy", "kl_reverse", "kl_forward" (nats) and "teachability" (in
-            [0, 1]: the teacher's mass on the student's likeliest ids, arXiv 2605.26844).
+        names: any of "logp", "entropy", "kl_reverse", "kl_forward" (nats), and of arXiv 2605.26844
+            "compatibility" (in [0, 1]: the teacher's mass on the student's likeliest ids) and
+            "disagreement" (nats: KL(teacher || student) over the union of both models' likeliest
+            ids, each renormalised there).
         temperature: divides the logits of both models.
         teacher: the teacher's hidden states at the same positions, and its head.
         chunk: positions per matrix product; None chooses by memory.
-        top: number of likeliest ids that teachability sums over.
+        top: number of likeliest ids of a model that the last two look at.
 
     Returns:
         One number per position for every name.
@@ -53,11 +55,13 @@ def measure(
             # Names that need the teacher come first: the Triton kernel that computes divergences
             # returns the student's statistics too, so one pass serves all.
             for name in sorted(values, key=_needs_student_only):
-                values[name].append(
-                    distribution.teacher_top_mass(top)
-                    if name == "teachability"
-                    else distribution.value(name)
-                )
+                match name:
+                    case "compatibility":
+                        values[name].append(distribution.teacher_top_mass(top))
+                    case "disagreement":
+                        values[name].append(distribution.top_divergence(top))
+                    case _:
+                        values[name].append(distribution.value(name))
     return {name: torch.cat(blocks) for name, blocks in values.items()}
 
 

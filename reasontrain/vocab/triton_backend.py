@@ -22,6 +22,7 @@ from reasontrain.vocab.analytic import (
     BufferPool,
     canonical_name,
     jsd_beta,
+    union_divergence,
 )
 
 TILE = 2048
@@ -157,6 +158,13 @@ class TritonDistribution:
             .exp_()
             .sum(1)
         )
+
+    def top_divergence(self, num: int) -> Float[Tensor, " N"]:
+        """KL(teacher || student) over the union of both models' `num` likeliest ids.
+
+        By torch: it needs 2 num logits of a position after two partial sorts, and no sum over ids.
+        """
+        return union_divergence(self.logits_NV, self.teacher_NV, num)
 
     def gradient(self, stat_grads: Mapping[str, Float[Tensor, " N"]]) -> Float[Tensor, "N V"]:
         """d loss / d logits = sum_k stat_grads[k] * d statistic_k / d logits.

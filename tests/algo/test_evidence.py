@@ -68,7 +68,7 @@ def test_forward_passes_of_each_source():
     assert evidence.forward_passes([]) == frozenset()
     assert evidence.forward_passes(["sampled_logp", "uncond_logp", "ce_logscore"]) == frozenset()
     assert evidence.forward_passes(["entropy", "attention", "old_logp"]) == {"policy"}
-    assert evidence.forward_passes(["teachability"]) == {"policy", "teacher"}
+    assert evidence.forward_passes(["compatibility"]) == {"policy", "teacher"}
     assert evidence.forward_passes(["ref_logp", "history_logp"]) == {"reference", "history"}
 
 
@@ -79,7 +79,8 @@ def test_statistics_are_those_of_the_sources_asked_for():
         "kl_forward": "kl_forward",
         "kl_reverse": "kl_reverse",
         "old_logp": "logp",
-        "teachability": "teachability",
+        "compatibility": "compatibility",
+        "disagreement": "disagreement",
     }
     assert evidence.statistics(names, "reference") == {"ref_logp": "logp"}
     assert evidence.from_sources(names, "stored", "sampler") == {"ce_logscore", "sampled_logp"}

@@ -58,6 +58,7 @@ SELECTORS = {
             "divergence",
             "bottom",
             "teachability",
+            "compatibility",
         )
     },
 }
@@ -299,7 +300,16 @@ def test_constant_divergence_gives_a_loss_that_does_not_depend_on_how_much_is_ke
 
 @pytest.mark.parametrize(
     "mode",
-    ["soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"],
+    [
+        "soft_or",
+        "q3",
+        "entropy_sample",
+        "entropy_topk",
+        "divergence",
+        "bottom",
+        "teachability",
+        "compatibility",
+    ],
 )
 def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
     data = batch()
@@ -308,7 +318,8 @@ def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
         model = policy(seed=1)
         used = learner(model)
         seen = used.observe(
-            data, frozenset({"entropy", "kl_reverse", "kl_forward", "teachability"})
+            data,
+            frozenset({"entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement"}),
         )
         loss = used.gradient(
             seen, token_selection(seen), Distill(), LOSS_AGGREGATIONS["seq_mean_token_mean"]
@@ -321,12 +332,31 @@ def test_tip_that_keeps_everything_is_plain_distillation(mode: str) -> None:
 # ---- evidence
 
 
+def disagreement(p: Tensor, q: Tensor, num: int) -> Tensor:
+    """KL(q || p) over the union of both top sets, renormalised there."""
+    among = torch.zeros_like(p, dtype=torch.bool)
+    for model in (p, q):
+        among.scatter_(1, model.topk(num).indices, True)
+    p, q = (m.masked_fill(~among, -1e30).log_softmax(-1) for m in (p, q))
+    return (q.exp() * (q - p)).sum(-1)
+
+
 def test_evidence_is_that_of_plain_logits_in_float64() -> None:
     model, data = policy(), batch()
     used = learner(model, budget=60)
     seen = used.observe(
         data,
-        frozenset({"entropy", "kl_reverse", "kl_forward", "old_logp", "ref_logp", "teachability"}),
+        frozenset(
+            {
+                "entropy",
+                "kl_reverse",
+                "kl_forward",
+                "old_logp",
+                "ref_logp",
+                "compatibility",
+                "disagreement",
+            }
+        ),
     )
     for row, length in enumerate(data.length_B.tolist()):
         ids = data.ids_BT[row : row + 1, :length]
@@ -341,7 +371,8 @@ def test_evidence_is_that_of_plain_logits_in_float64() -> None:
             "kl_forward": (q.exp() * (q - p)).sum(-1),
             "old_logp": p.gather(1, ids[0, 1:, None])[:, 0],
             "ref_logp": r.gather(1, ids[0, 1:, None])[:, 0],
-            "teachability": q.exp().gather(1, top).sum(-1),
+            "compatibility": q.exp().gather(1, top).sum(-1),
+            "disagreement": disagreement(p, q, 16),
         }
         among = data.is_response_BT[row, 1:length]
         for name, values in expected.items():
@@ -448,7 +479,7 @@ def test_a_step_does_not_depend_on_what_computes_the_vocabulary(
         required_evidence = (
             objective.required_evidence
             | Tip().required_evidence
-            | {"ref_logp", "old_logp", "history_logp", "teachability"}
+            | {"ref_logp", "old_logp", "history_logp", "compatibility", "disagreement"}
         )
         seen = used.observe(data, required_evidence)
         weight_BT = data.is_response_BT.float()

@@ -90,7 +90,9 @@ def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> No
     )  # 0.06 for each of the heads' own tensors
 
 
-@pytest.mark.parametrize("names", [["entropy"], ["entropy", "kl_reverse", "teachability"]])
+@pytest.mark.parametrize(
+    "names", [["entropy"], ["entropy", "kl_reverse", "compatibility", "disagreement"]]
+)
 def test_whole_logits_where_evidence_is_measured(names: list[str]) -> None:
     head, hidden_ND = (
         Head(torch.randn(WIDTH, 2), softcap=3.0, vocabulary="full_logits"),

@@ -58,10 +58,11 @@ def test_a_machine_of_nothing_is_refused() -> None:
         Machine(memory_gib=0.0)
 
 
-@pytest.mark.parametrize(("stage", "volumes"), [(0, 2), (1, 2), (2, 2), (3, 4)])
+@pytest.mark.parametrize(("stage", "volumes"), [(0, 2), (1, 2), (2, 2), (3, 5)])
 def test_collectives_move_what_the_paper_says(stage: int, volumes: int) -> None:
-    # arXiv 1910.02054, section 7: 2 volumes of the model, 3 at stage 3; here one gather more, with
-    # which the ranks sample. One micro-batch; 4 ranks pass 3/4 of every volume on.
+    # arXiv 1910.02054, section 7: 2 volumes of the model, 3 at stage 3; here two gathers more, with
+    # which the ranks sample and, in bfloat16, score the rollouts again. One micro-batch; 4 ranks
+    # pass 3/4 of every volume on.
     found = job(
         "cluster.learners=4", f"learn.zero.stage={stage}", "learn.micro_batch_tokens=131072"
     )

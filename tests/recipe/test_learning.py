@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasontrain.recipe import read_recipe
+from reasontrain.run.build import warn_of_rounding
 from reasontrain.types import UserError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny"
@@ -26,9 +27,50 @@ def test_ratios_distillation_likelihood_and_pairs_may_take_several(recipe: str) 
     assert learn.mini_batches == 2
 
 
-def test_old_log_probs_are_the_learners_with_more_than_one() -> None:
-    assert read_recipe(TINY / "grpo.yaml").reuses_sampled_logp
-    assert not read_recipe(TINY / "grpo.yaml", ["learn.updates_per_batch=2"]).reuses_sampled_logp
+AHEAD = "cluster={samplers: 1, overlap: 1}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "source"),
+    [
+        ([], "sampler"),
+        (["learn.old_logp=learner"], "learner"),
+        (["sample.top_p=0.9"], "learner"),
+        (["sample.top_k=5"], "learner"),
+        (["sample.min_p=0.1"], "learner"),
+        (["learn.updates_per_batch=2"], "learner"),
+        (["model.dtype=bfloat16"], "learner"),
+        (["objective={kind: gspo}"], "learner"),
+        (["objective.importance_cap=3"], "learner"),
+        ([AHEAD], "sampler"),
+        ([AHEAD, "model.dtype=bfloat16", "objective={kind: gspo}"], "sampler"),
+        (["learn.old_logp=sampler", "model.dtype=bfloat16"], "sampler"),
+        (["learn.old_logp=sampler", "objective={kind: gspo}"], "sampler"),
+    ],
+)
+def test_old_log_probs_are_the_learners_where_rounding_or_updates_would_count(
+    overrides: list[str], source: str
+) -> None:
+    recipe = read_recipe(TINY / "grpo.yaml", overrides)
+    assert recipe.reuses_sampled_logp == (source == "sampler")
+    assert ("old_logp" in recipe.measured_evidence) == (source == "learner")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warns"),
+    [
+        (["learn.old_logp=sampler", "model.dtype=bfloat16", "objective={kind: gspo}"], True),
+        ([AHEAD, "model.dtype=bfloat16", "objective={kind: gspo}"], True),
+        (["model.dtype=bfloat16", "objective={kind: gspo}"], False),
+        (["learn.old_logp=sampler", "objective={kind: gspo}"], False),
+        (["learn.old_logp=sampler", "model.dtype=bfloat16"], False),
+    ],
+)
+def test_narrow_bounds_on_the_samplers_rounding_are_warned_of(
+    overrides: list[str], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_rounding(read_recipe(TINY / "grpo.yaml", overrides))
+    assert ("gspo divides by the sampler's log-probs" in caplog.text) == warns
 
 
 @pytest.mark.parametrize(
@@ -58,6 +100,16 @@ def test_old_log_probs_are_the_learners_with_more_than_one() -> None:
             "grpo",
             ["learn.updates_per_batch=2", "objective={kind: reinforce}"],
             "learn.updates_per_batch: reinforce is right only for rollouts of the weights",
+        ),
+        (
+            "grpo",
+            ["learn.old_logp=sampler", "sample.top_p=0.9"],
+            "learn.old_logp: with top_p, top_k or min_p the sampler draws from another",
+        ),
+        (
+            "grpo",
+            ["learn.old_logp=sampler", "objective.importance_cap=3"],
+            "objective.importance_cap: compares the learner's log-probs with the sampler's",
         ),
         (
             "soft_tokens",

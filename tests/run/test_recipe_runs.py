@@ -166,6 +166,36 @@ def test_a_run_is_what_its_recipe_says(case: Case, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("objective", ["grpo", "gspo"])
+def test_in_bfloat16_nothing_is_clipped_while_nothing_has_moved(
+    objective: str, tmp_path: Path
+) -> None:
+    """Sampled as shipped, by the local sampler; the clip bounds of gspo are 3e-4 and 4e-4."""
+    overrides = [
+        f"out={tmp_path}",
+        "steps=1",
+        "model.dtype=bfloat16",
+        "learn.rollouts_per_step=32",
+        "sample.group_size=8",
+        "sample.max_tokens=48",
+        "evaluate=null",
+        "track.tensorboard=false",
+        "learn.warmup_steps=0",
+        f"objective={{kind: {objective}, importance_cap: 3}}",
+    ]
+    reports: list[Stats] = []
+    with run_context(read_recipe(RECIPES / "grpo.yaml", overrides)) as context:
+        context.run(lambda step, stats: reports.append(stats))
+    (stats,) = reports
+    assert stats["clipped"] == 0
+    assert stats["ratio"] == pytest.approx(1, abs=1e-6)
+    # The sampler computes in bfloat16 too, in other shapes: the gap is there, and in no ratio.
+    assert 1e-4 < stats["sampler_gap_mean"] < 0.05
+    assert stats["sampler_gap_mean"] < stats["sampler_gap_max"] < 1
+    assert stats["importance_weight"] == pytest.approx(1, abs=0.05)
+    assert stats["importance_weight"] != 1
+
+
 def test_killed_between_two_updates_a_run_ends_with_the_bits_of_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

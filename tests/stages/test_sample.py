@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from reasontrain import models
 from reasontrain.data.offline import fingerprint
@@ -14,9 +18,9 @@ from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStag
 from reasontrain.recipe.read import YamlValue
 from reasontrain.stages import sample as sampling
 from reasontrain.stages.pairs import make_pairs
-from reasontrain.stages.sample import read_trajectories, sample
+from reasontrain.stages.sample import _closed, read_trajectories, sample
 from reasontrain.stages.solutions import read
-from reasontrain.types import UserError
+from reasontrain.types import Problem, Rollout, UserError
 
 DATA = Path(os.environ.get("REASONTRAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SOLUTIONS = DATA / "model_solutions_sample.jsonl"
@@ -106,6 +110,60 @@ def test_a_stop_text_is_replaced_by_the_end_and_a_preamble_is_not_kept(tmp_path:
         assert solution.response_ids[-1] == tokenizer.eos_token_id
         assert list(solution.response_ids).count(tokenizer.eos_token_id) == 1
         assert not str(solution.prompt).startswith("Question: ")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "kept"),
+    [
+        (["42.", "\n\n", "Question", ":", " What"], ["Question:"], ["42."]),
+        (["42.", " ", "Que", "stion", ":"], ["Question:"], ["42."]),
+        (["42", ".Question", ":"], ["Question:"], ["42"]),  # a token with text of both
+        (["42", ".\n\n", "Question", ":"], ["Question:"], ["42", "."]),  # as stripped
+        (["1", "Stop", "2", "Question", ":"], ["Question:", "Stop"], ["1"]),
+        (["1", "Stop", "2", "Question", ":"], ["Stop", "Question:"], ["1"]),
+        (["1", "Question"], ["Question:"], None),
+        (["Question", ":"], ["Question:"], []),
+    ],
+)
+def test_a_response_ends_before_its_first_stop_text(
+    pieces: list[str], stops: list[str], kept: list[str] | None
+) -> None:
+    """The stop text may have several tokens, share one with the answer, or follow blank lines."""
+    words = [*pieces, ".", "42."]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(["<eos>", "<unk>", *words]))}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="<unk>")),
+        eos_token="<eos>",
+        unk_token="<unk>",
+    )
+    tokenizer.backend_tokenizer.decoder = Fuse()
+    rollout = Rollout(
+        problem=Problem(id="p", prompt="?"),
+        id=0,
+        group=0,
+        prompt_ids=(0,),
+        response_ids=tuple(vocabulary[piece] for piece in pieces),
+        text="".join(pieces),
+    )
+    closed = _closed(rollout, stops, tokenizer)
+    if kept is None:
+        assert closed == rollout
+        return
+    assert closed.response_ids == (*(vocabulary[piece] for piece in kept), 0)
+    assert closed.text == "".join(kept)
+
+
+def test_every_response_of_the_stage_ends_before_a_stop_text_of_several_tokens(
+    tmp_path: Path,
+) -> None:
+    settings = {"group_size": 2, "max_tokens": 80, "stop": ["The answer is"], "temperature": 0.0}
+    sample(stage(sample=settings), recipe(), tmp_path)
+    tokenizer = models.describe(recipe().model).tokenizer
+    closed = [s for s in read(tmp_path / "rollouts.jsonl") if not s.truncated]
+    assert closed
+    for solution in closed:
+        text = str(tokenizer.decode(list(solution.response_ids), skip_special_tokens=False))
+        assert text.endswith("</think>" + str(tokenizer.eos_token)), text[-40:]
 
 
 def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path) -> None:

@@ -145,7 +145,10 @@ def test_logp_equals_naive_float64(vocabulary: Vocabulary, chunk: int | None) ->
 def test_measure_equals_the_closed_form(vocabulary: Vocabulary) -> None:
     case = Case(bias=True, transform=TRANSFORMS["both"], teacher_width=9)
     for teacher in (case.teacher, Case(bias=True).teacher):
-        run = (case.ids_N, ["logp", "entropy", "kl_reverse", "kl_forward", "teachability"])
+        run = (
+            case.ids_N,
+            ["logp", "entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement"],
+        )
         expected = measure(
             case.hidden_ND.double(),
             _double(case.head),

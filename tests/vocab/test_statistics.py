@@ -13,6 +13,13 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
+def disagreement(logp_S: Tensor, logq_S: Tensor, num: int) -> Tensor:
+    """KL(q || p) over the ids that either has among its `num` likeliest."""
+    union = sorted({*logp_S.topk(num).indices.tolist(), *logq_S.topk(num).indices.tolist()})
+    p_S, q_S = (logs[union].exp() / logs[union].exp().sum() for logs in (logp_S, logq_S))
+    return (q_S * (q_S / p_S).log()).sum()
+
+
 @pytest.mark.parametrize(("student_width", "teacher_width"), [(20, 20), (23, 20), (20, 23)])
 @pytest.mark.parametrize("chunk", [None, 4])
 def test_all_evidence_equals_naive_float64(
@@ -25,7 +32,7 @@ def test_all_evidence_equals_naive_float64(
         normal(teacher_width, 3),
     )
     ids_N = torch.arange(9)
-    names = ("logp", "entropy", "kl_reverse", "kl_forward", "teachability")
+    names = ("logp", "entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement")
     head, teacher = (
         Head(weight_VD.requires_grad_(), scale=0.5),
         Teacher(teacher_ND, Head(teacher_VD, softcap=3.0)),
@@ -44,7 +51,10 @@ def test_all_evidence_equals_naive_float64(
         "entropy": -(logp_NV.exp() * logp_NV).sum(1),
         "kl_reverse": (own_NS.exp() * (own_NS - logq_NS)).sum(1),
         "kl_forward": (logq_NS.exp() * (logq_NS - own_NS)).sum(1),
-        "teachability": logq_NS.exp().gather(1, top_NK).sum(1),
+        "compatibility": logq_NS.exp().gather(1, top_NK).sum(1),
+        "disagreement": torch.stack(
+            [disagreement(p_S, q_S, 5) for p_S, q_S in zip(own_NS, logq_NS, strict=True)]
+        ),
     }
     assert_close(
         found,
@@ -55,16 +65,16 @@ def test_all_evidence_equals_naive_float64(
     assert not any(value.requires_grad for value in found.values())
 
 
-def test_teachability_of_a_small_vocabulary_is_one():
+def test_compatibility_of_a_small_vocabulary_is_one():
     teacher = Teacher(normal(3, 2), Head(normal(8, 2)))
     found = measure(
         normal(3, 4),
         Head(normal(8, 4)),
         torch.zeros(3, dtype=torch.long),
-        ["teachability"],
+        ["compatibility"],
         teacher=teacher,
     )
-    assert_close(found["teachability"], torch.ones(3))
+    assert_close(found["compatibility"], torch.ones(3))
 
 
 def test_the_teacher_is_asked_only_where_it_is_needed():

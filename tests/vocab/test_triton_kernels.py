@@ -242,6 +242,8 @@ def test_the_teachers_mass_on_the_students_likeliest_ids(num: int) -> None:
     case = Case.drawn()
     mass_N = case.triton().teacher_top_mass(num).cpu()
     assert_close(mass_N, case.analytic().teacher_top_mass(num), rtol=1e-5, atol=1e-6)
+    apart_N = case.triton().top_divergence(num).cpu()
+    assert_close(apart_N, case.analytic().top_divergence(num), rtol=1e-5, atol=1e-6)
 
 
 def test_the_teacher_is_not_asked_for_what_is_the_students() -> None:
@@ -265,7 +267,7 @@ def test_evidence_of_both_models_is_found_in_one_pass(monkeypatch: pytest.Monkey
     monkeypatch.setattr(triton_backend.TritonDistribution, "_statistics", counted)
     draw = torch.Generator(DEVICE).manual_seed(0)
     hidden_ND, weight_VD = (torch.randn(size, 4, generator=draw, device=DEVICE) for size in (3, 50))
-    names = ("entropy", "logp", "kl_reverse", "teachability")
+    names = ("entropy", "logp", "kl_reverse", "compatibility", "disagreement")
     head = Head(weight_VD, vocabulary="triton")
     found = measure(
         hidden_ND,

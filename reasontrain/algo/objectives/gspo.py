@@ -7,23 +7,26 @@ from typing import ClassVar, Literal
 
 import torch
 
+from reasontrain.algo.objectives.clipping import ClippedRatio
 from reasontrain.types import Losses, Positive, SequenceStats
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gspo:
+class Gspo(ClippedRatio):
     """-min(s A, clip(s) A) at every token, where s has the value exp(mean_t log(pi / pi_old)).
 
     GSPO, arXiv 2507.18071, eq. 7, in the token form of that paper (eq. 14): the value of s is that
     of the whole response, over all response tokens whatever the selection; its gradient at a token
     is s times the gradient of that token's log-prob. With the loss averaged within each rollout it
-    is GSPO itself.
+    is GSPO itself. The bounds are narrower than the rounding of a sampler in bfloat16, so pi_old is
+    the learner's by default (`learn.old_logp`). With one update per batch s is 1 up to rounding
+    and the bounds never act; the paper takes four. `ReferenceKl` describes the penalty, with
+    token-level ratios in `k3_ratio`; `ClippedRatio` the other settings.
     """
 
     granularity: ClassVar[Literal["token"]] = "token"
     needs_teacher: ClassVar[bool] = False
     score_at_sampling_temperature: ClassVar[bool] = True
-    required_evidence: ClassVar[frozenset[str]] = frozenset({"old_logp"})
     kind: Literal["gspo"] = "gspo"
     clip_low: Positive = 3e-4
     clip_high: Positive = 4e-4
@@ -36,11 +39,5 @@ class Gspo:
         """
         logp_N = seen.logp_N
         log_ratio_K = seen.means(logp_N.detach() - seen.columns.old_logp_N)
-        ratio_N = torch.exp(log_ratio_K[seen.rollout_N] + logp_N - logp_N.detach())
-        clipped_N = ratio_N.clamp(1 - self.clip_low, 1 + self.clip_high)
-        gain_N = seen.columns.advantage_N * ratio_N
-        clipped_gain_N = seen.columns.advantage_N * clipped_N
-        return Losses(
-            loss=-torch.minimum(gain_N, clipped_gain_N),
-            stats={"clipped": clipped_gain_N < gain_N, "ratio": ratio_N.detach()},
-        )
+        ratio_N = torch.exp(self.clamped(log_ratio_K)[seen.rollout_N] + logp_N - logp_N.detach())
+        return self.clipped_loss(ratio_N, (self.clip_low, self.clip_high), logp_N, seen.columns)

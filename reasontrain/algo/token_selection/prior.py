@@ -43,11 +43,11 @@ class Prior:
 
     The weights of a rollout sum to its number of tokens, so with `loss_aggregation:
     response_token_mean` equal weights are plain maximum likelihood (with `seq_mean_token_mean`,
-    after the mean of each rollout). `floor` is a lower bound of raw weights and `cap` an upper
-    bound of weights (see `scores.weight_mass`). The first `skip_first` tokens have weight 1, and
-    with `last: plain` the last one too, since a low weight there may teach the model not to stop. A
-    rollout whose weights sum to less than a millionth of k gets uniform weights and is counted in
-    the metrics. Raises RunError if evidence is not finite.
+    after the mean of each rollout). `floor` is a lower bound of raw weights. No weight is above
+    `cap`: what it takes away goes to the other tokens (see `scores.weight_mass`). The first
+    `skip_first` tokens have weight 1, and with `last: plain` the last one too, since a low weight
+    there may teach the model not to stop. A rollout whose weights sum to less than a millionth of k
+    gets uniform weights and is counted in the metrics. Raises RunError if evidence is not finite.
     """
 
     kind: Literal["prior"] = "prior"

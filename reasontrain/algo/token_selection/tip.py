@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Mode = Literal[
-    "soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability"
+    "soft_or",
+    "q3",
+    "entropy_sample",
+    "entropy_topk",
+    "divergence",
+    "bottom",
+    "teachability",
+    "compatibility",
 ]
 
 _NEEDS: Mapping[Mode, frozenset[str]] = {
@@ -32,14 +39,19 @@ _NEEDS: Mapping[Mode, frozenset[str]] = {
     "entropy_sample": frozenset({"entropy"}),
     "entropy_topk": frozenset({"entropy"}),
     "divergence": frozenset({"kl_reverse"}),
-    "teachability": frozenset({"teachability"}),
+    "teachability": frozenset({"disagreement", "compatibility"}),
+    "compatibility": frozenset({"compatibility"}),
 }
 _NORMALISED: Mapping[Mode, frozenset[str]] = {
     "soft_or": frozenset({"entropy", "kl_reverse"}),
     "bottom": frozenset({"entropy", "kl_reverse"}),
     "q3": frozenset({"entropy"}),
-    "entropy_topk": frozenset({"entropy"}),
+    "teachability": frozenset({"disagreement", "compatibility"}),
 }
+_UNCLIPPED = " unclipped"
+"""Suffix of the spans from minimum to maximum, which order tokens that clipping makes equal."""
+_TAIL = 0.05
+"""Share of the values that teachability clips at each end (arXiv 2605.26844)."""
 _LEAST = 1e-300  # below every positive float32, and its logarithm is finite
 
 
@@ -55,9 +67,16 @@ class Tip:
     - `q3`: KL(teacher || student) (1 - h^), confident and wrong
     - `entropy_sample`: k draws without replacement in proportion to the entropy; tokens of entropy
       0 only if no others are left
-    - `entropy_topk`: h^; `divergence`: KL(student || teacher); `teachability`: teacher mass on the
-      student's top candidates (arXiv 2605.26844)
+    - `entropy_topk`: the entropy itself; `divergence`: KL(student || teacher)
+    - `teachability`: disagreement x compatibility, each clipped at its 5th and 95th percentile and
+      min-max normalised (arXiv 2605.26844). It is 0 at solved tokens, where the models agree, and
+      where the student has no candidate that the teacher likes. That paper ranks the batch
+      (`top_scope="step"`, keep_ratio 0.05 or 0.1) and keeps at least one token of each rollout
+    - `compatibility`: the teacher's mass on the student's top candidates alone, an ablation there:
+      near 1 at every solved token
 
+    Tokens whose `soft_or` or `bottom` scores are equal, as of all clipped ones, are ranked by the
+    score without clipping, and then the earlier token comes first.
     Departure: the paper clips the entropy only. A single outlier then compresses d^ and soft-OR
     becomes entropy top-k, so both are clipped; `delta_clip_quantile=1.0` is the paper's literal
     form. `stats_scope` is the scope of the normalisation and `top_scope` that of the ranking; with
@@ -87,16 +106,21 @@ class Tip:
 
     def spans(self, batch: Batch) -> dict[str, Span]:
         """The normalisation of each kind of evidence that the mode normalises."""
-        clip = {"entropy": self.clip_quantile, "kl_reverse": self.delta_clip_quantile}
-        return {
-            name: span_of(
-                _column(batch, name),
-                batch.is_response_BT,
-                clip_quantile=clip[name],
-                scope=self.stats_scope,
+        among_BT = batch.is_response_BT
+        scope = self.stats_scope
+        high = {"entropy": self.clip_quantile, "kl_reverse": self.delta_clip_quantile}
+        spans = {}
+        for name in sorted(_NORMALISED.get(self.mode, frozenset())):
+            column_BT = _column(batch, name)
+            spans[name] = span_of(
+                column_BT,
+                among_BT,
+                clip_quantile=high.get(name, 1 - _TAIL),
+                low_quantile=0.0 if name in high else _TAIL,
+                scope=scope,
             )
-            for name in sorted(_NORMALISED.get(self.mode, frozenset()))
-        }
+            spans[name + _UNCLIPPED] = span_of(column_BT, among_BT, scope=scope)
+        return spans
 
     def given(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
         """Weights of a subset of rollouts, from the spans of their whole step.
@@ -105,20 +129,29 @@ class Tip:
         """
         among_BT = batch.is_response_BT
         score_BT = self.score(batch, spans)
+        then_BT = self._unclipped_score(batch, spans)
         if self.top_scope == "rollout":
             return top_rows_per_rollout(
-                score_BT, among_BT, num_kept(self.keep_ratio, among_BT.sum(1)), batch.token_order_BT
+                score_BT,
+                among_BT,
+                num_kept(self.keep_ratio, among_BT.sum(1)),
+                batch.token_order_BT,
+                then_BT,
             )
         return top_rows(
             score_BT,
             among_BT,
             int(num_kept(self.keep_ratio, among_BT.sum().reshape(1))),
             batch.token_order_BT,
+            then_BT,
         )
 
     def score(self, batch: Batch, spans: Mapping[str, Span]) -> Float[Tensor, "B T"]:
         """The score that ranks tokens, in float64; undefined outside the response."""
-        share = {name: span.normalise(_column(batch, name)) for name, span in spans.items()}
+        share = {
+            name: spans[name].normalise(_column(batch, name))
+            for name in _NORMALISED.get(self.mode, frozenset())
+        }
         match self.mode:
             case "soft_or":
                 return soft_or(share["entropy"], share["kl_reverse"])
@@ -131,11 +164,26 @@ class Tip:
                     batch, Stream.TIP_DRAWS
                 )
             case "entropy_topk":
-                return share["entropy"]
+                return _column(batch, "entropy")
             case "divergence":
                 return _column(batch, "kl_reverse")
             case "teachability":
-                return _column(batch, "teachability")
+                return share["disagreement"] * share["compatibility"]
+            case "compatibility":
+                return _column(batch, "compatibility")
+
+    def _unclipped_score(
+        self, batch: Batch, spans: Mapping[str, Span]
+    ) -> Float[Tensor, "B T"] | None:
+        """The score of `soft_or` and `bottom` from minimum to maximum; None for other modes."""
+        if self.mode not in ("soft_or", "bottom"):
+            return None
+        entropy_BT, divergence_BT = (
+            spans[name + _UNCLIPPED].normalise(_column(batch, name))
+            for name in ("entropy", "kl_reverse")
+        )
+        score_BT = soft_or(entropy_BT, divergence_BT)
+        return score_BT if self.mode == "soft_or" else -score_BT
 
 
 def _column(batch: Batch, name: str) -> Float[Tensor, "B T"]:

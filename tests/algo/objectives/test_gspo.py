@@ -48,6 +48,18 @@ def test_averaged_over_a_response_it_is_the_gradient_of_the_sequence_ratio() -> 
     assert_close(token_form, torch.autograd.grad(sequence, seen.logp_N)[0])
 
 
+# means of log-ratios 0.05 and -0.1: ratios 1.0513 and 0.9048, both inside 0.12 and 0.08 below,
+# 0.04 and 0.12 above
+def test_the_two_bounds_are_separate() -> None:
+    up, down = math.exp(0.05), math.exp(-0.1)
+    gain = Gspo(clip_low=0.12, clip_high=0.04)(responses([2.0, 2.0, 2.0, -1.0, -1.0]))
+    assert_close(gain.loss.detach(), tensor([-2 * 1.04] * 3 + [down] * 2))
+    assert gain.stats["clipped"].tolist() == [True] * 3 + [False] * 2
+    loss = Gspo(clip_low=0.08, clip_high=0.12)(responses([2.0, 2.0, 2.0, -1.0, -1.0]))
+    assert_close(loss.loss.detach(), tensor([-2 * up] * 3 + [0.92] * 2))
+    assert loss.stats["clipped"].tolist() == [False] * 3 + [True] * 2
+
+
 def test_the_clip_takes_gain_away_and_never_loss() -> None:
     """1.051 is above 1 + 0.02 and 0.905 below 1 - 0.02; at advantages +2 and +2 only the first is
     clipped, to 2.04.

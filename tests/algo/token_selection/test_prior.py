@@ -239,9 +239,9 @@ def test_floor_cap_and_plain_tokens(steps) -> None:
     assert weights(steps, Prior(floor=0.05), [0.99, 0.01]).tolist() == pytest.approx(
         [0.1 / 1.04, 1.98 / 1.04], abs=1e-6
     )
-    # w = (.1, .1, .1, .9), factor 4 / 1.2: (1/3, 1/3, 1/3, 3); capped at 2: sum 3, factor 4 / 3
+    # w = (.1, .1, .1, .9), factor 4 / 1.2: (1/3, 1/3, 1/3, 3); capped at 2: three share 4 - 2
     assert weights(steps, Prior(cap=2.0), [0.9, 0.9, 0.9, 0.1]).tolist() == pytest.approx(
-        [4 / 9] * 3 + [8 / 3], abs=1e-6
+        [2 / 3] * 3 + [2], abs=1e-6
     )
     # the first and the last stand apart with weight 1; (.1, .3) share 2
     assert weights(

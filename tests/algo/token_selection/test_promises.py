@@ -27,7 +27,17 @@ from reasontrain.algo.token_selection import (
 
 RULES: tuple[type[SelectionRule], ...] = get_args(SelectionRule)
 """Every rule: a new one is in all tests below by its name in the union."""
-MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
+MODES = (
+    "soft_or",
+    "q3",
+    "entropy_sample",
+    "entropy_topk",
+    "divergence",
+    "bottom",
+    "teachability",
+    "compatibility",
+)
+NORMALISES_NOTHING = ("entropy_sample", "entropy_topk", "divergence", "compatibility")
 SCOPES = ("step", "rollout")
 
 
@@ -103,8 +113,7 @@ PER_ROLLOUT = {
     "contrast",
     "advantage_entropy-rollout",
     *(f"tip-{mode}-rollout-rollout" for mode in MODES),
-    # these modes normalise nothing
-    *(f"tip-{mode}-step-rollout" for mode in ("entropy_sample", "divergence", "teachability")),
+    *(f"tip-{mode}-step-rollout" for mode in NORMALISES_NOTHING),
     *(f"sstoken-{gamma}-minmax" for gamma in (0.0, 0.5, 1.0)),
     "sstoken-0.5-rank",
     *(f"prior-{mode}" for mode in ("prior", "flipped", "contrast")),

@@ -18,17 +18,31 @@ from reasontrain.algo.token_selection import Tip, TopEntropy
 from reasontrain.rng import Stream
 from reasontrain.types import RunError
 
-MODES = ("soft_or", "q3", "entropy_sample", "entropy_topk", "divergence", "bottom", "teachability")
+MODES = (
+    "soft_or",
+    "q3",
+    "entropy_sample",
+    "entropy_topk",
+    "divergence",
+    "bottom",
+    "teachability",
+    "compatibility",
+)
 SCOPES = ("step", "rollout")
 
 
-def normaliser(values: list[float], clip: float):
-    """Clip at a quantile, then min-max, one number at a time."""
-    values = sorted(values)
-    place = clip * (len(values) - 1)
+def quantile(values: list[float], share: float) -> float:
+    """The quantile of sorted values, one number at a time."""
+    place = share * (len(values) - 1)
     below, above = values[math.floor(place)], values[math.ceil(place)]
-    low, high = values[0], below + (above - below) * (place - math.floor(place))
-    return lambda v: (min(v, high) - low) / (high - low) if high > low else 0.0
+    return below + (above - below) * (place - math.floor(place))
+
+
+def normaliser(values: list[float], clip: float, tail: float = 0.0):
+    """Clip at two quantiles, then min-max, one number at a time."""
+    values = sorted(values)
+    low, high = quantile(values, tail), quantile(values, clip)
+    return lambda v: max(0.0, min(v, high) - low) / (high - low) if high > low else 0.0
 
 
 def grouped(tokens, scope: str) -> list[list]:
@@ -46,10 +60,17 @@ def brute_force(steps, batch, rule: Tip) -> set[tuple[int, int]]:
         (token, {k: float(v[line, place]) for k, v in batch.evidence.items()})
         for token, line, place in steps.tokens(batch)
     ]
-    score = {}
+    score, then = {}, {}
     for group in grouped(tokens, rule.stats_scope):
         h_of = normaliser([e["entropy"] for _, e in group], rule.clip_quantile)
         d_of = normaliser([e["kl_reverse"] for _, e in group], rule.delta_clip_quantile)
+        raw_h, raw_d = (
+            normaliser([e[name] for _, e in group], 1.0) for name in ("entropy", "kl_reverse")
+        )
+        apart_of, like_of = (
+            normaliser([e[name] for _, e in group], 0.95, 0.05)
+            for name in ("disagreement", "compatibility")
+        )
         for (rollout, position), e in group:
             h, d = h_of(e["entropy"]), d_of(e["kl_reverse"])
             u = float(
@@ -60,13 +81,17 @@ def brute_force(steps, batch, rule: Tip) -> set[tuple[int, int]]:
                 "bottom": -(h + d - h * d),
                 "q3": e["kl_forward"] * (1 - h),
                 "entropy_sample": math.log(max(e["entropy"], 1e-300)) - math.log(-math.log(u)),
-                "entropy_topk": h,
+                "entropy_topk": e["entropy"],
                 "divergence": e["kl_reverse"],
-                "teachability": e["teachability"],
+                "teachability": apart_of(e["disagreement"]) * like_of(e["compatibility"]),
+                "compatibility": e["compatibility"],
             }[rule.mode]
+            h, d = raw_h(e["entropy"]), raw_d(e["kl_reverse"])
+            sign = {"soft_or": 1, "bottom": -1}.get(rule.mode, 0)
+            then[rollout, position] = sign * (h + d - h * d)
     kept = set()
     for group in grouped(tokens, rule.top_scope):
-        best = sorted((t for t, _ in group), key=lambda t: (-score[t], t))
+        best = sorted((t for t, _ in group), key=lambda t: (-score[t], -then[t], t))
         kept |= set(best[: max(1, math.floor(rule.keep_ratio * len(group) + 1e-9))])
     return kept
 
@@ -187,7 +212,9 @@ def test_one_outlier_hides_q3_unless_divergence_is_clipped(steps):
         ("soft_or", "kl_reverse"),
         ("q3", "kl_forward"),
         ("entropy_sample", "entropy"),
-        ("teachability", "teachability"),
+        ("teachability", "disagreement"),
+        ("teachability", "compatibility"),
+        ("compatibility", "compatibility"),
     ],
 )
 def test_broken_evidence_stops_the_run(steps, mode, column):
@@ -195,6 +222,40 @@ def test_broken_evidence_stops_the_run(steps, mode, column):
     broken_BT = batch.evidence[column].masked_fill(batch.is_response_BT, torch.nan)
     with pytest.raises(RunError, match=f"'{column}' is NaN or infinite"):
         Tip(mode=mode)(batch.with_evidence({column: broken_BT}))
+
+
+# D = [0, 4, 1, 2, 3]: Q05 = 0.2, Q95 = 3.8; C = [1, 0, .9, .5, .8]: Q05 = 0.1, Q95 = 0.98. So D~ =
+# [0, 1, 2/9, 1/2, 7/9] and C~ = [1, 0, .909091, .454545, .795455].
+def test_teachability_is_disagreement_times_compatibility(steps):
+    batch = steps.of(
+        [[2] * 5],
+        disagreement=[[0.0, 4.0, 1.0, 2.0, 3.0]],
+        compatibility=[[1.0, 0.0, 0.9, 0.5, 0.8]],
+    )
+    rule = Tip(mode="teachability", keep_ratio=0.2)
+    assert rule.score(batch, rule.spans(batch))[0].tolist() == pytest.approx(
+        [0, 0, 0.202020, 0.227273, 0.618687], abs=1e-6
+    )
+    # Mass, disagreement and their product each rank another token first.
+    assert kept_places(batch, mode="teachability", keep_ratio=0.2) == [4]
+    assert kept_places(batch, mode="compatibility", keep_ratio=0.2) == [0]
+    assert int(batch.disagreement_BT.argmax()) == 1
+    # Solved tokens, where the models agree, are never teachable; without a width nothing is.
+    assert set(kept_places(batch, mode="teachability", keep_ratio=0.6)) == {2, 3, 4}
+    flat = batch.with_evidence({"disagreement": torch.ones(1, 5)})
+    assert rule.score(flat, rule.spans(flat)).tolist() == [[0.0] * 5]
+
+
+@pytest.mark.parametrize("keep_ratio", [0.005, 0.01, 0.05])
+def test_small_budgets_keep_the_largest_of_clipped_values(steps, keep_ratio):
+    """The largest come last, where ties by position would leave them out."""
+    entropy = [i / 1000 for i in range(1000)]
+    batch = steps.of([[2] * 1000], entropy=[entropy], kl_reverse=[[0.0] * 1000])
+    num = int(1000 * keep_ratio)
+    for mode in ("entropy_topk", "soft_or"):
+        for scope in SCOPES:
+            kept = kept_places(batch, mode=mode, keep_ratio=keep_ratio, top_scope=scope)
+            assert kept == list(range(1000 - num, 1000)), mode
 
 
 # --- entropy_sample ---

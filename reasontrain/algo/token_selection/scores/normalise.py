@@ -1,4 +1,4 @@
-"""Normalisation of evidence to [0, 1]: clip at an upper quantile, then min-max."""
+"""Normalisation of evidence to [0, 1]: clip at quantiles, then min-max."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ def span_of(
     among_BT: Bool[Tensor, "B T"],
     *,
     clip_quantile: float = 1.0,
+    low_quantile: float = 0.0,
     scope: Scope = "step",
 ) -> Span:
-    """Minimum and `clip_quantile` of the values inside the mask (TIP, arXiv 2604.14084, section 6).
+    """Two quantiles of the values inside the mask (TIP, arXiv 2604.14084, section 6).
 
     Both are order statistics, not sums, so the same tokens give a bit-identical span in any layout.
 
     Args:
         value_BT: evidence, in its own unit.
         among_BT: mask of the tokens.
-        clip_quantile: quantile that is mapped to 1; 1.0 is plain min-max.
+        clip_quantile: quantile that is mapped to 1; 1.0 is the maximum.
+        low_quantile: quantile that is mapped to 0; 0.0 is the minimum.
         scope: one span for the step, or one per rollout.
 
     Returns:
@@ -60,9 +62,9 @@ def span_of(
     if not value_BT.numel():  # a step whose rollouts were all dropped
         nothing_S1 = torch.zeros(len(value_BT), 1, dtype=torch.float64)
         return Span(low_S1=nothing_S1, high_S1=nothing_S1)
-    low_S1 = value_BT.double().masked_fill(~among_BT, torch.inf).amin(1, keepdim=True)
+    low_S1 = quantile(value_BT, among_BT, low_quantile)[:, None]
     high_S1 = quantile(value_BT, among_BT, clip_quantile)[:, None]
-    return Span(low_S1=torch.where(low_S1.isfinite(), low_S1, 0.0), high_S1=high_S1)
+    return Span(low_S1=low_S1, high_S1=high_S1)
 
 
 def quantile(
