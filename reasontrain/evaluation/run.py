@@ -190,7 +190,7 @@ def evaluate(
     ordered = [answers[key] for key in sorted(answers)]
     if infer_thoughts:
         ordered = infer_thoughts_of(ordered)
-    return _summarise(suite, problems, ordered, score.same, dropped, sha256)
+    return _summarise(suite, problems, ordered, score, dropped, sha256)
 
 
 def infer_thoughts_of(answers: Sequence[Answer]) -> list[Answer]:
@@ -221,7 +221,7 @@ def _summarise(
     suite: Suite,
     problems: Sequence[Problem],
     answers: Sequence[Answer],
-    same: Callable[[str, str], bool],
+    score: SuiteGrader,
     dropped: int,
     sha256: str,
 ) -> Evaluation:
@@ -230,10 +230,12 @@ def _summarise(
     correct_MS = np.array([a.verdict.correct for a in answers]).reshape(shape)
     dropped_rows = [(0, dropped), (0, 0)]
     # the votes of a task with its own reward are unknown: it extracts no answers
-    has_votes = max(suite.pass_at, default=1) > 1 and any(a.verdict.extracted for a in answers)
+    has_votes = max(suite.pass_at, default=1) > 1 and not score.task.has_own_reward
     vote_MS = (
         np.pad(
-            np.array(_votes(answers, same)).reshape(shape), dropped_rows, constant_values=NO_VOTE
+            np.array(_votes(answers, score.same)).reshape(shape),
+            dropped_rows,
+            constant_values=NO_VOTE,
         )
         if has_votes
         else None
