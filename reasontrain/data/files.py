@@ -302,10 +302,11 @@ def read_file(path: Path, on_bad_row: OnBadRow = refuse) -> Table:
     the file and, if possible, the line.
     """
     if path.is_dir():
-        inside = ", ".join(sorted(file.name for file in path.iterdir() if is_data_file(file)))
+        names = sorted(file.name for file in path.iterdir() if is_data_file(file))
+        pattern = path / f"*{ending(Path(names[0])) if names else '.jsonl'}"
         raise UserError(
-            f"{path} is a folder; name one of its files or a pattern, as in "
-            f"{path / '*.jsonl'} (data files in it: {inside or 'none'})"
+            f"{path} is a folder; name one of its files or a pattern, as in {pattern} (data files "
+            f"in it: {', '.join(names[:20]) or 'none'})"
         )
     if not path.exists():
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
