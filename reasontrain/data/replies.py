@@ -347,16 +347,16 @@ def _apply_weight(
 
 
 def _problem_at(reply: Reply, sequence: _Sequence) -> Problem:
-    """The problem whose prompt is that of the sequence."""
+    """The problem whose prompt and reply are those of the sequence."""
     problem = reply.problem
     before: tuple[Message, ...] = (
         (Message(role="user", content=problem.prompt),)
         if isinstance(problem.prompt, str)
         else problem.prompt
     )
-    if sequence.first == len(before):
-        return problem
     turns = (*before, *reply.turns)
+    if (sequence.first, sequence.last) == (len(before), len(turns) - 1):
+        return problem
     return replace(
         problem,
         prompt=turns[: sequence.first],

@@ -154,7 +154,14 @@ class ChatTemplate:
         if not whole.startswith(prompt):
             return self._composed(conversation, whole, prompt, self._header(before, prompt))
         text = whole[len(prompt) :]
-        lost = [piece for piece in _pieces(turn) if not self._shows(conversation, text, piece)]
+        pieces = _pieces(turn)
+        lost = [piece for piece in pieces if not self._shows(conversation, text, piece)]
+        if lost and pieces[-1] in lost:
+            raise UserError(
+                f"{conversation.where}, turn {number + 1}: the chat template does not render the "
+                f"content of the assistant's turn; use a template that does"
+            )
+        self._check_text(conversation, number, whole)
         if lost:
             return self._composed(conversation, whole, prompt, self._header(before, prompt))
         self.check_fields(conversation, number)
@@ -379,12 +386,17 @@ class ChatTemplate:
                 f"{conversation.where}, turn {index + 1}: the chat template does not render turns "
                 f"of role {turn['role']!r}; use a template that does, or remove the turn"
             )
+        self._check_text(conversation, index, shown)
+        self._checked.add(kind)
+
+    def _check_text(self, conversation: Conversation, index: int, shown: str) -> None:
+        """Raise UserError if the template prints the parts of a turn as a list."""
+        content = conversation.turns[index].get("content")
         if isinstance(content, list) and str(content) in shown:
             raise UserError(
                 f"{conversation.where}, turn {index + 1}: the chat template takes text, and the "
                 f"content is a list of parts; write their text as one"
             )
-        self._checked.add(kind)
 
     def check_fields(self, conversation: Conversation, index: int) -> None:
         """Raise UserError for a field of this turn that makes no difference to the rendering."""
@@ -477,8 +489,8 @@ def without_repetition(header: str, text: str) -> str:
     stripped = text.lstrip()
     starts = sorted({0, *(match.start() for match in re.finditer(r"[<\[]", end))})
     for start in starts:
-        repeated = end[start:]
-        if repeated.strip() and stripped.startswith(repeated):
+        repeated = end[start:].lstrip()
+        if repeated and stripped.startswith(repeated):
             rest = stripped[len(repeated) :]
             return rest.lstrip("\n") if "\n" in gap else rest
     return text

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
 from reasontrain.data import storage
+from reasontrain.data.files import files_of
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import LazyPrompts
 from reasontrain.models import Description
@@ -146,13 +147,13 @@ def _data_files(task: Task) -> Iterator[Path]:
     """The local files that hold the task's problems."""
     match task:
         case PythonTask():
-            yield Path(task.problems_path)
+            yield from files_of(task.problems_path)
         case PairTask() | RolloutTask() if task.path is not None:
-            yield Path(task.path)
+            yield from files_of(task.path)
         case _:
             path = vars(task).get("path")
             if isinstance(path, str):
-                yield Path(path)
+                yield from files_of(path)
 
 
 def _reward_files(task: Task) -> Iterator[Path]:

@@ -39,6 +39,7 @@ class PythonTask(Task):
         columns: names of columns that differ from the usual ones.
         limit: read only this many problems, from the start.
         instruction: text put after each problem.
+        bad_rows: "refuse" makes a row that cannot be used an error, "drop" drops and counts it.
         timeout_s: longest call, in seconds of wall time.
         on_error: what a call does that raises, does not return in time, ends its process or returns
             anything else: `stop` the run, `drop` the rollout as None does, or count `zero`.
