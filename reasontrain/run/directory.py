@@ -6,6 +6,7 @@ out/<name>/
   reward.py                the own reward function's file, as the run began with it
   rewards.log              what an own reward function printed, and its errors
   environment.json         versions, commit, hardware, seed
+  inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
   metrics.jsonl            one line per step, written as it happens
   evaluations.jsonl        one line per suite and evaluation
   tokens/                  rollouts of some steps with evidence and weights
@@ -23,7 +24,7 @@ out/<name>/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -55,6 +56,13 @@ class EnvironmentFacts(TypedDict):
     versions: dict[str, str]
 
 
+class InputsRecord(TypedDict):
+    """Fingerprints of what a run depends on, by role and part; and changes that were accepted."""
+
+    inputs: dict[str, dict[str, str]]
+    accepted: list[dict[str, object]]
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Files of one run by what they hold."""
@@ -83,6 +91,11 @@ class RunDirectory:
     def environment(self) -> Path:
         """Versions, hardware and seed, as JSON."""
         return self.path / "environment.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Fingerprints of what the run depends on beside its recipe, as JSON."""
+        return self.path / "inputs.json"
 
     @property
     def owner(self) -> Path:
@@ -179,6 +192,22 @@ class RunDirectory:
         """The facts that `write_environment` wrote."""
         facts: EnvironmentFacts = json.loads(self.environment.read_text(encoding="utf-8"))
         return facts
+
+    def write_inputs(
+        self,
+        inputs: Mapping[str, Mapping[str, str]],
+        accepted: Sequence[Mapping[str, object]],
+    ) -> None:
+        """Keep fingerprints and accepted changes, as a whole or not at all."""
+        record = {"inputs": inputs, "accepted": accepted}
+        storage.replace_text(self.inputs, json.dumps(record, indent=1, ensure_ascii=False))
+
+    def read_inputs(self) -> InputsRecord | None:
+        """What `write_inputs` wrote; None before that."""
+        if not self.inputs.exists():
+            return None
+        record: InputsRecord = json.loads(self.inputs.read_text(encoding="utf-8"))
+        return record
 
     def append_metrics(self, step: int, stats: Mapping[str, object]) -> None:
         """Add the line of a step."""

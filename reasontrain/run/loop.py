@@ -25,7 +25,7 @@ from reasontrain.algo.token_selection import (
     RolloutFilter,
     TokenSelection,
 )
-from reasontrain.data.collate import collate
+from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
@@ -130,6 +130,7 @@ class Run:
     checkpoints: Checkpoints
     max_nonfinite: int
     steps: int
+    schedule_steps: int
     seed: int
 
 
@@ -144,14 +145,14 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     with timer("score"):
         rollouts = run.score(rollouts)
-    sampled = make_batch(method, rollouts, step=step, steps=run.steps, seed=run.seed)
+    sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
     if not len(sampled.rollout_B):
         logger.warning(f"step {step} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     batch = observe(
         run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
     )
-    weight_BT = method.token_selection(batch)
+    weight_BT = batch.weighted(method.token_selection(batch))
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -193,11 +194,11 @@ def make_batch(
             masked from the loss after it.
         rollouts: all that were sampled.
         step: the step, counted from 0.
-        steps: the steps of the run, over which `progress` runs from 0 to 1.
+        steps: the steps over which `progress` runs from 0 to 1.
         seed: the seed of the run.
     """
     scored = [rollout for rollout in rollouts if rollout.reward is not None]
-    sampled_tokens = sum(len(rollout.response_ids) for rollout in scored)
+    sampled_tokens = num_sampled_tokens(scored)
     kept = _kept(method, rollouts)
     masked = (
         frozenset(r.id for r in rollouts if r.truncated)
@@ -209,7 +210,7 @@ def make_batch(
         advantage=method.advantage,
         masked=masked,
         paired=method.objective.granularity == "pair",
-        progress=step / max(steps - 1, 1),
+        progress=min(step / max(steps - 1, 1), 1.0),
         seed=seed,
         step=step,
     )

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from reasontrain.data.files import Columns, Row, Source
+from reasontrain.data.files import BadRows, Columns, Row, Source, files_of
 from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, with_imports
-from reasontrain.tasks.problems import problems_of
+from reasontrain.tasks.problems import problems_with_rows
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Response, Scored, Task
 from reasontrain.types import AtLeastOne, Positive, Problem, RunError, UserError
@@ -54,13 +54,14 @@ class PythonTask(Task):
     columns: Columns = field(default_factory=Columns)
     limit: AtLeastOne | None = None
     instruction: str = ""
+    bad_rows: BadRows = "refuse"
     timeout_s: Positive = 60.0
     on_error: Literal["stop", "drop", "zero"] = "stop"
     workers: AtLeastOne = 8
 
     def files(self) -> tuple[Path, ...]:
         """The problems, the function's file, and the modules beside it that it imports."""
-        return Path(self.problems_path), *with_imports(Path(self.path))
+        return *files_of(self.problems_path), *with_imports(Path(self.path))
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
@@ -70,13 +71,14 @@ class PythonTask(Task):
     def _read(self) -> Mapping[str, tuple[Problem, Row]]:
         """The problems by id, each with its row."""
         # `Problem.about` holds text only, but a reward may need lists and numbers
-        table = Source(path=self.problems_path, limit=self.limit).table()
-        problems = problems_of(
-            table, self.columns, instruction=self.instruction, split=lambda *cells: cells
+        source = Source(
+            path=self.problems_path,
+            columns=self.columns,
+            limit=self.limit,
+            bad_rows=self.bad_rows,
         )
-        return {
-            problem.id: (problem, row) for problem, row in zip(problems, table.rows, strict=True)
-        }
+        rows = problems_with_rows(source, instruction=self.instruction, split=lambda *cells: cells)
+        return {problem.id: (problem, row) for problem, row in rows}
 
     @cached_property
     def reward_file(self) -> RewardFile:

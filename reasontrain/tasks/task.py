@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from reasontrain.data.files import BadRows
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict, check_gold
 from reasontrain.tasks.reward import Reward
 from reasontrain.types import Problem
@@ -52,6 +53,9 @@ class Task:
 
     has_own_reward: ClassVar[bool] = False
     """The task computes rewards itself, so the recipe's `reward` does not apply."""
+
+    bad_rows: BadRows = "refuse"
+    """What becomes of a row that cannot be used, in tasks that read rows."""
 
     def problems(self) -> Sequence[Problem]:
         """Every problem, ids unique; raise UserError if they cannot be read."""

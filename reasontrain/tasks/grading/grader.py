@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from reasontrain.tasks.grading import exact, extract, limits
 from reasontrain.tasks.grading.extract import AnswerFormat
+from reasontrain.tasks.grading.gold_mark import marked_gold
 from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.tasks.grading.symbolic import Pool
 from reasontrain.tasks.grading.verdict import Verdict
@@ -191,8 +192,11 @@ def num_cores() -> int:
 def read_gold(gold: str) -> str:
     """Return the answer in a gold cell: its box, or its formula if it is a text, or all of it.
 
-    Returns "" if its braces are not balanced.
+    GSM8K's mark comes first. Returns "" if the braces of the cell are not balanced.
     """
+    marked = marked_gold(gold)
+    if marked is not None:
+        return marked
     if not limits.balanced(gold):
         return ""
     boxed = extract.last_boxed(gold)
