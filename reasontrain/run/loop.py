@@ -288,7 +288,7 @@ class RewardWatch:
                 f"rewards were equal within every group in the last {NO_SIGNAL_STEPS} steps (mean "
                 f"{stats['reward_mean']:.4g} in step {step}), so advantages were 0 and nothing was "
                 "learned from them; see whether the reward distinguishes responses, and whether "
-                "problems are too hard or too easy (see reward_zero_std_share in metrics.jsonl)"
+                "problems are too hard or too easy (see the metric reward_zero_std_share)"
             )
 
 

@@ -178,10 +178,10 @@ class PythonTask(Task):
         if self.on_error == "stop" or kind in self._warned:
             return
         self._warned.add(kind)
-        effect = "left out" if self.on_error == "drop" else "given the reward 0"
+        effect = "get no reward" if self.on_error == "drop" else "get the reward 0"
         logger.warning(
-            f"{outcome.message} ({where}); such responses are {effect} (on_error: {self.on_error}) "
-            "and counted"
+            f"{outcome.message} ({where}); such responses {effect} (on_error: {self.on_error}) "
+            "and are counted"
         )
 
     @cached_property

@@ -184,12 +184,10 @@ FILTERS: list[RolloutFilter] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "advantage", [GroupNormalized(), LeaveOneOut(), MeanCentred(), NoAdvantage()]
-)
-@pytest.mark.parametrize("rollout_filter", FILTERS)
-@settings(max_examples=10)
+@settings(max_examples=80)
 @given(
+    advantage=sampled_from([GroupNormalized(), LeaveOneOut(), MeanCentred(), NoAdvantage()]),
+    rollout_filter=sampled_from(FILTERS),
     rewards=lists(sampled_from([None, 0.0, 0.25, 1.0]), min_size=12, max_size=12),
     cut=sets(integers(0, 11)),
     truncated=sampled_from(["score", "mask", "drop"]),
