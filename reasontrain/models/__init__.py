@@ -24,10 +24,10 @@ if TYPE_CHECKING:
         load,
         recompute_activations,
     )
-    from reasontrain.models.paths import check_path, located, readable
+    from reasontrain.models.paths import check_path, located, readable, sentence
     from reasontrain.models.policy import Policy
     from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
-    from reasontrain.models.tokenizers import end_of_text_id, facts_about
+    from reasontrain.models.tokenizers import facts_about
     from reasontrain.models.vision import Vision
     from reasontrain.models.weights import check_finite, check_shapes, load_weights
 
@@ -50,7 +50,6 @@ __all__ = [
     "class_of",
     "context_of",
     "describe",
-    "end_of_text_id",
     "facts_about",
     "fingerprint",
     "load",
@@ -62,6 +61,7 @@ __all__ = [
     "quiet_libraries",
     "readable",
     "recompute_activations",
+    "sentence",
 ]
 
 _MODULES = {
@@ -72,6 +72,7 @@ _MODULES = {
     "check_path": "paths",
     "located": "paths",
     "readable": "paths",
+    "sentence": "paths",
     "InputSpace": "embedding",
     "fingerprint": "fingerprints",
     "quick_fingerprint": "fingerprints",
@@ -83,7 +84,6 @@ _MODULES = {
     "log_once": "quiet",
     "messages_of_libraries": "quiet",
     "quiet_libraries": "quiet",
-    "end_of_text_id": "tokenizers",
     "facts_about": "tokenizers",
     "Vision": "vision",
     "check_finite": "weights",

@@ -54,6 +54,7 @@ from reasontrain.run.schedules import check_schedules
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
+from reasontrain.sampler.unused import UnusedSampler
 from reasontrain.tasks import PythonTask
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
@@ -262,12 +263,16 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
         inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
-            sampler = make_sampler(
-                recipe.engine,
-                recipe.model,
-                seed=recipe.seed,
-                policy=learner.policy,
-                colocated=True,
+            sampler = (
+                make_sampler(
+                    recipe.engine,
+                    recipe.model,
+                    seed=recipe.seed,
+                    policy=learner.policy,
+                    colocated=True,
+                )
+                if recipe.samples
+                else UnusedSampler()
             )
             score = make_reward_fn(recipe, grader)
             yield RunContext(
@@ -338,6 +343,10 @@ def describe_models(recipe: Recipe) -> models.Description:
         RecipeError: The model sees images, and a setting does not support them.
     """
     described = models.describe(recipe.model)
+    for fact in models.facts_about(
+        described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
+    ):
+        logger.info(f"{recipe.model.path}: {fact}")
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
     for settings, role in [(settings, role) for settings, role in others if settings is not None]:

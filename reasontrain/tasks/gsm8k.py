@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from reasontrain.data.files import Source
+from reasontrain.data.files import Source, files_of
 from reasontrain.tasks.grading import AnswerFormat
 from reasontrain.tasks.grading.gold_mark import MARK, THOUSANDS, marked_gold
 from reasontrain.tasks.problems import BOXED, problems_of
@@ -30,7 +30,7 @@ class Gsm8k(Source, Task):
 
     def files(self) -> tuple[Path, ...]:
         """See `Task`."""
-        return () if self.path is None else (Path(self.path),)
+        return () if self.path is None else tuple(files_of(self.path))
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""

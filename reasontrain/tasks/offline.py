@@ -8,7 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from reasontrain.data.files import BadRows, OnBadRow, RowError, Table, read_source, refuse
+from reasontrain.data.files import (
+    BadRows,
+    OnBadRow,
+    RowError,
+    Table,
+    files_of,
+    read_source,
+    refuse,
+)
 from reasontrain.data.offline import OfflineSample, read_pairs, read_rollouts
 from reasontrain.tasks.task import Task
 from reasontrain.types import AtLeastOne, Problem
@@ -75,7 +83,7 @@ class _File(Task):
 
     def files(self) -> tuple[Path, ...]:
         """See `Task`; the images are not listed."""
-        return () if self.path is None else (Path(self.path),)
+        return () if self.path is None else tuple(files_of(self.path))
 
     def table(self, on_bad_row: OnBadRow) -> Table:
         """The rows of the source; `on_bad_row` gets the error of each line that is no row."""

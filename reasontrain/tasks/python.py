@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from reasontrain.data.files import BadRows, Columns, Row, Source
+from reasontrain.data.files import BadRows, Columns, Row, Source, files_of
 from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, with_imports
 from reasontrain.tasks.problems import problems_with_rows
@@ -61,7 +61,7 @@ class PythonTask(Task):
 
     def files(self) -> tuple[Path, ...]:
         """The problems, the function's file, and the modules beside it that it imports."""
-        return Path(self.problems_path), *with_imports(Path(self.path))
+        return *files_of(self.problems_path), *with_imports(Path(self.path))
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
