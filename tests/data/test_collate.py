@@ -68,7 +68,7 @@ def test_a_masked_rollout_earns_credit_and_has_no_row_to_train_on() -> None:
 def weighted_rollouts(*weights: float) -> list[Rollout]:
     """Two rollouts of three response tokens; the weights are of the second."""
     plain = [rollout(0, 2, 3, logp=None), rollout(1, 1, 3, logp=None)]
-    return [plain[0], replace(plain[1], loss_weight=weights)]
+    return [plain[0], replace(plain[1], loss_weight=tuple(map(float, weights)))]
 
 
 @pytest.mark.parametrize("name", LOSS_AGGREGATIONS)
