@@ -15,6 +15,8 @@ from signal import Signals
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.objectives import Objective
@@ -152,7 +154,7 @@ def train_step(run: Run, step: int) -> Stats:
     batch = observe(
         run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
     )
-    weight_BT = batch.weighted(method.token_selection(batch))
+    weight_BT = token_weights(method, batch)
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -179,6 +181,14 @@ def train_step(run: Run, step: int) -> Stats:
     stats |= run.speed.count(rollouts, batch, weight_BT)
     stats |= {key(part): seconds for part, seconds in timer.read().items()}
     return stats | run.speed.of(stats, time.perf_counter() - start_s)
+
+
+def token_weights(method: Method, batch: Batch) -> Float[Tensor, "B T"]:
+    """The weight of each token: the selection rule's, times the loss weight of the data.
+
+    Loss weights do not change a total, except that a token of weight 0 is masked (see `collate`).
+    """
+    return batch.weighted(method.token_selection(batch))
 
 
 def make_batch(
