@@ -76,9 +76,14 @@ def content_hash(path: Path) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Write a small file of text atomically."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
     """Write a small file atomically."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content)
     part.replace(path)
 
 

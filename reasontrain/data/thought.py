@@ -48,9 +48,9 @@ class HardThought(_Bounds):
 class SoftThought(_Bounds):
     """Each step is softmax(z / tau) E plus normal noise (Soft Tokens, arXiv 2509.19170, eq. 5-6).
 
-    The noise has the standard deviation gamma times the root mean square of the embeddings; 0 adds
-    none. The thought's text is decoded from the likeliest token at each step; these tokens are
-    never fed.
+    The noise has the standard deviation gamma times the root mean square of the embeddings of the
+    ids in use (see `models.embedding`); 0 adds none. The thought's text is decoded from the
+    likeliest token at each step; these tokens are never fed.
     """
 
     kind: Literal["soft"] = "soft"

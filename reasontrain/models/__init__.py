@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         context_of,
         describe,
     )
-    from reasontrain.models.embedding import InputSpace, keep_rms
+    from reasontrain.models.embedding import InputSpace
     from reasontrain.models.fingerprints import fingerprint, quick_fingerprint
     from reasontrain.models.loading import (
         check_head,
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
         load,
         recompute_activations,
     )
-    from reasontrain.models.paths import check_path, located, readable
+    from reasontrain.models.paths import check_path, located, readable, sentence
     from reasontrain.models.policy import Policy
     from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
-    from reasontrain.models.tokenizers import end_of_text_id, facts_about
+    from reasontrain.models.tokenizers import facts_about
     from reasontrain.models.vision import Vision
     from reasontrain.models.weights import check_finite, check_shapes, load_weights
 
@@ -50,10 +50,8 @@ __all__ = [
     "class_of",
     "context_of",
     "describe",
-    "end_of_text_id",
     "facts_about",
     "fingerprint",
-    "keep_rms",
     "load",
     "load_weights",
     "located",
@@ -63,6 +61,7 @@ __all__ = [
     "quiet_libraries",
     "readable",
     "recompute_activations",
+    "sentence",
 ]
 
 _MODULES = {
@@ -73,8 +72,8 @@ _MODULES = {
     "check_path": "paths",
     "located": "paths",
     "readable": "paths",
+    "sentence": "paths",
     "InputSpace": "embedding",
-    "keep_rms": "embedding",
     "fingerprint": "fingerprints",
     "quick_fingerprint": "fingerprints",
     "check_head": "loading",
@@ -85,7 +84,6 @@ _MODULES = {
     "log_once": "quiet",
     "messages_of_libraries": "quiet",
     "quiet_libraries": "quiet",
-    "end_of_text_id": "tokenizers",
     "facts_about": "tokenizers",
     "Vision": "vision",
     "check_finite": "weights",

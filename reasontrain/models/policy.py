@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from reasontrain.models.description import context_of, stop_ids_of
-from reasontrain.models.embedding import input_space
+from reasontrain.models.embedding import input_space, measure_ids_in_use
 from reasontrain.models.vision import Vision
-from reasontrain.types import Image
+from reasontrain.types import Image, Problem
 from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
 
 
@@ -47,6 +47,15 @@ class Policy:
         self.vision = vision
         self.vocabulary = vocabulary
         self.input_space = input_space(model, tokenizer)
+
+    def measure_ids_in_use(self, problems: Sequence[Problem]) -> None:
+        """Make the embeddings of these problems' ids the unit of a soft thought's noise.
+
+        Called on the weights that training starts from.
+        """
+        self.input_space = measure_ids_in_use(
+            self.model, self.tokenizer, self.input_space, problems
+        )
 
     @property
     def device(self) -> torch.device:

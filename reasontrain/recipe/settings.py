@@ -120,6 +120,11 @@ class Recipe:
         return self.sample.engine if self.sample else LocalEngine()
 
     @property
+    def samples(self) -> bool:
+        """True if anything is sampled from the policy, for training or for evaluation."""
+        return self.sample is not None or self.evaluate is not None
+
+    @property
     def temperature(self) -> float:
         """The temperature at which the policy is scored.
 

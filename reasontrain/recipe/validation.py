@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SoftReinforce
+from reasontrain.algo.rollout_filter import filters_of
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllRollouts,
@@ -314,9 +315,10 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
     token_selection = recipe.token_selection
     if isinstance(token_selection, ShuffledWeights):
         token_selection = token_selection.of
+    widest = [one for one in filters_of(rollout_filter) if isinstance(one, MaxVariance)]
     if isinstance(recipe.advantage, NoAdvantage):
-        if isinstance(rollout_filter, MaxVariance):
-            yield f"rollout_filter: {rollout_filter.kind} {_ADVANTAGES_NEEDED}"
+        if widest:
+            yield f"rollout_filter: {widest[0].kind} {_ADVANTAGES_NEEDED}"
         if isinstance(token_selection, AdvantageEntropy):
             yield f"token_selection: {token_selection.kind} {_ADVANTAGES_NEEDED}"
     if recipe.objective.granularity == "pair" and not isinstance(rollout_filter, AllRollouts):
@@ -324,23 +326,20 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
             f"rollout_filter: {rollout_filter.kind} drops single rollouts and would separate the "
             f"two sides of a pair; use `kind: all`"
         )
-    if (
-        isinstance(rollout_filter, MaxVariance)
-        and rollout_filter.renormalise
-        and recipe.sample is not None
-    ):
-        size = (
-            recipe.sample.group_size
-            if rollout_filter.scope == "group"
-            else recipe.learn.rollouts_per_step
-        )
-        least = rollout_filter.keep_ratio.least
-        if least * size < 2:
-            yield (
-                f"rollout_filter.keep_ratio: {least:g} of {size} rollouts keeps one of a "
-                f"{rollout_filter.scope}, and `renormalise` compares at least two; use "
-                f"{2 / size:g} or more"
+    share = 1.0  # of the rollouts that earlier filters of a chain leave
+    for one in filters_of(rollout_filter):
+        if isinstance(one, MaxVariance) and one.renormalise and recipe.sample is not None:
+            size = share * (
+                recipe.sample.group_size if one.scope == "group" else recipe.learn.rollouts_per_step
             )
+            least = one.keep_ratio.least
+            if least * size < 2:
+                yield (
+                    f"rollout_filter.keep_ratio: {least:g} of {size:g} rollouts keeps one of a "
+                    f"{one.scope}, and `renormalise` compares at least two; use "
+                    f"{min(2 / size, 1):g} or more"
+                )
+        share *= min(one.kept_share(0.0), one.kept_share(1.0))
 
 
 _ADVANTAGES_NEEDED = "compares advantages; add a `sample` section and set `advantage.kind`"

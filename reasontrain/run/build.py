@@ -54,6 +54,8 @@ from reasontrain.run.schedules import check_schedules
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
+from reasontrain.sampler.unused import UnusedSampler
+from reasontrain.tasks import PythonTask
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
@@ -83,6 +85,10 @@ MAY_CHANGE = (
     "resume",
     "learn.schedule_steps",
     "learn.zero",
+    # after a reward that failed, the run can go on in another way
+    "task.on_error",
+    "task.timeout_s",
+    "task.workers",
 )
 """Keys that may change when a run is resumed; raising `steps` extends a finished run."""
 CHUNK_SIZE = 512
@@ -138,7 +144,8 @@ class RunContext:
         on_start(run.directory)
         try:
             finish = partial(checkpoint.final, run.directory, self.learner.export)
-            train(run, from_step=from_step, report=report, finish=finish)
+            with tracking.rewards_log(run.directory):
+                train(run, from_step=from_step, report=report, finish=finish)
         finally:
             run.tracker.close()
         return run.directory
@@ -153,6 +160,8 @@ class RunContext:
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(declared))
+        if isinstance(recipe.task, PythonTask):
+            directory.write_reward_code(recipe.task.reward_file.source)
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -180,6 +189,7 @@ class RunContext:
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
+            own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
             tracker=tracker,
@@ -254,12 +264,16 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
         inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
-            sampler = make_sampler(
-                recipe.engine,
-                recipe.model,
-                seed=recipe.seed,
-                policy=learner.policy,
-                colocated=True,
+            sampler = (
+                make_sampler(
+                    recipe.engine,
+                    recipe.model,
+                    seed=recipe.seed,
+                    policy=learner.policy,
+                    colocated=True,
+                )
+                if recipe.samples
+                else UnusedSampler()
             )
             score = make_reward_fn(recipe, grader)
             yield RunContext(
@@ -330,6 +344,10 @@ def describe_models(recipe: Recipe) -> models.Description:
         RecipeError: The model sees images, and a setting does not support them.
     """
     described = models.describe(recipe.model)
+    for fact in models.facts_about(
+        described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
+    ):
+        logger.info(f"{recipe.model.path}: {fact}")
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
     for settings, role in [(settings, role) for settings, role in others if settings is not None]:

@@ -3,6 +3,8 @@
 ```
 out/<name>/
   recipe.yaml              the recipe, resolved
+  reward.py                the own reward function's file, as the run began with it
+  rewards.log              what an own reward function printed, and its errors
   environment.json         versions, commit, hardware, seed
   inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
   metrics.jsonl            one line per step, written as it happens
@@ -74,6 +76,16 @@ class RunDirectory:
     def recipe(self) -> Path:
         """The resolved recipe, as YAML."""
         return self.path / "recipe.yaml"
+
+    @property
+    def reward_code(self) -> Path:
+        """The Python file of an own reward function, as it was when the run (last) began."""
+        return self.path / "reward.py"
+
+    @property
+    def rewards_log(self) -> Path:
+        """What an own reward function printed, and its errors, each with its problem's id."""
+        return self.path / "rewards.log"
 
     @property
     def environment(self) -> Path:
@@ -167,6 +179,10 @@ class RunDirectory:
     def write_recipe(self, text: str) -> None:
         """Keep the resolved recipe, as a whole or not at all."""
         storage.replace_text(self.recipe, text)
+
+    def write_reward_code(self, source: bytes) -> None:
+        """Keep the code of the own reward function, as a whole or not at all."""
+        storage.replace_bytes(self.reward_code, source)
 
     def write_environment(self, facts: Mapping[str, object]) -> None:
         """Keep what the run was made with, as a whole or not at all."""

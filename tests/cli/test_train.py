@@ -391,25 +391,53 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
     assert [r["skipped"] for r in lines(Path("out/run/metrics.jsonl"))] == [1, 1, 1]
 
 
-def test_a_reward_that_fails_in_the_middle_loses_no_step(
+COUNTING = """
+import os
+def score(problem, response):
+    with open("calls", "a") as file: file.write("x")
+    calls = os.path.getsize("calls")
+    print("call", calls)
+    return {"reward": 1.0 / (calls <= 10), "calls": calls}
+"""
+
+
+def test_a_reward_that_fails_in_the_middle_loses_no_step_and_need_not_stop_the_run(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Two steps of four calls, and one that fails in its third call; resumed with `drop`, the last
+    two steps have no rewards and change nothing.
+    """
     Path("rows.jsonl").write_text(
         "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
     )
-    Path("mine.py").write_text(
-        "calls = []\ndef score(problem, response):\n    calls.append(1)\n    return 1.0 / "
-        "(len(calls) <= 10)\n"
-    )
+    Path("mine.py").write_text(COUNTING)
     own = (
         "task.kind=python",
         "task.path=mine.py",
         "task.problems_path=rows.jsonl",
+        "task.workers=1",
         "evaluate=null",
     )
     assert train(*METHODS["grpo"], *own) == 1
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "mine.py, line 7, in score: ZeroDivisionError" in capsys.readouterr().err
     assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-2"]
+    assert train(*METHODS["grpo"], *own, "task.on_error=drop") == 0
+    out = capsys.readouterr().out
+    assert out.count("learns nothing: none of its 4 rollouts is left (4 without a reward)") == 2
+    records = lines(Path("out/run/metrics.jsonl"))
+    assert [r["rewards_missing"] for r in records] == [0, 0, 4, 4]
+    assert [r["reward_errors"] for r in records] == [0, 0, 4, 4]
+    assert [r.get("reward/calls") for r in records] == [2.5, 6.5, None, None]
+    assert [r.get("reward_mean") for r in records] == [1, 1, None, None]
+    before, after = (
+        load_file(f"out/run/{name}/model.safetensors") for name in ("checkpoints/step-2", "final")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    log = Path("out/run/rewards.log").read_text()
+    assert "printed:\ncall 1\n" in log
+    assert "line 7, in score: ZeroDivisionError" in log
+    assert "call 1\n" not in out
+    assert Path("out/run/reward.py").read_text() == COUNTING
 
 
 def test_fewer_steps_than_were_taken_are_refused(
@@ -526,7 +554,8 @@ CHANGES: dict[str, tuple[str, Callable[[], None]]] = {
         "rows.jsonl",
         lambda: Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().partition("\n")[0]),
     ),
-    "reward: mine.py": ("mine.py", lambda: replace_in(Path("mine.py"), "1.0", "2.0")),
+    "reward: mine.py": ("mine.py", lambda: replace_in(Path("mine.py"), "RIGHT", "0.5")),
+    "reward: rules.py": ("rules.py", lambda: replace_in(Path("rules.py"), "1.0", "2.0")),
     "suites: own": ("suite.jsonl", lambda: replace_in(Path("suite.jsonl"), "Say 3", "Tell 3")),
     "model: models/policy": (
         "models/policy/model.safetensors",
@@ -553,7 +582,10 @@ def test_a_changed_input_is_named_and_refused_until_it_is_accepted(
     rows = "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
     Path("rows.jsonl").write_text(rows)
     Path("suite.jsonl").write_text(rows)
-    Path("mine.py").write_text("def score(problem, response):\n    return 1.0\n")
+    Path("rules.py").write_text("RIGHT = 1.0\n")
+    Path("mine.py").write_text(
+        "from rules import RIGHT\n\ndef score(problem, response):\n    return RIGHT\n"
+    )
     for name, source in (("policy", "student"), ("other", "teacher")):
         shutil.copytree(model_dir / source, Path("models") / name)
     own = (

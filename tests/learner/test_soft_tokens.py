@@ -31,6 +31,7 @@ from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import LearnSettings, build
 from reasontrain.recipe.settings import Recipe
 from reasontrain.rng import Stream
+from reasontrain.tasks import Task
 from reasontrain.types import Batch, TokenKind
 from tests.learner.soft_batch import SEED, batch, changed, ones, rollouts
 from tests.tiny import policy
@@ -186,6 +187,11 @@ def test_health_is_one_and_a_shift_by_one_position_is_seen(kind: str) -> None:
     sick, _ = learn(model, shifted)
     assert 5 < sick["soft_health"] < 25
     assert f"soft_health is {sick['soft_health']:.3f}, above 1.05" in (alarm(dict(sick)) or "")
+
+
+@pytest.mark.parametrize(("health", "warns"), [(1.0, False), (1.04, False), (1.06, True)])
+def test_the_alarm_goes_off_at_one_twentieth(health: float, warns: bool) -> None:
+    assert (alarm({"soft_health": health}) is not None) == warns
 
 
 def test_shares_of_rows_with_a_score() -> None:
@@ -393,18 +399,61 @@ def recipe(path: str) -> Recipe:
     )
 
 
+def rms_in_use(model: Policy, task: Task) -> float:
+    """Root mean square of the embeddings of the ids in prompts and solutions, one at a time."""
+    problems = task.problems()
+    ids = [
+        index
+        for problem in [problems[i] for i in range(0, len(problems), len(problems) // 512)]
+        for text in (str(problem.prompt), problem.solution)
+        for index in model.tokenizer.encode(text, add_special_tokens=False)
+    ]
+    rows_ND = model.model.get_input_embeddings().weight.detach()[ids].double()
+    return float(rows_ND.square().mean().sqrt())
+
+
+def test_sigma_follows_the_ids_in_use_and_both_figures_are_stored(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Rows that never occur change the mean over all tokens and not the noise."""
+    task = recipe("testbed:noisy").task
+    problems = [task.problems()[i] for i in range(40)]
+    used = models.load(ModelSettings(path="testbed:noisy"))
+    used.measure_ids_in_use(problems)
+    grown = models.load(ModelSettings(path="testbed:noisy"))
+    occurring = {
+        index
+        for problem in problems
+        for text in (str(problem.prompt), problem.solution)
+        for index in grown.tokenizer.encode(text, add_special_tokens=False)
+    }
+    others = [i for i in range(grown.input_space.num_tokens) if i not in occurring]
+    assert len(others) > 300
+    with torch.no_grad():
+        grown.model.get_input_embeddings().weight[others] *= 10
+    grown = Policy(grown.model, grown.tokenizer)  # as if loaded with these weights
+    before = grown.input_space.rms
+    grown.measure_ids_in_use(problems)
+    assert grown.input_space.rms == used.input_space.rms < 0.13
+    assert grown.input_space.rms_of_all == before > 2
+    assert f"over the {len(occurring)} ids in use" in caplog.text
+    grown.model.save_pretrained(tmp_path)
+    grown.tokenizer.save_pretrained(tmp_path)
+    saved = models.load(ModelSettings(path=str(tmp_path)))
+    saved.measure_ids_in_use([])  # a run that starts from it keeps the unit of the first
+    assert saved.input_space == grown.input_space
+
+
 def test_sigma_is_that_of_the_weights_that_training_began_with(tmp_path: Path) -> None:
     first = make_learner(recipe("testbed:noisy"))
     weight_VD = first.policy.model.get_input_embeddings().weight
-    began = float(weight_VD.detach().double().square().mean().sqrt())
+    began = rms_in_use(first.policy, recipe("testbed:noisy").task)
     assert first.policy.input_space.rms == pytest.approx(began, rel=1e-6)
     data = batch(first.policy, gamma=0.5)
     assert next(iter(data.soft.values())).sigma == pytest.approx(0.5 * began, rel=1e-6)
     for _ in range(2):
         first.step(data, ones(data), SoftReinforce(), AVERAGE)
-    assert (
-        abs(float(weight_VD.detach().double().square().mean().sqrt()) - began) > 1e-3
-    )  # it has moved
+    assert abs(rms_in_use(first.policy, recipe("testbed:noisy").task) - began) > 1e-4  # it moved
     first.save(tmp_path / "checkpoint")
     first.export(tmp_path / "final")
 

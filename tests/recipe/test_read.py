@@ -380,7 +380,7 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
         (
             ["evidence={ce_score: x.parquet}"],
             "evidence: ce_score is unknown; the kinds of evidence are attention, ce_logsc"
-            "ore, entropy",
+            "ore, compatibility",
         ),
         (
             ["evidence={ref_logp: x.parquet}"],

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from reasontrain.algo.rollout_filter.chain import FilterChain
 from reasontrain.algo.rollout_filter.max_variance import MaxVariance
 from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.types import Batch
@@ -30,4 +31,11 @@ class AllRollouts:
         return batch
 
 
-RolloutFilter = AllRollouts | RandomRollouts | MaxVariance
+RolloutFilter = AllRollouts | RandomRollouts | MaxVariance | FilterChain
+
+
+def filters_of(rollout_filter: RolloutFilter) -> tuple[RolloutFilter, ...]:
+    """The filters of a chain in order, or the one filter."""
+    if isinstance(rollout_filter, FilterChain):
+        return rollout_filter.filters
+    return (rollout_filter,)

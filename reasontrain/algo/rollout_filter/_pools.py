@@ -33,6 +33,12 @@ def pools(batch: Batch, scope: Pool) -> list[Int[Tensor, "..."]]:
     return list(index_N[lexsort(pool_N, draw_N, rollout_N)].split(sizes))
 
 
+def has_signal(batch: Batch, pool_M: Int[Tensor, " M"], std_floor: float) -> bool:
+    """True if the root mean square of the pool's advantages is at least `std_floor`, and not 0."""
+    size = batch.advantage_B[pool_M].double().square().mean().sqrt()
+    return bool(size >= max(std_floor, torch.finfo(torch.float32).tiny))
+
+
 def take(batch: Batch, kept: list[Int[Tensor, "..."]]) -> Batch:
     """The batch with these rollouts, in their order in the batch."""
     return batch.take(torch.cat([*kept, torch.zeros(0, dtype=torch.long)]).sort().values)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from reasontrain.algo._top_k import num_kept
 from reasontrain.algo.keep_ratio_schedule import LinearSchedule
-from reasontrain.algo.rollout_filter._pools import Pool, pools, take
+from reasontrain.algo.rollout_filter._pools import Pool, has_signal, pools, take
 from reasontrain.types import Batch, NotNegative
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ class MaxVariance:
 
     N = max(1, floor(keep_ratio * M)). With `scope: batch`, M counts all rollouts of the step (D3S,
     arXiv 2509.22115, its cross-group form); with `scope: group`, the rollouts of each prompt (its
-    in-group form, and PODS, arXiv 2504.13818). Advantages are not recomputed for the kept rollouts.
-    With `renormalise` they become (A - mean) / (std + 1e-4) over the kept rollouts of a pool, which
-    is PODS if the recipe's `advantage` is `mean_centred`.
+    in-group form, and PODS, arXiv 2504.13818). `FilterChain` applies one after the other.
+    Advantages are not recomputed for the kept rollouts. With `renormalise` they become (A - mean) /
+    (std + 1e-4) over the kept rollouts of a pool, which is PODS if the recipe's `advantage` is
+    `mean_centred`.
 
-    Departures: a pool whose advantages have a root mean square below `std_floor` has no learning
-    signal and is dropped entirely (PODS keeps N rollouts of every group). Rollouts masked from
-    training are not candidates.
+    Departures: a pool whose advantages have a root mean square below `std_floor` (in their unit)
+    has no learning signal and is dropped entirely. PODS keeps N rollouts of every group, those
+    without signal included, and averages over all of them; here they leave the denominator of
+    `token_mean`, so that the step is larger by 1 / (share of groups with a signal). Rollouts masked
+    from training are not candidates.
     """
 
     kind: Literal["max_variance"] = "max_variance"
@@ -64,11 +67,9 @@ class MaxVariance:
 
     def _widest(self, batch: Batch, pool_M: Int[Tensor, " M"]) -> Int[Tensor, " K"]:
         """The kept rollouts of a pool."""
-        advantage_M = batch.advantage_B[pool_M].double()
-        if advantage_M.square().mean().sqrt() < max(
-            self.std_floor, torch.finfo(torch.float32).tiny
-        ):
+        if not has_signal(batch, pool_M, self.std_floor):
             return pool_M[:0]
+        advantage_M = batch.advantage_B[pool_M].double()
         num = int(num_kept(self.keep_ratio.at(batch.progress), torch.tensor([len(pool_M)])))
         sorted_M, order_M = advantage_M.sort(stable=True)
         lowest = num_lowest(sorted_M, num)

@@ -9,15 +9,17 @@ import torch
 
 from reasontrain.algo._top_k import num_kept
 from reasontrain.algo.keep_ratio_schedule import LinearSchedule
-from reasontrain.algo.rollout_filter._pools import Pool, pools, take
-from reasontrain.types import Batch
+from reasontrain.algo.rollout_filter._pools import Pool, has_signal, pools, take
+from reasontrain.types import Batch, NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomRollouts:
     """Keep a random max(1, floor(keep_ratio * M)) of the M rollouts of the step or of each group.
 
-    All subsets of that size are equally likely.
+    All subsets of that size are equally likely. Pools without a learning signal are dropped, as
+    `MaxVariance` drops them, so that both keep equally many rollouts; a step in which no pool has
+    one, as without advantages, keeps its share.
     """
 
     kind: Literal["random"] = "random"
@@ -25,6 +27,7 @@ class RandomRollouts:
     keep_ratio: LinearSchedule = field(
         default_factory=lambda: LinearSchedule(init=0.25, final=0.75)
     )
+    std_floor: NotNegative = 1e-4
 
     def kept_share(self, progress: float) -> float:
         """Fraction of rollouts that are kept at this progress of the run."""
@@ -33,10 +36,12 @@ class RandomRollouts:
     def __call__(self, batch: Batch) -> Batch:
         """The batch with the kept rollouts."""
         keep_ratio = self.keep_ratio.at(batch.progress)
+        every = pools(batch, self.scope)
+        live = [pool_M for pool_M in every if has_signal(batch, pool_M, self.std_floor)]
         return take(
             batch,
             [
                 pool_M[: int(num_kept(keep_ratio, torch.tensor([len(pool_M)])))]
-                for pool_M in pools(batch, self.scope)
+                for pool_M in live or every
             ],
         )

@@ -16,6 +16,7 @@ from torch import Tensor, tensor
 from torch.testing import assert_close
 
 from reasontrain.algo.advantages import GroupNormalized, MeanCentred
+from reasontrain.algo.rollout_filter.chain import FilterChain
 from reasontrain.algo.rollout_filter.max_variance import num_lowest
 from reasontrain.algo.token_selection import (
     AllRollouts,
@@ -340,6 +341,43 @@ def test_equal_rollouts_are_kept_alike_over_steps_and_seeds(index: int) -> None:
     assert not torch.equal(
         rule(binary(4, 4, 4, 4, seed=1)).rollout_B, rule(binary(4, 4, 4, 4, seed=2)).rollout_B
     )
+
+
+@pytest.mark.parametrize("scope", ["group", "batch"])
+def test_random_rollouts_are_as_many_beside_groups_without_a_signal(scope: str) -> None:
+    for sampled in (binary(0, 3, 8, 4), binary(8, 8, 1, 0)):
+        widest = MaxVariance(scope=scope, keep_ratio=HALF)(sampled)
+        drawn = RandomRollouts(scope=scope, keep_ratio=HALF)(sampled)
+        assert len(widest.rollout_B) == len(drawn.rollout_B)
+        if scope == "group":
+            assert drawn.group_B.tolist() == widest.group_B.tolist()
+    # Without advantages no group has a signal, and there is nothing to be equal to.
+    none = binary(0, 8)
+    assert len(RandomRollouts(scope=scope, keep_ratio=HALF)(none).rollout_B) == 8
+
+
+@given(seed=integers(0, 1000))
+def test_two_stages_are_the_widest_of_each_group_and_of_these_the_widest(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    sampled = step(torch.rand(18, generator=draw).tolist(), 6)
+    chain = FilterChain(
+        filters=(
+            MaxVariance(scope="group", keep_ratio=LinearSchedule(init=0.5)),
+            MaxVariance(scope="batch", keep_ratio=LinearSchedule(init=0.6)),
+        )
+    )
+    value = dict(zip(sampled.rollout_B.tolist(), sampled.advantage_B.tolist(), strict=True))
+
+    def widest(rollouts: list[int], num: int) -> list[int]:
+        def variance(some: tuple[int, ...]) -> float:
+            return float(tensor([value[one] for one in some]).double().var(correction=0))
+
+        return list(max(combinations(rollouts, num), key=variance))
+
+    stage = [one for start in (100, 106, 112) for one in widest([*range(start, start + 6)], 3)]
+    assert chain(sampled).rollout_B.tolist() == sorted(widest(stage, 5))  # 0.6 of 9
+    assert chain.kept_share(0.3) == pytest.approx(0.3)
+    assert chain(sampled).sampled_rollouts == 18
 
 
 def test_random_rollouts_do_not_look_at_advantages() -> None:
