@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from reasontrain.models import Lora, Policy, check_shapes
+from reasontrain.models import Lora, Policy
 from reasontrain.types import UserError
 
 if TYPE_CHECKING:  # importing peft takes half a second, and most runs have no adapter
@@ -100,23 +100,6 @@ def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: 
         directory / SAFETENSORS_WEIGHTS_NAME,
     )
     config.save_pretrained(directory)
-
-
-def load_adapter(model: nn.Module, directory: Path) -> None:
-    """Set the adapters to what `save_adapter` wrote.
-
-    Raises UserError if the file's weights are not those of the model's adapters.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from peft.utils import SAFETENSORS_WEIGHTS_NAME
-
-    state = {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in load_file(directory / SAFETENSORS_WEIGHTS_NAME).items()
-    }
-    own = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    check_shapes(str(directory), state, own)
-    set_peft_model_state_dict(model, state, adapter_name=ADAPTER)
 
 
 def merged_weight(layer: LoraLayer) -> Tensor:
