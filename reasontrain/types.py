@@ -152,6 +152,7 @@ class Rollout:
             demonstrations and soft chains of thought.
         truncated: True if the response was cut at its length limit.
         reward: the grade of the response.
+        correct: the verdict behind the reward; None if nothing has judged the response.
         evidence: evidence stored before the run: name -> one number per response token.
         kinds: `TokenKind` of each response token; empty if the policy chose all of them.
         loss_weight: factor of the loss of each response token; empty if all are 1.
@@ -168,6 +169,7 @@ class Rollout:
     sampled_logp: tuple[float, ...] = ()
     truncated: bool = False
     reward: float = 0.0
+    correct: bool | None = None
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     kinds: tuple[int, ...] = ()
     loss_weight: tuple[float, ...] = ()
@@ -237,7 +239,8 @@ class Batch(_EvidenceColumns):
 
     A batch lives on the driver and holds one number per token or rollout: nothing is as wide as V
     or D. `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and
-    `step` the step's number, for random rules. `token_order_BT` orders tokens by (rollout,
+    `step` the step's number, for random rules. `correct_B` are the verdicts, None if a rollout has
+    none. `token_order_BT` orders tokens by (rollout,
     position) in every layout and serves to break ties. `soft` maps rollout ids to soft chains of
     thought, `images` to the encoded images of prompts.
     """
@@ -249,6 +252,7 @@ class Batch(_EvidenceColumns):
     group_B: Int[Tensor, " B"]
     reward_B: Float[Tensor, " B"]
     advantage_B: Float[Tensor, " B"]
+    correct_B: Bool[Tensor, " B"] | None = None
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
     pair_B: Int[Tensor, " B"] | None = None
     sampled_rollouts: int = 0
@@ -307,6 +311,7 @@ class Batch(_EvidenceColumns):
             },
             evidence={name: column[index_K] for name, column in self.evidence.items()},
             pair_B=None if self.pair_B is None else self.pair_B[index_K],
+            correct_B=None if self.correct_B is None else self.correct_B[index_K],
         )
 
 

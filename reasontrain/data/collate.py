@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Num
+from jaxtyping import Bool, Num
 from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage
@@ -52,7 +52,8 @@ def collate(
         rollout_B=torch.tensor([r.id for r in rollouts], dtype=torch.long),
         group_B=group_B,
         reward_B=reward_B.float(),
-        advantage_B=advantage(reward_B.float(), group_B).float(),
+        advantage_B=advantage(reward_B, group_B).float(),  # float32 would round the differences
+        correct_B=_verdicts(rollouts),
         pair_B=torch.arange(len(rollouts)) if paired else None,
         sampled_rollouts=len(rollouts),
         sampled_tokens=sum(len(r.response_ids) for r in rollouts),
@@ -74,6 +75,12 @@ def collate(
         return batch
     sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
     return batch.with_evidence({"sampled_logp": _padded(sampled, width, torch.float32)})
+
+
+def _verdicts(rollouts: Sequence[Rollout]) -> Bool[Tensor, " B"] | None:
+    """The verdicts of the rollouts, if each has one."""
+    verdicts = [r.correct for r in rollouts if r.correct is not None]
+    return torch.tensor(verdicts, dtype=torch.bool) if len(verdicts) == len(rollouts) else None
 
 
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:

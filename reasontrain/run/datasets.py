@@ -132,9 +132,9 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
         rewards = [s.reward for s in scored]
         assert None not in rewards, "every task gives every response a reward"
         return [
-            replace(rollout, reward=reward)
-            for rollout, reward in zip(rollouts, rewards, strict=True)
-            if reward is not None
+            replace(rollout, reward=s.reward, correct=s.verdict.correct)
+            for rollout, s in zip(rollouts, scored, strict=True)
+            if s.reward is not None
         ]
 
     return add_rewards
