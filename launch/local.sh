@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on this machine: launch/local.sh RECIPE [key.path=value ...]
-# A recipe with a `cluster` section starts its own Ray with token authentication; any other runs in one process.
+# A recipe with a `cluster` section starts its own Ray, on loopback and with a token; any other runs in one process.
 set -euo pipefail
 if (($# == 0)) || [[ $1 == -* ]]; then
   sed -n '2s/^# //p' "$0" >&2
@@ -10,7 +10,6 @@ fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 command -v reasontrain >/dev/null || PATH=$root/.venv/bin:$PATH # the active environment, else that of `make`
 
-mkdir -p ~/.ray && chmod 700 ~/.ray # Ray writes its token here, readable by all users
 unset RAY_ADDRESS
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
 exec reasontrain train "$@"

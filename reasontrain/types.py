@@ -86,6 +86,8 @@ class Problem:
         solution: worked demonstration as text; "" if there is none.
         reply: worked demonstration as turns, the first of them the assistant's; replaces
             `solution`. Turns of a tool or a user may stand between the assistant's.
+        learn_history: the prompt and the reply are one written conversation, so that turns of the
+            assistant in the prompt are learned too.
         loss_weight: factor of the losses of the demonstration, one for all of its tokens or one per
             token that is trained.
         tools: schemas of the tools that the model may call, for the chat template.
@@ -100,6 +102,7 @@ class Problem:
     answer: str = ""
     solution: str = ""
     reply: tuple[Message, ...] = ()
+    learn_history: bool = False
     loss_weight: float | tuple[float, ...] = 1.0
     tools: tuple[Mapping[str, object], ...] = ()
     template_kwargs: Mapping[str, object] = field(default_factory=dict)
@@ -151,8 +154,10 @@ class Rollout:
         sampled_logp: the sampler's log-probability of each response token, in nats; empty for
             demonstrations and soft chains of thought.
         truncated: True if the response was cut at its length limit.
-        reward: the grade of the response.
+        reward: the grade of the response; None if it has none, which leaves it out of training.
         correct: the verdict behind the reward; None if nothing has judged the response.
+        reward_parts: other numbers that an own reward function returned, by name.
+        reward_failure: the way in which an own reward function failed; None if it did not.
         evidence: evidence stored before the run: name -> one number per response token.
         kinds: `TokenKind` of each response token; empty if the policy chose all of them.
         loss_weight: factor of the loss of each response token; empty if all are 1.
@@ -168,8 +173,10 @@ class Rollout:
     text: str = ""
     sampled_logp: tuple[float, ...] = ()
     truncated: bool = False
-    reward: float = 0.0
+    reward: float | None = 0.0
     correct: bool | None = None
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    reward_failure: str | None = None
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     kinds: tuple[int, ...] = ()
     loss_weight: tuple[float, ...] = ()
@@ -240,9 +247,10 @@ class Batch(_EvidenceColumns):
     A batch lives on the driver and holds one number per token or rollout: nothing is as wide as V
     or D. `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and
     `step` the step's number, for random rules. `correct_B` are the verdicts, None if a rollout has
-    none. `token_order_BT` orders tokens by (rollout,
-    position) in every layout and serves to break ties. `soft` maps rollout ids to soft chains of
-    thought, `images` to the encoded images of prompts.
+    none. `loss_weight_BT` multiplies the weights of the selection (see `weighted`); None if it is 1
+    everywhere. `token_order_BT` orders tokens by (rollout, position) in every layout and serves to
+    break ties. `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of
+    prompts.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -254,6 +262,7 @@ class Batch(_EvidenceColumns):
     advantage_B: Float[Tensor, " B"]
     correct_B: Bool[Tensor, " B"] | None = None
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
+    loss_weight_BT: Float[Tensor, "B T"] | None = None
     pair_B: Int[Tensor, " B"] | None = None
     sampled_rollouts: int = 0
     sampled_tokens: int = 0
@@ -278,6 +287,10 @@ class Batch(_EvidenceColumns):
         """Sort key of each token: it rises with (rollout, position in the rollout)."""
         position_BT = (self.kind_BT != TokenKind.PAD).long().cumsum(1)
         return (self.rollout_B[:, None] << 24) + position_BT
+
+    def weighted(self, weight_BT: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """The weights of a selection multiplied by the loss weights of the data."""
+        return weight_BT if self.loss_weight_BT is None else weight_BT * self.loss_weight_BT
 
     def totals(self, weight_BT: Float[Tensor, "B T"] | None = None) -> BatchTotals:
         """Totals of the step.
@@ -310,6 +323,7 @@ class Batch(_EvidenceColumns):
                 for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B")
             },
             evidence={name: column[index_K] for name, column in self.evidence.items()},
+            loss_weight_BT=None if self.loss_weight_BT is None else self.loss_weight_BT[index_K],
             pair_B=None if self.pair_B is None else self.pair_B[index_K],
             correct_B=None if self.correct_B is None else self.correct_B[index_K],
         )

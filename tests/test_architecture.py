@@ -85,6 +85,8 @@ def room_of(path: str) -> str:
     its own.
     """
     parts = Path(path).with_suffix("").parts[1:]
+    if parts == ("__main__",):  # `python -m reasontrain` is the command line
+        return "cli"
     return "" if parts == ("__init__",) else room_named(".".join(parts))
 
 

@@ -6,7 +6,10 @@ Slow imports are delayed until a command runs.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from reasontrain import __version__
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
         "example:\n  reasontrain train recipes/tiny/tip.yaml seed=1 name=tip-1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    top.add_argument("--version", action="version", version=f"reasontrain {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_CommandParser)
     for add in (
         _train,
         _score,
@@ -37,11 +41,35 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """A command's parser, in whose arguments options and overrides may come in any order.
+
+    argparse fills all positional arguments at the first of them, and rejects overrides that stand
+    after an option.
+    """
+
+    _within = False
+
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """See `argparse`."""
+        if self._within:  # the method below calls this one, for options and for the rest
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
 Commands = argparse._SubParsersAction  # argparse has no public name for this type
 
 
 def _command(
-    commands: Commands[argparse.ArgumentParser], name: str, what: str, example: str
+    commands: Commands[_CommandParser], name: str, what: str, example: str
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
@@ -57,12 +85,13 @@ def _recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="key.path=value",
         help="settings that override the file's",
     )
 
 
-def _train(commands: Commands[argparse.ArgumentParser]) -> None:
+def _train(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "train",
@@ -79,7 +108,7 @@ def _train(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _score(commands: Commands[argparse.ArgumentParser]) -> None:
+def _score(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "score",
@@ -97,7 +126,7 @@ def _score(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _evaluate(commands: Commands[argparse.ArgumentParser]) -> None:
+def _evaluate(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "evaluate",
@@ -215,7 +244,7 @@ def _generation(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _grade(commands: Commands[argparse.ArgumentParser]) -> None:
+def _grade(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "grade",
@@ -266,7 +295,7 @@ def _grade(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _plan(commands: Commands[argparse.ArgumentParser]) -> None:
+def _plan(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "plan",
@@ -321,7 +350,7 @@ def _plan(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _show(commands: Commands[argparse.ArgumentParser]) -> None:
+def _show(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "show",
@@ -338,7 +367,7 @@ def _show(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _validate(commands: Commands[argparse.ArgumentParser]) -> None:
+def _validate(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "validate",
@@ -346,18 +375,24 @@ def _validate(commands: Commands[argparse.ArgumentParser]) -> None:
         "reasontrain validate recipes/tiny/*.yaml",
     )
     command.add_argument(
-        "recipes", nargs="+", type=Path, metavar="RECIPE", help="recipe files (YAML)"
+        "words",
+        nargs="+",
+        metavar="RECIPE|key.path=value",
+        help="recipe files (YAML), and settings that override those of each",
     )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.validate import validate
 
-        validate(options.recipes)
+        # a file may have a name with a sign
+        recipes = [Path(word) for word in options.words if "=" not in word or Path(word).is_file()]
+        overrides = [word for word in options.words if Path(word) not in recipes]
+        validate(recipes, overrides)
 
     command.set_defaults(run=run)
 
 
-def _report(commands: Commands[argparse.ArgumentParser]) -> None:
+def _report(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "report",
@@ -379,7 +414,7 @@ def _report(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _compare(commands: Commands[argparse.ArgumentParser]) -> None:
+def _compare(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "compare",
@@ -405,7 +440,7 @@ def _compare(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _leaderboard(commands: Commands[argparse.ArgumentParser]) -> None:
+def _leaderboard(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "leaderboard",
@@ -442,7 +477,7 @@ def _leaderboard(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
+def _claims(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "claims",
@@ -498,7 +533,7 @@ def _claims(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(run=run)
 
 
-def _bench(commands: Commands[argparse.ArgumentParser]) -> None:
+def _bench(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "bench",

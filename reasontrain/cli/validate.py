@@ -9,12 +9,23 @@ from reasontrain.recipe import RecipeError, read_recipe
 from reasontrain.types import UserError
 
 
-def validate(recipes: Sequence[Path]) -> None:
-    """Print a line per valid recipe; raise one RecipeError with all errors of invalid recipes."""
+def validate(recipes: Sequence[Path], overrides: Sequence[str] = ()) -> None:
+    """Print a line per valid recipe; raise one RecipeError with all errors of invalid recipes.
+
+    Args:
+        recipes: The recipe files.
+        overrides: Settings that override those of each file.
+
+    Raises:
+        UserError: There is no recipe to check.
+        RecipeError: A recipe is invalid.
+    """
+    if not recipes:
+        raise UserError("which recipe? reasontrain validate RECIPE... [key.path=value ...]")
     faults = []
     for path in recipes:
         try:
-            read_recipe(path)
+            read_recipe(path, overrides)
             print(f"{path}: ok")
         except UserError as error:
             faults.append(str(error))

@@ -31,7 +31,9 @@ from reasontrain.models import Policy
 from reasontrain.recipe import Recipe
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler, make_sampler
+from reasontrain.sampler.unused import UnusedSampler
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
 from reasontrain.vocab import Head
 
@@ -161,13 +163,17 @@ class LearnerRank(SamplingWorker):
         assert recipe.cluster is not None, "ranks are of a cluster"
         if recipe.cluster.samplers:
             return
-        self.sampler = make_sampler(
-            recipe.engine,
-            recipe.model,
-            seed=recipe.seed,
-            policy=self.learner.policy,
-            colocated=True,
-        )
+        if not recipe.samples:
+            self.sampler = UnusedSampler()
+            return
+        with self.whole():  # the sampler tries the model
+            self.sampler = make_sampler(
+                recipe.engine,
+                recipe.model,
+                seed=recipe.seed,
+                policy=self.learner.policy,
+                colocated=True,
+            )
 
     @work
     def observe(self, batch: Batch, required_evidence: frozenset[str]) -> Batch | None:
@@ -306,7 +312,7 @@ class TeacherWorker(Worker):
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
         assert recipe.teacher is not None, "the recipe refuses teachers where there is none"
-        self.policy: Policy = models.load(recipe.teacher)
+        self.policy: Policy = models.load(recipe.teacher, layout=recipe.learn.layout)
 
     def head(self) -> Head:
         """The head on the CPU, of which learner ranks keep a copy."""
@@ -338,3 +344,10 @@ class GraderWorker(Worker):
     ) -> list[Verdict]:
         """See `Grader`."""
         return self.grader.grade_many(requests, answer_format=answer_format)
+
+    @work
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        """See `Grader`."""
+        return self.grader.own_rewards(file, calls, stop_at_failure=stop_at_failure)

@@ -110,7 +110,7 @@ def running(
         placement.check_engine(recipe, gpu=gpu)
         placement.check_room(wanted)
         placement.check_versions()
-        with placement.placed(wanted, cluster.placement) as slots:
+        with placement.placed(wanted, cluster.placement, wait_s=cluster.wait_s) as slots:
             processes = _started(recipe, cluster, directory, order, grader, slots, gpu=gpu)
             yield processes
             with suppress(LostError):  # everything has been written by now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -16,12 +17,15 @@ from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from reasontrain.cluster import start
 from reasontrain.cluster.actors import VERSIONS
 from reasontrain.cluster.group import Slot
 from reasontrain.metrics import environment
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Cluster, Recipe
 from reasontrain.types import UserError
+
+logger = logging.getLogger(__name__)
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
 """Ray settings that disable prestarted workers.
@@ -36,6 +40,7 @@ The head of a cluster that this process started is never restarted, so longer wa
 error.
 """
 READY_S = 10.0
+"""Seconds after which a wait for resources is announced."""
 VERSIONS_S = 120.0
 
 
@@ -68,13 +73,19 @@ def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceReques
     return [need for need in wanted if need.number]
 
 
+def joined_address() -> str | None:
+    """The address of the cluster to join; None: this process starts its own."""
+    address = os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
 @contextmanager
 def connected(cpus: float) -> Iterator[None]:
     """Join the cluster at RAY_ADDRESS, or start a local one with at least `cpus` CPUs.
 
     A local cluster is shut down when the block ends.
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address = joined_address()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Workers write to their own log files; forwarded to the driver, their output would break the
     # progress bar.
@@ -82,15 +93,14 @@ def connected(cpus: float) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if address:
+            logger.info(f"joining the Ray cluster at {address}")
+            start.check_token(address)
             ray.init(address=address, **quiet)
         else:
-            ray.init(
-                # Logical CPUs: a recipe with more processes than cores still runs, only slower.
-                num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
-                include_dashboard=False,
-                _system_config=NO_SPARE_WORKERS | HEAD_GONE,
-                **quiet,
-            )
+            logger.info("starting Ray on this machine")
+            # Logical CPUs: a recipe with more processes than cores still runs, only slower.
+            num_cpus = max(os.cpu_count() or 1, math.ceil(cpus))
+            start.start(num_cpus, {**NO_SPARE_WORKERS, **HEAD_GONE}, quiet)
     except AuthenticationError as error:
         raise UserError(
             f"the Ray cluster at {address} requires a token: {str(error).strip().splitlines()[0]}"
@@ -157,7 +167,7 @@ def check_versions() -> None:
 
     A Ray that this process started runs in this process's environment and needs no check.
     """
-    if not os.environ.get("RAY_ADDRESS"):
+    if joined_address() is None:
         return
     own = {"python": sys.version.split()[0], **environment.versions(VERSIONS)}
     by_node = {"driver": own}
@@ -208,25 +218,27 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, list[Slot]]]:
+def placed(
+    wanted: list[ResourceRequest], strategy: str, *, wait_s: float
+) -> Iterator[dict[str, list[Slot]]]:
     """Create one placement group for all processes; yield the slots of each role.
 
     A group is placed as a whole or not at all, so two runs cannot each hold half of the resources
-    they need. Raises UserError if the resources are in use.
+    they need. If other jobs hold them, wait.
+
+    Args:
+        wanted: The processes of each role.
+        strategy: `pack` or `spread`.
+        wait_s: Longest wait for resources that others use, in seconds.
+
+    Raises:
+        UserError: The resources are still in use after that time.
     """
     # Ray rejects empty bundles; 0.001 CPU stands for a process that requests nothing.
     bundles = [need.bundle or {"CPU": 0.001} for need in wanted for _ in range(need.number)]
     group: PlacementGroup = placement_group(bundles, strategy=strategy.upper())
     try:
-        try:
-            ray.get(group.ready(), timeout=READY_S)
-        except GetTimeoutError:
-            free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
-            requested = ", ".join(f"{n.number} x {n.bundle} for {n.role}s" for n in wanted)
-            raise UserError(
-                f"the cluster is big enough and others use it: free are {free['CPU']:g} "
-                f"CPUs and {free['GPU']:g} GPUs, needed {requested}; wait, or ask for less"
-            ) from None
+        _wait_for(group, wanted, wait_s)
         slots: dict[str, list[Slot]] = {"learner": [], "sampler": [], "teacher": [], "grader": []}
         index = 0
         for need in wanted:
@@ -243,3 +255,25 @@ def placed(wanted: list[ResourceRequest], strategy: str) -> Iterator[dict[str, l
         yield slots
     finally:
         remove_placement_group(group)
+
+
+def _wait_for(group: PlacementGroup, wanted: list[ResourceRequest], wait_s: float) -> None:
+    """Return when a placement group has its resources; log once if that takes long."""
+    ready = group.ready()
+    quiet_s = min(READY_S, wait_s)
+    if ray.wait([ready], timeout=quiet_s)[0]:
+        ray.get(ready)
+        return
+    free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
+    requested = ", ".join(f"{n.number} x {n.bundle} for {n.role}s" for n in wanted)
+    busy = (
+        f"the cluster is big enough and others use it: free are {free['CPU']:g} CPUs and "
+        f"{free['GPU']:g} GPUs, needed {requested}"
+    )
+    logger.info(f"{busy}; waiting up to {wait_s:g} s (cluster.wait_s)")
+    try:
+        ray.get(ready, timeout=wait_s - quiet_s)
+    except GetTimeoutError:
+        raise UserError(
+            f"{busy}, and still do after {wait_s:g} s; raise cluster.wait_s, or ask for less"
+        ) from None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import ray
 from jaxtyping import Float
@@ -21,11 +21,13 @@ from reasontrain.learner.distributed import RankAddress
 from reasontrain.run.directory import step_of
 from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
 
 logger = logging.getLogger(__name__)
 
 Answer = tuple[int, list[Rollout]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -363,20 +365,35 @@ class GraderGroup(Grader):
     ) -> list[Verdict]:
         """See `Grader`."""
         requests = list(requests)
-        number = len(self.group.actors)
-        parts = [requests[rank::number] for rank in range(number)]
-        refs = self.group.submit("grade_many", [(part, answer_format) for part in parts])
-        verdicts = [
-            self._graded(rank, ref, (parts[rank], answer_format)) for rank, ref in enumerate(refs)
-        ]
-        return [verdicts[index % number][index // number] for index in range(len(requests))]
+        verdicts = self._shared(requests, "grade_many", lambda part: (part, answer_format))
+        return cast("list[Verdict]", verdicts)
 
-    def _graded(
-        self, rank: int, ref: ray.ObjectRef, arguments: tuple[Sequence[GradeRequest], AnswerFormat]
-    ) -> list[Verdict]:
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], *, stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        """See `Grader`; every grader has `file.workers` workers."""
+        outcomes = self._shared(calls, "own_rewards", lambda part: (file, part, stop_at_failure))
+        return cast("list[Outcome | None]", outcomes)
+
+    def _shared(
+        self,
+        items: Sequence[T],
+        method: str,
+        arguments: Callable[[Sequence[T]], tuple[object, ...]],
+    ) -> list[object]:
+        """Call a method of all graders, each with its part of the items; results in their order."""
+        number = len(self.group.actors)
+        parts = [arguments(items[rank::number]) for rank in range(number)]
+        refs = self.group.submit(method, parts)
+        results = [self._result(rank, ref, method, parts[rank]) for rank, ref in enumerate(refs)]
+        return [results[index % number][index // number] for index in range(len(items))]
+
+    def _result(
+        self, rank: int, ref: ray.ObjectRef, method: str, arguments: tuple[object, ...]
+    ) -> list[object]:
         while True:
             try:
-                return cast("list[Verdict]", self.group.wait([ref], [rank])[0])
+                return cast("list[object]", self.group.wait([ref], [rank])[0])
             except LostError as error:
                 self.restarts.replace(self.group, error)
-                ref = self.group.actors[rank].grade_many.remote(*arguments)
+                ref = getattr(self.group.actors[rank], method).remote(*arguments)

@@ -12,8 +12,9 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor
-from torch._C._distributed_c10d import TCPStore
 from torch.distributed import distributed_c10d
+
+from reasontrain.learner.distributed import open_store
 
 Slot = tuple[str, tuple[int, ...]]
 """Name and shape of a tensor to be received."""
@@ -60,9 +61,7 @@ class WeightBroadcast:
         timeout = timedelta(seconds=timeout_s)
         self.rank = rank
         # Rank 0 must return at once: its port is sent to the receivers before they can connect.
-        self.store = TCPStore(
-            host, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout
-        )
+        self.store = open_store(host, port, first=rank == 0, timeout_s=timeout_s)
         self.size = size
         self.timeout = timeout
         self._group: BroadcastGroup | None = None

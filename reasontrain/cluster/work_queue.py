@@ -60,8 +60,8 @@ def parallel_sampler(
         ]
         placement.check_room(wanted)
         placement.check_versions()
-        with placement.placed(wanted, "pack") as slots:
-            limits = Cluster()
+        limits = Cluster()
+        with placement.placed(wanted, limits.placement, wait_s=limits.wait_s) as slots:
             group = ActorGroup(
                 "sampler",
                 EvaluationWorker,

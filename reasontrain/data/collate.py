@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Num
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage
 from reasontrain.types import Batch, Rollout, TokenKind
 
 _TRAINED = (TokenKind.RESPONSE, TokenKind.SOFT)
+_READ = (TokenKind.PROMPT, TokenKind.TOOL)
 
 
 def collate(
@@ -27,11 +28,11 @@ def collate(
 ) -> Batch:
     """The batch of one step: B rollouts of at most T tokens.
 
-    Stored evidence is NaN for responses that have none. `sampled_logp` is in the batch only if
-    every rollout has it.
+    A token whose loss weight is 0 is masked. Stored evidence is NaN for responses that have none.
+    `sampled_logp` is in the batch only if every rollout has it.
 
     Args:
-        rollouts: the rollouts of the step; each prompt has at least one token.
+        rollouts: the rollouts of the step; each has a reward and a token before its response.
         advantage: rewards of groups -> one advantage per rollout.
         masked: ids of rollouts that count for advantages but are not trained on.
         paired: rollouts are pairs, chosen before rejected.
@@ -44,7 +45,9 @@ def collate(
     """
     assert all(r.prompt_ids for r in rollouts), "a response needs a token before it"
     width = max((len(r.prompt_ids) + len(r.response_ids) for r in rollouts), default=1)
-    reward_B = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
+    rewards = [r.reward for r in rollouts if r.reward is not None]
+    assert len(rewards) == len(rollouts), "rollouts without a reward are left out before"
+    reward_B = torch.tensor(rewards, dtype=torch.float64)
     group_B = torch.tensor([r.group for r in rollouts], dtype=torch.long)
     batch = Batch(
         ids_BT=_padded([[*r.prompt_ids, *r.response_ids] for r in rollouts], width, torch.long),
@@ -56,7 +59,8 @@ def collate(
         correct_B=_verdicts(rollouts),
         pair_B=torch.arange(len(rollouts)) if paired else None,
         sampled_rollouts=len(rollouts),
-        sampled_tokens=sum(len(r.response_ids) for r in rollouts),
+        loss_weight_BT=_loss_weights(rollouts, width),
+        sampled_tokens=num_sampled_tokens(rollouts),
         progress=progress,
         seed=seed,
         step=step,
@@ -83,9 +87,28 @@ def _verdicts(rollouts: Sequence[Rollout]) -> Bool[Tensor, " B"] | None:
     return torch.tensor(verdicts, dtype=torch.bool) if len(verdicts) == len(rollouts) else None
 
 
+def num_sampled_tokens(rollouts: Sequence[Rollout]) -> int:
+    """Tokens of the responses without the turns of users and tools inside them."""
+    return sum(len(r.response_ids) - sum(kind in _READ for kind in r.kinds) for r in rollouts)
+
+
+def _loss_weights(rollouts: Sequence[Rollout], width: int) -> Float[Tensor, "B T"] | None:
+    """The loss weight of each token of the sequences, 1 in prompts; None if all are 1."""
+    if not any(rollout.loss_weight for rollout in rollouts):
+        return None
+    rows = [
+        [1.0] * len(r.prompt_ids) + list(r.loss_weight or [1.0] * len(r.response_ids))
+        for r in rollouts
+    ]
+    return _padded(rows, width, torch.float32)
+
+
 def _kinds(rollout: Rollout, masked: frozenset[int]) -> list[int]:
     """The kind of each token of the sequence."""
     response = list(rollout.kinds) or [int(TokenKind.RESPONSE)] * len(rollout.response_ids)
+    for index, weight in enumerate(rollout.loss_weight):
+        if weight == 0 and response[index] in _TRAINED:
+            response[index] = int(TokenKind.MASKED)
     if rollout.id in masked:
         response = [int(TokenKind.MASKED) if kind in _TRAINED else kind for kind in response]
     return [int(TokenKind.PROMPT)] * len(rollout.prompt_ids) + response

@@ -1,17 +1,20 @@
-"""Problems -> token ids: the only module that applies the chat template and the tokenizer."""
+"""Problems -> token ids: the prompts that inference sends and training continues."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, overload, runtime_checkable
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload, runtime_checkable
 
+from reasontrain.data.files import BadRows
+from reasontrain.data.templates import ChatTemplate, Conversation, TemplateFailedError
 from reasontrain.types import (
     AtLeastOne,
     Message,
     Problem,
     Prompt,
-    Rollout,
     RunError,
     UserError,
     text_of,
@@ -19,6 +22,11 @@ from reasontrain.types import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 PROBLEM = "{problem}"
 
@@ -34,6 +42,11 @@ class PromptSettings:
             examples).
         system: a system turn before the problem.
         enable_thinking: passed to chat templates that support it (Qwen3).
+        train_on: the turns of a written conversation that are learned: every turn of the assistant
+            (`all_assistant`) or its last one (`last_assistant`). A preference pair is compared on
+            all turns of its two sides.
+        ignored_fields: fields of messages that are not for the chat template; any other field that
+            the template does not render is an error.
         max_tokens: limit of a prompt in tokens; None is the context length minus one response
             token.
         too_long: "refuse" makes a longer prompt an error, "drop" drops and counts it.
@@ -43,6 +56,8 @@ class PromptSettings:
     template: str = PROBLEM
     system: str | None = None
     enable_thinking: bool | None = None
+    train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
+    ignored_fields: tuple[str, ...] = ()
     max_tokens: AtLeastOne | None = None
     too_long: Literal["refuse", "drop"] = "refuse"
 
@@ -59,7 +74,7 @@ class PromptSettings:
             return self.template.replace(PROBLEM, problem.prompt)
         if self.template != PROBLEM:
             raise UserError(
-                f"problem {problem.id} is a conversation, and `prompt.template` applies to texts "
+                f"{problem.where} is a conversation, and `prompt.template` applies to texts "
                 f"only; leave it out"
             )
         return problem.prompt
@@ -73,7 +88,7 @@ class PromptSettings:
         if self.system is not None:
             if turns[0]["role"] == "system":
                 raise UserError(
-                    f"problem {problem.id} begins with a system turn, and `prompt.system` "
+                    f"{problem.where} begins with a system turn, and `prompt.system` "
                     f"is a second one; leave one of them out"
                 )
             turns.insert(0, {"role": "system", "content": self.system})
@@ -112,10 +127,12 @@ NUM_CHECKED = 64
 """Problems of a lazy sequence that are encoded before the run, to check that prompts fit."""
 HEADROOM = 2
 """Prompts are encoded lazily if the longest of those checked could be this many times as long."""
+BATCH_SIZE = 1000
+"""Texts that the tokenizer gets at once; it encodes them in parallel."""
 
 
 class Encoder:
-    """Encodes problems and demonstrations for one tokenizer, in one style."""
+    """Encodes problems for one tokenizer, in one style."""
 
     def __init__(
         self,
@@ -123,6 +140,9 @@ class Encoder:
         settings: PromptSettings,
         context: int,
         vision: ImagePlaceholders | None = None,
+        *,
+        stop_ids: frozenset[int] = frozenset(),
+        bad_rows: BadRows = "refuse",
     ) -> None:
         """Check the settings against the tokenizer.
 
@@ -131,6 +151,9 @@ class Encoder:
             settings: the recipe's `prompt` section.
             context: longest sequence of the model, in tokens.
             vision: placeholders of an image model; None for a language model.
+            stop_ids: ids that end a response for the sampler.
+            bad_rows: "refuse" makes a row that the template cannot render an error, "drop" drops
+                and counts it.
 
         Raises:
             UserError: a setting needs a chat template, and there is none.
@@ -138,6 +161,8 @@ class Encoder:
         self.tokenizer = tokenizer
         self.settings = settings
         self.vision = vision
+        self.context = context
+        self.bad_rows = bad_rows
         # At least one token of the context is left for the response.
         self.limit = min(settings.max_tokens or context, context - 1)
         has_template = tokenizer.chat_template is not None
@@ -151,23 +176,32 @@ class Encoder:
             raise UserError("prompt.system needs a chat template, and prompts are plain")
         if not self.chat and settings.enable_thinking is not None:
             raise UserError("prompt.enable_thinking needs a chat template, and prompts are plain")
+        self.template = ChatTemplate(
+            tokenizer, stop_ids=stop_ids, ignored_fields=settings.ignored_fields
+        )
 
     def prompt_ids(self, problem: Problem) -> tuple[int, ...]:
         """The ids that the model continues.
 
         An image is placed at `<image>` in the text, or at the start of the first user turn. Raises
-        UserError if the problem has an image and the model takes none, or the reverse.
+        UserError if the problem has an image and the model takes none, or the reverse, and if the
+        chat template drops a part of the prompt.
         """
+        problem = self.with_placeholder(problem)
+        return self.expanded(self.text_ids(problem), problem)
+
+    def with_placeholder(self, problem: Problem) -> Problem:
+        """The problem with the model's placeholder in place of its image."""
         if self.vision is None:
             if problem.image is not None:
                 raise UserError(
-                    f"problem {problem.id} has an image, and the model reads text only; "
+                    f"{problem.where} has an image, and the model reads text only; "
                     f"use an image model"
                 )
-            return self.text_ids(problem)
+            return problem
         if problem.image is None:
             raise UserError(
-                f"problem {problem.id} has no image, and the model is an image model; add one, or "
+                f"{problem.where} has no image, and the model is an image model; add one, or "
                 f"use a language model"
             )
         turns = (
@@ -183,38 +217,81 @@ class Encoder:
             for turn in turns
         )
         prompt = text_of(marked[0]) if isinstance(problem.prompt, str) else marked
-        return self.vision.expand(self.text_ids(replace(problem, prompt=prompt)), problem)
+        return replace(problem, prompt=prompt)
+
+    def expanded(self, ids: tuple[int, ...], problem: Problem) -> tuple[int, ...]:
+        """The ids with one placeholder for each token of the problem's image, if it has one."""
+        return ids if self.vision is None else self.vision.expand(ids, problem)
 
     def text_ids(self, problem: Problem) -> tuple[int, ...]:
         """The ids of a prompt as text, without regard to its image."""
+        return self.encode([self.text(problem)])[0]
+
+    def text(self, problem: Problem) -> str:
+        """The prompt as text; raises UserError if the template fails or drops a part of it."""
         if not self.chat:
             prompt = self.settings.prompt_of(problem)
             if not isinstance(prompt, str):
                 raise UserError(
-                    f"problem {problem.id} is a conversation, and the tokenizer has no "
+                    f"{problem.where} is a conversation, and the tokenizer has no "
                     f"chat template to render it"
                 )
-            return tuple(self.tokenizer(prompt)["input_ids"])
-        turns = self.settings.turns(problem)
-        thinking = (
-            {}
-            if self.settings.enable_thinking is None
-            else {"enable_thinking": self.settings.enable_thinking}
-        )
-        # transformers has imported jinja2 already if there is a template.
-        from jinja2 import TemplateError
-
+            if problem.tools:
+                raise UserError(
+                    f"{problem.where} has `tools`, which need a chat template, and prompts are "
+                    f"plain"
+                )
+            return prompt
+        conversation = self.conversation(problem)
         try:
-            text = self.tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=False, **thinking
-            )
-        except TemplateError as error:
-            raise UserError(
-                f"problem {problem.id}: the model's chat template fails with {str(error)!r}; "
-                f"{self._remedy(turns)}"
-            ) from error
-        # Templates write BOS themselves; the tokenizer would add a second one.
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            text = self.template.render(conversation, add_generation_prompt=True)
+            self.template.check(conversation)
+        except TemplateFailedError as error:
+            raise error.with_remedy(self._remedy(conversation.turns)) from error
+        return text
+
+    def conversation(self, problem: Problem, reply: Sequence[Message] = ()) -> Conversation:
+        """The problem and a reply to it as the template's input, with the recipe's system turn."""
+        thinking = self.settings.enable_thinking
+        return Conversation(
+            turns=(*self.settings.turns(problem), *reply),
+            where=problem.where,
+            tools=problem.tools,
+            kwargs=({} if thinking is None else {"enable_thinking": thinking})
+            | dict(problem.template_kwargs),
+        )
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The ids of these texts; a plain text begins with the tokenizer's BOS if it writes one."""
+        encoded: list[tuple[int, ...]] = []
+        for start in range(0, len(texts), BATCH_SIZE):
+            # Templates write BOS themselves; the tokenizer would add a second one.
+            batch = self.tokenizer(
+                list(texts[start : start + BATCH_SIZE]), add_special_tokens=not self.chat
+            )["input_ids"]
+            encoded += [tuple(ids[: len(ids) - self._num_added_behind]) for ids in batch]
+        return encoded
+
+    def encode_answers(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The ids of texts that follow a prompt whose last token they cannot change."""
+        if not texts:
+            return []
+        batch = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [tuple(ids) for ids in batch]
+
+    @cached_property
+    def _num_added_behind(self) -> int:
+        """Special tokens that the tokenizer adds behind a plain text, such as an end of text."""
+        if self.chat:
+            return 0
+        text = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        with_special = self.tokenizer("a")["input_ids"]
+        before = next(
+            start
+            for start in range(len(with_special))
+            if with_special[start : start + len(text)] == text
+        )
+        return len(with_special) - before - len(text)
 
     def header_ids(self, header: str | None = None) -> tuple[int, ...]:
         """The ids that replace the prompt of an unconditional reference, equal for all problems.
@@ -224,19 +301,12 @@ class Encoder:
         template writes none.
         """
         if not self.chat:
-            return tuple(self.tokenizer("Answer:" if header is None else header)["input_ids"])
+            return self.encode(["Answer:" if header is None else header])[0]
         if header is None:
-            thinking = (
-                {}
-                if self.settings.enable_thinking is None
-                else {"enable_thinking": self.settings.enable_thinking}
-            )
-            turns = [{"role": "user", "content": "?"}]
+            question = self.conversation(Problem(id="header", prompt="?"))
+            question = replace(question, turns=question.turns[-1:])  # without a system turn
             with_header, without = (
-                self.tokenizer.apply_chat_template(
-                    turns, add_generation_prompt=add, tokenize=False, **thinking
-                )
-                for add in (True, False)
+                self.template.render(question, add_generation_prompt=add) for add in (True, False)
             )
             # The header is what `add_generation_prompt` appends to the same conversation.
             header = with_header.removeprefix(without) if with_header.startswith(without) else ""
@@ -247,7 +317,7 @@ class Encoder:
                 )
             bos = self.tokenizer.bos_token
             header = f"{bos}{header}" if bos is not None and with_header.startswith(bos) else header
-        return tuple(self.tokenizer(header, add_special_tokens=False)["input_ids"])
+        return self.encode([header])[0]
 
     def _remedy(self, turns: Sequence[Message]) -> str:
         """The likeliest remedy for a template error; many templates have no system turn."""
@@ -265,7 +335,7 @@ class Encoder:
         """The problem with its ids, of any number; raises UserError if there are none."""
         ids = self.prompt_ids(problem)
         if not ids:
-            raise UserError(f"problem {problem.id} has an empty prompt")
+            raise UserError(f"{problem.where} has an empty prompt")
         return Prompt(problem=problem, ids=ids)
 
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
@@ -274,18 +344,44 @@ class Encoder:
         Raises UserError for an empty prompt, for one that is too long unless `too_long` is "drop",
         and if none fits.
         """
-        encoded = [self.prompt(problem) for problem in problems]
+        encoded = self.usable(problems, self.prompt)
         fitting = [prompt for prompt in encoded if len(prompt.ids) <= self.limit]
         if len(fitting) < len(encoded) and self.settings.too_long == "refuse":
-            worst = max(encoded, key=lambda prompt: len(prompt.ids))
-            raise UserError(
-                f"{len(encoded) - len(fitting)} of {len(encoded)} prompts have more than "
-                f"{self.limit} tokens (the longest is {worst.problem.id} with {len(worst.ids)}); "
-                f"raise prompt.max_tokens or set `prompt.too_long: drop`"
-            )
+            raise self.too_long([(prompt.problem, len(prompt.ids)) for prompt in encoded])
         if not fitting:
             raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
-        return fitting, len(encoded) - len(fitting)
+        return fitting, len(problems) - len(fitting)
+
+    def too_long(self, lengths: Sequence[tuple[Problem, int]]) -> UserError:
+        """The error about prompts, of these numbers of tokens, that do not fit."""
+        worst, longest = max(lengths, key=lambda item: item[1])
+        num = sum(length > self.limit for _, length in lengths)
+        raise_it = "raise prompt.max_tokens or " if self.limit < self.context - 1 else ""
+        return UserError(
+            f"{num} of {len(lengths)} prompts have more than {self.limit} tokens (the longest is "
+            f"{worst.id} with {longest}); {raise_it}set `prompt.too_long: drop`"
+        )
+
+    def usable(self, rows: Sequence[R], encode: Callable[[R], T]) -> list[T]:
+        """The encoded rows without those that cannot be used.
+
+        Raises UserError for the first that cannot be used, unless `bad_rows` is "drop".
+        """
+        encoded = []
+        errors = []
+        for row in rows:
+            try:
+                encoded.append(encode(row))
+            except UserError as error:
+                if self.bad_rows == "refuse":
+                    raise
+                errors.append(str(error))
+        if errors:
+            logger.warning(
+                f"{len(errors)} of {len(rows)} rows cannot be used and were dropped "
+                f"(task.bad_rows); the first: {errors[0]}"
+            )
+        return encoded
 
     def lazy_prompts(self, problems: Sequence[Problem]) -> Sequence[Prompt]:
         """The prompts of all problems, each encoded when it is read, if none can be too long.
@@ -297,47 +393,6 @@ class Encoder:
         if HEADROOM * max(len(prompt.ids) for prompt in checked) > self.limit:
             return self.prompts(problems)[0]
         return LazyPrompts(self, problems)
-
-    def demonstrations(self, prompts: Sequence[Prompt], context: int) -> tuple[list[Rollout], int]:
-        """The problems' solutions as rollouts, and the number that were dropped.
-
-        Each ends with the end-of-turn token. One that is longer than `context` tokens with its
-        prompt is dropped. Raises UserError if a problem has no solution, the tokenizer has no
-        end-of-turn token, or nothing fits.
-        """
-        end = self.tokenizer.eos_token_id
-        if end is None:
-            raise UserError(
-                "the tokenizer has no end-of-text token (eos_token) to end demonstrations with; "
-                "use another model"
-            )
-        rollouts = []
-        for index, prompt in enumerate(prompts):
-            if not prompt.problem.solution:
-                raise UserError(
-                    f"problem {prompt.problem.id} has no `solution` to learn from; add one "
-                    f"or sample with `sample:`"
-                )
-            ids = [
-                *self.tokenizer(prompt.problem.solution, add_special_tokens=False)["input_ids"],
-                end,
-            ]
-            if len(prompt.ids) + len(ids) <= context:
-                rollouts.append(
-                    Rollout(
-                        problem=prompt.problem,
-                        id=index,
-                        group=index,
-                        prompt_ids=prompt.ids,
-                        response_ids=tuple(ids),
-                        text=prompt.problem.solution,
-                    )
-                )
-        if not rollouts:
-            raise UserError(
-                f"none of {len(prompts)} demonstrations fits into a context of {context} tokens"
-            )
-        return rollouts, len(prompts) - len(rollouts)
 
 
 class LazyPrompts(Sequence[Prompt]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import shutil
@@ -14,6 +15,9 @@ from reasontrain.types import RunError, UserError
 
 JsonRecord = Mapping[str, object]
 
+WHOLE_BYTES = 64 << 20
+SAMPLE_EVERY = 1 << 20
+SAMPLE_BYTES = 4 << 10
 LITTLE_BYTES = 1 << 20
 """Less free space than this counts as a full disk, in bytes."""
 
@@ -49,10 +53,37 @@ def is_disk_full(error: BaseException, directory: Path) -> bool:
     return isinstance(error, Exception) and shutil.disk_usage(directory).free < LITTLE_BYTES
 
 
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the files below a folder with their names.
+
+    Of a file above 64 MiB only its size, its ends and 4 KiB of every MiB are read: other weights or
+    other rows differ there, and 100 GB take seconds.
+    """
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path)} {content_hash(file)}\n".encode())
+        return digest.hexdigest()
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if size <= WHOLE_BYTES:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{size}\n".encode())
+        for place in (*range(0, size, SAMPLE_EVERY), max(size - SAMPLE_BYTES, 0)):
+            stream.seek(place)
+            digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
 def replace_text(path: Path, text: str) -> None:
+    """Write a small file of text atomically."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
     """Write a small file atomically."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content)
     part.replace(path)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reasontrain.data.files import ENDINGS
+from reasontrain.data.files import is_data_file
 from reasontrain.recipe import Suite, YamlValue, apply_overrides, build, read_yaml
 from reasontrain.tasks.gsm8k import Gsm8k
 from reasontrain.tasks.math import MathTask
@@ -37,7 +37,7 @@ def suite(
         UserError: a file is missing, invalid, or has another hash than the suite states.
     """
     path = Path(name)
-    if path.suffix in ENDINGS:
+    if is_data_file(path):
         content: dict[str, YamlValue] = {
             "name": _slug(path.stem),
             "task": {"kind": "math", "path": name},

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,50 @@ def join(place: RankAddress) -> None:
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
     }
+    store = open_store(
+        host,
+        int(port),
+        first=place.rank == 0,
+        timeout_s=place.timeout_s,
+        num_processes=place.num_ranks,
+    )
     dist.init_process_group(
         "nccl" if gpu else "gloo",
-        init_method=f"tcp://{place.address}",
+        store=store,
         rank=place.rank,
         world_size=place.num_ranks,
         timeout=timedelta(seconds=place.timeout_s),
         device_id=torch.device("cuda", 0) if gpu else None,
+    )
+
+
+def open_store(
+    host: str, port: int, *, first: bool, timeout_s: float, num_processes: int | None = None
+) -> TCPStore:
+    """The store at which processes find each other; it listens on `host` and nowhere else.
+
+    Args:
+        host: Address of the first process.
+        port: Its port; in the first process, 0 stands for any free one.
+        first: True in the process that keeps the store.
+        timeout_s: Limit of every operation, in seconds.
+        num_processes: Return when as many have opened it; None: at once.
+    """
+    listener_fd = None
+    if first:
+        # A store that opens its socket itself listens on all addresses.
+        family = socket.getaddrinfo(host, port)[0][0]
+        listener = socket.create_server((host, port), family=family)
+        port = int(listener.getsockname()[1])
+        listener_fd = listener.detach()
+    return TCPStore(
+        host,
+        port,
+        num_processes,
+        is_master=first,
+        wait_for_workers=num_processes is not None,
+        timeout=timedelta(seconds=timeout_s),
+        master_listen_fd=listener_fd,
     )
 
 

@@ -29,7 +29,7 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     `teacher` replaces the recipe's, if it runs in another process.
     Ranks join their process group before (see `distributed`).
     """
-    policy = models.load(recipe.model, trainable=True)
+    policy = models.load(recipe.model, trainable=True, layout=recipe.learn.layout)
     if recipe.sample is not None and recipe.sample.thought is not None:
         policy.measure_ids_in_use(recipe.task.problems())
     if recipe.model.lora is not None:
@@ -47,7 +47,7 @@ def make_learner(recipe: Recipe, teacher: FrozenModel | None = None) -> PolicyLe
     return compose_learner(
         policy,
         recipe.learn,
-        steps=recipe.steps,
+        steps=recipe.schedule_steps,
         temperature=recipe.temperature,
         teacher=teacher,
         reference=reference,
@@ -74,7 +74,7 @@ def compose_learner(
     Args:
         policy: the model to train.
         settings: how a batch is learned from.
-        steps: the steps of the run, which the learning rate's schedule spans.
+        steps: the steps that the learning rate's schedule spans.
         temperature: divides the logits wherever a model is scored.
         teacher: the model that divergences are measured against.
         reference: the model of `ref_logp`; None for the policy without its adapters.
@@ -104,7 +104,9 @@ def compose_learner(
 def frozen(recipe: Recipe, settings: ModelSettings, policy: Policy) -> FrozenModel:
     """A model that is only compared with; `run.build` has checked that token ids agree."""
     device: Literal["cuda", "cpu"] = "cuda" if policy.device.type == "cuda" else "cpu"
-    loaded = models.load(replace(settings, export=None, lora=None, device=device))
+    loaded = models.load(
+        replace(settings, export=None, lora=None, device=device), layout=recipe.learn.layout
+    )
     zero = recipe.learn.zero
     if zero is not None and zero.frozen == "sharded":
         from reasontrain.learner.zero import ShardedModel
@@ -149,6 +151,7 @@ def _wide(recipe: Recipe, policy: Policy) -> Policy:
             recipe.earlier, export=None, lora=None, gradient_checkpointing=False, device=device
         ),
         trainable=True,
+        layout=recipe.learn.layout,
     )
     loaded.model.requires_grad_(False).eval()
     return loaded

@@ -15,13 +15,14 @@ def rate(settings: LearnSettings, step: int, steps: int) -> float:
     """The learning rate of optimiser step 0, 1, ..., as a share of its peak.
 
     A function of the step alone, so that resuming cannot move it. Linear warm-up reaches the peak
-    at step `warmup_steps`; the decay ends at `final_lr_share` one step after the last of `steps`.
+    at step `warmup_steps`; the decay ends one step after the last of `steps`, at
+    `final_lr_share`, and stays there.
     """
     if step < settings.warmup_steps:
         return (step + 1) / (settings.warmup_steps + 1)
     if settings.schedule == "constant":
         return 1.0
-    done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
+    done = min((step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1), 1.0)
     left = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
     return settings.final_lr_share + (1 - settings.final_lr_share) * left
 

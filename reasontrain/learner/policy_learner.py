@@ -69,7 +69,7 @@ class PolicyLearner:
             engine: the trainable policy and its optimiser.
             observer: measures evidence of that policy.
             settings: how a batch is learned from.
-            steps: the steps of the run, which the learning rate's schedule spans.
+            steps: the steps that the learning rate's schedule spans.
             export_dtype: the dtype of the final model.
         """
         assert settings.updates_per_batch % settings.epochs_per_batch == 0, (

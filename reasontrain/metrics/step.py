@@ -37,7 +37,7 @@ def step_metrics(
     totals = batch.totals(weight_BT)
     among_BT = batch.is_response_BT
     stats: Stats = {
-        "reward_mean": _mean([r.reward for r in rollouts]),
+        **_reward_mean(rollouts),
         "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
         "truncated_share": _mean([float(r.truncated) for r in rollouts]),
         "trained_tokens": float(totals.kept_tokens),
@@ -108,6 +108,12 @@ def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
         stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
         stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
     return stats
+
+
+def _reward_mean(rollouts: Sequence[Rollout]) -> Stats:
+    """The mean reward of the rollouts that have one; nothing if none has."""
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    return {"reward_mean": _mean(rewards)} if rewards else {}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
         describe,
     )
     from reasontrain.models.embedding import InputSpace
-    from reasontrain.models.fingerprints import fingerprint
+    from reasontrain.models.fingerprints import fingerprint, quick_fingerprint
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
         load,
         recompute_activations,
     )
-    from reasontrain.models.paths import check_path, located, readable
+    from reasontrain.models.paths import check_path, located, readable, sentence
     from reasontrain.models.policy import Policy
     from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
-    from reasontrain.models.tokenizers import end_of_text_id, facts_about
+    from reasontrain.models.tokenizers import facts_about
     from reasontrain.models.vision import Vision
     from reasontrain.models.weights import check_finite, check_shapes, load_weights
 
@@ -50,7 +50,6 @@ __all__ = [
     "class_of",
     "context_of",
     "describe",
-    "end_of_text_id",
     "facts_about",
     "fingerprint",
     "load",
@@ -58,9 +57,11 @@ __all__ = [
     "located",
     "log_once",
     "messages_of_libraries",
+    "quick_fingerprint",
     "quiet_libraries",
     "readable",
     "recompute_activations",
+    "sentence",
 ]
 
 _MODULES = {
@@ -71,8 +72,10 @@ _MODULES = {
     "check_path": "paths",
     "located": "paths",
     "readable": "paths",
+    "sentence": "paths",
     "InputSpace": "embedding",
     "fingerprint": "fingerprints",
+    "quick_fingerprint": "fingerprints",
     "check_head": "loading",
     "check_same_ids": "loading",
     "load": "loading",
@@ -81,7 +84,6 @@ _MODULES = {
     "log_once": "quiet",
     "messages_of_libraries": "quiet",
     "quiet_libraries": "quiet",
-    "end_of_text_id": "tokenizers",
     "facts_about": "tokenizers",
     "Vision": "vision",
     "check_finite": "weights",

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from reasontrain.data.templates import ChatTemplate
 from reasontrain.models.paths import check_path, located, readable
 from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
@@ -121,7 +122,12 @@ def class_of(
 
 
 def stop_ids_of(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids that end a response: of the generation settings and of the tokenizer."""
+    """Token ids that end a response.
+
+    They are those of the generation settings and the tokenizer, and the tokens that the chat
+    template ends an answer with: `<end_of_turn>` is the end-of-text token of no Gemma.
+    """
     configured = generation.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
+    ends = ChatTemplate(tokenizer).end_ids() if tokenizer.chat_template is not None else frozenset()
+    return ends | {int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None}

@@ -14,7 +14,9 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
+from reasontrain.data.micro_batches import Layout
 from reasontrain.models.description import Description, class_of
+from reasontrain.models.layouts import check_layout
 from reasontrain.models.paths import check_path, located, readable
 from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import log_once, messages_of_libraries
@@ -28,12 +30,22 @@ RANDOM = ("drop", "jitter")
 """Parts of the names of settings for random changes in training: dropout and router noise."""
 
 
-def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
+def load(
+    settings: ModelSettings, *, trainable: bool = False, layout: Layout | None = None
+) -> Policy:
     """The policy at `settings.path`.
 
-    A trainable one has float32 weights, a frozen one weights of `settings.dtype`. Raises UserError
-    if it cannot be loaded, its weights are not all in its files, or it computes its logits in a way
-    that `Head` does not implement.
+    Args:
+        settings: path and numerics.
+        trainable: keep float32 weights; a frozen model has weights of `settings.dtype`.
+        layout: the layout of the micro-batches that it will see; None if it only samples.
+
+    Returns:
+        The policy.
+
+    Raises:
+        UserError: it cannot be loaded, its weights are not all in its files, it computes its logits
+            in a way that `Head` does not implement, or sequences of this layout change each other.
     """
     device = _device(settings.device)
     _check_attention(settings.attention)
@@ -55,6 +67,8 @@ def load(settings: ModelSettings, *, trainable: bool = False) -> Policy:
         settings.vocabulary,
     )
     check_head(policy)
+    if layout is not None:
+        check_layout(policy, layout)
     return policy
 
 

@@ -14,6 +14,7 @@ from reasontrain.types import UserError
 
 TESTBED = "testbed:"
 UNTRAINED = "untrained:"
+HUB = "huggingface.co"
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
@@ -61,7 +62,7 @@ def located(path: str) -> Iterator[str]:
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Turn a library's error about an unreadable model into a UserError of one sentence.
+    """Turn a library's error about the model at `path` into a UserError of one sentence.
 
     The block holds calls of libraries only: whatever they raise is about the model's files.
     """
@@ -70,7 +71,10 @@ def readable(path: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"the model {path} cannot be loaded: {sentence(error)}") from error
+        reason = sentence(error)
+        if HUB in reason:
+            reason = f"it is no directory on this machine, and the hub does not give it ({reason})"
+        raise UserError(f"the model {path} cannot be loaded: {reason}") from error
 
 
 def sentence(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from reasontrain.models import Lora, ModelSettings, Shape, class_of, located
+from reasontrain.models import Lora, ModelSettings, Shape, class_of, located, readable
 from reasontrain.types import UserError
 
 TOLERANCE = 0.01
@@ -47,7 +47,7 @@ def _from_config(config: PreTrainedConfig, settings: ModelSettings, key: str) ->
     For an image model it is the shape of its language model: the image encoder is small in
     comparison and not counted.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), readable(settings.path):
         model = class_of(config).from_config(config, trust_remote_code=settings.trust_remote_code)
     decoder = model.get_decoder()
     head = model.get_output_embeddings()

@@ -23,8 +23,10 @@ from reasontrain.recipe.read import (
     recipe_of,
 )
 from reasontrain.recipe.run_settings import (
+    AcceptedChange,
     CheckpointSettings,
     EvaluateSettings,
+    ResumeSettings,
     Suite,
     TrackSettings,
     is_due,
@@ -52,6 +54,7 @@ __all__ = [
     "ENGINES",
     "OUTPUTS",
     "SCHEME",
+    "AcceptedChange",
     "AdamW",
     "CheckpointSettings",
     "Cluster",
@@ -68,6 +71,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "ReferenceStage",
+    "ResumeSettings",
     "SampleSettings",
     "SampleStage",
     "SamplerCapabilities",

@@ -65,6 +65,7 @@ class Cluster:
             is cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
         placement: fill one node after the other, or spread the processes.
         overlap: 1 samples the next batch while this one is learned from, one step behind.
+        wait_s: longest wait for resources that other jobs of the cluster hold, in seconds.
         max_restarts: number of restarts of dead processes, in total.
         deadline_s: longest remote call, in seconds.
         heartbeat_s: longest silence of a process, in seconds.
@@ -80,6 +81,7 @@ class Cluster:
     cpus: Annotated[float, Ge(0)] = 1.0
     placement: Literal["pack", "spread"] = "pack"
     overlap: Literal[0, 1] = 0
+    wait_s: NotNegative = 86400.0
     max_restarts: Annotated[int, Ge(0)] = 3
     deadline_s: Positive = 3600.0
     heartbeat_s: Positive = 60.0

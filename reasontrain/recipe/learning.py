@@ -64,6 +64,9 @@ class LearnSettings:
         schedule: decay of the rate after warm-up, over all optimiser steps of the run.
         warmup_steps: optimiser steps of linear warm-up.
         final_lr_share: the rate at the end, as a share of the peak.
+        schedule_steps: steps of the run that the rate's schedule, keep ratios and `progress` span;
+            None: `steps`. Set it to train the first part of a longer run, or to extend a run
+            without stretching its schedules.
         max_grad_norm: gradients are scaled down to this norm; None does not clip.
         micro_batch_tokens: most tokens of one forward pass; it cannot change a gradient.
         layout: padded or packed micro-batches.
@@ -87,6 +90,7 @@ class LearnSettings:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Count = 0
     final_lr_share: NotNegative = 0.0
+    schedule_steps: AtLeastOne | None = None
     max_grad_norm: Positive | None = 1.0
     micro_batch_tokens: AtLeastOne = 16384
     layout: Layout = "padded"

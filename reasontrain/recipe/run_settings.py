@@ -82,6 +82,36 @@ class CheckpointSettings:
         return self.keep + (self.best is not None)
 
 
+AcceptedChange = Literal[
+    "data",
+    "reward",
+    "evidence",
+    "model",
+    "tokenizer",
+    "template",
+    "teacher",
+    "reference",
+    "history",
+    "suites",
+    "schedule",
+]
+"""A role of what a run depends on beside its recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeSettings:
+    """Changes that a resumed run accepts; each is recorded in the run directory.
+
+    A run is refused if files, weights or code that its steps depend on have changed since its first
+    step, unless `accept` names their role: `data` (rows of the task), `reward` (the file of an own
+    reward), `evidence` (stored columns), `model`, `teacher`, `reference` and `history` (weights),
+    `tokenizer`, `template` and `suites`. `schedule` accepts that schedules span a new number of
+    `steps`.
+    """
+
+    accept: tuple[AcceptedChange, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackSettings:
     """Destinations of metrics besides metrics.jsonl, and frequency of token files."""

@@ -17,7 +17,12 @@ from reasontrain.recipe.constraints import KIND, Name, Seed
 from reasontrain.recipe.engines import EngineSettings, LocalEngine
 from reasontrain.recipe.history import History, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import LearnSettings
-from reasontrain.recipe.run_settings import CheckpointSettings, EvaluateSettings, TrackSettings
+from reasontrain.recipe.run_settings import (
+    CheckpointSettings,
+    EvaluateSettings,
+    ResumeSettings,
+    TrackSettings,
+)
 from reasontrain.recipe.sampling import SampleSettings
 from reasontrain.recipe.stages import Stage
 from reasontrain.recipe.unconditional import Unconditional
@@ -56,10 +61,16 @@ class Recipe:
     token_selection: Annotated[TokenSelection, KIND] = field(default_factory=AllTokens)
     evaluate: EvaluateSettings | None = None
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    resume: ResumeSettings = field(default_factory=ResumeSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
     cluster: Cluster | None = None
     evidence: dict[str, str] = field(default_factory=dict)
     stages: tuple[Annotated[Stage, KIND], ...] = ()
+
+    @property
+    def schedule_steps(self) -> int:
+        """The steps that schedules span; more or fewer than the run has, if the recipe says so."""
+        return self.learn.schedule_steps or self.steps
 
     @property
     def required_evidence(self) -> frozenset[str]:
@@ -107,6 +118,11 @@ class Recipe:
     def engine(self) -> EngineSettings:
         """The sampler engine, of rollouts and of evaluations during training."""
         return self.sample.engine if self.sample else LocalEngine()
+
+    @property
+    def samples(self) -> bool:
+        """True if anything is sampled from the policy, for training or for evaluation."""
+        return self.sample is not None or self.evaluate is not None
 
     @property
     def temperature(self) -> float:

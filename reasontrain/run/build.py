@@ -6,7 +6,7 @@ Every error of the recipe or its data is found before anything is written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -47,11 +47,15 @@ from reasontrain.run.datasets import (
     with_stored_evidence,
 )
 from reasontrain.run.directory import RunDirectory
+from reasontrain.run.inputs import Inputs, check_inputs, inputs_of
 from reasontrain.run.loop import Checkpoints, Method, Run, train
 from reasontrain.run.owner import Ownership, owned
+from reasontrain.run.schedules import check_schedules
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
 from reasontrain.sampler.offline import OfflineSampler
+from reasontrain.sampler.unused import UnusedSampler
+from reasontrain.tasks import PythonTask
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import Batch, LostError, Rollout, Stats, UserError
 
@@ -70,7 +74,21 @@ VERSIONS = (
     "math-verify",
     "vllm",
 )
-MAY_CHANGE = ("steps", "evaluate", "checkpoint", "track", "out", "cluster", "baseline")
+MAY_CHANGE = (
+    "steps",
+    "evaluate",
+    "checkpoint",
+    "track",
+    "out",
+    "cluster",
+    "baseline",
+    "resume",
+    "learn.schedule_steps",
+    # after a reward that failed, the run can go on in another way
+    "task.on_error",
+    "task.timeout_s",
+    "task.workers",
+)
 """Keys that may change when a run is resumed; raising `steps` extends a finished run."""
 CHUNK_SIZE = 512
 """Prompts of a suite that are sampled together during training."""
@@ -90,6 +108,8 @@ class ResolvedInputs:
     order: Order
     offline: OfflineSampler | None
     suites: Sequence[EncodedSuite]
+    fingerprints: Inputs
+    accepted: Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +143,8 @@ class RunContext:
         on_start(run.directory)
         try:
             finish = partial(checkpoint.final, run.directory, self.learner.export)
-            train(run, from_step=from_step, report=report, finish=finish)
+            with tracking.rewards_log(run.directory):
+                train(run, from_step=from_step, report=report, finish=finish)
         finally:
             run.tracker.close()
         return run.directory
@@ -138,10 +159,14 @@ class RunContext:
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(declared))
+        if isinstance(recipe.task, PythonTask):
+            directory.write_reward_code(recipe.task.reward_file.source)
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
+        _log_changed_versions(directory, environment.versions(VERSIONS))
         directory.write_environment(facts)
+        directory.write_inputs(self.inputs.fingerprints, self.inputs.accepted)
         tracker = tracking.Tracker(directory, recipe.track, service, from_step=from_step)
         return self._run(tracker, speed), from_step
 
@@ -163,6 +188,7 @@ class RunContext:
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
+            own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
             tracker=tracker,
@@ -177,6 +203,7 @@ class RunContext:
             ),
             max_nonfinite=recipe.learn.max_nonfinite,
             steps=recipe.steps,
+            schedule_steps=recipe.schedule_steps,
             seed=recipe.seed,
         )
 
@@ -236,12 +263,16 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
         inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
             learner = make_learner(recipe)
-            sampler = make_sampler(
-                recipe.engine,
-                recipe.model,
-                seed=recipe.seed,
-                policy=learner.policy,
-                colocated=True,
+            sampler = (
+                make_sampler(
+                    recipe.engine,
+                    recipe.model,
+                    seed=recipe.seed,
+                    policy=learner.policy,
+                    colocated=True,
+                )
+                if recipe.samples
+                else UnusedSampler()
             )
             score = make_reward_fn(recipe, grader)
             yield RunContext(
@@ -271,6 +302,20 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
             )
 
 
+def _log_changed_versions(directory: RunDirectory, versions: Mapping[str, str]) -> None:
+    """Log versions of libraries that differ from those of the last start."""
+    if not directory.environment.exists():
+        return
+    before = directory.read_environment()["versions"]
+    changed = [
+        f"{name} {before.get(name, 'none')} -> {versions.get(name, 'none')}"
+        for name in sorted({*before, *versions})
+        if before.get(name) != versions.get(name)
+    ]
+    if changed:
+        logger.warning(f"{directory}: library versions have changed: {', '.join(changed)}")
+
+
 def _speed(recipe: Recipe, learner: Learner) -> Speed:
     """The speed meter; without utilisation if the FLOPs of the architecture are unknown."""
     try:
@@ -298,6 +343,10 @@ def describe_models(recipe: Recipe) -> models.Description:
         RecipeError: The model sees images, and a setting does not support them.
     """
     described = models.describe(recipe.model)
+    for fact in models.facts_about(
+        described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
+    ):
+        logger.info(f"{recipe.model.path}: {fact}")
     past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
     others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
     for settings, role in [(settings, role) for settings, role in others if settings is not None]:
@@ -340,13 +389,11 @@ def _resolve(recipe: Recipe, declared: Recipe, grader: Grader) -> ResolvedInputs
         encode_suite(suite, recipe, described, grader)
         for suite in (recipe.evaluate.suites if recipe.evaluate else ())
     ]
+    offline = answers and with_stored_evidence(recipe, described, answers)
+    fingerprints = inputs_of(recipe, described, order, offline, suites)
+    accepted = check_inputs(directory, recipe, fingerprints)
     return ResolvedInputs(
-        recipe,
-        declared,
-        directory,
-        order,
-        answers and with_stored_evidence(recipe, described, answers),
-        suites,
+        recipe, declared, directory, order, offline, suites, fingerprints, accepted
     )
 
 
@@ -368,16 +415,18 @@ def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
         raise UserError(
             f"{directory} exists and is not a run directory; choose another `name` or `out`"
         )
+    before = read_yaml(directory.recipe)
     changed = [
         key
-        for key in changed_keys(read_yaml(directory.recipe), as_mapping(recipe))
-        if key.partition(".")[0] not in MAY_CHANGE
+        for key in changed_keys(before, as_mapping(recipe))
+        if not f"{key}.".startswith(tuple(f"{allowed}." for allowed in MAY_CHANGE))
     ]
     if changed:
         raise UserError(
             f"{directory} holds a run of another recipe (different: {', '.join(changed)}); "
             f"choose another `name`"
         )
+    check_schedules(directory, before, recipe)
 
 
 def _resume(directory: RunDirectory, steps: int, learner: Learner) -> int:

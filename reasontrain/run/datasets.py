@@ -15,9 +15,11 @@ from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast, ShuffledWeights, TokenSelection
 from reasontrain.data import stored_evidence
+from reasontrain.data.files import BadRows
 from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import encode_demonstrations
 from reasontrain.evaluation.run import ScoreFn
 from reasontrain.models import Description, Policy
 from reasontrain.recipe import Recipe, Suite, UncondTuned
@@ -25,7 +27,7 @@ from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Response, Scored, Task
 from reasontrain.tasks.grading import Grader
-from reasontrain.tasks.problems import GeneratedProblems
+from reasontrain.tasks.problems import GeneratedProblems, with_parts
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,11 @@ def training_data(
     """Return the written responses (None if they are sampled) and the order of the prompts."""
     if recipe.sample is None and isinstance(recipe.task, OfflineTask):
         return _offline_data(recipe, recipe.task, described)
-    return _prompt_data(recipe, described, _prompts(recipe, described, grader))
+    if recipe.sample is None:
+        return _demonstration_data(recipe, described, grader)
+    prompts = _prompts(recipe, described, grader)
+    per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
+    return None, Order(prompts, per_step, recipe.seed, described.tokenizer)
 
 
 def with_stored_evidence(
@@ -112,9 +118,18 @@ def with_stored_evidence(
     return OfflineSampler({rollout.problem.id: (rollout,) for rollout in joined})
 
 
-def encoder_of(model: Policy | Description, prompt: PromptSettings) -> Encoder:
+def encoder_of(
+    model: Policy | Description, prompt: PromptSettings, bad_rows: BadRows = "refuse"
+) -> Encoder:
     """Return the encoder of problems for this model."""
-    return Encoder(model.tokenizer, prompt, model.context, model.vision)
+    return Encoder(
+        model.tokenizer,
+        prompt,
+        model.context,
+        model.vision,
+        stop_ids=model.stop_ids,
+        bad_rows=bad_rows,
+    )
 
 
 def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout]], list[Rollout]]:
@@ -129,12 +144,15 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
             recipe.reward,
             answer_format=recipe.task.answer_format,
         )
-        rewards = [s.reward for s in scored]
-        assert None not in rewards, "every task gives every response a reward"
         return [
-            replace(rollout, reward=s.reward, correct=s.verdict.correct)
+            replace(
+                rollout,
+                reward=s.reward,
+                correct=s.verdict.correct,
+                reward_parts=s.metrics,
+                reward_failure=s.failure,
+            )
             for rollout, s in zip(rollouts, scored, strict=True)
-            if s.reward is not None
         ]
 
     return add_rewards
@@ -149,39 +167,46 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Pr
     """Read the training problems, check that they can be graded, and encode their prompts.
 
     Generated problems, which are right by construction, are generated and encoded step by step if
-    that changes nothing: demonstrations and `prompt.too_long: drop` need all lengths in advance.
+    that changes nothing: `prompt.too_long: drop` needs all lengths in advance.
     """
-    problems = recipe.task.problems()
-    if (
-        isinstance(problems, GeneratedProblems)
-        and recipe.sample is not None
-        and recipe.prompt.too_long == "refuse"
-    ):
+    problems: Sequence[Problem] = recipe.task.problems()
+    if isinstance(problems, GeneratedProblems) and recipe.prompt.too_long == "refuse":
         return encoder_of(policy, recipe.prompt).lazy_prompts(problems)
-    recipe.task.check_gradable(
-        problems, grader, required=not isinstance(recipe.advantage, NoAdvantage)
-    )
-    prompts, dropped = encoder_of(policy, recipe.prompt).prompts(problems)
+    problems = _checked(recipe, problems, grader)
+    prompts, dropped = encoder_of(policy, recipe.prompt, recipe.task.bad_rows).prompts(problems)
     if dropped:
-        logger.warning(f"{dropped} of {len(problems)} prompts are too long and were dropped")
+        logger.warning(f"{dropped} of {len(problems)} prompts cannot be used and were dropped")
     return prompts
 
 
-def _prompt_data(
-    recipe: Recipe, described: Description, prompts: Sequence[Prompt]
-) -> tuple[OfflineSampler | None, Order]:
-    """Return the demonstrations (None if responses are sampled) and the order of the prompts."""
-    if recipe.sample:
-        per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
-        return None, Order(prompts, per_step, recipe.seed, described.tokenizer)
-    encoder = encoder_of(described, recipe.prompt)
-    written, dropped = encoder.demonstrations(prompts, described.context)
+def _checked(recipe: Recipe, problems: Sequence[Problem], grader: Grader) -> Sequence[Problem]:
+    """The problems that have the parts that the recipe needs, checked for gold answers."""
+    graded = not isinstance(recipe.advantage, NoAdvantage)
+    problems = with_parts(
+        problems,
+        bad_rows=recipe.task.bad_rows,
+        answer=graded and not recipe.task.has_own_reward,
+        solution=recipe.sample is None,
+    )
+    recipe.task.check_gradable(problems, grader, required=graded)
+    return problems
+
+
+def _demonstration_data(
+    recipe: Recipe, described: Description, grader: Grader
+) -> tuple[OfflineSampler, Order]:
+    """Read the problems' written replies, and order them."""
+    problems = _checked(recipe, recipe.task.problems(), grader)
+    encoder = encoder_of(described, recipe.prompt, recipe.task.bad_rows)
+    written, dropped = encode_demonstrations(encoder, problems)
     if dropped:
-        logger.warning(f"{dropped} of {len(prompts)} demonstrations are too long and were dropped")
+        logger.warning(
+            f"{dropped} of {len(written) + dropped} demonstrations are too long and were dropped"
+        )
     by_id = {rollout.problem.id: (rollout,) for rollout in written}
-    remaining = [prompt for prompt in prompts if prompt.problem.id in by_id]
+    prompts = [Prompt(problem=rollout.problem, ids=rollout.prompt_ids) for rollout in written]
     return OfflineSampler(by_id), Order(
-        remaining, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer
+        prompts, recipe.learn.rollouts_per_step, recipe.seed, described.tokenizer
     )
 
 
@@ -189,7 +214,7 @@ def _offline_data(
     recipe: Recipe, task: OfflineTask, described: Description
 ) -> tuple[OfflineSampler, Order]:
     """Read a file's responses, join the evidence stored for them, and order them."""
-    encoder = encoder_of(described, recipe.prompt)
+    encoder = encoder_of(described, recipe.prompt, task.bad_rows)
     rows, dropped = encode(task.samples, encoder, described.context)
     if dropped:
         logger.warning(
@@ -284,7 +309,12 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     Raises:
         UserError: the problems cannot be read or graded.
     """
-    problems = task.problems()[: suite.limit]
+    problems = with_parts(
+        task.problems()[: suite.limit],
+        bad_rows=task.bad_rows,
+        answer=not task.has_own_reward,
+        solution=False,
+    )
     task.check_gradable(problems, grader, required=True)
     content = json.dumps(
         [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]

@@ -3,7 +3,10 @@
 ```
 out/<name>/
   recipe.yaml              the recipe, resolved
+  reward.py                the own reward function's file, as the run began with it
+  rewards.log              what an own reward function printed, and its errors
   environment.json         versions, commit, hardware, seed
+  inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
   metrics.jsonl            one line per step, written as it happens
   evaluations.jsonl        one line per suite and evaluation
   tokens/                  rollouts of some steps with evidence and weights
@@ -21,7 +24,7 @@ out/<name>/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -53,6 +56,13 @@ class EnvironmentFacts(TypedDict):
     versions: dict[str, str]
 
 
+class InputsRecord(TypedDict):
+    """Fingerprints of what a run depends on, by role and part; and changes that were accepted."""
+
+    inputs: dict[str, dict[str, str]]
+    accepted: list[dict[str, object]]
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Files of one run by what they hold."""
@@ -68,9 +78,24 @@ class RunDirectory:
         return self.path / "recipe.yaml"
 
     @property
+    def reward_code(self) -> Path:
+        """The Python file of an own reward function, as it was when the run (last) began."""
+        return self.path / "reward.py"
+
+    @property
+    def rewards_log(self) -> Path:
+        """What an own reward function printed, and its errors, each with its problem's id."""
+        return self.path / "rewards.log"
+
+    @property
     def environment(self) -> Path:
         """Versions, hardware and seed, as JSON."""
         return self.path / "environment.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Fingerprints of what the run depends on beside its recipe, as JSON."""
+        return self.path / "inputs.json"
 
     @property
     def owner(self) -> Path:
@@ -155,6 +180,10 @@ class RunDirectory:
         """Keep the resolved recipe, as a whole or not at all."""
         storage.replace_text(self.recipe, text)
 
+    def write_reward_code(self, source: bytes) -> None:
+        """Keep the code of the own reward function, as a whole or not at all."""
+        storage.replace_bytes(self.reward_code, source)
+
     def write_environment(self, facts: Mapping[str, object]) -> None:
         """Keep what the run was made with, as a whole or not at all."""
         storage.replace_text(self.environment, json.dumps(facts, indent=1))
@@ -163,6 +192,22 @@ class RunDirectory:
         """The facts that `write_environment` wrote."""
         facts: EnvironmentFacts = json.loads(self.environment.read_text(encoding="utf-8"))
         return facts
+
+    def write_inputs(
+        self,
+        inputs: Mapping[str, Mapping[str, str]],
+        accepted: Sequence[Mapping[str, object]],
+    ) -> None:
+        """Keep fingerprints and accepted changes, as a whole or not at all."""
+        record = {"inputs": inputs, "accepted": accepted}
+        storage.replace_text(self.inputs, json.dumps(record, indent=1, ensure_ascii=False))
+
+    def read_inputs(self) -> InputsRecord | None:
+        """What `write_inputs` wrote; None before that."""
+        if not self.inputs.exists():
+            return None
+        record: InputsRecord = json.loads(self.inputs.read_text(encoding="utf-8"))
+        return record
 
     def append_metrics(self, step: int, stats: Mapping[str, object]) -> None:
         """Add the line of a step."""

@@ -5,6 +5,7 @@ The loop is the same for one process and for many, for sampled rollouts and for 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +26,11 @@ from reasontrain.algo.token_selection import (
     TokenSelection,
     unread_evidence,
 )
-from reasontrain.data.collate import collate
+from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
+from reasontrain.metrics.rewards import ZERO_STD, group_numbers, own_reward_numbers
 from reasontrain.metrics.step import sampler_gap, step_metrics
 from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
@@ -41,6 +43,11 @@ from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
 from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
+
+logger = logging.getLogger(__name__)
+
+NO_SIGNAL_STEPS = 3
+"""Steps in a row with equal rewards in every group, after which the user is warned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,7 @@ class Run:
     sampling: Sampling
     group_size: int
     score: Callable[[Sequence[Rollout]], list[Rollout]]
+    own_reward: bool
     method: Method
     learner: Learner
     tracker: Tracker
@@ -128,6 +136,7 @@ class Run:
     checkpoints: Checkpoints
     max_nonfinite: int
     steps: int
+    schedule_steps: int
     seed: int
 
 
@@ -142,7 +151,9 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     with timer("score"):
         rollouts = run.score(rollouts)
-    sampled = make_batch(method, rollouts, step=step, steps=run.steps, seed=run.seed)
+    sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
+    if not len(sampled.rollout_B):
+        logger.warning(f"step {step} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     batch = observe(
         run.learner,
@@ -150,7 +161,7 @@ def train_step(run: Run, step: int) -> Stats:
         method.evidence_at(batch.progress),
         reuse_sampled_logp=method.reuse_sampled_logp,
     )
-    weight_BT = method.token_selection(batch)
+    weight_BT = batch.weighted(method.token_selection(batch))
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -166,9 +177,13 @@ def train_step(run: Run, step: int) -> Stats:
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer, sampled=sampled)
     stats = learned | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
-        stats |= rollout_numbers(sampled, batch)
+        stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
     if "old_logp" in method.objective.required_evidence and not method.reuse_sampled_logp:
         stats |= sampler_gap(batch)
+    # what was sampled took time, whether it has a reward or not
+    stats["sampled_tokens"] = float(sum(len(rollout.response_ids) for rollout in rollouts))
+    if run.own_reward:
+        stats |= own_reward_numbers(rollouts)
     if isinstance(method.token_selection, HasMetrics):
         stats |= method.token_selection.metrics(batch)
     stats |= run.speed.count(rollouts, batch, weight_BT)
@@ -181,20 +196,20 @@ def make_batch(
 ) -> Batch:
     """The batch of these rollouts, with advantages.
 
+    A rollout without a reward is treated as if it had not been sampled: it counts neither in its
+    group nor in any total.
+
     Args:
         method: says whether truncated rollouts are dropped before advantages are computed, or
             masked from the loss after it.
         rollouts: all that were sampled.
         step: the step, counted from 0.
-        steps: the steps of the run, over which `progress` runs from 0 to 1.
+        steps: the steps over which `progress` runs from 0 to 1.
         seed: the seed of the run.
     """
-    sampled_tokens = sum(len(rollout.response_ids) for rollout in rollouts)
-    kept = (
-        _without_truncated(rollouts, alone=isinstance(method.advantage, NoAdvantage))
-        if method.truncated == "drop"
-        else rollouts
-    )
+    scored = [rollout for rollout in rollouts if rollout.reward is not None]
+    sampled_tokens = num_sampled_tokens(scored)
+    kept = _kept(method, rollouts)
     masked = (
         frozenset(r.id for r in rollouts if r.truncated)
         if method.truncated == "mask"
@@ -205,22 +220,46 @@ def make_batch(
         advantage=method.advantage,
         masked=masked,
         paired=method.objective.granularity == "pair",
-        progress=step / max(steps - 1, 1),
+        progress=min(step / max(steps - 1, 1), 1.0),
         seed=seed,
         step=step,
     )
-    return replace(batch, sampled_rollouts=len(rollouts), sampled_tokens=sampled_tokens)
+    return replace(batch, sampled_rollouts=len(scored), sampled_tokens=sampled_tokens)
 
 
-def _without_truncated(rollouts: Sequence[Rollout], *, alone: bool) -> list[Rollout]:
-    """The rollouts that ended by themselves.
+def _kept(method: Method, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The rollouts that have a reward and, if truncated ones are dropped, ended by themselves.
 
-    A rollout that would be the last of its group stays only if `alone` allows it: an advantage
-    that compares a group has nothing to compare it with.
+    A rollout that becomes the last of its group stays only without an advantage: one that compares
+    a group has nothing to compare it with.
     """
-    left = [rollout for rollout in rollouts if not rollout.truncated]
+    left = [
+        rollout
+        for rollout in rollouts
+        if rollout.reward is not None and not (method.truncated == "drop" and rollout.truncated)
+    ]
+    if isinstance(method.advantage, NoAdvantage):
+        return left
+    before = Counter(rollout.group for rollout in rollouts)
     size = Counter(rollout.group for rollout in left)
-    return [rollout for rollout in left if alone or size[rollout.group] > 1]
+    # a group of one from the start is an error of the recipe, which the advantage reports
+    return [r for r in left if size[r.group] > 1 or before[r.group] == 1]
+
+
+def _left_out(method: Method, rollouts: Sequence[Rollout]) -> str:
+    """The reasons for which none of these rollouts is left, with their numbers."""
+    missing = sum(rollout.reward is None for rollout in rollouts)
+    truncated = sum(rollout.truncated and rollout.reward is not None for rollout in rollouts)
+    if method.truncated != "drop":
+        truncated = 0
+    alone = len(rollouts) - missing - truncated
+    reasons = {
+        "without a reward": missing,
+        "truncated": truncated,
+        "with nothing left in their group to be compared with": alone,
+    }
+    listed = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
+    return f"none of its {len(rollouts)} rollouts is left ({listed})"
 
 
 def observe(
@@ -239,6 +278,28 @@ def observe(
         batch = batch.with_evidence({"old_logp": batch.sampled_logp_BT})
         missing -= {"old_logp"}
     return learner.observe(batch, missing) if missing else batch
+
+
+class RewardWatch:
+    """Warns once if rewards have given no signal for several steps."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._warned = False
+
+    def note(self, step: int, stats: Stats) -> None:
+        """Take note of a step; a step without any reward, or without advantages, says nothing."""
+        if ZERO_STD not in stats:
+            return
+        self._in_a_row = self._in_a_row + 1 if stats[ZERO_STD] == 1 else 0
+        if self._in_a_row == NO_SIGNAL_STEPS and not self._warned:
+            self._warned = True
+            logger.warning(
+                f"rewards were equal within every group in the last {NO_SIGNAL_STEPS} steps (mean "
+                f"{stats['reward_mean']:.4g} in step {step}), so advantages were 0 and nothing was "
+                "learned from them; see whether the reward distinguishes responses, and whether "
+                "problems are too hard or too easy (see reward_zero_std_share in metrics.jsonl)"
+            )
 
 
 class StoppedError(RunError):
@@ -264,12 +325,13 @@ def train(
     with Stop(limit_s=limit_s, limit_key="checkpoint.stop_within_s").listening() as stop:
         done = from_step
         finished = False
+        watch = RewardWatch()
         while not finished:
             try:
                 with stop.at_once():
                     run.evaluate(done)
                 while done < run.steps:
-                    done = _advance(run, done, stop, report)
+                    done = _advance(run, done, stop, watch, report)
                 finish()
                 finished = True
             except LostError as error:
@@ -277,12 +339,27 @@ def train(
                 run.tracker.rewind(done)
 
 
-def _advance(run: Run, step: int, stop: Stop, report: Callable[[int, Stats], None]) -> int:
-    """Take a step, track it, save and evaluate if due; return the number of steps done."""
+def _advance(
+    run: Run,
+    step: int,
+    stop: Stop,
+    watch: RewardWatch,
+    report: Callable[[int, Stats], None],
+) -> int:
+    """Take a step, track it, save and evaluate if due; return the number of steps done.
+
+    Args:
+        run: the run.
+        step: the number of the step, from 0.
+        stop: the signal that asked the run to stop, if any.
+        watch: sees the rewards of every step.
+        report: called with the step and its numbers.
+    """
     stats = _step_or_save(run, step)
     run.owner.check()
     run.tracker.metrics(step, stats)
     report(step, stats)
+    watch.note(step, stats)
     done = step + 1
     stopped = stop.signal
     if stopped or is_due(run.checkpoints.settings.every, done) or done == run.steps:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -15,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from reasontrain.data import storage
 from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.run.directory import RunDirectory
+from reasontrain.tasks.python import output_logger
 from reasontrain.types import Batch, Rollout, Stats, TokenKind, UserError
 
 if TYPE_CHECKING:
@@ -173,6 +176,7 @@ def write_tokens(
                 "correct": rollout.correct,
                 "advantage": _advantage(batch, sampled, rollout.id),
                 "dropped": row is None,
+                **({"reward_parts": dict(rollout.reward_parts)} if rollout.reward_parts else {}),
                 "truncated": rollout.truncated,
                 "ids": list(rollout.response_ids),
                 "tokens": [tokenizer.decode([i]) for i in rollout.response_ids],
@@ -201,6 +205,26 @@ def _advantage(batch: Batch, sampled: Batch, rollout: int) -> float | None:
 def _kinds(rollout: Rollout) -> list[int]:
     """The kinds of the tokens of a rollout that was dropped."""
     return list(rollout.kinds) or [int(TokenKind.RESPONSE)] * len(rollout.response_ids)
+
+
+@contextmanager
+def rewards_log(directory: RunDirectory) -> Iterator[None]:
+    """Write what own reward functions print, and their errors, to a file within the block.
+
+    The file is there once they print or fail. None of it reaches the terminal.
+    """
+    handler = logging.FileHandler(directory.rewards_log, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    output_logger.addHandler(handler)
+    output_logger.setLevel(logging.DEBUG)
+    output_logger.propagate = False
+    try:
+        yield
+    finally:
+        output_logger.removeHandler(handler)
+        output_logger.setLevel(logging.NOTSET)
+        output_logger.propagate = True
+        handler.close()
 
 
 def check_service(settings: TrackSettings) -> None:

@@ -15,11 +15,12 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy
 from reasontrain.sampler import multi_step
 from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, merge, prefill
+from reasontrain.sampler.decode_check import check_decoding
 from reasontrain.sampler.sequence import SequenceState
 from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.sampler.thought_decoding import ThoughtDecoding
 from reasontrain.sampler.token_decoding import DecodeStrategy, TokenDecoding
-from reasontrain.types import Prompt, Rollout, UserError, Weights
+from reasontrain.types import Prompt, Rollout, Weights
 from reasontrain.vocab import Head
 
 ROOM = 128
@@ -73,7 +74,7 @@ class LocalSampler:
                 allow it (`multi_step.is_supported`).
 
         Raises:
-            UserError: the model has layers that are not full or sliding attention.
+            UserError: decoding with the cache is not what one forward pass computes.
         """
         assert max_num_seqs >= 1, "a batch has at least one sequence"
         self.policy = policy
@@ -82,7 +83,8 @@ class LocalSampler:
         self.shared = shared
         self.cuda_graphs = cuda_graphs
         self.version = 0
-        _check_layers(policy)
+        with torch.inference_mode(), _inference_settings(policy):
+            check_decoding(policy)
 
     @property
     def device(self) -> torch.device:
@@ -278,14 +280,3 @@ def _inference_settings(policy: Policy) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _check_layers(policy: Policy) -> None:
-    """Raise UserError if a layer caches anything but the keys and values of all past tokens."""
-    config = policy.model.config.get_text_config().to_dict()
-    unsupported = set(config.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
-    if unsupported:
-        raise UserError(
-            f"the local sampler supports full and sliding attention, but {config['model_type']} "
-            f"has layers of kind {', '.join(sorted(unsupported))}; use `engine: {{kind: vllm}}`"
-        )

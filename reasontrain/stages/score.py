@@ -33,7 +33,7 @@ def contrast(stage: ContrastStage, recipe: Recipe, directory: Path) -> None:
     """Write `ce_logscore.parquet`, and `summary.json` with figures about rejected tokens."""
     local = replace(recipe.model, revision=None, trust_remote_code=False)
     chosen = [_plain(replace(local, path=path)) for path in (stage.positive, stage.negative)]
-    policies = [models.load(settings) for settings in chosen]
+    policies = [models.load(settings, layout="padded") for settings in chosen]
     described = models.describe(recipe.model)
     for policy, role in zip(policies, ("positive model", "negative model"), strict=True):
         models.check_same_ids(described, policy, role)
@@ -90,7 +90,7 @@ def reference(stage: ReferenceStage, recipe: Recipe, directory: Path) -> None:
     """Write `ref_logp.parquet`, per token and unweighted, so that weights may change later."""
     settings = _plain(recipe.reference or recipe.model)
     rollouts = [rollout for row in _rows(stage.pairs, recipe) for rollout in row]
-    values = logp(models.load(settings), rollouts, recipe.learn.micro_batch_tokens)
+    values = logp(models.load(settings, layout="padded"), rollouts, recipe.learn.micro_batch_tokens)
     stored_evidence.write(
         directory / "ref_logp.parquet",
         "ref_logp",

@@ -282,7 +282,7 @@ def _score_parts(
     recipe: Recipe,
 ) -> None:
     """Score and write these parts, and free the reference's memory."""
-    policy = models.load(reference)
+    policy = models.load(reference, layout="padded")
     policy.model.eval()
     for part in parts:
         values = logp(policy, part.rollouts, recipe.learn.micro_batch_tokens)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
-from reasontrain.data.files import Source
+from reasontrain.data.files import Source, files_of
 from reasontrain.tasks.grading import AnswerFormat
+from reasontrain.tasks.grading.gold_mark import MARK, THOUSANDS, marked_gold
 from reasontrain.tasks.problems import BOXED, problems_of
 from reasontrain.tasks.task import Task
 from reasontrain.types import Problem
@@ -16,27 +19,44 @@ from reasontrain.types import Problem
 class Gsm8k(Source, Task):
     """Problems of GSM8K from a file or the hub (default: `openai/gsm8k`).
 
-    `instruction` ends every prompt. `answer_format` is what counts as an answer: the last box
-    (`boxed`), also a stated answer (`marked`), or also the last number (`any`).
+    `instruction` ends every prompt; by default, it asks for a boxed answer after problems that are
+    texts, and conversations stay as they are. `answer_format` is what counts as an answer: the last
+    box (`boxed`), also a stated answer (`marked`), or also the last number (`any`).
     """
 
     kind: Literal["gsm8k"] = "gsm8k"
-    instruction: str = BOXED
+    instruction: str | None = None
     answer_format: AnswerFormat = "marked"
+
+    def files(self) -> tuple[Path, ...]:
+        """See `Task`."""
+        return () if self.path is None else tuple(files_of(self.path))
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
+        return self._problems
+
+    @cached_property
+    def _problems(self) -> list[Problem]:
         source = self if self.path or self.hub else replace(self, hub="openai/gsm8k", subset="main")
         return problems_of(
-            source.table(), self.columns, instruction=self.instruction, split=split_answer
+            source,
+            instruction=self.instruction,
+            default_instruction=BOXED,
+            split=split_answer,
         )
 
 
 def split_answer(answer: str, solution: str) -> tuple[str, str]:
     """Return (gold, solution) of an answer cell and a solution cell.
 
-    The gold answer is the number after the last `####` of either cell, or the whole answer cell.
+    The gold answer follows the mark `####` of the answer cell or else of the solution; without a
+    mark it is the answer cell. An answer cell of several lines is the solution if there is no
+    other.
     """
-    solution = solution or (answer if "####" in answer else "")
-    gold = answer if answer.strip() or "####" not in solution else solution
-    return gold.rpartition("####")[2].strip().replace(",", ""), solution
+    marked = marked_gold(answer)
+    if marked is None and not answer.strip():
+        return marked_gold(solution) or "", solution
+    gold = marked if marked is not None else THOUSANDS.sub("", answer.strip())
+    is_solution = marked is not None and not answer.strip().startswith(MARK)
+    return gold, solution or (answer if is_solution else "")

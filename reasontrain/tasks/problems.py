@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, cast, overload
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast, overload
 
-from reasontrain.data.files import Columns, Row, Table, text
+from reasontrain.data.files import BadRows, Row, RowError, Source, refuse, report_dropped, usable
+from reasontrain.data.rows import (
+    Part,
+    about_of,
+    answer_of,
+    check_unique,
+    exchange_of,
+    extras_of,
+    id_of,
+    layout_of,
+)
 from reasontrain.types import Message, Problem, UserError, text_of
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 """The default instruction after a mathematical problem."""
-
-Part = Literal["problem", "answer", "solution", "id", "messages"]
-
-USUAL: Mapping[Part, tuple[str, ...]] = {
-    "problem": ("problem", "question", "prompt"),
-    "answer": ("answer", "final_answer", "expected_answer"),
-    "solution": ("solution",),
-    "id": ("id", "unique_id", "problem_id"),
-    "messages": ("messages",),
-}
-"""Column names to look for, in this order, if the recipe names none."""
-
-JOINED: Mapping[Part, str] = {"answer": ", ", "solution": "\n\n"}
-"""Separators for cells that hold a list of texts."""
 
 Split = Callable[[str, str], tuple[str, str]]
 """Convert (answer cell, solution cell) of a data set to (gold answer, solution)."""
@@ -54,132 +51,119 @@ class GeneratedProblems(Sequence[Problem]):
         return self._generate(self._indices[index])
 
 
-def problems_of(table: Table, columns: Columns, *, instruction: str, split: Split) -> list[Problem]:
-    """Convert every row to a problem.
+def problems_of(
+    source: Source, *, instruction: str | None, default_instruction: str = "", split: Split
+) -> list[Problem]:
+    """Convert every row of a source to a problem (see `problems_with_rows`)."""
+    return [
+        problem
+        for problem, _ in problems_with_rows(
+            source, instruction=instruction, default_instruction=default_instruction, split=split
+        )
+    ]
+
+
+def problems_with_rows(
+    source: Source, *, instruction: str | None, default_instruction: str = "", split: Split
+) -> list[tuple[Problem, Row]]:
+    """Convert every row of a source to a problem.
 
     Args:
-        table: the rows.
-        columns: the columns that the user named.
-        instruction: text to append to every prompt.
+        source: the file or data set, with the columns that the user named.
+        instruction: text to append to every prompt; None appends `default_instruction` to problems
+            that are texts, and leaves conversations as they are.
+        default_instruction: see `instruction`.
         split: converts the data set's answer and solution cells to gold answer and solution.
 
     Returns:
-        One problem per row, with unique ids, and with the answer "" if the row has none.
+        One problem per row that can be used, with unique ids and with the answer "" if the row has
+        none, and its row.
 
     Raises:
-        UserError: a column is missing, a problem has no text, or an id is repeated.
+        UserError: a column is missing; or a row cannot be used, and `source.bad_rows` is "refuse".
     """
-    parts = _parts(table, columns)
-    by_id: dict[str, Problem] = {}
-    for index, row in enumerate(table.rows):
+    unreadable: list[RowError] = []
+    table = source.table(refuse if source.bad_rows == "refuse" else unreadable.append)
+    layout = layout_of(table, cast(dict[Part, str], dict(source.columns.named())))
+    ids: dict[str, str] = {}
+
+    def read(index: int) -> tuple[Problem, Row]:
+        row = table.rows[index]
         where = table.where(index)
-        problem = _problem(
-            row, parts, where, default_id=str(index), instruction=instruction, split=split
+        exchange = exchange_of(row, layout, where)
+        cells = answer_of(row, layout, where), exchange.text
+        answer, solution = split(*cells)
+        prompt = _instructed(exchange.prompt, instruction, default_instruction)
+        problem = replace(
+            extras_of(row, layout, where),
+            id=id_of(row, layout, index, where),
+            prompt=prompt,
+            answer=answer if answer.strip() else "",
+            solution=solution,
+            reply=exchange.reply,
+            learn_history=exchange.has_history,
+            source=where,
+            about=about_of(row, layout.used),
         )
-        if problem.id in by_id:
-            raise UserError(f"{where}: id {problem.id!r} occurs more than once; ids must be unique")
-        by_id[problem.id] = problem
-    return list(by_id.values())
+        check_unique(ids, problem.id, where)
+        return problem, row
+
+    return usable(table, read, source.bad_rows, unreadable)
 
 
-def _parts(table: Table, columns: Columns) -> dict[Part, str]:
-    """Find the column of each part: by the user's names first, then by the usual names."""
-    named = {part: table.require(column) for part, column in columns.named()}
-    wanted = [
-        part
-        for part in USUAL
-        if part not in named and not (part == "problem" and "messages" in named)
-    ]
-    usual = {
-        part: table.find([name for name in USUAL[part] if name not in named.values()])
-        for part in wanted
-    }
-    parts = cast(
-        dict[Part, str],
-        {**{part: column for part, column in usual.items() if column is not None}, **named},
-    )
-    if "problem" not in parts and "messages" not in parts:
-        tried = ", ".join((*USUAL["problem"], *USUAL["messages"]))
-        has = ", ".join(table.names)
-        hint = f"name it, as in columns: {{problem: {table.names[0]}}}"
+def with_parts(
+    problems: Sequence[Problem], *, bad_rows: BadRows, answer: bool, solution: bool
+) -> Sequence[Problem]:
+    """The problems that have what a run needs of them.
+
+    Args:
+        problems: problems of one task.
+        bad_rows: "refuse" makes a problem without a part an error, "drop" drops and counts it.
+        answer: a gold answer is needed.
+        solution: a demonstration is needed.
+
+    Returns:
+        The problems, all of them unless some are dropped.
+
+    Raises:
+        UserError: a part is missing and is not dropped, or no problem has all parts.
+    """
+    if isinstance(problems, GeneratedProblems):
+        return problems
+    errors: list[RowError] = []
+    kept: list[Problem] = []
+    for problem in problems:
+        missing = _missing_part(problem, answer=answer, solution=solution)
+        if missing is None:
+            kept.append(problem)
+        else:
+            errors.append(RowError(f"{problem.where} {missing}"))
+    if errors and bad_rows == "refuse":
         raise UserError(
-            f"{table.source} has no column for the problem (looked for: {tried}; it has: "
-            f"{has}); {hint}"
+            f"{errors[0]} ({len(errors)} of {len(problems)} rows have none); add it, name its "
+            f"column under `task.columns`, or set `task.bad_rows: drop`"
         )
-    return parts
+    report_dropped("the data", errors, len(kept))
+    return kept
 
 
-def _problem(
-    row: Row,
-    parts: Mapping[Part, str],
-    where: str,
-    *,
-    default_id: str,
-    instruction: str,
-    split: Split,
-) -> Problem:
-    def cell(part: Part) -> str:
-        value = row.get(parts[part]) if part in parts else ""
-        if (
-            part in JOINED
-            and isinstance(value, list)
-            and all(isinstance(each, str) for each in value)
-        ):
-            value = JOINED[part].join(value)
-        return "" if value is None else text(value, column=parts.get(part, part), where=where)
-
-    answer, solution = split(cell("answer"), cell("solution"))
-    prompt: str | tuple[Message, ...]
-    if "messages" in parts and "problem" not in parts:
-        prompt, reply = _conversation(
-            row.get(parts["messages"]), parts["messages"], where, instruction
-        )
-        solution = solution or reply
-    else:
-        if not cell("problem").strip():
-            raise UserError(
-                f"{where}: column {parts['problem']!r} is empty; expected the problem's text"
-            )
-        prompt = _with(cell("problem"), instruction)
-    used = set(parts.values())
-    about = {
-        name: str(value)
-        for name, value in row.items()
-        if name not in used and isinstance(value, str | int | float)
-    }
-    return Problem(
-        id=cell("id") or default_id,
-        prompt=prompt,
-        answer=answer if answer.strip() else "",
-        solution=solution,
-        about=about,
-    )
+def _missing_part(problem: Problem, *, answer: bool, solution: bool) -> str | None:
+    if answer and not problem.answer.strip():
+        return "has no gold answer, which grading needs"
+    if solution and not problem.solution.strip() and not problem.reply:
+        return "has no solution (a reply to learn from), which a recipe without `sample` needs"
+    return None
 
 
-def _conversation(
-    value: object, column: str, where: str, instruction: str
-) -> tuple[tuple[Message, ...], str]:
-    """Return the turns up to the last user turn, with the instruction, and the reply to it."""
-    turns = value if isinstance(value, list) else []
-    if not turns or not all(
-        isinstance(turn, dict)
-        and isinstance(turn.get("role"), str)
-        and isinstance(turn.get("content"), str)
-        for turn in turns
-    ):
-        raise UserError(
-            f"{where}: column {column!r} should hold a list of {{role, content}} objects"
-        )
-    messages = [Message(role=turn["role"], content=turn["content"]) for turn in turns]
-    reply = text_of(messages.pop()) if messages[-1]["role"] == "assistant" else ""
-    if not messages or messages[-1]["role"] != "user":
-        raise UserError(
-            f"{where}: the conversation in column {column!r} should end with a user turn, "
-            f"or with the reply to one"
-        )
-    messages[-1] = Message(role="user", content=_with(text_of(messages[-1]), instruction))
-    return tuple(messages), reply
-
-
-def _with(problem: str, instruction: str) -> str:
-    return f"{problem}\n{instruction}" if instruction else problem
+def _instructed(
+    prompt: str | tuple[Message, ...], instruction: str | None, default: str
+) -> str | tuple[Message, ...]:
+    """The prompt with the instruction after its text, or after the text of its last user turn."""
+    if isinstance(prompt, str):
+        added = default if instruction is None else instruction
+        return f"{prompt}\n{added}" if added else prompt
+    if not instruction:
+        return prompt
+    last = max(i for i, turn in enumerate(prompt) if turn["role"] == "user")
+    turn = {**prompt[last], "content": f"{text_of(prompt[last])}\n{instruction}"}
+    return (*prompt[:last], turn, *prompt[last + 1 :])

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.util import module_from_spec, spec_from_file_location
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, SupportsFloat
+from typing import ClassVar, Literal
 
-from reasontrain.data.files import Columns, Row, Source
+from reasontrain.data.files import BadRows, Columns, Row, Source, files_of
 from reasontrain.tasks.grading import AnswerFormat, Grader, Verdict
-from reasontrain.tasks.problems import problems_of
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, with_imports
+from reasontrain.tasks.problems import problems_with_rows
 from reasontrain.tasks.reward import Reward
 from reasontrain.tasks.task import Response, Scored, Task
-from reasontrain.types import AtLeastOne, Problem, RunError, UserError
+from reasontrain.types import AtLeastOne, Positive, Problem, RunError, UserError
 
-RewardFunction = Callable[[Mapping[str, object], str], SupportsFloat]
-"""The user's function `score(problem, response) -> reward`.
-
-`problem` is a dict of id, prompt, answer, solution and the columns of its row with their types.
-"""
+logger = logging.getLogger(__name__)
+output_logger = logging.getLogger(f"{__name__}.output")
+"""Receives, at level DEBUG, what reward functions print and every failure with its traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PythonTask(Task):
     """Problems of a file, rewarded by `function` of the Python file `path`.
 
-    The function gets a copy of the problem as a dict and the response as text, and returns a finite
-    number; a response is right if its reward is at least 1. The file is executed once per process,
-    and is trusted like the recipe.
+    The function gets a copy of the problem as a dict and the response as text; `truncated` and
+    `unfinished` too (see `Response`), if it has parameters of these names. It returns a finite
+    number; or None, which leaves the rollout out of the step; or a dict of such numbers, of which
+    `reward` is the reward and the others are logged. A response is right if its reward is at least
+    1. The file is loaded once per worker process, and is trusted like the recipe.
+
+    Attributes:
+        path: the Python file; workers run it as it was when the run began.
+        problems_path: the file of problems.
+        function: the function's name; it may be async, and then calls overlap in each worker.
+        columns: names of columns that differ from the usual ones.
+        limit: read only this many problems, from the start.
+        instruction: text put after each problem.
+        timeout_s: longest call, in seconds of wall time.
+        on_error: what a call does that raises, does not return in time, ends its process or returns
+            anything else: `stop` the run, `drop` the rollout as None does, or count `zero`.
+        workers: worker processes that call the function, on each machine that grades.
     """
 
     has_own_reward: ClassVar[bool] = True
@@ -43,6 +54,14 @@ class PythonTask(Task):
     columns: Columns = field(default_factory=Columns)
     limit: AtLeastOne | None = None
     instruction: str = ""
+    bad_rows: BadRows = "refuse"
+    timeout_s: Positive = 60.0
+    on_error: Literal["stop", "drop", "zero"] = "stop"
+    workers: AtLeastOne = 8
+
+    def files(self) -> tuple[Path, ...]:
+        """The problems, the function's file, and the modules beside it that it imports."""
+        return *files_of(self.problems_path), *with_imports(Path(self.path))
 
     def problems(self) -> list[Problem]:
         """Every problem; raise UserError if the data cannot be read."""
@@ -52,23 +71,39 @@ class PythonTask(Task):
     def _read(self) -> Mapping[str, tuple[Problem, Row]]:
         """The problems by id, each with its row."""
         # `Problem.about` holds text only, but a reward may need lists and numbers
-        table = Source(path=self.problems_path, limit=self.limit).table()
-        problems = problems_of(
-            table, self.columns, instruction=self.instruction, split=lambda *cells: cells
+        source = Source(
+            path=self.problems_path,
+            columns=self.columns,
+            limit=self.limit,
+            bad_rows=self.bad_rows,
         )
-        return {
-            problem.id: (problem, row) for problem, row in zip(problems, table.rows, strict=True)
-        }
+        rows = problems_with_rows(source, instruction=self.instruction, split=lambda *cells: cells)
+        return {problem.id: (problem, row) for problem, row in rows}
 
-    def load(self) -> RewardFunction:
-        """Load the function; raise UserError if the file or the function is missing or fails."""
-        return _load(str(Path(self.path).resolve()), self.function)
+    @cached_property
+    def reward_file(self) -> RewardFile:
+        """The function with its file's content; raise UserError if the file cannot be read."""
+        path = Path(self.path).resolve()
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{self.path} is not a Python file that can be read ({error.strerror}); expected "
+                f"one that defines {self.function}(problem, response)"
+            ) from error
+        return RewardFile(
+            path=str(path),
+            source=source,
+            function=self.function,
+            timeout_s=self.timeout_s,
+            workers=self.workers,
+        )
 
     def check_gradable(
         self, problems: Sequence[Problem], grader: Grader, *, required: bool
     ) -> None:
-        """Load the function; raise UserError if that fails."""
-        self.load()
+        """Load the function in a worker; raise UserError if that fails."""
+        grader.load_own_reward(self.reward_file)
 
     def grade(
         self,
@@ -82,7 +117,7 @@ class PythonTask(Task):
 
         Args:
             responses: the responses.
-            grader: not used.
+            grader: calls the function in worker processes.
             reward: not used.
             answer_format: not used.
 
@@ -91,66 +126,70 @@ class PythonTask(Task):
             reward is at least 1.
 
         Raises:
-            RunError: the function fails, or does not return a finite number.
+            RunError: a call failed, and `on_error` is `stop`.
         """
-        rewards = [self.reward(r.problem, r.text) for r in responses]
-        return [Scored(value, Verdict(value >= 1.0, "", "own reward")) for value in rewards]
+        try:
+            outcomes = grader.own_rewards(
+                self.reward_file,
+                [self._call(response) for response in responses],
+                stop_at_failure=self.on_error == "stop",
+            )
+        except UserError as error:  # a worker that replaces another may fail to load the file
+            raise RunError(str(error)) from error
+        for response, outcome in zip(responses, outcomes, strict=True):
+            if outcome is not None:
+                self._record(response.problem, outcome)
+        return [self._scored_outcome(outcome) for outcome in outcomes if outcome is not None]
 
-    def reward(self, problem: Problem, response: str) -> float:
-        """Call the function; raise RunError if it fails or returns no finite number."""
+    def _call(self, response: Response) -> Call:
+        problem = response.problem
         _, row = self._read.get(problem.id, (problem, problem.about))
         fields = {
-            **copy.deepcopy(dict(row)),
+            **row,
             "id": problem.id,
             "prompt": problem.prompt,
             "answer": problem.answer,
             "solution": problem.solution,
         }
-        where = f"{self.path}, function {self.function!r}, problem {problem.id!r}"
-        score = self.load()
-        try:
-            reward = score(fields, response)
-        except Exception as error:  # any error of the user's code; the message names the problem
-            raise RunError(f"{where}: {type(error).__name__}: {error}") from error
-        number = _number(reward)
-        if not math.isfinite(number):
-            raise RunError(f"{where}: returned {reward!r}; expected a finite number")
-        return number
+        about = {"truncated": response.truncated, "unfinished": response.unfinished}
+        return fields, response.text, about
 
-
-def _number(reward: object) -> float:
-    """Convert numbers, including those of numpy and torch; NaN for anything else."""
-    try:
-        return float(reward) if isinstance(reward, SupportsFloat) else math.nan
-    # arrays with several elements, and integers beyond the range of floats
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return math.nan
-
-
-@cache
-def _load(path: str, function: str) -> RewardFunction:
-    spec = spec_from_file_location(f"reasontrain_reward_{Path(path).stem}", path)
-    if not Path(path).is_file() or spec is None or spec.loader is None:
-        raise UserError(
-            f"{path} is not a Python file; expected one that defines {function}(problem, response)"
-        )
-    module = module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code
-        raise UserError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
-    names = vars(module)
-    if not callable(names.get(function)):
-        has = (
-            ", ".join(
-                sorted(
-                    name
-                    for name, value in names.items()
-                    if callable(value) and not name.startswith("_")
-                )
+    def _record(self, problem: Problem, outcome: Outcome) -> None:
+        """Log what a call printed and how it failed; raise RunError if that stops the run."""
+        where = f"problem {problem.id!r}"
+        if outcome.output:
+            output_logger.debug(f"{where} printed:\n{outcome.output.rstrip()}")
+        if outcome.failure is None:
+            return
+        trace = f"\n{outcome.trace}" if outcome.trace else ""
+        failure = f"{outcome.message} ({where}){trace}"
+        output_logger.debug(failure)
+        self._warn_once(outcome, where)
+        if self.on_error == "stop":
+            raise RunError(
+                f"{failure}\n`task.on_error: drop` leaves such rollouts out, and `zero` gives them "
+                "the reward 0"
             )
-            or "none"
+
+    def _warn_once(self, outcome: Outcome, where: str) -> None:
+        """Warn of the first failure of its kind; all are counted and logged."""
+        kind = tuple(outcome.message.split(": ")[:2])
+        if self.on_error == "stop" or kind in self._warned:
+            return
+        self._warned.add(kind)
+        effect = "left out" if self.on_error == "drop" else "given the reward 0"
+        logger.warning(
+            f"{outcome.message} ({where}); such responses are {effect} (on_error: {self.on_error}) "
+            "and counted"
         )
-        raise UserError(f"{path} defines no function {function!r} (it defines: {has})")
-    score: RewardFunction = names[function]
-    return score
+
+    @cached_property
+    def _warned(self) -> set[tuple[str, ...]]:
+        """The kinds of failures that the user was warned of."""
+        return set()
+
+    def _scored_outcome(self, outcome: Outcome) -> Scored:
+        reward = 0.0 if outcome.failure and self.on_error == "zero" else outcome.reward
+        reason = outcome.failure or ("own reward" if reward is not None else "no reward")
+        correct = reward is not None and reward >= 1.0
+        return Scored(reward, Verdict(correct, "", reason), outcome.parts, outcome.failure)

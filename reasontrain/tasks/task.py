@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
+from reasontrain.data.files import BadRows
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict, check_gold
 from reasontrain.tasks.reward import Reward
 from reasontrain.types import Problem
@@ -33,11 +35,13 @@ class Scored:
     """The reward of a response, the verdict behind it, and further measurements by name.
 
     A reward of None means that the task cannot score the response, which is left out of training.
+    `failure` is the way in which a task's own reward function failed, None if it did not.
     """
 
     reward: float | None
     verdict: Verdict
     metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
 
 
 class Task:
@@ -50,9 +54,16 @@ class Task:
     has_own_reward: ClassVar[bool] = False
     """The task computes rewards itself, so the recipe's `reward` does not apply."""
 
+    bad_rows: BadRows = "refuse"
+    """What becomes of a row that cannot be used, in tasks that read rows."""
+
     def problems(self) -> Sequence[Problem]:
         """Every problem, ids unique; raise UserError if they cannot be read."""
         raise NotImplementedError
+
+    def files(self) -> tuple[Path, ...]:
+        """The local files that problems and rewards come from, as far as they can be listed."""
+        return ()
 
     def check_gradable(
         self, problems: Sequence[Problem], grader: Grader, *, required: bool

@@ -391,25 +391,53 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
     assert [r["skipped"] for r in lines(Path("out/run/metrics.jsonl"))] == [1, 1, 1]
 
 
-def test_a_reward_that_fails_in_the_middle_loses_no_step(
+COUNTING = """
+import os
+def score(problem, response):
+    with open("calls", "a") as file: file.write("x")
+    calls = os.path.getsize("calls")
+    print("call", calls)
+    return {"reward": 1.0 / (calls <= 10), "calls": calls}
+"""
+
+
+def test_a_reward_that_fails_in_the_middle_loses_no_step_and_need_not_stop_the_run(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Two steps of four calls, and one that fails in its third call; resumed with `drop`, the last
+    two steps have no rewards and change nothing.
+    """
     Path("rows.jsonl").write_text(
         "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
     )
-    Path("mine.py").write_text(
-        "calls = []\ndef score(problem, response):\n    calls.append(1)\n    return 1.0 / "
-        "(len(calls) <= 10)\n"
-    )
+    Path("mine.py").write_text(COUNTING)
     own = (
         "task.kind=python",
         "task.path=mine.py",
         "task.problems_path=rows.jsonl",
+        "task.workers=1",
         "evaluate=null",
     )
     assert train(*METHODS["grpo"], *own) == 1
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "mine.py, line 7, in score: ZeroDivisionError" in capsys.readouterr().err
     assert [p.name for p in Path("out/run/checkpoints").iterdir()] == ["step-2"]
+    assert train(*METHODS["grpo"], *own, "task.on_error=drop") == 0
+    out = capsys.readouterr().out
+    assert out.count("learns nothing: none of its 4 rollouts is left (4 without a reward)") == 2
+    records = lines(Path("out/run/metrics.jsonl"))
+    assert [r["rewards_missing"] for r in records] == [0, 0, 4, 4]
+    assert [r["reward_errors"] for r in records] == [0, 0, 4, 4]
+    assert [r.get("reward/calls") for r in records] == [2.5, 6.5, None, None]
+    assert [r.get("reward_mean") for r in records] == [1, 1, None, None]
+    before, after = (
+        load_file(f"out/run/{name}/model.safetensors") for name in ("checkpoints/step-2", "final")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    log = Path("out/run/rewards.log").read_text()
+    assert "printed:\ncall 1\n" in log
+    assert "line 7, in score: ZeroDivisionError" in log
+    assert "call 1\n" not in out
+    assert Path("out/run/reward.py").read_text() == COUNTING
 
 
 def test_fewer_steps_than_were_taken_are_refused(
@@ -496,6 +524,119 @@ def test_an_own_reward_trains(train: Train) -> None:
     )
     assert train(*METHODS["grpo"], *own) == 0
     assert {0.25, 1.0} >= {r["reward"] for r in lines(Path("out/run/tokens/step-0.jsonl"))}
+
+
+# ---- a resumed run depends on the same files
+
+
+def swap_merges(path: Path) -> None:
+    """Another tokenizer with the same ids."""
+    content = json.loads(path.read_text())
+    merges = content["model"]["merges"]
+    merges[-1], merges[-2] = merges[-2], merges[-1]
+    path.write_text(json.dumps(content))
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+
+
+def replace_in(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+CHANGES: dict[str, tuple[str, Callable[[], None]]] = {
+    "data: rows.jsonl": ("rows.jsonl", lambda: replace_in(Path("rows.jsonl"), "Say 3", "Tell 3")),
+    "data: rows.jsonl.": (
+        "rows.jsonl",
+        lambda: Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().partition("\n")[0]),
+    ),
+    "reward: mine.py": ("mine.py", lambda: replace_in(Path("mine.py"), "1.0", "2.0")),
+    "suites: own": ("suite.jsonl", lambda: replace_in(Path("suite.jsonl"), "Say 3", "Tell 3")),
+    "model: models/policy": (
+        "models/policy/model.safetensors",
+        lambda: flip(Path("models/policy/model.safetensors")),
+    ),
+    "reference: models/other": (
+        "models/other/model.safetensors",
+        lambda: flip(Path("models/other/model.safetensors")),
+    ),
+    "tokenizer: models/policy": (
+        "models/policy/tokenizer.json",
+        lambda: swap_merges(Path("models/policy/tokenizer.json")),
+    ),
+    "template: models/policy": (
+        "models/policy/chat_template.jinja",
+        lambda: replace_in(Path("models/policy/chat_template.jinja"), "user", "human"),
+    ),
+}
+
+
+def test_a_changed_input_is_named_and_refused_until_it_is_accepted(
+    train: Train, model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
+    Path("rows.jsonl").write_text(rows)
+    Path("suite.jsonl").write_text(rows)
+    Path("mine.py").write_text("def score(problem, response):\n    return 1.0\n")
+    for name, source in (("policy", "student"), ("other", "teacher")):
+        shutil.copytree(model_dir / source, Path("models") / name)
+    own = (
+        *METHODS["grpo"],
+        "model.path=models/policy",
+        "reference={path: models/other}",
+        "task={kind: python, path: mine.py, problems_path: rows.jsonl}",
+        "evaluate={before: false, suites: [{name: own, task: {kind: math, path: suite.jsonl}, "
+        "sampling: {max_tokens: 4}}]}",
+        "learn={lr: 1.0e-3, rollouts_per_step: 4}",
+    )
+    assert train(*own, "steps=1") == 0
+    facts = json.loads(Path("out/run/environment.json").read_text())
+    assert facts["host"]
+    assert {"commit", "gpus", "driver", "versions"} <= facts.keys()
+    before = {path: path.read_bytes() for path in Path("out/run").glob("*.json*")}
+    for text, (file, change) in CHANGES.items():
+        original = Path(file).read_bytes()
+        change()
+        assert train(*own, "steps=2") == 2
+        role, _, part = text.rstrip(".").partition(": ")
+        error = capsys.readouterr().err
+        assert (
+            f"out/run cannot be resumed, because what it was trained on has changed: {role}: "
+            in error
+        )
+        assert part in error
+        assert f"resume.accept=[{role}]" in error
+        Path(file).write_bytes(original)
+        assert {path: path.read_bytes() for path in Path("out/run").glob("*.json*")} == before
+    replace_in(Path("rows.jsonl"), "Say 3", "Tell 3")
+    Path("out/run/environment.json").write_text(
+        json.dumps(facts | {"versions": facts["versions"] | {"torch": "1.0"}})
+    )
+    assert train(*own, "steps=2", "resume.accept=[data]") == 0
+    output = capsys.readouterr().out
+    assert "data: rows.jsonl; accepted (resume.accept)" in output
+    assert "library versions have changed: torch 1.0 -> " in output
+    (accepted,) = json.loads(Path("out/run/inputs.json").read_text())["accepted"]
+    assert (accepted["role"], accepted["after_steps"]) == ("data", 1)
+    assert train(*own, "steps=2") == 0  # it is what the run depends on now
+
+
+def test_an_extended_run_keeps_its_schedule_if_it_is_told_to(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linear = ("learn.schedule=linear", "evaluate=null", "learn.final_lr_share=0.1")
+    assert train(*linear, "steps=2") == 0
+    assert train(*linear, "steps=3") == 2
+    assert "the learning rate was" in capsys.readouterr().err
+    assert train(*linear, "steps=3", "learn.schedule_steps=2") == 0
+    # Peak 0.01 after one warm-up step; the one decaying step; then a tenth.
+    assert [record["lr"] for record in lines(Path("out/run/metrics.jsonl"))] == pytest.approx(
+        [0.005, 0.01, 0.001]
+    )
 
 
 # ---- what is refused: one sentence, exit code 2, nothing written

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from ray.exceptions import GetTimeoutError
+from ray.util.placement_group import PlacementGroup
 
 from reasontrain.cluster import placement
 from reasontrain.cluster.placement import ResourceRequest, check_room, needs
@@ -113,3 +115,56 @@ def test_roles_share_what_there_is(nodes: Nodes) -> None:
 def test_a_grader_that_takes_nothing_fits_everywhere(nodes: Nodes) -> None:
     nodes({"CPU": 1.0})
     check_room([ResourceRequest("learner", 1, 1.0, 0.0), ResourceRequest("grader", 5, 0.0, 0.0)])
+
+
+class BusyRay:
+    """A Ray whose resources become free after some waits."""
+
+    def __init__(self, waits: int) -> None:
+        self.waits = waits
+        self.waited: list[float] = []
+
+    def wait(self, refs: list[object], timeout: float) -> tuple[list[object], list[object]]:
+        self.waited.append(timeout)
+        return ([], refs) if self.waits else (refs, [])
+
+    def get(self, ref: object, timeout: float | None = None) -> None:
+        if timeout is not None:
+            self.waited.append(timeout)
+            if self.waits > 1:
+                raise GetTimeoutError
+
+    def available_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+
+class Reserved(PlacementGroup):
+    """A placement group without a Ray."""
+
+    def __init__(self) -> None:
+        pass
+
+    def ready(self) -> object:
+        return self
+
+
+@pytest.mark.parametrize("waits", [0, 1, 2])
+def test_a_run_waits_for_others_with_one_line_and_a_limit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, waits: int
+) -> None:
+    busy = BusyRay(waits)
+    monkeypatch.setattr(placement, "ray", busy)
+    caplog.set_level("INFO")
+    wanted = [ResourceRequest("learner", 2, 1.0, 0.0)]
+    line = (
+        "the cluster is big enough and others use it: free are 1 CPUs and 0 GPUs, needed 2 x "
+        "{'CPU': 1.0} for learners"
+    )
+    group = Reserved()
+    if waits < 2:
+        placement._wait_for(group, wanted, 100.0)
+    else:
+        with pytest.raises(UserError, match=r"still do after 100 s; raise cluster\.wait_s"):
+            placement._wait_for(group, wanted, 100.0)
+    assert busy.waited == ([10.0] if not waits else [10.0, 90.0])
+    assert caplog.messages == ([f"{line}; waiting up to 100 s (cluster.wait_s)"] if waits else [])

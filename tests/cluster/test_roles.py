@@ -21,6 +21,7 @@ from reasontrain.cluster.roles import (
 from reasontrain.data.sampling import Sampling
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.tasks.grading import AnswerFormat, GradeRequest, Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.types import Batch, LostError, Problem, Prompt, Rollout, RunError, Stats
 from tests import tiny
 from tests.cluster.fakes import FakeGroup
@@ -55,6 +56,15 @@ class GradeWorker:
             self.deadly.pop()
             raise LostError("grader", self.rank, f"grader {self.rank} was killed")
         return [verdict(request.text) for request in requests]
+
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        assert (file.function, stop_at_failure) == ("score", True)
+        if self.deadly and any(self.deadly[0] == text for _, text, _ in calls):
+            self.deadly.pop()
+            raise LostError("grader", self.rank, f"grader {self.rank} was killed")
+        return [Outcome(reward=float(text)) for _, text, _ in calls]
 
 
 class Rank:
@@ -107,6 +117,18 @@ def test_graders_side_by_side_keep_the_order(num_pairs: int, num_graders: int) -
     assert graders.grade_many(numbered(num_pairs), answer_format="any") == [
         verdict(str(i)) for i in range(num_pairs)
     ]
+
+
+def test_graders_share_the_calls_of_an_own_reward_and_keep_the_order() -> None:
+    """A grader that dies is restarted, and its part of the calls made again."""
+    deadly = ["4"]
+    group = FakeGroup("grader", 3, lambda rank: GradeWorker(rank, deadly))
+    file = RewardFile(path="own.py", source=b"", function="score", timeout_s=1.0, workers=1)
+    calls: list[Call] = [({}, str(i), {}) for i in range(7)]
+    graders = GraderGroup(group, Restarts(1))
+    outcomes = graders.own_rewards(file, calls, stop_at_failure=True)
+    assert outcomes == [Outcome(reward=float(i)) for i in range(7)]
+    assert group.restarted == [1]
 
 
 def test_a_grader_that_dies_is_started_again_and_asked_again(

@@ -86,10 +86,6 @@ def test_a_hub_id_that_cannot_be_had_is_a_user_error() -> None:
             r"line 3: expected a JSON object, found list; the line starts '\[1\]'",
         ),
         (b'{"a": "\xff"}\n', r"line 1: byte 8 \(0xff\) is not UTF-8"),
-        (
-            b'\xef\xbb\xbf{"a": 1}\n',
-            r"line 1: expected one JSON object per line \(Unexpected UTF-8 BOM",
-        ),
         (b"[" * 100_000, "line 1: nested too deeply"),
     ],
 )
@@ -102,11 +98,11 @@ def test_malformed_jsonl_is_told_by_line(tmp_path: Path, content: bytes, message
 
 def test_files_that_are_none(jsonl: Path) -> None:
     folder = jsonl.parent
-    (folder / "rows.csv").write_text("a,b")
+    (folder / "rows.xlsx").write_text("a,b")
     (folder / "bad.parquet").write_text("no parquet")
     for name, message in {
         "rows.jsnl": "does not exist; did you mean 'rows.jsonl'?",
-        "rows.csv": r"has the suffix '\.csv'; expected \.jsonl, \.json or \.parquet",
+        "rows.xlsx": r"has the suffix '\.xlsx'; expected \.jsonl, \.ndjson, \.json, \.csv, ",
         "bad.parquet": "cannot be read as Parquet",
         ".": r"is a folder; .* \(data files in it: bad\.parquet, rows\.jsonl\)",
         "no/such.jsonl": "does not exist",

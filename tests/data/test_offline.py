@@ -52,7 +52,7 @@ def encoder() -> Encoder:
 )
 def test_pairs_are_read_in_every_form_of_trl(row: dict[str, object], prompt: object) -> None:
     (found,) = read_pairs(table(row))
-    assert found.problem == Problem(id="0", prompt=prompt)
+    assert found.problem == Problem(id="0", prompt=prompt, source="pairs.jsonl, line 1")
     assert [response.text for response in found.responses] == ["4", "5"]
 
 
@@ -84,21 +84,24 @@ def test_texts_and_conversations_of_one_pair_are_the_same_tokens() -> None:
         ({"prompt": "a", "chosen": [], "rejected": "c"}, "column 'chosen' is missing or empty"),
         (
             {"chosen": "b", "rejected": "c"},
-            "line 1: there is no prompt (expected one of: prompt, problem, question",
+            "line 1: there is no prompt (looked for: problem, question, prompt",
         ),
         (
             {"prompt": [FOUR], "chosen": "b", "rejected": "c"},
-            "column 'prompt' should hold {role, content} turns that end with",
+            "the conversation in column 'prompt' has no user turn",
         ),
         (
             {"prompt": [USER], "chosen": [USER], "rejected": [FIVE]},
-            "column 'chosen' should end in one {role: assistant",
+            "column 'chosen' holds a turn of role user where the assistant's reply",
         ),
         (
             {"prompt": [USER], "chosen": [FOUR, FIVE], "rejected": [FIVE]},
-            "column 'chosen' should end in one",
+            "column 'chosen', turn 2: a second assistant turn in succession",
         ),
-        ({"prompt": "a", "chosen": {"x": 1}, "rejected": "c"}, "column 'chosen' holds dict"),
+        (
+            {"prompt": "a", "chosen": {"x": 1}, "rejected": "c"},
+            "column 'chosen', turn 1: no known role (it has x",
+        ),
         (
             {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_ids": [1]},
             "are present; give all of them or none",
@@ -117,7 +120,7 @@ def test_a_pair_that_is_none_is_refused_with_its_line(row: dict[str, object], me
 def test_a_file_without_a_rejected_column_is_refused() -> None:
     with pytest.raises(UserError, match=r"pairs\.jsonl has no column 'rejected'"):
         read_pairs(table({"prompt": "a", "chosen": "b"}))
-    with pytest.raises(UserError, match="column 'response' is missing or empty"):
+    with pytest.raises(UserError, match="has no column for the response"):
         read_rollouts(table({"prompt": "a"}))
 
 
@@ -143,7 +146,7 @@ def test_ids_of_another_tokenizer_are_refused() -> None:
         prompt_ids=(2,),
         tokenizer="other",
     )
-    with pytest.raises(UserError, match="sample p has token ids of another tokenizer"):
+    with pytest.raises(UserError, match="problem p has token ids of another tokenizer"):
         encode([row], encoder(), 256)
     encode([replace(row, tokenizer=fingerprint(tokenizer()))], encoder(), 256)
 
@@ -237,7 +240,7 @@ def test_llavas_conversations_end_in_what_is_learned() -> None:
     assert (short.problem.prompt, short.responses[0].text) == (said[:1], "A dog.")
     assert long.problem.prompt == (*said, Message(role="user", content="Which?"))
     assert long.responses[0].text == "Yours."
-    with pytest.raises(UserError, match="line 1: column 'conversations' should hold"):
+    with pytest.raises(UserError, match="line 1: column 'conversations', turn 1: no known role"):
         read_rollouts(
             table({"conversations": [{"from": "dog", "value": "?"}, {"from": "gpt", "value": "!"}]})
         )

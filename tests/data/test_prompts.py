@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from reasontrain.data.prompts import NUM_CHECKED, Encoder, LazyPrompts, PromptSettings
+from reasontrain.data.replies import encode_demonstrations
 from reasontrain.tasks.problems import GeneratedProblems
 from reasontrain.types import Message, Problem, RunError, UserError
 from tests.tiny import tokenizer
@@ -104,9 +105,10 @@ def test_what_a_template_refuses_is_said() -> None:
 def test_a_demonstration_needs_a_token_to_end_with() -> None:
     endless = copy.deepcopy(tokenizer())
     endless.eos_token = None
-    writer = Encoder(endless, PromptSettings(), 256)
+    (written,), _ = encode_demonstrations(Encoder(endless, PromptSettings(), 256), [SHORT])
+    assert shown(written.response_ids) == "1+1=2<|im_end|>"  # the template's own
     with pytest.raises(UserError, match="the tokenizer has no end-of-text token"):
-        writer.demonstrations(writer.prompts([SHORT])[0], context=256)
+        encode_demonstrations(Encoder(endless, PromptSettings(style="plain"), 256), [SHORT])
 
 
 def test_what_is_too_long_is_refused_or_dropped_and_counted() -> None:
@@ -169,16 +171,15 @@ def test_a_prompt_that_fills_the_context_leaves_no_room_for_a_response() -> None
 
 
 def test_demonstrations_end_their_turn_and_must_fit() -> None:
-    prompts, _ = encoder().prompts([SHORT])
-    (written,), dropped = encoder().demonstrations(prompts, context=256)
+    (written,), dropped = encode_demonstrations(encoder(), [SHORT])
     assert shown(written.response_ids) == "1+1=2<|im_end|>"
-    assert (written.prompt_ids, dropped) == (prompts[0].ids, 0)
+    assert (written.prompt_ids, dropped) == (encoder().prompt_ids(SHORT), 0)
     with pytest.raises(
         UserError, match="none of 1 demonstrations fits into a context of 20 tokens"
     ):
-        encoder().demonstrations(prompts, context=20)
-    with pytest.raises(UserError, match="problem b has no `solution` to learn from"):
-        encoder().demonstrations(encoder().prompts([LONG])[0], context=256)
+        encode_demonstrations(encoder(context=20), [SHORT])
+    with pytest.raises(UserError, match="problem b has no `solution` or reply to learn from"):
+        encode_demonstrations(encoder(), [LONG])
 
 
 def test_a_header_is_what_stands_before_any_answer() -> None:

@@ -8,6 +8,7 @@ from reasontrain import models
 from reasontrain.algo.advantages import Advantage
 from reasontrain.data.collate import collate
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import encode_demonstrations
 from reasontrain.models import ModelSettings
 from reasontrain.tasks.arithmetic import Arithmetic
 from reasontrain.types import Batch, Rollout
@@ -24,8 +25,7 @@ def rollouts(*, num_problems: int, group_size: int) -> list[Rollout]:
     problems = Arithmetic(
         max_depth=3, num_problems=num_problems, seed=1, wrong_steps=0.3
     ).problems()
-    prompts, _ = encoder.prompts(problems)
-    solutions, _ = encoder.demonstrations(prompts, context=4096)
+    solutions, _ = encode_demonstrations(encoder, problems)
     rng = random.Random(0)
     return [
         Rollout(

@@ -9,12 +9,16 @@ import re
 import shutil
 import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
+from reasontrain.cluster.start import private_folder
 from tests.integration.conftest import LONGER, RECIPE, SHORT, Reference, assert_same_run
-from tests.integration.processes import ROOT, environment, free_ports, until
+from tests.integration.processes import ROOT, Process, environment, free_ports, until
 from tests.integration.rays import RayCluster
 
 pytestmark = pytest.mark.integration
@@ -123,16 +127,19 @@ def script(
     )
 
 
-def test_ray_sh_starts_a_head_and_a_worker_and_submits(
-    reference: Reference, tmp_path: Path
+def test_ray_sh_starts_a_head_and_a_worker_submits_and_stops_them(
+    one_ray: RayCluster, reference: Reference, tmp_path: Path
 ) -> None:
-    home, other, temporary = (
+    home, other, folder, temporary = (
         tmp_path / "home",
         tmp_path / "other",
+        tmp_path / "folder",
         Path("/tmp") / f"rs-{os.getpid()}",
     )
-    home.mkdir()
-    other.mkdir()
+    for path in (home, other, folder):
+        path.mkdir()
+    (folder / "my_recipe.yaml").write_text((ROOT / RECIPE).read_text())
+    (folder / "server.pem").write_text("secret")
     dashboard, port = free_ports(2)
     started = script(
         "head",
@@ -146,6 +153,7 @@ def test_ray_sh_starts_a_head_and_a_worker_and_submits(
         assert started.returncode == 0, started.stdout
         token = home / ".ray" / "auth_token"
         assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        assert temporary.stat().st_mode & 0o777 == 0o700
         assert token.read_text() not in started.stdout
         address = (temporary / "ray_current_cluster").read_text()
         refused = script("worker", address, home=other)
@@ -155,8 +163,13 @@ def test_ray_sh_starts_a_head_and_a_worker_and_submits(
         joined = script("worker", address, f"--temp-dir={temporary}w", "--num-cpus=1", home=other)
         assert joined.returncode == 0, joined.stdout
         url = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-        job = script("submit", RECIPE, *SHORT, f"out={tmp_path}/out", home=home, **url)
+        words = ("submit", "my_recipe.yaml", *SHORT, f"out={tmp_path}/out")
+        wrong = script(*words, "steps=0", home=home, cwd=folder, **url)
+        assert (wrong.returncode, "steps: " in wrong.stdout) == (2, True), wrong.stdout
+        assert "Uploading" not in wrong.stdout
+        job = script(*words, home=home, cwd=folder, **url)
         assert job.returncode == 0, job.stdout
+        assert "secrets:\n  server.pem\n" in job.stdout
         assert_same_run(tmp_path / "out" / "tip-tiny", reference(*SHORT))
         seen = 'import ray; ray.init(logging_level="error"); print("NODES", len(ray.nodes()))'
         env = environment(HOME=str(home), RAY_AUTH_MODE="token", RAY_ADDRESS=address)
@@ -164,30 +177,36 @@ def test_ray_sh_starts_a_head_and_a_worker_and_submits(
             ["python", "-c", seen], env=env, capture_output=True, text=True, timeout=60, check=True
         ).stdout
         assert "NODES 2" in said
+        assert f"ended the Ray in {temporary}w\n" == script("stop", home=other).stdout
+        assert f"ended the Ray in {temporary}\n" == script("stop", home=home).stdout
+        assert (_processes_in(temporary), _processes_in(Path(f"{temporary}w"))) == ([], [])
+        assert one_ray.run("ray", "status").returncode == 0  # another Ray of the same user
     finally:
-        _end_ray_in(temporary)
-        _end_ray_in(Path(f"{temporary}w"))
+        for path in (temporary, Path(f"{temporary}w")):
+            for process in _processes_in(path):
+                os.kill(process, signal.SIGKILL)
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _end_ray_in(temporary: Path) -> None:
-    """Kill the processes of the Ray whose folder this is: `ray stop` would end everybody's."""
+def _processes_in(temporary: Path) -> list[int]:
+    """The processes of the Ray whose folder this is: `ray stop` would end everybody's."""
+    inside = f"{temporary}/".encode()
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        inside = f"{temporary}/".encode()
-        if any(inside in word or word == inside[:-1] for word in words) or any(
-            word.endswith(inside[:-1]) for word in words
-        ):
-            os.kill(int(process.name), signal.SIGKILL)
-    shutil.rmtree(temporary, ignore_errors=True)
+        if any(inside in word or word.endswith(inside[:-1]) for word in words):
+            found.append(int(process.name))
+    return found
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ((), "launch/ray.sh head"),
+        (("stop",), "no Ray of this script runs on this machine"),
         (("sumbit",), "launch/ray.sh submit RECIPE"),
         (("worker",), "worker wants the head's ADDRESS"),
         (("submit",), "submit wants a RECIPE"),
@@ -207,14 +226,38 @@ def test_ray_sh_wants_to_know_where_runs_go(tmp_path: Path) -> None:
     ) == (2, True), said.stdout
 
 
-def test_local_sh_trains_and_says_how_it_is_used(tmp_path: Path, reference: Reference) -> None:
+def listening_addresses(root: int) -> set[str]:
+    """Addresses that a process and those it started listen on."""
+    with suppress(psutil.Error):
+        return {
+            connection.laddr.ip.removeprefix("::ffff:")
+            for process in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    return set()  # one of them has just ended
+
+
+def test_local_sh_trains_with_a_ray_closed_to_others_and_says_how_it_is_used(
+    tmp_path: Path, reference: Reference
+) -> None:
+    """From a home that has no Ray yet, under the usual umask."""
     local = str(ROOT / "launch" / "local.sh")
     env = environment(HOME=str(tmp_path), RAY_ADDRESS="nowhere:1")
-    done = subprocess.run(
-        [local, RECIPE, *SHORT, f"out={tmp_path}"], cwd=ROOT, env=env, check=False
-    )
-    assert done.returncode == 0
-    assert (tmp_path / ".ray").stat().st_mode & 0o777 == 0o700
+    apart = ("cluster.learners=1", "cluster.samplers=1", f"out={tmp_path}")
+    command = ["bash", "-c", 'umask 022; exec "$@"', "bash", local, RECIPE, *SHORT, *apart]
+    run = Process(command, tmp_path / "log", env, cwd=ROOT)
+    seen: set[str] = set()
+    while not run.ended:
+        seen |= listening_addresses(run.popen.pid)
+        time.sleep(0.2)
+    run.end()
+    assert run.popen.returncode == 0, run.log.read_text()
+    assert seen == {"127.0.0.1"}
+    token = tmp_path / ".ray" / "auth_token"
+    closed = [path.stat().st_mode & 0o777 for path in (token, token.parent, private_folder())]
+    assert closed == [0o600, 0o700, 0o700]
+    assert (private_folder() / "local" / "session_latest").exists()
     assert_same_run(tmp_path / "tip-tiny", reference(*SHORT))
     asked = subprocess.run([local, "--help"], env=env, capture_output=True, text=True, check=False)
     assert (asked.returncode, "launch/local.sh RECIPE" in asked.stderr) == (2, True)

@@ -4,9 +4,12 @@ takes.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,6 +32,7 @@ WHERE = frozenset({"name", "out", "seed"})
 
 def test_there_are_scripts() -> None:
     assert SCRIPTS == [
+        "launch/kuberay/submit.sh",
         "launch/local.sh",
         "launch/ray.sh",
         "launch/slurm/evaluate.sbatch",
@@ -89,7 +93,8 @@ def test_the_manifest_is_of_this_ray_with_a_token() -> None:
 
 def test_the_manifest_runs_a_recipe_into_a_volume_that_all_pods_have() -> None:
     spec = yaml.safe_load(MANIFEST.read_text())["spec"]
-    recipe, *overrides = spec["entrypoint"].split()
+    command, subcommand, recipe, *overrides = spec["entrypoint"].split()
+    assert (command, subcommand) == ("reasontrain", "train")
     out = read_recipe(ROOT / recipe, overrides).out
     assert settings_named(" ".join(overrides)) <= WHERE
     groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
@@ -98,3 +103,59 @@ def test_the_manifest_runs_a_recipe_into_a_volume_that_all_pods_have() -> None:
         mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         assert {volume["name"] for volume in pod["volumes"]} == set(mounted.values())
         assert out in mounted
+
+
+def run(*words: str, path: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """A script, with commands of `path` before this environment's, and no Slurm around it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    before = f"{path}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**kept, "PATH": before, "PYTHONPATH": str(ROOT), **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def scripted(path: Path, name: str, line: str) -> None:
+    """A command of this name that runs one line of shell."""
+    command = path / name
+    command.write_text(f"#!/bin/sh\n{line}\n")
+    command.chmod(0o755)
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+def test_a_slurm_script_outside_slurm_is_one_sentence(tmp_path: Path, script: str) -> None:
+    said = run("bash", f"launch/slurm/{script}.sbatch", "words", path=tmp_path)
+    assert said.returncode == 2
+    assert said.stderr.count("\n") == 1
+    assert "this is not a Slurm job; submit it: sbatch " in said.stderr
+
+
+def test_a_job_of_kubernetes_is_checked_first_and_trains(tmp_path: Path) -> None:
+    recipe = tmp_path / "my recipe.yaml"
+    recipe.write_text((ROOT / "recipes/tiny/tip.yaml").read_text())  # not an executable file
+    scripted(tmp_path, "kubectl", f'echo "$@" >{tmp_path}/words; cat >{tmp_path}/manifest')
+    script = "launch/kuberay/submit.sh"
+    wrong = run(script, str(recipe), "out=/runs", "steps=0", path=tmp_path)
+    assert (wrong.returncode, "steps: " in wrong.stderr) == (2, True), wrong.stderr
+    assert not (tmp_path / "words").exists() or (tmp_path / "manifest").read_text() == ""
+    right = run(script, str(recipe), "out=/runs", "name=a", path=tmp_path)
+    assert right.returncode == 0, right.stderr
+    job = yaml.safe_load((tmp_path / "manifest").read_text())
+    words = ["reasontrain", "train", str(recipe), "out=/runs", "name=a"]
+    assert shlex.split(job["spec"].pop("entrypoint")) == words
+    expected = yaml.safe_load(MANIFEST.read_text())
+    del expected["spec"]["entrypoint"]
+    assert job == expected
+    nowhere = run(script, str(recipe), "out=here", path=tmp_path)
+    assert (nowhere.returncode, "say where runs go" in nowhere.stderr) == (2, True)
+
+
+def test_stop_of_a_machine_without_a_ray_of_this_script_is_a_sentence(tmp_path: Path) -> None:
+    said = run("launch/ray.sh", "stop", path=tmp_path, XDG_STATE_HOME=str(tmp_path))
+    assert said.returncode == 2
+    assert said.stderr == "launch/ray.sh: no Ray of this script runs on this machine\n"

@@ -19,6 +19,7 @@ from reasontrain.algo.token_selection import Prior
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import build_micro_batch
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import encode_demonstrations
 from reasontrain.learner.factory import compose_learner
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.models.testbed_vision import BUILDERS
@@ -32,7 +33,7 @@ def demonstrations(policy: Policy) -> Batch:
     problems = ImageTask(num_problems=6).problems()
     problems = [replace(p, prompt="What?") if i % 2 else p for i, p in enumerate(problems)]
     encoder = Encoder(policy.tokenizer, PromptSettings(), policy.context, policy.vision)
-    written, _ = encoder.demonstrations(encoder.prompts(problems)[0], policy.context)
+    written, _ = encode_demonstrations(encoder, problems)
     data = collate(written, advantage=NoAdvantage())
     draw = torch.Generator().manual_seed(1)
     column_BT = -6 * torch.rand(data.ids_BT.shape, generator=draw) ** 3

@@ -4,28 +4,42 @@ described by.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import integers, lists, sampled_from, sets
 
-from reasontrain.algo.advantages import GroupNormalized, NoAdvantage
-from reasontrain.algo.loss_aggregation import token_mean
+from reasontrain.algo.advantages import (
+    Advantage,
+    GroupNormalized,
+    LeaveOneOut,
+    MeanCentred,
+    NoAdvantage,
+)
+from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS, token_mean
 from reasontrain.algo.objectives import Nll
+from reasontrain.algo.rollout_filter import AllRollouts, RandomRollouts, RolloutFilter
 from reasontrain.algo.token_selection import LinearSchedule, MaxVariance, SsToken
 from reasontrain.data.collate import collate
+from reasontrain.metrics.rewards import group_numbers, own_reward_numbers
 from reasontrain.metrics.step import step_metrics
 from reasontrain.recipe import CheckpointSettings
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.loop import (
     Checkpoints,
     Method,
-    _without_truncated,
+    RewardWatch,
+    _kept,
+    _left_out,
     make_batch,
     observe,
 )
-from reasontrain.types import Batch, Problem, Rollout, Weights
+from reasontrain.types import Batch, Problem, Rollout, Stats, UserError, Weights
 from tests.tiny import batch
 
 
@@ -148,10 +162,148 @@ def rollouts(*truncated: bool) -> list[Rollout]:
     ]
 
 
+Truncated = Literal["score", "mask", "drop"]
+
+
+def method(advantage: Advantage, *, truncated: Truncated = "score") -> Method:
+    return Method(
+        objective=Nll(), loss_aggregation=token_mean, advantage=advantage, truncated=truncated
+    )
+
+
 def test_a_rollout_that_is_left_alone_in_its_group_goes_with_the_truncated_ones() -> None:
     some = rollouts(False, False, True, False, True, True)
-    assert [r.id for r in _without_truncated(some, alone=False)] == [0, 1]
-    assert [r.id for r in _without_truncated(some, alone=True)] == [0, 1, 3]
+    compared = method(GroupNormalized(), truncated="drop")
+    assert [r.id for r in _kept(compared, some)] == [0, 1]
+    alone = method(NoAdvantage(), truncated="drop")
+    assert [r.id for r in _kept(alone, some)] == [0, 1, 3]
+
+
+def test_one_rollout_per_prompt_is_an_error_of_the_recipe() -> None:
+    """It was alone before anything was left out."""
+    with pytest.raises(UserError, match=r"set `sample\.group_size` to 2 or more"):
+        make_batch(method(MeanCentred()), rollouts(False)[:1], step=0, steps=1, seed=0)
+
+
+FILTERS: list[RolloutFilter] = [
+    AllRollouts(),
+    *(
+        kind(scope=scope, keep_ratio=LinearSchedule(init=0.5))
+        for kind in (RandomRollouts, MaxVariance)
+        for scope in ("group", "batch")
+    ),
+    MaxVariance(scope="group", keep_ratio=LinearSchedule(init=0.5), renormalise=True),  # PODS
+]
+
+
+@pytest.mark.parametrize(
+    "advantage", [GroupNormalized(), LeaveOneOut(), MeanCentred(), NoAdvantage()]
+)
+@pytest.mark.parametrize("rollout_filter", FILTERS)
+@settings(max_examples=10)
+@given(
+    rewards=lists(sampled_from([None, 0.0, 0.25, 1.0]), min_size=12, max_size=12),
+    cut=sets(integers(0, 11)),
+    truncated=sampled_from(["score", "mask", "drop"]),
+)
+def test_rollouts_without_a_reward_might_as_well_not_have_been_sampled(
+    advantage: Advantage,
+    rollout_filter: RolloutFilter,
+    rewards: list[float | None],
+    cut: set[int],
+    truncated: Truncated,
+) -> None:
+    """Batch, totals, loss weights and what a filter keeps are those of the other rollouts alone;
+    three groups of four, in which a single one left has nothing to be compared with.
+    """
+    some = [
+        replace(r, reward=rewards[r.id], group=r.id % 3, response_ids=(5,) * (1 + r.id % 2))
+        for r in rollouts(*(i in cut for i in range(12)))
+    ]
+    some = [replace(r, sampled_logp=(-1.0,) * len(r.response_ids)) for r in some]
+    own = method(advantage, truncated=truncated)
+    with_reward = [r for r in some if r.reward is not None]
+    size = Counter(r.group for r in with_reward)
+    compared = [r for r in with_reward if size[r.group] > 1 or isinstance(advantage, NoAdvantage)]
+    left, alone = (
+        rollout_filter(make_batch(own, of, step=1, steps=5, seed=3)) for of in (some, compared)
+    )
+    for name in ("ids_BT", "kind_BT", "rollout_B", "group_B", "reward_B", "advantage_B"):
+        assert torch.equal(getattr(left, name), getattr(alone, name)), name
+    # a rollout that is alone in its group has a reward and was sampled
+    tokens = sum(len(r.response_ids) for r in with_reward)
+    totals = replace(alone.totals(), sampled_rollouts=len(with_reward), sampled_tokens=tokens)
+    assert left.totals() == totals
+    for aggregation in LOSS_AGGREGATIONS.values():
+        weight_BT = left.is_response_BT.float()
+        assert torch.equal(aggregation(weight_BT, left.totals()), aggregation(weight_BT, totals))
+
+
+def test_the_numbers_of_a_step_are_over_the_rollouts_that_have_them() -> None:
+    some = [
+        replace(r, reward=reward, reward_parts=parts, reward_failure=failure)
+        for r, reward, parts, failure in zip(
+            rollouts(*[False] * 5),
+            [1.0, None, None, 0.0, 0.0],
+            [{"format": 0.5}, {"format": 1.0, "judge": 3.0}, {}, {}, {}],
+            [None, None, "timeout", "error", None],
+            strict=True,
+        )
+    ]
+    assert own_reward_numbers(some) == {
+        "rewards_missing": 2,
+        "reward_errors": 2,
+        "reward_timeouts": 1,
+        "reward/format": 0.75,
+        "reward/judge": 3.0,
+    }
+    assert own_reward_numbers([]) == {
+        "rewards_missing": 0,
+        "reward_errors": 0,
+        "reward_timeouts": 0,
+    }
+    known = collate([some[0]], advantage=NoAdvantage())
+    weight_BT = torch.ones(known.ids_BT.shape)
+    assert step_metrics(known, weight_BT, some)["reward_mean"] == pytest.approx(1 / 3)
+    assert "reward_mean" not in step_metrics(known, weight_BT, some[1:3])
+
+
+def test_groups_without_signal_are_those_of_equal_rewards() -> None:
+    def share(*rewards: float | None) -> Stats:
+        some = rollouts(*[False] * len(rewards))
+        return group_numbers(
+            [replace(r, reward=reward) for r, reward in zip(some, rewards, strict=True)]
+        )
+
+    assert share(1.0, 1.0, 0.0, 1.0) == {"reward_zero_std_share": 0.5}
+    assert share(0.1 + 0.2, 0.3, None, 1.0) == {"reward_zero_std_share": 1.0}, "rounding; one left"
+    assert share(1e9, 1e9 + 10, -1.0, 1.0) == {"reward_zero_std_share": 0.0}
+    assert share(None, None) == {}
+
+
+def test_a_reward_that_says_nothing_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    watch = RewardWatch()
+    warned = []
+    for step, share in enumerate([1, 1, 0.5, 1, 1, None, 1, 1, 1, 0, 1, 1, 1]):
+        stats = {"reward_mean": 0.25} | ({} if share is None else {"reward_zero_std_share": share})
+        watch.note(step, stats)
+        warned.append(len(caplog.messages))
+    assert warned == [0] * 6 + [1] * 7
+    assert "equal within every group in the last 3 steps (mean 0.25 in step 6)" in caplog.text
+
+
+def test_a_step_without_a_rollout_says_why() -> None:
+    some = [
+        replace(r, reward=None if r.id < 3 else 1.0)
+        for r in rollouts(False, True, False, False, True, True)
+    ]
+    assert _left_out(method(GroupNormalized(), truncated="drop"), some) == (
+        "none of its 6 rollouts is left (3 without a reward, 2 truncated, 1 with nothing left in "
+        "their group to be compared with)"
+    )
+    assert _left_out(method(GroupNormalized()), some[:3]) == (
+        "none of its 3 rollouts is left (3 without a reward)"
+    )
 
 
 def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_steps() -> None:
@@ -162,15 +314,10 @@ def test_what_was_sampled_is_counted_whatever_is_dropped_and_progress_is_the_ste
         replace(r, reward=float(r.id % 2))
         for r in rollouts(False, False, True, False, False, False)
     ]
-    method = Method(
-        objective=Nll(),
-        loss_aggregation=token_mean,
-        advantage=GroupNormalized(),
-        truncated="drop",
-    )
+    own = method(GroupNormalized(), truncated="drop")
 
     def made(step: int) -> Batch:
-        return make_batch(method, some, step=step, steps=5, seed=3)
+        return make_batch(own, some, step=step, steps=5, seed=3)
 
     batch = MaxVariance(keep_ratio=LinearSchedule(init=0.5))(made(1))
     totals = batch.totals()

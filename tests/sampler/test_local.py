@@ -199,9 +199,9 @@ def test_tokens_follow_the_model(tiny: type) -> None:
 
 def test_a_group_is_prefilled_once(tiny: type) -> None:
     policy = tiny.policy()
-    LocalSampler(policy, seed=0).sample(
-        tiny.prompts(5, 9), Sampling(max_tokens=3), num=6, first_id=0
-    )
+    sampler = LocalSampler(policy, seed=0)
+    policy.shapes.clear()  # those of the check
+    sampler.sample(tiny.prompts(5, 9), Sampling(max_tokens=3), num=6, first_id=0)
     assert policy.shapes[:2] == [(2, 9), (12, 1)]
 
 
@@ -344,10 +344,3 @@ def test_load_refuses_weights_of_another_model(tiny: type) -> None:
     with pytest.raises(AssertionError, match="no weights came for"):
         sampler.load(Weights(version=1, tensors=lambda: iter([])))
     assert sampler.version == 0
-
-
-def test_an_architecture_without_a_cache_of_ours_is_refused(tiny: type) -> None:
-    policy = tiny.policy()
-    policy.model.config.layer_types = ["full_attention", "linear_attention"]
-    with pytest.raises(UserError, match="qwen3 has layers of kind linear_attention"):
-        LocalSampler(policy, seed=0)

@@ -267,6 +267,7 @@ def test_neither_prompt_nor_answer_is_fed_noise(
     tokens' own.
     """
     policy, fed = talkative(tiny), []
+    monkeypatch.setattr("reasontrain.sampler.local.check_decoding", lambda policy: None)
     inner = policy.hidden
 
     def watched(ids=None, *, embeds=None, **more):

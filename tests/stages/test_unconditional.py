@@ -16,6 +16,7 @@ from reasontrain import models
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import Prior
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import encode_demonstrations
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.scoring import logp
 from reasontrain.models import ModelSettings, testbed
@@ -129,8 +130,7 @@ def column(student: Path, tmp_path: Path) -> Column:
             unconditional=settings,
             out=str(tmp_path),
         )
-        prompts, _ = encoder.prompts(task.problems())
-        written, _ = encoder.demonstrations(prompts, 4096)
+        written, _ = encode_demonstrations(encoder, task.problems())
         demonstrations = change(written)
         store = fill_store(recipe, encoder, demonstrations)
         return with_uncond_logp(settings or TUNED, encoder, demonstrations, store)

@@ -8,7 +8,10 @@ from pathlib import Path
 import datasets
 import pytest
 
+from reasontrain.tasks.grading.gold_mark import marked_gold
+from reasontrain.tasks.grading.grader import read_gold
 from reasontrain.tasks.gsm8k import Gsm8k, split_answer
+from reasontrain.tasks.math import split_answer as math_gold
 from reasontrain.tasks.problems import BOXED
 
 
@@ -60,3 +63,27 @@ def test_the_hub_is_asked_where_no_file_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(datasets, "load_dataset", load)
     (problem,) = Gsm8k(split="test", instruction="").problems()
     assert (problem.prompt, problem.answer, problem.solution) == ("2+2?", "4", "Add.\n#### 4")
+
+
+@pytest.mark.parametrize(
+    ("cell", "gold"),
+    [
+        ("#### 7", "7"),
+        ("2+3=<<2+3=5>>5\n#### 5", "5"),
+        ("so #### 1,234", "1234"),
+        ("x\n#### -1/2\n", "-1/2"),
+        ("x\n#### 7\nThat is all.", "7"),
+        ("#### Reasoning\n20 plus 22 is 42.\n\n**Final Answer:** 42", None),
+        ("(1, 2)", None),
+        ("####", None),
+    ],
+)
+def test_a_mark_in_a_gold_cell(cell: str, gold: str | None) -> None:
+    assert marked_gold(cell) == gold
+    assert split_answer(cell, "")[0] == (cell.strip() if gold is None else gold)
+    if gold is not None:
+        assert math_gold(cell, "")[0] == gold
+
+
+def test_the_verifier_reads_the_mark_too() -> None:
+    assert [read_gold(cell) for cell in ("#### 7", "2+3=<<2+3=5>>5\n#### 5")] == ["7", "5"]

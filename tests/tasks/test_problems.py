@@ -4,20 +4,41 @@ what is refused.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import pytest
 
-from reasontrain.data.files import Columns, Row, Table
+from reasontrain.data.files import BadRows, Columns, OnBadRow, Row, Source, Table, refuse
 from reasontrain.tasks.problems import GeneratedProblems, problems_of
 from reasontrain.types import Problem, UserError
 
 USUAL = Columns()
 
 
-def read(*rows: Row, columns: Columns = USUAL, instruction: str = "") -> list[Problem]:
-    table = Table(source="x.jsonl", rows=rows, lines=range(1, len(rows) + 1))
-    return problems_of(
-        table, columns, instruction=instruction, split=lambda answer, solution: (answer, solution)
+@dataclass(frozen=True, kw_only=True)
+class InMemory(Source):
+    """A source of rows that are in no file."""
+
+    rows: tuple[Row, ...]
+
+    def table(self, on_bad_row: OnBadRow = refuse) -> Table:
+        return Table(source="x.jsonl", rows=self.rows, lines=range(1, len(self.rows) + 1))
+
+
+def read(
+    *rows: Row,
+    columns: Columns = USUAL,
+    instruction: str | None = None,
+    bad_rows: BadRows = "refuse",
+) -> list[Problem]:
+    """The problems of rows, without their places."""
+    problems = problems_of(
+        InMemory(rows=rows, columns=columns, bad_rows=bad_rows),
+        instruction=instruction,
+        default_instruction="",
+        split=lambda answer, solution: (answer, solution),
     )
+    return [replace(problem, source="") for problem in problems]
 
 
 def test_usual_columns_and_the_rest_is_about() -> None:
@@ -68,7 +89,7 @@ def test_conversations_end_with_the_user_and_a_reply_is_the_solution() -> None:
 def test_an_answer_may_be_missing() -> None:
     turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "It is 4."}]
     assert read({"messages": turns}) == [
-        Problem(id="0", prompt=(turns[0],), answer="", solution="It is 4.")
+        Problem(id="0", prompt=(turns[0],), answer="", solution="It is 4.", reply=(turns[1],))
     ]
     assert read({"prompt": "2+2?", "label": "x"}) == [
         Problem(id="0", prompt="2+2?", about={"label": "x"})
@@ -126,12 +147,13 @@ def test_a_named_column_plays_no_other_part() -> None:
         (
             [{"messages": "hello", "answer": "4"}],
             Columns(),
-            r"line 1: column 'messages' should hold a list of \{role, content\}",
+            r"line 1: column 'messages' holds str 'hello'; expected a list of turns "
+            r"\(\{role, content\}",
         ),
         (
             [{"messages": [{"role": "assistant", "content": "4"}], "answer": "4"}],
             Columns(),
-            "should end with a user turn",
+            "conversation in column 'messages' has no user turn",
         ),
     ],
 )

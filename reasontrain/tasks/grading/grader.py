@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 from reasontrain.tasks.grading import exact, extract, limits
 from reasontrain.tasks.grading.extract import AnswerFormat
+from reasontrain.tasks.grading.gold_mark import marked_gold
 from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.tasks.grading.symbolic import Pool
 from reasontrain.tasks.grading.verdict import Verdict
+from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, RewardPool
 from reasontrain.types import Problem, UserError
 
 MAX_PAIRS = 256
@@ -63,6 +65,7 @@ class Grader:
         self._num_workers = num_workers or num_cores()
         self._limit_s = limit_s
         self._pool = Pool(num_workers=self._num_workers, memory_bytes=memory_bytes)
+        self._reward_pools: dict[RewardFile, RewardPool] = {}
         self._cache: dict[tuple[str, str], Verdict] = {}
         self._lock = threading.Lock()
 
@@ -120,9 +123,21 @@ class Grader:
             verdicts = dict(zip(unique, graded, strict=True))
         return [verdicts[request] for request in requests]
 
+    def load_own_reward(self, file: RewardFile) -> None:
+        """Load the user's reward function in a worker; raise UserError if that fails."""
+        self._reward_pool(file).load()
+
+    def own_rewards(
+        self, file: RewardFile, calls: Sequence[Call], *, stop_at_failure: bool
+    ) -> list[Outcome | None]:
+        """Call the user's reward function in worker processes; see `RewardPool.score`."""
+        return self._reward_pool(file).score(calls, stop_at_failure=stop_at_failure)
+
     def close(self) -> None:
         """End the worker processes; the grader can still be used and then starts new ones."""
         self._pool.close()
+        for pool in self._reward_pools.values():
+            pool.close()
 
     def __enter__(self) -> Grader:
         return self
@@ -134,6 +149,10 @@ class Grader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _reward_pool(self, file: RewardFile) -> RewardPool:
+        with self._lock:
+            return self._reward_pools.setdefault(file, RewardPool(file))
 
     def _grade(self, gold: str, extracted: str) -> Verdict:
         gold_answer = normalise(read_gold(gold))
@@ -173,8 +192,11 @@ def num_cores() -> int:
 def read_gold(gold: str) -> str:
     """Return the answer in a gold cell: its box, or its formula if it is a text, or all of it.
 
-    Returns "" if its braces are not balanced.
+    GSM8K's mark comes first. Returns "" if the braces of the cell are not balanced.
     """
+    marked = marked_gold(gold)
+    if marked is not None:
+        return marked
     if not limits.balanced(gold):
         return ""
     boxed = extract.last_boxed(gold)

@@ -15,7 +15,8 @@ class Verdict:
         reason: "exact" (text, numbers, lists) or "symbolic" (math-verify) for a decision; "no
             answer", "no gold" or "gold unreadable" if the answer or the gold answer is missing;
             "unfinished" if the chain of thought did not end; "too large", "timeout", "memory" or
-            "crash" if algebra could not decide; "own reward" if the task computes rewards itself.
+            "crash" if algebra could not decide. If the task computes rewards itself: "own reward";
+            "no reward" if it gave none; "error", "timeout" or "crash" if its function failed.
     """
 
     correct: bool

@@ -257,7 +257,7 @@ def test_ranks_do_not_let_one_outlier_decide(steps) -> None:
 
 @pytest.mark.parametrize("name", ["old_logp", "history_logp", "attention"])
 def test_evidence_that_is_not_finite_stops_the_run(steps, name: str) -> None:
-    batch = golden(steps)
+    batch = golden(steps, progress=1.0)
     broken = dict(batch.evidence) | {name: torch.full((1, 7), float("nan"))}
     with pytest.raises(RunError, match=f"evidence '{name}' is NaN"):
         SsToken()(replace(batch, evidence=broken))

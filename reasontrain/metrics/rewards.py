@@ -1,0 +1,46 @@
+"""Metrics of rewards: groups that give no signal, and what an own reward function returned."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from reasontrain.types import Rollout, Stats
+
+ZERO_STD = "reward_zero_std_share"
+"""The share of groups whose rewards are equal; absent without any reward."""
+EQUAL = 1e-9
+"""Relative difference below which rewards are equal: larger ones are no rounding."""
+
+
+def group_numbers(rollouts: Sequence[Rollout]) -> Stats:
+    """The share of groups whose rewards are equal, from which advantages of 0 follow."""
+    rewards_G = defaultdict[int, list[float]](list)
+    for rollout in rollouts:
+        if rollout.reward is not None:
+            rewards_G[rollout.group].append(rollout.reward)
+    if not rewards_G:
+        return {}
+    equal = [math.isclose(min(of), max(of), rel_tol=EQUAL) for of in rewards_G.values()]
+    return {ZERO_STD: sum(equal) / len(equal)}
+
+
+def own_reward_numbers(rollouts: Sequence[Rollout]) -> Stats:
+    """Metrics of an own reward function over a step.
+
+    They are the number of rollouts without a reward, of calls that failed and of those that
+    exceeded their time, and the mean of each number that the function returned, over the rollouts
+    that have it.
+    """
+    failures = [rollout.reward_failure for rollout in rollouts]
+    stats: Stats = {
+        "rewards_missing": float(sum(rollout.reward is None for rollout in rollouts)),
+        "reward_errors": float(sum(failure is not None for failure in failures)),
+        "reward_timeouts": float(failures.count("timeout")),
+    }
+    parts = defaultdict[str, list[float]](list)
+    for rollout in rollouts:
+        for name, value in rollout.reward_parts.items():
+            parts[name].append(value)
+    return stats | {f"reward/{name}": sum(of) / len(of) for name, of in sorted(parts.items())}

@@ -1,0 +1,13 @@
+"""The user's own reward function: called in worker processes that can be killed and replaced."""
+
+from __future__ import annotations
+
+from reasontrain.tasks.own_reward.imports import with_imports
+from reasontrain.tasks.own_reward.pool import (
+    Call,
+    Outcome,
+    RewardFile,
+    RewardPool,
+)
+
+__all__ = ["Call", "Outcome", "RewardFile", "RewardPool", "with_imports"]
