@@ -176,6 +176,7 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
             replace(
                 rollout,
                 reward=s.reward,
+                correct=s.verdict.correct,
                 reward_parts=s.metrics,
                 reward_failure=s.failure,
             )
