@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload, runtime_
 
 from reasontrain.data import thought_marks
 from reasontrain.data.files import BadRows
+from reasontrain.data.progress import with_progress
 from reasontrain.data.templates import ChatTemplate, Conversation, TemplateFailedError
 from reasontrain.types import (
     AtLeastOne,
@@ -265,7 +266,8 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of these texts; a plain text begins with the tokenizer's BOS if it writes one."""
         encoded: list[tuple[int, ...]] = []
-        for start in range(0, len(texts), BATCH_SIZE):
+        starts = range(0, len(texts), BATCH_SIZE)
+        for start in with_progress(starts, f"batches of {BATCH_SIZE} texts tokenized"):
             # Templates write BOS themselves; the tokenizer would add a second one.
             batch = self.tokenizer(
                 list(texts[start : start + BATCH_SIZE]), add_special_tokens=not self.chat
@@ -378,7 +380,7 @@ class Encoder:
         """
         encoded = []
         errors = []
-        for row in rows:
+        for row in with_progress(rows, "rows rendered"):
             try:
                 encoded.append(encode(row))
             except UserError as error:

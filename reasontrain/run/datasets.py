@@ -102,6 +102,34 @@ def training_data(
     return None, Order(prompts, per_step, recipe.seed, described.tokenizer)
 
 
+def first_rows(
+    recipe: Recipe, described: Description, num: int
+) -> tuple[Encoder, list[tuple[Rollout, ...]]]:
+    """The rollouts of the first rows of the data, as they will be learned, and their encoder.
+
+    Args:
+        recipe: the recipe; one with `sample` has prompts and no responses yet.
+        described: the recipe's model.
+        num: number of rows.
+
+    Returns:
+        The encoder, and the rollouts of each row, several for a pair.
+
+    Raises:
+        UserError: a row cannot be read or encoded.
+    """
+    encoder = encoder_of(described, recipe.prompt, recipe.task.bad_rows)
+    if recipe.sample is None and isinstance(recipe.task, OfflineTask):
+        return encoder, encode(recipe.task.samples[:num], encoder, described.context)[0]
+    problems = recipe.task.problems()[:num]
+    if recipe.sample is None:
+        return encoder, [(rollout,) for rollout in encode_demonstrations(encoder, problems)[0]]
+    return encoder, [
+        (Rollout(problem=prompt.problem, id=i, group=i, prompt_ids=prompt.ids, response_ids=()),)
+        for i, prompt in enumerate(encoder.prompts(problems)[0])
+    ]
+
+
 def with_stored_evidence(
     recipe: Recipe, described: Description, demonstrations: OfflineSampler
 ) -> OfflineSampler:
@@ -148,6 +176,7 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
             replace(
                 rollout,
                 reward=s.reward,
+                correct=s.verdict.correct,
                 reward_parts=s.metrics,
                 reward_failure=s.failure,
             )

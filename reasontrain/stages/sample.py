@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
 from reasontrain.data import thought_marks
-from reasontrain.data.files import Row, read_file
+from reasontrain.data.files import Row, cell, present, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of, response_of
@@ -191,9 +191,9 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
 def _cell(row: Row, names: Sequence[str], where: str) -> str:
     """The text of the first of these columns that has one."""
     for name in names:
-        value = row.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
+        value = cell(row, name)
+        if value is not None and value != "":
+            return present(value, column=name, where=where)
     raise UserError(
         f"{where}: no text in any of the columns {', '.join(names)} (the row has: {', '.join(row)})"
     )

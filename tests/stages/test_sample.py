@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from reasontrain import models
 from reasontrain.data.offline import fingerprint
-from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, build
-from reasontrain.recipe.read import YamlValue
+from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, YamlValue, build
 from reasontrain.stages import sample as sampling
 from reasontrain.stages.pairs import _attempts, make_pairs
 from reasontrain.stages.sample import _closed, read_trajectories, sample
