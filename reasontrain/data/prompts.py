@@ -129,6 +129,8 @@ HEADROOM = 2
 """Prompts are encoded lazily if the longest of those checked could be this many times as long."""
 BATCH_SIZE = 1000
 """Texts that the tokenizer gets at once; it encodes them in parallel."""
+REPORT_EVERY = 20_000
+"""Rows or texts between two lines of progress."""
 
 
 class Encoder:
@@ -266,6 +268,8 @@ class Encoder:
         encoded: list[tuple[int, ...]] = []
         for start in range(0, len(texts), BATCH_SIZE):
             # Templates write BOS themselves; the tokenizer would add a second one.
+            if start and start % REPORT_EVERY == 0:
+                logger.info(f"{start:,} of {len(texts):,} texts are encoded")
             batch = self.tokenizer(
                 list(texts[start : start + BATCH_SIZE]), add_special_tokens=not self.chat
             )["input_ids"]
@@ -369,7 +373,9 @@ class Encoder:
         """
         encoded = []
         errors = []
-        for row in rows:
+        for number, row in enumerate(rows):
+            if number and number % REPORT_EVERY == 0:
+                logger.info(f"{number:,} of {len(rows):,} rows are read")
             try:
                 encoded.append(encode(row))
             except UserError as error:
