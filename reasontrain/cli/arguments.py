@@ -71,13 +71,16 @@ Commands = argparse._SubParsersAction  # argparse has no public name for this ty
 def _command(
     commands: Commands[_CommandParser], name: str, what: str, example: str
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
+    command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=what,
         description=what,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # commands whose output other programs read; log messages go to standard error
+    command.set_defaults(prints_data=name in ("plan", "show", "grade", "compare"))
+    return command
 
 
 def _recipe(command: argparse.ArgumentParser) -> None:

@@ -17,8 +17,11 @@ class MessageFormatter(logging.Formatter):
 
 
 @contextmanager
-def shown() -> Iterator[None]:
+def shown(*, beside_data: bool = False) -> Iterator[None]:
     """Print the package's log messages, from INFO upwards, to standard output during the block.
+
+    With `beside_data`, standard output is for the command's result alone, and messages go to
+    standard error.
 
     The handler is removed with the block. During the block, messages do not propagate, so that a
     handler that a library adds to the root logger cannot print them a second time.
@@ -26,7 +29,7 @@ def shown() -> Iterator[None]:
     package = logging.getLogger("reasontrain")
     level = package.level
     propagate = package.propagate
-    handler = _handler()
+    handler = logging.StreamHandler(sys.stderr) if beside_data else _handler()
     handler.setFormatter(MessageFormatter())
     package.addHandler(handler)
     package.setLevel(logging.INFO)

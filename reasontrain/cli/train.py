@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reasontrain import models, stages
 from reasontrain.learner.soft_tokens import alarm
-from reasontrain.recipe import Recipe, read_recipe
+from reasontrain.recipe import Recipe, read_recipe, unused_settings
 from reasontrain.report import write_report
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
@@ -34,6 +34,8 @@ def train_recipe(recipe: Recipe) -> Path:
     An interrupted run of the same recipe is resumed.
     """
     models.quiet_libraries()
+    for line in unused_settings(recipe):
+        logger.warning(f"no effect: {line}")
     with (
         Stop().listening(),
         own_run(recipe),

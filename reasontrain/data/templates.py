@@ -366,6 +366,11 @@ class ChatTemplate:
         before, _, after = text.rpartition(PROBE)
         return after if before else ""
 
+    @property
+    def end_of_answer(self) -> str | None:
+        """The token that the template writes after an answer in text; None if it writes none."""
+        return next(iter(self._plain_end), None)
+
     def end_ids(self) -> frozenset[int]:
         """Ids of the tokens that the template ends an answer with."""
         return frozenset(

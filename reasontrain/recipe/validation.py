@@ -7,12 +7,14 @@ these are loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SoftReinforce
 from reasontrain.algo.rollout_filter import filters_of
+from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllRollouts,
@@ -104,6 +106,16 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
     if unknown := recipe.evidence.keys() - EVIDENCE.keys():
         yield (
             f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(EVIDENCE)}"
+        )
+    if unread := recipe.evidence.keys() & EVIDENCE.keys() - required:
+        yield (
+            f"evidence: neither {recipe.token_selection.kind} nor {objective.kind} reads "
+            f"{_names(unread)}; remove it"
+        )
+    if made := from_sources(recipe.evidence.keys() & required, "unconditional"):
+        yield (
+            f"evidence: {_names(made)} is not read from a file, but made before the run by the "
+            "model of `unconditional`; remove it"
         )
     if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
         yield (
@@ -326,6 +338,7 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
             f"rollout_filter: {rollout_filter.kind} drops single rollouts and would separate the "
             f"two sides of a pair; use `kind: all`"
         )
+    yield from _few_kept_errors(recipe)
     share = 1.0  # of the rollouts that earlier filters of a chain leave
     for one in filters_of(rollout_filter):
         if isinstance(one, MaxVariance) and one.renormalise and recipe.sample is not None:
@@ -340,6 +353,26 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
                     f"{min(2 / size, 1):g} or more"
                 )
         share *= min(one.kept_share(0.0), one.kept_share(1.0))
+
+
+def _few_kept_errors(recipe: Recipe) -> Iterator[str]:
+    """A filter that leaves mini-batches without rollouts."""
+    learn = recipe.learn
+    sampled = learn.rollouts_per_step
+    size = recipe.sample.group_size if recipe.sample is not None else 1
+    groups = sampled // size if sampled % size == 0 else 1  # another division is refused by itself
+    kept = sampled
+    for one in filters_of(recipe.rollout_filter):
+        if not isinstance(one, MaxVariance | RandomRollouts):
+            continue
+        pools = groups if one.scope == "group" else 1
+        kept = pools * max(1, math.floor(one.keep_ratio.least * (kept / pools) + 1e-6))
+    if kept < learn.mini_batches:
+        yield (
+            f"rollout_filter.keep_ratio: {kept} of the {sampled} rollouts of a step are kept, "
+            f"fewer than its {learn.mini_batches} mini-batches; keep more, or lower "
+            f"learn.updates_per_batch"
+        )
 
 
 _ADVANTAGES_NEEDED = "compares advantages; add a `sample` section and set `advantage.kind`"

@@ -20,12 +20,12 @@ from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.replies import encode_demonstrations
-from reasontrain.evaluation.run import ScoreFn
+from reasontrain.evaluation.run import SuiteGrader
 from reasontrain.models import Description, Policy
 from reasontrain.recipe import Recipe, Suite, UncondTuned
 from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.tasks import OfflineTask, PairTask, Response, Scored, Task
+from reasontrain.tasks import OfflineTask, PairTask, Response, Task
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.problems import GeneratedProblems, with_parts
 from reasontrain.types import Problem, Prompt, Rollout, UserError
@@ -48,7 +48,7 @@ class SuiteProblems:
     suite: Suite
     prompt: PromptSettings
     problems: Sequence[Problem]
-    score: ScoreFn
+    score: SuiteGrader
     sha256: str
 
 
@@ -67,7 +67,7 @@ class EncodedSuite:
     suite: Suite
     prompts: Sequence[Prompt]
     dropped: int
-    score: ScoreFn
+    score: SuiteGrader
     sha256: str
 
 
@@ -176,6 +176,7 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
             replace(
                 rollout,
                 reward=s.reward,
+                correct=s.verdict.correct,
                 reward_parts=s.metrics,
                 reward_failure=s.failure,
             )
@@ -187,7 +188,13 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
 
 def response_of(rollout: Rollout) -> Response:
     """The response of a rollout, to be graded."""
-    return Response(problem=rollout.problem, text=rollout.text, truncated=rollout.truncated)
+    return Response(
+        problem=rollout.problem,
+        text=rollout.text,
+        truncated=rollout.truncated,
+        unfinished=rollout.unfinished,
+        answer_start=rollout.answer_start,
+    )
 
 
 def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Prompt]:
@@ -351,11 +358,9 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
 
-    answer_format = suite.answer_format or task.answer_format
-
-    def score(responses: Sequence[Response]) -> list[Scored]:
-        return task.grade(responses, grader, answer_format=answer_format)
-
+    score = SuiteGrader(
+        task=task, grader=grader, answer_format=suite.answer_format or task.answer_format
+    )
     return SuiteProblems(suite, prompt, problems, score, digest)
 
 

@@ -26,6 +26,7 @@ from reasontrain.algo.token_selection import (
     HasMetrics,
     RolloutFilter,
     TokenSelection,
+    unread_evidence,
 )
 from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
@@ -74,6 +75,11 @@ class Method:
     required_evidence: frozenset[str] = frozenset()
     reuse_sampled_logp: bool = False
     truncated: Literal["score", "mask", "drop"] = "score"
+
+    def evidence_at(self, progress: float) -> frozenset[str]:
+        """The evidence that is read at this progress of the run."""
+        others = self.objective.required_evidence
+        return self.required_evidence - unread_evidence(self.token_selection, others, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +158,10 @@ def train_step(run: Run, step: int) -> Stats:
         logger.warning(f"step {step} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     batch = observe(
-        run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
+        run.learner,
+        batch,
+        method.evidence_at(batch.progress),
+        reuse_sampled_logp=method.reuse_sampled_logp,
     )
     weight_BT = token_weights(method, batch)
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
@@ -165,8 +174,9 @@ def train_step(run: Run, step: int) -> Stats:
             weight_BT,
             rollouts,
             run.order.tokenizer,
+            sampled=sampled,
         )
-    run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
+    run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer, sampled=sampled)
     stats = learned | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
@@ -298,7 +308,7 @@ class RewardWatch:
                 f"rewards were equal within every group in the last {NO_SIGNAL_STEPS} steps (mean "
                 f"{stats['reward_mean']:.4g} in step {step}), so advantages were 0 and nothing was "
                 "learned from them; see whether the reward distinguishes responses, and whether "
-                "problems are too hard or too easy (see reward_zero_std_share in metrics.jsonl)"
+                "problems are too hard or too easy (see the metric reward_zero_std_share)"
             )
 
 

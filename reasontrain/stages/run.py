@@ -34,7 +34,7 @@ from reasontrain.run.unconditional import COLUMN
 from reasontrain.stages import score, unconditional
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample
-from reasontrain.stages.tune import tune
+from reasontrain.stages.tune import check_warmup, tune
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     if not recipe.stages and not unconditional.is_needed(recipe):
         return recipe, {}
     check_directory(run_directory(recipe), recipe)
+    check_warmup(recipe)
     places: dict[str, StageDirectory] = {}
     for stage in recipe.stages:
         places[stage.name] = _done(stage, recipe, places)

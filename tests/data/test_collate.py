@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reasontrain.algo.advantages import MeanCentred, NoAdvantage
+from reasontrain.algo.advantages import GroupNormalized, MeanCentred, NoAdvantage
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS, LossAggregation
 from reasontrain.algo.objectives import Nll
 from reasontrain.data.collate import collate
@@ -29,6 +29,26 @@ def rollout(
         sampled_logp=sampled,
         reward=reward,
     )
+
+
+def test_small_differences_of_large_rewards_survive() -> None:
+    """1e6 + (.02, 0, .01, -.03): std sqrt(14e-4 / 3) = .0216, + 1e-4; float32 has steps of .06."""
+    rewards = [1e6 + part for part in (0.02, 0.0, 0.01, -0.03)]
+    rollouts = [
+        replace(rollout(i, 1, 1, reward=reward), group=0) for i, reward in enumerate(rewards)
+    ]
+    batch = collate(rollouts, advantage=GroupNormalized())
+    assert batch.advantage_B.tolist() == pytest.approx([0.9216, 0, 0.4608, -1.3824], abs=1e-3)
+    assert batch.advantage_B.dtype == batch.reward_B.dtype == torch.float32
+
+
+def test_verdicts_are_there_if_every_rollout_has_one() -> None:
+    right, wrong = (replace(rollout(i, 1, 1), correct=i == 2) for i in (2, 3))
+    batch = collate([right, wrong], advantage=NoAdvantage())
+    assert batch.correct_B is not None
+    assert batch.correct_B.tolist() == [True, False]
+    assert batch.take(torch.tensor([1])).correct_B.tolist() == [False]
+    assert collate([right, rollout(3, 1, 1)], advantage=NoAdvantage()).correct_B is None
 
 
 def test_columns_by_hand() -> None:

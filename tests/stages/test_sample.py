@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from reasontrain import models
 from reasontrain.data.offline import fingerprint
-from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, build
-from reasontrain.recipe.read import YamlValue
+from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, YamlValue, build
 from reasontrain.stages import sample as sampling
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import _closed, read_trajectories, sample
@@ -145,7 +144,7 @@ def test_a_response_ends_before_its_first_stop_text(
         response_ids=tuple(vocabulary[piece] for piece in pieces),
         text="".join(pieces),
     )
-    closed = _closed(rollout, stops, tokenizer)
+    closed = _closed(rollout, stops, tokenizer, end_id=0)
     if kept is None:
         assert closed == rollout
         return
