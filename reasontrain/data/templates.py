@@ -22,7 +22,7 @@ LINKS = frozenset({"id", "tool_call_id"})
 """Fields that only connect a call with its result; few templates write them."""
 LOSS_WEIGHT = "loss_weight"
 """The field of a turn that is for the loss and not for the template."""
-_PROBE = "qj7"
+PROBE = "qj7"
 """A text that stands in no template."""
 THOUGHTS = frozenset({"reasoning_content", "reasoning", "thinking"})
 """Fields that hold the thought of a turn."""
@@ -154,7 +154,14 @@ class ChatTemplate:
         if not whole.startswith(prompt):
             return self._composed(conversation, whole, prompt, self._header(before, prompt))
         text = whole[len(prompt) :]
-        lost = [piece for piece in _pieces(turn) if not self._shows(conversation, text, piece)]
+        pieces = _pieces(turn)
+        lost = [piece for piece in pieces if not self._shows(conversation, text, piece)]
+        if lost and pieces[-1] in lost:
+            raise UserError(
+                f"{conversation.where}, turn {number + 1}: the chat template does not render the "
+                f"content of the assistant's turn; use a template that does"
+            )
+        self._check_text(conversation, number, whole)
         if lost:
             return self._composed(conversation, whole, prompt, self._header(before, prompt))
         self.check_fields(conversation, number)
@@ -228,8 +235,8 @@ class ChatTemplate:
         """The text that the template writes after the content of the last turn."""
         number = len(conversation.turns) - 1
         role = conversation.turns[number]["role"]
-        probe = conversation.with_turn(number, {"role": role, "content": _PROBE})
-        return self.render(probe, add_generation_prompt=False).rpartition(_PROBE)[2]
+        probe = conversation.with_turn(number, {"role": role, "content": PROBE})
+        return self.render(probe, add_generation_prompt=False).rpartition(PROBE)[2]
 
     # ---- the end of a turn
 
@@ -251,7 +258,7 @@ class ChatTemplate:
     def _end_in(self, text: str) -> int | None:
         """The offset behind the token that ends a turn; None if the text ends with no token."""
         tail = self._tail(text)
-        ends = [offset for offset, token in tail if token in self._answer_ends]
+        ends = [offset for offset, token in tail if token in self.answer_ends]
         return next(iter(ends or [offset for offset, _ in tail]), None)
 
     def _tail(self, text: str) -> list[tuple[int, str]]:
@@ -276,7 +283,7 @@ class ChatTemplate:
         last = conversation.turns[number]
         # Without a thought, which templates leave out as soon as another turn follows.
         probe = conversation.with_turn(
-            number, {k: v for k, v in last.items() if k not in THOUGHTS} | {"content": _PROBE}
+            number, {k: v for k, v in last.items() if k not in THOUGHTS} | {"content": PROBE}
         )
         role = "tool" if last.get("tool_calls") else "user"
         longer = replace(probe, turns=(*probe.turns, {"role": role, "content": "x"}))
@@ -306,7 +313,7 @@ class ChatTemplate:
         return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
 
     @cached_property
-    def _answer_ends(self) -> frozenset[str]:
+    def answer_ends(self) -> frozenset[str]:
         """Special tokens that end a plain answer, or end a response for the sampler."""
         stops = self.tokenizer.convert_ids_to_tokens(sorted(self.stop_ids))
         return frozenset(stops) | frozenset(self._probed_ends())
@@ -314,10 +321,10 @@ class ChatTemplate:
     def _probed_ends(self) -> Iterator[str]:
         """The tokens that end an answer in text and a call of a tool."""
         question: Message = {"role": "user", "content": "x"}
-        answer: Message = {"role": "assistant", "content": _PROBE}
+        answer: Message = {"role": "assistant", "content": PROBE}
         plain = self._probed_tail(question, answer)
         yield from plain[:1]
-        call = {"type": "function", "function": {"name": _PROBE, "arguments": {"x": 1}}}
+        call = {"type": "function", "function": {"name": PROBE, "arguments": {"x": 1}}}
         tail = self._probed_tail(question, {**answer, "content": "", "tool_calls": [call]})
         # The text of a call may end with a special token of its own: `</tool_call><|im_end|>`.
         if not set(tail) & set(plain[:1]):
@@ -330,7 +337,7 @@ class ChatTemplate:
             text = self.render(conversation, add_generation_prompt=False)
         except TemplateFailedError:
             return []
-        before, _, after = text.rpartition(_PROBE)
+        before, _, after = text.rpartition(PROBE)
         return [token for _, token in self._tail(after)] if before else []
 
     def end_ids(self) -> frozenset[int]:
@@ -373,18 +380,23 @@ class ChatTemplate:
         kind = (str(turn["role"]), index == 0, isinstance(content, str))
         if kind in self._checked:
             return
-        probe = {**turn, "content": _PROBE if isinstance(content, str) else []}
+        probe = {**turn, "content": PROBE if isinstance(content, str) else []}
         if self._rendered(conversation.with_turn(index, probe)) == shown:
             raise UserError(
                 f"{conversation.where}, turn {index + 1}: the chat template does not render turns "
                 f"of role {turn['role']!r}; use a template that does, or remove the turn"
             )
+        self._check_text(conversation, index, shown)
+        self._checked.add(kind)
+
+    def _check_text(self, conversation: Conversation, index: int, shown: str) -> None:
+        """Raise UserError if the template prints the parts of a turn as a list."""
+        content = conversation.turns[index].get("content")
         if isinstance(content, list) and str(content) in shown:
             raise UserError(
                 f"{conversation.where}, turn {index + 1}: the chat template takes text, and the "
                 f"content is a list of parts; write their text as one"
             )
-        self._checked.add(kind)
 
     def check_fields(self, conversation: Conversation, index: int) -> None:
         """Raise UserError for a field of this turn that makes no difference to the rendering."""
@@ -434,7 +446,7 @@ class ChatTemplate:
         content = turn.get("content")
         if not isinstance(content, str):
             return False
-        probe = {**turn, "content": content.replace(piece, _PROBE)}
+        probe = {**turn, "content": content.replace(piece, PROBE)}
         whole = self.render(conversation.with_turn(number, probe), add_generation_prompt=False)
         return not whole.endswith(text)
 
@@ -477,8 +489,8 @@ def without_repetition(header: str, text: str) -> str:
     stripped = text.lstrip()
     starts = sorted({0, *(match.start() for match in re.finditer(r"[<\[]", end))})
     for start in starts:
-        repeated = end[start:]
-        if repeated.strip() and stripped.startswith(repeated):
+        repeated = end[start:].lstrip()
+        if repeated and stripped.startswith(repeated):
             rest = stripped[len(repeated) :]
             return rest.lstrip("\n") if "\n" in gap else rest
     return text

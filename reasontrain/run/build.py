@@ -29,7 +29,7 @@ from reasontrain.evaluation.generation import (
     sample_with,
 )
 from reasontrain.evaluation.run import evaluate, summary
-from reasontrain.learner import Learner
+from reasontrain.learner import Learner, optimizer_state
 from reasontrain.learner.factory import make_learner
 from reasontrain.metrics import environment
 from reasontrain.metrics.throughput import Count, Speed
@@ -93,6 +93,7 @@ MAY_CHANGE = (
     "baseline",
     "resume",
     "learn.schedule_steps",
+    "learn.zero",
     # after a reward that failed, the run can go on in another way
     "task.on_error",
     "task.timeout_s",
@@ -163,7 +164,7 @@ class RunContext:
         recipe = self.inputs.recipe
         directory = self.inputs.directory
         declared = self.inputs.declared
-        from_step = _resume(directory, recipe.steps, self.learner)
+        from_step = _resume(directory, recipe, self.learner)
         self.evaluation_sampler.load(self.learner.weights())
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
@@ -464,17 +465,35 @@ def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
     check_schedules(directory, before, recipe)
 
 
-def _resume(directory: RunDirectory, steps: int, learner: Learner) -> int:
+def _resume(directory: RunDirectory, recipe: Recipe, learner: Learner) -> int:
     """Restore the learner from the newest checkpoint and return its step; 0 if there is none."""
     newest = checkpoint.newest(directory)
     if newest is None:
         return 0
     step, checkpoint_directory = newest
-    if step > steps:
+    if step > recipe.steps:
         raise UserError(
-            f"{directory} has {step} steps already, more than `steps: {steps}`; "
+            f"{directory} has {step} steps already, more than `steps: {recipe.steps}`; "
             f"raise `steps`, or choose another `name`"
         )
     learner.restore(checkpoint_directory)
-    logger.info(f"resuming from {checkpoint_directory}")
+    logger.info(
+        f"resuming from {checkpoint_directory}{_divided_anew(checkpoint_directory, recipe)}"
+    )
     return step
+
+
+def _divided_anew(checkpoint_directory: Path, recipe: Recipe) -> str:
+    """A note that other ranks or another stage wrote this checkpoint; empty if they did not."""
+    written, _ = optimizer_state.read_layout(checkpoint_directory)
+    zero = recipe.learn.zero
+    own: optimizer_state.Layout = {
+        "num_ranks": recipe.cluster.learners if recipe.cluster else 1,
+        "stage": zero.stage if zero else None,
+    }
+    if written == own:
+        return ""
+    return (
+        f"; its state, of {optimizer_state.described(written)}, is divided anew for "
+        f"{optimizer_state.described(own)}"
+    )

@@ -15,6 +15,8 @@ from signal import Signals
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.objectives import Objective
@@ -24,6 +26,7 @@ from reasontrain.algo.token_selection import (
     HasMetrics,
     RolloutFilter,
     TokenSelection,
+    unread_evidence,
 )
 from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
@@ -72,6 +75,11 @@ class Method:
     required_evidence: frozenset[str] = frozenset()
     reuse_sampled_logp: bool = False
     truncated: Literal["score", "mask", "drop"] = "score"
+
+    def evidence_at(self, progress: float) -> frozenset[str]:
+        """The evidence that is read at this progress of the run."""
+        others = self.objective.required_evidence
+        return self.required_evidence - unread_evidence(self.token_selection, others, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +158,12 @@ def train_step(run: Run, step: int) -> Stats:
         logger.warning(f"step {step + 1} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     batch = observe(
-        run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
+        run.learner,
+        batch,
+        method.evidence_at(batch.progress),
+        reuse_sampled_logp=method.reuse_sampled_logp,
     )
-    weight_BT = batch.weighted(method.token_selection(batch))
+    weight_BT = token_weights(method, batch)
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -163,8 +174,9 @@ def train_step(run: Run, step: int) -> Stats:
             weight_BT,
             rollouts,
             run.order.tokenizer,
+            sampled=sampled,
         )
-    run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
+    run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer, sampled=sampled)
     stats = learned | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
@@ -179,6 +191,14 @@ def train_step(run: Run, step: int) -> Stats:
     stats |= run.speed.count(rollouts, batch, weight_BT)
     stats |= {key(part): seconds for part, seconds in timer.read().items()}
     return stats | run.speed.of(stats, time.perf_counter() - start_s)
+
+
+def token_weights(method: Method, batch: Batch) -> Float[Tensor, "B T"]:
+    """The weight of each token: the selection rule's, times the loss weight of the data.
+
+    Loss weights do not change a total, except that a token of weight 0 is masked (see `collate`).
+    """
+    return batch.weighted(method.token_selection(batch))
 
 
 def make_batch(
@@ -288,7 +308,7 @@ class RewardWatch:
                 f"rewards were equal within every group in the last {NO_SIGNAL_STEPS} steps (mean "
                 f"{stats['reward_mean']:.4g} in step {step + 1}), so advantages were 0 and nothing "
                 "was learned from them; see whether the reward distinguishes responses, and "
-                "whether problems are too hard or too easy (reward_zero_std_share in metrics.jsonl)"
+                "whether problems are too hard or too easy (see the metric reward_zero_std_share)"
             )
 
 

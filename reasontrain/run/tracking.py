@@ -19,7 +19,7 @@ from reasontrain.data import storage
 from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.run.directory import RunDirectory
 from reasontrain.tasks.python import output_logger
-from reasontrain.types import Batch, Rollout, Stats, UserError
+from reasontrain.types import Batch, Rollout, Stats, TokenKind, UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -102,6 +102,8 @@ class Tracker:
         weight_BT: Tensor,
         rollouts: Sequence[Rollout],
         tokenizer: PreTrainedTokenizerBase,
+        *,
+        sampled: Batch,
     ) -> None:
         """Write some rollouts of a step, if token files are due.
 
@@ -111,6 +113,7 @@ class Tracker:
             weight_BT: The weight of each token.
             rollouts: The rollouts of the step, of which the first few are written.
             tokenizer: Decodes the tokens.
+            sampled: The step's tokens before the rollout filter.
         """
         if is_due(self.settings.tokens_every, step):
             write_tokens(
@@ -119,6 +122,7 @@ class Tracker:
                 weight_BT,
                 rollouts[: self.settings.tokens_rollouts],
                 tokenizer,
+                sampled=sampled,
             )
 
     def close(self) -> None:
@@ -150,23 +154,27 @@ def write_tokens(
     weight_BT: Tensor,
     rollouts: Sequence[Rollout],
     tokenizer: PreTrainedTokenizerBase,
+    *,
+    sampled: Batch,
 ) -> None:
     """Write rollouts with their tokens, kinds, weights and evidence, one JSON line per rollout.
 
+    A dropped rollout has weights of 0 and no evidence, and no advantage if it was dropped before
+    advantages were computed.
+
     Args:
         path: The file.
-        batch: Tokens with their evidence; a rollout that is not in it was dropped and is left out.
+        batch: Tokens with their evidence; a rollout that is not in it was dropped.
         weight_BT: The weight of each token.
         rollouts: The rollouts to write.
         tokenizer: Decodes the tokens.
+        sampled: The step's tokens before the rollout filter.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     row_of = {int(rollout): row for row, rollout in enumerate(batch.rollout_B)}
     with path.open("w", encoding="utf-8") as stream:
         for rollout in rollouts:
-            if rollout.id not in row_of:
-                continue  # dropped before it was observed
-            row = row_of[rollout.id]
+            row = row_of.get(rollout.id)
             start = len(rollout.prompt_ids)
             span = slice(start, start + len(rollout.response_ids))
             record = {
@@ -174,19 +182,40 @@ def write_tokens(
                 "problem": rollout.problem.id,
                 "prompt": tokenizer.decode(list(rollout.prompt_ids)),
                 "answer": rollout.problem.answer,
+                "group": rollout.group,
                 "reward": rollout.reward,
+                "correct": rollout.correct,
+                "advantage": _advantage(batch, sampled, rollout.id),
+                "dropped": row is None,
                 **({"reward_parts": dict(rollout.reward_parts)} if rollout.reward_parts else {}),
                 "truncated": rollout.truncated,
                 "ids": list(rollout.response_ids),
                 "tokens": [tokenizer.decode([i]) for i in rollout.response_ids],
-                "kind": batch.kind_BT[row, span].tolist(),
-                "weight": _rounded(weight_BT[row, span]),
+                "kind": _kinds(rollout) if row is None else batch.kind_BT[row, span].tolist(),
+                "weight": [0.0] * len(rollout.response_ids)
+                if row is None
+                else _rounded(weight_BT[row, span]),
                 "evidence": {
                     name: _rounded(column_BT[row, span])
                     for name, column_BT in batch.evidence.items()
+                    if row is not None
                 },
             }
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _advantage(batch: Batch, sampled: Batch, rollout: int) -> float | None:
+    """The advantage that a rollout was learned from, or that it was dropped with."""
+    for one in (batch, sampled):
+        row = (one.rollout_B == rollout).nonzero()
+        if len(row):
+            return float(one.advantage_B[int(row[0])])
+    return None
+
+
+def _kinds(rollout: Rollout) -> list[int]:
+    """The kinds of the tokens of a rollout that was dropped."""
+    return list(rollout.kinds) or [int(TokenKind.RESPONSE)] * len(rollout.response_ids)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
-from reasontrain.data.files import Row, read_file
+from reasontrain.data import thought_marks
+from reasontrain.data.files import Row, cell, present, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of, response_of
@@ -139,9 +140,8 @@ def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokeniz
     ids += tokenizer.encode(kept[len(_decoded(tokenizer, ids)) :], add_special_tokens=False)
     end = tokenizer.eos_token_id
     assert isinstance(end, int)
-    return replace(
-        rollout, response_ids=(*ids, end), text=str(tokenizer.decode(ids, skip_special_tokens=True))
-    )
+    # the stop text ended the response, so whether its thought ended does not change
+    return replace(rollout, response_ids=(*ids, end), text=thought_marks.decode(tokenizer, ids))
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -187,9 +187,9 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
 def _cell(row: Row, names: Sequence[str], where: str) -> str:
     """The text of the first of these columns that has one."""
     for name in names:
-        value = row.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
+        value = cell(row, name)
+        if value is not None and value != "":
+            return present(value, column=name, where=where)
     raise UserError(
         f"{where}: no text in any of the columns {', '.join(names)} (the row has: {', '.join(row)})"
     )

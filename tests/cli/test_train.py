@@ -554,7 +554,8 @@ CHANGES: dict[str, tuple[str, Callable[[], None]]] = {
         "rows.jsonl",
         lambda: Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().partition("\n")[0]),
     ),
-    "reward: mine.py": ("mine.py", lambda: replace_in(Path("mine.py"), "1.0", "2.0")),
+    "reward: mine.py": ("mine.py", lambda: replace_in(Path("mine.py"), "RIGHT", "0.5")),
+    "reward: rules.py": ("rules.py", lambda: replace_in(Path("rules.py"), "1.0", "2.0")),
     "suites: own": ("suite.jsonl", lambda: replace_in(Path("suite.jsonl"), "Say 3", "Tell 3")),
     "model: models/policy": (
         "models/policy/model.safetensors",
@@ -581,7 +582,10 @@ def test_a_changed_input_is_named_and_refused_until_it_is_accepted(
     rows = "".join(json.dumps({"problem": f"Say {i}", "answer": str(i)}) + "\n" for i in range(5))
     Path("rows.jsonl").write_text(rows)
     Path("suite.jsonl").write_text(rows)
-    Path("mine.py").write_text("def score(problem, response):\n    return 1.0\n")
+    Path("rules.py").write_text("RIGHT = 1.0\n")
+    Path("mine.py").write_text(
+        "from rules import RIGHT\n\ndef score(problem, response):\n    return RIGHT\n"
+    )
     for name, source in (("policy", "student"), ("other", "teacher")):
         shutil.copytree(model_dir / source, Path("models") / name)
     own = (
