@@ -53,10 +53,19 @@ def tuning(stage: TuneStage, recipe: Recipe, directory: Path) -> Recipe:
     """
     task = RolloutTask(path=stage.demonstrations)
     learn = replace(stage.learn, zero=stage.learn.zero or recipe.learn.zero)
+    steps = math.ceil(stage.epochs * len(task.samples) / learn.rollouts_per_step)
+    # Known only after sampling, which is too dear to be lost to a warm-up that is too long.
+    longest = steps * learn.updates_per_batch - 1
+    if learn.warmup_steps > longest:
+        logger.warning(
+            f"{stage.name}: learn.warmup_steps {learn.warmup_steps} is lowered to {longest}, "
+            f"because {len(task.samples)} demonstrations make {steps} steps only"
+        )
+        learn = replace(learn, warmup_steps=longest)
     return Recipe(
         name=directory.name,
         out=str(directory.parent),
-        steps=math.ceil(stage.epochs * len(task.samples) / learn.rollouts_per_step),
+        steps=steps,
         model=replace(recipe.model, lora=stage.lora),
         task=task,
         objective=Nll(),
