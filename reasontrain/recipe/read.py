@@ -65,7 +65,10 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
 def apply_overrides(
     content: dict[str, YamlValue], overrides: Sequence[str]
 ) -> dict[str, YamlValue]:
-    """The mapping with each `key.path=value` set; values are YAML."""
+    """The mapping with each `key.path=value` set.
+
+    Values are YAML. Entries of a list are keys by their place, counted from 0.
+    """
     result: dict[str, YamlValue] = yaml.safe_load(yaml.safe_dump(content))
     # Overrides of `kind` come first, because a new kind clears the settings of its section.
     for override in sorted(
@@ -81,18 +84,41 @@ def apply_overrides(
         except yaml.YAMLError:
             value = text
         *parents, last = key.split(".")
-        node = result
+        node: dict[str, YamlValue] | list[YamlValue] = result
         for parent in parents:
-            child = node.setdefault(parent, {})
-            if child is None:
-                child = node[parent] = {}
-            if not isinstance(child, dict):
-                raise UserError(f"{override!r}: {parent} is not a section, but {child!r}")
-            node = child
+            node = _section(node, parent, override)
+        if isinstance(node, list):
+            node[_index(node, last, override)] = value
+            continue
         if last == "kind" and node.get("kind") != value:
             node.clear()  # another kind has other settings
         node[last] = value
     return result
+
+
+def _section(
+    node: dict[str, YamlValue] | list[YamlValue], name: str, override: str
+) -> dict[str, YamlValue] | list[YamlValue]:
+    """The section or list of this name; a section that is absent or empty is created."""
+    if isinstance(node, list):
+        child = node[_index(node, name, override)]
+    else:
+        child = node.get(name)
+        if child is None:
+            child = node[name] = {}
+    if not isinstance(child, dict | list):
+        raise UserError(f"{override!r}: {name} is not a section, but {child!r}")
+    return child
+
+
+def _index(node: list[YamlValue], name: str, override: str) -> int:
+    """The place in a list that an override names."""
+    if not name.isdecimal() or int(name) >= len(node):
+        raise UserError(
+            f"{override!r}: {name} is no index of a list with {len(node)} entries, which are "
+            f"counted from 0"
+        )
+    return int(name)
 
 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:

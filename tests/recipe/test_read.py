@@ -23,6 +23,7 @@ from reasontrain.recipe import (
     changed_keys,
     read_recipe,
 )
+from reasontrain.recipe.read import YamlValue
 from reasontrain.recipe.validation import validation_errors
 from reasontrain.types import UserError
 
@@ -206,6 +207,36 @@ def test_vllm_gives_no_log_probs_before_truncation(recipe: Path) -> None:
         )
         == []
     )
+
+
+def test_an_override_reaches_into_lists() -> None:
+    content: dict[str, YamlValue] = {
+        "stages": [
+            {"name": "solutions", "task": {"kind": "arithmetic", "num_problems": 9}},
+            {"name": "pairs", "sample": None},
+        ],
+        "targets": ["a", "b"],
+    }
+    changed = apply_overrides(
+        content,
+        ["stages.0.task.num_problems=48", "stages.1.sample.group_size=4", "targets.1=c"],
+    )
+    assert changed["stages"] == [
+        {"name": "solutions", "task": {"kind": "arithmetic", "num_problems": 48}},
+        {"name": "pairs", "sample": {"group_size": 4}},
+    ]
+    assert changed["targets"] == ["a", "c"]
+    assert apply_overrides(content, ["stages.0.task.kind=gsm8k"])["stages"][0] == {
+        "name": "solutions",
+        "task": {"kind": "gsm8k"},
+    }
+    for wrong, entry in (
+        ("stages.2.name=x", "2"),
+        ("stages.name=x", "name"),
+        ("targets.-1=x", "-1"),
+    ):
+        with pytest.raises(UserError, match=f"{entry} is no index of a list with 2 entries"):
+            apply_overrides(content, [wrong])
 
 
 def test_an_override_of_a_kind_drops_the_knobs_of_the_other_kind() -> None:
