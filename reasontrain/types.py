@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -116,12 +116,30 @@ class Problem:
         return f"{self.source}: problem {self.id}" if self.source else f"problem {self.id}"
 
 
+class ThoughtState(NamedTuple):
+    """The state in which a prompt leaves the chain of thought.
+
+    Attributes:
+        open_kind: the prompt ends inside a thought, which a mark of this kind ends (see
+            `data.thought_marks`); None outside.
+        expected: a thought is asked for, and the response will open it.
+    """
+
+    open_kind: str | None = None
+    expected: bool = False
+
+
+NO_THOUGHT = ThoughtState()
+"""The state of a prompt that neither opens a thought nor asks for one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A problem encoded for a model, with chat template and tokenizer applied once."""
 
     problem: Problem
     ids: tuple[int, ...]
+    thought: ThoughtState = NO_THOUGHT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +172,8 @@ class Rollout:
         sampled_logp: the sampler's log-probability of each response token, in nats; empty for
             demonstrations and soft chains of thought.
         truncated: True if the response was cut at its length limit.
+        unfinished: True if a chain of thought in `text` did not end, so that there is no answer.
+        answer_start: index in `text` at which the answer begins, after a chain of thought.
         reward: the grade of the response; None if it has none, which leaves it out of training.
         correct: the verdict behind the reward; None if nothing has judged the response.
         reward_parts: other numbers that an own reward function returned, by name.
@@ -173,6 +193,8 @@ class Rollout:
     text: str = ""
     sampled_logp: tuple[float, ...] = ()
     truncated: bool = False
+    unfinished: bool = False
+    answer_start: int = 0
     reward: float | None = 0.0
     correct: bool | None = None
     reward_parts: Mapping[str, float] = field(default_factory=dict)

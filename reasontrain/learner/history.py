@@ -22,7 +22,7 @@ from reasontrain.learner.policy_module import (
     LocalModel,
     UnshardedModel,
 )
-from reasontrain.models import Policy, check_shapes
+from reasontrain.models import Policy, check_shapes, open_to_readers
 
 HISTORY_FILE = "history.safetensors"
 Forward = Callable[[MicroBatch, Int[Tensor, " N"], HeadComputation], Mapping[str, Tensor]]
@@ -145,6 +145,7 @@ class MovingAverageHistory(FrozenHistory):
             {name: weight.detach().cpu().contiguous() for name, weight in self.weights.items()},
             directory / HISTORY_FILE,
         )
+        open_to_readers(directory)
 
     @torch.no_grad()
     def restore(self, directory: Path) -> None:

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from reasontrain.models import Lora, Policy, check_shapes
+from reasontrain.models import (
+    Lora,
+    Policy,
+    log_once,
+    messages_of_libraries,
+    open_to_readers,
+    readable,
+)
 from reasontrain.types import UserError
 
 if TYPE_CHECKING:  # importing peft takes half a second, and most runs have no adapter
@@ -19,6 +26,8 @@ if TYPE_CHECKING:  # importing peft takes half a second, and most runs have no a
     from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"
+ADAPTER_FOLDER = "adapter"
+"""The folder in `final/` with the adapters alone, beside the merged model."""
 PREFIX = "base_model.model."
 """The prefix that peft and transformers give to names in an adapter's file."""
 
@@ -41,7 +50,8 @@ def configuration(lora: Lora, base: str) -> LoraConfig:
 def adapt(policy: Policy, lora: Lora) -> None:
     """Put trainable float32 adapters on the policy and freeze everything else.
 
-    Raises UserError if the model has no matrix of a name in `lora.targets`.
+    Raises UserError if the model has no matrix of a name in `lora.targets`, or if peft takes a name
+    for a part of fused experts.
     """
     from peft import inject_adapter_in_model
 
@@ -54,19 +64,43 @@ def adapt(policy: Policy, lora: Lora) -> None:
     if missing:
         raise UserError(
             f"model.lora.targets: the model has no matrix called {', '.join(missing)}; it "
-            f"has {', '.join(sorted(names))}"
+            f"has {', '.join(sorted(names - {'lm_head'}))}"
         )
     policy.model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the start of A is the same on every rank and in every run
-        inject_adapter_in_model(
-            configuration(lora, policy.model.name_or_path), policy.model, adapter_name=ADAPTER
-        )
+        with messages_of_libraries() as messages, readable(policy.model.name_or_path):
+            inject_adapter_in_model(
+                configuration(lora, policy.model.name_or_path), policy.model, adapter_name=ADAPTER
+            )
+    _check_matrices(policy.model, lora)
+    for message in messages:
+        log_once(policy.model.name_or_path, message)
     for name, parameter in policy.model.named_parameters():
         if parameter.requires_grad:
             assert "lora_" in name, f"{name} is no adapter"
             parameter.data = parameter.data.float()
     policy.model.train(policy.model.training)
+
+
+def _check_matrices(model: PreTrainedModel, lora: Lora) -> None:
+    """Raise UserError unless exactly the matrices of the target names have adapters.
+
+    For some architectures with experts peft takes `gate_proj`, `up_proj` and `down_proj` for parts
+    of the fused experts: it adapts those, which can neither be merged here nor sent to a sampler,
+    and leaves out the matrices of that name.
+    """
+    adapted = {name for name, module in model.named_modules() if is_lora_layer(module)}
+    matrices = {
+        name for name in adapted if isinstance(model.get_submodule(f"{name}.base_layer"), nn.Linear)
+    }
+    if adapted != matrices:
+        usable = {name.rpartition(".")[2] for name in matrices}
+        raise UserError(
+            f"model.lora.targets: {', '.join(sorted(set(lora.targets) - usable))} are parts of "
+            f"the fused experts of {model.config.model_type}, where adapters are not supported; "
+            f"leave them out (targets: [{', '.join(sorted(usable))}])"
+        )
 
 
 def is_lora_layer(module: nn.Module) -> TypeGuard[LoraLayer]:
@@ -100,23 +134,7 @@ def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: 
         directory / SAFETENSORS_WEIGHTS_NAME,
     )
     config.save_pretrained(directory)
-
-
-def load_adapter(model: nn.Module, directory: Path) -> None:
-    """Set the adapters to what `save_adapter` wrote.
-
-    Raises UserError if the file's weights are not those of the model's adapters.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from peft.utils import SAFETENSORS_WEIGHTS_NAME
-
-    state = {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in load_file(directory / SAFETENSORS_WEIGHTS_NAME).items()
-    }
-    own = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    check_shapes(str(directory), state, own)
-    set_peft_model_state_dict(model, state, adapter_name=ADAPTER)
+    open_to_readers(directory)
 
 
 def merged_weight(layer: LoraLayer) -> Tensor:

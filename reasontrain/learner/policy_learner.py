@@ -26,6 +26,7 @@ from reasontrain.data.micro_batches import (
 )
 from reasontrain.learner import LossAggregationFn, weight_export
 from reasontrain.learner.engine import TrainingEngine
+from reasontrain.learner.lora import ADAPTER_FOLDER, is_adapted
 from reasontrain.learner.losses import LOSS, NUM_LOSSES, sequence_loss, token_loss
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.optimizer import rate
@@ -408,15 +409,17 @@ class PolicyLearner:
             self._noise = json.loads(noise.read_text(encoding="utf-8"))[EXCESS_NOISE]
 
     def export(self, directory: Path) -> None:
-        """See `Learner`: in the recipe's dtype, adapters merged."""
+        """See `Learner`: in the recipe's dtype, adapters merged and once more alone."""
         dtype = getattr(torch, self.export_dtype)
+        writes = self.engine.rank == 0
         weight_export.save_model(
-            self.policy,
-            directory,
-            dtype,
-            self.engine.materialize,
-            writes=self.engine.rank == 0,
+            self.policy, directory, dtype, self.engine.materialize, writes=writes
         )
+        if is_adapted(self.policy.model):
+            adapter = directory / ADAPTER_FOLDER
+            if writes:
+                adapter.mkdir()
+            weight_export.save_policy(self.policy, adapter, self.engine.materialize, writes=writes)
         self.engine.barrier()
 
 

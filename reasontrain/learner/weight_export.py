@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reasontrain.learner.lora import is_adapted, is_lora_layer, merged_weight, save_adapter
-from reasontrain.models import Policy
+from reasontrain.models import Policy, open_to_readers
 
 Materialize = Callable[[Sequence[nn.Parameter]], AbstractContextManager[object]]
 """Make these parameters whole within a block; every rank enters it together."""
@@ -101,6 +101,7 @@ def save_model(
     state = _copies(tensors(policy.model, materialize), dtype, writes)
     if writes:
         policy.model.save_pretrained(directory, state_dict=state)
+        open_to_readers(directory)
         _set_dtype(directory / "config.json", dtype)
         policy.save_tokenizer(directory)
 

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
     from reasontrain.models.tokenizers import facts_about
     from reasontrain.models.vision import Vision
-    from reasontrain.models.weights import check_finite, check_shapes, load_weights
+    from reasontrain.models.weights import (
+        check_finite,
+        check_shapes,
+        load_weights,
+        open_to_readers,
+    )
 
 __all__ = [
     "LINEAR",
@@ -57,6 +62,7 @@ __all__ = [
     "located",
     "log_once",
     "messages_of_libraries",
+    "open_to_readers",
     "quick_fingerprint",
     "quiet_libraries",
     "readable",
@@ -89,6 +95,7 @@ _MODULES = {
     "check_finite": "weights",
     "check_shapes": "weights",
     "load_weights": "weights",
+    "open_to_readers": "weights",
 }
 """The module of each name that is imported when it is first used.
 

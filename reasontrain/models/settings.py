@@ -77,7 +77,7 @@ class ModelSettings:
             ("full_logits", the reference to compare with). "auto" is Triton on a GPU that supports
             it, else torch.
         gradient_checkpointing: recompute activations in backward.
-        lora: train adapters instead of all weights.
+        lora: train adapters instead of all weights; `final/adapter` holds them alone.
         trust_remote_code: run code from the model's repository; needs `revision`.
         device: device of the model; "auto" is the GPU if there is one.
         shape: sizes for `reasontrain plan` if the model is not available; nothing else reads them.

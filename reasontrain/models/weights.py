@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypedDict
 
 import torch
@@ -123,6 +124,16 @@ def check_finite(model: nn.Module, name: str) -> None:
     wrong = [key for key, tensor in tensors if not _is_finite(tensor)]
     if wrong:
         raise UserError(f"weights of {name} are not finite; NaN or infinity is in {_some(wrong)}")
+
+
+def open_to_readers(directory: Path) -> None:
+    """Let everybody read the weight files in a directory who may read the directory.
+
+    safetensors writes files that their owner alone may read, whatever the umask.
+    """
+    mode = directory.stat().st_mode & 0o666
+    for file in directory.glob("*.safetensors"):
+        file.chmod(mode)
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3NextConfig
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
+from reasontrain.learner import adapter
 from reasontrain.learner.factory import compose_learner
-from reasontrain.learner.lora import adapt, is_adapted
+from reasontrain.learner.lora import ADAPTER_FOLDER, adapt, is_adapted, load_adapter
 from reasontrain.learner.policy_learner import PolicyLearner
-from reasontrain.models import Lora, ModelSettings, Policy
+from reasontrain.learner.weight_export import save_policy
+from reasontrain.models import Lora, ModelSettings, Policy, load
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import UserError
-from tests.tiny import batch, policy
+from tests.tiny import SIZES, batch, policy
+from tests.tiny import tokenizer as base_tokenizer
 
 
 def adapted(architecture: str = "qwen3", *, tied: bool = False, seed: int = 1) -> Policy:
@@ -134,3 +140,63 @@ def test_an_adapter_that_was_saved_goes_on_bit_for_bit_and_loads_on_its_base(
         straight.weights().tensors(), second.weights().tensors(), strict=True
     ):
         assert torch.equal(a, b), name
+
+
+def test_the_final_model_is_merged_and_has_its_adapters_beside_it(tmp_path: Path) -> None:
+    base = policy(seed=1)
+    base.model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    settings = ModelSettings(path=str(tmp_path / "base"))
+    model = load(settings, trainable=True)
+    adapt(model, Lora(rank=4, alpha=8.0))
+    used = learner(model)
+    step(used)
+    final = tmp_path / "final"
+    final.mkdir()
+    used.export(final)
+    merged = load(replace(settings, path=str(final)))
+    assert_close(logits(merged.model), logits(model.model), rtol=0, atol=1e-5)
+    again = adapter.load(settings, final / ADAPTER_FOLDER)
+    assert_close(logits(again.model), logits(model.model), rtol=0, atol=1e-5)
+    for file in final.rglob("*.safetensors"):
+        assert file.stat().st_mode & 0o777 == final.stat().st_mode & 0o666, file
+
+
+def test_targets_inside_fused_experts_are_refused_before_the_first_step() -> None:
+    """peft would adapt the experts, whose merged weights have no name in the model."""
+    config = Qwen3NextConfig(
+        **SIZES,
+        moe_intermediate_size=24,
+        num_experts=4,
+        num_experts_per_tok=2,
+        shared_expert_intermediate_size=24,
+        layer_types=["full_attention", "full_attention"],
+    )
+    model = Policy(AutoModelForCausalLM.from_config(config).float(), base_tokenizer())
+    with pytest.raises(
+        UserError,
+        match=r"down_proj, gate_proj, up_proj are parts of the fused experts of qwen3_next.*"
+        r"targets: \[k_proj, o_proj, q_proj, v_proj\]",
+    ):
+        adapt(model, Lora(rank=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda name: [], r"1 missing \(.*\.0\..*q_proj\.lora_A\.weight\)"),
+        (lambda name: [name, f"{name}.more"], r"1 unexpected \(.*\.more\)"),
+    ],
+)
+def test_adapters_that_are_not_the_models_are_not_restored(
+    tmp_path: Path, change: Callable[[str], list[str]], problem: str
+) -> None:
+    model = adapted()
+    save_policy(model, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    state = load_file(file)
+    name = next(key for key in state if ".0." in key and "q_proj.lora_A" in key)
+    tensor = state.pop(name)
+    save_file(state | {key: tensor.clone() for key in change(name)}, file)
+    with pytest.raises(UserError, match=problem):
+        load_adapter(model.model, tmp_path)
