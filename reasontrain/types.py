@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -116,12 +116,30 @@ class Problem:
         return f"{self.source}: problem {self.id}" if self.source else f"problem {self.id}"
 
 
+class ThoughtState(NamedTuple):
+    """The state in which a prompt leaves the chain of thought.
+
+    Attributes:
+        open_kind: the prompt ends inside a thought, which a mark of this kind ends (see
+            `data.thought_marks`); None outside.
+        expected: a thought is asked for, and the response will open it.
+    """
+
+    open_kind: str | None = None
+    expected: bool = False
+
+
+NO_THOUGHT = ThoughtState()
+"""The state of a prompt that neither opens a thought nor asks for one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A problem encoded for a model, with chat template and tokenizer applied once."""
 
     problem: Problem
     ids: tuple[int, ...]
+    thought: ThoughtState = NO_THOUGHT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +172,10 @@ class Rollout:
         sampled_logp: the sampler's log-probability of each response token, in nats; empty for
             demonstrations and soft chains of thought.
         truncated: True if the response was cut at its length limit.
+        unfinished: True if a chain of thought in `text` did not end, so that there is no answer.
+        answer_start: index in `text` at which the answer begins, after a chain of thought.
         reward: the grade of the response; None if it has none, which leaves it out of training.
+        correct: the verdict behind the reward; None if nothing has judged the response.
         reward_parts: other numbers that an own reward function returned, by name.
         reward_failure: the way in which an own reward function failed; None if it did not.
         evidence: evidence stored before the run: name -> one number per response token.
@@ -172,7 +193,10 @@ class Rollout:
     text: str = ""
     sampled_logp: tuple[float, ...] = ()
     truncated: bool = False
+    unfinished: bool = False
+    answer_start: int = 0
     reward: float | None = 0.0
+    correct: bool | None = None
     reward_parts: Mapping[str, float] = field(default_factory=dict)
     reward_failure: str | None = None
     evidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -244,10 +268,11 @@ class Batch(_EvidenceColumns):
 
     A batch lives on the driver and holds one number per token or rollout: nothing is as wide as V
     or D. `progress` runs from 0 to 1 over the run, for schedules; `seed` is the run's seed and
-    `step` the step's number, for random rules. `loss_weight_BT` multiplies the weights of the
-    selection (see `weighted`); None if it is 1 everywhere. `token_order_BT` orders tokens by
-    (rollout, position) in every layout and serves to break ties. `soft` maps rollout ids to soft
-    chains of thought, `images` to the encoded images of prompts.
+    `step` the step's number, for random rules. `correct_B` are the verdicts, None if a rollout has
+    none. `loss_weight_BT` multiplies the weights of the selection (see `weighted`); None if it is 1
+    everywhere. `token_order_BT` orders tokens by (rollout, position) in every layout and serves to
+    break ties. `soft` maps rollout ids to soft chains of thought, `images` to the encoded images of
+    prompts.
     """
 
     _shape: ClassVar[str] = "BT"
@@ -257,6 +282,7 @@ class Batch(_EvidenceColumns):
     group_B: Int[Tensor, " B"]
     reward_B: Float[Tensor, " B"]
     advantage_B: Float[Tensor, " B"]
+    correct_B: Bool[Tensor, " B"] | None = None
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
     loss_weight_BT: Float[Tensor, "B T"] | None = None
     pair_B: Int[Tensor, " B"] | None = None
@@ -321,6 +347,7 @@ class Batch(_EvidenceColumns):
             evidence={name: column[index_K] for name, column in self.evidence.items()},
             loss_weight_BT=None if self.loss_weight_BT is None else self.loss_weight_BT[index_K],
             pair_B=None if self.pair_B is None else self.pair_B[index_K],
+            correct_B=None if self.correct_B is None else self.correct_B[index_K],
         )
 
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import groupby
 
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import encode_demonstrations
+from reasontrain.models.description import stop_ids_of
+from reasontrain.types import Message, Problem, TokenKind, UserError
 from tests import tiny
 
 CHATML = """\
@@ -263,7 +268,8 @@ GLM = """\
 class Template:
     """A chat template with the special tokens of its tokenizer.
 
-    `stops` are the further tokens that end a response in the model's generation settings.
+    `stops` are the further tokens that end a response in the model's generation settings; `reply`
+    is what the tests write, `trl_adds` what TRL learns of it behind the end of the turn.
     """
 
     name: str
@@ -272,7 +278,8 @@ class Template:
     bos: str | None = None
     special: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
-    kwargs: Mapping[str, object] = field(default_factory=dict)
+    reply: str = "It is 4."
+    trl_adds: str = ""
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tiny tokenizer with these special tokens and this template."""
@@ -299,8 +306,8 @@ _CHATML = ("<|im_start|>", "<|im_end|>")
 TEMPLATES: Mapping[str, Template] = {
     template.name: template
     for template in (
-        Template(name="Qwen3", text=QWEN3, eos="<|im_end|>", special=_CHATML),
-        Template(name="Qwen2.5", text=QWEN25, eos="<|im_end|>", special=_CHATML),
+        Template(name="Qwen3", text=QWEN3, eos="<|im_end|>", special=_CHATML, trl_adds="\n"),
+        Template(name="Qwen2.5", text=QWEN25, eos="<|im_end|>", special=_CHATML, trl_adds="\n"),
         Template(
             name="Llama 3.x",
             text=LLAMA3,
@@ -314,6 +321,7 @@ TEMPLATES: Mapping[str, Template] = {
             eos="<eos>",
             bos="<bos>",
             special=("<start_of_turn>", "<end_of_turn>"),
+            trl_adds="\n",
         ),
         Template(
             name="Mistral",
@@ -329,8 +337,9 @@ TEMPLATES: Mapping[str, Template] = {
             eos="<｜end▁of▁sentence｜>",
             bos="<｜begin▁of▁sentence｜>",
             special=("<｜User｜>", "<｜Assistant｜>"),
+            reply="<think>\n2 and 2.\n</think>\n\nIt is 4.",
         ),
-        Template(name="SmolLM3", text=SMOLLM3, eos="<|im_end|>", special=_CHATML),
+        Template(name="SmolLM3", text=SMOLLM3, eos="<|im_end|>", special=_CHATML, trl_adds="\n"),
         Template(
             name="gpt-oss",
             text=GPT_OSS,
@@ -345,8 +354,131 @@ TEMPLATES: Mapping[str, Template] = {
             special=("[gMASK]", "<sop>", "<|system|>", "<|assistant|>"),
             stops=("<|user|>", "<|observation|>"),
         ),
-        Template(name="ChatML on a base model", text=CHATML, eos="<|endoftext|>", special=_CHATML),
+        Template(
+            name="ChatML on a base model",
+            text=CHATML,
+            eos="<|endoftext|>",
+            special=_CHATML,
+            trl_adds="\n",
+        ),
         Template(name="none", text=None, eos="<|endoftext|>"),
     )
 }
 """Every template of the table in docs/templates.md, by name."""
+
+TOOL = {"type": "function", "function": {"name": "add", "description": "Add.", "parameters": {}}}
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+THOUGHT = "Two and two."
+
+
+def user(text: str) -> Message:
+    """A turn of the user."""
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str | None, **fields: object) -> Message:
+    """A turn of the assistant."""
+    return {"role": "assistant", "content": text, **fields}
+
+
+def encoder(template: Template, **settings: object) -> Encoder:
+    """An encoder with this template, for a context of 1024 tokens."""
+    tokenizer = template.tokenizer()
+    stop_ids = template.stop_ids(tokenizer)
+    return Encoder(tokenizer, PromptSettings(**settings), 1024, stop_ids=stop_ids)
+
+
+def one_turn(template: Template) -> Problem:
+    """A question with a written reply."""
+    prompt = "2+2?" if template.text is None else (user("2+2?"),)
+    return Problem(id="p", prompt=prompt, reply=(assistant(template.reply),))
+
+
+def two_turns(template: Template) -> Problem:
+    """A conversation with two written replies."""
+    return Problem(
+        id="p",
+        prompt=(user("2+2?"), assistant(template.reply), user("And so?")),
+        reply=(assistant(template.reply.replace("2 and 2", "The same")),),
+        learn_history=True,
+    )
+
+
+def with_tools() -> Problem:
+    """A question that is answered by way of a tool."""
+    result: Message = {"role": "tool", "name": "add", "content": "4", "tool_call_id": "1"}
+    turns = (assistant(None, tool_calls=[CALL]), result, assistant("It is 4."))
+    return Problem(id="p", prompt=(user("2+2?"),), reply=turns, tools=(TOOL,))
+
+
+def with_thought() -> Problem:
+    """A question whose reply has its thought in a field."""
+    reply = (assistant("It is 4.", reasoning_content=THOUGHT),)
+    return Problem(id="p", prompt=(user("2+2?"),), reply=reply)
+
+
+def learned(encoder: Encoder, problem: Problem) -> list[str]:
+    """The learned text of each rollout, with marks in place of what is read between turns."""
+    texts = []
+    for rollout in encode_demonstrations(encoder, [problem])[0]:
+        kinds = rollout.kinds or (TokenKind.RESPONSE,) * len(rollout.response_ids)
+        text = ""
+        for is_learned, part in groupby(
+            zip(rollout.response_ids, kinds, strict=True),
+            key=lambda item: item[1] == TokenKind.RESPONSE,
+        ):
+            ids = [token for token, _ in part]
+            text += encoder.tokenizer.decode(ids) if is_learned else " … "
+        texts.append(text)
+    return texts
+
+
+def templates_table() -> str:
+    """What is learned and what ends a turn, by template."""
+    lines = [
+        "| template | learned of the reply | generation stops at | two replies | "
+        "`reasoning_content` | `tools`, `tool_calls` | TRL also learns |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, template in TEMPLATES.items():
+        own = encoder(template)
+        (reply,) = learned(own, one_turn(template))
+        stops = sorted(stop_ids(template, own))
+        cells = [
+            name,
+            _code(reply),
+            ", ".join(_code(own.tokenizer.decode([token])) for token in stops),
+            _outcome(own, two_turns(template)),
+            _outcome(own, with_thought()),
+            _outcome(own, with_tools()),
+            _code(template.trl_adds) if template.trl_adds else TRL_DIFFERS.get(name, "nothing"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+TRL_DIFFERS = {
+    "DeepSeek-R1-like": "nothing, and loses the thought",
+    "GLM": "nothing, and no `<\\|user\\|>`",
+}
+"""Templates that TRL learns less of than reasontrain."""
+
+
+def stop_ids(template: Template, encoder: Encoder) -> frozenset[int]:
+    """The ids that end a response of a model with this template and its generation settings."""
+    generation = GenerationConfig(eos_token_id=sorted(template.stop_ids(encoder.tokenizer)))
+    return stop_ids_of(generation, encoder.tokenizer)
+
+
+def _outcome(encoder: Encoder, problem: Problem) -> str:
+    """How a conversation is learned: in how many rollouts, or that it is refused."""
+    try:
+        number = len(learned(encoder, problem))
+    except UserError:
+        return "refused"
+    return "one rollout" if number == 1 else f"{number} rollouts"
+
+
+def _code(text: str) -> str:
+    shown = text.replace("\n", "\\n").replace("|", "\\|")
+    return f"`{shown}`"

@@ -36,7 +36,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_the_recipe_is_valid_alone_and_with_the_cluster_section() -> None:
-    alone, scaled = map(yaml.safe_load, blocks(README, "yaml"))
+    alone, chat, scaled = map(yaml.safe_load, blocks(README, "yaml"))
+    assert validation_errors(build(Recipe, chat, "README.md")) == []
     recipe = build(Recipe, alone, "README.md")
     assert recipe.required_evidence == {"entropy", "old_logp", "ref_logp"}
     larger = build(

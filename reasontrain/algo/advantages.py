@@ -19,7 +19,9 @@ class GroupNormalized:
     """(r - mean) / (std + eps) within the group, with the n - 1 standard deviation.
 
     GRPO, arXiv 2402.03300, section 4.1.2. A group whose std is below `std_floor` gets zeros, so
-    that rewards that differ only by rounding do not become advantages of 1.
+    that rewards that differ only by rounding do not become advantages of 1. Both settings are in
+    the unit of the reward: with rewards of the order of 1e-4 every group is below the floor and
+    nothing is learned (`useful_share` is 0), so scale such rewards, or lower both.
     """
 
     kind: Literal["group_normalized"] = "group_normalized"

@@ -181,6 +181,16 @@ _ROWS = (
         statistic="logp",
     ),
     Evidence(
+        name="excess_noise",
+        description="span of the rounding of `old_logp` - `history_logp` in a response: 1.1 times "
+        "the 99th percentile over rollouts, measured once; 0 in float32",
+        chart="Rounding of excess loss",
+        label="rounding of excess loss",
+        unit="nats",
+        bounds=_NOT_NEGATIVE,
+        source="history",
+    ),
+    Evidence(
         name="uncond_logp",
         description="log-probability under a reference that does not see the condition",
         chart="Log-probability",

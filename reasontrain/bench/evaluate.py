@@ -27,7 +27,7 @@ from reasontrain.evaluation.generation import (
     chunk_prompts,
     sample_with,
 )
-from reasontrain.evaluation.run import evaluate
+from reasontrain.evaluation.run import SuiteGrader, evaluate
 from reasontrain.models import ModelSettings, Policy
 from reasontrain.recipe import LocalEngine, Suite
 from reasontrain.sampler.local import LocalSampler
@@ -196,8 +196,8 @@ def reasontrain_work(
                     ),
                     sample,
                 ),
-                score=partial(
-                    workload.task.grade, grader=grader, answer_format=workload.answer_format
+                score=SuiteGrader(
+                    task=workload.task, grader=grader, answer_format=workload.answer_format
                 ),
             ).answers
             replies.sampled = [

@@ -19,9 +19,10 @@ from annotated_types import MinLen
 from pydantic import Field
 
 from reasontrain.recipe.constraints import Name, Seed
-from reasontrain.recipe.read import as_mapping, build, read_recipe, read_yaml
+from reasontrain.recipe.read import as_mapping, build, read_recipe
 from reasontrain.recipe.run_settings import EvaluateSettings, Suite
 from reasontrain.recipe.settings import Recipe, RecipeError
+from reasontrain.recipe.yaml_text import read_yaml
 from reasontrain.types import AtLeastOne, Positive, UserError
 
 OWN = ("name", "seed", "out", "baseline", "evaluate", "learn.lr")

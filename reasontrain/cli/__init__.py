@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from reasontrain.types import RunError, UserError
 
     try:
-        with messages.shown():
+        with messages.shown(beside_data=options.prints_data):
             options.run(options)
     except UserError as error:
         return _fail(str(error), 2)

@@ -71,13 +71,16 @@ Commands = argparse._SubParsersAction  # argparse has no public name for this ty
 def _command(
     commands: Commands[_CommandParser], name: str, what: str, example: str
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
+    command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=what,
         description=what,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # commands whose output other programs read; log messages go to standard error
+    command.set_defaults(prints_data=name in ("plan", "show", "grade", "compare"))
+    return command
 
 
 def _recipe(command: argparse.ArgumentParser) -> None:
@@ -354,15 +357,30 @@ def _show(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "show",
-        "Print the resolved recipe with all defaults.",
-        "reasontrain show recipes/tiny/tip.yaml",
+        "Print the resolved recipe with all defaults, or the tokens of its first rows.",
+        "reasontrain show recipes/tiny/sft.yaml --data 2",
     )
     _recipe(command)
+    command.add_argument(
+        "--data",
+        type=int,
+        metavar="N",
+        help="print every token of the first N rows: its role, whether it is trained, its weight",
+    )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.recipe import as_yaml, read_recipe
+        from reasontrain.types import UserError
 
-        print(as_yaml(read_recipe(options.recipe, options.overrides)), end="")
+        recipe = read_recipe(options.recipe, options.overrides)
+        if options.data is None:
+            print(as_yaml(recipe), end="")
+            return
+        if options.data < 1:
+            raise UserError(f"--data is {options.data}; expected a number of rows, at least 1")
+        from reasontrain.cli.show_data import show_data
+
+        show_data(recipe, options.data)
 
     command.set_defaults(run=run)
 

@@ -276,6 +276,7 @@ def _evaluate_suite(
             score=suite_problems.score,
             dropped=prepared.dropped,
             sha256=suite_problems.sha256,
+            infer_thoughts=prepared.infer_thoughts,
             logged=logged,
             log=_log_nothing if is_complete else exit_stack.enter_context(answer_log.writing()),
             progress=lambda done, right: advance(done, f"{100 * right:.1f} % right"),

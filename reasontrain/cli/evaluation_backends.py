@@ -38,12 +38,14 @@ class PreparedSuite:
         dropped: the number of problems whose prompts do not fit.
         fingerprint: facts besides the suite that change answers.
         make_answer_fn: loads the model if necessary, and returns the answer function.
+        infer_thoughts: prompts are unknown, so replies show if they begin inside a thought.
     """
 
     problems: Sequence[Problem]
     dropped: int
     fingerprint: Mapping[str, str | int]
     make_answer_fn: Callable[[], AnswerFn]
+    infer_thoughts: bool = False
 
 
 @runtime_checkable
@@ -162,4 +164,5 @@ class EndpointBackend:
             dropped=0,
             fingerprint={},
             make_answer_fn=lambda: requests.answer,
+            infer_thoughts=True,
         )

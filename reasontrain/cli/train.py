@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reasontrain import models, stages
 from reasontrain.learner.soft_tokens import alarm
-from reasontrain.recipe import Recipe, read_recipe
+from reasontrain.recipe import Recipe, read_recipe, unused_settings
 from reasontrain.report import write_report
 from reasontrain.report.numbers import percent, short
 from reasontrain.report.profile import profile
@@ -34,6 +34,8 @@ def train_recipe(recipe: Recipe) -> Path:
     An interrupted run of the same recipe is resumed.
     """
     models.quiet_libraries()
+    for line in unused_settings(recipe):
+        logger.warning(f"no effect: {line}")
     with (
         Stop().listening(),
         own_run(recipe),
@@ -44,7 +46,7 @@ def train_recipe(recipe: Recipe) -> Path:
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
             if warning := alarm(stats):
-                logger.warning(f"step {step}: {warning}")
+                logger.warning(f"step {step + 1}: {warning}")
 
         with run_context(final, declared=recipe) as ready:
             directory = ready.run(report, on_start=lambda directory: stages.link(directory, places))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from reasontrain.recipe import RecipeError, read_recipe
+from reasontrain.recipe import RecipeError, read_recipe, unused_settings
 from reasontrain.types import UserError
 
 
@@ -25,8 +25,10 @@ def validate(recipes: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     faults = []
     for path in recipes:
         try:
-            read_recipe(path, overrides)
+            recipe = read_recipe(path, overrides)
             print(f"{path}: ok")
+            for line in unused_settings(recipe):
+                print(f"  no effect: {line}")
         except UserError as error:
             faults.append(str(error))
     if faults:

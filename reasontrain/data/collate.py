@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage
@@ -55,7 +55,8 @@ def collate(
         rollout_B=torch.tensor([r.id for r in rollouts], dtype=torch.long),
         group_B=group_B,
         reward_B=reward_B.float(),
-        advantage_B=advantage(reward_B.float(), group_B).float(),
+        advantage_B=advantage(reward_B, group_B).float(),  # float32 would round the differences
+        correct_B=_verdicts(rollouts),
         pair_B=torch.arange(len(rollouts)) if paired else None,
         sampled_rollouts=len(rollouts),
         loss_weight_BT=_loss_weights(rollouts, width),
@@ -78,6 +79,12 @@ def collate(
         return batch
     sampled = [[0.0] * len(r.prompt_ids) + list(r.sampled_logp) for r in rollouts]
     return batch.with_evidence({"sampled_logp": _padded(sampled, width, torch.float32)})
+
+
+def _verdicts(rollouts: Sequence[Rollout]) -> Bool[Tensor, " B"] | None:
+    """The verdicts of the rollouts, if each has one."""
+    verdicts = [r.correct for r in rollouts if r.correct is not None]
+    return torch.tensor(verdicts, dtype=torch.bool) if len(verdicts) == len(rollouts) else None
 
 
 def num_sampled_tokens(rollouts: Sequence[Rollout]) -> int:

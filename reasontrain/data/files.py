@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from reasontrain.data.progress import with_progress
 from reasontrain.types import AtLeastOne, UserError
 
 if TYPE_CHECKING:
@@ -301,10 +302,11 @@ def read_file(path: Path, on_bad_row: OnBadRow = refuse) -> Table:
     the file and, if possible, the line.
     """
     if path.is_dir():
-        inside = ", ".join(sorted(file.name for file in path.iterdir() if is_data_file(file)))
+        names = sorted(file.name for file in path.iterdir() if is_data_file(file))
+        pattern = path / f"*{ending(Path(names[0])) if names else '.jsonl'}"
         raise UserError(
-            f"{path} is a folder; name one of its files or a pattern, as in "
-            f"{path / '*.jsonl'} (data files in it: {inside or 'none'})"
+            f"{path} is a folder; name one of its files or a pattern, as in {pattern} (data files "
+            f"in it: {', '.join(names[:20]) or 'none'})"
         )
     if not path.exists():
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -496,13 +498,16 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
     """
     from datasets import load_dataset
 
+    # Without a network, libraries try again for half a minute.
+    logger.info(f"reading the data set {hub} ({split}) from the Hugging Face hub or its cache")
     try:
         rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
     # datasets and huggingface_hub derive their errors for user mistakes from these two.
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}"
+            f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}; a "
+            "file needs no hub: `path` of a task, or --data (or $REASONTRAIN_DATA) for a suite"
         ) from error
     return _non_empty(
         Table(
@@ -609,12 +614,12 @@ def usable(
     """
     errors = list(unreadable)
     results: list[T] = []
-    for index in range(len(table.rows)):
+    for index in with_progress(range(len(table.rows)), f"rows of {table.source} read"):
         try:
             results.append(read(index))
         except RowError as error:
             if bad_rows == "refuse":
-                raise
+                raise RowError(f"{error}; `task.bad_rows: drop` leaves such rows out") from error
             errors.append(error)
     report_dropped(table.source, errors, len(results))
     return results
@@ -660,7 +665,7 @@ def json_object(raw: bytes, where: str) -> Row:
 def _parse(raw: bytes) -> object:
     """Strict JSON; raises ValueError for repeated keys and for halves of characters."""
     value = json.loads(raw.decode("utf-8"), object_pairs_hook=_object)
-    if LONE_SURROGATE.search(raw):
+    if b"\\u" in raw and LONE_SURROGATE.search(raw):  # the search alone is five times as slow
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reasontrain.data.files import Row
+from reasontrain.data.files import Row, RowError
 from reasontrain.types import Image, UserError
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def find_image(row: Row, folder: Path, where: str) -> Image | None:
 
     The cell holds a path relative to `folder`, the encoded bytes, or a dict with `bytes` or `path`
     as Hugging Face data sets store images. `where` names the row in error messages. Raises
-    UserError for several images and for a file that does not exist.
+    RowError for several images and for a file that does not exist.
     """
     value = row.get("image")
     if value is None and isinstance(listed := row.get("images"), list):
         if len(listed) != 1:
-            raise UserError(
+            raise RowError(
                 f"{where}: column 'images' has {len(listed)} images; expected one per prompt"
             )
         value = listed[0]
@@ -76,16 +76,24 @@ def find_image(row: Row, folder: Path, where: str) -> Image | None:
     if isinstance(value, bytes):
         return Image(content=value)
     if not isinstance(value, str):
-        raise UserError(
+        raise RowError(
             f"{where}: the image is {type(value).__name__}; expected the path of a file, "
             f"or its bytes"
         )
     path = (folder / value).absolute()
-    if not path.is_file():
-        raise UserError(
-            f"{where}: there is no image {path}; set `images` to the folder that paths start from"
+    if not _is_file(path):
+        raise RowError(
+            f"{where}: there is no image {str(path)[:200]}; set `images` to the folder that paths "
+            f"start from"
         )
     return Image(path=str(path))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the text is longer than a file name may be
+        return False
 
 
 def draw_shapes(shapes: Sequence[tuple[str, str]]) -> Image:

@@ -26,6 +26,7 @@ from reasontrain.data.rows import (
     Part,
     answer_of,
     check_unique,
+    check_unrated,
     exchange_of,
     extras_of,
     id_of,
@@ -206,13 +207,7 @@ def _check_demonstrations(table: Table, layout: Layout) -> None:
             f"{table.source} holds preference pairs (columns 'chosen' and 'rejected'); read them "
             f"with `task.kind: pairs`"
         )
-    if table.has("label") and all(
-        isinstance(row.get("label"), bool) for row in table.rows if "label" in row
-    ):
-        raise UserError(
-            f"{table.source} holds rated responses (column 'label' is true or false), and those "
-            f"rated false are not to be learned; keep the rows rated true and remove the column"
-        )
+    check_unrated(table, layout)
     if "messages" in layout.columns or "solution" in layout.columns:
         return
     if is_conversation(next((layout.value(row, "problem") for row in table.rows), None)):

@@ -8,8 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload, runtime_checkable
 
+from reasontrain.data import thought_marks
 from reasontrain.data.files import BadRows
-from reasontrain.data.templates import ChatTemplate, Conversation, TemplateFailedError
+from reasontrain.data.progress import with_progress
+from reasontrain.data.templates import (
+    ChatTemplate,
+    Conversation,
+    TemplateFailedError,
+    end_of_text,
+)
 from reasontrain.types import (
     AtLeastOne,
     Message,
@@ -264,7 +271,8 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of these texts; a plain text begins with the tokenizer's BOS if it writes one."""
         encoded: list[tuple[int, ...]] = []
-        for start in range(0, len(texts), BATCH_SIZE):
+        starts = range(0, len(texts), BATCH_SIZE)
+        for start in with_progress(starts, f"batches of {BATCH_SIZE} texts tokenized"):
             # Templates write BOS themselves; the tokenizer would add a second one.
             batch = self.tokenizer(
                 list(texts[start : start + BATCH_SIZE]), add_special_tokens=not self.chat
@@ -292,6 +300,12 @@ class Encoder:
             if with_special[start : start + len(text)] == text
         )
         return len(with_special) - before - len(text)
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends an answer; raises UserError if there is none."""
+        token = self.template.end_of_answer if self.chat else None
+        return int(self.tokenizer.convert_tokens_to_ids(token or end_of_text(self.tokenizer)))
 
     def header_ids(self, header: str | None = None) -> tuple[int, ...]:
         """The ids that replace the prompt of an unconditional reference, equal for all problems.
@@ -336,7 +350,15 @@ class Encoder:
         ids = self.prompt_ids(problem)
         if not ids:
             raise UserError(f"{problem.where} has an empty prompt")
-        return Prompt(problem=problem, ids=ids)
+        prompt = problem.prompt
+        thought = thought_marks.prompt_state(
+            self.tokenizer,
+            ids,
+            question=prompt if isinstance(prompt, str) else text_of(prompt[-1]),
+            chat=self.chat,
+            thinking=self.settings.enable_thinking,
+        )
+        return Prompt(problem=problem, ids=ids, thought=thought)
 
     def prompts(self, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
         """The prompts that fit, in order, and the number that were dropped.
@@ -369,7 +391,7 @@ class Encoder:
         """
         encoded = []
         errors = []
-        for row in rows:
+        for row in with_progress(rows, "rows rendered"):
             try:
                 encoded.append(encode(row))
             except UserError as error:

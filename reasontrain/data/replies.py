@@ -16,7 +16,7 @@ from typing import Literal
 
 from reasontrain.data.prompts import PROBLEM, Encoder
 from reasontrain.data.templates import LOSS_WEIGHT, end_of_text, without_repetition
-from reasontrain.types import Message, Problem, Rollout, TokenKind, UserError, text_of
+from reasontrain.types import Message, Problem, Rollout, RunError, TokenKind, UserError, text_of
 
 Learned = Literal["all", "reply", "last"]
 TOOL_ROLES = frozenset({"tool", "ipython", "function", "observation"})
@@ -131,6 +131,12 @@ def trained_turns(encoder: Encoder, reply: Reply) -> list[TrainedTurn]:
         for number, turn in enumerate(turns)
         if turn["role"] == "assistant" and (reply.learned != "reply" or number >= num_before)
     ]
+    for number, turn in enumerate(turns):
+        if turn["role"] != "assistant" and turn.get(LOSS_WEIGHT) not in (None, 0, 1):
+            raise UserError(
+                f"{problem.where}, turn {number + 1 - offset}: `{LOSS_WEIGHT}` stands at a turn of "
+                f"role {turn['role']!r}, which is not learned; remove it"
+            )
     numbers = numbers[-1:] if reply.learned == "last" else numbers
     for number in numbers:
         if turns[number].get("content") is None:
@@ -310,6 +316,16 @@ def _rollouts(
     return rollouts
 
 
+def trained_weights(rollout: Rollout) -> list[float]:
+    """The loss weight of each response token, 0 for those that are not learned."""
+    weights = list(rollout.loss_weight) or [1.0] * len(rollout.response_ids)
+    kinds = rollout.kinds or (TokenKind.RESPONSE,) * len(weights)
+    return [
+        weight if kind == TokenKind.RESPONSE else 0.0
+        for weight, kind in zip(weights, kinds, strict=True)
+    ]
+
+
 def with_loss_weight(rollout: Rollout, loss_weight: float | tuple[float, ...]) -> Rollout:
     """The rollout with its weights multiplied by the row's, one for all tokens or one for each."""
     if loss_weight == 1.0:
@@ -347,22 +363,71 @@ def _apply_weight(
 
 
 def _problem_at(reply: Reply, sequence: _Sequence) -> Problem:
-    """The problem whose prompt is that of the sequence."""
+    """The problem whose prompt and reply are those of the sequence."""
     problem = reply.problem
     before: tuple[Message, ...] = (
         (Message(role="user", content=problem.prompt),)
         if isinstance(problem.prompt, str)
         else problem.prompt
     )
-    if sequence.first == len(before):
-        return problem
     turns = (*before, *reply.turns)
+    if (sequence.first, sequence.last) == (len(before), len(turns) - 1):
+        return problem
     return replace(
         problem,
         prompt=turns[: sequence.first],
         reply=turns[sequence.first : sequence.last + 1],
         solution="",
     )
+
+
+def check_prompts(encoder: Encoder, rollout: Rollout) -> int:
+    """Compare the ids before each learned turn with those that inference sends.
+
+    Returns:
+        The number of prompts that were compared.
+
+    Raises:
+        RunError: they differ, with the position.
+    """
+    ids = (*rollout.prompt_ids, *rollout.response_ids)
+    kinds = rollout.kinds or (TokenKind.RESPONSE,) * len(rollout.response_ids)
+    own = (TokenKind.RESPONSE, TokenKind.MASKED)
+    starts = [
+        len(rollout.prompt_ids) + place
+        for place, kind in enumerate(kinds)
+        if kind in own and (place == 0 or kinds[place - 1] not in own)
+    ]
+    problem = rollout.problem
+    before = 1 if isinstance(problem.prompt, str) else len(problem.prompt)
+    prompts = [problem]
+    if not problem.reply:  # a solution, or a side of a pair: the first turn is after the prompt
+        starts = starts[:1]
+    elif len(starts) > 1:
+        turns = (*encoder.settings.turns(problem), *problem.reply)
+        turns = turns[int(encoder.settings.system is not None) :]
+        prompts += [
+            replace(problem, prompt=turns[:number], reply=turns[number:])
+            for number in range(before + 1, len(turns))
+            if turns[number]["role"] == "assistant"
+        ]
+    if len(prompts) != len(starts):
+        raise RunError(
+            f"{problem.where}: {len(starts)} turns are learned, and inference has {len(prompts)}"
+        )
+    for each, start in zip(prompts, starts, strict=True):
+        expected = encoder.prompt_ids(each)
+        if ids[:start] != expected:
+            place = next(
+                (i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b),
+                min(start, len(expected)),
+            )
+            raise RunError(
+                f"{problem.where}: the ids before a learned turn differ from what inference sends, "
+                f"from token {place} on: {encoder.tokenizer.decode(list(ids[place:start]))!r} and "
+                f"{encoder.tokenizer.decode(list(expected[place:]))!r}"
+            )
+    return len(prompts)
 
 
 def _text(encoder: Encoder, reply: Reply, sequence: _Sequence) -> str:

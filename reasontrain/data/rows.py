@@ -157,6 +157,17 @@ def layout_of(
     return Layout(columns)
 
 
+def check_unrated(table: Table, layout: Layout) -> None:
+    """Refuse responses that are rated right or wrong, as in TRL's unpaired preferences (KTO)."""
+    ratings = [row["label"] for row in table.rows if row.get("label") is not None]
+    is_response = layout.columns.get("solution", "solution") != "solution"
+    if is_response and ratings and all(isinstance(rating, bool) for rating in ratings):
+        raise UserError(
+            f"{table.source} holds rated responses (column 'label' is true or false), and those "
+            f"rated false are not to be learned; keep the rows rated true and remove the column"
+        )
+
+
 def exchange_of(row: Row, layout: Layout, where: str, *, images: bool = False) -> Exchange:
     """The prompt and the reply of a row.
 

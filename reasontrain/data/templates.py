@@ -7,6 +7,7 @@ the prompt with the answer.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from reasontrain.types import Message, UserError, text_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
 LINKS = frozenset({"id", "tool_call_id"})
 """Fields that only connect a call with its result; few templates write them."""
 LOSS_WEIGHT = "loss_weight"
 """The field of a turn that is for the loss and not for the template."""
-_PROBE = "qj7"
+PROBE = "qj7"
 """A text that stands in no template."""
 THOUGHTS = frozenset({"reasoning_content", "reasoning", "thinking"})
 """Fields that hold the thought of a turn."""
@@ -84,6 +87,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids
         self.ignored = frozenset(ignored_fields) | {LOSS_WEIGHT}
+        self._reported = False
         self._checked: set[tuple[str, bool, bool]] = set()
 
     # ---- rendering
@@ -154,7 +158,14 @@ class ChatTemplate:
         if not whole.startswith(prompt):
             return self._composed(conversation, whole, prompt, self._header(before, prompt))
         text = whole[len(prompt) :]
-        lost = [piece for piece in _pieces(turn) if not self._shows(conversation, text, piece)]
+        pieces = _pieces(turn)
+        lost = [piece for piece in pieces if not self._shows(conversation, text, piece)]
+        if lost and pieces[-1] in lost:
+            raise UserError(
+                f"{conversation.where}, turn {number + 1}: the chat template does not render the "
+                f"content of the assistant's turn; use a template that does"
+            )
+        self._check_text(conversation, number, whole)
         if lost:
             return self._composed(conversation, whole, prompt, self._header(before, prompt))
         self.check_fields(conversation, number)
@@ -228,8 +239,8 @@ class ChatTemplate:
         """The text that the template writes after the content of the last turn."""
         number = len(conversation.turns) - 1
         role = conversation.turns[number]["role"]
-        probe = conversation.with_turn(number, {"role": role, "content": _PROBE})
-        return self.render(probe, add_generation_prompt=False).rpartition(_PROBE)[2]
+        probe = conversation.with_turn(number, {"role": role, "content": PROBE})
+        return self.render(probe, add_generation_prompt=False).rpartition(PROBE)[2]
 
     # ---- the end of a turn
 
@@ -246,25 +257,34 @@ class ChatTemplate:
         following = self._begin_of_next(conversation)
         if following is not None:
             return text + following
-        return text + end_of_text(self.tokenizer, "the chat template ends no turn, and ")
+        end_token = end_of_text(self.tokenizer, "the chat template ends no turn, and ")
+        if not self._reported:
+            logger.info(
+                f"the chat template writes no token that ends an answer; replies end with "
+                f"{end_token}"
+            )
+            self._reported = True
+        return text + end_token
 
     def _end_in(self, text: str) -> int | None:
         """The offset behind the token that ends a turn; None if the text ends with no token."""
         tail = self._tail(text)
-        ends = [offset for offset, token in tail if token in self._answer_ends]
+        ends = [offset for offset, token in tail if token in self.answer_ends]
         return next(iter(ends or [offset for offset, _ in tail]), None)
 
-    def _tail(self, text: str) -> list[tuple[int, str]]:
-        """The special tokens at the end of a text and the offsets behind them, in order.
+    def _tail(self, text: str, tokens: Sequence[str] = ()) -> list[tuple[int, str]]:
+        """The tokens at the end of a text and the offsets behind them, in order.
 
-        Nothing but white space stands between them.
+        Nothing but white space stands between them. `tokens` are looked for, the special ones and
+        the end of an answer by default.
         """
+        tokens = tokens or self._ends_of_turns
         tail: list[tuple[int, str]] = []
         end = len(text)
         while True:
             while end and text[end - 1].isspace():
                 end -= 1
-            token = next((token for token in self.special if text.endswith(token, 0, end)), None)
+            token = next((token for token in tokens if text.endswith(token, 0, end)), None)
             if token is None:
                 return tail[::-1]
             tail.append((end, token))
@@ -276,7 +296,7 @@ class ChatTemplate:
         last = conversation.turns[number]
         # Without a thought, which templates leave out as soon as another turn follows.
         probe = conversation.with_turn(
-            number, {k: v for k, v in last.items() if k not in THOUGHTS} | {"content": _PROBE}
+            number, {k: v for k, v in last.items() if k not in THOUGHTS} | {"content": PROBE}
         )
         role = "tool" if last.get("tool_calls") else "user"
         longer = replace(probe, turns=(*probe.turns, {"role": role, "content": "x"}))
@@ -306,32 +326,50 @@ class ChatTemplate:
         return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
 
     @cached_property
-    def _answer_ends(self) -> frozenset[str]:
+    def answer_ends(self) -> frozenset[str]:
         """Special tokens that end a plain answer, or end a response for the sampler."""
         stops = self.tokenizer.convert_ids_to_tokens(sorted(self.stop_ids))
         return frozenset(stops) | frozenset(self._probed_ends())
 
+    @cached_property
+    def _plain_end(self) -> tuple[str, ...]:
+        """The added token that ends an answer in text, if there is one; it need not be special."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+        tokens = sorted(added | set(self.special), key=lambda token: (-len(token), token))
+        answer: Message = {"role": "assistant", "content": PROBE}
+        return tuple(token for _, token in self._tail(self._probed(answer), tokens)[:1])
+
+    @cached_property
+    def _ends_of_turns(self) -> tuple[str, ...]:
+        """Tokens that may end a turn, the longest first."""
+        tokens = {*self.special, *self._plain_end}
+        return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
+
     def _probed_ends(self) -> Iterator[str]:
         """The tokens that end an answer in text and a call of a tool."""
-        question: Message = {"role": "user", "content": "x"}
-        answer: Message = {"role": "assistant", "content": _PROBE}
-        plain = self._probed_tail(question, answer)
-        yield from plain[:1]
-        call = {"type": "function", "function": {"name": _PROBE, "arguments": {"x": 1}}}
-        tail = self._probed_tail(question, {**answer, "content": "", "tool_calls": [call]})
+        yield from self._plain_end
+        call = {"type": "function", "function": {"name": PROBE, "arguments": {"x": 1}}}
+        answer: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
+        tail = [token for _, token in self._tail(self._probed(answer))]
         # The text of a call may end with a special token of its own: `</tool_call><|im_end|>`.
-        if not set(tail) & set(plain[:1]):
+        if not set(tail) & set(self._plain_end):
             yield from tail[-1:]
 
-    def _probed_tail(self, *turns: Message) -> list[str]:
-        """The special tokens that stand last in a rendering; empty if it lacks the probe."""
+    def _probed(self, answer: Message) -> str:
+        """What the template writes behind the probe in an answer; "" if it writes no probe."""
         try:
+            turns: tuple[Message, ...] = ({"role": "user", "content": "x"}, answer)
             conversation = Conversation(turns=turns, where="probe")
             text = self.render(conversation, add_generation_prompt=False)
         except TemplateFailedError:
-            return []
-        before, _, after = text.rpartition(_PROBE)
-        return [token for _, token in self._tail(after)] if before else []
+            return ""
+        before, _, after = text.rpartition(PROBE)
+        return after if before else ""
+
+    @property
+    def end_of_answer(self) -> str | None:
+        """The token that the template writes after an answer in text; None if it writes none."""
+        return next(iter(self._plain_end), None)
 
     def end_ids(self) -> frozenset[int]:
         """Ids of the tokens that the template ends an answer with."""
@@ -373,18 +411,23 @@ class ChatTemplate:
         kind = (str(turn["role"]), index == 0, isinstance(content, str))
         if kind in self._checked:
             return
-        probe = {**turn, "content": _PROBE if isinstance(content, str) else []}
+        probe = {**turn, "content": PROBE if isinstance(content, str) else []}
         if self._rendered(conversation.with_turn(index, probe)) == shown:
             raise UserError(
                 f"{conversation.where}, turn {index + 1}: the chat template does not render turns "
                 f"of role {turn['role']!r}; use a template that does, or remove the turn"
             )
+        self._check_text(conversation, index, shown)
+        self._checked.add(kind)
+
+    def _check_text(self, conversation: Conversation, index: int, shown: str) -> None:
+        """Raise UserError if the template prints the parts of a turn as a list."""
+        content = conversation.turns[index].get("content")
         if isinstance(content, list) and str(content) in shown:
             raise UserError(
                 f"{conversation.where}, turn {index + 1}: the chat template takes text, and the "
                 f"content is a list of parts; write their text as one"
             )
-        self._checked.add(kind)
 
     def check_fields(self, conversation: Conversation, index: int) -> None:
         """Raise UserError for a field of this turn that makes no difference to the rendering."""
@@ -434,7 +477,7 @@ class ChatTemplate:
         content = turn.get("content")
         if not isinstance(content, str):
             return False
-        probe = {**turn, "content": content.replace(piece, _PROBE)}
+        probe = {**turn, "content": content.replace(piece, PROBE)}
         whole = self.render(conversation.with_turn(number, probe), add_generation_prompt=False)
         return not whole.endswith(text)
 
@@ -477,8 +520,8 @@ def without_repetition(header: str, text: str) -> str:
     stripped = text.lstrip()
     starts = sorted({0, *(match.start() for match in re.finditer(r"[<\[]", end))})
     for start in starts:
-        repeated = end[start:]
-        if repeated.strip() and stripped.startswith(repeated):
+        repeated = end[start:].lstrip()
+        if repeated and stripped.startswith(repeated):
             rest = stripped[len(repeated) :]
             return rest.lstrip("\n") if "\n" in gap else rest
     return text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reasontrain.data import storage
-from reasontrain.tasks.grading import Verdict
+from reasontrain.tasks.grading import UNFINISHED, Verdict
 from reasontrain.types import Problem, text_of
 
 ProblemSample = tuple[int, int]
@@ -20,12 +20,15 @@ class Reply:
 
     `num_tokens` is None if it is unknown. `reasoning` is a thought that the endpoint separated from
     the text; like a thought within <think>, it is stored for readers and never graded.
+    `unfinished` and `answer_start` are those of `Rollout`.
     """
 
     text: str
     truncated: bool
     num_tokens: int | None
     reasoning: str = ""
+    unfinished: bool = False
+    answer_start: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,11 @@ class Answer:
     sample: int
     reply: Reply
     verdict: Verdict
+
+    @property
+    def unfinished(self) -> bool:
+        """The chain of thought did not end, so there is no answer."""
+        return self.reply.unfinished or self.verdict.reason == UNFINISHED
 
     def line(self) -> str:
         """The answer as one line of JSON, which `from_line` reads back without loss."""
@@ -52,6 +60,7 @@ class Answer:
                 "extracted": self.verdict.extracted,
                 "reason": self.verdict.reason,
                 "truncated": self.reply.truncated,
+                "unfinished": self.unfinished,
                 "tokens": self.reply.num_tokens,
             }
         )
@@ -74,6 +83,7 @@ def from_line(row: Mapping[str, object], problems: Mapping[str, Problem]) -> Ans
             truncated=bool(row["truncated"]),
             num_tokens=tokens,
             reasoning=str(row.get("reasoning", "")),
+            unfinished=bool(row["unfinished"]),
         ),
         verdict=Verdict(bool(row["correct"]), str(row["extracted"]), str(row["reason"])),
     )

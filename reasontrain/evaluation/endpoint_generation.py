@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from threading import Event, Thread
 
@@ -17,10 +17,11 @@ import torch
 from reasontrain import rng
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
+from reasontrain.data.thought_marks import KNOWN
 from reasontrain.evaluation.answers import ProblemSample, Reply
 from reasontrain.evaluation.endpoint_client import Endpoint, EndpointClient, Json, open_client
 from reasontrain.rng import Stream
-from reasontrain.types import Problem, UserError
+from reasontrain.types import NO_THOUGHT, Problem, ThoughtState, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,27 @@ class EndpointRequests:
             body["chat_template_kwargs"] = {"enable_thinking": self.prompt.enable_thinking}
         return body
 
+    def with_thought(self, key: ProblemSample, reply: Reply) -> Reply:
+        """The reply with what the request and its text say of an unfinished thought.
+
+        The server's template may open the thought, which then only ends in the text. See also
+        `run.infer_thoughts`.
+        """
+        if reply.reasoning:
+            state = NO_THOUGHT
+        elif self.is_plain:
+            prompt = str(self.body(key)["prompt"])
+            state = KNOWN.state(prompt, chat=False, thinking=None)
+        else:
+            state = ThoughtState(expected=bool(self.prompt.enable_thinking))
+        reading = KNOWN.read(reply.text, truncated=reply.truncated, state=state)
+        only_thought = bool(reply.reasoning) and reply.truncated and not reply.text.strip()
+        return replace(
+            reply,
+            unfinished=reading.unfinished or only_thought,
+            answer_start=reading.start,
+        )
+
     def answer(
         self, missing: AbstractSet[ProblemSample]
     ) -> Iterator[Mapping[ProblemSample, Reply]]:
@@ -120,7 +142,8 @@ class EndpointRequests:
                 try:
                     while not stop.is_set():
                         key = waiting.get_nowait()
-                        arrived.put((key, client.complete(self.body(key))))
+                        reply = client.complete(self.body(key))
+                        arrived.put((key, self.with_thought(key, reply)))
                 except Empty:
                     return
                 except Exception as error:  # raised in the consumer's thread

@@ -101,5 +101,9 @@ def sample_with(sampler: Sampler) -> SampleFn:
 def reply_of(rollout: Rollout) -> Reply:
     """Convert a rollout to a reply."""
     return Reply(
-        text=rollout.text, truncated=rollout.truncated, num_tokens=len(rollout.response_ids)
+        text=rollout.text,
+        truncated=rollout.truncated,
+        num_tokens=len(rollout.response_ids),
+        unfinished=rollout.unfinished,
+        answer_start=rollout.answer_start,
     )

@@ -4,30 +4,50 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool
 
+from reasontrain.data.thought_marks import KNOWN
 from reasontrain.evaluation.answers import Answer, ProblemSample
 from reasontrain.evaluation.generation import AnswerFn
 from reasontrain.metrics.accuracy import Interval, estimate, mean_per_problem, summarise
 from reasontrain.recipe import Suite
-from reasontrain.tasks import Response, Scored
-from reasontrain.tasks.grading import spelling
+from reasontrain.tasks import AnswerFormat, Grader, Response, Scored, Task, Verdict
+from reasontrain.tasks.grading import UNFINISHED, Vote, group_votes
+from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import Problem, UserError
 
 NO_VOTE = -1
 """The vote of a response without an answer, in integer arrays of votes."""
+UNDECIDED = frozenset({"too large", "timeout", "memory", "crash"})
+"""Reasons of verdicts on answers that algebra cannot handle; their votes go by spelling."""
 MAX_PARTS = 32
 """The most values of a property (subject, level) for which accuracies are reported by value."""
 GRADED_AT_ONCE = 16
 """Answers that are graded together, and logged and counted before the next ones are graded."""
 
-ScoreFn = Callable[[Sequence[Response]], list[Scored]]
-"""Grade responses, in order."""
 Progress = Callable[[int, float], None]
 """Receives the number of answers so far, and the share of right ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteGrader:
+    """The grading of a suite: a task with the common verifier, and what counts as an answer."""
+
+    task: Task
+    grader: Grader
+    answer_format: AnswerFormat
+
+    def __call__(self, responses: Sequence[Response]) -> list[Scored]:
+        """Grade responses, in order."""
+        return self.task.grade(responses, self.grader, answer_format=self.answer_format)
+
+    def same(self, one: str, other: str) -> bool:
+        """Compare two extracted answers."""
+        return self.task.same_answer(one, other, self.grader)
 
 
 @dataclass(frozen=True)
@@ -43,11 +63,14 @@ class Evaluation:
     """The result of a suite.
 
     Attributes:
-        metrics: accuracy, mean@k, pass@k and maj@k, with 95 % intervals over problems.
+        metrics: accuracy (the mean over all samples), and pass@k and maj@k for k above 1, with 95 %
+            intervals over problems.
         response_tokens_mean: mean length in tokens. It and the quantiles are None if the length of
             an answer is unknown.
-        truncated_share: share of answers cut at `max_tokens`.
-        format_failure_share: share of responses without an answer.
+        truncated: number of responses cut at `max_tokens`.
+        unfinished: number of responses whose chain of thought did not end.
+        no_answer: number of other responses without an answer.
+        shares: these numbers as shares of all responses, with 95 % intervals over problems.
         reasons: the number of answers by `Verdict.reason`, including the grader's own failures
             ("timeout", "memory", "crash").
         dropped: the number of prompts that did not fit the model; they count as wrong.
@@ -65,8 +88,10 @@ class Evaluation:
     response_tokens_mean: float | None
     response_tokens_p50: float | None
     response_tokens_p95: float | None
-    truncated_share: float
-    format_failure_share: float
+    truncated: int
+    unfinished: int
+    no_answer: int
+    shares: dict[str, Interval]
     reasons: dict[str, int]
     dropped: int
     parts: dict[str, dict[str, EvaluationPart]]
@@ -77,9 +102,10 @@ class Evaluation:
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in {"answers", "metrics", "parts"}
+            if f.name not in {"answers", "metrics", "parts", "shares"}
         } | {
             "metrics": {name: asdict(interval) for name, interval in self.metrics.items()},
+            "shares": {name: asdict(interval) for name, interval in self.shares.items()},
             "parts": {
                 by: {name: asdict(part) for name, part in parts.items()}
                 for by, parts in self.parts.items()
@@ -96,9 +122,10 @@ def evaluate(
     problems: Sequence[Problem],
     answer: AnswerFn,
     *,
-    score: ScoreFn,
+    score: SuiteGrader,
     dropped: int = 0,
     sha256: str = "",
+    infer_thoughts: bool = False,
     logged: Mapping[ProblemSample, Answer] | None = None,
     log: Callable[[Answer], None] = lambda answer: None,
     progress: Progress = lambda done, right: None,
@@ -113,6 +140,7 @@ def evaluate(
         dropped: the number of prompts that did not fit the model. They count as wrong, so that
             scores of different models stay comparable.
         sha256: hash of all problems, for the record.
+        infer_thoughts: the prompts are unknown (see the function of this name).
         logged: answers from an earlier run. They are neither generated nor graded again: a verdict
             may be a timeout, which might not occur again.
         log: called with each new answer and its verdict.
@@ -142,7 +170,13 @@ def evaluate(
             batch = new[start : start + GRADED_AT_ONCE]
             graded = score(
                 [
-                    Response(problem=problems[m], text=reply.text, truncated=reply.truncated)
+                    Response(
+                        problem=problems[m],
+                        text=reply.text,
+                        truncated=reply.truncated,
+                        unfinished=reply.unfinished,
+                        answer_start=reply.answer_start,
+                    )
                     for (m, _), reply in batch
                 ]
             )
@@ -153,17 +187,64 @@ def evaluate(
                 num_right += one.verdict.correct
             progress(len(answers), num_right / len(answers))
     assert missing <= answers.keys(), "the model did not answer every problem"
-    return _summarise(suite, problems, [answers[key] for key in sorted(answers)], dropped, sha256)
+    ordered = [answers[key] for key in sorted(answers)]
+    if infer_thoughts:
+        ordered = infer_thoughts_of(ordered)
+    return _summarise(suite, problems, ordered, score, dropped, sha256)
+
+
+def infer_thoughts_of(answers: Sequence[Answer]) -> list[Answer]:
+    """Mark truncated replies of a thinking model that hold nothing but a thought.
+
+    An endpoint's template may open the thought, so a reply that was cut within it has no mark. That
+    the model thinks is known from the other replies to the suite: they end a thought that they do
+    not open, or the server separates their thoughts.
+    """
+    marks = [KNOWN.find(answer.reply.text) for answer in answers]
+    thinks = any(
+        answer.reply.reasoning or (found and found[0].closes)
+        for answer, found in zip(answers, marks, strict=True)
+    )
+    return [
+        replace(
+            answer,
+            reply=replace(answer.reply, unfinished=True),
+            verdict=Verdict(correct=False, extracted="", reason=UNFINISHED),
+        )
+        if thinks and answer.reply.truncated and not found and not answer.reply.reasoning
+        else answer
+        for answer, found in zip(answers, marks, strict=True)
+    ]
 
 
 def _summarise(
-    suite: Suite, problems: Sequence[Problem], answers: Sequence[Answer], dropped: int, sha256: str
+    suite: Suite,
+    problems: Sequence[Problem],
+    answers: Sequence[Answer],
+    score: SuiteGrader,
+    dropped: int,
+    sha256: str,
 ) -> Evaluation:
     """Compute the metrics of all answers, given in order of problem and sample."""
     shape = (len(problems), suite.num_samples)
     correct_MS = np.array([a.verdict.correct for a in answers]).reshape(shape)
-    vote_MS = np.array(_votes(answers)).reshape(shape)
     dropped_rows = [(0, dropped), (0, 0)]
+    # the votes of a task with its own reward are unknown: it extracts no answers
+    has_votes = max(suite.pass_at, default=1) > 1 and not score.task.has_own_reward
+    vote_MS = (
+        np.pad(
+            np.array(_votes(answers, score.same)).reshape(shape),
+            dropped_rows,
+            constant_values=NO_VOTE,
+        )
+        if has_votes
+        else None
+    )
+    outcomes = {
+        "truncated": np.array([a.reply.truncated for a in answers]),
+        "unfinished": np.array([a.unfinished for a in answers]),
+        "no_answer": np.array([a.verdict.reason == "no answer" for a in answers]),
+    }
     lengths = [a.reply.num_tokens for a in answers if a.reply.num_tokens is not None]
     is_counted = len(lengths) == len(answers)
     reasons = Counter(a.verdict.reason for a in answers)
@@ -174,16 +255,17 @@ def _summarise(
         num_problems=len(problems) + dropped,
         num_samples=suite.num_samples,
         temperature=suite.sampling.temperature,
-        metrics=summarise(
-            np.pad(correct_MS, dropped_rows),
-            suite.pass_at,
-            vote_MS=np.pad(vote_MS, dropped_rows, constant_values=NO_VOTE),
-        ),
+        metrics=summarise(np.pad(correct_MS, dropped_rows), suite.pass_at, vote_MS=vote_MS),
         response_tokens_mean=float(np.mean(lengths)) if is_counted else None,
         response_tokens_p50=float(np.quantile(lengths, 0.5)) if is_counted else None,
         response_tokens_p95=float(np.quantile(lengths, 0.95)) if is_counted else None,
-        truncated_share=float(np.mean([a.reply.truncated for a in answers])),
-        format_failure_share=reasons["no answer"] / len(answers),
+        truncated=int(outcomes["truncated"].sum()),
+        unfinished=int(outcomes["unfinished"].sum()),
+        no_answer=int(outcomes["no_answer"].sum()),
+        shares={
+            name: estimate(mean_per_problem(happened.reshape(shape)))
+            for name, happened in outcomes.items()
+        },
         reasons=dict(sorted(reasons.items())),
         dropped=dropped,
         parts=_parts(problems, correct_MS),
@@ -191,22 +273,27 @@ def _summarise(
     )
 
 
-def _votes(answers: Sequence[Answer]) -> list[int]:
+def _votes(answers: Sequence[Answer], same: Callable[[str, str], bool]) -> list[int]:
     """Number the answers so that equal answers to a problem have equal numbers, for majority votes.
 
-    All right answers to a problem count as equal; wrong answers are equal if their normalised
-    spellings are. A response without an answer gets NO_VOTE.
+    The verifier's equivalence decides for right and wrong answers alike. A response without an
+    answer gets NO_VOTE.
     """
-    number_of: dict[tuple[str, bool, str], int] = {}
-    votes = []
+    by_problem: dict[str, list[Answer]] = {}
     for answer in answers:
-        verdict = answer.verdict
-        spelt = "" if verdict.correct else spelling(verdict.extracted)
-        key = answer.problem.id, verdict.correct, spelt
-        votes.append(
-            number_of.setdefault(key, len(number_of)) if verdict.correct or spelt else NO_VOTE
+        by_problem.setdefault(answer.problem.id, []).append(answer)
+    # comparisons that need algebra wait for the grader's processes
+    with ThreadPoolExecutor(num_cores()) as threads:
+        numbered = threads.map(
+            lambda group: group_votes([_vote(answer.verdict) for answer in group], same),
+            by_problem.values(),
         )
-    return votes
+        votes = [vote for numbers in numbered for vote in numbers]
+    return [NO_VOTE if vote is None else vote for vote in votes]
+
+
+def _vote(verdict: Verdict) -> Vote:
+    return Vote(verdict.extracted, verdict.correct, comparable=verdict.reason not in UNDECIDED)
 
 
 def _parts(
@@ -228,7 +315,7 @@ def _parts(
 
 
 def summary(result: Evaluation, done: int | None = None) -> str:
-    """Format the metrics in one line."""
+    """Format the metrics in one line, with the numbers of responses that have no answer."""
     parts = [
         f"{name} {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}]"
         for name, m in result.metrics.items()
@@ -236,5 +323,11 @@ def summary(result: Evaluation, done: int | None = None) -> str:
     when = "" if done is None else f" after {done} steps"
     return (
         f"{result.suite}{when}: {', '.join(parts)} ({result.num_problems} problems x "
-        f"{result.num_samples})"
+        f"{result.num_samples}; {outcomes_text(result)})"
     )
+
+
+def outcomes_text(result: Evaluation) -> str:
+    """Format the numbers of responses that were cut, or that have no answer."""
+    unfinished = f"{result.unfinished} with an unfinished thought"
+    return f"{result.truncated} truncated, {unfinished}, {result.no_answer} without an answer"

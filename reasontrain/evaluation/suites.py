@@ -82,7 +82,7 @@ def _built(
             read_yaml(_file(str(chosen), PROMPTS, "prompt style")),
             prompts_win=prompts is not None,
         )
-    return build(Suite, apply_overrides(content, overrides), source)
+    return build(Suite, apply_overrides(content, overrides, Suite), source)
 
 
 def _merged(

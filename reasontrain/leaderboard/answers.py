@@ -42,7 +42,7 @@ class Verdicts:
         None for a metric that is not a mean over problems.
         """
         name, _, k = metric.partition("@")
-        if name not in {"accuracy", "mean", "pass"} or not self.correct:
+        if name not in {"accuracy", "pass"} or not self.correct:
             return None
         num_samples = len(next(iter(self.correct.values())))
         wrong = (False,) * num_samples
@@ -50,9 +50,7 @@ class Verdicts:
             [self.correct.get(problem, wrong) for problem in problems], dtype=bool
         )
         return (
-            pass_per_problem(correct_MS, int(k))
-            if name == "pass"
-            else mean_per_problem(correct_MS, int(k) if k else None)
+            pass_per_problem(correct_MS, int(k)) if name == "pass" else mean_per_problem(correct_MS)
         )
 
 

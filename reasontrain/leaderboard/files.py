@@ -17,7 +17,7 @@ from reasontrain.report.numbers import Json, portable
 from reasontrain.report.summary import setting_text
 from reasontrain.types import UserError
 
-_NUMBERS = ("response_tokens_mean", "truncated_share", "format_failure_share")
+_NUMBERS = ("response_tokens_mean", "truncated", "unfinished", "no_answer")
 _FIELDS = (
     "model",
     "suite",
@@ -109,7 +109,13 @@ def content(entries: Sequence[Entry], columns: Sequence[BoardColumn]) -> Json:
                     "name": column.group.name,
                     "metric": column.metric,
                     "fingerprint": dict(column.group.fingerprint),
-                    "cells": {row: _ends(column.cells[row]) for row in column.order},
+                    "cells": {
+                        row: {
+                            **_ends(column.cells[row]),
+                            **column.group.results[row].evaluation.outcomes,
+                        }
+                        for row in column.order
+                    },
                     "not_told_apart_from_best": list(column.level),
                     "differences": [
                         {"of": a, "minus": b, **_ends(gap)}
@@ -180,9 +186,10 @@ def _cell(column: BoardColumn, row: str) -> str:
         return ""
     cell = column.cells[row]
     value = f"{100 * cell.value:.1f}"
+    outcomes = column.group.results[row].evaluation.outcomes_text
     return (
         f"{f'**{value}**' if row in column.level else value} [{100 * cell.low:.1f}, "
-        f"{100 * cell.high:.1f}]"
+        f"{100 * cell.high:.1f}]{f' ({outcomes})' if outcomes else ''}"
     )
 
 

@@ -6,9 +6,8 @@ give the same gradients. Everything else about learning is in `policy_learner`, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -17,16 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reasontrain.data.micro_batches import MicroBatch
-from reasontrain.learner import weight_export
-from reasontrain.learner.lora import is_adapted, load_adapter
+from reasontrain.learner import optimizer_state, weight_export
 from reasontrain.learner.optimizer import Optimizer, clip_gradients
+from reasontrain.learner.optimizer_state import Slot
 from reasontrain.learner.policy_module import HeadComputation, PolicyModule
 from reasontrain.metrics.timing import Stopwatch
-from reasontrain.models import Policy, load_weights
+from reasontrain.models import Policy
 from reasontrain.recipe import LearnSettings
-from reasontrain.types import UserError
 
-OPTIMIZER_FILE = "optimizer.pt"
 Progress = Mapping[str, int]
 """Counters of a learner that a checkpoint keeps, by name."""
 
@@ -82,11 +79,11 @@ class TrainingEngine(Protocol):
         ...
 
     def save(self, directory: Path, progress: Progress) -> None:
-        """Write the optimiser's state and these counters."""
+        """Write trained weights, the optimiser's state and these counters."""
         ...
 
     def restore(self, directory: Path) -> Progress:
-        """Read weights, the optimiser's state and the counters; UserError for another engine's."""
+        """Read what any engine has written, on any number of ranks; return the counters."""
         ...
 
     def barrier(self) -> None:
@@ -140,27 +137,29 @@ class PlainEngine:
 
     def save(self, directory: Path, progress: Progress) -> None:
         """See `TrainingEngine`."""
-        torch.save({"optimizer": self.optimizer.state(), **progress}, directory / OPTIMIZER_FILE)
+        optimizer_state.write(directory, 0, self._slots())
+        optimizer_state.write_layout(directory, {"num_ranks": 1, "stage": None}, progress)
 
     def restore(self, directory: Path) -> Progress:
         """See `TrainingEngine`."""
-        if not (directory / OPTIMIZER_FILE).exists():
-            raise UserError(
-                f"{directory} has no {OPTIMIZER_FILE}: it was not written by one process without "
-                f"ZeRO, as this run is; set cluster.learners and learn.zero as they were, or "
-                f"start a new run with this directory as model.path"
-            )
-        if is_adapted(self.policy.model):
-            load_adapter(self.policy.model, directory)
-        else:
-            load_model = partial(
-                type(self.policy.model).from_pretrained, str(directory), dtype=torch.float32
-            )
-            source = load_weights(load_model, str(directory))
-            self.policy.model.load_state_dict(source.state_dict())
-        state = torch.load(directory / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
-        self.optimizer.load(state.pop("optimizer"))
-        return state
+        _, progress = optimizer_state.read_layout(directory)
+        sizes = {slot.name: slot.numel for slot in self._slots()}
+        optimizer_state.load(directory, self._slots(), sizes)
+        return progress
+
+    def _slots(self) -> Iterator[Slot]:
+        """All trained parameters."""
+        names = {parameter: name for name, parameter in self.policy.model.named_parameters()}
+        for part in self.optimizer.parts:
+            for parameter in (p for group in part.param_groups for p in group["params"]):
+                yield Slot(
+                    name=names[parameter],
+                    start=0,
+                    numel=parameter.numel(),
+                    held=parameter,
+                    offset=0,
+                    state=part.state[parameter],
+                )
 
     def barrier(self) -> None:
         """See `TrainingEngine`; there is nobody to wait for."""

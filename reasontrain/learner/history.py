@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner.lora import is_lora_layer
-from reasontrain.learner.policy_module import FrozenModel, HeadComputation, UnshardedModel
+from reasontrain.learner.policy_module import (
+    FrozenModel,
+    HeadComputation,
+    LocalModel,
+    UnshardedModel,
+)
 from reasontrain.models import Policy, check_shapes, open_to_readers
 
 HISTORY_FILE = "history.safetensors"
@@ -29,6 +34,11 @@ class History:
 
     The base class is for runs without one. A version that does not change has nothing to save.
     """
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The models that it runs, other than the policy itself."""
+        return ()
 
     def measure(
         self,
@@ -68,6 +78,11 @@ class FrozenHistory(History):
 
     def __init__(self, model: FrozenModel) -> None:
         self.model = model
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """See `History`."""
+        return (self.model.policy,) if isinstance(self.model, LocalModel) else ()
 
     def measure(
         self,

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from reasontrain.models import (
     Lora,
     Policy,
-    check_shapes,
     log_once,
     messages_of_libraries,
     open_to_readers,
@@ -136,23 +135,6 @@ def save_adapter(model: PreTrainedModel, tensors: dict[str, Tensor], directory: 
     )
     config.save_pretrained(directory)
     open_to_readers(directory)
-
-
-def load_adapter(model: nn.Module, directory: Path) -> None:
-    """Set the adapters to what `save_adapter` wrote.
-
-    Raises UserError if the file's weights are not those of the model's adapters.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from peft.utils import SAFETENSORS_WEIGHTS_NAME
-
-    state = {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in load_file(directory / SAFETENSORS_WEIGHTS_NAME).items()
-    }
-    own = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
-    check_shapes(str(directory), state, own)
-    set_peft_model_state_dict(model, state, adapter_name=ADAPTER)
 
 
 def merged_weight(layer: LoraLayer) -> Tensor:

@@ -89,15 +89,6 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
-    def state(self) -> list[dict[str, object]]:
-        """The state that a checkpoint keeps."""
-        return [part.state_dict() for part in self.parts]
-
-    def load(self, states: list[dict[str, object]]) -> None:
-        """Restore what `state` returned."""
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
-
 
 def _is_vocabulary(model: nn.Module, parameter: nn.Parameter) -> bool:
     """True for embedding tables and for the head, which Muon is not meant for."""

@@ -6,6 +6,7 @@ and an observer that measures evidence. `factory` builds both from a recipe.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from torch import Tensor
 from reasontrain import vocab
 from reasontrain.algo.objectives import Objective, SequenceObjective
 from reasontrain.data.micro_batches import (
+    MicroBatch,
     MicroBatchTokens,
     MiniBatch,
     make_mini_batches,
@@ -29,12 +31,21 @@ from reasontrain.learner.losses import LOSS, NUM_LOSSES, sequence_loss, token_lo
 from reasontrain.learner.observer import Observer
 from reasontrain.learner.optimizer import rate
 from reasontrain.learner.policy_module import HeadComputation
+from reasontrain.learner.rounding import (
+    EXCESS_LOSS,
+    EXCESS_NOISE,
+    can_measure,
+    full_precision,
+    span_of_noise,
+)
 from reasontrain.learner.soft_tokens import means, soft_loss
 from reasontrain.metrics.throughput import matrix_rate
 from reasontrain.metrics.timing import LEARNER_PARTS, key
 from reasontrain.models import DType, Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch, Stats, Weights
+
+NOISE_FILE = "excess_noise.json"
 
 
 class PolicyLearner:
@@ -75,6 +86,7 @@ class PolicyLearner:
         self._inside_batch = False
         self._cut: tuple[Batch, LearnSettings, list[MiniBatch]] | None = None
         self._timed_B: Tensor | None = None
+        self._noise: float | None = None
 
     @property
     def policy(self) -> Policy:
@@ -94,10 +106,34 @@ class PolicyLearner:
         micro_batches = [
             micro for mini_batch in self.mini_batches(batch) for micro in mini_batch.micro_batches
         ]
-        columns = self.observer.columns(batch, micro_batches, required_evidence)
-        return batch.with_evidence(
-            {name: self.engine.all_reduce_sum(column_BT) for name, column_BT in columns.items()}
-        )
+        noise = {}
+        if EXCESS_NOISE in required_evidence:
+            # Before the others, because it drops the teacher's hidden states.
+            span = self._excess_noise(batch, micro_batches)
+            noise[EXCESS_NOISE] = torch.full(batch.ids_BT.shape, span)
+        columns = self._columns(batch, micro_batches, required_evidence - frozenset(noise))
+        return batch.with_evidence({**columns, **noise})
+
+    def _columns(
+        self, batch: Batch, micro_batches: Sequence[MicroBatch], names: frozenset[str]
+    ) -> dict[str, Float[Tensor, "B T"]]:
+        """The measured evidence of all ranks."""
+        columns = self.observer.columns(batch, micro_batches, names)
+        return {name: self.engine.all_reduce_sum(column_BT) for name, column_BT in columns.items()}
+
+    def _excess_noise(self, batch: Batch, micro_batches: Sequence[MicroBatch]) -> float:
+        """The evidence `excess_noise`, measured at the first batch that needs it."""
+        among_BT = batch.is_response_BT
+        if self._noise is None and among_BT.any():
+            policies = [self.policy, *self.observer.history.policies]
+            if self.policy.dtype == torch.float32 or not can_measure(policies):
+                self._noise = 0.0
+            else:
+                rounded = self._columns(batch, micro_batches, EXCESS_LOSS)
+                with full_precision(policies):
+                    exact = self._columns(batch, micro_batches, EXCESS_LOSS)
+                self._noise = span_of_noise(rounded, exact, among_BT)
+        return self._noise or 0.0
 
     # ---- learning
 
@@ -356,6 +392,9 @@ class PolicyLearner:
         self.engine.save(directory, progress)
         if writes:
             self.observer.history.save(directory)  # every rank has the same
+            if self._noise is not None:
+                noise = json.dumps({EXCESS_NOISE: self._noise})
+                (directory / NOISE_FILE).write_text(noise, encoding="utf-8")
         self.engine.barrier()
 
     def restore(self, directory: Path) -> None:
@@ -365,6 +404,9 @@ class PolicyLearner:
         self._inside_batch = False
         self.nonfinite_in_a_row = progress["nonfinite"]
         self.observer.history.restore(directory)
+        noise = directory / NOISE_FILE
+        if noise.exists():
+            self._noise = json.loads(noise.read_text(encoding="utf-8"))[EXCESS_NOISE]
 
     def export(self, directory: Path) -> None:
         """See `Learner`: in the recipe's dtype, adapters merged and once more alone."""

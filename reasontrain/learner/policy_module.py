@@ -74,6 +74,13 @@ class FrozenModel(Protocol):
         ...
 
 
+@runtime_checkable
+class LocalModel(FrozenModel, Protocol):
+    """A frozen model in this process."""
+
+    policy: Policy
+
+
 class UnshardedModel:
     """A frozen model that is whole in this process."""
 

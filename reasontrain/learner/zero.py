@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import warnings
@@ -23,9 +22,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reasontrain.data.micro_batches import MicroBatch
+from reasontrain.learner import optimizer_state
 from reasontrain.learner.engine import Progress
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.optimizer import adamw, clip_gradients
+from reasontrain.learner.optimizer_state import WEIGHT, Layout, Slot, StateFiles, described
 from reasontrain.learner.policy_module import HeadComputation, PolicyModule
 from reasontrain.metrics.timing import Stopwatch
 from reasontrain.models import Policy
@@ -33,9 +34,9 @@ from reasontrain.recipe import LearnSettings, Zero
 from reasontrain.types import UserError
 from reasontrain.vocab import Head
 
-STATE_DIRECTORY = "deepspeed"
+NVME_FOLDER = "deepspeed"
+"""The folder of DeepSpeed's own checkpoint, for state that is offloaded to nvme."""
 TAG = "ranks"
-RANKS_FILE = "ranks.json"
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 # DeepSpeed itself makes these calls, once per layer.
 warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
@@ -154,47 +155,124 @@ class ZeroEngine:
 
     def save(self, directory: Path, progress: Progress) -> None:
         """See `TrainingEngine`; every rank writes its part of the state."""
-        self.deepspeed.save_checkpoint(
-            str(directory / STATE_DIRECTORY),
-            tag=TAG,
-            save_latest=False,
-            exclude_frozen_parameters=is_adapted(self.policy.model),
-            client_state={},
-        )
+        if self._is_on_nvme:
+            self.deepspeed.save_checkpoint(
+                str(directory / NVME_FOLDER),
+                tag=TAG,
+                save_latest=False,
+                exclude_frozen_parameters=is_adapted(self.policy.model),
+                client_state={},
+            )
+        elif self.zero.stage > 0 or self.rank == 0:
+            optimizer_state.write(directory, self.rank, self._slots())
         if self.rank == 0:
-            about = {"num_ranks": self.num_ranks, "stage": self.zero.stage, **progress}
-            (directory / RANKS_FILE).write_text(json.dumps(about), encoding="utf-8")
+            optimizer_state.write_layout(directory, self._layout, progress)
 
     def restore(self, directory: Path) -> Progress:
-        """See `TrainingEngine`; the directory must come from as many ranks at the same stage."""
-        path = directory / RANKS_FILE
-        progress: dict[str, int] = {"num_ranks": 0, "stage": 0}
-        if path.exists():
-            progress = json.loads(path.read_text(encoding="utf-8"))
-        num_ranks = progress.pop("num_ranks")
-        stage = progress.pop("stage")
-        if (num_ranks, stage) != (self.num_ranks, self.zero.stage):
-            writer = (
-                f"{num_ranks} ranks at ZeRO stage {stage}"
-                if num_ranks
-                else "one process without ZeRO"
-            )
+        """See `TrainingEngine`.
+
+        Raises UserError if the state is in DeepSpeed's own files of offloaded tensors, or would be,
+        and the ranks or the stage are others.
+        """
+        layout, progress = optimizer_state.read_layout(directory)
+        was_on_nvme = (directory / NVME_FOLDER).exists()
+        if self._is_on_nvme or was_on_nvme:
+            self._restore_from_nvme(directory, layout, was_on_nvme=was_on_nvme)
+            return progress
+        if self.zero.stage == 3:
+            self.deepspeed.optimizer.checkpoint_event_prologue()  # nothing is gathered after it
+        sizes = {name: _size(parameter) for name, parameter in self._trained()}
+        files = optimizer_state.load(directory, self._slots(), sizes)
+        self._load_weights(files)
+        if self.zero.stage == 3:
+            self.deepspeed.optimizer.checkpoint_event_epilogue()  # gathers the persistent ones
+        return progress
+
+    @property
+    def _layout(self) -> Layout:
+        return {"num_ranks": self.num_ranks, "stage": self.zero.stage}
+
+    @property
+    def _is_on_nvme(self) -> bool:
+        """True if DeepSpeed swaps tensors to files, of which only it knows the state."""
+        return "nvme" in (self.zero.offload_optimizer, self.zero.offload_parameters)
+
+    def _restore_from_nvme(self, directory: Path, layout: Layout, *, was_on_nvme: bool) -> None:
+        """Let DeepSpeed restore what it has saved, on as many ranks at the same stage."""
+        if layout != self._layout or not (was_on_nvme and self._is_on_nvme):
             raise UserError(
-                f"{directory} was written by {writer}, and this run has {self.num_ranks} at stage "
-                f"{self.zero.stage}: set cluster.learners and learn.zero.stage as they were, or "
-                f"start a new run with this directory as model.path"
+                f"{directory} was written by {described(layout)} "
+                f"{'with' if was_on_nvme else 'without'} offload to nvme, and this run has "
+                f"{described(self._layout)} {'with' if self._is_on_nvme else 'without'} it: state "
+                f"on nvme cannot be divided anew; set learn.zero and cluster.learners as they were"
             )
         loaded, _ = self.deepspeed.load_checkpoint(
-            str(directory / STATE_DIRECTORY),
+            str(directory / NVME_FOLDER),
             tag=TAG,
             load_module_strict=not is_adapted(self.policy.model),
         )
-        assert loaded is not None, f"DeepSpeed found nothing in {directory / STATE_DIRECTORY}"
-        return progress
+        assert loaded is not None, f"DeepSpeed found nothing in {directory / NVME_FOLDER}"
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(n, p) for n, p in self.policy.model.named_parameters() if p.requires_grad]
+
+    def _slots(self) -> Iterator[Slot]:
+        """The fragments of trained parameters whose float32 weights this rank holds."""
+        # The optimiser that DeepSpeed was given, whose parameters it has replaced by flat groups.
+        state = self.optimizer.state
+        sharded = self.deepspeed.optimizer
+        for name, parameter in self._trained():
+            held: Tensor = parameter
+            start = offset = 0
+            numel = parameter.numel()
+            if self.zero.stage == 3:
+                group, offset, size = sharded.grad_position[sharded.get_param_id(parameter)]
+                held = sharded.fp32_partitioned_groups_flat[group]
+                start = self.rank * size
+                numel = min(size, _size(parameter) - start)  # the last is padded
+            elif self.zero.stage > 0:
+                fragment = vars(parameter)["_hp_mapping"]
+                if fragment is None:
+                    continue  # all of it is on other ranks
+                held = self.optimizer.param_groups[fragment.param_group_index]["params"][0]
+                start = fragment.lp_fragment_address.start
+                numel = fragment.lp_fragment_address.numel
+                offset = fragment.hp_fragment_address.start
+            if numel > 0:
+                yield Slot(
+                    name=name,
+                    start=start,
+                    numel=numel,
+                    held=held,
+                    offset=offset,
+                    state=state[held],
+                )
+
+    @torch.no_grad()
+    def _load_weights(self, files: StateFiles) -> None:
+        """Read the weights that the forward uses, of which the optimiser's are float32 copies."""
+        if self.zero.stage == 0:
+            return  # they are the same
+        for name, parameter in self._trained():
+            if self.zero.stage < 3:
+                values_N = files.read(name, WEIGHT, 0, parameter.numel())
+                parameter.data.view(-1).copy_(values_N)
+                continue
+            partition = vars(parameter)["ds_tensor"]
+            start = self.rank * partition.numel()
+            numel = min(partition.numel(), _size(parameter) - start)
+            if numel > 0:
+                partition.data[:numel].copy_(files.read(name, WEIGHT, start, numel))
 
     def barrier(self) -> None:
         """See `TrainingEngine`."""
         dist.barrier()
+
+
+def _size(parameter: nn.Parameter) -> int:
+    """Number of elements of the whole parameter, also where this rank holds a part of it."""
+    size: int = vars(parameter).get("ds_numel", parameter.numel())
+    return size
 
 
 class ShardedModel:

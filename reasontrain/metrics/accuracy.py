@@ -29,12 +29,10 @@ class Interval:
     high: float
 
 
-def mean_per_problem(
-    correct_MS: Bool[np.ndarray, "M S"], k: int | None = None
-) -> Float64[np.ndarray, " M"]:
-    """Share of right answers among the first `k` samples of each problem (default: all)."""
-    k = _checked(correct_MS, k, "mean")
-    return correct_MS[:, :k].mean(1, dtype=np.float64)
+def mean_per_problem(correct_MS: Bool[np.ndarray, "M S"]) -> Float64[np.ndarray, " M"]:
+    """Share of right answers among the samples of each problem."""
+    _checked(correct_MS, None, "mean")
+    return correct_MS.mean(1, dtype=np.float64)
 
 
 def pass_per_problem(correct_MS: Bool[np.ndarray, "M S"], k: int) -> Float64[np.ndarray, " M"]:
@@ -78,11 +76,6 @@ def accuracy(correct_MS: Bool[np.ndarray, "M S"]) -> float:
     return float(mean_per_problem(correct_MS).mean())
 
 
-def mean_at_k(correct_MS: Bool[np.ndarray, "M S"], k: int) -> float:
-    """Share of right answers among the first `k` samples of each problem."""
-    return float(mean_per_problem(correct_MS, k).mean())
-
-
 def pass_at_k(correct_MS: Bool[np.ndarray, "M S"], k: int) -> float:
     """Mean over the problems of `pass_per_problem`."""
     return float(pass_per_problem(correct_MS, k).mean())
@@ -94,12 +87,12 @@ def summarise(
     *,
     vote_MS: Int[np.ndarray, "M S"] | None = None,
 ) -> dict[str, Interval]:
-    """All metrics with intervals: "accuracy", and "mean@k", "pass@k" and "maj@k" for each k.
+    """All metrics with intervals: "accuracy", and "pass@k" and "maj@k" for each k above 1.
 
-    "maj@k" needs votes.
+    At 1 they are the accuracy, or an estimate of it from fewer samples. "maj@k" needs votes.
     """
+    ks = [k for k in ks if k > 1]
     scores = {"accuracy": mean_per_problem(correct_MS)}
-    scores |= {f"mean@{k}": mean_per_problem(correct_MS, k) for k in ks}
     scores |= {f"pass@{k}": pass_per_problem(correct_MS, k) for k in ks}
     if vote_MS is not None:
         scores |= {f"maj@{k}": majority_per_problem(correct_MS, vote_MS, k) for k in ks}

@@ -40,6 +40,7 @@ def step_metrics(
         **_reward_mean(rollouts),
         "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
         "truncated_share": _mean([float(r.truncated) for r in rollouts]),
+        "unfinished_share": _mean([float(r.unfinished) for r in rollouts]),
         "trained_tokens": float(totals.kept_tokens),
         "rollouts": float(totals.rollouts),
         **token_numbers(batch, weight_BT),

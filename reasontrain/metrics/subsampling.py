@@ -32,14 +32,16 @@ def rollout_numbers(sampled: Batch, kept: Batch) -> Stats:
 
 
 def pass_rates(batch: Batch) -> dict[str, Bool[Tensor, " B"]]:
-    """Masks of the rollouts by the pass rate of their group, where reward > 1/2 is a pass.
+    """Masks of the rollouts by the pass rate of their group; a pass is a right answer.
 
-    The rates are none, less than a third, a third to two thirds, more, and all.
+    Without verdicts, a reward above 1/2 is a pass. The rates are none, less than a third, a third
+    to two thirds, more, and all.
     """
+    passed_B = batch.reward_B > 0.5 if batch.correct_B is None else batch.correct_B
     group_B = batch.group_B.unique(return_inverse=True)[1]
     right_G, size_G = (
         torch.zeros(len(batch.group_B)).double().index_add(0, group_B, count_B.double())
-        for count_B in (batch.reward_B > 0.5, torch.ones_like(group_B))
+        for count_B in (passed_B, torch.ones_like(group_B))
     )
     rate_B = (right_G / size_G)[group_B]
     return {

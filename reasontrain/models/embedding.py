@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reasontrain.types import Problem
+from reasontrain.types import Problem, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def measure_ids_in_use(
 def _texts(problem: Problem) -> list[str]:
     """The texts of a problem: its prompt or turns, and its solution."""
     prompt = problem.prompt
-    turns = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    turns = [prompt] if isinstance(prompt, str) else [text_of(turn) for turn in prompt]
     return [*turns, problem.solution]
 
 

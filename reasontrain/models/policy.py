@@ -71,6 +71,7 @@ class Policy:
         config = self.model.config.to_dict()
         scale = (config.get("logit_scale") or 1.0) / (config.get("logits_scaling") or 1.0)
         softcap = config.get("final_logit_softcapping")
+        num_tokens = self.input_space.num_tokens
         return Head(
             linear.weight,
             linear.bias,
@@ -78,6 +79,9 @@ class Policy:
             softcap,
             matmul_dtype=self.dtype,
             vocabulary=self.vocabulary,
+            # Rows beyond the tokenizer are neither drawn nor given probability: no text has them,
+            # and another model may have fewer.
+            num_tokens=None if num_tokens == len(linear.weight) else num_tokens,
         )
 
     @property

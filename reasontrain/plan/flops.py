@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reasontrain.algo.evidence import forward_passes
 from reasontrain.algo.objectives import SequenceObjective
+from reasontrain.algo.token_selection import unread_evidence
 from reasontrain.models import ModelSettings, Shape
 from reasontrain.plan import shape as shapes
 from reasontrain.plan.machine import Machine
@@ -104,10 +106,14 @@ class Operations:
             "reference": job.shape if job.reference is None else job.reference.shape,
             "history": job.shape if job.history is None else job.history.shape,
         }
+        recipe = job.recipe
+        others = recipe.objective.required_evidence
+        unread = unread_evidence(recipe.token_selection, others, batch.progress)
+        observed = job.observed & forward_passes(recipe.measured_evidence - unread)
         total = math.fsum(
             trunk(shape, *extent) + head(shape, rows)
             for model, shape in shapes_of.items()
-            if model in job.observed
+            if model in observed
         )
         if job.teacher is not None and job.observes_teacher:
             total += self._taught(extent) + head(job.teacher.shape, rows)

@@ -12,14 +12,12 @@ from reasontrain.recipe.engines import (
 from reasontrain.recipe.history import History, MovingAverage, PastCheckpoint, StartWeights
 from reasontrain.recipe.learning import AdamW, LearnSettings, Muon
 from reasontrain.recipe.read import (
-    YamlValue,
     apply_overrides,
     as_mapping,
     as_yaml,
     build,
     changed_keys,
     read_recipe,
-    read_yaml,
     recipe_of,
 )
 from reasontrain.recipe.run_settings import (
@@ -49,6 +47,8 @@ from reasontrain.recipe.unconditional import (
     Unconditional,
     UncondTuned,
 )
+from reasontrain.recipe.unused import unused_settings
+from reasontrain.recipe.yaml_text import YamlValue, read_yaml
 
 __all__ = [
     "ENGINES",
@@ -100,4 +100,5 @@ __all__ = [
     "recipe_of",
     "references",
     "split",
+    "unused_settings",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import logging
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TypeAlias, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,15 +19,14 @@ from pydantic_core import ErrorDetails
 from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.validation import validation_errors
+from reasontrain.recipe.yaml_text import YamlValue, dump, load, read_yaml
 from reasontrain.types import UserError
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
-if typing.TYPE_CHECKING:
-    YamlValue: TypeAlias = (
-        bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
-    )
-else:  # run-time type checkers cannot resolve a recursive alias from another module
-    YamlValue = bool | int | float | str | list | dict | None
+SHOWN_CHARACTERS = 80
+"""Longest part of a wrong value that an error repeats."""
 _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 
@@ -44,30 +46,21 @@ def recipe_of(content: dict[str, YamlValue], overrides: Sequence[str], source: s
     return recipe
 
 
-def read_yaml(path: Path) -> dict[str, YamlValue]:
-    """A mapping from a YAML file, safely loaded."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{path} is not a recipe: a mapping of settings is expected, found "
-            f"{type(content).__name__}"
-        )
-    return content
-
-
 def apply_overrides(
-    content: dict[str, YamlValue], overrides: Sequence[str]
+    content: dict[str, YamlValue], overrides: Sequence[str], cls: type = Recipe
 ) -> dict[str, YamlValue]:
-    """The mapping with each `key.path=value` set; values are YAML."""
-    result: dict[str, YamlValue] = yaml.safe_load(yaml.safe_dump(content))
-    # Overrides of `kind` come first, because a new kind clears the settings of its section.
+    """The mapping with each `key.path=value` set; values are YAML, and numbers index lists.
+
+    Another `kind` keeps the settings of its section that it has too; the others are dropped, and
+    named in the log.
+
+    Args:
+        content: The settings of a file.
+        overrides: Their changes.
+        cls: The settings class, from which the kinds of a section are known.
+    """
+    result = copy.deepcopy(content)
+    # Overrides of `kind` come first, because they drop settings.
     for override in sorted(
         overrides, key=lambda text: not text.partition("=")[0].endswith(".kind")
     ):
@@ -77,22 +70,76 @@ def apply_overrides(
                 f"{override!r} is no override; write key.path=value, as in learn.lr=1.0e-5"
             )
         try:
-            value = yaml.safe_load(text)
+            value = load(text)
         except yaml.YAMLError:
             value = text
         *parents, last = key.split(".")
-        node = result
+        node: YamlValue = result
+        annotation: object = cls
         for parent in parents:
-            child = node.setdefault(parent, {})
-            if child is None:
-                child = node[parent] = {}
-            if not isinstance(child, dict):
-                raise UserError(f"{override!r}: {parent} is not a section, but {child!r}")
-            node = child
-        if last == "kind" and node.get("kind") != value:
-            node.clear()  # another kind has other settings
-        node[last] = value
+            annotation = _annotation(annotation, node, parent)
+            node = _child(node, parent, override)
+        if last == "kind" and isinstance(node, dict) and node.get("kind") != value:
+            _drop_other_kind(node, annotation, override, value)
+        _set(node, last, value, override)
     return result
+
+
+def _child(node: YamlValue, key: str, override: str) -> YamlValue:
+    """The section or list at a key, created if nothing is there."""
+    if isinstance(node, list):
+        child = node[_index(node, key, override)]
+    else:
+        assert isinstance(node, dict), "checked one step before"
+        child = node.setdefault(key, {})
+        if child is None:
+            child = node[key] = {}
+    if not isinstance(child, dict | list):
+        raise UserError(f"{override!r}: {key} is not a section, but {_short(child)}")
+    return child
+
+
+def _set(node: YamlValue, key: str, value: YamlValue, override: str) -> None:
+    if isinstance(node, list):
+        node[_index(node, key, override)] = value
+    elif isinstance(node, dict):
+        node[key] = value
+
+
+def _index(items: list[YamlValue], key: str, override: str) -> int:
+    """The index that a part of a key is; UserError if there is no such item."""
+    if not (key.isascii() and key.isdigit() and int(key) < len(items)):
+        raise UserError(
+            f"{override!r}: {key} is no item of a list of {len(items)}; they are counted from 0"
+        )
+    return int(key)
+
+
+def _annotation(annotation: object, node: YamlValue, key: str) -> object:
+    """The annotation one step along a key: the type of a field; a list has that of its items."""
+    if isinstance(node, list):
+        return annotation
+    kind = node.get("kind") if isinstance(node, dict) else None
+    candidates = _settings_at(annotation)
+    for candidate in candidates:
+        hints = _hints(candidate)
+        if key in hints and (len(candidates) == 1 or kind in get_args(hints.get("kind"))):
+            return hints[key]
+    return None
+
+
+def _drop_other_kind(
+    section: dict[str, YamlValue], annotation: object, override: str, kind: YamlValue
+) -> None:
+    """Remove the settings that another kind does not have, and name them."""
+    for candidate in _settings_at(annotation):
+        hints = _hints(candidate)
+        if kind in get_args(hints.get("kind")):
+            dropped = [key for key in section if key not in hints]
+            for key in dropped:
+                del section[key]
+            if dropped:
+                logger.info(f"{override}: dropped {', '.join(dropped)}, which {kind} does not have")
 
 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
@@ -100,11 +147,15 @@ def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:
     try:
         _learn(cls)
         built = _ADAPTERS[cls].validate_python(content)
+    except RecursionError:
+        raise RecipeError(f"{source} is not a recipe: it is nested too deeply") from None
     except ValidationError as error:
         raise RecipeError(
             _listing(source, [_explain(cls, detail) for detail in _meant(error.errors())])
         ) from None
     assert isinstance(built, cls), "pydantic makes what it was asked for"
+    if errors := list(_flags_as_numbers(built, content, "")):
+        raise RecipeError(_listing(source, errors))
     return built
 
 
@@ -117,7 +168,7 @@ def as_mapping(settings: object) -> dict[str, YamlValue]:
 
 def as_yaml(settings: object) -> str:
     """The resolved settings as YAML, for `reasontrain show` and for run directories."""
-    return yaml.safe_dump(as_mapping(settings), sort_keys=False, allow_unicode=True, width=120)
+    return dump(as_mapping(settings))
 
 
 def _learn(cls: type) -> None:
@@ -133,7 +184,9 @@ def _forbid_unknown_keys(cls: type) -> None:
     pydantic reads `__pydantic_config__` of standard dataclasses.
     """
     for settings in _settings_classes(cls):
-        settings.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+        settings.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
+            extra="forbid", allow_inf_nan=False
+        )
 
 
 def _settings_classes(annotation: object) -> Iterator[type]:
@@ -148,9 +201,31 @@ def _settings_classes(annotation: object) -> Iterator[type]:
             yield from _settings_classes(argument)
 
 
+@cache
+def _hints(cls: type) -> Mapping[str, object]:
+    """The types of a class's fields, by name; looking them up is slow."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
 def _listing(source: str, reasons: Sequence[str]) -> str:
     """The text of an error: one line per reason."""
-    return "\n".join([f"{source} is not a recipe:", *(f"  {reason}" for reason in reasons)])
+    lines = dict.fromkeys(f"  {reason}" for reason in reasons)  # members of a union may agree
+    return "\n".join([f"{source} is not a recipe:", *lines])
+
+
+def _flags_as_numbers(built: object, content: object, at: str) -> Iterator[str]:
+    """Errors of `true` and `false` where a number is expected, for which pydantic takes 1 and 0."""
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            inner = (built if isinstance(built, dict) else vars(built)).get(key)
+            yield from _flags_as_numbers(inner, value, f"{at}.{key}" if at else str(key))
+    elif isinstance(content, list) and isinstance(built, list | tuple):
+        for index, (inner, value) in enumerate(zip(built, content, strict=False)):
+            yield from _flags_as_numbers(inner, value, f"{at}.{index}")
+    elif (
+        isinstance(content, bool) and isinstance(built, int | float) and not isinstance(built, bool)
+    ):
+        yield f"{at}: a number is expected (got {str(content).lower()})"
 
 
 def _meant(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
@@ -190,7 +265,7 @@ def _depth(loc: tuple[int | str, ...], prefixes: set[tuple[int | str, ...]]) -> 
 
 def _explain(cls: type, detail: ErrorDetails) -> str:
     """One line for one validation error."""
-    location = ".".join(str(part) for part in detail["loc"])
+    location = _location(cls, detail)
     value = detail["input"]
     match detail["type"]:
         case "unexpected_keyword_argument":
@@ -204,20 +279,63 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
         case "union_tag_invalid":
             context = detail["ctx"]
             if (renamed := new_value(detail["loc"], context["tag"])) is not None:
-                return f"{location}.kind: {context['tag']!r} was renamed; use `{renamed}`"
+                return f"{location}.kind: {_short(context['tag'])} was renamed; use `{renamed}`"
             options = [option.strip(" '") for option in str(context["expected_tags"]).split(",")]
             near = _closest(str(context["tag"]), options)
             return (
-                f"{location}.kind: no such kind {context['tag']!r}{near}; there is "
+                f"{location}.kind: no such kind {_short(context['tag'])}{near}; there is "
                 f"{', '.join(options)}"
             )
         case "literal_error" if (renamed := new_value(detail["loc"], value)) is not None:
-            return f"{location}: {value!r} was renamed; use `{renamed}`"
+            return f"{location}: {_short(value)} was renamed; use `{renamed}`"
+        case "string_pattern_mismatch":
+            return (
+                f"{location}: {_short(value)} is not a name; use letters, digits, `_`, `-` and "
+                "`.`, with a letter, a digit or `_` at the start"
+            )
         case "value_error":
             return f"{location}: {detail['msg'].removeprefix('Value error, ')}"
         case _:
-            shown = repr(value) if not isinstance(value, dict) else "a section"
-            return f"{location}: {detail['msg']} (got {shown})"
+            return f"{location}: {detail['msg']} (got {_short(value)})"
+
+
+def _short(value: object) -> str:
+    """A value as an error shows it."""
+    if isinstance(value, dict):
+        return "a section"
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."
+
+
+def _location(cls: type, detail: ErrorDetails) -> str:
+    """The key of an error as it stands in the file: without the members of unions."""
+    shown: list[str] = []
+    annotation: object = cls
+    loc = detail["loc"]
+    for number, part in enumerate(loc):
+        candidates = _settings_at(annotation)
+        inner = _value_type(annotation)
+        tag = len(candidates) > 1 and any(
+            part in get_args(_hints(c).get("kind")) for c in candidates
+        )
+        field = not tag and any(part in _hints(candidate) for candidate in candidates)
+        unknown = detail["type"] == "unexpected_keyword_argument" and number == len(loc) - 1
+        if unknown or inner is not None or field or isinstance(part, int):
+            plain = str(part) == str(part).strip() != "" and str(part).isprintable()
+            shown.append(str(part) if plain else repr(part))
+        if inner is not None:
+            annotation = inner
+        elif not isinstance(part, int):
+            annotation = _descend(annotation, part)
+    return ".".join(shown) or "the recipe"
+
+
+def _value_type(annotation: object) -> object | None:
+    """The type of a mapping's values; None for a type that is not a mapping."""
+    if typing.get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    types = (_value_type(argument) for argument in get_args(annotation))
+    return next((value for value in types if value is not None), None)
 
 
 def _did_you_mean(cls: type, loc: tuple[int | str, ...]) -> str:
@@ -246,7 +364,7 @@ def _descend(annotation: object, part: int | str) -> object:
     """The annotation one step further along an error's location: a field, a `kind` or an index."""
     candidates = _settings_at(annotation)
     for candidate in candidates:
-        hints = typing.get_type_hints(candidate, include_extras=True)
+        hints = _hints(candidate)
         if part in hints and len(candidates) == 1:
             return hints[str(part)]
         if part in get_args(hints.get("kind")):

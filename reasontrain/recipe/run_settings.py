@@ -28,7 +28,7 @@ class Suite:
         sampling: greedy by default.
         answer_format: what counts as an answer, `boxed`, `marked` or `any`; None: as the task.
         num_samples: answers per problem.
-        pass_at: the k of each pass@k.
+        pass_at: the k of each pass@k and maj@k; 1 adds nothing, since it is the accuracy.
         limit: use only this many problems, from the first.
     """
 

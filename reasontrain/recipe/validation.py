@@ -7,12 +7,15 @@ these are loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
 from reasontrain.algo.objectives import SoftReinforce
 from reasontrain.algo.rollout_filter import filters_of
+from reasontrain.algo.rollout_filter.random import RandomRollouts
 from reasontrain.algo.token_selection import (
     AdvantageEntropy,
     AllRollouts,
@@ -38,6 +41,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
+        *_answer_format_errors(recipe),
         *_filter_errors(recipe),
         *_cluster_errors(recipe),
         *_history_errors(recipe),
@@ -104,6 +108,16 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
     if unknown := recipe.evidence.keys() - EVIDENCE.keys():
         yield (
             f"evidence: {_names(unknown)} is unknown; the kinds of evidence are {_names(EVIDENCE)}"
+        )
+    if unread := recipe.evidence.keys() & EVIDENCE.keys() - required:
+        yield (
+            f"evidence: neither {recipe.token_selection.kind} nor {objective.kind} reads "
+            f"{_names(unread)}; remove it"
+        )
+    if made := from_sources(recipe.evidence.keys() & required, "unconditional"):
+        yield (
+            f"evidence: {_names(made)} is not read from a file, but made before the run by the "
+            "model of `unconditional`; remove it"
         )
     if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):
         yield (
@@ -201,6 +215,18 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
             f"loss_aggregation: {objective.kind} gives one loss per {objective.granularity}; "
             + ("use pair_mean" if needs_pairs else "pair_mean is for objectives of pairs")
         )
+
+
+def _answer_format_errors(recipe: Recipe) -> Iterator[str]:
+    """Suites that set an answer format which their task does not read."""
+    for suite in recipe.evaluate.suites if recipe.evaluate else ():
+        task = suite.task or recipe.task
+        has_format = "answer_format" in {setting.name for setting in fields(task)}
+        if suite.answer_format is not None and not has_format:
+            yield (
+                f"evaluate: suite {suite.name} sets answer_format, which a task of kind "
+                f"{task.kind} does not use; remove it"
+            )
 
 
 def _reward_errors(recipe: Recipe) -> Iterator[str]:
@@ -326,6 +352,7 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
             f"rollout_filter: {rollout_filter.kind} drops single rollouts and would separate the "
             f"two sides of a pair; use `kind: all`"
         )
+    yield from _few_kept_errors(recipe)
     share = 1.0  # of the rollouts that earlier filters of a chain leave
     for one in filters_of(rollout_filter):
         if isinstance(one, MaxVariance) and one.renormalise and recipe.sample is not None:
@@ -340,6 +367,26 @@ def _filter_errors(recipe: Recipe) -> Iterator[str]:
                     f"{min(2 / size, 1):g} or more"
                 )
         share *= min(one.kept_share(0.0), one.kept_share(1.0))
+
+
+def _few_kept_errors(recipe: Recipe) -> Iterator[str]:
+    """A filter that leaves mini-batches without rollouts."""
+    learn = recipe.learn
+    sampled = learn.rollouts_per_step
+    size = recipe.sample.group_size if recipe.sample is not None else 1
+    groups = sampled // size if sampled % size == 0 else 1  # another division is refused by itself
+    kept = sampled
+    for one in filters_of(recipe.rollout_filter):
+        if not isinstance(one, MaxVariance | RandomRollouts):
+            continue
+        pools = groups if one.scope == "group" else 1
+        kept = pools * max(1, math.floor(one.keep_ratio.least * (kept / pools) + 1e-6))
+    if kept < learn.mini_batches:
+        yield (
+            f"rollout_filter.keep_ratio: {kept} of the {sampled} rollouts of a step are kept, "
+            f"fewer than its {learn.mini_batches} mini-batches; keep more, or lower "
+            f"learn.updates_per_batch"
+        )
 
 
 _ADVANTAGES_NEEDED = "compares advantages; add a `sample` section and set `advantage.kind`"

@@ -18,12 +18,15 @@ from reasontrain.report.numbers import Json, Number, number
 from reasontrain.run.directory import RunDirectory
 from reasontrain.types import UserError
 
+_OUTCOMES = {"truncated": "cut", "unfinished": "unfinished thoughts", "no_answer": "no answer"}
+"""Numbers of responses in an evaluation -> words for a table."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
     """The evaluation on one suite after `step` steps.
 
-    `numbers` are other means (response tokens, truncated share).
+    `numbers` are other numbers (mean response tokens, number of truncated responses).
     """
 
     step: int
@@ -33,6 +36,16 @@ class EvaluationRecord:
     temperature: float
     metrics: Mapping[str, Interval]
     numbers: Mapping[str, Number] = field(default_factory=dict)
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """The numbers of responses that were cut, or that have no answer, if recorded."""
+        return {name: int(self.numbers[name]) for name in _OUTCOMES if name in self.numbers}
+
+    @property
+    def outcomes_text(self) -> str:
+        """The outcomes that occurred, in words."""
+        return ", ".join(f"{n} {_OUTCOMES[name]}" for name, n in self.outcomes.items() if n)
 
     @property
     def setting(self) -> tuple[str, int, float]:

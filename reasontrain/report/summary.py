@@ -167,7 +167,7 @@ def report(run: RunRecord) -> dict[str, Json]:
 
 
 def metric_order(metric: str) -> tuple[int, int]:
-    """Sort key of metrics: accuracy, mean@k, pass@k, the rest; small k first."""
+    """Sort key of metrics: accuracy, pass@k, the rest; small k first."""
     name, _, k = metric.partition("@")
-    order = ("accuracy", "mean", "pass")
+    order = ("accuracy", "pass")
     return (order.index(name) if name in order else len(order), int(k) if k.isdigit() else 0)

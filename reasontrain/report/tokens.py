@@ -126,7 +126,9 @@ def _rollout(row: Mapping[str, Json], where: str) -> ShownRollout:
         truncated=row.get("truncated") is True,
         tokens=tuple(_token(*column) for column in answered[:MAX_TOKENS]),
         cut=max(0, len(answered) - MAX_TOKENS),
-        kept=f"{num_kept:,} of {len(own):,} tokens kept ({percent(num_kept / len(own), 0)})"
+        kept="dropped, not trained on"
+        if row.get("dropped") is True
+        else f"{num_kept:,} of {len(own):,} tokens kept ({percent(num_kept / len(own), 0)})"
         if own
         else "no trainable tokens",
     )

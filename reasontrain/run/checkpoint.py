@@ -121,9 +121,10 @@ def damage(directory: Path) -> str | None:
 def check_space(run: RunDirectory, num_parameters: int, keep: int) -> None:
     """Raise UserError if the disk cannot hold a run's checkpoints.
 
-    Each takes float32 weights and two moments per parameter; while saving there is one more.
+    Each takes two copies of the float32 weights (the model, and the optimiser's state) and two
+    moments per parameter; while saving there is one more.
     """
-    needed = 4 * num_parameters * (3 * (keep + 1) + 1) + (16 << 20)
+    needed = 4 * num_parameters * (4 * (keep + 1) + 1) + (16 << 20)
     parent = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(

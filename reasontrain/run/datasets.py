@@ -20,12 +20,12 @@ from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.replies import encode_demonstrations
-from reasontrain.evaluation.run import ScoreFn
+from reasontrain.evaluation.run import SuiteGrader
 from reasontrain.models import Description, Policy
 from reasontrain.recipe import Recipe, Suite, UncondTuned
 from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.tasks import OfflineTask, PairTask, Response, Scored, Task
+from reasontrain.tasks import OfflineTask, PairTask, Response, Task
 from reasontrain.tasks.grading import Grader
 from reasontrain.tasks.problems import GeneratedProblems, with_parts
 from reasontrain.types import Problem, Prompt, Rollout, UserError
@@ -48,7 +48,7 @@ class SuiteProblems:
     suite: Suite
     prompt: PromptSettings
     problems: Sequence[Problem]
-    score: ScoreFn
+    score: SuiteGrader
     sha256: str
 
 
@@ -67,7 +67,7 @@ class EncodedSuite:
     suite: Suite
     prompts: Sequence[Prompt]
     dropped: int
-    score: ScoreFn
+    score: SuiteGrader
     sha256: str
 
 
@@ -100,6 +100,34 @@ def training_data(
     prompts = _prompts(recipe, described, grader)
     per_step = recipe.learn.rollouts_per_step // recipe.sample.group_size
     return None, Order(prompts, per_step, recipe.seed, described.tokenizer)
+
+
+def first_rows(
+    recipe: Recipe, described: Description, num: int
+) -> tuple[Encoder, list[tuple[Rollout, ...]]]:
+    """The rollouts of the first rows of the data, as they will be learned, and their encoder.
+
+    Args:
+        recipe: the recipe; one with `sample` has prompts and no responses yet.
+        described: the recipe's model.
+        num: number of rows.
+
+    Returns:
+        The encoder, and the rollouts of each row, several for a pair.
+
+    Raises:
+        UserError: a row cannot be read or encoded.
+    """
+    encoder = encoder_of(described, recipe.prompt, recipe.task.bad_rows)
+    if recipe.sample is None and isinstance(recipe.task, OfflineTask):
+        return encoder, encode(recipe.task.samples[:num], encoder, described.context)[0]
+    problems = recipe.task.problems()[:num]
+    if recipe.sample is None:
+        return encoder, [(rollout,) for rollout in encode_demonstrations(encoder, problems)[0]]
+    return encoder, [
+        (Rollout(problem=prompt.problem, id=i, group=i, prompt_ids=prompt.ids, response_ids=()),)
+        for i, prompt in enumerate(encoder.prompts(problems)[0])
+    ]
 
 
 def with_stored_evidence(
@@ -148,6 +176,7 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
             replace(
                 rollout,
                 reward=s.reward,
+                correct=s.verdict.correct,
                 reward_parts=s.metrics,
                 reward_failure=s.failure,
             )
@@ -159,7 +188,13 @@ def make_reward_fn(recipe: Recipe, grader: Grader) -> Callable[[Sequence[Rollout
 
 def response_of(rollout: Rollout) -> Response:
     """The response of a rollout, to be graded."""
-    return Response(problem=rollout.problem, text=rollout.text, truncated=rollout.truncated)
+    return Response(
+        problem=rollout.problem,
+        text=rollout.text,
+        truncated=rollout.truncated,
+        unfinished=rollout.unfinished,
+        answer_start=rollout.answer_start,
+    )
 
 
 def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Prompt]:
@@ -316,16 +351,24 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     )
     task.check_gradable(problems, grader, required=True)
     content = json.dumps(
-        [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]
+        [
+            [problem.id, prompt.prompt_of(problem), problem.answer, *_variables(problem)]
+            for problem in problems
+        ]
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
 
-    answer_format = suite.answer_format or task.answer_format
-
-    def score(responses: Sequence[Response]) -> list[Scored]:
-        return task.grade(responses, grader, answer_format=answer_format)
-
+    score = SuiteGrader(
+        task=task, grader=grader, answer_format=suite.answer_format or task.answer_format
+    )
     return SuiteProblems(suite, prompt, problems, score, digest)
+
+
+def _variables(problem: Problem) -> list[object]:
+    """What the chat template gets besides turns; empty for most problems."""
+    if not problem.tools and not problem.template_kwargs:
+        return []
+    return [problem.tools, dict(problem.template_kwargs)]
 
 
 def encode_prompts(suite_problems: SuiteProblems, policy: Policy | Description) -> EncodedSuite:

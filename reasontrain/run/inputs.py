@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
@@ -22,8 +22,6 @@ from reasontrain.run.datasets import EncodedSuite
 from reasontrain.run.directory import RunDirectory
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import Task
-from reasontrain.tasks.offline import PairTask, RolloutTask
-from reasontrain.tasks.python import PythonTask
 from reasontrain.types import Problem, UserError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +30,7 @@ Inputs = Mapping[str, Mapping[str, str]]
 """Fingerprints by role (one of `AcceptedChange`) and by file or other part of the role."""
 
 ENCODED = "prompts and responses as the model reads them"
+CODE = ".py"
 NUM_GENERATED = 64
 """Generated problems that are looked at: they are many, and encoded step by step."""
 
@@ -142,23 +141,14 @@ def _sentence(role: str, parts: Sequence[str]) -> str:
     return f"{role}: {', '.join(parts)}"
 
 
-def _data_files(task: Task) -> Iterator[Path]:
+def _data_files(task: Task) -> list[Path]:
     """The local files that hold the task's problems."""
-    match task:
-        case PythonTask():
-            yield Path(task.problems_path)
-        case PairTask() | RolloutTask() if task.path is not None:
-            yield Path(task.path)
-        case _:
-            path = vars(task).get("path")
-            if isinstance(path, str):
-                yield Path(path)
+    return [path for path in task.files() if path.suffix != CODE]
 
 
-def _reward_files(task: Task) -> Iterator[Path]:
-    """The local files of the task's own reward."""
-    if isinstance(task, PythonTask):
-        yield Path(task.path)
+def _reward_files(task: Task) -> list[Path]:
+    """The local files of the task's own reward, with the modules that it imports."""
+    return [path for path in task.files() if path.suffix == CODE]
 
 
 def _stored_files(path: Path) -> list[Path]:

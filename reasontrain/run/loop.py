@@ -15,6 +15,8 @@ from signal import Signals
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from reasontrain.algo.advantages import Advantage, NoAdvantage
 from reasontrain.algo.objectives import Objective
@@ -24,6 +26,7 @@ from reasontrain.algo.token_selection import (
     HasMetrics,
     RolloutFilter,
     TokenSelection,
+    unread_evidence,
 )
 from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
@@ -33,7 +36,7 @@ from reasontrain.metrics.rewards import ZERO_STD, group_numbers, own_reward_numb
 from reasontrain.metrics.step import sampler_gap, step_metrics
 from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
-from reasontrain.metrics.timing import Stopwatch, key
+from reasontrain.metrics.timing import Stopwatch, key, start_phase
 from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.run import checkpoint
 from reasontrain.run.directory import RunDirectory
@@ -72,6 +75,11 @@ class Method:
     required_evidence: frozenset[str] = frozenset()
     reuse_sampled_logp: bool = False
     truncated: Literal["score", "mask", "drop"] = "score"
+
+    def evidence_at(self, progress: float) -> frozenset[str]:
+        """The evidence that is read at this progress of the run."""
+        others = self.objective.required_evidence
+        return self.required_evidence - unread_evidence(self.token_selection, others, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +155,15 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.score(rollouts)
     sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
     if not len(sampled.rollout_B):
-        logger.warning(f"step {step} learns nothing: {_left_out(method, rollouts)}")
+        logger.warning(f"step {step + 1} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     batch = observe(
-        run.learner, batch, method.required_evidence, reuse_sampled_logp=method.reuse_sampled_logp
+        run.learner,
+        batch,
+        method.evidence_at(batch.progress),
+        reuse_sampled_logp=method.reuse_sampled_logp,
     )
-    weight_BT = batch.weighted(method.token_selection(batch))
+    weight_BT = token_weights(method, batch)
     learned = run.learner.step(batch, weight_BT, method.objective, method.loss_aggregation)
     with timer("sync"):
         run.sampler.load(run.learner.weights())
@@ -163,8 +174,9 @@ def train_step(run: Run, step: int) -> Stats:
             weight_BT,
             rollouts,
             run.order.tokenizer,
+            sampled=sampled,
         )
-    run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer)
+    run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer, sampled=sampled)
     stats = learned | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
@@ -179,6 +191,14 @@ def train_step(run: Run, step: int) -> Stats:
     stats |= run.speed.count(rollouts, batch, weight_BT)
     stats |= {key(part): seconds for part, seconds in timer.read().items()}
     return stats | run.speed.of(stats, time.perf_counter() - start_s)
+
+
+def token_weights(method: Method, batch: Batch) -> Float[Tensor, "B T"]:
+    """The weight of each token: the selection rule's, times the loss weight of the data.
+
+    Loss weights do not change a total, except that a token of weight 0 is masked (see `collate`).
+    """
+    return batch.weighted(method.token_selection(batch))
 
 
 def make_batch(
@@ -286,9 +306,9 @@ class RewardWatch:
             self._warned = True
             logger.warning(
                 f"rewards were equal within every group in the last {NO_SIGNAL_STEPS} steps (mean "
-                f"{stats['reward_mean']:.4g} in step {step}), so advantages were 0 and nothing was "
-                "learned from them; see whether the reward distinguishes responses, and whether "
-                "problems are too hard or too easy (see reward_zero_std_share in metrics.jsonl)"
+                f"{stats['reward_mean']:.4g} in step {step + 1}), so advantages were 0 and nothing "
+                "was learned from them; see whether the reward distinguishes responses, and "
+                "whether problems are too hard or too easy (see the metric reward_zero_std_share)"
             )
 
 
@@ -320,6 +340,8 @@ def train(
             try:
                 with stop.at_once():
                     run.evaluate(done)
+                if done < run.steps:
+                    start_phase(logger, f"training from step {done + 1} of {run.steps}")
                 while done < run.steps:
                     done = _advance(run, done, stop, watch, report)
                 finish()
@@ -356,11 +378,11 @@ def _advance(
         # Before the evaluation, which may take long.
         path = run.checkpoints.save(done)
     if stopped:
-        raise _stopped(stopped, step, path)
+        raise _stopped(stopped, done, path)
     if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
         raise RunError(
             f"the gradient was not finite in {run.max_nonfinite} optimiser steps in a row (the "
-            f"last in step {step}); lower "
+            f"last in step {step + 1}); lower "
             f"learn.lr, or look at their rollouts in "
             f"{run.directory.nonfinite_tokens_at('*')}"
         )
@@ -369,13 +391,13 @@ def _advance(
             run.evaluate(done)
     except StopNow:
         assert stop.signal is not None, "a signal raised it"
-        raise _stopped(stop.signal, step, run.checkpoints.save(done)) from None
+        raise _stopped(stop.signal, done, run.checkpoints.save(done)) from None
     return done
 
 
-def _stopped(number: Signals, step: int, saved: Path) -> StoppedError:
+def _stopped(number: Signals, done: int, saved: Path) -> StoppedError:
     return StoppedError(
-        f"stopped by {number.name} after step {step}; saved {saved}; the same command goes on from "
+        f"stopped by {number.name} after step {done}; saved {saved}; the same command goes on from "
         f"there"
     )
 
@@ -391,7 +413,7 @@ def _step_or_save(run: Run, step: int) -> Stats:
     except torch.OutOfMemoryError as error:
         saved = run.checkpoints.save_before(step)
         raise RunError(
-            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, "
+            f"the GPU ran out of memory in step {step + 1}; lower learn.micro_batch_tokens, "
             f"sample.engine.max_num_seqs or "
             f"sample.max_tokens, or set model.gradient_checkpointing{saved}"
         ) from error

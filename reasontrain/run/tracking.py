@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -18,10 +19,12 @@ from reasontrain.data import storage
 from reasontrain.recipe import TrackSettings, is_due
 from reasontrain.run.directory import RunDirectory
 from reasontrain.tasks.python import output_logger
-from reasontrain.types import Batch, Rollout, Stats, UserError
+from reasontrain.types import Batch, Rollout, Stats, TokenKind, UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -99,6 +102,8 @@ class Tracker:
         weight_BT: Tensor,
         rollouts: Sequence[Rollout],
         tokenizer: PreTrainedTokenizerBase,
+        *,
+        sampled: Batch,
     ) -> None:
         """Write some rollouts of a step, if token files are due.
 
@@ -108,6 +113,7 @@ class Tracker:
             weight_BT: The weight of each token.
             rollouts: The rollouts of the step, of which the first few are written.
             tokenizer: Decodes the tokens.
+            sampled: The step's tokens before the rollout filter.
         """
         if is_due(self.settings.tokens_every, step):
             write_tokens(
@@ -116,6 +122,7 @@ class Tracker:
                 weight_BT,
                 rollouts[: self.settings.tokens_rollouts],
                 tokenizer,
+                sampled=sampled,
             )
 
     def close(self) -> None:
@@ -123,14 +130,22 @@ class Tracker:
         if self.board is not None:
             self.board.close()
         if self.service is not None:
-            self.service.finish()
+            self._serve(self.service.finish)
 
     def _forward(self, step: int, stats: Stats) -> None:
         if self.board is not None:
             for name, value in stats.items():
                 self.board.add_scalar(name, value, step)
         if self.service is not None:
-            self.service.log(dict(stats), step=step)
+            self._serve(partial(self.service.log, dict(stats), step=step))
+
+    def _serve(self, call: Callable[[], object]) -> None:
+        """Call the service; one that fails is left out from then on, and the run goes on."""
+        try:
+            call()
+        except Exception as error:  # each service has errors of its own
+            self.service = None
+            logger.warning(f"track.service: no more metrics are sent, {_kept(error)}")
 
 
 def write_tokens(
@@ -139,23 +154,27 @@ def write_tokens(
     weight_BT: Tensor,
     rollouts: Sequence[Rollout],
     tokenizer: PreTrainedTokenizerBase,
+    *,
+    sampled: Batch,
 ) -> None:
     """Write rollouts with their tokens, kinds, weights and evidence, one JSON line per rollout.
 
+    A dropped rollout has weights of 0 and no evidence, and no advantage if it was dropped before
+    advantages were computed.
+
     Args:
         path: The file.
-        batch: Tokens with their evidence; a rollout that is not in it was dropped and is left out.
+        batch: Tokens with their evidence; a rollout that is not in it was dropped.
         weight_BT: The weight of each token.
         rollouts: The rollouts to write.
         tokenizer: Decodes the tokens.
+        sampled: The step's tokens before the rollout filter.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     row_of = {int(rollout): row for row, rollout in enumerate(batch.rollout_B)}
     with path.open("w", encoding="utf-8") as stream:
         for rollout in rollouts:
-            if rollout.id not in row_of:
-                continue  # dropped before it was observed
-            row = row_of[rollout.id]
+            row = row_of.get(rollout.id)
             start = len(rollout.prompt_ids)
             span = slice(start, start + len(rollout.response_ids))
             record = {
@@ -163,19 +182,40 @@ def write_tokens(
                 "problem": rollout.problem.id,
                 "prompt": tokenizer.decode(list(rollout.prompt_ids)),
                 "answer": rollout.problem.answer,
+                "group": rollout.group,
                 "reward": rollout.reward,
+                "correct": rollout.correct,
+                "advantage": _advantage(batch, sampled, rollout.id),
+                "dropped": row is None,
                 **({"reward_parts": dict(rollout.reward_parts)} if rollout.reward_parts else {}),
                 "truncated": rollout.truncated,
                 "ids": list(rollout.response_ids),
                 "tokens": [tokenizer.decode([i]) for i in rollout.response_ids],
-                "kind": batch.kind_BT[row, span].tolist(),
-                "weight": _rounded(weight_BT[row, span]),
+                "kind": _kinds(rollout) if row is None else batch.kind_BT[row, span].tolist(),
+                "weight": [0.0] * len(rollout.response_ids)
+                if row is None
+                else _rounded(weight_BT[row, span]),
                 "evidence": {
                     name: _rounded(column_BT[row, span])
                     for name, column_BT in batch.evidence.items()
+                    if row is not None
                 },
             }
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _advantage(batch: Batch, sampled: Batch, rollout: int) -> float | None:
+    """The advantage that a rollout was learned from, or that it was dropped with."""
+    for one in (batch, sampled):
+        row = (one.rollout_B == rollout).nonzero()
+        if len(row):
+            return float(one.advantage_B[int(row[0])])
+    return None
+
+
+def _kinds(rollout: Rollout) -> list[int]:
+    """The kinds of the tokens of a rollout that was dropped."""
+    return list(rollout.kinds) or [int(TokenKind.RESPONSE)] * len(rollout.response_ids)
 
 
 @contextmanager
@@ -210,7 +250,8 @@ def check_service(settings: TrackSettings) -> None:
 def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord) -> Service | None:
     """Start the service that the recipe names; its library finds its own credentials.
 
-    Raises UserError if it does not start.
+    Returns:
+        The service; None, with a warning, if it does not start, as without a network.
     """
     if settings.service is None:
         return None
@@ -218,11 +259,15 @@ def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord)
     try:
         service.init(project=settings.project, name=name, config=dict(config))
     except Exception as error:  # each service has errors of its own
-        raise UserError(
-            f"track.service: {settings.service} did not start: "
-            f"{str(error).strip() or type(error).__name__}"
-        ) from error
+        logger.warning(f"track.service: {settings.service} did not start, {_kept(error)}")
+        return None
     return service
+
+
+def _kept(error: Exception) -> str:
+    """The end of a warning: what is left, and the service's reason in one line."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"and metrics are written to the run directory only ({reason})"
 
 
 def _board(directory: RunDirectory, from_step: int) -> SummaryWriter:

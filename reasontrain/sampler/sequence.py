@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
+from reasontrain.data import thought_marks
 from reasontrain.sampler.stop_criteria import StopCriteria
 from reasontrain.types import Image, Prompt, Rollout, RunError, UserError
 
@@ -64,8 +65,10 @@ class SequenceState:
 
     def rollout(self, tokenizer: PreTrainedTokenizerBase) -> Rollout:
         """The finished rollout."""
-        text = tokenizer.decode(self.response, skip_special_tokens=True)
-        assert isinstance(text, str)
+        text = thought_marks.decode(tokenizer, self.response)
+        reading = thought_marks.marks_of(tokenizer).read(
+            text, truncated=not self.stopped, state=self.prompt.thought
+        )
         return Rollout(
             problem=self.prompt.problem,
             id=self.id,
@@ -75,6 +78,8 @@ class SequenceState:
             text=text,
             sampled_logp=tuple(self.logp),
             truncated=not self.stopped,
+            unfinished=reading.unfinished,
+            answer_start=reading.start,
         )
 
 

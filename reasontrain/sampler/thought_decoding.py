@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from reasontrain.data import thought_marks
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, Thought
 from reasontrain.models import Policy
@@ -114,13 +115,15 @@ class ThoughtSequenceState(SequenceState):
 
         Its text begins after the thought, so that only the answer is graded.
         """
-        answer = tokenizer.decode(
-            self.response[self.kinds.index(TokenKind.FORCED) :], skip_special_tokens=True
-        )
-        assert isinstance(answer, str)
+        answer_ids = self.response[self.kinds.index(TokenKind.FORCED) :]
+        answer = thought_marks.decode(tokenizer, answer_ids)
+        # the forced text ends the thought of the prompt or of the response
+        reading = thought_marks.marks_of(tokenizer).read(answer, truncated=not self.stopped)
         rollout = replace(
             super().rollout(tokenizer),
             text=answer,
+            unfinished=reading.unfinished,
+            answer_start=reading.start,
             kinds=tuple(self.kinds),
             concluded=self.concluded,
         )

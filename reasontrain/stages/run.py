@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from reasontrain.data import storage
+from reasontrain.metrics.timing import start_phase
 from reasontrain.recipe import (
     OUTPUTS,
     SCHEME,
@@ -34,7 +35,7 @@ from reasontrain.run.unconditional import COLUMN
 from reasontrain.stages import score, unconditional
 from reasontrain.stages.pairs import make_pairs
 from reasontrain.stages.sample import read_trajectories, sample
-from reasontrain.stages.tune import tune
+from reasontrain.stages.tune import check_warmup, tune
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def done(recipe: Recipe) -> tuple[Recipe, Mapping[str, Path]]:
     if not recipe.stages and not unconditional.is_needed(recipe):
         return recipe, {}
     check_directory(run_directory(recipe), recipe)
+    check_warmup(recipe)
     places: dict[str, StageDirectory] = {}
     for stage in recipe.stages:
         places[stage.name] = _done(stage, recipe, places)
@@ -114,7 +116,12 @@ def link(run: RunDirectory, places: Mapping[str, Path]) -> None:
 
 def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
     """Run one stage whose references to other stages have been replaced by paths."""
-    logger.info(f"{stage.name}: running in {directory}")
+    number = [declared.name for declared in recipe.stages].index(stage.name) + 1
+    start_phase(
+        logger,
+        f"{stage.name}: running in {directory} (stage {number} of {len(recipe.stages)}, "
+        f"{stage.kind})",
+    )
     match stage:
         case SampleStage():
             sample(stage, recipe, directory)

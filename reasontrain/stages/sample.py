@@ -11,8 +11,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from reasontrain import models
-from reasontrain.data.files import Row, read_file
+from reasontrain.data import thought_marks
+from reasontrain.data.files import Row, cell, present, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
+from reasontrain.data.prompts import Encoder
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of, response_of
 from reasontrain.sampler import Sampler
@@ -55,7 +57,7 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
                 sampler = sampler or _sampler(stage, recipe)
                 rollouts = _ask(sampler, prompts[start : start + AT_ONCE], stage, start)
                 own = [replace(r, problem=by_id[r.problem.id]) for r in rollouts]
-                write(path, _graded(own, stage, described.tokenizer, grader))
+                write(path, _graded(own, stage, encoder, grader))
                 logger.info(
                     f"{stage.name}: {min(start + AT_ONCE, len(prompts))} of {len(prompts)} problems"
                 )
@@ -91,12 +93,15 @@ def _ask(
 def _graded(
     rollouts: Sequence[Rollout],
     stage: SampleStage,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     grader: Grader,
 ) -> list[Solution]:
     """Grade rollouts; a response ends before its stop text."""
-    closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
-    own = fingerprint(tokenizer)
+    closed = [
+        _closed(rollout, stage.sample.stop, encoder.tokenizer, encoder.end_id)
+        for rollout in rollouts
+    ]
+    own = fingerprint(encoder.tokenizer)
     scores = stage.task.grade(
         [response_of(rollout) for rollout in closed],
         grader,
@@ -118,8 +123,10 @@ def _graded(
     ]
 
 
-def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Rollout:
-    """End the response before its first stop text and the white space there, with end-of-text.
+def _closed(
+    rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, end_id: int
+) -> Rollout:
+    """End the response before its first stop text and the white space there, with `end_id`.
 
     A token with characters of both the response and the stop text is dropped whole. Ids before it
     stay as they were sampled; only one that ends in white space is encoded anew.
@@ -137,11 +144,8 @@ def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokeniz
     while not kept.startswith(_decoded(tokenizer, ids)):
         ids.pop()
     ids += tokenizer.encode(kept[len(_decoded(tokenizer, ids)) :], add_special_tokens=False)
-    end = tokenizer.eos_token_id
-    assert isinstance(end, int)
-    return replace(
-        rollout, response_ids=(*ids, end), text=str(tokenizer.decode(ids, skip_special_tokens=True))
-    )
+    # the stop text ended the response, so whether its thought ended does not change
+    return replace(rollout, response_ids=(*ids, end_id), text=thought_marks.decode(tokenizer, ids))
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -160,8 +164,11 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     prompts = [_cell(row, PROMPTS, where) for row, where in zip(rows, places, strict=True)]
     answers = [_cell(row, ("answer",), where) for row, where in zip(rows, places, strict=True)]
     responses = [_cell(row, RESPONSES, where) for row, where in zip(rows, places, strict=True)]
+    truncated = [row.get("truncated") is True for row in rows]
     with Grader() as grader:
-        verdicts = grader.grade_many(map(GradeRequest, answers, responses))
+        verdicts = grader.grade_many(
+            map(GradeRequest, answers, responses, truncated), answer_format=stage.answer_format
+        )
     write(
         directory / ROLLOUTS,
         [
@@ -172,9 +179,10 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
                 response=response,
                 extracted=verdict.extracted,
                 correct=verdict.correct,
+                truncated=is_truncated,
             )
-            for row, prompt, answer, response, verdict in zip(
-                rows, prompts, answers, responses, verdicts, strict=True
+            for row, prompt, answer, response, is_truncated, verdict in zip(
+                rows, prompts, answers, responses, truncated, verdicts, strict=True
             )
         ],
     )
@@ -187,9 +195,9 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
 def _cell(row: Row, names: Sequence[str], where: str) -> str:
     """The text of the first of these columns that has one."""
     for name in names:
-        value = row.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
+        value = cell(row, name)
+        if value is not None and value != "":
+            return present(value, column=name, where=where)
     raise UserError(
         f"{where}: no text in any of the columns {', '.join(names)} (the row has: {', '.join(row)})"
     )

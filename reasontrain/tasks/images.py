@@ -86,9 +86,14 @@ class ImageTask(Task):
             Reward and verdict of each response, in order.
         """
         verdicts = [
-            Verdict(r.text.split() == r.problem.answer.split(), r.text, "exact") for r in responses
+            Verdict(r.answer.split() == r.problem.answer.split(), r.answer, "exact")
+            for r in responses
         ]
         return self._scored(verdicts, responses, reward)
+
+    def same_answer(self, one: str, other: str, grader: Grader) -> bool:
+        """Compare captions word by word."""
+        return one.split() == other.split()
 
     def held_out(self) -> ImageTask:
         """The images of the test split."""

@@ -64,7 +64,8 @@ class RolloutColumns(_NamedColumns):
 class _File(Task):
     """A file or hub data set (see `Source`) with one sample per row.
 
-    Paths of images are relative to the folder `images` (default: the folder of the file).
+    Paths of images are relative to the folder `images` (default: the folder of the file). With
+    `bad_rows: drop`, rows that cannot be used are dropped and counted instead of refused.
     """
 
     path: str | None = None

@@ -12,6 +12,7 @@ from reasontrain.data.rows import (
     about_of,
     answer_of,
     check_unique,
+    check_unrated,
     exchange_of,
     extras_of,
     id_of,
@@ -85,6 +86,7 @@ def problems_with_rows(
     unreadable: list[RowError] = []
     table = source.table(refuse if source.bad_rows == "refuse" else unreadable.append)
     layout = layout_of(table, cast(dict[Part, str], dict(source.columns.named())))
+    check_unrated(table, layout)
     ids: dict[str, str] = {}
 
     def read(index: int) -> tuple[Problem, Row]:

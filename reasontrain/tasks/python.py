@@ -39,6 +39,7 @@ class PythonTask(Task):
         columns: names of columns that differ from the usual ones.
         limit: read only this many problems, from the start.
         instruction: text put after each problem.
+        bad_rows: "refuse" makes a row that cannot be used an error, "drop" drops and counts it.
         timeout_s: longest call, in seconds of wall time.
         on_error: what a call does that raises, does not return in time, ends its process or returns
             anything else: `stop` the run, `drop` the rollout as None does, or count `zero`.
@@ -177,10 +178,10 @@ class PythonTask(Task):
         if self.on_error == "stop" or kind in self._warned:
             return
         self._warned.add(kind)
-        effect = "left out" if self.on_error == "drop" else "given the reward 0"
+        effect = "get no reward" if self.on_error == "drop" else "get the reward 0"
         logger.warning(
-            f"{outcome.message} ({where}); such responses are {effect} (on_error: {self.on_error}) "
-            "and counted"
+            f"{outcome.message} ({where}); such responses {effect} (on_error: {self.on_error}) "
+            "and are counted"
         )
 
     @cached_property

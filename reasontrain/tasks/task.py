@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from reasontrain.data.files import BadRows
+from reasontrain.data.thought_marks import KNOWN
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict, check_gold
 from reasontrain.tasks.reward import Reward
 from reasontrain.types import Problem
@@ -19,15 +20,25 @@ class Response:
 
     Attributes:
         problem: the problem that it answers.
-        text: the response.
+        text: the response, with its chain of thought if it has one.
         truncated: the response was cut at its length limit.
         unfinished: the chain of thought did not end, so there is no answer.
+        answer_start: index in `text` at which the answer begins, after the chain of thought; 0 if
+            the marks in `text` are all that is known of it.
     """
 
     problem: Problem
     text: str
     truncated: bool = False
     unfinished: bool = False
+    answer_start: int = 0
+
+    @property
+    def answer(self) -> str:
+        """The text after the chain of thought; "" if it did not end."""
+        text = self.text[self.answer_start :]
+        reading = KNOWN.read(text)
+        return "" if self.unfinished or reading.unfinished else text[reading.start :]
 
 
 @dataclass(frozen=True)
@@ -97,10 +108,22 @@ class Task:
             RunError: the task's own reward function fails.
         """
         verdicts = grader.grade_many(
-            [GradeRequest(r.problem.answer, r.text, r.truncated, r.unfinished) for r in responses],
+            [
+                GradeRequest(
+                    response.problem.answer,
+                    response.text[response.answer_start :],
+                    response.truncated,
+                    response.unfinished,
+                )
+                for response in responses
+            ],
             answer_format=answer_format,
         )
         return self._scored(verdicts, responses, reward)
+
+    def same_answer(self, one: str, other: str, grader: Grader) -> bool:
+        """True if two extracted answers are equal, as votes of a majority are counted."""
+        return grader.same(one, other)
 
     def held_out(self) -> Task | None:
         """The task on a split that it never trains on; None if it has no such split."""
@@ -115,6 +138,6 @@ class Task:
         """Join the verdicts with their rewards."""
         reward_of = reward or Reward()
         return [
-            Scored(reward_of(verdict, response.text), verdict)
+            Scored(reward_of(verdict, response.answer), verdict)
             for verdict, response in zip(verdicts, responses, strict=True)
         ]

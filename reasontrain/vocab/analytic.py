@@ -177,9 +177,9 @@ class AnalyticDistribution:
         )
 
     @cached_property
-    def reverse_NS(self) -> Float[Tensor, "N S"]:
-        """p (log p - log q), the terms of the reverse KL."""
-        return self._log_ratio("reverse").mul_(self.shared_p_NS)
+    def gap_NS(self) -> Float[Tensor, "N S"]:
+        """log p - log q."""
+        return self._log_ratio("gap")
 
     def value(self, name: str) -> Float[Tensor, " N"]:
         """A statistic by name (see `types.TokenStats`), in nats and without a gradient."""
@@ -196,7 +196,7 @@ class AnalyticDistribution:
             case "entropy":
                 return self._dot(self.p_NV, self.logp_NV).neg_().clamp_(min=0)
             case "kl_reverse":
-                return self.reverse_NS.sum(-1).clamp_(min=0)
+                return self._dot(self.gap_NS, self.shared_p_NS).clamp_(min=0)
             case "kl_forward":
                 return self._log_ratio("forward").mul_(self.q_NS).sum(-1).neg_().clamp_(min=0)
         beta = jsd_beta(name)
@@ -283,12 +283,15 @@ class AnalyticDistribution:
         self, stat_grads: Mapping[str, Tensor], out_NS: Tensor | None
     ) -> Float[Tensor, "N S"]:
         """The gradient of the divergences, over the shared ids, in `out_NS` or new memory."""
-        # Everything that multiplies p is collected first, so that p is read once; what does not
-        # (the terms of the reverse KL and q of the forward KL) is added afterwards.
+        # Everything that multiplies p is collected first, so that p is read once; q of the forward
+        # KL is added afterwards.
         factor: Tensor = torch.zeros_like(next(iter(stat_grads.values())))
         for name, grad_N1 in stat_grads.items():
             if name == "kl_reverse":
-                factor = factor - grad_N1 * self.value(name)[:, None]
+                # The difference before the product: that of two products of p would be rounding
+                # where the divergence is large. The gap's memory is not read again.
+                divergence_N1 = self.value(name)[:, None]
+                factor = self.gap_NS.sub_(divergence_N1).mul_(grad_N1).add_(factor)
             elif name == "kl_forward":
                 factor = factor + grad_N1
             else:
@@ -300,8 +303,6 @@ class AnalyticDistribution:
                 )
                 factor = term_NS.add_(factor)
         total_NS = torch.mul(self.shared_p_NS, factor, out=out_NS)
-        if "kl_reverse" in stat_grads:
-            total_NS.addcmul_(self.reverse_NS, stat_grads["kl_reverse"])
         if "kl_forward" in stat_grads:
             total_NS.addcmul_(self.q_NS, stat_grads["kl_forward"], value=-1)
         return total_NS

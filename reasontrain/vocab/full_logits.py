@@ -28,9 +28,12 @@ def logits(
     weight_VD = head.weight_VD.to(head.matmul_dtype or head.weight_VD.dtype).to(dtype)
     x_NV = hidden_ND.to(dtype) @ weight_VD.t()
     x_NV = head.scale * (x_NV if head.bias_V is None else x_NV + head.bias_V)
-    return (
-        x_NV if head.softcap is None else head.softcap * torch.tanh(x_NV / head.softcap)
-    ) / temperature
+    if head.softcap is not None:
+        x_NV = head.softcap * torch.tanh(x_NV / head.softcap)
+    if head.num_tokens is not None:
+        is_token_V = torch.arange(x_NV.shape[1], device=x_NV.device) < head.num_tokens
+        x_NV = x_NV.masked_fill(~is_token_V, -torch.inf)
+    return x_NV / temperature
 
 
 def _log_softmax(logits_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:

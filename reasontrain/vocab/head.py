@@ -67,6 +67,7 @@ class Head:
         matmul_dtype: dtype of matrix products, if it is not the weight's: bfloat16 with float32
             master weights.
         vocabulary: the backend for statistics and gradients when this head is the student's.
+        num_tokens: rows of the weight that are tokens; the others have probability 0. None: all.
     """
 
     weight_VD: Float[Tensor, "V D"]
@@ -75,6 +76,7 @@ class Head:
     softcap: float | None = None
     matmul_dtype: torch.dtype | None = None
     vocabulary: Vocabulary = "auto"
+    num_tokens: int | None = None
 
     @cached_property
     def matmul_weight_VD(self) -> Float[Tensor, "V D"]:
@@ -118,16 +120,18 @@ class Head:
     def transform_(
         self, raw_NV: Float[Tensor, "N V"], temperature: float
     ) -> Float[Tensor, "N V"] | None:
-        """Turn h W^T + b into logits / temperature, in place.
+        """Turn h W^T + b into logits / temperature, in place; -inf at rows that are no tokens.
 
         Returns tanh(x / softcap), which the softcap's derivative needs, or None without a softcap.
         """
-        if self.softcap is None:
-            if self.scale != temperature:
-                raw_NV.mul_(self.scale / temperature)
-            return None
-        tanh_NV = raw_NV.mul_(self.scale / self.softcap).tanh_().clone()
-        raw_NV.mul_(self.softcap / temperature)
+        tanh_NV = None
+        if self.softcap is not None:
+            tanh_NV = raw_NV.mul_(self.scale / self.softcap).tanh_().clone()
+            raw_NV.mul_(self.softcap / temperature)
+        elif self.scale != temperature:
+            raw_NV.mul_(self.scale / temperature)
+        if self.num_tokens is not None:
+            raw_NV[:, self.num_tokens :] = -torch.inf
         return tanh_NV
 
 

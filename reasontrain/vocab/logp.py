@@ -49,7 +49,9 @@ def logp(
         head.weight_VD,
         head.bias_V,
         ids_N,
-        _HeadSettings(head.scale, head.softcap, head.matmul_dtype, head.vocabulary),
+        _HeadSettings(
+            head.scale, head.softcap, head.matmul_dtype, head.vocabulary, head.num_tokens
+        ),
         temperature,
         chunk,
     )
@@ -62,6 +64,7 @@ class _HeadSettings(NamedTuple):
     softcap: float | None
     matmul_dtype: torch.dtype | None
     vocabulary: Vocabulary
+    num_tokens: int | None
 
 
 class _LogProb(torch.autograd.Function):

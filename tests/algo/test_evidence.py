@@ -169,7 +169,8 @@ def test_a_new_row_is_in_metrics_files_and_pages(surprise: Recipe, tmp_path: Pat
     stats = step_metrics(one, torch.ones(1, 3), [rollout])
     assert stats["surprise_mean"] == -0.875
     path = tmp_path / "step-0.jsonl"
-    write_tokens(path, one, torch.ones(1, 3), [rollout], models.describe(surprise.model).tokenizer)
+    words = models.describe(surprise.model).tokenizer
+    write_tokens(path, one, torch.ones(1, 3), [rollout], words, sampled=one)
     assert json.loads(path.read_text())["evidence"] == {"surprise": [-0.25, -1.5]}
     page = show_tokens(0, path, 1)
     assert page is not None

@@ -179,12 +179,12 @@ MISTAKES = {
     "no token kept": Mistake(
         "tip",
         ("token_selection.keep_ratio=0",),
-        ("token_selection.tip.keep_ratio: Input should be greater than 0 (got 0)",),
+        ("token_selection.keep_ratio: Input should be greater than 0 (got 0)",),
     ),
     "a mode that is none": Mistake(
         "tip",
         ("token_selection.mode=softor",),
-        ("token_selection.tip.mode", "'soft_or'", "(got 'softor')"),
+        ("token_selection.mode", "'soft_or'", "(got 'softor')"),
     ),
     "no teacher there": Mistake(
         "tip", ("teacher.path=nothing",), ("the model nothing cannot be loaded",)
@@ -223,7 +223,7 @@ MISTAKES = {
     "a budget above all": Mistake(
         "d3s",
         ("rollout_filter.keep_ratio={init: 0.5, final: 1.5}",),
-        ("rollout_filter.max_variance.keep_ratio.final: Input should be less than or equal to 1",),
+        ("rollout_filter.keep_ratio.final: Input should be less than or equal to 1",),
     ),
     "rewards without gold answers": Mistake(
         "d3s",
@@ -339,7 +339,7 @@ MISTAKES = {
     "more than all": Mistake(
         "sstoken",
         ("token_selection.keep_ratio=1.5",),
-        ("token_selection.sstoken.keep_ratio: Input should be less than or equal to 1",),
+        ("token_selection.keep_ratio: Input should be less than or equal to 1",),
     ),
     "a history that nobody reads": Mistake(
         "sstoken",
@@ -360,7 +360,7 @@ MISTAKES = {
     "a weight below zero": Mistake(
         "prior",
         ("token_selection.alpha=-1",),
-        ("token_selection.prior.alpha: Input should be greater than or equal",),
+        ("token_selection.alpha: Input should be greater than or equal",),
     ),
     "demonstrations that show nothing": Mistake(
         "prior", ("task={kind: math, path: no_gold.jsonl}",), ("has no `solution` to learn from",)

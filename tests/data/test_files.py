@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reasontrain.data.files import Columns, Source, Table, read_file, text
+from reasontrain.data.progress import with_progress
 from reasontrain.types import UserError
 
 ROWS = [
@@ -139,3 +140,16 @@ def test_cells_are_text_or_numbers() -> None:
             UserError, match=f"w: column 'c' holds {found}; expected text or a number"
         ):
             text(cell, column="c", where="w")
+
+
+def test_long_work_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = iter([0.0, 4.0, 11.0, 11.0, 12.0, 25.0, 25.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    caplog.set_level("INFO")
+    assert list(with_progress("abcd", "rows read")) == list("abcd")
+    assert [record.message for record in caplog.records] == [
+        "1 of 4 rows read",
+        "3 of 4 rows read",
+    ]

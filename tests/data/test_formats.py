@@ -349,6 +349,7 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes, me
         (RolloutTask, PROBLEMS["GSM8K"][0], "read with `task.kind: gsm8k`"),
         (RolloutTask, {"prompt": "?"}, r"task\.columns: \{response: "),
         (RolloutTask, {"prompt": "?", "completion": "4", "label": False}, "rated responses"),
+        (MathTask, {"prompt": "?", "completion": "4", "label": False}, "rated responses"),
         (RolloutTask, {"prompt": [USER]}, "line 1: there is no reply to learn from"),
         (MathTask, {"text": "2+2? 4"}, r"no column for the problem .*\(|looked for"),
     ],

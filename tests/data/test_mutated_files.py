@@ -16,14 +16,19 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from reasontrain.data.files import Columns, is_data_file
+from reasontrain.data.offline import encode
+from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import encode_demonstrations
 from reasontrain.tasks import Gsm8k, MathTask, PairTask, PythonTask, RolloutTask, Task
 from reasontrain.tasks.problems import with_parts
 from reasontrain.types import Problem, UserError
+from tests.tiny import tokenizer
 
 USER = {"role": "user", "content": "2+2?"}
 FOUR = {"role": "assistant", "content": "4", "reasoning_content": "Add."}
@@ -164,13 +169,25 @@ def tasks(path: str, reward: Path, *, bad_rows: str = "refuse") -> list[Callable
     ]
 
 
+@cache
+def encoder() -> Encoder:
+    return Encoder(tokenizer(), PromptSettings(), 4096)
+
+
 def check(path: Path, reward: Path, number: int, kind: int) -> str | None:
-    """Read a file in one kind; return the message if it is refused."""
+    """Read a file in one kind and encode its rows; return the message if it is refused."""
     task = tasks(str(path), reward, bad_rows="drop" if number % 5 == 4 else "refuse")[kind]()
     try:
         problems = list(task.problems())
-        if number % 2 and not isinstance(task, RolloutTask | PairTask):
+        if isinstance(task, RolloutTask | PairTask):
+            encode(task.samples, encoder(), 4096)
+        elif number % 2:
             with_parts(problems, bad_rows=task.bad_rows, answer=True, solution=False)
+        else:
+            encode_demonstrations(
+                encoder(),
+                with_parts(problems, bad_rows=task.bad_rows, answer=False, solution=True),
+            )
     except UserError as error:
         return str(error)
     for problem in problems:

@@ -219,6 +219,7 @@ def test_an_image_is_a_path_from_a_folder_or_bytes_in_every_form_of_data_sets(
     ("row", "message"),
     [
         ({"image": "gone.png"}, r"line 1: there is no image .*gone\.png; set `images`"),
+        ({"image": "x" * 5000}, "line 1: there is no image .*xxx; set `images`"),
         ({"images": [b"a", b"b"]}, "line 1: column 'images' has 2 images; expected one per prompt"),
         ({"image": 3}, "line 1: the image is int; expected the path of a file, or its bytes"),
         (

@@ -45,6 +45,13 @@ def evidence_table() -> str:
     )
 
 
+def templates_table() -> str:
+    """The table of chat templates: what is learned, and what ends a turn."""
+    from tests import chat_templates
+
+    return chat_templates.templates_table()
+
+
 def architecture_table() -> str:
     """Twenty architectures and what each can do, tried."""
     from tests import architectures  # transformers' models take seconds to import
@@ -55,6 +62,7 @@ def architecture_table() -> str:
 PARTS: Mapping[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "map": (map_table, ("README.md", "CONTRIBUTING.md")),
     "evidence": (evidence_table, ("docs/concepts.md",)),
+    "templates": (templates_table, ("docs/templates.md",)),
     "architectures": (architecture_table, ("docs/models.md",)),
 }
 """Name of a generated part -> the function that writes it, and the documents that hold it."""

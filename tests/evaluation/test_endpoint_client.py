@@ -149,12 +149,43 @@ def test_answers_as_servers_give_them() -> None:
     )
     assert one(chat("4", reasoning="vLLM's")).reasoning == "vLLM's"
     assert one(chat(None, finish="length", reasoning_content="so lo")) == Reply(
-        text="", truncated=True, num_tokens=5, reasoning="so lo"
+        text="", truncated=True, num_tokens=5, reasoning="so lo", unfinished=True
     )
     assert (
         one(chat("half \ud83d of a pair, whole \U0001f600")).text
         == "half � of a pair, whole \U0001f600"
     )
+
+
+THINKING = PromptSettings(enable_thinking=True)
+OPENED = PromptSettings(style="plain", template="Q: {problem}\nA: <think>\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "prompt", "is_unfinished", "answer"),
+    [
+        ("<think>so 4", "length", PromptSettings(), True, None),
+        ("<think>so 4", "stop", PromptSettings(), True, None),
+        ("so 4 </think> 4", "stop", PromptSettings(), False, " 4"),
+        ("so 4 </think> 4", "length", THINKING, False, " 4"),
+        ("The answer is 4. Or", "length", THINKING, True, None),
+        ("The answer is 4.", "stop", THINKING, False, "The answer is 4."),
+        ("The answer is 4. Or", "length", PromptSettings(), False, "The answer is 4. Or"),
+        ("so 4", "stop", OPENED, True, None),
+        ("so 4 </think> 4", "stop", OPENED, False, " 4"),
+    ],
+)
+def test_thoughts_that_a_server_gives_out_as_text(
+    text: str, finish: str, prompt: PromptSettings, is_unfinished: bool, answer: str | None
+) -> None:
+    turn = chat(text, finish=finish)
+    if prompt.style == "plain":
+        turn = Turn(body={"choices": [{"text": text, "finish_reason": finish}]})
+    found, _ = asked(lambda path, body: turn, {(0, 0)}, prompt=prompt)
+    reply = found[0, 0]
+    assert reply.unfinished == is_unfinished
+    if answer is not None:
+        assert reply.text[reply.answer_start :] == answer
 
 
 @pytest.mark.parametrize(

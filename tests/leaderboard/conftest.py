@@ -42,7 +42,9 @@ def record(
         "num_samples": correct_MS.shape[1],
         "temperature": temperature,
         "response_tokens_mean": tokens,
-        "truncated_share": 0.0,
+        "truncated": 1,
+        "unfinished": 0,
+        "no_answer": 2,
         "dropped": 0,
         "metrics": {
             name: {"value": i.value, "low": i.low, "high": i.high} for name, i in metrics.items()

@@ -28,8 +28,8 @@ def test_markdown_ranks_rows_and_marks_the_best(make_run):
     assert lines[:4] == [
         "| model | heldout (accuracy) |",
         "| --- | ---: |",
-        "| b | **100.0** [67.6, 100.0] |",
-        "| a | 12.5 [2.2, 47.1] |",
+        "| b | **100.0** [67.6, 100.0] (1 cut, 2 no answer) |",
+        "| a | 12.5 [2.2, 47.1] (1 cut, 2 no answer) |",
     ]
     assert lines[-1].endswith("heldout: 8 problems, one sample each, greedy.")
 

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.token_selection import AllTokens, SsToken, TokenSelection
+from reasontrain.algo.token_selection.scores.excess_loss import width
 from reasontrain.data.micro_batches import Layout
 from reasontrain.learner.factory import compose_learner, make_learner
 from reasontrain.learner.history import (
@@ -28,6 +29,7 @@ from reasontrain.learner.history import (
 from reasontrain.learner.lora import adapt
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.learner.policy_module import UnshardedModel
+from reasontrain.learner.rounding import EXCESS_LOSS, full_precision
 from reasontrain.models import Importance, Lora, Policy
 from reasontrain.recipe import LearnSettings, read_recipe
 from reasontrain.types import Batch, UserError
@@ -381,3 +383,66 @@ def test_a_rule_that_asks_for_neither_has_no_second_model() -> None:
 def test_a_model_whose_attention_cannot_be_seen_is_refused_before_anything_else() -> None:
     with pytest.raises(UserError, match=r"importance.layer is -9, and the model has"):
         make_learner(read_recipe(TINY, ["importance.layer=-9"]))
+
+
+# ---- rounding of excess loss
+
+
+def in_bfloat16(lora: float, *, dtype: torch.dtype = torch.bfloat16) -> PolicyLearner:
+    """A policy whose adapters are of this size, compared with itself without them."""
+    model = adapted()
+    draw = torch.Generator().manual_seed(0)
+    for name, parameter in model.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = lora * torch.randn(parameter.shape, generator=draw)
+    model.dtype = dtype
+    return learner(model, AdaptersOffHistory(model.model))
+
+
+def num_gated(used: PolicyLearner, rule: SsToken) -> tuple[int, int, Batch]:
+    """Number of rollouts that pass the fixed gate, and that pass the measured one."""
+    seen = used.observe(fresh(batch(num=24)), rule.required_evidence | {"old_logp", "history_logp"})
+    gain_BT = seen.old_logp_BT - seen.history_logp_BT
+    span_B1 = width(gain_BT, seen.is_response_BT)
+    gate = float(seen.excess_noise_BT.max())
+    return int((span_B1 >= rule.gate).sum()), int((span_B1 >= max(rule.gate, gate)).sum()), seen
+
+
+def test_no_rollout_passes_the_gate_on_rounding(tmp_path: Path) -> None:
+    """Adapters of size 1e-5 change nothing that bfloat16 can hold; those of size 0.3 do."""
+    rule = SsToken(keep_ratio=0.5, gamma=1.0, warmup=0.0, gate=0.001)
+    tiny = in_bfloat16(1e-5)
+    on_rounding, passed, seen = num_gated(tiny, rule)
+    assert on_rounding > 6
+    assert passed == 0
+    attention_only = SsToken(keep_ratio=0.5, gamma=0.0)
+    assert torch.equal(rule(seen), attention_only(seen))
+    assert num_gated(in_bfloat16(0.3), rule)[1] > 12
+    # It is measured once, and a resumed run goes on with the same number.
+    again = tiny.observe(fresh(batch(seed=9)), frozenset({"excess_noise"}))
+    assert torch.equal(again.excess_noise_BT.unique(), seen.excess_noise_BT.unique())
+    tiny.save(tmp_path)
+    resumed = in_bfloat16(1e-5)
+    resumed.restore(tmp_path)
+    assert torch.equal(
+        resumed.observe(fresh(batch(seed=9)), frozenset({"excess_noise"})).excess_noise_BT,
+        again.excess_noise_BT,
+    )
+    assert tiny.policy.dtype == torch.bfloat16
+
+
+def test_float32_has_no_noise_and_weights_in_bfloat16_can_be_measured() -> None:
+    rule = SsToken(warmup=0.0)
+    wide = in_bfloat16(1e-5, dtype=torch.float32)
+    assert float(num_gated(wide, rule)[2].excess_noise_BT.max()) == 0
+    narrow = in_bfloat16(0.3)
+    narrow.policy.model.bfloat16()  # as ranks keep them
+    data = fresh(batch())
+    with full_precision([narrow.policy]):
+        exact = narrow.observe(data, EXCESS_LOSS)
+    assert float(narrow.observe(data, frozenset({"excess_noise"})).excess_noise_BT.max()) > 0
+    narrow.policy.model.float()  # the same weights
+    narrow.policy.dtype = torch.float32
+    same = narrow.observe(data, EXCESS_LOSS)
+    for name in EXCESS_LOSS:
+        assert_close(exact.evidence[name], same.evidence[name], rtol=1e-5, atol=1e-5)

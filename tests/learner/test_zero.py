@@ -20,12 +20,15 @@ from transformers import AutoModelForCausalLM
 
 from reasontrain.learner.distributed import free_port
 from reasontrain.learner.weight_export import tensors
+from reasontrain.types import UserError
 from tests.learner import zero_cases
 from tests.learner.zero_cases import (
+    FEWER,
     MADE_OF,
     MODELS,
     PAIRED,
     PLACES,
+    REDIVIDED,
     SAVED,
     SELECTING,
     SPECIAL,
@@ -57,15 +60,28 @@ class Ranks:
             ):  # two read what one saved
                 if not (self.directory / str(earlier)).exists():
                     run(earlier, self.directory / str(earlier))
-        paths = [out / f"{name}.{rank}.pt" for rank in range(world)]
-        if not all(path.exists() for path in paths):
-            said = "\n".join(
-                path.read_text(encoding="utf-8") for path in sorted(out.glob("failed-*.txt"))
-            )
-            pytest.fail(
-                f"{name} was not run to its end: {said or 'no rank says why'}", pytrace=False
-            )
-        return [torch.load(path, weights_only=True) for path in paths]
+        return read(out, name, world)
+
+    def fewer(self, name: str) -> list[object]:
+        """What one rank answered that read what two had saved."""
+        self(2, "sharded")
+        out = self.directory / FEWER
+        with (self.directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not out.exists():
+                run(1, out)
+        return read(out, f"redivided-{name}", 1)
+
+
+def read(out: Path, name: str, world: int) -> list[object]:
+    """What the ranks wrote of a case."""
+    paths = [out / f"{name}.{rank}.pt" for rank in range(world)]
+    if not all(path.exists() for path in paths):
+        said = "\n".join(
+            path.read_text(encoding="utf-8") for path in sorted(out.glob("failed-*.txt"))
+        )
+        pytest.fail(f"{name} was not run to its end: {said or 'no rank says why'}", pytrace=False)
+    return [torch.load(path, weights_only=True) for path in paths]
 
 
 def run(world: int, out: Path) -> None:
@@ -343,11 +359,43 @@ def test_what_is_saved_and_exported_is_what_others_load(
         )
 
 
-def test_a_directory_of_other_ranks_or_another_stage_is_refused(ranks: Ranks) -> None:
-    for ours in ranks(2, "refused"):
-        assert "was written by 1 ranks at ZeRO stage 3, and this run has 2 at stage 3" in ours[0]
-        assert "was written by 2 ranks at ZeRO stage 2, and this run has 2 at stage 3" in ours[1]
-        assert "was written by one process without ZeRO" in ours[2]
+@pytest.mark.parametrize("name", REDIVIDED)
+def test_other_ranks_and_other_stages_go_on_as_if_nothing_had_changed(
+    ranks: Ranks, name: str
+) -> None:
+    """Weights bit for bit, and the steps of the run that was not interrupted."""
+    folder, zero, model, source = REDIVIDED[name]
+    world, _, saved = source.partition("/")
+    expected = ranks(int(world), saved.replace("saved", "resumed"))[0]
+    if folder == "here":
+        answers = [zero_cases.redivided(zero, model, ranks.directory / source)]
+    else:
+        answers = ranks(int(folder), f"redivided-{name}") if folder == "2" else ranks.fewer(name)
+    for rank, found in enumerate(answers):
+        assert_bit_equal(found["loaded"], expected["saved"])
+        for index, (ours, theirs) in enumerate(
+            zip(found["again"], expected["straight"], strict=True)
+        ):
+            assert_equal_steps(ours, theirs, f"rank {rank}, step {index}")
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_float32_masters_of_bfloat16_weights_are_kept(ranks: Ranks, stage: int) -> None:
+    for found in ranks(2, f"redivided-bfloat16-{stage}"):
+        assert_bit_equal(found["loaded"], found["saved"])
+        moved = flat(found["straight"]) - flat(found["saved"])
+        assert moved.norm() > 0
+        assert (flat(found["again"]) - flat(found["straight"])).norm() < 1e-3 * moved.norm()
+
+
+def test_the_state_of_another_model_is_refused(ranks: Ranks) -> None:
+    ranks(2, "resumed-2-tied")
+    with pytest.raises(
+        UserError, match=r"is of another model .* lm_head.weight .no elements, here "
+    ):
+        zero_cases.redivided(None, "untied", ranks.directory / "2/saved-2-tied")
+    with pytest.raises(UserError, match=r"has no layout.json, so it is no checkpoint that this"):
+        zero_cases.redivided(None, "untied", ranks.directory)
 
 
 # ---- what a user sees

@@ -75,7 +75,15 @@ micro-batches.
 Make = Callable[..., PolicyLearner]
 Named = dict[str, Tensor]
 RULE = Tip(keep_ratio=0.3)
-NEEDS = RULE.required_evidence | {"ref_logp", "old_logp", "history_logp", "attention"}
+NEEDS = RULE.required_evidence | {
+    "ref_logp",
+    "old_logp",
+    "history_logp",
+    "attention",
+    "compatibility",
+    "disagreement",
+    "excess_noise",
+}
 
 
 def student(*, tied: bool = False, lora: bool = False, seed: int = 1, **options: object) -> Policy:
@@ -349,27 +357,28 @@ def bfloat16(zero: Zero | None, world: int) -> object:
     return {"start": start, "first": first, "last": last, "masters": masters(used)}
 
 
-def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
+def begin(zero: Zero | None, model: str, seed: int) -> PolicyLearner:
+    """A learner whose trained weights and average depend on this seed."""
+    made = student(**MODELS[model], seed=1)
+    for parameter in made.model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * seed
+    return learner(
+        made, zero, micro_batch_tokens=40, schedule="linear", history=moving_average(7 + seed)
+    )
+
+
+def resumed(zero: Zero | None, world: int, model: str, *, directory: Path) -> object:
     """Two steps, a save and two more steps; and the last two again, by another learner that was
     given what was saved.
     """
-
-    def begin(seed: int) -> PolicyLearner:
-        made = student(**MODELS[model], seed=1)
-        for parameter in made.model.parameters():
-            if parameter.requires_grad:
-                parameter.data += 0.1 * seed
-        return learner(
-            made, zero, micro_batch_tokens=40, schedule="linear", history=moving_average(7 + seed)
-        )
-
-    used = begin(0)
+    used = begin(zero, model, 0)
     for seed in range(2):
         step(used, batch(seed=seed))
     used.save(directory)
     saved = weights(used)
     found = {"straight": [step(used, batch(seed=seed)) for seed in (2, 3)], "saved": saved}
-    again = begin(1)
+    again = begin(zero, model, 1)
     again.restore(directory)
     found["loaded"] = weights(again)
     found["again"] = [step(again, batch(seed=seed)) for seed in (2, 3)]
@@ -377,18 +386,32 @@ def resumed(zero: Zero, world: int, model: str, *, directory: Path) -> object:
     return found | {"exported": weights(again), "version": again.weights().version}
 
 
-def refused(zero: Zero, world: int, *, directories: list[Path]) -> object:
-    """What is said of directories that others wrote."""
-    from reasontrain.types import UserError
+def redivided(zero: Zero | None, model: str, directory: Path) -> object:
+    """The last two steps of `resumed`, from what other ranks or another stage saved."""
+    used = begin(zero, model, 1)
+    step(used, batch(seed=9))  # moments that must not stay
+    used.restore(directory)
+    return {"loaded": weights(used), "again": [step(used, batch(seed=seed)) for seed in (2, 3)]}
 
-    used, found = learner(student(), zero), []
-    for directory in directories:
-        try:
-            used.restore(directory)
-            found.append("restored")
-        except UserError as error:
-            found.append(str(error))
-    return found
+
+def redivided_bfloat16(first: Zero, second: Zero, directory: Path) -> object:
+    """Float32 masters at one stage, at another, and both after one more step."""
+
+    def begun(zero: Zero) -> PolicyLearner:
+        model = student()
+        model.dtype = torch.bfloat16
+        return learner(model, zero, micro_batch_tokens=24)
+
+    data = batch(seed=3, num=10)
+    used, again = begun(first), begun(second)
+    step(used, data, data.is_response_BT.float())
+    directory.mkdir(exist_ok=True)
+    used.save(directory)
+    again.restore(directory)
+    found = {"saved": masters(used), "loaded": masters(again)}
+    for other in (used, again):
+        step(other, data, data.is_response_BT.float())
+    return found | {"straight": masters(used), "again": masters(again)}
 
 
 def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
@@ -414,6 +437,8 @@ def paired(zero: Zero | None, world: int, model: str, objective: str) -> object:
 
 def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
     """All of them, for so many ranks."""
+    if out.name == FEWER:
+        return redivisions(out)
     found: dict[str, Callable[[], object]] = {}
     zeros = {stage: Zero(stage=stage, persist_below=0) for stage in STAGES}
     for stage, zero in ((stage, zeros[stage]) for number, stage in SELECTING if number == world):
@@ -440,6 +465,10 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         found[f"resumed-{stage}-{model}"] = partial(
             resumed, zeros[stage], world, model, directory=directory
         )
+    if world == 1:
+        directory = out / "saved-plain-untied"
+        directory.mkdir(exist_ok=True)
+        found["resumed-plain-untied"] = partial(resumed, None, world, "untied", directory=directory)
     found["sharded"] = partial(sharded, Zero(persist_below=0), world)
     found["sampling-0-untied"] = partial(sampling, Zero(persist_below=0), world, "untied")
     if world == 1:
@@ -453,9 +482,23 @@ def cases(world: int, out: Path) -> dict[str, Callable[[], object]]:
         found[f"special-{name}"] = partial(
             parity, changes["zero"], world, "untied", **changes["learn"]
         )
-    directories = [out.parent / "1" / "saved-3-untied", out / "saved-2-untied", out]
-    found["refused"] = partial(refused, Zero(persist_below=0), world, directories=directories)
+    found |= redivisions(out)
+    stages = (Zero(stage=3, persist_below=0), Zero(stage=1))
+    for first, second in (stages, stages[::-1]):
+        directory = out / f"bfloat16-{first.stage}"
+        found[f"redivided-bfloat16-{first.stage}"] = partial(
+            redivided_bfloat16, first, second, directory
+        )
     return found
+
+
+def redivisions(out: Path) -> dict[str, Callable[[], object]]:
+    """Those of `REDIVIDED` whose learner is made in this folder's processes."""
+    return {
+        f"redivided-{name}": partial(redivided, zero, model, out.parent / source)
+        for name, (folder, zero, model, source) in REDIVIDED.items()
+        if folder == out.name
+    }
 
 
 PAIRED = [("untied", "sequence"), ("untied", "position"), ("lora", "sequence")]
@@ -463,10 +506,41 @@ PAIRED = [("untied", "sequence"), ("untied", "position"), ("lora", "sequence")]
 SAVED = [
     (1, 3, "untied"),
     *((2, stage, "untied") for stage in STAGES),
+    (2, 2, "tied"),
     (2, 1, "lora"),
     (2, 3, "lora"),
 ]
 """Ranks, stage and model of every checkpoint."""
+FEWER = "fewer"
+"""The folder of one rank that reads what two have saved."""
+REDIVIDED: dict[str, tuple[str, Zero | None, str, str]] = {
+    "more-0": ("2", Zero(stage=0), "untied", "1/saved-3-untied"),
+    "more-1": ("2", Zero(stage=1), "untied", "1/saved-3-untied"),
+    "more-2": ("2", Zero(stage=2, offload_optimizer="cpu"), "untied", "1/saved-3-untied"),
+    "more-3": ("2", Zero(persist_below=0), "untied", "1/saved-3-untied"),
+    "plain-1": ("2", Zero(stage=1), "untied", "1/saved-plain-untied"),
+    "plain-3": ("2", Zero(), "untied", "1/saved-plain-untied"),
+    "stage-0-3": ("2", Zero(persist_below=0), "untied", "2/saved-0-untied"),
+    "stage-1-3": (
+        "2",
+        Zero(offload_optimizer="cpu", offload_parameters="cpu", persist_below=0),
+        "untied",
+        "2/saved-1-untied",
+    ),
+    "stage-3-2": ("2", Zero(stage=2), "untied", "2/saved-3-untied"),
+    "stage-3-0": ("2", Zero(stage=0), "untied", "2/saved-3-untied"),
+    "tied-2-3": ("2", Zero(persist_below=0), "tied", "2/saved-2-tied"),
+    "lora-3-1": ("2", Zero(stage=1), "lora", "2/saved-3-lora"),
+    "lora-1-3": ("2", Zero(persist_below=0), "lora", "2/saved-1-lora"),
+    "fewer-3": (FEWER, Zero(persist_below=0), "untied", "2/saved-2-untied"),
+    "fewer-1": (FEWER, Zero(stage=1), "lora", "2/saved-3-lora"),
+    "fewer-tied": (FEWER, Zero(stage=0), "tied", "2/saved-2-tied"),
+    "one-1": ("here", None, "untied", "2/saved-1-untied"),
+    "one-3": ("here", None, "untied", "2/saved-3-untied"),
+    "one-tied": ("here", None, "tied", "2/saved-2-tied"),
+    "one-lora": ("here", None, "lora", "2/saved-3-lora"),
+}
+"""Where a learner is made, its stage and its model, and the checkpoint that it reads."""
 SPECIAL: dict[str, dict[str, object]] = {
     "persist": {"zero": Zero(), "learn": {}},
     "offload-2": {"zero": Zero(stage=2, offload_optimizer="cpu"), "learn": {}},

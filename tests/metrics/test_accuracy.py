@@ -17,7 +17,6 @@ from reasontrain.metrics.accuracy import (
     difference,
     estimate,
     majority_per_problem,
-    mean_at_k,
     paired_difference,
     pass_at_k,
     pass_per_problem,
@@ -30,10 +29,9 @@ TABLE = np.array([[1, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]], dtype=bool)
 
 
 def test_hand_numbers():
-    # accuracy (1 + 3 + 0) / 12; mean@2 (1 + 2 + 0) / 6
+    # accuracy (1 + 3 + 0) / 12
     # pass@2: 1 - C(3,2)/C(4,2) = 1 - 3/6; 1 - C(1,2)/C(4,2) = 1; 0 -> mean 1.5 / 3
     assert accuracy(TABLE) == pytest.approx(1 / 3, abs=1e-15)
-    assert mean_at_k(TABLE, 2) == pytest.approx(1 / 2, abs=1e-15)
     assert pass_per_problem(TABLE, 2).tolist() == pytest.approx([0.5, 1.0, 0.0], abs=1e-15)
     assert pass_at_k(TABLE, 2) == pytest.approx(0.5, abs=1e-15)
 
@@ -238,10 +236,11 @@ def test_estimates_cover_at_their_nominal_rate(metric: str, num_problems: int):
 
 
 def test_summary_names_every_metric():
-    summary = summarise(TABLE, (2, 4))
-    assert list(summary) == ["accuracy", "mean@2", "mean@4", "pass@2", "pass@4"]
-    assert summary["pass@4"] == wilson(2, 3)
-    assert summary["mean@4"] == summary["accuracy"]
+    votes = {"vote_MS": np.zeros_like(TABLE, dtype=int)}
+    assert list(summarise(TABLE)) == ["accuracy"]
+    assert list(summarise(TABLE, (1, 2, 4))) == ["accuracy", "pass@2", "pass@4"]
+    assert list(summarise(TABLE, (1, 4), **votes)) == ["accuracy", "pass@4", "maj@4"]
+    assert summarise(TABLE, (4,))["pass@4"] == wilson(2, 3)
 
 
 def test_difference_is_newcombes():

@@ -67,6 +67,14 @@ def test_pass_rates_of_eight() -> None:
     assert found == {"none": [0], "low": [1, 2], "half": [3, 4, 5], "high": [6, 7], "all": [8]}
 
 
+def test_a_pass_is_a_right_answer_and_not_a_reward_for_a_box() -> None:
+    """100 for a right answer, 10 for a box, 0 for neither: two of four right, not three."""
+    sampled = step([100, 10, 100, 0], 4)
+    judged = replace(sampled, correct_B=torch.tensor([True, False, True, False]))
+    assert [name for name, has_B in pass_rates(judged).items() if has_B.any()] == ["half"]
+    assert [name for name, has_B in pass_rates(sampled).items() if has_B.any()] == ["high"]
+
+
 def test_nothing_kept_and_nothing_sampled() -> None:
     sampled = step([0, 0, 0, 0], 4)
     nothing = sampled.take(torch.zeros(0, dtype=torch.long))

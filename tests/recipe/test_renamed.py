@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from reasontrain.cli import main
-from reasontrain.recipe import YamlValue
-from reasontrain.recipe.read import apply_overrides, read_yaml
+from reasontrain.recipe import YamlValue, apply_overrides, read_yaml
 from reasontrain.recipe.renamed import KEYS, VALUES
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes/tiny"

@@ -24,7 +24,7 @@ from reasontrain.algo.advantages import (
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS, token_mean
 from reasontrain.algo.objectives import Nll
 from reasontrain.algo.rollout_filter import AllRollouts, RandomRollouts, RolloutFilter
-from reasontrain.algo.token_selection import LinearSchedule, MaxVariance
+from reasontrain.algo.token_selection import LinearSchedule, MaxVariance, SsToken
 from reasontrain.data.collate import collate
 from reasontrain.metrics.rewards import group_numbers, own_reward_numbers
 from reasontrain.metrics.step import step_metrics
@@ -89,6 +89,18 @@ def test_old_log_probs_are_the_learners_where_sampling_was_truncated() -> None:
     )
     assert learner.asked == [frozenset({"old_logp"})]
     assert (seen.old_logp_BT == 9).all()
+
+
+def test_evidence_that_a_rule_does_not_read_yet_is_not_asked_for() -> None:
+    rule = SsToken(warmup=0.5)
+    method = Method(
+        objective=Nll(),
+        loss_aggregation=token_mean,
+        token_selection=rule,
+        required_evidence=rule.required_evidence | {"entropy"},
+    )
+    assert method.evidence_at(0.4) == {"attention", "entropy"}
+    assert method.evidence_at(0.5) == method.required_evidence
 
 
 def test_nothing_needed_is_nothing_asked() -> None:
@@ -184,12 +196,10 @@ FILTERS: list[RolloutFilter] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "advantage", [GroupNormalized(), LeaveOneOut(), MeanCentred(), NoAdvantage()]
-)
-@pytest.mark.parametrize("rollout_filter", FILTERS)
-@settings(max_examples=10)
+@settings(max_examples=80)
 @given(
+    advantage=sampled_from([GroupNormalized(), LeaveOneOut(), MeanCentred(), NoAdvantage()]),
+    rollout_filter=sampled_from(FILTERS),
     rewards=lists(sampled_from([None, 0.0, 0.25, 1.0]), min_size=12, max_size=12),
     cut=sets(integers(0, 11)),
     truncated=sampled_from(["score", "mask", "drop"]),
@@ -277,7 +287,7 @@ def test_a_reward_that_says_nothing_is_warned_of_once(caplog: pytest.LogCaptureF
         watch.note(step, stats)
         warned.append(len(caplog.messages))
     assert warned == [0] * 6 + [1] * 7
-    assert "equal within every group in the last 3 steps (mean 0.25 in step 6)" in caplog.text
+    assert "equal within every group in the last 3 steps (mean 0.25 in step 7)" in caplog.text
 
 
 def test_a_step_without_a_rollout_says_why() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from reasontrain.algo.advantages import NoAdvantage
+from reasontrain.algo.advantages import GroupNormalized, NoAdvantage
+from reasontrain.algo.token_selection import LinearSchedule, MaxVariance
 from reasontrain.data.collate import collate
 from reasontrain.recipe import TrackSettings
 from reasontrain.run.directory import RunDirectory
-from reasontrain.run.tracking import Tracker, check_service, open_service
+from reasontrain.run.tracking import Tracker, check_service, open_service, write_tokens
 from reasontrain.types import Problem, Rollout, UserError
 from tests.tiny import tokenizer
 
@@ -91,15 +93,41 @@ def test_a_service_that_is_not_installed_is_refused() -> None:
         check_service(TrackSettings(service="trackio"))
 
 
-def test_a_service_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_does_not_start_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def init(*, project: str, name: str, config: dict[str, object]) -> None:
-        raise RuntimeError("api_key not configured (no-tty)")
+        raise RuntimeError("no network:\n  timed out")
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, log=None, finish=None))
-    with pytest.raises(
-        UserError, match=r"track.service: wandb did not start: api_key not configured"
-    ):
-        open_service(TrackSettings(service="wandb"), "run", {})
+    assert open_service(TrackSettings(service="wandb"), "run", {}) is None
+    assert caplog.messages == [
+        "track.service: wandb did not start, and metrics are written to the run directory only "
+        "(no network: timed out)"
+    ]
+
+
+def test_a_service_that_fails_later_is_one_warning_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def log(values: dict[str, float], step: int) -> None:
+        if step:
+            raise OSError("gone")
+
+    monkeypatch.setitem(
+        sys.modules, "wandb", SimpleNamespace(init=lambda **_: None, log=log, finish=print)
+    )
+    settings = TrackSettings(tensorboard=False, service="wandb")
+    service = open_service(settings, "run", {})
+    track = Tracker(RunDirectory(tmp_path), settings, service, from_step=0)
+    for step in range(4):
+        track.metrics(step, {"loss": 1.0})
+    track.close()
+    assert caplog.messages == [
+        "track.service: no more metrics are sent, and metrics are written to the run directory "
+        "only (gone)"
+    ]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_an_evaluation_is_found_by_step_and_suite(tmp_path: Path) -> None:
@@ -141,11 +169,16 @@ def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
     weight_BT = torch.zeros(batch.ids_BT.shape)
     weight_BT[0, start] = 1.0
     tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(
-        1, batch, weight_BT, [rollout], words
+        1, batch, weight_BT, [rollout], words, sampled=batch
     )
     assert not (tmp_path / "tokens").exists()
     tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(
-        2, batch.with_evidence({"entropy": entropy_BT}), weight_BT, [rollout], words
+        2,
+        batch.with_evidence({"entropy": entropy_BT}),
+        weight_BT,
+        [rollout],
+        words,
+        sampled=batch,
     )
     (line,) = records(tmp_path / "tokens" / "step-2.jsonl")
     assert (line["prompt"], line["tokens"], line["answer"], line["reward"]) == (
@@ -159,3 +192,44 @@ def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
         [2, 2],
         {"entropy": [0.25, "inf"]},
     )
+
+
+def test_a_filters_choice_can_be_made_again_from_a_token_file(tmp_path: Path) -> None:
+    """Every rollout has its group, reward, verdict and advantage, dropped ones too."""
+    words = tokenizer()
+    ids = tuple(words("2+5?")["input_ids"])
+    rewards = [10.0, 0.0, 0.0, 100.0, 10.0, 10.0, 10.0, 10.0]
+    rollouts = [
+        Rollout(
+            problem=Problem(id=str(i // 4), prompt=""),
+            id=i,
+            group=i // 4,
+            prompt_ids=ids,
+            response_ids=ids,
+            reward=reward,
+            correct=reward > 10,
+            truncated=i == 2,
+        )
+        for i, reward in enumerate(rewards)
+    ]
+    advantage = GroupNormalized()
+    sampled = collate([r for r in rollouts if not r.truncated], advantage=advantage)
+    keep = MaxVariance(scope="group", keep_ratio=LinearSchedule(init=0.7))
+    batch = keep(sampled)
+    assert batch.rollout_B.tolist() in ([0, 3], [1, 3])
+    path = tmp_path / "tokens.jsonl"
+    weight_BT = batch.is_response_BT.float()
+    write_tokens(path, batch, weight_BT, rollouts, words, sampled=sampled)
+    rows = records(path)
+    assert [row["rollout"] for row in rows] == list(range(8))
+    assert [row["group"] for row in rows] == [0] * 4 + [1] * 4
+    assert [row["correct"] for row in rows] == [False, False, False, True] + [False] * 4
+    assert rows[2]["advantage"] is None  # it was dropped before any was computed
+    known = [row for row in rows if row["advantage"] is not None]
+    assert [row["advantage"] for row in known] == sampled.advantage_B.tolist()
+    assert [row["rollout"] for row in rows if not row["dropped"]] == batch.rollout_B.tolist()
+    for row in rows:
+        assert len(row["weight"]) == len(row["kind"]) == len(row["tokens"])
+        assert set(row["weight"]) == ({0.0} if row["dropped"] else {1.0})
+    again = replace(sampled, advantage_B=torch.tensor([row["advantage"] for row in known]))
+    assert keep(again).rollout_B.tolist() == batch.rollout_B.tolist()

@@ -13,11 +13,13 @@ from torch import Tensor, tensor
 from reasontrain import rng
 from reasontrain.data.sampling import Sampling
 from reasontrain.models import Policy, recompute_activations
+from reasontrain.models.loading import check_head
 from reasontrain.rng import Stream
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.token_choice import truncate
-from reasontrain.types import Prompt, Rollout, UserError, Weights
+from reasontrain.types import Problem, Prompt, Rollout, UserError, Weights
+from tests.tiny import policy as tiny_policy
 
 MODELS = ["qwen3", "qwen2", "llama", "gemma", "gemma3", "mistral"]
 LENGTHS = (3, 19, 1, 11, 12, 2, 7)
@@ -51,6 +53,27 @@ def test_greedy_equals_transformers(tiny: type, name: str, max_num_seqs: int) ->
         r.response_ids[-1] not in {tiny.END, *stop_ids} for r in rollouts
     ]
     assert len({len(r.response_ids) for r in rollouts}) > 1
+
+
+def test_ids_beyond_the_tokenizer_are_never_drawn_and_no_teacher_has_to_know_them() -> None:
+    """The tokenizer has 512 ids; the policy's padding rows would win every draw."""
+    padded = tiny_policy(vocab_size=640)
+    with torch.no_grad():
+        weight_VD = padded.model.get_output_embeddings().weight
+        weight_VD[512:] = 50 * weight_VD[:128]
+    prompt = Prompt(problem=Problem(id="p", prompt=""), ids=(5, 6, 7))
+    (rollout,) = LocalSampler(padded, seed=0).sample(
+        [prompt], Sampling(max_tokens=30), num=1, first_id=0
+    )
+    assert max(rollout.response_ids) < 512
+    narrow = tiny_policy(seed=1)
+    narrow.hidden(torch.tensor([rollout.response_ids]))  # an id of 512 or more has no embedding
+    logp_V = padded.head.logits(padded.hidden(torch.tensor([prompt.ids]))[0])[-1].log_softmax(0)
+    assert float(logp_V[:512].exp().sum()) == pytest.approx(1, abs=1e-5)
+    assert rollout.sampled_logp[0] == pytest.approx(
+        float(logp_V[rollout.response_ids[0]]), abs=1e-4
+    )
+    check_head(padded)
 
 
 def test_greedy_equals_transformers_with_left_padding(tiny: type) -> None:

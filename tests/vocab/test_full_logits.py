@@ -127,6 +127,59 @@ def test_masked_ids_and_agreeing_models(vocabulary: Vocabulary) -> None:
     assert_close(full, part, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("teacher_width", [11, 9])
+@pytest.mark.parametrize("transform", ["plain", "both"])
+def test_rows_beyond_the_tokenizer_have_no_probability_and_no_gradient(
+    vocabulary: Vocabulary, transform: str, teacher_width: int
+) -> None:
+    """As if the heads ended with their 9 tokens, and whatever the other rows hold."""
+    case = Case(width=11, teacher_width=teacher_width, bias=True, transform=TRANSFORMS[transform])
+    case.ids_N %= 9
+    padded = replace(case.head, vocabulary=vocabulary, num_tokens=9)
+    teacher = case.teacher
+    padded_teacher = Teacher(teacher.hidden_ND, replace(teacher.head, num_tokens=9))
+    weight_VD, bias_V = case.weight_VD, case.bias_V
+    cut = replace(case.head, weight_VD=weight_VD[:9], bias_V=bias_V[:9])
+    cut_teacher = Teacher(
+        teacher.hidden_ND,
+        replace(
+            teacher.head,
+            weight_VD=teacher.head.weight_VD[:9],
+            bias_V=teacher.head.bias_V[:9],
+        ),
+    )
+    objective = Weighted(NAMES)
+    results = []
+    for head, other in ((padded, padded_teacher), (cut, cut_teacher)):
+        names = ["logp", "entropy", "kl_reverse", "kl_forward", "compatibility", "disagreement"]
+        loss = fused(
+            case.hidden_ND,
+            head,
+            case.columns,
+            case.loss_weight_N,
+            objective,
+            teacher=other,
+            chunk=3,
+        ).loss
+        logp_N = logp(case.hidden_ND, head, case.ids_N)
+        leaves = (case.hidden_ND, weight_VD, bias_V)
+        results.append(
+            [
+                loss.detach(),
+                *torch.autograd.grad(loss, leaves),
+                logp_N.detach(),
+                *torch.autograd.grad(logp_N.sum(), leaves),
+                *measure(case.hidden_ND, head, case.ids_N, names, teacher=other, top=3).values(),
+            ]
+        )
+    assert_close(*results, rtol=1e-5, atol=2e-5)
+    assert not results[0][2][9:].any()
+    assert not results[0][6][9:].any()
+    logits_NV = padded.logits(case.hidden_ND)
+    assert bool((logits_NV[:, 9:] == -torch.inf).all())
+    assert bool(logits_NV[:, :9].isfinite().all())
+
+
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_logp_equals_naive_float64(vocabulary: Vocabulary, chunk: int | None) -> None:
     case = Case(bias=True, transform=TRANSFORMS["both"])

@@ -20,7 +20,7 @@ from reasontrain.algo.token_selection.contrast import Contrast
 from reasontrain.algo.token_selection.prior import Prior
 from reasontrain.algo.token_selection.random import Random
 from reasontrain.algo.token_selection.rho1 import Rho1
-from reasontrain.algo.token_selection.rules import SelectionRule
+from reasontrain.algo.token_selection.rules import SelectionRule, evidence_at
 from reasontrain.algo.token_selection.shuffled import ShuffledWeights
 from reasontrain.algo.token_selection.sstoken import SsToken
 from reasontrain.algo.token_selection.tip import Tip
@@ -28,6 +28,19 @@ from reasontrain.algo.token_selection.top_entropy import TopEntropy
 from reasontrain.types import Batch, Stats
 
 TokenSelection = SelectionRule | ShuffledWeights
+
+
+def unread_evidence(
+    rule: TokenSelection, others: frozenset[str], progress: float
+) -> frozenset[str]:
+    """The evidence of a rule that neither it nor anything else reads at this progress.
+
+    Args:
+        rule: the selection rule.
+        others: the evidence that others, such as the objective, read.
+        progress: the share of the run that is done, in [0, 1].
+    """
+    return rule.required_evidence - evidence_at(rule, progress) - others
 
 
 @runtime_checkable
@@ -58,4 +71,5 @@ __all__ = [
     "Tip",
     "TokenSelection",
     "TopEntropy",
+    "unread_evidence",
 ]

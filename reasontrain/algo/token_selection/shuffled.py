@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from reasontrain.algo._draws import uniform_BT
 from reasontrain.algo._top_k import lexsort
-from reasontrain.algo.token_selection.rules import SelectionRule
+from reasontrain.algo.token_selection.rules import SelectionRule, evidence_at
 from reasontrain.rng import Stream
 from reasontrain.types import Batch
 
@@ -33,6 +33,10 @@ class ShuffledWeights:
     def required_evidence(self) -> frozenset[str]:
         """The evidence that the shuffled rule reads."""
         return self.of.required_evidence
+
+    def evidence_at(self, progress: float) -> frozenset[str]:
+        """The evidence that the shuffled rule reads at this progress of the run."""
+        return evidence_at(self.of, progress)
 
     def kept_share(self, progress: float) -> float:
         """Fraction of response tokens that the shuffled rule keeps."""

@@ -39,7 +39,9 @@ class SsToken:
 
     - gamma is 0 in the first `warmup` fraction of the run (the release: up to sample 10,000 of
       50,000): REL is noise there, and min-max scaling stretches noise to the full [0, 1];
-    - gamma is 0 for a rollout whose REL spans less than `gate` nats, for the same reason;
+    - gamma is 0 for a rollout whose REL spans less than `gate` nats, or less than rounding alone
+      does (`excess_noise`, measured once after the warm-up), for the same reason. In bfloat16 the
+      noise can span more than the default of `gate`; `gate: 0` turns both off;
     - `norm`: one outlier compresses all other values under `minmax` (the paper's); `detrend`
       subtracts the linear trend over the position from the attention, which otherwise prefers the
       beginning of a long response (not in the paper).
@@ -60,8 +62,16 @@ class SsToken:
     def required_evidence(self) -> frozenset[str]:
         """The evidence that is read at any point of the run."""
         names = {"old_logp", "history_logp"} if self.gamma else set()
+        if self.gamma and self.gate:
+            names.add("excess_noise")
         reads_attention = self.gamma < 1 or self.warmup or self.gate
         return frozenset(names | ({"attention"} if reads_attention else set()))
+
+    def evidence_at(self, progress: float) -> frozenset[str]:
+        """The evidence that is read at this progress: during the warm-up, attention alone."""
+        if progress < self.warmup:
+            return self.required_evidence & {"attention"}
+        return self.required_evidence
 
     def kept_share(self, progress: float) -> float:
         """Fraction of response tokens that get a weight, the same throughout the run."""
@@ -75,7 +85,7 @@ class SsToken:
     def score(self, batch: Batch) -> Float[Tensor, "B T"]:
         """The score that ranks tokens, in float64; undefined outside the response."""
         among_BT = batch.is_response_BT
-        required_evidence = self.required_evidence
+        required_evidence = self.evidence_at(batch.progress)
         zero_BT = torch.zeros(among_BT.shape, dtype=torch.float64, device=among_BT.device)
         excess_BT = gain_BT = attention_BT = zero_BT
         if "history_logp" in required_evidence:
@@ -91,5 +101,9 @@ class SsToken:
             attention_BT = finite(batch.attention_BT, among_BT, "attention")
             attention_BT = detrended(attention_BT, among_BT) if self.detrend else attention_BT
         gamma = self.gamma if batch.progress >= self.warmup else 0.0
-        gamma_B1 = torch.where(width(gain_BT, among_BT) >= self.gate, gamma, 0.0).double()
+        gate = self.gate
+        if "excess_noise" in required_evidence and among_BT.any():
+            noise_BT = finite(batch.excess_noise_BT, among_BT, "excess_noise")
+            gate = max(gate, float(noise_BT.max()))
+        gamma_B1 = torch.where(width(gain_BT, among_BT) >= gate, gamma, 0.0).double()
         return combined(excess_BT, attention_BT, gamma_B1)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from reasontrain.data.thought_marks import KNOWN
+
 AnswerFormat = Literal["boxed", "marked", "any"]
 
 TAIL = 100_000
@@ -43,6 +45,10 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 """A final answer after the last box, which outranks the box."""
+_FINAL_START = re.compile(r"\bfinal answer\b", re.IGNORECASE)
+_OPEN_BOX = re.compile(rf"(?:{_BOX.pattern})(?!\s*\}})")
+"""A box that is not empty, after the last one that is closed."""
+_SENTENCE_END = re.compile(r"\n|[.!?](?=\s)|[。！？]")
 _BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
 _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
@@ -50,26 +56,52 @@ _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
 _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 
 
-def extract(text: str, *, answer_format: AnswerFormat = "marked") -> str:
-    """Extract the answer of a response; "" if there is none in this format.
+def extract(
+    text: str, *, answer_format: AnswerFormat = "marked", truncated: bool = False
+) -> str | None:
+    """Extract the answer of a response.
 
-    Text within `<think>` is not an answer; in an unclosed `<think>`, only a box counts.
+    Nothing within a chain of thought is an answer. In a truncated response, an answer counts only
+    if it is complete before the cut: a closed box after which no other answer begins, or a marked
+    answer in a sentence or line that ends.
+
+    Args:
+        text: the response.
+        answer_format: what counts as an answer.
+        truncated: the response was cut at its length limit.
+
+    Returns:
+        The answer; "" if there is none in this format, None if a chain of thought did not end.
     """
-    text, only_box = _after_thinking(text[-TAIL:])
-    text = _BOLD.sub(r"\1", _in_answer_tag(text))
+    reading = KNOWN.read(text, truncated=truncated)
+    if reading.unfinished:
+        return None
+    text = text[reading.start :][-TAIL:]
+    tagged = _in_answer_tag(text)
+    if tagged is not None:
+        text, is_closed = tagged
+        truncated = truncated and not is_closed
+    text = _BOLD.sub(r"\1", text)
+    complete, rest = _until_sentence_end(text) if truncated else (text, "")
     box = _last_box(text)
     if box is not None:
         content, end = box
-        final = None if only_box else _FINAL.search(text, end)
+        if truncated and _continues(text, end):
+            return ""
+        final = None if answer_format == "boxed" else _FINAL.search(complete, end)
         return _after_mark(final.group()) if final else content.strip()
-    if only_box or answer_format == "boxed":
+    # a statement that was cut replaces those before it
+    if answer_format == "boxed" or "####" in rest or _MARK.search(rest) or _BOX.search(rest):
         return ""
-    if "####" in text:
-        return text.rpartition("####")[2].strip().partition("\n")[0].strip()
-    marked = _after_mark(text)
+    if "####" in complete:
+        return complete.rpartition("####")[2].strip().partition("\n")[0].strip()
+    marked = _after_mark(complete)
     if marked:
         return marked
-    if _is_expression(text) and not _SENTENCE.match(text):
+    # the end of a response that was cut is not the end of its reasoning
+    if truncated:
+        return ""
+    if _is_expression(text) and not _SENTENCE.match(text) and not _OPEN_BOX.search(text):
         return text.strip()
     if answer_format == "marked":
         return ""
@@ -134,18 +166,30 @@ def _closing_braces(text: str) -> dict[int, int]:
     return closing
 
 
-def _after_thinking(text: str) -> tuple[str, bool]:
-    """Return the text after the thinking, and True if only a box in it can be an answer."""
-    _, closed, after = text.rpartition("</think>")
-    if closed and "<think>" not in after:
-        return after, False
-    rest = after if closed else text
-    return (rest.rpartition("<think>")[2], True) if "<think>" in rest else (rest, False)
+def _in_answer_tag(text: str) -> tuple[str, bool] | None:
+    """Return the content of the last `<answer>` and True if it is closed; None without one."""
+    _, opened, after = text.rpartition("<answer>")
+    content, closed, _ = after.partition("</answer>")
+    return (content, bool(closed)) if opened else None
 
 
-def _in_answer_tag(text: str) -> str:
-    start = text.rfind("<answer>")
-    return text if start < 0 else text[start + len("<answer>") :].partition("</answer>")[0]
+def _until_sentence_end(text: str) -> tuple[str, str]:
+    """Split a truncated text after its last complete sentence or line."""
+    end = max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)
+    return text[:end], text[end:]
+
+
+def _continues(text: str, end: int) -> bool:
+    """Return True if another answer begins after the box that ends at `end`, and was cut."""
+    after = text[end:]
+    _, rest = _until_sentence_end(after)
+    is_cut = not after and not text.endswith("}")  # `\boxed 12`, without braces
+    return (
+        is_cut
+        or _OPEN_BOX.search(after) is not None
+        or _JOINED.fullmatch(after) is not None
+        or _FINAL_START.search(rest) is not None
+    )
 
 
 def _after_mark(text: str) -> str:

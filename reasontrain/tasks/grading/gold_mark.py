@@ -15,6 +15,8 @@ def marked_gold(cell: str) -> str | None:
     Returns None if the cell has no mark. A Markdown heading of the same level is none: the mark is
     in the last line, or has nothing but a number after it.
     """
+    if MARK not in cell:
+        return None
     lines = [line.strip() for line in cell.splitlines() if line.strip()]
     for position, line in enumerate(reversed(lines)):
         _, mark, rest = line.rpartition(MARK)

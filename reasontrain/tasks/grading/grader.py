@@ -18,7 +18,7 @@ from reasontrain.tasks.grading.extract import AnswerFormat
 from reasontrain.tasks.grading.gold_mark import marked_gold
 from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.tasks.grading.symbolic import Pool
-from reasontrain.tasks.grading.verdict import Verdict
+from reasontrain.tasks.grading.verdict import UNFINISHED, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, RewardPool
 from reasontrain.types import Problem, UserError
 
@@ -93,8 +93,10 @@ class Grader:
         if not gold.strip():
             return Verdict(False, "", "no gold")
         if unfinished:
-            return Verdict(False, "", "unfinished")
-        extracted = extract.extract(text, answer_format=answer_format)
+            return Verdict(False, "", UNFINISHED)
+        extracted = extract.extract(text, answer_format=answer_format, truncated=truncated)
+        if extracted is None:
+            return Verdict(False, "", UNFINISHED)
         if len(extracted) > limits.MAX_EXACT_LENGTH:
             return Verdict(False, extracted[:200], "too large")
         key = (gold, extracted)
@@ -122,6 +124,19 @@ class Grader:
             )
             verdicts = dict(zip(unique, graded, strict=True))
         return [verdicts[request] for request in requests]
+
+    def same(self, one: str, other: str) -> bool:
+        """Compare two extracted answers as an answer is compared with the gold one.
+
+        The order of the two does not matter. A comparison that fails counts as unequal.
+        """
+        if max(len(one), len(other)) > limits.MAX_EXACT_LENGTH:
+            return one == other
+        sides = sorted((normalise(one), normalise(other)))
+        if squeezed(sides[0]) == squeezed(sides[1]):
+            return True
+        # units and names count on one side only, so both sides take the place of the gold answer
+        return any(self._equal(gold, answer)[0] for gold, answer in (sides, sides[::-1]))
 
     def load_own_reward(self, file: RewardFile) -> None:
         """Load the user's reward function in a worker; raise UserError if that fails."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNFINISHED = "unfinished"
+"""The reason of verdicts on responses whose chain of thought did not end."""
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -22,9 +23,13 @@ from typing import IO, Literal, cast
 
 from reasontrain.types import UserError
 
+logger = logging.getLogger(__name__)
+
 Failure = Literal["error", "timeout", "crash"]
 LOAD_LIMIT_S = 600.0
 """Time to load the user's file, which may read a model."""
+SLOW_LOAD_S = 20.0
+"""Time after which the user is told that the file is still being loaded."""
 GRACE_S = 1.0
 """Time beyond a deadline after which a worker with concurrent calls is killed."""
 POLL_S = 1.0
@@ -140,11 +145,15 @@ class RewardProcess:
         outputs = [output, *[""] * (len(calls) - 1)]
         return [self._outcome(r, o) for r, o in zip(replies, outputs, strict=True)]
 
-    def kill(self) -> None:
-        """End the worker and all that it started, now, and reap it."""
+    def interrupt(self) -> None:
+        """End the worker and all that it started, from another thread than the one it serves."""
         # the process may have ended by itself, and what it started may be alive
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End the worker and all that it started, now, and reap it."""
+        self.interrupt()
         self._process.wait()
         self._connection.close()
         self._stdout.close()
@@ -160,6 +169,11 @@ class RewardProcess:
         folder = str(Path(file.path).parent)
         # last: a file named like a module of Python must not take its place
         folders = [*(path for path in sys.path if path), folder]
+        slow = threading.Timer(
+            SLOW_LOAD_S, logger.warning, [f"{file.path} is still being loaded by a worker"]
+        )
+        slow.daemon = True
+        slow.start()
         try:
             reply, output = self._exchange(
                 (file.path, file.source, file.function, folders), LOAD_LIMIT_S
@@ -167,6 +181,8 @@ class RewardProcess:
         except DeadWorkerError as dead:
             printed = f"; it printed:\n{dead.output}" if dead.output.strip() else ""
             raise UserError(f"{file.path} cannot be loaded: {dead.reason}{printed}") from dead
+        finally:
+            slow.cancel()
         self._printed = output
         match reply:
             case {"concurrent": bool() as concurrent}:
@@ -257,6 +273,7 @@ class RewardPool:
     def __init__(self, file: RewardFile) -> None:
         self.file = file
         self._slots: LifoQueue[RewardProcess | None] = LifoQueue()
+        self._busy: set[RewardProcess] = set()
         self._closing = threading.Lock()
         for _ in range(file.workers):
             self._slots.put(None)
@@ -295,22 +312,33 @@ class RewardPool:
         stop = threading.Event()
 
         def outcomes(part: Sequence[Call]) -> list[Outcome | None]:
-            if stop.is_set():
-                return [None] * len(part)
-            results = self._call(part)
-            if stop_at_failure and any(result.failure for result in results):
+            results = self._call(part, stop)
+            if stop_at_failure and any(result and result.failure for result in results):
                 stop.set()
-            return list(results)
+            return results
 
         with ThreadPoolExecutor(min(self.file.workers, len(parts))) as threads:
-            return [outcome for part in threads.map(outcomes, parts) for outcome in part]
+            try:
+                return [outcome for part in threads.map(outcomes, parts) for outcome in part]
+            except BaseException:
+                # somebody wants to end the run now, not after the calls that are running
+                stop.set()
+                for worker in list(self._busy):
+                    worker.interrupt()
+                raise
 
-    def _call(self, calls: Sequence[Call]) -> list[Outcome]:
-        """Make calls in one worker."""
+    def _call(self, calls: Sequence[Call], stop: threading.Event) -> list[Outcome | None]:
+        """Make calls in one worker; none after `stop`."""
         slot = self._slots.get()
         try:
+            if stop.is_set():
+                return [None] * len(calls)
             slot = slot or RewardProcess(self.file)
-            return slot.call(calls)
+            self._busy.add(slot)
+            try:
+                return list(slot.call(calls))
+            finally:
+                self._busy.discard(slot)
         except DeadWorkerError as dead:
             assert slot is not None, "only a worker that was started raises this"
             slot.kill()
@@ -320,7 +348,7 @@ class RewardPool:
         finally:
             self._slots.put(slot)
         # one of several calls ended the worker: each alone tells which
-        return [outcome for call in calls for outcome in self._call([call])]
+        return [outcome for call in calls for outcome in self._call([call], stop)]
 
     def close(self) -> None:
         """End every worker, after the calls that are running; the pool can be used again."""

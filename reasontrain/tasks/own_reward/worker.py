@@ -32,7 +32,11 @@ REWARD = "reward"
 MAX_SHOWN = 500
 """Characters of a value or an error that are shown in a message."""
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that a scheduler sends to all processes of a job before it ends the job."""
+
 T = TypeVar("T")
+Handler = Callable[[int, object], None] | signal.Handlers
 Reply = Mapping[str, object]
 Score = Callable[..., object]
 Call = tuple[dict[str, object], str, dict[str, bool]]
@@ -43,7 +47,8 @@ def main(fd: int) -> None:
     driver = os.getppid()
     # The driver decides when a run stops. A handler, not SIG_IGN, which programs that the user's
     # code starts would inherit.
-    _handle_signals(lambda number, frame: None)
+    for number in STOP_SIGNALS:
+        signal.signal(number, _do_nothing)
     child = os.fork()
     if child == 0:
         # whatever happens, the child must not return into the first process's code
@@ -54,10 +59,16 @@ def main(fd: int) -> None:
     _guard(child, fd, driver)
 
 
-def _handle_signals(handler: Callable[[int, object], None] | signal.Handlers) -> None:
-    """Handle the signals that a scheduler sends to all processes of a job."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, handler)
+def _do_nothing(number: int, frame: object) -> None:
+    """Handle a signal."""
+
+
+def _replace_handlers(old: Handler, new: Handler) -> None:
+    """Replace a handler wherever the user's code has not set its own."""
+    with suppress(ValueError):  # not in the main thread, where Python sets no handlers
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is old:
+                signal.signal(number, new)
 
 
 def _guard(child: int, fd: int, driver: int) -> None:
@@ -88,8 +99,11 @@ def _guard(child: int, fd: int, driver: int) -> None:
 
 def _serve(driver: Connection) -> None:
     """Load the file, then answer requests until the driver hangs up; never returns."""
-    # what the user's code forks can be terminated
-    os.register_at_fork(after_in_child=lambda: _handle_signals(signal.SIG_DFL))
+    # what the user's code forks can be terminated, from its first moment
+    os.register_at_fork(
+        before=lambda: _replace_handlers(_do_nothing, signal.SIG_DFL),
+        after_in_parent=lambda: _replace_handlers(signal.SIG_DFL, _do_nothing),
+    )
     # subprocesses of the user's code must not keep the socket open
     os.set_inheritable(driver.fileno(), False)
     path, source, function, folders = driver.recv()

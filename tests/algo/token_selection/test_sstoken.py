@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from reasontrain.algo._top_k import num_kept_up
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
-from reasontrain.algo.token_selection import SsToken
+from reasontrain.algo.token_selection import ShuffledWeights, SsToken, TopEntropy, unread_evidence
 from reasontrain.types import Batch, RunError
 
 HISTORY, NOW = [2.0, 1.0, 0.5, 3.0, 0.1], [1.0, 1.2, 0.4, 2.9, 0.1]
@@ -34,6 +34,7 @@ def golden(steps: object, **changes: object) -> Batch:
         "history_logp": [-x for x in HISTORY],
         "old_logp": [-x for x in NOW],
         "attention": ATTENTION,
+        "excess_noise": [0.0] * 5,
     }
     evidence = {
         name: tensor([[nan, nan, *values]], dtype=torch.float64) for name, values in columns.items()
@@ -152,11 +153,37 @@ def test_one_samples_gate_is_not_anothers(steps) -> None:
         old_logp=[[0.0, 1.0], [0.0, 0.01]],
         history_logp=[[0.0] * 2] * 2,
         attention=[[0.9, 0.1]] * 2,
+        excess_noise=[[0.0] * 2] * 2,
     )
     assert SsToken(keep_ratio=0.5, gamma=1.0, warmup=0.0)(batch).tolist() == [
         [0.0, 1.0],
         [1.0, 0.0],
     ]
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(1.19, {0, 2, 3}), (1.21, {0, 1, 2})])
+def test_the_gate_is_never_below_what_rounding_spans(
+    steps, noise: float, expected: set[int]
+) -> None:
+    """REL spans 1.2 nats."""
+    batch = golden(steps)
+    noisy = batch.with_evidence({"excess_noise": torch.full(batch.ids_BT.shape, noise)})
+    assert kept(SsToken(gamma=1.0, warmup=0.0), noisy) == expected
+    assert "excess_noise" not in SsToken(gate=0.0).required_evidence
+
+
+def test_nothing_of_the_history_is_measured_while_it_does_not_count(steps) -> None:
+    rule = SsToken(warmup=0.2)
+    names = {"old_logp", "history_logp", "excess_noise"}
+    assert rule.required_evidence == names | {"attention"}
+    for one in (rule, ShuffledWeights(of=rule)):
+        assert unread_evidence(one, frozenset(), 0.19) == names
+        assert unread_evidence(one, frozenset({"old_logp"}), 0.19) == names - {"old_logp"}
+        assert unread_evidence(one, frozenset(), 0.2) == frozenset()
+    early = golden(steps, progress=0.0)
+    attention = replace(early, evidence={"attention": early.attention_BT})
+    assert kept(rule, attention) == {0, 1, 2}
+    assert unread_evidence(TopEntropy(), frozenset(), 0.0) == frozenset()
 
 
 def test_before_the_end_of_the_warm_up_there_is_attention_alone(steps) -> None:
@@ -230,7 +257,7 @@ def test_ranks_do_not_let_one_outlier_decide(steps) -> None:
 
 @pytest.mark.parametrize("name", ["old_logp", "history_logp", "attention"])
 def test_evidence_that_is_not_finite_stops_the_run(steps, name: str) -> None:
-    batch = golden(steps)
+    batch = golden(steps, progress=1.0)
     broken = dict(batch.evidence) | {name: torch.full((1, 7), float("nan"))}
     with pytest.raises(RunError, match=f"evidence '{name}' is NaN"):
         SsToken()(replace(batch, evidence=broken))

@@ -45,11 +45,11 @@ def test_marked_answers(text: str, answer: str) -> None:
         (r"<think>\boxed{4}</think> It is \boxed{5}", "5"),
         (r"<think>it is \boxed{4}</think> I do not know what to say here.", ""),
         ("thinking without an opening tag: the answer is 4</think>\nThe answer is 5.", "5"),
-        ("<think> the answer is 4, and on and on", ""),
-        (r"<think> the answer is 4, so \boxed{4}", "4"),
+        ("<think> the answer is 4, and on and on", None),
+        (r"<think> the answer is 4, so \boxed{4}", None),
     ],
 )
-def test_thinking_is_no_answer(text: str, answer: str) -> None:
+def test_thinking_is_no_answer(text: str, answer: str | None) -> None:
     assert extract(text, answer_format="marked") == answer
 
 

@@ -35,7 +35,9 @@ def grader() -> Iterator[Grader]:
 def test_verdicts_say_how_they_came_about(grader: Grader) -> None:
     assert grader.grade("3", r"\boxed{3.0}") == Verdict(True, "3.0", "exact")
     assert grader.grade("x+1", r"\boxed{1+x}") == Verdict(True, "1+x", "symbolic")
-    assert grader.grade("3", "<think> hm") == Verdict(False, "", "no answer")
+    assert grader.grade("3", "<think> hm") == Verdict(False, "", "unfinished")
+    assert grader.grade("3", "3", unfinished=True) == Verdict(False, "", "unfinished")
+    assert grader.grade("3", r"\boxed{3", truncated=True) == Verdict(False, "", "no answer")
     assert grader.grade("3", "") == Verdict(False, "", "no answer")
     assert grader.grade("", r"\boxed{3}") == Verdict(False, "", "no gold")
     assert grader.grade("$", r"\boxed{3}") == Verdict(False, "", "gold unreadable")

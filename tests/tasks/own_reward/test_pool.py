@@ -8,9 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, RewardPool
 
@@ -158,6 +161,25 @@ def test_a_failure_may_stop_the_calls_that_were_not_made() -> None:
 
 def test_no_calls_need_no_worker() -> None:
     assert pool("not there").score([], stop_at_failure=True) == []
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_calls_that_are_running() -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR2, interrupt)
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGUSR2])
+    try:
+        with pool("wild", workers=2) as own:
+            own.load()
+            timer.start()
+            start = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                scored(own, ["loop", "fine", "loop", "loop"])
+            assert time.monotonic() - start < 20, "not the 60 s that each call has"
+            assert scored(own, ["fine"])[0].reward == 4
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def gone(pid: int) -> bool:

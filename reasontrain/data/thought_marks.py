@@ -1,0 +1,304 @@
+"""Chains of thought in prompts and responses: the marks around them, and what follows them.
+
+There is no answer before a thought has ended. That it has follows from three things together: the
+prompt, which may end inside a thought (DeepSeek-R1's templates write `<think>` themselves) or ask
+for one (`enable_thinking`); the response with its marks; and a cut at the length limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from reasontrain.types import NO_THOUGHT, ThoughtState
+
+_NAME = "(?:think|thought|reason|scratchpad|reflection)"
+_MARK = re.compile(
+    # <think>, </thinking>, <seed:think>, <longcat_think>, <reasoning>
+    rf"<(?P<xml_end>/?)(?P<xml>[\w:.-]{{0,20}}{_NAME}[\w:.-]{{0,20}})(?:\s+[\w-]+=[^<>]{{0,60}})?>"
+    # <|begin_of_thought|>, <|END_THINKING|>, <|/think|>
+    rf"|<[|｜](?P<pipe>[/\w]{{0,20}}{_NAME}[\w]{{0,20}})[|｜]>"
+    # Magistral, Kimi, Apertus
+    r"|(?-i:\[(?P<bracket_end>/?)THINK(?:ING)?\])|◁(?P<triangle_end>/?)think▷"
+    r"|<\|inner_(?P<inner>prefix|suffix)\|>"
+    # Gemma 4: <|channel>thought ... <channel|>; gpt-oss: <|channel|>analysis ... <|channel|>final
+    r"|<\|channel>(?P<channel>thought)|(?P<channel_end><channel\|>)"
+    r"|<\|channel\|>\s{0,2}(?P<harmony>analysis|commentary|final)(?:[^<]{0,200}<\|message\|>)?"
+    # gpt-oss without its special tokens, as servers and decoders that drop them return it
+    r"|(?-i:\A(?P<bare>analysis)(?=[A-Z\"'(\d]))|(?-i:(?P<bare_end>assistantfinal))",
+    re.IGNORECASE,
+)
+_END = re.compile(r"(?:\A|_)end(?:_|\Z)|\A/", re.IGNORECASE)
+_SIDE = re.compile(r"/|(?:\A|_)(?:begin|start|end|of)(?=_|\Z)|_", re.IGNORECASE)
+_TAIL_TOKENS = 48
+"""Tokens at the end of a prompt that are searched for a thought that it opens."""
+_QUESTION_TAIL = 24
+"""Characters at the end of a question that mark where the template goes on after it."""
+_THOUGHT = "a7thought7a"
+_ANSWER = "b9answer9b"
+_TAG = re.compile(r"[<\[◁【][^'\"]{1,80}[>\]▷】]")
+"""A mark of a template, in contrast to a list of parts that it prints as Python would."""
+_CHANNELS = ("<|channel|>", "<|message|>", "<|channel>", "<channel|>")
+
+
+class Mark(NamedTuple):
+    """A mark in a text: the kind of thought that it opens or closes, and its position."""
+
+    kind: str
+    closes: bool
+    start: int
+    end: int
+
+
+class Reading(NamedTuple):
+    """The part of a response after its thoughts.
+
+    Attributes:
+        start: index of the first character of the answer; 0 without a thought.
+        unfinished: a thought has not ended, so there is no answer.
+    """
+
+    start: int
+    unfinished: bool
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of a model: those that are in use, and a pair of its own.
+
+    Attributes:
+        opening: an opening that only this model's chat template writes; None without one.
+        closing: the end that belongs to it.
+        special: a mark contains special tokens, which are dropped from decoded text.
+    """
+
+    opening: str | None = None
+    closing: str | None = None
+    special: bool = False
+
+    def find(self, text: str) -> list[Mark]:
+        """Find all marks of a text, in order."""
+        marks = [_read_mark(match) for match in _MARK.finditer(text)]
+        for literal, closes in ((self.opening, False), (self.closing, True)):
+            if literal:
+                marks += [
+                    Mark("own", closes, match.start(), match.end())
+                    for match in re.finditer(re.escape(literal), text)
+                ]
+        return sorted(marks, key=lambda mark: mark.start)
+
+    def read(
+        self, text: str, *, truncated: bool = False, state: ThoughtState = NO_THOUGHT
+    ) -> Reading:
+        """Find the answer of a response.
+
+        Args:
+            text: the response, with its marks.
+            truncated: the response was cut at its length limit.
+            state: the state in which the prompt left the thought.
+
+        Returns:
+            The start of the answer, and whether a thought did not end.
+        """
+        open_kinds = [] if state.open_kind is None else [state.open_kind]
+        start = 0
+        found = self.find(text)
+        for mark in found:
+            if not mark.closes:
+                # a thought may quote its own opening, which opens nothing
+                if mark.kind not in open_kinds:
+                    open_kinds.append(mark.kind)
+                continue
+            if mark.kind in open_kinds:
+                del open_kinds[open_kinds.index(mark.kind) :]
+            elif mark.kind == "bare":
+                continue
+            # a response that closes what it has not opened continues a thought of its prompt
+            if not open_kinds:
+                start = mark.end
+        unmarked = state.expected and truncated and not found
+        return Reading(start=start, unfinished=bool(open_kinds) or unmarked)
+
+    def state(self, tail: str, *, chat: bool, thinking: bool | None) -> ThoughtState:
+        """Return the state in which a prompt leaves the thought.
+
+        Args:
+            tail: the prompt's text after the question; without a template, any end of it.
+            chat: a chat template wrote the tail.
+            thinking: the setting `enable_thinking`.
+
+        Returns:
+            An open kind if the tail opens a thought and does not close it; `expected` if thinking
+            is enabled and the tail has no mark.
+        """
+        found = self.find(tail)
+        if not found:
+            return ThoughtState(expected=bool(thinking))
+        last = found[-1]
+        # in a plain text, a mark before the end may be part of an instruction
+        is_open = not last.closes and (chat or not tail[last.end :].strip())
+        return ThoughtState(open_kind=last.kind if is_open else None)
+
+
+KNOWN = Marks()
+"""The marks in use, for texts whose model is unknown."""
+
+
+def _read_mark(match: re.Match[str]) -> Mark:
+    kind, closes = _kind(match)
+    return Mark(kind, closes, match.start(), match.end())
+
+
+def _kind(match: re.Match[str]) -> tuple[str, bool]:
+    """The kind of thought of a mark, and True if it closes one."""
+    groups = match.groupdict()
+    if groups["xml"] is not None:
+        return groups["xml"].lower(), bool(groups["xml_end"])
+    if groups["pipe"] is not None:
+        closes = _END.search(groups["pipe"]) is not None
+        return f"|{_SIDE.sub('', groups['pipe']).lower()}", closes
+    if groups["bracket_end"] is not None:
+        return "[think]", bool(groups["bracket_end"])
+    if groups["triangle_end"] is not None:
+        return "◁think▷", bool(groups["triangle_end"])
+    if groups["inner"] is not None:
+        return "inner", groups["inner"].lower() == "suffix"
+    if groups["harmony"] is not None:
+        return "harmony", groups["harmony"].lower() == "final"
+    if groups["bare"] is not None or groups["bare_end"] is not None:
+        return "bare", groups["bare_end"] is not None
+    return "channel", groups["channel_end"] is not None
+
+
+def marks_of(tokenizer: PreTrainedTokenizerBase) -> Marks:
+    """The marks of a tokenizer's model, from its chat template and its special tokens."""
+    return _marks_of(tokenizer, str(tokenizer.chat_template or ""))
+
+
+@lru_cache(maxsize=8)
+def _marks_of(tokenizer: PreTrainedTokenizerBase, template: str) -> Marks:
+    pair = _pair(tokenizer) if template else None
+    # a pair that the known marks cover adds nothing
+    opening, closing = pair if pair and not KNOWN.find(pair[1]) else (None, None)
+    special = any(
+        token in _CHANNELS or _MARK.search(token) or token in f"{opening}{closing}"
+        for token in _special_tokens(tokenizer)
+    )
+    return Marks(opening, closing, special)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts of all tokens that decoding with `skip_special_tokens` drops."""
+    return sorted(
+        {
+            *tokenizer.all_special_tokens,
+            *(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special),
+        }
+    )
+
+
+def _pair(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
+    """The marks that a chat template writes around a turn's thought; None if it writes none."""
+    question: dict[str, object] = {"role": "user", "content": "?"}
+    fields: list[dict[str, object]] = [
+        {"reasoning_content": _THOUGHT, "content": _ANSWER},
+        {"reasoning": _THOUGHT, "content": _ANSWER},
+        {"thinking": _THOUGHT, "content": _ANSWER},
+        {
+            "content": [
+                {"type": "thinking", "thinking": _THOUGHT},
+                {"type": "text", "text": _ANSWER},
+            ]
+        },
+    ]
+    header = _rendered(tokenizer, [question], generation=True)
+    for content in fields:
+        text = _rendered(tokenizer, [question, {"role": "assistant", **content}], generation=False)
+        before, found, after = text.partition(_THOUGHT)
+        between, answered, _ = after.partition(_ANSWER)
+        closing = between.strip()
+        if not found or not answered or not _TAG.fullmatch(closing):
+            continue
+        common = len(_common(before, header))
+        # a template whose generation prompt opens the thought leaves its last word for the mark
+        opening = before[common:].strip() or (before.split() or [""])[-1]
+        return (opening, closing) if _TAG.search(opening) else None
+    return None
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, object]], *, generation: bool
+) -> str:
+    try:
+        return str(
+            tokenizer.apply_chat_template(turns, add_generation_prompt=generation, tokenize=False)
+        )
+    # a template is code of the model's makers and may raise anything at turns that it does not know
+    except Exception:
+        return ""
+
+
+def _common(one: str, other: str) -> str:
+    """The longest common start of two texts."""
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return one[:index]
+    return min(one, other, key=len)
+
+
+def prompt_state(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: tuple[int, ...],
+    *,
+    question: str,
+    chat: bool,
+    thinking: bool | None,
+) -> ThoughtState:
+    """Return the state in which an encoded prompt leaves the thought.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        ids: the ids of the prompt.
+        question: the last turn of the conversation, whose own marks open nothing.
+        chat: a chat template wrote the prompt.
+        thinking: the setting `enable_thinking`.
+
+    Returns:
+        The state, from the text that follows the question.
+    """
+    tail = str(tokenizer.decode(list(ids[-_TAIL_TOKENS:]), skip_special_tokens=False))
+    last = question.strip()[-_QUESTION_TAIL:]
+    if chat and last and last in tail:
+        tail = tail[tail.rindex(last) + len(last) :]
+    return marks_of(tokenizer).state(tail, chat=chat, thinking=thinking)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """Decode a response without its special tokens, except those that mark thoughts."""
+    marks = marks_of(tokenizer)
+    if marks.special:
+        text = str(tokenizer.decode(ids, skip_special_tokens=False))
+        found = marks.find(text)
+        if found:
+            return "".join(_without_special(tokenizer, text, found))
+    plain = tokenizer.decode(ids, skip_special_tokens=True)
+    assert isinstance(plain, str)
+    return plain
+
+
+def _without_special(
+    tokenizer: PreTrainedTokenizerBase, text: str, marks: list[Mark]
+) -> Iterator[str]:
+    """The parts of a text, without special tokens outside of marks."""
+    special = re.compile("|".join(map(re.escape, _special_tokens(tokenizer))))
+    position = 0
+    for mark in marks:
+        yield special.sub("", text[position : mark.start])
+        yield text[max(position, mark.start) : mark.end]
+        position = max(position, mark.end)
+    yield special.sub("", text[position:])
