@@ -16,11 +16,12 @@ from queue import Queue
 from threading import Thread
 
 from reasontrain.data.files import Row, json_object, text
-from reasontrain.tasks import AnswerFormat, Grader, Verdict
+from reasontrain.data.thought_marks import KNOWN
+from reasontrain.tasks import AnswerFormat, Grader, GradeRequest, Verdict
 from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import UserError
 
-Grade = Callable[[str, str], Verdict]
+Grade = Callable[[str, str, bool, bool], Verdict]
 MAX_PENDING = 256
 """The most lines that are read ahead of grading."""
 DAY_S = 86_400.0
@@ -117,8 +118,7 @@ def _graded(
     def read() -> None:
         try:
             for row, where in rows:
-                gold, prediction = (_cell(row, column, where) for column in ("gold", "prediction"))
-                pending.put((row, threads.submit(grade_one, gold, prediction)))
+                pending.put((row, threads.submit(grade_one, *_request(row, where))))
             pending.put(None)
         except Exception as error:  # raised in the consumer's thread, after the lines before it
             pending.put(error)
@@ -132,6 +132,31 @@ def _graded(
             yield row, verdict.result()
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def _request(row: Row, where: str) -> GradeRequest:
+    """The response of a row.
+
+    What the text does not show is read from the columns that an answer log has: `truncated` and
+    `unfinished`, and a prompt as text, which may open the thought.
+    """
+    gold = _cell(row, "gold", where)
+    text = _cell(row, "prediction", where)
+    truncated = _flag(row, "truncated", where)
+    unfinished = _flag(row, "unfinished", where)
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        state = KNOWN.state(prompt, chat=False, thinking=None)
+        reading = KNOWN.read(text, truncated=truncated, state=state)
+        unfinished = unfinished or reading.unfinished
+    return GradeRequest(gold, text, truncated, unfinished)
+
+
+def _flag(row: Row, column: str, where: str) -> bool:
+    value = row.get(column)
+    if value is not None and not isinstance(value, bool):
+        raise UserError(f"{where}: column {column!r} is {value!r}; expected true or false")
+    return bool(value)
 
 
 def _cell(row: Row, column: str, where: str) -> str:

@@ -1,1 +1,1 @@
-"""Evaluation: suites -> answers -> accuracy, mean@k and pass@k, each with an interval."""
+"""Evaluation: suites -> answers -> accuracy, pass@k and maj@k, each with an interval."""

@@ -16,7 +16,7 @@ from reasontrain.evaluation.generation import AnswerFn
 from reasontrain.metrics.accuracy import Interval, estimate, mean_per_problem, summarise
 from reasontrain.recipe import Suite
 from reasontrain.tasks import AnswerFormat, Grader, Response, Scored, Task, Verdict
-from reasontrain.tasks.grading import UNFINISHED, spelling
+from reasontrain.tasks.grading import UNFINISHED, Vote, group_votes
 from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import Problem, UserError
 
@@ -190,7 +190,7 @@ def evaluate(
     ordered = [answers[key] for key in sorted(answers)]
     if infer_thoughts:
         ordered = infer_thoughts_of(ordered)
-    return _summarise(suite, problems, ordered, score.same, dropped, sha256)
+    return _summarise(suite, problems, ordered, score, dropped, sha256)
 
 
 def infer_thoughts_of(answers: Sequence[Answer]) -> list[Answer]:
@@ -221,7 +221,7 @@ def _summarise(
     suite: Suite,
     problems: Sequence[Problem],
     answers: Sequence[Answer],
-    same: Callable[[str, str], bool],
+    score: SuiteGrader,
     dropped: int,
     sha256: str,
 ) -> Evaluation:
@@ -230,10 +230,12 @@ def _summarise(
     correct_MS = np.array([a.verdict.correct for a in answers]).reshape(shape)
     dropped_rows = [(0, dropped), (0, 0)]
     # the votes of a task with its own reward are unknown: it extracts no answers
-    has_votes = max(suite.pass_at, default=1) > 1 and any(a.verdict.extracted for a in answers)
+    has_votes = max(suite.pass_at, default=1) > 1 and not score.task.has_own_reward
     vote_MS = (
         np.pad(
-            np.array(_votes(answers, same)).reshape(shape), dropped_rows, constant_values=NO_VOTE
+            np.array(_votes(answers, score.same)).reshape(shape),
+            dropped_rows,
+            constant_values=NO_VOTE,
         )
         if has_votes
         else None
@@ -282,43 +284,16 @@ def _votes(answers: Sequence[Answer], same: Callable[[str, str], bool]) -> list[
         by_problem.setdefault(answer.problem.id, []).append(answer)
     # comparisons that need algebra wait for the grader's processes
     with ThreadPoolExecutor(num_cores()) as threads:
-        numbered = threads.map(lambda group: _votes_on_problem(group, same), by_problem.values())
-        return [vote for votes in numbered for vote in votes]
+        numbered = threads.map(
+            lambda group: group_votes([_vote(answer.verdict) for answer in group], same),
+            by_problem.values(),
+        )
+        votes = [vote for numbers in numbered for vote in numbers]
+    return [NO_VOTE if vote is None else vote for vote in votes]
 
 
-def _votes_on_problem(answers: Sequence[Answer], same: Callable[[str, str], bool]) -> list[int]:
-    """Number the answers to one problem; spellings first, since most equal answers share one."""
-    number_of: dict[tuple[bool, str], int] = {}
-    representatives: list[Verdict] = []
-    votes = []
-    for verdict in (answer.verdict for answer in answers):
-        if not verdict.extracted:
-            votes.append(NO_VOTE)
-            continue
-        key = (verdict.correct, spelling(verdict.extracted))
-        if key not in number_of:
-            number_of[key] = next(
-                (
-                    number
-                    for number, representative in enumerate(representatives)
-                    if _is_same_vote(representative, verdict, same)
-                ),
-                len(representatives),
-            )
-            if number_of[key] == len(representatives):
-                representatives.append(verdict)
-        votes.append(number_of[key])
-    return votes
-
-
-def _is_same_vote(one: Verdict, other: Verdict, same: Callable[[str, str], bool]) -> bool:
-    """Compare the answers of two verdicts on one problem."""
-    if one.correct or other.correct:
-        # both equal the gold answer, or only one does
-        return one.correct and other.correct
-    if UNDECIDED & {one.reason, other.reason}:
-        return False
-    return same(one.extracted, other.extracted)
+def _vote(verdict: Verdict) -> Vote:
+    return Vote(verdict.extracted, verdict.correct, comparable=verdict.reason not in UNDECIDED)
 
 
 def _parts(

@@ -10,7 +10,7 @@ from reasontrain.recipe.constraints import KIND, Name
 from reasontrain.recipe.learning import LearnSettings
 from reasontrain.recipe.run_settings import CheckpointSettings
 from reasontrain.recipe.sampling import SampleSettings
-from reasontrain.tasks import TaskSettings
+from reasontrain.tasks import AnswerFormat, TaskSettings
 from reasontrain.types import AtLeastOne, NotNegative, Positive, Probability, Ratio
 
 
@@ -34,12 +34,14 @@ class SampleStage:
 class TrajectoriesStage:
     """Existing solutions from a file, graded -> `rollouts.jsonl`.
 
-    The file has `problem`, `answer`, and `completion` or `response`.
+    The file has `problem`, `answer`, and `completion` or `response`, and may have `truncated`.
+    `answer_format` is what counts as an answer: `boxed`, `marked` or `any`.
     """
 
     name: Name
     path: str
     limit: AtLeastOne | None = None
+    answer_format: AnswerFormat = "marked"
     kind: Literal["trajectories"] = "trajectories"
 
 

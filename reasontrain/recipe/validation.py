@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.algo.evidence import EVIDENCE, from_sources
@@ -40,6 +41,7 @@ def validation_errors(recipe: Recipe) -> list[str]:
         *_pair_errors(recipe),
         *reference_errors(recipe),
         *_reward_errors(recipe),
+        *_answer_format_errors(recipe),
         *_filter_errors(recipe),
         *_cluster_errors(recipe),
         *_history_errors(recipe),
@@ -213,6 +215,18 @@ def _pair_errors(recipe: Recipe) -> Iterator[str]:
             f"loss_aggregation: {objective.kind} gives one loss per {objective.granularity}; "
             + ("use pair_mean" if needs_pairs else "pair_mean is for objectives of pairs")
         )
+
+
+def _answer_format_errors(recipe: Recipe) -> Iterator[str]:
+    """Suites that set an answer format which their task does not read."""
+    for suite in recipe.evaluate.suites if recipe.evaluate else ():
+        task = suite.task or recipe.task
+        has_format = "answer_format" in {setting.name for setting in fields(task)}
+        if suite.answer_format is not None and not has_format:
+            yield (
+                f"evaluate: suite {suite.name} sets answer_format, which a task of kind "
+                f"{task.kind} does not use; remove it"
+            )
 
 
 def _reward_errors(recipe: Recipe) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reasontrain import models
@@ -15,6 +15,7 @@ from reasontrain.recipe import PairsStage, Recipe
 from reasontrain.run.datasets import encoder_of
 from reasontrain.stages.choose import Attempt, Choice, choose
 from reasontrain.stages.solutions import Solution, read, write_lines
+from reasontrain.tasks.grading import Grader, Vote, group_votes
 from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.types import Message, Problem, Rollout, UserError
 
@@ -40,7 +41,12 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path) -> None:
     problems: dict[str, list[Solution]] = {}
     for solution in solutions:
         problems.setdefault(solution.problem, []).append(solution)
-    choices = {name: _choose(name, own, recipe.seed, stage.cover) for name, own in problems.items()}
+    with Grader() as grader:
+        attempts = {name: _attempts(own, grader) for name, own in problems.items()}
+    choices = {
+        name: choose(own, random.Random(f"pairs {recipe.seed} {name}"), cover=stage.cover)
+        for name, own in attempts.items()
+    }
     rows = {
         name: list(make(problems, choices))
         for name, make in (("pairs", _pairs), ("positive", _right), ("negative", _wrong))
@@ -61,7 +67,7 @@ def make_pairs(stage: PairsStage, recipe: Recipe, directory: Path) -> None:
         f"num_{name}": float(_write(directory / f"{name}.jsonl", lines, stage, recipe))
         for name, lines in rows.items()
     }
-    summary = _summary(solutions, problems) | counts
+    summary = _summary(solutions, attempts) | counts
     storage.replace_text(directory / SUMMARY, json.dumps(summary, indent=1) + "\n")
     logger.info(
         f"{stage.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in summary.items())
@@ -72,13 +78,18 @@ def _usable(solution: Solution) -> bool:
     return bool(solution.extracted) and not solution.truncated
 
 
-def _choose(name: str, solutions: Sequence[Solution], seed: int, cover: float) -> Choice:
-    """Choose solutions of one problem, depending only on the seed and the problem."""
-    trials = [
-        Attempt(squeezed(normalise(s.extracted)) if _usable(s) else "", s.correct)
-        for s in solutions
+def _attempts(solutions: Sequence[Solution], grader: Grader) -> list[Attempt]:
+    """The solutions of one problem, with one spelling for answers that the verifier finds equal."""
+    votes = [Vote(s.extracted if _usable(s) else "", s.correct) for s in solutions]
+    groups = group_votes(votes, grader.same)
+    spelled: dict[int, str] = {}
+    for vote, group in zip(votes, groups, strict=True):
+        if group is not None:
+            spelled.setdefault(group, squeezed(normalise(vote.answer)) or vote.answer)
+    return [
+        Attempt("" if group is None else spelled[group], solution.correct)
+        for group, solution in zip(groups, solutions, strict=True)
     ]
-    return choose(trials, random.Random(f"pairs {seed} {name}"), cover=cover)
 
 
 Problems = dict[str, list[Solution]]
@@ -149,17 +160,20 @@ def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
     return row | {"tokenizer": tokenizer}
 
 
-def _summary(solutions: Sequence[Solution], problems: Problems) -> dict[str, float]:
+def _summary(
+    solutions: Sequence[Solution], attempts: Mapping[str, Sequence[Attempt]]
+) -> dict[str, float]:
     """Figures for choosing the temperature.
 
     The authors aim for about ten different wrong answers per problem that has any.
     """
     wrong = [
-        {s.extracted for s in own if _usable(s) and not s.correct} for own in problems.values()
+        {attempt.answer for attempt in own if attempt.answer and not attempt.correct}
+        for own in attempts.values()
     ]
     erring = [len(answers) for answers in wrong if answers]
     return {
-        "num_problems": float(len(problems)),
+        "num_problems": float(len(attempts)),
         "num_solutions": float(len(solutions)),
         "correct_share": sum(s.correct for s in solutions) / len(solutions),
         "unusable_share": sum(not _usable(s) for s in solutions) / len(solutions),

@@ -164,8 +164,11 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     prompts = [_cell(row, PROMPTS, where) for row, where in zip(rows, places, strict=True)]
     answers = [_cell(row, ("answer",), where) for row, where in zip(rows, places, strict=True)]
     responses = [_cell(row, RESPONSES, where) for row, where in zip(rows, places, strict=True)]
+    truncated = [row.get("truncated") is True for row in rows]
     with Grader() as grader:
-        verdicts = grader.grade_many(map(GradeRequest, answers, responses))
+        verdicts = grader.grade_many(
+            map(GradeRequest, answers, responses, truncated), answer_format=stage.answer_format
+        )
     write(
         directory / ROLLOUTS,
         [
@@ -176,9 +179,10 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
                 response=response,
                 extracted=verdict.extracted,
                 correct=verdict.correct,
+                truncated=is_truncated,
             )
-            for row, prompt, answer, response, verdict in zip(
-                rows, prompts, answers, responses, verdicts, strict=True
+            for row, prompt, answer, response, is_truncated, verdict in zip(
+                rows, prompts, answers, responses, truncated, verdicts, strict=True
             )
         ],
     )

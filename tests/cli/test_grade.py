@@ -63,6 +63,32 @@ def test_an_answer_that_nothing_marks_counts_only_where_it_may(
     assert verdicts(capsys.readouterr().out) == [*VERDICTS, (False, "", "no answer")]
 
 
+def test_what_a_text_does_not_show_is_read_from_other_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {"gold": 12, "prediction": "The answer is 12"}
+    rows = [
+        {**said, "truncated": False, "unfinished": None},
+        {**said, "truncated": True},
+        {**said, "unfinished": True},
+        {**said, "prompt": "3*4?\n<think>\n"},
+        {**said, "prompt": ["3*4?"]},
+        {**said, "truncated": "yes"},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert main(["grade", str(path), "--workers", "1"]) == 2
+    output, error = capsys.readouterr()
+    assert [reason for _, _, reason in verdicts(output)] == [
+        "exact",
+        "no answer",
+        "unfinished",
+        "unfinished",
+        "exact",
+    ]
+    assert "line 6: column 'truncated' is 'yes'; expected true or false" in error
+
+
 def test_standard_input_is_read_where_no_file_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

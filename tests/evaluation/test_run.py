@@ -202,6 +202,8 @@ def test_a_response_without_an_answer_has_no_vote(grader: SuiteGrader) -> None:
 
 def test_a_reward_of_ones_own_has_no_votes() -> None:
     class Own(MathTask):
+        has_own_reward = True
+
         def grade(self, responses: Sequence[Response], *_: object, **__: object) -> list[Scored]:
             return [Scored(1.0, Verdict(True, "", "own reward")) for _ in responses]
 

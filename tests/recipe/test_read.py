@@ -724,6 +724,10 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "reward: these rewards are for sampled answers that the verifier grades",
         ),
         (
+            ["evaluate.suites=[{name: a, answer_format: boxed, task: {kind: images}}]"],
+            "evaluate: suite a sets answer_format, which a task of kind images does not use",
+        ),
+        (
             ["sample.engine={kind: vllm, gpu_memory_utilization: 1.5}"],
             "sample.engine.gpu_memory_utilization: Input should be less than",
         ),

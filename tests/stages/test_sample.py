@@ -16,9 +16,10 @@ from reasontrain import models
 from reasontrain.data.offline import fingerprint
 from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, YamlValue, build
 from reasontrain.stages import sample as sampling
-from reasontrain.stages.pairs import make_pairs
+from reasontrain.stages.pairs import _attempts, make_pairs
 from reasontrain.stages.sample import _closed, read_trajectories, sample
-from reasontrain.stages.solutions import read
+from reasontrain.stages.solutions import Solution, read, write
+from reasontrain.tasks import Grader
 from reasontrain.types import Problem, Rollout, UserError
 
 DATA = Path(os.environ.get("REASONTRAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -165,6 +166,50 @@ def test_every_response_of_the_stage_ends_before_a_stop_text_of_several_tokens(
         assert text.endswith("</think>" + str(tokenizer.eos_token)), text[-40:]
 
 
+def solution(problem: str, answer: str, response: str, *, truncated: bool = False) -> Solution:
+    """A solution of a problem whose answer is 7."""
+    return Solution(
+        problem=problem,
+        prompt=f"What is {problem}?",
+        answer="7",
+        response=response,
+        extracted=answer,
+        correct=answer == "7",
+        truncated=truncated,
+    )
+
+
+def test_truncated_solutions_make_no_pair_and_the_most_frequent_error_is_rejected(
+    tmp_path: Path,
+) -> None:
+    """Of 3+4 both truncated solutions are unused, though they are the most; the rejected side is
+    the wrong answer that occurs three times, not the one that occurs twice.
+    """
+    write(
+        tmp_path / "rollouts.jsonl",
+        [
+            *(solution("3+4", "7", "cut right", truncated=True) for _ in range(4)),
+            *(solution("3+4", "8", "cut wrong", truncated=True) for _ in range(4)),
+            solution("3+4", "7", "right"),
+            *(solution("3+4", "5", "twice") for _ in range(2)),
+            *(solution("3+4", "6", "three times") for _ in range(3)),
+            # Of these, one side is left only: no pair.
+            solution("2+5", "7", "right too"),
+            solution("2+5", "5", "cut", truncated=True),
+            solution("1+6", "7", "cut", truncated=True),
+            solution("1+6", "5", "wrong too"),
+        ],
+    )
+    stage = PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl"), cover=1.0)
+    make_pairs(stage, recipe(), tmp_path)
+    (pair,) = lines(tmp_path / "pairs.jsonl")
+    assert (pair["id"], pair["chosen"], pair["rejected"]) == ("3+4", "right", "three times")
+    assert [row["response"] for row in lines(tmp_path / "positive.jsonl")] == ["right", "right too"]
+    wrong = [row["response"] for row in lines(tmp_path / "negative.jsonl")]
+    assert wrong == ["three times", "twice", "wrong too"]
+    assert json.loads((tmp_path / "summary.json").read_text())["num_pairs"] == 1
+
+
 def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path) -> None:
     sample(stage(), recipe(), tmp_path)
     rollouts = str(tmp_path / "rollouts.jsonl")
@@ -232,3 +277,34 @@ def test_public_solutions_serve_as_trajectories(tmp_path: Path) -> None:
     assert len(pairs) > 20
     assert all(row["chosen"] != row["rejected"] for row in pairs)
     assert len(lines(tmp_path / "negative.jsonl")) >= len(pairs)
+
+
+def test_answers_that_the_verifier_finds_equal_are_one_group() -> None:
+    answers = ["1/2", "0.5", r"\frac12", "3/4", "0.75", "x+1", "1+x", "", "7"]
+    solutions = [
+        Solution(
+            problem="p", prompt="?", answer="3/4", response="", extracted=answer,
+            correct=answer in ("3/4", "0.75"), truncated=answer == "7",
+        )
+        for answer in answers
+    ]  # fmt: skip
+    with Grader(num_workers=1) as grader:
+        attempts = _attempts(solutions, grader)
+    spelled = [attempt.answer for attempt in attempts]
+    assert [spelled.index(answer) for answer in spelled] == [0, 0, 0, 3, 3, 5, 5, 7, 7]
+    assert spelled[7:] == ["", ""]
+    assert [attempt.correct for attempt in attempts] == [one.correct for one in solutions]
+
+
+def test_trajectories_have_an_answer_format_and_may_be_truncated(tmp_path: Path) -> None:
+    solved = {"problem": "1+1?", "answer": "2", "response": "It sums up to 2"}
+    rows = [solved, {**solved, "truncated": True}, {**solved, "response": r"\boxed{2} is it"}]
+    path = tmp_path / "solved.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for answer_format, expected in (("marked", [False, False, True]), ("any", [True, False, True])):
+        read_trajectories(
+            TrajectoriesStage(name="read", path=str(path), answer_format=answer_format), tmp_path
+        )
+        solutions = list(read(tmp_path / "rollouts.jsonl"))
+        assert [solution.correct for solution in solutions] == expected
+        assert [solution.truncated for solution in solutions] == [False, True, False]

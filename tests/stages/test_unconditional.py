@@ -230,11 +230,14 @@ def test_tuning_sees_each_response_once_without_its_prompt_and_learns(
     column: Column, monkeypatch: pytest.MonkeyPatch, student: Path
 ) -> None:
     seen: list[Batch] = []
+    losses: list[float] = []
     inner = PolicyLearner.step
 
     def watched(self: PolicyLearner, batch: Batch, *given: object) -> Stats:
         seen.append(batch)
-        return inner(self, batch, *given)
+        stats = inner(self, batch, *given)
+        losses.append(stats["loss"])
+        return stats
 
     monkeypatch.setattr(PolicyLearner, "step", watched)
     base, tuned = (columns(column(settings)) for settings in (UncondBase(), TUNED))
@@ -243,6 +246,12 @@ def test_tuning_sees_each_response_once_without_its_prompt_and_learns(
     header = tokenizer()("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     assert all(batch.ids_BT[:, : len(header)].tolist() == [header] * 8 for batch in seen)
     assert sum(map(sum, tuned)) > sum(map(sum, base))
+    # The loss is a mean over tokens: that of transformers' own logits at the first step.
+    first, model = seen[0], models.load(ModelSettings(path=str(student))).model
+    with torch.no_grad():
+        logp_BTV = model(first.ids_BT).logits[:, :-1].double().log_softmax(-1)
+    logp_BT = logp_BTV.gather(2, first.ids_BT[:, 1:, None])[..., 0]
+    assert losses[0] == pytest.approx(float(-logp_BT[first.is_response_BT[:, 1:]].mean()), abs=1e-4)
 
 
 def test_each_fold_is_scored_by_a_reference_that_never_saw_it(

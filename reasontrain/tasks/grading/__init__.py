@@ -6,6 +6,7 @@ from reasontrain.tasks.grading.extract import AnswerFormat, last_boxed
 from reasontrain.tasks.grading.grader import Grader, GradeRequest, check_gold
 from reasontrain.tasks.grading.normalise import spelling
 from reasontrain.tasks.grading.verdict import UNFINISHED, Verdict
+from reasontrain.tasks.grading.votes import Vote, group_votes
 
 __all__ = [
     "UNFINISHED",
@@ -13,7 +14,9 @@ __all__ = [
     "GradeRequest",
     "Grader",
     "Verdict",
+    "Vote",
     "check_gold",
+    "group_votes",
     "last_boxed",
     "spelling",
 ]
