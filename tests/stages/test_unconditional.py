@@ -32,7 +32,7 @@ from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.stages import unconditional
 from reasontrain.stages.unconditional import cut_parts, describe_column, fill_store, fold_of
 from reasontrain.tasks.arithmetic import Arithmetic
-from reasontrain.types import Batch, Problem, Rollout, Stats, UserError
+from reasontrain.types import Batch, Problem, Rollout, Stats, TokenKind, UserError
 from tests.tiny import ARCHITECTURES, VOCABULARY, policy, tokenizer
 
 HEADER = (3, 4)
@@ -82,6 +82,23 @@ def test_a_response_token_is_scored_by_what_precedes_it_alone() -> None:
     assert before[:4] == after[:4]
     assert before[4] != after[4]
     assert before[5] != after[5]
+
+
+def test_turns_that_are_read_inside_a_response_have_a_number_and_are_not_tuned_on() -> None:
+    """A stored column has one number per response token, whatever is learned of them."""
+    model = policy()
+    plain = Rollout(
+        problem=Problem(id="p", prompt=""),
+        id=0,
+        group=0,
+        prompt_ids=(5,),
+        response_ids=(6, 7, 8),
+    )
+    kinds = (int(TokenKind.RESPONSE), int(TokenKind.PROMPT), int(TokenKind.RESPONSE))
+    turns = dataclasses.replace(plain, kinds=kinds, loss_weight=(0.5, 1.0, 1.0))
+    assert logp(model, [turns], 100) == logp(model, [plain], 100)
+    written = list(unconditional._lines([plain, turns], ModelSettings(path="testbed:student")))
+    assert [row.get("loss_weight") for row in written] == [None, [0.5, 0.0, 1.0]]
 
 
 # ---- a recipe's column
