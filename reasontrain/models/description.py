@@ -102,8 +102,8 @@ def describe(settings: ModelSettings) -> Description:
     rows = model.get_input_embeddings().weight.shape[0]
     if bare := sorted(token for token, index in tokenizer.get_vocab().items() if index >= rows):
         messages.append(
-            f"the tokenizer has tokens without an embedding ({len(bare)}, such as {bare[0]!r}); text "
-            f"with them cannot be used"
+            f"the tokenizer has tokens without an embedding ({len(bare)}, such as {bare[0]!r}); "
+            f"text with them cannot be used"
         )
     for message in messages:
         log_once(name, message)
