@@ -37,7 +37,7 @@ def check_layout(policy: Policy, layout: Layout) -> None:
     """
     first_T, second_T = example_ids(policy, LENGTHS)
     config = policy.model.config
-    with full_precision(policy):
+    with in_float32(policy):
         if layout == "packed":
             positions = [torch.arange(len(ids_T)) for ids_T in (first_T, second_T)]
             together_TD = _hidden(policy, torch.cat([first_T, second_T]), torch.cat(positions))
@@ -68,7 +68,7 @@ def check_layout(policy: Policy, layout: Layout) -> None:
 
 
 @contextmanager
-def full_precision(policy: Policy) -> Iterator[None]:
+def in_float32(policy: Policy) -> Iterator[None]:
     """A block in which the policy computes in float32 if its weights and kernels allow it.
 
     Rounding to bfloat16 would hide a small mixture, such as that of a short convolution.

@@ -9,7 +9,7 @@ from torch import Tensor
 from reasontrain.models import Policy
 from reasontrain.models.layouts import (
     example_ids,
-    full_precision,
+    in_float32,
     relative_difference,
     tolerance,
 )
@@ -29,7 +29,7 @@ def check_decoding(policy: Policy) -> None:
     The model is in evaluation mode and in inference mode, as when it samples.
     """
     try:
-        with full_precision(policy):
+        with in_float32(policy):
             error = _difference(policy)
     except Exception as failure:  # a model with a state of another kind fails in its own code
         lines = str(failure).strip().splitlines() or [type(failure).__name__]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -446,3 +446,13 @@ def test_float32_has_no_noise_and_weights_in_bfloat16_can_be_measured() -> None:
     same = narrow.observe(data, EXCESS_LOSS)
     for name in EXCESS_LOSS:
         assert_close(exact.evidence[name], same.evidence[name], rtol=1e-5, atol=1e-5)
+
+
+def test_an_average_of_another_model_is_not_restored(tmp_path: Path) -> None:
+    average = MovingAverageHistory(policy(), 0.9)
+    average.save(tmp_path)
+    stored = load_file(tmp_path / HISTORY_FILE)
+    del stored["model.norm.weight"]
+    save_file(stored, tmp_path / HISTORY_FILE)
+    with pytest.raises(UserError, match=r"1 missing \(model\.norm\.weight\)"):
+        average.restore(tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, Lfm2Config
 
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner.engine import PlainEngine
@@ -19,7 +20,8 @@ from reasontrain.models import Policy
 from reasontrain.recipe import Recipe, read_recipe
 from reasontrain.run.build import RunContext, run_context
 from reasontrain.sampler.scripted import ScriptedSampler
-from reasontrain.types import Prompt, Rollout, Stats
+from reasontrain.types import Prompt, Rollout, Stats, UserError
+from tests import tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
 STEPS, ROLLOUTS, GROUP = 2, 8, 4
@@ -251,3 +253,29 @@ def metrics(directory: Path) -> list[dict[str, float]]:
         }
         for line in lines
     ]
+
+
+def test_a_model_that_cannot_be_sampled_is_trained_on_written_data(tmp_path: Path) -> None:
+    config = Lfm2Config(**tiny.SIZES, layer_types=["conv", "full_attention"], pad_token_id=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    overrides = [
+        f"out={tmp_path}",
+        f"model.path={tmp_path / 'model'}",
+        "steps=1",
+        "learn.rollouts_per_step=4",
+        "learn.warmup_steps=0",
+        "track.tensorboard=false",
+    ]
+    recipe = read_recipe(RECIPES / "sft.yaml", [*overrides, "evaluate=null"])
+    reports: list[Stats] = []
+    with run_context(recipe) as context:
+        context.run(lambda step, stats: reports.append(stats))
+    assert reports[0]["grad_norm"] > 0
+    evaluated = read_recipe(RECIPES / "sft.yaml", [*overrides, "name=evaluated"])
+    with (
+        pytest.raises(UserError, match="lfm2 cannot be sampled with the local engine"),
+        run_context(evaluated),
+    ):
+        raise AssertionError("refused before the first step")
+    assert not (tmp_path / "evaluated").exists()
