@@ -9,10 +9,16 @@ from contextlib import contextmanager
 
 
 class MessageFormatter(logging.Formatter):
-    """Format only the message, with its level from WARNING upwards."""
+    """Format only the message, with its level from WARNING upwards.
+
+    The beginning of a phase is shown with the time since the program's start.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
+        if "phase" in vars(record):
+            minutes, seconds = divmod(int(record.relativeCreated / 1000), 60)
+            text = f"[{minutes // 60}:{minutes % 60:02}:{seconds:02}] {text}"
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 

@@ -46,7 +46,7 @@ def train_recipe(recipe: Recipe) -> Path:
         def report(step: int, stats: Stats) -> None:
             advance(step + 1, _few(stats))
             if warning := alarm(stats):
-                logger.warning(f"step {step}: {warning}")
+                logger.warning(f"step {step + 1}: {warning}")
 
         with run_context(final, declared=recipe) as ready:
             directory = ready.run(report, on_start=lambda directory: stages.link(directory, places))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ from reasontrain.cluster.roles import (
     SeparateSamplers,
 )
 from reasontrain.data.order import Order
+from reasontrain.metrics.timing import start_phase
 from reasontrain.recipe import Cluster, Recipe
 from reasontrain.run import checkpoint
 from reasontrain.run.directory import RunDirectory
 from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import Grader
 from reasontrain.types import LostError, Prompt, UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -111,6 +115,8 @@ def running(
         placement.check_room(wanted)
         placement.check_versions()
         with placement.placed(wanted, cluster.placement, wait_s=cluster.wait_s) as slots:
+            parts = ", ".join(f"{need.number} {need.role}" for need in wanted)
+            start_phase(logger, f"starting processes and loading models: {parts}")
             processes = _started(recipe, cluster, directory, order, grader, slots, gpu=gpu)
             yield processes
             with suppress(LostError):  # everything has been written by now

@@ -21,6 +21,7 @@ from reasontrain.cluster import start
 from reasontrain.cluster.actors import VERSIONS
 from reasontrain.cluster.group import Slot
 from reasontrain.metrics import environment
+from reasontrain.metrics.timing import start_phase
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import Cluster, Recipe
 from reasontrain.types import UserError
@@ -93,11 +94,11 @@ def connected(cpus: float) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if address:
-            logger.info(f"joining the Ray cluster at {address}")
+            start_phase(logger, f"joining the Ray cluster at {address}")
             start.check_token(address)
             ray.init(address=address, **quiet)
         else:
-            logger.info("starting Ray on this machine")
+            start_phase(logger, "starting Ray on this machine")
             # Logical CPUs: a recipe with more processes than cores still runs, only slower.
             num_cpus = max(os.cpu_count() or 1, math.ceil(cpus))
             start.start(num_cpus, {**NO_SPARE_WORKERS, **HEAD_GONE}, quiet)

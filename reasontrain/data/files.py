@@ -498,13 +498,16 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
     """
     from datasets import load_dataset
 
+    # Without a network, libraries try again for half a minute.
+    logger.info(f"reading the data set {hub} ({split}) from the Hugging Face hub or its cache")
     try:
         rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
     # datasets and huggingface_hub derive their errors for user mistakes from these two.
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}"
+            f"hub data set {hub!r} (subset {subset}, split {split}) cannot be read: {reason}; a "
+            "file needs no hub: `path` of a task, or --data (or $REASONTRAIN_DATA) for a suite"
         ) from error
     return _non_empty(
         Table(

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload, runtime_
 from reasontrain.data import thought_marks
 from reasontrain.data.files import BadRows
 from reasontrain.data.progress import with_progress
-from reasontrain.data.templates import ChatTemplate, Conversation, TemplateFailedError
+from reasontrain.data.templates import (
+    ChatTemplate,
+    Conversation,
+    TemplateFailedError,
+    end_of_text,
+)
 from reasontrain.types import (
     AtLeastOne,
     Message,
@@ -295,6 +300,12 @@ class Encoder:
             if with_special[start : start + len(text)] == text
         )
         return len(with_special) - before - len(text)
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends an answer; raises UserError if there is none."""
+        token = self.template.end_of_answer if self.chat else None
+        return int(self.tokenizer.convert_tokens_to_ids(token or end_of_text(self.tokenizer)))
 
     def header_ids(self, header: str | None = None) -> tuple[int, ...]:
         """The ids that replace the prompt of an unconditional reference, equal for all problems.

@@ -131,6 +131,12 @@ def trained_turns(encoder: Encoder, reply: Reply) -> list[TrainedTurn]:
         for number, turn in enumerate(turns)
         if turn["role"] == "assistant" and (reply.learned != "reply" or number >= num_before)
     ]
+    for number, turn in enumerate(turns):
+        if turn["role"] != "assistant" and turn.get(LOSS_WEIGHT) not in (None, 0, 1):
+            raise UserError(
+                f"{problem.where}, turn {number + 1 - offset}: `{LOSS_WEIGHT}` stands at a turn of "
+                f"role {turn['role']!r}, which is not learned; remove it"
+            )
     numbers = numbers[-1:] if reply.learned == "last" else numbers
     for number in numbers:
         if turns[number].get("content") is None:
@@ -308,6 +314,16 @@ def _rollouts(
         )
         rollouts.append(sequence.on(rollout))
     return rollouts
+
+
+def trained_weights(rollout: Rollout) -> list[float]:
+    """The loss weight of each response token, 0 for those that are not learned."""
+    weights = list(rollout.loss_weight) or [1.0] * len(rollout.response_ids)
+    kinds = rollout.kinds or (TokenKind.RESPONSE,) * len(weights)
+    return [
+        weight if kind == TokenKind.RESPONSE else 0.0
+        for weight, kind in zip(weights, kinds, strict=True)
+    ]
 
 
 def with_loss_weight(rollout: Rollout, loss_weight: float | tuple[float, ...]) -> Rollout:

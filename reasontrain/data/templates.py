@@ -7,6 +7,7 @@ the prompt with the answer.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from reasontrain.types import Message, UserError, text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 LINKS = frozenset({"id", "tool_call_id"})
 """Fields that only connect a call with its result; few templates write them."""
@@ -84,6 +87,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids
         self.ignored = frozenset(ignored_fields) | {LOSS_WEIGHT}
+        self._reported = False
         self._checked: set[tuple[str, bool, bool]] = set()
 
     # ---- rendering
@@ -253,7 +257,14 @@ class ChatTemplate:
         following = self._begin_of_next(conversation)
         if following is not None:
             return text + following
-        return text + end_of_text(self.tokenizer, "the chat template ends no turn, and ")
+        end_token = end_of_text(self.tokenizer, "the chat template ends no turn, and ")
+        if not self._reported:
+            logger.info(
+                f"the chat template writes no token that ends an answer; replies end with "
+                f"{end_token}"
+            )
+            self._reported = True
+        return text + end_token
 
     def _end_in(self, text: str) -> int | None:
         """The offset behind the token that ends a turn; None if the text ends with no token."""
@@ -261,17 +272,19 @@ class ChatTemplate:
         ends = [offset for offset, token in tail if token in self.answer_ends]
         return next(iter(ends or [offset for offset, _ in tail]), None)
 
-    def _tail(self, text: str) -> list[tuple[int, str]]:
-        """The special tokens at the end of a text and the offsets behind them, in order.
+    def _tail(self, text: str, tokens: Sequence[str] = ()) -> list[tuple[int, str]]:
+        """The tokens at the end of a text and the offsets behind them, in order.
 
-        Nothing but white space stands between them.
+        Nothing but white space stands between them. `tokens` are looked for, the special ones and
+        the end of an answer by default.
         """
+        tokens = tokens or self._ends_of_turns
         tail: list[tuple[int, str]] = []
         end = len(text)
         while True:
             while end and text[end - 1].isspace():
                 end -= 1
-            token = next((token for token in self.special if text.endswith(token, 0, end)), None)
+            token = next((token for token in tokens if text.endswith(token, 0, end)), None)
             if token is None:
                 return tail[::-1]
             tail.append((end, token))
@@ -318,27 +331,45 @@ class ChatTemplate:
         stops = self.tokenizer.convert_ids_to_tokens(sorted(self.stop_ids))
         return frozenset(stops) | frozenset(self._probed_ends())
 
+    @cached_property
+    def _plain_end(self) -> tuple[str, ...]:
+        """The added token that ends an answer in text, if there is one; it need not be special."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+        tokens = sorted(added | set(self.special), key=lambda token: (-len(token), token))
+        answer: Message = {"role": "assistant", "content": PROBE}
+        return tuple(token for _, token in self._tail(self._probed(answer), tokens)[:1])
+
+    @cached_property
+    def _ends_of_turns(self) -> tuple[str, ...]:
+        """Tokens that may end a turn, the longest first."""
+        tokens = {*self.special, *self._plain_end}
+        return tuple(sorted(tokens, key=lambda token: (-len(token), token)))
+
     def _probed_ends(self) -> Iterator[str]:
         """The tokens that end an answer in text and a call of a tool."""
-        question: Message = {"role": "user", "content": "x"}
-        answer: Message = {"role": "assistant", "content": PROBE}
-        plain = self._probed_tail(question, answer)
-        yield from plain[:1]
+        yield from self._plain_end
         call = {"type": "function", "function": {"name": PROBE, "arguments": {"x": 1}}}
-        tail = self._probed_tail(question, {**answer, "content": "", "tool_calls": [call]})
+        answer: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
+        tail = [token for _, token in self._tail(self._probed(answer))]
         # The text of a call may end with a special token of its own: `</tool_call><|im_end|>`.
-        if not set(tail) & set(plain[:1]):
+        if not set(tail) & set(self._plain_end):
             yield from tail[-1:]
 
-    def _probed_tail(self, *turns: Message) -> list[str]:
-        """The special tokens that stand last in a rendering; empty if it lacks the probe."""
+    def _probed(self, answer: Message) -> str:
+        """What the template writes behind the probe in an answer; "" if it writes no probe."""
         try:
+            turns: tuple[Message, ...] = ({"role": "user", "content": "x"}, answer)
             conversation = Conversation(turns=turns, where="probe")
             text = self.render(conversation, add_generation_prompt=False)
         except TemplateFailedError:
-            return []
+            return ""
         before, _, after = text.rpartition(PROBE)
-        return [token for _, token in self._tail(after)] if before else []
+        return after if before else ""
+
+    @property
+    def end_of_answer(self) -> str | None:
+        """The token that the template writes after an answer in text; None if it writes none."""
+        return next(iter(self._plain_end), None)
 
     def end_ids(self) -> frozenset[int]:
         """Ids of the tokens that the template ends an answer with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -32,7 +33,11 @@ def measured(
         device: the device of the models that `measure` asks.
         budget_tokens: how many tokens a micro-batch holds.
     """
-    batch = collate(rollouts, advantage=NoAdvantage())
+    # Turns inside a response that are read and not learned have a number too.
+    batch = collate(
+        [replace(rollout, kinds=(), loss_weight=()) for rollout in rollouts],
+        advantage=NoAdvantage(),
+    )
     column_BT = torch.zeros(batch.ids_BT.shape)
     for part in pack_micro_batches(batch.length_B, budget_tokens, "padded"):
         micro = build_micro_batch(batch, part, "padded")

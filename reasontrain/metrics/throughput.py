@@ -29,13 +29,15 @@ operations, and nothing for an unknown architecture.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Speed:
     """Throughput metrics of steps.
 
     Attributes:
         count: counts the operations of a step.
-        rate: operations per second that matrix products reach on the learner's devices.
+        rate: operations per second that the learner's devices reach: those of matrix products,
+            measured at the start, or of the fastest step since, because other work may have slowed
+            the measurement. A share of it is therefore 1 at most.
         alone: True if sampling runs on the learner's devices too.
     """
 
@@ -65,11 +67,14 @@ class Speed:
         if "tflop_learned" not in stats or not update_s:
             return metrics
         update = stats["tflop_evidence"] + stats["tflop_learned"]
-        metrics["mfu_update"] = 1e12 * update / update_s / self.rate
-        metrics["hfu_update"] = 1e12 * (update + stats["tflop_recomputed"]) / update_s / self.rate
+        rates = {
+            "mfu_update": 1e12 * update / update_s,
+            "hfu_update": 1e12 * (update + stats["tflop_recomputed"]) / update_s,
+        }
         if self.alone:
-            metrics["mfu_step"] = 1e12 * (update + stats["tflop_sampled"]) / step_s / self.rate
-        return metrics
+            rates["mfu_step"] = 1e12 * (update + stats["tflop_sampled"]) / step_s
+        self.rate = max(self.rate, *rates.values())
+        return metrics | {name: rate / self.rate for name, rate in rates.items()}
 
 
 @torch.no_grad()

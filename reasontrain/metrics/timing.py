@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,3 +103,8 @@ def _between(start: Moment, end: Moment) -> float:
         return float(start.elapsed_time(end)) / 1000
     assert isinstance(end, float), "a stopwatch has one device"
     return end - start
+
+
+def start_phase(logger: logging.Logger, what: str) -> None:
+    """Log that a phase of a command begins; commands print it with the time since their start."""
+    logger.info(what, extra={"phase": True})

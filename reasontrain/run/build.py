@@ -6,6 +6,7 @@ Every error of the recipe or its data is found before anything is written.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,12 +21,19 @@ from reasontrain.algo.objectives import SequenceObjective
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
-from reasontrain.evaluation.generation import answer_by_sampling, chunk_prompts, sample_with
+from reasontrain.evaluation.generation import (
+    PromptChunk,
+    SampleFn,
+    answer_by_sampling,
+    chunk_prompts,
+    sample_with,
+)
 from reasontrain.evaluation.run import evaluate, summary
 from reasontrain.learner import Learner, optimizer_state
 from reasontrain.learner.factory import make_learner
 from reasontrain.metrics import environment
 from reasontrain.metrics.throughput import Count, Speed
+from reasontrain.metrics.timing import start_phase
 from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
     PastCheckpoint,
@@ -50,6 +58,7 @@ from reasontrain.run.directory import RunDirectory
 from reasontrain.run.inputs import Inputs, check_inputs, inputs_of
 from reasontrain.run.loop import Checkpoints, Method, Run, train
 from reasontrain.run.owner import Ownership, owned
+from reasontrain.run.progress import LINE_EVERY_S
 from reasontrain.run.schedules import check_schedules
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import make_sampler
@@ -217,17 +226,25 @@ class RunContext:
             settings.before if done == 0 else done == recipe.steps or is_due(settings.every, done)
         ):
             return
-        for encoded in self.inputs.suites:
+        for number, encoded in enumerate(self.inputs.suites, 1):
             if tracker.has_evaluation(done, encoded.suite.name):
                 continue
             suite = encoded.suite
             chunks = chunk_prompts(
                 encoded.prompts, suite.sampling, num=suite.num_samples, chunk_size=CHUNK_SIZE
             )
+            answers = len(encoded.prompts) * suite.num_samples
+            start_phase(
+                logger,
+                f"evaluating {suite.name} after {done} steps (suite {number} of "
+                f"{len(self.inputs.suites)}): {answers:,} answers",
+            )
             result = evaluate(
                 suite,
                 [prompt.problem for prompt in encoded.prompts],
-                answer_by_sampling(chunks, sample_with(self.evaluation_sampler)),
+                answer_by_sampling(
+                    chunks, _counted(sample_with(self.evaluation_sampler), suite.name, answers)
+                ),
                 score=encoded.score,
                 dropped=encoded.dropped,
                 sha256=encoded.sha256,
@@ -236,6 +253,22 @@ class RunContext:
             # Last: a recorded suite is not evaluated again when the run resumes.
             tracker.evaluation(done, result.record(), result.scalars())
             logger.info(summary(result, done))
+
+
+def _counted(sample: SampleFn, name: str, total: int) -> SampleFn:
+    """The same function, which logs now and then how many answers there are."""
+
+    def counted(chunks: Sequence[PromptChunk]) -> Iterator[tuple[PromptChunk, Sequence[Rollout]]]:
+        answers = 0
+        last = time.monotonic()
+        for chunk, rollouts in sample(chunks):
+            answers += len(rollouts)
+            if time.monotonic() - last >= LINE_EVERY_S and answers < total:
+                last = time.monotonic()
+                start_phase(logger, f"evaluating {name}: {answers:,} of {total:,} answers")
+            yield chunk, rollouts
+
+    return counted
 
 
 def method_of(recipe: Recipe) -> Method:
@@ -261,8 +294,10 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
     """
     tracking.check_service(recipe.track)
     with own_run(recipe) as owner, Grader() as grader:
+        start_phase(logger, f"{recipe.name}: reading data and tokenizer")
         inputs = _resolve(recipe, declared or recipe, grader)
         if recipe.cluster is None:
+            start_phase(logger, f"{recipe.name}: loading models")
             learner = make_learner(recipe)
             sampler = (
                 make_sampler(
@@ -452,7 +487,7 @@ def _divided_anew(checkpoint_directory: Path, recipe: Recipe) -> str:
     """A note that other ranks or another stage wrote this checkpoint; empty if they did not."""
     written, _ = optimizer_state.read_layout(checkpoint_directory)
     zero = recipe.learn.zero
-    own: optimizer_state.Layout = {
+    own: optimizer_state.RankLayout = {
         "num_ranks": recipe.cluster.learners if recipe.cluster else 1,
         "stage": zero.stage if zero else None,
     }

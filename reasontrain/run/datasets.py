@@ -351,7 +351,10 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
     )
     task.check_gradable(problems, grader, required=True)
     content = json.dumps(
-        [[problem.id, prompt.prompt_of(problem), problem.answer] for problem in problems]
+        [
+            [problem.id, prompt.prompt_of(problem), problem.answer, *_variables(problem)]
+            for problem in problems
+        ]
     )
     digest = hashlib.sha256(content.encode()).hexdigest()
 
@@ -359,6 +362,13 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
         task=task, grader=grader, answer_format=suite.answer_format or task.answer_format
     )
     return SuiteProblems(suite, prompt, problems, score, digest)
+
+
+def _variables(problem: Problem) -> list[object]:
+    """What the chat template gets besides turns; empty for most problems."""
+    if not problem.tools and not problem.template_kwargs:
+        return []
+    return [problem.tools, dict(problem.template_kwargs)]
 
 
 def encode_prompts(suite_problems: SuiteProblems, policy: Policy | Description) -> EncodedSuite:

@@ -36,7 +36,7 @@ from reasontrain.metrics.rewards import ZERO_STD, group_numbers, own_reward_numb
 from reasontrain.metrics.step import sampler_gap, step_metrics
 from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
-from reasontrain.metrics.timing import Stopwatch, key
+from reasontrain.metrics.timing import Stopwatch, key, start_phase
 from reasontrain.recipe import CheckpointSettings, is_due
 from reasontrain.run import checkpoint
 from reasontrain.run.directory import RunDirectory
@@ -155,7 +155,7 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.score(rollouts)
     sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
     if not len(sampled.rollout_B):
-        logger.warning(f"step {step} learns nothing: {_left_out(method, rollouts)}")
+        logger.warning(f"step {step + 1} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     batch = observe(
         run.learner,
@@ -306,9 +306,9 @@ class RewardWatch:
             self._warned = True
             logger.warning(
                 f"rewards were equal within every group in the last {NO_SIGNAL_STEPS} steps (mean "
-                f"{stats['reward_mean']:.4g} in step {step}), so advantages were 0 and nothing was "
-                "learned from them; see whether the reward distinguishes responses, and whether "
-                "problems are too hard or too easy (see the metric reward_zero_std_share)"
+                f"{stats['reward_mean']:.4g} in step {step + 1}), so advantages were 0 and nothing "
+                "was learned from them; see whether the reward distinguishes responses, and "
+                "whether problems are too hard or too easy (see the metric reward_zero_std_share)"
             )
 
 
@@ -340,6 +340,8 @@ def train(
             try:
                 with stop.at_once():
                     run.evaluate(done)
+                if done < run.steps:
+                    start_phase(logger, f"training from step {done + 1} of {run.steps}")
                 while done < run.steps:
                     done = _advance(run, done, stop, watch, report)
                 finish()
@@ -376,11 +378,11 @@ def _advance(
         # Before the evaluation, which may take long.
         path = run.checkpoints.save(done)
     if stopped:
-        raise _stopped(stopped, step, path)
+        raise _stopped(stopped, done, path)
     if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
         raise RunError(
             f"the gradient was not finite in {run.max_nonfinite} optimiser steps in a row (the "
-            f"last in step {step}); lower "
+            f"last in step {step + 1}); lower "
             f"learn.lr, or look at their rollouts in "
             f"{run.directory.nonfinite_tokens_at('*')}"
         )
@@ -389,13 +391,13 @@ def _advance(
             run.evaluate(done)
     except StopNow:
         assert stop.signal is not None, "a signal raised it"
-        raise _stopped(stop.signal, step, run.checkpoints.save(done)) from None
+        raise _stopped(stop.signal, done, run.checkpoints.save(done)) from None
     return done
 
 
-def _stopped(number: Signals, step: int, saved: Path) -> StoppedError:
+def _stopped(number: Signals, done: int, saved: Path) -> StoppedError:
     return StoppedError(
-        f"stopped by {number.name} after step {step}; saved {saved}; the same command goes on from "
+        f"stopped by {number.name} after step {done}; saved {saved}; the same command goes on from "
         f"there"
     )
 
@@ -411,7 +413,7 @@ def _step_or_save(run: Run, step: int) -> Stats:
     except torch.OutOfMemoryError as error:
         saved = run.checkpoints.save_before(step)
         raise RunError(
-            f"the GPU ran out of memory in step {step}; lower learn.micro_batch_tokens, "
+            f"the GPU ran out of memory in step {step + 1}; lower learn.micro_batch_tokens, "
             f"sample.engine.max_num_seqs or "
             f"sample.max_tokens, or set model.gradient_checkpointing{saved}"
         ) from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -22,6 +23,8 @@ from reasontrain.types import Batch, Rollout, Stats, TokenKind, UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -127,14 +130,22 @@ class Tracker:
         if self.board is not None:
             self.board.close()
         if self.service is not None:
-            self.service.finish()
+            self._serve(self.service.finish)
 
     def _forward(self, step: int, stats: Stats) -> None:
         if self.board is not None:
             for name, value in stats.items():
                 self.board.add_scalar(name, value, step)
         if self.service is not None:
-            self.service.log(dict(stats), step=step)
+            self._serve(partial(self.service.log, dict(stats), step=step))
+
+    def _serve(self, call: Callable[[], object]) -> None:
+        """Call the service; one that fails is left out from then on, and the run goes on."""
+        try:
+            call()
+        except Exception as error:  # each service has errors of its own
+            self.service = None
+            logger.warning(f"track.service: no more metrics are sent, {_kept(error)}")
 
 
 def write_tokens(
@@ -239,7 +250,8 @@ def check_service(settings: TrackSettings) -> None:
 def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord) -> Service | None:
     """Start the service that the recipe names; its library finds its own credentials.
 
-    Raises UserError if it does not start.
+    Returns:
+        The service; None, with a warning, if it does not start, as without a network.
     """
     if settings.service is None:
         return None
@@ -247,11 +259,15 @@ def open_service(settings: TrackSettings, name: str, config: storage.JsonRecord)
     try:
         service.init(project=settings.project, name=name, config=dict(config))
     except Exception as error:  # each service has errors of its own
-        raise UserError(
-            f"track.service: {settings.service} did not start: "
-            f"{str(error).strip() or type(error).__name__}"
-        ) from error
+        logger.warning(f"track.service: {settings.service} did not start, {_kept(error)}")
+        return None
     return service
+
+
+def _kept(error: Exception) -> str:
+    """The end of a warning: what is left, and the service's reason in one line."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"and metrics are written to the run directory only ({reason})"
 
 
 def _board(directory: RunDirectory, from_step: int) -> SummaryWriter:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from reasontrain.data import storage
+from reasontrain.metrics.timing import start_phase
 from reasontrain.recipe import (
     OUTPUTS,
     SCHEME,
@@ -115,7 +116,12 @@ def link(run: RunDirectory, places: Mapping[str, Path]) -> None:
 
 def _make(stage: Stage, recipe: Recipe, directory: Path) -> None:
     """Run one stage whose references to other stages have been replaced by paths."""
-    logger.info(f"{stage.name}: running in {directory}")
+    number = [declared.name for declared in recipe.stages].index(stage.name) + 1
+    start_phase(
+        logger,
+        f"{stage.name}: running in {directory} (stage {number} of {len(recipe.stages)}, "
+        f"{stage.kind})",
+    )
     match stage:
         case SampleStage():
             sample(stage, recipe, directory)

@@ -14,6 +14,7 @@ from reasontrain import models
 from reasontrain.data import thought_marks
 from reasontrain.data.files import Row, cell, present, read_file
 from reasontrain.data.offline import PROMPTS, fingerprint
+from reasontrain.data.prompts import Encoder
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of, response_of
 from reasontrain.sampler import Sampler
@@ -56,7 +57,7 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
                 sampler = sampler or _sampler(stage, recipe)
                 rollouts = _ask(sampler, prompts[start : start + AT_ONCE], stage, start)
                 own = [replace(r, problem=by_id[r.problem.id]) for r in rollouts]
-                write(path, _graded(own, stage, described.tokenizer, grader))
+                write(path, _graded(own, stage, encoder, grader))
                 logger.info(
                     f"{stage.name}: {min(start + AT_ONCE, len(prompts))} of {len(prompts)} problems"
                 )
@@ -92,12 +93,15 @@ def _ask(
 def _graded(
     rollouts: Sequence[Rollout],
     stage: SampleStage,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     grader: Grader,
 ) -> list[Solution]:
     """Grade rollouts; a response ends before its stop text."""
-    closed = [_closed(rollout, stage.sample.stop, tokenizer) for rollout in rollouts]
-    own = fingerprint(tokenizer)
+    closed = [
+        _closed(rollout, stage.sample.stop, encoder.tokenizer, encoder.end_id)
+        for rollout in rollouts
+    ]
+    own = fingerprint(encoder.tokenizer)
     scores = stage.task.grade(
         [response_of(rollout) for rollout in closed],
         grader,
@@ -119,8 +123,10 @@ def _graded(
     ]
 
 
-def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Rollout:
-    """End the response before its first stop text and the white space there, with end-of-text.
+def _closed(
+    rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokenizerBase, end_id: int
+) -> Rollout:
+    """End the response before its first stop text and the white space there, with `end_id`.
 
     A token with characters of both the response and the stop text is dropped whole. Ids before it
     stay as they were sampled; only one that ends in white space is encoded anew.
@@ -138,10 +144,8 @@ def _closed(rollout: Rollout, stops: Sequence[str], tokenizer: PreTrainedTokeniz
     while not kept.startswith(_decoded(tokenizer, ids)):
         ids.pop()
     ids += tokenizer.encode(kept[len(_decoded(tokenizer, ids)) :], add_special_tokens=False)
-    end = tokenizer.eos_token_id
-    assert isinstance(end, int)
     # the stop text ended the response, so whether its thought ended does not change
-    return replace(rollout, response_ids=(*ids, end), text=thought_marks.decode(tokenizer, ids))
+    return replace(rollout, response_ids=(*ids, end_id), text=thought_marks.decode(tokenizer, ids))
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

@@ -25,6 +25,7 @@ from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Nll
 from reasontrain.data.offline import fingerprint
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import trained_weights
 from reasontrain.data.stored_evidence import (
     MadeBy,
     digest,
@@ -227,7 +228,7 @@ def _lines(tuning_set: Sequence[Rollout], model: ModelSettings) -> Iterator[dict
     tokenizer = models.describe(model).tokenizer
     ids_of = fingerprint(tokenizer)
     for rollout in tuning_set:
-        yield {
+        row: dict[str, object] = {
             "id": rollout.problem.id,
             "prompt": tokenizer.decode(list(rollout.prompt_ids)),
             "response": tokenizer.decode(list(rollout.response_ids)),
@@ -235,6 +236,8 @@ def _lines(tuning_set: Sequence[Rollout], model: ModelSettings) -> Iterator[dict
             "response_ids": rollout.response_ids,
             "tokenizer": ids_of,
         }
+        weights = trained_weights(rollout)
+        yield row if set(weights) == {1.0} else {**row, "loss_weight": weights}
 
 
 def _tuning_set(rollouts: Sequence[Rollout], fold: int, folds: int) -> list[Rollout]:

@@ -275,7 +275,7 @@ def test_stopped_and_started_again_it_equals_a_run_that_was_not(
     assert train() == 1
     said = capsys.readouterr().err
     assert (
-        f"stopped by {number.name} after step 1; saved out/run/checkpoints/step-2; the "
+        f"stopped by {number.name} after step 2; saved out/run/checkpoints/step-2; the "
         f"same command goes on from there" in said
     )
     assert not Path("out/run/final").exists()
@@ -303,7 +303,7 @@ def test_stopped_in_an_evaluation_it_saves_and_goes_on_with_it(
     assert train() == 1
     output = capsys.readouterr()
     assert "SIGTERM: stopping at once" in output.out
-    assert "stopped by SIGTERM after step 1; saved out/run/checkpoints/step-2" in output.err
+    assert "stopped by SIGTERM after step 2; saved out/run/checkpoints/step-2" in output.err
     assert not Path("out/run/owner.json").exists()
     monkeypatch.setattr(build_run, "evaluate", evaluate)
     assert train() == 0
@@ -384,7 +384,7 @@ def test_gradients_that_are_never_finite_stop_the_run_with_their_rollouts_kept(
     monkeypatch.setattr(PlainEngine, "update", lambda self, lr_share: torch.tensor(float("nan")))
     assert train("evaluate=null") == 1
     assert (
-        "the gradient was not finite in 3 optimiser steps in a row (the last in step 2)"
+        "the gradient was not finite in 3 optimiser steps in a row (the last in step 3)"
         in capsys.readouterr().err
     )
     assert len(list(Path("out/run/tokens").glob("nonfinite-step-*.jsonl"))) == 3
@@ -554,7 +554,10 @@ CHANGES: dict[str, tuple[str, Callable[[], None]]] = {
         "rows.jsonl",
         lambda: Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().partition("\n")[0]),
     ),
-    "reward: mine.py": ("mine.py", lambda: replace_in(Path("mine.py"), "RIGHT", "0.5")),
+    "reward: mine.py": (
+        "mine.py",
+        lambda: replace_in(Path("mine.py"), "n RIGHT", "n -RIGHT"),
+    ),
     "reward: rules.py": ("rules.py", lambda: replace_in(Path("rules.py"), "1.0", "2.0")),
     "suites: own": ("suite.jsonl", lambda: replace_in(Path("suite.jsonl"), "Say 3", "Tell 3")),
     "model: models/policy": (
@@ -649,7 +652,7 @@ BAD_MODEL = "a directory that is no model"
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown key": (
         ("token_selection.keep_rato=0.5",),
-        "token_selection.tip.keep_rato: no such setting; did you mean `keep_ratio`?",
+        "token_selection.keep_rato: no such setting; did you mean `keep_ratio`?",
     ),
     "missing file": (("task.kind=gsm8k", "task.path=none.jsonl"), "none.jsonl does not exist"),
     "empty file": (("task.kind=gsm8k", "task.path=empty.jsonl"), "empty.jsonl is empty"),

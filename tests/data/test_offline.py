@@ -4,6 +4,7 @@ refused.
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,10 @@ from reasontrain.data.offline import (
 )
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
+from reasontrain.data.replies import trained_weights
 from reasontrain.data.sampling import Sampling
 from reasontrain.sampler.offline import OfflineSampler
-from reasontrain.types import Image, Message, Problem, Prompt, UserError, Weights
+from reasontrain.types import Image, Message, Problem, Prompt, TokenKind, UserError, Weights
 from tests.tiny import tokenizer
 
 USER = Message(role="user", content="2+2?")
@@ -245,3 +247,49 @@ def test_llavas_conversations_end_in_what_is_learned() -> None:
         read_rollouts(
             table({"conversations": [{"from": "dog", "value": "?"}, {"from": "gpt", "value": "!"}]})
         )
+
+
+# ---- responses of several turns
+
+
+def test_a_side_of_several_turns_is_one_sequence_or_refused() -> None:
+    """Turns of a tool stand between the assistant's; only those of the assistant are compared."""
+    result = Message(role="tool", content="2")
+    first = Message(role="assistant", content="<think>a</think>1+1")
+    row = {"prompt": [USER], "chosen": [first, result, FOUR], "rejected": [FIVE]}
+    (((chosen, rejected),), _) = encode(read_pairs(table(row)), encoder(), 256)
+    assert chosen.prompt_ids == rejected.prompt_ids
+    assert set(chosen.kinds) == {TokenKind.RESPONSE, TokenKind.TOOL}
+    assert rejected.kinds == ()
+    # A user's turn makes the template leave the thought before it out.
+    asked = {"prompt": [USER], "chosen": [first, USER, FOUR], "rejected": [FIVE]}
+    with pytest.raises(
+        UserError, match=r"pairs.jsonl, line 1: problem 0: the chat template changes earlier turns"
+    ):
+        encode(read_pairs(table(asked)), encoder(), 256)
+    rows, _ = encode(
+        read_rollouts(table({"prompt": [USER], "response": [first, USER, FOUR]})), encoder(), 256
+    )
+    assert [rollout.problem.id for (rollout,) in rows] == ["0", "0#turn4"]
+
+
+@pytest.mark.parametrize("row", [{"response": "4"}, {"chosen": "4", "rejected": "5"}])
+def test_a_tokenizer_without_end_of_text_gets_one_sentence(row: dict[str, object]) -> None:
+    endless = copy.deepcopy(tokenizer())
+    endless.eos_token = None
+    endless.chat_template = None
+    samples = (read_pairs if "chosen" in row else read_rollouts)(table({"prompt": "2+2?", **row}))
+    with pytest.raises(UserError, match="the tokenizer has no end-of-text token"):
+        encode(samples, Encoder(endless, PromptSettings(), 256), 256)
+
+
+def test_weights_of_sampled_ids_are_one_per_id() -> None:
+    row = {"prompt": "x", "response": "12", "prompt_ids": [7], "response_ids": [11, 12]}
+    (((rollout,),), _) = encode(
+        read_rollouts(table({**row, "loss_weight": [0.5, 0]})), encoder(), 256
+    )
+    assert rollout.loss_weight == (0.5, 0.0)
+    assert rollout.kinds == (TokenKind.RESPONSE, TokenKind.MASKED)
+    assert trained_weights(rollout) == [0.5, 0.0]
+    with pytest.raises(UserError, match="`loss_weight` has 1 numbers, and 2 tokens are trained"):
+        encode(read_rollouts(table({**row, "loss_weight": [0.5]})), encoder(), 256)

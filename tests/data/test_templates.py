@@ -11,12 +11,15 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset
 from tokenizers.processors import TemplateProcessing
+from transformers import GenerationConfig
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.replies import encode_demonstrations
+from reasontrain.models.description import stop_ids_of
 from reasontrain.types import Message, Problem, TokenKind, UserError
+from tests import tiny
 from tests.chat_templates import (
     CALL,
     TEMPLATES,
@@ -235,6 +238,10 @@ def problem(*reply: Message, **fields: object) -> Problem:
         ),
         (problem(assistant("4", loss_weight="high")), "`loss_weight` is 'high'; expected a number"),
         (problem(assistant("4", loss_weight=-1)), "`loss_weight` is -1; expected a number"),
+        (
+            replace(problem(assistant("4")), prompt=({**user("2+2?"), "loss_weight": 0.5},)),
+            "turn 1: `loss_weight` stands at a turn of role 'user'",
+        ),
         (problem(assistant("4"), loss_weight=(1.0, 1.0, 1.0)), "has 3 numbers, and 2 tokens are"),
     ],
 )
@@ -339,6 +346,24 @@ def test_no_token_ends_a_turn_but_one_that_is_there() -> None:
                 learned(own, problem(assistant("4")))
         else:
             assert learned(own, problem(assistant("4"))) == ["4<|im_end|>"]
+
+
+def test_an_added_token_ends_turns_even_if_it_is_not_special() -> None:
+    """And a token that ends a call's text does not end a turn (GLM's `</tool_call>`)."""
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.add_tokens(["<end>", "</tool_call>"])
+    tokenizer.chat_template = str(chatml(TURN.replace("<|im_end|>", "<end>")).text)
+    tokenizer.eos_token = None
+    own = Encoder(tokenizer, PromptSettings(), 1024)
+    assert learned(own, problem(assistant("4"))) == ["4<end>"]
+    end = tokenizer.convert_tokens_to_ids("<end>")
+    assert stop_ids_of(GenerationConfig(), tokenizer) == {end}
+    glm = TEMPLATES["GLM"].tokenizer()
+    glm.add_tokens(["</tool_call>"])
+    stops = frozenset(glm.convert_tokens_to_ids(["<|user|>", "<|observation|>"]))
+    own = Encoder(glm, PromptSettings(), 1024, stop_ids=stops)
+    called = problem(assistant("", tool_calls=[CALL]), tools=(TOOL,))
+    assert learned(own, called)[0].endswith("</tool_call><|observation|>")
 
 
 # ---- which turns

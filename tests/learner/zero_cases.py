@@ -75,7 +75,15 @@ micro-batches.
 Make = Callable[..., PolicyLearner]
 Named = dict[str, Tensor]
 RULE = Tip(keep_ratio=0.3)
-NEEDS = RULE.required_evidence | {"ref_logp", "old_logp", "history_logp", "attention"}
+NEEDS = RULE.required_evidence | {
+    "ref_logp",
+    "old_logp",
+    "history_logp",
+    "attention",
+    "compatibility",
+    "disagreement",
+    "excess_noise",
+}
 
 
 def student(*, tied: bool = False, lora: bool = False, seed: int = 1, **options: object) -> Policy:

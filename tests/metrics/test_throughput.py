@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,3 +62,15 @@ def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_dtype_has_a_rate(dtype: torch.dtype) -> None:
     assert 1e8 < matrix_rate(torch.device("cpu"), dtype) < 1e14
+
+
+def test_no_share_is_above_one_although_the_rate_was_measured_too_low() -> None:
+    """3.5 TFLOP in the learner's 4 s are 0.875 TFLOP/s, which becomes the rate."""
+    slow = replace(speed(), rate=0.5e12)
+    found = slow.of(STATS, 10.0)
+    assert found["hfu_update"] == 1.0
+    assert found["mfu_update"] == pytest.approx(0.75 / 0.875)
+    assert found["mfu_step"] == pytest.approx(0.5 / 0.875)
+    assert slow.of(STATS | {"tflop_recomputed": 0.0}, 10.0) == found | {
+        "hfu_update": found["mfu_update"]
+    }

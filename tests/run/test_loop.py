@@ -287,7 +287,7 @@ def test_a_reward_that_says_nothing_is_warned_of_once(caplog: pytest.LogCaptureF
         watch.note(step, stats)
         warned.append(len(caplog.messages))
     assert warned == [0] * 6 + [1] * 7
-    assert "equal within every group in the last 3 steps (mean 0.25 in step 6)" in caplog.text
+    assert "equal within every group in the last 3 steps (mean 0.25 in step 7)" in caplog.text
 
 
 def test_a_step_without_a_rollout_says_why() -> None:

@@ -93,15 +93,41 @@ def test_a_service_that_is_not_installed_is_refused() -> None:
         check_service(TrackSettings(service="trackio"))
 
 
-def test_a_service_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_does_not_start_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def init(*, project: str, name: str, config: dict[str, object]) -> None:
-        raise RuntimeError("api_key not configured (no-tty)")
+        raise RuntimeError("no network:\n  timed out")
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, log=None, finish=None))
-    with pytest.raises(
-        UserError, match=r"track.service: wandb did not start: api_key not configured"
-    ):
-        open_service(TrackSettings(service="wandb"), "run", {})
+    assert open_service(TrackSettings(service="wandb"), "run", {}) is None
+    assert caplog.messages == [
+        "track.service: wandb did not start, and metrics are written to the run directory only "
+        "(no network: timed out)"
+    ]
+
+
+def test_a_service_that_fails_later_is_one_warning_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def log(values: dict[str, float], step: int) -> None:
+        if step:
+            raise OSError("gone")
+
+    monkeypatch.setitem(
+        sys.modules, "wandb", SimpleNamespace(init=lambda **_: None, log=log, finish=print)
+    )
+    settings = TrackSettings(tensorboard=False, service="wandb")
+    service = open_service(settings, "run", {})
+    track = Tracker(RunDirectory(tmp_path), settings, service, from_step=0)
+    for step in range(4):
+        track.metrics(step, {"loss": 1.0})
+    track.close()
+    assert caplog.messages == [
+        "track.service: no more metrics are sent, and metrics are written to the run directory "
+        "only (gone)"
+    ]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_an_evaluation_is_found_by_step_and_suite(tmp_path: Path) -> None:

@@ -348,6 +348,10 @@ def test_contrastive_weights_matter_and_both_sides_may_have_them(
         RECIPE.replace("alarm: [0, 1]", "alarm: [0, 1]\n    only_rejected: false")
     )
     assert train("name=both", "token_selection.only_neg=false") == 0
+    # Figures and alarm are of the rejected side, whether the chosen side is scored too or not.
+    summaries = [json.loads(path.read_text()) for path in Path("out").rglob("score-*/summary.json")]
+    assert len(summaries) == 2
+    assert summaries[0] == pytest.approx(summaries[1], rel=1e-5)
 
 
 def test_weights_that_are_all_but_one_or_zero_stop_the_run_with_the_scores_kept(

@@ -18,7 +18,7 @@ from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStag
 from reasontrain.stages import sample as sampling
 from reasontrain.stages.pairs import _attempts, make_pairs
 from reasontrain.stages.sample import _closed, read_trajectories, sample
-from reasontrain.stages.solutions import Solution, read
+from reasontrain.stages.solutions import Solution, read, write
 from reasontrain.tasks import Grader
 from reasontrain.types import Problem, Rollout, UserError
 
@@ -145,7 +145,7 @@ def test_a_response_ends_before_its_first_stop_text(
         response_ids=tuple(vocabulary[piece] for piece in pieces),
         text="".join(pieces),
     )
-    closed = _closed(rollout, stops, tokenizer)
+    closed = _closed(rollout, stops, tokenizer, end_id=0)
     if kept is None:
         assert closed == rollout
         return
@@ -164,6 +164,50 @@ def test_every_response_of_the_stage_ends_before_a_stop_text_of_several_tokens(
     for solution in closed:
         text = str(tokenizer.decode(list(solution.response_ids), skip_special_tokens=False))
         assert text.endswith("</think>" + str(tokenizer.eos_token)), text[-40:]
+
+
+def solution(problem: str, answer: str, response: str, *, truncated: bool = False) -> Solution:
+    """A solution of a problem whose answer is 7."""
+    return Solution(
+        problem=problem,
+        prompt=f"What is {problem}?",
+        answer="7",
+        response=response,
+        extracted=answer,
+        correct=answer == "7",
+        truncated=truncated,
+    )
+
+
+def test_truncated_solutions_make_no_pair_and_the_most_frequent_error_is_rejected(
+    tmp_path: Path,
+) -> None:
+    """Of 3+4 both truncated solutions are unused, though they are the most; the rejected side is
+    the wrong answer that occurs three times, not the one that occurs twice.
+    """
+    write(
+        tmp_path / "rollouts.jsonl",
+        [
+            *(solution("3+4", "7", "cut right", truncated=True) for _ in range(4)),
+            *(solution("3+4", "8", "cut wrong", truncated=True) for _ in range(4)),
+            solution("3+4", "7", "right"),
+            *(solution("3+4", "5", "twice") for _ in range(2)),
+            *(solution("3+4", "6", "three times") for _ in range(3)),
+            # Of these, one side is left only: no pair.
+            solution("2+5", "7", "right too"),
+            solution("2+5", "5", "cut", truncated=True),
+            solution("1+6", "7", "cut", truncated=True),
+            solution("1+6", "5", "wrong too"),
+        ],
+    )
+    stage = PairsStage(name="pairs", rollouts=str(tmp_path / "rollouts.jsonl"), cover=1.0)
+    make_pairs(stage, recipe(), tmp_path)
+    (pair,) = lines(tmp_path / "pairs.jsonl")
+    assert (pair["id"], pair["chosen"], pair["rejected"]) == ("3+4", "right", "three times")
+    assert [row["response"] for row in lines(tmp_path / "positive.jsonl")] == ["right", "right too"]
+    wrong = [row["response"] for row in lines(tmp_path / "negative.jsonl")]
+    assert wrong == ["three times", "twice", "wrong too"]
+    assert json.loads((tmp_path / "summary.json").read_text())["num_pairs"] == 1
 
 
 def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path) -> None:

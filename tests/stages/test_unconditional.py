@@ -32,7 +32,7 @@ from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.stages import unconditional
 from reasontrain.stages.unconditional import cut_parts, describe_column, fill_store, fold_of
 from reasontrain.tasks.arithmetic import Arithmetic
-from reasontrain.types import Batch, Problem, Rollout, Stats, UserError
+from reasontrain.types import Batch, Problem, Rollout, Stats, TokenKind, UserError
 from tests.tiny import ARCHITECTURES, VOCABULARY, policy, tokenizer
 
 HEADER = (3, 4)
@@ -82,6 +82,23 @@ def test_a_response_token_is_scored_by_what_precedes_it_alone() -> None:
     assert before[:4] == after[:4]
     assert before[4] != after[4]
     assert before[5] != after[5]
+
+
+def test_turns_that_are_read_inside_a_response_have_a_number_and_are_not_tuned_on() -> None:
+    """A stored column has one number per response token, whatever is learned of them."""
+    model = policy()
+    plain = Rollout(
+        problem=Problem(id="p", prompt=""),
+        id=0,
+        group=0,
+        prompt_ids=(5,),
+        response_ids=(6, 7, 8),
+    )
+    kinds = (int(TokenKind.RESPONSE), int(TokenKind.PROMPT), int(TokenKind.RESPONSE))
+    turns = dataclasses.replace(plain, kinds=kinds, loss_weight=(0.5, 1.0, 1.0))
+    assert logp(model, [turns], 100) == logp(model, [plain], 100)
+    written = list(unconditional._lines([plain, turns], ModelSettings(path="testbed:student")))
+    assert [row.get("loss_weight") for row in written] == [None, [0.5, 0.0, 1.0]]
 
 
 # ---- a recipe's column
@@ -230,11 +247,14 @@ def test_tuning_sees_each_response_once_without_its_prompt_and_learns(
     column: Column, monkeypatch: pytest.MonkeyPatch, student: Path
 ) -> None:
     seen: list[Batch] = []
+    losses: list[float] = []
     inner = PolicyLearner.step
 
     def watched(self: PolicyLearner, batch: Batch, *given: object) -> Stats:
         seen.append(batch)
-        return inner(self, batch, *given)
+        stats = inner(self, batch, *given)
+        losses.append(stats["loss"])
+        return stats
 
     monkeypatch.setattr(PolicyLearner, "step", watched)
     base, tuned = (columns(column(settings)) for settings in (UncondBase(), TUNED))
@@ -243,6 +263,12 @@ def test_tuning_sees_each_response_once_without_its_prompt_and_learns(
     header = tokenizer()("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     assert all(batch.ids_BT[:, : len(header)].tolist() == [header] * 8 for batch in seen)
     assert sum(map(sum, tuned)) > sum(map(sum, base))
+    # The loss is a mean over tokens: that of transformers' own logits at the first step.
+    first, model = seen[0], models.load(ModelSettings(path=str(student))).model
+    with torch.no_grad():
+        logp_BTV = model(first.ids_BT).logits[:, :-1].double().log_softmax(-1)
+    logp_BT = logp_BTV.gather(2, first.ids_BT[:, 1:, None])[..., 0]
+    assert losses[0] == pytest.approx(float(-logp_BT[first.is_response_BT[:, 1:]].mean()), abs=1e-4)
 
 
 def test_each_fold_is_scored_by_a_reference_that_never_saw_it(
