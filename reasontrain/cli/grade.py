@@ -102,7 +102,7 @@ def _rows(file: str) -> Iterator[Iterator[tuple[Row, str]]]:
             for number, raw in enumerate(stream, start=1)
             if raw.strip()
         )
-        yield ((json_object(raw, where), where) for raw, where in places)
+        yield ((json_object(raw, where, allow_halves=True), where) for raw, where in places)
 
 
 def _graded(

@@ -642,10 +642,13 @@ def _non_empty(table: Table) -> Table:
     return table
 
 
-def json_object(raw: bytes, where: str) -> Row:
-    """Parse one line as a JSON object; raises RowError that names the line and the reason."""
+def json_object(raw: bytes, where: str, *, allow_halves: bool = False) -> Row:
+    """Parse one line as a JSON object; raises RowError that names the line and the reason.
+
+    With `allow_halves`, texts may hold halves of characters, as the output of models does.
+    """
     try:
-        value = _parse(raw)
+        value = _parse(raw, allow_halves=allow_halves)
     except UnicodeDecodeError as error:
         raise RowError(_not_utf8(raw, error, where)) from error
     except RecursionError as error:
@@ -662,10 +665,12 @@ def json_object(raw: bytes, where: str) -> Row:
     return value
 
 
-def _parse(raw: bytes) -> object:
+def _parse(raw: bytes, *, allow_halves: bool = False) -> object:
     """Strict JSON; raises ValueError for repeated keys and for halves of characters."""
     value = json.loads(raw.decode("utf-8"), object_pairs_hook=_object)
-    if b"\\u" in raw and LONE_SURROGATE.search(raw):  # the search alone is five times as slow
+    if (
+        not allow_halves and b"\\u" in raw and LONE_SURROGATE.search(raw)
+    ):  # the search alone is five times as slow
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:

@@ -110,11 +110,10 @@ class Marks:
         found = self.find(text)
         for mark in found:
             if not mark.closes:
-                # a thought may quote its own opening, which opens nothing
-                if mark.kind not in open_kinds:
-                    open_kinds.append(mark.kind)
+                open_kinds.append(mark.kind)
                 continue
             if mark.kind in open_kinds:
+                # from the first of its kind: a thought may quote its own opening
                 del open_kinds[open_kinds.index(mark.kind) :]
             elif mark.kind == "bare":
                 continue

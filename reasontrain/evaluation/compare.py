@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Float64
 
+from reasontrain.data.storage import json_lines
 from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.recipe import read_yaml
 from reasontrain.run.directory import RunDirectory
 from reasontrain.types import UserError
 
+SETTINGS = {
+    "version": "version",
+    "num_samples": "number of samples",
+    "temperature": "temperature",
+    "problems_sha256": "hash of problems and prompts",
+}
+"""Keys of an evaluation's record that compared runs share -> words for them."""
 OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 
 
@@ -36,11 +44,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class _Verdicts:
-    """The verdicts of a run on a suite before the first step and after the last, by problem."""
+    """Shares of right samples of a run on a suite, by problem, and what its records state.
 
+    `settings` are those of the evaluation that `SETTINGS` names, as far as they are recorded.
+    """
+
+    run: Path
+    settings: Mapping[str, object]
     problems: tuple[str, ...]
-    before_M: Bool[np.ndarray, " M"]
-    after_M: Bool[np.ndarray, " M"]
+    before_M: Float64[np.ndarray, " M"]
+    after_M: Float64[np.ndarray, " M"]
 
 
 def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
@@ -62,6 +75,8 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
             f"the runs were evaluated on different problems of suite {suite!r}; compare runs that "
             "were evaluated on the same ones"
         )
+    for verdicts in all_verdicts[1:]:
+        _check_settings(suite, all_verdicts[0], verdicts)
     return sorted(
         (_arm(names, verdicts) for names, verdicts in by_arm.values()),
         key=lambda arm: -arm.gain.value,
@@ -117,17 +132,14 @@ def common(names: Sequence[str]) -> str:
 
 
 def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
-    """Read the verdicts before the first step and after the last.
-
-    Only the first answer to each problem counts.
-    """
+    """Read the verdicts before the first step and after the last; all samples count."""
     paths = [RunDirectory(run).answers(suite, step) for step in (0, steps)]
     if not all(path.exists() for path in paths):
         raise UserError(
             f"{run} was not evaluated on suite {suite!r} both before training and after its "
             f"{steps} steps; check that it is finished, and that the suite's name is right"
         )
-    first, last = (verdicts(path) for path in paths)
+    first, last = (every_verdict(path) for path in paths)
     if first.keys() != last.keys():
         raise UserError(
             f"{run} was evaluated on other problems of suite {suite!r} after training than "
@@ -135,9 +147,31 @@ def _verdicts(run: Path, suite: str, steps: int) -> _Verdicts:
         )
     problems = tuple(first)
     return _Verdicts(
+        run,
+        _settings(run, suite),
         problems,
-        *(np.array([answers[p] for p in problems], dtype=bool) for answers in (first, last)),
+        *(np.array([np.mean(answers[p]) for p in problems]) for answers in (first, last)),
     )
+
+
+def _settings(run: Path, suite: str) -> dict[str, object]:
+    """The recorded settings of a run's evaluation on a suite."""
+    path = RunDirectory(run).evaluations
+    records = [record for record, _ in json_lines(path)] if path.is_file() else []
+    own = [record for record in records if record.get("suite") == suite]
+    return {key: own[-1][key] for key in SETTINGS if key in own[-1]} if own else {}
+
+
+def _check_settings(suite: str, one: _Verdicts, other: _Verdicts) -> None:
+    """Refuse runs that were evaluated on equal ids of other problems, or in another way."""
+    for key, words in SETTINGS.items():
+        if key in one.settings and key in other.settings:
+            values = (one.settings[key], other.settings[key])
+            if values[0] != values[1]:
+                raise UserError(
+                    f"suite {suite!r} cannot be compared: its {words} is {values[0]!r} for "
+                    f"{one.run} and {values[1]!r} for {other.run}"
+                )
 
 
 def verdicts(path: Path) -> dict[str, bool]:

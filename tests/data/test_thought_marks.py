@@ -103,6 +103,7 @@ def test_a_model_told_to_think_has_no_answer_before_its_mark() -> None:
 def test_prose_and_long_texts() -> None:
     assert extract("I think [think] <3 is fine. The answer is 5.") == "5"
     assert extract("Our analysis shows it. The answer is 5.") == "5"
+    assert extract(r"\boxed{5} is what the assistantfinal says") == "5"
     # the mark stands far before the part of a text that is searched for answers
     assert extract("<think>" + "a " * 100_000 + r"\boxed{4}") is None
 

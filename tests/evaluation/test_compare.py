@@ -59,6 +59,28 @@ def test_runs_of_one_recipe_make_one_arm(tmp_path: Path) -> None:
     assert markdown([second]).splitlines()[2].startswith("| tip | 2 | 25.0 | 62.5 | +37.5 [")
 
 
+def test_runs_evaluated_on_other_data_are_not_compared(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name, name, 0, [True], [True]) for name in ("a", "b")]
+    for key, values in (
+        ("problems_sha256", ("12", "34")),
+        ("temperature", (0.0, 1.0)),
+        ("version", (1, 2)),
+    ):
+        for folder, value in zip(runs, values, strict=True):
+            record = {"suite": "held", "step": 10, key: value}
+            (folder / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
+        with pytest.raises(UserError, match=rf"{values[0]!r} for .*a and {values[1]!r} for .*b"):
+            compare(runs, "held")
+
+
+def test_all_samples_count(tmp_path: Path) -> None:
+    folder = run(tmp_path, "a", "tip", 0, [False], [False])
+    answers = folder / "answers" / "held-step-10.jsonl"
+    answers.write_text(answers.read_text() + json.dumps({"problem": "p0", "correct": True}) + "\n")
+    (arm,) = compare([folder], "held")
+    assert (arm.before, arm.after, arm.gain.value) == (0.0, 0.5, 0.5)
+
+
 def test_other_problems_are_not_compared(tmp_path: Path) -> None:
     runs = [
         run(tmp_path, "a", "tip", 0, [True], [True]),
