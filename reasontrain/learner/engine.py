@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from reasontrain.data.micro_batches import MicroBatch
 from reasontrain.learner import optimizer_state, weight_export
 from reasontrain.learner.optimizer import Optimizer, clip_gradients
-from reasontrain.learner.optimizer_state import Slot
+from reasontrain.learner.optimizer_state import HeldFragment
 from reasontrain.learner.policy_module import HeadComputation, PolicyModule
 from reasontrain.metrics.timing import Stopwatch
 from reasontrain.models import Policy
@@ -137,22 +137,22 @@ class PlainEngine:
 
     def save(self, directory: Path, progress: Progress) -> None:
         """See `TrainingEngine`."""
-        optimizer_state.write(directory, 0, self._slots())
+        optimizer_state.write(directory, 0, self._fragments())
         optimizer_state.write_layout(directory, {"num_ranks": 1, "stage": None}, progress)
 
     def restore(self, directory: Path) -> Progress:
         """See `TrainingEngine`."""
         _, progress = optimizer_state.read_layout(directory)
-        sizes = {slot.name: slot.numel for slot in self._slots()}
-        optimizer_state.load(directory, self._slots(), sizes)
+        sizes = {fragment.name: fragment.numel for fragment in self._fragments()}
+        optimizer_state.load(directory, self._fragments(), sizes)
         return progress
 
-    def _slots(self) -> Iterator[Slot]:
+    def _fragments(self) -> Iterator[HeldFragment]:
         """All trained parameters."""
         names = {parameter: name for name, parameter in self.policy.model.named_parameters()}
         for part in self.optimizer.parts:
             for parameter in (p for group in part.param_groups for p in group["params"]):
-                yield Slot(
+                yield HeldFragment(
                     name=names[parameter],
                     start=0,
                     numel=parameter.numel(),

@@ -32,11 +32,11 @@ PART_BYTES = 1 << 30
 """Size at which a rank starts another file, so that it never holds a second copy of its state."""
 
 
-Place = tuple[int, float | None]
+FragmentPlace = tuple[int, float | None]
 """First element of a fragment in its parameter, and the optimiser steps it has taken."""
 
 
-class Layout(TypedDict):
+class RankLayout(TypedDict):
     """How the learner was divided that wrote a checkpoint; `stage` is None for plain PyTorch."""
 
     num_ranks: int
@@ -44,7 +44,7 @@ class Layout(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slot:
+class HeldFragment:
     """A fragment of a parameter with the optimiser's state of it, as an engine holds them.
 
     Attributes:
@@ -92,18 +92,18 @@ class Slot:
             self.state[STEP] = torch.tensor(step, dtype=torch.float32)
 
 
-def write(directory: Path, rank: int, slots: Iterable[Slot]) -> None:
+def write(directory: Path, rank: int, fragments: Iterable[HeldFragment]) -> None:
     """Write the fragments of one rank to `<directory>/state`."""
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    places: dict[str, Place] = {}
+    places: dict[str, FragmentPlace] = {}
     number = 0
-    for slot in slots:
-        views = slot.views()
-        tensors |= {f"{slot.name}|{key}": value.cpu().clone() for key, value in views.items()}
-        step = slot.state.get(STEP)
-        places[slot.name] = (slot.start, None if step is None else float(step))
+    for fragment in fragments:
+        views = fragment.views()
+        tensors |= {f"{fragment.name}|{key}": value.cpu().clone() for key, value in views.items()}
+        step = fragment.state.get(STEP)
+        places[fragment.name] = (fragment.start, None if step is None else float(step))
         if sum(tensor.nbytes for tensor in tensors.values()) >= PART_BYTES:
             _write_part(folder, rank, number, tensors, places)
             tensors, places = {}, {}
@@ -117,19 +117,19 @@ def _write_part(
     rank: int,
     number: int,
     tensors: Mapping[str, Tensor],
-    places: Mapping[str, Place],
+    places: Mapping[str, FragmentPlace],
 ) -> None:
     path = folder / f"rank-{rank:05d}-{number:03d}.safetensors"
     save_file(dict(tensors), path, metadata={FRAGMENTS: json.dumps(places)})
 
 
-def write_layout(directory: Path, layout: Layout, progress: Mapping[str, int]) -> None:
+def write_layout(directory: Path, layout: RankLayout, progress: Mapping[str, int]) -> None:
     """Record who wrote a checkpoint, and the learner's counters."""
     text = json.dumps({"layout": layout, "progress": progress}, indent=1)
     (directory / LAYOUT_FILE).write_text(text, encoding="utf-8")
 
 
-def read_layout(directory: Path) -> tuple[Layout, dict[str, int]]:
+def read_layout(directory: Path) -> tuple[RankLayout, dict[str, int]]:
     """What `write_layout` wrote.
 
     Raises UserError for a directory that is no checkpoint of this version.
@@ -141,11 +141,11 @@ def read_layout(directory: Path) -> tuple[Layout, dict[str, int]]:
             f"from; start a new run with it as model.path"
         )
     content = json.loads(path.read_text(encoding="utf-8"))
-    layout: Layout = content["layout"]
+    layout: RankLayout = content["layout"]
     return layout, content["progress"]
 
 
-def described(layout: Layout) -> str:
+def described(layout: RankLayout) -> str:
     """A layout in words."""
     if layout["stage"] is None:
         return "one process without ZeRO"
@@ -154,7 +154,7 @@ def described(layout: Layout) -> str:
 
 
 @dataclass(frozen=True)
-class _Fragment:
+class _StoredFragment:
     """A fragment in a file."""
 
     path: Path
@@ -169,7 +169,7 @@ class StateFiles:
     def __init__(self, directory: Path) -> None:
         """Read the headers of all files."""
         self.directory = directory
-        self._fragments = defaultdict[str, list[_Fragment]](list)
+        self._fragments = defaultdict[str, list[_StoredFragment]](list)
         self._files: dict[Path, safe_open] = {}
         for path in sorted((directory / FOLDER).glob("rank-*.safetensors")):
             self._index(path)
@@ -181,7 +181,7 @@ class StateFiles:
             name, _, key = entry.rpartition("|")
             (sizes[name][key],) = file.get_slice(entry).get_shape()
         for name, (start, step) in json.loads(file.metadata()[FRAGMENTS]).items():
-            self._fragments[name].append(_Fragment(path, start, step, sizes[name]))
+            self._fragments[name].append(_StoredFragment(path, start, step, sizes[name]))
 
     def check(self, sizes: Mapping[str, int]) -> None:
         """Raise UserError unless exactly these parameters are stored, with these sizes."""
@@ -230,12 +230,14 @@ class StateFiles:
         return values
 
 
-def load(directory: Path, slots: Iterator[Slot], sizes: Mapping[str, int]) -> StateFiles:
+def load(
+    directory: Path, fragments: Iterator[HeldFragment], sizes: Mapping[str, int]
+) -> StateFiles:
     """Read everything that an engine holds of its parameters.
 
     Args:
         directory: the checkpoint.
-        slots: what this rank holds.
+        fragments: what this rank holds.
         sizes: number of elements of each trained parameter, whole.
 
     Returns:
@@ -246,6 +248,6 @@ def load(directory: Path, slots: Iterator[Slot], sizes: Mapping[str, int]) -> St
     """
     files = StateFiles(directory)
     files.check(sizes)
-    for slot in slots:
-        slot.load(files)
+    for fragment in fragments:
+        fragment.load(files)
     return files

@@ -26,7 +26,13 @@ from reasontrain.learner import optimizer_state
 from reasontrain.learner.engine import Progress
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.optimizer import adamw, clip_gradients
-from reasontrain.learner.optimizer_state import WEIGHT, Layout, Slot, StateFiles, described
+from reasontrain.learner.optimizer_state import (
+    WEIGHT,
+    HeldFragment,
+    RankLayout,
+    StateFiles,
+    described,
+)
 from reasontrain.learner.policy_module import HeadComputation, PolicyModule
 from reasontrain.metrics.timing import Stopwatch
 from reasontrain.models import Policy
@@ -164,7 +170,7 @@ class ZeroEngine:
                 client_state={},
             )
         elif self.zero.stage > 0 or self.rank == 0:
-            optimizer_state.write(directory, self.rank, self._slots())
+            optimizer_state.write(directory, self.rank, self._fragments())
         if self.rank == 0:
             optimizer_state.write_layout(directory, self._layout, progress)
 
@@ -182,14 +188,14 @@ class ZeroEngine:
         if self.zero.stage == 3:
             self.deepspeed.optimizer.checkpoint_event_prologue()  # nothing is gathered after it
         sizes = {name: _size(parameter) for name, parameter in self._trained()}
-        files = optimizer_state.load(directory, self._slots(), sizes)
+        files = optimizer_state.load(directory, self._fragments(), sizes)
         self._load_weights(files)
         if self.zero.stage == 3:
             self.deepspeed.optimizer.checkpoint_event_epilogue()  # gathers the persistent ones
         return progress
 
     @property
-    def _layout(self) -> Layout:
+    def _layout(self) -> RankLayout:
         return {"num_ranks": self.num_ranks, "stage": self.zero.stage}
 
     @property
@@ -197,7 +203,7 @@ class ZeroEngine:
         """True if DeepSpeed swaps tensors to files, of which only it knows the state."""
         return "nvme" in (self.zero.offload_optimizer, self.zero.offload_parameters)
 
-    def _restore_from_nvme(self, directory: Path, layout: Layout, *, was_on_nvme: bool) -> None:
+    def _restore_from_nvme(self, directory: Path, layout: RankLayout, *, was_on_nvme: bool) -> None:
         """Let DeepSpeed restore what it has saved, on as many ranks at the same stage."""
         if layout != self._layout or not (was_on_nvme and self._is_on_nvme):
             raise UserError(
@@ -216,7 +222,7 @@ class ZeroEngine:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.policy.model.named_parameters() if p.requires_grad]
 
-    def _slots(self) -> Iterator[Slot]:
+    def _fragments(self) -> Iterator[HeldFragment]:
         """The fragments of trained parameters whose float32 weights this rank holds."""
         # The optimiser that DeepSpeed was given, whose parameters it has replaced by flat groups.
         state = self.optimizer.state
@@ -239,7 +245,7 @@ class ZeroEngine:
                 numel = fragment.lp_fragment_address.numel
                 offset = fragment.hp_fragment_address.start
             if numel > 0:
-                yield Slot(
+                yield HeldFragment(
                     name=name,
                     start=start,
                     numel=numel,

@@ -99,6 +99,12 @@ def describe(settings: ModelSettings) -> Description:
         except OSError:  # generation_config.json is optional
             generation = model.generation_config
     check_vocabulary(tokenizer, name)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if bare := sorted(token for token, index in tokenizer.get_vocab().items() if index >= rows):
+        messages.append(
+            f"the tokenizer has tokens without an embedding ({len(bare)}, such as {bare[0]!r}); "
+            f"text with them cannot be used"
+        )
     for message in messages:
         log_once(name, message)
     if limits := _longrope_limits(config.get_text_config()):

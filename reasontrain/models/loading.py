@@ -22,7 +22,7 @@ from reasontrain.models.policy import Policy
 from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
 from reasontrain.models.vision import vision_of
-from reasontrain.models.weights import check_finite, load_weights
+from reasontrain.models.weights import check_finite, check_not_quantised, load_weights
 from reasontrain.types import UserError
 from reasontrain.vocab import check_vocabulary
 
@@ -54,6 +54,7 @@ def load(
     with located(settings.path) as path:
         model, tokenizer = _from_pretrained(path, settings, trainable)
         vision = vision_of(model.config, tokenizer, path, settings.revision)
+    check_not_quantised(model, settings.path)
     model.to(device)
     check_finite(model, settings.path)
     model.requires_grad_(trainable)
@@ -94,7 +95,7 @@ def _from_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(path, **source)
     for message in messages:
         log_once(settings.path, message)
-    _no_dropout(config)
+    no_dropout(config)
     attention = None if settings.attention == "auto" else settings.attention
     load_model = partial(
         class_of(config).from_pretrained,
@@ -125,11 +126,11 @@ def _device(name: str) -> torch.device:
     )
 
 
-def _no_dropout(config: PreTrainedConfig) -> None:
+def no_dropout(config: PreTrainedConfig) -> None:
     """Turn every dropout off: evidence and loss must see the same logits."""
     for name, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):
-            _no_dropout(value)
+            no_dropout(value)
         elif isinstance(value, float) and any(part in name for part in RANDOM):
             setattr(config, name, 0.0)
 

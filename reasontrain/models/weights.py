@@ -14,6 +14,8 @@ from reasontrain.models.paths import readable
 from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.types import UserError
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Dtypes of weights that are weights."""
 NAMED = 4
 """The most keys of one kind that a message names."""
 
@@ -115,6 +117,16 @@ def check_shapes(name: str, in_file: Mapping[str, Tensor], in_model: Mapping[str
             if in_file[key].shape != in_model[key].shape
         ],
     )
+
+
+def check_not_quantised(model: nn.Module, name: str) -> None:
+    """Raise UserError if weights are stored in codes of a quantisation, or in 8 bits."""
+    wrong = [key for key, weight in model.named_parameters() if weight.dtype not in DTYPES]
+    if wrong:
+        raise UserError(
+            f"the weights of {name} are quantised ({_some(wrong)}), which is not supported; use "
+            f"the model before quantisation"
+        )
 
 
 @torch.no_grad()

@@ -487,7 +487,7 @@ def _divided_anew(checkpoint_directory: Path, recipe: Recipe) -> str:
     """A note that other ranks or another stage wrote this checkpoint; empty if they did not."""
     written, _ = optimizer_state.read_layout(checkpoint_directory)
     zero = recipe.learn.zero
-    own: optimizer_state.Layout = {
+    own: optimizer_state.RankLayout = {
         "num_ranks": recipe.cluster.learners if recipe.cluster else 1,
         "stage": zero.stage if zero else None,
     }

@@ -554,7 +554,10 @@ CHANGES: dict[str, tuple[str, Callable[[], None]]] = {
         "rows.jsonl",
         lambda: Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().partition("\n")[0]),
     ),
-    "reward: mine.py": ("mine.py", lambda: replace_in(Path("mine.py"), "RIGHT", "0.5")),
+    "reward: mine.py": (
+        "mine.py",
+        lambda: replace_in(Path("mine.py"), "n RIGHT", "n -RIGHT"),
+    ),
     "reward: rules.py": ("rules.py", lambda: replace_in(Path("rules.py"), "1.0", "2.0")),
     "suites: own": ("suite.jsonl", lambda: replace_in(Path("suite.jsonl"), "Say 3", "Tell 3")),
     "model: models/policy": (

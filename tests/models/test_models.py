@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
+    GPT2Config,
     GraniteConfig,
+    LlamaConfig,
+    LlavaConfig,
+    MambaConfig,
+    MixtralConfig,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
@@ -21,9 +28,11 @@ from reasontrain.models import (
     Policy,
     check_head,
     check_same_ids,
+    context_of,
     describe,
     load,
 )
+from reasontrain.models.loading import no_dropout
 from reasontrain.types import UserError
 from tests.tiny import ARCHITECTURES, SIZES, policy, tokenizer
 
@@ -113,6 +122,47 @@ def test_checkpointing_is_for_the_model_that_is_trained(saved: str) -> None:
 
     assert layers_that_recompute(load(settings, trainable=True)) > 0
     assert layers_that_recompute(load(settings)) == 0
+
+
+def test_tokens_without_an_embedding_are_a_line_in_the_log(
+    saved: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    describe(ModelSettings(path=saved))
+    assert caplog.messages == []
+    wide = tokenizer.__wrapped__()
+    wide.add_tokens(["<more>"])
+    wide.save_pretrained(saved)
+    describe(ModelSettings(path=saved))
+    assert caplog.messages == [
+        f"{saved}: the tokenizer has tokens without an embedding (1, such as '<more>'); text with them "
+        f"cannot be used"
+    ]
+
+
+def test_the_context_is_read_under_its_usual_names() -> None:
+    assert context_of(GPT2Config(n_positions=77)) == 77
+    assert context_of(LlamaConfig(max_position_embeddings=78)) == 78
+    assert context_of(LlavaConfig(text_config=LlamaConfig(max_position_embeddings=79))) == 79
+    assert context_of(MambaConfig()) == sys.maxsize
+
+
+def test_longrope_ends_where_it_changes_for_a_whole_batch() -> None:
+    factors = [1.0] * 4
+    rope = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors}
+    config = Phi3Config(
+        **SIZES,
+        pad_token_id=0,
+        original_max_position_embeddings=64,
+        rope_parameters=rope
+        | {"rope_theta": 1e4, "original_max_position_embeddings": 64, "factor": 4.0},
+    )
+    assert context_of(config) == 64  # and not 256
+
+
+def test_dropout_and_router_noise_are_off_in_nested_configurations_too() -> None:
+    config = LlavaConfig(text_config=MixtralConfig(attention_dropout=0.1, router_jitter_noise=0.2))
+    no_dropout(config)
+    assert config.text_config.attention_dropout == config.text_config.router_jitter_noise == 0
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "untrained:nobody", "testbed:nobody"])

@@ -22,7 +22,7 @@ from transformers import (
 
 from reasontrain.models import ModelSettings, Policy, load
 from reasontrain.models.quiet import messages_of_libraries, quiet_libraries
-from reasontrain.models.weights import check_finite
+from reasontrain.models.weights import check_finite, check_not_quantised
 from reasontrain.types import UserError
 from tests.test_architecture import sources
 from tests.tiny import SIZES, policy, tokenizer
@@ -164,6 +164,15 @@ def test_large_finite_weights_pass() -> None:
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.finfo(torch.float32).max)  # their sum is not finite
     check_finite(model, "a model")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(dtype: torch.dtype) -> None:
+    model = policy("llama").model
+    projection = model.model.layers[1].self_attn.o_proj
+    projection.weight = torch.nn.Parameter(projection.weight.to(dtype), requires_grad=False)
+    with pytest.raises(UserError, match=rf"the weights of m are quantised \({O_PROJ}\)"):
+        check_not_quantised(model, "m")
 
 
 def test_models_are_loaded_with_a_report_only() -> None:
