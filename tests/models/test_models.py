@@ -134,8 +134,8 @@ def test_tokens_without_an_embedding_are_a_line_in_the_log(
     wide.save_pretrained(saved)
     describe(ModelSettings(path=saved))
     assert caplog.messages == [
-        f"{saved}: the tokenizer has tokens without an embedding (1, such as '<more>'); text with them "
-        f"cannot be used"
+        f"{saved}: the tokenizer has tokens without an embedding (1, such as '<more>'); "
+        "text with them cannot be used"
     ]
 
 
