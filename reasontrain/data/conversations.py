@@ -37,8 +37,9 @@ ROLES: Mapping[str, str] = {
 """Names of roles in data sets, and their names in chat templates."""
 CALLS = ("function_call", "tool_call")
 """ShareGPT's roles of a turn whose text is one call of a tool, or a list of them, as JSON."""
-FIELDS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking", "loss_weight")
-"""Fields of a turn that reach the chat template or the loss, beside role and content."""
+WEIGHTS = ("loss_weight", "weight", "train")
+READ = frozenset({"role", "from", "content", "value", "text", "function_call", *WEIGHTS})
+"""Fields of a turn that are read here; all others reach the chat template as they are."""
 
 
 def is_conversation(value: object) -> bool:
@@ -63,7 +64,7 @@ def turns_of(
         images: accept parts of type `image`, which become the mark `<image>`.
 
     Returns:
-        At least one turn. Fields that the chat template may need are kept.
+        At least one turn, with all its fields.
 
     Raises:
         RowError: the cell holds no conversation, or one of its turns is invalid.
@@ -147,7 +148,7 @@ def _turn(value: object, where: str, images: bool) -> Message:
         value.get("content", value.get("value", value.get("text"))), f"{where} ({role})", images
     )
     # Parquet fills the fields that a turn does not have with nulls.
-    fields = {key: value[key] for key in FIELDS if value.get(key) is not None}
+    fields = {str(key): each for key, each in value.items() if key not in READ and each is not None}
     if name in CALLS:
         fields["tool_calls"] = _calls_of_text(content, f"{where} ({name})")
         content = ""
@@ -231,7 +232,7 @@ def _calls(value: object, where: str) -> list[object]:
 
 def _weight(value: Mapping[str, object], where: str) -> float | None:
     """The factor of a turn's losses, from `loss_weight`, `weight` or `train`; None without any."""
-    for key in ("loss_weight", "weight", "train"):
+    for key in WEIGHTS:
         weight = value.get(key)
         if weight is None:
             continue

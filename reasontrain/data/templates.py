@@ -444,6 +444,7 @@ class ChatTemplate:
             # A template that knows no calls of tools fails on their turn, which has no content.
             turn = {**turn, "content": ""}
             shown = self.render(upto.with_turn(index, turn), add_generation_prompt=False)
+        dropped = []
         for name in fields:
             rest = {key: value for key, value in turn.items() if key != name}
             try:
@@ -451,11 +452,13 @@ class ChatTemplate:
             except TemplateFailedError:
                 continue  # the template cannot do without the field, so it reads it
             if without == shown:
-                raise UserError(
-                    f"{conversation.where}, turn {index + 1}: the chat template does not render "
-                    f"`{name}` of the {turn['role']}'s turn; use a template that does, remove the "
-                    f"field, or name it in `prompt.ignored_fields`"
-                )
+                dropped.append(name)
+        if dropped:
+            raise UserError(
+                f"{conversation.where}, turn {index + 1}: the chat template does not render "
+                f"{', '.join(f'`{name}`' for name in dropped)} of the {turn['role']}'s turn; use a "
+                f"template that does, remove the field, or name it in `prompt.ignored_fields`"
+            )
 
     def _fields(self, turn: Message) -> list[str]:
         """The fields that a template must show: not empty, and no bare links between turns."""

@@ -283,6 +283,12 @@ def test_a_tokenizer_without_end_of_text_gets_one_sentence(row: dict[str, object
         encode(samples, Encoder(endless, PromptSettings(), 256), 256)
 
 
+def test_fields_of_turns_reach_the_template_from_a_file() -> None:
+    turns = [USER, {**FOUR, "mood": "sad", "state": None}]
+    with pytest.raises(UserError, match=r"line 1: problem 0, turn 2: .* `mood` of the assistant's"):
+        encode(read_rollouts(table({"messages": turns})), encoder(), 256)
+
+
 def test_weights_of_sampled_ids_are_one_per_id() -> None:
     row = {"prompt": "x", "response": "12", "prompt_ids": [7], "response_ids": [11, 12]}
     (((rollout,),), _) = encode(

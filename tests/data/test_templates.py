@@ -217,6 +217,7 @@ def problem(*reply: Message, **fields: object) -> Problem:
     ("asked", "message"),
     [
         (problem(assistant("4", name="Bob")), "turn 2: .* `name` of the assistant's turn"),
+        (problem(assistant("4", name="Bob", mood="sad")), "turn 2: .* `name`, `mood` of the"),
         (problem(assistant("4", reasoning="x")), "turn 2: .* `reasoning` of the assistant's turn"),
         (problem(assistant("4"), tools=(TOOL,)), "does not render `tools`"),
         (problem(assistant(" \n")), "turn 2: the assistant's turn is empty"),
