@@ -363,7 +363,9 @@ MISTAKES = {
         ("token_selection.alpha: Input should be greater than or equal",),
     ),
     "demonstrations that show nothing": Mistake(
-        "prior", ("task={kind: math, path: no_gold.jsonl}",), ("problem 0 has no solution (a reply to learn from)",)
+        "prior",
+        ("task={kind: math, path: no_gold.jsonl}",),
+        ("problem 0 has no solution (a reply to learn from)",),
     ),
     "a reference that is not there": Mistake(
         "prior",
