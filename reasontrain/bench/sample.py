@@ -26,7 +26,14 @@ from reasontrain.bench.case import (
     Variant,
     Work,
 )
-from reasontrain.bench.workload import QWEN3_06B, QWEN3_4B, drawn_lengths, qwen3, tokenizer
+from reasontrain.bench.workload import (
+    QWEN3_06B,
+    QWEN3_4B,
+    all_rows_are_tokens,
+    drawn_lengths,
+    qwen3,
+    tokenizer,
+)
 from reasontrain.data.sampling import Sampling
 from reasontrain.data.thought import HardThought, SoftThought, Thought
 from reasontrain.models import Policy, Shape
@@ -56,7 +63,7 @@ class SampleSize:
         """A model with fixed random weights, and no end tokens of its own."""
         model = qwen3(self.shape, 0, device, self.dtype).eval().requires_grad_(False)
         model.generation_config = GenerationConfig()
-        return Policy(model, tokenizer(), self.dtype)
+        return all_rows_are_tokens(Policy(model, tokenizer(), self.dtype))
 
     @property
     def lengths(self) -> list[int]:

@@ -58,6 +58,16 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return testbed.tokenizer()
 
 
+def all_rows_are_tokens(policy: Policy) -> Policy:
+    """The policy with every row of its head as a token.
+
+    A policy gives no probability to rows beyond its tokenizer, and the peers' models do.
+    """
+    rows = policy.model.get_output_embeddings().weight.shape[0]
+    policy.input_space = replace(policy.input_space, num_tokens=rows)
+    return policy
+
+
 def qwen3(shape: Shape, seed: int, device: torch.device, dtype: torch.dtype) -> Qwen3ForCausalLM:
     """A Qwen3 of this shape with random weights.
 
@@ -137,12 +147,14 @@ class Workload:
         model = qwen3(self.shape, 1, self.device, torch.float32).train()
         if self.checkpointing:
             recompute_activations(model)
-        return Policy(model, tokenizer(), self.dtype)
+        return all_rows_are_tokens(Policy(model, tokenizer(), self.dtype))
 
     def frozen(self) -> Policy:
         """A frozen model of the teacher's shape."""
         model = qwen3(self.teacher, 2, self.device, self.dtype)
-        return Policy(model.requires_grad_(False).eval(), tokenizer(), self.dtype)
+        return all_rows_are_tokens(
+            Policy(model.requires_grad_(False).eval(), tokenizer(), self.dtype)
+        )
 
     def lengths(self) -> Int[Tensor, " B"]:
         """Lengths of the responses, in tokens."""

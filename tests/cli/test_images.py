@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no file": (
         ("task={kind: rollouts, path: gone.json}",),
-        "gone.json, line 1: there is no image",
+        "gone.json, row 1: there is no image",
     ),
     "text model": (
         ("model.path=untrained:student",),
