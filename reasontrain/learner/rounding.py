@@ -28,14 +28,22 @@ SHARE = 0.99
 """Share of the rollouts whose span of rounding noise is at most the measured one."""
 MARGIN = 1.1
 """Factor of that span: REL of a rollout that is noise and little else may span more than noise."""
-_PRODUCTS = (torch.nn.functional.linear, torch.nn.functional.embedding)
+_PRODUCTS = (
+    torch.nn.functional.linear,
+    torch.nn.functional.embedding,
+    # DeepSpeed puts a function of its own in place of `linear`, which calls these.
+    torch.matmul,
+    torch.Tensor.matmul,
+    torch.addmm,
+)
 
 
 class _Float32Products(TorchFunctionMode):
-    """Products with bfloat16 weights in float32, and no cast down to bfloat16.
+    """Products with bfloat16 weights in float32.
 
-    The weights may be stored in bfloat16, as they are with ZeRO; everything else in a trunk follows
-    the dtype of its input.
+    The weights may be stored in bfloat16, as they are with ZeRO; nearly everything else in a trunk
+    follows the dtype of its input. Casts are left alone, because ranks cast what they exchange: an
+    adapter in bfloat16 still rounds its input.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -43,10 +51,6 @@ class _Float32Products(TorchFunctionMode):
         if func in _PRODUCTS:
             args = tuple(_wide(value) for value in args)
             kwargs = {name: _wide(value) for name, value in kwargs.items()}
-        elif func is torch.Tensor.to:
-            args = tuple(torch.float32 if value is torch.bfloat16 else value for value in args)
-            if kwargs.get("dtype") is torch.bfloat16:
-                kwargs = {**kwargs, "dtype": torch.float32}
         return func(*args, **kwargs)
 
 

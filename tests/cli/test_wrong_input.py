@@ -229,9 +229,9 @@ MISTAKES = {
         "d3s",
         ("task={kind: math, path: no_gold.jsonl}",),
         (
-            "problem 0 has no gold answer, which grading needs",
-            "12 of 12 problems have none",
-            "add it, or name its column under `columns`",
+            "no_gold.jsonl, line 1: problem 0 has no gold answer, which grading needs",
+            "12 of 12 rows have none",
+            "add it, name its column under `task.columns`, or set `task.bad_rows: drop`",
         ),
     ),
     # cDPO
@@ -363,7 +363,9 @@ MISTAKES = {
         ("token_selection.alpha: Input should be greater than or equal",),
     ),
     "demonstrations that show nothing": Mistake(
-        "prior", ("task={kind: math, path: no_gold.jsonl}",), ("has no `solution` to learn from",)
+        "prior",
+        ("task={kind: math, path: no_gold.jsonl}",),
+        ("problem 0 has no solution (a reply to learn from)",),
     ),
     "a reference that is not there": Mistake(
         "prior",
@@ -499,4 +501,7 @@ def test_weights_that_sum_to_zero_stop_the_run_and_the_steps_before_are_saved(
     assert len(Path("out/run/metrics.jsonl").read_text().splitlines()) == 2
     Path("scores.parquet").unlink()
     scored(reasontrain)
-    assert reasontrain("cdpo", "learn.rollouts_per_step=2") == 0
+    assert reasontrain("cdpo", "learn.rollouts_per_step=2") == 2
+    assert "scores.parquet" in capsys.readouterr().err
+    accepted = "resume={accept: [data, evidence]}"
+    assert reasontrain("cdpo", "learn.rollouts_per_step=2", accepted) == 0

@@ -435,7 +435,8 @@ def test_float32_has_no_noise_and_weights_in_bfloat16_can_be_measured() -> None:
     rule = SsToken(warmup=0.0)
     wide = in_bfloat16(1e-5, dtype=torch.float32)
     assert float(num_gated(wide, rule)[2].excess_noise_BT.max()) == 0
-    narrow = in_bfloat16(0.3)
+    narrow = learner(policy())
+    narrow.policy.dtype = torch.bfloat16
     narrow.policy.model.bfloat16()  # as ranks keep them
     data = fresh(batch())
     with full_precision([narrow.policy]):

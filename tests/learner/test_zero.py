@@ -318,6 +318,8 @@ def test_a_bfloat16_learner_keeps_float32_masters(ranks: Ranks, stage: int) -> N
         assert found["first"]["stats"]["loss"] == pytest.approx(
             expected["first"]["stats"]["loss"], rel=2e-3
         )
+        # Above stage 0 the residual stream is in bfloat16 too, which rounds more.
+        assert 0.5 < found["noise"] / expected["noise"] < (1.5 if stage == 0 else 5)
 
 
 def flat(named: dict[str, Tensor]) -> Tensor:

@@ -354,7 +354,14 @@ def bfloat16(zero: Zero | None, world: int) -> object:
     used = learner(model, zero, lr=1e-3, micro_batch_tokens=24, max_grad_norm=0.01)
     data = batch(seed=3, num=10)
     first, *_, last = [step(used, data, data.is_response_BT.float()) for _ in range(4)]
-    return {"start": start, "first": first, "last": last, "masters": masters(used)}
+    noise = used.observe(replace(data, evidence={}), frozenset({"excess_noise"}))
+    return {
+        "start": start,
+        "first": first,
+        "last": last,
+        "masters": masters(used),
+        "noise": float(noise.excess_noise_BT.max()),
+    }
 
 
 def begin(zero: Zero | None, model: str, seed: int) -> PolicyLearner:
