@@ -120,7 +120,8 @@ class Table:
 
     def require(self, name: str) -> str:
         """Return the name of a column; raise UserError with the existing ones if it is missing."""
-        if not self.has(name):
+        # A cell that is empty in every row has a name; that it is empty is said of its row.
+        if not self.has(name) and name not in self.nested_names:
             names = self.nested_names
             raise UserError(
                 f"{self.source} has no column {name!r}{_did_you_mean(name, names)} "

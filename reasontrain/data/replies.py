@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Literal
 
 from reasontrain.data.prompts import PROBLEM, Encoder
-from reasontrain.data.templates import LOSS_WEIGHT, end_of_text, without_repetition
+from reasontrain.data.templates import LOSS_WEIGHT, end_of_text, opening_tag, without_repetition
 from reasontrain.types import Message, Problem, Rollout, RunError, TokenKind, UserError, text_of
 
 Learned = Literal["all", "reply", "last"]
@@ -147,6 +147,11 @@ def trained_turns(encoder: Encoder, reply: Reply) -> list[TrainedTurn]:
     for number in numbers:
         turn = turns[number]
         where = f"{problem.where}, turn {number + 1 - offset}"
+        if number == 0:
+            raise UserError(
+                f"{where}: the conversation begins with an assistant's turn, which follows no "
+                f"prompt; remove the turn, or set prompt.train_on: last_assistant"
+            )
         if not text_of(turn).strip() and not (turn.keys() - {"role", "content", LOSS_WEIGHT}):
             raise UserError(f"{where}: the assistant's turn is empty; there is nothing to learn")
         prompt = encoder.template.render(conversation.upto(number), add_generation_prompt=True)
@@ -187,7 +192,8 @@ def _plain_turn(encoder: Encoder, reply: Reply) -> TrainedTurn:
     text = text_of(turn)
     if not text.strip():
         raise UserError(f"{problem.where}: the reply is empty; there is nothing to learn")
-    header = encoder.settings.template.partition(PROBLEM)[2]
+    # A row may bring its whole prompt as text, with the tag that opens the thought.
+    header = encoder.settings.template.partition(PROBLEM)[2] or opening_tag(prompt)
     end = end_of_text(encoder.tokenizer)
     answer = without_repetition(header, text).removesuffix(end) + end
     weight = checked_weight(turn.get(LOSS_WEIGHT), problem.where)

@@ -512,6 +512,12 @@ def _may_repeat(prompt: str, text: str) -> bool:
     return any(text.startswith(tail[start:]) for start in range(len(tail)))
 
 
+def opening_tag(prompt: str) -> str:
+    """The tag that opens a thought at the end of a prompt and the space behind it; "" without."""
+    opened = _OPEN.search(prompt.rstrip())
+    return prompt[opened.start() :] if opened else ""
+
+
 def without_repetition(header: str, text: str) -> str:
     """The text without a beginning that repeats the end of the generation prompt.
 

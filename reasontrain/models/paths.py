@@ -17,8 +17,16 @@ UNTRAINED = "untrained:"
 HUB = "huggingface.co"
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
-_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
-"""Names of the files from which transformers builds a tokenizer."""
+_TOKENIZER_FILES = (
+    "tokenizer.*",
+    "vocab*",
+    "merges*",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "tokenization*.py",
+)
+"""Names of the files that hold a vocabulary; a tokenizer in Python may be one without a file."""
 _DEPTH = ("*", "*/*", "*/*/*")
 """Folders in which a model is looked for if the given one holds none.
 

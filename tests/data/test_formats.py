@@ -521,3 +521,12 @@ def test_lines_that_are_no_rows_are_dropped_as_rows_are(
     assert "3 of 4 rows" in record.message
     assert "the first: " in record.message
     assert "line 2: expected a JSON object" in record.message
+
+
+def test_a_named_cell_that_every_row_leaves_empty_is_refused_by_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "2+2?", "reward_model": {"ground_truth": None}}) + "\n")
+    columns = Columns(answer="reward_model.ground_truth")
+    problems = MathTask(path=str(path), columns=columns).problems()
+    with pytest.raises(UserError, match=r"rows\.jsonl, line 1: problem 0 has no gold answer"):
+        with_parts(problems, bad_rows="refuse", answer=True, solution=False)

@@ -425,6 +425,29 @@ def test_a_plain_text_has_the_special_tokens_of_one_text() -> None:
         encode_demonstrations(own, [replace(asked, reply=(assistant("4", reasoning_content="x"),))])
 
 
+@pytest.mark.parametrize("tag", ["<think>", "[THINK]", "◁think▷"])
+def test_a_thought_that_a_plain_prompt_opens_is_not_opened_twice(tag: str) -> None:
+    own = Encoder(CHATML_BASE.tokenizer(), PromptSettings(style="plain"), 256)
+    for opened, expected in ((f"2+2? {tag}\n", "a"), (f"2+2? {tag}", "\na"), ("2+2?", f"{tag}\na")):
+        ((rollout,), _) = encode_demonstrations(
+            own, [Problem(id="p", prompt=opened, solution=f"{tag}\na")]
+        )
+        assert own.tokenizer.decode(rollout.response_ids) == f"{expected}<|endoftext|>"
+
+
+def test_a_conversation_that_the_assistant_begins_is_refused_with_its_turn() -> None:
+    greeted = Problem(
+        id="p",
+        prompt=(assistant("Hello."), {"role": "user", "content": "2+2?"}),
+        reply=(assistant("4"),),
+        learn_history=True,
+    )
+    with pytest.raises(UserError, match=r"turn 1: the conversation begins with an assistant's"):
+        encode_demonstrations(encoder(CHATML_BASE), [greeted])
+    last = encoder(CHATML_BASE, train_on="last_assistant")
+    assert learned(last, greeted) == ["4<|im_end|>"]
+
+
 def test_a_token_across_the_end_of_the_prompt_is_split_there() -> None:
     """Inference continues the prompt's own ids: `\\n` and `\\n` stay two tokens."""
     own = Encoder(CHATML_BASE.tokenizer(), PromptSettings(style="plain"), 256)

@@ -40,6 +40,11 @@ def no_tokenizer(place: Path) -> Path:
     return place
 
 
+def no_vocabulary(place: Path) -> Path:
+    (no_tokenizer(place) / "tokenizer_config.json").write_text("{}")
+    return place
+
+
 def run(place: Path) -> Path:
     model(place / "checkpoints" / "step-3")
     model(place / "final")
@@ -60,6 +65,7 @@ def empty(place: Path) -> Path:
         (adapter, "is an adapter without its base model"),
         (lambda place: model(place, "adapter_config.json"), "a whole model and an adapter"),
         (no_tokenizer, r"has no tokenizer; copy tokenizer\.json"),
+        (no_vocabulary, r"has no tokenizer; copy tokenizer\.json"),
         (run, r"holds no model \(config\.json\); did you mean .*here/final\?$"),
         (lambda place: run(place) / "checkpoints", r"did you mean .*checkpoints/step-3\?$"),
         (empty, r"holds no model \(config\.json\)$"),
@@ -128,6 +134,7 @@ def test_a_tokenizer_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
     tiny = policy("qwen3")
     tiny.model.config.save_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2Tokenizer"}')
+    (tmp_path / "vocab.txt").touch()  # a file of another class of tokenizers
     with pytest.raises(UserError, match=r"the tokenizer of .* encodes .* as (nothing|unknown)"):
         describe(ModelSettings(path=str(tmp_path)))
 
