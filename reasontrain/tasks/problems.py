@@ -153,7 +153,11 @@ def _missing_part(problem: Problem, *, answer: bool, solution: bool) -> str | No
     if answer and not problem.answer.strip():
         return "has no gold answer, which grading needs"
     if solution and not problem.solution.strip() and not problem.reply:
-        return "has no solution (a reply to learn from), which a recipe without `sample` needs"
+        needed = "which a recipe without `sample` needs"
+        if isinstance(problem.prompt, tuple) and len(problem.prompt) > 1:
+            last = problem.prompt[-1]["role"]
+            return f"ends with a turn of the {last} and has no reply to it to learn from, {needed}"
+        return f"has no solution (a reply to learn from), {needed}"
     return None
 
 

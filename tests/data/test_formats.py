@@ -530,3 +530,17 @@ def test_a_named_cell_that_every_row_leaves_empty_is_refused_by_its_row(tmp_path
     problems = MathTask(path=str(path), columns=columns).problems()
     with pytest.raises(UserError, match=r"rows\.jsonl, line 1: problem 0 has no gold answer"):
         with_parts(problems, bad_rows="refuse", answer=True, solution=False)
+
+
+@pytest.mark.parametrize("role", ["tool", "user"])
+def test_a_conversation_without_a_last_reply_says_how_it_ends(tmp_path: Path, role: str) -> None:
+    turns = [
+        {"role": "user", "content": "6*7?"},
+        {"role": "assistant", "content": "I calculate."},
+        {"role": role, "content": "42"},
+    ]
+    path = tmp_path / "open.jsonl"
+    path.write_text(json.dumps({"messages": turns}))
+    problems = MathTask(path=str(path)).problems()
+    with pytest.raises(UserError, match=rf"line 1: .*ends with a turn of the {role} and has no"):
+        with_parts(problems, bad_rows="refuse", answer=False, solution=True)
