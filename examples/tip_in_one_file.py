@@ -143,12 +143,19 @@ def evidence(student_logp_BTV: Tensor, teacher_logp_BTV: Tensor) -> tuple[Tensor
     return entropy_BT, reverse_kl(student_logp_BTV, teacher_logp_BTV)
 
 
-def normalised(value_BT: Tensor, response_BT: Tensor) -> Tensor:
-    """Clip at the 98th percentile of the step's response tokens, then min-max to [0, 1]."""
+def normalised(value_BT: Tensor, response_BT: Tensor, clip_quantile: float) -> Tensor:
+    """Clip at a quantile of the step's response tokens, then min-max to [0, 1]."""
     value_N = value_BT[response_BT].double()
     low = value_N.min()
-    high = value_N.quantile(CLIP_QUANTILE)
+    high = value_N.quantile(clip_quantile)
     return ((value_BT.double() - low) / (high - low)).clamp(0, 1)
+
+
+def soft_or(entropy_BT: Tensor, kl_BT: Tensor, response_BT: Tensor, clip_quantile: float) -> Tensor:
+    """The score h + d - h d of response tokens; -inf elsewhere."""
+    h_BT = normalised(entropy_BT, response_BT, clip_quantile)
+    d_BT = normalised(kl_BT, response_BT, clip_quantile)
+    return (h_BT + d_BT - h_BT * d_BT).masked_fill(~response_BT, -torch.inf)
 
 
 def select(entropy_BT: Tensor, kl_BT: Tensor, response_BT: Tensor, keep_ratio: float) -> Tensor:
@@ -157,10 +164,11 @@ def select(entropy_BT: Tensor, kl_BT: Tensor, response_BT: Tensor, keep_ratio: f
     The score is Soft-OR, h + d - h d: high where the student is unsure or far from its teacher
     (section 6). The paper clips the entropy only; as in the package, both are clipped here.
     """
-    h_BT = normalised(entropy_BT, response_BT)
-    d_BT = normalised(kl_BT, response_BT)
-    score_BT = (h_BT + d_BT - h_BT * d_BT).masked_fill(~response_BT, -torch.inf)
-    best_BT = score_BT.argsort(dim=1, descending=True, stable=True)
+    # Clipping gives many tokens the score 1; the score without it decides between them.
+    then_BT = soft_or(entropy_BT, kl_BT, response_BT, clip_quantile=1.0)
+    order_BT = then_BT.argsort(dim=1, descending=True, stable=True)
+    score_BT = soft_or(entropy_BT, kl_BT, response_BT, CLIP_QUANTILE).gather(1, order_BT)
+    best_BT = order_BT.gather(1, score_BT.argsort(dim=1, descending=True, stable=True))
     num_B = (keep_ratio * response_BT.sum(1)).long().clamp(min=1)
     kept_BT = torch.arange(best_BT.shape[1]) < num_B[:, None]
     weight_BT = torch.zeros_like(score_BT).scatter(1, best_BT, kept_BT.double())

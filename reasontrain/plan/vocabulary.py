@@ -39,9 +39,9 @@ def chunks(job: PlannedJob, rows: int) -> dict[Phase, int]:
     compares = job.recipe.objective.needs_teacher
     observed_rows = _response_rows(job) if job.observes_student else rows
     if whole:
-        observed = _WHOLE_OBSERVED[job.observes_teacher] * observed_rows
+        observed = _whole_observed(job) * observed_rows
         loss = _whole_loss(job) * rows
-        observed, loss = (4 * job.shape.vocab_size * number for number in (observed, loss))
+        observed, loss = (round(4 * job.shape.vocab_size * number) for number in (observed, loss))
     else:
         observed = _live(job, observed_rows, job.observes_teacher, 4)
         loss = _live(job, rows, compares, _temporaries(job))
@@ -64,8 +64,11 @@ def _whole_loss(job: PlannedJob) -> int:
     return {"reverse_kl": 8, "forward_kl": 8, "jsd": 15}[objective.divergence]
 
 
-_WHOLE_OBSERVED = {False: 4, True: 6}
-"""Number of [positions, V] tensors alive in `vocab.measure`, by whether a teacher is compared."""
+def _whole_observed(job: PlannedJob) -> float:
+    """Number of [positions, V] float32 tensors alive in `vocab.measure`."""
+    if "disagreement" in job.recipe.measured_evidence:
+        return 8.25  # the union of candidates has a byte per id; each side is normalised on it
+    return 6.0 if job.observes_teacher else 4.0
 
 
 def _response_rows(job: PlannedJob) -> int:

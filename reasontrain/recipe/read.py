@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar, cast, get_args
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -131,15 +131,28 @@ def _annotation(annotation: object, node: YamlValue, key: str) -> object:
 def _drop_other_kind(
     section: dict[str, YamlValue], annotation: object, override: str, kind: YamlValue
 ) -> None:
-    """Remove the settings that another kind does not have, and name them."""
+    """Remove the settings that another kind does not take, and name them."""
     for candidate in _settings_at(annotation):
         hints = _hints(candidate)
         if kind in get_args(hints.get("kind")):
-            dropped = [key for key in section if key not in hints]
+            dropped = [
+                key
+                for key, value in section.items()
+                if key != "kind" and (key not in hints or not _fits(value, hints[key]))
+            ]
             for key in dropped:
                 del section[key]
             if dropped:
-                logger.info(f"{override}: dropped {', '.join(dropped)}, which {kind} does not have")
+                logger.info(f"{override}: dropped {', '.join(dropped)}, which {kind} does not take")
+
+
+def _fits(value: YamlValue, hint: object) -> bool:
+    """False if the other kind's setting of this name takes other values: a schedule, a number."""
+    try:
+        TypeAdapter(cast("type[object]", hint)).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def build(cls: type[T], content: Mapping[str, YamlValue], source: str) -> T:

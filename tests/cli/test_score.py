@@ -127,12 +127,12 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
     "cap": (
         "train",
         ("token_selection.cap=0.5",),
-        "token_selection.prior.cap: Input should be greater than or equal to 1",
+        "token_selection.cap: Input should be greater than or equal to 1",
     ),
     "small_ref without a model": (
         "score",
         ("unconditional.kind=small_ref",),
-        "unconditional.small_ref.model: is needed",
+        "unconditional.model: is needed",
     ),
     "no model": (
         "score",

@@ -91,9 +91,14 @@ def test_whole_logits_at_the_loss(objective: Nll | Distill, override: str) -> No
 
 
 @pytest.mark.parametrize(
-    "names", [["entropy"], ["entropy", "kl_reverse", "compatibility", "disagreement"]]
+    ("names", "mode"),
+    [
+        (["entropy"], None),
+        (["entropy", "kl_reverse"], "soft_or"),
+        (["compatibility", "disagreement"], "teachability"),
+    ],
 )
-def test_whole_logits_where_evidence_is_measured(names: list[str]) -> None:
+def test_whole_logits_where_evidence_is_measured(names: list[str], mode: str | None) -> None:
     head, hidden_ND = (
         Head(torch.randn(WIDTH, 2), softcap=3.0, vocabulary="full_logits"),
         torch.randn(ROWS, 2),
@@ -103,8 +108,10 @@ def test_whole_logits_where_evidence_is_measured(names: list[str]) -> None:
         measure(hidden_ND, head, torch.zeros(ROWS, dtype=torch.long), names, teacher=teacher)
     most = live.most / (4 * ROWS * WIDTH)
     looks = (
-        _observed("token_selection={kind: tip}", *DISTIL, "objective={kind: distill}")
-        if len(names) > 1
+        _observed(
+            f"token_selection={{kind: tip, mode: {mode}}}", *DISTIL, "objective={kind: distill}"
+        )
+        if mode is not None
         else _observed("token_selection={kind: top_entropy}")
     )
     assert most - 0.3 < looks < most + 0.3

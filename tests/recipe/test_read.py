@@ -217,7 +217,7 @@ def test_another_kind_keeps_what_it_has_too_and_names_what_it_drops(
     changed = apply_overrides({"task": task}, ["task.kind=gsm8k", "task.path=x.jsonl"][::order])
     assert changed == {"task": {"kind": "gsm8k", "path": "x.jsonl"}}
     assert caplog.messages == [
-        "task.kind=gsm8k: dropped max_depth, num_problems, which gsm8k does not have"
+        "task.kind=gsm8k: dropped max_depth, num_problems, which gsm8k does not take"
     ]
     hub = {"kind": "math", "hub": "a/b", "columns": {"problem": "x"}, "limit": 3}
     assert apply_overrides({"task": hub}, ["task.kind=gsm8k"]) == {"task": hub | {"kind": "gsm8k"}}
@@ -232,6 +232,12 @@ def test_another_kind_keeps_what_it_has_too_and_names_what_it_drops(
             "token_selection.kind=random",
             {"token_selection": {"kind": "random", "keep_ratio": 0.3}},
             "alpha",
+        ),
+        (  # a number for one, a schedule for the other
+            {"token_selection": {"kind": "tip", "keep_ratio": 0.3}},
+            "token_selection.kind=advantage_entropy",
+            {"token_selection": {"kind": "advantage_entropy"}},
+            "keep_ratio",
         ),
         (
             {"learn": {"lr": 1, "optimizer": {"kind": "muon", "beta1": 0.8, "matrix_lr": 0.1}}},

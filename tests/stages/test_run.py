@@ -177,7 +177,8 @@ def test_one_command_does_it_all_and_everything_can_be_looked_at(train: Train) -
 
 def begun(said: str) -> set[str]:
     """The stages that a run had to do."""
-    return {line.partition(":")[0] for line in said.splitlines() if ": running in " in line}
+    lines = [line for line in said.splitlines() if ": running in " in line]
+    return {line.partition("] ")[2].partition(":")[0] for line in lines}
 
 
 def test_what_was_done_is_not_done_again_and_only_what_depends_on_a_change_is(
