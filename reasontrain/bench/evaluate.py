@@ -55,7 +55,7 @@ class EvaluationWorkload:
 
     @property
     def answer_format(self) -> AnswerFormat:
-        """What counts as an answer."""
+        """The form in which an answer counts."""
         return self.suite.answer_format or self.task.answer_format
 
     def encoder(self, policy: Policy) -> Encoder:

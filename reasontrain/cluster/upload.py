@@ -118,10 +118,10 @@ def secrets(folder: Path) -> list[str]:
     )
 
 
-def runtime_env(found: list[str]) -> dict[str, list[str]]:
+def runtime_env(paths: list[str]) -> dict[str, list[str]]:
     """Ray's runtime environment that leaves these files out."""
     # The paths are patterns of .gitignore, in which these characters have a meaning.
-    return {"excludes": ["/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path) for path in found]}
+    return {"excludes": ["/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path) for path in paths]}
 
 
 def _named_secret(path: Path) -> bool:
@@ -141,13 +141,13 @@ def _holds_secret(path: Path) -> bool:
 
 def main() -> None:
     """Print the runtime environment of the folder in the first argument."""
-    found = secrets(Path(sys.argv[1]))
-    if found:
-        more = [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    left_out = secrets(Path(sys.argv[1]))
+    if left_out:
+        more = [f"  and {len(left_out) - SHOWN} more"] if len(left_out) > SHOWN else []
         lines = ["left out of the upload, because they are or look like secrets:"]
-        lines += [f"  {path}" for path in found[:SHOWN]]
+        lines += [f"  {path}" for path in left_out[:SHOWN]]
         print("\n".join(lines + more), file=sys.stderr)
-    print(json.dumps(runtime_env(found)))
+    print(json.dumps(runtime_env(left_out)))
 
 
 _SILENT = logging.getLogger(f"{__name__}.ray")

@@ -103,7 +103,8 @@ def split_reply(
                 f"{turns[-1]['role']}; expected a user turn, or the reply to one"
             )
         return tuple(turns), ()
-    prompt, reply = tuple(turns[: users[-1] + 1]), tuple(turns[users[-1] + 1 :])
+    prompt = tuple(turns[: users[-1] + 1])
+    reply = tuple(turns[users[-1] + 1 :])
     if reply[0]["role"] != "assistant":
         raise RowError(
             f"{where}: column {column!r}, turn {users[-1] + 2}: a turn of role {reply[0]['role']} "

@@ -14,7 +14,7 @@ from reasontrain.data.images import find_image
 from reasontrain.data.prompts import Encoder
 from reasontrain.data.replies import (
     RenderedReply,
-    Reply,
+    WrittenReply,
     encode_replies,
     learned_of,
     render_reply,
@@ -45,7 +45,7 @@ SIDES: tuple[Side, ...] = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Response:
+class WrittenResponse:
     """A response as text, and optionally the token ids that were sampled.
 
     Sampled ids are used as they are; the text is not encoded again. `turns` are the response as a
@@ -66,7 +66,7 @@ class OfflineSample:
     """
 
     problem: Problem
-    responses: tuple[Response, ...]
+    responses: tuple[WrittenResponse, ...]
     prompt_ids: tuple[int, ...] = ()
     tokenizer: str | None = None
 
@@ -108,7 +108,8 @@ def read_rollouts(
     ids: dict[str, str] = {}
 
     def read(index: int) -> OfflineSample:
-        row, where = table.rows[index], table.where(index)
+        row = table.rows[index]
+        where = table.where(index)
         exchange = exchange_of(row, layout, where, images=True)
         if not exchange.text.strip() and not exchange.reply:
             part: Part = "messages" if "messages" in layout.columns else "solution"
@@ -117,7 +118,7 @@ def read_rollouts(
                 f"{'ends without one' if part == 'messages' else 'is empty'})"
             )
         ids_column = _ids_column(layout.column("solution"), row)
-        response = Response(
+        response = WrittenResponse(
             text=exchange.text, turns=exchange.reply, ids=_ids(row, ids_column, where)
         )
         problem = _problem(row, layout, index, where, exchange.prompt, images)
@@ -167,7 +168,8 @@ def read_pairs(
     ids: dict[str, str] = {}
 
     def read(index: int) -> OfflineSample:
-        row, where = table.rows[index], table.where(index)
+        row = table.rows[index]
+        where = table.where(index)
         cells = {side: cell(row, column) for side, column in sides.items()}
         for side, column in sides.items():
             if not cells[side] or (isinstance(cells[side], str) and not str(cells[side]).strip()):
@@ -247,7 +249,7 @@ def _sides(
     where: str,
     sides: Mapping[Side, str],
     cells: Mapping[Side, object],
-) -> tuple[str | tuple[Message, ...], list[Response]]:
+) -> tuple[str | tuple[Message, ...], list[WrittenResponse]]:
     """The prompt of a pair and its two responses.
 
     Turns that both sides start with belong to the prompt; a column may state the prompt too, if it
@@ -293,7 +295,7 @@ def _sides(
     for side, column in sides.items():
         value = list(turns[side]) or cells[side]
         content, own = response_of(value, column=column, where=where)
-        responses.append(Response(text=content, turns=own))
+        responses.append(WrittenResponse(text=content, turns=own))
     return prompt, responses
 
 
@@ -331,7 +333,7 @@ def _problem(
 
 
 def _sample(
-    problem: Problem, row: Row, responses: tuple[Response, ...], ids_columns: Sequence[str]
+    problem: Problem, row: Row, responses: tuple[WrittenResponse, ...], ids_columns: Sequence[str]
 ) -> OfflineSample:
     """A sample with its token ids; raises RowError if only some of them are there."""
     where = problem.source
@@ -434,7 +436,7 @@ def _render(
     return sample, [
         render_reply(
             encoder,
-            Reply(
+            WrittenReply(
                 problem=sample.problem,
                 turns=response.turns or (Message(role="assistant", content=response.text),),
                 loss_weight=1.0 if is_pair else sample.problem.loss_weight,

@@ -23,7 +23,7 @@ TOOL_ROLES = frozenset({"tool", "ipython", "function", "observation"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
+class WrittenReply:
     """A written reply to a problem.
 
     Attributes:
@@ -89,7 +89,7 @@ class _Sequence:
         return (*self.prompt_ids, *self.response_ids)
 
 
-def reply_of(encoder: Encoder, problem: Problem) -> Reply:
+def reply_of(encoder: Encoder, problem: Problem) -> WrittenReply:
     """The reply that a problem carries; raises UserError if there is none."""
     turns = problem.reply
     if not turns and problem.solution.strip():
@@ -99,7 +99,7 @@ def reply_of(encoder: Encoder, problem: Problem) -> Reply:
             f"{problem.where} has no `solution` or reply to learn from; add one, set "
             f"`task.bad_rows: drop`, or sample with `sample:`"
         )
-    return Reply(
+    return WrittenReply(
         problem=problem,
         turns=turns,
         loss_weight=problem.loss_weight,
@@ -114,7 +114,7 @@ def learned_of(encoder: Encoder, problem: Problem) -> Learned:
     return "all" if problem.learn_history else "reply"
 
 
-def trained_turns(encoder: Encoder, reply: Reply) -> list[TrainedTurn]:
+def trained_turns(encoder: Encoder, reply: WrittenReply) -> list[TrainedTurn]:
     """The turns of a conversation that are learned, as text.
 
     Raises UserError if a turn is empty or the template drops a part of it.
@@ -169,7 +169,7 @@ def trained_turns(encoder: Encoder, reply: Reply) -> list[TrainedTurn]:
     return trained
 
 
-def _plain_turn(encoder: Encoder, reply: Reply) -> TrainedTurn:
+def _plain_turn(encoder: Encoder, reply: WrittenReply) -> TrainedTurn:
     """The reply as text behind the prompt's, with the tokenizer's end-of-text token."""
     problem = reply.problem
     prompt = encoder.text(problem)
@@ -215,12 +215,12 @@ def checked_weight(value: object, where: str) -> float:
 class RenderedReply:
     """A reply with its trained turns as text; `placed` is its problem with image placeholders."""
 
-    reply: Reply
+    reply: WrittenReply
     placed: Problem
     turns: list[TrainedTurn]
 
 
-def render_reply(encoder: Encoder, reply: Reply) -> RenderedReply:
+def render_reply(encoder: Encoder, reply: WrittenReply) -> RenderedReply:
     """The trained turns of a reply; raises UserError if it cannot be rendered."""
     placed = replace(reply, problem=encoder.with_placeholder(reply.problem))
     return RenderedReply(reply, placed.problem, trained_turns(encoder, placed))
@@ -368,7 +368,7 @@ def _apply_weight(
             sequence.kinds[index] = int(TokenKind.MASKED)
 
 
-def _problem_at(reply: Reply, sequence: _Sequence) -> Problem:
+def _problem_at(reply: WrittenReply, sequence: _Sequence) -> Problem:
     """The problem whose prompt and reply are those of the sequence."""
     problem = reply.problem
     before: tuple[Message, ...] = (
@@ -436,7 +436,7 @@ def check_prompts(encoder: Encoder, rollout: Rollout) -> int:
     return len(prompts)
 
 
-def _text(encoder: Encoder, reply: Reply, sequence: _Sequence) -> str:
+def _text(encoder: Encoder, reply: WrittenReply, sequence: _Sequence) -> str:
     """The response as readers and graders see it."""
     if len(reply.turns) == 1 and sequence.first == sequence.last:
         return text_of(reply.turns[0])

@@ -272,7 +272,20 @@ def answer_of(row: Row, layout: Layout, where: str) -> str:
 
 
 def id_of(row: Row, layout: Layout, index: int, where: str) -> str:
-    """The id of a row: its column, or the position of the row if the table has no such column."""
+    """Return the id of a row.
+
+    Args:
+        row: the row.
+        layout: the columns of the table.
+        index: position of the row, which is its id if the table has no column of ids.
+        where: file and line, for errors.
+
+    Returns:
+        The id without white space around it.
+
+    Raises:
+        RowError: the cell holds no id.
+    """
     if "id" not in layout.columns:
         return str(index)
     return present(layout.value(row, "id"), column=layout.columns["id"], where=where).strip()

@@ -356,7 +356,7 @@ class ChatTemplate:
             yield from tail[-1:]
 
     def _probed(self, answer: Message) -> str:
-        """What the template writes behind the probe in an answer; "" if it writes no probe."""
+        """The text behind the probe in a rendered answer; "" if the template writes no probe."""
         try:
             turns: tuple[Message, ...] = ({"role": "user", "content": "x"}, answer)
             conversation = Conversation(turns=turns, where="probe")

@@ -108,8 +108,8 @@ class Marks:
         """
         open_kinds = [] if state.open_kind is None else [state.open_kind]
         start = 0
-        found = self.find(text)
-        for mark in found:
+        marks = self.find(text)
+        for mark in marks:
             if not mark.closes:
                 open_kinds.append(mark.kind)
                 continue
@@ -121,7 +121,7 @@ class Marks:
             # a response that closes what it has not opened continues a thought of its prompt
             if not open_kinds:
                 start = mark.end
-        unmarked = state.expected and truncated and not found
+        unmarked = state.expected and truncated and not marks
         return Reading(start=start, unfinished=bool(open_kinds) or unmarked)
 
     def state(self, tail: str, *, chat: bool, thinking: bool | None) -> ThoughtState:
@@ -136,10 +136,10 @@ class Marks:
             An open kind if the tail opens a thought and does not close it; `expected` if thinking
             is enabled and the tail has no mark.
         """
-        found = self.find(tail)
-        if not found:
+        marks = self.find(tail)
+        if not marks:
             return ThoughtState(expected=bool(thinking))
-        last = found[-1]
+        last = marks[-1]
         # in a plain text, a mark before the end may be part of an instruction
         is_open = not last.closes and (chat or not tail[last.end :].strip())
         return ThoughtState(open_kind=last.kind if is_open else None)
@@ -219,10 +219,10 @@ def _pair(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
     header = _rendered(tokenizer, [question], generation=True)
     for content in fields:
         text = _rendered(tokenizer, [question, {"role": "assistant", **content}], generation=False)
-        before, found, after = text.partition(_THOUGHT)
+        before, thought, after = text.partition(_THOUGHT)
         between, answered, _ = after.partition(_ANSWER)
         closing = between.strip()
-        if not found or not answered or not _TAG.fullmatch(closing):
+        if not thought or not answered or not _TAG.fullmatch(closing):
             continue
         common = len(_common(before, header))
         # a template whose generation prompt opens the thought leaves its last word for the mark
@@ -283,9 +283,9 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     marks = marks_of(tokenizer)
     if marks.special:
         text = str(tokenizer.decode(ids, skip_special_tokens=False))
-        found = marks.find(text)
-        if found:
-            return "".join(_without_special(tokenizer, text, found))
+        located = marks.find(text)
+        if located:
+            return "".join(_without_special(tokenizer, text, located))
     plain = tokenizer.decode(ids, skip_special_tokens=True)
     assert isinstance(plain, str)
     return plain

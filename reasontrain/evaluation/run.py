@@ -202,8 +202,8 @@ def infer_thoughts_of(answers: Sequence[Answer]) -> list[Answer]:
     """
     marks = [KNOWN.find(answer.reply.text) for answer in answers]
     thinks = any(
-        answer.reply.reasoning or (found and found[0].closes)
-        for answer, found in zip(answers, marks, strict=True)
+        answer.reply.reasoning or (in_reply and in_reply[0].closes)
+        for answer, in_reply in zip(answers, marks, strict=True)
     )
     return [
         replace(
@@ -211,9 +211,9 @@ def infer_thoughts_of(answers: Sequence[Answer]) -> list[Answer]:
             reply=replace(answer.reply, unfinished=True),
             verdict=Verdict(correct=False, extracted="", reason=UNFINISHED),
         )
-        if thinks and answer.reply.truncated and not found and not answer.reply.reasoning
+        if thinks and answer.reply.truncated and not in_reply and not answer.reply.reasoning
         else answer
-        for answer, found in zip(answers, marks, strict=True)
+        for answer, in_reply in zip(answers, marks, strict=True)
     ]
 
 

@@ -37,7 +37,7 @@ FragmentPlace = tuple[int, float | None]
 
 
 class RankLayout(TypedDict):
-    """How the learner was divided that wrote a checkpoint; `stage` is None for plain PyTorch."""
+    """The division of the learner that wrote a checkpoint; `stage` is None for plain PyTorch."""
 
     num_ranks: int
     stage: int | None
@@ -106,7 +106,8 @@ def write(directory: Path, rank: int, fragments: Iterable[HeldFragment]) -> None
         places[fragment.name] = (fragment.start, None if step is None else float(step))
         if sum(tensor.nbytes for tensor in tensors.values()) >= PART_BYTES:
             _write_part(folder, rank, number, tensors, places)
-            tensors, places = {}, {}
+            tensors = {}
+            places = {}
             number += 1
     if tensors:
         _write_part(folder, rank, number, tensors, places)
@@ -130,7 +131,7 @@ def write_layout(directory: Path, layout: RankLayout, progress: Mapping[str, int
 
 
 def read_layout(directory: Path) -> tuple[RankLayout, dict[str, int]]:
-    """What `write_layout` wrote.
+    """The content that `write_layout` wrote.
 
     Raises UserError for a directory that is no checkpoint of this version.
     """
@@ -204,7 +205,7 @@ class StateFiles:
             )
 
     def keys(self, name: str) -> set[str]:
-        """What is stored of a parameter: its weight, and the names of its moments."""
+        """The stored parts of a parameter: its weight, and the names of its moments."""
         return {key for fragment in self._fragments[name] for key in fragment.numel}
 
     def step(self, name: str) -> float | None:
@@ -213,7 +214,17 @@ class StateFiles:
         return max(steps, default=None)
 
     def read(self, name: str, key: str, start: int, numel: int) -> Tensor:
-        """A part of a flattened parameter or moment, put together from all fragments."""
+        """Read a part of a flattened parameter or moment from all fragments that overlap it.
+
+        Args:
+            name: the parameter.
+            key: its weight or one of its moments.
+            start: offset of the first element.
+            numel: number of elements.
+
+        Returns:
+            The elements, float32 [numel].
+        """
         values = torch.zeros(numel)
         num_read = 0
         for fragment in self._fragments[name]:

@@ -114,9 +114,9 @@ def _evidence_errors(recipe: Recipe) -> Iterator[str]:
             f"evidence: neither {recipe.token_selection.kind} nor {objective.kind} reads "
             f"{_names(unread)}; remove it"
         )
-    if made := from_sources(recipe.evidence.keys() & required, "unconditional"):
+    if computed := from_sources(recipe.evidence.keys() & required, "unconditional"):
         yield (
-            f"evidence: {_names(made)} is not read from a file, but made before the run by the "
+            f"evidence: {_names(computed)} is not read from a file, but made before the run by the "
             "model of `unconditional`; remove it"
         )
     if recipe.evidence and (recipe.sample is not None or not isinstance(recipe.task, OfflineTask)):

@@ -365,7 +365,7 @@ def load_suite(suite: Suite, task: Task, prompt: PromptSettings, grader: Grader)
 
 
 def _variables(problem: Problem) -> list[object]:
-    """What the chat template gets besides turns; empty for most problems."""
+    """The variables of the chat template besides turns; empty for most problems."""
     if not problem.tools and not problem.template_kwargs:
         return []
     return [problem.tools, dict(problem.template_kwargs)]

@@ -84,7 +84,7 @@ class RunDirectory:
 
     @property
     def rewards_log(self) -> Path:
-        """What an own reward function printed, and its errors, each with its problem's id."""
+        """The output of an own reward function, and its errors, each with its problem's id."""
         return self.path / "rewards.log"
 
     @property
@@ -203,7 +203,7 @@ class RunDirectory:
         storage.replace_text(self.inputs, json.dumps(record, indent=1, ensure_ascii=False))
 
     def read_inputs(self) -> InputsRecord | None:
-        """What `write_inputs` wrote; None before that."""
+        """The record that `write_inputs` wrote; None before that."""
         if not self.inputs.exists():
             return None
         record: InputsRecord = json.loads(self.inputs.read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ def inputs_of(
         "reference": recipe.reference,
         "history": past,
     }
-    found: dict[str, dict[str, str]] = {
+    hashes: dict[str, dict[str, str]] = {
         "data": _hashes(_data_files(recipe.task)) | {ENCODED: _encoded(order, written)},
         "reward": _hashes(_reward_files(recipe.task)),
         "evidence": _hashes(
@@ -71,9 +71,9 @@ def inputs_of(
     }
     for role, model in settings.items():
         if model is not None:
-            found[role] = {model.path: models.quick_fingerprint(model)}
-    assert found.keys() <= set(get_args(AcceptedChange)), "each role can be accepted"
-    return found
+            hashes[role] = {model.path: models.quick_fingerprint(model)}
+    assert hashes.keys() <= set(get_args(AcceptedChange)), "each role can be accepted"
+    return hashes
 
 
 def check_inputs(

@@ -58,7 +58,7 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnerFacts:
-    """What an owner says about itself.
+    """The facts that an owner states about itself.
 
     Attributes:
         host: name of the host.
@@ -267,7 +267,7 @@ def _remove(path: Path, handle: int, facts: OwnerFacts | str) -> None:
 
 
 def _facts(path: Path) -> OwnerFacts | str:
-    """What the file says, or a few words if it says nothing."""
+    """The content of the file, or a few words if it has none."""
     try:
         return OwnerFacts(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -47,7 +47,7 @@ def recorded_span(recipe: Mapping[str, YamlValue]) -> int:
 
 
 def _jumps(recipe: Recipe, done: int, span: int) -> Iterator[str]:
-    """What each schedule was at the last step done, and is at the next one."""
+    """The values of each schedule that jumps between the last step done and the next."""
     last = _values(recipe, done - 1, span)
     left = range(done, recipe.steps)
     old = [_values(recipe, step, span) for step in left]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reasontrain import models
 from reasontrain.data import storage
-from reasontrain.data.offline import OfflineSample, Response, encode, fingerprint
+from reasontrain.data.offline import OfflineSample, WrittenResponse, encode, fingerprint
 from reasontrain.recipe import PairsStage, Recipe
 from reasontrain.run.datasets import encoder_of
 from reasontrain.stages.choose import Attempt, Choice, choose
@@ -125,7 +125,9 @@ def _written(id: str, solutions: Sequence[Solution]) -> OfflineSample:
         else tuple(Message(**turn) for turn in first.prompt)
     )
     problem = Problem(id=id, prompt=prompt, answer=first.answer)
-    responses = tuple(Response(text=s.response, ids=tuple(s.response_ids)) for s in solutions)
+    responses = tuple(
+        WrittenResponse(text=s.response, ids=tuple(s.response_ids)) for s in solutions
+    )
     return OfflineSample(problem=problem, responses=responses, tokenizer=first.tokenizer)
 
 

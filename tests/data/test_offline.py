@@ -16,7 +16,7 @@ from reasontrain.data.collate import collate
 from reasontrain.data.files import Table
 from reasontrain.data.offline import (
     OfflineSample,
-    Response,
+    WrittenResponse,
     encode,
     fingerprint,
     read_pairs,
@@ -144,7 +144,7 @@ def test_ids_are_taken_as_they_are_and_never_encoded_again() -> None:
 def test_ids_of_another_tokenizer_are_refused() -> None:
     row = OfflineSample(
         problem=Problem(id="p", prompt="x"),
-        responses=(Response(text="a", ids=(1,)),),
+        responses=(WrittenResponse(text="a", ids=(1,)),),
         prompt_ids=(2,),
         tokenizer="other",
     )
@@ -154,11 +154,11 @@ def test_ids_of_another_tokenizer_are_refused() -> None:
 
 
 def test_a_pair_of_which_one_side_is_too_long_is_dropped_whole() -> None:
-    chosen = Response(text="", ids=(1,))
+    chosen = WrittenResponse(text="", ids=(1,))
     rows = [
         OfflineSample(
             problem=Problem(id=name, prompt=""),
-            responses=(chosen, Response(text="", ids=ids)),
+            responses=(chosen, WrittenResponse(text="", ids=ids)),
             prompt_ids=(5,),
         )
         for name, ids in (("short", (1, 2)), ("long", (1, 2, 3)))

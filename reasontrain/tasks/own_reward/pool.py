@@ -87,7 +87,7 @@ class Outcome:
     output: str = ""
 
 
-class DeadWorkerError(Exception):
+class LostWorkerError(Exception):
     """The worker ended, or exceeded its limit, for this `reason`; `output` is what it printed."""
 
     def __init__(self, failure: Failure, reason: str, output: str) -> None:
@@ -132,7 +132,7 @@ class RewardProcess:
     def call(self, calls: Sequence[Call]) -> list[Outcome]:
         """Make calls at the same time if the function is async; otherwise one at a time.
 
-        Raises DeadWorkerError, after which the worker must be killed.
+        Raises LostWorkerError, after which the worker must be killed.
         """
         limit_s = self._file.timeout_s
         # the worker itself ends async calls in time, if it can
@@ -178,7 +178,7 @@ class RewardProcess:
             reply, output = self._exchange(
                 (file.path, file.source, file.function, folders), LOAD_LIMIT_S
             )
-        except DeadWorkerError as dead:
+        except LostWorkerError as dead:
             printed = f"; it printed:\n{dead.output}" if dead.output.strip() else ""
             raise UserError(f"{file.path} cannot be loaded: {dead.reason}{printed}") from dead
         finally:
@@ -226,7 +226,7 @@ class RewardProcess:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     self._drain(output)
-                    raise DeadWorkerError("timeout", _too_slow(limit_s), _text(output))
+                    raise LostWorkerError("timeout", _too_slow(limit_s), _text(output))
                 reply_fd = self._connection.fileno()
                 fds = [reply_fd, self._stdout.fileno()] if self._prints else [reply_fd]
                 ready = wait(fds, min(left_s, POLL_S))
@@ -241,7 +241,7 @@ class RewardProcess:
                     raise EOFError
         except (OSError, EOFError):
             self._drain(output)
-            raise DeadWorkerError("crash", self._end(), _text(output)) from None
+            raise LostWorkerError("crash", self._end(), _text(output)) from None
 
     def _drain(self, output: bytearray) -> None:
         """Read what the worker has printed so far; keep the beginning."""
@@ -254,7 +254,7 @@ class RewardProcess:
             self._prints = False  # the user's code closed it
 
     def _end(self) -> str:
-        """How the process ended."""
+        """The way in which the process ended, in words."""
         try:
             code = self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -339,7 +339,7 @@ class RewardPool:
                 return list(slot.call(calls))
             finally:
                 self._busy.discard(slot)
-        except DeadWorkerError as dead:
+        except LostWorkerError as dead:
             assert slot is not None, "only a worker that was started raises this"
             slot.kill()
             slot = None

@@ -131,7 +131,7 @@ def _send(driver: Connection, reply: object) -> None:
     driver.send_bytes(json.dumps(reply).encode())
 
 
-class Source(SourceLoader):
+class FrozenSource(SourceLoader):
     """A file's code as it was when the run began: all workers run the same."""
 
     def __init__(self, path: str, source: bytes) -> None:
@@ -150,7 +150,7 @@ class Source(SourceLoader):
 def _load(path: str, source: bytes, function: str) -> Score | Reply:
     """The function of this name, or an error to reply."""
     name = f"reasontrain_reward_{Path(path).stem}"
-    loader = Source(path, source)
+    loader = FrozenSource(path, source)
     spec = spec_from_loader(name, loader)
     assert spec is not None
     module = module_from_spec(spec)
