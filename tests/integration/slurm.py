@@ -37,6 +37,7 @@ CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={control}
+FirstJobId={control}000
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -120,7 +121,10 @@ class Slurm:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def left_behind(self, job: str) -> list[Path]:
-        """Folders of tokens and sockets that a job should have removed."""
+        """Folders of tokens and sockets that a job should have removed.
+
+        Clusters that run at the same time in this repository number their jobs apart.
+        """
         return [*ROOT.glob(f".ray-{job}-*"), *Path(self.env["RAY_TMPDIR"]).iterdir()]
 
     def scancel(self, job: str, *options: str) -> None:
