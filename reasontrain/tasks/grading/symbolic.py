@@ -12,17 +12,15 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from queue import LifoQueue
-from types import TracebackType
 from typing import Literal
 
+from reasontrain.tasks.worker_slots import WorkerSlots
 from reasontrain.types import RunError
 
 Failure = Literal["timeout", "memory", "crash"]
@@ -125,7 +123,7 @@ class GraderProcess:
         return value
 
 
-class Pool:
+class Pool(WorkerSlots[GraderProcess]):
     """Up to `num_workers` workers, started when needed and replaced when they die.
 
     It may be used from any thread.
@@ -136,12 +134,8 @@ class Pool:
             raise RunError(
                 "grading needs math-verify, which is not installed; run `pip install math-verify`"
             )
+        super().__init__(num_workers)
         self._memory_bytes = memory_bytes
-        self._slots: LifoQueue[GraderProcess | None] = LifoQueue()
-        self._num_slots = num_workers
-        self._closing = threading.Lock()
-        for _ in range(num_workers):
-            self._slots.put(None)
 
     def equal(self, pairs: Sequence[tuple[str, str]], limit_s: float) -> Decided | Failure:
         """Compare the pairs, or return the reason of a failure.
@@ -164,22 +158,3 @@ class Pool:
             return dead.reason
         finally:
             self._slots.put(worker)
-
-    def close(self) -> None:
-        """End every worker, after the comparisons that are running."""
-        with self._closing:
-            for worker in [self._slots.get() for _ in range(self._num_slots)]:
-                if worker is not None:
-                    worker.kill()
-                self._slots.put(None)
-
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
-from queue import LifoQueue
-from types import TracebackType
 from typing import IO, Literal, cast
 
+from reasontrain.tasks.worker_slots import WorkerSlots
 from reasontrain.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -103,9 +102,9 @@ class RewardProcess:
     def __init__(self, file: RewardFile) -> None:
         """Start the process and load the file; raise UserError if that fails."""
         self._file = file
-        self._connection, theirs = Pipe()
-        with theirs:
-            fd = theirs.fileno()
+        self._connection, worker_end = Pipe()
+        with worker_end:
+            fd = worker_end.fileno()
             self._process = subprocess.Popen(
                 # -P: a file `re.py` beside the worker is not imported; -u: what a killed worker
                 # printed is not lost in a buffer
@@ -264,19 +263,16 @@ class RewardProcess:
         return f"the process was ended by signal {-code} ({signal.Signals(-code).name})"
 
 
-class RewardPool:
+class RewardPool(WorkerSlots[RewardProcess]):
     """Up to `file.workers` workers, started when needed and replaced when they end.
 
     It may be used from any thread.
     """
 
     def __init__(self, file: RewardFile) -> None:
+        super().__init__(file.workers)
         self.file = file
-        self._slots: LifoQueue[RewardProcess | None] = LifoQueue()
         self._busy: set[RewardProcess] = set()
-        self._closing = threading.Lock()
-        for _ in range(file.workers):
-            self._slots.put(None)
 
     def load(self) -> bool:
         """Load the file in a worker; return whether the function is async.
@@ -349,25 +345,6 @@ class RewardPool:
             self._slots.put(slot)
         # one of several calls ended the worker: each alone tells which
         return [outcome for call in calls for outcome in self._call([call], stop)]
-
-    def close(self) -> None:
-        """End every worker, after the calls that are running; the pool can be used again."""
-        with self._closing:
-            for worker in [self._slots.get() for _ in range(self.file.workers)]:
-                if worker is not None:
-                    worker.kill()
-                self._slots.put(None)
-
-    def __enter__(self) -> RewardPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _failed(file: RewardFile, failure: Failure, reason: str, output: str) -> Outcome:
