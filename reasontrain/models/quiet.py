@@ -37,6 +37,8 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_warning()
     root = logging.getLogger("transformers")
     root.handlers = [OneLine(logging.WARNING)]
+    # transformers turns this on where CI is set, and each warning would come twice.
+    root.propagate = False
 
 
 @contextmanager
@@ -48,10 +50,10 @@ def messages_of_libraries() -> Iterator[list[str]]:
     """
     messages: list[str] = []
     root = logging.getLogger("transformers")
-    handlers = root.handlers
-    level = root.level
+    handlers, level, propagate = root.handlers, root.level, root.propagate
     root.handlers = [_Collecting(messages)]
     root.setLevel(logging.WARNING)
+    root.propagate = False
     try:
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")
@@ -60,6 +62,7 @@ def messages_of_libraries() -> Iterator[list[str]]:
     finally:
         root.handlers = handlers
         root.setLevel(level)
+        root.propagate = propagate
 
 
 def log_once(source: str, message: str) -> None:

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from reasontrain.models import ModelSettings, Policy, load
+from reasontrain.models import ModelSettings, Policy, load, quiet
 from reasontrain.models.quiet import messages_of_libraries, quiet_libraries
 from reasontrain.models.weights import check_finite, check_not_quantised
 from reasontrain.types import UserError
@@ -224,16 +224,23 @@ def test_a_warning_at_load_is_one_line_and_once(
     assert lines == [f"{path}: a b", f"{path}: c"]
 
 
-def test_warnings_after_loading_are_lines_too(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("propagate", [False, True], ids=["as usual", "where CI is set"])
+def test_warnings_after_loading_are_lines_too(
+    propagate: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = logging.getLogger("transformers")
-    before = (root.handlers, root.level)
+    before = (root.handlers, root.level, root.propagate)
+    monkeypatch.setattr(quiet, "_logged", set())
     try:
+        root.propagate = propagate
+        with messages_of_libraries():
+            logging.getLogger("transformers.tokenization").warning("while loading")
         quiet_libraries()
         for _ in range(2):
             logging.getLogger("transformers.tokenization").warning("too\nlong, says a test")
         logging.getLogger("transformers.tokenization").info("advice")
     finally:
-        root.handlers = before[0]
+        root.handlers, root.propagate = before[0], before[2]
         root.setLevel(before[1])
     assert [record.getMessage() for record in caplog.records] == [
         "transformers: too long, says a test"
