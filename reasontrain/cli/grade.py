@@ -21,7 +21,7 @@ from reasontrain.tasks import AnswerFormat, Grader, GradeRequest, Verdict
 from reasontrain.tasks.grading.grader import num_cores
 from reasontrain.types import UserError
 
-Grade = Callable[[str, str, bool, bool], Verdict]
+Grade = Callable[[str, str, bool, bool, str], Verdict]
 MAX_PENDING = 256
 """The most lines that are read ahead of grading."""
 DAY_S = 86_400.0

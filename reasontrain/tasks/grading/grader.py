@@ -38,12 +38,14 @@ class GradeRequest(NamedTuple):
         text: the response.
         truncated: the response was cut at its length limit.
         unfinished: the chain of thought did not end, so there is no answer.
+        problem: the text of the problem, whose nouns may follow a number; "" if it is not at hand.
     """
 
     gold: str
     text: str
     truncated: bool = False
     unfinished: bool = False
+    problem: str = ""
 
 
 class Grader:
@@ -75,6 +77,7 @@ class Grader:
         text: str,
         truncated: bool = False,
         unfinished: bool = False,
+        problem: str = "",
         *,
         answer_format: AnswerFormat = "marked",
     ) -> Verdict:
@@ -85,6 +88,7 @@ class Grader:
             text: the response.
             truncated: the response was cut at its length limit.
             unfinished: the chain of thought did not end, so there is no answer.
+            problem: the text of the problem, whose nouns may follow a number.
             answer_format: what counts as an answer.
 
         Returns:

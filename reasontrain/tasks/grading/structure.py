@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from reasontrain.tasks.grading import normalise, number
+from reasontrain.tasks.grading import leaf as leaf_values
+from reasontrain.tasks.grading import normalise
 
 MAX_ITEMS = 64
 MAX_REPEATS = 2
@@ -172,7 +173,7 @@ def _brackets(text: str) -> tuple[str, str, str]:
 
 def _bracketed_equal(gold: str, answer: str, leaf: Leaf, depth: int) -> bool:
     # 1,000 is a number, not a list
-    is_number = [number.read(normalise.without_unit(side)) is not None for side in (gold, answer)]
+    is_number = [leaf_values.is_single(side) for side in (gold, answer)]
     if any(is_number):
         is_list = [
             not plain and len(items(_brackets(side)[1])) > 1

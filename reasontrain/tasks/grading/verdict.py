@@ -20,8 +20,12 @@ class Verdict:
             "unfinished" if the chain of thought did not end; "too large", "timeout", "memory" or
             "crash" if algebra could not decide. If the task computes rewards itself: "own reward";
             "no reward" if it gave none; "error", "timeout" or "crash" if its function failed.
+        gold: the gold answer as it was read from its cell; "" if nothing was compared.
+        rule: the rule by which the two were compared, for people; "" if nothing was compared.
     """
 
     correct: bool
     extracted: str
     reason: str
+    gold: str = ""
+    rule: str = ""
