@@ -189,7 +189,7 @@ class Grader:
         known: dict[tuple[str, str], bool] = {}
         left_s = self._limit_s
         while True:
-            same, pairs = exact.compare(gold, answer, known)
+            same, pairs, _ = exact.compare(gold, answer, known)
             if not pairs:
                 return same, "symbolic" if known else "exact"
             if len(pairs) > MAX_PAIRS or any(
