@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import leaf, structure
+
+_INTEGER = re.compile(r"[0-9]+")
+"""The commonest answers, which need no further reading."""
 
 
 class Result(NamedTuple):
@@ -37,6 +41,10 @@ def compare(
         known: the verdicts of algebra so far.
         nouns: words of the problem that may name what a number counts.
     """
+    if gold == answer:
+        return Result(True, [], "same text")
+    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):
+        return Result(gold.lstrip("0") == answer.lstrip("0"), [], "numbers")
     undecided: dict[tuple[str, str], None] = {}
 
     def decide(gold_leaf: str, answer_leaf: str) -> bool:

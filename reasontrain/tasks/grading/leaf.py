@@ -6,6 +6,7 @@ It is fast and safe on any text; comparisons that need algebra stay undecided.
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import normalise, number
@@ -60,6 +61,31 @@ def equal(gold: str, answer: str, nouns: frozenset[str] = frozenset()) -> Decisi
     if gold_words is not None or answer_words is not None:
         return Decision(gold_words == answer_words, "words")
     return Decision(None, "algebra", (gold, answer))
+
+
+class Key(NamedTuple):
+    """A canonical form: two values with the same key are equal.
+
+    Attributes:
+        value: the number, in base units, or the spelling of anything else.
+        kind: "number", "percent" or "text".
+        unit: base units and nouns; () without any.
+    """
+
+    value: Hashable
+    kind: str
+    unit: Hashable = ()
+
+
+def key(text: str, nouns: frozenset[str] = frozenset()) -> Key:
+    """Return a canonical form; two values with equal keys are equal."""
+    bare = normalise.without_unit(text)
+    value = number.read(bare)
+    if value is None:
+        return Key(normalise.squeezed(text), "text")
+    if value.percent or bare == text:
+        return Key(value.value, "percent" if value.percent else "number")
+    return Key(value.value, "quantity", normalise.squeezed(text))
 
 
 def is_single(text: str, nouns: frozenset[str] = frozenset()) -> bool:

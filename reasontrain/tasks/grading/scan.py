@@ -78,11 +78,15 @@ class Separator(NamedTuple):
 
 
 @lru_cache(maxsize=4_096)
-def separators(text: str) -> tuple[Separator, ...]:
+def separators(text: str, *, listed: bool = False) -> tuple[Separator, ...]:
     """The separators of a text outside of all brackets and environments, in order.
 
     A comma between the thousands of a number is none. The result is empty for a text that is
     nested too deeply.
+
+    Args:
+        text: the expression.
+        listed: it stands in brackets, so that `3,400` is two members.
     """
     found: list[Separator] = []
     depth = 0
@@ -101,26 +105,28 @@ def separators(text: str) -> tuple[Separator, ...]:
                 kind = None
             if kind is not None:
                 found.append(Separator(kind, token, match.start(), match.end()))
-    return tuple(_without_thousands(text, found))
+    return tuple(_without_thousands(text, found, listed=listed))
 
 
-def _without_thousands(text: str, found: list[Separator]) -> list[Separator]:
+def _without_thousands(text: str, found: list[Separator], *, listed: bool) -> list[Separator]:
     commas = [separator for separator in found if separator.token == ","]
     tight = [comma for comma in commas if text[comma.end : comma.end + 1].strip()]
     lists = sum(separator.kind in LISTS for separator in found)
-    if not tight or len(tight) == lists:
+    if not tight or (listed and len(tight) == lists):
         return found
-    if all(_THOUSANDS.match(text, comma.start - 1) for comma in tight if comma.start):
+    if all(comma.start and _THOUSANDS.match(text, comma.start - 1) for comma in tight):
         return [separator for separator in found if separator not in tight]
     return found
 
 
-def split(text: str, kinds: frozenset[Kind]) -> tuple[list[str], list[Separator]]:
+def split(
+    text: str, kinds: frozenset[Kind], *, listed: bool = False
+) -> tuple[list[str], list[Separator]]:
     """Split at the separators of these kinds; return the stripped parts and the separators."""
     parts: list[str] = []
     between: list[Separator] = []
     start = 0
-    for separator in separators(text):
+    for separator in separators(text, listed=listed):
         if separator.kind in kinds:
             parts.append(text[start : separator.start].strip())
             between.append(separator)

@@ -7,11 +7,12 @@ comparison, a function that the caller passes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise, product
+from typing import NamedTuple
 
 from reasontrain.tasks.grading import approximate, matrix, normalise, reals, scan, words
 from reasontrain.tasks.grading import leaf as leaf_values
@@ -327,6 +328,54 @@ class Comparison:
         )
 
 
+class Key(NamedTuple):
+    """A canonical form of an answer: answers with equal keys are equal.
+
+    Attributes:
+        form: value and unit, or the keys of the members.
+        kind: "number", "percent", "quantity", ... of a value; "text" of an expression that only
+            algebra can compare, and the brackets of a list.
+        is_value: no other value of another key is equal, but for a unit that one of them lacks.
+        is_bare: a number without a unit.
+    """
+
+    form: Hashable
+    kind: str
+    is_value: bool = False
+    is_bare: bool = False
+
+
+def key(text: str, nouns: Nouns = frozenset()) -> Key:
+    """Return the canonical form of a normalised answer.
+
+    Args:
+        text: the answer.
+        nouns: words of the problem that may name what a number counts.
+    """
+    return _key(parse(words.without_lead(text), nouns), nouns)
+
+
+def _key(node: Node, nouns: Nouns) -> Key:
+    match node:
+        case Assigned():
+            return _key(node.value, nouns)
+        case Several(members=(member,)):
+            return _key(member, nouns)
+        case Several():
+            members = [_key(member, nouns) for member in node.members]
+            if node.kind in ("", "{}"):
+                return Key(frozenset(members), "set")
+            return Key(tuple(members), node.kind)
+        case Value():
+            value = leaf_values.key(node.text, nouns)
+            if value.kind != "text":
+                is_bare = value.kind == "number"
+                return Key((value.value, value.unit), value.kind, is_value=True, is_bare=is_bare)
+            prose = words.prose(words.bare(node.text))
+            return Key(prose or value.value, "text")
+    return Key(normalise.squeezed(node.text), "text")
+
+
 @lru_cache(maxsize=4_096)
 def parse(text: str, nouns: Nouns = frozenset()) -> Node:
     """Parse a normalised expression; what has no structure that is known is a value."""
@@ -404,7 +453,7 @@ def _bracketed(text: str, surrounded: tuple[str, str, str], nouns: Nouns, depth:
     rows = matrix.rows(text) if r"\begin" in text else None
     if rows is not None:
         return Grid(rows, text)
-    members = _members(inside)
+    members = _members(inside, listed=True)
     if len(members) < 2:
         if kind in ("()", "{}") and members:
             node = _parse(members[0], nouns, depth + 1)
@@ -423,9 +472,9 @@ def _bracketed(text: str, surrounded: tuple[str, str, str], nouns: Nouns, depth:
     return Several(kind, _with_dots(nodes), text)
 
 
-def _members(text: str) -> list[str]:
+def _members(text: str, *, listed: bool = False) -> list[str]:
     r"""Return the members of a list at the top level; a member with `\pm` becomes several."""
-    parts, _ = scan.split(text, scan.LISTS)
+    parts, _ = scan.split(text, scan.LISTS, listed=listed)
     return [signed for part in parts if part for signed in _signed(part)]
 
 
@@ -519,7 +568,8 @@ def _equation(text: str, nouns: Nouns, depth: int) -> Node:
     parts, _ = scan.split(text, frozenset(["equals"]))
     sides = [part for part in parts if part]
     if not sides or not parts[-1]:
-        return Value(text)
+        # `x =` states nothing
+        return Several("", (), text)
     if len(sides) == 1:
         return _parse(sides[0], nouns, depth + 1)
     if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
