@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 UNFINISHED = "unfinished"
 """The reason of verdicts on responses whose chain of thought did not end."""
@@ -27,5 +27,5 @@ class Verdict:
     correct: bool
     extracted: str
     reason: str
-    gold: str = ""
-    rule: str = ""
+    gold: str = field(default="", compare=False)
+    rule: str = field(default="", compare=False)
