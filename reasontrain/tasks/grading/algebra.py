@@ -115,7 +115,7 @@ def _named_equal(gold: Reading, answer: Reading) -> bool:
 
 def _with_signs_equal(gold: Reading, answer: Reading) -> bool:
     """Compare the two values that a sign of both kinds gives to each text, in any order."""
-    if gold.signs != answer.signs and gold.signs > 1 and answer.signs > 1:
+    if gold.signs != answer.signs:
         return False
     gold_values, answer_values = (
         [
@@ -149,21 +149,23 @@ def _links_equal(gold: tuple[str, Expr], answer: tuple[str, Expr]) -> bool:
 
     Equations may also differ by denominators. A factor of inequalities must be positive.
     """
-    relation, gold_difference = gold
+    relation, *differences = gold[0], gold[1], answer[1]
     if relation != answer[0]:
         return False
-    answer_difference = answer[1]
-    if relation in ("=", "!="):
-        gold_difference = _numerator(gold_difference)
-        answer_difference = _numerator(answer_difference)
-    if gold_difference == 0 or answer_difference == 0:
+    is_equation = relation in ("=", "!=")
+    gold_difference, answer_difference = (
+        sympy.expand(_numerator(difference) if is_equation else difference)
+        for difference in differences
+    )
+    # what holds always, or never, has no ratio to anything
+    if not gold_difference.free_symbols or not answer_difference.free_symbols:
         return bool(gold_difference == answer_difference)
     factor = _ratio(gold_difference, answer_difference)
     if factor is None:
         return False
-    quotient = sympy.cancel(sympy.expand(gold_difference) / sympy.expand(answer_difference))
+    quotient = sympy.cancel(gold_difference / answer_difference)
     if not quotient.free_symbols:
-        return relation in ("=", "!=") or bool(quotient.is_positive)
+        return bool(quotient.is_positive) or (is_equation and bool(quotient.is_negative))
     return abs(factor - 1) < SCREEN_AGREEMENT and expressions_equal(
         gold_difference, answer_difference, decimal=False
     )

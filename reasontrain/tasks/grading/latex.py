@@ -545,7 +545,7 @@ class _Reader:
             function = vocabulary.INVERSES[name]
             power = sympy.S.One
         argument = self._function_argument(name)
-        value = function(argument) if base is None else sympy.log(argument, base)
+        value = function(argument) if base is None else vocabulary.logarithm(argument, base)
         return value**power
 
     def _function_argument(self, name: str) -> Expr:

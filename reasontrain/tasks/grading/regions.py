@@ -24,6 +24,8 @@ _OPERATORS = {
     r"\cap": sympy.Intersection,
     r"\setminus": sympy.Complement,
     r"\backslash": sympy.Complement,
+    **dict.fromkeys(["or", r"\lor", r"\vee"], sympy.Union),
+    **dict.fromkeys(["and", r"\land", r"\wedge"], sympy.Intersection),
 }
 _REALS = ([r"\mathbb", "{", "R", "}"], [r"\mathbb", "R"], [r"\R"], [r"\Reals"])
 _EMPTY = ([r"\emptyset"], [r"\varnothing"], [r"\{", r"\}"])
@@ -33,8 +35,12 @@ _SUCH_THAT = frozenset([r"\mid", "|", ":", r"\colon"])
 def equal(gold: str, answer: str) -> bool:
     """Return True if two texts denote the same set of reals; False if one cannot be read."""
     try:
-        parts = [_without_member(tokens(text)) for text in (gold, answer)]
+        texts = [tokens(text) for text in (gold, answer)]
+        parts = [_without_member(text) for text in texts]
         if all(_is_pair(part) for part in parts):
+            return False
+        gold_variables, answer_variables = map(_variables, texts)
+        if gold_variables and answer_variables and gold_variables != answer_variables:
             return False
         gold_set, answer_set = (_region(part) for part in parts)
     except (UnreadableError, NotImplementedError):
@@ -54,6 +60,17 @@ def _without_member(parts: list[Token]) -> list[Token]:
     r"""Drop the variable of `x \in`."""
     is_member = len(parts) > 2 and parts[0].kind == "letter" and parts[1].text == r"\in"
     return parts[2:] if is_member else parts
+
+
+def _variables(parts: Sequence[Token]) -> set[str]:
+    r"""The variables of inequalities and of `x \in`; those of a set-builder are bound."""
+    bare = any(part.text in RELATIONS for part in parts) and not any(
+        part.text in (r"\{", r"\lbrace") for part in parts
+    )
+    if bare or len(_without_member(list(parts))) < len(parts):
+        letters = parts if bare else parts[:1]
+        return {part.text for part in letters if part.kind == "letter" and part.text not in "eiU"}
+    return set()
 
 
 def _is_pair(parts: Sequence[Token]) -> bool:
@@ -117,8 +134,8 @@ def _in_braces(inside: Sequence[Token]) -> Set:
     if head[0].kind != "letter" or (texts[1:] and texts[1] != r"\in"):
         raise UnreadableError("a set-builder")
     domain = _region(head[2:]) if len(head) > 1 else sympy.S.Reals
-    condition = inside[len(head) + 1 :]
-    return sympy.Intersection(domain, _solutions(latex.read_tokens(condition)))
+    conditions = _split(inside[len(head) + 1 :], {","})
+    return sympy.Intersection(domain, *(_region(condition) for condition in conditions))
 
 
 def _split(parts: Sequence[Token], separators: frozenset[str] | set[str]) -> list[list[Token]]:

@@ -24,14 +24,20 @@ class Token(NamedTuple):
 END = Token("end", "")
 
 _SPACE = re.compile(
-    r"(?:\s|~|\\[,;:! ]|\\(?:left|right|quad|qquad|displaystyle|limits|nolimits|thinspace"
-    r"|[bB]igg?[lr]?)(?![a-zA-Z]))+"
+    r"(?:\s|~|\\[,;:! ]|\\(?:text|mbox|mathrm)\s*\{\s*\}|\\(?:left|right|quad|qquad|displaystyle"
+    r"|limits|nolimits|thinspace|[bB]igg?[lr]?)(?![a-zA-Z]))+"
 )
 _NUMBER = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![a-zA-Z\d]))?")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _LETTERS = re.compile(r"[a-zA-Z]+")
-_SIGNS = re.compile(r"\*\*|!!|<=|>=|!=|\\[{}%|]|[-+*/^_=<>()\[\]{}|!',%]")
+_FACE = re.compile(
+    r"\\(?:operatorname\*?|text|mbox|mathrm|mathit|mathbf|textit|textrm|textbf)"
+    r"\s*\{\s*([a-zA-Z]+)\s*\}"
+)
+_SIGNS = re.compile(r"\*\*|!!|<=|>=|!=|\\[{}%|]|[-+*/^_=<>()\[\]{}|!',%°]")
+
+_SYNONYMS = {"**": "^", "°": r"\circ", r"\lbrack": "[", r"\rbrack": "]"}
 
 _AFFIXES = r"arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|log|ln|exp|sqrt"
 _PREFIX = re.compile(rf"({_AFFIXES})([a-zA-Z])")
@@ -68,14 +74,19 @@ def tokens(text: str) -> list[Token]:
         number = (_THOUSANDS.match(text, index) if depth == 0 else None) or _NUMBER.match(
             text, index
         )
-        if number:
+        if face := _FACE.match(text, index):
+            # a word in upright letters is one function or one word, and no product
+            letter = len(face[1]) == 1
+            result += _words(face[1], spaced) if letter else [_word(face[1], spaced)]
+            index = face.end()
+        elif number:
             result.append(Token("number", number[0].replace(",", ""), spaced))
             index = number.end()
         elif letters := _LETTERS.match(text, index):
             result += _words(letters[0], spaced)
             index = letters.end()
         elif match := _COMMAND.match(text, index) or _SIGNS.match(text, index):
-            sign = {"**": "^", r"\lbrack": "[", r"\rbrack": "]"}.get(match[0], match[0])
+            sign = _SYNONYMS.get(match[0], match[0])
             result.append(Token("command" if match[0][1:2].isalpha() else "sign", sign, spaced))
             depth += (sign in ("(", "[", "{", r"\{")) - (sign in (")", "]", "}", r"\}"))
             index = match.end()
@@ -84,10 +95,16 @@ def tokens(text: str) -> list[Token]:
     return result
 
 
+def _word(letters: str, spaced: bool) -> Token:
+    if letters in vocabulary.WORDS:
+        return Token("command", "\\" + letters, spaced)
+    return Token("word", letters, spaced)
+
+
 def _words(letters: str, spaced: bool) -> list[Token]:
     """Split letters without a backslash into functions, words and variables."""
     if letters in vocabulary.WORDS:
-        return [Token("command", "\\" + letters, spaced)]
+        return [_word(letters, spaced)]
     if match := _PREFIX.fullmatch(letters):
         return [Token("command", "\\" + match[1], spaced), Token("letter", match[2])]
     if match := _SUFFIX.fullmatch(letters):

@@ -10,6 +10,16 @@ from collections.abc import Callable
 import sympy
 from sympy import Expr
 
+
+def logarithm(value: Expr, base: Expr | int | None = None) -> Expr:
+    """The logarithm, of which an even power becomes a factor: `2 ln |x|` for `ln x^2`."""
+    factor = sympy.S.One
+    if value.is_Pow and value.exp.is_even and value.base.is_real:
+        factor = value.exp
+        value = sympy.Abs(value.base)
+    return factor * (sympy.log(value) if base is None else sympy.log(value, base))
+
+
 TRIGONOMETRY: dict[str, Callable[..., Expr]] = {
     "sin": sympy.sin,
     "cos": sympy.cos,
@@ -44,10 +54,10 @@ FUNCTIONS: dict[str, Callable[..., Expr]] = {
     **{f"a{name}": inverse for name, inverse in INVERSES.items()},
     **{f"ar{name}": INVERSES[name] for name in ("sinh", "cosh", "tanh", "coth")},
     "exp": sympy.exp,
-    "ln": sympy.log,
-    "log": lambda x: sympy.log(x, 10),
-    "lg": lambda x: sympy.log(x, 10),
-    "lb": lambda x: sympy.log(x, 2),
+    "ln": logarithm,
+    "log": lambda x: logarithm(x, 10),
+    "lg": lambda x: logarithm(x, 10),
+    "lb": lambda x: logarithm(x, 2),
     "abs": sympy.Abs,
     "sgn": sympy.sign,
     "sign": sympy.sign,
