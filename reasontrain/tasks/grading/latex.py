@@ -187,7 +187,7 @@ class _Reader:
             name = token.text[1:]
             return (
                 name in vocabulary.FUNCTIONS
-                or name in vocabulary.SEVERAL
+                or name in {*vocabulary.SEVERAL, "binomial"}
                 or name in vocabulary.CONSTANTS
                 or name in vocabulary.GREEK
                 or name in vocabulary.ACCENTS
@@ -466,6 +466,8 @@ class _Reader:
             return self._root()
         if token.text in vocabulary.BINOMIALS:
             return sympy.binomial(self._argument(), self._argument())
+        if name == "binomial":
+            return _binomial(self._arguments())
         if name in vocabulary.SEVERAL:
             return _of_several(name, self._arguments())
         constant = vocabulary.CONSTANTS.get(name)
@@ -712,6 +714,12 @@ def _quotient(top: Expr, bottom: Expr) -> Expr:
     if bottom == 0:
         raise UnreadableError("division by zero")
     return top / bottom
+
+
+def _binomial(arguments: Sequence[Expr]) -> Expr:
+    if len(arguments) != 2:
+        raise UnreadableError("a binomial coefficient of more than two numbers")
+    return sympy.binomial(*arguments)
 
 
 def _of_several(name: str, arguments: Sequence[Expr]) -> Expr:

@@ -61,6 +61,7 @@ FUNCTIONS: dict[str, Callable[..., Expr]] = {
     "abs": sympy.Abs,
     "sgn": sympy.sign,
     "sign": sympy.sign,
+    "factorial": sympy.factorial,
     "floor": sympy.floor,
     "ceil": sympy.ceiling,
     "Re": sympy.re,
@@ -84,6 +85,7 @@ WORDS = frozenset(
         "inf",
         "oo",
         "binom",
+        "binomial",
         "choose",
         "mod",
     ]
