@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
+from functools import cache
 
 _TOKEN = re.compile(r"\s*(\\[a-zA-Z]+|\d+(?:\.\d*)?|\.\d+|[a-zA-Z]|[-+*/^(){}\[\]!])")
 _PLAIN = (
@@ -28,6 +29,7 @@ _GREEK = frozenset(
 )
 
 
+@cache
 def value(text: str) -> complex | None:
     """The value of an expression; None for anything that this grammar does not cover."""
     for pattern, replacement in _PLAIN:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import NamedTuple
 
 from tests.tasks.grading.corpus import Gold
@@ -94,6 +95,7 @@ def is_plain(text: str) -> bool:
     return value(text) is not None and not re.fullmatch(r"[A-Z]{2,}|[a-z]{3,}", text)
 
 
+@cache
 def number(text: str) -> Fraction | None:
     """The value of a plain number in the benchmarks' spellings."""
     if GROUPED.fullmatch(text):
@@ -142,6 +144,7 @@ def split(text: str) -> list[str]:
     return [re.sub(r"^(?:\\[;,! ]|\s)+|\s+$", "", part) for part in (*parts, text[start:])]
 
 
+@cache
 def bracketed(text: str) -> tuple[str, list[str], str] | None:
     r"""Opening bracket, members and closing bracket of `(a, b)` or `\left[ a, b \right)`."""
     bare = re.sub(r"\\left|\\right", "", text).strip()
@@ -183,6 +186,7 @@ def union(text: str) -> list[str] | None:
     return parts if len(parts) > 1 and all(map(bracketed, parts)) else None
 
 
+@cache
 def listed(text: str) -> list[str] | None:
     """Members of a list without brackets, of which no two are equal."""
     if GROUPED.fullmatch(text) or "=" in text:
@@ -200,6 +204,7 @@ def all_differ(texts: Sequence[str]) -> bool:
     )
 
 
+@cache
 def entries(text: str) -> list[list[str]] | None:
     """Rows of a matrix whose entries are plain."""
     match = MATRIX.fullmatch(text.rstrip(". "))
