@@ -22,12 +22,12 @@ _UNCLOSED = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{(?!\s*\})|\\boxed\
 
 _JOINS = frozenset(word for language in LANGUAGES.values() for word in language.joins)
 _CONNECTION = re.compile(
-    r"(?P<separator>\n\s*[-•]\s+|[,;/、，；]|\\[,;](?!\w))"
-    r"|(?P<space>\s+|[$*_&~]|\\[()\[\]!:> ]|\\\\|\\q?quad(?![a-zA-Z])"
+    r"(?P<label>\(?(?:[a-zA-Z]|[ivx]{1,4}|\d{1,2})\)[:.]?|\d{1,2}\.(?=\s)|[a-zA-Z]:(?=\s)"
+    r"|(?:[Pp]art|[Qq]uestion|[Ff]or)\s+(?:\(?[a-zA-Z\d]{1,2}\)|[a-hA-H\d]\b)[:.]?)"
+    r"|(?P<separator>\n\s*[-•]\s+|[,;/、，；]|\\[,;](?!\w))"
+    r"|(?P<space>\s+|[$*_&~()]|\\[()\[\]!:> ]|\\\\|\\q?quad(?![a-zA-Z])"
     r"|\\(?:text|mbox|textbf|textit|mathrm)\s*\{|\}|\\(?:hspace|vspace)\{[^{}]{0,12}\})"
     r"|(?P<end>[.。।!])"
-    r"|(?P<label>\(?(?:[a-zA-Z]|[ivx]{1,4}|\d{1,2})\)[:.]?|\d{1,2}\.(?=\s)|[a-zA-Z]:(?=\s)"
-    r"|(?:[Pp]art|[Qq]uestion|[Ff]or)\s+(?:\(?[a-zA-Z\d]{1,2}\)|[a-hA-H\d]\b)[:.]?)"
     r"|(?P<name>(?:\\[a-zA-Z]+|[a-zA-Z]{1,2})(?:_\{?\w+\}?|\([a-zA-Z\d]\))?\s*(?:=|\\approx))"
     r"|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)"
 )

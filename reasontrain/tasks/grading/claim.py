@@ -7,7 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import formulas
-from reasontrain.tasks.grading.languages import DENIALS, LANGUAGES, TOTALS, Language
+from reasontrain.tasks.grading.languages import LANGUAGES, TOTALS, Language
 from reasontrain.tasks.grading.marks import Mark, alternatives, is_alphabetic
 
 LONGEST = 2_000
@@ -38,15 +38,19 @@ _PHRASE = re.compile(
 """The text of a choice after its letter."""
 _RULES = re.compile(r"(?:\s*(?:[-_=*]{3,}\s*\n|\$?\\f?boxed\s*\{\s*\}\$?))+")
 """Horizontal rules, and boxes that were left empty."""
-_LIST = re.compile(r"[\s:*_]*\n\s*(?:[-*•]|\d{1,2}[.)])\s+")
+_TAG = re.compile(r"</?(?:b|strong|em|i|u|p|br|span|div|center|code)\s*/?>", re.IGNORECASE)
+_LIST = re.compile(r"[\s:*_]*\n\s*(?P<first>(?:[-*•]|\d{1,2}[.)])\s+)")
 _ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)")
 _TOTAL = re.compile(rf"[\s*_-]*{alternatives(TOTALS)}\b[^:：=\n]{{0,40}}[:：=]+(.+)", re.IGNORECASE)
-_LEAD = re.compile(
-    r"(?:approximately|approx\.?|about|roughly|around|exactly|precisely|simply|just|therefore|thus"
-    r"|then|now|also|indeed|clearly|hence|either|found to be|given by|equal to|option|choice"
-    r"|environ|etwa|ungefähr|约|大约|約)(?=[\s\d$\\(]):?\s*",
-    re.IGNORECASE,
+_NEUTRAL = (
+    *("approximately", "approx.", "approx", "about", "roughly", "around", "exactly", "precisely"),
+    *("simply", "just", "therefore", "thus", "then", "now", "indeed", "clearly", "hence", "either"),
+    *("probably", "likely", "perhaps", "maybe", "possibly", "found to be", "given by", "equal to"),
+    *("option", "choice", "donc", "alors", "also", "dunque", "quindi", "portanto", "entonces"),
+    *("environ", "etwa", "ungefähr", "约", "大约", "約"),
 )
+"""Words before a value that change nothing."""
+_LEAD = re.compile(rf"{alternatives(_NEUTRAL)}(?=[\s\d$\\(]):?\s*", re.IGNORECASE)
 _QUALIFIER = (
     r"(?:at (?:least|most)|less than|more than|fewer than|not|minus|negative|about|approximately"
     r"|exactly|only|just|around|roughly|up to|between|a total of|equal to)"
@@ -62,8 +66,11 @@ _REST = (
     rf"|(?P<remark>{_PREPOSITION}|{_COMPARISON}"
 )
 _HEDGE = r"(?:maybe|perhaps|possibly|probably|also|else|either|it|is|could|might|may|be|even)"
+_SENTENCE = re.compile(
+    r"(?:it|that|this|there|we|they|he|she|i|the|you|these|those)\b", re.IGNORECASE
+)
 _GOES_ON = re.compile(
-    rf"(?:(?:and|or|{_HEDGE}|et|ou|und|oder|y|o|e|и|или)\s+)*(?:{VALUE}"
+    rf"(?:but\s+(?={_HEDGE}))?(?:(?:and|or|{_HEDGE}|et|ou|und|oder|y|o|e|и|или)\s+)*(?:{VALUE}"
     r"|\\text\{|[a-zA-Z](?:_\w|\([a-z]\))?\s*[=<>≤≥]|[A-H](?=\s*(?:[,;.)]|(?:and|or)\b|$)))",
     re.IGNORECASE,
 )
@@ -78,9 +85,9 @@ _HARD = re.compile(
     re.IGNORECASE,
 )
 _NEW_VALUE = re.compile(
-    rf"(?:\b(?:it|that|this|answer|result)(?:'s| is| was)|should be|must be|i mean|correction:?"
+    rf"(?:\b(?:it|that|this|answer|result)(?:'s| is| was)|should be|must be|i meant?|correction:?"
     rf"|(?:wait|no|sorry|actually|oops|hmm))\W+"
-    rf"(?:(?:it's|it is|i mean|wait|no|sorry|actually|really|rather|make that)\W+)*(?={VALUE})",
+    rf"(?:(?:it's|it is|i meant?|wait|no|sorry|actually|really|rather|make that)\W+)*(?={VALUE})",
     re.IGNORECASE,
 )
 _IN_PARENTHESES = re.compile(r"\s*[(（]([^()（）]*)[)）]")
@@ -89,11 +96,8 @@ _ASIDE = re.compile(
     r"(?:given|found|shown|stated|obtained|expressed|rounded|written|computed|calculated|derived"
     r"|correct|incorrect|right|wrong|reasonable|consistent|verified|valid|unique|clear|below|above"
     r"|as|in|based|for|to be|what|therefore|an? (?:integer|number|whole|fraction|decimal|positive"
-    r"|negative)|positive|negative|not|also|indeed|obvious|the same)\b(?!\s*\()",
+    r"|negative)|(?:positive|negative)(?!\s+[\d$\\])|not|also|indeed|obvious|the same)\b(?!\s*\()",
     re.IGNORECASE,
-)
-_DENIED = re.compile(
-    rf"(?:{'|'.join({denial for denial, _ in DENIALS})})(?![^\W\d_])|不是", re.IGNORECASE
 )
 _INITIALS = re.compile(r"\b[a-zA-Z]\.[a-zA-Z]\.$")
 """`p.m.`, which keeps its last point."""
@@ -102,10 +106,17 @@ _CLOSERS = {")": "(", "]": "[", "}": "{"}
 
 
 class Claim(NamedTuple):
-    """An answer, and False if it reads like a remark about one."""
+    """What a statement gives.
+
+    Attributes:
+        text: the answer.
+        is_answer: False if it reads like a remark about an answer.
+        denied: it is what the answer is not.
+    """
 
     text: str
     is_answer: bool
+    denied: bool = False
 
 
 def read(text: str, mark: Mark) -> Claim:
@@ -120,6 +131,8 @@ def read(text: str, mark: Mark) -> Claim:
     body = window.lstrip(_NOISE)
     if rules := _RULES.match(body):
         body = body[rules.end() :].lstrip(_NOISE)
+    if "<" in body:
+        body = _TAG.sub("", body).lstrip(_NOISE)
     if "**" in body:
         body = _BOLD.sub("", body)
     end = _sentence_end(body)
@@ -128,10 +141,11 @@ def read(text: str, mark: Mark) -> Claim:
     retracted = _retraction(rest, language) if rest else None
     if retracted is not None:
         return Claim(retracted, True)
-    if _DENIED.match(sentence):
-        affirmed = _affirmed(sentence, rest)
-        claim = value(affirmed or sentence, language)
-        return Claim(claim, bool(affirmed))
+    if mark.denied:
+        affirmed = _affirmed(sentence, rest, language)
+        if affirmed is None:
+            return Claim(f"not {value(sentence, language)}", False, denied=True)
+        return Claim(value(affirmed, language), True)
     claim = value(sentence, language)
     alternative = _ALTERNATIVE.match(rest) if rest else None
     if alternative:
@@ -188,10 +202,11 @@ def _sentence_end(body: str) -> int:
 
 def _list(window: str, language: Language) -> str | None:
     """Return the total of a list that follows a mark, or its items; None without a list."""
-    if not _LIST.match(window):
+    listed = _LIST.match(window)
+    if listed is None:
         return None
     items = []
-    for line in window.lstrip(" :*_\n").splitlines():
+    for line in window[listed.start("first") :].splitlines():
         if not line.strip():
             continue
         total = _TOTAL.match(line)
@@ -216,34 +231,30 @@ def _retraction(rest: str, language: Language) -> str | None:
     return "" if hard else None
 
 
-def _affirmed(sentence: str, rest: str) -> str | None:
-    """Return what is affirmed after a denial (not 12 but 15); None if nothing is.
+def _affirmed(sentence: str, rest: str, language: Language) -> str | None:
+    """Return what is put in the place of a denied answer (not 12 but 15); None if nothing is.
 
     Args:
-        sentence: a sentence that begins with a denial.
+        sentence: the sentence after "is not".
         rest: the text after it, which may affirm (`It is 15.`).
+        language: the language of the statement.
     """
-    for pattern in _denials():
-        if match := pattern.match(sentence):
+    if language.affirmations:
+        words = _word(language.affirmations, is_alphabetic(language.nouns[0]))
+        if match := re.search(rf"\S\W*{words}\s*(.+)", sentence, re.IGNORECASE):
             return match[1]
-    new = _NEW_VALUE.match(rest.lstrip(" .!*\n"))
+    following = rest.lstrip(" .!*\n")
+    new = _NEW_VALUE.match(following)
     if new is None:
         return None
-    body = rest.lstrip(" .!*\n")[new.end() :]
+    body = following[new.end() :]
     return body[: _sentence_end(body)]
 
 
-@cache
-def _denials() -> tuple[re.Pattern[str], ...]:
-    return tuple(
-        re.compile(
-            rf"{denial}\W.{{1,80}}?\W{affirmation}\b(?:\s+rather|\s+instead)?\s*(.+)"
-            if is_alphabetic(denial)
-            else rf"{denial}.{{1,80}}?{affirmation}\s*(.+)",
-            re.IGNORECASE,
-        )
-        for denial, affirmation in DENIALS
-    )
+def _word(words: tuple[str, ...], spaced: bool) -> str:
+    """A pattern of any of some words, as whole words in a script with spaces."""
+    pattern = alternatives(words)
+    return rf"(?<![^\W\d_]){pattern}(?![^\W\d_])" if spaced else pattern
 
 
 def _after_lead(sentence: str, language: Language) -> str:
@@ -267,20 +278,22 @@ def _after_lead(sentence: str, language: Language) -> str:
 
 @cache
 def _verbs(language: Language) -> re.Pattern[str]:
-    words = {*language.verbs} if language.verbs else {*LANGUAGES["en"].verbs}
-    spaced = is_alphabetic(language.nouns[0])
-    verb = alternatives(tuple(words))
-    verb = rf"(?<![^\W\d_]){verb}(?![^\W\d_])" if spaced else verb
+    verb = _word(language.verbs or LANGUAGES["en"].verbs, is_alphabetic(language.nouns[0]))
     return re.compile(rf"{verb}\s*(?P<value>(?={_QUALIFIER}\s+{VALUE}|{VALUE}))?", re.IGNORECASE)
 
 
 def _without_remark(sentence: str, language: Language) -> str:
     """Cut a sentence before the first remark: 12 of `12, which is the total`."""
     spans = _closed_spans(sentence)
+    value_end = 0
     for match in _remarks(language).finditer(sentence):
         start = match.start()
         head = sentence[:start]
-        if not head.strip() or any(first < start < last for first, last in spans):
+        if (
+            start < value_end
+            or not head.strip()
+            or any(first < start < last for first, last in spans)
+        ):
             continue
         has_value = _ANY_VALUE.search(head) is not None
         rest = sentence[match.end() :]
@@ -288,7 +301,12 @@ def _without_remark(sentence: str, language: Language) -> str:
         if kind == "cause":
             return head
         if kind == "comma":
-            if not has_value or _GOES_ON.match(rest):
+            if goes_on := _GOES_ON.match(rest):
+                value_end = match.end() + goes_on.end()
+                continue
+            if not has_value:
+                if _SENTENCE.match(rest):
+                    return head
                 continue
             replaced = _NEW_VALUE.match(rest)
             return rest[replaced.end() :] if replaced else head

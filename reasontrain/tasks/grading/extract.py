@@ -95,7 +95,7 @@ def _complete(text: str, answer_format: AnswerFormat) -> str:
     if _is_bare(text) and not boxes.is_unclosed(text):
         bare = _unbold(text)
         return claim.value(bare, LANGUAGES["en"]) if _is_phrase(bare) else bare
-    if answer_format == "any":
+    if answer_format == "any" and not (stated and stated.denied):
         return _unmarked(text) or (stated.text if stated else "")
     return stated.text if stated else ""
 

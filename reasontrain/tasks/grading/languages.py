@@ -20,6 +20,8 @@ class Language(NamedTuple):
         remarks: words that begin a remark after a number or formula, but may be part of a name.
         verbs: verbs of a sentence that leads to the value (`she has 5 apples`).
         ends: what a sentence may end with after the value.
+        denials: copulas in the negative.
+        affirmations: words before the answer that is put in the place of a denied one.
         direct: the value may follow the noun without a copula.
     """
 
@@ -30,6 +32,8 @@ class Language(NamedTuple):
     remarks: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
+    denials: tuple[str, ...] = ()
+    affirmations: tuple[str, ...] = ()
     direct: bool = False
 
 
@@ -78,6 +82,22 @@ LANGUAGES = {
             *("needed", "paid", "pays", "made", "earned", "got", "left", "sold", "sells", "bought"),
             *("eats", "ate", "reads", "read", "saves", "saved", "received", "receives", "weighs"),
         ),
+        denials=(
+            "is not",
+            "isn't",
+            "are not",
+            "aren't",
+            "was not",
+            "cannot be",
+            "can't be",
+            "is definitely not",
+            "is certainly not",
+            "is clearly not",
+            "is surely not",
+            "should not be",
+            "is neither",
+        ),
+        affirmations=("but rather", "but instead", "but", "rather", "instead", "it is", "it's"),
     ),
     "fr": Language(
         nouns=("réponse",),
@@ -95,6 +115,8 @@ LANGUAGES = {
             "au total",
         ),
         verbs=("est", "a", "font", "fait", "vaut", "donne", "reste", "coûte"),
+        denials=("n'est pas", "n’est pas"),
+        affirmations=("mais",),
     ),
     "de": Language(
         nouns=("antwort", "antworten"),
@@ -113,6 +135,8 @@ LANGUAGES = {
             "insgesamt",
         ),
         verbs=("ist", "sind", "hat", "haben", "beträgt", "kostet", "ergibt", "verdient", "braucht"),
+        denials=("ist nicht", "lautet nicht", "sind nicht"),
+        affirmations=("sondern",),
     ),
     "es": Language(
         nouns=("respuesta", "respuestas"),
@@ -120,6 +144,8 @@ LANGUAGES = {
         joins=("y", "o", "e"),
         causes=("porque", "ya que", "pues", "que", "es decir", "por lo tanto", "y no", "en total"),
         verbs=("es", "son", "tiene", "hay", "cuesta", "gana", "quedan"),
+        denials=("no es", "no son"),
+        affirmations=("sino",),
     ),
     "pt": Language(
         nouns=("resposta", "respostas"),
@@ -127,6 +153,8 @@ LANGUAGES = {
         joins=("e", "ou"),
         causes=("porque", "pois", "já que", "que", "ou seja", "portanto", "no total", "e não"),
         verbs=("é", "são", "tem", "há", "custa", "ganha"),
+        denials=("não é", "não são"),
+        affirmations=("mas sim", "mas"),
     ),
     "it": Language(
         nouns=("risposta", "risposte"),
@@ -134,6 +162,8 @@ LANGUAGES = {
         joins=("e", "o"),
         causes=("perché", "poiché", "dato che", "che", "cioè", "ovvero", "in totale", "e non"),
         verbs=("è", "sono", "ha", "costa"),
+        denials=("non è", "non sono"),
+        affirmations=("ma", "bensì"),
     ),
     "ca": Language(
         nouns=("resposta",),
@@ -154,6 +184,8 @@ LANGUAGES = {
         joins=("en", "of"),
         causes=("omdat", "want", "dus", "namelijk", "dat wil zeggen", "in totaal", "niet"),
         verbs=("is", "zijn", "heeft", "kost"),
+        denials=("is niet",),
+        affirmations=("maar",),
     ),
     "sv": Language(
         nouns=("svar", "svaret"),
@@ -161,6 +193,8 @@ LANGUAGES = {
         joins=("och", "eller"),
         causes=("eftersom", "för att", "alltså", "inte"),
         verbs=("är", "har"),
+        denials=("är inte",),
+        affirmations=("utan",),
     ),
     "da, no": Language(
         nouns=("svar", "svaret"),
@@ -168,6 +202,8 @@ LANGUAGES = {
         joins=("og", "eller"),
         causes=("fordi", "siden", "altså", "ikke"),
         verbs=("er", "har"),
+        denials=("er ikke",),
+        affirmations=("men",),
     ),
     "fi": Language(
         nouns=("vastaus",),
@@ -182,6 +218,8 @@ LANGUAGES = {
         joins=("i", "oraz", "lub", "albo"),
         causes=("ponieważ", "bo", "gdyż", "czyli", "więc", "a nie", "razem"),
         verbs=("to", "jest", "wynosi", "ma"),
+        denials=("to nie", "nie jest"),
+        affirmations=("lecz", "ale"),
     ),
     "cs, sk": Language(
         nouns=("odpověď", "odpoveď"),
@@ -211,6 +249,8 @@ LANGUAGES = {
         causes=("потому что", "так как", "поскольку", "то есть", "т.е", "ведь", "а не", "всего"),
         verbs=("это", "равно", "равен", "составляет", "будет", "осталось"),
         direct=True,
+        denials=("не", "— не"),
+        affirmations=("а",),
     ),
     "uk": Language(
         nouns=("відповідь", "відповіддю"),
@@ -219,6 +259,8 @@ LANGUAGES = {
         causes=("тому що", "оскільки", "бо", "тобто", "а не"),
         verbs=("це", "є", "дорівнює"),
         direct=True,
+        denials=("не", "— не"),
+        affirmations=("а",),
     ),
     "bg": Language(
         nouns=("отговор", "отговорът"),
@@ -250,6 +292,8 @@ LANGUAGES = {
         joins=("và", "hoặc", "hay"),
         causes=("vì", "bởi vì", "do đó", "tức là", "chứ không"),
         verbs=("là", "có", "bằng"),
+        denials=("không phải là", "không là"),
+        affirmations=("mà là",),
     ),
     "id, ms": Language(
         nouns=("jawaban", "jawabannya", "jawapan", "jawapannya"),
@@ -257,19 +301,23 @@ LANGUAGES = {
         joins=("dan", "atau"),
         causes=("karena", "kerana", "sebab", "jadi", "bukan"),
         verbs=("adalah", "ialah", "memiliki"),
+        denials=("bukan",),
+        affirmations=("melainkan", "tetapi"),
     ),
     "tl": Language(
         nouns=("sagot", "kasagutan"), copulas=("ay",), joins=("at", "o"), causes=("dahil",)
     ),
     "sw": Language(nouns=("jibu",), copulas=("ni",), joins=("na", "au"), causes=("kwa sababu",)),
     "zh": Language(
-        nouns=("答案", "答", "答复", "回答"),
+        nouns=("答案", "答", "答复", "故选", "应选", "答案选", "正确选项"),
         copulas=("是", "为", "為", "就是", "应为", "應為", "应该是", "等于", "等於", "即为"),
         joins=("和", "或", "与", "與", "及", "以及", "或者", "、"),
         causes=("因为", "因為", "由于", "由於", "所以", "即", "也就是", "而不是", "不是", "其中"),
         verbs=("是", "为", "為", "有", "等于", "等於", "共", "需要", "剩下"),
         ends=("了", "的"),
         direct=True,
+        denials=("不是", "不为", "不等于", "并不是"),
+        affirmations=("而是", "应该是", "应为"),
     ),
     "ja": Language(
         nouns=("答え", "解答", "正解", "回答"),
@@ -387,13 +435,6 @@ RETRACTIONS = (
     *("hmm", "hold", "scratch", "correction", "instead", "rather", "but", "should", "recheck"),
 )
 """Words that take back what was said before them."""
-
-DENIALS = (
-    *(("not", "but"), ("not", "rather"), ("not", "it is"), ("not", "it's"), ("nicht", "sondern")),
-    *(("pas", "mais"), ("no", "sino"), ("non", "ma"), ("não", "mas"), ("niet", "maar")),
-    *(("не", "а"), ("不是", "而是"), ("inte", "utan"), ("nie", "lecz")),
-)
-"""Words around a value that is denied, before the one that is affirmed: not 12 but 15."""
 
 TOTALS = (
     *("total", "in total", "sum", "altogether", "overall", "insgesamt", "gesamt", "totale"),

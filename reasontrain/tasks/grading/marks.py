@@ -17,7 +17,8 @@ HASHES = "####"
 _MARKUP = r"[*_`'\"”»\]]{0,4}"
 _SPACE = r"[^\S\n]*"
 _COLON = r"[:：=≈]"
-_VALUE = r"(?=[-+−$\\*]{0,4}\d|\\|\$|不是)"
+_VALUE = r"(?=[-+−$\\*]{0,4}\d|\\|\$)"
+_LETTER = r"(?=[a-h](?![a-z]))"
 _DETAILS = (
     r"(?:\s+(?:to|for|in|of|here|then|thus|therefore|we|i|that)\b[^.\n:=]{0,80}?"
     r"|\s*\([^()\n]{0,40}\))?"
@@ -33,14 +34,19 @@ _ENUMERATED = re.compile(r"\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.):]\s+[*_]*[^\W\d
 
 
 class Mark(NamedTuple):
-    """A statement of an answer: where it begins, where the answer begins, and its language.
+    """A statement of an answer.
 
-    GSM8K's mark has no language.
+    Attributes:
+        start: where it begins.
+        end: where the answer begins.
+        language: its language; None for GSM8K's mark.
+        denied: it says what the answer is not.
     """
 
     start: int
     end: int
     language: Language | None
+    denied: bool = False
 
 
 def find(text: str) -> list[Mark]:
@@ -69,9 +75,18 @@ def _union(languages: tuple[Language, ...]) -> Language:
     words = [
         tuple(dict.fromkeys(chain(*lists))) for lists in zip(*map(_lists, languages), strict=True)
     ]
-    nouns, copulas, joins, causes, remarks, verbs, ends = words
+    nouns, copulas, joins, causes, remarks, verbs, ends, denials, affirmations = words
     return Language(
-        nouns, copulas, joins, causes, remarks, verbs, ends, any(one.direct for one in languages)
+        nouns=nouns,
+        copulas=copulas,
+        joins=joins,
+        causes=causes,
+        remarks=remarks,
+        verbs=verbs,
+        ends=ends,
+        denials=denials,
+        affirmations=affirmations,
+        direct=any(one.direct for one in languages),
     )
 
 
@@ -84,6 +99,8 @@ def _lists(language: Language) -> tuple[tuple[str, ...], ...]:
         language.remarks,
         language.verbs,
         language.ends,
+        language.denials,
+        language.affirmations,
     )
 
 
@@ -113,7 +130,8 @@ def _is_answer(text: str, start: int) -> bool:
         return is_last and not line[0].isdigit()
     if re.match(r"[^\W\d_]{2}", line):
         is_stated = any(_of_language(f"{line}\n".lower(), one) for one in _candidates(line.lower()))
-        return is_last and len(line.split()) <= 4 and not is_stated
+        is_only = is_last and text.count(HASHES) == 1
+        return is_only and len(line.split()) <= 4 and not is_stated
     return True
 
 
@@ -138,7 +156,7 @@ def _of_language(lowered: str, language: Language) -> list[Mark]:
     for start, end in [match.span() for match in noun.finditer(lowered)][-MAX_MARKS:]:
         rest = tail.match(lowered, end)
         if rest:
-            marks.append(Mark(start, rest.end(), language))
+            marks.append(Mark(start, rest.end(), language, rest["denied"] is not None))
         elif heading := _heading_end(lowered, start, end):
             marks.append(Mark(start, heading, language))
     return marks
@@ -162,15 +180,17 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
     before = r"(?<![^\W\d_])" if is_spaced else ""
     after = r"(?![^\W\d_])" if is_spaced else ""
     copulas = [rf"{_MARKUP}{_SPACE}{_MARKUP}{_COLON}"]
+    between = r"\s+" if is_spaced else r"\s*"
+    denials = alternatives(language.denials or ("\0",))
+    copulas.append(rf"{_MARKUP}{between}(?P<denied>{denials}){after}")
     if language.copulas:
         copula = alternatives(language.copulas)
-        between = r"\s+" if is_spaced else r"\s*"
         copulas.append(rf"{_MARKUP}{between}{copula}{after}(?:{_MARKUP}{_SPACE}{_COLON})?")
     english = language is LANGUAGES["en"]
     details = _DETAILS if english else (_ADJECTIVES if is_spaced else "")
     tail = rf"{details}(?:{'|'.join(copulas)})"
     if language.direct:
-        tail = rf"{tail}|{_MARKUP}{_SPACE}{_VALUE}"
+        tail = rf"{tail}|{_MARKUP}{_SPACE}(?:{_VALUE}{'' if is_spaced else '|' + _LETTER})"
     return re.compile(rf"{before}{nouns}{after}"), re.compile(tail)
 
 

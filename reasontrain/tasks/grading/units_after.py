@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from reasontrain.tasks.grading import units
+
 _CLOSING = re.compile(r"\s*(?:\$\$?|\\\)|\\\]|\*\*)?\s*")
 _PERCENT = re.compile(r"\\?[%％]|(?:percent|per cent|pct)\b", re.IGNORECASE)
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree(?![a-zA-Z])|°\s?[CF]?\b|°")
@@ -16,6 +18,12 @@ _MAGNITUDE = re.compile(
     r"(?:hundred|thousand|million|billion|trillion|lakh|crore)s?\b|[万亿萬億兆]|천|만|억",
     re.IGNORECASE,
 )
+_UNIT = re.compile(
+    r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?([^\W\d_]{1,14})(?:[²³]|\^[23]| (?:squared|cubed)\b)?"
+    r"(?:(?: per |/)([^\W\d_]{1,14})(?:[²³]|\^[23])?)?(?![\w'’-])"
+)
+_WORDS = frozenset(["in", "second", "bit", "A", "C", "F", "J", "K", "N", "V", "W", "min", "am"])
+"""Units that are more often another word, or a name, in a sentence."""
 
 
 def find(text: str, position: int) -> str:
@@ -36,4 +44,15 @@ def find(text: str, position: int) -> str:
     if unit:
         return unit.group()
     magnitude = _MAGNITUDE.match(text, start)
-    return f" {magnitude.group()}" if magnitude else ""
+    following = _in_words(text, magnitude.end() + 1 if magnitude else start)
+    return (f" {magnitude.group()}" if magnitude else "") + (f" {following}" if following else "")
+
+
+def _in_words(text: str, position: int) -> str:
+    """Return a unit of the table in plain words; "" for other words."""
+    match = _UNIT.match(text, position)
+    if match is None or match[1] in _WORDS or units.find(match[1]) is None:
+        return ""
+    if match[2] is not None and units.find(match[2]) is None:
+        return text[position : match.start(2)].removesuffix(" per ").removesuffix("/")
+    return match.group()

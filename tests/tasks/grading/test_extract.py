@@ -59,7 +59,7 @@ def test_thinking_is_no_answer(text: str, answer: str | None) -> None:
         ("She has 3 cats and 4 dogs, which makes 1,007.50 of them.", "1,007.50"),
         ("It cost her $5 and then him $60 in all", "60"),
         (r"We find that $x \neq 3$ for all cases.", r"x \neq 3"),
-        ("From 10 we go down to -7 degrees", "-7"),
+        ("From 10 we go down to -7 degrees", "-7 degrees"),
         ("Haley总共有99颗弹珠。", "99"),
     ],
 )
