@@ -30,11 +30,13 @@ _MARK = re.compile(
     r"|<\|inner_(?P<inner>prefix|suffix)\|>"
     # Gemma 4: <|channel>thought ... <channel|>; gpt-oss: <|channel|>analysis ... <|channel|>final
     r"|<\|channel>(?P<channel>thought)|(?P<channel_end><channel\|>)"
-    r"|<\|channel\|>\s{0,2}(?P<harmony>analysis|commentary|final)(?:[^<]{0,200}<\|message\|>)?"
-    # gpt-oss without its special tokens, as servers and decoders that drop them return it
-    r"|(?-i:\A(?P<bare>analysis)(?=[A-Z\"'(\d]))|(?-i:(?P<bare_end>assistantfinal))",
+    r"|<\|channel\|>\s{0,2}(?P<harmony>analysis|commentary|final)(?:[^<]{0,200}<\|message\|>)?",
     re.IGNORECASE,
 )
+_FIRST = re.compile(r"[<\[◁]")
+"""The first characters of marks; a search for them alone is faster than one for marks."""
+_BARE = re.compile(r"\A(?P<bare>analysis)(?=[A-Z\"'(\d])|(?P<bare_end>assistantfinal)")
+"""gpt-oss without its special tokens, as servers and decoders that drop them return it."""
 _END = re.compile(r"(?:\A|_)end(?:_|\Z)|\A/", re.IGNORECASE)
 _SIDE = re.compile(r"/|(?:\A|_)(?:begin|start|end|of)(?=_|\Z)|_", re.IGNORECASE)
 _TAIL_TOKENS = 48
@@ -87,14 +89,23 @@ class Marks:
 
     def find(self, text: str) -> list[Mark]:
         """Find all marks of a text, in order."""
-        marks = [_read_mark(match) for match in _MARK.finditer(text)]
+        marks: list[Mark] = []
+        end = 0
+        for first in _FIRST.finditer(text):
+            match = _MARK.match(text, first.start()) if first.start() >= end else None
+            if match:
+                marks.append(_read_mark(match))
+                end = match.end()
+        if text.startswith("analysis") or "assistantfinal" in text:
+            marks += [_read_mark(match) for match in _BARE.finditer(text)]
         for literal, closes in ((self.opening, False), (self.closing, True)):
             if literal:
                 marks += [
                     Mark("own", closes, match.start(), match.end())
                     for match in re.finditer(re.escape(literal), text)
                 ]
-        return sorted(marks, key=lambda mark: mark.start)
+        marks.sort(key=lambda mark: mark.start)
+        return marks
 
     def read(
         self,

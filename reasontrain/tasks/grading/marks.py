@@ -136,18 +136,14 @@ def _is_answer(text: str, start: int) -> bool:
 
 
 def _candidates(lowered: str) -> list[Language]:
-    """Return the languages that have a noun in a text."""
-    if lowered.isascii():
-        return [one for one, nouns in _ASCII_NOUNS if any(noun in lowered for noun in nouns)]
-    return [one for one, nouns in _NOUNS if any(noun in lowered for noun in nouns)]
+    """Return the languages that have a noun in a text, each once, in the order of the table."""
+    nouns = _ASCII_NOUNS if lowered.isascii() else _NOUNS
+    codes = {code for noun, code in nouns if noun in lowered}
+    return [language for code, language in LANGUAGES.items() if code in codes] if codes else []
 
 
-_NOUNS = [(language, language.nouns) for language in LANGUAGES.values()]
-_ASCII_NOUNS = [
-    (language, nouns)
-    for language in LANGUAGES.values()
-    if (nouns := tuple(noun for noun in language.nouns if noun.isascii()))
-]
+_NOUNS = [(noun, code) for code, language in LANGUAGES.items() for noun in language.nouns]
+_ASCII_NOUNS = [(noun, code) for noun, code in _NOUNS if noun.isascii()]
 
 
 def _of_language(lowered: str, language: Language) -> list[Mark]:
