@@ -308,6 +308,8 @@ def _quantities(gold: Quantity, answer: Quantity) -> Decision:
     if factor is not None and gold.number is not None and answer.number is not None:
         scaled = answer.number._replace(value=answer.number.value * factor)
         return Decision(number.equal(gold.number, scaled), rule)
+    if _is_angle(gold, answer) or _is_angle(answer, gold):
+        factor = None
     gold_expression = _expression(gold)
     answer_expression = _expression(answer)
     if (
@@ -335,11 +337,31 @@ def _quantities(gold: Quantity, answer: Quantity) -> Decision:
     return Decision(None, "algebra", (gold_expression, answer_expression))
 
 
+def _is_angle(angle: Quantity, other: Quantity) -> bool:
+    """Return True for degrees against a multiple of pi without a unit, which is in radians."""
+    return (
+        angle.unit.dims == units.SYMBOLS["°"].dims
+        and other.number is None
+        and not other.unit.dims
+        and r"\pi" in other.expression
+        and r"\pi" not in angle.expression
+    )
+
+
 def _ratio(gold: Quantity, answer: Quantity) -> Fraction | None:
     """The size of the answer's unit in the gold answer's; 1 if only one side has a unit."""
     if not gold.unit.dims or not answer.unit.dims:
         return Fraction(1)
-    return units.ratio(gold.unit, answer.unit)
+    ratio = units.ratio(gold.unit, answer.unit)
+    # `18 dollars per day` of which only one side says that it is per day
+    if (
+        ratio is None
+        and gold.money is not None
+        and answer.money is not None
+        and (gold.money.dims == gold.unit.dims or answer.money.dims == answer.unit.dims)
+    ):
+        return units.ratio(gold.money, answer.money)
+    return ratio
 
 
 def _labels_agree(gold: Quantity, answer: Quantity) -> bool:

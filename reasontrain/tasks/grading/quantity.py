@@ -32,6 +32,14 @@ _TEXT = re.compile(
 _FONT = re.compile(r"\\(?:rm|bf|it|sf|mathrm|displaystyle)(?![a-zA-Z])")
 _FONT_GROUP = re.compile(r"\{\s*\\(?:rm|bf|it|sf|text)(?![a-zA-Z])([^{}]*)\}")
 _SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_SI_PREFIX = re.compile(r"\\(kilo|centi|milli|micro|nano|deci|mega|giga|hecto|square|cubic)\\")
+_ROUNDED = re.compile(
+    r"[\s\x02,]*\(?\s*(?:(?:correct |rounded )?to (?:the )?(?:nearest [a-z]+(?: [a-z]+)?"
+    r"|\d{1,2} ?(?:decimal places?|decimals|d\.? ?p\.?|significant (?:figures|digits)|s\.? ?f\.?))"
+    r"|rounded(?: up| down)?|approx\.?|approximately|in (?:total|all))\s*\)?[\s\x03.]*$",
+    re.IGNORECASE,
+)
+"""Remarks behind a value that say nothing of it."""
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degrees?(?![a-zA-Z])|º")
 _SECONDS = re.compile(r"(?<=[\d°])\s*(?:\^\s*\{?\s*\\prime\s*\\prime\s*\}?|″|”|'')")
 _MINUTES = re.compile(r"(?<=[\d°])\s*(?:\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))|′|’)")
@@ -45,6 +53,7 @@ _REPEATED = re.compile(r"\s*\x03?\s*\(\s*")
 _IN_WORDS = re.compile(r"\(([a-z -]{3,60})\)", re.IGNORECASE)
 _DEGREES = units.SYMBOLS["°"]
 _ONE = Number(Fraction(1))
+_AFTER_A = lexicon.MAGNITUDES.keys() | lexicon.PARTS.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class Quantity:
         is_ordinal: it is written as `12th`.
         has_unknown: a word behind it is not known as a noun.
         is_opaque: words behind it may change its value; `spelling` has them.
+        money: its currency, if it is an amount of money or one per something.
     """
 
     number: Number | None
@@ -80,6 +90,7 @@ class Quantity:
     is_ordinal: bool = False
     has_unknown: bool = False
     is_opaque: bool = False
+    money: Unit | None = None
 
 
 class _OpaqueError(Exception):
@@ -105,7 +116,7 @@ def flatten(text: str) -> str:
     if "\\" in text or "{" in text:
         text = " ".join(text.split())
         text = _DEGREE.sub("°", text)
-        text = _SI.sub(rf"\1 {_OPEN}\2{_CLOSE}", text)
+        text = _SI.sub(lambda match: f"{match[1]} {_OPEN}{_without_macros(match[2])}{_CLOSE}", text)
         for _ in range(2):
             text = _TEXT.sub(rf"{_OPEN}\1{_CLOSE}", text)
         text = _FONT.sub(" ", _FONT_GROUP.sub(rf"{_OPEN}\1{_CLOSE}", text))
@@ -113,6 +124,11 @@ def flatten(text: str) -> str:
             text = text.replace(command, sign)
     # runs of spaces would take quadratic time
     return _MINUTES.sub("'", _SECONDS.sub('"', " ".join(text.split())))
+
+
+def _without_macros(text: str) -> str:
+    r"""Write the macros of siunitx as words: `\kilo\meter\per\second` is `kilometer per second`."""
+    return re.sub(r"\\([a-z]+)", r" \1", _SI_PREFIX.sub(r" \1", text))
 
 
 def as_latex(text: str) -> str:
@@ -130,6 +146,9 @@ def read(text: str, nouns: frozenset[str]) -> Quantity | None:
     """
     if len(text) > LONGEST:
         return None
+    remark = _ROUNDED.search(text) if text[-1:].isalpha() or text[-1:] in ").\x03" else None
+    if remark and remark.start() > 0:
+        text = text[: remark.start()] + (_CLOSE if _OPEN in text[: remark.start()] else "")
     if text[:1] == "(" and text[-1:] == ")" and "(" not in text[1:]:
         text = text[1:-1].strip()
     return _Reader(text, nouns).quantity()
@@ -195,6 +214,7 @@ class _Reader:
 
     def _reset(self, currency: Unit) -> None:
         self.currency = currency
+        self.money = currency if currency.dims else None
         self.unit = currency
         self.scale = Fraction(1)
         self.added = Fraction(0)
@@ -254,6 +274,7 @@ class _Reader:
             self.is_glued,
             self.is_ordinal,
             self.has_unknown,
+            money=self.money,
         )
 
     def _opaque(self, value: Number | None, start: int, end: int) -> Quantity:
@@ -294,12 +315,17 @@ class _Reader:
                 while self.index < len(self.tokens) and self.tokens[self.index].start < end:
                     self.index += 1
                 continue
-            elif number.in_words([word]):
+            elif (
+                number.in_words([word])
+                or self._is_ordinal(word)
+                or (word in lexicon.MAGNITUDES and self._at(-1) == "a")
+            ):
                 return True
             elif token.is_word and (unit := units.find(token.text)) and units.is_currency(unit):
                 self._reset(unit)
             elif (
                 (word in lexicon.LEADS and (self.is_text or len(word) > 1))
+                or (word == "a" and self._next_word().lower() in _AFTER_A)
                 or (word in ("us", "hk", "nt", "r", "au", "ca") and self._at(1) == "$")
                 or word in (".", ":", "=", "：", "≈", "~", "#")
             ):
@@ -316,6 +342,12 @@ class _Reader:
         """Return True for a sign before a currency or a word."""
         following = self._at(1)
         return following in units.CURRENCY_SIGNS or (following == _OPEN and self._at(2) == "$")
+
+    def _is_ordinal(self, word: str) -> bool:
+        """Return True for `third` and `half`, which are numbers if nothing else is."""
+        return word in ("half", "quarter") or (
+            word in lexicon.ORDINALS and not any(char.isdigit() for char in self.text)
+        )
 
     def _is_heading(self, token: _Token, word: str) -> bool:
         """Return True for the noun in `Day 5` and `Room 12`."""
@@ -338,6 +370,17 @@ class _Reader:
             if token.text not in ("-", _OPEN, _CLOSE)
         ]
         worded = number.in_words([word for _, word in words])
+        if worded is None and words and words[0][1] in lexicon.ORDINALS | lexicon.PARTS:
+            word = words[0][1]
+            self.index = words[0][0] + 1
+            self.is_text = self.is_text or self._at(-2) == _OPEN
+            is_part = word not in lexicon.ORDINALS or self._at(-2).lower() in ("a", "an")
+            self.is_ordinal = not is_part
+            exact = Fraction(1, lexicon.PARTS[word]) if is_part else lexicon.ORDINALS[word]
+            return Number(Fraction(exact)), self.tokens[words[0][0]].end
+        if worded is None and words and self._at(-1) == "a":
+            # `a dozen`: the magnitude is read with the tail
+            return _ONE, self.tokens[self.index - 1].end
         if worded is None:
             return None
         value, taken = worded
@@ -569,6 +612,8 @@ class _Reader:
             if units.ratio(self.currency, unit) != 1:
                 return False
         else:
+            if units.is_currency(unit) and self.side == 1:
+                self.money = unit
             unit = Unit(unit.factor**self.power, tuple((b, p * self.power) for b, p in unit.dims))
             self.unit = self.unit.times(unit, self.side)
         self.power = 1
@@ -610,7 +655,10 @@ class _Reader:
                 self.decimal = True
                 self.index += 2
                 return True
-            if self.currency.dims and text in lexicon.MONEY_LETTERS:
+            is_money = self.currency.dims or following in units.CURRENCY_SIGNS
+            if not is_money and (unit := units.find(following)) is not None:
+                is_money = units.is_currency(unit)
+            if is_money and text in lexicon.MONEY_LETTERS:
                 self.scale *= lexicon.MONEY_LETTERS[text]
                 return True
             if word in lexicon.MAGNITUDES:
@@ -671,8 +719,10 @@ class _Reader:
         if not self.is_text and (
             word in lexicon.FUNCTIONS or (len(word) == 1 and not _CJK.match(word))
         ):
-            return word == "a" and not self._is_fresh
+            return word == "a" and (not self._is_fresh or following.lower() in lexicon.MAGNITUDES)
         if word in counted.FILLERS:
+            if word == "of" and self.is_ordinal:
+                return False
             self.is_of = self.is_of or (word in ("of", "de", "von", "di") and not self._is_fresh)
             return True
         if counted.is_counted(word, self.nouns) or (self.is_counted and _CJK.match(text)):

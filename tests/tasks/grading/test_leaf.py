@@ -221,6 +221,60 @@ May 12, 2020 | 2020-05-12
 5 | 5 boys
 5 | 5%
 17 | 17 years old
+18 dollars | \$18 per day
+18 dollars per day | \$18
+\frac{1}{2} | half
+\frac{1}{2} | a half
+\frac{1}{2} | one half
+\frac{1}{3} | a third
+\frac{1}{3} | one third
+\frac{2}{3} | two thirds
+\frac{1}{4} | a quarter
+6 | half a dozen
+12 | twelfth
+3rd | third
+3 | third
+1101_2 | 1101 in binary
+1101_2 | \overline{1101}_2
+1101_2 | 1101 (base 2)
+1101_2 | [1101]_2
+9.8 \text{ m/s}^2 | \SI{9.8}{\meter\per\second\squared}
+5 km | \SI{5}{\kilo\meter}
+5 | \qty{5}{cm}
+5.24 | 5.24 (rounded to 2 decimal places)
+5 cm | 5 cm to the nearest cm
+5.2 | 5.2 to the nearest tenth
+5.2 | 5.2 (approx.)
+3000 dollars | 3k dollars
+10^{15} | 1 quadrillion
+288 | 2 gross
+12 | 12 bananas in total
+15 | 15 knights
+7 wins | 7
+18 dollars and 50 cents | \$18.50
+18.5 | \$18.50
+18.50 | \$18 and 50 cents
+8 hours a day | 8 hours per day
+60 | 60 words per minute
+5 | 5 (five)
+5 | five (5)
+five | 5 apples
+2:30 PM | 2:30 p.m.
+2:30 p.m. | 14:30
+12:30 a.m. | 00:30
+5 o'clock | 5:00
+4:30 p.m. | 4:30 in the afternoon
+\text{Friday, May 12} | May 12
+3 January | January 3rd
+3 January | Jan 3
+3 janvier | 3 January
+12 余 5 | 12 R 5
+2:1 | 4:2
+\sqrt{2}:1 | \sqrt{2} : 1
+12 | a dozen
+100 | a hundred
+1000000 | one million
+12 | a dozen eggs
 """
 """Gold answers and right answers, one pair a line."""
 
@@ -399,6 +453,34 @@ May 12 | 12
 5 MB | 5 Mb
 5 mm | 5 Mm
 5 | 5 units cubed minus 1
+18 dollars | 18 days
+18 dollars per day | 18 cents per day
+18 dollars per day | 18 dollars per week
+5 m | 5 m/s
+\frac{1}{2} | a third
+3 | three million
+3 | third of a cup
+3 | one third
+3 | 3 sextillion
+3 | 3 gross
+12 | half a dozen
+1101_2 | 1101 in octal
+1101_2 | \overline{1101}_3
+5.24 | 5.25 (rounded to 2 decimal places)
+5 | 5 to 2 decimal places or 6
+third | 1/3
+60 words per minute | 60 words per hour
+2:30 PM | 2:30 AM
+12:30 a.m. | 12:30
+4:30 p.m. | 4:30 in the morning
+January 3 | January 4
+January 3 | June 3
+12余5 | 12余4
+3 | 3k dollars
+18.50 | \$18 and 5 cents
+\$18.50 | \$18
+7 wins | 7 losses
+30^\circ | \pi
 """
 """Gold answers and near misses. Algebra may have to decide where an answer is an expression."""
 
