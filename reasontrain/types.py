@@ -111,6 +111,13 @@ class Problem:
     about: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def text(self) -> str:
+        """The prompt as text: of a conversation, the texts of its turns."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return "\n".join(text_of(message) for message in self.prompt)
+
+    @property
     def where(self) -> str:
         """The problem in error messages: its id, with file and line if they are known."""
         return f"{self.source}: problem {self.id}" if self.source else f"problem {self.id}"

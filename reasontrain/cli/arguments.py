@@ -282,6 +282,12 @@ def _grade(commands: Commands[_CommandParser]) -> None:
         help='what counts as an answer: the last box; also "####", "the answer is" and a bare '
         "answer; or also the last formula or number (default: %(default)s)",
     )
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="also add `gold_read`, the gold answer as it was read, and `rule`, how the two were "
+        "compared",
+    )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.grade import GradeOptions, grade
@@ -292,6 +298,7 @@ def _grade(commands: Commands[_CommandParser]) -> None:
                 timeout_s=options.timeout_s,
                 num_workers=options.workers,
                 answer_format=options.answer_format,
+                explain=options.explain,
             )
         )
 
