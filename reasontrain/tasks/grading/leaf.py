@@ -84,6 +84,9 @@ def equal(gold: str, answer: str, nouns: frozenset[str] = frozenset()) -> Decisi
     if _BY_ZERO.search(gold) or _BY_ZERO.search(answer):
         return Decision(False, "division by zero")
     gold_value, answer_value = _without_variables(gold_value, answer_value)
+    if type(gold_value) is notation.Ratio or type(answer_value) is notation.Ratio:
+        gold_value = _as_ratio(gold_value, gold)
+        answer_value = _as_ratio(answer_value, answer)
     if gold_value is None and answer_value is None:
         return _texts(gold, answer)
     decision = _kinds(gold, answer, gold_value, answer_value, nouns)
@@ -183,6 +186,13 @@ def _as_quantity(value: Reading | None, text: str) -> Quantity | None:
         case None:
             return Quantity(None, text)
     return None
+
+
+def _as_ratio(value: Reading | None, text: str) -> Reading | None:
+    """Read `9:24` as a ratio beside a ratio that is no time of day."""
+    if type(value) is clock.Time:
+        return notation.read_ratio(quantity.flatten(text)) or value
+    return value
 
 
 def _without_variables(

@@ -134,7 +134,7 @@ NOUNS = frozenset(
     grain grandchild granddaughter grandfather grandmother grandparent grape graph graphic grass
     grasshopper gravel gray green grey grid group grouping guard guest guitar gulp gumball gumdrop
     gun guppy guy gym hair hairstyle hall hamburger hammer hamster hand handbag handful handshake
-    hare hat hatchling hawk hay head heads heap heart heartbeat helmet helper hen herd hexagon high
+    hare hat hatchling hawk hay head heap heart heartbeat helmet helper hen herd hexagon high
     highlighter hike hiker hill hippo history hit hockey hog hole home homework honey honeydew hoody
     hop horse hose hospital hotdog house household human hurricane husband hushpuppy ice identical
     iguana image implant income individual infection ingredient inhabitant injection inpatient
@@ -169,8 +169,8 @@ NOUNS = frozenset(
     polynomial pomegranate pomelo pond pony poodle pool pop popcorn popsicle porcupine pork portion
     portrait position positive possibility possible post postcard poster pot potato pouch practice
     pregnancy present pretzel prime prince princess principal print printer prism prize problem
-    professor profit program project proper puff pug pump pumpkin pup pupil puppy purple purse push-
-    up pushup puzzle pyramid quadrilateral quadruple queen quest question quilt quiz rabbit raccoon
+    professor profit program project proper puff pug pump pumpkin pup pupil puppy purple purse
+    pushup puzzle pyramid quadrilateral quadruple queen quest question quilt quiz rabbit raccoon
     race racer racket racquet radish radius rain raisin ranger raspberry rat rational rattlesnake
     ray real ream receipt recipe recovery recruit rectangle rectangular red redwood reel
     refrigerator region regular remaining rep reporter representative reservation resident response
@@ -195,8 +195,8 @@ NOUNS = frozenset(
     stroke student stuff style subcommittee subject subscriber subsection subset substitution
     success sucker sugar suggestion suit suitcase sundae sunflower sunlight supplement supply surfer
     survey suspect swan swarm sweater sweatshirt sweet swim swimmer syllable symbol syrup tab table
-    tablet taco tadpole tail tails tall tally tangent tangerine tank tap tarantula task tattoo taxi
-    tea teacher teacup team teaspoonful teddy tee teenager television tennis tent term terrier tesla
+    tablet taco tadpole tail tall tally tangent tangerine tank tap tarantula task tattoo taxi tea
+    teacher teacup team teaspoonful teddy tee teenager television tennis tent term terrier tesla
     test text textbook thick thing thorn throw thumbtack tick ticket tie tiger tile tiling time tin
     tire tissue toad toddler toe toenail token tomato tool tooth toothbrush toothpick top topping
     toss total touchdown tour tourist towel tower town toy tractor trail train trainee trainer
@@ -210,7 +210,7 @@ NOUNS = frozenset(
     website wedge weed weekend whale wheat wheel whisker whistler white whiteboard whole wick wide
     widget wife wildflower win window wine wing winner wipe wire witch wizard wolf woman wombat wood
     woodblock wooden wool word work workday worker worksheet worm yarn yellow yogurt yolk young
-    zebra zero zipper zombie
+    zebra zipper zombie
     """)
 )
 """Nouns that are counted, in the singular, and their common adjectives."""
