@@ -111,7 +111,8 @@ def read_based(text: str) -> Based | None:
     if not _MAY_BE_BASED.search(text):
         return None
     text = re.sub(r"\\overline\s*\{(\w+)\}|\[(\w+)\](?=_)", r"\1\2", text)
-    match = _SUBSCRIPT.fullmatch(text) or _IN_BASE.fullmatch(text)
+    spaced = " ".join(text.replace("\x02", " ").replace("\x03", " ").split())
+    match = _SUBSCRIPT.fullmatch(text) or _IN_BASE.fullmatch(spaced)
     if match is None:
         prefixed = _PREFIXED.fullmatch(text)
         if prefixed is None:
@@ -170,8 +171,9 @@ def reduced(residue: Residue) -> Fraction | None:
 
 def read_ratio(text: str) -> Ratio | None:
     """Read `1:2:3`, `3 to 4` and `\\sqrt{2} : 1`."""
-    if not (":" in text or "colon" in text or " to " in text or "：" in text or "∶" in text):
+    if not (":" in text or "colon" in text or "to" in text or "：" in text or "∶" in text):
         return None
+    text = text.replace("\x02", " ").replace("\x03", " ")
     parts = [part.strip() for part in _RATIO.split(text)]
     if not 2 <= len(parts) <= MAX_PARTS or any(_is_no_part(part) for part in parts):
         return None

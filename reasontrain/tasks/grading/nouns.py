@@ -90,14 +90,14 @@ NOUNS = frozenset(
     arrest artichoke article artifact artwork assignment assortment astronaut athlete attempt
     attendee aunt avocado award away baby backpack badge bag bagel baguette baker balcony bale ball
     balloon ballot banana band bandage bank barbell barn barrel barrette baseball basket basketball
-    bass bat batch bath bathroom bathtub battalion batter battery beach bead beaker bean bear beaver
-    bed bedbug bedroom bee beef beehive beer beetle beignet belt bench beret berry bet bicycle
-    bicyclist big bike bill billboard bin binary binder biography birch bird birdhouse birthday
-    biscuit bit bitcoin bite black blackbird blanket blink blister block blood blouse blue blueberry
-    bluegill boa board boat boatload bollard bolt bond bone bonnet book bookcase bookmark boot
-    bottle boulder bounce bouquet bow bowl bowler bowlful box boy bracelet branch bread breakfast
-    breath brick bridesmaid bridge brochure broomstick brother brown brownie bubble bucket bug
-    builder building bulb bull bump bun bunch bundle bunny burger burr burrito bus bush bushel
+    bass bat batch bath bathroom bathtub battalion batter battery beach bead beaker bean bear beat
+    beaver bed bedbug bedroom bee beef beehive beer beetle beignet belt bench beret berry bet
+    bicycle bicyclist big bike bill billboard bin binary binder biography birch bird birdhouse
+    birthday biscuit bit bitcoin bite black blackbird blanket blink blister block blood blouse blue
+    blueberry bluegill boa board boat boatload bollard bolt bond bone bonnet book bookcase bookmark
+    boot bottle boulder bounce bouquet bow bowl bowler bowlful box boy bracelet branch bread
+    breakfast breath brick bridesmaid bridge brochure broomstick brother brown brownie bubble bucket
+    bug builder building bulb bull bump bun bunch bundle bunny burger burr burrito bus bush bushel
     business butter butterfly button buyer byte cabbage cabinet cable cage cake calculator calf call
     calorie camera camper can candidate candle candy cannoneer canoe cantaloupe cap capsule captain
     car caramel caravan card cardinal carnation carpenter carpet carriage carrot carton case cash

@@ -40,6 +40,7 @@ _ROUNDED = re.compile(
     re.IGNORECASE,
 )
 """Remarks behind a value that say nothing of it."""
+_MICRO = re.compile(r"\\mu\s*(\x02?)\s*(?=[a-zA-Z])")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degrees?(?![a-zA-Z])|º")
 _SECONDS = re.compile(r"(?<=[\d°])\s*(?:\^\s*\{?\s*\\prime\s*\\prime\s*\}?|″|”|'')")
 _MINUTES = re.compile(r"(?<=[\d°])\s*(?:\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))|′|’)")
@@ -52,8 +53,13 @@ _OTHER_VALUE = re.compile(r",?\s*(?:and |but )?(?:not|rather than|instead of)\s+
 _REPEATED = re.compile(r"\s*\x03?\s*\(\s*")
 _IN_WORDS = re.compile(r"\(([a-z -]{3,60})\)", re.IGNORECASE)
 _DEGREES = units.SYMBOLS["°"]
+_OF_ANGLES = {
+    units.SYMBOLS["minute"]: units.SYMBOLS["arcmin"],
+    units.SYMBOLS["second"]: units.SYMBOLS["arcsec"],
+}
+"""Minutes and seconds behind degrees."""
 _ONE = Number(Fraction(1))
-_AFTER_A = lexicon.MAGNITUDES.keys() | lexicon.PARTS.keys()
+_AFTER_A = lexicon.MAGNITUDES.keys() | lexicon.PARTS.keys() | lexicon.LEADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,9 @@ def flatten(text: str) -> str:
         for _ in range(2):
             text = _TEXT.sub(rf"{_OPEN}\1{_CLOSE}", text)
         text = _FONT.sub(" ", _FONT_GROUP.sub(rf"{_OPEN}\1{_CLOSE}", text))
+        if r"\mu" in text or r"\Omega" in text:
+            text = _MICRO.sub(r"\1μ", text).replace(r"\Omega", "Ω")
+            text = re.sub(r"(?<=[kM])\s*\x03\s*Ω", f"Ω{_CLOSE}", text)
         for command, sign in ((r"\$", "$"), (r"\%", "%"), (r"\euro", "€"), (r"\pounds", "£")):
             text = text.replace(command, sign)
     # runs of spaces would take quadratic time
@@ -133,7 +142,9 @@ def _without_macros(text: str) -> str:
 
 def as_latex(text: str) -> str:
     r"""Put the words of a flat text back into `\text{...}`."""
-    text = text.replace("°", r"^{\circ}").replace(_OPEN, r"\text{").replace(_CLOSE, "}").strip()
+    for sign, command in (("°", r"^{\circ}"), ("Ω", r"\Omega "), ("μ", r"\mu ")):
+        text = text.replace(sign, command)
+    text = text.replace(_OPEN, r"\text{").replace(_CLOSE, "}").strip()
     return text if text.count("{") == text.count("}") else text.replace(r"\text{", " ")
 
 
@@ -167,7 +178,8 @@ def _segments(text: str, start: int) -> Iterator[_Token]:
     unknown = 0
     index = 0
     while index < len(text):
-        size = next((n for n in (5, 4, 3, 2, 1) if text[index : index + n] in _KNOWN_CJK), 0)
+        longest = min(5, len(text) - index)
+        size = next((n for n in range(longest, 0, -1) if text[index : index + n] in _KNOWN_CJK), 0)
         # behind a counter, the rest is what is counted
         if not size or (index == unknown > 0 and text[index - 1] in counted.COUNTERS):
             index += max(size, 1)
@@ -192,7 +204,7 @@ _KNOWN_CJK = frozenset(
         *lexicon.DIMENSIONS,
         *lexicon.LEADS,
         *counted.COUNTERS,
-        *"每和又零半多倍",
+        *("每", "和", "又", "零", "多", "百分之"),
     )
     if _CJK.match(word)
 )
@@ -209,6 +221,7 @@ class _Reader:
         self.is_text = False
         self.sign = 1
         self._reset(units.NONE)
+        self.lead_percent = False
         self.lead_labels: set[str] = set()
         self.lead_parts: set[str] = set()
 
@@ -226,6 +239,8 @@ class _Reader:
         self.is_glued = False
         self.is_counted = False
         self.is_of = False
+        self.is_angle = False
+        self.is_minutes = False
         self.last_unit = units.NONE
         self.power = 1
         self.side = 1
@@ -259,7 +274,8 @@ class _Reader:
         total = value
         if value is not None:
             exact = self.sign * (value.value * self.scale + self.added)
-            total = Number(exact, value.decimal or self.decimal, self.percent)
+            percent = self.percent or self.lead_percent
+            total = Number(exact, value.decimal or self.decimal, percent)
         text = as_latex(expression)
         return Quantity(
             total,
@@ -305,6 +321,8 @@ class _Reader:
                 self.sign = -self.sign if word == "-" else self.sign
             elif word in (_OPEN, _CLOSE):
                 self.is_text = word == _OPEN
+            elif word == "百分之":
+                self.lead_percent = True
             elif token.text in units.CURRENCY_SIGNS:
                 self._reset(units.SYMBOLS[token.text])
             elif word in ("negative", "minus"):
@@ -498,6 +516,7 @@ class _Reader:
             following = self._next_word()
             known = following[:1].isalpha() and (
                 units.find(following) is not None
+                or following in counted.COUNTERS
                 or counted.is_counted(following.lower(), self.nouns)
             )
             self.side = -1
@@ -542,11 +561,19 @@ class _Reader:
 
     def _digits(self, token: _Token, depth: int) -> bool:
         """Read the second measure of `5 feet 10 inches`, or the power in `cm2`."""
-        is_glued = self.last_unit.dims and self.tokens[self.index - 1].end == token.start
-        if is_glued and token.text in ("2", "3"):
+        previous = self.tokens[self.index - 1]
+        if (
+            token.text in ("2", "3")
+            and previous.end == token.start
+            and previous.is_word
+            and self.last_unit.dims
+        ):
             self._raise(int(token.text))
             return True
-        if not self.unit.dims or self.labels or self.percent or depth >= MAX_COMPOUND:
+        is_number = self.scale > 1 and self._is_fresh
+        if not (self.unit.dims or is_number) or self.labels or self.percent:
+            return False
+        if depth >= MAX_COMPOUND:
             return False
         second = number.prefix(self.text, token.start)
         if second is None:
@@ -555,10 +582,19 @@ class _Reader:
         rest.index = self.index
         rest.is_text = self.is_text
         rest._skip_to(second[1])
-        if self.unit == _DEGREES:
+        rest.is_minutes = self.unit in (units.SYMBOLS["h"], units.SYMBOLS["min"])
+        if self.last_unit == _DEGREES or self.unit == _DEGREES:
+            rest.is_angle = True
             rest.unit = rest.currency = units.NONE
             rest.last_unit = _DEGREES
         rest._tail(second[0], second[1], depth=depth + 1)
+        if is_number:
+            # `1亿2000万` and `3 thousand 500`
+            if second[0].value * rest.scale >= self.scale or second[0].decimal:
+                return False
+            self.added = second[0].value * rest.scale + rest.added
+            self._take(rest)
+            return True
         if (
             rest.unit.dims != self.unit.dims
             or rest.unit.factor >= self.unit.factor
@@ -569,12 +605,21 @@ class _Reader:
         self.added = (second[0].value * rest.scale + rest.added) * rest.unit.factor
         self.added /= self.unit.factor
         self.decimal = second[0].decimal or rest.decimal
+        unit = self.unit
+        self._take(rest)
+        self.unit = unit
+        self.is_compound = True
+        return True
+
+    def _take(self, rest: _Reader) -> None:
+        """Take over what stands behind a second number."""
+        self.unit = rest.unit
+        self.money = self.money or rest.money
         self.labels |= rest.labels
         self.parts |= rest.parts
         self.has_unknown = rest.has_unknown
-        self.is_compound = True
+        self.is_counted = rest.is_counted
         self.index = len(self.tokens) - 1
-        return True
 
     def _prime(self, sign: str, depth: int) -> bool:
         """Read minutes and seconds of a degree, or feet and inches."""
@@ -697,8 +742,8 @@ class _Reader:
             return True
         if word in lexicon.PER or (
             word in ("a", "an", "each", "every")
-            and not self._is_fresh
-            and units.find(following) is not None
+            and (unit := units.find(following)) is not None
+            and (not self._is_fresh or unit.dims == units.SYMBOLS["s"].dims)
         ):
             self.side = -1
             return following[:1].isalpha()
@@ -711,6 +756,11 @@ class _Reader:
             self.is_counted = True
             return True
         unit = units.find(text)
+        if text == "m" and self.is_minutes:
+            # `1h 30m`
+            return self._measure(units.SYMBOLS["min"])
+        if unit is not None and self.is_angle:
+            unit = _OF_ANGLES.get(unit, unit)
         if unit is not None and self._is_unit(token, following, glued):
             if self.is_ordinal:
                 self.labels.add(counted.label(word))
