@@ -213,6 +213,8 @@ _ALIASES = {
     "isin": r"\in ",
 }
 _SPACES = frozenset([r"\,", r"\;", r"\:", r"\>", r"\ ", "\\\n", "\\\t", r"\/"])
+_THOUSANDS = re.compile(r"(?<=\d)(?<!(?<!\d)0)\s*(?:\{,\}|,\s*\\!|\\!\s*,|\\!)\s*(?=\d{3}(?!\d))")
+"""A mark between thousands that cannot be the comma of a list."""
 _ALIGNED = re.compile(
     r"\\(?:begin|end)\s*\{(?:aligned|align|gathered|gather|split|equation|multline|eqnarray"
     r"|flalign|alignedat|alignat)\*?\}(?:\{\d*\}|\[[tcb]\])?"
@@ -269,16 +271,22 @@ def _normalised(text: str) -> str:
         else:
             # a text that was escaped twice
             text = re.sub(r"\\\\(?=[a-zA-Z]{2}|[%{}$])", lambda _: "\\", text)
-        text = text.replace("{,}", ",")
+        text = _THOUSANDS.sub("", text).replace("{,}", ",")
         text = re.sub(r"\\([()]|[\[\]](?![a-zA-Z\d]*\{))", "", text)
         text = re.sub(r"\^\s*\{\s*\\circ\s*\}", r"^\\circ ", text)
-        text = _arguments(_without_looks(re.sub(r",\s*\\!\s*|\\!\s*,\s*", ",", text)))
+        text = _arguments(_without_looks(text))
     if "=" in text:
         text = text.replace(">=", r"\ge ").replace("<=", r"\le ").replace("!=", r"\ne ")
     text = re.sub(r"\s+", " ", text.replace("~", " ")).strip()
-    while text and text[-1] in ".,;:\\ " and not text.endswith(("...", r"\ ")):
+    bare = _without_group(_without_stop(text))
+    return bare if bare == text else _without_stop(bare)
+
+
+def _without_stop(text: str) -> str:
+    """Remove punctuation at the end, unless it is the dots of a list."""
+    while text and text[-1] in ".,;:\\ " and not text.endswith("..."):
         text = text[:-1]
-    return _without_group(text)
+    return text
 
 
 def squeezed(text: str) -> str:
@@ -347,7 +355,7 @@ def _without_alignment(text: str) -> str:
 def _without_looks(text: str) -> str:
     r"""Remove commands that only change the look, in one pass; text commands become `\text`."""
     output: list[str] = []
-    # what closes each open brace: the texts that are open in its group, and its own closing
+    # what takes the place of the brace that closes each open one
     closings: list[str] = []
     opening: str | None = None
     depth_of_text: int | None = None
@@ -358,23 +366,22 @@ def _without_looks(text: str) -> str:
         token = tokens[index]
         index += 1
         if token == "{":
-            if opening is not None:
-                is_text = opening == "text" and depth_of_text is None
-                output.append(r"\text{" if is_text else "")
-                closings.append("}" if is_text else "")
-                opening = None
-                if is_text:
-                    depth_of_text = len(closings)
-            elif depth_of_text is not None:
-                closings.append("")
-            elif index < len(tokens) and tokens[index] == r"\rm":
-                index += 1
+            is_closed = index - 1 in closing
+            if index < len(tokens) and tokens[index] == r"\rm":
                 opening = "text"
-                tokens[index - 1] = "{"
-                index -= 1
-            else:
+                index += 1
+            if depth_of_text is not None:
+                closings.append("")
+            elif opening is None or not is_closed:
                 output.append("{")
                 closings.append("}")
+            elif opening == "text":
+                output.append(r"\text{")
+                closings.append("}")
+                depth_of_text = len(closings)
+            else:
+                closings.append("")
+            opening = None
             continue
         if token == "}":
             if closings:
