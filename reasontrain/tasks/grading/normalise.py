@@ -248,6 +248,8 @@ _PERCENT = re.compile(
     r"\s*(?:\\%|%|\\?text\{\s*percent\s*\}|\\text\{\s*%\s*\}|\bpercent\b|\bpct\b)\.?\s*$"
 )
 
+MAX_ROOTS = 100
+"""The most root signs that are read."""
 LONGEST = 4_000
 """The most characters of an answer that `spelling` compares."""
 _SHORT_WORDS = frozenset(["no", "of", "in", "at", "to", "is", "am", "pm", "or", "on"])
@@ -305,7 +307,7 @@ def _ascii_signs(text: str) -> str:
     text = _RAISED.sub(lambda digits: f"^{{{_compatible(digits.group())}}}", text)
     text = _LOWERED.sub(lambda digits: f"_{{{_compatible(digits.group())}}}", text)
     if not text.isascii():
-        text = _ROOT.sub(_root, text)
+        text = _ROOT.sub(_root, text, count=MAX_ROOTS)
         text = "".join(char if char.isascii() else _plain_char(char) for char in text)
     return text.translate(_TABLE)
 

@@ -15,7 +15,7 @@ from reasontrain.tasks.grading import approximate, scan
 from reasontrain.tasks.grading.approximate import Real
 
 INFINITY = r"\infty"
-MAX_INTERVALS = 32
+MAX_INTERVALS = 128
 _SUBJECTS = "xyzwtuvnmkrspqabcdfghjlo"
 """The letters of inequalities, the likelier unknown first (`m \\ge a` is about m)."""
 _NAME = re.compile(

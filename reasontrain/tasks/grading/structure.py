@@ -45,6 +45,10 @@ _ALL_REALS = frozenset(["all real numbers", "all reals", "real numbers", "reals"
 _NO_SOLUTION = frozenset(
     ["no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none"]
 )
+_MEASURED = re.compile(
+    r"(-?[\d,]*\.?\d+)\s*(?:\\text\{.*|\^\\circ.*|[a-zA-Z\u0080-\uffff].*)", re.DOTALL
+)
+"""A number with what may be its unit."""
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 
 
@@ -686,7 +690,8 @@ def _named(node: Node) -> Named | None:
         return None
     surrounded = scan.brackets(node.name)
     names = _members(surrounded[1]) if surrounded is not None and surrounded[0] == "(" else []
-    if len(names) < 2 or len(names) != len(node.value.members) or node.value.kind != "()":
+    are_distinct = len(set(map(normalise.squeezed, names))) == len(names) > 1
+    if not are_distinct or len(names) != len(node.value.members) or node.value.kind != "()":
         return None
     return Named(tuple(names), node.value.members, node.text)
 
@@ -751,7 +756,7 @@ def _exact_or_last(members: Sequence[Node]) -> list[Node]:
     for member in members[:-1]:
         value = _number(member)
         is_plain = isinstance(value, Fraction) and 10_000 % value.denominator == 0
-        if not is_plain and (value is None or _close(value, last, MAX_ROUNDING)):
+        if value is not None and not is_plain and _close(value, last, MAX_ROUNDING):
             chosen.append(member)
     return chosen
 
@@ -759,12 +764,15 @@ def _exact_or_last(members: Sequence[Node]) -> list[Node]:
 def _number(node: Node) -> approximate.Real | None:
     value = node.value if isinstance(node, Assigned) else node
     text = value.sides[-1] if isinstance(value, Chain) else value.text
-    return approximate.value(re.sub(r"\s*\\text\{[^{}]*\}.*", "", text))
+    measured = _MEASURED.fullmatch(text)
+    return approximate.value(text if measured is None else measured[1])
 
 
 def _last_place(text: str) -> float:
     """The unit of the last digit that a decimal shows; 0 for an expression, which is exact."""
-    match = re.fullmatch(r"-?\d*(?:\.(\d+))?(?:\s*\\text\{.*)?", text.replace(",", ""))
+    measured = _MEASURED.fullmatch(text)
+    digits = text if measured is None else measured[1]
+    match = re.fullmatch(r"-?\d*(?:\.(\d+))?", digits.replace(",", ""))
     return 0.0 if match is None else 10.0 ** -len(match[1] or "")
 
 

@@ -82,6 +82,9 @@ EQUAL = [
     ("1.41", r"\sqrt{2} \approx 1.41"),
     ("11", r"x \approx 11"),
     (r"\frac{10}{3}", r"\frac{10}{3} \approx 3.33"),
+    (r"\log_2 5", r"\log_2 5 \approx 2.32"),
+    (r"\sin 20^\circ", r"\sin 20^\circ \approx 0.342"),
+    ("5.3 cm", r"5.28 \text{ cm} \approx 5.3 \text{ cm}"),
     ("3", r"2.5 \approx 3"),
     # matrices
     (ABCD, r"\frac{1}{2}\begin{pmatrix} 2 & 4 \\ 6 & 8 \end{pmatrix}"),
@@ -149,6 +152,9 @@ DIFFERENT = [
     # approximations
     ("5", r"4 \approx 5 \approx 6"),
     ("4", r"4 \approx 5"),
+    ("117", r"117th \approx 334"),
+    ("a", r"a \approx 334"),
+    ("(x, y) = (1, 2)", "(x, x, y) = (1, 1, 2)"),
     ("2.5", r"2.5 \approx 3"),
     ("1.5", r"\sqrt{2} \approx 1.5"),
     # matrices
