@@ -80,7 +80,7 @@ VERSIONS = (
     "deepspeed",
     "ray",
     "datasets",
-    "math-verify",
+    "sympy",
     "vllm",
 )
 MAY_CHANGE = (
