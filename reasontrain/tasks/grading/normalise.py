@@ -219,6 +219,11 @@ _ALIGNED = re.compile(
     r"\\(?:begin|end)\s*\{(?:aligned|align|gathered|gather|split|equation|multline|eqnarray"
     r"|flalign|alignedat|alignat)\*?\}(?:\{\d*\}|\[[tcb]\])?"
 )
+_WIDE_SPACE = re.compile(r"(?:\\q?quad\s*)+(?=[a-zA-Z]\w*\s*=)")
+"""What separates two equations on one line."""
+_SINGLE_CELL = re.compile(
+    r"(?<![\[(.{])\\begin\s*\{array\}\{[lcr]\}((?:(?!\\begin|\\\\)[^&])*)\\end\s*\{array\}"
+)
 _LINES = re.compile(
     r"(?<![\[(.{])\s*\\begin\s*\{(cases|array)\}(?:\{[lcr|\s]*\})?((?:(?!\\begin)[^&=])*"
     r"(?:=|&\s*=)(?:(?!\\begin).)*?)\\end\s*\{\1\}",
@@ -270,9 +275,11 @@ def _normalised(text: str) -> str:
     if "\\" in text or "{" in text:
         if r"\begin" in text:
             text = _without_alignment(text)
-        else:
+        if r"\begin" not in text:
             # a text that was escaped twice
             text = re.sub(r"\\\\(?=[a-zA-Z]{2}|[%{}$])", lambda _: "\\", text)
+        if "quad" in text:
+            text = _WIDE_SPACE.sub(", ", text)
         text = _THOUSANDS.sub("", text).replace("{,}", ",")
         text = re.sub(r"\\([()]|[\[\]](?![a-zA-Z\d]*\{))", "", text)
         text = re.sub(r"\^\s*\{\s*\\circ\s*\}", r"^\\circ ", text)
@@ -347,7 +354,7 @@ def _without_delimiters(text: str) -> str:
 
 def _without_alignment(text: str) -> str:
     """Remove environments that put equations below each other; rows become a list or a chain."""
-    text = _LINES.sub(r" \2", _ALIGNED.sub(" ", text))
+    text = _SINGLE_CELL.sub(r"\1", _LINES.sub(r" \2", _ALIGNED.sub(" ", text)))
     # without another environment, no cell is left
     ampersand = r"&\s*(?==)" if r"\begin" in text else "&"
     text = re.sub(ampersand, " ", text)
@@ -457,6 +464,9 @@ def _plain_texts(text: str) -> str:
     if r"\text{" not in text:
         return text
     text = re.sub(r"\\text\{([^{}a-zA-Z]*)\}", _unless_foreign, text)
+    # a conjunction is a text of its own
+    text = re.sub(r"\\text\{([^{}]*\S)\s+(and|or)\s*\}", r"\\text{\1} \\text{ \2 }", text)
+    text = re.sub(r"\\text\{\s*,?\s*(and|or)\s+([^{}]*\S)\s*\}", r"\\text{ \1 } \\text{\2}", text)
     return re.sub(r"\\text\{([ide])\}", r"\1", text)
 
 
