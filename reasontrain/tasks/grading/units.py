@@ -269,6 +269,7 @@ SYMBOLS["F"] = SYMBOLS["fahrenheit"]
 # prefixes that collide with words: `pt` is a pint, `cd` and `Gal` are nothing, `ha` a hectare
 SYMBOLS["h"] = SYMBOLS["hour"]
 SYMBOLS["min"] = SYMBOLS["minute"]
+SYMBOLS["gm"] = SYMBOLS["g"]
 for _name in ("kb", "Mb", "Gb"):
     SYMBOLS[_name] = SYMBOLS[_name + "it"]
 for _name in ("PA", "dal", "hs", "ms ", "das", "pas"):
