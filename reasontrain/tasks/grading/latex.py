@@ -726,7 +726,7 @@ def _quotient(top: Expr, bottom: Expr) -> Expr:
 
 def _raised(base: Expr, exponent: Expr) -> Expr:
     """Raise to a power, unless the result has more bits than algebra can handle."""
-    if isinstance(base, Rational) and isinstance(exponent, Integer):
+    if isinstance(base, Rational) and isinstance(exponent, Rational):
         bits = max(abs(base.p), base.q).bit_length()
         if bits > 1 and bits * abs(exponent) > MAX_BITS:
             raise UnreadableError("too large a power")

@@ -24,7 +24,7 @@ _BINOMIAL = re.compile(r"\\[dt]?binom\s*\{\s*(\d+)\s*\}|(\d+)\s*\\choose")
 _POWER = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*(\d+)")
 _SUM_POWER = re.compile(r"[)\]]\s*\^\s*\{?\s*(\d+)")
 _TOWER = re.compile(
-    r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)"
+    r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z{}()]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)"
 )
 
 
