@@ -21,8 +21,8 @@ CACHE_SIZE = 20_000
 _BY_ZERO = re.compile(r"/\s*0+(?![\d.])|\\frac\{[^{}]*\}\{\s*0+\s*\}")
 """Division by zero, which equals only the same text."""
 
-_ADJACENT = re.compile(r"\d\s+\d")
-"""Adjacent numbers that are not a mixed number: a parser would add or multiply them."""
+_ADJACENT = re.compile(r"(?<![\d._^])\d++(?:\.\d*+)?\s++\d")
+"""Adjacent numbers that are not a mixed number, of which the first is no base or power."""
 
 Reading = (
     Number
@@ -218,7 +218,9 @@ def _texts(gold: str, answer: str) -> Decision:
         return Decision(False, "adjacent numbers")
     gold_words = normalise.words(gold)
     answer_words = normalise.words(answer)
-    if gold_words is not None or answer_words is not None:
+    words = [one for one in (gold_words, answer_words) if one is not None]
+    # a single letter may be a choice, or a constant or variable that an expression equals
+    if len(words) == 2 or any(len(one) > 1 for one in words):
         return Decision(gold_words == answer_words, "words")
     return Decision(None, "algebra", (gold, answer))
 
@@ -336,14 +338,20 @@ def _quantities(gold: Quantity, answer: Quantity) -> Decision:
     for amount in (gold, answer):
         if amount.number is None and normalise.words(amount.expression) is not None:
             return Decision(False, "words and a number")
+    degrees = units.SYMBOLS["°"].dims
     if factor is None:
         side = r"\cdot \frac{\pi}{180}"
-        if gold.unit.dims == units.SYMBOLS["°"].dims:
+        if gold.unit.dims == degrees:
             gold_expression = f"({gold_expression}) {side}"
         else:
             answer_expression = f"({answer_expression}) {side}"
     elif factor != 1:
         answer_expression = rf"({answer_expression}) \cdot {_fraction(factor)}"
+    elif gold.unit.dims == degrees and not answer.unit.dims:
+        # algebra reads the other side in degrees or in radians
+        gold_expression = rf"({gold_expression})^\circ"
+    elif answer.unit.dims == degrees and not gold.unit.dims:
+        answer_expression = rf"({answer_expression})^\circ"
     return Decision(None, "algebra", (gold_expression, answer_expression))
 
 

@@ -47,7 +47,7 @@ _MINUTES = re.compile(r"(?<=[\d°])\s*(?:\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-
 _TOKEN = re.compile(r"\\mu(?![a-zA-Z])|\\[a-zA-Z]+|\\.|[^\W\d_]+(?:'[a-z]+)?|\d+|\S", re.DOTALL)
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*([-+]?\s*\d)\s*\}|\(\s*([-+]?\d)\s*\)|([-+]?\d))")
-_TRIGONOMETRIC = re.compile(r"\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc)")
+_TRIGONOMETRIC = re.compile(r"\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|equiv|approx|to|mid)(?![a-zA-Z])")
 _OTHER_VALUE = re.compile(r",?\s*(?:and |but )?(?:not|rather than|instead of)\s+(?:\x03\s*)?")
 _REPEATED = re.compile(r"\s*\x03?\s*\(\s*")
@@ -352,7 +352,7 @@ class _Reader:
                 self.lead_labels.add("#" + counted.label(word))
             else:
                 # an expression
-                return not (token.is_word and len(word) > 1)
+                return word in lexicon.FUNCTIONS or not (token.is_word and len(word) > 1)
             self.index += 1
         return False
 
