@@ -17,6 +17,7 @@ _CHOICE = re.compile(
 _LETTER_LIST = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|&|\s)\s*(?:and\s*)?\(?[A-Z]\)?)+")
 _LETTER_RUN = re.compile(r"[A-J]{2,}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+_IT_IS = re.compile(r"^(?:(?:it|this|that|the answer) is|it's|on)\s+", re.IGNORECASE)
 _PROSE = re.compile(r"[A-Za-z][A-Za-z' .-]*")
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|and|that is|i\.?e\.?)\b[\s,:]*)*"
@@ -117,7 +118,7 @@ def prose(text: str) -> str | None:
     text = text.strip(" .,!\"'")
     if len(text) < 2 or not _PROSE.fullmatch(text):
         return None
-    return " ".join(_ARTICLE.sub("", text).lower().replace("-", " ").split())
+    return " ".join(_ARTICLE.sub("", _IT_IS.sub("", text)).lower().replace("-", " ").split())
 
 
 def without_lead(text: str) -> str:
