@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import formulas
-from reasontrain.tasks.grading.languages import LANGUAGES, TOTALS, Language
+from reasontrain.tasks.grading.languages import ALTERNATIVES, LANGUAGES, ORS, TOTALS, Language
 from reasontrain.tasks.grading.marks import Mark, alternatives, is_alphabetic
 from reasontrain.tasks.grading.value import (
     HEDGE,
@@ -46,8 +46,9 @@ _LIST = re.compile(r"[\s:*_]*\n\s*(?P<first>(?:[-*•]|\d{1,2}[.)]|\(?[a-h]\))\s
 _ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)]|\(?[a-h]\))\s+(.+)")
 _TOTAL = re.compile(rf"[\s*_-]*{alternatives(TOTALS)}\b[^:：=\n]{{0,40}}[:：=]+(.+)", re.IGNORECASE)
 _ALTERNATIVE = re.compile(
-    rf"[\s.!?*]*(?:Or|Alternatively|Maybe|Perhaps|Possibly|It (?:could|might|may))\b"
-    rf"(?:\W*\b{HEDGE}\b)*\W*?(?={VALUE})"
+    rf"[\s.!?*,$()\\\]]*(?:{alternatives((*ORS, *ALTERNATIVES))}|it (?:could|might|may))"
+    rf"(?![^\W\d_])(?:\W*\b(?:{HEDGE}|{alternatives(ALTERNATIVES)})\b)*[\s,:*(]*(?={VALUE})",
+    re.IGNORECASE,
 )
 _SOFT = re.compile(r"[\s.!?*,;(—-]*(?:wait|hmm|hold on|let me|no|actually)\b", re.IGNORECASE)
 _HARD = re.compile(
@@ -112,14 +113,20 @@ def read(text: str, mark: Mark) -> Claim:
             return Claim(f"not {value_in(sentence, language)}", False)
         return Claim(value_in(affirmed, language), True)
     claim = value_in(sentence, language)
-    alternative = _ALTERNATIVE.match(rest) if rest else None
-    if alternative:
-        other = rest[alternative.end() :]
-        second = value_in(other[: _sentence_end(other)], language)
-        claim = f"{claim} or {second}"
+    if rest and (other := alternative(rest, 0, language)):
+        claim = f"{claim} or {other}"
     if twice := _TWICE.fullmatch(claim):
         claim = twice[1]
     return Claim(claim, _is_answer(claim))
+
+
+def alternative(text: str, start: int, language: Language = LANGUAGES["en"]) -> str:
+    """Return the value that a hedge puts beside the one before `start`; "" without a hedge."""
+    hedge = _ALTERNATIVE.match(text, start)
+    if hedge is None:
+        return ""
+    other = text[hedge.end() : hedge.end() + LONGEST]
+    return value_in(other[: _sentence_end(other)], language)
 
 
 def _without_layout(window: str) -> str:

@@ -313,9 +313,11 @@ class _Reader:
             word = lower[token.start : token.end]
             if word[0].isdigit() or word in ("(", "\\frac", "\\sqrt", "\\pi", "["):
                 return True
-            if word == "." and self._at(1)[:1].isdigit():
+            if word == "." and not self._is_abbreviated() and self._at(1)[:1].isdigit():
                 return True
-            if word in "-+":
+            if word == "." and self._is_abbreviated():
+                pass
+            elif word in "-+":
                 if not self._is_sign():
                     return True
                 self.sign = -self.sign if word == "-" else self.sign
@@ -355,6 +357,11 @@ class _Reader:
                 return word in lexicon.FUNCTIONS or not (token.is_word and len(word) > 1)
             self.index += 1
         return False
+
+    def _is_abbreviated(self) -> bool:
+        """Return True for a point that ends a word: `Rs. 5`."""
+        before = self.tokens[self.index - 1] if self.index else None
+        return before is not None and before.is_word and before.end == self.tokens[self.index].start
 
     def _is_sign(self) -> bool:
         """Return True for a sign before a currency or a word."""

@@ -313,6 +313,9 @@ class Comparison:
             if "[]" in kinds:
                 return self._leaf(gold.text, answer.text)
             return self._same(golds[0], answers[0], depth + 1)
+        if len(golds) == 1 and _are_alternatives(answer):
+            self.rules.append("alternatives, each equal")
+            return all(self._same(golds[0], member, depth + 1) for member in answers)
         if kinds == ["[]", "[]"] and len(golds) == len(answers) == 2:
             return self._reals(gold, answer)
         if kinds[0] == kinds[1]:
@@ -503,6 +506,21 @@ def _members(text: str, *, listed: bool = False) -> list[str]:
     r"""Return the members of a list at the top level; a member with `\pm` becomes several."""
     parts, _ = scan.split(text, scan.LISTS, listed=listed)
     return [signed for part in parts if part for signed in _signed(part)]
+
+
+def _are_alternatives(node: Node) -> bool:
+    """Return True for values that only "or" connects: several spellings of one, or a hedge."""
+    if not isinstance(node, Several) or node.kind:
+        return False
+    parts, separators = scan.split(node.text, scan.LISTS)
+    is_other = False
+    # in `1/2, or 0.5`, nothing stands between the comma and the word
+    for part, separator in zip(parts[1:], separators, strict=True):
+        is_other |= separator.kind == "or"
+        if part and not is_other:
+            return False
+        is_other &= not part
+    return bool(separators)
 
 
 def _signed(text: str) -> list[str]:

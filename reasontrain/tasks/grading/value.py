@@ -76,6 +76,7 @@ NEW_VALUE = re.compile(
 )
 _OPERATOR = re.compile(r"(?:\\[a-zA-Z]+|[-+*/=<>(,^_∪∩×])\s*$")
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{3}")
+_BESIDE = re.compile(rf"or\s+(?:{HEDGE}\s+)*{VALUE}", re.IGNORECASE)
 _IN_PARENTHESES = re.compile(r"\s*[(（]([^()（）]*)[)）]")
 _ONLY_VALUE = re.compile(r"[-+−$\d.,/\\%\s]*\d[-+−$\d.,/\\%\s]*")
 _INITIALS = re.compile(r"\b[a-zA-Z]\.[a-zA-Z]\.$")
@@ -190,6 +191,8 @@ def _parenthesis(head: str, tail: str, *, has_value: bool) -> str | None:
         return content if number_word else None
     if _ONLY_VALUE.fullmatch(content) and tail[:1].isspace():
         return head
+    if _BESIDE.match(content):
+        return f"{head.rstrip()} {content}"
     if not tail[:1].isspace() or re.match(r"(?:mod|or|and|\\)\b|\\", content):
         return None
     is_remark = _WORD.search(content) or content.startswith(("=", "≈", "in "))

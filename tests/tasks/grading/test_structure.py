@@ -19,6 +19,10 @@ I2 = r"\begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}"
 ABCD = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
 
 EQUAL = [
+    # alternatives that are all the same value
+    (r"\frac{3}{4}", r"\frac{3}{4} \text{ or } 0.75"),
+    ("3/4", "3/4, or 75\\%"),
+    ("x = 4", "x = 4 or x = 4.0"),
     # sets of reals
     (r"[\sqrt{2}, +\infty)", r"[\sqrt{2}, \infty)"),
     ("(-\\infty, 3)", "x<3"),
@@ -117,6 +121,12 @@ EQUAL = [
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\4\end{pmatrix} / 2"),
 ]
 DIFFERENT = [
+    # alternatives of which one is wrong
+    ("4", "4 or 5"),
+    ("5", "4, or 5"),
+    ("4", "4 or 4 or 5"),
+    ("4", "4, 4 or 4"),
+    ("4", "4 and 4"),
     (r"(-\infty, 3]", "x<3"),
     ("x<3", "x>3"),
     (r"[0, +\infty)", r"[0, -\infty)"),
