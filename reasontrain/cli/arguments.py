@@ -63,7 +63,7 @@ class _CommandParser(argparse.ArgumentParser):
             parsed, rest = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._within = False
-        if isinstance(getattr(parsed, "recipe", None), Path) and "overrides" in parsed:
+        if "recipe" in parsed and "overrides" in parsed and isinstance(parsed.recipe, Path):
             words = [str(parsed.recipe), *parsed.overrides]
             first = next((word for word in words if _is_recipe(word)), words[0])
             words.remove(first)
