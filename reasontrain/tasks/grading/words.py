@@ -14,6 +14,7 @@ _CHOICE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """`(C) 60`, `C. 60`, `C) 60`, `Option C`."""
+_NEXT_CHOICE = re.compile(r"\([A-J]\)|(?<![A-Za-z0-9])[A-J][.):](?:\s|$)")
 _LETTER_LIST = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|&|\s)\s*(?:and\s*)?\(?[A-Z]\)?)+")
 _LETTER_RUN = re.compile(r"[A-J]{2,}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
@@ -109,6 +110,8 @@ def choice(text: str) -> tuple[str, str] | None:
     content = match[3].strip()
     # a lower-case letter without brackets is a variable, with content a point of a list
     if letter.islower() or (content and not re.search(r"\w", content)):
+        return None
+    if _NEXT_CHOICE.search(content):
         return None
     return letter, content
 
