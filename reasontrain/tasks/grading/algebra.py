@@ -15,7 +15,8 @@ from sympy import Expr, Rational, Symbol
 
 from reasontrain.tasks.grading import latex, regions
 from reasontrain.tasks.grading.latex import Reading
-from reasontrain.tasks.grading.tokens import UnreadableError, spelling
+from reasontrain.tasks.grading.tokens import spelling
+from reasontrain.tasks.grading.vocabulary import UnreadableError
 
 T = TypeVar("T")
 

@@ -18,8 +18,11 @@ import sympy
 from sympy import Expr, Integer, Rational, Symbol
 
 from reasontrain.tasks.grading import vocabulary
-from reasontrain.tasks.grading.tokens import END, Token, UnreadableError, tokens
+from reasontrain.tasks.grading.tokens import END, Token, tokens
+from reasontrain.tasks.grading.vocabulary import UnreadableError
 
+MAX_BITS = 200_000
+"""The most bits of a power of rational numbers."""
 DEGREE = Symbol("degree", positive=True)
 """The unit of an angle outside of functions, which take it in radians."""
 SIGN = Symbol("sign", real=True)
@@ -70,11 +73,11 @@ class _Reader:
     """Variables of the sums, integrals and limits around the token."""
 
     def reading(self) -> Reading:
-        sides = [self._sum()]
+        sides = [self._infix()]
         relations = []
         while self._peek().text in vocabulary.RELATIONS:
             relations.append(vocabulary.RELATIONS[self._next().text])
-            sides.append(self._sum())
+            sides.append(self._infix())
         if self._peek() is not END:
             raise UnreadableError(self._peek().text)
         if any(side.has(sympy.nan, sympy.zoo) for side in sides):
@@ -103,6 +106,13 @@ class _Reader:
             raise UnreadableError(f"{self._peek().text} for {texts[0]}")
 
     # sums and products
+
+    def _infix(self) -> Expr:
+        r"""Read a sum, or two with `\choose` or `\over` between them."""
+        value = self._sum()
+        if self._accept(r"\choose"):
+            return _binomial([value, self._sum()])
+        return _quotient(value, self._sum()) if self._accept(r"\over") else value
 
     def _sum(self) -> Expr:
         total: Expr = sympy.S.Zero
@@ -216,13 +226,13 @@ class _Reader:
                     for _ in range(primes):
                         value = self._primed(value)
                 else:
-                    value = value ** self._exponent()
+                    value = _raised(value, self._exponent())
             elif token.text == "'":
                 self._next()
                 value = self._primed(value)
             elif token.text == "!":
                 self._next()
-                value = sympy.factorial(value)
+                value = vocabulary.factorial(value)
             elif token.text == "!!":
                 self._next()
                 value = sympy.factorial2(value)
@@ -264,7 +274,7 @@ class _Reader:
         """Read a script that may be a power itself."""
         value = self._script()
         if self._accept("^"):
-            value = value ** self._exponent()
+            value = _raised(value, self._exponent())
         return value
 
     def _script(self) -> Expr:
@@ -379,14 +389,14 @@ class _Reader:
         if self._peek().text == "(":
             arguments = self._arguments()
             if len(arguments) == 2:
-                return sympy.binomial(*arguments)
+                return _binomial(arguments)
         else:
             scripts: dict[str, Expr] = {}
             while self._peek().text in ("_", "^") and len(scripts) < 2:
                 place = self._next().text
                 scripts[place] = self._script()
             if len(scripts) == 2 and self._peek().text not in ("_", "^"):
-                return sympy.binomial(scripts["_"], scripts["^"])
+                return _binomial([scripts["_"], scripts["^"]])
         self.index = start
         return None
 
@@ -398,7 +408,7 @@ class _Reader:
         total = self._script()
         self._expect("C")
         self._expect("_")
-        return sympy.binomial(total, self._script())
+        return _binomial([total, self._script()])
 
     # brackets
 
@@ -417,9 +427,7 @@ class _Reader:
             self._expect(opening)
         else:
             self.bars = 0
-            value = self._sum()
-            if self._accept(r"\choose"):
-                value = sympy.binomial(value, self._sum())
+            value = self._infix()
             self._expect(vocabulary.BRACKETS[opening])
         self.bars = bars
         if opening in ("|", r"\vert", r"\lvert"):
@@ -465,7 +473,7 @@ class _Reader:
         if name == "sqrt":
             return self._root()
         if token.text in vocabulary.BINOMIALS:
-            return sympy.binomial(self._argument(), self._argument())
+            return _binomial([self._argument(), self._argument()])
         if name == "binomial":
             return _binomial(self._arguments())
         if name in vocabulary.SEVERAL:
@@ -548,7 +556,7 @@ class _Reader:
             power = sympy.S.One
         argument = self._function_argument(name)
         value = function(argument) if base is None else vocabulary.logarithm(argument, base)
-        return value**power
+        return _raised(value, power)
 
     def _function_argument(self, name: str) -> Expr:
         """Read an argument in brackets, or the factors up to the next sign or function."""
@@ -716,9 +724,20 @@ def _quotient(top: Expr, bottom: Expr) -> Expr:
     return top / bottom
 
 
+def _raised(base: Expr, exponent: Expr) -> Expr:
+    """Raise to a power, unless the result has more bits than algebra can handle."""
+    if isinstance(base, Rational) and isinstance(exponent, Rational):
+        bits = max(abs(base.p), base.q).bit_length()
+        if bits > 1 and bits * abs(exponent) > MAX_BITS:
+            raise UnreadableError("too large a power")
+    return base**exponent
+
+
 def _binomial(arguments: Sequence[Expr]) -> Expr:
     if len(arguments) != 2:
         raise UnreadableError("a binomial coefficient of more than two numbers")
+    if isinstance(arguments[0], Integer) and arguments[0] > vocabulary.MAX_INTEGER:
+        raise UnreadableError("too large a binomial coefficient")
     return sympy.binomial(*arguments)
 
 

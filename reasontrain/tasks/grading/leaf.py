@@ -21,8 +21,8 @@ CACHE_SIZE = 20_000
 _BY_ZERO = re.compile(r"/\s*0+(?![\d.])|\\frac\{[^{}]*\}\{\s*0+\s*\}")
 """Division by zero, which equals only the same text."""
 
-_ADJACENT = re.compile(r"\d\s+\d")
-"""Adjacent numbers that are not a mixed number: a parser would add or multiply them."""
+_ADJACENT = re.compile(r"(?<![\d._^])\d++(?:\.\d*+)?\s++\d")
+"""Adjacent numbers that are not a mixed number, of which the first is no base or power."""
 
 Reading = (
     Number
@@ -84,6 +84,9 @@ def equal(gold: str, answer: str, nouns: frozenset[str] = frozenset()) -> Decisi
     if _BY_ZERO.search(gold) or _BY_ZERO.search(answer):
         return Decision(False, "division by zero")
     gold_value, answer_value = _without_variables(gold_value, answer_value)
+    if type(gold_value) is notation.Ratio or type(answer_value) is notation.Ratio:
+        gold_value = _as_ratio(gold_value, gold)
+        answer_value = _as_ratio(answer_value, answer)
     if gold_value is None and answer_value is None:
         return _texts(gold, answer)
     decision = _kinds(gold, answer, gold_value, answer_value, nouns)
@@ -185,6 +188,13 @@ def _as_quantity(value: Reading | None, text: str) -> Quantity | None:
     return None
 
 
+def _as_ratio(value: Reading | None, text: str) -> Reading | None:
+    """Read `9:24` as a ratio beside a ratio that is no time of day."""
+    if type(value) is clock.Time:
+        return notation.read_ratio(quantity.flatten(text)) or value
+    return value
+
+
 def _without_variables(
     gold: Reading | None, answer: Reading | None
 ) -> tuple[Reading | None, Reading | None]:
@@ -208,7 +218,9 @@ def _texts(gold: str, answer: str) -> Decision:
         return Decision(False, "adjacent numbers")
     gold_words = normalise.words(gold)
     answer_words = normalise.words(answer)
-    if gold_words is not None or answer_words is not None:
+    words = [one for one in (gold_words, answer_words) if one is not None]
+    # a single letter may be a choice, or a constant or variable that an expression equals
+    if len(words) == 2 or any(len(one) > 1 for one in words):
         return Decision(gold_words == answer_words, "words")
     return Decision(None, "algebra", (gold, answer))
 
@@ -308,6 +320,8 @@ def _quantities(gold: Quantity, answer: Quantity) -> Decision:
     if factor is not None and gold.number is not None and answer.number is not None:
         scaled = answer.number._replace(value=answer.number.value * factor)
         return Decision(number.equal(gold.number, scaled), rule)
+    if _is_angle(gold, answer) or _is_angle(answer, gold):
+        factor = None
     gold_expression = _expression(gold)
     answer_expression = _expression(answer)
     if (
@@ -324,22 +338,48 @@ def _quantities(gold: Quantity, answer: Quantity) -> Decision:
     for amount in (gold, answer):
         if amount.number is None and normalise.words(amount.expression) is not None:
             return Decision(False, "words and a number")
+    degrees = units.SYMBOLS["°"].dims
     if factor is None:
         side = r"\cdot \frac{\pi}{180}"
-        if gold.unit.dims == units.SYMBOLS["°"].dims:
+        if gold.unit.dims == degrees:
             gold_expression = f"({gold_expression}) {side}"
         else:
             answer_expression = f"({answer_expression}) {side}"
     elif factor != 1:
         answer_expression = rf"({answer_expression}) \cdot {_fraction(factor)}"
+    elif gold.unit.dims == degrees and not answer.unit.dims:
+        # algebra reads the other side in degrees or in radians
+        gold_expression = rf"({gold_expression})^\circ"
+    elif answer.unit.dims == degrees and not gold.unit.dims:
+        answer_expression = rf"({answer_expression})^\circ"
     return Decision(None, "algebra", (gold_expression, answer_expression))
+
+
+def _is_angle(angle: Quantity, other: Quantity) -> bool:
+    """Return True for degrees against a multiple of pi without a unit, which is in radians."""
+    return (
+        angle.unit.dims == units.SYMBOLS["°"].dims
+        and other.number is None
+        and not other.unit.dims
+        and r"\pi" in other.expression
+        and r"\pi" not in angle.expression
+    )
 
 
 def _ratio(gold: Quantity, answer: Quantity) -> Fraction | None:
     """The size of the answer's unit in the gold answer's; 1 if only one side has a unit."""
     if not gold.unit.dims or not answer.unit.dims:
         return Fraction(1)
-    return units.ratio(gold.unit, answer.unit)
+    ratio = units.ratio(gold.unit, answer.unit)
+    # `18 dollars per day` of which only one side says that it is per day
+    if (
+        ratio is None
+        and gold.money is not None
+        and answer.money is not None
+        and (gold.money.dims == gold.unit.dims or answer.money.dims == answer.unit.dims)
+    ):
+        return units.ratio(gold.money, answer.money)
+    return ratio
 
 
 def _labels_agree(gold: Quantity, answer: Quantity) -> bool:

@@ -13,8 +13,8 @@ from sympy import Expr, Interval, Set, Symbol
 
 from reasontrain.tasks.grading import latex
 from reasontrain.tasks.grading.latex import Reading
-from reasontrain.tasks.grading.tokens import Token, UnreadableError, tokens
-from reasontrain.tasks.grading.vocabulary import RELATIONS
+from reasontrain.tasks.grading.tokens import Token, tokens
+from reasontrain.tasks.grading.vocabulary import RELATIONS, UnreadableError
 
 _OPENING = frozenset(["(", "[", "{", r"\{", r"\lbrace"])
 _CLOSING = frozenset([")", "]", "}", r"\}", r"\rbrace"])

@@ -7,10 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import vocabulary
-
-
-class UnreadableError(Exception):
-    """A text that is not wholly mathematics that this reader knows."""
+from reasontrain.tasks.grading.vocabulary import UnreadableError
 
 
 class Token(NamedTuple):

@@ -11,6 +11,21 @@ import sympy
 from sympy import Expr
 
 
+class UnreadableError(Exception):
+    """A text that is not wholly mathematics that this reader knows."""
+
+
+MAX_INTEGER = 3_000
+"""The largest integer of which SymPy computes factorials and binomial coefficients."""
+
+
+def factorial(value: Expr) -> Expr:
+    """The factorial, unless it is too large for algebra."""
+    if value.is_Integer and value > MAX_INTEGER:
+        raise UnreadableError("too large a factorial")
+    return sympy.factorial(value)
+
+
 def logarithm(value: Expr, base: Expr | int | None = None) -> Expr:
     """The logarithm, of which an even power becomes a factor: `2 ln |x|` for `ln x^2`."""
     factor = sympy.S.One
@@ -61,7 +76,7 @@ FUNCTIONS: dict[str, Callable[..., Expr]] = {
     "abs": sympy.Abs,
     "sgn": sympy.sign,
     "sign": sympy.sign,
-    "factorial": sympy.factorial,
+    "factorial": factorial,
     "floor": sympy.floor,
     "ceil": sympy.ceiling,
     "Re": sympy.re,

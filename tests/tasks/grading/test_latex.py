@@ -6,7 +6,8 @@ import pytest
 import sympy
 
 from reasontrain.tasks.grading.latex import read
-from reasontrain.tasks.grading.tokens import UnreadableError, spelling
+from reasontrain.tasks.grading.tokens import spelling
+from reasontrain.tasks.grading.vocabulary import UnreadableError
 
 VALUES = {
     # one notation of each kind, with its value
@@ -49,6 +50,8 @@ VALUES = {
     r"\gcd(12, 18)": "6",
     "lcm(4, 6)": "12",
     r"\max(1, 2, 3)": "3",
+    r"5 \choose 2": "10",
+    r"{1 \over 2} + 1": "3/2",
     r"|-3|+\lvert -2\rvert": "5",
     r"\lfloor 3.7\rfloor+\lceil 0.2\rceil": "4",
     r"7 \bmod 4": "3",
@@ -107,6 +110,13 @@ UNREADABLE = [
     r"\sum k",
     r"\hat{3}",
     "1e99999",
+    r"\binom{99999}{50000}",
+    "(2^{20})!",
+    "(9^9)!",
+    "((9^{99})^{99})^{99}",
+    "(2^9)^{99999}",
+    "2^{9 + 9^9}",
+    "2^{(1+9^9)/2}",
     "3 $",
     "⅔",
 ]
