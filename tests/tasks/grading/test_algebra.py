@@ -173,6 +173,7 @@ VERIFIED = [
     ("sqrt(x+1)/2", r"\frac{\sqrt{x+1}}{2}"),
     ("sin(pi/6)", "0.5"),
     ("ln(2)", r"\ln 2"),
+    ("2 sqrt 2", r"2\sqrt{2}"),
     (r"\log_4 8", r"\frac{3}{2}"),
     (r"\ln 2 / \ln 3", r"\log_3 2"),
     (r"\text{lcm}(4,6)", "12"),
