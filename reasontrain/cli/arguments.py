@@ -60,9 +60,21 @@ class _CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._within = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            parsed, rest = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._within = False
+        if "recipe" in parsed and "overrides" in parsed and isinstance(parsed.recipe, Path):
+            words = [str(parsed.recipe), *parsed.overrides]
+            first = next((word for word in words if _is_recipe(word)), words[0])
+            words.remove(first)
+            parsed.recipe = Path(first)
+            parsed.overrides = words
+        return parsed, rest
+
+
+def _is_recipe(word: str) -> bool:
+    """True for a recipe, as opposed to an override; a file may have a name with a sign."""
+    return "=" not in word or Path(word).is_file()
 
 
 Commands = argparse._SubParsersAction  # argparse has no public name for this type
@@ -409,8 +421,7 @@ def _validate(commands: Commands[_CommandParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.validate import validate
 
-        # a file may have a name with a sign
-        recipes = [Path(word) for word in options.words if "=" not in word or Path(word).is_file()]
+        recipes = [Path(word) for word in options.words if _is_recipe(word)]
         overrides = [word for word in options.words if Path(word) not in recipes]
         validate(recipes, overrides)
 

@@ -21,8 +21,10 @@ Real = Fraction | float
 
 _TOKEN = re.compile(
     r"\s*(?:([0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]*)?|\.[0-9]+)|\\([a-zA-Z]+)|(\\?%)"
-    r"|([a-zA-Z]+)|(\*\*|[-+*/^!(){}\[\]|]))"
+    r"|([a-zA-Z]+)|(\^\s*\\circ(?![a-zA-Z])|\*\*|[-+*/^_!(){}\[\]|]))"
 )
+DEGREES = "°"
+"""The token of `^\\circ`."""
 _FUNCTIONS: dict[str, Callable[[float], float]] = {
     "sin": math.sin,
     "cos": math.cos,
@@ -80,7 +82,7 @@ def _tokens(text: str) -> list[str]:
         elif command:
             tokens.append("\\" + command)
         else:
-            tokens.append("%" if percent else letters or sign)
+            tokens.append("%" if percent else letters or (DEGREES if "circ" in sign else sign))
         position = match.end()
     return tokens
 
@@ -164,8 +166,6 @@ class _Parser:
     def _exponent(self) -> Real:
         if self._next() in ("+", "-"):
             return -self._atom() if self._take() == "-" else self._atom()
-        if self._next() == r"\circ":
-            raise _UnreadableError
         return self._power()
 
     def _atom(self) -> Real:
@@ -191,10 +191,21 @@ class _Parser:
         if name == "e":
             return math.e
         if name in _FUNCTIONS and token.startswith("\\"):
-            if self._next() in ("^", "_"):
-                raise _UnreadableError
-            return _FUNCTIONS[name](float(self._power()))
+            return self._function(name)
         raise _UnreadableError
+
+    def _function(self, name: str) -> Real:
+        base = 1.0
+        if self._next() == "_" and name == "log":
+            self._take()
+            base = math.log(float(self._group() if self._next() == "{" else self._atom()))
+        if self._next() in ("^", "_"):
+            raise _UnreadableError
+        argument = float(self._power())
+        if self._next() == DEGREES:
+            self._take()
+            argument = math.radians(argument)
+        return _FUNCTIONS[name](argument) / base
 
     def _root(self) -> Real:
         degree: Real = 2

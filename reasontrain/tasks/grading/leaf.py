@@ -84,6 +84,9 @@ def equal(gold: str, answer: str, nouns: frozenset[str] = frozenset()) -> Decisi
     if _BY_ZERO.search(gold) or _BY_ZERO.search(answer):
         return Decision(False, "division by zero")
     gold_value, answer_value = _without_variables(gold_value, answer_value)
+    if type(gold_value) is notation.Ratio or type(answer_value) is notation.Ratio:
+        gold_value = _as_ratio(gold_value, gold)
+        answer_value = _as_ratio(answer_value, answer)
     if gold_value is None and answer_value is None:
         return _texts(gold, answer)
     decision = _kinds(gold, answer, gold_value, answer_value, nouns)
@@ -183,6 +186,13 @@ def _as_quantity(value: Reading | None, text: str) -> Quantity | None:
         case None:
             return Quantity(None, text)
     return None
+
+
+def _as_ratio(value: Reading | None, text: str) -> Reading | None:
+    """Read `9:24` as a ratio beside a ratio that is no time of day."""
+    if type(value) is clock.Time:
+        return notation.read_ratio(quantity.flatten(text)) or value
+    return value
 
 
 def _without_variables(
@@ -310,6 +320,8 @@ def _quantities(gold: Quantity, answer: Quantity) -> Decision:
     if factor is not None and gold.number is not None and answer.number is not None:
         scaled = answer.number._replace(value=answer.number.value * factor)
         return Decision(number.equal(gold.number, scaled), rule)
+    if _is_angle(gold, answer) or _is_angle(answer, gold):
+        factor = None
     gold_expression = _expression(gold)
     answer_expression = _expression(answer)
     if (
@@ -343,11 +355,31 @@ def _quantities(gold: Quantity, answer: Quantity) -> Decision:
     return Decision(None, "algebra", (gold_expression, answer_expression))
 
 
+def _is_angle(angle: Quantity, other: Quantity) -> bool:
+    """Return True for degrees against a multiple of pi without a unit, which is in radians."""
+    return (
+        angle.unit.dims == units.SYMBOLS["°"].dims
+        and other.number is None
+        and not other.unit.dims
+        and r"\pi" in other.expression
+        and r"\pi" not in angle.expression
+    )
+
+
 def _ratio(gold: Quantity, answer: Quantity) -> Fraction | None:
     """The size of the answer's unit in the gold answer's; 1 if only one side has a unit."""
     if not gold.unit.dims or not answer.unit.dims:
         return Fraction(1)
-    return units.ratio(gold.unit, answer.unit)
+    ratio = units.ratio(gold.unit, answer.unit)
+    # `18 dollars per day` of which only one side says that it is per day
+    if (
+        ratio is None
+        and gold.money is not None
+        and answer.money is not None
+        and (gold.money.dims == gold.unit.dims or answer.money.dims == answer.unit.dims)
+    ):
+        return units.ratio(gold.money, answer.money)
+    return ratio
 
 
 def _labels_agree(gold: Quantity, answer: Quantity) -> bool:

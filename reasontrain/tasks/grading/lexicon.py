@@ -76,6 +76,11 @@ DIRECTIONS = frozenset(
     )
 )
 MAGNITUDES = {
+    "gross": 144,
+    "quintillion": 10**18,
+    "sextillion": 10**21,
+    "septillion": 10**24,
+    "googol": 10**100,
     "ten": 10,
     "tens": 10,
     "dozen": 12,
@@ -113,7 +118,7 @@ for _size, _names in (
     (10**6, "million millions millionen millón millones milione milioni миллион миллионов млн"),
     (10**9, "billion billions milliard milliards milliarde milliarden миллиард миллиардов млрд"),
     (10**12, "trillion trillions billionen"),
-    (10**15, "quadrillion quadrillions"),
+    (10**15, "quadrillion quadrillions billiarde billiarden"),
 ):
     MAGNITUDES |= dict.fromkeys(_names.split(), _size)
 PARTS = {
@@ -186,3 +191,13 @@ NUMBERS |= {
     )
 }
 LARGE_NUMBERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+ORDINALS = {
+    word: value
+    for value, word in enumerate(
+        words_in(
+            "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+            " thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
+        ),
+        start=1,
+    )
+}

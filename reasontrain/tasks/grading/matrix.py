@@ -18,7 +18,7 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _BETWEEN = re.compile(
-    r"\s*(?:\^\s*\{?\s*(T|t|\\top|\\intercal)\s*\}?)?\s*([-+]?)\s*(.*?)\s*(?:\\cdot|\\times|\*)?\s*",
+    r"\s*(?:\^\s*\{?\s*(T|t|\\top|\\intercal|-?\d)\s*\}?)?\s*([-+]?)\s*(.*?)\s*(?:\\cdot|\\times|\*)?\s*",
     re.DOTALL,
 )
 _SCALAR = re.compile(r"(?:\\cdot|\\times|\*)?\s*(.*)", re.DOTALL)
@@ -37,6 +37,10 @@ def rows(text: str) -> Rows | None:
         return matrices[0]
     total: Rows | None = None
     term: Rows | None = None
+    # the last matrix, its scalar, and what stands to the left of both
+    last: Rows | None = None
+    factor = "1"
+    left: Rows | None = None
     sign = ""
     end = 0
     for match, matrix in zip(matches, matrices, strict=True):
@@ -44,9 +48,11 @@ def rows(text: str) -> Rows | None:
         if between is None or matrix is None or max(len(matrix), len(matrix[0])) > MAX_SIZE:
             return None
         if between[1] is not None:
+            # an exponent belongs to the matrix before it, and not to a product
+            raised = None if last is None else _raised(last, between[1])
+            term = None if raised is None else _times_left(left, raised, factor)
             if term is None:
                 return None
-            term = tuple(zip(*term, strict=True))
         if between[2] and term is not None:
             total = _added(total, term, sign)
             if total is None:
@@ -57,8 +63,10 @@ def rows(text: str) -> Rows | None:
         scalar = _factor(between[3])
         if scalar is None:
             return None
-        matrix = _scaled(matrix, scalar)
-        term = matrix if term is None else _product(term, matrix)
+        left = term
+        last = matrix
+        factor = scalar
+        term = _times_left(left, matrix, factor)
         if term is None:
             return None
         end = match.end()
@@ -66,7 +74,10 @@ def rows(text: str) -> Rows | None:
     if rest is None or rest[2] or term is None:
         return None
     if rest[1] is not None:
-        term = tuple(zip(*term, strict=True))
+        raised = None if last is None else _raised(last, rest[1])
+        term = None if raised is None else _times_left(left, raised, factor)
+        if term is None:
+            return None
     scalar = _factor(rest[3])
     return None if scalar is None else _added(total, _scaled(term, scalar), sign)
 
@@ -84,7 +95,9 @@ def _factor(text: str) -> str | None:
     scalar = "" if match is None else match[1].strip()
     if not scalar:
         return "1"
-    if re.search(r"[=<>,&]|\\begin|\\end", scalar):
+    if scalar.startswith("/"):
+        scalar = f"1{scalar}"
+    if re.search(r"[=<>,&|]|^\^|\\begin|\\end|\\det", scalar):
         return None
     depth = 0
     for index, char in enumerate(scalar):
@@ -92,6 +105,43 @@ def _factor(text: str) -> str | None:
         if char in "+-" and depth == 0 and index > 0:
             return None
     return scalar if depth == 0 else None
+
+
+def _times_left(left: Rows | None, matrix: Rows, factor: str) -> Rows | None:
+    scaled = _scaled(matrix, factor)
+    return scaled if left is None else _product(left, scaled)
+
+
+def _raised(matrix: Rows, exponent: str) -> Rows | None:
+    """Transpose a matrix, raise it to a small power, or invert one of two rows."""
+    if not exponent.lstrip("-").isdigit():
+        return tuple(zip(*matrix, strict=True))
+    if len(matrix) != len(matrix[0]):
+        return None
+    base = _inverse(matrix) if exponent.startswith("-") else matrix
+    power: Rows | None = _identity(len(matrix))
+    for _ in range(abs(int(exponent))):
+        power = None if power is None or base is None else _product(power, base)
+    return power
+
+
+def _inverse(matrix: Rows) -> Rows | None:
+    values = [approximate.value(cell) for row in matrix for cell in row]
+    numbers = [value for value in values if isinstance(value, Fraction)]
+    if len(matrix) != 2 or len(numbers) != 4:
+        return None
+    a, b, c, d = numbers
+    determinant = a * d - b * c
+    if determinant == 0:
+        return None
+    return (
+        (str(d / determinant), str(-b / determinant)),
+        (str(-c / determinant), str(a / determinant)),
+    )
+
+
+def _identity(size: int) -> Rows:
+    return tuple(tuple("1" if i == j else "0" for j in range(size)) for i in range(size))
 
 
 def _scaled(matrix: Rows, scalar: str) -> Rows:

@@ -213,9 +213,16 @@ _ALIASES = {
     "isin": r"\in ",
 }
 _SPACES = frozenset([r"\,", r"\;", r"\:", r"\>", r"\ ", "\\\n", "\\\t", r"\/"])
+_THOUSANDS = re.compile(r"(?<=\d)(?<!(?<!\d)0)\s*(?:\{,\}|,\s*\\!|\\!\s*,|\\!)\s*(?=\d{3}(?!\d))")
+"""A mark between thousands that cannot be the comma of a list."""
 _ALIGNED = re.compile(
     r"\\(?:begin|end)\s*\{(?:aligned|align|gathered|gather|split|equation|multline|eqnarray"
     r"|flalign|alignedat|alignat)\*?\}(?:\{\d*\}|\[[tcb]\])?"
+)
+_WIDE_SPACE = re.compile(r"(?:\\q?quad\s*)+(?=[a-zA-Z]\w*\s*=)")
+"""What separates two equations on one line."""
+_SINGLE_CELL = re.compile(
+    r"(?<![\[(.{])\\begin\s*\{array\}\{[lcr]\}((?:(?!\\begin|\\\\)[^&])*)\\end\s*\{array\}"
 )
 _LINES = re.compile(
     r"(?<![\[(.{])\s*\\begin\s*\{(cases|array)\}(?:\{[lcr|\s]*\})?((?:(?!\\begin)[^&=])*"
@@ -227,27 +234,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SET_SIGN = re.compile(r",|\\mid|:|\|")
 """A sign that makes braces a set; without one they group a value."""
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
-_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
-_DEGREES = re.compile(r"\s*\^\s*\\circ\s*(?=$|\\text|[a-zA-Z])")
-_UNIT_TEXT = re.compile(
-    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\text\s*"
-    r"\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?)+$"
-)
-_UNIT_WORDS = re.compile(
-    r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if"
-    r"|for|when|where|choose|i)\b)"
-    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)"
-    r"[A-Za-z0-9 ^/.,'-]*$"
-)
-_MODULUS = re.compile(
-    r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$"
-)
-_PERCENT = re.compile(
-    r"\s*(?:\\%|%|\\?text\{\s*percent\s*\}|\\text\{\s*%\s*\}|\bpercent\b|\bpct\b)\.?\s*$"
-)
-
-LONGEST = 4_000
-"""The most characters of an answer that `spelling` compares."""
+MAX_ROOTS = 100
+"""The most root signs that are read."""
 _SHORT_WORDS = frozenset(["no", "of", "in", "at", "to", "is", "am", "pm", "or", "on"])
 
 
@@ -266,19 +254,27 @@ def _normalised(text: str) -> str:
     if "\\" in text or "{" in text:
         if r"\begin" in text:
             text = _without_alignment(text)
-        else:
+        if r"\begin" not in text:
             # a text that was escaped twice
             text = re.sub(r"\\\\(?=[a-zA-Z]{2}|[%{}$])", lambda _: "\\", text)
-        text = text.replace("{,}", ",")
+        if "quad" in text:
+            text = _WIDE_SPACE.sub(", ", text)
+        text = _THOUSANDS.sub("", text).replace("{,}", ",")
         text = re.sub(r"\\([()]|[\[\]](?![a-zA-Z\d]*\{))", "", text)
         text = re.sub(r"\^\s*\{\s*\\circ\s*\}", r"^\\circ ", text)
-        text = _arguments(_without_looks(re.sub(r",\s*\\!\s*|\\!\s*,\s*", ",", text)))
+        text = _arguments(_without_looks(text))
     if "=" in text:
         text = text.replace(">=", r"\ge ").replace("<=", r"\le ").replace("!=", r"\ne ")
     text = re.sub(r"\s+", " ", text.replace("~", " ")).strip()
-    while text and text[-1] in ".,;:\\ " and not text.endswith(("...", r"\ ")):
+    bare = _without_group(_without_stop(text))
+    return bare if bare == text else _without_stop(bare)
+
+
+def _without_stop(text: str) -> str:
+    """Remove punctuation at the end, unless it is the dots of a list."""
+    while text and text[-1] in ".,;:\\ " and not text.endswith("..."):
         text = text[:-1]
-    return _without_group(text)
+    return text
 
 
 def squeezed(text: str) -> str:
@@ -297,7 +293,7 @@ def _ascii_signs(text: str) -> str:
     text = _RAISED.sub(lambda digits: f"^{{{_compatible(digits.group())}}}", text)
     text = _LOWERED.sub(lambda digits: f"_{{{_compatible(digits.group())}}}", text)
     if not text.isascii():
-        text = _ROOT.sub(_root, text)
+        text = _ROOT.sub(_root, text, count=MAX_ROOTS)
         text = "".join(char if char.isascii() else _plain_char(char) for char in text)
     return text.translate(_TABLE)
 
@@ -337,7 +333,7 @@ def _without_delimiters(text: str) -> str:
 
 def _without_alignment(text: str) -> str:
     """Remove environments that put equations below each other; rows become a list or a chain."""
-    text = _LINES.sub(r" \2", _ALIGNED.sub(" ", text))
+    text = _SINGLE_CELL.sub(r"\1", _LINES.sub(r" \2", _ALIGNED.sub(" ", text)))
     # without another environment, no cell is left
     ampersand = r"&\s*(?==)" if r"\begin" in text else "&"
     text = re.sub(ampersand, " ", text)
@@ -347,7 +343,7 @@ def _without_alignment(text: str) -> str:
 def _without_looks(text: str) -> str:
     r"""Remove commands that only change the look, in one pass; text commands become `\text`."""
     output: list[str] = []
-    # what closes each open brace: the texts that are open in its group, and its own closing
+    # what takes the place of the brace that closes each open one
     closings: list[str] = []
     opening: str | None = None
     depth_of_text: int | None = None
@@ -358,23 +354,22 @@ def _without_looks(text: str) -> str:
         token = tokens[index]
         index += 1
         if token == "{":
-            if opening is not None:
-                is_text = opening == "text" and depth_of_text is None
-                output.append(r"\text{" if is_text else "")
-                closings.append("}" if is_text else "")
-                opening = None
-                if is_text:
-                    depth_of_text = len(closings)
-            elif depth_of_text is not None:
-                closings.append("")
-            elif index < len(tokens) and tokens[index] == r"\rm":
-                index += 1
+            is_closed = index - 1 in closing
+            if index < len(tokens) and tokens[index] == r"\rm":
                 opening = "text"
-                tokens[index - 1] = "{"
-                index -= 1
-            else:
+                index += 1
+            if depth_of_text is not None:
+                closings.append("")
+            elif opening is None or not is_closed:
                 output.append("{")
                 closings.append("}")
+            elif opening == "text":
+                output.append(r"\text{")
+                closings.append("}")
+                depth_of_text = len(closings)
+            else:
+                closings.append("")
+            opening = None
             continue
         if token == "}":
             if closings:
@@ -448,6 +443,9 @@ def _plain_texts(text: str) -> str:
     if r"\text{" not in text:
         return text
     text = re.sub(r"\\text\{([^{}a-zA-Z]*)\}", _unless_foreign, text)
+    # a conjunction is a text of its own
+    text = re.sub(r"\\text\{([^{}]*\S)\s+(and|or)\s*\}", r"\\text{\1} \\text{ \2 }", text)
+    text = re.sub(r"\\text\{\s*,?\s*(and|or)\s+([^{}]*\S)\s*\}", r"\\text{ \1 } \\text{\2}", text)
     return re.sub(r"\\text\{([ide])\}", r"\1", text)
 
 
@@ -479,15 +477,6 @@ def _without_group(text: str) -> str:
     return f"{{{inside}}}" if start and _SET_SIGN.search(inside) else inside
 
 
-def without_unit(text: str) -> str:
-    """Remove the unit after an expression; a percent sign in any spelling becomes `%`."""
-    text = _DEGREES.sub("", _CURRENCY.sub("", text))
-    if _PERCENT.search(text) and not _PERCENT.fullmatch(text):
-        return _PERCENT.sub("%", text).strip()
-    shorter = _UNIT_TEXT.sub("", _MODULUS.sub("", text))
-    return _UNIT_WORDS.sub("", shorter).strip() or text.strip()
-
-
 def words(text: str) -> str | None:
     r"""Return the plain words of an answer (`\text{Evelyn}`, `(C)`, `east`), in lower case.
 
@@ -505,8 +494,3 @@ def words(text: str) -> str | None:
         len(word) > 2 or word.lower() in _SHORT_WORDS for word in bare.split()
     )
     return " ".join(bare.lower().split()) if plain and meant else None
-
-
-def spelling(text: str) -> str:
-    """Normalise an answer for comparison as text: without unit and spaces."""
-    return squeezed(without_unit(normalise(text[:LONGEST])))

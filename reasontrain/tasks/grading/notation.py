@@ -35,8 +35,11 @@ _SUBSCRIPT = re.compile(
     r"|\x02\s*(?:base\s*)?(\w{1,9})\s*\x03|(\d{1,2})|\((\d{1,2})\))"
 )
 _IN_BASE = re.compile(
-    rf"{_DIGITS}\s*\(?\s*(?:in |to )?(?:the )?base[\s-]*(\w{{1,9}})\s*\)?", re.IGNORECASE
+    rf"{_DIGITS}\s*\(?\s*(?:in |to )?(?:the )?(?:base[\s-]*(\w{{1,9}})|(binary|octal|hexadecimal))"
+    r"\s*\)?",
+    re.IGNORECASE,
 )
+_MAY_BE_BASED = re.compile(r"_|^0[a-zA-Z]|base|binary|octal|hexa", re.IGNORECASE)
 _PREFIXED = re.compile(r"0(?:[bB]([01]+)|[oO]([0-7]+)|[xX]([0-9a-fA-F]+))")
 _MODULUS = re.compile(
     r"(?:[a-zA-Z]\w?\s*(?:\\equiv(?![a-zA-Z])|≡|=)\s*)?(.+?)"
@@ -105,9 +108,11 @@ def plain_digits(text: str) -> str:
 
 def read_based(text: str) -> Based | None:
     r"""Read `1101_2`, `152A_{11}`, `(1101)_{two}`, `1101 base 2` and `0b1101`."""
-    if "_" not in text and "ase" not in text and not text.startswith("0"):
+    if not _MAY_BE_BASED.search(text):
         return None
-    match = _SUBSCRIPT.fullmatch(text) or _IN_BASE.fullmatch(text)
+    text = re.sub(r"\\overline\s*\{(\w+)\}|\[(\w+)\](?=_)", r"\1\2", text)
+    spaced = " ".join(text.replace("\x02", " ").replace("\x03", " ").split())
+    match = _SUBSCRIPT.fullmatch(text) or _IN_BASE.fullmatch(spaced)
     if match is None:
         prefixed = _PREFIXED.fullmatch(text)
         if prefixed is None:
@@ -166,8 +171,9 @@ def reduced(residue: Residue) -> Fraction | None:
 
 def read_ratio(text: str) -> Ratio | None:
     """Read `1:2:3`, `3 to 4` and `\\sqrt{2} : 1`."""
-    if not (":" in text or "colon" in text or " to " in text or "：" in text or "∶" in text):
+    if not (":" in text or "colon" in text or "to" in text or "：" in text or "∶" in text):
         return None
+    text = text.replace("\x02", " ").replace("\x03", " ")
     parts = [part.strip() for part in _RATIO.split(text)]
     if not 2 <= len(parts) <= MAX_PARTS or any(_is_no_part(part) for part in parts):
         return None

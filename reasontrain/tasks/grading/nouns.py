@@ -86,118 +86,131 @@ NOUNS = frozenset(
     words_in("""
     accident acorn acrobat actor additional adult afternoon age agent air airplane album alien
     alligator almond alpaca amoeba angle animal anniversary ant antacid antelope antler apart
-    apartment app appetizer apple application apron aquarium arc arm armchair arrangement array
-    arrest artichoke article artifact artwork assignment assortment athlete attempt attendee aunt
-    avocado award away baby backpack badge bag bagel baguette baker bale ball balloon banana band
-    bandage bank barbell barrel barrette baseball basket basketball bass bat batch bath bathroom
-    battalion batter battery bead beaker bean bear beaver bed bedbug bedroom bee beef beehive beer
-    beetle beignet belt bench beret berry bicycle big bike bill billboard bin binary binder
-    biography birch bird birdhouse birthday biscuit bit bitcoin bite black blackbird blanket blister
-    block blood blouse blue blueberry bluegill boa board boat bollard bolt bone bonnet book bookcase
-    bookmark boot bottle boulder bounce bouquet bowl bowler bowlful box boy bracelet branch bread
-    breakfast breath brick bridesmaid brochure broomstick brother brown brownie bubble bucket bug
-    builder building bulb bull bump bun bunch bundle bunny burger burr burrito bus bush bushel
-    business butter butterfly button buyer byte cabbage cabinet cage cake calculator calf call
+    apartment app appetizer apple application apron aquarium arc area arm armchair arrangement array
+    arrest artichoke article artifact artwork assignment assortment astronaut athlete attempt
+    attendee aunt avocado award away baby backpack badge bag bagel baguette baker balcony bale ball
+    balloon ballot banana band bandage bank barbell barn barrel barrette baseball basket basketball
+    bass bat batch bath bathroom bathtub battalion batter battery beach bead beaker bean bear beat
+    beaver bed bedbug bedroom bee beef beehive beer beetle beignet belt bench beret berry bet
+    bicycle bicyclist big bike bill billboard bin binary binder biography birch bird birdhouse
+    birthday biscuit bit bitcoin bite black blackbird blanket blink blister block blood blouse blue
+    blueberry bluegill boa board boat boatload bollard bolt bond bone bonnet book bookcase bookmark
+    boot bottle boulder bounce bouquet bow bowl bowler bowlful box boy bracelet branch bread
+    breakfast breath brick bridesmaid bridge brochure broomstick brother brown brownie bubble bucket
+    bug builder building bulb bull bump bun bunch bundle bunny burger burr burrito bus bush bushel
+    business butter butterfly button buyer byte cabbage cabinet cable cage cake calculator calf call
     calorie camera camper can candidate candle candy cannoneer canoe cantaloupe cap capsule captain
     car caramel caravan card cardinal carnation carpenter carpet carriage carrot carton case cash
-    castle cat caterpillar cavity ceiling cell cement cereal chair chandelier change channel chapter
-    character charge charger charm chart check cheerleader cheese cheesecake chef cherry chess chest
-    chick chicken chihuahua child chime chimp chip chipmunk chive chocolate choice chord chore
-    chrysanthemum church circle citation citizen city clam clarinet class classmate classroom clerk
-    client clip cloak clock cloth clothesline cloud clover club cluster coach coal coat cob cobra
-    coconut code coefficient coffee coin collection collector college colony color column
-    combination comic commercial committee common company complaint complete complex computer
-    concert cone congruent connection consecutive consonant constant contact container contestant
-    contract convertible cook cookbook cookie cooler copper copy corn correct correspond cost cotton
-    cougar counselor count counter country couple coupon course cousin cow crab cracker craft
-    cranberry crate crater crayon cream credit cricket criminal crocodile croissant crop cross
-    crosswalk crouton crow cub cube cucumber cupcake curler customer cycle dahlia daisy dancer
-    dandelion dart data date daughter debt decimal deck decoration deep deer delegate delivery
-    demerit denominator desk dessert device diagonal dial diamond diaper diary die different digit
-    dime dimple dinner dip dirt disc dish dislike distinct dive divisor doctor documentary dodgeball
-    doe dog doll dolphin donation donut door dose dot dough doughnut dove download dragon drawing
-    dream dress drink driver driveway dromedary drop drum drummer dryer duck duckling dumpling dvd
-    eagle ear earring edge eel egg eggplant element elephant email emerald employee empty end
-    endpoint enemy engine english entrance entree entry envelope episode equal equation equilateral
-    eraser essay even event exam example exercise expression exterior extra eye fabric face facility
-    factor fair fairy family farm farmer farmhand farthing father favorable feather female fence
-    fern fertilizer field fig figure figurine file filet fillet film finch finger fire firecracker
-    firefighter firefly firework fish flag flagstone flamingo flashcard flat flavor flea flick
-    flight flock floor flour flower flute flyer folder folding follower football footprint fork foul
-    fox fraction frame friend frisbee frog fruit fry fuel full gallery game garden garment gas
-    gasoline gecko gem gemstone geranium gerbil gharial gift gig gingerbread giraffe girl glass
-    glove gnome goal goat gold golden goldfish golf golfer goose gorilla grade graduate grain
-    grandchild granddaughter grandfather grandmother grandparent grape graph graphic grass
-    grasshopper gravel gray green grey grid group grouping guest guitar gumball gun guppy guy gym
-    hair hairstyle hall hamburger hammer hamster hand handbag handshake hare hat hatchling hay head
-    heap heart heartbeat helmet helper hen hexagon high highlighter hike hippo history hit hockey
-    hog hole home homework honey honeydew hoody hop horse hospital hotdog house household human
-    hurricane husband hushpuppy ice identical iguana image implant income individual infection
-    ingredient inhabitant inpatient insect instance instruction instructor integer interest interior
-    invitation ipod iron irrational island issue item jacket jar jean jellybean jersey jewel job jog
-    jogger joke judge jug juice jump jumper junebug junior kangaroo kernel kettle key keyboard kick
-    kid kilowatt kind kindergartner king kitchen kitten kiwi knack knife knock knockout knot koala
-    ladder lady ladybug lamb lamp land lap laptop large lasagna last latte lattice lawn layer layup
-    leaf left leg lego lemon lemonade leopard lesson letter lettuce level library life light lighter
-    lilac lily lime line link lion lipstick little lizard loaf lock log logarithm logger lollipop
-    long loop lorry loss lot low lug lunch lychee macaron macaroon machine magazine maggot magnet
-    male mamba man manager mango marble marigold mark marker marshmallow mascot mask mat match
-    matchbook matchbox matchstick material math matrix meal measure meat meatball medal medicine
-    meeting melon member memo memory message metal microphone milk milkshake millipede mineral
-    minivan mink minnow mirror mixture model money monic monitor monkey monster mother motorcycle
-    mountain mouse move movie muffin mug multiple multiset mural muscovy mushroom musician nail nap
-    napkin natural necklace nectarine neighbor nephew new newborn newspaper nickel niece night node
-    noncongruent nonnegative nonzero noodle nose note notebook novel number numerator nurse nut
-    object octagon odd office officer oil old olive omelet onion orange orc orchid ordered ordinary
-    oreo organization orphanage outcome outfit outsider oven owl oyster pack package packet pad page
-    pail painkiller paint paintbrush painter painting pair pairing palindrome pallet palm pamphlet
-    pan pancake panda panel pansy pant papaya paper paperclip parabola paragraph parakeet parent
-    park parrot parsnip part participant partition party pass passenger pasta pastry patch path
-    patient patron pattern pawpaw pay paycheck payment pea peach peanut pear pearl pebble pelican
-    pen pencil penguin penny pentagon pepper perfect performance period permit permutation person
-    peseta pet petal petunia pfennig phone photo photograph physician pianist pickle picture pie
-    piece pig pigeon piglet pile pill pillow pin pine pineapple pinecone pink pipe pirate pistachio
-    pitch pitcher pixel pizza place plane planet plank plant plastic plate player playlist plug plum
-    pocket pod poem poet point pointer pole pollywog polygon polynomial pomegranate pomelo pony
-    poodle pool pop popcorn popsicle porcupine pork portion portrait position positive possibility
-    possible post postcard poster pot potato pouch practice pregnancy present pretzel prime print
-    printer prize problem profit program project proper puff pug pump pumpkin pup pupil puppy purple
-    purse push-up pushup puzzle quadrilateral quadruple quest quilt quiz rabbit raccoon racer
-    racquet radish rain raisin raspberry rat rational rattlesnake real ream recipe recovery
-    rectangle rectangular red redwood reel refrigerator region regular remaining rep representative
-    reservation restaurant revenue revolution rhea rhinestone rhino ribbon rice riddle ride rider
-    ridge right ring road robe robin robot rock rodent roll rollercoaster roof room roommate rooster
-    root rope rose rotation round route row ruffle rug rung runner sack sailboat sailor salary sale
-    salmon salon salt sample sand sandcastle sandwich sapling sapphire sauce sausage save saving
-    scallop scarf schnauzer school science scientist scissor scoop score scorpion scout screen screw
-    seagull seashell season seat section sector seed seedling segment semester senior sentence
-    sequence sequin serving session set setting shape share shark sheep sheet shelf shell shift
-    shingle ship shipment shirt shoe shop shoplifter shopper short shot shower shrub sibling side
-    sign signature silk silo silver singer single sister site situp size skein skeleton skip skirt
-    slack sleep sleeve slice slip slipper slot slurpee small smartphone snack snail snake snapdragon
-    sneaker snicker snow snowball snowflake soap soccer sock soda sofa soil sold soldier solution
-    son song sonnet sort soup sour souvenir space spade sparkler spear spectator spellbook sphere
-    spider spiderweb spoke spool spoon spoonful sport spot sprig spring sprint sprinter squad square
-    squat squirrel stable stack stage stair staircase stalk stamp standard stanza stapler star
-    starburst starter state statue steak steel stencil step stick sticker stingray stitch stone
-    stool stoplight storage store story strand straw strawberry street streetlight striker string
-    stripe stroke student stuff style subcommittee subject subscriber subsection subset substitution
-    sucker sugar suggestion suit suitcase sundae sunflower sunlight supplement supply surfer survey
-    swan sweater sweatshirt sweet swimmer symbol syrup tab table tablet tadpole tail tall tangerine
-    tank tap tarantula task tattoo taxi tea teacher teacup team teaspoonful teddy tee teenager
-    television tennis tent term terrier tesla test text textbook thick thing thorn throw thumbtack
-    ticket tie tiger tile tiling time tin tire tissue toad toddler toe toenail token tomato tool
-    tooth toothbrush toothpick top topping total touchdown tour tourist towel tower town toy tractor
-    train trainer training transistor tray treadmill treasure treat tree triangle trick tricycle
-    trip triplet troll trombone trophy trout truck truffle trumpet tub tuba tube tulip tumbler tuna
-    tuple turkey turtle twig type ukulele umbrella uncle unicorn unicycle uniform unique unit
-    unordered unsold utensil vacation vaccine valid value vampire van vanilla vase vector vegetable
-    vehicle vent version vertex vessel vet vibration video view viewer village vine violin visitor
-    vlog volunteer vote voter vowel waffle waiter walk wall wallop walnut wand warthog washer
-    washing water watermelon way weasel website wedge weed weekend whale wheat wheel whisker
-    whistler white whiteboard whole wick wide widget wife wildflower window wine wing wipe wire wolf
-    woman wombat wood woodblock wooden wool word work workday worker worksheet worm yarn yellow
-    yogurt yolk young zebra
+    cashew cashier castle cat caterpillar cave cavity ceiling cell cement cereal certificate chain
+    chair champion chandelier change channel chapter character charge charger charm chart check
+    cheerleader cheese cheesecake chef cherry chess chest chick chicken chihuahua child chime chimp
+    chip chipmunk chive chocolate choice chord chore chrysanthemum church circle citation citizen
+    city clam clarinet class classmate classroom clerk client climber clip cloak clock closet cloth
+    clothesline cloud clover club cluster coach coal coat cob cobra coconut code coefficient coffee
+    coil coin collection collector college colony color column combination comic commercial
+    committee common company complaint complete complex computer concert cone congruent connection
+    consecutive consonant constant contact container contestant continent contract convertible cook
+    cookbook cookie cooler copper copy corn correct correspond cost costume cotton cougar counselor
+    count counter country couple coupon course cousin cow crab cracker craft cranberry crate crater
+    crayon cream credit cricket criminal crocodile croissant crop cross crosswalk crouton crow cub
+    cube cucumber cupcake curler curtain customer cycle cyclist cylinder dahlia daisy dancer
+    dandelion dart data date daughter deal dean debt decimal deck decoration deep deer delegate
+    delivery demerit denominator desert desk dessert detective device diagonal dial diameter diamond
+    diaper diary die different digit dime dimple dinner dip dirt disc discount dish dislike distinct
+    dive dividend divisor doctor documentary dodgeball doe dog doll dolphin donation donkey donut
+    door dose dot dough doughnut dove download dragon draw drawer drawing dream dress drink driver
+    driveway dromedary drone drop drum drummer dryer duck duckling dumpling dvd dwarf eagle ear
+    earring edge eel egg eggplant element elephant elevator elf email emerald employee empty emu end
+    endpoint enemy engine engineer english entrance entree entry envelope episode equal equation
+    equilateral eraser essay even event exam example exercise experiment expression exterior extra
+    eye fabric face facility factor failure fair fairy family fan farm farmer farmhand farthing
+    father faucet favorable feather female fence fern ferry fertilizer field fig figure figurine
+    file filet fillet film finch finger fire firecracker firefighter firefly firework fish fisherman
+    flag flagstone flamingo flashcard flat flavor flea flick flight flock floor flop flour flower
+    flute flyer folder folding follower football footprint forest fork foul fox fraction frame
+    friend frisbee frog fruit fry fuel full galaxy gallery game garden garment gas gasoline gate
+    gear gecko gem gemstone geranium gerbil gharial ghost giant gift gig gingerbread giraffe girl
+    glass glove gnome goal goat goblin gold golden goldfish golf golfer goose gorilla grade graduate
+    grain grandchild granddaughter grandfather grandmother grandparent grape graph graphic grass
+    grasshopper gravel gray green grey grid group grouping guard guest guitar gulp gumball gumdrop
+    gun guppy guy gym hair hairstyle hall hamburger hammer hamster hand handbag handful handshake
+    hare hat hatchling hawk hay head heap heart heartbeat helmet helper hen herd hexagon high
+    highlighter hike hiker hill hippo history hit hockey hog hole home homework honey honeydew hoody
+    hop horse hose hospital hotdog house household human hurricane husband hushpuppy ice identical
+    iguana image implant income individual infection ingredient inhabitant injection inpatient
+    insect instance instruction instructor integer interest interior intern intersection invitation
+    invoice ipod iron irrational island issue item jack jacket janitor jar jean jellybean jersey
+    jewel job jog jogger joke journey judge jug juice jump jumper junebug junior kangaroo keg kernel
+    kettle key keyboard kick kid kilowatt kind kindergartner king kitchen kitten kiwi knack knife
+    knight knock knockout knot koala lace ladder lady ladybug lake lamb lamp land lane lap laptop
+    large lasagna last latte lattice lawn lawyer layer layup leaf left leg lego lemon lemonade
+    leopard lesson letter lettuce level lever library life light lighter lilac lily lime line link
+    lion lipstick litter little lizard loaf loan lobster lock locker log logarithm logger lollipop
+    long loop lorry loser loss lot low lug lunch lychee macaron macaroon machine magazine maggot
+    magnet male mamba man manager mango map marble marigold mark marker marshmallow mascot mask mat
+    match matchbook matchbox matchstick material math matrix meal measure meat meatball medal
+    medicine meeting melon member memo memory mentor message metal microphone milk milkshake
+    millipede mineral minivan mink minnow mirror mitten mixture model money monic monitor monkey
+    monster moon moose mosquito moth mother motorcycle mountain mouse mouthful move movie muffin mug
+    multiple multiset mural muscovy mushroom musician nail nap napkin natural necklace nectarine
+    neighbor nephew net new newborn newspaper nickel niece night node noncongruent nonnegative
+    nonzero noodle nose note notebook novel number numerator nurse nut object octagon octopus odd
+    office officer oil old olive omelet onion option orange orc orchid order ordered ordinary oreo
+    organization orphanage ostrich outcome outfit outsider oven owl oyster pack package packet pad
+    page pail painkiller paint paintbrush painter painting pair pairing palindrome pallet palm
+    pamphlet pan pancake panda panel pansy pant papaya paper paperclip parabola paragraph parakeet
+    parent park parrot parsnip part participant partition party pass passenger password pasta pastry
+    patch path patient patron pattern pawn pawpaw pay paycheck payment pea peach peanut pear pearl
+    pebble pelican pen pencil penguin penny pentagon pepper perfect performance period permit
+    permutation person peseta pet petal petunia pfennig phone photo photograph physician pianist
+    pickle picture pie piece pig pigeon piglet pile pill pillow pilot pin pine pineapple pinecone
+    pink pip pipe pirate pistachio pitch pitcher pixel pizza place plane planet plank plant plastic
+    plate player playlist plug plum pocket pod poem poet point pointer pole pollywog polygon
+    polynomial pomegranate pomelo pond pony poodle pool pop popcorn popsicle porcupine pork portion
+    portrait position positive possibility possible post postcard poster pot potato pouch practice
+    pregnancy present pretzel prime prince princess principal print printer prism prize problem
+    professor profit program project proper puff pug pump pumpkin pup pupil puppy purple purse
+    pushup puzzle pyramid quadrilateral quadruple queen quest question quilt quiz rabbit raccoon
+    race racer racket racquet radish radius rain raisin ranger raspberry rat rational rattlesnake
+    ray real ream receipt recipe recovery recruit rectangle rectangular red redwood reel
+    refrigerator region regular remaining rep reporter representative reservation resident response
+    restaurant revenue revolution rhea rhinestone rhino ribbon rice riddle ride rider ridge right
+    ring river road robe robin robot rock rocket rodent roll rollercoaster roof room roommate
+    rooster root rope rose rotation round route row ruffle rug ruler rung runner sack sailboat
+    sailor salad salary sale salmon salon salt sample sand sandal sandcastle sandwich sapling
+    sapphire sauce sausage save saving scallop scarf schnauzer school science scientist scissor
+    scoop scooter score scorpion scout screen screw seagull seashell season seat section sector seed
+    seedling segment selection semester senior sentence sequence sequin server serving session set
+    setting shade shape share shark sheep sheet shelf shell shift shingle ship shipment shirt shoe
+    shop shoplifter shopper short shot shower shrimp shrub sibling side sign signature silk silo
+    silver singer single sink sip sister site situp size skateboard skater skein skeleton sketch
+    skier skip skirt skunk slack sleep sleeve slice slip slipper slot slurpee small smartphone smile
+    smoothie snack snail snake snapdragon sneaker snicker snow snowball snowflake soap soccer sock
+    soda sofa soil sold soldier solution son song sonnet sort soup sour souvenir space spaceship
+    spade sparkler sparrow spear spectator spellbook sphere spider spiderweb spin spoke spool spoon
+    spoonful sport spot sprig spring sprint sprinter sprout squad square squat squid squirrel stable
+    stack stage stair staircase stalk stamp standard stanza stapler star starburst starter state
+    statue steak steel stencil step stick sticker stingray stitch stock stone stool stoplight
+    storage store story strand straw strawberry street streetlight stride striker string stripe
+    stroke student stuff style subcommittee subject subscriber subsection subset substitution
+    success sucker sugar suggestion suit suitcase sundae sunflower sunlight supplement supply surfer
+    survey suspect swan swarm sweater sweatshirt sweet swim swimmer syllable symbol syrup tab table
+    tablet taco tadpole tail tall tally tangent tangerine tank tap tarantula task tattoo taxi tea
+    teacher teacup team teaspoonful teddy tee teenager television tennis tent term terrier tesla
+    test text textbook thick thing thorn throw thumbtack tick ticket tie tiger tile tiling time tin
+    tire tissue toad toddler toe toenail token tomato tool tooth toothbrush toothpick top topping
+    toss total touchdown tour tourist towel tower town toy tractor trail train trainee trainer
+    training transistor tray treadmill treasure treat tree trial triangle trick tricycle trip
+    triplet troll trombone trophy trout truck truckload truffle trumpet tub tuba tube tulip tumbler
+    tuna tunnel tuple turkey turtle tutor tv twig twin type ukulele umbrella uncle unicorn unicycle
+    uniform unique unit unordered unsold utensil vacation vaccine valid valley value vampire van
+    vanilla vase vector vegetable vehicle vent version vertex vessel vet vibration video view viewer
+    village vine violin visitor vitamin vlog volunteer vote voter vowel waffle wager waiter waitress
+    walk wall wallop walnut wand warthog washer washing wasp watch water watermelon wave way weasel
+    website wedge weed weekend whale wheat wheel whisker whistler white whiteboard whole wick wide
+    widget wife wildflower win window wine wing winner wipe wire witch wizard wolf woman wombat wood
+    woodblock wooden wool word work workday worker worksheet worm yarn yellow yogurt yolk young
+    zebra zipper zombie
     """)
 )
 """Nouns that are counted, in the singular, and their common adjectives."""

@@ -32,6 +32,15 @@ _TEXT = re.compile(
 _FONT = re.compile(r"\\(?:rm|bf|it|sf|mathrm|displaystyle)(?![a-zA-Z])")
 _FONT_GROUP = re.compile(r"\{\s*\\(?:rm|bf|it|sf|text)(?![a-zA-Z])([^{}]*)\}")
 _SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_SI_PREFIX = re.compile(r"\\(kilo|centi|milli|micro|nano|deci|mega|giga|hecto|square|cubic)\\")
+_ROUNDED = re.compile(
+    r"[\s\x02,]*\(?\s*(?:(?:correct |rounded )?to (?:the )?(?:nearest [a-z]+(?: [a-z]+)?"
+    r"|\d{1,2} ?(?:decimal places?|decimals|d\.? ?p\.?|significant (?:figures|digits)|s\.? ?f\.?))"
+    r"|rounded(?: up| down)?|approx\.?|approximately|in (?:total|all))\s*\)?[\s\x03.]*$",
+    re.IGNORECASE,
+)
+"""Remarks behind a value that say nothing of it."""
+_MICRO = re.compile(r"\\mu\s*(\x02?)\s*(?=[a-zA-Z])")
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degrees?(?![a-zA-Z])|º")
 _SECONDS = re.compile(r"(?<=[\d°])\s*(?:\^\s*\{?\s*\\prime\s*\\prime\s*\}?|″|”|'')")
 _MINUTES = re.compile(r"(?<=[\d°])\s*(?:\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))|′|’)")
@@ -44,7 +53,13 @@ _OTHER_VALUE = re.compile(r",?\s*(?:and |but )?(?:not|rather than|instead of)\s+
 _REPEATED = re.compile(r"\s*\x03?\s*\(\s*")
 _IN_WORDS = re.compile(r"\(([a-z -]{3,60})\)", re.IGNORECASE)
 _DEGREES = units.SYMBOLS["°"]
+_OF_ANGLES = {
+    units.SYMBOLS["minute"]: units.SYMBOLS["arcmin"],
+    units.SYMBOLS["second"]: units.SYMBOLS["arcsec"],
+}
+"""Minutes and seconds behind degrees."""
 _ONE = Number(Fraction(1))
+_AFTER_A = lexicon.MAGNITUDES.keys() | lexicon.PARTS.keys() | lexicon.LEADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,7 @@ class Quantity:
         is_ordinal: it is written as `12th`.
         has_unknown: a word behind it is not known as a noun.
         is_opaque: words behind it may change its value; `spelling` has them.
+        money: its currency, if it is an amount of money or one per something.
     """
 
     number: Number | None
@@ -80,6 +96,7 @@ class Quantity:
     is_ordinal: bool = False
     has_unknown: bool = False
     is_opaque: bool = False
+    money: Unit | None = None
 
 
 class _OpaqueError(Exception):
@@ -105,19 +122,29 @@ def flatten(text: str) -> str:
     if "\\" in text or "{" in text:
         text = " ".join(text.split())
         text = _DEGREE.sub("°", text)
-        text = _SI.sub(rf"\1 {_OPEN}\2{_CLOSE}", text)
+        text = _SI.sub(lambda match: f"{match[1]} {_OPEN}{_without_macros(match[2])}{_CLOSE}", text)
         for _ in range(2):
             text = _TEXT.sub(rf"{_OPEN}\1{_CLOSE}", text)
         text = _FONT.sub(" ", _FONT_GROUP.sub(rf"{_OPEN}\1{_CLOSE}", text))
+        if r"\mu" in text or r"\Omega" in text:
+            text = _MICRO.sub(r"\1μ", text).replace(r"\Omega", "Ω")
+            text = re.sub(r"(?<=[kM])\s*\x03\s*Ω", f"Ω{_CLOSE}", text)
         for command, sign in ((r"\$", "$"), (r"\%", "%"), (r"\euro", "€"), (r"\pounds", "£")):
             text = text.replace(command, sign)
     # runs of spaces would take quadratic time
     return _MINUTES.sub("'", _SECONDS.sub('"', " ".join(text.split())))
 
 
+def _without_macros(text: str) -> str:
+    r"""Write the macros of siunitx as words: `\kilo\meter\per\second` is `kilometer per second`."""
+    return re.sub(r"\\([a-z]+)", r" \1", _SI_PREFIX.sub(r" \1", text))
+
+
 def as_latex(text: str) -> str:
     r"""Put the words of a flat text back into `\text{...}`."""
-    text = text.replace("°", r"^{\circ}").replace(_OPEN, r"\text{").replace(_CLOSE, "}").strip()
+    for sign, command in (("°", r"^{\circ}"), ("Ω", r"\Omega "), ("μ", r"\mu ")):
+        text = text.replace(sign, command)
+    text = text.replace(_OPEN, r"\text{").replace(_CLOSE, "}").strip()
     return text if text.count("{") == text.count("}") else text.replace(r"\text{", " ")
 
 
@@ -130,6 +157,9 @@ def read(text: str, nouns: frozenset[str]) -> Quantity | None:
     """
     if len(text) > LONGEST:
         return None
+    remark = _ROUNDED.search(text) if text[-1:].isalpha() or text[-1:] in ").\x03" else None
+    if remark and remark.start() > 0:
+        text = text[: remark.start()] + (_CLOSE if _OPEN in text[: remark.start()] else "")
     if text[:1] == "(" and text[-1:] == ")" and "(" not in text[1:]:
         text = text[1:-1].strip()
     return _Reader(text, nouns).quantity()
@@ -148,7 +178,8 @@ def _segments(text: str, start: int) -> Iterator[_Token]:
     unknown = 0
     index = 0
     while index < len(text):
-        size = next((n for n in (5, 4, 3, 2, 1) if text[index : index + n] in _KNOWN_CJK), 0)
+        longest = min(5, len(text) - index)
+        size = next((n for n in range(longest, 0, -1) if text[index : index + n] in _KNOWN_CJK), 0)
         # behind a counter, the rest is what is counted
         if not size or (index == unknown > 0 and text[index - 1] in counted.COUNTERS):
             index += max(size, 1)
@@ -173,7 +204,7 @@ _KNOWN_CJK = frozenset(
         *lexicon.DIMENSIONS,
         *lexicon.LEADS,
         *counted.COUNTERS,
-        *"每和又零半多倍",
+        *("每", "和", "又", "零", "多", "百分之"),
     )
     if _CJK.match(word)
 )
@@ -190,11 +221,13 @@ class _Reader:
         self.is_text = False
         self.sign = 1
         self._reset(units.NONE)
+        self.lead_percent = False
         self.lead_labels: set[str] = set()
         self.lead_parts: set[str] = set()
 
     def _reset(self, currency: Unit) -> None:
         self.currency = currency
+        self.money = currency if currency.dims else None
         self.unit = currency
         self.scale = Fraction(1)
         self.added = Fraction(0)
@@ -206,6 +239,8 @@ class _Reader:
         self.is_glued = False
         self.is_counted = False
         self.is_of = False
+        self.is_angle = False
+        self.is_minutes = False
         self.last_unit = units.NONE
         self.power = 1
         self.side = 1
@@ -239,7 +274,8 @@ class _Reader:
         total = value
         if value is not None:
             exact = self.sign * (value.value * self.scale + self.added)
-            total = Number(exact, value.decimal or self.decimal, self.percent)
+            percent = self.percent or self.lead_percent
+            total = Number(exact, value.decimal or self.decimal, percent)
         text = as_latex(expression)
         return Quantity(
             total,
@@ -254,6 +290,7 @@ class _Reader:
             self.is_glued,
             self.is_ordinal,
             self.has_unknown,
+            money=self.money,
         )
 
     def _opaque(self, value: Number | None, start: int, end: int) -> Quantity:
@@ -284,6 +321,8 @@ class _Reader:
                 self.sign = -self.sign if word == "-" else self.sign
             elif word in (_OPEN, _CLOSE):
                 self.is_text = word == _OPEN
+            elif word == "百分之":
+                self.lead_percent = True
             elif token.text in units.CURRENCY_SIGNS:
                 self._reset(units.SYMBOLS[token.text])
             elif word in ("negative", "minus"):
@@ -294,12 +333,17 @@ class _Reader:
                 while self.index < len(self.tokens) and self.tokens[self.index].start < end:
                     self.index += 1
                 continue
-            elif number.in_words([word]):
+            elif (
+                number.in_words([word])
+                or self._is_ordinal(word)
+                or (word in lexicon.MAGNITUDES and self._at(-1) == "a")
+            ):
                 return True
             elif token.is_word and (unit := units.find(token.text)) and units.is_currency(unit):
                 self._reset(unit)
             elif (
                 (word in lexicon.LEADS and (self.is_text or len(word) > 1))
+                or (word == "a" and self._next_word().lower() in _AFTER_A)
                 or (word in ("us", "hk", "nt", "r", "au", "ca") and self._at(1) == "$")
                 or word in (".", ":", "=", "：", "≈", "~", "#")
             ):
@@ -316,6 +360,12 @@ class _Reader:
         """Return True for a sign before a currency or a word."""
         following = self._at(1)
         return following in units.CURRENCY_SIGNS or (following == _OPEN and self._at(2) == "$")
+
+    def _is_ordinal(self, word: str) -> bool:
+        """Return True for `third` and `half`, which are numbers if nothing else is."""
+        return word in ("half", "quarter") or (
+            word in lexicon.ORDINALS and not any(char.isdigit() for char in self.text)
+        )
 
     def _is_heading(self, token: _Token, word: str) -> bool:
         """Return True for the noun in `Day 5` and `Room 12`."""
@@ -338,6 +388,17 @@ class _Reader:
             if token.text not in ("-", _OPEN, _CLOSE)
         ]
         worded = number.in_words([word for _, word in words])
+        if worded is None and words and words[0][1] in lexicon.ORDINALS | lexicon.PARTS:
+            word = words[0][1]
+            self.index = words[0][0] + 1
+            self.is_text = self.is_text or self._at(-2) == _OPEN
+            is_part = word not in lexicon.ORDINALS or self._at(-2).lower() in ("a", "an")
+            self.is_ordinal = not is_part
+            exact = Fraction(1, lexicon.PARTS[word]) if is_part else lexicon.ORDINALS[word]
+            return Number(Fraction(exact)), self.tokens[words[0][0]].end
+        if worded is None and words and self._at(-1) == "a":
+            # `a dozen`: the magnitude is read with the tail
+            return _ONE, self.tokens[self.index - 1].end
         if worded is None:
             return None
         value, taken = worded
@@ -455,6 +516,7 @@ class _Reader:
             following = self._next_word()
             known = following[:1].isalpha() and (
                 units.find(following) is not None
+                or following in counted.COUNTERS
                 or counted.is_counted(following.lower(), self.nouns)
             )
             self.side = -1
@@ -499,11 +561,19 @@ class _Reader:
 
     def _digits(self, token: _Token, depth: int) -> bool:
         """Read the second measure of `5 feet 10 inches`, or the power in `cm2`."""
-        is_glued = self.last_unit.dims and self.tokens[self.index - 1].end == token.start
-        if is_glued and token.text in ("2", "3"):
+        previous = self.tokens[self.index - 1]
+        if (
+            token.text in ("2", "3")
+            and previous.end == token.start
+            and previous.is_word
+            and self.last_unit.dims
+        ):
             self._raise(int(token.text))
             return True
-        if not self.unit.dims or self.labels or self.percent or depth >= MAX_COMPOUND:
+        is_number = self.scale > 1 and self._is_fresh
+        if not (self.unit.dims or is_number) or self.labels or self.percent:
+            return False
+        if depth >= MAX_COMPOUND:
             return False
         second = number.prefix(self.text, token.start)
         if second is None:
@@ -512,10 +582,19 @@ class _Reader:
         rest.index = self.index
         rest.is_text = self.is_text
         rest._skip_to(second[1])
-        if self.unit == _DEGREES:
+        rest.is_minutes = self.unit in (units.SYMBOLS["h"], units.SYMBOLS["min"])
+        if self.last_unit == _DEGREES or self.unit == _DEGREES:
+            rest.is_angle = True
             rest.unit = rest.currency = units.NONE
             rest.last_unit = _DEGREES
         rest._tail(second[0], second[1], depth=depth + 1)
+        if is_number:
+            # `1亿2000万` and `3 thousand 500`
+            if second[0].value * rest.scale >= self.scale or second[0].decimal:
+                return False
+            self.added = second[0].value * rest.scale + rest.added
+            self._take(rest)
+            return True
         if (
             rest.unit.dims != self.unit.dims
             or rest.unit.factor >= self.unit.factor
@@ -526,12 +605,21 @@ class _Reader:
         self.added = (second[0].value * rest.scale + rest.added) * rest.unit.factor
         self.added /= self.unit.factor
         self.decimal = second[0].decimal or rest.decimal
+        unit = self.unit
+        self._take(rest)
+        self.unit = unit
+        self.is_compound = True
+        return True
+
+    def _take(self, rest: _Reader) -> None:
+        """Take over what stands behind a second number."""
+        self.unit = rest.unit
+        self.money = self.money or rest.money
         self.labels |= rest.labels
         self.parts |= rest.parts
         self.has_unknown = rest.has_unknown
-        self.is_compound = True
+        self.is_counted = rest.is_counted
         self.index = len(self.tokens) - 1
-        return True
 
     def _prime(self, sign: str, depth: int) -> bool:
         """Read minutes and seconds of a degree, or feet and inches."""
@@ -569,6 +657,8 @@ class _Reader:
             if units.ratio(self.currency, unit) != 1:
                 return False
         else:
+            if units.is_currency(unit) and self.side == 1:
+                self.money = unit
             unit = Unit(unit.factor**self.power, tuple((b, p * self.power) for b, p in unit.dims))
             self.unit = self.unit.times(unit, self.side)
         self.power = 1
@@ -610,7 +700,10 @@ class _Reader:
                 self.decimal = True
                 self.index += 2
                 return True
-            if self.currency.dims and text in lexicon.MONEY_LETTERS:
+            is_money = self.currency.dims or following in units.CURRENCY_SIGNS
+            if not is_money and (unit := units.find(following)) is not None:
+                is_money = units.is_currency(unit)
+            if is_money and text in lexicon.MONEY_LETTERS:
                 self.scale *= lexicon.MONEY_LETTERS[text]
                 return True
             if word in lexicon.MAGNITUDES:
@@ -649,8 +742,8 @@ class _Reader:
             return True
         if word in lexicon.PER or (
             word in ("a", "an", "each", "every")
-            and not self._is_fresh
-            and units.find(following) is not None
+            and (unit := units.find(following)) is not None
+            and (not self._is_fresh or unit.dims == units.SYMBOLS["s"].dims)
         ):
             self.side = -1
             return following[:1].isalpha()
@@ -663,6 +756,11 @@ class _Reader:
             self.is_counted = True
             return True
         unit = units.find(text)
+        if text == "m" and self.is_minutes:
+            # `1h 30m`
+            return self._measure(units.SYMBOLS["min"])
+        if unit is not None and self.is_angle:
+            unit = _OF_ANGLES.get(unit, unit)
         if unit is not None and self._is_unit(token, following, glued):
             if self.is_ordinal:
                 self.labels.add(counted.label(word))
@@ -671,8 +769,10 @@ class _Reader:
         if not self.is_text and (
             word in lexicon.FUNCTIONS or (len(word) == 1 and not _CJK.match(word))
         ):
-            return word == "a" and not self._is_fresh
+            return word == "a" and (not self._is_fresh or following.lower() in lexicon.MAGNITUDES)
         if word in counted.FILLERS:
+            if word == "of" and self.is_ordinal:
+                return False
             self.is_of = self.is_of or (word in ("of", "de", "von", "di") and not self._is_fresh)
             return True
         if counted.is_counted(word, self.nouns) or (self.is_counted and _CJK.match(text)):

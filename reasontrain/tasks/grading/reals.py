@@ -15,14 +15,14 @@ from reasontrain.tasks.grading import approximate, scan
 from reasontrain.tasks.grading.approximate import Real
 
 INFINITY = r"\infty"
-MAX_INTERVALS = 32
+MAX_INTERVALS = 128
 _SUBJECTS = "xyzwtuvnmkrspqabcdfghjlo"
 """The letters of inequalities, the likelier unknown first (`m \\ge a` is about m)."""
 _NAME = re.compile(
     r"(?:[a-zA-Z]|\\(?!pi|infty|frac|sqrt)[a-zA-Z]+)(?:_\{?\w+\}?)?'*(?:\([a-zA-Z]\))?"
 )
 _ABSOLUTE = re.compile(r"\|\s*([a-zA-Z])\s*(?:([-+])\s*([^|]+?))?\s*\||\\mid\s*([a-zA-Z])\s*\\mid")
-_LINE = re.compile(r"(?:\\mathbb\{R\}|\\text\{R\})(?:\s*\^?\s*\{?\s*([+-])\s*\}?)?")
+_LINE = re.compile(r"\\mathbb\{R\}(?:\s*[\^_]\s*\{?\s*(?:([+-])|(>|<|\\ge|\\le)\s*0)\s*\}?)?")
 _ROUNDED = re.compile(r"-?\d+\.(\d{2,})")
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
@@ -55,9 +55,13 @@ def line(text: str) -> Region | None:
     match = _LINE.fullmatch(text)
     if match is None:
         return None
-    if match[1] is None:
+    sign = match[1] or match[2]
+    if sign is None:
         return WHOLE
-    return (Interval("0", INFINITY),) if match[1] == "+" else (Interval(f"-{INFINITY}", "0"),)
+    is_closed = sign in (r"\ge", r"\le")
+    if sign in ("+", ">", r"\ge"):
+        return (Interval("0", INFINITY, low_closed=is_closed),)
+    return (Interval(f"-{INFINITY}", "0", high_closed=is_closed),)
 
 
 def points(texts: Sequence[str]) -> Region:

@@ -45,6 +45,23 @@ _ALL_REALS = frozenset(["all real numbers", "all reals", "real numbers", "reals"
 _NO_SOLUTION = frozenset(
     ["no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none"]
 )
+_MEASURED = re.compile(
+    r"(-?[\d,]*\.?\d+)\s*(?:\\text\{.*|\^\\circ.*|[a-zA-Z\u0080-\uffff].*)", re.DOTALL
+)
+"""A number with what may be its unit."""
+_CONDITION = re.compile(
+    r"\s*,?\s*\\text\{\s*,?\s*(?:for|where|with)\b[^{}]*\}"
+    r"\s*[a-zA-Z]\s*\\in\s*\\mathbb\{[ZN]\}.*$",
+    re.DOTALL,
+)
+_EXCEPT = re.compile(
+    r"(?:\\text\{\s*)?all (?:real numbers|reals)(?: x)?,? (?:except|but|other than|excluding)"
+    r"(?: for)?\s*\}?\s*([^{}]*)\}?"
+)
+_WITHOUT = re.compile(r"^(\\mathbb\{R\})\s*-\s*(?=\\\{)")
+_UNEQUAL = re.compile(r"([a-zA-Z]\s*\\ne)(?![a-zA-Z])")
+_COLUMN = re.compile(r"\\binom\{((?:[^{}]|\{[^{}]*\})*)\}\{((?:[^{}]|\{[^{}]*\})*)\}")
+_FUNCTION = re.compile(r"([a-zA-Z])\(([a-z])\)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 
 
@@ -233,6 +250,9 @@ class Comparison:
 
     def _equations(self, gold: Node, answer: Node, depth: int) -> bool:
         if isinstance(gold, Assigned) and isinstance(answer, Assigned):
+            renamed = _renamed(gold.name, answer)
+            if renamed is not None:
+                return self._same(gold.value, parse(renamed, self._nouns), depth + 1)
             if _same_name(gold.name, answer.name):
                 return self._same(gold.value, answer.value, depth + 1)
             golds, answers = _named(gold), _named(answer)
@@ -301,7 +321,7 @@ class Comparison:
             return self._in_order(golds, answers, depth)
         if set(kinds) <= {"", "{}"}:
             return self._in_any_order(golds, answers, depth)
-        if set(kinds) <= {"", "{}", "()"} or set(kinds) <= {"<>", "()"}:
+        if set(kinds) in ({"", "()"}, {"<>", "()"}):
             return self._in_order(golds, answers, depth)
         return False
 
@@ -379,7 +399,11 @@ def _key(node: Node, nouns: Nouns) -> Key:
 @lru_cache(maxsize=4_096)
 def parse(text: str, nouns: Nouns = frozenset()) -> Node:
     """Parse a normalised expression; what has no structure that is known is a value."""
-    return _parse(scan.with_round_ends(text.strip()), nouns, 0)
+    text = _CONDITION.sub("", scan.with_round_ends(text.strip()))
+    except_for = _EXCEPT.fullmatch(text)
+    if except_for is not None:
+        text = rf"\mathbb{{R}} \setminus \{{{except_for[1]}\}}"
+    return _parse(_WITHOUT.sub(r"\1 \\setminus ", text), nouns, 0)
 
 
 def _parse(text: str, nouns: Nouns, depth: int) -> Node:
@@ -453,15 +477,18 @@ def _bracketed(text: str, surrounded: tuple[str, str, str], nouns: Nouns, depth:
     rows = matrix.rows(text) if r"\begin" in text else None
     if rows is not None:
         return Grid(rows, text)
+    if text.startswith("{"):
+        # braces without a backslash only group
+        return _parse(inside, nouns, depth + 1)
     members = _members(inside, listed=True)
     if len(members) < 2:
-        if kind in ("()", "{}") and members:
-            node = _parse(members[0], nouns, depth + 1)
-            # braces without a backslash only group, and brackets around a value change nothing
-            return Several(kind, (node,), text) if isinstance(node, Value) else node
-        return Value(text)
-    if text.startswith("{") and leaf_values.is_single(inside, nouns):
-        return Value(inside)
+        if kind not in ("()", "{}") or not members:
+            return Value(text)
+        # brackets around one value change nothing
+        node = _parse(members[0], nouns, depth + 1)
+        if isinstance(node, Value):
+            return Several(kind, (node,), text)
+        return Value(text) if isinstance(node, Reals) and not node.subset.region else node
     if len(members) == 2 and set(kind) <= set("()[]"):
         is_infinite = any(reals.is_infinite(member) for member in members)
         if kind in ("(]", "[)") or is_infinite:
@@ -502,6 +529,12 @@ def _list(
     nouns: Nouns,
     depth: int,
 ) -> Node:
+    unequal = _UNEQUAL.match(members[0])
+    if unequal is not None:
+        # `x \ne 0, 1` excludes both
+        members = [
+            member if scan.separators(member) else f"{unequal[1]} {member}" for member in members
+        ]
     nodes = [_parse(member, nouns, depth + 1) for member in members]
     if len(nodes) > 1:
         # a condition `k \in \mathbb{Z}` beside the answer
@@ -662,6 +695,9 @@ def _rows(node: Node) -> matrix.Rows | None:
     """Read a node as a matrix; vectors in brackets are columns."""
     if isinstance(node, Grid):
         return node.rows
+    column = _COLUMN.fullmatch(node.text) if isinstance(node, Value) else None
+    if column is not None:
+        return ((column[1],), (column[2],))
     if not isinstance(node, Several):
         return None
     if node.kind in ("<>", "()") and all(isinstance(member, Value) for member in node.members):
@@ -686,7 +722,8 @@ def _named(node: Node) -> Named | None:
         return None
     surrounded = scan.brackets(node.name)
     names = _members(surrounded[1]) if surrounded is not None and surrounded[0] == "(" else []
-    if len(names) < 2 or len(names) != len(node.value.members) or node.value.kind != "()":
+    are_distinct = len(set(map(normalise.squeezed, names))) == len(names) > 1
+    if not are_distinct or len(names) != len(node.value.members) or node.value.kind != "()":
         return None
     return Named(tuple(names), node.value.members, node.text)
 
@@ -751,7 +788,7 @@ def _exact_or_last(members: Sequence[Node]) -> list[Node]:
     for member in members[:-1]:
         value = _number(member)
         is_plain = isinstance(value, Fraction) and 10_000 % value.denominator == 0
-        if not is_plain and (value is None or _close(value, last, MAX_ROUNDING)):
+        if value is not None and not is_plain and _close(value, last, MAX_ROUNDING):
             chosen.append(member)
     return chosen
 
@@ -759,12 +796,15 @@ def _exact_or_last(members: Sequence[Node]) -> list[Node]:
 def _number(node: Node) -> approximate.Real | None:
     value = node.value if isinstance(node, Assigned) else node
     text = value.sides[-1] if isinstance(value, Chain) else value.text
-    return approximate.value(re.sub(r"\s*\\text\{[^{}]*\}.*", "", text))
+    measured = _MEASURED.fullmatch(text)
+    return approximate.value(text if measured is None else measured[1])
 
 
 def _last_place(text: str) -> float:
     """The unit of the last digit that a decimal shows; 0 for an expression, which is exact."""
-    match = re.fullmatch(r"-?\d*(?:\.(\d+))?(?:\s*\\text\{.*)?", text.replace(",", ""))
+    measured = _MEASURED.fullmatch(text)
+    digits = text if measured is None else measured[1]
+    match = re.fullmatch(r"-?\d*(?:\.(\d+))?", digits.replace(",", ""))
     return 0.0 if match is None else 10.0 ** -len(match[1] or "")
 
 
@@ -799,6 +839,18 @@ def _same_name(one: str, other: str) -> bool:
     stems = {re.sub(r"^([a-zA-Z])\([a-z]\)$", r"\1()", name) for name in names}
     functions = {name for name in stems if name.endswith("()")}
     return len(functions) == 1 and stems - functions <= {"y", next(iter(functions))[:-2]}
+
+
+def _renamed(gold_name: str, answer: Assigned) -> str | None:
+    """The value of `f(t) = t^2` in the variable of `f(x)`; None if the names differ otherwise."""
+    gold = _FUNCTION.fullmatch(gold_name)
+    other = _FUNCTION.fullmatch(answer.name)
+    if gold is None or other is None or gold[1] != other[1] or gold[2] == other[2]:
+        return None
+    text = answer.value.text
+    if re.search(rf"(?<![\\a-zA-Z]){gold[2]}(?![a-zA-Z])", text):
+        return None
+    return re.sub(rf"(?<![\\a-zA-Z]){other[2]}(?![a-zA-Z])", gold[2], text)
 
 
 @lru_cache(maxsize=2_048)

@@ -124,12 +124,12 @@ _OTHERS = """
 14.78676478125/1000000 m3: tbsp tablespoon
 4.92892159375/1000000 m3: tsp teaspoon
 1/1000000 m3: cc
-1 m: mètr metri
-1000 m: км kilometer
-0.01 m: см
+1 m: metri metros метров метра
+1000 m: км километр километров километра
+0.01 m: см сантиметр сантиметров
 0.001 m: мм
-1 kg: кг
-0.001 kg: г
+1 kg: кг килограмм килограммов
+0.001 kg: г грамм граммов
 1 s: segundo seconde sekunde secondo секунда секунд сек
 60 s: min minute minuto minuti minuten minut минута минут мин
 3600 s: h hr hour hora heure stunde stunden ora ore час часов часа uur
@@ -145,7 +145,7 @@ _OTHERS = """
 1852/3600 m s-1: knot kn
 1/60 rev s-1: rpm
 1 rev: rev revolution
-1 deg: ° degree deg grado degré
+1 deg: ° градусов degree deg grado degré
 1/60 deg: arcmin arcminute
 1/3600 deg: arcsec arcsecond
 1 rad: rad radian
@@ -208,7 +208,7 @@ _OTHERS = """
 1 degC: 摄氏度
 """
 
-AMBIGUOUS = frozenset("mgshLlNJWVAKCF")
+AMBIGUOUS = frozenset("mgshLlNJWVAKCFΩ")
 """Letters that are a unit in a text or behind a space, and may be a variable elsewhere."""
 
 _SAME_NUMBER = (
@@ -269,6 +269,7 @@ SYMBOLS["F"] = SYMBOLS["fahrenheit"]
 # prefixes that collide with words: `pt` is a pint, `cd` and `Gal` are nothing, `ha` a hectare
 SYMBOLS["h"] = SYMBOLS["hour"]
 SYMBOLS["min"] = SYMBOLS["minute"]
+SYMBOLS["gm"] = SYMBOLS["g"]
 for _name in ("kb", "Mb", "Gb"):
     SYMBOLS[_name] = SYMBOLS[_name + "it"]
 for _name in ("PA", "dal", "hs", "ms ", "das", "pas"):

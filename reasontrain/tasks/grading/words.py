@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from reasontrain.tasks.grading.nouns import STOP
+
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]+")
 _LETTERS = re.compile(r"[A-Za-z]")
@@ -14,9 +16,11 @@ _CHOICE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """`(C) 60`, `C. 60`, `C) 60`, `Option C`."""
+_NEXT_CHOICE = re.compile(r"\([A-J]\)|(?<![A-Za-z0-9])[A-J][.):](?:\s|$)")
 _LETTER_LIST = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|&|\s)\s*(?:and\s*)?\(?[A-Z]\)?)+")
 _LETTER_RUN = re.compile(r"[A-J]{2,}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+_IT_IS = re.compile(r"^(?:(?:it|this|that|the answer) is|it's|on)\s+", re.IGNORECASE)
 _PROSE = re.compile(r"[A-Za-z][A-Za-z' .-]*")
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|and|that is|i\.?e\.?)\b[\s,:]*)*"
@@ -28,7 +32,18 @@ _LEAD = re.compile(
 """Words before a value that say no more than that it is the answer."""
 _HEDGE_WORDS = frozenset(
     [
-        *("maybe", "perhaps", "possibly", "probably", "likely", "unsure", "guess", "wrong"),
+        *(
+            "negative",
+            "unknown",
+            "maybe",
+            "perhaps",
+            "possibly",
+            "probably",
+            "likely",
+            "unsure",
+            "guess",
+            "wrong",
+        ),
         *("incorrect", "false", "not", "isn't", "cannot", "between", "either", "more", "less"),
         *("least", "most", "over", "under", "above", "below", "greater", "fewer", "than", "up"),
         *("nearly", "almost", "unknown", "neither", "nor", "if", "unless", "except", "twice"),
@@ -38,24 +53,6 @@ _HEDGE_WORDS = frozenset(
 )
 """Words that change or take back the value beside them, so none of them is dropped."""
 _STRUCK = re.compile(r"\\(?:[bx]?cancel|sout|st|not)(?![a-zA-Z])")
-_FUNCTION_WORDS = _HEDGE_WORDS | frozenset(
-    [
-        *("the", "a", "an", "is", "are", "was", "were", "be", "been", "it", "its", "this", "that"),
-        *("these", "those", "he", "she", "they", "his", "her", "their", "him", "them", "we", "you"),
-        *("what", "which", "who", "how", "when", "where", "why", "there", "here", "then", "so"),
-        *("for", "at", "in", "on", "as", "but", "do", "does", "did", "has", "have", "had", "can"),
-        *("could", "will", "would", "should", "may", "might", "must", "each", "every", "all"),
-        *("both", "any", "other", "another", "same", "many", "much", "some", "only", "also"),
-        *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
-        *("twelve", "dozen", "dozens", "hundred", "hundreds", "thousand", "thousands", "million"),
-        *("millions", "billion", "billions", "trillion", "quarter", "third", "thirds", "quarters"),
-        *("first", "second", "fourth", "fifth", "last", "next", "north", "south", "east", "west"),
-        *("root", "square", "squared", "cubed", "power", "percent", "negative", "positive"),
-        *("true", "yes", "am", "pm", "around", "about", "approximately", "exactly", "after"),
-        *("before", "left", "right"),
-    ]
-)
-"""Words of problems that name nothing that can be counted."""
 
 
 def is_struck_out(text: str) -> bool:
@@ -109,6 +106,8 @@ def choice(text: str) -> tuple[str, str] | None:
     # a lower-case letter without brackets is a variable, with content a point of a list
     if letter.islower() or (content and not re.search(r"\w", content)):
         return None
+    if _NEXT_CHOICE.search(content):
+        return None
     return letter, content
 
 
@@ -117,7 +116,7 @@ def prose(text: str) -> str | None:
     text = text.strip(" .,!\"'")
     if len(text) < 2 or not _PROSE.fullmatch(text):
         return None
-    return " ".join(_ARTICLE.sub("", text).lower().replace("-", " ").split())
+    return " ".join(_ARTICLE.sub("", _IT_IS.sub("", text)).lower().replace("-", " ").split())
 
 
 def without_lead(text: str) -> str:
@@ -141,7 +140,7 @@ def problem_words(problem: str) -> frozenset[str]:
     return frozenset(
         word
         for word in (match.group().lower() for match in _WORD.finditer(problem[:20_000]))
-        if len(word) > 2 and word not in _FUNCTION_WORDS
+        if len(word) > 2 and word not in _HEDGE_WORDS and word not in STOP
     )
 
 

@@ -48,6 +48,12 @@ EQUAL = [
     (r"\emptyset", r"\text{no solution}"),
     (r"(a, b)", r"a < x < b"),
     (r"\infty", r"+\infty"),
+    (r"\mathbb{R} \setminus \{0, 1\}", r"x \ne 0, 1"),
+    (r"\mathbb{R} \setminus \{0\}", r"\mathbb{R} - \{0\}"),
+    (r"\mathbb{R} \setminus \{0\}", r"\text{all real numbers except } 0"),
+    (r"[0, \infty)", r"\mathbb{R}_{\ge 0}"),
+    (r"(0, \infty)", r"\mathbb{R}^+"),
+    (r"k\pi, k \in \mathbb{Z}", r"k\pi \text{ where } k \in \mathbb{Z}"),
     # lists
     (r"\{1, 2\}", r"x \in \{2, 1\}"),
     ("1, 2", r"x = 1 \lor x = 2"),
@@ -72,6 +78,8 @@ EQUAL = [
     ("(p, q) = (3, 2)", "(3, 2)"),
     ("a = 1, b = 2", r"b=2 \text{ and } a=1"),
     ("f(x) = 5", "y = 5"),
+    ("f(x) = x^2 + 1", "f(t) = t^2 + 1"),
+    ("(2, -1)", r"x=2 \quad y=-1"),
     ("33", "m+n = 33"),
     ("0.2", "P(X > 3) = 0.2"),
     ("5", "|z| = 5"),
@@ -82,6 +90,9 @@ EQUAL = [
     ("1.41", r"\sqrt{2} \approx 1.41"),
     ("11", r"x \approx 11"),
     (r"\frac{10}{3}", r"\frac{10}{3} \approx 3.33"),
+    (r"\log_2 5", r"\log_2 5 \approx 2.32"),
+    (r"\sin 20^\circ", r"\sin 20^\circ \approx 0.342"),
+    ("5.3 cm", r"5.28 \text{ cm} \approx 5.3 \text{ cm}"),
     ("3", r"2.5 \approx 3"),
     # matrices
     (ABCD, r"\frac{1}{2}\begin{pmatrix} 2 & 4 \\ 6 & 8 \end{pmatrix}"),
@@ -99,6 +110,11 @@ EQUAL = [
     (r"\begin{pmatrix}5\\11\end{pmatrix}", ABCD + r"\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}", ABCD + "^T"),
     (r"\begin{pmatrix}1\\2\\3\end{pmatrix}", r"\langle 1, 2, 3 \rangle"),
+    (r"\begin{pmatrix} 7 & 10 \\ 15 & 22 \end{pmatrix}", ABCD + "^2"),
+    (r"\begin{pmatrix} -2 & 1 \\ 3/2 & -1/2 \end{pmatrix}", ABCD + "^{-1}"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1 & 2\end{pmatrix}^T"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\binom{1}{2}"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\4\end{pmatrix} / 2"),
 ]
 DIFFERENT = [
     (r"(-\infty, 3]", "x<3"),
@@ -118,6 +134,10 @@ DIFFERENT = [
     ("[1, 2]", "[1.4, 2.2]"),
     ("(1.41, 2.24), 5", "(1.414, 2.236), 5"),
     (r"\emptyset", r"\{0\}"),
+    (r"\emptyset", r"\{\emptyset\}"),
+    (r"\{2, 3\}", "(2, 3)"),
+    (r"[0, \infty)", r"\mathbb{R}^+"),
+    (r"\mathbb{R} \setminus \{0, 1\}", r"x \ne 0"),
     (r"\emptyset", "0"),
     ("0", r"\emptyset"),
     (r"\infty", r"-\infty"),
@@ -141,6 +161,7 @@ DIFFERENT = [
     ("(x, y) = (3, 4)", "x = 4, y = 3"),
     ("(1,2,3)", "a=1, b=3, c=2"),
     ("x=3, y=4", "a=3, b=4"),
+    ("f(x) = x^2 + 1", "g(t) = t^2 + 1"),
     ("5", "x = 4 = 5"),
     ("7 = 11a+c", "11a+c"),
     ("a^2 + b = 0", "0"),
@@ -149,6 +170,9 @@ DIFFERENT = [
     # approximations
     ("5", r"4 \approx 5 \approx 6"),
     ("4", r"4 \approx 5"),
+    ("117", r"117th \approx 334"),
+    ("a", r"a \approx 334"),
+    ("(x, y) = (1, 2)", "(x, x, y) = (1, 1, 2)"),
     ("2.5", r"2.5 \approx 3"),
     ("1.5", r"\sqrt{2} \approx 1.5"),
     # matrices
@@ -159,6 +183,8 @@ DIFFERENT = [
     (I2, f"-{I2}"),
     (r"\begin{pmatrix} 1 & 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
     (r"\begin{pmatrix}5\\11\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}" + ABCD),
+    (r"\begin{pmatrix} 7 & 10 \\ 15 & 22 \end{pmatrix}", ABCD + "^3"),
+    (r"\begin{pmatrix}2\\1\end{pmatrix}", r"\binom{1}{2}"),
 ]
 HOSTILE = [
     "(" * 4000,

@@ -31,6 +31,8 @@ EQUAL = [
 ]
 DIFFERENT = [
     ("C", "C, D"),
+    ("A", r"\text{(A) } 3, \text{(B) } 4"),
+    ("A", r"\text{A) 3 B) 4}"),
     ("D", r"\textbf{(B)}\ 12"),
     ("13", r"\textbf{(B)}\ 12"),
     ("AC", "A, B"),
