@@ -124,7 +124,13 @@ def _written(id: str, solutions: Sequence[Solution]) -> OfflineSample:
         if isinstance(first.prompt, str)
         else tuple(Message(**turn) for turn in first.prompt)
     )
-    problem = Problem(id=id, prompt=prompt, answer=first.answer)
+    problem = Problem(
+        id=id,
+        prompt=prompt,
+        answer=first.answer,
+        tools=first.tools,
+        template_kwargs=first.chat_template_kwargs,
+    )
     responses = tuple(
         WrittenResponse(text=s.response, ids=tuple(s.response_ids)) for s in solutions
     )
@@ -154,6 +160,10 @@ def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
         "prompt": prompt,
         "answer": first.problem.answer,
     }
+    if first.problem.tools:
+        row["tools"] = first.problem.tools
+    if first.problem.template_kwargs:
+        row["chat_template_kwargs"] = dict(first.problem.template_kwargs)
     row |= {name: rollout.text for name, rollout in zip(names, rollouts, strict=True)}
     row |= {"prompt_ids": first.prompt_ids}
     row |= {
