@@ -118,6 +118,8 @@ def _graded(
             truncated=rollout.truncated,
             response_ids=rollout.response_ids,
             tokenizer=own,
+            tools=rollout.problem.tools,
+            chat_template_kwargs=rollout.problem.template_kwargs,
         )
         for rollout, scored in zip(closed, scores, strict=True)
     ]
