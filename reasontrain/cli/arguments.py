@@ -11,6 +11,21 @@ from pathlib import Path
 
 from reasontrain import __version__
 
+ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
+    "tensor_parallel_size": (int, "vllm: GPUs of an engine, or processes on a CPU (default: 1)"),
+    "gpu_memory_utilization": (
+        float,
+        "vllm: share of each GPU's memory (default: 0.9); on a CPU, share of main memory for the "
+        "key-value cache (default: what --max-num-seqs needs)",
+    ),
+    "max_num_seqs": (int, "answers that decode together (default: 256)"),
+    "max_model_len": (
+        int,
+        "vllm: most tokens of prompt and answer (default: the model's context)",
+    ),
+}
+"""Settings of `sample.engine` that are options of `evaluate`, by key: type and help."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; each command sets `run` to the function that executes it."""
@@ -218,6 +233,11 @@ def _evaluate(commands: Commands[_CommandParser]) -> None:
                 dtype=options.dtype,
                 seed=options.seed,
                 engine=options.engine,
+                engine_settings={
+                    key: value
+                    for key in ENGINE_OPTIONS
+                    if (value := vars(options)[key]) is not None
+                },
                 base=options.base,
                 workers=options.workers,
                 endpoint=options.endpoint,
@@ -238,8 +258,10 @@ def _generation(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--engine",
-        help="generation backend (default: local); vllm needs the extra `vllm`",
+        help="generation backend: local or vllm (default: local)",
     )
+    for key, (unit, what) in ENGINE_OPTIONS.items():
+        command.add_argument(f"--{key.replace('_', '-')}", type=unit, metavar="N", help=what)
     command.add_argument(
         "--workers",
         type=int,

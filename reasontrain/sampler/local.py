@@ -124,6 +124,9 @@ class LocalSampler:
             self._decode(sequences, strategy)
         return [sequence.rollout(self.policy.tokenizer) for sequence in sequences]
 
+    def close(self) -> None:
+        """Nothing to end: the policy belongs to the caller."""
+
     def load(self, weights: Weights) -> None:
         """Copy these weights into the policy, unless it is the learner's own."""
         if self.shared:
