@@ -6,10 +6,13 @@ Slow imports are delayed until a command runs.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from reasontrain import __version__
+
+logger = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,6 +97,14 @@ def _recipe(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _starting(*what: object) -> None:
+    """Say at once what was started: importing the libraries takes seconds, or more on a busy disk.
+
+    It is what `metrics.timing.start_phase` does, which is not imported yet.
+    """
+    logger.info(f"{', '.join(map(str, what))}: loading libraries", extra={"phase": True})
+
+
 def _train(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
@@ -104,6 +115,7 @@ def _train(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.train import train
 
         train(options.recipe, options.overrides)
@@ -122,6 +134,7 @@ def _score(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.score import score
 
         score(options.recipe, options.overrides)
@@ -192,6 +205,7 @@ def _evaluate(commands: Commands[_CommandParser]) -> None:
     )
 
     def run(options: argparse.Namespace) -> None:
+        _starting(*options.models)
         from reasontrain.cli.evaluate import EvaluateOptions, evaluate
 
         evaluate(
