@@ -34,7 +34,8 @@ HOMES = {
     "peft": {"learner", "models"},
     "datasets": {"data", "bench"},
     "PIL": {"data"},
-    "math_verify": {"tasks", "bench"},
+    "math_verify": {"bench"},
+    "sympy": {"tasks"},
     "httpx2": {"evaluation"},
     "triton": {"vocab"},
 }

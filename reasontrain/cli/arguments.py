@@ -63,9 +63,21 @@ class _CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._within = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            parsed, rest = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._within = False
+        if "recipe" in parsed and "overrides" in parsed and isinstance(parsed.recipe, Path):
+            words = [str(parsed.recipe), *parsed.overrides]
+            first = next((word for word in words if _is_recipe(word)), words[0])
+            words.remove(first)
+            parsed.recipe = Path(first)
+            parsed.overrides = words
+        return parsed, rest
+
+
+def _is_recipe(word: str) -> bool:
+    """True for a recipe, as opposed to an override; a file may have a name with a sign."""
+    return "=" not in word or Path(word).is_file()
 
 
 Commands = argparse._SubParsersAction  # argparse has no public name for this type
@@ -296,6 +308,12 @@ def _grade(commands: Commands[_CommandParser]) -> None:
         help='what counts as an answer: the last box; also "####", "the answer is" and a bare '
         "answer; or also the last formula or number (default: %(default)s)",
     )
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="also add `gold_read`, the gold answer as it was read, and `rule`, how the two were "
+        "compared",
+    )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.grade import GradeOptions, grade
@@ -306,6 +324,7 @@ def _grade(commands: Commands[_CommandParser]) -> None:
                 timeout_s=options.timeout_s,
                 num_workers=options.workers,
                 answer_format=options.answer_format,
+                explain=options.explain,
             )
         )
 
@@ -416,8 +435,7 @@ def _validate(commands: Commands[_CommandParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.validate import validate
 
-        # a file may have a name with a sign
-        recipes = [Path(word) for word in options.words if "=" not in word or Path(word).is_file()]
+        recipes = [Path(word) for word in options.words if _is_recipe(word)]
         overrides = [word for word in options.words if Path(word) not in recipes]
         validate(recipes, overrides)
 

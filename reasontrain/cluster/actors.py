@@ -45,7 +45,7 @@ VERSIONS = (
     "peft",
     "deepspeed",
     "ray",
-    "math-verify",
+    "sympy",
 )
 
 

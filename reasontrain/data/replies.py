@@ -233,15 +233,17 @@ def encode_replies(encoder: Encoder, rendered: Sequence[RenderedReply]) -> list[
     UserError if a reply has another number of loss weights than of trained tokens.
     """
     turns = [turn for each in rendered for turn in each.turns]
-    prompts = encoder.encode([turn.prompt for turn in turns])
-    wholes = encoder.encode([turn.prompt + turn.answer for turn in turns])
+    texts = encoder.encode(
+        [text for turn in turns for text in (turn.prompt, turn.prompt + turn.answer)]
+    )
+    prompts, wholes = texts[::2], texts[1::2]
     answers = [
         whole[len(prompt) :] if whole[: len(prompt)] == prompt else ()
         for prompt, whole in zip(prompts, wholes, strict=True)
     ]
     # A token that spans the end of the prompt cannot be sampled: inference begins behind it.
     alone = [index for index, answer in enumerate(answers) if not answer]
-    separate = encoder.encode_answers([turns[index].answer for index in alone])
+    separate = encoder.tokenization.encode_answers([turns[index].answer for index in alone])
     for index, ids in zip(alone, separate, strict=True):
         answers[index] = ids
     encoded = iter(zip(turns, prompts, answers, strict=True))

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from tempfile import TemporaryDirectory
 from reasontrain.models import testbed, testbed_vision
 from reasontrain.models.folder import CONVERTED_VARIABLE, VARIABLE, folder, in_folder, is_hub_id
 from reasontrain.models.quiet import log_once
-from reasontrain.types import UserError
+from reasontrain.types import UserError, did_you_mean
 
 TESTBED = "testbed:"
 UNTRAINED = "untrained:"
@@ -238,13 +237,11 @@ def _below(directory: Path) -> str:
         file.parent for depth in _DEPTH for file in sorted(directory.glob(f"{depth}/{CONFIG}"))
     ]
     models.sort(key=lambda place: place.name != "final")
-    return f"; did you mean {models[0]}?" if models else ""
+    return f"; did you mean `{models[0]}`?" if models else ""
 
 
 def _neighbour(place: Path) -> str:
     """A question after the directory beside a missing one whose name is nearest."""
     if not place.parent.is_dir():
         return ""
-    names = [other.name for other in place.parent.iterdir() if other.is_dir()]
-    close = get_close_matches(place.name, names, n=1)
-    return f"; did you mean {place.parent / close[0]}?" if close else ""
+    return did_you_mean(place.name, (p.name for p in place.parent.iterdir() if p.is_dir()))

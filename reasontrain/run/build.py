@@ -79,7 +79,7 @@ VERSIONS = (
     "deepspeed",
     "ray",
     "datasets",
-    "math-verify",
+    "sympy",
     "vllm",
 )
 MAY_CHANGE = (

@@ -167,7 +167,13 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     truncated = [row.get("truncated") is True for row in rows]
     with Grader() as grader:
         verdicts = grader.grade_many(
-            map(GradeRequest, answers, responses, truncated), answer_format=stage.answer_format
+            [
+                GradeRequest(answer, response, is_truncated, problem=prompt)
+                for answer, response, is_truncated, prompt in zip(
+                    answers, responses, truncated, prompts, strict=True
+                )
+            ],
+            answer_format=stage.answer_format,
         )
     write(
         directory / ROLLOUTS,
