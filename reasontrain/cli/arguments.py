@@ -6,10 +6,13 @@ Slow imports are delayed until a command runs.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from reasontrain import __version__
+
+logger = logging.getLogger(__name__)
 
 ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
     "tensor_parallel_size": (int, "vllm: GPUs of an engine, or processes on a CPU (default: 1)"),
@@ -121,6 +124,14 @@ def _recipe(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _starting(*what: object) -> None:
+    """Say at once what was started: importing the libraries takes seconds, or more on a busy disk.
+
+    It is what `metrics.timing.start_phase` does, which is not imported yet.
+    """
+    logger.info(f"{', '.join(map(str, what))}: loading libraries", extra={"phase": True})
+
+
 def _train(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
@@ -131,6 +142,7 @@ def _train(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.train import train
 
         train(options.recipe, options.overrides)
@@ -149,6 +161,7 @@ def _score(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.score import score
 
         score(options.recipe, options.overrides)
@@ -219,6 +232,7 @@ def _evaluate(commands: Commands[_CommandParser]) -> None:
     )
 
     def run(options: argparse.Namespace) -> None:
+        _starting(*options.models)
         from reasontrain.cli.evaluate import EvaluateOptions, evaluate
 
         evaluate(
