@@ -151,7 +151,7 @@ def _in_box(content: str) -> str:
     r"""Return the answer in a box that holds a sentence: `\text{The answer is } 5`."""
     if "text" not in content:
         return content
-    plain = content.replace(r"\text{", "").replace("}", "")
+    plain = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", content)
     found = marks.find(plain)
     if not found or found[-1].language is None:
         return content

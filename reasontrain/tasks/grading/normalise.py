@@ -186,6 +186,7 @@ _ALIASES = {
     "empty": r"\emptyset ",
     "vee": r"\lor ",
     "wedge": r"\land ",
+    "lnot": r"\neg ",
     "smallsetminus": r"\setminus ",
     "backslash": r"\setminus ",
     "degree": r"^\circ ",
@@ -234,29 +235,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SET_SIGN = re.compile(r",|\\mid|:|\|")
 """A sign that makes braces a set; without one they group a value."""
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
-_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
-_DEGREES = re.compile(r"\s*\^\s*\\circ\s*(?=$|\\text|[a-zA-Z])")
-_UNIT_TEXT = re.compile(
-    r"(?<=[\d}\])%a-zA-Z.])\s*(?:\\text\s*"
-    r"\{(?!\s*(?:and|or)\s*\})[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?)+$"
-)
-_UNIT_WORDS = re.compile(
-    r"(?<=[\d})])(?:\s+(?!(?:pi|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|mod|and|or|inf|infinity|if"
-    r"|for|when|where|choose|i)\b)"
-    r"[A-Za-z]{2,}|\s*(?:cm|mm|km|kg|ft|mph|hrs?|mins?|lbs?|oz|dollars?|cents?|degrees?)\b)"
-    r"[A-Za-z0-9 ^/.,'-]*$"
-)
-_MODULUS = re.compile(
-    r"(?<=[\w})])\s*\(?\s*(?:\\pmod\s*(?:\{[^{}]*\}|\d+)|\(?\\?mod\s*\d+\)?)\s*\)?$"
-)
-_PERCENT = re.compile(
-    r"\s*(?:\\%|%|\\?text\{\s*percent\s*\}|\\text\{\s*%\s*\}|\bpercent\b|\bpct\b)\.?\s*$"
-)
-
 MAX_ROOTS = 100
 """The most root signs that are read."""
-LONGEST = 4_000
-"""The most characters of an answer that `spelling` compares."""
 _SHORT_WORDS = frozenset(["no", "of", "in", "at", "to", "is", "am", "pm", "or", "on"])
 
 
@@ -498,15 +478,6 @@ def _without_group(text: str) -> str:
     return f"{{{inside}}}" if start and _SET_SIGN.search(inside) else inside
 
 
-def without_unit(text: str) -> str:
-    """Remove the unit after an expression; a percent sign in any spelling becomes `%`."""
-    text = _DEGREES.sub("", _CURRENCY.sub("", text))
-    if _PERCENT.search(text) and not _PERCENT.fullmatch(text):
-        return _PERCENT.sub("%", text).strip()
-    shorter = _UNIT_TEXT.sub("", _MODULUS.sub("", text))
-    return _UNIT_WORDS.sub("", shorter).strip() or text.strip()
-
-
 def words(text: str) -> str | None:
     r"""Return the plain words of an answer (`\text{Evelyn}`, `(C)`, `east`), in lower case.
 
@@ -524,8 +495,3 @@ def words(text: str) -> str | None:
         len(word) > 2 or word.lower() in _SHORT_WORDS for word in bare.split()
     )
     return " ".join(bare.lower().split()) if plain and meant else None
-
-
-def spelling(text: str) -> str:
-    """Normalise an answer for comparison as text: without unit and spaces."""
-    return squeezed(without_unit(normalise(text[:LONGEST])))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from reasontrain.tasks.grading.nouns import STOP
+
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]+")
 _LETTERS = re.compile(r"[A-Za-z]")
@@ -14,6 +16,7 @@ _CHOICE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """`(C) 60`, `C. 60`, `C) 60`, `Option C`."""
+_NEXT_CHOICE = re.compile(r"\([A-J]\)|(?<![A-Za-z0-9])[A-J][.):](?:\s|$)")
 _LETTER_LIST = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|&|\s)\s*(?:and\s*)?\(?[A-Z]\)?)+")
 _LETTER_RUN = re.compile(r"[A-J]{2,}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
@@ -29,34 +32,17 @@ _LEAD = re.compile(
 """Words before a value that say no more than that it is the answer."""
 _HEDGE_WORDS = frozenset(
     [
-        *("maybe", "perhaps", "possibly", "probably", "likely", "unsure", "guess", "wrong"),
+        *("negative", "unknown", "unsure", "guess", "wrong", "maybe", "perhaps", "possibly"),
+        *("probably", "likely", "twice", "half", "double", "triple", "thrice", "minus", "plus"),
         *("incorrect", "false", "not", "isn't", "cannot", "between", "either", "more", "less"),
         *("least", "most", "over", "under", "above", "below", "greater", "fewer", "than", "up"),
-        *("nearly", "almost", "unknown", "neither", "nor", "if", "unless", "except", "twice"),
-        *("half", "double", "triple", "thrice", "minus", "plus", "times", "divided", "or", "and"),
+        *("nearly", "almost", "neither", "nor", "if", "unless", "except", "or", "and"),
+        *("times", "divided"),
         *("to", "from", "of", "per", "by", "with", "without", "no", "remainder", "mod", "modulo"),
     ]
 )
 """Words that change or take back the value beside them, so none of them is dropped."""
 _STRUCK = re.compile(r"\\(?:[bx]?cancel|sout|st|not)(?![a-zA-Z])")
-_FUNCTION_WORDS = _HEDGE_WORDS | frozenset(
-    [
-        *("the", "a", "an", "is", "are", "was", "were", "be", "been", "it", "its", "this", "that"),
-        *("these", "those", "he", "she", "they", "his", "her", "their", "him", "them", "we", "you"),
-        *("what", "which", "who", "how", "when", "where", "why", "there", "here", "then", "so"),
-        *("for", "at", "in", "on", "as", "but", "do", "does", "did", "has", "have", "had", "can"),
-        *("could", "will", "would", "should", "may", "might", "must", "each", "every", "all"),
-        *("both", "any", "other", "another", "same", "many", "much", "some", "only", "also"),
-        *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
-        *("twelve", "dozen", "dozens", "hundred", "hundreds", "thousand", "thousands", "million"),
-        *("millions", "billion", "billions", "trillion", "quarter", "third", "thirds", "quarters"),
-        *("first", "second", "fourth", "fifth", "last", "next", "north", "south", "east", "west"),
-        *("root", "square", "squared", "cubed", "power", "percent", "negative", "positive"),
-        *("true", "yes", "am", "pm", "around", "about", "approximately", "exactly", "after"),
-        *("before", "left", "right"),
-    ]
-)
-"""Words of problems that name nothing that can be counted."""
 
 
 def is_struck_out(text: str) -> bool:
@@ -84,9 +70,11 @@ def equal(gold: str, answer: str) -> bool | None:
     if gold_choice is not None and not gold_choice[1] and len(gold_choice[0]) == 1:
         return False if letters[1] is not None else None
     gold_prose = prose(gold_bare)
-    if gold_prose is not None and gold_prose == prose(answer_bare):
-        return True
-    return None
+    answer_prose = prose(answer_bare)
+    if gold_prose is None or answer_prose is None:
+        return None
+    # `Jim and Kate` in any order
+    return sorted(gold_prose.split(" and ")) == sorted(answer_prose.split(" and ")) or None
 
 
 def content_of_choice(text: str) -> str | None:
@@ -109,6 +97,8 @@ def choice(text: str) -> tuple[str, str] | None:
     content = match[3].strip()
     # a lower-case letter without brackets is a variable, with content a point of a list
     if letter.islower() or (content and not re.search(r"\w", content)):
+        return None
+    if _NEXT_CHOICE.search(content):
         return None
     return letter, content
 
@@ -142,7 +132,7 @@ def problem_words(problem: str) -> frozenset[str]:
     return frozenset(
         word
         for word in (match.group().lower() for match in _WORD.finditer(problem[:20_000]))
-        if len(word) > 2 and word not in _FUNCTION_WORDS
+        if len(word) > 2 and word not in _HEDGE_WORDS and word not in STOP
     )
 
 

@@ -24,6 +24,7 @@ EQUAL = [
     (r"\text{ellipse}", r"\text{an ellipse}"),
     (r"\text{True}", "true"),
     ("odd $n$", "odd $n$"),
+    (r"\text{Jim and Kate}", "Kate and Jim"),
     ("1 : 2", "1 : 2"),
     (r"\text{Monday}", "Monday."),
     ("5", r"\text{The answer is } 5"),
@@ -31,11 +32,14 @@ EQUAL = [
 ]
 DIFFERENT = [
     ("C", "C, D"),
+    ("A", r"\text{(A) } 3, \text{(B) } 4"),
+    ("A", r"\text{A) 3 B) 4}"),
     ("D", r"\textbf{(B)}\ 12"),
     ("13", r"\textbf{(B)}\ 12"),
     ("AC", "A, B"),
     ("AC", "A"),
     ("C", "c"),
+    (r"\text{Jim and Kate}", "Jim"),
     (r"\text{ellipse}", r"\text{a circle}"),
     (r"\text{odd}", r"\text{not odd}"),
     ("5", r"\text{The answer is not } 5"),
