@@ -50,7 +50,12 @@ _ALTERNATIVE = re.compile(
     rf"(?![^\W\d_])(?:\W*\b(?:{HEDGE}|{alternatives(ALTERNATIVES)})\b)*[\s,:*(]*(?={VALUE})",
     re.IGNORECASE,
 )
-_SOFT = re.compile(r"[\s.!?*,;(—-]*(?:wait|hmm|hold on|let me|no|actually)\b", re.IGNORECASE)
+_SOFT = re.compile(
+    r"[\s.!?*,;(—-]*(?:(?:wait|hmm|hold on|let me|actually)\b|no[,.:;!])", re.IGNORECASE
+)
+_CONFIRMED = re.compile(
+    r"\b(?:correct|right|yes|confirm\w*|verified|match(?:es)?)\b", re.IGNORECASE
+)
 _HARD = re.compile(
     r"[\s.!?*,;(—-]*(?:(?:wait|no)\W+)*(?:oops|sorry|correction|scratch that|i (?:made|was|forgot)"
     r"|i mean|(?:that|this|which)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake))\b",
@@ -195,7 +200,7 @@ def _retraction(rest: str, language: Language) -> str | None:
     if not hard and not _SOFT.match(rest):
         return None
     new = list(NEW_VALUE.finditer(rest))
-    if new:
+    if new and (hard or not _CONFIRMED.search(rest, new[-1].end())):
         body = rest[new[-1].end() :]
         return value_in(body[: _sentence_end(body)], language)
     return "" if hard else None

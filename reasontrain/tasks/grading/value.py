@@ -20,18 +20,8 @@ _NEUTRAL = (
     *("approximately", "approx.", "approx", "about", "roughly", "around", "exactly", "precisely"),
     *("simply", "just", "therefore", "thus", "then", "now", "indeed", "clearly", "hence", "either"),
     *("probably", "likely", "perhaps", "maybe", "possibly", "found to be", "given by", "equal to"),
-    *(
-        "a total of",
-        "option",
-        "choice",
-        "donc",
-        "alors",
-        "also",
-        "dunque",
-        "quindi",
-        "portanto",
-        "entonces",
-    ),
+    *("a total of", "option", "choice", "donc", "alors", "also", "dunque", "quindi"),
+    *("portanto", "entonces"),
     *("environ", "etwa", "ungefähr", "约", "大约", "約"),
 )
 """Words before a value that change nothing."""
@@ -54,7 +44,8 @@ _PREPOSITION = (
 )
 _COMPARISON = rf"(?:more|fewer|less|\b[a-z]{{3,9}}er) than(?!\s+{VALUE})"
 _REST = (
-    r"(?P<comma>[,;，；]\s*)|(?P<label>\s(?-i:[A-Z][a-z]{3,}):\s)|(?P<dash>\s[—–-]{1,2}\s+(?=[^\W\d_]{3}))|(?P<paren>\s*[(（])"
+    r"(?P<comma>[,;，；]\s*)|(?P<label>\s(?-i:[A-Z][a-z]{3,}):\s)"
+    r"|(?P<dash>\s[—–-]{1,2}\s+(?=[^\W\d_]{3}))|(?P<paren>\s*[(（])"
     rf"|(?P<remark>{_PREPOSITION}|{_COMPARISON}"
 )
 HEDGE = r"(?:maybe|perhaps|possibly|probably|also|else|either|it|is|could|might|may|be|even)"

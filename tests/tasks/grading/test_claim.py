@@ -112,6 +112,8 @@ def test_all_alternatives_of_a_hedge_are_in_the_answer(text: str, answer: str) -
         ("The answer is 5, no wait, 6.", "6"),
         ("The answer is 5. That is wrong.", ""),
         ("The answer is 5. Wait, let me check: 2+3=5. Yes.", "5"),
+        ("The answer is 5. Wait, if it is 3, then 2 + 3 is 5, so it is correct.", "5"),
+        ("The answer is 5. No further steps are needed. It is 3 apples and 2 pears.", "5"),
         ("Step 1. Answer: 5 so far.\nStep 2. Answer: 72", "72"),
         ("The answer is 1. The answer is 2. The answer is 3.", "3"),
         ("I got \\boxed{4} at first. The final answer is 5.", "5"),
