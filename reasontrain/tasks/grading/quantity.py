@@ -588,6 +588,9 @@ class _Reader:
             rest.unit = rest.currency = units.NONE
             rest.last_unit = _DEGREES
         rest._tail(second[0], second[1], depth=depth + 1)
+        if previous.text == "'" and not rest.unit.dims and not rest.labels:
+            # `5'10`
+            rest.unit = units.SYMBOLS["arcsec" if self.last_unit == _DEGREES else "inch"]
         if is_number:
             # `1亿2000万` and `3 thousand 500`
             if second[0].value * rest.scale >= self.scale or second[0].decimal:
