@@ -19,6 +19,9 @@ from reasontrain.tasks.grading import leaf as leaf_values
 from reasontrain.tasks.grading.reals import Subset
 
 MAX_ITEMS = 64
+"""The most members of lists that are compared in any order."""
+MAX_MEMBERS = 256
+"""The most members of a list that are read on their own."""
 MAX_REPEATS = 2
 """The largest ratio of lengths at which two lists may still be equal as sets, by repetition."""
 MAX_CHAIN = 8
@@ -42,6 +45,7 @@ _BUILDER = re.compile(
     r"\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid(?![a-zA-Z])|\||:)(.*)", re.DOTALL
 )
 _ALL_REALS = frozenset(["all real numbers", "all reals", "real numbers", "reals"])
+_INTEGERS = frozenset(["all integers", "integers"])
 _NO_SOLUTION = frozenset(
     ["no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none"]
 )
@@ -448,8 +452,10 @@ def _value(text: str) -> Node:
         line = reals.line(text)
         if line is not None:
             return Reals(Subset(line), text)
-    if "real" in text or "o s" in text or "ty s" in text or "one" in text:
+    if "real" in text or "o s" in text or "ty s" in text or "one" in text or "integers" in text:
         prose = words.prose(words.bare(text))
+        if prose in _INTEGERS:
+            return Value(r"\mathbb{Z}")
         if prose in _ALL_REALS:
             return Reals(Subset(reals.WHOLE), text)
         if prose in _NO_SOLUTION:
@@ -495,6 +501,8 @@ def _bracketed(text: str, surrounded: tuple[str, str, str], nouns: Nouns, depth:
             return Reals(Subset(reals.interval(opening, members[0], members[1], closing)), text)
     if kind not in ("()", "[]", "{}", "<>"):
         return Value(text)
+    if len(members) > MAX_MEMBERS:
+        return Several(kind, tuple(Value(member) for member in members), text)
     nodes = tuple(_parse(member, nouns, depth + 1) for member in members)
     return Several(kind, _with_dots(nodes), text)
 
@@ -529,6 +537,8 @@ def _list(
     nouns: Nouns,
     depth: int,
 ) -> Node:
+    if len(members) > MAX_MEMBERS:
+        return Several("", tuple(Value(member) for member in members), text)
     unequal = _UNEQUAL.match(members[0])
     if unequal is not None:
         # `x \ne 0, 1` excludes both
@@ -542,6 +552,11 @@ def _list(
         nodes = answers or nodes
     if len(nodes) == 1:
         return nodes[0]
+    if any(separator.token in (r"\land", r"\lor") for separator in separators) and all(
+        isinstance(node, Value) and not re.search(r"\d", node.text) for node in nodes
+    ):
+        # a formula of logic, whose sign matters
+        return Value(text)
     named = _names(nodes, text)
     if named is not None:
         return named

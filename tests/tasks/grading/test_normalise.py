@@ -107,4 +107,4 @@ def test_nothing_is_lost(one: str, other: str) -> None:
 def test_hostile_nesting_takes_linear_time(text: str) -> None:
     start = time.process_time()
     normalise(text)
-    assert time.process_time() - start < 0.02
+    assert time.process_time() - start < 0.1

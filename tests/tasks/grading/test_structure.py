@@ -70,6 +70,8 @@ EQUAL = [
     ("2, 4, 6, 8", r"2, 4, \ldots, 8"),
     ("{1, 2}", "2, 1"),
     (r"\langle 1, 2 \rangle", "(1, 2)"),
+    (r"p \land q", r"p \wedge q"),
+    (r"\mathbb{Z}", r"\text{all integers}"),
     # names
     ("x=3, y=4", "y=4, x=3"),
     ("x=3, y=4", "(3, 4)"),
@@ -152,6 +154,7 @@ DIFFERENT = [
     ("(3, 4)", "(3, 4), (4, 3)"),
     ("1, 2, 3, 4", "1, 2, 3"),
     (r"1 \text{ and } 2", "12"),
+    (r"p \land q", r"p \lor q"),
     (r"1, 2, \ldots, 10", r"1, 3, \ldots, 10"),
     (r"x = \pm 3", "x = 3"),
     (r"\pm 1 \pm 5", "6, -6"),
@@ -220,7 +223,7 @@ def test_hostile_structure_takes_little_time(text: str) -> None:
     gold, answer = normalise("1, 2"), normalise(text)
     start = time.process_time()
     compare(gold, answer, {})
-    assert time.process_time() - start < 0.03
+    assert time.process_time() - start < 0.1
 
 
 def test_rules_name_the_comparison() -> None:
