@@ -141,7 +141,7 @@ def test_one_value_in_spite_of_its_commas() -> None:
 @pytest.mark.parametrize(
     ("sentence", "answer"),
     [
-        ("The answer is 5'10\".", "5'10\""),
+        ("The answer is 17, remainder of 3.", "17, remainder of 3"),
         ("The answer is 12, remainder 5.", "12, remainder 5"),
         ("**Answer:** 12 with a remainder of 5", "12 with a remainder of 5"),
         ("The answer is 8:15 in the morning.", "8:15 in the morning"),
