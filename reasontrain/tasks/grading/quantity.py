@@ -32,6 +32,9 @@ _EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*([-+]?\s*\d)\s*\}|\(\s*([-+]?\d)\
 _TRIGONOMETRIC = re.compile(r"\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|equiv|approx|to|mid)(?![a-zA-Z])")
 _OTHER_VALUE = re.compile(r",?\s*(?:and |but )?(?:not|rather than|instead of)\s+(?:\x03\s*)?")
+_DECIMAL_COMMA = re.compile(
+    r"\d+,(?:\d{1,2}|\d{4,9})(?=\s*[^\W\d_]{2}|\s*\x02\s*[^\W\d_]|\s*[€%°])"
+)
 _REPEATED = re.compile(r"\s*\x03?\s*\(\s*")
 _IN_WORDS = re.compile(r"\(([a-z -]{3,60})\)", re.IGNORECASE)
 _DEGREES = units.SYMBOLS["°"]
@@ -118,6 +121,7 @@ class _Reader:
         self.sign = 1
         self._reset(units.NONE)
         self.lead_percent = False
+        self.has_comma = False
         self.lead_labels: set[str] = set()
         self.lead_parts: set[str] = set()
 
@@ -274,6 +278,12 @@ class _Reader:
 
     def _number(self, start: int) -> tuple[Number, int] | None:
         """Read the number in digits or words; return it and its end."""
+        comma = _DECIMAL_COMMA.match(self.text, start)
+        if comma:
+            # with a unit behind it, `3,5 km` is no list
+            self._skip_to(comma.end())
+            self.has_comma = True
+            return Number(Fraction(comma.group().replace(",", ".")), decimal=True), comma.end()
         head = number.prefix(self.text, start)
         if head is not None:
             self._skip_to(head[1])
@@ -290,6 +300,7 @@ class _Reader:
             self.is_text = self.is_text or self._at(-2) == flat.OPEN
             is_part = word not in lexicon.ORDINALS or self._at(-2).lower() in ("a", "an")
             self.is_ordinal = not is_part
+            self.is_of = is_part
             exact = Fraction(1, lexicon.PARTS[word]) if is_part else lexicon.ORDINALS[word]
             return Number(Fraction(exact)), self.tokens[words[0][0]].end
         if worded is None and words and self._at(-1) == "a":
@@ -369,6 +380,8 @@ class _Reader:
             self.index += 1
         if self.power != 1:
             raise _OpaqueError
+        if self.has_comma and not (self.unit.dims or self.percent):
+            raise _ExpressionError
 
     def _is_contrast(self, start: int) -> bool:
         """Return True for `not 13` and a number alone up to the end: another value is denied."""
@@ -430,12 +443,13 @@ class _Reader:
                 and self.text[token.start - 1] != " "
                 and len(self._next_word()) > 1
             )
-        if text == "(" and first and (word := _IN_WORDS.match(self.text, token.start)):
+        repeated = _IN_WORDS.match(self.text, token.start) if first and text == "(" else None
+        in_words = repeated and number.in_words(re.findall(r"[a-z]+", repeated[1].lower()))
+        if repeated and in_words:
             # `12 (twelve)`
-            self._skip_to(word.end())
+            self._skip_to(repeated.end())
             self.index -= 1
-            repeated = number.in_words(re.findall(r"[a-z]+", word[1].lower()))
-            return repeated is not None and repeated[0] == value.value
+            return in_words[0] == value.value
         if text in "([{":
             following = self._next_word()
             is_word = following[:1].isalpha() and len(following) > 1
@@ -643,6 +657,7 @@ class _Reader:
             return True
         if word in lexicon.PER or (
             word in ("a", "an", "each", "every")
+            and not self.is_of
             and (unit := units.find(following)) is not None
             and (not self._is_fresh or unit.dims == units.SYMBOLS["s"].dims)
         ):
@@ -656,6 +671,9 @@ class _Reader:
         if flat.CJK.match(text) and text in counted.COUNTERS:
             self.is_counted = True
             return True
+        if word in ("fl", "fluid") and units.find(following) == units.SYMBOLS["oz"]:
+            self.index += 1
+            return self._measure(units.SYMBOLS["floz"])
         unit = units.find(text)
         if text == "m" and self.is_minutes:
             # `1h 30m`
@@ -670,11 +688,12 @@ class _Reader:
         if not self.is_text and (
             word in lexicon.FUNCTIONS or (len(word) == 1 and not flat.CJK.match(word))
         ):
-            return word == "a" and (not self._is_fresh or following.lower() in lexicon.MAGNITUDES)
+            is_article = self.is_of or not self._is_fresh or following.lower() in lexicon.MAGNITUDES
+            return word == "a" and is_article
         if word in counted.FILLERS:
             if word == "of" and self.is_ordinal:
                 return False
-            self.is_of = self.is_of or (word in ("of", "de", "von", "di") and not self._is_fresh)
+            self.is_of = self.is_of or word in ("of", "de", "von", "di")
             return True
         if counted.is_counted(word, self.nouns) or (self.is_counted and flat.CJK.match(text)):
             self.labels.add(("/" if self.side < 0 else "") + counted.label(word))
@@ -682,9 +701,9 @@ class _Reader:
         is_variable = not self.is_text and (glued or len(word) < 4) and not flat.CJK.match(word)
         if word in counted.STOP or is_variable:
             return False
-        self.labels.add(word)
         # `5 cups of gloop`
-        self.has_unknown = self.has_unknown or not self.is_of
+        self.has_unknown = self.has_unknown or not self.is_of or self._is_fresh
+        self.labels.add(word)
         return True
 
     def _is_unit(self, token: Token, following: str, glued: bool) -> bool:
