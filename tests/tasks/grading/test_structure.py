@@ -26,6 +26,7 @@ EQUAL = [
     (r"m \ge a", r"m \in [a, +\infty)"),
     (r"-2 \le x \le 3", "[-2, 3]"),
     (r"3 \ge x \ge -2", r"-2 \le x \le 3"),
+    (r"3 \ge x > -2", r"-2 < x \le 3"),
     ("|x| < 2", "-2 < x < 2"),
     (r"|x - 1| \le 3", "[-2, 4]"),
     (r"|x| \ge 2", r"x \le -2 \text{ or } x \ge 2"),
@@ -121,6 +122,8 @@ EQUAL = [
 DIFFERENT = [
     (r"(-\infty, 3]", "x<3"),
     ("x<3", "x>3"),
+    ("x<3", "y<3"),
+    (r"3 \ge x > -2", r"-2 \le x < 3"),
     (r"[0, +\infty)", r"[0, -\infty)"),
     (r"(2, \infty)", "(2, 1000000)"),
     (r"m \ge a", r"m \in (a, +\infty)"),
@@ -227,6 +230,7 @@ def test_hostile_structure_takes_little_time(text: str) -> None:
 
 
 def test_rules_name_the_comparison() -> None:
+    assert compare("12", r"\cancel{12}", {}).rule == "struck out"
     assert compare("1, 2", "2, 1", {}).rule.startswith("sets, in any order")
     assert compare("[1,2]", r"1 \le x \le 2", {}).rule.startswith("sets of real numbers")
 
