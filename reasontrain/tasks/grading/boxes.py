@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import units_after
-from reasontrain.tasks.grading.languages import HEDGES, LANGUAGES, RETRACTIONS
+from reasontrain.tasks.grading.languages import ALTERNATIVES, HEDGES, LANGUAGES, RETRACTIONS
 
 LONGEST_CONNECTION = 80
 """Characters between two boxes that may connect them."""
@@ -20,7 +20,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNCLOSED = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{(?!\s*\})|\\boxed\s+(?=[\w+-])")
 """A box that is not empty, after the last one that is closed."""
 
-_JOINS = frozenset(word for language in LANGUAGES.values() for word in language.joins)
+_JOINS = frozenset(ALTERNATIVES).union(*(language.joins for language in LANGUAGES.values()))
 _CONNECTION = re.compile(
     r"(?P<label>\(?(?:[a-zA-Z]|[ivx]{1,4}|\d{1,2})\)[:.]?|\d{1,2}\.(?=\s)|[a-zA-Z]:(?=\s)"
     r"|(?:[Pp]art|[Qq]uestion|[Ff]or)\s+(?:\(?[a-zA-Z\d]{1,2}\)|[a-hA-H\d]\b)[:.]?)"

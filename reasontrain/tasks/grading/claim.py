@@ -1,29 +1,31 @@
-"""The answer in a sentence that states one: the whole value, without remarks around it."""
+"""The answer that a statement gives: its sentence or list, alternatives, corrections, denials."""
 
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import formulas
 from reasontrain.tasks.grading.languages import LANGUAGES, TOTALS, Language
 from reasontrain.tasks.grading.marks import Mark, alternatives, is_alphabetic
+from reasontrain.tasks.grading.value import (
+    HEDGE,
+    NEW_VALUE,
+    NOISE,
+    STARTS_WITH_VALUE,
+    VALUE,
+    value_in,
+    whole_words,
+)
 
 LONGEST = 2_000
 """Characters after a mark in which its answer ends."""
 MAX_WORDS = 12
 """An answer of more words that has no value at its start is prose."""
 
-VALUE = (
-    r"(?:[-+−–±~≈<>≤≥]\s*)?(?:[A-Z]{0,2}[$€£¥₹₩]|(?:Rs|USD|EUR|GBP|RMB|Rp)\.?)?\s*"
-    r"(?:[\d(\[{|√π∞½⅓⅔¼¾]|\.\d|\\(?!text|n\b)|\$|[-+−]\s?\d)"
-)
-_STARTS_WITH_VALUE = re.compile(rf"{VALUE}|[a-zA-Z](?:_\w|\([a-z]\))?\s*[=<>≤≥]")
-_ANY_VALUE = re.compile(r"\d|[$\\]")
-_NOISE = " \t\r\n*_:：=`>\"'«»“”→"
 _BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(-])")
-_END = re.compile(r"\n|[.!?](?=\s|$)|[。！？।؟۔]")
+_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)|[。！？।؟۔]")
+_LINE_END = re.compile(r"\n")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[ap]\.m|i\.e|e\.g|rs|no|nr|st|approx|ca|vs|fig|eq|ft|in|hrs?|mins?|secs?|oz|lbs?|mr"
     r"|mrs|dr|sq|yrs?)|\.[a-z])$",
@@ -39,44 +41,13 @@ _PHRASE = re.compile(
 _RULES = re.compile(r"(?:\s*(?:[-_=*]{3,}\s*\n|\$?\\f?boxed\s*\{\s*\}\$?))+")
 """Horizontal rules, and boxes that were left empty."""
 _TAG = re.compile(r"</?(?:b|strong|em|i|u|p|br|span|div|center|code)\s*/?>", re.IGNORECASE)
-_LIST = re.compile(r"[\s:*_]*\n\s*(?P<first>(?:[-*•]|\d{1,2}[.)])\s+)")
-_ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s+(.+)")
+_ANNOUNCEMENT = re.compile(r"[^\d$\\\n]{1,60}[:：]\s*")
+_LIST = re.compile(r"[\s:*_]*\n\s*(?P<first>(?:[-*•]|\d{1,2}[.)]|\(?[a-h]\))\s+)")
+_ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)]|\(?[a-h]\))\s+(.+)")
 _TOTAL = re.compile(rf"[\s*_-]*{alternatives(TOTALS)}\b[^:：=\n]{{0,40}}[:：=]+(.+)", re.IGNORECASE)
-_NEUTRAL = (
-    *("approximately", "approx.", "approx", "about", "roughly", "around", "exactly", "precisely"),
-    *("simply", "just", "therefore", "thus", "then", "now", "indeed", "clearly", "hence", "either"),
-    *("probably", "likely", "perhaps", "maybe", "possibly", "found to be", "given by", "equal to"),
-    *("option", "choice", "donc", "alors", "also", "dunque", "quindi", "portanto", "entonces"),
-    *("environ", "etwa", "ungefähr", "约", "大约", "約"),
-)
-"""Words before a value that change nothing."""
-_LEAD = re.compile(rf"{alternatives(_NEUTRAL)}(?=[\s\d$\\(]):?\s*", re.IGNORECASE)
-_QUALIFIER = (
-    r"(?:at (?:least|most)|less than|more than|fewer than|not|minus|negative|about|approximately"
-    r"|exactly|only|just|around|roughly|up to|between|a total of|equal to)"
-)
-_LABEL = re.compile(rf"[^\W\d_][^\d$\\:\n]{{1,40}}[:：]\s*(?={VALUE})")
-_PREPOSITION = (
-    r"(?<![^\W\d_])(?<!out )(?:in|on|at|for|from|by|with|of|under|during)\s+"
-    r"(?:the|a|an|his|her|their|its|our|this|that|these|those|each|every|all)\b"
-)
-_COMPARISON = rf"(?:more|fewer|less|\b[a-z]{{3,9}}er) than(?!\s+{VALUE})"
-_REST = (
-    r"(?P<comma>[,;，；]\s*)|(?P<dash>\s[—–-]{1,2}\s+(?=[^\W\d_]{3}))|(?P<paren>\s*[(（])"
-    rf"|(?P<remark>{_PREPOSITION}|{_COMPARISON}"
-)
-_HEDGE = r"(?:maybe|perhaps|possibly|probably|also|else|either|it|is|could|might|may|be|even)"
-_SENTENCE = re.compile(
-    r"(?:it|that|this|there|we|they|he|she|i|the|you|these|those)\b", re.IGNORECASE
-)
-_GOES_ON = re.compile(
-    rf"(?:but\s+(?={_HEDGE}))?(?:(?:and|or|{_HEDGE}|et|ou|und|oder|y|o|e|и|или)\s+)*(?:{VALUE}"
-    r"|\\text\{|[a-zA-Z](?:_\w|\([a-z]\))?\s*[=<>≤≥]|[A-H](?=\s*(?:[,;.)]|(?:and|or)\b|$)))",
-    re.IGNORECASE,
-)
 _ALTERNATIVE = re.compile(
     rf"[\s.!?*]*(?:Or|Alternatively|Maybe|Perhaps|Possibly|It (?:could|might|may))\b"
-    rf"(?:\W*\b{_HEDGE}\b)*\W*?(?={VALUE})"
+    rf"(?:\W*\b{HEDGE}\b)*\W*?(?={VALUE})"
 )
 _SOFT = re.compile(r"[\s.!?*,;(—-]*(?:wait|hmm|hold on|let me|no|actually)\b", re.IGNORECASE)
 _HARD = re.compile(
@@ -84,25 +55,18 @@ _HARD = re.compile(
     r"|i mean|(?:that|this|which)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake))\b",
     re.IGNORECASE,
 )
-_NEW_VALUE = re.compile(
-    rf"(?:\b(?:it|that|this|answer|result)(?:'s| is| was)|should be|must be|i meant?|correction:?"
-    rf"|(?:wait|no|sorry|actually|oops|hmm))\W+"
-    rf"(?:(?:it's|it is|i meant?|wait|no|sorry|actually|really|rather|make that)\W+)*(?={VALUE})",
-    re.IGNORECASE,
-)
-_IN_PARENTHESES = re.compile(r"\s*[(（]([^()（）]*)[)）]")
-_ONLY_VALUE = re.compile(r"[-+−$\d.,/\\%\s]*\d[-+−$\d.,/\\%\s]*")
 _ASIDE = re.compile(
-    r"(?:given|found|shown|stated|obtained|expressed|rounded|written|computed|calculated|derived"
-    r"|correct|incorrect|right|wrong|reasonable|consistent|verified|valid|unique|clear|below|above"
-    r"|as|in|based|for|to be|what|therefore|an? (?:integer|number|whole|fraction|decimal|positive"
-    r"|negative)|(?:positive|negative)(?!\s+[\d$\\])|not|also|indeed|obvious|the same)\b(?!\s*\()",
+    r"(?:given|found|shown|stated|written|right|correct|incorrect|wrong|reasonable|consistent|valid"
+    r"|unique|clear|below|above|as|in|based|for|to be|what|therefore|positive|negative|not|also"
+    r"|indeed"
+    r"|an? (?:integer|number|whole|fraction|decimal|positive|negative)|obvious|the same|close|near"
+    r"|(?:less|more|greater|fewer|smaller|larger) than|at (?:least|most)|between"
+    r"|[a-z]{3,}ed(?: (?:by|with|in|to|from|as|above|below|using|for|at|of|on))?)\b(?!\s*\()",
     re.IGNORECASE,
 )
-_INITIALS = re.compile(r"\b[a-zA-Z]\.[a-zA-Z]\.$")
-"""`p.m.`, which keeps its last point."""
+"""Beginnings of what is said about an answer, or of a bound, which replaces no answer before it."""
+_SIGNED = re.compile(r"(?:positive|negative)\s+[\d$\\]", re.IGNORECASE)
 _TWICE = re.compile(r"(.+?),? or \1")
-_CLOSERS = {")": "(", "]": "[", "}": "{"}
 
 
 class Claim(NamedTuple):
@@ -110,13 +74,11 @@ class Claim(NamedTuple):
 
     Attributes:
         text: the answer.
-        is_answer: False if it reads like a remark about an answer.
-        denied: it is what the answer is not.
+        is_answer: False if it reads like a remark about an answer, or says what it is not.
     """
 
     text: str
     is_answer: bool
-    denied: bool = False
 
 
 def read(text: str, mark: Mark) -> Claim:
@@ -124,18 +86,21 @@ def read(text: str, mark: Mark) -> Claim:
     window = text[mark.end : mark.end + LONGEST]
     language = mark.language or LANGUAGES["en"]
     if mark.language is None:
-        return Claim(value(window.partition("\n")[0], language), True)
+        line = window[: _end(window, _LINE_END)]
+        return Claim(value_in(line, language), True)
     listed = _list(window, language) if "\n" in window else None
     if listed:
         return Claim(listed, True)
-    body = window.lstrip(_NOISE)
-    if rules := _RULES.match(body):
-        body = body[rules.end() :].lstrip(_NOISE)
-    if "<" in body:
-        body = _TAG.sub("", body).lstrip(_NOISE)
-    if "**" in body:
-        body = _BOLD.sub("", body)
+    body = _without_layout(window)
     end = _sentence_end(body)
+    if _ANNOUNCEMENT.fullmatch(body, 0, end):
+        # "as follows:", with the answer on the next lines
+        window = body[end:]
+        listed = _list(window, language)
+        if listed:
+            return Claim(listed, True)
+        body = _without_layout(window)
+        end = _sentence_end(body)
     sentence = body[:end]
     rest = body[end:]
     retracted = _retraction(rest, language) if rest else None
@@ -144,40 +109,37 @@ def read(text: str, mark: Mark) -> Claim:
     if mark.denied:
         affirmed = _affirmed(sentence, rest, language)
         if affirmed is None:
-            return Claim(f"not {value(sentence, language)}", False, denied=True)
-        return Claim(value(affirmed, language), True)
-    claim = value(sentence, language)
+            return Claim(f"not {value_in(sentence, language)}", False)
+        return Claim(value_in(affirmed, language), True)
+    claim = value_in(sentence, language)
     alternative = _ALTERNATIVE.match(rest) if rest else None
     if alternative:
         other = rest[alternative.end() :]
-        second = value(other[: _sentence_end(other)], language)
+        second = value_in(other[: _sentence_end(other)], language)
         claim = f"{claim} or {second}"
     if twice := _TWICE.fullmatch(claim):
         claim = twice[1]
     return Claim(claim, _is_answer(claim))
 
 
-def value(sentence: str, language: Language) -> str:
-    """Return the value that a sentence states, without remarks before and after it."""
-    sentence = sentence.strip(_NOISE)
-    while lead := _LEAD.match(sentence):
-        sentence = sentence[lead.end() :]
-    if not _STARTS_WITH_VALUE.match(sentence):
-        sentence = _after_lead(sentence, language)
-    sentence = _clean(_without_remark(sentence, language), language)
-    spans = formulas.find(sentence)
-    if not spans:
-        return sentence
-    first = spans[0]
-    if first.start == 0 and not sentence[first.end :].strip(" .,"):
-        return first.content
-    return formulas.without_delimiters(sentence)
+def _without_layout(window: str) -> str:
+    """Remove blank lines, rules, empty boxes and markup before an answer, and markup within."""
+    body = window.lstrip(NOISE)
+    if rules := _RULES.match(body):
+        body = body[rules.end() :].lstrip(NOISE)
+    if "<" in body:
+        body = _TAG.sub("", body).lstrip(NOISE)
+    return _BOLD.sub("", body) if "**" in body else body
 
 
 def _sentence_end(body: str) -> int:
+    return _end(body, _SENTENCE_END)
+
+
+def _end(body: str, pattern: re.Pattern[str]) -> int:
     """Return the end of the first sentence or line that is outside of formulas."""
     spans = formulas.find(body)
-    for match in _END.finditer(body):
+    for match in pattern.finditer(body):
         start = match.start()
         if any(span.start < start < span.end for span in spans):
             continue
@@ -193,7 +155,8 @@ def _sentence_end(body: str) -> int:
             if _CHOICE.fullmatch(head) and _PHRASE.match(body, start):
                 continue
             return start + (1 if abbreviated else 0)
-        elif match.group() == "!" and not body[match.end() :].strip():
+        elif match.group() == "!" and not body[match.end() :].lstrip(" ")[:1].isalpha():
+            # a factorial
             continue
         else:
             return start
@@ -211,11 +174,11 @@ def _list(window: str, language: Language) -> str | None:
             continue
         total = _TOTAL.match(line)
         if total:
-            return value(total[1], language)
+            return value_in(total[1], language)
         item = _ITEM.match(line)
         if item is None:
             break
-        items.append(value(_BOLD.sub("", item[1]), language))
+        items.append(value_in(_BOLD.sub("", item[1]), language))
     return ", ".join(items)
 
 
@@ -224,10 +187,10 @@ def _retraction(rest: str, language: Language) -> str | None:
     hard = _HARD.match(rest)
     if not hard and not _SOFT.match(rest):
         return None
-    new = list(_NEW_VALUE.finditer(rest))
+    new = list(NEW_VALUE.finditer(rest))
     if new:
         body = rest[new[-1].end() :]
-        return value(body[: _sentence_end(body)], language)
+        return value_in(body[: _sentence_end(body)], language)
     return "" if hard else None
 
 
@@ -240,158 +203,21 @@ def _affirmed(sentence: str, rest: str, language: Language) -> str | None:
         language: the language of the statement.
     """
     if language.affirmations:
-        words = _word(language.affirmations, is_alphabetic(language.nouns[0]))
+        words = whole_words(language.affirmations, is_alphabetic(language.nouns[0]))
         if match := re.search(rf"\S\W*{words}\s*(.+)", sentence, re.IGNORECASE):
             return match[1]
     following = rest.lstrip(" .!*\n")
-    new = _NEW_VALUE.match(following)
+    new = NEW_VALUE.match(following)
     if new is None:
         return None
     body = following[new.end() :]
     return body[: _sentence_end(body)]
 
 
-def _word(words: tuple[str, ...], spaced: bool) -> str:
-    """A pattern of any of some words, as whole words in a script with spaces."""
-    pattern = alternatives(words)
-    return rf"(?<![^\W\d_]){pattern}(?![^\W\d_])" if spaced else pattern
-
-
-def _after_lead(sentence: str, language: Language) -> str:
-    """Remove the words before a value, up to their verb: `she has at least 5` -> `at least 5`."""
-    label = _LABEL.match(sentence)
-    if label and sentence.count(":") == 1:
-        return sentence[label.end() :]
-    has_value = _ANY_VALUE.search(sentence) is not None
-    if not has_value:
-        sentence = _without_remark(sentence, language)
-    matches = list(_verbs(language).finditer(sentence))
-    if has_value:
-        before_value = [match for match in matches if match["value"] is not None]
-        return sentence[before_value[-1].end() :] if before_value else sentence
-    if not matches:
-        return sentence
-    last = matches[-1]
-    rest = sentence[last.end() :]
-    return rest if len(rest.split()) <= 3 and rest.strip() and last.start() > 0 else sentence
-
-
-@cache
-def _verbs(language: Language) -> re.Pattern[str]:
-    verb = _word(language.verbs or LANGUAGES["en"].verbs, is_alphabetic(language.nouns[0]))
-    return re.compile(rf"{verb}\s*(?P<value>(?={_QUALIFIER}\s+{VALUE}|{VALUE}))?", re.IGNORECASE)
-
-
-def _without_remark(sentence: str, language: Language) -> str:
-    """Cut a sentence before the first remark: 12 of `12, which is the total`."""
-    spans = _closed_spans(sentence)
-    value_end = 0
-    for match in _remarks(language).finditer(sentence):
-        start = match.start()
-        head = sentence[:start]
-        if (
-            start < value_end
-            or not head.strip()
-            or any(first < start < last for first, last in spans)
-        ):
-            continue
-        has_value = _ANY_VALUE.search(head) is not None
-        rest = sentence[match.end() :]
-        kind = match.lastgroup
-        if kind == "cause":
-            return head
-        if kind == "comma":
-            if goes_on := _GOES_ON.match(rest):
-                value_end = match.end() + goes_on.end()
-                continue
-            if not has_value:
-                if _SENTENCE.match(rest):
-                    return head
-                continue
-            replaced = _NEW_VALUE.match(rest)
-            return rest[replaced.end() :] if replaced else head
-        if kind == "paren":
-            remark = _parenthesis(head, sentence[start:], has_value=has_value)
-            if remark is not None:
-                return remark
-        elif has_value:
-            return head
-    return sentence
-
-
-def _parenthesis(head: str, tail: str, *, has_value: bool) -> str | None:
-    """Return the value beside a parenthesis; None if the parenthesis is part of the value."""
-    inside = _IN_PARENTHESES.match(tail)
-    content = inside[1].strip() if inside else tail.strip(" (（")
-    if not has_value:
-        number_word = _ONLY_VALUE.fullmatch(content) and re.fullmatch(
-            r"[^\W\d_ -]{3,}", head.strip()
-        )
-        return content if number_word else None
-    if _ONLY_VALUE.fullmatch(content) and tail[:1].isspace():
-        return head
-    if not tail[:1].isspace() or re.match(r"(?:mod|or|and|\\)\b|\\", content):
-        return None
-    is_remark = re.search(r"[^\W\d_]{3}", content) or content.startswith(("=", "≈", "in "))
-    return head if is_remark else None
-
-
-@cache
-def _remarks(language: Language) -> re.Pattern[str]:
-    spaced = is_alphabetic(language.nouns[0])
-    pattern = _REST
-    if language.remarks:
-        pattern += rf"|(?<![^\W\d_])(?:{alternatives(language.remarks)})(?![^\W\d_])"
-    pattern += ")"
-    if language.causes:
-        cause = alternatives(language.causes)
-        pattern += (
-            rf"|(?P<cause>(?<![^\W\d_]){cause}(?![^\W\d_]))" if spaced else f"|(?P<cause>{cause})"
-        )
-    return re.compile(pattern, re.IGNORECASE)
-
-
-def _closed_spans(sentence: str) -> list[tuple[int, int]]:
-    """Return the spans of formulas and of brackets."""
-    spans = [(formula.start, formula.end) for formula in formulas.find(sentence)]
-    waiting: list[tuple[str, int]] = []
-    for match in re.finditer(r"[()\[\]{}]", sentence):
-        char = match.group()
-        if char in "([{":
-            waiting.append((char, match.start()))
-        elif waiting:
-            _, start = waiting.pop()
-            if not waiting:
-                spans.append((start, match.start()))
-    return spans
-
-
-def _clean(claim: str, language: Language) -> str:
-    """Remove the end of a sentence, markup, quotes and brackets that only close."""
-    claim = claim.strip(_NOISE).rstrip(" ,;:`*_✓✅🎉\"'”»")
-    if claim.endswith(".") and not _INITIALS.search(claim):
-        claim = claim.rstrip(". ")
-    for end in sorted(language.ends, key=len, reverse=True):
-        if claim.endswith(end) and len(claim) > len(end):
-            claim = claim[: -len(end)].rstrip(" *_`'’")
-            break
-    while _closes_only(claim):
-        claim = claim[:-1].rstrip(" \"'")
-    return claim.strip()
-
-
-def _closes_only(claim: str) -> bool:
-    """Return True for `5}` and `12)`, whose bracket is no interval's, set's or formula's."""
-    opening = _CLOSERS.get(claim[-1:])
-    if opening is None or claim.endswith(("\\)", "\\]", "\\}")):
-        return False
-    is_interval = opening != "{" and claim[0] in "([]"
-    return not is_interval and claim.count(claim[-1]) > claim.count(opening)
-
-
 def _is_answer(claim: str) -> bool:
     if not claim:
         return False
-    if _STARTS_WITH_VALUE.match(claim):
+    if STARTS_WITH_VALUE.match(claim):
         return True
-    return not _ASIDE.match(claim) and len(claim.split()) <= MAX_WORDS
+    is_aside = _ASIDE.match(claim) and not _SIGNED.match(claim)
+    return not is_aside and len(claim.split()) <= MAX_WORDS

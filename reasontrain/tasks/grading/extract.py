@@ -15,7 +15,7 @@ import re
 from typing import Literal
 
 from reasontrain.data.thought_marks import KNOWN
-from reasontrain.tasks.grading import boxes, claim, formulas, marks, turns, units_after
+from reasontrain.tasks.grading import boxes, claim, formulas, marks, turns, units_after, value
 from reasontrain.tasks.grading.languages import LANGUAGES
 
 AnswerFormat = Literal["boxed", "marked", "any"]
@@ -33,8 +33,9 @@ _BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
 _BOLD_LINE = re.compile(r"\n[^\S\n]*\*\*([^*\n]{1,60})\*\*[\s.]*\Z")
 _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
 """Two words and then a number or formula (`it is 5`): short, but not a bare answer."""
+_DIGIT = re.compile(r"\d")
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|be|makes|gives|costs|needs|left)\b")
-_STARTS_WITH_VALUE = re.compile(claim.VALUE)
+_STARTS_WITH_VALUE = re.compile(value.VALUE)
 
 
 def extract(
@@ -94,8 +95,8 @@ def _complete(text: str, answer_format: AnswerFormat) -> str:
         return stated.text
     if _is_bare(text) and not boxes.is_unclosed(text):
         bare = _unbold(text)
-        return claim.value(bare, LANGUAGES["en"]) if _is_phrase(bare) else bare
-    if answer_format == "any" and not (stated and stated.denied):
+        return value.value_in(bare, LANGUAGES["en"]) if _is_phrase(bare) else bare
+    if answer_format == "any" and not (stated and _DIGIT.search(stated.text)):
         return _unmarked(text) or (stated.text if stated else "")
     return stated.text if stated else ""
 

@@ -64,6 +64,7 @@ LANGUAGES = {
                 "to the nearest",
             ),
             *("and nothing", "and that", "and it", "and this", "and we", "and the"),
+            *("of them", "in length", "in height", "in width", "in area", "in volume", "of course"),
             *("to be exact", "to be precise", "in simplest form", "respectively", "from now"),
         ),
         verbs=(
@@ -414,21 +415,14 @@ LANGUAGES = {
 }
 """Code(s) of ISO 639-1 -> words."""
 
-HEDGES = (
-    *("maybe", "perhaps", "possibly", "also", "else", "either", "probably", "it", "could", "might"),
-    *(
-        "may",
-        "be",
-        "alternatively",
-        "as well as",
-        "peut-être",
-        "vielleicht",
-        "quizás",
-        "可能",
-        "也许",
-    ),
+ALTERNATIVES = (
+    *("maybe", "perhaps", "possibly", "alternatively", "alternately", "peut-être", "vielleicht"),
+    *("quizás", "forse", "talvez", "misschien", "возможно", "可能", "也许"),
 )
-"""Words that stand with "or" and "and" between two values that are both claimed."""
+"""Words that put another value beside the one before."""
+
+HEDGES = ("also", "else", "either", "probably", "it", "could", "might", "may", "be", "even")
+"""Words that may stand beside "and" and "or" between two values that are both claimed."""
 
 RETRACTIONS = (
     *("wait", "no", "not", "wrong", "incorrect", "mistake", "error", "actually", "oops", "sorry"),

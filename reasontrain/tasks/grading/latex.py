@@ -346,10 +346,10 @@ class _Reader:
     def _variable(self, token: Token) -> Expr:
         if token.text in self.bound:
             return self.bound[token.text]
-        if token.text == "C" and self._peek().text in ("(", "_", "^"):
-            combinations = self._chosen()
-            if combinations is not None:
-                return combinations
+        if token.text in ("C", "P") and self._peek().text in ("(", "_", "^"):
+            chosen = self._chosen(token.text)
+            if chosen is not None:
+                return chosen
         name = token.text + self._subscript()
         while self._accept("'"):
             name += "'"
@@ -383,20 +383,20 @@ class _Reader:
             if depth == 0:
                 return
 
-    def _chosen(self) -> Expr | None:
-        """Read combinations behind a letter C: `(5, 2)`, `_5^2`, `^2_5`."""
+    def _chosen(self, letter: str) -> Expr | None:
+        """Read what is chosen, behind a letter C or P: `(5, 2)`, `_5^2`, `^2_5`."""
         start = self.index
         if self._peek().text == "(":
             arguments = self._arguments()
             if len(arguments) == 2:
-                return _binomial(arguments)
+                return _choice(letter, *arguments)
         else:
             scripts: dict[str, Expr] = {}
             while self._peek().text in ("_", "^") and len(scripts) < 2:
                 place = self._next().text
                 scripts[place] = self._script()
             if len(scripts) == 2 and self._peek().text not in ("_", "^"):
-                return _binomial([scripts["_"], scripts["^"]])
+                return _choice(letter, scripts["_"], scripts["^"])
         self.index = start
         return None
 
@@ -406,9 +406,11 @@ class _Reader:
         if not self._accept("_", "^"):
             raise UnreadableError("empty braces")
         total = self._script()
-        self._expect("C")
+        letter = self._next().text
+        if letter not in ("C", "P"):
+            raise UnreadableError(letter)
         self._expect("_")
-        return _binomial([total, self._script()])
+        return _choice(letter, total, self._script())
 
     # brackets
 
@@ -536,19 +538,19 @@ class _Reader:
         if self._peek().text == "[":
             degree = self._bracketed()
         value = self._bracketed() if self._peek().text == "(" else self._argument()
-        if isinstance(degree, Integer) and degree % 2 == 1 and value.is_negative:
-            return -((-value) ** _quotient(sympy.S.One, degree))
-        return value ** _quotient(sympy.S.One, degree)
+        return vocabulary.root(value, degree)
 
     def _function(self, name: str) -> Expr:
         function = vocabulary.FUNCTIONS[name]
         power: Expr = sympy.S.One
         base: Expr | None = None
+        if name == "log" and self._is_glued_base():
+            base = self._number(self._next())
         while self._peek().text in ("^", "_"):
             if self._next().text == "^":
                 power = self._exponent()
             elif name in vocabulary.LOGARITHMS and base is None:
-                base = self._argument()
+                base = self._base()
             else:
                 raise UnreadableError("a subscript of a function")
         if power == -1 and name in vocabulary.INVERSES:
@@ -557,6 +559,19 @@ class _Reader:
         argument = self._function_argument(name)
         value = function(argument) if base is None else vocabulary.logarithm(argument, base)
         return _raised(value, power)
+
+    def _is_glued_base(self) -> bool:
+        """Return True for the base of `log2(x)`."""
+        token = self._peek()
+        return token.text in ("2", "10") and not token.spaced and self._peek(1).text == "("
+
+    def _base(self) -> Expr:
+        r"""Read the base of a logarithm: of `\log_28` one digit, of `log_10(5)` the number."""
+        following = self._peek(1)
+        has_argument = following.kind != "sign" or following.text in vocabulary.BRACKETS
+        if self._peek().kind == "number" and following is not END and has_argument:
+            return self._number(self._next())
+        return self._argument()
 
     def _function_argument(self, name: str) -> Expr:
         """Read an argument in brackets, or the factors up to the next sign or function."""
@@ -578,7 +593,7 @@ class _Reader:
             ):
                 self._next()
                 value = _quotient(value, self._power())
-        return value.subs(DEGREE, sympy.pi / 180) if name in vocabulary.TRIGONOMETRY else value
+        return value.subs(DEGREE, sympy.pi / 180) if name in vocabulary.ANGLES else value
 
     def _ends_argument(self) -> bool:
         token = self._peek()
@@ -731,6 +746,12 @@ def _raised(base: Expr, exponent: Expr) -> Expr:
         if bits > 1 and bits * abs(exponent) > MAX_BITS:
             raise UnreadableError("too large a power")
     return base**exponent
+
+
+def _choice(letter: str, total: Expr, chosen: Expr) -> Expr:
+    """The number of combinations (C) or of ordered choices (P)."""
+    ordered = vocabulary.factorial(chosen) if letter == "P" else sympy.S.One
+    return _binomial([total, chosen]) * ordered
 
 
 def _binomial(arguments: Sequence[Expr]) -> Expr:

@@ -16,7 +16,7 @@ HASHES = "####"
 
 _MARKUP = r"[*_`'\"”»\]]{0,4}"
 _SPACE = r"[^\S\n]*"
-_COLON = r"[:：=≈]"
+_COLON = r"[:：=≈→⇒]"
 _VALUE = r"(?=[-+−$\\*]{0,4}\d|\\|\$)"
 _LETTER = r"(?=[a-h](?![a-z]))"
 _DETAILS = (
@@ -175,7 +175,10 @@ def _patterns(language: Language) -> tuple[re.Pattern[str], re.Pattern[str]]:
     is_spaced = is_alphabetic(language.nouns[0])
     before = r"(?<![^\W\d_])" if is_spaced else ""
     after = r"(?![^\W\d_])" if is_spaced else ""
-    copulas = [rf"{_MARKUP}{_SPACE}{_MARKUP}{_COLON}"]
+    copulas = [
+        rf"{_MARKUP}{_SPACE}{_MARKUP}(?:{_COLON}|\|\s)",
+        rf"{_MARKUP}{_SPACE}[—–-]\s+{_VALUE}",
+    ]
     between = r"\s+" if is_spaced else r"\s*"
     denials = alternatives(language.denials or ("\0",))
     copulas.append(rf"{_MARKUP}{between}(?P<denied>{denials}){after}")

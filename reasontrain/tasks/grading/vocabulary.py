@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import sympy
-from sympy import Expr
+from sympy import Expr, Integer
 
 
 class UnreadableError(Exception):
@@ -24,6 +24,15 @@ def factorial(value: Expr) -> Expr:
     if value.is_Integer and value > MAX_INTEGER:
         raise UnreadableError("too large a factorial")
     return sympy.factorial(value)
+
+
+def root(value: Expr, degree: Expr) -> Expr:
+    """The root, which is real for odd degrees of negative numbers."""
+    if degree == 0:
+        raise UnreadableError("division by zero")
+    if isinstance(degree, Integer) and degree % 2 == 1 and value.is_negative:
+        return -((-value) ** (1 / degree))
+    return value ** (1 / degree)
 
 
 def logarithm(value: Expr, base: Expr | int | None = None) -> Expr:
@@ -73,6 +82,8 @@ FUNCTIONS: dict[str, Callable[..., Expr]] = {
     "log": lambda x: logarithm(x, 10),
     "lg": lambda x: logarithm(x, 10),
     "lb": lambda x: logarithm(x, 2),
+    "cis": lambda x: sympy.cos(x) + sympy.I * sympy.sin(x),
+    "cbrt": lambda x: root(x, Integer(3)),
     "abs": sympy.Abs,
     "sgn": sympy.sign,
     "sign": sympy.sign,
@@ -86,6 +97,8 @@ FUNCTIONS: dict[str, Callable[..., Expr]] = {
 }
 """Functions of one argument, as commands and as words."""
 LOGARITHMS = frozenset(["log", "ln", "lg", "lb"])
+ANGLES = frozenset([*TRIGONOMETRY, "cis"])
+"""Functions of an angle, which may be in degrees."""
 CALLED_ONLY = frozenset(["Gamma", "zeta", "Re", "Im"])
 """Functions only in front of a bracket; alone these commands are letters."""
 SEVERAL = frozenset(["gcd", "lcm", "max", "min"])

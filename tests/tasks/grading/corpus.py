@@ -24,6 +24,9 @@ needs_benchmarks = pytest.mark.skipif(
 needs_cases = pytest.mark.skipif(
     not (DATA / "grader_cases_2.jsonl").is_file(), reason="the case files are not here"
 )
+needs_solutions = pytest.mark.skipif(
+    not (DATA / "model_solutions_sample.jsonl").is_file(), reason="the solutions are not here"
+)
 
 _Item = TypeVar("_Item")
 

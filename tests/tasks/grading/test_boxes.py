@@ -60,6 +60,9 @@ def test_the_last_closed_box_counts(text: str, answer: str | None) -> None:
         (r"either \boxed{5} or possibly \boxed{7}", "5, 7"),
         (r"\boxed{5}. Or maybe \boxed{7}.", "5, 7"),
         (r"\boxed{5}, or it could also be \boxed{7}", "5, 7"),
+        (r"$\boxed{5}$ (alternatively $\boxed{7}$)", "5, 7"),
+        (r"\boxed{5}. Perhaps \boxed{7}.", "5, 7"),
+        (r"\boxed{5} (or perhaps \boxed{7})", "5, 7"),
     ],
 )
 def test_boxes_that_a_short_connection_joins_are_a_list(text: str, answer: str) -> None:
@@ -113,6 +116,13 @@ def test_a_denied_box_is_none(text: str, answer: str | None) -> None:
         (r"\boxed{5}^\circ", r"5^\circ"),
         (r"$\boxed{5}$ million people", "5 million"),
         (r"\boxed{5}\text{ and so on}", "5"),
+        (r"$\boxed{5}$ cm", "5 cm"),
+        (r"$\boxed{60}$ miles per hour, so", "60 miles per hour"),
+        (r"\(\boxed{3}\) million dollars", "3 million dollars"),
+        (r"\boxed{5} square meters", "5 square meters"),
+        (r"\boxed{5} in total", "5"),
+        (r"\boxed{5} dollars per child", "5 dollars"),
+        (r"\boxed{5} hours and \boxed{20} minutes", "5 hours, 20 minutes"),
         (r"\boxed{5}$ is it", "5"),
         (r"\boxed{9} \pmod{11}", "9"),
     ],

@@ -49,6 +49,15 @@ def test_a_value_stays_whole(answer: str) -> None:
         ("The answer is $2\\sqrt{3}$ (in simplest radical form).", "2\\sqrt{3}"),
         ("The answer is C. This follows from above.", "C"),
         ("Answer: 12. Great!", "12"),
+        ("Answer: 12 Explanation: 3 * 4 = 12", "12"),
+        ("The answer is 12 and the total cost is 36.", "12"),
+        ("The answer is 12; 3 * 4 = 12.", "12"),
+        ("The answer is 12 of them.", "12"),
+        ("The answer is a total of 12 cows.", "12 cows"),
+        ("The answer is the point (2, 3).", "(2, 3)"),
+        ("The answer is yes, it is prime.", "yes"),
+        ("The answer is 12. The answer is less than 20.", "12"),
+        ("The answer is 12. The answer was checked with 3 tests.", "12"),
         ("La réponse est 5, car 2 + 3 = 5.", "5"),
         ("答案为12，因为3*4=12。", "12"),
     ],
@@ -69,6 +78,8 @@ def test_a_remark_is_no_part_of_the_answer(text: str, answer: str) -> None:
         ("The answer is 5. It could also be $6$.", "5 or 6"),
         ("The answer is $5$ or $6$.", "5 or 6"),
         ("The answer is 5 or 5.", "5"),
+        ("The answer is probably 5, but could be 6.", "5, but could be 6"),
+        ("The answer is 5; it might be 6.", "5; it might be 6"),
     ],
 )
 def test_all_alternatives_of_a_hedge_are_in_the_answer(text: str, answer: str) -> None:
@@ -85,6 +96,12 @@ def test_all_alternatives_of_a_hedge_are_in_the_answer(text: str, answer: str) -
         ("The answer is not 12, it's 15.", "15"),
         ("The answer is not 12. It is 15.", "15"),
         ("The answer is not 12.", "not 12"),
+        ("The answer isn't 12.", "not 12"),
+        ("The answer cannot be 12.", "not 12"),
+        ("La réponse n'est pas 12.", "not 12"),
+        ("Die Antwort ist nicht 12.", "not 12"),
+        ("答案不是12。", "not 12"),
+        ("The answer is 5. Sorry, I meant 7.", "7"),
         ("Die Antwort ist nicht 12, sondern 15.", "15"),
         ("答案不是12，而是15。", "15"),
         ("The answer is 5. Wait, that's wrong. It is 7.", "7"),
@@ -136,6 +153,16 @@ def test_a_sentence_around_the_value_is_left_out(text: str, answer: str) -> None
         ('{"answer": 5}', "5"),
         ("**Final Answer:** $\\boxed{}$ 73", "73"),
         ("Answer 5", "5"),
+        ("Answer -5", "-5"),
+        ("Answer - 5", "5"),
+        ("Answer → 5", "5"),
+        ("| Answer | 5 |", "5"),
+        ("<b>Answer:</b> 5", "5"),
+        ("The answer is as follows:\n\n5", "5"),
+        ("The answer is given by:\n$$5$$", "5"),
+        ("The answers are:\n\n* apples: 5\n* pears: 7\n\n**Total: 12**", "12"),
+        ("The answer is (a) 3 and (b) 4.", "3, 4"),
+        ("Answer:\n(a) 3\n(b) 4", "3, 4"),
         ("The correct option is (C).", "(C)"),
     ],
 )
@@ -156,6 +183,11 @@ def test_layouts_of_a_statement(text: str, answer: str | None) -> None:
         ("#### x = 5", "x = 5"),
         ("So\n#### Monday", "Monday"),
         ("#### 1 #### 2", "2"),
+        (
+            "#### $\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}$",
+            "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}",
+        ),
+        ("#### 12\n#### End", "12"),
         ("The answer is #### 42", "42"),
         ("#### Reasoning\n20 plus 22.\n\n**Final Answer:** 42", "42"),
         ("#### Step 1: add\n20 + 22 = 42\n#### Final Answer\nThe answer is 42.", "42"),
@@ -169,3 +201,16 @@ def test_layouts_of_a_statement(text: str, answer: str | None) -> None:
 )
 def test_four_hashes_mark_an_answer_and_not_a_heading(text: str, answer: str) -> None:
     assert extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("(-\\infty, -7) \\cup (-7, 3) \\cup (3, \\infty)", "(2,12) \\cup (12,102)"),
+        *("m_{p} c^{2}\\left(\\gamma^{2}-1\\right) \\sin^{2} \\theta", "f(x) = (x + 1)(x - 2)"),
+        *("2\\cos\\left(\\frac{\\pi}{7}\\right)", "\\{1, 2\\}", "|x - 2|", "n! (n+1)!"),
+    ],
+)
+def test_formulas_without_delimiters_stay_whole(answer: str) -> None:
+    for text in ("The answer is {}.\n\nThat is all.", "Answer: {}", "Die Antwort ist **{}**."):
+        assert extract(text.replace("{}", answer)) == answer
