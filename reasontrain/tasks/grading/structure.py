@@ -666,6 +666,8 @@ def _membership(text: str, nouns: Nouns, depth: int) -> Node:
 def _combined(text: str, nouns: Nouns, depth: int) -> Node:
     r"""Evaluate unions, intersections and differences of sets of reals, from the left."""
     parts, operators = scan.split(text, frozenset(["cup", "cap", "minus"]))
+    if len(parts) > MAX_MEMBERS:
+        return Value(text)
     nodes = [_parse(part, nouns, depth + 1) for part in parts if part]
     subsets = [_subset(node) for node in nodes]
     regions = [subset.region for subset in subsets if subset is not None]

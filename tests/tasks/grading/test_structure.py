@@ -2,6 +2,7 @@ r"""Lists, sets of reals, relations, matrices, names and chains, each with near 
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -30,6 +31,7 @@ EQUAL = [
     (r"m \ge a", r"m \in [a, +\infty)"),
     (r"-2 \le x \le 3", "[-2, 3]"),
     (r"3 \ge x \ge -2", r"-2 \le x \le 3"),
+    (r"3 \ge x > -2", r"-2 < x \le 3"),
     ("|x| < 2", "-2 < x < 2"),
     (r"|x - 1| \le 3", "[-2, 4]"),
     (r"|x| \ge 2", r"x \le -2 \text{ or } x \ge 2"),
@@ -131,6 +133,8 @@ DIFFERENT = [
     ("4", "4 and 4"),
     (r"(-\infty, 3]", "x<3"),
     ("x<3", "x>3"),
+    ("x<3", "y<3"),
+    (r"3 \ge x > -2", r"-2 \le x < 3"),
     (r"[0, +\infty)", r"[0, -\infty)"),
     (r"(2, \infty)", "(2, 1000000)"),
     (r"m \ge a", r"m \in (a, +\infty)"),
@@ -231,12 +235,16 @@ def test_different(gold: str, answer: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_structure_takes_little_time(text: str) -> None:
     gold, answer = normalise("1, 2"), normalise(text)
-    start = time.process_time()
+    gc.disable()
+    start = time.thread_time()
     compare(gold, answer, {})
-    assert time.process_time() - start < 0.1
+    spent_s = time.thread_time() - start
+    gc.enable()
+    assert spent_s < 0.1
 
 
 def test_rules_name_the_comparison() -> None:
+    assert compare("12", r"\cancel{12}", {}).rule == "struck out"
     assert compare("1, 2", "2, 1", {}).rule.startswith("sets, in any order")
     assert compare("[1,2]", r"1 \le x \le 2", {}).rule.startswith("sets of real numbers")
 

@@ -45,6 +45,7 @@ DIFFERENT = [
     ("5", r"\text{The answer is not } 5"),
     ("5", r"\text{at least } 5"),
     ("5", r"\text{twice } 5"),
+    ("5", r"\text{Half of the answer is } 5"),
     ("5", r"\text{minus } 5"),
 ]
 
