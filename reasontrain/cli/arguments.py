@@ -63,8 +63,9 @@ class _CommandParser(argparse.ArgumentParser):
             parsed, rest = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._within = False
-        if isinstance(getattr(parsed, "recipe", None), Path) and "overrides" in parsed:
-            words = [str(parsed.recipe), *parsed.overrides]
+        recipe = vars(parsed).get("recipe")
+        if isinstance(recipe, Path) and "overrides" in parsed:
+            words = [str(recipe), *parsed.overrides]
             first = next((word for word in words if _is_recipe(word)), words[0])
             words.remove(first)
             parsed.recipe = Path(first)
