@@ -148,12 +148,7 @@ def read_pairs(
     may be the turns that both sides share. `prompt_ids`, `chosen_ids` and `rejected_ids` are read
     if present.
 
-    Args:
-        table: the rows.
-        images: the folder that image paths start from (see `find_image`).
-        columns: columns that the user named.
-        bad_rows: "refuse" makes a row that cannot be used an error, "drop" drops and counts it.
-        unreadable: errors of lines that are no rows.
+    Args: those of `read_rollouts`; `columns` may name the two sides too.
 
     Returns:
         The pairs, with unique ids.

@@ -38,6 +38,7 @@ from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
     Recipe,
     RecipeError,
+    SampleStage,
     as_mapping,
     as_yaml,
     changed_keys,
@@ -169,8 +170,8 @@ class RunContext:
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(declared))
-        if isinstance(recipe.task, PythonTask):
-            directory.write_reward_code(recipe.task.reward_file.source)
+        for part, task in _own_rewards(recipe).items():
+            directory.write_reward_code(task.reward_file.source, part)
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -466,6 +467,22 @@ def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
             f"choose another `name`"
         )
     check_schedules(directory, before, recipe)
+
+
+def _own_rewards(recipe: Recipe) -> dict[str | None, PythonTask]:
+    """The own rewards of the training task (None), of suites and of stages that still have one."""
+    tasks: dict[str | None, object] = {None: recipe.task}
+    for suite in recipe.evaluate.suites if recipe.evaluate else ():
+        tasks[f"suite-{suite.name}"] = suite.task
+    for stage in recipe.stages:
+        if isinstance(stage, SampleStage):
+            tasks[f"stage-{stage.name}"] = stage.task
+    # A stage that is done needs its file no more.
+    return {
+        part: task
+        for part, task in tasks.items()
+        if isinstance(task, PythonTask) and (part is None or Path(task.path).exists())
+    }
 
 
 def _resume(directory: RunDirectory, recipe: Recipe, learner: Learner) -> int:
