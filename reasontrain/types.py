@@ -6,8 +6,9 @@ vocabulary, N flattened tokens, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
@@ -32,6 +33,12 @@ Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 
 class UserError(ValueError):
     """An error that the user can correct: one sentence without a traceback; exit code 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, to follow an unknown word, or "" if no known one is similar."""
+    similar = get_close_matches(word, list(known), n=1)
+    return f"; did you mean `{similar[0]}`?" if similar else ""
 
 
 class RunError(RuntimeError):
@@ -113,6 +120,13 @@ class Problem:
     source: str = ""
     image: Image | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The prompt as text: of a conversation, the texts of its turns."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return "\n".join(text_of(message) for message in self.prompt)
 
     @property
     def where(self) -> str:

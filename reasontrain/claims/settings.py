@@ -6,7 +6,6 @@ A row has a paper's claim, the runs that test it, and the difference that decide
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from reasontrain.recipe.read import as_mapping, build, read_recipe
 from reasontrain.recipe.run_settings import EvaluateSettings, Suite
 from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.yaml_text import read_yaml
-from reasontrain.types import AtLeastOne, Positive, UserError
+from reasontrain.types import AtLeastOne, Positive, UserError, did_you_mean
 
 OWN = ("name", "seed", "out", "baseline", "evaluate", "learn.lr")
 """Keys that only the table sets, to the same value for every arm."""
@@ -307,10 +306,7 @@ def _suite_faults(arm: str, recipe: Recipe, row: ClaimRow) -> Iterator[str]:
 
 def _unknown(name: str, known: Mapping[str, object]) -> str:
     """An unknown name, with a suggestion or the list of known names."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"{name!r}; " + (
-        f"did you mean `{near[0]}`?" if near else f"there is {', '.join(known) or 'none'}"
-    )
+    return f"{name!r}" + (did_you_mean(name, known) or f"; there is {', '.join(known) or 'none'}")
 
 
 def _overrides(settings: Mapping[str, object]) -> list[str]:

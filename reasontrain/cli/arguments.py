@@ -6,10 +6,13 @@ Slow imports are delayed until a command runs.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from reasontrain import __version__
+
+logger = logging.getLogger(__name__)
 
 ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
     "tensor_parallel_size": (int, "vllm: GPUs of an engine, or processes on a CPU (default: 1)"),
@@ -75,9 +78,21 @@ class _CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._within = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            parsed, rest = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._within = False
+        if "recipe" in parsed and "overrides" in parsed and isinstance(parsed.recipe, Path):
+            words = [str(parsed.recipe), *parsed.overrides]
+            first = next((word for word in words if _is_recipe(word)), words[0])
+            words.remove(first)
+            parsed.recipe = Path(first)
+            parsed.overrides = words
+        return parsed, rest
+
+
+def _is_recipe(word: str) -> bool:
+    """True for a recipe, as opposed to an override; a file may have a name with a sign."""
+    return "=" not in word or Path(word).is_file()
 
 
 Commands = argparse._SubParsersAction  # argparse has no public name for this type
@@ -109,6 +124,14 @@ def _recipe(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _starting(*what: object) -> None:
+    """Say at once what was started: importing the libraries takes seconds, or more on a busy disk.
+
+    It is what `metrics.timing.start_phase` does, which is not imported yet.
+    """
+    logger.info(f"{', '.join(map(str, what))}: loading libraries", extra={"phase": True})
+
+
 def _train(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
@@ -119,6 +142,7 @@ def _train(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.train import train
 
         train(options.recipe, options.overrides)
@@ -137,6 +161,7 @@ def _score(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.score import score
 
         score(options.recipe, options.overrides)
@@ -207,6 +232,7 @@ def _evaluate(commands: Commands[_CommandParser]) -> None:
     )
 
     def run(options: argparse.Namespace) -> None:
+        _starting(*options.models)
         from reasontrain.cli.evaluate import EvaluateOptions, evaluate
 
         evaluate(
@@ -304,6 +330,12 @@ def _grade(commands: Commands[_CommandParser]) -> None:
         help='what counts as an answer: the last box; also "####", "the answer is" and a bare '
         "answer; or also the last formula or number (default: %(default)s)",
     )
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="also add `gold_read`, the gold answer as it was read, and `rule`, how the two were "
+        "compared",
+    )
 
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.grade import GradeOptions, grade
@@ -314,6 +346,7 @@ def _grade(commands: Commands[_CommandParser]) -> None:
                 timeout_s=options.timeout_s,
                 num_workers=options.workers,
                 answer_format=options.answer_format,
+                explain=options.explain,
             )
         )
 
@@ -424,8 +457,7 @@ def _validate(commands: Commands[_CommandParser]) -> None:
     def run(options: argparse.Namespace) -> None:
         from reasontrain.cli.validate import validate
 
-        # a file may have a name with a sign
-        recipes = [Path(word) for word in options.words if "=" not in word or Path(word).is_file()]
+        recipes = [Path(word) for word in options.words if _is_recipe(word)]
         overrides = [word for word in options.words if Path(word) not in recipes]
         validate(recipes, overrides)
 

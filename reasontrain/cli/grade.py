@@ -25,19 +25,23 @@ Grade = Callable[[str, str, bool, bool, str], Verdict]
 MAX_PENDING = 256
 """The most lines that are read ahead of grading."""
 DAY_S = 86_400.0
+PROBLEMS = ("problem", "question")
+"""Columns that may have the text of the problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradeOptions:
     """The options of the command line.
 
-    `file` is `-` for standard input; `num_workers` None means one worker per core.
+    `file` is `-` for standard input; `num_workers` None means one worker per core. `explain` adds
+    the gold answer as it was read, and the rule by which the two were compared.
     """
 
     file: str
     timeout_s: float
     num_workers: int | None
     answer_format: AnswerFormat
+    explain: bool = False
 
 
 def grade(options: GradeOptions) -> None:
@@ -59,7 +63,7 @@ def grade(options: GradeOptions) -> None:
             for row, verdict in _graded(
                 rows, partial(grader.grade, answer_format=options.answer_format), num_workers
             ):
-                _write(row, verdict)
+                _write(row, verdict, explain=options.explain)
                 counts[verdict.correct, verdict.reason] += 1
         # the reader closed the pipe (`| head`); without this, Python would fail again at exit
         except BrokenPipeError:
@@ -71,8 +75,9 @@ def grade(options: GradeOptions) -> None:
     print(f"graded {counts.total()} lines: {summary or 'there are none'}", file=sys.stderr)
 
 
-def _write(row: Row, verdict: Verdict) -> None:
+def _write(row: Row, verdict: Verdict, *, explain: bool) -> None:
     """Print one line of JSON."""
+    explanation = {"gold_read": verdict.gold, "rule": verdict.rule} if explain else {}
     # ASCII only: JSON may contain lone surrogates, which UTF-8 cannot encode
     print(
         json.dumps(
@@ -81,6 +86,7 @@ def _write(row: Row, verdict: Verdict) -> None:
                 "correct": verdict.correct,
                 "extracted": verdict.extracted,
                 "reason": verdict.reason,
+                **explanation,
             }
         ),
         flush=True,
@@ -138,7 +144,8 @@ def _request(row: Row, where: str) -> GradeRequest:
     """The response of a row.
 
     What the text does not show is read from the columns that an answer log has: `truncated` and
-    `unfinished`, and a prompt as text, which may open the thought.
+    `unfinished`, and a prompt as text, which may open the thought. The text of the problem, from
+    `problem` or `question`, has the nouns that may follow a number.
     """
     gold = _cell(row, "gold", where)
     text = _cell(row, "prediction", where)
@@ -149,7 +156,8 @@ def _request(row: Row, where: str) -> GradeRequest:
         state = KNOWN.state(prompt, chat=False, thinking=None)
         reading = KNOWN.read(text, truncated=truncated, state=state)
         unfinished = unfinished or reading.unfinished
-    return GradeRequest(gold, text, truncated, unfinished)
+    problem = next((row[name] for name in PROBLEMS if isinstance(row.get(name), str)), "")
+    return GradeRequest(gold, text, truncated, unfinished, str(problem))
 
 
 def _flag(row: Row, column: str, where: str) -> bool:

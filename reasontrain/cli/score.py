@@ -15,6 +15,6 @@ def score(path: Path, overrides: Sequence[str]) -> None:
     """Run the recipe's stages and check the stored evidence that it reads."""
     recipe = read_recipe(path, overrides)
     models.quiet_libraries()
-    with Stop().listening():
+    with Stop().listening(), models.conversions_in(Path(recipe.out)):
         recipe, _ = stages.done(recipe)
         score_columns(recipe)

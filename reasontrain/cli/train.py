@@ -38,6 +38,7 @@ def train_recipe(recipe: Recipe) -> Path:
         logger.warning(f"no effect: {line}")
     with (
         Stop().listening(),
+        models.conversions_in(Path(recipe.out)),
         own_run(recipe),
         progress(recipe.name, recipe.steps) as advance,
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from reasontrain.models import in_folder
 from reasontrain.recipe import RecipeError, read_recipe, unused_settings
 from reasontrain.types import UserError
 
@@ -27,6 +28,9 @@ def validate(recipes: Sequence[Path], overrides: Sequence[str] = ()) -> None:
         try:
             recipe = read_recipe(path, overrides)
             print(f"{path}: ok")
+            for role, model in {"model": recipe.model, **recipe.other_models}.items():
+                if (directory := in_folder(model.path)) is not None:
+                    print(f"  {role}: {model.path} is read from {directory}")
             for line in unused_settings(recipe):
                 print(f"  no effect: {line}")
         except UserError as error:

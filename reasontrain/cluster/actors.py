@@ -47,7 +47,7 @@ VERSIONS = (
     "peft",
     "deepspeed",
     "ray",
-    "math-verify",
+    "sympy",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from reasontrain.cluster.actors import Worker
 from reasontrain.data.storage import replace_text
+from reasontrain.models import MODEL_VARIABLES
 from reasontrain.types import LostError, RunError, UserError
 
 LOG_LINES = 8
@@ -196,7 +198,10 @@ class ActorGroup:
                 slot.group, placement_group_bundle_index=slot.bundle
             ),
             "runtime_env": {
-                "env_vars": ENVIRONMENT | {"DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}
+                "env_vars": ENVIRONMENT
+                | {"DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}
+                # A Ray that was started before has the environment of that time.
+                | {name: os.environ[name] for name in MODEL_VARIABLES if name in os.environ}
             },
         }
         # Heartbeats have their own thread, so that a busy actor still answers.

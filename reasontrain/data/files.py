@@ -16,13 +16,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from reasontrain.data.hub import hub_or_cache
 from reasontrain.data.progress import with_progress
-from reasontrain.types import AtLeastOne, UserError
+from reasontrain.types import AtLeastOne, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -124,7 +124,7 @@ class Table:
         if not self.has(name) and name not in self.nested_names:
             names = self.nested_names
             raise UserError(
-                f"{self.source} has no column {name!r}{_did_you_mean(name, names)} "
+                f"{self.source} has no column {name!r}{did_you_mean(name, names)} "
                 f"(it has: {', '.join(names)})"
             )
         return name
@@ -312,7 +312,7 @@ def read_file(path: Path, on_bad_row: OnBadRow = refuse) -> Table:
     if not path.exists():
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
-            f"{path} does not exist{_did_you_mean(path.name, siblings)} (looked in "
+            f"{path} does not exist{did_you_mean(path.name, siblings)} (looked in "
             f"{path.parent.resolve()})"
         )
     form = ending(path)
@@ -502,7 +502,8 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
     # Without a network, libraries try again for half a minute.
     logger.info(f"reading the data set {hub} ({split}) from the Hugging Face hub or its cache")
     try:
-        rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
+        with hub_or_cache():
+            rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
     # datasets and huggingface_hub derive their errors for user mistakes from these two.
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -706,8 +707,3 @@ def _line(content: bytes, error: UnicodeDecodeError) -> int:
 
 def _start(raw: bytes) -> str:
     return repr(raw[:60].decode("utf-8", errors="replace"))
-
-
-def _did_you_mean(name: str, names: Sequence[str]) -> str:
-    close = get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

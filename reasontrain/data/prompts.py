@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 from reasontrain.data import thought_marks
@@ -17,6 +16,7 @@ from reasontrain.data.templates import (
     TemplateFailedError,
     end_of_text,
 )
+from reasontrain.data.tokenization import Tokenization
 from reasontrain.types import (
     AtLeastOne,
     Message,
@@ -134,8 +134,6 @@ NUM_CHECKED = 64
 """Problems of a lazy sequence that are encoded before the run, to check that prompts fit."""
 HEADROOM = 2
 """Prompts are encoded lazily if the longest of those checked could be this many times as long."""
-BATCH_SIZE = 1000
-"""Texts that the tokenizer gets at once; it encodes them in parallel."""
 
 
 class Encoder:
@@ -183,6 +181,8 @@ class Encoder:
             raise UserError("prompt.system needs a chat template, and prompts are plain")
         if not self.chat and settings.enable_thinking is not None:
             raise UserError("prompt.enable_thinking needs a chat template, and prompts are plain")
+        # Templates write BOS themselves; the tokenizer would add a second one.
+        self.tokenization = Tokenization(tokenizer, add_special_tokens=not self.chat)
         self.template = ChatTemplate(
             tokenizer, stop_ids=stop_ids, ignored_fields=settings.ignored_fields
         )
@@ -194,8 +194,8 @@ class Encoder:
         UserError if the problem has an image and the model takes none, or the reverse, and if the
         chat template drops a part of the prompt.
         """
-        problem = self.with_placeholder(problem)
-        return self.expanded(self.text_ids(problem), problem)
+        placed = self.with_placeholder(problem)
+        return self.expanded(self.text_ids(placed), placed)
 
     def with_placeholder(self, problem: Problem) -> Problem:
         """The problem with the model's placeholder in place of its image."""
@@ -270,36 +270,7 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of these texts; a plain text begins with the tokenizer's BOS if it writes one."""
-        encoded: list[tuple[int, ...]] = []
-        starts = range(0, len(texts), BATCH_SIZE)
-        for start in with_progress(starts, f"batches of {BATCH_SIZE} texts tokenized"):
-            # Templates write BOS themselves; the tokenizer would add a second one.
-            batch = self.tokenizer(
-                list(texts[start : start + BATCH_SIZE]), add_special_tokens=not self.chat
-            )["input_ids"]
-            encoded += [tuple(ids[: len(ids) - self._num_added_behind]) for ids in batch]
-        return encoded
-
-    def encode_answers(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """The ids of texts that follow a prompt whose last token they cannot change."""
-        if not texts:
-            return []
-        batch = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [tuple(ids) for ids in batch]
-
-    @cached_property
-    def _num_added_behind(self) -> int:
-        """Special tokens that the tokenizer adds behind a plain text, such as an end of text."""
-        if self.chat:
-            return 0
-        text = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        with_special = self.tokenizer("a")["input_ids"]
-        before = next(
-            start
-            for start in range(len(with_special))
-            if with_special[start : start + len(text)] == text
-        )
-        return len(with_special) - before - len(text)
+        return self.tokenization.encode(texts)
 
     @property
     def end_id(self) -> int:
@@ -347,7 +318,10 @@ class Encoder:
 
     def prompt(self, problem: Problem) -> Prompt:
         """The problem with its ids, of any number; raises UserError if there are none."""
-        ids = self.prompt_ids(problem)
+        return self._prompt(problem, self.prompt_ids(problem))
+
+    def _prompt(self, problem: Problem, ids: tuple[int, ...]) -> Prompt:
+        """The problem with these ids, and the state in which they leave the thought."""
         if not ids:
             raise UserError(f"{problem.where} has an empty prompt")
         prompt = problem.prompt
@@ -366,13 +340,25 @@ class Encoder:
         Raises UserError for an empty prompt, for one that is too long unless `too_long` is "drop",
         and if none fits.
         """
-        encoded = self.usable(problems, self.prompt)
+        rendered = self.usable(problems, self._rendered)
+        all_ids = self.encode([text for _, _, text in rendered])
+
+        def prompt_at(index: int) -> Prompt:
+            problem, placed, _ = rendered[index]
+            return self._prompt(problem, self.expanded(all_ids[index], placed))
+
+        encoded = self.usable(range(len(rendered)), prompt_at)
         fitting = [prompt for prompt in encoded if len(prompt.ids) <= self.limit]
         if len(fitting) < len(encoded) and self.settings.too_long == "refuse":
             raise self.too_long([(prompt.problem, len(prompt.ids)) for prompt in encoded])
         if not fitting:
             raise UserError(f"none of {len(encoded)} prompts fits into {self.limit} tokens")
         return fitting, len(problems) - len(fitting)
+
+    def _rendered(self, problem: Problem) -> tuple[Problem, Problem, str]:
+        """The problem, the same with its image's placeholder, and the text of the latter."""
+        placed = self.with_placeholder(problem)
+        return problem, placed, self.text(placed)
 
     def too_long(self, lengths: Sequence[tuple[Problem, int]]) -> UserError:
         """The error about prompts, of these numbers of tokens, that do not fit."""
@@ -387,7 +373,8 @@ class Encoder:
     def usable(self, rows: Sequence[R], encode: Callable[[R], T]) -> list[T]:
         """The encoded rows without those that cannot be used.
 
-        Raises UserError for the first that cannot be used, unless `bad_rows` is "drop".
+        Raises UserError for the first that cannot be used, unless `bad_rows` is "drop", and if
+        none can be used.
         """
         encoded = []
         errors = []
@@ -398,6 +385,8 @@ class Encoder:
                 if self.bad_rows == "refuse":
                     raise
                 errors.append(str(error))
+        if errors and not encoded:
+            raise UserError(f"none of {len(rows)} rows can be used; the first: {errors[0]}")
         if errors:
             logger.warning(
                 f"{len(errors)} of {len(rows)} rows cannot be used and were dropped "

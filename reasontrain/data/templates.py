@@ -389,28 +389,32 @@ class ChatTemplate:
         for index in range(len(conversation.turns)):
             if index not in learned:
                 self.check_fields(conversation, index)
-        shown = self._rendered(conversation)
-        if conversation.tools and self._rendered(replace(conversation, tools=())) == shown:
+        without_tools = replace(conversation, tools=())
+        if conversation.tools and self._rendered(without_tools) == self._rendered(conversation):
             raise UserError(
                 f"{conversation.where}: the chat template does not render `tools`; use a template "
                 f"that does, or remove them"
             )
         for index, turn in enumerate(conversation.turns):
             if turn["role"] != "assistant" and text_of(turn).strip():
-                self._check_content(conversation, index, shown)
+                self._check_content(conversation, index)
 
     def _rendered(self, conversation: Conversation) -> str:
         """The text of a prompt or of a conversation that ends with a reply."""
         is_prompt = conversation.turns[-1]["role"] != "assistant"
         return self.render(conversation, add_generation_prompt=is_prompt)
 
-    def _check_content(self, conversation: Conversation, index: int, shown: str) -> None:
-        """Raise UserError if the template drops the content of a turn, or prints a list."""
+    def _check_content(self, conversation: Conversation, index: int) -> None:
+        """Raise UserError if the template drops the content of a turn, or prints a list.
+
+        One turn of each kind is looked at: the probe costs two renderings.
+        """
         turn = conversation.turns[index]
         content = turn["content"]
         kind = (str(turn["role"]), index == 0, isinstance(content, str))
         if kind in self._checked:
             return
+        shown = self._rendered(conversation)
         probe = {**turn, "content": PROBE if isinstance(content, str) else []}
         if self._rendered(conversation.with_turn(index, probe)) == shown:
             raise UserError(
@@ -509,7 +513,12 @@ def _may_repeat(prompt: str, text: str) -> bool:
     """True if the text begins with something that the prompt ends with."""
     tail = prompt.rstrip()[-200:]
     text = text.lstrip()
-    return any(text.startswith(tail[start:]) for start in range(len(tail)))
+    start = tail.find(text[0]) if text else -1
+    while start >= 0:
+        if text.startswith(tail[start:]):
+            return True
+        start = tail.find(text[0], start + 1)
+    return False
 
 
 def opening_tag(prompt: str) -> str:

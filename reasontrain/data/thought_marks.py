@@ -8,7 +8,8 @@ for one (`enable_thinking`); the response with its marks; and a cut at the lengt
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,11 +30,13 @@ _MARK = re.compile(
     r"|<\|inner_(?P<inner>prefix|suffix)\|>"
     # Gemma 4: <|channel>thought ... <channel|>; gpt-oss: <|channel|>analysis ... <|channel|>final
     r"|<\|channel>(?P<channel>thought)|(?P<channel_end><channel\|>)"
-    r"|<\|channel\|>\s{0,2}(?P<harmony>analysis|commentary|final)(?:[^<]{0,200}<\|message\|>)?"
-    # gpt-oss without its special tokens, as servers and decoders that drop them return it
-    r"|(?-i:\A(?P<bare>analysis)(?=[A-Z\"'(\d]))|(?-i:(?P<bare_end>assistantfinal))",
+    r"|<\|channel\|>\s{0,2}(?P<harmony>analysis|commentary|final)(?:[^<]{0,200}<\|message\|>)?",
     re.IGNORECASE,
 )
+_FIRST = re.compile(r"[<\[◁]")
+"""The first characters of marks; a search for them alone is faster than one for marks."""
+_BARE = re.compile(r"\A(?P<bare>analysis)(?=[A-Z\"'(\d])|(?P<bare_end>assistantfinal)")
+"""gpt-oss without its special tokens, as servers and decoders that drop them return it."""
 _END = re.compile(r"(?:\A|_)end(?:_|\Z)|\A/", re.IGNORECASE)
 _SIDE = re.compile(r"/|(?:\A|_)(?:begin|start|end|of)(?=_|\Z)|_", re.IGNORECASE)
 _TAIL_TOKENS = 48
@@ -62,10 +65,12 @@ class Reading(NamedTuple):
     Attributes:
         start: index of the first character of the answer; 0 without a thought.
         unfinished: a thought has not ended, so there is no answer.
+        end: index of the end of the answer; None if it is the end of the response.
     """
 
     start: int
     unfinished: bool
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,17 +89,31 @@ class Marks:
 
     def find(self, text: str) -> list[Mark]:
         """Find all marks of a text, in order."""
-        marks = [_read_mark(match) for match in _MARK.finditer(text)]
+        marks: list[Mark] = []
+        end = 0
+        for first in _FIRST.finditer(text):
+            match = _MARK.match(text, first.start()) if first.start() >= end else None
+            if match:
+                marks.append(_read_mark(match))
+                end = match.end()
+        if text.startswith("analysis") or "assistantfinal" in text:
+            marks += [_read_mark(match) for match in _BARE.finditer(text)]
         for literal, closes in ((self.opening, False), (self.closing, True)):
             if literal:
                 marks += [
                     Mark("own", closes, match.start(), match.end())
                     for match in re.finditer(re.escape(literal), text)
                 ]
-        return sorted(marks, key=lambda mark: mark.start)
+        marks.sort(key=lambda mark: mark.start)
+        return marks
 
     def read(
-        self, text: str, *, truncated: bool = False, state: ThoughtState = NO_THOUGHT
+        self,
+        text: str,
+        *,
+        truncated: bool = False,
+        state: ThoughtState = NO_THOUGHT,
+        stops: Sequence[int] = (),
     ) -> Reading:
         """Find the answer of a response.
 
@@ -102,15 +121,20 @@ class Marks:
             text: the response, with its marks.
             truncated: the response was cut at its length limit.
             state: the state in which the prompt left the thought.
+            stops: positions, in order, at which the response may end; the first outside of thoughts
+                ends it.
 
         Returns:
-            The start of the answer, and whether a thought did not end.
+            The start and the end of the answer, and whether a thought did not end.
         """
         open_kinds = [] if state.open_kind is None else [state.open_kind]
         start = 0
         marks = self.find(text)
         for mark in marks:
             if not mark.closes:
+                stop = None if open_kinds else _first_after(stops, start)
+                if stop is not None and stop < mark.start:
+                    return Reading(start=start, unfinished=False, end=stop)
                 open_kinds.append(mark.kind)
                 continue
             if mark.kind in open_kinds:
@@ -122,7 +146,9 @@ class Marks:
             if not open_kinds:
                 start = mark.end
         unmarked = state.expected and truncated and not marks
-        return Reading(start=start, unfinished=bool(open_kinds) or unmarked)
+        unfinished = bool(open_kinds) or unmarked
+        end = None if unfinished else _first_after(stops, start)
+        return Reading(start=start, unfinished=unfinished, end=end)
 
     def state(self, tail: str, *, chat: bool, thinking: bool | None) -> ThoughtState:
         """Return the state in which a prompt leaves the thought.
@@ -149,30 +175,38 @@ KNOWN = Marks()
 """The marks in use, for texts whose model is unknown."""
 
 
+def _first_after(positions: Sequence[int], start: int) -> int | None:
+    index = bisect_left(positions, start)
+    return positions[index] if index < len(positions) else None
+
+
 def _read_mark(match: re.Match[str]) -> Mark:
     kind, closes = _kind(match)
     return Mark(kind, closes, match.start(), match.end())
 
 
-def _kind(match: re.Match[str]) -> tuple[str, bool]:
+def _kind(mark: re.Match[str]) -> tuple[str, bool]:
     """The kind of thought of a mark, and True if it closes one."""
-    groups = match.groupdict()
-    if groups["xml"] is not None:
-        return groups["xml"].lower(), bool(groups["xml_end"])
-    if groups["pipe"] is not None:
-        closes = _END.search(groups["pipe"]) is not None
-        return f"|{_SIDE.sub('', groups['pipe']).lower()}", closes
-    if groups["bracket_end"] is not None:
-        return "[think]", bool(groups["bracket_end"])
-    if groups["triangle_end"] is not None:
-        return "◁think▷", bool(groups["triangle_end"])
-    if groups["inner"] is not None:
-        return "inner", groups["inner"].lower() == "suffix"
-    if groups["harmony"] is not None:
-        return "harmony", groups["harmony"].lower() == "final"
-    if groups["bare"] is not None or groups["bare_end"] is not None:
-        return "bare", groups["bare_end"] is not None
-    return "channel", groups["channel_end"] is not None
+    # the last group that took part names the spelling
+    spelling = str(mark.lastgroup)
+    text = mark[spelling]
+    match spelling:
+        case "xml":
+            return text.lower(), bool(mark["xml_end"])
+        case "pipe":
+            return f"|{_SIDE.sub('', text).lower()}", _END.search(text) is not None
+        case "bracket_end":
+            return "[think]", bool(text)
+        case "triangle_end":
+            return "◁think▷", bool(text)
+        case "inner":
+            return "inner", text.lower() == "suffix"
+        case "harmony":
+            return "harmony", text.lower() == "final"
+        case "bare" | "bare_end":
+            return "bare", spelling == "bare_end"
+        case _:
+            return "channel", spelling == "channel_end"
 
 
 def marks_of(tokenizer: PreTrainedTokenizerBase) -> Marks:

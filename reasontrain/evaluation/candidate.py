@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasontrain import models
-from reasontrain.learner import adapter
 from reasontrain.models import Description, DType, ModelSettings
+from reasontrain.models.adapter import load as load_adapter
 from reasontrain.recipe import EngineSettings
 from reasontrain.sampler.factory import EngineSampler, make_sampler
 from reasontrain.types import UserError
@@ -42,13 +42,13 @@ class Candidate:
         """Describe the model without loading its weights."""
         description = models.describe(self.settings)
         description = replace(description, max_model_len=self.engine.longest)
-        tokenizer = adapter.own_tokenizer(self.adapter) if self.adapter else None
+        tokenizer = models.own_tokenizer(self.adapter) if self.adapter else None
         return replace(description, tokenizer=tokenizer) if tokenizer else description
 
     def facts(self) -> dict[str, str]:
         """The facts for reports: the weights, their dtype and the engine."""
         fingerprint = (
-            adapter.fingerprint(self.settings, self.adapter)
+            models.adapter_fingerprint(self.settings, self.adapter)
             if self.adapter
             else models.fingerprint(self.settings)
         )
@@ -64,7 +64,7 @@ class Candidate:
 
     def sampler(self, seed: int) -> EngineSampler:
         """Load the model into a sampler."""
-        policy = adapter.load(self.settings, self.adapter) if self.adapter else None
+        policy = load_adapter(self.settings, self.adapter) if self.adapter else None
         return make_sampler(self.engine, self.settings, seed=seed, policy=policy)
 
 
@@ -72,7 +72,7 @@ def candidate(model: str, *, dtype: DType, engine: EngineSettings, base: str | N
     """Resolve the name of a model.
 
     Args:
-        model: a directory, a hub id, a testbed model, or the directory of an adapter.
+        model: anything that `model.path` may be.
         dtype: dtype of the weights.
         engine: settings of the sampler engine.
         base: the base model of an adapter; None uses the one in the adapter's config.
@@ -84,11 +84,12 @@ def candidate(model: str, *, dtype: DType, engine: EngineSettings, base: str | N
         UserError: `base` is set for a full model, or the engine does not support adapters.
     """
     name = str(Path(model))
-    if not adapter.is_adapter(name):
+    adapter = models.adapter_directory(name)
+    if adapter is None:
         if base is not None:
             raise UserError(
                 f"--base is for adapters, but {model} is not a directory with an "
-                f"{adapter.CONFIG} and without a config.json"
+                f"adapter_config.json and without a config.json"
             )
         return Candidate(
             name=name, settings=ModelSettings(path=_absolute(name), dtype=dtype), engine=engine
@@ -98,13 +99,13 @@ def candidate(model: str, *, dtype: DType, engine: EngineSettings, base: str | N
             f"{model} is an adapter, which {engine.capabilities.label} does not support here; "
             "merge it into its base model first, or leave --engine out"
         )
-    base = str(Path(base or adapter.base_of(Path(name))))
+    base = str(Path(base or models.base_of(adapter)))
     settings = ModelSettings(path=_absolute(base), dtype=dtype)
     return Candidate(
-        name=name, settings=settings, engine=engine, adapter=Path(name).absolute(), base=base
+        name=name, settings=settings, engine=engine, adapter=adapter.absolute(), base=base
     )
 
 
 def _absolute(path: str) -> str:
-    """The absolute path of a directory; ids of the hub or the testbed stay as they are."""
-    return str(Path(path).absolute()) if Path(path).is_dir() else path
+    """The absolute path of a file or directory; ids of the hub or the testbed stay as they are."""
+    return str(Path(path).absolute()) if Path(path).exists() else path

@@ -45,9 +45,9 @@ class SuiteGrader:
         """Grade responses, in order."""
         return self.task.grade(responses, self.grader, answer_format=self.answer_format)
 
-    def same(self, one: str, other: str) -> bool:
-        """Compare two extracted answers."""
-        return self.task.same_answer(one, other, self.grader)
+    def same(self, one: str, other: str, problem: Problem) -> bool:
+        """Compare two extracted answers to a problem."""
+        return self.task.same_answer(one, other, problem, self.grader)
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def _summarise(
     )
 
 
-def _votes(answers: Sequence[Answer], same: Callable[[str, str], bool]) -> list[int]:
+def _votes(answers: Sequence[Answer], same: Callable[[str, str, Problem], bool]) -> list[int]:
     """Number the answers so that equal answers to a problem have equal numbers, for majority votes.
 
     The verifier's equivalence decides for right and wrong answers alike. A response without an
@@ -282,12 +282,18 @@ def _votes(answers: Sequence[Answer], same: Callable[[str, str], bool]) -> list[
     by_problem: dict[str, list[Answer]] = {}
     for answer in answers:
         by_problem.setdefault(answer.problem.id, []).append(answer)
+
+    def number(group: Sequence[Answer]) -> list[int | None]:
+        problem = group[0].problem
+        return group_votes(
+            [_vote(answer.verdict) for answer in group],
+            lambda one, other: same(one, other, problem),
+            problem.text,
+        )
+
     # comparisons that need algebra wait for the grader's processes
     with ThreadPoolExecutor(num_cores()) as threads:
-        numbered = threads.map(
-            lambda group: group_votes([_vote(answer.verdict) for answer in group], same),
-            by_problem.values(),
-        )
+        numbered = threads.map(number, by_problem.values())
         votes = [vote for numbers in numbered for vote in numbers]
     return [NO_VOTE if vote is None else vote for vote in votes]
 

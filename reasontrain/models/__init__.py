@@ -7,9 +7,16 @@ it needs torch and transformers, whose import would slow down reading a recipe.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from reasontrain.models.folder import MODEL_VARIABLES, in_folder
 from reasontrain.models.settings import LINEAR, DType, Importance, Lora, ModelSettings, Shape
 
 if TYPE_CHECKING:
+    from reasontrain.models.adapter_files import (
+        adapter_directory,
+        base_of,
+        base_settings,
+        own_tokenizer,
+    )
     from reasontrain.models.description import (
         Description,
         class_of,
@@ -17,14 +24,23 @@ if TYPE_CHECKING:
         describe,
     )
     from reasontrain.models.embedding import InputSpace
-    from reasontrain.models.fingerprints import fingerprint, quick_fingerprint
+    from reasontrain.models.fingerprints import adapter_fingerprint, fingerprint, quick_fingerprint
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
         load,
         recompute_activations,
     )
-    from reasontrain.models.paths import check_path, located, readable, sentence
+    from reasontrain.models.paths import (
+        check_path,
+        conversions_in,
+        gguf_file,
+        located,
+        on_this_machine,
+        readable,
+        sentence,
+        sources,
+    )
     from reasontrain.models.policy import Policy
     from reasontrain.models.quiet import log_once, messages_of_libraries, quiet_libraries
     from reasontrain.models.tokenizers import facts_about
@@ -39,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LINEAR",
+    "MODEL_VARIABLES",
     "DType",
     "Description",
     "Importance",
@@ -48,6 +65,10 @@ __all__ = [
     "Policy",
     "Shape",
     "Vision",
+    "adapter_directory",
+    "adapter_fingerprint",
+    "base_of",
+    "base_settings",
     "check_finite",
     "check_head",
     "check_path",
@@ -56,32 +77,47 @@ __all__ = [
     "check_tied_files",
     "class_of",
     "context_of",
+    "conversions_in",
     "describe",
     "facts_about",
     "fingerprint",
+    "gguf_file",
+    "in_folder",
     "load",
     "load_weights",
     "located",
     "log_once",
     "messages_of_libraries",
+    "on_this_machine",
     "open_to_readers",
+    "own_tokenizer",
     "quick_fingerprint",
     "quiet_libraries",
     "readable",
     "recompute_activations",
     "sentence",
+    "sources",
 ]
 
 _MODULES = {
+    "adapter_directory": "adapter_files",
+    "base_of": "adapter_files",
+    "base_settings": "adapter_files",
+    "own_tokenizer": "adapter_files",
     "Description": "description",
     "class_of": "description",
     "context_of": "description",
     "describe": "description",
     "check_path": "paths",
+    "conversions_in": "paths",
+    "gguf_file": "paths",
+    "on_this_machine": "paths",
+    "sources": "paths",
     "located": "paths",
     "readable": "paths",
     "sentence": "paths",
     "InputSpace": "embedding",
+    "adapter_fingerprint": "fingerprints",
     "fingerprint": "fingerprints",
     "quick_fingerprint": "fingerprints",
     "check_head": "loading",

@@ -17,6 +17,8 @@ from transformers import (
 )
 
 from reasontrain.data.templates import ChatTemplate
+from reasontrain.models.adapter_files import adapter_directory, base_settings, own_tokenizer
+from reasontrain.models.folder import in_folder
 from reasontrain.models.paths import check_path, located, readable
 from reasontrain.models.quiet import log_once, messages_of_libraries
 from reasontrain.models.settings import ModelSettings
@@ -88,12 +90,18 @@ def describe(settings: ModelSettings) -> Description:
 
     What libraries warn about is in the log. Raises UserError if they cannot be read.
     """
+    check_path(settings.path)
+    adapter = adapter_directory(settings.path)
+    settings = base_settings(settings)
     name = settings.path
     check_path(name)
+    if settings.revision is not None and in_folder(name) is not None:
+        log_once(name, f"its `revision` {settings.revision} is not compared with the directory")
     with located(name) as path, messages_of_libraries() as messages, readable(name):
         source = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
         config = AutoConfig.from_pretrained(path, **source)
-        tokenizer = AutoTokenizer.from_pretrained(path, **source)
+        own = own_tokenizer(adapter) if adapter is not None else None
+        tokenizer = own or AutoTokenizer.from_pretrained(path, **source)
         # On the meta device parameters have shapes and no memory.
         with torch.device("meta"):
             model = class_of(config).from_config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,7 +16,10 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from reasontrain.data.micro_batches import Layout
+from reasontrain.metrics.working import working
+from reasontrain.models.adapter_files import adapter_directory, base_of
 from reasontrain.models.description import Description, class_of
+from reasontrain.models.folder import is_hub_id
 from reasontrain.models.layouts import check_layout
 from reasontrain.models.paths import check_path, located, readable
 from reasontrain.models.policy import Policy
@@ -51,15 +55,34 @@ def load(
     _check_attention(settings.attention)
     check_vocabulary(settings.vocabulary, device)
     check_path(settings.path)
-    with located(settings.path) as path:
+    adapter = adapter_directory(settings.path)
+    if adapter is None:
+        policy = _whole(settings, device, trainable)
+    else:
+        # Imported here: importing peft takes half a second, and most models have no adapter.
+        from reasontrain.models.adapter import load as load_adapter
+
+        base = replace(settings, path=base_of(adapter), revision=None)
+        policy = load_adapter(base, adapter, trainable=trainable)
+    if settings.gradient_checkpointing and trainable:
+        recompute_activations(policy.model)
+    if layout is not None:
+        check_layout(policy, layout)
+    return policy
+
+
+def _whole(settings: ModelSettings, device: torch.device, trainable: bool) -> Policy:
+    """The policy at a path that is no adapter's."""
+    with located(settings.path) as path, working(f"loading {settings.path}"):
         model, tokenizer = _from_pretrained(path, settings, trainable)
         vision = vision_of(model.config, tokenizer, path, settings.revision)
     check_not_quantised(model, settings.path)
     model.to(device)
     check_finite(model, settings.path)
     model.requires_grad_(trainable)
-    if settings.gradient_checkpointing and trainable:
-        recompute_activations(model)
+    if is_hub_id(settings.path):
+        # An adapter that is trained names its base as the recipe does, wherever that was found.
+        model.name_or_path = settings.path
     policy = Policy(
         model.train(trainable),
         tokenizer,
@@ -68,8 +91,6 @@ def load(
         settings.vocabulary,
     )
     check_head(policy)
-    if layout is not None:
-        check_layout(policy, layout)
     return policy
 
 

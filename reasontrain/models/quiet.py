@@ -65,12 +65,12 @@ def messages_of_libraries() -> Iterator[list[str]]:
         root.propagate = propagate
 
 
-def log_once(source: str, message: str) -> None:
-    """Log a library's warning on one line, the first time that this process sees it."""
+def log_once(source: str, message: str, *, level: int = logging.WARNING) -> None:
+    """Log a message about a library or a model on one line, the first time in this process."""
     line = f"{source}: {' '.join(message.split())}"
     if line not in _logged:
         _logged.add(line)
-        logger.warning(line)
+        logger.log(level, line)
 
 
 class _Collecting(logging.Handler):

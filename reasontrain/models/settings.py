@@ -66,8 +66,9 @@ class ModelSettings:
     """A model and its numerics.
 
     Attributes:
-        path: a directory, a hub id, `testbed:NAME` for a shipped tiny model or `untrained:NAME` for
-            one with random weights.
+        path: a directory, a LoRA adapter's directory, a GGUF file, a hub id (looked up in
+            `$REASONTRAIN_MODELS` first), `testbed:NAME` for a shipped tiny model or
+            `untrained:NAME` for one with random weights.
         revision: commit, branch or tag of a hub model.
         dtype: dtype of matrix products; a policy that is trained keeps float32 weights.
         export: dtype of the weights in `final/`; None is `dtype`.

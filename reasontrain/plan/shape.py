@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from reasontrain.models import Lora, ModelSettings, Shape, class_of, located, readable
+from reasontrain.models import (
+    Lora,
+    ModelSettings,
+    Shape,
+    base_settings,
+    class_of,
+    gguf_file,
+    located,
+    on_this_machine,
+    readable,
+)
+from reasontrain.models.gguf import configuration
 from reasontrain.types import UserError
 
 TOLERANCE = 0.01
@@ -18,11 +29,15 @@ A model whose own count differs by more has an unsupported architecture.
 def shape_of(settings: ModelSettings, key: str) -> Shape:
     """The shape stated in the recipe, or else that of the configuration at `path`.
 
-    `path` is a directory, a testbed model, or a model in the hub's cache; nothing is downloaded.
+    `path` is a directory, a testbed model, a GGUF file, or a model in the hub's cache; nothing is
+    downloaded or converted. An adapter has the shape of its base model.
     Raises UserError if there is no configuration, or one of another architecture.
     """
     if settings.shape is not None:
         return settings.shape
+    settings = base_settings(settings)
+    if (file := gguf_file(on_this_machine(settings.path))) is not None:
+        return _from_config(configuration(file), settings, key)
     with located(settings.path) as path:
         try:
             config = AutoConfig.from_pretrained(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import logging
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from reasontrain.recipe.renamed import new_key, new_value
 from reasontrain.recipe.settings import Recipe, RecipeError
 from reasontrain.recipe.validation import validation_errors
 from reasontrain.recipe.yaml_text import YamlValue, dump, load, read_yaml
-from reasontrain.types import UserError
+from reasontrain.types import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +283,7 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
         case "unexpected_keyword_argument":
             if (renamed := new_key(detail["loc"])) is not None:
                 return f"{location}: renamed; use `{renamed}`"
-            return f"{location}: no such setting{_did_you_mean(cls, detail['loc'])}"
+            return f"{location}: no such setting{_suggestion(cls, detail['loc'])}"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"{location}: is needed"
         case "union_tag_not_found":
@@ -294,7 +293,7 @@ def _explain(cls: type, detail: ErrorDetails) -> str:
             if (renamed := new_value(detail["loc"], context["tag"])) is not None:
                 return f"{location}.kind: {_short(context['tag'])} was renamed; use `{renamed}`"
             options = [option.strip(" '") for option in str(context["expected_tags"]).split(",")]
-            near = _closest(str(context["tag"]), options)
+            near = did_you_mean(str(context["tag"]), options)
             return (
                 f"{location}.kind: no such kind {_short(context['tag'])}{near}; there is "
                 f"{', '.join(options)}"
@@ -351,19 +350,15 @@ def _value_type(annotation: object) -> object | None:
     return next((value for value in types if value is not None), None)
 
 
-def _did_you_mean(cls: type, loc: tuple[int | str, ...]) -> str:
+def _suggestion(cls: type, loc: tuple[int | str, ...]) -> str:
     """A suggestion for an unknown key, from the fields of the class it was set on."""
     node: object = cls
     for part in loc[:-1]:
         node = _descend(node, part)
     fields = [f.name for candidate in _settings_at(node) for f in dataclasses.fields(candidate)]
-    return _closest(str(loc[-1]), fields) or (f"; there is {', '.join(fields)}" if fields else "")
-
-
-def _closest(word: str, options: Sequence[str]) -> str:
-    """`; did you mean ...?` if an option is close enough, else an empty text."""
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    return did_you_mean(str(loc[-1]), fields) or (
+        f"; there is {', '.join(fields)}" if fields else ""
+    )
 
 
 def _settings_at(annotation: object) -> list[type]:

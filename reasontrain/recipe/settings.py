@@ -115,6 +115,13 @@ class Recipe:
         )
 
     @property
+    def other_models(self) -> dict[str, ModelSettings]:
+        """The models beside the policy that the recipe names, by role."""
+        past = self.earlier if isinstance(self.history, PastCheckpoint) else None
+        roles = {"teacher": self.teacher, "reference": self.reference, "history": past}
+        return {role: settings for role, settings in roles.items() if settings is not None}
+
+    @property
     def engine(self) -> EngineSettings:
         """The sampler engine, of rollouts and of evaluations during training."""
         return self.sample.engine if self.sample else LocalEngine()

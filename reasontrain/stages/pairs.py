@@ -81,7 +81,8 @@ def _usable(solution: Solution) -> bool:
 def _attempts(solutions: Sequence[Solution], grader: Grader) -> list[Attempt]:
     """The solutions of one problem, with one spelling for answers that the verifier finds equal."""
     votes = [Vote(s.extracted if _usable(s) else "", s.correct) for s in solutions]
-    groups = group_votes(votes, grader.same)
+    problem = _problem("", solutions[0]).text
+    groups = group_votes(votes, lambda one, other: grader.same(one, other, problem), problem)
     spelled: dict[int, str] = {}
     for vote, group in zip(votes, groups, strict=True):
         if group is not None:
@@ -119,16 +120,27 @@ def _wrong(problems: Problems, choices: Choices) -> Iterator[OfflineSample]:
 def _written(id: str, solutions: Sequence[Solution]) -> OfflineSample:
     """A sample of these solutions of one problem; its prompt is without the stage's preamble."""
     first = solutions[0]
-    prompt = (
-        first.prompt
-        if isinstance(first.prompt, str)
-        else tuple(Message(**turn) for turn in first.prompt)
-    )
-    problem = Problem(id=id, prompt=prompt, answer=first.answer)
     responses = tuple(
         WrittenResponse(text=s.response, ids=tuple(s.response_ids)) for s in solutions
     )
-    return OfflineSample(problem=problem, responses=responses, tokenizer=first.tokenizer)
+    return OfflineSample(
+        problem=_problem(id, first), responses=responses, tokenizer=first.tokenizer
+    )
+
+
+def _problem(id: str, solution: Solution) -> Problem:
+    prompt = (
+        solution.prompt
+        if isinstance(solution.prompt, str)
+        else tuple(Message(**turn) for turn in solution.prompt)
+    )
+    return Problem(
+        id=id,
+        prompt=prompt,
+        answer=solution.answer,
+        tools=solution.tools,
+        template_kwargs=solution.chat_template_kwargs,
+    )
 
 
 def _write(path: Path, rows: Sequence[OfflineSample], stage: PairsStage, recipe: Recipe) -> int:
@@ -154,6 +166,10 @@ def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
         "prompt": prompt,
         "answer": first.problem.answer,
     }
+    if first.problem.tools:
+        row["tools"] = first.problem.tools
+    if first.problem.template_kwargs:
+        row["chat_template_kwargs"] = dict(first.problem.template_kwargs)
     row |= {name: rollout.text for name, rollout in zip(names, rollouts, strict=True)}
     row |= {"prompt_ids": first.prompt_ids}
     row |= {

@@ -120,6 +120,8 @@ def _graded(
             truncated=rollout.truncated,
             response_ids=rollout.response_ids,
             tokenizer=own,
+            tools=rollout.problem.tools,
+            chat_template_kwargs=rollout.problem.template_kwargs,
         )
         for rollout, scored in zip(closed, scores, strict=True)
     ]
@@ -169,7 +171,13 @@ def read_trajectories(stage: TrajectoriesStage, directory: Path) -> None:
     truncated = [row.get("truncated") is True for row in rows]
     with Grader() as grader:
         verdicts = grader.grade_many(
-            map(GradeRequest, answers, responses, truncated), answer_format=stage.answer_format
+            [
+                GradeRequest(answer, response, is_truncated, problem=prompt)
+                for answer, response, is_truncated, prompt in zip(
+                    answers, responses, truncated, prompts, strict=True
+                )
+            ],
+            answer_format=stage.answer_format,
         )
     write(
         directory / ROLLOUTS,

@@ -91,7 +91,7 @@ class ImageTask(Task):
         ]
         return self._scored(verdicts, responses, reward)
 
-    def same_answer(self, one: str, other: str, grader: Grader) -> bool:
+    def same_answer(self, one: str, other: str, problem: Problem, grader: Grader) -> bool:
         """Compare captions word by word."""
         return one.split() == other.split()
 

@@ -114,6 +114,7 @@ class Task:
                     response.text[response.answer_start :],
                     response.truncated,
                     response.unfinished,
+                    response.problem.text,
                 )
                 for response in responses
             ],
@@ -121,9 +122,9 @@ class Task:
         )
         return self._scored(verdicts, responses, reward)
 
-    def same_answer(self, one: str, other: str, grader: Grader) -> bool:
+    def same_answer(self, one: str, other: str, problem: Problem, grader: Grader) -> bool:
         """True if two extracted answers are equal, as votes of a majority are counted."""
-        return grader.same(one, other)
+        return grader.same(one, other, problem.text)
 
     def held_out(self) -> Task | None:
         """The task on a split that it never trains on; None if it has no such split."""

@@ -23,6 +23,8 @@ TIP = "recipes/tiny/tip.yaml"
         ("plan", TIP, "--memory-gib", "24", "steps=5", "seed=1"),
         ("plan", TIP, "steps=5", "--memory-gib", "24", "seed=1"),
         ("plan", TIP, "steps=5", "seed=1", "--memory-gib=24"),
+        ("plan", "steps=5", TIP, "--memory-gib=24", "seed=1"),
+        ("plan", "steps=5", "--memory-gib=24", "seed=1", TIP),
     ],
 )
 def test_options_and_overrides_come_in_any_order(words: tuple[str, ...]) -> None:

@@ -56,6 +56,18 @@ def test_lines_come_back_in_order_with_what_they_had(
     )
 
 
+def test_explained_verdicts_have_two_more_fields(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"gold": "#### 1,700", "prediction": "\\boxed{1700}"}))
+    assert main(["grade", str(path), "--workers", "1", "--explain"]) == 0
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line.pop("gold_read"), line.pop("rule")) == ("1700", "same text")
+    assert main(["grade", str(path), "--workers", "1"]) == 0
+    assert [line] == [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+
+
 def test_an_answer_that_nothing_marks_counts_only_where_it_may(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,7 +102,7 @@ def test_files_that_are_none(jsonl: Path) -> None:
     (folder / "rows.xlsx").write_text("a,b")
     (folder / "bad.parquet").write_text("no parquet")
     for name, message in {
-        "rows.jsnl": "does not exist; did you mean 'rows.jsonl'?",
+        "rows.jsnl": "does not exist; did you mean `rows.jsonl`?",
         "rows.xlsx": r"has the suffix '\.xlsx'; expected \.jsonl, \.ndjson, \.json, \.csv, ",
         "bad.parquet": "cannot be read as Parquet",
         ".": r"is a folder; .* \(data files in it: bad\.parquet, rows\.jsonl\)",
@@ -126,7 +126,7 @@ def test_columns_are_named_when_one_is_missing() -> None:
     assert table.find(["q"]) is None
     with pytest.raises(
         UserError,
-        match=r"x\.jsonl has no column 'anwser'; did you mean 'answer'\? \(it has: id, problem, "
+        match=r"x\.jsonl has no column 'anwser'; did you mean `answer`\? \(it has: id, problem, "
         r"answer\)",
     ):
         table.require("anwser")

@@ -241,7 +241,7 @@ def test_nested_columns_have_dotted_names(tmp_path: Path) -> None:
         path=path, columns=PairColumns(prompt="q.text", chosen="out.good", rejected="out.bad")
     ).samples
     assert [response.text for response in sample.responses] == ["4", "5"]
-    with pytest.raises(UserError, match=r"no column 'q\.txet'; did you mean 'q\.text'\?"):
+    with pytest.raises(UserError, match=r"no column 'q\.txet'; did you mean `q\.text`\?"):
         MathTask(path=path, columns=Columns(problem="q.txet")).problems()
 
 

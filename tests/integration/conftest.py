@@ -61,11 +61,11 @@ def one_ray() -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def mixed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Two Ray nodes, of which the second has math-verify 9.9.9, or says so."""
+    """Two Ray nodes, of which the second has SymPy 9.9.9, or says so."""
     other = tmp_path_factory.mktemp("other")
-    (other / "math_verify-9.9.9.dist-info").mkdir()
-    (other / "math_verify-9.9.9.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: math-verify\nVersion: 9.9.9\n"
+    (other / "sympy-9.9.9.dist-info").mkdir()
+    (other / "sympy-9.9.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: sympy\nVersion: 9.9.9\n"
     )
     with ray_cluster(cpus=1, nodes=[{"PYTHONPATH": f"{other}:{ROOT}"}]) as cluster:
         yield cluster

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, Qwen3NextConfig
 
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import Nll
-from reasontrain.learner import adapter
 from reasontrain.learner.factory import compose_learner
 from reasontrain.learner.lora import ADAPTER_FOLDER, adapt, is_adapted
 from reasontrain.learner.policy_learner import PolicyLearner
 from reasontrain.models import Lora, ModelSettings, Policy, load
+from reasontrain.models.adapter import load as load_adapter
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import UserError
 from tests.tiny import SIZES, batch, policy
@@ -153,7 +153,7 @@ def test_the_final_model_is_merged_and_has_its_adapters_beside_it(tmp_path: Path
     used.export(final)
     merged = load(replace(settings, path=str(final)))
     assert_close(logits(merged.model), logits(model.model), rtol=0, atol=1e-5)
-    again = adapter.load(settings, final / ADAPTER_FOLDER)
+    again = load_adapter(settings, final / ADAPTER_FOLDER)
     assert_close(logits(again.model), logits(model.model), rtol=0, atol=1e-5)
     for file in final.rglob("*.safetensors"):
         assert file.stat().st_mode & 0o777 == final.stat().st_mode & 0o666, file

@@ -94,6 +94,17 @@ def test_a_tied_head_is_not_missing(tmp_path: Path, shards: int) -> None:
     assert torch.equal(again.head.weight_VD, model.head.weight_VD)
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_copy_of_a_tied_head_is_tied(tmp_path: Path, shards: int) -> None:
+    """As tools write it that save every name of a weight."""
+
+    def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return state | {"lm_head.weight": state["model.embed_tokens.weight"].clone()}
+
+    again = loaded(saved(policy("llama", tied=True), tmp_path, copied, shards))
+    assert again.head.weight_VD is again.model.get_input_embeddings().weight
+
+
 def test_a_head_that_is_tied_and_differs_is_refused(tmp_path: Path) -> None:
     path = saved(policy("llama"), tmp_path)
     config = tmp_path / "config.json"

@@ -135,7 +135,7 @@ def test_a_named_column_plays_no_other_part() -> None:
         (
             [{"problem": "?", "answer": "4"}],
             Columns(problem="probelm"),
-            "no column 'probelm'; did you mean 'problem'?",
+            "no column 'probelm'; did you mean `problem`?",
         ),
         ([{"problem": " ", "answer": "4"}], Columns(), "line 1: column 'problem' is empty"),
         ([{"problem": ["?"], "answer": "4"}], Columns(), "line 1: column 'problem' holds list"),

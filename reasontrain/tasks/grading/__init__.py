@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from reasontrain.tasks.grading.extract import AnswerFormat, last_boxed
 from reasontrain.tasks.grading.grader import Grader, GradeRequest, check_gold
-from reasontrain.tasks.grading.normalise import spelling
 from reasontrain.tasks.grading.verdict import UNFINISHED, Verdict
 from reasontrain.tasks.grading.votes import Vote, group_votes
 
@@ -18,5 +17,4 @@ __all__ = [
     "check_gold",
     "group_votes",
     "last_boxed",
-    "spelling",
 ]

@@ -3,15 +3,20 @@
 The answer format says what counts as an answer: `boxed` takes the content of the last box; `marked`
 also the text after `####` or after "the answer is", and a response that is nothing but an answer;
 `any` also the last formula or number.
+
+The steps: the response's own turn (`turns`), after its thoughts; the last box (`boxes`); the last
+statement of an answer (`marks`, in the words of `languages`) and the value that it states
+(`claim`); the whole text, if it is nothing but an answer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 from reasontrain.data.thought_marks import KNOWN
+from reasontrain.tasks.grading import boxes, claim, formulas, marks, turns, units_after, value
+from reasontrain.tasks.grading.languages import LANGUAGES
 
 AnswerFormat = Literal["boxed", "marked", "any"]
 
@@ -20,40 +25,17 @@ TAIL = 100_000
 NEAR = 4_000
 """Characters from the end that are searched for an unmarked formula or number."""
 
-_BOX = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{|\\boxed\s+(?=[\w+-])")
-_BARE = re.compile(r"[\w+-][\w.+/-]*(?<!\.)")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_JOINED = re.compile(
-    r"(?:[\s$\\()\[\]]|quad\b)*(?:,|;|\b(?:and|or)\b|\\text\s*\{\s*(?:,?\s*and|or)\s*\})"
-    r"(?:[\s$\\()\[\],]|quad\b)*(?:and\b\s*\$?)?"
-)
-_MARK = re.compile(
-    r"(?:\banswer\b(?:\s+to\s+[^.\n]{1,80}?)?\*{0,2}\s*(?:\bis\b|[:：=])|^[^\S\n]*A:"
-    r"|答案(?:是|为|[:：])?)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_MATH = re.compile(
-    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+)\$", re.DOTALL
-)
-_NUMBER = re.compile(r"[-+]?(?<![\w.])\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?(?:\s*\\?%)?")
 _LAST_NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.)])[-−]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?"
 )
-_FINAL = re.compile(
-    r"\bfinal answer "
-    r"is:?\s*(?:\$[^$\n]{1,999}\$|\\\([^\n]{1,999}?\\\)|\\\[[^\n]{1,999}?\\\]|-?\d[\d,./]*\d|\d)",
-    re.IGNORECASE,
-)
-"""A final answer after the last box, which outranks the box."""
-_FINAL_START = re.compile(r"\bfinal answer\b", re.IGNORECASE)
-_OPEN_BOX = re.compile(rf"(?:{_BOX.pattern})(?!\s*\}})")
-"""A box that is not empty, after the last one that is closed."""
-_SENTENCE_END = re.compile(r"\n|[.!?](?=\s)|[。！？]")
+_SENTENCE_END = re.compile(r"\n|[.!?](?=\s)|[。！？।]")
 _BOLD = re.compile(r"(?<![\w)}])\*\*([^*\n]+)\*\*(?!\w)")
-_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+_BOLD_LINE = re.compile(r"\n[^\S\n]*\*\*([^*\n]{1,60})\*\*[\s.]*\Z")
 _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
 """Two words and then a number or formula (`it is 5`): short, but not a bare answer."""
-_TEXT = re.compile(r"\\(?:text|mbox|textnormal|textbf|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
+_DIGIT = re.compile(r"\d")
+_VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|be|makes|gives|costs|needs|left)\b")
+_STARTS_WITH_VALUE = re.compile(value.VALUE)
 
 
 def extract(
@@ -73,104 +55,128 @@ def extract(
     Returns:
         The answer; "" if there is none in this format, None if a chain of thought did not end.
     """
-    reading = KNOWN.read(text, truncated=truncated)
+    reading = KNOWN.read(text, truncated=truncated, stops=turns.ends(text))
     if reading.unfinished:
         return None
-    text = text[reading.start :][-TAIL:]
+    truncated = truncated and reading.end is None
+    text = text[reading.start : reading.end]
+    text = text[turns.head(text) :][-TAIL:]
     tagged = _in_answer_tag(text)
     if tagged is not None:
         text, is_closed = tagged
         truncated = truncated and not is_closed
-    text = _BOLD.sub(r"\1", text)
-    complete, rest = _until_sentence_end(text) if truncated else (text, "")
-    box = _last_box(text)
-    if box is not None:
-        content, end = box
-        if truncated and _continues(text, end):
-            return ""
-        final = None if answer_format == "boxed" else _FINAL.search(complete, end)
-        return _after_mark(final.group()) if final else content.strip()
-    # a statement that was cut replaces those before it
-    if answer_format == "boxed" or "####" in rest or _MARK.search(rest) or _BOX.search(rest):
-        return ""
-    if "####" in complete:
-        return complete.rpartition("####")[2].strip().partition("\n")[0].strip()
-    marked = _after_mark(complete)
-    if marked:
-        return marked
-    # the end of a response that was cut is not the end of its reasoning
-    if truncated:
-        return ""
-    if _is_expression(text) and not _SENTENCE.match(text) and not _OPEN_BOX.search(text):
-        return text.strip()
-    if answer_format == "marked":
-        return ""
-    return _last_formula(text[-NEAR:]) or _last_number(text[-NEAR:])
+    for position in turns.next_problems(text)[:8]:
+        if _is_answered(text[:position], answer_format):
+            text = text[:position]
+            truncated = False
+            break
+    return _truncated(text, answer_format) if truncated else _complete(text, answer_format)
 
 
 def last_boxed(text: str) -> str | None:
     r"""Return the content of the last box that is closed and not empty; None if there is none.
 
-    Boxes with nothing but a comma or "and" between them (`\boxed{1}, \boxed{2}`) are one answer, a
-    list.
+    Boxes that a short connection joins (`\boxed{1}, \boxed{2}`) are one answer, a list.
     """
-    box = _last_box(text[-TAIL:])
-    return None if box is None else box[0]
+    box = boxes.last(text[-TAIL:])
+    return None if box is None else box.content
 
 
-def _last_box(text: str) -> tuple[str, int] | None:
-    """Return the content of the last box and its end."""
-    boxes = list(_boxes(text))
-    if not boxes:
-        return None
-    start, last_end, content = boxes[-1]
-    contents = [content]
-    for earlier_start, earlier_end, earlier in reversed(boxes[:-1]):
-        if start - earlier_end > 40 or not _JOINED.fullmatch(text, earlier_end, start):
-            break
-        contents.append(earlier)
-        start = earlier_start
-    return ", ".join(dict.fromkeys(reversed(contents))), last_end
+def _complete(text: str, answer_format: AnswerFormat) -> str:
+    """Extract the answer of a text that was not cut."""
+    box = boxes.last(text)
+    if box is not None:
+        content = _in_box(box.content)
+        if answer_format == "boxed":
+            return content
+        other = claim.alternative(text, box.end)
+        return _after_box(text, box.end) or (f"{content} or {other}" if other else content)
+    if answer_format == "boxed":
+        return ""
+    stated = _stated(text)
+    if stated is not None and stated.is_answer:
+        return stated.text
+    if _is_bare(text) and not boxes.is_unclosed(text):
+        bare = _unbold(text)
+        return value.value_in(bare, LANGUAGES["en"]) if _is_phrase(bare) else bare
+    if answer_format == "any" and not (stated and _DIGIT.search(stated.text)):
+        return _unmarked(text) or (stated.text if stated else "")
+    return stated.text if stated else ""
 
 
-def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield (start, end, content) of the outermost closed boxes that are not empty, in order."""
-    closing = _closing_braces(text)
-    position = 0
-    while match := _BOX.search(text, position):
-        start = match.end()
-        position = start
-        if match.group().endswith("{"):
-            if start - 1 not in closing:
-                continue
-            end = closing[start - 1]
-            position = end + 1
-        else:
-            bare = _BARE.match(text, start)
-            assert bare is not None, "the pattern of boxes looks ahead for a bare argument"
-            end = bare.end()
-            position = end
-        if text[start:end].strip():
-            yield match.start(), position, text[start:end]
+def _truncated(text: str, answer_format: AnswerFormat) -> str:
+    """Extract the answer of a text that was cut; "" unless it is complete before the cut."""
+    complete, rest = _until_sentence_end(text)
+    box = boxes.last(text)
+    if box is not None:
+        if _continues(text, box.end):
+            return ""
+        final = "" if answer_format == "boxed" else _after_box(complete, box.end)
+        return final or _in_box(box.content)
+    # a statement that was cut replaces those before it
+    if (
+        answer_format == "boxed"
+        or marks.HASHES in rest
+        or marks.find(rest)
+        or boxes.is_unclosed(rest)
+    ):
+        return ""
+    # the end of a response that was cut is not the end of its reasoning
+    stated = _stated(complete)
+    return stated.text if stated else ""
 
 
-def _closing_braces(text: str) -> dict[int, int]:
-    """Map the index of every closed opening brace to its closing brace, ignoring escaped ones."""
-    closing: dict[int, int] = {}
-    waiting: list[int] = []
-    for match in _BRACE.finditer(text):
-        if match.group() == "{":
-            waiting.append(match.start())
-        elif match.group() == "}" and waiting:
-            closing[waiting.pop()] = match.start()
-    return closing
+def _stated(text: str) -> claim.Claim | None:
+    """Return the last stated answer that is not a remark, or else the last statement."""
+    last = None
+    for mark in reversed(marks.find(text)[-marks.MAX_MARKS :]):
+        stated = claim.read(text, mark)
+        if stated.is_answer:
+            return stated
+        last = last or stated
+    return last
+
+
+def _after_box(text: str, start: int) -> str:
+    """Return a value that is stated after the last box, which outranks the box; "" without one."""
+    rest = text[start:]
+    for mark in reversed(marks.find(rest)[-marks.MAX_MARKS :]):
+        stated = claim.read(rest, mark)
+        if stated.is_answer and _STARTS_WITH_VALUE.match(stated.text):
+            return stated.text
+    return ""
+
+
+def _in_box(content: str) -> str:
+    r"""Return the answer in a box that holds a sentence: `\text{The answer is } 5`."""
+    if "text" not in content:
+        return content
+    plain = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", content)
+    found = marks.find(plain)
+    if not found or found[-1].language is None:
+        return content
+    return claim.read(plain, found[-1]).text or content
+
+
+def _is_answered(text: str, answer_format: AnswerFormat) -> bool:
+    if boxes.last(text) is not None:
+        return True
+    if answer_format == "boxed":
+        return False
+    stated = _stated(text)
+    return (stated is not None and stated.is_answer) or _is_phrase(_unbold(text))
 
 
 def _in_answer_tag(text: str) -> tuple[str, bool] | None:
-    """Return the content of the last `<answer>` and True if it is closed; None without one."""
+    """Return the content of the last `<answer>` and True if it is closed; None without a tag.
+
+    A response whose prompt opened the tag only closes it.
+    """
+    if "answer>" not in text:
+        return None
     _, opened, after = text.rpartition("<answer>")
-    content, closed, _ = after.partition("</answer>")
-    return (content, bool(closed)) if opened else None
+    content, closed, _ = (after if opened else text).partition("</answer>")
+    return (content, bool(closed)) if opened or closed else None
 
 
 def _until_sentence_end(text: str) -> tuple[str, str]:
@@ -186,92 +192,78 @@ def _continues(text: str, end: int) -> bool:
     is_cut = not after and not text.endswith("}")  # `\boxed 12`, without braces
     return (
         is_cut
-        or _OPEN_BOX.search(after) is not None
-        or _JOINED.fullmatch(after) is not None
-        or _FINAL_START.search(rest) is not None
+        or boxes.is_unclosed(after)
+        or (bool(after) and boxes.connects(after))
+        or bool(marks.find(rest))
+        or "final answer" in rest.lower()
     )
 
 
-def _after_mark(text: str) -> str:
-    """Return the text after the last "the answer is", up to the end of formula or sentence."""
-    marks = list(_MARK.finditer(text))
-    if not marks:
-        return ""
-    rest = text[marks[-1].end() :].lstrip(" *:_`\n\t：")
-    formula = _MATH.search(rest[:2000])
-    if formula and not _WORD.search(rest[: formula.start()].replace("approximately", "")):
-        return _with_unit(rest, formula)
-    line = rest.partition("\n")[0][:2000].replace("**", "").strip()
-    sentence = re.split(r"\.(?:\s|$)|[。！]", line)[0].strip(" .`_")
-    if _is_expression(sentence):
-        return sentence
-    number = _NUMBER.match(sentence)
-    if number:
-        return number.group().strip()
-    after_verb = re.split(r"\b(?:is|are|equals)\b", sentence)[-1].strip()
-    return after_verb if _is_expression(after_verb) else sentence
+def _unbold(text: str) -> str:
+    return _BOLD.sub(r"\1", text).strip()
 
 
-def _with_unit(text: str, formula: re.Match[str]) -> str:
-    """Return a formula with the percent sign that follows it."""
-    content = next(group for group in formula.groups() if group is not None)
-    percent = re.match(r"\s*(?:\\?%|percent\b|pct\b)", text[formula.end() :])
-    return f"{content.strip()}\\%" if percent else content.strip()
+def _is_bare(text: str) -> bool:
+    """Return True if a text is nothing but an answer."""
+    if len(text) > NEAR or marks.HASHES in text:
+        return False
+    text = _unbold(text)
+    return _is_phrase(text) or (_is_expression(text) and not _SENTENCE.match(text))
+
+
+def _is_phrase(text: str) -> bool:
+    """Return True for one short line that begins with a value: `3 hours 20 minutes`."""
+    # brackets and formulas are no phrases
+    return (
+        0 < len(text) <= 80
+        and "\n" not in text
+        and text[0] not in "([{\\$"
+        and _STARTS_WITH_VALUE.match(text) is not None
+        and len(text.split()) <= 8
+        and not _VERB.search(text)
+        and not _SENTENCE_END.search(text)
+    )
 
 
 def _is_expression(text: str) -> bool:
     """Return True if a text is a bare answer: one formula or number, or a word or two."""
-    if len(text.strip()) > NEAR:
+    spans = formulas.find(text)
+    if spans and formulas.words(text[: spans[0].start]):
         return False
-    bare = _TEXT.sub(" ", text.strip())
-    formula = _MATH.search(bare)
-    if formula and _WORD.search(bare[: formula.start()]):
-        return False
-    if not bare.strip() or "\n\n" in bare:
-        return bool(text.strip()) and not bare.strip()
-    words = [word for word in _WORD.findall(bare) if word.lower() not in _MATH_WORDS]
+    bare = formulas.without_text(text).strip()
+    if not bare or "\n\n" in bare:
+        return bool(text) and not bare
+    words = formulas.words(bare)
     return len(words) <= (2 if len(bare.split()) <= 3 else 1) and not re.search(
-        r"[.:。：]\s+\S|[\u0600-\u06ff\u4e00-\u9fff]", bare
+        r"[.:。：]\s+\S|[\u0600-\u06ff\u4e00-\u9fff]", re.sub(r"^\(?[A-J][.:)]\s", "", bare)
     )
 
 
-_MATH_WORDS = frozenset(
-    [
-        "sqrt",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "log",
-        "exp",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "and",
-        "mod",
-        "inf",
-    ]
-)
+def _unmarked(text: str) -> str:
+    """Return the last line if it is bold, or else the last formula or number."""
+    text = text[-NEAR:]
+    line = _BOLD_LINE.search(text)
+    if line:
+        return line[1].strip(" .:")
+    text = _BOLD.sub(r"\1", text)
+    return _last_formula(text) or _last_number(text)
 
 
 def _last_formula(text: str) -> str:
-    """Return the last formula between dollars or \\(...\\) that contains no prose.
-
-    Two dollar amounts in a sentence look like one formula with prose in it.
-    """
-    for formula in reversed(list(_MATH.finditer(text))):
-        content = next(group for group in formula.groups() if group is not None)
-        if len(_WORD.findall(_TEXT.sub(" ", content))) <= 1:
-            return _with_unit(text, formula)
+    r"""Return the last formula between dollars or \(...\) that contains no prose."""
+    for formula in reversed(formulas.find(text)):
+        if len(formulas.words(formula.content)) <= 1:
+            return f"{formula.content}{units_after.find(text, formula.end)}"
     return ""
 
 
 def _last_number(text: str) -> str:
     numbers = [
-        match.group()
+        match
         for match in _LAST_NUMBER.finditer(text)
         if any(char.isdigit() for char in match.group())
     ]
-    return numbers[-1].replace("$", "") if numbers else ""
+    if not numbers:
+        return ""
+    last = numbers[-1]
+    return f"{last.group().replace('$', '')}{units_after.find(text, last.end())}"

@@ -6,14 +6,16 @@ Algebra runs in processes that can be killed, because model output can make SymP
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple
 
-from reasontrain.tasks.grading import exact, extract, limits
+from reasontrain.tasks.grading import exact, extract, limits, words
 from reasontrain.tasks.grading.extract import AnswerFormat
 from reasontrain.tasks.grading.gold_mark import marked_gold
 from reasontrain.tasks.grading.normalise import normalise, squeezed
@@ -22,12 +24,14 @@ from reasontrain.tasks.grading.verdict import UNFINISHED, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, RewardPool
 from reasontrain.types import Problem, UserError
 
+GOLD_CACHE_SIZE = 16_384
 MAX_PAIRS = 256
 """The most leaf comparisons that algebra does for one answer."""
 GOLD_WORDS = 12
 """A gold cell of more words than this is a text that contains the answer."""
 CACHE_SIZE = 50_000
-"""The number of cached verdicts, by gold cell and extracted answer: many responses share those."""
+"""The number of cached verdicts, which many responses share."""
+_SINGLE_TEXT = re.compile(r"\s*\[\s*(['\"])((?:(?!\1).)+)\1\s*\]\s*", re.DOTALL)
 
 
 class GradeRequest(NamedTuple):
@@ -68,7 +72,7 @@ class Grader:
         self._limit_s = limit_s
         self._pool = Pool(num_workers=self._num_workers, memory_bytes=memory_bytes)
         self._reward_pools: dict[RewardFile, RewardPool] = {}
-        self._cache: dict[tuple[str, str], Verdict] = {}
+        self._cache: dict[tuple[str, str, frozenset[str]], Verdict] = {}
         self._lock = threading.Lock()
 
     def grade(
@@ -103,11 +107,14 @@ class Grader:
             return Verdict(False, "", UNFINISHED)
         if len(extracted) > limits.MAX_EXACT_LENGTH:
             return Verdict(False, extracted[:200], "too large")
-        key = (gold, extracted)
+        # a text that is the gold cell, word for word, needs no extraction
+        if answer_format != "boxed" and not truncated and text.strip() == gold.strip():
+            return Verdict(True, extracted or text.strip(), "exact", gold, "same text")
+        key = (gold, extracted, words.nouns_in(problem, gold, extracted))
         with self._lock:
             verdict = self._cache.get(key)
         if verdict is None:
-            verdict = self._grade(gold, extracted)
+            verdict = self._grade(*key)
             # a crash is a fault of the machine, and may not happen again
             if verdict.reason != "crash":
                 with self._lock:
@@ -129,18 +136,24 @@ class Grader:
             verdicts = dict(zip(unique, graded, strict=True))
         return [verdicts[request] for request in requests]
 
-    def same(self, one: str, other: str) -> bool:
+    def same(self, one: str, other: str, problem: str = "") -> bool:
         """Compare two extracted answers as an answer is compared with the gold one.
 
         The order of the two does not matter. A comparison that fails counts as unequal.
+
+        Args:
+            one: an extracted answer.
+            other: another one.
+            problem: the text of the problem, whose nouns may follow a number.
         """
         if max(len(one), len(other)) > limits.MAX_EXACT_LENGTH:
             return one == other
+        nouns = words.nouns_in(problem, one, other)
         sides = sorted((normalise(one), normalise(other)))
         if squeezed(sides[0]) == squeezed(sides[1]):
             return True
         # units and names count on one side only, so both sides take the place of the gold answer
-        return any(self._equal(gold, answer)[0] for gold, answer in (sides, sides[::-1]))
+        return any(self._equal(gold, answer, nouns)[0] for gold, answer in (sides, sides[::-1]))
 
     def load_own_reward(self, file: RewardFile) -> None:
         """Load the user's reward function in a worker; raise UserError if that fails."""
@@ -173,32 +186,33 @@ class Grader:
         with self._lock:
             return self._reward_pools.setdefault(file, RewardPool(file))
 
-    def _grade(self, gold: str, extracted: str) -> Verdict:
-        gold_answer = normalise(read_gold(gold))
+    def _grade(self, gold: str, extracted: str, nouns: frozenset[str]) -> Verdict:
+        gold_answer = _normal_gold(gold)
         if not gold_answer:
             return Verdict(False, "", "gold unreadable")
         if not extracted:
-            return Verdict(False, "", "no answer")
+            return Verdict(False, "", "no answer", gold_answer)
         answer = normalise(extracted)
         if squeezed(answer) == squeezed(normalise(gold)):
-            return Verdict(True, extracted, "exact")
-        correct, reason = self._equal(gold_answer, answer)
-        return Verdict(correct, extracted, reason)
+            return Verdict(True, extracted, "exact", gold_answer, "same text")
+        correct, reason, rule = self._equal(gold_answer, answer, nouns)
+        return Verdict(correct, extracted, reason, gold_answer, rule)
 
-    def _equal(self, gold: str, answer: str) -> tuple[bool, str]:
+    def _equal(self, gold: str, answer: str, nouns: frozenset[str]) -> tuple[bool, str, str]:
+        """Compare two normalised answers; return the verdict, its reason and the rule."""
         known: dict[tuple[str, str], bool] = {}
         left_s = self._limit_s
         while True:
-            same, pairs = exact.compare(gold, answer, known)
+            same, pairs, rule = exact.compare(gold, answer, known, nouns)
             if not pairs:
-                return same, "symbolic" if known else "exact"
+                return same, "symbolic" if known else "exact", rule
             if len(pairs) > MAX_PAIRS or any(
                 limits.too_large(side) for pair in pairs for side in pair
             ):
-                return False, "too large"
+                return False, "too large", rule
             reply = self._pool.equal(pairs, max(left_s, 0.1))
             if isinstance(reply, str):
-                return False, reply
+                return False, reply, rule
             left_s -= reply.spent_s
             known.update(zip(pairs, reply.equal, strict=True))
 
@@ -208,11 +222,20 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+@lru_cache(maxsize=GOLD_CACHE_SIZE)
+def _normal_gold(cell: str) -> str:
+    return normalise(read_gold(cell))
+
+
 def read_gold(gold: str) -> str:
     """Return the answer in a gold cell: its box, or its formula if it is a text, or all of it.
 
-    GSM8K's mark comes first. Returns "" if the braces of the cell are not balanced.
+    GSM8K's mark comes first, and a list with one text (`['5']`) is that text. Returns "" if the
+    braces of the cell are not balanced.
     """
+    single = _SINGLE_TEXT.fullmatch(gold)
+    if single is not None:
+        gold = single[2]
     marked = marked_gold(gold)
     if marked is not None:
         return marked
@@ -238,7 +261,10 @@ def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = 
             "name its column under `columns`"
         )
     verdicts = grader.grade_many(
-        [GradeRequest(problem.answer, f"\\boxed{{{problem.answer}}}") for problem in golden]
+        [
+            GradeRequest(problem.answer, f"\\boxed{{{problem.answer}}}", problem=problem.text)
+            for problem in golden
+        ]
     )
     failed = [
         (problem, verdict)

@@ -18,11 +18,13 @@ MAX_DEPTH = 16
 
 _DIGITS = re.compile(rf"\d{{{MAX_DIGITS + 1},}}")
 _FACTORIAL = re.compile(r"(\d+)\s*(?:\}|\))?\s*!|[)}\]!]\s*!")
+_FACTORIAL_OF_LETTERS = re.compile(r"\([^()!]*[a-zA-Z][^()!]*\)\s*!(?!\s*!)")
+"""A factorial such as `(n-k)!`, whose size the reader checks."""
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*\{\s*(\d+)\s*\}|(\d+)\s*\\choose")
 _POWER = re.compile(r"(?:\^|\*\*)\s*[{(]*\s*[-+]?\s*(\d+)")
 _SUM_POWER = re.compile(r"[)\]]\s*\^\s*\{?\s*(\d+)")
 _TOWER = re.compile(
-    r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)"
+    r"(?:\^|\*\*)\s*[{(]+[^a-zA-Z{}()]*?(?:\^|\*\*|!|\\binom)|(?:\^|\*\*)\s*\d+\s*(?:\^|\*\*)"
 )
 
 
@@ -36,7 +38,8 @@ def too_large(text: str) -> bool:
         return True
     if any(int(first or second) > MAX_FACTORIAL for first, second in _BINOMIAL.findall(text)):
         return True
-    return any(not number or int(number) > MAX_FACTORIAL for number in _FACTORIAL.findall(text))
+    factorials = _FACTORIAL.findall(_FACTORIAL_OF_LETTERS.sub(" ", text))
+    return any(not number or int(number) > MAX_FACTORIAL for number in factorials)
 
 
 def _depth(text: str) -> int:

@@ -1,33 +1,52 @@
-"""Exact reading of integers, decimals, fractions, mixed numbers, percentages and powers of ten."""
+r"""Exact reading of numbers: decimals, fractions, mixed numbers, percentages, powers of ten, words.
+
+Marks of thousands and of decimals are those of any country, where a text can mean only one number:
+`1,234.5`, `1 234,5`, `1.234,5` and `1'234`, but not `1,23`, which may be a list.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
+
+from reasontrain.tasks.grading.lexicon import LARGE_NUMBERS, NUMBERS
 
 MAX_DIGITS = 1000
 MAX_EXPONENT = 1000
 ROUNDING = Fraction(1, 1_000_000)
 """Tolerance of decimals, absolute and relative to the gold answer; the smaller one counts."""
 
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3}|\ \d{3})+(?!\d)(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
-_DECIMAL = re.compile(rf"([-+]?)\s*({_UNSIGNED})(?:[eE]([-+]?\d{{1,5}}))?")
-_FRACTION = re.compile(
-    rf"([-+]?)\s*\\frac\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}"
+_UNSIGNED = (
+    r"(?:[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![.\d])|[1-9]\d{0,2}(?:\ \d{3})+,\d{1,2}(?!\d)"
+    r"|[1-9]\d{0,2}(?:\.\d{3}){2,}(?![.\d])"
+    r"|[1-9]\d{0,2}(?:(?:,\d{3})+|(?:\ \d{3})+|(?:'\d{3})+)(?!\d)(?:\.\d*)?"
+    r"|\d+(?:\.\d*)?|\.\d+)"
 )
-_SLASH = re.compile(rf"([-+]?)\s*\(?({_UNSIGNED})\)?\s*/\s*\(?([-+]?{_UNSIGNED})\)?")
+_SIGN = r"([-+]?)\s*"
+_DECIMAL = re.compile(rf"{_SIGN}({_UNSIGNED})(?:[eE]([-+]?\d{{1,5}})(?![\d.]))?")
+_PLAIN = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_FRACTION = re.compile(
+    rf"{_SIGN}\\frac\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}\{{\s*([-+]?\s*{_UNSIGNED})\s*\}}"
+)
+_SLASH = re.compile(rf"{_SIGN}\(?({_UNSIGNED})\)?\s*/\s*\(?([-+]?{_UNSIGNED})\)?")
 _MIXED = re.compile(
-    r"([-+]?)\s*(\d{1,3}(?:[ ,]\d{3})+|\d+)\s*(?:\s(\d+)\s*/\s*(\d+)|\\frac\{(\d+)\}\{(\d+)\})"
+    rf"{_SIGN}([1-9]\d{{0,2}}(?:[ ,]\d{{3}})+|\d+)\s*"
+    r"(?:\s(\d+)\s*/\s*(\d+)|\\frac\{(\d+)\}\{(\d+)\})"
 )
 _SCIENTIFIC = re.compile(
-    rf"([-+]?)\s*(?:({_UNSIGNED})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*(?:\^|\*\*)\s*"
+    rf"{_SIGN}(?:({_UNSIGNED})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*(?:\^|\*\*)\s*"
     r"(?:\{\s*([-+]?\d{1,5})\s*\}|\(([-+]?\d{1,5})\)|(\d{1,5}))"
 )
+_REPEATING = re.compile(
+    rf"{_SIGN}(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{{(\d+)\}}|\\(?:bar|dot)\s*(\d)"
+    r"|\((\d+)\)|(?<=\d)\.\.\.)"
+)
+_SHOWN_PERIOD = re.compile(r"(\d*?)(\d{1,24}?)\2{1,99}")
+"""The digits of `0.1666...`: those before the period, and the shortest period, at least twice."""
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A rational number, with flags for a decimal point and a percent sign in its text."""
 
     value: Fraction
@@ -40,86 +59,172 @@ def equal(gold: Number, answer: Number) -> bool:
 
     A percentage agrees with its value as a fraction, and with the number before its sign.
     """
-    if _close(_share(gold), _share(answer), rounded=gold.decimal or answer.decimal):
+    if gold.value == answer.value and gold.percent == answer.percent:
         return True
-    return gold.percent != answer.percent and _close(
-        gold.value, answer.value, rounded=gold.decimal or answer.decimal
+    rounded = gold.decimal or answer.decimal
+    if gold.percent == answer.percent:
+        return rounded and _close(_share(gold), _share(answer))
+    return _agree(_share(gold), _share(answer), rounded=rounded) or _agree(
+        gold.value, answer.value, rounded=rounded
     )
 
 
 def read(text: str) -> Number | None:
     """Read a normalised text as a number; None if it is anything else, or too long."""
     text = text.strip()
-    if not text or sum(char.isdigit() for char in text) > MAX_DIGITS or len(text) > 2 * MAX_DIGITS:
+    if _PLAIN.fullmatch(text) and len(text) <= MAX_DIGITS:
+        return Number(_rational(text), "." in text)
+    if not text or len(text) > 2 * MAX_DIGITS:
         return None
-    if text.startswith("(") and text.endswith(")"):
+    if text[0] == "(" and text[-1] == ")" and "(" not in text[1:]:
         return read(text[1:-1])
     percent = text.endswith("%")
-    text = text.rstrip("% ") if percent else text
-    number = _plain(text) or _fraction(text) or _mixed(text) or _scientific(text)
-    return number and Number(number.value, number.decimal, percent)
+    if percent:
+        text = text.rstrip("% ").removesuffix("\\").rstrip()
+    start = prefix(text, 0)
+    if start is None or start[1] != len(text):
+        return None
+    return start[0]._replace(percent=percent)
+
+
+def prefix(text: str, start: int) -> tuple[Number, int] | None:
+    """Read the longest number that begins at `start`; return it and its end, None without one."""
+    longest: tuple[Number, int] | None = None
+    for pattern, value_of in _FORMS:
+        match = pattern.match(text, start)
+        if match is None or (longest is not None and match.end() <= longest[1]):
+            continue
+        number = value_of(match)
+        if number is not None:
+            longest = number, match.end()
+    return longest
+
+
+def in_words(words: list[str]) -> tuple[int, int] | None:
+    """Read the number in words at the start of a list; return it and how many words it took.
+
+    `one hundred and five` is 105, `twenty one` is 21. The words are in lower case and have no
+    hyphens.
+    """
+    total = 0
+    part = 0
+    taken = 0
+    last = 0
+    for index, word in enumerate(words):
+        if word in NUMBERS:
+            value = NUMBERS[word]
+            # `twenty one`, `hundred five`; not `one two`, nor `ten three`
+            if taken and not (last == 100 or last >= 1000 or (20 <= last < 100 and 0 < value < 10)):
+                break
+            part += value
+            last = value
+        elif word == "hundred" and 0 < last < 100:
+            part *= 100
+            last = 100
+        elif word in LARGE_NUMBERS and 0 < last < LARGE_NUMBERS[word]:
+            total += part * LARGE_NUMBERS[word]
+            part = 0
+            last = LARGE_NUMBERS[word]
+        elif word == "and" and last >= 100 and words[index + 1 : index + 2] != ["a"]:
+            continue
+        else:
+            break
+        taken = index + 1
+    return (total + part, taken) if taken else None
 
 
 def _share(number: Number) -> Fraction:
     return number.value / 100 if number.percent else number.value
 
 
-def _close(gold: Fraction, answer: Fraction, *, rounded: bool) -> bool:
-    return gold == answer or (
-        rounded and abs(gold - answer) < ROUNDING * min(Fraction(1), abs(gold))
-    )
+def _agree(gold: Fraction, answer: Fraction, *, rounded: bool) -> bool:
+    return gold == answer or (rounded and _close(gold, answer))
 
 
-def _plain(text: str) -> Number | None:
-    match = _DECIMAL.fullmatch(text)
-    if not match:
-        return None
+def _close(gold: Fraction, answer: Fraction) -> bool:
+    return abs(gold - answer) < ROUNDING * min(Fraction(1), abs(gold))
+
+
+def _plain(match: re.Match[str]) -> Number | None:
     sign, digits, exponent = match.groups()
-    if exponent and abs(int(exponent)) > MAX_EXPONENT:
+    if len(digits) > MAX_DIGITS or (exponent and abs(int(exponent)) > MAX_EXPONENT):
+        return None
+    value = _rational(digits)
+    if exponent:
+        value *= Fraction(10) ** int(exponent)
+    return Number(_signed(sign, value), _has_point(digits))
+
+
+def _fraction(match: re.Match[str]) -> Number | None:
+    sign, top, bottom = match.groups()
+    if len(top) > MAX_DIGITS or len(bottom) > MAX_DIGITS or _rational(bottom) == 0:
         return None
     return Number(
-        _signed(sign, _rational(digits) * Fraction(10) ** int(exponent or 0)), "." in digits
+        _signed(sign, _rational(top) / _rational(bottom)), _has_point(top) or _has_point(bottom)
     )
 
 
-def _fraction(text: str) -> Number | None:
-    match = _FRACTION.fullmatch(text) or _SLASH.fullmatch(text)
-    if not match:
-        return None
-    sign, top, bottom = match.groups()
-    if _rational(bottom) == 0:
-        return None
-    return Number(_signed(sign, _rational(top) / _rational(bottom)), "." in top + bottom)
-
-
-def _mixed(text: str) -> Number | None:
+def _mixed(match: re.Match[str]) -> Number | None:
     """Read `4 4/9` and `1\\frac{4}{5}`, whose fraction must be smaller than one."""
-    match = _MIXED.fullmatch(text)
-    if not match:
-        return None
     sign, whole = match.group(1, 2)
-    top, bottom = (int(part) for part in match.groups()[2:] if part is not None)
-    if top >= bottom:
+    top, bottom = (part for part in match.groups()[2:] if part is not None)
+    if len(match.group()) > MAX_DIGITS or int(top) >= int(bottom):
         return None
-    return Number(_signed(sign, _rational(whole) + Fraction(top, bottom)))
+    return Number(_signed(sign, _rational(whole) + Fraction(int(top), int(bottom))))
 
 
-def _scientific(text: str) -> Number | None:
-    match = _SCIENTIFIC.fullmatch(text)
-    if not match:
-        return None
+def _scientific(match: re.Match[str]) -> Number | None:
     sign, digits, *exponents = match.groups()
     exponent = int(next(part for part in exponents if part is not None))
-    if abs(exponent) > MAX_EXPONENT:
+    if abs(exponent) > MAX_EXPONENT or len(digits or "") > MAX_DIGITS:
         return None
     return Number(
         _signed(sign, _rational(digits or "1") * Fraction(10) ** exponent),
-        "." in (digits or "") or exponent < 0,
+        _has_point(digits or "") or exponent < 0,
     )
 
 
+def _repeating(match: re.Match[str]) -> Number | None:
+    sign, whole, before, *periods = match.groups()
+    if len(match.group()) > MAX_DIGITS:
+        return None
+    period = next((part for part in periods if part is not None), None)
+    if period is None:
+        shown = _SHOWN_PERIOD.fullmatch(before[:50])
+        if shown is None or len(before) > 50:
+            return None
+        before, period = shown.groups()
+    fraction = Fraction(int(period), 10 ** len(period) - 1) + int(before or 0)
+    return Number(_signed(sign, int(whole or 0) + fraction / 10 ** len(before)))
+
+
+_FORMS = (
+    (_DECIMAL, _plain),
+    (_FRACTION, _fraction),
+    (_SLASH, _fraction),
+    (_MIXED, _mixed),
+    (_SCIENTIFIC, _scientific),
+    (_REPEATING, _repeating),
+)
+
+
 def _rational(digits: str) -> Fraction:
-    return Fraction(re.sub(r"[,\s]", "", digits))
+    try:
+        return Fraction(int(digits))
+    except ValueError:
+        return Fraction(re.sub(r"[,\s']", "", _with_point(digits)))
+
+
+def _with_point(digits: str) -> str:
+    """Replace the decimal comma by a point, and remove points between thousands."""
+    comma = digits.rfind(",")
+    if comma >= 0 and ("." in digits[:comma] or len(digits) - comma <= 3):
+        return re.sub(r"[.\s]", "", digits[:comma]) + "." + digits[comma + 1 :]
+    return digits.replace(".", "") if digits.count(".") > 1 else digits
+
+
+def _has_point(digits: str) -> bool:
+    return "." in _with_point(digits)
 
 
 def _signed(sign: str, value: Fraction) -> Fraction:

@@ -1,7 +1,7 @@
-"""Algebraic equality by math-verify, in a pool of worker processes that can be killed.
+"""Algebraic equality by SymPy, in a pool of worker processes that can be killed.
 
-math-verify's own time limit uses a signal, which fails off the main thread and cannot interrupt a
-hang that holds the interpreter lock. A process can be killed in any state.
+A time limit by a signal handler fails off the main thread and cannot interrupt a hang that holds
+the interpreter lock. A process can be killed in any state.
 """
 
 from __future__ import annotations
@@ -130,10 +130,8 @@ class Pool(WorkerSlots[GraderProcess]):
     """
 
     def __init__(self, *, num_workers: int, memory_bytes: int) -> None:
-        if find_spec("math_verify") is None:
-            raise RunError(
-                "grading needs math-verify, which is not installed; run `pip install math-verify`"
-            )
+        if find_spec("sympy") is None:
+            raise RunError("grading needs SymPy, which is not installed; run `pip install sympy`")
         super().__init__(num_workers)
         self._memory_bytes = memory_bytes
 

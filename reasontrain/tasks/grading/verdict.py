@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 UNFINISHED = "unfinished"
 """The reason of verdicts on responses whose chain of thought did not end."""
@@ -15,7 +15,7 @@ class Verdict:
     Attributes:
         correct: the answer is right.
         extracted: the answer in the response; "" if there is none.
-        reason: "exact" (text, numbers, lists) or "symbolic" (math-verify) for a decision; "no
+        reason: "exact" (text, numbers, lists) or "symbolic" (algebra) for a decision; "no
             answer", "no gold" or "gold unreadable" if the answer or the gold answer is missing;
             "unfinished" if the chain of thought did not end; "too large", "timeout", "memory" or
             "crash" if algebra could not decide. If the task computes rewards itself: "own reward";
@@ -27,5 +27,5 @@ class Verdict:
     correct: bool
     extracted: str
     reason: str
-    gold: str = ""
-    rule: str = ""
+    gold: str = field(default="", compare=False)
+    rule: str = field(default="", compare=False)

@@ -1,22 +1,22 @@
-"""The worker process of the grader, which compares pairs of expressions with math-verify.
+"""The worker process of the grader, which compares pairs of expressions by algebra.
 
-It runs as a script and is never imported. It imports math-verify once and forks. The child replies
-to requests. If a request exceeds its limit, a signal kills the child in any state of its
-interpreter, and a fork replaces it without another import. Both processes end when standard input
-closes or their parent is gone. Only LaTeX is parsed: SymPy's own parser would evaluate a text as
-code.
+It runs as a script and is never imported. It imports SymPy once and forks. The child replies to
+requests. If a request exceeds its limit, a signal kills the child in any state of its interpreter,
+and a fork replaces it without another import. Both processes end when standard input closes or
+their parent is gone. Texts are read by `latex`: SymPy's own parser would evaluate them as code.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import select
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 PARENT_CHECK_S = 5.0
@@ -136,65 +136,30 @@ def _send(replies: IO[str], reply: object) -> None:
 
 
 def _equality() -> Equal:
-    """Import math-verify, which is slow, and return the comparison."""
-    import logging
-
-    from math_verify import LatexExtractionConfig, parse, verify
-    from sympy import Expr, Float, N
-
-    logging.disable(logging.CRITICAL)
-    config = [LatexExtractionConfig(boxed_match_priority=0)]
-
-    def parsed(text: str) -> list[object]:
-        boxed = f"\\boxed{{{as_latex(text)}}}"
-        parsed_parts: list[object] = parse(
-            boxed,
-            config,
-            fallback_mode="no_fallback",
-            extraction_mode="first_match",
-            parsing_timeout=None,
-        )
-        return [part for part in parsed_parts if not isinstance(part, str)]
-
-    def close(gold: object, answer: object) -> bool:
-        """Require that constants also agree relatively."""
-        # math-verify rounds to six decimals, which makes all small numbers equal
-        if not (
-            isinstance(gold, Expr)
-            and isinstance(answer, Expr)
-            and gold.is_number
-            and answer.is_number
-        ):
-            return True
-        share = 1e-6 if gold.has(Float) or answer.has(Float) else 1e-9
-        return bool(abs(N(gold - answer)) <= share * abs(N(gold)))
+    """Import SymPy, which is slow, and return the comparison."""
+    _skip_package_imports()
+    from reasontrain.tasks.grading import algebra
 
     def equal(gold: str, answer: str) -> bool:
         try:
-            golds = parsed(gold)
-            answers = parsed(answer)
-            return bool(
-                golds
-                and answers
-                and verify(golds, answers, float_rounding=6, strict=True, timeout_seconds=None)
-            ) and close(golds[0], answers[0])
+            return algebra.equal(gold, answer)
         except MemoryError:
             raise
-        # a text that the parser cannot read is not equal to anything
+        # an expression on which SymPy fails is not equal to anything
         except Exception:
             return False
 
     return equal
 
 
-def as_latex(text: str) -> str:
-    """Convert plain notation (`sqrt(2)`, `**`, `2*x`, `x^10`) to LaTeX."""
-    text = re.sub(r"(?<![\\a-zA-Z])sqrt\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = re.sub(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|exp|sqrt)(?![a-zA-Z])", r"\\\1", text)
-    text = re.sub(r"\s*\*\*\s*", "^", text)
-    text = re.sub(r"(?<![\\a-zA-Z])\s*\*\s*|(?<=[a-zA-Z])\*", r" \\cdot ", text)
-    text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
-    return re.sub(r"\^\s*(-?\d{2,}|-\d)", r"^{\1}", text)
+def _skip_package_imports() -> None:
+    """Make the modules beside this file importable without PyTorch, which the packages import."""
+    folder = Path(__file__).parent
+    for name in ("reasontrain.tasks.grading", "reasontrain.tasks", "reasontrain"):
+        package = ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+        folder = folder.parent
 
 
 if __name__ == "__main__":

@@ -62,26 +62,27 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("gold", "answer"), EQUAL)
 def test_equal(gold: str, answer: str) -> None:
-    assert compare(normalise(gold), normalise(answer), {}) == (True, [])
-    assert compare(normalise(answer), normalise(gold), {}) == (True, [])
+    assert compare(normalise(gold), normalise(answer), {})[:2] == (True, [])
+    assert compare(normalise(answer), normalise(gold), {})[:2] == (True, [])
 
 
 @pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
 def test_different(gold: str, answer: str) -> None:
-    assert compare(normalise(gold), normalise(answer), {}) == (False, [])
-    assert compare(normalise(answer), normalise(gold), {}) == (False, [])
+    assert compare(normalise(gold), normalise(answer), {})[:2] == (False, [])
+    assert compare(normalise(answer), normalise(gold), {})[:2] == (False, [])
 
 
-def test_the_last_member_of_a_chain_counts_in_an_answer_only() -> None:
-    assert compare("5", "x = 2+3 = 5", {})[0]
-    assert not compare("x = 2+3 = 5", "5", {})[0]
+def test_the_last_member_of_a_chain_counts() -> None:
+    assert compare("5", "x = 2+3 = 5", {}).equal
+    assert compare("x = 2+3 = 5", "5", {}).equal
+    assert not compare("x = 2+3 = 5", "2+3 = 6", {}).equal
 
 
 def test_undecided_leaves_are_named_and_then_known() -> None:
     gold, answer = "(x+1, 2)", "(1+x, 2)"
-    assert compare(gold, answer, {}) == (False, [("x+1", "1+x")])
-    assert compare(gold, answer, {("x+1", "1+x"): True}) == (True, [])
-    assert compare(gold, answer, {("x+1", "1+x"): False}) == (False, [])
+    assert compare(gold, answer, {})[:2] == (False, [("x+1", "1+x")])
+    assert compare(gold, answer, {("x+1", "1+x"): True})[:2] == (True, [])
+    assert compare(gold, answer, {("x+1", "1+x"): False})[:2] == (False, [])
 
 
 @given(
@@ -90,4 +91,4 @@ def test_undecided_leaves_are_named_and_then_known() -> None:
 )
 def test_never_raises_and_a_spelling_equals_itself(gold: str, answer: str) -> None:
     compare(normalise(gold), normalise(answer), {})
-    assert compare(normalise(gold), normalise(gold), {}) == (True, [])
+    assert compare(normalise(gold), normalise(gold), {})[:2] == (True, [])

@@ -59,7 +59,7 @@ def test_thinking_is_no_answer(text: str, answer: str | None) -> None:
         ("She has 3 cats and 4 dogs, which makes 1,007.50 of them.", "1,007.50"),
         ("It cost her $5 and then him $60 in all", "60"),
         (r"We find that $x \neq 3$ for all cases.", r"x \neq 3"),
-        ("From 10 we go down to -7 degrees", "-7"),
+        ("From 10 we go down to -7 degrees", "-7 degrees"),
         ("Haley总共有99颗弹珠。", "99"),
     ],
 )
@@ -72,29 +72,34 @@ def test_last_boxed_is_none_without_a_box() -> None:
     assert last_boxed("no box, \\boxed{} and \\boxed{open") is None
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "\\boxed{",
-        "{",
-        "$",
-        "\\(",
-        "\\[",
-        "**",
+HOSTILE = [
+    *("\\boxed{", "\\boxed{1}", "\\fbox{1},", "\\boxed{1} and ", "\\boxed ", "box ", "{", "))"),
+    *("$", "$a", "\\(", "\\[", "\\", "\\begin{a}", "\\text{ and } ", "**", "\n", " ", "[("),
+    *(
         "answer is ",
-        "<think>",
+        "answer to ",
+        "answer (",
+        "answer is not 5 but ",
+        "答案",
+        "A:",
         "####",
-        "\\",
-        "1,000,",
-        "\\text{ and } ",
-        "\\fbox{1},",
-        "1.",
-    ],
-)
-def test_time_is_bounded_on_a_megabyte_of_anything(piece: str) -> None:
-    start = time.process_time()
-    extract(piece * (1_000_000 // len(piece)))
-    assert time.process_time() - start < 3.0
+        "#### 1\n",
+    ),
+    *("The answer is:\n- 1\n", "The answer is given. ", "is 5 ", "wait no ", "or maybe ", "Rs. 5 "),
+    *("<think>", "<answer>", "<|im_end|>", "\nUser:", "\nQ: ", "1,000,", "1.", "1/"),
+]
+
+
+@pytest.mark.parametrize("start", ["", "The answer is ", "\\boxed{1}"])
+def test_time_is_linear_on_a_hundred_thousand_hostile_characters(start: str) -> None:
+    slowest = 0.0
+    for piece in HOSTILE:
+        text = start + piece * (100_000 // len(piece))
+        before = time.process_time()
+        extract(text, answer_format="any", truncated=start == "")
+        slowest = max(slowest, time.process_time() - before)
+    # measured: 0.05 s; a quadratic search takes minutes
+    assert slowest < 0.5
 
 
 @pytest.mark.parametrize(

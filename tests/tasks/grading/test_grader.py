@@ -60,6 +60,53 @@ def test_gold_cells_as_suites_write_them(grader: Grader, gold: str) -> None:
     assert not grader.grade(gold, "The answer is 43.").correct
 
 
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "odd $n$",
+        "1 : 2",
+        "(4:1)",
+        r"5 \text{ or more}",
+        "no such text: x",
+        r"\cancel{12}",
+        "12, 13 or 14",
+    ],
+)
+def test_identical_strings_are_equal(grader: Grader, gold: str) -> None:
+    assert grader.grade(gold, gold).correct
+    assert grader.grade(gold, rf"\boxed{{{gold}}}").correct
+
+
+@pytest.mark.parametrize(
+    ("cell", "answer", "other"),
+    [
+        ("['5']", "5", "6"),
+        (r'["\\frac{1}{2}"]', r"\frac{1}{2}", r"\frac{1}{3}"),
+        ("#### 7", "7", "8"),
+        ("2+3=<<2+3=5>>5\n#### 5", "5", "3"),
+        ("10 * 170 = <<10*170=1700>>1,700\n#### 1,700", "1700", "700"),
+    ],
+)
+def test_gold_cells_of_data_sets(grader: Grader, cell: str, answer: str, other: str) -> None:
+    assert grader.grade(cell, rf"\boxed{{{answer}}}").correct
+    assert not grader.grade(cell, rf"\boxed{{{other}}}").correct
+
+
+def test_verdicts_explain_themselves(grader: Grader) -> None:
+    verdict = grader.grade(r"so it is \boxed{x = \pm 2}", r"\boxed{-2, 2}")
+    assert (verdict.correct, verdict.gold) == (True, r"x = \pm 2")
+    assert verdict.rule.startswith("sets, in any order")
+    assert grader.grade("3", r"\boxed{4}").rule == "numbers"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("5", "5 cm"), ("x = 5", "5"), ("5", "m + n = 5"), ("x = 2+3 = 5", "5"), ("a^2+b = 0", "0")],
+)
+def test_equivalence_is_symmetric(grader: Grader, one: str, other: str) -> None:
+    assert grader.same(one, other) == grader.same(other, one)
+
+
 def test_no_worker_starts_while_exact_equality_decides() -> None:
     before = children()
     with Grader(num_workers=2) as grader:
@@ -144,7 +191,9 @@ def test_a_verdict_of_the_machines_making_is_not_kept(monkeypatch: pytest.Monkey
 def test_equal_answers_to_a_gold_are_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decided: list[str] = []
     monkeypatch.setattr(
-        Grader, "_equal", lambda self, gold, answer: (decided.append(answer), (True, "exact"))[1]
+        Grader,
+        "_equal",
+        lambda self, gold, answer, nouns: (decided.append(answer), (True, "exact", ""))[1],
     )
     with Grader(num_workers=1) as grader:
         found = [

@@ -51,7 +51,7 @@ def pool() -> Iterator[Pool]:
             r"\frac{1}{3 \cdot 2^{2006}}",
             False,
         ),  # 1/6 against almost nothing
-        ("2^{-100}", "3^{-100}", False),  # math-verify alone rounds both to zero
+        ("2^{-100}", "3^{-100}", False),  # both round to zero
     ],
 )
 def test_algebra(pool: Pool, gold: str, answer: str, equal: bool) -> None:
@@ -65,7 +65,7 @@ def test_too_slow_is_a_timeout_and_the_next_answer_is_right(pool: Pool) -> None:
     assert decided(pool, ("x+x", "2x")) == [True]
     assert (
         processes(pool) == before
-    )  # another child of the same process: math-verify was not read in again
+    )  # another child of the same process: SymPy was not imported again
 
 
 def test_a_worker_that_waits_for_the_processor_is_not_slow() -> None:
@@ -124,11 +124,11 @@ def test_a_worker_that_never_starts_is_a_verdict_and_no_error(
             assert pool.equal([("x+x", "2x")], 20.0) == "crash"
 
 
-def test_where_there_is_no_math_verify_grading_does_not_begin(
+def test_where_there_is_no_sympy_grading_does_not_begin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(symbolic, "find_spec", lambda name: None)
-    with pytest.raises(RunError, match="math-verify, which is not installed"):
+    with pytest.raises(RunError, match="SymPy, which is not installed"):
         Pool(num_workers=1, memory_bytes=1 << 30)
 
 

@@ -1,4 +1,4 @@
-"""The worker's processes, with a comparison of our own in place of math-verify: what they say, and
+"""The worker's processes, with a comparison of our own in place of algebra: what they say, and
 how they end.
 """
 

@@ -15,9 +15,20 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from reasontrain import models
-from reasontrain.learner import adapter
-from reasontrain.models import ModelSettings, Policy
+from reasontrain.learner.lora import adapt
+from reasontrain.learner.weight_export import save_policy
+from reasontrain.models import (
+    ModelSettings,
+    Policy,
+    adapter,
+    adapter_directory,
+    base_of,
+    base_settings,
+    own_tokenizer,
+)
+from reasontrain.models.paths import ADAPTER_CONFIG
 from reasontrain.models.testbed import TinyShape, build
+from reasontrain.plan.shape import shape_of
 from reasontrain.types import UserError
 
 SHAPE = TinyShape(
@@ -86,6 +97,46 @@ def test_it_is_the_model_that_peft_merges(
     assert not ours.model.training
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_path_that_names_an_adapter_is_the_merged_model(
+    base: Path, tmp_path: Path, trainable: bool
+) -> None:
+    path = lora(base, tmp_path / "a", "q_proj", "down_proj")
+    merged = models.load(settings(tmp_path / "a-merged"))
+    whole = ModelSettings(path=str(path), gradient_checkpointing=trainable)
+    read = models.load(whole, trainable=trainable, layout="packed")
+    assert_close(logits(read), logits(merged), rtol=0, atol=1e-5)
+    assert {p.requires_grad for p in read.model.parameters()} == {trainable}
+    assert read.model.training == trainable
+    assert read.model.is_gradient_checkpointing == trainable
+    described = models.describe(whole)
+    assert described.num_parameters == read.model.num_parameters()
+    assert described.stop_ids == read.stop_ids
+    assert models.fingerprint(whole) == models.adapter_fingerprint(settings(base), path)
+    assert shape_of(whole, "model") == shape_of(settings(base), "model")
+
+
+def test_an_adapter_of_an_adapter_adds_to_it(base: Path, tmp_path: Path) -> None:
+    """As a run leaves it that trains adapters on a model that is an adapter over its base."""
+    first = lora(base, tmp_path / "a", "q_proj")
+    model = models.load(settings(first), trainable=True)
+    adapt(model, models.Lora(rank=4, targets=("v_proj",)))
+    with torch.no_grad():
+        for name, parameter in model.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    second = tmp_path / "b"
+    second.mkdir()
+    save_policy(model, second)
+    assert base_of(second) == str(first.absolute())
+    assert base_settings(settings(second)).path == str(base)
+    assert_close(logits(models.load(settings(second))), logits(model), rtol=0, atol=1e-5)
+    before = models.quick_fingerprint(settings(second))
+    weights = load_file(first / WEIGHTS)
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, first / WEIGHTS)
+    assert models.quick_fingerprint(settings(second)) != before
+
+
 def test_it_is_rounded_once_and_after_merging(base: Path, tmp_path: Path) -> None:
     path = lora(base, tmp_path / "a", "q_proj", "v_proj")
     ours = adapter.load(settings(base, "bfloat16"), path)
@@ -98,21 +149,21 @@ def test_it_is_rounded_once_and_after_merging(base: Path, tmp_path: Path) -> Non
 
 def test_what_it_belongs_to_and_whose_it_is(base: Path, tmp_path: Path) -> None:
     path = lora(base, tmp_path / "a", "q_proj")
-    assert adapter.is_adapter(str(path))
-    assert not adapter.is_adapter(str(base))
-    assert adapter.base_of(path) == str(base)
-    first = adapter.fingerprint(settings(base), path)
+    assert adapter_directory(str(path)) == path
+    assert adapter_directory(str(base)) is None
+    assert base_of(path) == str(base)
+    first = models.adapter_fingerprint(settings(base), path)
     assert first.startswith(models.fingerprint(settings(base)) + " adapter ")
     weights = load_file(path / WEIGHTS)
     name = next(iter(weights))
     save_file(weights | {name: weights[name] + 1}, path / WEIGHTS)
-    assert adapter.fingerprint(settings(base), path) != first
-    assert adapter.fingerprint(settings(base, "bfloat16"), path).startswith("bfloat16 ")
+    assert models.adapter_fingerprint(settings(base), path) != first
+    assert models.adapter_fingerprint(settings(base, "bfloat16"), path).startswith("bfloat16 ")
 
 
 def test_its_own_words_win(base: Path, tmp_path: Path) -> None:
     path = lora(base, tmp_path / "a", "q_proj")
-    assert adapter.own_tokenizer(path) is None
+    assert own_tokenizer(path) is None
     words = models.load(settings(base)).tokenizer
     words.chat_template = "{{ messages[0]['content'] }}!"
     words.save_pretrained(path)
@@ -120,7 +171,7 @@ def test_its_own_words_win(base: Path, tmp_path: Path) -> None:
 
 
 def changed(path: Path, **fields: object) -> Path:
-    file = path / adapter.CONFIG
+    file = path / ADAPTER_CONFIG
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
     return path
 
@@ -137,7 +188,7 @@ def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
         (other, r"2 of another shape \(.*\.0\..*lora_A\.weight \[4, 32\] in place of \[4, 48\]"),
         (deep, r"2 missing \(.*\.2\..*lora_A\.weight, "),
     ):
-        with pytest.raises(UserError, match=rf"is that its base model\? --base .*{problem}"):
+        with pytest.raises(UserError, match=rf"is that its base model\?\).*{problem}"):
             adapter.load(settings(wrong), path)
     with pytest.raises(UserError, match=r"2 unexpected \(.*\.2\..*lora_A\.weight, "):
         adapter.load(settings(base), lora(deep, tmp_path / "d", "q_proj"))
@@ -153,10 +204,10 @@ def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"changes lm_head, whose weight the model uses twice"):
         adapter.load(settings(base), lora(base, tmp_path / "c", "q_proj", "lm_head"))
     with pytest.raises(UserError, match="does not say which model it adapts"):
-        adapter.base_of(changed(path, base_model_name_or_path=None))
+        base_of(changed(path, base_model_name_or_path=None))
     (path / WEIGHTS).write_bytes(b"torn")
     with pytest.raises(UserError, match=r"the adapter .* cannot be loaded: Error while deserializ"):
         adapter.load(settings(base), path)
-    (path / adapter.CONFIG).write_text("{")
+    (path / ADAPTER_CONFIG).write_text("{")
     with pytest.raises(UserError, match=r"adapter_config\.json is no JSON"):
-        adapter.base_of(path)
+        base_of(path)
