@@ -56,7 +56,7 @@ from reasontrain.run.datasets import (
 )
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.inputs import Inputs, check_inputs, inputs_of
-from reasontrain.run.loop import Checkpoints, Method, Run, train
+from reasontrain.run.loop import Checkpoints, Method, Run, SamplerCheck, train
 from reasontrain.run.owner import Ownership, owned
 from reasontrain.run.progress import LINE_EVERY_S
 from reasontrain.run.schedules import check_schedules
@@ -135,6 +135,7 @@ class RunContext:
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
     device: str
+    check: SamplerCheck | None = None
 
     def run(
         self,
@@ -203,6 +204,7 @@ class RunContext:
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
+            check=self.check,
             own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
@@ -340,6 +342,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
                 make_reward_fn(recipe, processes.grader),
                 processes.recover,
                 "cuda" if processes.gpu else "cpu",
+                processes.canary,
             )
 
 
