@@ -378,7 +378,9 @@ class _Reader:
                 return
             if not self._element(token, first, value, end, depth):
                 word = token.text.lower()
-                changes = word in counted.STOP or (word in lexicon.PER and token.is_word)
+                # `2 sqrt 3` is a product
+                is_word = token.is_word and word not in lexicon.FUNCTIONS
+                changes = is_word and (word in counted.STOP or word in lexicon.PER)
                 # `3, 4` is a list
                 is_list = self.tokens[begin].text in (",", ";")
                 if not is_list and (self.is_text or changes or not (first or self._only_weak())):

@@ -188,6 +188,8 @@ VERIFIED = [
     ("sin(pi/6)", "0.5"),
     ("ln(2)", r"\ln 2"),
     ("2 sqrt 2", r"2\sqrt{2}"),
+    ("3 sin(x)", r"3\sin x"),
+    ("8 log 2", r"8\log 2"),
     (r"\log_4 8", r"\frac{3}{2}"),
     (r"\ln 2 / \ln 3", r"\log_3 2"),
     (r"\text{lcm}(4,6)", "12"),
