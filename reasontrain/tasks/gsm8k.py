@@ -9,7 +9,7 @@ from typing import Literal
 
 from reasontrain.data.files import Source, files_of
 from reasontrain.tasks.grading import AnswerFormat
-from reasontrain.tasks.grading.gold_mark import MARK, THOUSANDS, marked_gold
+from reasontrain.tasks.grading.gold_mark import HASHES, THOUSANDS, marked_gold
 from reasontrain.tasks.problems import BOXED, problems_of
 from reasontrain.tasks.task import Task
 from reasontrain.types import Problem
@@ -58,5 +58,5 @@ def split_answer(answer: str, solution: str) -> tuple[str, str]:
     if marked is None and not answer.strip():
         return marked_gold(solution) or "", solution
     gold = marked if marked is not None else THOUSANDS.sub("", answer.strip())
-    is_solution = marked is not None and not answer.strip().startswith(MARK)
+    is_solution = marked is not None and not answer.strip().startswith(HASHES)
     return gold, solution or (answer if is_solution else "")

@@ -92,7 +92,14 @@ class ImageTask(Task):
         return self._scored(verdicts, responses, reward)
 
     def same_answer(self, one: str, other: str, problem: Problem, grader: Grader) -> bool:
-        """Compare captions word by word."""
+        """Compare captions word by word.
+
+        Args:
+            one: an extracted caption.
+            other: another one.
+            problem: not used.
+            grader: not used.
+        """
         return one.split() == other.split()
 
     def held_out(self) -> ImageTask:

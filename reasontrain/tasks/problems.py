@@ -55,7 +55,14 @@ class GeneratedProblems(Sequence[Problem]):
 def problems_of(
     source: Source, *, instruction: str | None, default_instruction: str = "", split: Split
 ) -> list[Problem]:
-    """Convert every row of a source to a problem (see `problems_with_rows`)."""
+    """Convert every row of a source to a problem.
+
+    Args:
+        source: see `problems_with_rows`, as for all arguments and errors.
+        instruction: text to append to every prompt, or None.
+        default_instruction: what None appends.
+        split: converts a row's answer and solution.
+    """
     return [
         problem
         for problem, _ in problems_with_rows(

@@ -123,7 +123,14 @@ class Task:
         return self._scored(verdicts, responses, reward)
 
     def same_answer(self, one: str, other: str, problem: Problem, grader: Grader) -> bool:
-        """True if two extracted answers are equal, as votes of a majority are counted."""
+        """Compare two extracted answers, as votes of a majority are counted.
+
+        Args:
+            one: an extracted answer.
+            other: another one.
+            problem: the problem that both answer.
+            grader: the verifier.
+        """
         return grader.same(one, other, problem.text)
 
     def held_out(self) -> Task | None:

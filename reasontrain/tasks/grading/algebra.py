@@ -13,7 +13,7 @@ from typing import TypeVar
 import sympy
 from sympy import Expr, Integer, Rational, Symbol
 
-from reasontrain.tasks.grading import latex, regions
+from reasontrain.tasks.grading import latex, number, regions
 from reasontrain.tasks.grading.latex import Reading
 from reasontrain.tasks.grading.tokens import spelling
 from reasontrain.tasks.grading.vocabulary import UnreadableError
@@ -24,8 +24,8 @@ DIGITS = 30
 """Digits to which constants are evaluated."""
 AGREEMENT = Rational(1, 10**25)
 """Relative difference of constants that are equal."""
-ROUNDING = Rational(1, 10**6)
-"""Tolerance of decimals, absolute and relative to the gold answer; the smaller one counts."""
+ROUNDING = Rational(number.ROUNDING)
+"""Tolerance of decimals, that of the exact rules."""
 SCREEN_DIGITS = 15
 SCREEN_AGREEMENT = Rational(1, 10**9)
 """Relative difference of values at one point that refutes equality."""
@@ -150,13 +150,14 @@ def _links_equal(gold: tuple[str, Expr], answer: tuple[str, Expr]) -> bool:
 
     Equations may also differ by denominators. A factor of inequalities must be positive.
     """
-    relation, *differences = gold[0], gold[1], answer[1]
-    if relation != answer[0]:
+    relation, gold_side = gold
+    answer_relation, answer_side = answer
+    if relation != answer_relation:
         return False
     is_equation = relation in ("=", "!=")
     gold_difference, answer_difference = (
         sympy.expand(_numerator(difference) if is_equation else difference)
-        for difference in differences
+        for difference in (gold_side, answer_side)
     )
     # what holds always, or never, has no ratio to anything
     if not gold_difference.free_symbols or not answer_difference.free_symbols:

@@ -76,7 +76,7 @@ _TWICE = re.compile(r"(.+?),? or \1")
 
 
 class Claim(NamedTuple):
-    """What a statement gives.
+    """The answer that a statement gives.
 
     Attributes:
         text: the answer.

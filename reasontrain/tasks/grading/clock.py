@@ -79,7 +79,8 @@ def read_time(text: str) -> Time | None:
         return Time(_WORDED[text], has_half=True)
     chinese = _CHINESE.fullmatch(text)
     if chinese:
-        half, hour_text, minute_text, second_text = *chinese.groups(), None
+        half, hour_text, minute_text = chinese.groups()
+        second_text = None
         mark = "p" if half in ("下午", "晚上", "中午") else "a"
     else:
         match = _TIME.fullmatch(text)
@@ -120,17 +121,22 @@ def read_date(text: str) -> Date | None:
     text = " ".join(text.translate(_MARKS).lower().split()).rstrip(". ").replace("^ ", "^")
     if not _MAY_BE_DATE.search(text):
         return None
+    year: str | None = None
     if match := _MONTH_FIRST.fullmatch(text):
-        month, day, year = _MONTH[match[1]], int(match[2]), match[3]
+        name, day_text, year = match.groups()
+        month = _MONTH[name]
     elif match := _DAY_FIRST.fullmatch(text):
-        month, day, year = _MONTH[match[2]], int(match[1]), match[3]
+        day_text, name, year = match.groups()
+        month = _MONTH[name]
     elif match := _NUMERIC.fullmatch(text):
         year, month_text, day_text = (part for part in match.groups() if part)
-        month, day = int(month_text), int(day_text)
+        month = int(month_text)
     elif match := _NUMERIC_DAY.fullmatch(text):
-        month, day, year = int(match[1]), int(match[2]), None
+        month_text, day_text = match.groups()
+        month = int(month_text)
     else:
         return None
+    day = int(day_text)
     if not (1 <= day <= 31 and 1 <= month <= 12):
         return None
     return Date(month, day, int(year) if year else None)

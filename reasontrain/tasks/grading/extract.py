@@ -16,7 +16,9 @@ from typing import Literal
 
 from reasontrain.data.thought_marks import KNOWN
 from reasontrain.tasks.grading import boxes, claim, formulas, marks, turns, units_after, value
+from reasontrain.tasks.grading.gold_mark import HASHES
 from reasontrain.tasks.grading.languages import LANGUAGES
+from reasontrain.tasks.grading.normalise import TEXT
 
 AnswerFormat = Literal["boxed", "marked", "any"]
 
@@ -114,12 +116,7 @@ def _truncated(text: str, answer_format: AnswerFormat) -> str:
         final = "" if answer_format == "boxed" else _after_box(complete, box.end)
         return final or _in_box(box.content)
     # a statement that was cut replaces those before it
-    if (
-        answer_format == "boxed"
-        or marks.HASHES in rest
-        or marks.find(rest)
-        or boxes.is_unclosed(rest)
-    ):
+    if answer_format == "boxed" or HASHES in rest or marks.find(rest) or boxes.is_unclosed(rest):
         return ""
     # the end of a response that was cut is not the end of its reasoning
     stated = _stated(complete)
@@ -151,11 +148,11 @@ def _in_box(content: str) -> str:
     r"""Return the answer in a box that holds a sentence: `\text{The answer is } 5`."""
     if "text" not in content:
         return content
-    plain = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", content)
-    found = marks.find(plain)
-    if not found or found[-1].language is None:
+    plain = TEXT.sub(r"\1", content)
+    stated = marks.find(plain)
+    if not stated or stated[-1].language is None:
         return content
-    return claim.read(plain, found[-1]).text or content
+    return claim.read(plain, stated[-1]).text or content
 
 
 def _is_answered(text: str, answer_format: AnswerFormat) -> bool:
@@ -205,7 +202,7 @@ def _unbold(text: str) -> str:
 
 def _is_bare(text: str) -> bool:
     """Return True if a text is nothing but an answer."""
-    if len(text) > NEAR or marks.HASHES in text:
+    if len(text) > NEAR or HASHES in text:
         return False
     text = _unbold(text)
     return _is_phrase(text) or (_is_expression(text) and not _SENTENCE.match(text))

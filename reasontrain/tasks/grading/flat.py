@@ -31,7 +31,7 @@ _TOKEN = re.compile(r"\\mu(?![a-zA-Z])|\\[a-zA-Z]+|\\.|[^\W\d_]+(?:'[a-z]+)?|\d+
 CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
-class Token(NamedTuple):
+class FlatToken(NamedTuple):
     """A word, number or sign of a flat text, and its place."""
 
     text: str
@@ -75,16 +75,16 @@ def as_latex(text: str) -> str:
     return text if text.count("{") == text.count("}") else text.replace(r"\text{", " ")
 
 
-def tokens(text: str) -> Iterator[Token]:
+def tokens(text: str) -> Iterator[FlatToken]:
     """Yield the tokens of a flat text, without spaces."""
     for match in _TOKEN.finditer(text):
         if CJK.match(match.group()):
             yield from _segments(match.group(), match.start())
         else:
-            yield Token(match.group(), match.start(), match.end())
+            yield FlatToken(match.group(), match.start(), match.end())
 
 
-def _segments(text: str, start: int) -> Iterator[Token]:
+def _segments(text: str, start: int) -> Iterator[FlatToken]:
     """Cut a text without spaces into the longest known words and the rest between them."""
     unknown = 0
     index = 0
@@ -96,12 +96,12 @@ def _segments(text: str, start: int) -> Iterator[Token]:
             index += max(size, 1)
             continue
         if unknown < index:
-            yield Token(text[unknown:index], start + unknown, start + index)
-        yield Token(text[index : index + size], start + index, start + index + size)
+            yield FlatToken(text[unknown:index], start + unknown, start + index)
+        yield FlatToken(text[index : index + size], start + index, start + index + size)
         index += size
         unknown = index
     if unknown < len(text):
-        yield Token(text[unknown:], start + unknown, start + len(text))
+        yield FlatToken(text[unknown:], start + unknown, start + len(text))
 
 
 _KNOWN_CJK = frozenset(

@@ -398,7 +398,11 @@ LANGUAGES = {
         direct=True,
     ),
     "te": Language(
-        nouns=("సమాధానం", "జవాబు"), ands=("మరియు",), ors=("లేదా",), causes=("ఎందుకంటే",), direct=True
+        nouns=("సమాధానం", "జవాబు"),
+        ands=("మరియు",),
+        ors=("లేదా",),
+        causes=("ఎందుకంటే",),
+        direct=True,
     ),
     "ta": Language(
         nouns=("பதில்", "விடை"),

@@ -8,11 +8,11 @@ from functools import cache
 from itertools import chain, groupby
 from typing import NamedTuple
 
+from reasontrain.tasks.grading.gold_mark import HASHES
 from reasontrain.tasks.grading.languages import LANGUAGES, Language
 
 MAX_MARKS = 32
 """Statements from the end of a text that are looked at."""
-HASHES = "####"
 
 _MARKUP = r"[*_`'\"”»\]]{0,4}"
 _SPACE = r"[^\S\n]*"

@@ -19,7 +19,8 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _BETWEEN = re.compile(
-    r"\s*(?:\^\s*\{?\s*(T|t|\\top|\\intercal|-?\d)\s*\}?)?\s*([-+]?)\s*(.*?)\s*(?:\\cdot|\\times|\*)?\s*",
+    r"\s*(?:\^\s*\{?\s*(T|t|\\top|\\intercal|-?\d)\s*\}?)?\s*([-+]?)\s*(.*?)\s*"
+    r"(?:\\cdot|\\times|\*)?\s*",
     re.DOTALL,
 )
 _SCALAR = re.compile(r"(?:\\cdot|\\times|\*)?\s*(.*)", re.DOTALL)

@@ -234,7 +234,7 @@ _LINES = re.compile(
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SET_SIGN = re.compile(r",|\\mid|:|\|")
 """A sign that makes braces a set; without one they group a value."""
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 MAX_ROOTS = 100
 """The most root signs that are read."""
 _SHORT_WORDS = frozenset(["no", "of", "in", "at", "to", "is", "am", "pm", "or", "on"])
@@ -282,7 +282,7 @@ def squeezed(text: str) -> str:
     """Remove spaces (except between digits), text wrappers and braces around one character."""
     if text.isalnum():
         return text
-    text = _TEXT.sub(r"\1", text)
+    text = TEXT.sub(r"\1", text)
     # a space between digits, and one that tells the list `1, 300` from a number, has a meaning
     text = re.sub(r"(?<![\d,])\s+|\s+(?!\d)|(?<=,)\s+(?!\d{3}(?!\d))", "", text)
     return re.sub(r"([\^_])\{(\w)\}", r"\1\2", text) if "{" in text else text
@@ -484,7 +484,7 @@ def words(text: str) -> str | None:
     A single letter keeps its case and loses its brackets; `(C) Plane` is reduced to the letter. The
     result is None for a formula.
     """
-    bare = _TEXT.sub(r"\1", text).strip(" .,")
+    bare = TEXT.sub(r"\1", text).strip(" .,")
     if re.fullmatch(r"\(?\s*[A-Za-z]\s*\)?", bare):
         return bare.strip("() ")
     choice = re.match(r"\(([A-Z])\)\s*[A-Za-z]{2}", bare)

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from reasontrain.tasks.grading import flat, lexicon, number, units
 from reasontrain.tasks.grading import nouns as counted
-from reasontrain.tasks.grading.flat import Token
+from reasontrain.tasks.grading.flat import FlatToken
 from reasontrain.tasks.grading.number import Number
 from reasontrain.tasks.grading.units import Unit
 
@@ -274,7 +274,7 @@ class _Reader:
             word in lexicon.ORDINALS and not any(char.isdigit() for char in self.text)
         )
 
-    def _is_heading(self, token: Token, word: str) -> bool:
+    def _is_heading(self, token: FlatToken, word: str) -> bool:
         """Return True for the noun in `Day 5` and `Room 12`."""
         return (
             len(word) > 2
@@ -403,7 +403,7 @@ class _Reader:
         weak = self.is_letter or self.unit == _DEGREES
         return weak and not (self.labels or self.parts or self.is_compound) and self.scale == 1
 
-    def _element(self, token: Token, first: bool, value: Number, end: int, depth: int) -> bool:
+    def _element(self, token: FlatToken, first: bool, value: Number, end: int, depth: int) -> bool:
         """Read one element; return False if it is not understood."""
         text = token.text
         if text in (flat.OPEN, flat.CLOSE):
@@ -478,7 +478,7 @@ class _Reader:
             "\\!",
         )
 
-    def _digits(self, token: Token, depth: int) -> bool:
+    def _digits(self, token: FlatToken, depth: int) -> bool:
         """Read the second measure of `5 feet 10 inches`, or the power in `cm2`."""
         previous = self.tokens[self.index - 1]
         if (
@@ -587,7 +587,7 @@ class _Reader:
         self.last_unit = unit
         return True
 
-    def _fraction(self, token: Token) -> bool:
+    def _fraction(self, token: FlatToken) -> bool:
         r"""Read `\frac{\text{m}}{\text{s}^2}`."""
         group = r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
         match = re.compile(rf"\\frac{group}{group}").match(self.text, token.start)
@@ -610,7 +610,7 @@ class _Reader:
         self.index -= 1
         return bool(self.unit.dims or self.labels)
 
-    def _word(self, token: Token, *, glued: bool) -> bool:
+    def _word(self, token: FlatToken, *, glued: bool) -> bool:
         """Read a word behind a number."""
         text = token.text
         word = text.lower()
@@ -715,7 +715,7 @@ class _Reader:
         self.labels.add(word)
         return True
 
-    def _is_unit(self, token: Token, following: str, glued: bool) -> bool:
+    def _is_unit(self, token: FlatToken, following: str, glued: bool) -> bool:
         """Return True if a word that may be a unit is one where it stands."""
         text = token.text
         if text == "in":
@@ -762,7 +762,7 @@ class _Reader:
             return self._result(None, self.text[start:], "")
         return None
 
-    def _may_start_unit(self, token: Token) -> bool:
+    def _may_start_unit(self, token: FlatToken) -> bool:
         word = token.text
         if word in (flat.OPEN, "°", "%"):
             return True

@@ -70,7 +70,14 @@ def points(texts: Sequence[str]) -> Region:
 
 
 def interval(opening: str, low: str, high: str, closing: str) -> Region:
-    """One interval with these brackets."""
+    """One interval with these brackets.
+
+    Args:
+        opening: "[" if the lower end belongs to it, "(" if not.
+        low: the lower end.
+        high: the upper end.
+        closing: "]" if the upper end belongs to it, ")" if not.
+    """
     return (Interval(low, high, opening == "[", closing == "]"),)
 
 
@@ -102,11 +109,13 @@ def complement(region: Region) -> Region | None:
     """All other reals; None if the order of the ends is not known."""
     if len(region) > 1 and not _known(region):
         return None
-    low, low_closed = f"-{INFINITY}", False
+    low = f"-{INFINITY}"
+    low_closed = False
     gaps: list[Interval] = []
     for part in region:
         gaps.append(Interval(low, part.low, low_closed, not part.low_closed))
-        low, low_closed = part.high, not part.high_closed
+        low = part.high
+        low_closed = not part.high_closed
     gaps.append(Interval(low, INFINITY, low_closed, False))
     return _sorted(
         tuple(gap for gap in gaps if not (_at(gap.low) == _at(gap.high) and is_infinite(gap.low)))
@@ -143,7 +152,8 @@ def rounds_to(gold: str, answer: str) -> bool:
     match = _ROUNDED.fullmatch(gold)
     if match is None:
         return False
-    exact, rounded = approximate.value(answer), approximate.value(gold)
+    exact = approximate.value(answer)
+    rounded = approximate.value(gold)
     if exact is None or rounded is None or math.isinf(exact):
         return False
     digits = len(match[1])
@@ -175,7 +185,8 @@ def _one_sided(left: str, sign: str, right: str) -> Subset | None:
     if not left or not right or not (left_is_name or right_is_name):
         return None
     if right_is_name and (not left_is_name or _rank(right) < _rank(left)):
-        left, right, sign = right, left, _FLIPPED[sign]
+        left, right = right, left
+        sign = _FLIPPED[sign]
     if sign == r"\ne":
         region = complement(points([right]))
         return None if region is None else Subset(region, left)
@@ -284,7 +295,8 @@ def _sorted(region: Region) -> Region:
         return region
     joined: list[Interval] = []
     for part in sorted(region, key=lambda one: _start((one.low, not one.low_closed))):
-        low, high = _at(part.low), _at(part.high)
+        low = _at(part.low)
+        high = _at(part.high)
         assert low is not None, "ends are known"
         assert high is not None, "ends are known"
         if low > high or (low == high and not (part.low_closed and part.high_closed)):

@@ -88,7 +88,7 @@ def separators(text: str, *, listed: bool = False) -> tuple[Separator, ...]:
         text: the expression.
         listed: it stands in brackets, so that `3,400` is two members.
     """
-    found: list[Separator] = []
+    signs: list[Separator] = []
     depth = 0
     for match in _TOKEN.finditer(text):
         token = match.group()
@@ -104,19 +104,19 @@ def separators(text: str, *, listed: bool = False) -> tuple[Separator, ...]:
             if token == "U" and not text[match.end() :].lstrip().startswith(("(", "[")):
                 kind = None
             if kind is not None:
-                found.append(Separator(kind, token, match.start(), match.end()))
-    return tuple(_without_thousands(text, found, listed=listed))
+                signs.append(Separator(kind, token, match.start(), match.end()))
+    return tuple(_without_thousands(text, signs, listed=listed))
 
 
-def _without_thousands(text: str, found: list[Separator], *, listed: bool) -> list[Separator]:
-    commas = [separator for separator in found if separator.token == ","]
+def _without_thousands(text: str, signs: list[Separator], *, listed: bool) -> list[Separator]:
+    commas = [separator for separator in signs if separator.token == ","]
     tight = [comma for comma in commas if text[comma.end : comma.end + 1].strip()]
-    lists = sum(separator.kind in LISTS for separator in found)
+    lists = sum(separator.kind in LISTS for separator in signs)
     if not tight or (listed and len(tight) == lists):
-        return found
+        return signs
     if all(comma.start and _THOUSANDS.match(text, comma.start - 1) for comma in tight):
-        return [separator for separator in found if separator not in tight]
-    return found
+        return [separator for separator in signs if separator not in tight]
+    return signs
 
 
 def split(

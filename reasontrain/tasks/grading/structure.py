@@ -259,11 +259,13 @@ class Comparison:
                 return self._same(gold.value, parse(renamed, self._nouns), depth + 1)
             if _same_name(gold.name, answer.name):
                 return self._same(gold.value, answer.value, depth + 1)
-            golds, answers = _named(gold), _named(answer)
+            golds = _named(gold)
+            answers = _named(answer)
             if golds is not None and answers is not None:
                 return self._named(golds, answers, depth)
             return self._leaf(gold.text, answer.text)
-        golds, answers = _named(gold), _named(answer)
+        golds = _named(gold)
+        answers = _named(answer)
         if isinstance(gold, Named) or isinstance(answer, Named):
             return self._named(golds or gold, answers or answer, depth)
         if isinstance(gold, Chain) and isinstance(answer, Chain | Assigned):
@@ -355,7 +357,7 @@ class Comparison:
         )
 
 
-class Key(NamedTuple):
+class CanonicalForm(NamedTuple):
     """A canonical form of an answer: answers with equal keys are equal.
 
     Attributes:
@@ -372,7 +374,7 @@ class Key(NamedTuple):
     is_bare: bool = False
 
 
-def key(text: str, nouns: Nouns = frozenset()) -> Key:
+def key(text: str, nouns: Nouns = frozenset()) -> CanonicalForm:
     """Return the canonical form of a normalised answer.
 
     Args:
@@ -382,7 +384,7 @@ def key(text: str, nouns: Nouns = frozenset()) -> Key:
     return _key(parse(words.without_lead(text), nouns), nouns)
 
 
-def _key(node: Node, nouns: Nouns) -> Key:
+def _key(node: Node, nouns: Nouns) -> CanonicalForm:
     match node:
         case Assigned():
             return _key(node.value, nouns)
@@ -391,16 +393,18 @@ def _key(node: Node, nouns: Nouns) -> Key:
         case Several():
             members = [_key(member, nouns) for member in node.members]
             if node.kind in ("", "{}"):
-                return Key(frozenset(members), "set")
-            return Key(tuple(members), node.kind)
+                return CanonicalForm(frozenset(members), "set")
+            return CanonicalForm(tuple(members), node.kind)
         case Value():
             value = leaf_values.key(node.text, nouns)
             if value.kind != "text":
                 is_bare = value.kind == "number"
-                return Key((value.value, value.unit), value.kind, is_value=True, is_bare=is_bare)
+                return CanonicalForm(
+                    (value.value, value.unit), value.kind, is_value=True, is_bare=is_bare
+                )
             prose = words.prose(words.bare(node.text))
-            return Key(prose or value.value, "text")
-    return Key(normalise.squeezed(node.text), "text")
+            return CanonicalForm(prose or value.value, "text")
+    return CanonicalForm(normalise.squeezed(node.text), "text")
 
 
 @lru_cache(maxsize=4_096)

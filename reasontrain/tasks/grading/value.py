@@ -27,8 +27,8 @@ _NEUTRAL = (
 )
 """Words before a value that change nothing."""
 _KIND = (
-    r"(?:the\s+)?(?:ordered\s+)?(?:point|interval|set|number|value|pair|triple|matrix|vector|fraction"
-    r"|function|equation|expression|polynomial|integer|line)|the|la|le|el|il|das"
+    r"(?:the\s+)?(?:ordered\s+)?(?:point|interval|set|number|value|pair|triple|matrix|vector"
+    r"|fraction|function|equation|expression|polynomial|integer|line)|the|la|le|el|il|das"
 )
 """Words that name the kind of the value."""
 _LEAD = re.compile(

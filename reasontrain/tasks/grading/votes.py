@@ -9,6 +9,7 @@ from typing import NamedTuple
 from reasontrain.tasks.grading import structure, words
 from reasontrain.tasks.grading.limits import MAX_EXACT_LENGTH
 from reasontrain.tasks.grading.normalise import normalise
+from reasontrain.tasks.grading.structure import CanonicalForm
 
 Same = Callable[[str, str], bool]
 
@@ -46,7 +47,7 @@ def group_votes(votes: Sequence[Vote], same: Same, problem: str = "") -> list[in
     spellings = {vote.answer for vote in votes if vote.answer and not vote.correct}
     nouns = words.nouns_in(problem, *sorted(spellings))
     keys = {answer: _key(answer, nouns) for answer in spellings}
-    examples: dict[structure.Key, str] = {}
+    examples: dict[CanonicalForm, str] = {}
     for answer in sorted(spellings):
         examples.setdefault(keys[answer], answer)
     comparable = {keys[vote.answer] for vote in votes if vote.answer in keys and vote.comparable}
@@ -62,27 +63,27 @@ def group_votes(votes: Sequence[Vote], same: Same, problem: str = "") -> list[in
     return numbers
 
 
-def _key(answer: str, nouns: frozenset[str]) -> structure.Key:
+def _key(answer: str, nouns: frozenset[str]) -> CanonicalForm:
     if len(answer) > MAX_EXACT_LENGTH:
-        return structure.Key(answer, "long")
+        return CanonicalForm(answer, "long")
     return structure.key(normalise(answer), nouns)
 
 
 def _joined(
-    examples: dict[structure.Key, str], comparable: set[structure.Key], same: Same
-) -> dict[structure.Key, structure.Key]:
+    examples: dict[CanonicalForm, str], comparable: set[CanonicalForm], same: Same
+) -> dict[CanonicalForm, CanonicalForm]:
     """Map each class to the first class of those that belong together."""
     first = {key: key for key in examples}
 
-    def root(key: structure.Key) -> structure.Key:
+    def root(key: CanonicalForm) -> CanonicalForm:
         while first[key] != key:
             key = first[key]
         return key
 
-    def join(one: structure.Key, other: structure.Key) -> None:
+    def join(one: CanonicalForm, other: CanonicalForm) -> None:
         first[root(other)] = root(one)
 
-    def equal(one: structure.Key, other: structure.Key) -> bool:
+    def equal(one: CanonicalForm, other: CanonicalForm) -> bool:
         return same(examples[one], examples[other])
 
     open_keys = [key for key in examples if not key.is_value and key in comparable]
@@ -97,7 +98,7 @@ def _joined(
         if equal(number, quantity)
     ):
         join(number, quantity)
-    groups: dict[structure.Key, set[structure.Key]] = {}
+    groups: dict[CanonicalForm, set[CanonicalForm]] = {}
     for key in open_keys:
         values = {value for value in (*bare, *with_unit) if equal(key, value)}
         groups.setdefault(root(key), set()).update(values)
@@ -109,8 +110,8 @@ def _joined(
 
 
 def _only_partners(
-    pairs: Iterable[tuple[structure.Key, structure.Key]],
-) -> list[tuple[structure.Key, structure.Key]]:
+    pairs: Iterable[tuple[CanonicalForm, CanonicalForm]],
+) -> list[tuple[CanonicalForm, CanonicalForm]]:
     """The pairs of which neither member is in another pair."""
     pairs = list(pairs)
     lefts = [left for left, _ in pairs]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from reasontrain.tasks.grading.normalise import TEXT
 from reasontrain.tasks.grading.nouns import STOP
 
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]+")
 _LETTERS = re.compile(r"[A-Za-z]")
 _CHOICE = re.compile(
@@ -85,7 +85,7 @@ def content_of_choice(text: str) -> str | None:
 
 def bare(text: str) -> str:
     r"""Remove the text wrappers (`\text{east}` -> `east`)."""
-    return _TEXT.sub(r"\1", text).strip() if "\\text" in text else text
+    return TEXT.sub(r"\1", text).strip() if "\\text" in text else text
 
 
 def choice(text: str) -> tuple[str, str] | None:
@@ -115,7 +115,7 @@ def without_lead(text: str) -> str:
     r"""Remove words before a value that only present it (`\text{The answer is } 5`)."""
     if not text.startswith("\\text{"):
         return text
-    match = _TEXT.match(text)
+    match = TEXT.match(text)
     if match is None or not text[match.end() :].strip():
         return text
     lead = match[1].strip()
