@@ -12,9 +12,9 @@ from pathlib import Path
 TRAP = "hostile-answer-was-run"
 """The file that answers which are Python code would make."""
 SLOW = (
-    r"\int_0^{\infty} e^{-x^{x}} dx",
-    r"\sum_{n=1}^{\infty}\frac{\sin(n)}{n^{3/2}}",
-    r"\prod_{k=1}^{\infty} (1+\frac{\sin(k)}{k^{3}})",
+    r"\sum_{n=1}^{\infty} \frac{\sin(n^2)}{n^2}",
+    r"\sum_{n=2}^{\infty} \frac{\sin(n)}{n \ln n}",
+    r"\prod_{k=1}^{\infty} k!",
 )
 """What is small on paper and keeps algebra busy for minutes."""
 
@@ -135,6 +135,7 @@ FAMILIES: dict[str, list[str]] = {
         "(a+b+c+d)^{999999}",
         "".join(f"(x+{n})" for n in range(90)),
         "+".join(f"x^{{{n}}}" for n in range(99)),
+        r"\int_0^{\infty} e^{-x^{x}} dx",
         *SLOW,
     ],
     "repeats": [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,16 @@ def grader() -> Iterator[Grader]:
 @pytest.mark.parametrize(("name", "at_least"), [("grader_cases", 0.995), ("grader_cases_2", 0.98)])
 def test_agreement_with_the_collected_cases(grader: Grader, name: str, at_least: float) -> None:
     rows = cases(name)
+    assert_agreement(grader, rows, at_least)
+
+
+def test_agreement_with_whole_completions(grader: Grader) -> None:
+    """Extraction and equality together, without the cases of bare answers beside them."""
+    rows = [row for row in cases("grader_cases") if row["kind"] == "completion"]
+    assert_agreement(grader, rows, 0.995)
+
+
+def assert_agreement(grader: Grader, rows: Sequence[dict[str, Any]], at_least: float) -> None:
     verdicts = grader.grade_many(
         [GradeRequest(row["gold"], row["prediction"]) for row in rows], answer_format="any"
     )
