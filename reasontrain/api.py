@@ -8,7 +8,7 @@ messages go to the logger `reasontrain`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reasontrain.models import DType
@@ -69,6 +69,7 @@ def evaluate(
     dtype: DType | None = None,
     seed: int = 0,
     engine: str | None = None,
+    engine_settings: Mapping[str, int | float] | None = None,
     base: str | None = None,
     workers: int | None = None,
     endpoint: str | None = None,
@@ -89,6 +90,7 @@ def evaluate(
         dtype: computation dtype of the weights (default: bfloat16).
         seed: seed of sampling.
         engine: the sampler engine, e.g. local or vllm (default: local).
+        engine_settings: keys of a recipe's `sample.engine`, e.g. `{"max_num_seqs": 64}`.
         base: base model of an adapter (default: the one that the adapter names).
         workers: number of Ray processes that generate (default: this process).
         endpoint: URL of a server with OpenAI's API.
@@ -118,6 +120,7 @@ def evaluate(
             dtype=dtype,
             seed=seed,
             engine=engine,
+            engine_settings=engine_settings or {},
             base=base,
             workers=workers,
             endpoint=endpoint,

@@ -54,6 +54,10 @@ class LostError(RunError):
         self.rank = rank
 
 
+class EngineLostError(RunError):
+    """A process of a sampler's engine died; the sampler is of no use, and can be started again."""
+
+
 Message = dict[str, object]
 """One turn of a conversation, in the format of chat templates.
 

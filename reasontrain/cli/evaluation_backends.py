@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +79,7 @@ class ModelBackend:
             seed: seed of the sampler.
             workers: number of Ray processes; 0 samples in this process.
             logs: folder for the logs of the processes.
-            exit_stack: ends the processes when it closes.
+            exit_stack: ends the engine or the processes when it closes.
         """
         self.candidate = candidate
         self.seed = seed
@@ -123,7 +123,8 @@ class ModelBackend:
     def sample(self) -> SampleFn:
         """The sampler, loaded at the first use and kept for all suites."""
         if not self.workers:
-            return sample_with(self.candidate.sampler(self.seed))
+            sampler = self.exit_stack.enter_context(closing(self.candidate.sampler(self.seed)))
+            return sample_with(sampler)
         # a local import, because importing Ray is slow and few evaluations need it
         from reasontrain.cluster.work_queue import parallel_sampler
 

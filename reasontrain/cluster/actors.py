@@ -34,8 +34,10 @@ from reasontrain.sampler.factory import SleepingSampler, make_sampler
 from reasontrain.sampler.unused import UnusedSampler
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
-from reasontrain.types import Batch, Prompt, Rollout, Stats, Weights
+from reasontrain.types import Batch, EngineLostError, Prompt, Rollout, Stats, Weights
 from reasontrain.vocab import Head
+
+logger = logging.getLogger(__name__)
 
 VERSIONS = (
     "reasontrain",
@@ -53,17 +55,31 @@ R = TypeVar("R")
 
 
 def work(method: Callable[..., R]) -> Callable[..., R]:
-    """Decorate a method so that its seconds count as work; the rest of a step is orchestration."""
+    """Decorate a method so that its seconds count as work; the rest of a step is orchestration.
+
+    A process whose sampler's engine has died ends, so that it is restarted as any that dies.
+    """
 
     @wraps(method)
     def counted(self: Worker, *arguments: object) -> R:
         start = time.perf_counter()
         try:
             return method(self, *arguments)
+        except EngineLostError as error:
+            logger.error(f"{error}; this process ends with it")
+            end_process()
+            raise
         finally:
             self.work_s += time.perf_counter() - start
 
     return counted
+
+
+def end_process() -> None:
+    """End this process at once: what its engine left behind may block an orderly end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class Worker:

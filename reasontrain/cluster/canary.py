@@ -1,52 +1,125 @@
-"""A short rollout scored by learner and sampler: if they disagree, their weights differ."""
+"""A check in every step that the samplers have the learner's weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
 
 from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner
+from reasontrain.metrics.step import sampler_gap
 from reasontrain.recipe import is_due
 from reasontrain.sampler import Sampler
-from reasontrain.types import Prompt, RunError
+from reasontrain.types import Prompt, Rollout, RunError, Stats
 
-TOKENS = 16
+logger = logging.getLogger(__name__)
+
+ROLLOUTS = 8
+"""The most rollouts of a step that are scored, which bounds the cost."""
+PROBE_TOKENS = 32
+"""Tokens of a rollout that is sampled for the check alone."""
+METRIC = "canary_gap"
+FLOORS = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+"""Mean gaps in nats that rounding in a dtype can give to any model; smaller ones are no sign."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Canary:
-    """Compare learner and sampler every `every` versions of the weights.
+    """Compare log-probs of samplers and learner, in nats, on rollouts of the step.
 
-    `prompt` is sampled at the temperature at which the learner scores. `limit` bounds the mean
-    absolute difference of token probabilities.
+    Two implementations of one model differ by rounding, and by how much depends on the model: the
+    first gap of a run, at version 0 of the weights, is the baseline. Weights that did not arrive
+    show as a gap that grows with every step.
+
+    Attributes:
+        learner: scores the rollouts.
+        sampler: samples rollouts for the check alone where those of the step do not serve: they
+            were sampled one step ahead, or with truncation, whose log-probs are of another law.
+        sampling: as the step samples; None if rollouts are written and not sampled.
+        temperature: the temperature at which the learner scores.
+        every: check every that many steps; 0: never.
+        limit: the largest mean gap of any run.
+        ratio: the largest mean gap as a multiple of the baseline.
+        dtype: the dtype of the models.
+        ahead: rollouts of a step were sampled before the last update.
+        baseline: the mean gap at the start of the run; None until it is known.
     """
 
     learner: Learner
-    prompt: Prompt
+    sampler: Sampler
+    sampling: Sampling | None
     temperature: float
     every: int
     limit: float
+    ratio: float
+    dtype: torch.dtype
+    ahead: bool = False
+    baseline: float | None = None
 
-    def __call__(self, sampler: Sampler) -> None:
-        """Raise RunError if the mean difference of token probabilities is above the limit."""
-        if not is_due(self.every, sampler.version):
-            return
-        sampling = Sampling(temperature=self.temperature, max_tokens=TOKENS)
-        rollout = sampler.sample([self.prompt], sampling, num=1, first_id=0)
+    def before(self, step: int, prompts: Sequence[Prompt]) -> Stats:
+        """Check before a step is sampled, if its rollouts come from older weights.
+
+        Args:
+            step: the step, counted from 0.
+            prompts: the prompts of the step.
+
+        Returns:
+            The gap, or nothing.
+
+        Raises:
+            RunError: the samplers have other weights than the learner.
+        """
+        if not self.ahead or not self._is_due(step):
+            return {}
+        return self._check(self._probe(prompts))
+
+    def after(self, step: int, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Stats:
+        """Check after a step was sampled (see `before`).
+
+        Args:
+            step: the step, counted from 0.
+            prompts: the prompts of the step.
+            rollouts: its rollouts.
+        """
+        if self.ahead or not self._is_due(step):
+            return {}
+        if any(not rollout.sampled_logp for rollout in rollouts[:ROLLOUTS]) or self._has_thoughts:
+            return self._check(self._probe(prompts))
+        return self._check(rollouts[:ROLLOUTS])
+
+    @property
+    def _has_thoughts(self) -> bool:
+        return self.sampling is not None and self.sampling.thought is not None
+
+    def _is_due(self, step: int) -> bool:
+        return is_due(self.every, step)
+
+    def _probe(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """Short rollouts from the whole distribution."""
+        plain = Sampling(temperature=self.temperature, max_tokens=PROBE_TOKENS)
+        return self.sampler.sample(prompts[:ROLLOUTS], plain, num=1, first_id=0)
+
+    def _check(self, rollouts: Sequence[Rollout]) -> Stats:
+        """Compare the two log-probs of these rollouts' tokens."""
+        scored = [replace(rollout, reward=0.0) for rollout in rollouts if rollout.response_ids]
         batch = self.learner.observe(
-            collate(rollout, advantage=NoAdvantage()), frozenset({"old_logp"})
+            collate(scored, advantage=NoAdvantage()), frozenset({"old_logp"})
         )
-        learner_N, sampler_N = (
-            column_BT[batch.is_response_BT].exp()
-            for column_BT in (batch.old_logp_BT, batch.sampled_logp_BT)
-        )
-        gap = float((learner_N - sampler_N).abs().mean())
-        if not gap <= self.limit:  # also true for NaN
+        gap = sampler_gap(batch)["sampler_gap_mean"]
+        if self.baseline is None:
+            self.baseline = gap
+            logger.info(f"samplers and learner differ by {gap:.3g} nats per token at the start")
+        limit = min(self.limit, max(self.ratio * self.baseline, FLOORS[self.dtype]))
+        if not gap <= limit:  # also true for NaN
             raise RunError(
-                f"after version {sampler.version} the sampler is not the model that "
-                f"learns: the probabilities of {len(learner_N)} "
-                f"tokens differ by {gap:.3g} in the mean, more than cluster.canary_gap = "
-                f"{self.limit:g}"
+                f"at version {self.sampler.version} the sampler is not the model that learns: the "
+                f"log-probs of {sum(len(r.response_ids) for r in scored)} tokens differ by "
+                f"{gap:.3g} nats in the mean, more than {limit:.3g} (at the start "
+                f"{self.baseline:.3g}; see cluster.canary_ratio and canary_gap)"
             )
+        return {METRIC: gap}

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import torch
+
 from reasontrain.cluster import placement
 from reasontrain.cluster.actors import (
     GraderWorker,
@@ -15,7 +17,7 @@ from reasontrain.cluster.actors import (
     TeacherWorker,
     Worker,
 )
-from reasontrain.cluster.canary import Canary
+from reasontrain.cluster.canary import METRIC, Canary
 from reasontrain.cluster.group import ActorGroup, Slot
 from reasontrain.cluster.prefetch import PrefetchingSampler
 from reasontrain.cluster.roles import (
@@ -39,7 +41,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Processes:
-    """The groups of a running recipe; without grader processes, `grader` is the driver's."""
+    """The groups of a running recipe; without grader processes, `grader` is the driver's.
+
+    `canary` is None if the samplers use the learner's own weights.
+    """
 
     directory: RunDirectory
     learner: LearnerGroup
@@ -48,6 +53,7 @@ class Processes:
     grader: Grader
     restarts: Restarts
     gpu: bool
+    canary: Canary | None
 
     def recover(self, error: LostError) -> int:
         """Restart all learner ranks from the newest complete checkpoint, or from the start.
@@ -103,17 +109,16 @@ def running(
         grader: The driver's grader, used if the recipe has no grader processes.
 
     Raises:
-        UserError: The cluster lacks resources or a GPU for the engine, its library versions differ,
-            or it does not share the run directory.
+        UserError: The cluster lacks resources, its library versions differ, or it does not share
+            the run directory.
     """
     with placement.connected(
         sum(need.number * need.cpus for need in placement.needs(recipe, cluster, gpu=False))
     ):
         gpu = placement.uses_gpus(recipe.model)
         wanted = placement.needs(recipe, cluster, gpu=gpu)
-        placement.check_engine(recipe, gpu=gpu)
         placement.check_room(wanted)
-        placement.check_versions()
+        placement.check_versions(recipe.engine)
         with placement.placed(wanted, cluster.placement, wait_s=cluster.wait_s) as slots:
             parts = ", ".join(f"{need.number} {need.role}" for need in wanted)
             start_phase(logger, f"starting processes and loading models: {parts}")
@@ -159,18 +164,44 @@ def _started(
         grader = GraderGroup(group("grader", GraderWorker), restarts)
     learner.build()
     if samplers is None:
-        return Processes(directory, learner, SamplerGroup(ranks), None, grader, restarts, gpu)
-    temperature = recipe.temperature or 1.0
-    canary = Canary(
-        learner, order.prompts[0], temperature, cluster.canary_every, cluster.canary_gap
-    )
-    separate = SeparateSamplers(samplers, learner, restarts, canary)
+        shared = SamplerGroup(ranks)
+        canary = (
+            None
+            if recipe.engine.capabilities.shares_policy or not recipe.samples
+            else _canary(recipe, cluster, directory, learner, shared)
+        )
+        return Processes(directory, learner, shared, None, grader, restarts, gpu, canary)
+    separate = SeparateSamplers(samplers, learner, restarts)
+    canary = _canary(recipe, cluster, directory, learner, separate)
     prefetching = (
         PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id))
         if cluster.overlap
         else None
     )
-    return Processes(directory, learner, separate, prefetching, grader, restarts, gpu)
+    return Processes(directory, learner, separate, prefetching, grader, restarts, gpu, canary)
+
+
+def _canary(
+    recipe: Recipe,
+    cluster: Cluster,
+    directory: RunDirectory,
+    learner: LearnerGroup,
+    sampler: SamplerGroup,
+) -> Canary:
+    """The check of these samplers; a run that is resumed keeps the baseline of its first step."""
+    gaps = (row[METRIC] for row in directory.read_metrics() if METRIC in row)
+    return Canary(
+        learner,
+        sampler,
+        recipe.sample,
+        temperature=recipe.temperature or 1.0,
+        every=cluster.canary_every,
+        limit=cluster.canary_gap,
+        ratio=cluster.canary_ratio,
+        dtype=getattr(torch, recipe.model.dtype),
+        ahead=bool(cluster.overlap),
+        baseline=next(gaps, None),
+    )
 
 
 def _after(recipe: Recipe, order: Order, first_id: int) -> tuple[Sequence[Prompt], int] | None:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from reasontrain.cluster.group import Slot
 from reasontrain.metrics import environment
 from reasontrain.metrics.timing import start_phase
 from reasontrain.models import ModelSettings
-from reasontrain.recipe import Cluster, Recipe
+from reasontrain.recipe import Cluster, EngineSettings, Recipe
 from reasontrain.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -127,16 +127,6 @@ def uses_gpus(model: ModelSettings) -> bool:
     )
 
 
-def check_engine(recipe: Recipe, *, gpu: bool) -> None:
-    """Raise UserError for an engine that this cluster cannot run."""
-    capabilities = recipe.engine.capabilities
-    if capabilities.needs_gpu and not gpu:
-        raise UserError(
-            f"sample.engine: {capabilities.label} needs GPUs, and this cluster has none; "
-            "use `kind: local`"
-        )
-
-
 def check_room(wanted: list[ResourceRequest]) -> None:
     """Raise UserError, naming the bundle, for a request that the cluster could never hold.
 
@@ -163,14 +153,16 @@ def check_room(wanted: list[ResourceRequest]) -> None:
             )
 
 
-def check_versions() -> None:
+def check_versions(engine: EngineSettings) -> None:
     """Raise UserError, with a table of differences, if nodes have other library versions.
 
-    A Ray that this process started runs in this process's environment and needs no check.
+    The packages of the sampler engine are among them if the engine needs any. A Ray that this
+    process started runs in this process's environment and needs no check.
     """
     if joined_address() is None:
         return
-    own = {"python": sys.version.split()[0], **environment.versions(VERSIONS)}
+    names = (*VERSIONS, *engine.capabilities.packages)
+    own = own_versions(names)
     by_node = {"driver": own}
     requests = {}
     for node in ray.nodes():
@@ -178,7 +170,7 @@ def check_versions() -> None:
             # Soft affinity would let Ray run the task on another node.
             where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             requests[f"{node['NodeManagerHostname']}:{node['NodeManagerPort']}"] = (
-                _versions.options(scheduling_strategy=where).remote()
+                _remote_versions.options(scheduling_strategy=where).remote(names)
             )
     ready, _ = (
         ray.wait(list(requests.values()), num_returns=len(requests), timeout=VERSIONS_S)
@@ -198,14 +190,18 @@ def check_versions() -> None:
             f"no process could be started on {', '.join(missing)} within {VERSIONS_S:g} s; "
             f"look at that node's Ray"
         )
-    keys = [key for key in own if len({versions.get(key) for versions in by_node.values()}) > 1]
-    if keys:
+    differing = [
+        name
+        for name in ("python", *names)
+        if len({versions.get(name) for versions in by_node.values()}) > 1
+    ]
+    if differing:
         rows = [
             f"  {key}: "
             + ", ".join(
                 f"{name} {versions.get(key) or 'none'}" for name, versions in by_node.items()
             )
-            for key in keys
+            for key in differing
         ]
         raise UserError(
             "the nodes of this cluster have other versions of libraries; make them equal:\n"
@@ -213,9 +209,12 @@ def check_versions() -> None:
         )
 
 
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _versions() -> dict[str, str]:
-    return {"python": sys.version.split()[0], **environment.versions(VERSIONS)}
+def own_versions(names: Sequence[str]) -> dict[str, str]:
+    """Versions of Python and of the named packages that are installed here."""
+    return {"python": sys.version.split()[0], **environment.versions(names)}
+
+
+_remote_versions = ray.remote(num_cpus=0)(own_versions)
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress
 from reasontrain.run.directory import step_of
-from reasontrain.sampler import Sampler
 from reasontrain.tasks.grading import AnswerFormat, Grader, GradeRequest, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats, Weights
@@ -249,7 +248,6 @@ class SeparateSamplers(SamplerGroup):
         group: ActorGroup,
         learners: LearnerGroup,
         restarts: Restarts,
-        canary: Callable[[Sampler], None] | None,
     ) -> None:
         """Create the group.
 
@@ -257,12 +255,10 @@ class SeparateSamplers(SamplerGroup):
             group: The sampler processes.
             learners: The ranks that send the weights.
             restarts: The budget of restarts, shared by all roles.
-            canary: Called with this group after each load; raises if samplers and learner differ.
         """
         super().__init__(group)
         self.learners = learners
         self.restarts = restarts
-        self.canary = canary
         # The generation of learners that the broadcast group was opened with; None without a group.
         self._connected_generation: int | None = None
 
@@ -308,11 +304,9 @@ class SeparateSamplers(SamplerGroup):
         self._connected_generation = None
 
     def load(self, weights: Weights) -> None:
-        """Send the learner's weights to every sampler, verify the checksum, and run the canary."""
+        """Send the learner's weights to every sampler, and verify the checksum."""
         self.version = weights.version
         self._send()
-        if self.canary is not None:
-            self.canary(self)
 
     def _send(self) -> None:
         while True:

@@ -59,7 +59,7 @@ def parallel_sampler(
             )
         ]
         placement.check_room(wanted)
-        placement.check_versions()
+        placement.check_versions(candidate.engine)
         limits = Cluster()
         with placement.placed(wanted, limits.placement, wait_s=limits.wait_s) as slots:
             group = ActorGroup(

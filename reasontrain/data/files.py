@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from reasontrain.data.hub import hub_or_cache
 from reasontrain.data.progress import with_progress
 from reasontrain.types import AtLeastOne, UserError, did_you_mean
 
@@ -501,7 +502,8 @@ def read_hub(hub: str, *, subset: str | None, split: str, revision: str | None) 
     # Without a network, libraries try again for half a minute.
     logger.info(f"reading the data set {hub} ({split}) from the Hugging Face hub or its cache")
     try:
-        rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
+        with hub_or_cache():
+            rows = list(_undecoded(load_dataset(hub, subset, split=split, revision=revision)))
     # datasets and huggingface_hub derive their errors for user mistakes from these two.
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -68,6 +68,10 @@ class MicroBatch:
         local_N, token_N = among_BT[self.index_K].nonzero(as_tuple=True)
         return MicroBatchTokens(self, local_N, token_N)
 
+    def num_tokens(self, batch: Batch) -> int:
+        """The number of tokens of its rollouts, prompts included."""
+        return int(batch.length_B[self.index_K].sum())
+
     def to_layout(self, mask_BS: Bool[Tensor, "B S"]) -> Bool[Tensor, "R T"]:
         """A mask over the tokens of the batch (S wide), arranged as `ids_RT`."""
         tokens = self.tokens(mask_BS)

@@ -148,12 +148,7 @@ def read_pairs(
     may be the turns that both sides share. `prompt_ids`, `chosen_ids` and `rejected_ids` are read
     if present.
 
-    Args:
-        table: the rows.
-        images: the folder that image paths start from (see `find_image`).
-        columns: columns that the user named.
-        bad_rows: "refuse" makes a row that cannot be used an error, "drop" drops and counts it.
-        unreadable: errors of lines that are no rows.
+    Args: those of `read_rollouts`; `columns` may name the two sides too.
 
     Returns:
         The pairs, with unique ids.
@@ -388,13 +383,14 @@ def encode(
     """
     own = fingerprint(encoder.tokenizer)
     rendered = encoder.usable(samples, lambda sample: _render(sample, encoder, own))
-    written = iter(encode_replies(encoder, [reply for _, each in rendered for reply in each]))
+    replies = [reply for each in rendered for reply in each.replies]
+    written = iter(encode_replies(encoder, replies))
     rows: list[tuple[Rollout, ...]] = []
-    for sample, replies in rendered:
-        if replies:
-            rows += _rows(sample, [next(written) for _ in replies])
+    for each in rendered:
+        if each.sampled:
+            rows.append(each.sampled)
         else:
-            rows.append(_sampled_rollouts(sample, encoder))
+            rows += _rows(each.sample, [next(written) for _ in each.replies])
     fitting = [
         row
         for row in rows
@@ -420,10 +416,17 @@ def encode(
     return numbered, len(rows) - len(fitting)
 
 
-def _render(
-    sample: OfflineSample, encoder: Encoder, own: str
-) -> tuple[OfflineSample, list[RenderedReply]]:
-    """The sample's responses as text; empty if it has ids."""
+@dataclass(frozen=True)
+class _Rendered:
+    """A sample with its responses as text, or as rollouts if it has their ids."""
+
+    sample: OfflineSample
+    replies: tuple[RenderedReply, ...] = ()
+    sampled: tuple[Rollout, ...] = ()
+
+
+def _render(sample: OfflineSample, encoder: Encoder, own: str) -> _Rendered:
+    """Render a sample's responses; `own` is the fingerprint of the encoder's tokenizer."""
     if sample.tokenizer is not None and sample.tokenizer != own:
         raise UserError(
             f"{sample.problem.where} has token ids of another tokenizer (fingerprint "
@@ -431,9 +434,9 @@ def _render(
             f"texts are encoded again"
         )
     if all(response.ids for response in sample.responses):
-        return sample, []
+        return _Rendered(sample, sampled=_sampled_rollouts(sample, encoder))
     is_pair = len(sample.responses) > 1
-    return sample, [
+    replies = tuple(
         render_reply(
             encoder,
             WrittenReply(
@@ -444,7 +447,8 @@ def _render(
             ),
         )
         for response in sample.responses
-    ]
+    )
+    return _Rendered(sample, replies)
 
 
 def _rows(sample: OfflineSample, sides: Sequence[Sequence[Rollout]]) -> list[tuple[Rollout, ...]]:

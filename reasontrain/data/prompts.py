@@ -373,7 +373,8 @@ class Encoder:
     def usable(self, rows: Sequence[R], encode: Callable[[R], T]) -> list[T]:
         """The encoded rows without those that cannot be used.
 
-        Raises UserError for the first that cannot be used, unless `bad_rows` is "drop".
+        Raises UserError for the first that cannot be used, unless `bad_rows` is "drop", and if
+        none can be used.
         """
         encoded = []
         errors = []
@@ -384,6 +385,8 @@ class Encoder:
                 if self.bad_rows == "refuse":
                     raise
                 errors.append(str(error))
+        if errors and not encoded:
+            raise UserError(f"none of {len(rows)} rows can be used; the first: {errors[0]}")
         if errors:
             logger.warning(
                 f"{len(errors)} of {len(rows)} rows cannot be used and were dropped "

@@ -119,9 +119,14 @@ def trained_turns(encoder: Encoder, reply: WrittenReply) -> list[TrainedTurn]:
 
     Raises UserError if a turn is empty or the template drops a part of it.
     """
+    problem = reply.problem
+    if len(reply.turns) > 1 and encoder.settings.template != PROBLEM:
+        raise UserError(
+            f"{problem.where} has a reply of several turns, and `prompt.template` applies to a "
+            f"single question only; leave it out"
+        )
     if not encoder.chat:
         return [_plain_turn(encoder, reply)]
-    problem = reply.problem
     conversation = encoder.conversation(problem, reply.turns)
     turns = conversation.turns
     num_before = len(turns) - len(reply.turns)
@@ -229,8 +234,9 @@ def render_reply(encoder: Encoder, reply: WrittenReply) -> RenderedReply:
 def encode_replies(encoder: Encoder, rendered: Sequence[RenderedReply]) -> list[list[Rollout]]:
     """The rollouts of each reply, with ids 0, 1, ... in order.
 
-    One that becomes several rollouts gives them ids `<id>#turn<n>` from the second on. Raises
-    UserError if a reply has another number of loss weights than of trained tokens.
+    One that becomes several rollouts gives them ids `<id>#turn<n>` from the second on. A reply
+    that has another number of loss weights than of trained tokens raises UserError, or has no
+    rollouts if such rows are dropped.
     """
     turns = [turn for each in rendered for turn in each.turns]
     texts = encoder.encode(
@@ -247,7 +253,14 @@ def encode_replies(encoder: Encoder, rendered: Sequence[RenderedReply]) -> list[
     for index, ids in zip(alone, separate, strict=True):
         answers[index] = ids
     encoded = iter(zip(turns, prompts, answers, strict=True))
-    return [_rollouts(encoder, each, _join(islice(encoded, len(each.turns)))) for each in rendered]
+    sequences = [_join(islice(encoded, len(each.turns))) for each in rendered]
+    usable = dict(
+        encoder.usable(
+            range(len(rendered)),
+            lambda index: (index, _rollouts(encoder, rendered[index], sequences[index])),
+        )
+    )
+    return [usable.get(index, []) for index in range(len(rendered))]
 
 
 def encode_demonstrations(

@@ -46,7 +46,7 @@ class Tokenization:
         """The ids of texts that follow a prompt whose last token they cannot change."""
         if not texts:
             return []
-        batch = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        batch = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [tuple(ids) for ids in batch]
 
     def _encode_batch(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -77,7 +77,7 @@ class Tokenization:
             list(texts),
             add_special_tokens=self.add_special_tokens,
             return_attention_mask=False,
-            verbose=False,
+            verbose=False,  # callers refuse or drop what is longer than the context
         )
         all_ids = [tuple(ids[: len(ids) - self._num_added_behind]) for ids in batch["input_ids"]]
         return list(zip(all_ids, batch.encodings or [None] * len(texts), strict=True))

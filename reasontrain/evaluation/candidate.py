@@ -9,8 +9,7 @@ from reasontrain import models
 from reasontrain.models import Description, DType, ModelSettings
 from reasontrain.models.adapter import load as load_adapter
 from reasontrain.recipe import EngineSettings
-from reasontrain.sampler import Sampler
-from reasontrain.sampler.factory import make_sampler
+from reasontrain.sampler.factory import EngineSampler, make_sampler
 from reasontrain.types import UserError
 
 
@@ -42,6 +41,7 @@ class Candidate:
     def describe(self) -> Description:
         """Describe the model without loading its weights."""
         description = models.describe(self.settings)
+        description = replace(description, max_model_len=self.engine.longest)
         tokenizer = models.own_tokenizer(self.adapter) if self.adapter else None
         return replace(description, tokenizer=tokenizer) if tokenizer else description
 
@@ -59,9 +59,10 @@ class Candidate:
             "fingerprint": fingerprint,
             "dtype": self.settings.dtype,
             "engine": self.engine.kind,
+            **self.engine.facts(),
         }
 
-    def sampler(self, seed: int) -> Sampler:
+    def sampler(self, seed: int) -> EngineSampler:
         """Load the model into a sampler."""
         policy = load_adapter(self.settings, self.adapter) if self.adapter else None
         return make_sampler(self.engine, self.settings, seed=seed, policy=policy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -16,6 +16,7 @@ from reasontrain.learner.engine import TrainingEngine
 from reasontrain.learner.history import History, switched_off
 from reasontrain.learner.lora import is_adapted
 from reasontrain.learner.policy_module import FrozenModel, HeadComputation
+from reasontrain.metrics.working import working
 from reasontrain.models import Importance
 from reasontrain.models.attention import measure_attention
 from reasontrain.types import Batch, TokenKind
@@ -71,19 +72,22 @@ class Observer:
     def columns(
         self,
         batch: Batch,
-        micro_batches: Iterable[MicroBatch],
+        micro_batches: Sequence[MicroBatch],
         required_evidence: frozenset[str],
     ) -> dict[str, Float[Tensor, "B T"]]:
         """The required evidence at the response tokens of these micro-batches, zero elsewhere."""
         self.forget()
         columns = {name: torch.zeros(batch.ids_BT.shape) for name in sorted(required_evidence)}
-        for micro in micro_batches:
-            tokens = micro.tokens(batch.is_response_BT)
-            measured = self._measure(batch, tokens, required_evidence)
-            unmeasured = required_evidence - measured.keys()
-            assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
-            for name, value_N in measured.items():
-                columns[name][tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
+        total = sum(micro.num_tokens(batch) for micro in micro_batches)
+        with working("measuring evidence", "tokens", total) as work:
+            for micro in micro_batches:
+                tokens = micro.tokens(batch.is_response_BT)
+                measured = self._measure(batch, tokens, required_evidence)
+                unmeasured = required_evidence - measured.keys()
+                assert not unmeasured, f"no code here measures {', '.join(sorted(unmeasured))}"
+                for name, value_N in measured.items():
+                    columns[name][tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
+                work.done += micro.num_tokens(batch)
         return columns
 
     def teacher_hidden_at(self, batch: Batch, tokens: MicroBatchTokens) -> Float[Tensor, "N D"]:

@@ -41,6 +41,7 @@ from reasontrain.learner.rounding import (
 from reasontrain.learner.soft_tokens import means, soft_loss
 from reasontrain.metrics.throughput import matrix_rate
 from reasontrain.metrics.timing import LEARNER_PARTS, key
+from reasontrain.metrics.working import working
 from reasontrain.models import DType, Policy
 from reasontrain.recipe import LearnSettings
 from reasontrain.types import Batch, Stats, Weights
@@ -264,13 +265,17 @@ class PolicyLearner:
         if isinstance(objective, SequenceObjective):
             among_BT = batch.is_response_BT & among_BT.any(1, keepdim=True)
         sums = defaultdict[str, float](float)
-        for micro in mini_batch.micro_batches:
-            tokens = micro.tokens(among_BT)
-            if not len(tokens) and not self.engine.runs_empty_micro_batches:
-                continue
-            result = self._forward_backward(batch, tokens, weight_BT, loss_weight_BT, objective)
-            for name, value in result.items():
-                sums[name] += float(value.detach())
+        total = sum(micro.num_tokens(batch) for micro in mini_batch.micro_batches)
+        with working("learning", "tokens", total) as work:
+            for micro in mini_batch.micro_batches:
+                tokens = micro.tokens(among_BT)
+                if len(tokens) or self.engine.runs_empty_micro_batches:
+                    result = self._forward_backward(
+                        batch, tokens, weight_BT, loss_weight_BT, objective
+                    )
+                    for name, value in result.items():
+                        sums[name] += float(value.detach())
+                work.done += micro.num_tokens(batch)
         names = sorted(sums)
         totals_S = self.engine.all_reduce_sum(
             torch.tensor([sums[name] for name in names], dtype=torch.float64)

@@ -14,6 +14,7 @@ from reasontrain.algo.advantages import NoAdvantage
 from reasontrain.data.collate import collate
 from reasontrain.data.micro_batches import MicroBatch, build_micro_batch, pack_micro_batches
 from reasontrain.learner.policy_module import UnshardedModel
+from reasontrain.metrics.working import working
 from reasontrain.models import Policy
 from reasontrain.types import Rollout
 
@@ -39,12 +40,14 @@ def measured(
         advantage=NoAdvantage(),
     )
     column_BT = torch.zeros(batch.ids_BT.shape)
-    for part in pack_micro_batches(batch.length_B, budget_tokens, "padded"):
-        micro = build_micro_batch(batch, part, "padded")
-        tokens = micro.tokens(batch.is_response_BT)
-        ids_N = tokens.of(batch.ids_BT).to(device)
-        value_N = measure(micro, tokens.logit_position_N.to(device), ids_N)
-        column_BT[tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
+    with working("scoring", "tokens", int(batch.length_B.sum())) as work:
+        for part in pack_micro_batches(batch.length_B, budget_tokens, "padded"):
+            micro = build_micro_batch(batch, part, "padded")
+            tokens = micro.tokens(batch.is_response_BT)
+            ids_N = tokens.of(batch.ids_BT).to(device)
+            value_N = measure(micro, tokens.logit_position_N.to(device), ids_N)
+            column_BT[tokens.rollout_N, tokens.token_N] = value_N.float().cpu()
+            work.done += micro.num_tokens(batch)
     return [column_BT[row, among_T].tolist() for row, among_T in enumerate(batch.is_response_BT)]
 
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from reasontrain.models.weights import (
         check_finite,
         check_shapes,
+        check_tied_files,
         load_weights,
         open_to_readers,
     )
@@ -73,6 +74,7 @@ __all__ = [
     "check_path",
     "check_same_ids",
     "check_shapes",
+    "check_tied_files",
     "class_of",
     "context_of",
     "conversions_in",
@@ -130,6 +132,7 @@ _MODULES = {
     "Vision": "vision",
     "check_finite": "weights",
     "check_shapes": "weights",
+    "check_tied_files": "weights",
     "load_weights": "weights",
     "open_to_readers": "weights",
 }

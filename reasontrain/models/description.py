@@ -37,18 +37,24 @@ _CONTEXT_NAMES = (
 
 @dataclass(frozen=True)
 class Description:
-    """A model without its weights; `stop_ids` are the token ids that end a response."""
+    """A model without its weights.
+
+    `stop_ids` are the token ids that end a response. `max_model_len` bounds prompt and response
+    where an engine holds less than the model's context.
+    """
 
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     num_parameters: int
     stop_ids: frozenset[int]
     vision: Vision | None = None
+    max_model_len: int | None = None
 
     @property
     def context(self) -> int:
         """The longest sequence of the model, in tokens."""
-        return context_of(self.config)
+        context = context_of(self.config)
+        return min(context, self.max_model_len or context)
 
 
 def context_of(config: PreTrainedConfig) -> int:

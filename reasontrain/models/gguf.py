@@ -18,6 +18,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from reasontrain.data import storage
+from reasontrain.metrics.working import working
 from reasontrain.models.description import class_of
 from reasontrain.models.paths import CONFIG, converted_folder, readable
 from reasontrain.models.quiet import log_once, messages_of_libraries
@@ -49,7 +50,7 @@ def converted(file: Path) -> Path:
             f"minute or two)"
         )
         start = time.monotonic()
-        with _renamed(directory) as temporary:
+        with working(f"converting {file}"), _renamed(directory) as temporary:
             _convert(file, temporary)
         logger.info(f"{file}: converted in {time.monotonic() - start:.0f} s")
     log_once(str(file), f"read from {directory}", level=logging.INFO)

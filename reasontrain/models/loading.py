@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from reasontrain.data.micro_batches import Layout
+from reasontrain.metrics.working import working
 from reasontrain.models.adapter_files import adapter_directory, base_of
 from reasontrain.models.description import Description, class_of
 from reasontrain.models.folder import is_hub_id
@@ -72,7 +73,7 @@ def load(
 
 def _whole(settings: ModelSettings, device: torch.device, trainable: bool) -> Policy:
     """The policy at a path that is no adapter's."""
-    with located(settings.path) as path:
+    with located(settings.path) as path, working(f"loading {settings.path}"):
         model, tokenizer = _from_pretrained(path, settings, trainable)
         vision = vision_of(model.config, tokenizer, path, settings.revision)
     check_not_quantised(model, settings.path)

@@ -6,11 +6,12 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from reasontrain.data.hub import hub_or_cache
 from reasontrain.models import testbed, testbed_vision
 from reasontrain.models.folder import CONVERTED_VARIABLE, VARIABLE, folder, in_folder, is_hub_id
 from reasontrain.models.quiet import log_once
@@ -169,8 +170,10 @@ def readable(path: str) -> Iterator[None]:
 
     The block holds calls of libraries only: whatever they raise is about the model's files.
     """
+    is_local = path.startswith((TESTBED, UNTRAINED)) or Path(path).exists()
     try:
-        yield
+        with nullcontext() if is_local else hub_or_cache():
+            yield
     except UserError:
         raise
     except Exception as error:

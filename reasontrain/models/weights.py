@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -164,11 +165,36 @@ def _check_tied(model: PreTrainedModel, name: str) -> None:
         return
     head = model.get_output_embeddings()
     if head is not None and head.weight is not model.get_input_embeddings().weight:
-        raise UserError(
-            f"the configuration of {name} ties its head to its embeddings "
-            f"(tie_word_embeddings), and its files hold two different matrices; correct "
-            f"tie_word_embeddings in config.json, or remove the one that is not meant"
-        )
+        raise UserError(_tied_message(name))
+
+
+def check_tied_files(directory: Path, name: str) -> None:
+    """Raise UserError if safetensors files hold a head that is not the embeddings.
+
+    For a model whose configuration ties the two, and for programs that would leave the head out.
+
+    Args:
+        directory: the model's files; nothing is checked if it is no directory, but a hub id.
+        name: the model as messages name it.
+    """
+    held: dict[str, Tensor] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                if key.endswith(("lm_head.weight", "embed_tokens.weight")):
+                    held[key.rpartition(".")[0].rpartition(".")[2]] = file.get_tensor(key)
+    head = held.get("lm_head")
+    embeddings = held.get("embed_tokens")
+    if head is not None and embeddings is not None and not torch.equal(head, embeddings):
+        raise UserError(_tied_message(name))
+
+
+def _tied_message(name: str) -> str:
+    return (
+        f"the configuration of {name} ties its head to its embeddings (tie_word_embeddings), and "
+        "its files hold two different matrices; correct tie_word_embeddings in config.json, or "
+        "remove the one that is not meant"
+    )
 
 
 def _some(keys: list[str]) -> str:

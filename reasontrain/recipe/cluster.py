@@ -69,9 +69,10 @@ class Cluster:
         max_restarts: number of restarts of dead processes, in total.
         deadline_s: longest remote call, in seconds.
         heartbeat_s: longest silence of a process, in seconds.
-        canary_every: with separate samplers, interval in steps at which trainer and sampler score
-            the same rollout; 0: never.
-        canary_gap: largest allowed difference of the two scores, in nats.
+        canary_every: interval in steps at which trainer and sampler score the same rollouts, unless
+            they share their weights; 0: never.
+        canary_gap: largest allowed mean difference of their log-probs, in nats.
+        canary_ratio: largest allowed mean difference as a multiple of the one at the first step.
     """
 
     learners: AtLeastOne = 1
@@ -86,4 +87,5 @@ class Cluster:
     deadline_s: Positive = 3600.0
     heartbeat_s: Positive = 60.0
     canary_every: Annotated[int, Ge(0)] = 1
-    canary_gap: NotNegative = 0.01
+    canary_gap: NotNegative = 0.2
+    canary_ratio: Annotated[float, Ge(1)] = 5.0

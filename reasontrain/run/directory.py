@@ -4,6 +4,7 @@
 out/<name>/
   recipe.yaml              the recipe, resolved
   reward.py                the own reward function's file, as the run began with it
+  rewards/                 those of suites and stages, as suite-NAME.py and stage-NAME.py
   rewards.log              what an own reward function printed, and its errors
   environment.json         versions, commit, hardware, seed
   inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
@@ -180,9 +181,11 @@ class RunDirectory:
         """Keep the resolved recipe, as a whole or not at all."""
         storage.replace_text(self.recipe, text)
 
-    def write_reward_code(self, source: bytes) -> None:
-        """Keep the code of the own reward function, as a whole or not at all."""
-        storage.replace_bytes(self.reward_code, source)
+    def write_reward_code(self, source: bytes, part: str | None = None) -> None:
+        """Keep the code of the own reward function, or of that of another part of the recipe."""
+        path = self.reward_code if part is None else self.path / "rewards" / f"{part}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.replace_bytes(path, source)
 
     def write_environment(self, facts: Mapping[str, object]) -> None:
         """Keep what the run was made with, as a whole or not at all."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import Signals
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -44,7 +44,7 @@ from reasontrain.run.owner import Ownership
 from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
-from reasontrain.types import Batch, LostError, Rollout, RunError, Stats
+from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,19 @@ class Checkpoints:
         return ""
 
 
+@runtime_checkable
+class SamplerCheck(Protocol):
+    """A check in every step that the sampler has the learner's weights."""
+
+    def before(self, step: int, prompts: Sequence[Prompt]) -> Stats:
+        """Check before a step is sampled; raise RunError if the weights differ."""
+        ...
+
+    def after(self, step: int, prompts: Sequence[Prompt], rollouts: Sequence[Rollout]) -> Stats:
+        """Check after a step was sampled; raise RunError if the weights differ."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """Everything a run is made of; `train` only calls it in order."""
@@ -129,6 +142,7 @@ class Run:
     group_size: int
     score: Callable[[Sequence[Rollout]], list[Rollout]]
     own_reward: bool
+    check: SamplerCheck | None
     method: Method
     learner: Learner
     tracker: Tracker
@@ -147,10 +161,13 @@ def train_step(run: Run, step: int) -> Stats:
     start_s = time.perf_counter()
     timer = Stopwatch()
     method = run.method
+    prompts = run.order.at(step)
+    first_id = step * len(prompts) * run.group_size
+    checked = run.check.before(step, prompts) if run.check else {}
     with timer("sample"):
-        prompts = run.order.at(step)
-        first_id = step * len(prompts) * run.group_size
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
+    if run.check:
+        checked |= run.check.after(step, prompts, rollouts)
     with timer("score"):
         rollouts = run.score(rollouts)
     sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
@@ -177,7 +194,7 @@ def train_step(run: Run, step: int) -> Stats:
             sampled=sampled,
         )
     run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer, sampled=sampled)
-    stats = learned | step_metrics(batch, weight_BT, rollouts)
+    stats = learned | checked | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
     if "old_logp" in method.objective.required_evidence and not method.reuse_sampled_logp:

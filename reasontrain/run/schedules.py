@@ -54,11 +54,20 @@ def _jumps(recipe: Recipe, done: int, span: int) -> Iterator[str]:
     new = [_values(recipe, step, recipe.schedule_steps) for step in left]
     for name, value in last.items():
         if any(a[name] != b[name] for a, b in zip(old, new, strict=True)):
+            first = new[0][name]
+            final = new[-1][name]
             yield (
-                f"{name} was {value:.4g} at step {done - 1} and would go from {new[0][name]:.4g} "
-                f"at step {done} to {new[-1][name]:.4g} at the end (the old schedule: from "
-                f"{old[0][name]:.4g} to {old[-1][name]:.4g})"
+                f"{name} was {value:.4g} at step {done - 1} and would {_course(first, final, done)}"
+                f"; with the old schedule it would "
+                f"{_course(old[0][name], old[-1][name], done)}"
             )
+
+
+def _course(first: float, final: float, step: int) -> str:
+    """The course of a value from a step to the end, after "would"."""
+    if f"{first:.4g}" == f"{final:.4g}":
+        return f"be {first:.4g} from step {step} to the end"
+    return f"go from {first:.4g} at step {step} to {final:.4g} at the end"
 
 
 def _values(recipe: Recipe, step: int, span: int) -> dict[str, float]:

@@ -24,6 +24,9 @@ class EngineSampler(Sampler, Protocol):
         """The device on which `load` expects weights."""
         ...
 
+    def close(self) -> None:
+        """End the engine's processes and release its memory; the last call of a sampler."""
+
 
 @runtime_checkable
 class SleepingSampler(Protocol):

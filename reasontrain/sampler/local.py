@@ -5,6 +5,7 @@ Prompts of any length decode in one batch, and waiting sequences take the places
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from reasontrain.data.sampling import Sampling
+from reasontrain.metrics.working import Work, working
 from reasontrain.models import Policy
 from reasontrain.sampler import multi_step
 from reasontrain.sampler.decode_batch import DecodeBatch, DecodeInputs, merge, prefill
@@ -120,9 +122,16 @@ class LocalSampler:
 
     def finish(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> list[Rollout]:
         """Decode sequences that `strategy` started until all of them are done."""
-        with torch.inference_mode(), _inference_settings(self.policy):
-            self._decode(sequences, strategy)
+        with (
+            torch.inference_mode(),
+            _inference_settings(self.policy),
+            working(f"sampling {len(sequences):,} responses", "tokens") as work,
+        ):
+            self._decode(sequences, strategy, work)
         return [sequence.rollout(self.policy.tokenizer) for sequence in sequences]
+
+    def close(self) -> None:
+        """Nothing to end: the policy belongs to the caller."""
 
     def load(self, weights: Weights) -> None:
         """Copy these weights into the policy, unless it is the learner's own."""
@@ -145,7 +154,9 @@ class LocalSampler:
         assert not missing, f"no weights came for {missing[:3]}"
         self.version = weights.version
 
-    def _decode(self, sequences: Sequence[SequenceState], strategy: DecodeStrategy) -> None:
+    def _decode(
+        self, sequences: Sequence[SequenceState], strategy: DecodeStrategy, work: Work
+    ) -> None:
         """Decode until all sequences are done; waiting ones join as others finish."""
         head = self.policy.head
         multi_step_sampling = (
@@ -156,12 +167,15 @@ class LocalSampler:
         # prompts of similar length are prefilled together, which pads least
         waiting = sorted(sequences, key=lambda sequence: -len(sequence.prompt.ids))
         batches: list[DecodeBatch] = []
+        steps = 0
         while waiting or batches:
             num_live = sum(len(batch.sequences) - batch.num_done for batch in batches)
             num_free = self.max_num_seqs - num_live
             admitted = waiting[:num_free]
             waiting = waiting[num_free:]
-            batches += [prefill(self.policy, wave) for wave in _prefill_waves(admitted)]
+            if admitted:
+                with working(f"reading {len(admitted):,} prompts"):
+                    batches += [prefill(self.policy, wave) for wave in _prefill_waves(admitted)]
             longest = max(
                 sequence.budget
                 for batch in batches
@@ -172,11 +186,16 @@ class LocalSampler:
             batch = merge(batches, room)
             inputs = DecodeInputs(batch, room, self.seed, self.policy.device)
             if multi_step_sampling is None:
-                self._decode_batch(batch, inputs, head, strategy)
+                self._decode_batch(batch, inputs, head, strategy, work)
             else:
                 self._decode_batch_multi_step(
-                    batch, inputs, head, multi_step_sampling, strategy.stop_criteria
+                    batch, inputs, head, multi_step_sampling, strategy.stop_criteria, work
                 )
+            steps += inputs.step
+            each_s = (time.monotonic() - work.start_s) / max(steps, 1)
+            # Unknown while sequences wait, whose budgets begin later.
+            work.left_s = None if waiting else each_s * (longest - inputs.step)
+            work.note = f"{sum(sequence.done for sequence in sequences):,} done"
             batches = [batch] if batch.num_done < len(batch.sequences) else []
 
     def _decode_batch(
@@ -185,9 +204,11 @@ class LocalSampler:
         decode_inputs: DecodeInputs,
         head: Head,
         strategy: DecodeStrategy,
+        work: Work,
     ) -> None:
         """Decode until the room is full, or enough sequences are done to be worth a cache copy."""
         for _ in range(decode_inputs.room):
+            work.done += len(decode_batch.sequences) - decode_batch.num_done
             next_input = self._decode_step(decode_batch, decode_inputs, head, strategy)
             num_done = decode_batch.num_done
             if num_done == len(decode_batch.sequences):
@@ -205,6 +226,7 @@ class LocalSampler:
         head: Head,
         sampling: Sampling,
         stop_criteria: StopCriteria,
+        work: Work,
     ) -> None:
         """Decode like `_decode_batch`, but several steps at a time."""
         decoder = multi_step.MultiStepDecoder(
@@ -216,6 +238,7 @@ class LocalSampler:
         ):
             ids, logp = decoder.run(min(MULTI_STEPS, decode_inputs.room - decode_inputs.step))
             for sequence, tokens, values in zip(decode_batch.sequences, ids, logp, strict=True):
+                work.done += 0 if sequence.done else len(tokens)
                 for token, value in zip(tokens, values, strict=True):
                     sequence.append(token, value, stop_criteria)
         decoder.close()

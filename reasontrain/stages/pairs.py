@@ -134,7 +134,13 @@ def _problem(id: str, solution: Solution) -> Problem:
         if isinstance(solution.prompt, str)
         else tuple(Message(**turn) for turn in solution.prompt)
     )
-    return Problem(id=id, prompt=prompt, answer=solution.answer)
+    return Problem(
+        id=id,
+        prompt=prompt,
+        answer=solution.answer,
+        tools=solution.tools,
+        template_kwargs=solution.chat_template_kwargs,
+    )
 
 
 def _write(path: Path, rows: Sequence[OfflineSample], stage: PairsStage, recipe: Recipe) -> int:
@@ -160,6 +166,10 @@ def _record(rollouts: Sequence[Rollout], tokenizer: str) -> dict[str, object]:
         "prompt": prompt,
         "answer": first.problem.answer,
     }
+    if first.problem.tools:
+        row["tools"] = first.problem.tools
+    if first.problem.template_kwargs:
+        row["chat_template_kwargs"] = dict(first.problem.template_kwargs)
     row |= {name: rollout.text for name, rollout in zip(names, rollouts, strict=True)}
     row |= {"prompt_ids": first.prompt_ids}
     row |= {

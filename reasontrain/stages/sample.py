@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ from reasontrain.data.prompts import Encoder
 from reasontrain.recipe import Recipe, SampleStage, TrajectoriesStage
 from reasontrain.run.datasets import encoder_of, response_of
 from reasontrain.sampler import Sampler
-from reasontrain.sampler.factory import make_sampler
+from reasontrain.sampler.factory import EngineSampler, make_sampler
 from reasontrain.stages.solutions import ROLLOUTS, Solution, read, write
 from reasontrain.tasks import Grader, GradeRequest
 from reasontrain.types import Message, Problem, Prompt, Rollout, UserError
@@ -48,13 +49,14 @@ def sample(stage: SampleStage, recipe: Recipe, directory: Path) -> None:
     by_id = {problem.id: problem for problem in problems}
     parts = directory / "parts"
     parts.mkdir(exist_ok=True)
-    with Grader() as grader:
+    with Grader() as grader, ExitStack() as exit_stack:
         stage.task.check_gradable(problems, grader, required=True)
         sampler: Sampler | None = None
         for start in range(0, len(prompts), AT_ONCE):
             path = parts / f"{start:08d}.jsonl"
             if not path.exists():
-                sampler = sampler or _sampler(stage, recipe)
+                if sampler is None:
+                    sampler = exit_stack.enter_context(closing(_sampler(stage, recipe)))
                 rollouts = _ask(sampler, prompts[start : start + AT_ONCE], stage, start)
                 own = [replace(r, problem=by_id[r.problem.id]) for r in rollouts]
                 write(path, _graded(own, stage, encoder, grader))
@@ -76,7 +78,7 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
     return replace(problem, prompt=preamble + problem.prompt)
 
 
-def _sampler(stage: SampleStage, recipe: Recipe) -> Sampler:
+def _sampler(stage: SampleStage, recipe: Recipe) -> EngineSampler:
     """Create a sampler of the model without adapters, in this process."""
     plain = replace(recipe.model, lora=None, gradient_checkpointing=False)
     return make_sampler(stage.sample.engine, plain, seed=recipe.seed)
@@ -118,6 +120,8 @@ def _graded(
             truncated=rollout.truncated,
             response_ids=rollout.response_ids,
             tokenizer=own,
+            tools=rollout.problem.tools,
+            chat_template_kwargs=rollout.problem.template_kwargs,
         )
         for rollout, scored in zip(closed, scores, strict=True)
     ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from reasontrain.data import storage
@@ -19,7 +19,8 @@ class Solution:
     """One line of `rollouts.jsonl`.
 
     `response_ids` are the sampled ids (empty if only the text is known) of the tokenizer with the
-    fingerprint `tokenizer` (None if unknown).
+    fingerprint `tokenizer` (None if unknown). `tools` and `chat_template_kwargs` are the problem's
+    variables of the chat template.
     """
 
     problem: str
@@ -31,6 +32,8 @@ class Solution:
     truncated: bool = False
     response_ids: tuple[int, ...] = ()
     tokenizer: str | None = None
+    tools: tuple[Mapping[str, object], ...] = ()
+    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
 
 
 def write_lines(path: Path, records: Iterable[object]) -> None:
@@ -53,7 +56,14 @@ def read(path: Path) -> Iterator[Solution]:
     for index, row in enumerate(table.rows):
         prompt = row["prompt"]
         ids = row.get("response_ids") or ()
-        if not isinstance(prompt, str | list) or not isinstance(ids, list | tuple):
+        tools = row.get("tools") or []
+        kwargs = row.get("chat_template_kwargs") or {}
+        if (
+            not isinstance(prompt, str | list)
+            or not isinstance(ids, list | tuple)
+            or not isinstance(tools, list)
+            or not isinstance(kwargs, dict)
+        ):
             raise UserError(f"{table.where(index)} is not a graded solution as written by a stage")
         yield Solution(
             problem=str(row["problem"]),
@@ -65,4 +75,6 @@ def read(path: Path) -> Iterator[Solution]:
             truncated=bool(row.get("truncated")),
             response_ids=tuple(ids),
             tokenizer=str(row["tokenizer"]) if row.get("tokenizer") else None,
+            tools=tuple(tools),
+            chat_template_kwargs=kwargs,
         )

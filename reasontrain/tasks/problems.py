@@ -149,6 +149,26 @@ def with_parts(
     return kept
 
 
+def check_no_pairs(source: Source, problems: Sequence[Problem]) -> None:
+    """Refuse preference pairs where replies are to be learned, and name the kind that reads them.
+
+    Args:
+        source: the file or data set.
+        problems: its problems.
+
+    Raises:
+        UserError: no problem has a reply, and the source has both sides of pairs.
+    """
+    if any(problem.solution.strip() or problem.reply for problem in problems):
+        return
+    table = source.table(lambda error: None)
+    if table.has("chosen") and table.has("rejected"):
+        raise UserError(
+            f"{table.source} holds preference pairs (columns 'chosen' and 'rejected'); read them "
+            f"with `task.kind: pairs`"
+        )
+
+
 def _missing_part(problem: Problem, *, answer: bool, solution: bool) -> str | None:
     if answer and not problem.answer.strip():
         return "has no gold answer, which grading needs"

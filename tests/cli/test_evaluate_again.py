@@ -294,6 +294,15 @@ WRONG = {
         ["--endpoint", "http://h/v1", "--workers", "2"],
         "--workers cannot be combined with --endpoint",
     ),
+    "engine settings for a server": (
+        ["--endpoint", "http://h/v1", "--max-num-seqs", "2"],
+        "--max-num-seqs cannot be combined with --endpoint",
+    ),
+    "settings of another engine": (
+        ["--max-model-len", "64", "--tensor-parallel-size", "2"],
+        "--tensor-parallel-size, --max-model-len: the local engine has no such setting; leave it "
+        "out, or set --engine vllm",
+    ),
     "requests for weights": (
         ["--concurrency", "2"],
         "--concurrency applies to an --endpoint only",
@@ -305,8 +314,9 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_go_together_is_one_sentence(
-    capsys: pytest.CaptureFixture[str], case: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # whether it is installed or not
     words, said = WRONG[case]
     assert evaluate("m", *SUITE, *words) == 2
     error = capsys.readouterr().err

@@ -80,3 +80,23 @@ def test_ids_that_inference_does_not_send_are_named(name: str) -> None:
     changed = (*rollouts[0].prompt_ids[:-1], 7)
     with pytest.raises(RunError, match="the ids before a learned turn differ from what inference"):
         check_prompts(own, replace(rollouts[0], prompt_ids=changed))
+
+
+@pytest.mark.parametrize("kind", ["math", "gsm8k"])
+@pytest.mark.parametrize("command", ["show", "train"])
+def test_pairs_read_as_problems_name_their_kind(
+    command: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "2+2?", "chosen": "4", "rejected": "5"}\n')
+    arguments = [f"task={{kind: {kind}, path: {path}}}", f"out={tmp_path}", "evaluate=null"]
+    options = ["--data", "1"] if command == "show" else []
+    assert main([command, SFT, *arguments, *options]) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(
+            f"{path} holds preference pairs (columns 'chosen' and 'rejected'); read them with "
+            f"`task.kind: pairs`"
+        )
+    )

@@ -299,3 +299,31 @@ def test_weights_of_sampled_ids_are_one_per_id() -> None:
     assert trained_weights(rollout) == [0.5, 0.0]
     with pytest.raises(UserError, match="`loss_weight` has 1 numbers, and 2 tokens are trained"):
         encode(read_rollouts(table({**row, "loss_weight": [0.5]})), encoder(), 256)
+
+
+def test_a_row_with_another_number_of_weights_is_dropped_where_bad_rows_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = Encoder(tokenizer(), PromptSettings(), 256, bad_rows="drop")
+    weights = ([1, 0.5], [1, 0.5, 1], [0.25, 1])
+    ids = {"prompt_ids": [7], "response_ids": [11, 12]}
+    for extra in ({}, ids):
+        rows = [{"prompt": "x", "response": "2", "loss_weight": each, **extra} for each in weights]
+        encoded, _ = encode(read_rollouts(table(*rows)), own, 256)
+        assert [rollout.loss_weight for (rollout,) in encoded] == [(1.0, 0.5), (0.25, 1.0)]
+        assert [rollout.problem.id for (rollout,) in encoded] == ["0", "2"]
+        with pytest.raises(UserError, match=r"line 2: .*`loss_weight` has 3 numbers, and 2 tokens"):
+            encode(read_rollouts(table(*rows)), encoder(), 256)
+        with pytest.raises(UserError, match=r"none of 1 rows can be used; the first: .* 3 numbers"):
+            encode(read_rollouts(table(rows[1])), own, 256)
+    assert caplog.text.count("1 of 3 rows cannot be used and were dropped") == 2
+
+
+def test_a_reply_of_several_turns_does_not_go_with_a_template_for_one_question() -> None:
+    settings = PromptSettings(template="Q: {problem}")
+    row = {"prompt": "2+2?", "completion": [FOUR, USER, FOUR]}
+    with pytest.raises(UserError, match=r"line 1: .* several turns, and `prompt.template`"):
+        encode(read_rollouts(table(row)), Encoder(tokenizer(), settings, 256), 256)
+    row = {"prompt": "2+2?", "completion": [FOUR]}
+    (((rollout,),), _) = encode(read_rollouts(table(row)), Encoder(tokenizer(), settings, 256), 256)
+    assert "Q: 2+2?" in tokenizer().decode(list(rollout.prompt_ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from tokenizers import (
     pre_tokenizers,
     trainers,
 )
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, tokenization_utils_base
 
 from reasontrain.data import tokenization
 from reasontrain.data.replies import render_reply, reply_of
@@ -181,3 +182,15 @@ def test_a_prompt_with_its_reply_is_tokenized_once(monkeypatch: pytest.MonkeyPat
     own.encode(texts)
     # Nothing but the header is in two texts: none of these prompts begins with the one before.
     assert num_characters < sum(len(text) for text in texts[1::2]) + 100
+
+
+def test_a_text_beyond_the_context_has_no_warning_of_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The recipe says whether such a row is refused or dropped."""
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", pytest.fail)
+    short = copy.deepcopy(tiny.tokenizer())
+    short.model_max_length = 2
+    own = Tokenization(short, add_special_tokens=False)
+    assert len(own.encode(["1+1=2", "1+1=2 1+1=2"])[0]) > 2
+    assert len(own.encode_answers(["1+1=2"])[0]) > 2

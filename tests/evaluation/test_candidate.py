@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_names_are_the_users_and_paths_are_everybodys(model: str, tmp_path: Path
 
 
 def test_vllm_answers_as_our_own_loop_does(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "installed", library)
+    monkeypatch.setattr(vllm, "installed", partial(library, cpu=True))
     prompts = [Prompt(problem=Problem(id=f"p{i}", prompt="?"), ids=(5 + i, 6, 7)) for i in range(5)]
     sampling = Sampling(temperature=0.0, max_tokens=8)
 

@@ -608,10 +608,6 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             "sample.engine: vLLM trains only in a cluster; add a `cluster` section",
         ),
         (
-            ["sample.engine.kind=vllm", "cluster={}", "model.device=cpu"],
-            "sample.engine: vLLM needs GPUs, and model.device is cpu; use `kind: local`",
-        ),
-        (
             ["sample.engine={kind: vllm, tensor_parallel_size: 2}", "cluster={}"],
             "sample.engine.tensor_parallel_size: a learner rank shares its one GPU, and 2"
             " are needed; set `cluster.samplers`",

@@ -33,7 +33,7 @@ def test_no_shipped_recipe_has_one() -> None:
         ("tip", ["learn.old_logp=learner"], "learn.old_logp: distill has no ratio"),
         ("tip", ["track.project=mine"], "track.project: `track.service` names no service"),
         ("tip", ["track={tokens_every: 0, tokens_rollouts: 4}"], "track.tokens_rollouts: "),
-        ("tip", ["cluster={canary_gap: 1}"], "cluster.canary_every, canary_gap: they compare"),
+        ("tip", ["cluster={canary_gap: 1}"], "cluster.canary_every, canary_gap, canary_ratio: "),
         ("sft", ["evaluate=null", "cluster={graders: 2}"], "cluster.graders: nothing is sampled"),
         (
             "tip",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from reasontrain.recipe import Recipe, YamlValue, build
+from reasontrain.run.build import _own_rewards
 from reasontrain.run.directory import EvaluationDirectory, RunDirectory, step_of
 from reasontrain.types import UserError
 
@@ -162,3 +164,44 @@ def test_no_other_module_knows_a_name_of_a_runs_file() -> None:
         if path != HOME and path != ROOT / "reasontrain/cli/arguments.py"
         for name in names_of_a_run(path.read_text(encoding="utf-8"))
     ] == []
+
+
+def test_the_own_rewards_of_all_parts_of_a_recipe_are_kept(tmp_path: Path) -> None:
+    tasks = {}
+    for name in ("train", "suite", "stage"):
+        (tmp_path / f"{name}.py").write_text(f"def score(problem, response): return '{name}'")
+        tasks[name] = {
+            "kind": "python",
+            "path": str(tmp_path / f"{name}.py"),
+            "function": "score",
+            "problems_path": "problems.jsonl",
+        }
+    sampled = {"kind": "sample", "sample": {"group_size": 2, "max_tokens": 4}}
+    content: dict[str, YamlValue] = {
+        "name": "run",
+        "steps": 1,
+        "model": {"path": "testbed:student"},
+        "task": tasks["train"],
+        "sample": {"group_size": 2, "max_tokens": 4},
+        "learn": {"lr": 1e-3, "rollouts_per_step": 8},
+        "objective": {"kind": "grpo"},
+        "advantage": {"kind": "group_normalized"},
+        "loss_aggregation": "token_mean",
+        "evaluate": {"suites": [{"name": "judged", "task": tasks["suite"]}, {"name": "held"}]},
+        "stages": [
+            {"name": "first", "task": tasks["stage"], **sampled},
+            {"name": "done", "task": tasks["stage"] | {"path": "no_more.py"}, **sampled},
+        ],
+    }
+    directory = RunDirectory(tmp_path / "run")
+    for part, task in _own_rewards(build(Recipe, content, "test")).items():
+        directory.write_reward_code(task.reward_file.source, part)
+    kept = {
+        str(path.relative_to(directory.path)): path.read_text().split("'")[1]
+        for path in directory.path.rglob("*.py")
+    }
+    assert kept == {
+        "reward.py": "train",
+        "rewards/suite-judged.py": "suite",
+        "rewards/stage-first.py": "stage",
+    }

@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> RunDirectory:
         (
             ["learn.schedule=linear"],
             "the learning rate was 0.0005 at step 2 and would go from 0.0005 at step 3 to "
-            "0.0001667 at the end (the old schedule: from 0.00025 to 0)",
+            "0.0001667 at the end; with the old schedule it would go from 0.00025 at step 3 to 0",
         ),
         (
             ["learn.schedule=linear", "learn.updates_per_batch=2"],
@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> RunDirectory:
         (
             ["rollout_filter={kind: max_variance, keep_ratio: {init: 1.0, final: 0.4}}"],
             "rollout_filter.keep_ratio was 0.6 at step 2 and would go from 0.64 at step 3 to 0.4 "
-            "at the end (the old schedule: from 0.4 to 0.4)",
+            "at the end; with the old schedule it would be 0.4 from step 3 to the end",
         ),
         (
             ["token_selection={kind: advantage_entropy, keep_ratio: {init: 1.0, final: 0.4}}"],

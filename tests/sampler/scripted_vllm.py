@@ -1,5 +1,6 @@
-"""vLLM's offline engine as far as we call it, on the CPU: its methods, states and refusals,
-decoding with a plain forward.
+"""vLLM's offline engine as far as we call it, as it is on GPUs: sleep, one buffer per worker, and
+its arguments there. Everything that vLLM has on a CPU too is tested with vLLM itself, see
+test_vllm_cpu.py.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import rebuild_tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from reasontrain.sampler.vllm_engine import Library
-from reasontrain.sampler.vllm_weight_transfer import Gpu
+from reasontrain.sampler.vllm_engine import EXTENSION, Library
+from reasontrain.sampler.vllm_weight_transfer import MAIN_MEMORY, BufferDevice, map_buffer
 
 SIGNATURES = json.loads(Path(__file__).with_name("vllm_signatures.json").read_text())
 UUIDS = ("GPU-a", "GPU-b", "GPU-c", "GPU-d")
@@ -93,10 +93,17 @@ class ScriptedLLM:
         enable_sleep_mode: bool = False,
         logprobs_mode: str = "raw_logprobs",
         weight_transfer_config: dict[str, str] | None = None,
+        kv_cache_memory_bytes: int | None = None,
+        enable_chunked_prefill: bool | None = None,
+        worker_extension_cls: str = "",
+        use_tqdm_on_load: bool = True,
     ) -> None:
         assert Path(model, "config.json").exists()
-        assert distributed_executor_backend == "mp"
-        assert weight_transfer_config == {"backend": "ipc"}
+        assert worker_extension_cls == EXTENSION
+        assert (distributed_executor_backend, weight_transfer_config) in (
+            ("mp", {"backend": "ipc"}),
+            ("uni", {"backend": MAIN_MEMORY}),
+        )
         if gpu_memory_utilization > 0.95:
             raise ValueError(
                 "Free memory on device cuda:0 (1/80 GiB) on startup is less than desired "
@@ -208,6 +215,19 @@ class ScriptedLLM:
         full = len(prompt) + len(ids) >= self.limit or len(ids) >= params.max_tokens
         return "length" if full else None
 
+    # ---- parts
+
+    @property
+    def llm_engine(self) -> ScriptedLLM:
+        return self
+
+    @property
+    def engine_core(self) -> ScriptedLLM:
+        return self
+
+    def shutdown(self) -> None:
+        self.resident = set()
+
     # ---- memory
 
     def sleep(self, level: int = 1, mode: str = "abort") -> None:
@@ -245,7 +265,8 @@ class ScriptedLLM:
         info = request["update_info"]
         assert set(info) <= set(SIGNATURES["classes"]["IPCWeightTransferUpdateInfo"])
         for uuid, model in self.workers.items():
-            packed = rebuild_tensor(*info["ipc_handles"][uuid])
+            handles = info["ipc_handles"]
+            packed = map_buffer(*handles.get(uuid, handles.get(MAIN_MEMORY)))
             assert not (model.config.tie_word_embeddings and "lm_head.weight" in info["names"])
             state, pieces = (
                 model.state_dict(),
@@ -261,12 +282,23 @@ class ScriptedLLM:
         assert self.updating
         self.updating, self.weight_version = False, weight_version or self.weight_version
 
+    def collective_rpc(self, method: str, *, args: tuple[object, ...] = ()) -> list[None]:
+        if method == "close_weight_update":
+            self.updating = False
+        else:
+            assert method in ("check_health", "limit_ids")
+        return [None] * len(self.workers)
+
     def _parameters(self) -> list[Tensor]:
         return [p for model in self.workers.values() for p in model.parameters()]
 
 
-def library() -> Library:
-    """A vLLM that is scripted, on GPUs that are the CPU."""
+def library(*, cpu: bool = False) -> Library:
+    """A vLLM that is scripted, on GPUs that are the CPU, or on the CPU."""
+    names = (MAIN_MEMORY,) if cpu else UUIDS
     return Library(
-        ScriptedLLM, Params, lambda num: [Gpu(torch.device("cpu"), uuid) for uuid in UUIDS[:num]]
+        ScriptedLLM,
+        Params,
+        cpu,
+        lambda num: [BufferDevice(torch.device("cpu"), name) for name in names[:num]],
     )

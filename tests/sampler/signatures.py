@@ -27,7 +27,9 @@ METHODS = {
     "start_weight_update": LLM,
     "update_weights": LLM,
     "finish_weight_update": LLM,
+    "collective_rpc": LLM,
 }
+"""Methods, and the file whose class `LLM` has or inherits them."""
 IPC = "distributed/weight_transfer/ipc_engine.py"
 CLASSES = {
     "SamplingParams": "sampling_params.py",
@@ -43,13 +45,16 @@ TEXTS = {
     "config/model.py": ["processed_logprobs"],
     "distributed/weight_transfer/factory.py": ["ipc"],
     "v1/engine/__init__.py": ["stop", "length"],
-    "entrypoints/llm.py": ["init_info", "update_info"],
+    "entrypoints/rl/offline.py": ["init_info", "update_info"],
     "v1/worker/gpu_worker.py": ["weights"],
-    "config/parallel.py": ["mp"],
+    "config/parallel.py": ["mp", "uni"],
     "envs.py": [
         "VLLM_ENABLE_V1_MULTIPROCESSING",
         "VLLM_WORKER_MULTIPROC_METHOD",
         "VLLM_NO_USAGE_STATS",
+        "VLLM_HOST_IP",
+        "VLLM_LOGGING_LEVEL",
+        "VLLM_CPU_OMP_THREADS_BIND",
     ],
 }
 """Words that we say to vLLM and that its source must know."""
@@ -69,7 +74,7 @@ def read(vllm: Path) -> dict[str, object]:
     """What vLLM's source says."""
     return {
         "methods": {
-            name: parameters(_find(vllm / path, f"LLM.{name}")) for name, path in METHODS.items()
+            name: parameters(_inherited(vllm, path, "LLM", name)) for name, path in METHODS.items()
         },
         "LLM": parameters(_find(vllm / LLM, "LLM.__init__")),
         "RequestOutput": parameters(_find(vllm / "outputs.py", "RequestOutput.__init__")),
@@ -131,6 +136,37 @@ def _find(path: Path, dotted: str) -> ast.stmt:
         ][-1]
         body = node.body
     return node
+
+
+def _inherited(vllm: Path, path: str, cls: str, name: str) -> ast.stmt:
+    """A method of a class or of the classes that it inherits from, in Python's order.
+
+    Bases are looked up in the files that the class's own file imports them from.
+    """
+    found = _in_bases(vllm, path, cls, name)
+    assert found is not None, f"{cls} in {path} has no {name}"
+    return found
+
+
+def _in_bases(vllm: Path, path: str, cls: str, name: str) -> ast.stmt | None:
+    tree = ast.parse((vllm / path).read_text())
+    (body,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls]
+    own = [n for n in body.body if isinstance(n, ast.FunctionDef) and n.name == name]
+    if own:
+        return own[-1]
+    homes = {
+        alias.asname or alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vllm.")
+        for alias in node.names
+    }
+    for base in body.bases:
+        bare = ast.unparse(base).partition("[")[0]
+        if bare in homes:
+            home = homes[bare].removeprefix("vllm.").replace(".", "/") + ".py"
+            if (vllm / home).is_file() and (method := _in_bases(vllm, home, bare, name)):
+                return method
+    return None
 
 
 def _texts(path: Path) -> set[str]:

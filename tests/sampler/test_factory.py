@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -31,7 +32,7 @@ PROMPTS = [Prompt(problem=Problem(id="p", prompt="?"), ids=(5, 6, 7))]
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSettings:
-    monkeypatch.setattr(vllm, "installed", library)
+    monkeypatch.setattr(vllm, "installed", partial(library, cpu=True))
     build(tmp_path / "m", SHAPE)
     return ModelSettings(path=str(tmp_path / "m"), dtype="float32", device="cpu")
 

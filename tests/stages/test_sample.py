@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from reasontrain import models
-from reasontrain.data.offline import fingerprint
+from reasontrain.data.files import read_file
+from reasontrain.data.offline import fingerprint, read_pairs
 from reasontrain.recipe import PairsStage, Recipe, SampleStage, TrajectoriesStage, YamlValue, build
+from reasontrain.run.datasets import encoder_of
 from reasontrain.stages import sample as sampling
-from reasontrain.stages.pairs import _attempts, make_pairs
-from reasontrain.stages.sample import _closed, read_trajectories, sample
+from reasontrain.stages.pairs import _attempts, _record, make_pairs
+from reasontrain.stages.sample import _closed, _graded, read_trajectories, sample
 from reasontrain.stages.solutions import Solution, read, write
 from reasontrain.tasks import Grader
 from reasontrain.types import Problem, Rollout, UserError
@@ -208,6 +211,38 @@ def test_truncated_solutions_make_no_pair_and_the_most_frequent_error_is_rejecte
     wrong = [row["response"] for row in lines(tmp_path / "negative.jsonl")]
     assert wrong == ["three times", "twice", "wrong too"]
     assert json.loads((tmp_path / "summary.json").read_text())["num_pairs"] == 1
+
+
+def test_solutions_and_pairs_keep_the_variables_of_their_template(tmp_path: Path) -> None:
+    tools = ({"type": "function", "function": {"name": "add"}},)
+    kwargs = {"enable_thinking": False}
+    problem = Problem(id="p", prompt="3+4?", answer="7", tools=tools, template_kwargs=kwargs)
+    rollout = Rollout(problem=problem, id=0, group=0, prompt_ids=(5,), response_ids=(6, 7))
+    encoder = encoder_of(models.describe(recipe().model), recipe().prompt)
+    with Grader() as grader:
+        graded = _graded([rollout], stage(), encoder, grader)
+    write(tmp_path / "one.jsonl", graded)
+    (kept,) = read(tmp_path / "one.jsonl")
+    assert (kept.tools, kept.chat_template_kwargs) == (tools, kwargs)
+    # The testbed's template does not render tools, and writes an empty thought without thinking.
+    solutions = [
+        replace(solution("p", answer, answer), chat_template_kwargs=kwargs) for answer in ("7", "8")
+    ]
+    write(tmp_path / "rollouts.jsonl", solutions)
+    make_pairs(
+        PairsStage(name="all", rollouts=str(tmp_path / "rollouts.jsonl")), recipe(), tmp_path
+    )
+    (row,) = lines(tmp_path / "pairs.jsonl")
+    assert row["chat_template_kwargs"] == kwargs
+    assert encoder.tokenizer.decode(row["prompt_ids"]).endswith("<think>\n\n</think>\n\n")
+    (sample_of,) = read_pairs(read_file(tmp_path / "pairs.jsonl"))
+    assert sample_of.problem.template_kwargs == kwargs
+    assert (
+        _record([replace(rollout, problem=problem), replace(rollout, problem=problem)], "t")[
+            "tools"
+        ]
+        == tools
+    )
 
 
 def test_limits_of_length_are_kept_by_pairs_and_say_what_is_left(tmp_path: Path) -> None:

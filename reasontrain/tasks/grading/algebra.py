@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import sympy
-from sympy import Expr, Rational, Symbol
+from sympy import Expr, Integer, Rational, Symbol
 
 from reasontrain.tasks.grading import latex, regions
 from reasontrain.tasks.grading.latex import Reading
@@ -27,7 +27,7 @@ AGREEMENT = Rational(1, 10**25)
 ROUNDING = Rational(1, 10**6)
 """Tolerance of decimals, absolute and relative to the gold answer; the smaller one counts."""
 SCREEN_DIGITS = 15
-SCREEN_AGREEMENT = 1e-9
+SCREEN_AGREEMENT = Rational(1, 10**9)
 """Relative difference of values at one point that refutes equality."""
 POINTS = (
     ("0.7390851332", "1.2837462514", "0.3178912744", "1.7219037461", "0.9143278465"),
@@ -172,15 +172,15 @@ def _links_equal(gold: tuple[str, Expr], answer: tuple[str, Expr]) -> bool:
     )
 
 
-def _ratio(gold: Expr, answer: Expr) -> complex | None:
+def _ratio(gold: Expr, answer: Expr) -> Expr | None:
     """Return the ratio of two expressions at a point; None if it depends on the point."""
-    ratios: list[complex] = []
+    ratios: list[Expr] = []
     for point in _points(gold, answer):
         gold_value = _value(gold, point)
         answer_value = _value(answer, point)
         if gold_value is not None and answer_value:
             ratios.append(gold_value / answer_value)
-    first = ratios[0] if ratios else 1.0
+    first = ratios[0] if ratios else sympy.S.One
     same = all(abs(ratio - first) <= SCREEN_AGREEMENT * abs(first) for ratio in ratios)
     return first if same else None
 
@@ -206,6 +206,7 @@ def expressions_equal(gold: Expr, answer: Expr, *, decimal: bool) -> bool:
         if same is not None:
             return same
         return _proved(gold - answer)
+    gold, answer = _with_integers(gold, answer)
     positive = _domain(gold, answer)
     return positive is not None and _proved((gold - answer).subs(positive))
 
@@ -235,18 +236,28 @@ def _points(*expressions: Expr) -> Iterator[dict[Symbol, Rational]]:
     symbols: set[Symbol] = set().union(*(expression.free_symbols for expression in expressions))
     names = sorted(symbols, key=lambda symbol: symbol.name)
     points = [
-        {name: Rational(values[i % len(values)]) + i for i, name in enumerate(names)}
-        for values in POINTS
+        {
+            name: Integer(2 * i + j + 2)
+            if name.is_integer
+            else Rational(values[i % len(values)]) + i
+            for i, name in enumerate(names)
+        }
+        for j, values in enumerate(POINTS)
     ]
     yield from points
     for name in names[:MAX_NEGATED]:
         yield {**points[0], name: -points[0][name]}
 
 
-def _value(expression: Expr, point: dict[Symbol, Rational]) -> complex | None:
+def _value(expression: Expr, point: dict[Symbol, Rational]) -> Expr | None:
     """Evaluate an expression at a point; None if it has no finite value there."""
-    value = expression.evalf(SCREEN_DIGITS, subs=point, chop=True)
-    return complex(value) if value.is_number and value.is_finite else None
+    try:
+        value = expression.evalf(SCREEN_DIGITS, subs=point, chop=True)
+    # `n!!` has no value for other numbers than integers
+    except ValueError:
+        return None
+    # no Python number, which `3^{2007}` would overflow
+    return value if value.is_number and value.is_finite else None
 
 
 def _domain(gold: Expr, answer: Expr) -> dict[Symbol, Symbol] | None:
@@ -265,17 +276,44 @@ def _domain(gold: Expr, answer: Expr) -> dict[Symbol, Symbol] | None:
         answer_value = _value(answer, point)
         if gold_value is None or answer_value is None:
             continue
-        are_real = [is_complex or not value.imag for value in (gold_value, answer_value)]
-        scale = max(abs(gold_value), abs(answer_value), 1e-9)
-        if are_real[0] != are_real[1] or (
-            all(are_real) and abs(gold_value - answer_value) > SCREEN_AGREEMENT * scale
-        ):
+        are_real = [is_complex or value.is_real for value in (gold_value, answer_value)]
+        scale = max(abs(gold_value), abs(answer_value), SCREEN_AGREEMENT)
+        if all(are_real):
+            if abs(gold_value - answer_value) > SCREEN_AGREEMENT * scale:
+                return None
+        elif any(are_real) and not _has_odd_roots_alone(gold - answer):
             return None
-        if not any(are_real):
+        else:
             positive |= {
                 name: Symbol(name.name, positive=True) for name, value in point.items() if value < 0
             }
     return positive
+
+
+def _has_odd_roots_alone(expression: Expr) -> bool:
+    """Return True if only odd roots can have no real value: `x^{2/3}` means the real one."""
+    exponents = [power.exp for power in expression.atoms(sympy.Pow) if not power.exp.is_integer]
+    return not expression.has(sympy.log) and all(
+        exponent.is_Rational and exponent.q % 2 == 1 for exponent in exponents
+    )
+
+
+def _with_integers(*expressions: Expr) -> Sequence[Expr]:
+    r"""Take k, m and n for integers if they are powers of -1 or multiples of pi: `\cos n\pi`."""
+    of_integers = set()
+    for expression in expressions:
+        for power in expression.atoms(sympy.Pow):
+            if power.base == -1:
+                of_integers |= power.exp.free_symbols
+        for function in expression.atoms(sympy.sin, sympy.cos, sympy.tan):
+            if function.has(sympy.pi):
+                of_integers |= function.free_symbols
+    integers = {
+        symbol: Symbol(symbol.name, integer=True)
+        for symbol in of_integers
+        if symbol.name in ("k", "m", "n")
+    }
+    return [expression.subs(integers) for expression in expressions] if integers else expressions
 
 
 def _proved(difference: Expr) -> bool:
@@ -283,7 +321,9 @@ def _proved(difference: Expr) -> bool:
     ways: tuple[Callable[[Expr], Expr], ...] = (
         lambda value: sympy.expand(value, func=True),
         lambda value: _numerator(value).expand(func=True),
+        lambda value: sympy.factor(value, deep=True),
         sympy.simplify,
         lambda value: sympy.simplify(value.expand(func=True)),
+        lambda value: sympy.simplify(value.rewrite(sympy.exp)),
     )
     return any(way(difference) == 0 for way in ways)

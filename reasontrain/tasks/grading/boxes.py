@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import units_after
-from reasontrain.tasks.grading.languages import ALTERNATIVES, HEDGES, LANGUAGES, RETRACTIONS
+from reasontrain.tasks.grading.languages import ALTERNATIVES, ANDS, HEDGES, ORS, RETRACTIONS
 
 LONGEST_CONNECTION = 80
 """Characters between two boxes that may connect them."""
@@ -20,7 +20,11 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNCLOSED = re.compile(r"(?:\\?f?boxed|\\fbox|\\framebox)\s*\{(?!\s*\})|\\boxed\s+(?=[\w+-])")
 """A box that is not empty, after the last one that is closed."""
 
-_JOINS = frozenset(ALTERNATIVES).union(*(language.joins for language in LANGUAGES.values()))
+_ANDS = frozenset(ANDS)
+_ORS = frozenset((*ORS, *ALTERNATIVES))
+_PHRASES = "|".join(re.escape(word) for word in (*ANDS, *ORS) if " " in word)
+# vowel signs of Indian scripts and Thai are no letters to `re`
+_LETTER = r"(?:[^\W\d_]|[\u0900-\u0dff\u0e30-\u0e4e])"
 _CONNECTION = re.compile(
     r"(?P<label>\(?(?:[a-zA-Z]|[ivx]{1,4}|\d{1,2})\)[:.]?|\d{1,2}\.(?=\s)|[a-zA-Z]:(?=\s)"
     r"|(?:[Pp]art|[Qq]uestion|[Ff]or)\s+(?:\(?[a-zA-Z\d]{1,2}\)|[a-hA-H\d]\b)[:.]?)"
@@ -29,7 +33,7 @@ _CONNECTION = re.compile(
     r"|\\(?:text|mbox|textbf|textit|mathrm)\s*\{|\}|\\(?:hspace|vspace)\{[^{}]{0,12}\})"
     r"|(?P<end>[.。।!])"
     r"|(?P<name>(?:\\[a-zA-Z]+|[a-zA-Z]{1,2})(?:_\{?\w+\}?|\([a-zA-Z\d]\))?\s*(?:=|\\approx))"
-    r"|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)"
+    rf"|(?P<word>{_PHRASES}|{_LETTER}+(?:['’-]{_LETTER}+)*)"
 )
 _NEGATED = re.compile(
     r"(?:\bnot|n't|\brather than|\binstead of|\bnicht|\bpas|不是|ではなく)\s*(?:[$*]|\\[(\[]|\s)*$",
@@ -64,18 +68,19 @@ def last(text: str) -> Box | None:
         return None
     contents = [_with_unit(text, claimed[-1])]
     start = claimed[-1].start
-    labelled = False
+    joints = set()
     for box in reversed(claimed[:-1]):
         joint = _joint(text, box.end, start)
         if joint is None:
             break
-        labelled |= joint == "label"
+        joints.add(joint)
         contents.append(_with_unit(text, box))
         start = box.start
     contents.reverse()
-    if not labelled:
+    if "label" not in joints:
         contents = list(dict.fromkeys(contents))
-    return Box(start, claimed[-1].end, ", ".join(contents))
+    separator = " or " if joints == {"or"} else ", "
+    return Box(start, claimed[-1].end, separator.join(contents))
 
 
 def is_unclosed(text: str) -> bool:
@@ -189,8 +194,8 @@ def _joint(text: str, start: int, end: int) -> str | None:
         end: the start of the second.
 
     Returns:
-        "label" if part labels connect the boxes, "join" if separators or "and" do, and None if they
-        are separate answers.
+        "label" if part labels connect the boxes, "or" if that word does, "and" if it or separators
+        do, and None if the boxes are separate answers.
     """
     if end - start > LONGEST_CONNECTION:
         return None
@@ -211,8 +216,8 @@ def _joint(text: str, start: int, end: int) -> str | None:
             word = match.group().lower()
             if word in RETRACTIONS:
                 return None
-            if word in _JOINS:
-                kind = "join"
+            if word in _ANDS or word in _ORS:
+                kind = "and" if word in _ANDS else "or"
             elif word not in HEDGES:
                 num_words += 1
         if kind != "space":
@@ -222,16 +227,22 @@ def _joint(text: str, start: int, end: int) -> str | None:
 
 def _kind_of_joint(kinds: list[str], num_words: int) -> str | None:
     labelled = "label" in kinds
+    is_joined = "and" in kinds or "or" in kinds
     # a sentence may stand between parts with labels, a unit before "and"
     if num_words > (8 if labelled else 0) and not _is_unit_and_join(kinds, num_words):
         return None
-    if "end" in kinds and not (labelled or "join" in kinds):
+    if "end" in kinds and not (labelled or is_joined):
         return None
     if labelled:
         return "label"
-    return "join" if "join" in kinds or "separator" in kinds else None
+    if "or" in kinds:
+        return "or"
+    return "and" if is_joined or "separator" in kinds else None
 
 
 def _is_unit_and_join(kinds: list[str], num_words: int) -> bool:
-    plain = [kind for kind in kinds if kind != "space"]
-    return num_words <= 2 and plain[: num_words + 1] == ["word"] * num_words + ["join"]
+    return (
+        num_words <= 2
+        and kinds[:num_words] == ["word"] * num_words
+        and kinds[num_words : num_words + 1] in (["and"], ["or"])
+    )

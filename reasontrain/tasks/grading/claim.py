@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from reasontrain.tasks.grading import formulas
-from reasontrain.tasks.grading.languages import LANGUAGES, TOTALS, Language
+from reasontrain.tasks.grading.languages import ALTERNATIVES, LANGUAGES, ORS, TOTALS, Language
 from reasontrain.tasks.grading.marks import Mark, alternatives, is_alphabetic
 from reasontrain.tasks.grading.value import (
     HEDGE,
@@ -46,10 +46,16 @@ _LIST = re.compile(r"[\s:*_]*\n\s*(?P<first>(?:[-*•]|\d{1,2}[.)]|\(?[a-h]\))\s
 _ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)]|\(?[a-h]\))\s+(.+)")
 _TOTAL = re.compile(rf"[\s*_-]*{alternatives(TOTALS)}\b[^:：=\n]{{0,40}}[:：=]+(.+)", re.IGNORECASE)
 _ALTERNATIVE = re.compile(
-    rf"[\s.!?*]*(?:Or|Alternatively|Maybe|Perhaps|Possibly|It (?:could|might|may))\b"
-    rf"(?:\W*\b{HEDGE}\b)*\W*?(?={VALUE})"
+    rf"[\s.!?*,$()\\\]]*(?:{alternatives((*ORS, *ALTERNATIVES))}|it (?:could|might|may))"
+    rf"(?![^\W\d_])(?:\W*\b(?:{HEDGE}|{alternatives(ALTERNATIVES)})\b)*[\s,:*(]*(?={VALUE})",
+    re.IGNORECASE,
 )
-_SOFT = re.compile(r"[\s.!?*,;(—-]*(?:wait|hmm|hold on|let me|no|actually)\b", re.IGNORECASE)
+_SOFT = re.compile(
+    r"[\s.!?*,;(—-]*(?:(?:wait|hmm|hold on|let me|actually)\b|no[,.:;!])", re.IGNORECASE
+)
+_CONFIRMED = re.compile(
+    r"\b(?:correct|right|yes|confirm\w*|verified|match(?:es)?)\b", re.IGNORECASE
+)
 _HARD = re.compile(
     r"[\s.!?*,;(—-]*(?:(?:wait|no)\W+)*(?:oops|sorry|correction|scratch that|i (?:made|was|forgot)"
     r"|i mean|(?:that|this|which)(?:'s| is| was) (?:wrong|incorrect|not right|a mistake))\b",
@@ -112,14 +118,20 @@ def read(text: str, mark: Mark) -> Claim:
             return Claim(f"not {value_in(sentence, language)}", False)
         return Claim(value_in(affirmed, language), True)
     claim = value_in(sentence, language)
-    alternative = _ALTERNATIVE.match(rest) if rest else None
-    if alternative:
-        other = rest[alternative.end() :]
-        second = value_in(other[: _sentence_end(other)], language)
-        claim = f"{claim} or {second}"
+    if rest and (other := alternative(rest, 0, language)):
+        claim = f"{claim} or {other}"
     if twice := _TWICE.fullmatch(claim):
         claim = twice[1]
     return Claim(claim, _is_answer(claim))
+
+
+def alternative(text: str, start: int, language: Language = LANGUAGES["en"]) -> str:
+    """Return the value that a hedge puts beside the one before `start`; "" without a hedge."""
+    hedge = _ALTERNATIVE.match(text, start)
+    if hedge is None:
+        return ""
+    other = text[hedge.end() : hedge.end() + LONGEST]
+    return value_in(other[: _sentence_end(other)], language)
 
 
 def _without_layout(window: str) -> str:
@@ -188,7 +200,7 @@ def _retraction(rest: str, language: Language) -> str | None:
     if not hard and not _SOFT.match(rest):
         return None
     new = list(NEW_VALUE.finditer(rest))
-    if new:
+    if new and (hard or not _CONFIRMED.search(rest, new[-1].end())):
         body = rest[new[-1].end() :]
         return value_in(body[: _sentence_end(body)], language)
     return "" if hard else None

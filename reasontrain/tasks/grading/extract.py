@@ -86,8 +86,11 @@ def _complete(text: str, answer_format: AnswerFormat) -> str:
     """Extract the answer of a text that was not cut."""
     box = boxes.last(text)
     if box is not None:
-        final = "" if answer_format == "boxed" else _after_box(text, box.end)
-        return final or _in_box(box.content)
+        content = _in_box(box.content)
+        if answer_format == "boxed":
+            return content
+        other = claim.alternative(text, box.end)
+        return _after_box(text, box.end) or (f"{content} or {other}" if other else content)
     if answer_format == "boxed":
         return ""
     stated = _stated(text)

@@ -15,7 +15,8 @@ class Language(NamedTuple):
     Attributes:
         nouns: names for the answer; "final" and other adjectives need not be among them.
         copulas: what connects such a noun with the value, beside a colon and an equals sign.
-        joins: "and" and "or", between two values.
+        ands: "and" between two values.
+        ors: "or" between two values.
         causes: words that begin a remark after any answer: causes, explanations, negations.
         remarks: words that begin a remark after a number or formula, but may be part of a name.
         verbs: verbs of a sentence that leads to the value (`she has 5 apples`).
@@ -27,7 +28,8 @@ class Language(NamedTuple):
 
     nouns: tuple[str, ...]
     copulas: tuple[str, ...] = ()
-    joins: tuple[str, ...] = ()
+    ands: tuple[str, ...] = ()
+    ors: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ()
@@ -44,7 +46,8 @@ LANGUAGES = {
             *("is", "are", "was", "were", "will be", "would be", "should be", "must be", "equals"),
             *("becomes", "comes to", "comes out to", "comes out to be", "turns out to be"),
         ),
-        joins=("and", "or"),
+        ands=("and",),
+        ors=("or",),
         causes=(
             *("because", "since", "so", "as", "which", "but", "not", "and not", "rather than"),
             *("instead of", "hence", "thus", "therefore", "i.e", "e.g", "namely", "assuming"),
@@ -103,7 +106,8 @@ LANGUAGES = {
     "fr": Language(
         nouns=("réponse",),
         copulas=("est", "sera", "serait", "vaut", "était", "c'est"),
-        joins=("et", "ou"),
+        ands=("et",),
+        ors=("ou",),
         causes=(
             "car",
             "parce que",
@@ -122,7 +126,8 @@ LANGUAGES = {
     "de": Language(
         nouns=("antwort", "antworten"),
         copulas=("ist", "sind", "lautet", "lauten", "beträgt", "wäre", "war"),
-        joins=("und", "oder"),
+        ands=("und",),
+        ors=("oder",),
         causes=(
             "weil",
             "denn",
@@ -142,7 +147,8 @@ LANGUAGES = {
     "es": Language(
         nouns=("respuesta", "respuestas"),
         copulas=("es", "son", "sería", "será", "era"),
-        joins=("y", "o", "e"),
+        ands=("y", "e"),
+        ors=("o",),
         causes=("porque", "ya que", "pues", "que", "es decir", "por lo tanto", "y no", "en total"),
         verbs=("es", "son", "tiene", "hay", "cuesta", "gana", "quedan"),
         denials=("no es", "no son"),
@@ -151,7 +157,8 @@ LANGUAGES = {
     "pt": Language(
         nouns=("resposta", "respostas"),
         copulas=("é", "são", "é de", "seria", "será"),
-        joins=("e", "ou"),
+        ands=("e",),
+        ors=("ou",),
         causes=("porque", "pois", "já que", "que", "ou seja", "portanto", "no total", "e não"),
         verbs=("é", "são", "tem", "há", "custa", "ganha"),
         denials=("não é", "não são"),
@@ -160,7 +167,8 @@ LANGUAGES = {
     "it": Language(
         nouns=("risposta", "risposte"),
         copulas=("è", "e'", "sono", "sarebbe", "sarà"),
-        joins=("e", "o"),
+        ands=("e",),
+        ors=("o",),
         causes=("perché", "poiché", "dato che", "che", "cioè", "ovvero", "in totale", "e non"),
         verbs=("è", "sono", "ha", "costa"),
         denials=("non è", "non sono"),
@@ -169,20 +177,23 @@ LANGUAGES = {
     "ca": Language(
         nouns=("resposta",),
         copulas=("és", "són"),
-        joins=("i", "o"),
+        ands=("i",),
+        ors=("o",),
         causes=("perquè", "ja que", "és a dir"),
     ),
     "ro": Language(
         nouns=("răspuns", "răspunsul", "raspuns", "raspunsul"),
         copulas=("este", "e", "sunt"),
-        joins=("și", "sau"),
+        ands=("și",),
+        ors=("sau",),
         causes=("pentru că", "deoarece", "adică"),
         verbs=("este", "are", "sunt"),
     ),
     "nl": Language(
         nouns=("antwoord", "antwoorden"),
         copulas=("is", "zijn", "luidt", "was"),
-        joins=("en", "of"),
+        ands=("en",),
+        ors=("of",),
         causes=("omdat", "want", "dus", "namelijk", "dat wil zeggen", "in totaal", "niet"),
         verbs=("is", "zijn", "heeft", "kost"),
         denials=("is niet",),
@@ -191,7 +202,8 @@ LANGUAGES = {
     "sv": Language(
         nouns=("svar", "svaret"),
         copulas=("är", "blir"),
-        joins=("och", "eller"),
+        ands=("och",),
+        ors=("eller",),
         causes=("eftersom", "för att", "alltså", "inte"),
         verbs=("är", "har"),
         denials=("är inte",),
@@ -200,7 +212,8 @@ LANGUAGES = {
     "da, no": Language(
         nouns=("svar", "svaret"),
         copulas=("er", "blir", "bliver"),
-        joins=("og", "eller"),
+        ands=("og",),
+        ors=("eller",),
         causes=("fordi", "siden", "altså", "ikke"),
         verbs=("er", "har"),
         denials=("er ikke",),
@@ -209,14 +222,16 @@ LANGUAGES = {
     "fi": Language(
         nouns=("vastaus",),
         copulas=("on",),
-        joins=("ja", "tai"),
+        ands=("ja",),
+        ors=("tai",),
         causes=("koska", "eli", "sillä"),
         verbs=("on",),
     ),
     "pl": Language(
         nouns=("odpowiedź", "odpowiedzią", "odpowiedz"),
         copulas=("to", "jest", "wynosi", "brzmi"),
-        joins=("i", "oraz", "lub", "albo"),
+        ands=("i", "oraz"),
+        ors=("lub", "albo"),
         causes=("ponieważ", "bo", "gdyż", "czyli", "więc", "a nie", "razem"),
         verbs=("to", "jest", "wynosi", "ma"),
         denials=("to nie", "nie jest"),
@@ -225,28 +240,32 @@ LANGUAGES = {
     "cs, sk": Language(
         nouns=("odpověď", "odpoveď"),
         copulas=("je", "zní", "znie"),
-        joins=("a", "nebo", "alebo"),
+        ands=("a",),
+        ors=("nebo", "alebo"),
         causes=("protože", "pretože", "neboť", "tedy", "čili"),
         verbs=("je", "má"),
     ),
     "hr, sr, sl": Language(
         nouns=("odgovor", "одговор"),
         copulas=("je", "glasi", "је"),
-        joins=("i", "ili", "in", "ali", "и", "или"),
+        ands=("i", "in", "и"),
+        ors=("ili", "ali", "или"),
         causes=("jer", "ker", "јер"),
         verbs=("je", "је"),
     ),
     "hu": Language(
         nouns=("válasz", "végeredmény"),
         copulas=("az", "a"),
-        joins=("és", "vagy"),
+        ands=("és",),
+        ors=("vagy",),
         causes=("mert", "mivel", "azaz", "tehát"),
         direct=True,
     ),
     "ru": Language(
         nouns=("ответ", "ответом", "ответы"),
         copulas=("это", "равен", "будет", "является", "—", "–", "-"),
-        joins=("и", "или"),
+        ands=("и",),
+        ors=("или",),
         causes=("потому что", "так как", "поскольку", "то есть", "т.е", "ведь", "а не", "всего"),
         verbs=("это", "равно", "равен", "составляет", "будет", "осталось"),
         direct=True,
@@ -256,7 +275,8 @@ LANGUAGES = {
     "uk": Language(
         nouns=("відповідь", "відповіддю"),
         copulas=("це", "є", "дорівнює", "—", "–", "-"),
-        joins=("і", "й", "та", "або"),
+        ands=("і", "й", "та"),
+        ors=("або",),
         causes=("тому що", "оскільки", "бо", "тобто", "а не"),
         verbs=("це", "є", "дорівнює"),
         direct=True,
@@ -266,20 +286,23 @@ LANGUAGES = {
     "bg": Language(
         nouns=("отговор", "отговорът"),
         copulas=("е", "са"),
-        joins=("и", "или"),
+        ands=("и",),
+        ors=("или",),
         causes=("защото", "тъй като", "тоест"),
         verbs=("е", "са"),
     ),
     "el": Language(
         nouns=("απάντηση",),
         copulas=("είναι",),
-        joins=("και", "ή"),
+        ands=("και",),
+        ors=("ή",),
         causes=("επειδή", "διότι", "γιατί", "δηλαδή"),
         verbs=("είναι", "έχει"),
     ),
     "tr": Language(
         nouns=("cevap", "cevabı", "cevabi", "yanıt", "yanıtı", "yanit"),
-        joins=("ve", "veya", "ya da"),
+        ands=("ve",),
+        ors=("veya", "ya da"),
         causes=("çünkü", "yani"),
         ends=(
             *("'dir", "'dır", "'dur", "'dür", "'tir", "'tır", "'tur", "'tür", "dir", "dır", "olur"),
@@ -290,7 +313,8 @@ LANGUAGES = {
     "vi": Language(
         nouns=("đáp án", "đáp số", "câu trả lời", "trả lời"),
         copulas=("là", "bằng"),
-        joins=("và", "hoặc", "hay"),
+        ands=("và",),
+        ors=("hoặc", "hay"),
         causes=("vì", "bởi vì", "do đó", "tức là", "chứ không"),
         verbs=("là", "có", "bằng"),
         denials=("không phải là", "không là"),
@@ -299,20 +323,24 @@ LANGUAGES = {
     "id, ms": Language(
         nouns=("jawaban", "jawabannya", "jawapan", "jawapannya"),
         copulas=("adalah", "ialah", "yaitu", "yakni"),
-        joins=("dan", "atau"),
+        ands=("dan",),
+        ors=("atau",),
         causes=("karena", "kerana", "sebab", "jadi", "bukan"),
         verbs=("adalah", "ialah", "memiliki"),
         denials=("bukan",),
         affirmations=("melainkan", "tetapi"),
     ),
     "tl": Language(
-        nouns=("sagot", "kasagutan"), copulas=("ay",), joins=("at", "o"), causes=("dahil",)
+        nouns=("sagot", "kasagutan"), copulas=("ay",), ands=("at",), ors=("o",), causes=("dahil",)
     ),
-    "sw": Language(nouns=("jibu",), copulas=("ni",), joins=("na", "au"), causes=("kwa sababu",)),
+    "sw": Language(
+        nouns=("jibu",), copulas=("ni",), ands=("na",), ors=("au",), causes=("kwa sababu",)
+    ),
     "zh": Language(
         nouns=("答案", "答", "答复", "故选", "应选", "答案选", "正确选项"),
         copulas=("是", "为", "為", "就是", "应为", "應為", "应该是", "等于", "等於", "即为"),
-        joins=("和", "或", "与", "與", "及", "以及", "或者", "、"),
+        ands=("和", "与", "與", "及", "以及", "、"),
+        ors=("或", "或者"),
         causes=("因为", "因為", "由于", "由於", "所以", "即", "也就是", "而不是", "不是", "其中"),
         verbs=("是", "为", "為", "有", "等于", "等於", "共", "需要", "剩下"),
         ends=("了", "的"),
@@ -323,7 +351,8 @@ LANGUAGES = {
     "ja": Language(
         nouns=("答え", "解答", "正解", "回答"),
         copulas=("は", "が"),
-        joins=("と", "または", "あるいは", "及び", "および", "、"),
+        ands=("と", "及び", "および", "、"),
+        ors=("または", "あるいは"),
         causes=("なぜなら", "つまり", "ではなく", "すなわち"),
         verbs=("は", "が"),
         ends=("です", "である", "だ", "となります", "になります", "でした", "となる", "になる"),
@@ -332,7 +361,8 @@ LANGUAGES = {
     "ko": Language(
         nouns=("정답", "해답", "답변", "답"),
         copulas=("은", "는", "이"),
-        joins=("와", "과", "또는", "및", "그리고"),
+        ands=("와", "과", "및", "그리고"),
+        ors=("또는",),
         causes=("왜냐하면", "따라서", "즉", "이므로", "이기 때문"),
         verbs=("은", "는", "이", "가"),
         ends=(
@@ -352,7 +382,8 @@ LANGUAGES = {
     "hi, mr, ne": Language(
         nouns=("उत्तर", "जवाब", "जवाफ"),
         copulas=("है", "हैं", "होगा", "आहे", "हो"),
-        joins=("और", "या", "तथा", "आणि", "किंवा"),
+        ands=("और", "तथा", "आणि"),
+        ors=("या", "किंवा"),
         causes=("क्योंकि", "चूंकि", "यानी", "कारण"),
         ends=("है", "हैं", "होगा", "आहे", "हो", "छ"),
         direct=True,
@@ -360,15 +391,19 @@ LANGUAGES = {
     "bn": Language(
         nouns=("উত্তর", "উত্তরটি"),
         copulas=("হল", "হলো", "হচ্ছে", "হবে"),
-        joins=("এবং", "ও", "বা", "অথবা"),
+        ands=("এবং", "ও"),
+        ors=("বা", "অথবা"),
         causes=("কারণ", "যেহেতু", "অর্থাৎ"),
         ends=("হবে", "হয়"),
         direct=True,
     ),
-    "te": Language(nouns=("సమాధానం", "జవాబు"), joins=("మరియు", "లేదా"), causes=("ఎందుకంటే",), direct=True),
+    "te": Language(
+        nouns=("సమాధానం", "జవాబు"), ands=("మరియు",), ors=("లేదా",), causes=("ఎందుకంటే",), direct=True
+    ),
     "ta": Language(
         nouns=("பதில்", "விடை"),
-        joins=("மற்றும்", "அல்லது"),
+        ands=("மற்றும்",),
+        ors=("அல்லது",),
         causes=("ஏனெனில்",),
         ends=("ஆகும்",),
         direct=True,
@@ -376,7 +411,8 @@ LANGUAGES = {
     "th": Language(
         nouns=("คำตอบ", "คำตอบสุดท้าย"),
         copulas=("คือ", "เป็น", "เท่ากับ"),
-        joins=("และ", "หรือ"),
+        ands=("และ",),
+        ors=("หรือ",),
         causes=("เพราะ", "เนื่องจาก", "ดังนั้น"),
         verbs=("คือ", "มี"),
         ends=("ครับ", "ค่ะ"),
@@ -385,7 +421,8 @@ LANGUAGES = {
     "ar": Language(
         nouns=("الجواب", "الإجابة", "الاجابة", "إجابة", "جواب"),
         copulas=("هو", "هي", "هى", "تساوي", "يساوي"),
-        joins=("و", "أو"),
+        ands=("و",),
+        ors=("أو",),
         causes=("لأن", "حيث", "أي", "وليس"),
         verbs=("هو", "هي"),
         direct=True,
@@ -393,14 +430,16 @@ LANGUAGES = {
     "fa": Language(
         nouns=("پاسخ", "جواب"),
         copulas=("برابر", "برابر با", "عبارت است از"),
-        joins=("و", "یا"),
+        ands=("و",),
+        ors=("یا",),
         causes=("زیرا", "چون", "یعنی"),
         ends=("است", "می‌باشد", "می باشد"),
         direct=True,
     ),
     "ur": Language(
         nouns=("جواب",),
-        joins=("اور", "یا"),
+        ands=("اور",),
+        ors=("یا",),
         causes=("کیونکہ", "یعنی"),
         ends=("ہے", "ہیں", "ہوگا"),
         direct=True,
@@ -408,7 +447,8 @@ LANGUAGES = {
     "he": Language(
         nouns=("התשובה", "תשובה"),
         copulas=("היא", "הוא", "הינה"),
-        joins=("ו", "או"),
+        ands=("ו",),
+        ors=("או",),
         causes=("כי", "מכיוון", "כלומר"),
         direct=True,
     ),
@@ -435,3 +475,6 @@ TOTALS = (
     *("somme", "suma", "total général", "итого", "всего", "合计", "总计", "一共", "合計", "합계"),
 )
 """Labels of the last line of a list whose other lines are its parts."""
+
+ORS = tuple({word: None for language in LANGUAGES.values() for word in language.ors})
+ANDS = tuple({word: None for language in LANGUAGES.values() for word in language.ands})

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from reasontrain.tasks.grading import clock, normalise, notation, number, quantity, units
+from reasontrain.tasks.grading import clock, flat, normalise, notation, number, quantity, units
 from reasontrain.tasks.grading.number import Number
 from reasontrain.tasks.grading.quantity import Quantity
 
@@ -148,19 +148,19 @@ def _read_other(text: str, nouns: frozenset[str]) -> Reading | None:
     """Read a text that is no plain number; None for words and expressions without a unit."""
     if len(text) > quantity.LONGEST or not text.strip():
         return None
-    flat = quantity.flatten(text)
+    flat_text = flat.flatten(text)
     reading = (
-        notation.read_infinity(flat)
-        or notation.read_based(flat)
-        or notation.read_residue(flat)
-        or notation.read_division(flat)
-        or clock.read_date(flat)
-        or clock.read_time(flat)
-        or notation.read_ratio(flat)
+        notation.read_infinity(flat_text)
+        or notation.read_based(flat_text)
+        or notation.read_residue(flat_text)
+        or notation.read_division(flat_text)
+        or clock.read_date(flat_text)
+        or clock.read_time(flat_text)
+        or notation.read_ratio(flat_text)
     )
     if reading is not None:
         return reading
-    amount = quantity.read(flat, nouns)
+    amount = quantity.read(flat_text, nouns)
     if amount is not None and amount.number is not None and _is_plain(amount):
         return amount.number
     return amount
@@ -191,7 +191,7 @@ def _as_quantity(value: Reading | None, text: str) -> Quantity | None:
 def _as_ratio(value: Reading | None, text: str) -> Reading | None:
     """Read `9:24` as a ratio beside a ratio that is no time of day."""
     if type(value) is clock.Time:
-        return notation.read_ratio(quantity.flatten(text)) or value
+        return notation.read_ratio(flat.flatten(text)) or value
     return value
 
 

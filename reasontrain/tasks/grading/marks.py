@@ -72,36 +72,8 @@ def _merged(marks: Iterable[Mark]) -> Mark:
 
 @cache
 def _union(languages: tuple[Language, ...]) -> Language:
-    words = [
-        tuple(dict.fromkeys(chain(*lists))) for lists in zip(*map(_lists, languages), strict=True)
-    ]
-    nouns, copulas, joins, causes, remarks, verbs, ends, denials, affirmations = words
-    return Language(
-        nouns=nouns,
-        copulas=copulas,
-        joins=joins,
-        causes=causes,
-        remarks=remarks,
-        verbs=verbs,
-        ends=ends,
-        denials=denials,
-        affirmations=affirmations,
-        direct=any(one.direct for one in languages),
-    )
-
-
-def _lists(language: Language) -> tuple[tuple[str, ...], ...]:
-    return (
-        language.nouns,
-        language.copulas,
-        language.joins,
-        language.causes,
-        language.remarks,
-        language.verbs,
-        language.ends,
-        language.denials,
-        language.affirmations,
-    )
+    *words, direct = zip(*languages, strict=True)
+    return Language._make([*(tuple(dict.fromkeys(chain(*lists))) for lists in words), any(direct)])
 
 
 def _hashes(text: str) -> list[Mark]:

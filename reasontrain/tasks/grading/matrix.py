@@ -9,6 +9,7 @@ from functools import lru_cache
 from reasontrain.tasks.grading import approximate
 
 Rows = tuple[tuple[str, ...], ...]
+MAX_MATRICES = 8
 MAX_SIZE = 12
 """The most rows or columns of a matrix in a product."""
 
@@ -27,10 +28,10 @@ _SCALAR = re.compile(r"(?:\\cdot|\\times|\*)?\s*(.*)", re.DOTALL)
 @lru_cache(maxsize=2_048)
 def rows(text: str) -> Rows | None:
     """Evaluate an expression of matrices to one matrix; None if it is none or is not readable."""
-    if r"\begin" not in text:
+    if not 1 <= text.count(r"\begin") <= MAX_MATRICES:
         return None
     matches = list(_MATRIX.finditer(text))
-    if not matches or len(matches) > 8:
+    if not matches:
         return None
     matrices = [_cells(match[2]) for match in matches]
     if len(matches) == 1 and matches[0].span() == (0, len(text)):

@@ -186,6 +186,7 @@ _ALIASES = {
     "empty": r"\emptyset ",
     "vee": r"\lor ",
     "wedge": r"\land ",
+    "lnot": r"\neg ",
     "smallsetminus": r"\setminus ",
     "backslash": r"\setminus ",
     "degree": r"^\circ ",

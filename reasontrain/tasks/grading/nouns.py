@@ -65,7 +65,7 @@ STOP = frozenset(
     invalid mistake maybe perhaps possibly probably likely guess if unless except but rather
     instead actually or and either neither than then so least most less fewer greater under over
     above below beyond between within nearly almost up down to from through thru plus minus times
-    divided multiplied squared cubed root power powers raised factorial
+    divided multiplied squared cubed root sqrt power powers raised factorial
     choose mod modulo modulus base percent percentage half halves third thirds quarter quarters
     fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth
     tenths hundredth hundredths thousandth thousandths hundred hundreds thousand thousands million
@@ -182,35 +182,35 @@ NOUNS = frozenset(
     scoop scooter score scorpion scout screen screw seagull seashell season seat section sector seed
     seedling segment selection semester senior sentence sequence sequin server serving session set
     setting shade shape share shark sheep sheet shelf shell shift shingle ship shipment shirt shoe
-    shop shoplifter shopper short shot shower shrimp shrub sibling side sign signature silk silo
-    silver singer single sink sip sister site situp size skateboard skater skein skeleton sketch
-    skier skip skirt skunk slack sleep sleeve slice slip slipper slot slurpee small smartphone smile
-    smoothie snack snail snake snapdragon sneaker snicker snow snowball snowflake soap soccer sock
-    soda sofa soil sold soldier solution son song sonnet sort soup sour souvenir space spaceship
-    spade sparkler sparrow spear spectator spellbook sphere spider spiderweb spin spoke spool spoon
-    spoonful sport spot sprig spring sprint sprinter sprout squad square squat squid squirrel stable
-    stack stage stair staircase stalk stamp standard stanza stapler star starburst starter state
-    statue steak steel stencil step stick sticker stingray stitch stock stone stool stoplight
-    storage store story strand straw strawberry street streetlight stride striker string stripe
-    stroke student stuff style subcommittee subject subscriber subsection subset substitution
-    success sucker sugar suggestion suit suitcase sundae sunflower sunlight supplement supply surfer
-    survey suspect swan swarm sweater sweatshirt sweet swim swimmer syllable symbol syrup tab table
-    tablet taco tadpole tail tall tally tangent tangerine tank tap tarantula task tattoo taxi tea
-    teacher teacup team teaspoonful teddy tee teenager television tennis tent term terrier tesla
-    test text textbook thick thing thorn throw thumbtack tick ticket tie tiger tile tiling time tin
-    tire tissue toad toddler toe toenail token tomato tool tooth toothbrush toothpick top topping
-    toss total touchdown tour tourist towel tower town toy tractor trail train trainee trainer
-    training transistor tray treadmill treasure treat tree trial triangle trick tricycle trip
-    triplet troll trombone trophy trout truck truckload truffle trumpet tub tuba tube tulip tumbler
-    tuna tunnel tuple turkey turtle tutor tv twig twin type ukulele umbrella uncle unicorn unicycle
-    uniform unique unit unordered unsold utensil vacation vaccine valid valley value vampire van
-    vanilla vase vector vegetable vehicle vent version vertex vessel vet vibration video view viewer
-    village vine violin visitor vitamin vlog volunteer vote voter vowel waffle wager waiter waitress
-    walk wall wallop walnut wand warthog washer washing wasp watch water watermelon wave way weasel
-    website wedge weed weekend whale wheat wheel whisker whistler white whiteboard whole wick wide
-    widget wife wildflower win window wine wing winner wipe wire witch wizard wolf woman wombat wood
-    woodblock wooden wool word work workday worker worksheet worm yarn yellow yogurt yolk young
-    zebra zipper zombie
+    shop shoplifter shopper short shot shower shrimp shrub sibling side sided sign signature silk
+    silo silver singer single sink sip sister site situp size skateboard skater skein skeleton
+    sketch skier skip skirt skunk slack sleep sleeve slice slip slipper slot slurpee small
+    smartphone smile smoothie snack snail snake snapdragon sneaker snicker snow snowball snowflake
+    soap soccer sock soda sofa soil sold soldier solution son song sonnet sort soup sour souvenir
+    space spaceship spade sparkler sparrow spear spectator spellbook sphere spider spiderweb spin
+    spoke spool spoon spoonful sport spot sprig spring sprint sprinter sprout squad square squat
+    squid squirrel stable stack stage stair staircase stalk stamp standard stanza stapler star
+    starburst starter state statue steak steel stencil step stick sticker stingray stitch stock
+    stone stool stoplight storage store story strand straw strawberry street streetlight stride
+    striker string stripe stroke student stuff style subcommittee subject subscriber subsection
+    subset substitution success sucker sugar suggestion suit suitcase sundae sunflower sunlight
+    supplement supply surfer survey suspect swan swarm sweater sweatshirt sweet swim swimmer
+    syllable symbol syrup tab table tablet taco tadpole tail tall tally tangent tangerine tank tap
+    tarantula task tattoo taxi tea teacher teacup team teaspoonful teddy tee teenager television
+    tennis tent term terrier tesla test text textbook thick thing thorn throw thumbtack tick ticket
+    tie tiger tile tiling time tin tire tissue toad toddler toe toenail token tomato tool tooth
+    toothbrush toothpick top topping toss total touchdown tour tourist towel tower town toy tractor
+    trail train trainee trainer training transistor tray treadmill treasure treat tree trial
+    triangle trick tricycle trip triplet troll trombone trophy trout truck truckload truffle trumpet
+    tub tuba tube tulip tumbler tuna tunnel tuple turkey turtle tutor tv twig twin type ukulele
+    umbrella uncle unicorn unicycle uniform unique unit unordered unsold utensil vacation vaccine
+    valid valley value vampire van vanilla vase vector vegetable vehicle vent version vertex vessel
+    vet vibration video view viewer village vine violin visitor vitamin vlog volunteer vote voter
+    vowel waffle wager waiter waitress walk wall wallop walnut wand warthog washer washing wasp
+    watch water watermelon wave way weasel website wedge weed weekend whale wheat wheel whisker
+    whistler white whiteboard whole wick wide widget wife wildflower win window wine wing winner
+    wipe wire witch wizard wolf woman wombat wood woodblock wooden wool word work workday worker
+    worksheet worm yarn yellow yogurt yolk young zebra zipper zombie
     """)
 )
 """Nouns that are counted, in the singular, and their common adjectives."""

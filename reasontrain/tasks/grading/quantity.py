@@ -7,13 +7,12 @@ Nothing behind a number is dropped unless it is known: other words make the quan
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
-from reasontrain.tasks.grading import lexicon, number, units
+from reasontrain.tasks.grading import flat, lexicon, number, units
 from reasontrain.tasks.grading import nouns as counted
+from reasontrain.tasks.grading.flat import Token
 from reasontrain.tasks.grading.number import Number
 from reasontrain.tasks.grading.units import Unit
 
@@ -22,17 +21,6 @@ LONGEST = 400
 MAX_COMPOUND = 3
 """The most units that one quantity adds, as in degrees, minutes and seconds."""
 
-_OPEN = "\x02"
-_CLOSE = "\x03"
-"""Marks around the words of a `\\text`."""
-_TEXT = re.compile(
-    r"\\(?:text(?:normal|rm|it|bf|sf|up)?|mbox|hbox|mathrm|mathit|mathbf|operatorname\*?|unit|si)"
-    r"\s*\{([^{}]*)\}"
-)
-_FONT = re.compile(r"\\(?:rm|bf|it|sf|mathrm|displaystyle)(?![a-zA-Z])")
-_FONT_GROUP = re.compile(r"\{\s*\\(?:rm|bf|it|sf|text)(?![a-zA-Z])([^{}]*)\}")
-_SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-_SI_PREFIX = re.compile(r"\\(kilo|centi|milli|micro|nano|deci|mega|giga|hecto|square|cubic)\\")
 _ROUNDED = re.compile(
     r"[\s\x02,]*\(?\s*(?:(?:correct |rounded )?to (?:the )?(?:nearest [a-z]+(?: [a-z]+)?"
     r"|\d{1,2} ?(?:decimal places?|decimals|d\.? ?p\.?|significant (?:figures|digits)|s\.? ?f\.?))"
@@ -40,16 +28,13 @@ _ROUNDED = re.compile(
     re.IGNORECASE,
 )
 """Remarks behind a value that say nothing of it."""
-_MICRO = re.compile(r"\\mu\s*(\x02?)\s*(?=[a-zA-Z])")
-_DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degrees?(?![a-zA-Z])|º")
-_SECONDS = re.compile(r"(?<=[\d°])\s*(?:\^\s*\{?\s*\\prime\s*\\prime\s*\}?|″|”|'')")
-_MINUTES = re.compile(r"(?<=[\d°])\s*(?:\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![a-zA-Z]))|′|’)")
-_TOKEN = re.compile(r"\\mu(?![a-zA-Z])|\\[a-zA-Z]+|\\.|[^\W\d_]+(?:'[a-z]+)?|\d+|\S", re.DOTALL)
-_CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*([-+]?\s*\d)\s*\}|\(\s*([-+]?\d)\s*\)|([-+]?\d))")
 _TRIGONOMETRIC = re.compile(r"\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|equiv|approx|to|mid)(?![a-zA-Z])")
 _OTHER_VALUE = re.compile(r",?\s*(?:and |but )?(?:not|rather than|instead of)\s+(?:\x03\s*)?")
+_DECIMAL_COMMA = re.compile(
+    r"\d+,(?:\d{1,2}|\d{4,9})(?=\s*[^\W\d_]{2}|\s*\x02\s*[^\W\d_]|\s*[€%°])"
+)
 _REPEATED = re.compile(r"\s*\x03?\s*\(\s*")
 _IN_WORDS = re.compile(r"\(([a-z -]{3,60})\)", re.IGNORECASE)
 _DEGREES = units.SYMBOLS["°"]
@@ -107,107 +92,21 @@ class _ExpressionError(Exception):
     """The number is the beginning of an expression."""
 
 
-class _Token(NamedTuple):
-    text: str
-    start: int
-    end: int
-
-    @property
-    def is_word(self) -> bool:
-        return self.text[0].isalpha()
-
-
-def flatten(text: str) -> str:
-    r"""Replace `\text{...}` and its kin by its content between marks; degrees become `°`."""
-    if "\\" in text or "{" in text:
-        text = " ".join(text.split())
-        text = _DEGREE.sub("°", text)
-        text = _SI.sub(lambda match: f"{match[1]} {_OPEN}{_without_macros(match[2])}{_CLOSE}", text)
-        for _ in range(2):
-            text = _TEXT.sub(rf"{_OPEN}\1{_CLOSE}", text)
-        text = _FONT.sub(" ", _FONT_GROUP.sub(rf"{_OPEN}\1{_CLOSE}", text))
-        if r"\mu" in text or r"\Omega" in text:
-            text = _MICRO.sub(r"\1μ", text).replace(r"\Omega", "Ω")
-            text = re.sub(r"(?<=[kM])\s*\x03\s*Ω", f"Ω{_CLOSE}", text)
-        for command, sign in ((r"\$", "$"), (r"\%", "%"), (r"\euro", "€"), (r"\pounds", "£")):
-            text = text.replace(command, sign)
-    # runs of spaces would take quadratic time
-    return _MINUTES.sub("'", _SECONDS.sub('"', " ".join(text.split())))
-
-
-def _without_macros(text: str) -> str:
-    r"""Write the macros of siunitx as words: `\kilo\meter\per\second` is `kilometer per second`."""
-    return re.sub(r"\\([a-z]+)", r" \1", _SI_PREFIX.sub(r" \1", text))
-
-
-def as_latex(text: str) -> str:
-    r"""Put the words of a flat text back into `\text{...}`."""
-    for sign, command in (("°", r"^{\circ}"), ("Ω", r"\Omega "), ("μ", r"\mu ")):
-        text = text.replace(sign, command)
-    text = text.replace(_OPEN, r"\text{").replace(_CLOSE, "}").strip()
-    return text if text.count("{") == text.count("}") else text.replace(r"\text{", " ")
-
-
 def read(text: str, nouns: frozenset[str]) -> Quantity | None:
     """Read a flat text as a quantity; None if it is anything else.
 
     Args:
-        text: a text from `flatten`.
+        text: a text from `flat.flatten`.
         nouns: words of the problem, in lower case.
     """
     if len(text) > LONGEST:
         return None
     remark = _ROUNDED.search(text) if text[-1:].isalpha() or text[-1:] in ").\x03" else None
     if remark and remark.start() > 0:
-        text = text[: remark.start()] + (_CLOSE if _OPEN in text[: remark.start()] else "")
+        text = text[: remark.start()] + (flat.CLOSE if flat.OPEN in text[: remark.start()] else "")
     if text[:1] == "(" and text[-1:] == ")" and "(" not in text[1:]:
         text = text[1:-1].strip()
     return _Reader(text, nouns).quantity()
-
-
-def _tokens(text: str) -> Iterator[_Token]:
-    for match in _TOKEN.finditer(text):
-        if _CJK.match(match.group()):
-            yield from _segments(match.group(), match.start())
-        else:
-            yield _Token(match.group(), match.start(), match.end())
-
-
-def _segments(text: str, start: int) -> Iterator[_Token]:
-    """Cut a text without spaces into the longest known words and the rest between them."""
-    unknown = 0
-    index = 0
-    while index < len(text):
-        longest = min(5, len(text) - index)
-        size = next((n for n in range(longest, 0, -1) if text[index : index + n] in _KNOWN_CJK), 0)
-        # behind a counter, the rest is what is counted
-        if not size or (index == unknown > 0 and text[index - 1] in counted.COUNTERS):
-            index += max(size, 1)
-            continue
-        if unknown < index:
-            yield _Token(text[unknown:index], start + unknown, start + index)
-        yield _Token(text[index : index + size], start + index, start + index + size)
-        index += size
-        unknown = index
-    if unknown < len(text):
-        yield _Token(text[unknown:], start + unknown, start + len(text))
-
-
-_KNOWN_CJK = frozenset(
-    word
-    for word in (
-        *units.SYMBOLS,
-        *lexicon.MAGNITUDES,
-        *lexicon.BOUNDS,
-        *lexicon.BOUNDS_BEHIND,
-        *lexicon.DIRECTIONS,
-        *lexicon.DIMENSIONS,
-        *lexicon.LEADS,
-        *counted.COUNTERS,
-        *("每", "和", "又", "零", "多", "百分之"),
-    )
-    if _CJK.match(word)
-)
 
 
 class _Reader:
@@ -216,12 +115,13 @@ class _Reader:
     def __init__(self, text: str, nouns: frozenset[str]) -> None:
         self.text = text
         self.nouns = nouns
-        self.tokens = list(_tokens(text))
+        self.tokens = list(flat.tokens(text))
         self.index = 0
         self.is_text = False
         self.sign = 1
         self._reset(units.NONE)
         self.lead_percent = False
+        self.has_comma = False
         self.lead_labels: set[str] = set()
         self.lead_parts: set[str] = set()
 
@@ -276,12 +176,12 @@ class _Reader:
             exact = self.sign * (value.value * self.scale + self.added)
             percent = self.percent or self.lead_percent
             total = Number(exact, value.decimal or self.decimal, percent)
-        text = as_latex(expression)
+        text = flat.as_latex(expression)
         return Quantity(
             total,
             f"-({text})" if self.sign < 0 and value is None else text,
             self.unit,
-            _plain(spelling) or ("$" if self.currency.dims else ""),
+            flat.plain(spelling) or ("$" if self.currency.dims else ""),
             frozenset(self.labels | self.lead_labels),
             frozenset(self.parts | self.lead_parts),
             self.scale * (Fraction(1, 100) if self.percent else 1),
@@ -296,8 +196,8 @@ class _Reader:
     def _opaque(self, value: Number | None, start: int, end: int) -> Quantity:
         return Quantity(
             value and value._replace(value=self.sign * value.value),
-            as_latex(self.text[start:end]),
-            spelling=_plain(self.text[end:]),
+            flat.as_latex(self.text[start:end]),
+            spelling=flat.plain(self.text[end:]),
             labels=frozenset(self.lead_labels),
             parts=frozenset(self.lead_parts),
             is_opaque=True,
@@ -313,14 +213,16 @@ class _Reader:
             word = lower[token.start : token.end]
             if word[0].isdigit() or word in ("(", "\\frac", "\\sqrt", "\\pi", "["):
                 return True
-            if word == "." and self._at(1)[:1].isdigit():
+            if word == "." and not self._is_abbreviated() and self._at(1)[:1].isdigit():
                 return True
-            if word in "-+":
+            if word == "." and self._is_abbreviated():
+                pass
+            elif word in "-+":
                 if not self._is_sign():
                     return True
                 self.sign = -self.sign if word == "-" else self.sign
-            elif word in (_OPEN, _CLOSE):
-                self.is_text = word == _OPEN
+            elif word in (flat.OPEN, flat.CLOSE):
+                self.is_text = word == flat.OPEN
             elif word == "百分之":
                 self.lead_percent = True
             elif token.text in units.CURRENCY_SIGNS:
@@ -356,10 +258,15 @@ class _Reader:
             self.index += 1
         return False
 
+    def _is_abbreviated(self) -> bool:
+        """Return True for a point that ends a word: `Rs. 5`."""
+        before = self.tokens[self.index - 1] if self.index else None
+        return before is not None and before.is_word and before.end == self.tokens[self.index].start
+
     def _is_sign(self) -> bool:
         """Return True for a sign before a currency or a word."""
         following = self._at(1)
-        return following in units.CURRENCY_SIGNS or (following == _OPEN and self._at(2) == "$")
+        return following in units.CURRENCY_SIGNS or (following == flat.OPEN and self._at(2) == "$")
 
     def _is_ordinal(self, word: str) -> bool:
         """Return True for `third` and `half`, which are numbers if nothing else is."""
@@ -367,7 +274,7 @@ class _Reader:
             word in lexicon.ORDINALS and not any(char.isdigit() for char in self.text)
         )
 
-    def _is_heading(self, token: _Token, word: str) -> bool:
+    def _is_heading(self, token: Token, word: str) -> bool:
         """Return True for the noun in `Day 5` and `Room 12`."""
         return (
             len(word) > 2
@@ -378,6 +285,12 @@ class _Reader:
 
     def _number(self, start: int) -> tuple[Number, int] | None:
         """Read the number in digits or words; return it and its end."""
+        comma = _DECIMAL_COMMA.match(self.text, start)
+        if comma:
+            # with a unit behind it, `3,5 km` is no list
+            self._skip_to(comma.end())
+            self.has_comma = True
+            return Number(Fraction(comma.group().replace(",", ".")), decimal=True), comma.end()
         head = number.prefix(self.text, start)
         if head is not None:
             self._skip_to(head[1])
@@ -385,15 +298,16 @@ class _Reader:
         words = [
             (position, token.text.lower())
             for position, token in enumerate(self.tokens[self.index : self.index + 24], self.index)
-            if token.text not in ("-", _OPEN, _CLOSE)
+            if token.text not in ("-", flat.OPEN, flat.CLOSE)
         ]
         worded = number.in_words([word for _, word in words])
         if worded is None and words and words[0][1] in lexicon.ORDINALS | lexicon.PARTS:
             word = words[0][1]
             self.index = words[0][0] + 1
-            self.is_text = self.is_text or self._at(-2) == _OPEN
+            self.is_text = self.is_text or self._at(-2) == flat.OPEN
             is_part = word not in lexicon.ORDINALS or self._at(-2).lower() in ("a", "an")
             self.is_ordinal = not is_part
+            self.is_of = is_part
             exact = Fraction(1, lexicon.PARTS[word]) if is_part else lexicon.ORDINALS[word]
             return Number(Fraction(exact)), self.tokens[words[0][0]].end
         if worded is None and words and self._at(-1) == "a":
@@ -404,7 +318,7 @@ class _Reader:
         value, taken = worded
         last = words[taken - 1][0]
         for token in self.tokens[self.index : last + 1]:
-            self.is_text = token.text == _OPEN or (self.is_text and token.text != _CLOSE)
+            self.is_text = token.text == flat.OPEN or (self.is_text and token.text != flat.CLOSE)
         self.index = last + 1
         end = self.tokens[last].end
         # `twelve (12)`
@@ -417,7 +331,7 @@ class _Reader:
             and self.text[digits[1] : digits[1] + 1] == ")"
         ):
             self._skip_to(digits[1] + 1)
-            self.is_text = self.is_text and _CLOSE not in repeated.group()
+            self.is_text = self.is_text and flat.CLOSE not in repeated.group()
             end = digits[1] + 1
         return Number(Fraction(value)), end
 
@@ -433,7 +347,7 @@ class _Reader:
     def _next_word(self) -> str:
         """The token behind the current one, without marks of texts."""
         offset = 1
-        while self._at(offset) in (_OPEN, _CLOSE, "{", "}", "("):
+        while self._at(offset) in (flat.OPEN, flat.CLOSE, "{", "}", "("):
             offset += 1
         return self._at(offset)
 
@@ -473,6 +387,8 @@ class _Reader:
             self.index += 1
         if self.power != 1:
             raise _OpaqueError
+        if self.has_comma and not (self.unit.dims or self.percent):
+            raise _ExpressionError
 
     def _is_contrast(self, start: int) -> bool:
         """Return True for `not 13` and a number alone up to the end: another value is denied."""
@@ -485,11 +401,11 @@ class _Reader:
         weak = self.is_letter or self.unit == _DEGREES
         return weak and not (self.labels or self.parts or self.is_compound) and self.scale == 1
 
-    def _element(self, token: _Token, first: bool, value: Number, end: int, depth: int) -> bool:
+    def _element(self, token: Token, first: bool, value: Number, end: int, depth: int) -> bool:
         """Read one element; return False if it is not understood."""
         text = token.text
-        if text in (_OPEN, _CLOSE):
-            self.is_text = text == _OPEN
+        if text in (flat.OPEN, flat.CLOSE):
+            self.is_text = text == flat.OPEN
             return True
         if token.is_word:
             return self._word(token, glued=token.start == end)
@@ -522,7 +438,7 @@ class _Reader:
             self.side = -1
             # a fraction of expressions has no unit below
             return known and (
-                not first or self._at(1) == _OPEN or len(following) > 1 or following in "hs"
+                not first or self._at(1) == flat.OPEN or len(following) > 1 or following in "hs"
             )
         if text == "\\frac":
             return self._is_fresh and self._fraction(token)
@@ -534,12 +450,13 @@ class _Reader:
                 and self.text[token.start - 1] != " "
                 and len(self._next_word()) > 1
             )
-        if text == "(" and first and (word := _IN_WORDS.match(self.text, token.start)):
+        repeated = _IN_WORDS.match(self.text, token.start) if first and text == "(" else None
+        in_words = repeated and number.in_words(re.findall(r"[a-z]+", repeated[1].lower()))
+        if repeated and in_words:
             # `12 (twelve)`
-            self._skip_to(word.end())
+            self._skip_to(repeated.end())
             self.index -= 1
-            repeated = number.in_words(re.findall(r"[a-z]+", word[1].lower()))
-            return repeated is not None and repeated[0] == value.value
+            return in_words[0] == value.value
         if text in "([{":
             following = self._next_word()
             is_word = following[:1].isalpha() and len(following) > 1
@@ -559,7 +476,7 @@ class _Reader:
             "\\!",
         )
 
-    def _digits(self, token: _Token, depth: int) -> bool:
+    def _digits(self, token: Token, depth: int) -> bool:
         """Read the second measure of `5 feet 10 inches`, or the power in `cm2`."""
         previous = self.tokens[self.index - 1]
         if (
@@ -588,6 +505,9 @@ class _Reader:
             rest.unit = rest.currency = units.NONE
             rest.last_unit = _DEGREES
         rest._tail(second[0], second[1], depth=depth + 1)
+        if previous.text == "'" and not rest.unit.dims and not rest.labels:
+            # `5'10`
+            rest.unit = units.SYMBOLS["arcsec" if self.last_unit == _DEGREES else "inch"]
         if is_number:
             # `1亿2000万` and `3 thousand 500`
             if second[0].value * rest.scale >= self.scale or second[0].decimal:
@@ -665,7 +585,7 @@ class _Reader:
         self.last_unit = unit
         return True
 
-    def _fraction(self, token: _Token) -> bool:
+    def _fraction(self, token: Token) -> bool:
         r"""Read `\frac{\text{m}}{\text{s}^2}`."""
         group = r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
         match = re.compile(rf"\\frac{group}{group}").match(self.text, token.start)
@@ -688,7 +608,7 @@ class _Reader:
         self.index -= 1
         return bool(self.unit.dims or self.labels)
 
-    def _word(self, token: _Token, *, glued: bool) -> bool:
+    def _word(self, token: Token, *, glued: bool) -> bool:
         """Read a word behind a number."""
         text = token.text
         word = text.lower()
@@ -717,7 +637,9 @@ class _Reader:
             if word in ("per", "por", "pour") and following.lower() in ("cent", "ciento"):
                 self.index += 1
                 return self._percent()
-            if word in ("st", "nd", "rd", "th") and (glued or self._at(-1) in ("^", _OPEN, "{")):
+            if word in ("st", "nd", "rd", "th") and (
+                glued or self._at(-1) in ("^", flat.OPEN, "{")
+            ):
                 self.is_ordinal = True
                 return True
             if word == "out" and (of := re.match(r"out\s+of\s+(\d{1,9})\b", lower[token.start :])):
@@ -742,6 +664,7 @@ class _Reader:
             return True
         if word in lexicon.PER or (
             word in ("a", "an", "each", "every")
+            and not self.is_of
             and (unit := units.find(following)) is not None
             and (not self._is_fresh or unit.dims == units.SYMBOLS["s"].dims)
         ):
@@ -752,9 +675,12 @@ class _Reader:
         if word == "times":
             self.labels.add("time")
             return not following[:1].isdigit()
-        if _CJK.match(text) and text in counted.COUNTERS:
+        if flat.CJK.match(text) and text in counted.COUNTERS:
             self.is_counted = True
             return True
+        if word in ("fl", "fluid") and units.find(following) == units.SYMBOLS["oz"]:
+            self.index += 1
+            return self._measure(units.SYMBOLS["floz"])
         unit = units.find(text)
         if text == "m" and self.is_minutes:
             # `1h 30m`
@@ -767,26 +693,27 @@ class _Reader:
                 return True
             return self._measure(unit)
         if not self.is_text and (
-            word in lexicon.FUNCTIONS or (len(word) == 1 and not _CJK.match(word))
+            word in lexicon.FUNCTIONS or (len(word) == 1 and not flat.CJK.match(word))
         ):
-            return word == "a" and (not self._is_fresh or following.lower() in lexicon.MAGNITUDES)
+            is_article = self.is_of or not self._is_fresh or following.lower() in lexicon.MAGNITUDES
+            return word == "a" and is_article
         if word in counted.FILLERS:
             if word == "of" and self.is_ordinal:
                 return False
-            self.is_of = self.is_of or (word in ("of", "de", "von", "di") and not self._is_fresh)
+            self.is_of = self.is_of or word in ("of", "de", "von", "di")
             return True
-        if counted.is_counted(word, self.nouns) or (self.is_counted and _CJK.match(text)):
+        if counted.is_counted(word, self.nouns) or (self.is_counted and flat.CJK.match(text)):
             self.labels.add(("/" if self.side < 0 else "") + counted.label(word))
             return True
-        is_variable = not self.is_text and (glued or len(word) < 4) and not _CJK.match(word)
+        is_variable = not self.is_text and (glued or len(word) < 4) and not flat.CJK.match(word)
         if word in counted.STOP or is_variable:
             return False
-        self.labels.add(word)
         # `5 cups of gloop`
-        self.has_unknown = self.has_unknown or not self.is_of
+        self.has_unknown = self.has_unknown or not self.is_of or self._is_fresh
+        self.labels.add(word)
         return True
 
-    def _is_unit(self, token: _Token, following: str, glued: bool) -> bool:
+    def _is_unit(self, token: Token, following: str, glued: bool) -> bool:
         """Return True if a word that may be a unit is one where it stands."""
         text = token.text
         if text == "in":
@@ -823,7 +750,7 @@ class _Reader:
             try:
                 self._tail(_ONE, -1)
             except (_OpaqueError, _ExpressionError):
-                if token.text == _OPEN:
+                if token.text == flat.OPEN:
                     return self._opaque(None, start, token.start)
                 return None
             if self.is_letter or self.is_compound or self.added:
@@ -833,9 +760,9 @@ class _Reader:
             return self._result(None, self.text[start:], "")
         return None
 
-    def _may_start_unit(self, token: _Token) -> bool:
+    def _may_start_unit(self, token: Token) -> bool:
         word = token.text
-        if word in (_OPEN, "°", "%"):
+        if word in (flat.OPEN, "°", "%"):
             return True
         return (
             token.is_word
@@ -873,7 +800,3 @@ def _phrase(lower: str, start: int, phrases: dict[str, str]) -> str:
         and not (phrase.isascii() and lower[start + len(phrase) :][:1].isalpha())
     ]
     return max(matching, key=len, default="")
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[\s\x02\x03{}]+", " ", text).strip(" .")

@@ -137,6 +137,8 @@ def split(
 
 def brackets(text: str) -> tuple[str, str, str] | None:
     """Return (opening, inside, closing) if one pair of brackets surrounds the whole text."""
+    if not text or text[0] not in "([{\\":
+        return None
     opening = next((sign for sign in _PAIRS if text.startswith(sign)), None)
     if opening is None or not text.endswith((")", "]", "}", r"\rangle")):
         return None

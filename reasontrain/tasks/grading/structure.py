@@ -19,6 +19,9 @@ from reasontrain.tasks.grading import leaf as leaf_values
 from reasontrain.tasks.grading.reals import Subset
 
 MAX_ITEMS = 64
+"""The most members of lists that are compared in any order."""
+MAX_MEMBERS = 256
+"""The most members of a list that are read on their own."""
 MAX_REPEATS = 2
 """The largest ratio of lengths at which two lists may still be equal as sets, by repetition."""
 MAX_CHAIN = 8
@@ -42,6 +45,7 @@ _BUILDER = re.compile(
     r"\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid(?![a-zA-Z])|\||:)(.*)", re.DOTALL
 )
 _ALL_REALS = frozenset(["all real numbers", "all reals", "real numbers", "reals"])
+_INTEGERS = frozenset(["all integers", "integers"])
 _NO_SOLUTION = frozenset(
     ["no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none"]
 )
@@ -313,6 +317,9 @@ class Comparison:
             if "[]" in kinds:
                 return self._leaf(gold.text, answer.text)
             return self._same(golds[0], answers[0], depth + 1)
+        if len(golds) == 1 and _are_alternatives(answer):
+            self.rules.append("alternatives, each equal")
+            return all(self._same(golds[0], member, depth + 1) for member in answers)
         if kinds == ["[]", "[]"] and len(golds) == len(answers) == 2:
             return self._reals(gold, answer)
         if kinds[0] == kinds[1]:
@@ -448,8 +455,10 @@ def _value(text: str) -> Node:
         line = reals.line(text)
         if line is not None:
             return Reals(Subset(line), text)
-    if "real" in text or "o s" in text or "ty s" in text or "one" in text:
+    if "real" in text or "o s" in text or "ty s" in text or "one" in text or "integers" in text:
         prose = words.prose(words.bare(text))
+        if prose in _INTEGERS:
+            return Value(r"\mathbb{Z}")
         if prose in _ALL_REALS:
             return Reals(Subset(reals.WHOLE), text)
         if prose in _NO_SOLUTION:
@@ -495,6 +504,8 @@ def _bracketed(text: str, surrounded: tuple[str, str, str], nouns: Nouns, depth:
             return Reals(Subset(reals.interval(opening, members[0], members[1], closing)), text)
     if kind not in ("()", "[]", "{}", "<>"):
         return Value(text)
+    if len(members) > MAX_MEMBERS:
+        return Several(kind, tuple(Value(member) for member in members), text)
     nodes = tuple(_parse(member, nouns, depth + 1) for member in members)
     return Several(kind, _with_dots(nodes), text)
 
@@ -503,6 +514,21 @@ def _members(text: str, *, listed: bool = False) -> list[str]:
     r"""Return the members of a list at the top level; a member with `\pm` becomes several."""
     parts, _ = scan.split(text, scan.LISTS, listed=listed)
     return [signed for part in parts if part for signed in _signed(part)]
+
+
+def _are_alternatives(node: Node) -> bool:
+    """Return True for values that only "or" connects: several spellings of one, or a hedge."""
+    if not isinstance(node, Several) or node.kind:
+        return False
+    parts, separators = scan.split(node.text, scan.LISTS)
+    is_other = False
+    # in `1/2, or 0.5`, nothing stands between the comma and the word
+    for part, separator in zip(parts[1:], separators, strict=True):
+        is_other |= separator.kind == "or"
+        if part and not is_other:
+            return False
+        is_other &= not part
+    return bool(separators)
 
 
 def _signed(text: str) -> list[str]:
@@ -529,6 +555,8 @@ def _list(
     nouns: Nouns,
     depth: int,
 ) -> Node:
+    if len(members) > MAX_MEMBERS:
+        return Several("", tuple(Value(member) for member in members), text)
     unequal = _UNEQUAL.match(members[0])
     if unequal is not None:
         # `x \ne 0, 1` excludes both
@@ -542,6 +570,11 @@ def _list(
         nodes = answers or nodes
     if len(nodes) == 1:
         return nodes[0]
+    if any(separator.token in (r"\land", r"\lor") for separator in separators) and all(
+        isinstance(node, Value) and not re.search(r"\d", node.text) for node in nodes
+    ):
+        # a formula of logic, whose sign matters
+        return Value(text)
     named = _names(nodes, text)
     if named is not None:
         return named
@@ -633,6 +666,8 @@ def _membership(text: str, nouns: Nouns, depth: int) -> Node:
 def _combined(text: str, nouns: Nouns, depth: int) -> Node:
     r"""Evaluate unions, intersections and differences of sets of reals, from the left."""
     parts, operators = scan.split(text, frozenset(["cup", "cap", "minus"]))
+    if len(parts) > MAX_MEMBERS:
+        return Value(text)
     nodes = [_parse(part, nouns, depth + 1) for part in parts if part]
     subsets = [_subset(node) for node in nodes]
     regions = [subset.region for subset in subsets if subset is not None]

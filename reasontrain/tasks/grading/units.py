@@ -288,7 +288,7 @@ def find(word: str) -> Unit | None:
         lower = word.lower()
         unit = _LOWER.get(lower)
         if unit is None:
-            unit = _LOWER.get(singular(lower))
+            unit = _LOWER.get(singular(lower)) or _LOWER.get(lower.removesuffix("s"))
     return unit
 
 

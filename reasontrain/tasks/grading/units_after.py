@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from reasontrain.tasks.grading import units
+from reasontrain.tasks.grading.languages import ANDS, ORS
 
 _CLOSING = re.compile(r"\s*(?:\$\$?|\\\)|\\\]|\*\*)?\s*")
 _PERCENT = re.compile(r"\\?[%％]|(?:percent|per cent|pct)\b", re.IGNORECASE)
@@ -22,7 +23,9 @@ _UNIT = re.compile(
     r"(?:(?:square|cubic|sq\.?|cu\.?)\s+)?([^\W\d_]{1,14})(?:[²³]|\^[23]| (?:squared|cubed)\b)?"
     r"(?:(?: per |/)([^\W\d_]{1,14})(?:[²³]|\^[23])?)?(?![\w'’-])"
 )
-_WORDS = frozenset(["in", "second", "bit", "A", "C", "F", "J", "K", "N", "V", "W", "min", "am"])
+_WORDS = frozenset(
+    [*("in", "second", "bit", "A", "C", "F", "J", "K", "N", "V", "W", "min", "am"), *ANDS, *ORS]
+)
 """Units that are more often another word, or a name, in a sentence."""
 
 

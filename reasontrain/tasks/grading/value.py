@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from reasontrain.tasks.grading import formulas
+from reasontrain.tasks.grading import formulas, leaf
 from reasontrain.tasks.grading.languages import LANGUAGES, Language
 from reasontrain.tasks.grading.marks import alternatives, is_alphabetic
+from reasontrain.tasks.grading.normalise import normalise
 
 VALUE = (
     r"(?:[-+−–±~≈<>≤≥]\s*)?(?:[A-Z]{0,2}[$€£¥₹₩]|(?:Rs|USD|EUR|GBP|RMB|Rp)\.?)?\s*"
@@ -20,18 +21,8 @@ _NEUTRAL = (
     *("approximately", "approx.", "approx", "about", "roughly", "around", "exactly", "precisely"),
     *("simply", "just", "therefore", "thus", "then", "now", "indeed", "clearly", "hence", "either"),
     *("probably", "likely", "perhaps", "maybe", "possibly", "found to be", "given by", "equal to"),
-    *(
-        "a total of",
-        "option",
-        "choice",
-        "donc",
-        "alors",
-        "also",
-        "dunque",
-        "quindi",
-        "portanto",
-        "entonces",
-    ),
+    *("a total of", "option", "choice", "donc", "alors", "also", "dunque", "quindi"),
+    *("portanto", "entonces"),
     *("environ", "etwa", "ungefähr", "约", "大约", "約"),
 )
 """Words before a value that change nothing."""
@@ -54,7 +45,8 @@ _PREPOSITION = (
 )
 _COMPARISON = rf"(?:more|fewer|less|\b[a-z]{{3,9}}er) than(?!\s+{VALUE})"
 _REST = (
-    r"(?P<comma>[,;，；]\s*)|(?P<label>\s(?-i:[A-Z][a-z]{3,}):\s)|(?P<dash>\s[—–-]{1,2}\s+(?=[^\W\d_]{3}))|(?P<paren>\s*[(（])"
+    r"(?P<comma>[,;，；]\s*)|(?P<label>\s(?-i:[A-Z][a-z]{3,}):\s)"
+    r"|(?P<dash>\s[—–-]{1,2}\s+(?=[^\W\d_]{3}))|(?P<paren>\s*[(（])"
     rf"|(?P<remark>{_PREPOSITION}|{_COMPARISON}"
 )
 HEDGE = r"(?:maybe|perhaps|possibly|probably|also|else|either|it|is|could|might|may|be|even)"
@@ -76,6 +68,14 @@ NEW_VALUE = re.compile(
 )
 _OPERATOR = re.compile(r"(?:\\[a-zA-Z]+|[-+*/=<>(,^_∪∩×])\s*$")
 _WORD = re.compile(r"(?<!\\)(?<![^\W\d_])[^\W\d_]{3}")
+_BESIDE = re.compile(rf"or\s+(?:{HEDGE}\s+)*{VALUE}", re.IGNORECASE)
+LONGEST_VALUE = 80
+"""Characters of the longest sentence that may be one value."""
+_DENIAL = re.compile(
+    r"\b(?:is|are|was) (?:wrong|incorrect|false|not (?:right|correct|true|the answer))\b"
+    r"|\((?:or|but|no|maybe|perhaps)\b[^()]*\d[^()]*\)|\?"
+)
+"""Words behind a value that take it back."""
 _IN_PARENTHESES = re.compile(r"\s*[(（]([^()（）]*)[)）]")
 _ONLY_VALUE = re.compile(r"[-+−$\d.,/\\%\s]*\d[-+−$\d.,/\\%\s]*")
 _INITIALS = re.compile(r"\b[a-zA-Z]\.[a-zA-Z]\.$")
@@ -92,7 +92,11 @@ def value_in(sentence: str, language: Language) -> str:
         sentence = sentence[lead.end() :]
     if not STARTS_WITH_VALUE.match(sentence):
         sentence = _after_lead(sentence, language)
-    sentence = _clean(_without_remark(sentence, language), language)
+    value = _clean(_without_remark(sentence, language), language)
+    # `5'10"`, `12, remainder 5` and `8:15 in the morning` are values to their ends
+    if len(value) < len(sentence.rstrip(".")) and _is_cut(value, sentence):
+        value = sentence
+    sentence = value
     if parts := _parts(sentence):
         return parts
     spans = formulas.find(sentence)
@@ -102,6 +106,16 @@ def value_in(sentence: str, language: Language) -> str:
     if first.start == 0 and not sentence[first.end :].strip(" .,"):
         return first.content
     return formulas.without_delimiters(sentence)
+
+
+def _is_cut(value: str, sentence: str) -> bool:
+    """Return True if a part of the value was cut off, or words that take it back."""
+    if len(sentence) > LONGEST_VALUE or not STARTS_WITH_VALUE.match(sentence):
+        return False
+    if _DENIAL.search(sentence, len(value)):
+        return True
+    whole = normalise(sentence)
+    return leaf.is_single(whole) and not leaf.equal(whole, normalise(value)).equal
 
 
 def _parts(sentence: str) -> str | None:
@@ -190,6 +204,8 @@ def _parenthesis(head: str, tail: str, *, has_value: bool) -> str | None:
         return content if number_word else None
     if _ONLY_VALUE.fullmatch(content) and tail[:1].isspace():
         return head
+    if _BESIDE.match(content):
+        return f"{head.rstrip()} {content}"
     if not tail[:1].isspace() or re.match(r"(?:mod|or|and|\\)\b|\\", content):
         return None
     is_remark = _WORD.search(content) or content.startswith(("=", "≈", "in "))

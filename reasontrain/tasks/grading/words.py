@@ -32,22 +32,12 @@ _LEAD = re.compile(
 """Words before a value that say no more than that it is the answer."""
 _HEDGE_WORDS = frozenset(
     [
-        *(
-            "negative",
-            "unknown",
-            "maybe",
-            "perhaps",
-            "possibly",
-            "probably",
-            "likely",
-            "unsure",
-            "guess",
-            "wrong",
-        ),
+        *("negative", "unknown", "unsure", "guess", "wrong", "maybe", "perhaps", "possibly"),
+        *("probably", "likely", "twice", "half", "double", "triple", "thrice", "minus", "plus"),
         *("incorrect", "false", "not", "isn't", "cannot", "between", "either", "more", "less"),
         *("least", "most", "over", "under", "above", "below", "greater", "fewer", "than", "up"),
-        *("nearly", "almost", "unknown", "neither", "nor", "if", "unless", "except", "twice"),
-        *("half", "double", "triple", "thrice", "minus", "plus", "times", "divided", "or", "and"),
+        *("nearly", "almost", "neither", "nor", "if", "unless", "except", "or", "and"),
+        *("times", "divided"),
         *("to", "from", "of", "per", "by", "with", "without", "no", "remainder", "mod", "modulo"),
     ]
 )
@@ -80,9 +70,11 @@ def equal(gold: str, answer: str) -> bool | None:
     if gold_choice is not None and not gold_choice[1] and len(gold_choice[0]) == 1:
         return False if letters[1] is not None else None
     gold_prose = prose(gold_bare)
-    if gold_prose is not None and gold_prose == prose(answer_bare):
-        return True
-    return None
+    answer_prose = prose(answer_bare)
+    if gold_prose is None or answer_prose is None:
+        return None
+    # `Jim and Kate` in any order
+    return sorted(gold_prose.split(" and ")) == sorted(answer_prose.split(" and ")) or None
 
 
 def content_of_choice(text: str) -> str | None:

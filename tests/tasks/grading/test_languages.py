@@ -56,11 +56,16 @@ def test_every_entry_of_the_table_is_used(language: Language) -> None:
     for noun in language.nouns:
         assert extract(f"7.\n{noun}: 5") == "5"
         assert extract(f"7.\n**{noun.capitalize()}:** $5$") == "5"
-    spaced = " " if language.nouns[0][-1:].isalpha() and language.joins[:1] != ("和",) else ""
+    spaced = " " if language.nouns[0][-1:].isalpha() and language.ands[:1] != ("和",) else ""
     for copula in language.copulas:
         assert extract(f"7.\n{language.nouns[0]}{spaced}{copula} 5") == "5"
     for cause in (*language.causes, *language.remarks):
         assert extract(f"7.\n{language.nouns[0]}: 5 {cause} 7 + 8") == "5"
+    for join in language.ands:
+        assert extract(f"$\\boxed{{5}}$ {join} $\\boxed{{6}}$") == "5, 6"
+    for join in language.ors:
+        assert extract(f"$\\boxed{{5}}$ {join} $\\boxed{{6}}$") == "5 or 6"
+        assert extract(f"$\\boxed{{5}}$ {join} 6") == "5 or 6"
     for end in language.ends:
         assert extract(f"7.\n{language.nouns[0]}: 5{end}") == "5"
 

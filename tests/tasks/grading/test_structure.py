@@ -2,6 +2,7 @@ r"""Lists, sets of reals, relations, matrices, names and chains, each with near 
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -19,6 +20,10 @@ I2 = r"\begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}"
 ABCD = r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
 
 EQUAL = [
+    # alternatives that are all the same value
+    (r"\frac{3}{4}", r"\frac{3}{4} \text{ or } 0.75"),
+    ("3/4", "3/4, or 75\\%"),
+    ("x = 4", "x = 4 or x = 4.0"),
     # sets of reals
     (r"[\sqrt{2}, +\infty)", r"[\sqrt{2}, \infty)"),
     ("(-\\infty, 3)", "x<3"),
@@ -26,6 +31,7 @@ EQUAL = [
     (r"m \ge a", r"m \in [a, +\infty)"),
     (r"-2 \le x \le 3", "[-2, 3]"),
     (r"3 \ge x \ge -2", r"-2 \le x \le 3"),
+    (r"3 \ge x > -2", r"-2 < x \le 3"),
     ("|x| < 2", "-2 < x < 2"),
     (r"|x - 1| \le 3", "[-2, 4]"),
     (r"|x| \ge 2", r"x \le -2 \text{ or } x \ge 2"),
@@ -70,6 +76,8 @@ EQUAL = [
     ("2, 4, 6, 8", r"2, 4, \ldots, 8"),
     ("{1, 2}", "2, 1"),
     (r"\langle 1, 2 \rangle", "(1, 2)"),
+    (r"p \land q", r"p \wedge q"),
+    (r"\mathbb{Z}", r"\text{all integers}"),
     # names
     ("x=3, y=4", "y=4, x=3"),
     ("x=3, y=4", "(3, 4)"),
@@ -117,8 +125,16 @@ EQUAL = [
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\4\end{pmatrix} / 2"),
 ]
 DIFFERENT = [
+    # alternatives of which one is wrong
+    ("4", "4 or 5"),
+    ("5", "4, or 5"),
+    ("4", "4 or 4 or 5"),
+    ("4", "4, 4 or 4"),
+    ("4", "4 and 4"),
     (r"(-\infty, 3]", "x<3"),
     ("x<3", "x>3"),
+    ("x<3", "y<3"),
+    (r"3 \ge x > -2", r"-2 \le x < 3"),
     (r"[0, +\infty)", r"[0, -\infty)"),
     (r"(2, \infty)", "(2, 1000000)"),
     (r"m \ge a", r"m \in (a, +\infty)"),
@@ -152,6 +168,7 @@ DIFFERENT = [
     ("(3, 4)", "(3, 4), (4, 3)"),
     ("1, 2, 3, 4", "1, 2, 3"),
     (r"1 \text{ and } 2", "12"),
+    (r"p \land q", r"p \lor q"),
     (r"1, 2, \ldots, 10", r"1, 3, \ldots, 10"),
     (r"x = \pm 3", "x = 3"),
     (r"\pm 1 \pm 5", "6, -6"),
@@ -218,12 +235,16 @@ def test_different(gold: str, answer: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_structure_takes_little_time(text: str) -> None:
     gold, answer = normalise("1, 2"), normalise(text)
-    start = time.process_time()
+    gc.disable()
+    start = time.thread_time()
     compare(gold, answer, {})
-    assert time.process_time() - start < 0.03
+    spent_s = time.thread_time() - start
+    gc.enable()
+    assert spent_s < 0.1
 
 
 def test_rules_name_the_comparison() -> None:
+    assert compare("12", r"\cancel{12}", {}).rule == "struck out"
     assert compare("1, 2", "2, 1", {}).rule.startswith("sets, in any order")
     assert compare("[1,2]", r"1 \le x \le 2", {}).rule.startswith("sets of real numbers")
 

@@ -26,6 +26,15 @@ def groups(answers: list[str]) -> set[frozenset[str]]:
     }
 
 
+def test_an_expression_joins_the_bare_number() -> None:
+    # the verifier finds x+1 equal to 5, with and without its unit
+    def same(one: str, other: str) -> bool:
+        return "x+1" in (one, other) or exactly(one, other)
+
+    votes = [Vote(answer, False) for answer in ["5 m", "5 cm", "5", "x+1"]]
+    assert group_votes(votes, same) == [0, 1, 2, 2]
+
+
 def test_right_answers_are_one_group_and_no_wrong_one_joins_it() -> None:
     votes = [Vote("a", True), Vote("b", False), Vote("c", True), Vote("", False), Vote("d", False)]
     assert group_votes(votes, lambda one, other: False) == [0, 1, 0, None, 2]

@@ -24,6 +24,7 @@ EQUAL = [
     (r"\text{ellipse}", r"\text{an ellipse}"),
     (r"\text{True}", "true"),
     ("odd $n$", "odd $n$"),
+    (r"\text{Jim and Kate}", "Kate and Jim"),
     ("1 : 2", "1 : 2"),
     (r"\text{Monday}", "Monday."),
     ("5", r"\text{The answer is } 5"),
@@ -38,11 +39,13 @@ DIFFERENT = [
     ("AC", "A, B"),
     ("AC", "A"),
     ("C", "c"),
+    (r"\text{Jim and Kate}", "Jim"),
     (r"\text{ellipse}", r"\text{a circle}"),
     (r"\text{odd}", r"\text{not odd}"),
     ("5", r"\text{The answer is not } 5"),
     ("5", r"\text{at least } 5"),
     ("5", r"\text{twice } 5"),
+    ("5", r"\text{Half of the answer is } 5"),
     ("5", r"\text{minus } 5"),
 ]
 
