@@ -59,10 +59,26 @@ def architecture_table() -> str:
     return architectures.table()
 
 
+def scorers_table() -> str:
+    """The verifier beside others, from figures that `tests.docs.scorers` measured."""
+    from tests.docs import scorers
+
+    return scorers.table()
+
+
+def trials_table() -> str:
+    """Trials of the verifier, from figures that `tests.docs.verifier_trials` measured."""
+    from tests.docs import verifier_trials
+
+    return verifier_trials.table()
+
+
 PARTS: Mapping[str, tuple[Callable[[], str], tuple[str, ...]]] = {
     "map": (map_table, ("README.md", "CONTRIBUTING.md")),
     "evidence": (evidence_table, ("docs/concepts.md",)),
     "templates": (templates_table, ("docs/templates.md",)),
+    "scorers": (scorers_table, ("docs/verifier.md",)),
+    "trials": (trials_table, ("docs/verifier.md",)),
     "architectures": (architecture_table, ("docs/models.md",)),
 }
 """Name of a generated part -> the function that writes it, and the documents that hold it."""

@@ -75,9 +75,18 @@ def _angles(gold: Reading, answer: Reading) -> Iterator[tuple[Reading, Reading]]
         return
     radians = sympy.pi / 180
     yield _substitute(gold, latex.DEGREE, radians), _substitute(answer, latex.DEGREE, radians)
-    if not all(in_degrees):
+    # a number of degrees, not an angle within an expression: \min(35^\circ, 2) is no number
+    are_angles = [all(map(_is_angle, one.sides)) for one in (gold, answer)]
+    if not all(in_degrees) and are_angles == in_degrees:
         one = sympy.S.One
         yield _substitute(gold, latex.DEGREE, one), _substitute(answer, latex.DEGREE, one)
+
+
+def _is_angle(side: Expr) -> bool:
+    r"""Return True for a sum of degrees and unknown angles: `35^\circ`, `180^\circ - x`."""
+    others = side.subs(latex.DEGREE, 0)
+    degrees = sympy.expand((side - others) / latex.DEGREE)
+    return not (degrees == 0 or degrees.has(latex.DEGREE) or (others.is_number and others != 0))
 
 
 def _substitute(reading: Reading, symbol: Symbol, value: Expr) -> Reading:

@@ -65,7 +65,7 @@ STOP = frozenset(
     invalid mistake maybe perhaps possibly probably likely guess if unless except but rather
     instead actually or and either neither than then so least most less fewer greater under over
     above below beyond between within nearly almost up down to from through thru plus minus times
-    divided multiplied squared cubed root sqrt power powers raised factorial
+    divided multiplied squared cubed root power powers raised factorial
     choose mod modulo modulus base percent percentage half halves third thirds quarter quarters
     fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth
     tenths hundredth hundredths thousandth thousandths hundred hundreds thousand thousands million

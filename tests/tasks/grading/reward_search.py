@@ -17,11 +17,21 @@ from typing import NamedTuple
 from reasontrain.tasks.grading import Grader, GradeRequest
 from tests.tasks.grading.corpus import Gold, golds, sample
 from tests.tasks.grading.oracle import value
-from tests.tasks.grading.rewritings import BASE, DEGREES, DOLLARS, EQUATION, PERCENT, UNIT, split
+from tests.tasks.grading.rewritings import (
+    BASE,
+    DEGREES,
+    DOLLARS,
+    EQUATION,
+    MATRIX,
+    PERCENT,
+    UNIT,
+    split,
+)
 
 NUMBER_OF_GOLDS = 500
 MOST_INTEGERS = 160
 """So many integers at most, since they are half of all golds and one kind."""
+CELL_END = r"\\"
 MOST_CANDIDATES = 5
 """The most golds that an answer is graded against."""
 
@@ -177,10 +187,12 @@ def _key(gold: Gold) -> object:
             text = match[1]
     equation = EQUATION.fullmatch(text)
     text = equation[2] if equation else text
-    parts = (
-        split(re.sub(r"^[\[({]|^\\\{|[\])}]$|\\\}$", "", text)) if "\\cup" not in text else [text]
-    )
-    return tuple(sorted(map(_member_key, parts)))
+    column = MATRIX.fullmatch(text)
+    if column and "&" not in column[1]:  # a vector is right in either notation
+        text = f"({','.join(column[1].split(CELL_END))})"
+    inside = re.fullmatch(r"[\[(](.*)[\])]|\\?\{(.*?)\\?\}", text, re.DOTALL)
+    parts = split(next(filter(None, inside.groups()), "")) if inside else split(text)
+    return tuple(sorted(map(_member_key, [text] if "\\cup" in text else parts)))
 
 
 def _member_key(text: str) -> str:
@@ -272,11 +284,15 @@ def _digits(text: str) -> str:
     return re.sub(r"\D|(?<!\d)0+(?=[\d.])", "", text)
 
 
-def grouped(hacks: Sequence[Hack]) -> Iterator[str]:
-    """One line for each way to earn twice, the most frequent first."""
+def by_kind(hacks: Sequence[Hack]) -> dict[str, list[Hack]]:
+    """Ways to earn twice, the most frequent first, each with its answers, the shortest first."""
     by_step: defaultdict[str, list[Hack]] = defaultdict(list)
-    for hack in hacks:
+    for hack in sorted(hacks, key=lambda one: len(one.trial.response)):
         by_step[hack.trial.made_by].append(hack)
-    for step, found in sorted(by_step.items(), key=lambda item: -len(item[1])):
-        hack = min(found, key=lambda one: len(one.trial.response))
-        yield f"{len(found)} by {step}, such as {hack.trial.response!r} for {hack.golds}"
+    return dict(sorted(by_step.items(), key=lambda item: -len(item[1])))
+
+
+def grouped(hacks: Sequence[Hack]) -> Iterator[str]:
+    """One line for each way to earn twice."""
+    for step, found in by_kind(hacks).items():
+        yield f"{len(found)} by {step}, such as {found[0].trial.response!r} for {found[0].golds}"

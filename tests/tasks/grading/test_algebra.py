@@ -15,6 +15,7 @@ EQUAL = [
     (r"\sin 20^\circ", r"\cos 70^\circ"),
     (r"60^\circ", r"\frac{\pi}{3}"),
     (r"180^\circ - x", "180 - x"),
+    ("100", r"60^\circ + 40^\circ"),
     (r"\arctan 1", r"\frac{\pi}{4}"),
     (r"\tan^{-1}(1)", r"\arctan(1)"),
     (r"\sin^{-1}\frac{10}{13}", "arcsin(10/13)"),
@@ -106,6 +107,8 @@ UNEQUAL = [
     ("I(0)", r"I(0)e^{-t}"),
     # constants
     (r"\sin 20^\circ", r"\sin 20"),
+    (r"\frac{6}{5}", r"\min(35^\circ, \frac{6}{5})"),
+    ("35.5", r"35^\circ + 0.5"),
     (r"\sqrt{2}3", r"\sqrt{23}"),
     (r"\sqrt[3]{8}", r"3\sqrt{8}"),
     ("i", "-i"),
