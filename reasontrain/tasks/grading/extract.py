@@ -16,7 +16,7 @@ from typing import Literal
 
 from reasontrain.data.thought_marks import KNOWN
 from reasontrain.tasks.grading import boxes, claim, formulas, marks, turns, units_after, value
-from reasontrain.tasks.grading.languages import LANGUAGES
+from reasontrain.tasks.grading.languages import ALTERNATIVES, LANGUAGES, ORS
 
 AnswerFormat = Literal["boxed", "marked", "any"]
 
@@ -34,6 +34,25 @@ _BOLD_LINE = re.compile(r"\n[^\S\n]*\*\*([^*\n]{1,60})\*\*[\s.]*\Z")
 _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
 """Two words and then a number or formula (`it is 5`): short, but not a bare answer."""
 _DIGIT = re.compile(r"\d")
+_PREDICATE = re.compile(
+    r"(?:\A|[.!?:]\s+|\n)[^\S\n]*(?:(?:so|thus|hence|then|therefore|and)\b,?\s+)*"
+    rf"(?P<value>(?={value.VALUE})[^\n]{{1,60}}?)\s+(?:is|are|must be|should be)\s+"
+    r"(?:the|our|my)\s+(?:(?:final|correct|right)\s+)*answers?[\s.!*$]*\Z",
+    re.IGNORECASE,
+)
+"""`12 is the answer`, as the last sentence."""
+_DENIED = re.compile(
+    r"[\s$*)\]]*(?:(?:is|was|are|would be|seems)\s+(?:\w+ly\s+)?(?:not|wrong|incorrect|false|never"
+    r"|impossible|too\s+(?:big|large|small|low|high))\b"
+    r"|(?:is|was|are)n['’]t\b|can(?:not|['’]t)\s+be\b)",
+    re.IGNORECASE,
+)
+"""What takes back the value before it."""
+_BESIDE = re.compile(
+    rf"(?<![^\W\d_])(?:{marks.alternatives((*ORS, *ALTERNATIVES))})[\s,]+(?:[^\W\d_]+\s+){{0,3}}\Z",
+    re.IGNORECASE,
+)
+"""The words before a statement of an answer that another statement does not replace."""
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|be|makes|gives|costs|needs|left)\b")
 _STARTS_WITH_VALUE = re.compile(value.VALUE)
 
@@ -93,6 +112,9 @@ def _complete(text: str, answer_format: AnswerFormat) -> str:
         return _after_box(text, box.end) or (f"{content} or {other}" if other else content)
     if answer_format == "boxed":
         return ""
+    predicate = _PREDICATE.search(text, max(0, len(text) - NEAR))
+    if predicate is not None:
+        return value.value_in(predicate["value"], LANGUAGES["en"])
     stated = _stated(text)
     if stated is not None and stated.is_answer:
         return stated.text
@@ -127,14 +149,21 @@ def _truncated(text: str, answer_format: AnswerFormat) -> str:
 
 
 def _stated(text: str) -> claim.Claim | None:
-    """Return the last stated answer that is not a remark, or else the last statement."""
+    """Return the last stated answer that is not a remark, or else the last statement.
+
+    An answer that is stated as an alternative (`Or the answer is 5`) replaces none before it.
+    """
     last = None
+    beside: list[str] = []
     for mark in reversed(marks.find(text)[-marks.MAX_MARKS :]):
         stated = claim.read(text, mark)
         if stated.is_answer:
-            return stated
+            if _BESIDE.search(text, max(0, mark.start - 40), mark.start):
+                beside.append(stated.text)
+                continue
+            return stated._replace(text=" or ".join([stated.text, *reversed(beside)]))
         last = last or stated
-    return last
+    return claim.Claim(" or ".join(reversed(beside)), True) if beside else last
 
 
 def _after_box(text: str, start: int) -> str:
@@ -253,6 +282,8 @@ def _last_formula(text: str) -> str:
     r"""Return the last formula between dollars or \(...\) that contains no prose."""
     for formula in reversed(formulas.find(text)):
         if len(formulas.words(formula.content)) <= 1:
+            if _DENIED.match(text, formula.end):
+                return ""
             return f"{formula.content}{units_after.find(text, formula.end)}"
     return ""
 
@@ -266,4 +297,6 @@ def _last_number(text: str) -> str:
     if not numbers:
         return ""
     last = numbers[-1]
+    if _DENIED.match(text, last.end()):
+        return ""
     return f"{last.group().replace('$', '')}{units_after.find(text, last.end())}"
