@@ -41,6 +41,11 @@ _PREDICATE = re.compile(
     re.IGNORECASE,
 )
 """`12 is the answer`, as the last sentence."""
+_CHOSEN = re.compile(
+    r"(?:\A|[\s。，,；;：:])(?:所以|因此|综上|故|应|應|本题|答案)*[选選](?:择|擇|项|項)?[\s:：]*[（(]?"
+    r"([A-H])[）)]?[\s.。]*\Z"
+)
+"""`选B`, as the last words."""
 _DENIED = re.compile(
     r"[\s$*)\]]*(?:(?:is|was|are|would be|seems)\s+(?:\w+ly\s+)?(?:not|wrong|incorrect|false|never"
     r"|impossible|too\s+(?:big|large|small|low|high))\b"
@@ -115,6 +120,9 @@ def _complete(text: str, answer_format: AnswerFormat) -> str:
     predicate = _PREDICATE.search(text, max(0, len(text) - NEAR))
     if predicate is not None:
         return value.value_in(predicate["value"], LANGUAGES["en"])
+    chosen = _CHOSEN.search(text, max(0, len(text) - NEAR))
+    if chosen is not None:
+        return chosen[1]
     stated = _stated(text)
     if stated is not None and stated.is_answer:
         return stated.text

@@ -150,6 +150,9 @@ def _read_other(text: str, nouns: frozenset[str]) -> Reading | None:
     if len(text) > quantity.LONGEST or not text.strip():
         return None
     flat_text = flat.flatten(text)
+    worded = number.in_other_words(flat_text.strip(flat.OPEN + flat.CLOSE))
+    if worded is not None:
+        return Number(Fraction(worded))
     reading = (
         notation.read_infinity(flat_text)
         or notation.read_based(flat_text)

@@ -205,6 +205,8 @@ _ALIASES = {
     "textdollar": r"\$",
     "euro": "€",
     "pounds": "£",
+    "coloneqq": "=",
+    "coloneq": "=",
     "cr": r"\\",
     "newline": r"\\",
     "textpercent": r"\%",
@@ -231,6 +233,7 @@ _LINES = re.compile(
     re.DOTALL,
 )
 """One or more equations below each other."""
+_BOLD = re.compile(r"\*\*([^*]+)\*\*\.?")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SET_SIGN = re.compile(r",|\\mid|:|\|")
 """A sign that makes braces a set; without one they group a value."""
@@ -250,6 +253,8 @@ def normalise(text: str) -> str:
 def _normalised(text: str) -> str:
     if not text.isascii():
         text = _ascii_signs(text)
+    if text.startswith("**"):
+        text = _BOLD.sub(r"\1", text)
     if "$" in text:
         text = _without_delimiters(text)
     if "\\" in text or "{" in text:

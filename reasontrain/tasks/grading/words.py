@@ -32,7 +32,7 @@ _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|and|that is|i\.?e\.?)\b[\s,:]*)*"
     r"(?:(?:the|our|my|its?|this|we)\b\s*)?(?:[A-Za-z][A-Za-z' -]{0,60}?\b)?\s*"
     r"(?:\b(?:is|are|was|equals?|gives?|get|have|be|find|answer|approximately|about|exactly"
-    r"|roughly)\b|[:=])+[\s:=]*",
+    r"|roughly)\b|\bans\.|[:=])+[\s:=]*",
     re.IGNORECASE,
 )
 """Words before a value that say no more than that it is the answer."""
