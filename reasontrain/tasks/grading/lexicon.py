@@ -164,7 +164,16 @@ MONEY_LETTERS = {
 """Letters behind an amount of money that multiply it."""
 PERCENTS = frozenset(["%", r"\%", "％", "percent", "pct", "prozent", "percents"])
 DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "平方": 2, "立方": 3}
-DIMENSIONS |= {"carrés": 2, "cuadrados": 2, "cubes": 3, "cúbicos": 3, "quadrat": 2, "kubik": 3}
+DIMENSIONS |= dict.fromkeys(
+    words_in(
+        "carré carrés cuadrado cuadrados quadrado quadrados quadrato quadrati quadrat квадратных"
+        " квадратный"
+    ),
+    2,
+)
+DIMENSIONS |= dict.fromkeys(
+    words_in("cube cubes cúbico cúbicos cubo cubi kubik кубических кубический"), 3
+)
 EVERY = {
     "daily": "day",
     "weekly": "week",
