@@ -12,11 +12,12 @@ statement of an answer (`marks`, in the words of `languages`) and the value that
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal
 
 from reasontrain.data.thought_marks import KNOWN
 from reasontrain.tasks.grading import boxes, claim, formulas, marks, turns, units_after, value
-from reasontrain.tasks.grading.languages import ALTERNATIVES, LANGUAGES, ORS
+from reasontrain.tasks.grading.languages import ALTERNATIVES, LANGUAGES, Language
 
 AnswerFormat = Literal["boxed", "marked", "any"]
 
@@ -36,8 +37,8 @@ _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
 _DIGIT = re.compile(r"\d")
 _PREDICATE = re.compile(
     r"(?:\A|[.!?:]\s+|\n)[^\S\n]*(?:(?:so|thus|hence|then|therefore|and)\b,?\s+)*"
-    rf"(?P<value>(?={value.VALUE})[^\n]{{1,60}}?)\s+(?:is|are|must be|should be)\s+"
-    r"(?:the|our|my)\s+(?:(?:final|correct|right)\s+)*answers?[\s.!*$]*\Z",
+    rf"(?P<value>(?={value.VALUE})[^\n]{{1,60}}?|\(?(?-i:[A-J])\)?)\s+"
+    r"(?:is|are|must be|should be)\s+(?:the|our|my)\s+(?:(?:final|correct|right)\s+)*answers?[\s.!*$]*\Z",
     re.IGNORECASE,
 )
 """`12 is the answer`, as the last sentence."""
@@ -53,11 +54,6 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 """What takes back the value before it."""
-_BESIDE = re.compile(
-    rf"(?<![^\W\d_])(?:{marks.alternatives((*ORS, *ALTERNATIVES))})[\s,]+(?:[^\W\d_]+\s+){{0,3}}\Z",
-    re.IGNORECASE,
-)
-"""The words before a statement of an answer that another statement does not replace."""
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|be|makes|gives|costs|needs|left)\b")
 _STARTS_WITH_VALUE = re.compile(value.VALUE)
 
@@ -166,12 +162,20 @@ def _stated(text: str) -> claim.Claim | None:
     for mark in reversed(marks.find(text)[-marks.MAX_MARKS :]):
         stated = claim.read(text, mark)
         if stated.is_answer:
-            if _BESIDE.search(text, max(0, mark.start - 40), mark.start):
+            before = _beside(mark.language or LANGUAGES["en"])
+            if before.search(text, max(0, mark.start - 40), mark.start):
                 beside.append(stated.text)
                 continue
             return stated._replace(text=" or ".join([stated.text, *reversed(beside)]))
         last = last or stated
     return claim.Claim(" or ".join(reversed(beside)), True) if beside else last
+
+
+@cache
+def _beside(language: Language) -> re.Pattern[str]:
+    """Compile the words before a statement of an answer that replaces none before it."""
+    words = marks.alternatives((*language.ors, *ALTERNATIVES))
+    return re.compile(rf"(?<![^\W\d_]){words}[\s,]+(?:[^\W\d_]+\s+){{0,3}}\Z", re.IGNORECASE)
 
 
 def _after_box(text: str, start: int) -> str:

@@ -238,7 +238,7 @@ _LINES = re.compile(
 _QUOTED = re.compile(r"([\"`])([^\"`]+)\1")
 _REMARKS = re.compile(
     r"\A(?:\\(?:therefore|implies|(?:R|r|Long|long)?[rR]ightarrow)(?![a-zA-Z])\s*)+(?=\S)"
-    r"|(?<=[\w})\]])(?:\s|\\[,;:! ])*\\(?:checkmark|blacksquare|qed|surd)\Z"
+    r"|(?<=[\w})\]])(?:\s|\\[,;:! ])*\\(?:checkmark|blacksquare|qed)\Z"
 )
 """Signs before and behind an answer that say nothing of it."""
 _BOLD = re.compile(r"\*\*([^*]+)\*\*\.?")

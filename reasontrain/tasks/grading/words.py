@@ -133,7 +133,7 @@ def without_lead(text: str) -> str:
     lead = match[1].strip()
     if lead and not _LEAD.fullmatch(lead):
         return text
-    if any(word in _HEDGE_WORDS for word in lead.lower().split()):
+    if any(word.strip(",.:") in _HEDGE_WORDS for word in lead.lower().split()):
         return text
     return text[match.end() :].strip(" :=")
 
