@@ -38,7 +38,8 @@ _DIGIT = re.compile(r"\d")
 _PREDICATE = re.compile(
     r"(?:\A|[.!?:]\s+|\n)[^\S\n]*(?:(?:so|thus|hence|then|therefore|and)\b,?\s+)*"
     rf"(?P<value>(?={value.VALUE})[^\n]{{1,60}}?|\(?(?-i:[A-J])\)?)\s+"
-    r"(?:is|are|must be|should be)\s+(?:the|our|my)\s+(?:(?:final|correct|right)\s+)*answers?[\s.!*$]*\Z",
+    r"(?:is|are|must be|should be)\s+(?:the|our|my)\s+"
+    r"(?:(?:final|correct|right)\s+)*answers?[\s.!*$]*\Z",
     re.IGNORECASE,
 )
 """`12 is the answer`, as the last sentence."""
