@@ -12,12 +12,13 @@ statement of an answer (`marks`, in the words of `languages`) and the value that
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal
 
 from reasontrain.data.thought_marks import KNOWN
 from reasontrain.tasks.grading import boxes, claim, formulas, marks, turns, units_after, value
 from reasontrain.tasks.grading.gold_mark import HASHES
-from reasontrain.tasks.grading.languages import LANGUAGES
+from reasontrain.tasks.grading.languages import ALTERNATIVES, LANGUAGES, Language
 from reasontrain.tasks.grading.normalise import TEXT
 
 AnswerFormat = Literal["boxed", "marked", "any"]
@@ -36,6 +37,26 @@ _BOLD_LINE = re.compile(r"\n[^\S\n]*\*\*([^*\n]{1,60})\*\*[\s.]*\Z")
 _SENTENCE = re.compile(r"\s*(?:[A-Za-z][a-z']*\s+){2,}[-+$\\]*[\d({\\]")
 """Two words and then a number or formula (`it is 5`): short, but not a bare answer."""
 _DIGIT = re.compile(r"\d")
+_PREDICATE = re.compile(
+    r"(?:\A|[.!?:]\s+|\n)[^\S\n]*(?:(?:so|thus|hence|then|therefore|and)\b,?\s+)*"
+    rf"(?P<value>(?={value.VALUE})[^\n]{{1,60}}?|\(?(?-i:[A-J])\)?)\s+"
+    r"(?:is|are|must be|should be)\s+(?:the|our|my)\s+"
+    r"(?:(?:final|correct|right)\s+)*answers?[\s.!*$]*\Z",
+    re.IGNORECASE,
+)
+"""`12 is the answer`, as the last sentence."""
+_CHOSEN = re.compile(
+    r"(?:\A|[\s。，,；;：:])(?:所以|因此|综上|故|应|應|本题|答案)*[选選](?:择|擇|项|項)?[\s:：]*[（(]?"
+    r"([A-H])[）)]?[\s.。]*\Z"
+)
+"""`选B`, as the last words."""
+_DENIED = re.compile(
+    r"[\s$*)\]]*(?:(?:is|was|are|would be|seems)\s+(?:\w+ly\s+)?(?:not|wrong|incorrect|false|never"
+    r"|impossible|too\s+(?:big|large|small|low|high))\b"
+    r"|(?:is|was|are)n['’]t\b|can(?:not|['’]t)\s+be\b)",
+    re.IGNORECASE,
+)
+"""What takes back the value before it."""
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|be|makes|gives|costs|needs|left)\b")
 _STARTS_WITH_VALUE = re.compile(value.VALUE)
 
@@ -95,6 +116,12 @@ def _complete(text: str, answer_format: AnswerFormat) -> str:
         return _after_box(text, box.end) or (f"{content} or {other}" if other else content)
     if answer_format == "boxed":
         return ""
+    predicate = _PREDICATE.search(text, max(0, len(text) - NEAR))
+    if predicate is not None:
+        return value.value_in(predicate["value"], LANGUAGES["en"])
+    chosen = _CHOSEN.search(text, max(0, len(text) - NEAR))
+    if chosen is not None:
+        return chosen[1]
     stated = _stated(text)
     if stated is not None and stated.is_answer:
         return stated.text
@@ -124,14 +151,29 @@ def _truncated(text: str, answer_format: AnswerFormat) -> str:
 
 
 def _stated(text: str) -> claim.Claim | None:
-    """Return the last stated answer that is not a remark, or else the last statement."""
+    """Return the last stated answer that is not a remark, or else the last statement.
+
+    An answer that is stated as an alternative (`Or the answer is 5`) replaces none before it.
+    """
     last = None
+    beside: list[str] = []
     for mark in reversed(marks.find(text)[-marks.MAX_MARKS :]):
         stated = claim.read(text, mark)
         if stated.is_answer:
-            return stated
+            before = _beside(mark.language or LANGUAGES["en"])
+            if before.search(text, max(0, mark.start - 40), mark.start):
+                beside.append(stated.text)
+                continue
+            return stated._replace(text=" or ".join([stated.text, *reversed(beside)]))
         last = last or stated
-    return last
+    return claim.Claim(" or ".join(reversed(beside)), True) if beside else last
+
+
+@cache
+def _beside(language: Language) -> re.Pattern[str]:
+    """Compile the words before a statement of an answer that replaces none before it."""
+    words = marks.alternatives((*language.ors, *ALTERNATIVES))
+    return re.compile(rf"(?<![^\W\d_]){words}[\s,]+(?:[^\W\d_]+\s+){{0,3}}\Z", re.IGNORECASE)
 
 
 def _after_box(text: str, start: int) -> str:
@@ -250,6 +292,8 @@ def _last_formula(text: str) -> str:
     r"""Return the last formula between dollars or \(...\) that contains no prose."""
     for formula in reversed(formulas.find(text)):
         if len(formulas.words(formula.content)) <= 1:
+            if _DENIED.match(text, formula.end):
+                return ""
             return f"{formula.content}{units_after.find(text, formula.end)}"
     return ""
 
@@ -263,4 +307,6 @@ def _last_number(text: str) -> str:
     if not numbers:
         return ""
     last = numbers[-1]
+    if _DENIED.match(text, last.end()):
+        return ""
     return f"{last.group().replace('$', '')}{units_after.find(text, last.end())}"

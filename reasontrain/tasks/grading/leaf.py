@@ -21,6 +21,7 @@ CACHE_SIZE = 20_000
 _BY_ZERO = re.compile(r"/\s*0+(?![\d.])|\\frac\{[^{}]*\}\{\s*0+\s*\}")
 """Division by zero, which equals only the same text."""
 
+_COMPASS = re.compile(r"\b(north|south|east|west) of (?:due )?(north|south|east|west)\b")
 _ADJACENT = re.compile(r"(?<![\d._^])\d++(?:\.\d*+)?\s++\d")
 """Adjacent numbers that are not a mixed number, of which the first is no base or power."""
 
@@ -149,6 +150,9 @@ def _read_other(text: str, nouns: frozenset[str]) -> Reading | None:
     if len(text) > quantity.LONGEST or not text.strip():
         return None
     flat_text = flat.flatten(text)
+    worded = number.in_other_words(flat_text.strip(flat.OPEN + flat.CLOSE))
+    if worded is not None:
+        return Number(Fraction(worded))
     reading = (
         notation.read_infinity(flat_text)
         or notation.read_based(flat_text)
@@ -385,6 +389,10 @@ def _ratio(gold: Quantity, answer: Quantity) -> Fraction | None:
 def _labels_agree(gold: Quantity, answer: Quantity) -> bool:
     """Compare what is counted, and units where only one side has one."""
     if answer.has_unknown and not answer.labels <= gold.labels:
+        return False
+    # `north of east` is another direction than `east of north`
+    directions = [_COMPASS.findall(amount.spelling.lower()) for amount in (gold, answer)]
+    if all(directions) and directions[0] != directions[1]:
         return False
     if (
         gold.labels

@@ -164,7 +164,16 @@ MONEY_LETTERS = {
 """Letters behind an amount of money that multiply it."""
 PERCENTS = frozenset(["%", r"\%", "％", "percent", "pct", "prozent", "percents"])
 DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "平方": 2, "立方": 3}
-DIMENSIONS |= {"carrés": 2, "cuadrados": 2, "cubes": 3, "cúbicos": 3, "quadrat": 2, "kubik": 3}
+DIMENSIONS |= dict.fromkeys(
+    words_in(
+        "carré carrés cuadrado cuadrados quadrado quadrados quadrato quadrati quadrat квадратных"
+        " квадратный"
+    ),
+    2,
+)
+DIMENSIONS |= dict.fromkeys(
+    words_in("cube cubes cúbico cúbicos cubo cubi kubik кубических кубический"), 3
+)
 EVERY = {
     "daily": "day",
     "weekly": "week",
@@ -190,6 +199,29 @@ NUMBERS |= {
         words_in("twenty thirty forty fifty sixty seventy eighty ninety"), start=2
     )
 }
+FOREIGN_NUMBERS = {
+    word: value
+    for row in (
+        "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze"
+        " seize dix-sept dix-huit dix-neuf vingt",
+        "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn"
+        " fünfzehn sechzehn siebzehn achtzehn neunzehn zwanzig",
+        "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince"
+        " dieciséis diecisiete dieciocho diecinueve veinte",
+        "zero um dois três quatro cinco seis sete oito nove dez onze doze treze catorze quinze"
+        " dezesseis dezessete dezoito dezenove vinte",
+        "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici"
+        " quattordici quindici sedici diciassette diciotto diciannove venti",
+        "ноль один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать"
+        " тринадцать четырнадцать пятнадцать шестнадцать семнадцать восемнадцать девятнадцать"
+        " двадцать",
+    )
+    for value, word in enumerate(words_in(row))
+}
+"""French, German, Spanish, Portuguese, Italian and Russian, to 20."""
+CHINESE_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")}
+CHINESE_DIGITS |= {"〇": 0, "两": 2, "兩": 2}
+CHINESE_PLACES = {"十": 10, "百": 100, "千": 1000}
 LARGE_NUMBERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 ORDINALS = {
     word: value

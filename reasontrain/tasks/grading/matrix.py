@@ -23,6 +23,13 @@ _BETWEEN = re.compile(
     r"(?:\\cdot|\\times|\*)?\s*",
     re.DOTALL,
 )
+MAX_DETERMINANT = 4
+_DETERMINANT = re.compile(
+    r"\\begin\{vmatrix\}((?:(?!\\begin).)*?)\\end\{vmatrix\}"
+    r"|\\det\s*\(?\s*\\begin\{([pb]matrix)\}((?:(?!\\begin).)*?)\\end\{\2\}\s*\)?",
+    re.DOTALL,
+)
+_GROUP = re.compile(r"\\begin|\\end|[()]")
 _SCALAR = re.compile(r"(?:\\cdot|\\times|\*)?\s*(.*)", re.DOTALL)
 
 
@@ -31,6 +38,7 @@ def rows(text: str) -> Rows | None:
     """Evaluate an expression of matrices to one matrix; None if it is none or is not readable."""
     if not 1 <= text.count(r"\begin") <= MAX_MATRICES:
         return None
+    text = _without_groups(text)
     matches = list(_MATRIX.finditer(text))
     if not matches:
         return None
@@ -82,6 +90,56 @@ def rows(text: str) -> Rows | None:
             return None
     scalar = _factor(rest[3])
     return None if scalar is None else _added(total, _scaled(term, scalar), sign)
+
+
+def with_determinants(text: str) -> str:
+    r"""Write the determinants of numbers (`vmatrix`, `\det` of a matrix) as their values."""
+    return _DETERMINANT.sub(_determinant_of, text)
+
+
+def _determinant_of(match: re.Match[str]) -> str:
+    table = _cells(match[1] if match[1] is not None else match[3])
+    if table is None or len(table) != len(table[0]) or len(table) > MAX_DETERMINANT:
+        return match.group()
+    return f"({_determinant(table)})"
+
+
+def _determinant(table: Rows) -> str:
+    """Expand along the first row."""
+    if len(table) == 1:
+        return table[0][0]
+    total = "0"
+    for index, cell in enumerate(table[0]):
+        minor = tuple(row[:index] + row[index + 1 :] for row in table[1:])
+        term = _times(cell, _determinant(minor))
+        total = _plus(total, _times("-1", term) if index % 2 else term)
+    return total
+
+
+def _without_groups(text: str) -> str:
+    """Evaluate brackets around an expression of matrices, the innermost first."""
+    opening: list[int] = []
+    depth = 0
+    for match in _GROUP.finditer(text):
+        token = match.group()
+        if token.startswith("\\"):
+            depth += 1 if token == r"\begin" else -1
+        elif depth == 0 and token == "(":
+            opening.append(match.start())
+        elif depth == 0 and opening:
+            start = opening.pop()
+            inside = text[start + 1 : match.start()].strip()
+            if r"\begin" not in inside or (
+                inside.count(r"\begin") == 1 and _MATRIX.fullmatch(inside)
+            ):
+                continue
+            evaluated = rows(inside)
+            if evaluated is None:
+                return text
+            lines = r" \\ ".join(" & ".join(row) for row in evaluated)
+            matrix = rf"\begin{{pmatrix}} {lines} \end{{pmatrix}}"
+            return _without_groups(f"{text[:start]}{matrix}{text[match.end() :]}")
+    return text
 
 
 def _cells(content: str) -> Rows | None:

@@ -120,7 +120,7 @@ _RAISED = re.compile(r"[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
 _LOWERED = re.compile(r"[₀-₉₊₋₌₍₎ₐₑₒₓₙₘᵢⱼ]+")
 _ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|(\d+(?:\.\d+)?|[a-zA-Z])|)")
 _ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
-_BLOCKS = re.compile(r"[\uff01-\uff5e\u3000\U0001d400-\U0001d7ff\ufb00-\ufb06]+")
+_BLOCKS = re.compile(r"[\ufe50-\ufe6b\uff01-\uff5e\u3000\U0001d400-\U0001d7ff\ufb00-\ufb06]+")
 """Full-width forms, mathematical letters and ligatures, whose compatibility form is plain."""
 
 _PLAIN = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
@@ -205,6 +205,8 @@ _ALIASES = {
     "textdollar": r"\$",
     "euro": "€",
     "pounds": "£",
+    "coloneqq": "=",
+    "coloneq": "=",
     "cr": r"\\",
     "newline": r"\\",
     "textpercent": r"\%",
@@ -220,8 +222,10 @@ _ALIGNED = re.compile(
     r"\\(?:begin|end)\s*\{(?:aligned|align|gathered|gather|split|equation|multline|eqnarray"
     r"|flalign|alignedat|alignat)\*?\}(?:\{\d*\}|\[[tcb]\])?"
 )
-_WIDE_SPACE = re.compile(r"(?:\\q?quad\s*)+(?=[a-zA-Z]\w*\s*=)")
-"""What separates two equations on one line."""
+_WIDE_SPACE = re.compile(
+    r"(?:\\q?quad\s*)+(?=[a-zA-Z]\w*\s*=|\\text\s*\{\s*\((?:[a-h]|[ivx]{1,4}|\d)\))"
+)
+"""What separates two equations or labelled parts on one line."""
 _SINGLE_CELL = re.compile(
     r"(?<![\[(.{])\\begin\s*\{array\}\{[lcr]\}((?:(?!\\begin|\\\\)[^&])*)\\end\s*\{array\}"
 )
@@ -231,6 +235,13 @@ _LINES = re.compile(
     re.DOTALL,
 )
 """One or more equations below each other."""
+_QUOTED = re.compile(r"([\"`])([^\"`]+)\1")
+_REMARKS = re.compile(
+    r"\A(?:\\(?:therefore|implies|(?:R|r|Long|long)?[rR]ightarrow)(?![a-zA-Z])\s*)+(?=\S)"
+    r"|(?<=[\w})\]])(?:\s|\\[,;:! ])*\\(?:checkmark|blacksquare|qed)\Z"
+)
+"""Signs before and behind an answer that say nothing of it."""
+_BOLD = re.compile(r"\*\*([^*]+)\*\*\.?")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SET_SIGN = re.compile(r",|\\mid|:|\|")
 """A sign that makes braces a set; without one they group a value."""
@@ -250,6 +261,12 @@ def normalise(text: str) -> str:
 def _normalised(text: str) -> str:
     if not text.isascii():
         text = _ascii_signs(text)
+    if text.startswith("**"):
+        text = _BOLD.sub(r"\1", text)
+    if text[:1] in '"`' and (quoted := _QUOTED.fullmatch(text)) is not None:
+        text = quoted[2]
+    if "\\" in text:
+        text = _REMARKS.sub("", text)
     if "$" in text:
         text = _without_delimiters(text)
     if "\\" in text or "{" in text:

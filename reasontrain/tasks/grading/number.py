@@ -10,7 +10,13 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from reasontrain.tasks.grading.lexicon import LARGE_NUMBERS, NUMBERS
+from reasontrain.tasks.grading.lexicon import (
+    CHINESE_DIGITS,
+    CHINESE_PLACES,
+    FOREIGN_NUMBERS,
+    LARGE_NUMBERS,
+    NUMBERS,
+)
 
 MAX_DIGITS = 1000
 MAX_EXPONENT = 1000
@@ -131,6 +137,34 @@ def in_words(words: list[str]) -> tuple[int, int] | None:
             break
         taken = index + 1
     return (total + part, taken) if taken else None
+
+
+def in_other_words(text: str) -> int | None:
+    """Read a whole text as a number in Chinese signs, or up to 20 in a European language."""
+    word = text.strip().lower()
+    if word.isascii() or word in FOREIGN_NUMBERS:
+        return FOREIGN_NUMBERS.get(word)
+    return _chinese(word[:-1] if word[1:] and word[-1] in "个個" else word)
+
+
+def _chinese(signs: str) -> int | None:
+    """Read `一百零五` below 10,000; None for signs without places (`一二`)."""
+    total = 0
+    digit = None
+    last_place = 10_000
+    for sign in signs:
+        if sign in CHINESE_PLACES:
+            place = CHINESE_PLACES[sign]
+            if place >= last_place or (digit is None and (total or place > 10)):
+                return None
+            total += place * (1 if digit is None else digit)
+            digit = None
+            last_place = place
+        elif sign not in CHINESE_DIGITS or digit:
+            return None
+        else:
+            digit = CHINESE_DIGITS[sign]
+    return total + (digit or 0) if signs else None
 
 
 def _share(number: Number) -> Fraction:

@@ -225,6 +225,9 @@ class _Reader:
                 self.is_text = word == flat.OPEN
             elif word == "百分之":
                 self.lead_percent = True
+            elif (prefixed := self._prefixed_dollar(word)) is not None:
+                self._reset(units.SYMBOLS[units.DOLLARS[word]])
+                self.index += prefixed
             elif token.text in units.CURRENCY_SIGNS:
                 self._reset(units.SYMBOLS[token.text])
             elif word in ("negative", "minus"):
@@ -246,7 +249,6 @@ class _Reader:
             elif (
                 (word in lexicon.LEADS and (self.is_text or len(word) > 1))
                 or (word == "a" and self._next_word().lower() in _AFTER_A)
-                or (word in ("us", "hk", "nt", "r", "au", "ca") and self._at(1) == "$")
                 or word in (".", ":", "=", "：", "≈", "~", "#")
             ):
                 pass
@@ -257,6 +259,15 @@ class _Reader:
                 return word in lexicon.FUNCTIONS or not (token.is_word and len(word) > 1)
             self.index += 1
         return False
+
+    def _prefixed_dollar(self, word: str) -> int | None:
+        """Return the number of tokens up to the sign of `HK$`; None for anything else."""
+        if word not in units.DOLLARS:
+            return None
+        after = [self._at(1), self._at(2)]
+        if after[0] == "$":
+            return 1
+        return 2 if after == [flat.CLOSE, "$"] else None
 
     def _is_abbreviated(self) -> bool:
         """Return True for a point that ends a word: `Rs. 5`."""
@@ -660,6 +671,10 @@ class _Reader:
             return True
         if word in lexicon.DIMENSIONS and (units.find(following) is not None or following == "."):
             self.power = lexicon.DIMENSIONS[word]
+            return True
+        if word in lexicon.DIMENSIONS and self.last_unit.dims:
+            # `mètres carrés`
+            self._raise(lexicon.DIMENSIONS[word])
             return True
         if word in ("squared", "cubed") and self.last_unit.dims:
             self._raise(2 if word == "squared" else 3)

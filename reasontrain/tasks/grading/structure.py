@@ -65,6 +65,23 @@ _EXCEPT = re.compile(
 _WITHOUT = re.compile(r"^(\\mathbb\{R\})\s*-\s*(?=\\\{)")
 _UNEQUAL = re.compile(r"([a-zA-Z]\s*\\ne)(?![a-zA-Z])")
 _COLUMN = re.compile(r"\\binom\{((?:[^{}]|\{[^{}]*\})*)\}\{((?:[^{}]|\{[^{}]*\})*)\}")
+_TRANSPOSED = re.compile(
+    r"(?:\(|\[|\\langle)([^()\[\]]+)(?:\)|\]|\\rangle)\s*\^\s*\{?\s*(?:\\text\{)?"
+    r"(?:T|t|\\top|\\intercal)\s*\}{0,2}"
+)
+_UNIT_VECTORS = re.compile(
+    r"\s*([-+]?)\s*((?:[^-+]|(?<=[({])-)*?)\s*\\?(?:hat|vec|widehat|overrightarrow)?\s*"
+    r"\{?\s*\\?(i|j|k)(?:math)?\s*\}?\s*(?=[-+]|$)"
+)
+"""One term of `2\\hat{i} - 3\\hat{j}`."""
+_LABELLED = re.compile(
+    r"(?:\\text\{\s*(?:and\s+)?\(?(?P<one>[a-h]|[ivx]{1,4}|\d)\)\s*:?\s*\}"
+    r"|\((?P<two>[a-h]|[ivx]{1,4}|\d)\)\s*:?(?=\s|\\)"
+    r"|\\text\{\s*(?:and\s+)?(?P<name>[A-Za-z][^{}:=]{0,40})[:=]\s*\})\s*(?P<value>\S.*)",
+    re.DOTALL,
+)
+"""A member with the label of its part (`(i) 3`) or with a name (`\\text{Ann: } 4`)."""
+_PART_LABELS = ("abcdefgh", ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii"), "12345678")
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-z])\)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 
@@ -158,8 +175,8 @@ class Comparison:
         """Compare two normalised expressions."""
         if words.is_struck_out(answer) and not words.is_struck_out(gold):
             return self._decided(False, "struck out")
-        gold = words.without_lead(gold)
-        answer = words.without_lead(answer)
+        gold = _without_lead(gold)
+        answer = _without_lead(answer)
         in_words = words.equal(gold, answer)
         if in_words is not None:
             return self._decided(in_words, "words")
@@ -203,6 +220,12 @@ class Comparison:
         match gold, answer:
             case Value(), Value():
                 return self._texts(gold.text, answer.text)
+            case (Value(), Grid() | Several()) | (Grid() | Several(), Value()):
+                vectors = _as_vectors(gold, answer)
+                if vectors is not None:
+                    self.rules.append("unit vectors")
+                    return self._in_order(*vectors, depth)
+        match gold, answer:
             case (Approximations(), _) | (_, Approximations()):
                 return self._approximations(gold, answer, depth)
             case (Grid(), _) | (_, Grid()):
@@ -411,6 +434,8 @@ def _key(node: Node, nouns: Nouns) -> CanonicalForm:
 def parse(text: str, nouns: Nouns = frozenset()) -> Node:
     """Parse a normalised expression; what has no structure that is known is a value."""
     text = _CONDITION.sub("", scan.with_round_ends(text.strip()))
+    if "vmatrix" in text or r"\det" in text:
+        text = matrix.with_determinants(text)
     except_for = _EXCEPT.fullmatch(text)
     if except_for is not None:
         text = rf"\mathbb{{R}} \setminus \{{{except_for[1]}\}}"
@@ -425,7 +450,7 @@ def _parse(text: str, nouns: Nouns, depth: int) -> Node:
     if surrounded is not None:
         return _bracketed(text, surrounded, nouns, depth)
     kinds = {separator.kind for separator in separators}
-    if kinds & scan.LISTS or r"\pm" in text:
+    if kinds & scan.LISTS or r"\pm" in text or r"\mp" in text:
         if kinds & scan.LISTS and leaf_values.is_single(text, nouns):
             return Value(text)
         members = _members(text)
@@ -450,6 +475,11 @@ def _parse(text: str, nouns: Nouns, depth: int) -> Node:
 
 
 def _value(text: str) -> Node:
+    transposed = _TRANSPOSED.fullmatch(text) if "^" in text else None
+    if transposed is not None:
+        members = _members(transposed[1], listed=True)
+        if len(members) > 1:
+            return Grid(tuple((member,) for member in members), text)
     if "\\" in text:
         rows = matrix.rows(text)
         if rows is not None:
@@ -538,6 +568,10 @@ def _are_alternatives(node: Node) -> bool:
 def _signed(text: str) -> list[str]:
     """Write an expression once for every combination of its signs."""
     signs = [match[1] for match in _PLUS_MINUS.finditer(text)]
+    if signs == ["mp"]:
+        # alone, it says no more than the other sign
+        text = text.replace(r"\mp", r"\pm")
+        signs = ["pm"]
     num_signs = signs.count("pm")
     if not signs or num_signs == 0 or num_signs > MAX_SIGNS or ("mp" in signs and num_signs > 1):
         return [text]
@@ -567,6 +601,11 @@ def _list(
         members = [
             member if scan.separators(member) else f"{unequal[1]} {member}" for member in members
         ]
+    labelled = _labelled(members)
+    if labelled is not None:
+        labels, values = labelled
+        parsed = tuple(_parse(value, nouns, depth + 1) for value in values)
+        return Named(labels, parsed, text)
     nodes = [_parse(member, nouns, depth + 1) for member in members]
     if len(nodes) > 1:
         # a condition `k \in \mathbb{Z}` beside the answer
@@ -586,6 +625,45 @@ def _list(
     if subset is not None:
         return Reals(subset, text)
     return Several("", _with_dots(tuple(nodes)), text)
+
+
+def _without_lead(text: str) -> str:
+    """Remove words before a value, unless they are the first of several labels."""
+    value = words.without_lead(text)
+    return value if value is text or _labelled(_members(text)) is None else text
+
+
+def _labelled(members: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    r"""Read `\text{(i) } 3, \text{(ii) } 4` as labels and values; None unless all have a label."""
+    if len(members) < 2 or not members[0].startswith(("\\text", "(")):
+        return None
+    matches = [match for member in members if (match := _LABELLED.fullmatch(member)) is not None]
+    labels = tuple((match["one"] or match["two"] or match["name"]).strip() for match in matches)
+    if len(matches) < len(members) or len(set(labels)) < len(labels):
+        return None
+    if any(match["name"] is None for match in matches) and not any(
+        set(labels) == set(known[: len(labels)]) for known in _PART_LABELS
+    ):
+        return None
+    return labels, tuple(match["value"].strip() for match in matches)
+
+
+def _unit_vectors(text: str, size: int) -> tuple[Node, ...] | None:
+    r"""Read `2\mathbf{i} - \mathbf{j}` as the coordinates of a vector; None for anything else."""
+    coordinates = dict.fromkeys("ijk"[:size], "0")
+    position = 0
+    names = []
+    while position < len(text):
+        term = _UNIT_VECTORS.match(text, position)
+        if term is None or term[3] not in coordinates:
+            return None
+        names.append(term[3])
+        factor = term[2].strip() or "1"
+        coordinates[term[3]] = f"-({factor})" if term[1] == "-" else factor
+        position = term.end()
+    if len(set(names)) < len(names) or not {"j", "k"} & set(names):
+        return None
+    return tuple(Value(coordinate) for coordinate in coordinates.values())
 
 
 def _names(nodes: list[Node], text: str) -> Node | None:
@@ -745,6 +823,23 @@ def _rows(node: Node) -> matrix.Rows | None:
     if node.kind == "[]" and len(rows) == len(node.members) and all(r.kind == "[]" for r in rows):
         return tuple(tuple(member.text for member in row.members) for row in rows)
     return None
+
+
+def _as_vectors(gold: Node, answer: Node) -> tuple[Sequence[Node], Sequence[Node]] | None:
+    """Return the coordinates of both sides if one is a sum of unit vectors, else None."""
+    is_gold = isinstance(gold, Value)
+    written, other = (gold, answer) if is_gold else (answer, gold)
+    rows = _rows(other)
+    if rows is None or not re.search(r"[jk]", written.text):
+        return None
+    cells = rows[0] if len(rows) == 1 else tuple(row[0] for row in rows)
+    if len(cells) not in (2, 3) or min(len(rows), len(rows[0])) != 1:
+        return None
+    coordinates = _unit_vectors(written.text, len(cells))
+    if coordinates is None:
+        return None
+    others = tuple(Value(cell) for cell in cells)
+    return (coordinates, others) if is_gold else (others, coordinates)
 
 
 def _tuple_members(node: Node) -> tuple[Node, ...]:

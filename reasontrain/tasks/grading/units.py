@@ -175,6 +175,19 @@ _OTHERS = """
 1 CAD: cad
 1 AUD: aud
 1 HKD: hkd
+1 TWD: twd
+1 SGD: sgd
+1 NZD: nzd
+1 PLN: pln zł złoty złotych złote zloty
+1 SEK: kr sek nok dkk krona kronor krone kroner
+1 VND: ₫ vnd đồng đ
+1 TRY: ₺ lira
+1 UAH: ₴ uah hryvnia гривень гривня
+1 NGN: ₦ ngn naira
+1 PHP: ₱ php
+1 ILS: ₪ ils shekel
+1 THB: ฿ thb baht บาท
+1 IDR: rp idr rupiah
 1 m: 米 公尺 メートル 미터
 1000 m: 千米 公里 キロメートル キロ 킬로미터
 0.01 m: 厘米 公分 センチメートル センチ 센티미터
@@ -277,8 +290,29 @@ for _name in ("PA", "dal", "hs", "ms ", "das", "pas"):
 
 _LOWER = {name.lower(): unit for name, unit in reversed(SYMBOLS.items()) if len(name) > 1}
 
-CURRENCY_SIGNS = frozenset("$€£¥₹₩₽￥¢")
-CURRENCIES = frozenset(words_in("USD EUR GBP ¥ JPY CNY INR KRW RUB CHF peso BRL CAD AUD HKD"))
+_GLUED_DIMENSIONS = {"quadrat": 2, "kvadrat": 2, "kubik": 3}
+"""`Quadratmeter`, `kvadratmeter`, `Kubikmeter`."""
+
+CURRENCY_SIGNS = frozenset("$€£¥₹₩₽￥¢₫₺₴₦₱₪฿")
+CURRENCIES = frozenset(
+    words_in(
+        "USD EUR GBP ¥ JPY CNY INR KRW RUB CHF peso BRL CAD AUD HKD TWD SGD NZD PLN SEK VND TRY UAH"
+        " NGN PHP ILS THB IDR"
+    )
+)
+DOLLARS = {
+    "us": "usd",
+    "hk": "hkd",
+    "nt": "twd",
+    "r": "brl",
+    "au": "aud",
+    "a": "aud",
+    "ca": "cad",
+    "c": "cad",
+    "s": "sgd",
+    "nz": "nzd",
+}
+"""Letters before a dollar sign -> the currency."""
 
 
 def find(word: str) -> Unit | None:
@@ -289,6 +323,10 @@ def find(word: str) -> Unit | None:
         unit = _LOWER.get(lower)
         if unit is None:
             unit = _LOWER.get(singular(lower)) or _LOWER.get(lower.removesuffix("s"))
+        for prefix, power in _GLUED_DIMENSIONS.items():
+            if unit is None and lower.startswith(prefix):
+                base = find(lower.removeprefix(prefix))
+                unit = base and NONE.times(base, power)
     return unit
 
 

@@ -11,7 +11,7 @@ from reasontrain.tasks.grading.marks import alternatives, is_alphabetic
 from reasontrain.tasks.grading.normalise import normalise
 
 VALUE = (
-    r"(?:[-+−–±~≈<>≤≥]\s*)?(?:[A-Z]{0,2}[$€£¥₹₩]|(?:Rs|USD|EUR|GBP|RMB|Rp)\.?)?\s*"
+    r"(?:[-+−–±~≈<>≤≥]\s*)?(?:[A-Z]{0,2}[$€£¥₹₩₽₫₺₴₦₱₪฿]|(?:Rs|USD|EUR|GBP|RMB|Rp)\.?)?\s*"
     r"(?:[\d(\[{|√π∞½⅓⅔¼¾]|\.\d|\\(?!text|n\b)|\$|[-+−]\s?\d)"
 )
 STARTS_WITH_VALUE = re.compile(rf"{VALUE}|[a-zA-Z](?:_\w|\([a-z]\))?\s*[=<>≤≥]")

@@ -3,8 +3,10 @@ r"""Answers in words: texts, choices with their letters, remarks before a value,
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 
+from reasontrain.tasks.grading import approximate
 from reasontrain.tasks.grading.normalise import TEXT
 from reasontrain.tasks.grading.nouns import STOP
 
@@ -16,6 +18,10 @@ _CHOICE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """`(C) 60`, `C. 60`, `C) 60`, `Option C`."""
+_BEARING = re.compile(
+    r"([NSEW])\s*(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\circ)?\s*([NSEW])"
+)
+"""`N 30^\\circ E`: an angle from one point of the compass towards another."""
 _NEXT_CHOICE = re.compile(r"\([A-J]\)|(?<![A-Za-z0-9])[A-J][.):](?:\s|$)")
 _LETTER_LIST = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|and|&|\s)\s*(?:and\s*)?\(?[A-Z]\)?)+")
 _LETTER_RUN = re.compile(r"[A-J]{2,}")
@@ -26,7 +32,7 @@ _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|and|that is|i\.?e\.?)\b[\s,:]*)*"
     r"(?:(?:the|our|my|its?|this|we)\b\s*)?(?:[A-Za-z][A-Za-z' -]{0,60}?\b)?\s*"
     r"(?:\b(?:is|are|was|equals?|gives?|get|have|be|find|answer|approximately|about|exactly"
-    r"|roughly)\b|[:=])+[\s:=]*",
+    r"|roughly)\b|\bans\.|[:=])+[\s:=]*",
     re.IGNORECASE,
 )
 """Words before a value that say no more than that it is the answer."""
@@ -62,11 +68,17 @@ def equal(gold: str, answer: str) -> bool | None:
     letters = _letters(gold_bare), _letters(answer_bare)
     if letters[0] is not None and letters[1] is not None:
         return letters[0] == letters[1]
+    bearings = _BEARING.fullmatch(gold_bare), _BEARING.fullmatch(answer_bare)
+    if bearings[0] is not None and bearings[1] is not None:
+        return bearings[0].groups() == bearings[1].groups()
     gold_choice = choice(gold_bare)
     answer_choice = choice(answer_bare)
     if gold_choice is not None and answer_choice is not None:
-        # two choices of one letter are equal, whatever their contents' spellings
-        return gold_choice[0] == answer_choice[0]
+        # two choices of one letter are equal, whatever the spellings of their contents, unless
+        # these are different numbers
+        values = [approximate.value(content) for _, content in (gold_choice, answer_choice)]
+        are_exact = all(isinstance(value, Fraction) for value in values)
+        return gold_choice[0] == answer_choice[0] and not (are_exact and values[0] != values[1])
     if gold_choice is not None and not gold_choice[1] and len(gold_choice[0]) == 1:
         return False if letters[1] is not None else None
     gold_prose = prose(gold_bare)
@@ -121,7 +133,7 @@ def without_lead(text: str) -> str:
     lead = match[1].strip()
     if lead and not _LEAD.fullmatch(lead):
         return text
-    if any(word in _HEDGE_WORDS for word in lead.lower().split()):
+    if any(word.strip(",.:") in _HEDGE_WORDS for word in lead.lower().split()):
         return text
     return text[match.end() :].strip(" :=")
 
