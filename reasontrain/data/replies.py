@@ -242,7 +242,8 @@ def encode_replies(encoder: Encoder, rendered: Sequence[RenderedReply]) -> list[
     texts = encoder.encode(
         [text for turn in turns for text in (turn.prompt, turn.prompt + turn.answer)]
     )
-    prompts, wholes = texts[::2], texts[1::2]
+    prompts = texts[::2]
+    wholes = texts[1::2]
     answers = [
         whole[len(prompt) :] if whole[: len(prompt)] == prompt else ()
         for prompt, whole in zip(prompts, wholes, strict=True)

@@ -1,4 +1,4 @@
-"""What a process is doing now, for whoever watches it: the part of the work, its count and pace.
+"""The work that a process is doing now, for people who watch it: part, count and pace.
 
 Parts of a step may take minutes. They say here how far they are, which costs nothing, and a command
 that runs them shows it (`run.progress`).

@@ -50,7 +50,9 @@ def messages_of_libraries() -> Iterator[list[str]]:
     """
     messages: list[str] = []
     root = logging.getLogger("transformers")
-    handlers, level, propagate = root.handlers, root.level, root.propagate
+    handlers = root.handlers
+    level = root.level
+    propagate = root.propagate
     root.handlers = [_Collecting(messages)]
     root.setLevel(logging.WARNING)
     root.propagate = False

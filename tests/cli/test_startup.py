@@ -46,6 +46,7 @@ HEAVY = {
 ENFORCED = {"Tensor", "PreTrainedTokenizerBase"}
 """Names for type checkers that `tests/conftest.py` provides at run time."""
 UNENFORCED = {
+    "Encoding",
     "Dataset",
     "HFLM",
     "PIL.Image",
