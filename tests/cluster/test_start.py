@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,23 +80,54 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(fresh_home: Path) -> None:
         start.close_token(create=True)
 
 
-def test_the_temporary_folder_is_the_users_own(
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A short temporary folder, as Ray's sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_the_temporary_folder_is_no_link(fresh_home: Path, temporary: Path) -> None:
+    (temporary / f"ray-{os.getuid()}").symlink_to(fresh_home)
+    with pytest.raises(UserError, match="is not your folder"):
+        start.private_folder()
+
+
+def test_the_temporary_folder_is_no_other_users(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    (temporary / "ray-4000000000").mkdir()
+    with pytest.raises(UserError, match="is not your folder"):
+        start.private_folder()
+
+
+def test_an_open_temporary_folder_is_closed(temporary: Path) -> None:
+    folder = temporary / f"ray-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o755)
+    assert start.private_folder() == folder
+    assert mode(folder) == 0o700
+
+
+def test_a_temporary_folder_without_room_for_sockets_is_not_used(
     fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
-    name = Path("/tmp/ray-4000000000")
-    name.symlink_to(fresh_home)
-    try:
-        with pytest.raises(UserError, match="is not your folder"):
-            start.private_folder()
-    finally:
-        name.unlink()
-    monkeypatch.undo()
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long" * 20)  # Ray's sockets would have no room
-    folder = start.private_folder()
-    assert folder == Path(f"/tmp/ray-{os.getuid()}")
-    assert mode(folder) == 0o700
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "long" * 20)
+    assert start.private_folder() == Path(f"/tmp/ray-{os.getuid()}")
+
+
+def test_variables_of_the_loopback_are_set_for_the_start_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    before = dict(os.environ)
+    with start._on_loopback():
+        assert os.environ["GLOO_SOCKET_IFNAME"] == os.environ["NCCL_SOCKET_IFNAME"] != "eth7"
+        assert os.environ[start.ON_LOOPBACK] == "0"
+    assert dict(os.environ) == before
 
 
 def test_a_cluster_is_not_joined_without_a_token(

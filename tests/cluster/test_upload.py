@@ -46,6 +46,7 @@ HARMLESS = {
     "keyboard.txt": "hf_hub and sk-learn",
     "environment.json": "{}",
     "run.sbatch": "export HF_TOKEN=$HF_TOKEN",
+    "docs/run.sh": "a file of the name of one that holds a secret",
 }
 
 
@@ -83,6 +84,16 @@ def test_nothing_is_said_about_a_folder_without_secrets(
     monkeypatch.setattr(sys, "argv", ["upload", str(tmp_path)])
     upload.main()
     assert capsys.readouterr() == ('{"excludes": []}\n', "")
+
+
+def test_what_git_ignores_is_searched_where_ray_uploads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".gitignore").write_text("*.pem")
+    (tmp_path / "server.pem").touch()
+    assert upload.secrets(tmp_path) == []
+    monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
+    assert upload.secrets(tmp_path) == ["server.pem"]
 
 
 def test_this_repository_holds_none() -> None:
