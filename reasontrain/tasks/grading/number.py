@@ -114,13 +114,14 @@ def in_words(words: list[str]) -> tuple[int, int] | None:
     """
     total = 0
     part = 0
-    taken = 0
+    num_words = 0
     last = 0
     for index, word in enumerate(words):
         if word in NUMBERS:
             value = NUMBERS[word]
             # `twenty one`, `hundred five`; not `one two`, nor `ten three`
-            if taken and not (last == 100 or last >= 1000 or (20 <= last < 100 and 0 < value < 10)):
+            is_unit_of_ten = 20 <= last < 100 and 0 < value < 10
+            if num_words and not (last == 100 or last >= 1000 or is_unit_of_ten):
                 break
             part += value
             last = value
@@ -135,8 +136,8 @@ def in_words(words: list[str]) -> tuple[int, int] | None:
             continue
         else:
             break
-        taken = index + 1
-    return (total + part, taken) if taken else None
+        num_words = index + 1
+    return (total + part, num_words) if num_words else None
 
 
 def in_other_words(text: str) -> int | None:

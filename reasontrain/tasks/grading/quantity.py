@@ -326,8 +326,8 @@ class _Reader:
             return _ONE, self.tokens[self.index - 1].end
         if worded is None:
             return None
-        value, taken = worded
-        last = words[taken - 1][0]
+        value, num_words = worded
+        last = words[num_words - 1][0]
         for token in self.tokens[self.index : last + 1]:
             self.is_text = token.text == flat.OPEN or (self.is_text and token.text != flat.CLOSE)
         self.index = last + 1
