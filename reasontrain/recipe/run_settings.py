@@ -114,7 +114,11 @@ class ResumeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackSettings:
-    """Destinations of metrics besides metrics.jsonl, and frequency of token files."""
+    """Destinations of metrics besides metrics.jsonl, and frequency of token files.
+
+    Steps are counted from 1, everywhere. Token files are written for the first step and every
+    `tokens_every` steps after it (0: for none), with the first `tokens_rollouts` rollouts of each.
+    """
 
     tensorboard: bool = True
     service: Literal["wandb", "trackio"] | None = None
