@@ -23,6 +23,8 @@ MAX_EXPONENT = 1000
 ROUNDING = Fraction(1, 1_000_000)
 """Tolerance of decimals, absolute and relative to the gold answer; the smaller one counts."""
 
+FEW_PLACES = 5
+
 _UNSIGNED = (
     r"(?:[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![.\d])|[1-9]\d{0,2}(?:\ \d{3})+,\d{1,2}(?!\d)"
     r"|[1-9]\d{0,2}(?:\.\d{3}){2,}(?![.\d])"
@@ -67,7 +69,7 @@ def equal(gold: Number, answer: Number) -> bool:
     """
     if gold.value == answer.value and gold.percent == answer.percent:
         return True
-    rounded = gold.decimal or answer.decimal
+    rounded = _is_rounding(gold, answer) if gold.decimal != answer.decimal else gold.decimal
     if gold.percent == answer.percent:
         return rounded and _close(_share(gold), _share(answer))
     return _agree(_share(gold), _share(answer), rounded=rounded) or _agree(
@@ -166,6 +168,16 @@ def _chinese(signs: str) -> int | None:
         else:
             digit = CHINESE_DIGITS[sign]
     return total + (digit or 0) if signs else None
+
+
+def _is_rounding(one: Number, other: Number) -> bool:
+    """Return True if the decimal of an exact number and a decimal has enough places to round it.
+
+    One of less than six places that is near all the same is another number: `1.00` is not
+    4036082/4036081.
+    """
+    decimal = _share(one if one.decimal else other)
+    return (decimal * 10**FEW_PLACES).denominator != 1
 
 
 def _share(number: Number) -> Fraction:

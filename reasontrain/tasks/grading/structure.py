@@ -921,7 +921,9 @@ def _exact_or_last(members: Sequence[Node]) -> list[Node]:
         return chosen
     for member in members[:-1]:
         value = _number(member)
-        is_plain = isinstance(value, Fraction) and 10_000 % value.denominator == 0
+        is_plain = isinstance(value, Fraction) and (
+            10_000 % value.denominator == 0 or _last_place(member.text) > 0
+        )
         if value is not None and not is_plain and _close(value, last, MAX_ROUNDING):
             chosen.append(member)
     return chosen

@@ -8,7 +8,7 @@ _END = re.compile(
     # tokens that end a turn or a text
     r"<[|｜](?:im_end|endoftext|end_of_text|eot_id|eom_id|end|eos|end_of_turn|end▁of▁sentence"
     r"|endofturn|end_of_sentence|return|eot|im_sep)[|｜]>"
-    r"|</s>|<eos>|<end_of_turn>|<turn\|>|\[EOS\]|<\|END_OF_TURN_TOKEN\|>|<EOT>"
+    r"|</s>|<pad>|<[|｜]pad[|｜]>|<eos>|<end_of_turn>|<turn\|>|\[EOS\]|<\|END_OF_TURN_TOKEN\|>|<EOT>"
     # the head of another's turn
     r"|<[|｜](?:im_start|start|start_header_id)[|｜]>\s{0,3}(?:user|system|tool|human)\b"
     r"|<[|｜](?:user|User|human|system|observation)[|｜]>|<start_of_turn>\s{0,3}user\b"

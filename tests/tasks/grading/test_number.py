@@ -81,6 +81,17 @@ def test_decimals_are_rounded_at_a_millionth_and_integers_never() -> None:
     assert not equal(Number(Fraction(12345678902)), Number(Fraction(12345678901)))
 
 
+def test_a_decimal_of_few_places_is_no_rounding_of_an_exact_number_near_it() -> None:
+    near_one = Number(Fraction(4036082, 4036081))
+    for spelling in ("1.00", "1.000000"):
+        decimal = read(spelling)
+        assert decimal is not None
+        assert not equal(near_one, decimal)
+        assert not equal(decimal, near_one)
+    assert equal(Number(Fraction(2, 3)), Number(Fraction("0.6666667"), decimal=True))
+    assert equal(Number(Fraction("2.4999999"), decimal=True), Number(Fraction("2.5"), decimal=True))
+
+
 @given(top=integers(-(10**9), 10**9), bottom=integers(1, 10**6))
 def test_every_spelling_of_a_fraction_is_the_same_number(top: int, bottom: int) -> None:
     sign = "-" if top < 0 else ""
