@@ -31,6 +31,9 @@ Vocabulary = Literal["auto", "torch", "triton", "full_logits"]
 """Backends of the package `vocab`, which computes everything that is as wide as the vocabulary."""
 
 
+LABEL_LENGTH = 80
+
+
 class UserError(ValueError):
     """An error that the user can correct: one sentence without a traceback; exit code 2."""
 
@@ -39,6 +42,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean ...?`, to follow an unknown word, or "" if no known one is similar."""
     similar = get_close_matches(word, list(known), n=1)
     return f"; did you mean `{similar[0]}`?" if similar else ""
+
+
+def printable(text: str) -> str:
+    """A text of a user's data as at most 80 characters of one line, others escaped."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return line if len(line) <= LABEL_LENGTH else f"{line[: LABEL_LENGTH - 3]}..."
 
 
 class RunError(RuntimeError):
@@ -130,8 +139,13 @@ class Problem:
 
     @property
     def where(self) -> str:
-        """The problem in error messages: its id, with file and line if they are known."""
-        return f"{self.source}: problem {self.id}" if self.source else f"problem {self.id}"
+        """The problem in error messages: its label, with file and line if they are known."""
+        return f"{self.source}: {self.label}" if self.source else self.label
+
+    @property
+    def label(self) -> str:
+        """The problem in error messages: its id as one short line, whatever the data has there."""
+        return f"problem {printable(self.id)}"
 
 
 class ThoughtState(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reasontrain.types import Batch, TokenFields, TokenKind, TokenStats
+from reasontrain.types import Batch, Problem, TokenFields, TokenKind, TokenStats
 
 PAD, PROMPT, RESPONSE, FORCED, TOOL, SOFT, MASKED = (int(kind) for kind in TokenKind)
 
@@ -167,3 +167,12 @@ def test_rows_ask_for_each_statistic_by_its_name():
     rows = TokenStats(statistic=lambda name: torch.tensor([values[name]]))
     found = (rows.logp_N, rows.entropy_N, rows.kl_reverse_N, rows.kl_forward_N, rows.jsd_N(0.25))
     assert [float(value_N) for value_N in found] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m red", "tab\tend", "x" * 5000, "\ud800", "½ é"])
+def test_a_problem_is_one_short_printable_line_in_messages(name: str) -> None:
+    label = Problem(id=name, prompt="1 + 1?").label
+    assert label.isprintable()
+    assert len(label) <= len("problem ") + 80
+    assert label.encode()
+    assert "\\" in label or label in ("problem ½ é", f"problem {'x' * 77}...")

@@ -367,7 +367,7 @@ class Encoder:
         raise_it = "raise prompt.max_tokens or " if self.limit < self.context - 1 else ""
         return UserError(
             f"{num} of {len(lengths)} prompts have more than {self.limit} tokens (the longest is "
-            f"{worst.id} with {longest}); {raise_it}set `prompt.too_long: drop`"
+            f"{worst.label} with {longest}); {raise_it}set `prompt.too_long: drop`"
         )
 
     def usable(self, rows: Sequence[R], encode: Callable[[R], T]) -> list[T]:
@@ -436,7 +436,7 @@ class LazyPrompts(Sequence[Prompt]):
         limit = self._encoder.limit
         if len(prompt.ids) > limit:
             raise RunError(
-                f"the prompt of problem {problem.id} has {len(prompt.ids)} tokens, more than "
+                f"the prompt of {problem.label} has {len(prompt.ids)} tokens, more than "
                 f"{limit}; begin a new run with `prompt.too_long: drop` or a higher "
                 f"prompt.max_tokens"
             )

@@ -86,9 +86,7 @@ class EndpointRequests:
         if self.is_plain:
             text = self.prompt.prompt_of(problem)
             if not isinstance(text, str):
-                raise UserError(
-                    f"problem {problem.id} is a conversation, and prompt.style is plain"
-                )
+                raise UserError(f"{problem.label} is a conversation, and prompt.style is plain")
             body["prompt"] = text
         else:
             body["messages"] = self.prompt.turns(problem)

@@ -66,12 +66,11 @@ class Vision:
         places = [place for place, token in enumerate(ids) if token == self.image_id]
         if len(places) != 1:
             raise UserError(
-                f"problem {problem.id} has one image, and its prompt has {len(places)} places "
-                f"for it"
+                f"{problem.label} has one image, and its prompt has {len(places)} places for it"
             )
         (place,) = places
         # The number of tokens depends on the size only: it is measured on a blank image, once.
-        size = decode_image(problem.image, f"problem {problem.id}").size
+        size = decode_image(problem.image, problem.label).size
         if size not in self._tokens_at:
             self._tokens_at[size] = self._num_tokens(self._processed(blank_image(size)))
         return (*ids[:place], *[self.image_id] * self._tokens_at[size], *ids[place + 1 :])

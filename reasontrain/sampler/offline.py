@@ -38,7 +38,7 @@ class OfflineSampler:
             group = first_id + index * num
             responses = self.written[prompt.problem.id]
             assert len(responses) == num, (
-                f"problem {prompt.problem.id} has {len(responses)} written responses, not {num}"
+                f"{prompt.problem.label} has {len(responses)} written responses, not {num}"
             )
             rollouts += [
                 replace(response, id=group + offset, group=group)

@@ -118,7 +118,7 @@ def _room(prompt: Prompt, context: int) -> int:
     room = context - len(prompt.ids)
     if not prompt.ids or room < 1:
         raise UserError(
-            f"the prompt of problem {prompt.problem.id} has {len(prompt.ids)} tokens, and the "
+            f"the prompt of {prompt.problem.label} has {len(prompt.ids)} tokens, and the "
             f"model's context is {context}: a prompt needs at least one token, and the response "
             "room for one more"
         )

@@ -190,7 +190,7 @@ class ThoughtDecoding:
         steps = min(self.thought.max_tokens, sequence.budget - after)
         if steps < 1:
             raise UserError(
-                f"the prompt of problem {sequence.prompt.problem.id} has "
+                f"the prompt of {sequence.prompt.problem.label} has "
                 f"{len(sequence.prompt.ids)} tokens and leaves {sequence.budget} for the response, "
                 f"but the forced text and the answer take up to {after} of them "
                 f"(`thought.late` and `thought.max_answer_tokens`), and a thought at least one; "

@@ -72,7 +72,7 @@ def _with_preamble(problem: Problem, preamble: str) -> Problem:
         return problem
     if not isinstance(problem.prompt, str):
         raise UserError(
-            f"problem {problem.id} is a conversation, and a stage's `preamble` is put "
+            f"{problem.label} is a conversation, and a stage's `preamble` is put "
             f"before texts; leave it out"
         )
     return replace(problem, prompt=preamble + problem.prompt)

@@ -98,7 +98,8 @@ def mutate_rows(rows: list[dict[str, object]], dice: random.Random) -> None:
             other, place = dice.choice(places)
             container[key] = copy.deepcopy(other[place])  # type: ignore[index]
         case 4 if isinstance(container, list):
-            container.insert(dice.randrange(len(container) + 1), dice.choice(HOSTILE))
+            place = dice.randrange(len(container) + 1)
+            container.insert(place, copy.deepcopy(dice.choice(HOSTILE)))
         case _:
             container[key] = copy.deepcopy(dice.choice(HOSTILE))  # type: ignore[index]
 

@@ -22,7 +22,7 @@ from reasontrain.tasks.grading.normalise import normalise, squeezed
 from reasontrain.tasks.grading.symbolic import Pool
 from reasontrain.tasks.grading.verdict import UNFINISHED, Verdict
 from reasontrain.tasks.own_reward import Call, Outcome, RewardFile, RewardPool
-from reasontrain.types import Problem, UserError
+from reasontrain.types import Problem, UserError, printable
 
 GOLD_CACHE_SIZE = 16_384
 MAX_PAIRS = 256
@@ -256,7 +256,7 @@ def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = 
     if required and len(golden) < len(problems):
         first = next(problem for problem in problems if not problem.answer.strip())
         raise UserError(
-            f"problem {first.id} has no gold answer, which grading needs "
+            f"{first.label} has no gold answer, which grading needs "
             f"({len(problems) - len(golden)} of {len(problems)} problems have none); add it, or "
             "name its column under `columns`"
         )
@@ -273,7 +273,7 @@ def check_gold(problems: Sequence[Problem], grader: Grader, *, required: bool = 
     ]
     if failed:
         shown = "; ".join(
-            f"{problem.id}: {problem.answer[:80]!r} ({verdict.reason})"
+            f"{printable(problem.id)}: {problem.answer[:80]!r} ({verdict.reason})"
             for problem, verdict in failed[:5]
         )
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
