@@ -205,6 +205,7 @@ class RunContext:
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
             check=self.check,
+            graded=sample is not None,
             own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
