@@ -18,6 +18,7 @@ from torch import Tensor
 from reasontrain import models
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import SequenceObjective
+from reasontrain.cluster.canary import canary_of
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -318,17 +319,25 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
                 if recipe.samples
                 else UnusedSampler()
             )
-            score = make_reward_fn(recipe, grader)
-            yield RunContext(
-                inputs,
-                owner,
-                learner,
-                sampler,
-                sampler,
-                score,
-                _cannot_recover,
-                str(learner.policy.device),
+            check = (
+                canary_of(recipe, inputs.directory, learner, sampler)
+                if recipe.samples and not recipe.engine.capabilities.shares_policy
+                else None
             )
+            try:
+                yield RunContext(
+                    inputs,
+                    owner,
+                    learner,
+                    sampler,
+                    sampler,
+                    make_reward_fn(recipe, grader),
+                    _cannot_recover,
+                    str(learner.policy.device),
+                    check=check,
+                )
+            finally:
+                sampler.close()
             return
         # Imported here: Ray takes long to import, and only recipes with a cluster need it.
         from reasontrain.cluster.lifecycle import running

@@ -51,6 +51,7 @@ from reasontrain.run.owner import Ownership
 from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
+from reasontrain.sampler.factory import SleepingSampler
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
 
 logger = logging.getLogger(__name__)
@@ -176,6 +177,8 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     if run.check:
         checked |= run.check.after(step, prompts, rollouts)
+    if isinstance(run.sampler, SleepingSampler):
+        run.sampler.sleep()
     with timer("score"):
         rollouts = run.score(rollouts)
     sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
