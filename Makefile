@@ -48,8 +48,7 @@ integration: $(DEV) $(VLLM)  ## the tests on a real Ray, Slurm, Chromium and vLL
 seeds: $(RUN)  ## TIP, plain distillation, a random half and SFT with three seeds each, set beside each other (half an hour)
 	@for rule in tip opd random sft; do for seed in 0 1 2; do \
 	  $(TINY) recipes/tiny/$$rule.yaml name=$$rule-tiny-$$seed seed=$$seed || exit; done; done
-	@for suite in heldout heldout-sampled; do echo "$$suite"; \
-	  $(BIN)/reasontrain compare $(foreach rule,tip opd random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed))) --suite $$suite; done
+	@$(BIN)/reasontrain compare $(foreach rule,opd tip random sft,$(foreach seed,0 1 2,out/$(rule)-tiny-$(seed)))
 
 map: $(DEV)  ## rewrite the generated tables of README, CONTRIBUTING and docs
 	$(BIN)/python -m tests.docs.generated

@@ -491,7 +491,8 @@ def _compare(commands: Commands[_CommandParser]) -> None:
     command = _command(
         commands,
         "compare",
-        "Compare runs: the accuracy gain of each recipe, with intervals over seeds and problems.",
+        "Compare runs: the accuracy gain of each recipe and its difference from the first, with "
+        "intervals over seeds and problems.",
         "reasontrain compare out/tip-tiny-* out/opd-tiny-* --suite heldout",
     )
     command.add_argument(
@@ -499,16 +500,25 @@ def _compare(commands: Commands[_CommandParser]) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="run directories; runs that differ only in their seed form one arm",
+        help="run directories; runs that differ only in their seed form one arm, and the first "
+        "run's is the baseline",
     )
     command.add_argument(
-        "--suite", default="heldout", help="suite to compare on (default: %(default)s)"
+        "--suite",
+        nargs="+",
+        metavar="SUITE",
+        help="suites to compare on (default: all that every run was evaluated on)",
+    )
+    command.add_argument(
+        "--json", action="store_true", help="print the comparisons as JSON, accuracies from 0 to 1"
     )
 
     def run(options: argparse.Namespace) -> None:
-        from reasontrain.evaluation.compare import compare, markdown
+        from reasontrain.evaluation.compare import as_json, common_suites, compare, markdown
 
-        print(markdown(compare(options.runs, options.suite)))
+        suites = options.suite or common_suites(options.runs)
+        comparisons = [compare(options.runs, suite) for suite in suites]
+        print(as_json(comparisons) if options.json else markdown(comparisons))
 
     command.set_defaults(run=run)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
@@ -34,6 +33,7 @@ from reasontrain.evaluation.candidate import candidate
 from reasontrain.evaluation.endpoint_client import Endpoint
 from reasontrain.evaluation.run import Evaluation, summary
 from reasontrain.evaluation.run import evaluate as evaluate_suite
+from reasontrain.evaluation.suites import data_folder
 from reasontrain.evaluation.suites import suite as find_suite
 from reasontrain.metrics import environment
 from reasontrain.models import DType
@@ -58,7 +58,6 @@ from reasontrain.types import UserError
 
 logger = logging.getLogger(__name__)
 
-DATA_VARIABLE = "REASONTRAIN_DATA"
 NUM_REQUESTS = 16
 """The default number of requests in flight to an endpoint."""
 METRIC_SETTINGS = frozenset({"pass_at"})
@@ -97,14 +96,7 @@ def evaluate(options: EvaluateOptions) -> list[Path]:
     """
     models.quiet_libraries()
     _check(options)
-    data = options.data or (
-        Path(os.environ[DATA_VARIABLE]) if DATA_VARIABLE in os.environ else None
-    )
-    if data is not None and not data.is_dir():
-        raise UserError(
-            f"{data} is not a folder; --data and {DATA_VARIABLE} name the folder with the suites' "
-            "files"
-        )
+    data = data_folder(options.data)
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out} is not a folder; --out names the folder for reports")
     suites = [find_suite(name, options.overrides, data, options.prompt) for name in options.suites]

@@ -9,8 +9,9 @@ from itertools import groupby
 
 from reasontrain import models
 from reasontrain.data.prompts import Encoder
+from reasontrain.data.rendering import TemplateFailedError
 from reasontrain.data.replies import check_prompts
-from reasontrain.data.templates import PROBE, Conversation, TemplateFailedError
+from reasontrain.data.templates import PROBE, Conversation
 from reasontrain.recipe import Recipe
 from reasontrain.run.datasets import first_rows
 from reasontrain.types import Rollout, TokenKind

@@ -44,10 +44,10 @@ def train_recipe(recipe: Recipe) -> Path:
     ):
         final, places = stages.done(recipe)
 
-        def report(step: int, stats: Stats) -> None:
-            advance(step + 1, _few(stats))
+        def report(done: int, stats: Stats) -> None:
+            advance(done, _few(stats))
             if warning := alarm(stats):
-                logger.warning(f"step {step + 1}: {warning}")
+                logger.warning(f"step {done}: {warning}")
 
         with run_context(final, declared=recipe) as ready:
             directory = ready.run(report, on_start=lambda directory: stages.link(directory, places))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, overload, runtime_
 from reasontrain.data import thought_marks
 from reasontrain.data.files import BadRows
 from reasontrain.data.progress import with_progress
+from reasontrain.data.rendering import TemplateFailedError
 from reasontrain.data.templates import (
     ChatTemplate,
     Conversation,
-    TemplateFailedError,
     end_of_text,
 )
 from reasontrain.data.tokenization import Tokenization

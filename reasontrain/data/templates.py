@@ -8,12 +8,21 @@ the prompt with the answer.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from reasontrain.data.rendering import TemplateFailedError, render
+from reasontrain.data.thought_marks import (
+    FIRST_CHARACTER,
+    KNOWN,
+    THOUGHT_FIELDS,
+    Mark,
+    Marks,
+    closing_of,
+    marks_of,
+)
 from reasontrain.types import Message, UserError, text_of
 
 if TYPE_CHECKING:
@@ -27,13 +36,6 @@ LOSS_WEIGHT = "loss_weight"
 """The field of a turn that is for the loss and not for the template."""
 PROBE = "qj7"
 """A text that stands in no template."""
-THOUGHTS = frozenset({"reasoning_content", "reasoning", "thinking"})
-"""Fields that hold the thought of a turn."""
-_NAME = r"\w*(?:think|thought|reason)\w*"
-_OPEN = re.compile(rf"(?:<{_NAME}>|\[{_NAME}\]|◁{_NAME}▷)$", re.IGNORECASE)
-_CLOSED = re.compile(rf"(?:</{_NAME}>|\[/{_NAME}\]|◁/{_NAME}▷)$", re.IGNORECASE)
-_TAG = re.compile(rf"<\/?{_NAME}>|\[\/?{_NAME}\]|◁\/?{_NAME}▷", re.IGNORECASE)
-"""Tags around thoughts: `<think>`, `[THINK]`, `◁think▷`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +54,6 @@ class Conversation:
     def with_turn(self, index: int, turn: Message) -> Conversation:
         """The same conversation with another turn in this place."""
         return replace(self, turns=(*self.turns[:index], turn, *self.turns[index + 1 :]))
-
-
-class TemplateFailedError(UserError):
-    """The template refuses a conversation; `reason` is what it says."""
-
-    def __init__(self, where: str, reason: str, remedy: str = "correct the conversation") -> None:
-        super().__init__(f"{where}: the model's chat template fails with {reason!r}; {remedy}")
-        self.where = where
-        self.reason = reason
-
-    def with_remedy(self, remedy: str) -> TemplateFailedError:
-        """The same error with another end."""
-        return TemplateFailedError(self.where, self.reason, remedy)
 
 
 class ChatTemplate:
@@ -102,24 +91,14 @@ class ChatTemplate:
         Raises:
             TemplateFailedError: the template refuses the conversation.
         """
-        # transformers has imported jinja2 already if there is a template.
-        from jinja2 import TemplateError
-
-        turns = [self._visible(turn) for turn in conversation.turns]
-        tools = [dict(tool) for tool in conversation.tools]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                turns,
-                tools=tools or None,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-                **(conversation.kwargs or {}),
-            )
-        # Besides TemplateError, the errors of Python's operators inside a template: `None + "x"`.
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise TemplateFailedError(conversation.where, str(error)) from error
-        assert isinstance(text, str)
-        return text
+        return render(
+            self.tokenizer,
+            [self._visible(turn) for turn in conversation.turns],
+            where=conversation.where,
+            add_generation_prompt=add_generation_prompt,
+            tools=conversation.tools,
+            kwargs=conversation.kwargs,
+        )
 
     def _visible(self, turn: Message) -> Message:
         """The turn without fields that the template does not get.
@@ -158,7 +137,7 @@ class ChatTemplate:
         if not whole.startswith(prompt):
             return self._composed(conversation, whole, prompt, self._header(before, prompt))
         text = whole[len(prompt) :]
-        pieces = _pieces(turn)
+        pieces = self._pieces(turn)
         lost = [piece for piece in pieces if not self._shows(conversation, text, piece)]
         if lost and pieces[-1] in lost:
             raise UserError(
@@ -176,9 +155,10 @@ class ChatTemplate:
 
     def _check_one_thought(self, conversation: Conversation, prompt: str, text: str) -> None:
         """Raise UserError if a prompt ends with a thought and the answer begins with another."""
-        closed = _CLOSED.search(prompt.rstrip())
-        tag = _TAG.match(text.lstrip())
-        if closed and tag and "/" not in tag[0]:
+        last = _mark_at_end(self.marks, prompt)
+        first = next(iter(self.marks.find(text.lstrip())), None)
+        reopened = first is not None and first.start == 0 and not first.closes
+        if last is not None and last.closes and reopened:
             raise UserError(
                 f"{conversation.where}, turn {len(conversation.turns)}: the prompt ends with an "
                 f"empty thought, and the reply has another one; leave out "
@@ -204,7 +184,7 @@ class ChatTemplate:
         number = len(conversation.turns) - 1
         turn = conversation.turns[number]
         where = f"{conversation.where}, turn {number + 1}"
-        other_fields = set(self._fields(turn)) - THOUGHTS
+        other_fields = set(self._fields(turn)) - set(THOUGHT_FIELDS)
         same_turns = bool(header) and whole.startswith(prompt[: len(prompt) - len(header)])
         if not same_turns or other_fields or not isinstance(turn.get("content"), str | None):
             raise UserError(
@@ -213,18 +193,19 @@ class ChatTemplate:
                 f"another template, or another prompt.enable_thinking"
             )
         text = text_of(turn)
-        thought = next((str(turn[name]) for name in sorted(THOUGHTS) if turn.get(name)), "")
-        opened = _OPEN.search(header.rstrip())
+        thought = next((str(turn[name]) for name in THOUGHT_FIELDS if turn.get(name)), "")
+        opened = _open_mark(self.marks, header)
         if thought and not opened:
             self.check_fields(conversation, number)  # names the field if it is not rendered
-        if thought and not _TAG.search(text):
-            tag = opened[0] if opened else "<think>"
-            text = f"{tag}\n{thought.strip()}\n{_closing(tag)}\n\n{text.lstrip()}"
-        if opened and _closing(opened[0]) not in text:
+        opening = header[opened.start : opened.end] if opened else "<think>"
+        closing = closing_of(opening, self.marks)
+        if thought and closing and not self.marks.find(text):
+            text = f"{opening}\n{thought.strip()}\n{closing}\n\n{text.lstrip()}"
+        if opened and not _ends_thought(self.marks, opened, text):
+            fields = f"as reasoning_content, or inside {opening} and {closing} in the content"
             raise UserError(
-                f"{where}: the prompt opens a thought with {opened[0]}, and the reply has none; "
-                f"add it (as reasoning_content, or inside {opened[0]} and {_closing(opened[0])} in "
-                f"the content){self._or_no_thinking()}"
+                f"{where}: the prompt opens a thought with {opening}, and the reply has none; add "
+                f"it ({fields if closing else 'in the content'}){self._or_no_thinking()}"
             )
         text = without_repetition(header, text)
         self._check_one_thought(conversation, prompt, text)
@@ -296,7 +277,7 @@ class ChatTemplate:
         last = conversation.turns[number]
         # Without a thought, which templates leave out as soon as another turn follows.
         probe = conversation.with_turn(
-            number, {k: v for k, v in last.items() if k not in THOUGHTS} | {"content": PROBE}
+            number, {k: v for k, v in last.items() if k not in THOUGHT_FIELDS} | {"content": PROBE}
         )
         role = "tool" if last.get("tool_calls") else "user"
         longer = replace(probe, turns=(*probe.turns, {"role": role, "content": "x"}))
@@ -315,6 +296,22 @@ class ChatTemplate:
             if is_stop and begin.startswith(token):
                 return gap + token
         return None
+
+    @cached_property
+    def marks(self) -> Marks:
+        """The marks around the thoughts of this model."""
+        return marks_of(self.tokenizer)
+
+    def _pieces(self, turn: Message) -> list[str]:
+        """The texts of a turn: its thought and its answer."""
+        text = text_of(turn)
+        pieces = []
+        start = 0
+        for mark in self.marks.find(text):
+            pieces.append(text[start : mark.start].strip())
+            start = mark.end
+        pieces.append(text[start:].strip())
+        return [piece for piece in pieces if piece]
 
     @cached_property
     def special(self) -> tuple[str, ...]:
@@ -499,14 +496,21 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase, reason: str = "") -> str:
     return str(tokenizer.eos_token)
 
 
-def _closing(tag: str) -> str:
-    """The tag that closes this one."""
-    return f"{tag[0]}/{tag[1:]}"
+def _mark_at_end(marks: Marks, text: str) -> Mark | None:
+    """The mark that a text ends with, white space apart."""
+    last = next(reversed(marks.find(text)), None)
+    return last if last is not None and not text[last.end :].strip() else None
 
 
-def _pieces(turn: Message) -> list[str]:
-    """The texts of a turn: its thought and its answer."""
-    return [piece.strip() for piece in _TAG.split(text_of(turn)) if piece.strip()]
+def _open_mark(marks: Marks, prompt: str) -> Mark | None:
+    """The mark at the end of a prompt that opens a thought."""
+    last = _mark_at_end(marks, prompt)
+    return last if last is not None and not last.closes else None
+
+
+def _ends_thought(marks: Marks, opened: Mark, text: str) -> bool:
+    """True if the text has the mark that ends this kind of thought."""
+    return any(mark.closes and mark.kind == opened.kind for mark in marks.find(text))
 
 
 def _may_repeat(prompt: str, text: str) -> bool:
@@ -523,8 +527,8 @@ def _may_repeat(prompt: str, text: str) -> bool:
 
 def opening_tag(prompt: str) -> str:
     """The tag that opens a thought at the end of a prompt and the space behind it; "" without."""
-    opened = _OPEN.search(prompt.rstrip())
-    return prompt[opened.start() :] if opened else ""
+    opened = _open_mark(KNOWN, prompt)
+    return prompt[opened.start :] if opened else ""
 
 
 def without_repetition(header: str, text: str) -> str:
@@ -536,7 +540,7 @@ def without_repetition(header: str, text: str) -> str:
     end = header.rstrip()
     gap = header[len(end) :]
     stripped = text.lstrip()
-    starts = sorted({0, *(match.start() for match in re.finditer(r"[<\[]", end))})
+    starts = sorted({0, *(match.start() for match in FIRST_CHARACTER.finditer(end))})
     for start in starts:
         repeated = end[start:].lstrip()
         if repeated and stripped.startswith(repeated):

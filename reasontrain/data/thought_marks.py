@@ -7,6 +7,7 @@ for one (`enable_thinking`); the response with its marks; and a cut at the lengt
 
 from __future__ import annotations
 
+import logging
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from reasontrain.types import NO_THOUGHT, ThoughtState
+from reasontrain.data.rendering import TemplateFailedError, render
+from reasontrain.types import NO_THOUGHT, Message, ThoughtState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 _NAME = "(?:think|thought|reason|scratchpad|reflection)"
 _MARK = re.compile(
@@ -33,12 +37,15 @@ _MARK = re.compile(
     r"|<\|channel\|>\s{0,2}(?P<harmony>analysis|commentary|final)(?:[^<]{0,200}<\|message\|>)?",
     re.IGNORECASE,
 )
-_FIRST = re.compile(r"[<\[◁]")
+FIRST_CHARACTER = re.compile(r"[<\[◁]")
 """The first characters of marks; a search for them alone is faster than one for marks."""
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Fields of a turn that hold its thought."""
 _BARE = re.compile(r"\A(?P<bare>analysis)(?=[A-Z\"'(\d])|(?P<bare_end>assistantfinal)")
 """gpt-oss without its special tokens, as servers and decoders that drop them return it."""
 _END = re.compile(r"(?:\A|_)end(?:_|\Z)|\A/", re.IGNORECASE)
 _SIDE = re.compile(r"/|(?:\A|_)(?:begin|start|end|of)(?=_|\Z)|_", re.IGNORECASE)
+_BEGIN = re.compile(r"(?<![A-Za-z])(?:begin|start)(?![A-Za-z])", re.IGNORECASE)
 _TAIL_TOKENS = 48
 """Tokens at the end of a prompt that are searched for a thought that it opens."""
 _QUESTION_TAIL = 24
@@ -91,7 +98,7 @@ class Marks:
         """Find all marks of a text, in order."""
         marks: list[Mark] = []
         end = 0
-        for first in _FIRST.finditer(text):
+        for first in FIRST_CHARACTER.finditer(text):
             match = _MARK.match(text, first.start()) if first.start() >= end else None
             if match:
                 marks.append(_read_mark(match))
@@ -209,6 +216,30 @@ def _kind(mark: re.Match[str]) -> tuple[str, bool]:
             return "channel", spelling == "channel_end"
 
 
+def closing_of(opening: str, marks: Marks = KNOWN) -> str | None:
+    """The mark that ends a thought which this one opens; None if no single text does (gpt-oss)."""
+    if opening.strip() == marks.opening:
+        return marks.closing
+    mark = _MARK.fullmatch(opening)
+    if mark is None:
+        return None
+    match mark.lastgroup:
+        case "xml":
+            return f"</{mark['xml']}>"
+        case "pipe":
+            name = _BEGIN.sub(lambda word: "END" if word[0].isupper() else "end", mark["pipe"])
+            bar = opening[1]
+            return f"<{bar}{name if name != mark['pipe'] else f'/{name}'}{bar}>"
+        case "bracket_end" | "triangle_end":
+            return f"{opening[0]}/{opening[1:]}"
+        case "inner":
+            return opening.replace("prefix", "suffix")
+        case "channel":
+            return "<channel|>"
+        case _:
+            return None
+
+
 def marks_of(tokenizer: PreTrainedTokenizerBase) -> Marks:
     """The marks of a tokenizer's model, from its chat template and its special tokens."""
     return _marks_of(tokenizer, str(tokenizer.chat_template or ""))
@@ -238,21 +269,24 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 def _pair(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
     """The marks that a chat template writes around a turn's thought; None if it writes none."""
-    question: dict[str, object] = {"role": "user", "content": "?"}
-    fields: list[dict[str, object]] = [
-        {"reasoning_content": _THOUGHT, "content": _ANSWER},
-        {"reasoning": _THOUGHT, "content": _ANSWER},
-        {"thinking": _THOUGHT, "content": _ANSWER},
-        {
-            "content": [
-                {"type": "thinking", "thinking": _THOUGHT},
-                {"type": "text", "text": _ANSWER},
-            ]
-        },
+    question: Message = {"role": "user", "content": "?"}
+    parts = [{"type": "thinking", "thinking": _THOUGHT}, {"type": "text", "text": _ANSWER}]
+    answers: list[Message] = [
+        {"role": "assistant", "content": _ANSWER, name: _THOUGHT} for name in THOUGHT_FIELDS
     ]
-    header = _rendered(tokenizer, [question], generation=True)
-    for content in fields:
-        text = _rendered(tokenizer, [question, {"role": "assistant", **content}], generation=False)
+    answers.append({"role": "assistant", "content": parts})
+    try:
+        header = render(tokenizer, [question], where="a question", add_generation_prompt=True)
+    except TemplateFailedError as error:
+        logger.info(f"thoughts are recognised by the usual marks alone: {error}")
+        return None
+    for answer in answers:
+        try:
+            text = render(
+                tokenizer, [question, answer], where="an answer", add_generation_prompt=False
+            )
+        except TemplateFailedError:
+            continue  # the template knows no such field, or no lists of parts
         before, thought, after = text.partition(_THOUGHT)
         between, answered, _ = after.partition(_ANSWER)
         closing = between.strip()
@@ -263,18 +297,6 @@ def _pair(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
         opening = before[common:].strip() or (before.split() or [""])[-1]
         return (opening, closing) if _TAG.search(opening) else None
     return None
-
-
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, object]], *, generation: bool
-) -> str:
-    try:
-        return str(
-            tokenizer.apply_chat_template(turns, add_generation_prompt=generation, tokenize=False)
-        )
-    # a template is code of the model's makers and may raise anything at turns that it does not know
-    except Exception:
-        return ""
 
 
 def _common(one: str, other: str) -> str:

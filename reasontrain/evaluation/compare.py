@@ -1,10 +1,10 @@
-"""Comparison of runs: the gain of each arm over its seeds, on the same problems."""
+"""Comparison of runs: gains of each arm over its seeds, and differences between arms."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,32 @@ OWN_TO_A_RUN = frozenset({"name", "seed", "out", "baseline"})
 class Arm:
     """One recipe with several seeds: accuracy before and after training, and the gain.
 
-    The interval covers 95 %, over problems and seeds; `name` is the common start of the runs'
-    names.
+    Attributes:
+        name: the common start of the runs' names.
+        num_seeds: the number of runs.
+        before: accuracy before the first step.
+        after: accuracy after the last step.
+        gain: `after` minus `before`, with an interval of 95 % over problems and seeds.
+        difference: `after` minus that of the baseline, with such an interval; None for the
+            baseline.
     """
 
     name: str
     num_seeds: int
-    num_problems: int
     before: float
     after: float
     gain: Interval
+    difference: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The arms on a suite, by accuracy after training, best first; `baseline` names one of them."""
+
+    suite: str
+    num_problems: int
+    baseline: str
+    arms: tuple[Arm, ...]
 
 
 @dataclass(frozen=True)
@@ -56,10 +72,21 @@ class _Verdicts:
     after_M: Float64[np.ndarray, " M"]
 
 
-def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
-    """Group run directories into arms, sorted by gain, best first.
+def compare(runs: Sequence[Path], suite: str) -> Comparison:
+    """Group run directories into arms and compare each with the first run's, the baseline.
 
-    Raises UserError if the runs were not evaluated on the same problems.
+    Both arms answered the same problems, so gains and differences are paired: a bootstrap draws
+    problems once for both sides, and the seeds of each arm apart (see
+    `metrics.accuracy.paired_difference`, which gives the sources). A score of a problem is the
+    share of its samples that are right. Intervals cover 95 % each; with many arms, some will
+    exclude 0 by chance.
+
+    Args:
+        runs: run directories; runs that differ in seed and name only form an arm.
+        suite: the suite, by name.
+
+    Raises:
+        UserError: the runs were not evaluated on the same problems in the same way.
     """
     by_arm: dict[str, tuple[list[str], list[_Verdicts]]] = {}
     for run in runs:
@@ -77,10 +104,41 @@ def compare(runs: Sequence[Path], suite: str) -> list[Arm]:
         )
     for verdicts in all_verdicts[1:]:
         _check_settings(suite, all_verdicts[0], verdicts)
-    return sorted(
-        (_arm(names, verdicts) for names, verdicts in by_arm.values()),
-        key=lambda arm: -arm.gain.value,
+    baseline_names, baseline = next(iter(by_arm.values()))
+    arms = [
+        _arm(names, verdicts, None if verdicts is baseline else baseline)
+        for names, verdicts in by_arm.values()
+    ]
+    return Comparison(
+        suite=suite,
+        num_problems=len(baseline[0].problems),
+        baseline=common(baseline_names),
+        arms=tuple(sorted(arms, key=lambda arm: -arm.after)),
     )
+
+
+def common_suites(runs: Sequence[Path]) -> list[str]:
+    """The suites on which all runs were evaluated, in the order of the first run.
+
+    Raises UserError if there is none.
+    """
+    suites_by_run = [_evaluated_suites(run) for run in runs]
+    shared = [suite for suite in suites_by_run[0] if all(suite in each for each in suites_by_run)]
+    if not shared:
+        listed = "; ".join(
+            f"{run}: {', '.join(suites) or 'none'}"
+            for run, suites in zip(runs, suites_by_run, strict=True)
+        )
+        raise UserError(f"the runs were evaluated on no suite in common ({listed})")
+    return shared
+
+
+def _evaluated_suites(run: Path) -> list[str]:
+    """The suites of a run; raises UserError if the directory holds none."""
+    read_yaml(RunDirectory(run).recipe)
+    path = RunDirectory(run).evaluations
+    records = [record for record, _ in json_lines(path)] if path.is_file() else []
+    return list(dict.fromkeys(str(record.get("suite")) for record in records))
 
 
 def arm_of(recipe: Mapping[str, object]) -> str:
@@ -90,24 +148,42 @@ def arm_of(recipe: Mapping[str, object]) -> str:
     )
 
 
-def markdown(arms: Sequence[Arm]) -> str:
-    """Format the arms as a Markdown table, in percent."""
+def markdown(comparisons: Sequence[Comparison]) -> str:
+    """Format comparisons as Markdown tables, in percent."""
+    return "\n\n".join(_table(comparison) for comparison in comparisons)
+
+
+def as_json(comparisons: Sequence[Comparison]) -> str:
+    """Format comparisons as a JSON list of their fields, with accuracies from 0 to 1."""
+    return json.dumps([asdict(comparison) for comparison in comparisons], indent=2)
+
+
+def _table(comparison: Comparison) -> str:
     rows = [
-        "| arm | seeds | before | after | gain [95 % interval] |",
-        "| --- | --- | --- | --- | --- |",
+        f"Suite {comparison.suite}, {comparison.num_problems:,} problems:",
+        "",
+        "| arm | seeds | before | after | gain [95 % interval] | difference from "
+        f"{comparison.baseline} [95 % interval] |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for arm in arms:
-        gain = (
-            f"{100 * arm.gain.value:+.1f} [{100 * arm.gain.low:+.1f}, {100 * arm.gain.high:+.1f}]"
-        )
+    for arm in comparison.arms:
+        difference = "" if arm.difference is None else _in_points(arm.difference)
         rows.append(
-            f"| {arm.name} | {arm.num_seeds} | {100 * arm.before:.1f} | "
-            f"{100 * arm.after:.1f} | {gain} |"
+            f"| {arm.name} | {arm.num_seeds} | {100 * arm.before:.1f} | {100 * arm.after:.1f} | "
+            f"{_in_points(arm.gain)} | {difference} |"
         )
     return "\n".join(rows)
 
 
-def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
+def _in_points(interval: Interval) -> str:
+    """A difference in percentage points, with its interval."""
+    value, low, high = (100 * number for number in (interval.value, interval.low, interval.high))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _arm(
+    names: Sequence[str], verdicts: Sequence[_Verdicts], baseline: Sequence[_Verdicts] | None
+) -> Arm:
     before_RM, after_RM = (
         np.stack(rows).astype(float)
         for rows in ([v.before_M for v in verdicts], [v.after_M for v in verdicts])
@@ -115,10 +191,12 @@ def _arm(names: Sequence[str], verdicts: Sequence[_Verdicts]) -> Arm:
     return Arm(
         name=common(names),
         num_seeds=len(names),
-        num_problems=len(verdicts[0].problems),
         before=float(before_RM.mean()),
         after=float(after_RM.mean()),
         gain=paired_difference(after_RM, before_RM),
+        difference=None
+        if baseline is None
+        else paired_difference(after_RM, np.stack([v.after_M for v in baseline])),
     )
 
 
@@ -172,11 +250,6 @@ def _check_settings(suite: str, one: _Verdicts, other: _Verdicts) -> None:
                     f"suite {suite!r} cannot be compared: its {words} is {values[0]!r} for "
                     f"{one.run} and {values[1]!r} for {other.run}"
                 )
-
-
-def verdicts(path: Path) -> dict[str, bool]:
-    """Read the verdict on the first answer to each problem, by problem id, from an answer log."""
-    return {problem: answers[0] for problem, answers in every_verdict(path).items()}
 
 
 def every_verdict(path: Path) -> dict[str, list[bool]]:

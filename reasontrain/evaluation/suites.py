@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from reasontrain.types import UserError
 
 SUITES = Path("eval/suites")
 PROMPTS = Path("eval/prompts")
+DATA_VARIABLE = "REASONTRAIN_DATA"
+"""The variable that names the folder with the suites' files, for every command."""
 
 
 def suite(
@@ -47,7 +50,28 @@ def suite(
     result = _built(read_yaml(path), overrides, prompts, str(path))
     if result.task is None:
         raise UserError(f"{path}: a suite needs a `task`")
-    return _with_data(result, overrides, data)
+    overridden = {override.partition("=")[0] for override in overrides}
+    if "task.path" in overridden and "task.hub" not in overridden:
+        if isinstance(result.task, Gsm8k | MathTask) and result.task.path is not None:
+            # the path replaces the hub data set that the suite names
+            return replace(result, task=replace(result.task, hub=None))
+        return result
+    return result if overridden & {"task", "task.hub"} else with_data(result, data)
+
+
+def data_folder(named: Path | None = None) -> Path | None:
+    """The folder with the suites' files: the named one, else `$REASONTRAIN_DATA`, else None.
+
+    Raises UserError if it is no folder.
+    """
+    variable = os.environ.get(DATA_VARIABLE)
+    folder = named or (Path(variable) if variable else None)
+    if folder is not None and not folder.is_dir():
+        raise UserError(
+            f"{folder} is not a folder; --data and {DATA_VARIABLE} name the folder with the "
+            "suites' files"
+        )
+    return folder
 
 
 def _file(name: str, folder: Path, what: str) -> Path:
@@ -104,28 +128,34 @@ def _slug(stem: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "problems"
 
 
-def _with_data(suite: Suite, overrides: Sequence[str], data: Path | None) -> Suite:
-    """Take the suite's problems from the folder `data`, unless an override names their source."""
-    if not isinstance(suite.task, Gsm8k | MathTask):
-        return suite
-    overridden = {override.partition("=")[0] for override in overrides}
-    if "task.path" in overridden and "task.hub" not in overridden and suite.task.path is not None:
-        # the path replaces the hub data set that the suite names
-        return replace(suite, task=replace(suite.task, hub=None))
-    if data is None or suite.file is None or overridden & {"task", "task.path", "task.hub"}:
+def with_data(suite: Suite, data: Path | None) -> Suite:
+    """Take a suite's problems from its file in a folder.
+
+    Args:
+        suite: the suite; one without a `file`, or with a task that reads none, stays as it is.
+        data: the folder; None keeps the source that the suite names.
+
+    Returns:
+        The suite whose task reads the file, with the file's hash.
+
+    Raises:
+        UserError: the folder lacks the file, or the file has another hash than the suite states.
+    """
+    if data is None or suite.file is None or not isinstance(suite.task, Gsm8k | MathTask):
         return suite
     local = data / suite.file
     if not local.exists():
         raise UserError(
-            f"suite {suite.name} needs {local}, which does not exist; set --data to the folder "
-            f"that holds {suite.file}"
+            f"suite {suite.name} needs {local}, which does not exist; name the folder that holds "
+            f"{suite.file} with --data or {DATA_VARIABLE}"
         )
     with local.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if suite.sha256 not in (None, digest):
         raise UserError(
             f"suite {suite.name} was made for another {suite.file} than {local} (its sha256 is "
-            f"{digest[:12]}..., not {str(suite.sha256)[:12]}...); get the same file, or use `--set "
-            f"sha256={digest}`, after which results cannot be compared with published ones"
+            f"{digest[:12]}..., not {str(suite.sha256)[:12]}...); get the same file, or set the "
+            f"suite's sha256 (`--set sha256={digest}`), after which results cannot be compared "
+            f"with published ones"
         )
     return replace(suite, sha256=digest, task=replace(suite.task, path=str(local), hub=None))

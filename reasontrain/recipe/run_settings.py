@@ -21,7 +21,8 @@ class Suite:
     Attributes:
         name: name of the suite in results.
         version: results are comparable within one version.
-        file: name of the same problems as a file, for `reasontrain evaluate --data`.
+        file: name of the same problems as a file of a `math` or `gsm8k` task. It is read instead
+            of the task's source if `$REASONTRAIN_DATA`, or --data, names the folder with it.
         sha256: hash that this file must have.
         task: the problems; None: the recipe's own task on its held-out split.
         prompt: prompt settings; None: the recipe's own.
@@ -114,7 +115,11 @@ class ResumeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackSettings:
-    """Destinations of metrics besides metrics.jsonl, and frequency of token files."""
+    """Destinations of metrics besides metrics.jsonl, and frequency of token files.
+
+    Steps are counted from 1, everywhere. Token files are written for the first step and every
+    `tokens_every` steps after it (0: for none), with the first `tokens_rollouts` rollouts of each.
+    """
 
     tensorboard: bool = True
     service: Literal["wandb", "trackio"] | None = None

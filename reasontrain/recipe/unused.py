@@ -15,6 +15,8 @@ from reasontrain.recipe.run_settings import TrackSettings
 from reasontrain.recipe.settings import Recipe
 from reasontrain.recipe.stage_references import references, split
 from reasontrain.recipe.stages import ReferenceStage, SampleStage, TuneStage
+from reasontrain.tasks.gsm8k import Gsm8k
+from reasontrain.tasks.math import MathTask
 
 
 def unused_settings(recipe: Recipe) -> list[str]:
@@ -109,6 +111,11 @@ def _unused_sources(recipe: Recipe) -> Iterator[str]:
             if isinstance(stage, SampleStage)
         ),
     ]
+    for number, suite in enumerate(suites):
+        if suite.file is not None and not isinstance(suite.task, Gsm8k | MathTask):
+            yield f"evaluate.suites.{number}.file: it is for a `task` of kind math or gsm8k"
+        if suite.sha256 is not None and suite.file is None:
+            yield f"evaluate.suites.{number}.sha256: it is of the suite's `file`"
     for at, task in tasks:
         if isinstance(task, Source) and task.path is not None:
             of_hub = {"subset": None, "revision": None, "split": "train"}

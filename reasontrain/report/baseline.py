@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reasontrain.evaluation.compare import verdicts
+from reasontrain.evaluation.compare import every_verdict
 from reasontrain.metrics.accuracy import Interval, paired_difference
 from reasontrain.report.numbers import Number
 from reasontrain.report.run import EvaluationRecord, RunRecord, read_run
@@ -94,12 +94,11 @@ def _score(
     paths = [_answers(run_dir, evaluation), _answers(other_dir, baseline_evaluation)]
     if not all(path.is_file() for path in paths):
         return None
-    run, baseline = map(verdicts, paths)
+    run, baseline = map(every_verdict, paths)
     if run.keys() != baseline.keys():
         return None
     run_1M, baseline_1M = (
-        np.array([[correct[problem] for problem in run]], dtype=float)
-        for correct in (run, baseline)
+        np.array([[np.mean(correct[problem]) for problem in run]]) for correct in (run, baseline)
     )
     return Score(
         suite=evaluation.suite,

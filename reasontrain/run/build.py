@@ -146,7 +146,7 @@ class RunContext:
         """Train to the last step, from the newest checkpoint if there is one, and write `final`.
 
         Args:
-            report: Called after each step with its number and metrics.
+            report: Called after each step with its number, from 1, and its metrics.
             on_start: Called with the run directory once it exists.
 
         Returns:

@@ -21,6 +21,7 @@ from reasontrain.data.order import Order
 from reasontrain.data.prompts import Encoder, PromptSettings
 from reasontrain.data.replies import encode_demonstrations
 from reasontrain.evaluation.run import SuiteGrader
+from reasontrain.evaluation.suites import data_folder, with_data
 from reasontrain.models import Description, Policy
 from reasontrain.recipe import Recipe, Suite, UncondTuned
 from reasontrain.run.unconditional import COLUMN, with_uncond_logp
@@ -311,7 +312,8 @@ def encode_suite(suite: Suite, recipe: Recipe, policy: Description, grader: Grad
     """Encode a suite of a recipe for a model.
 
     Args:
-        suite: the suite; without a `task`, it uses the held-out split of the recipe's.
+        suite: the suite; without a `task`, it uses the held-out split of the recipe's. With a
+            `file`, its problems come from `$REASONTRAIN_DATA`, if that is set.
         recipe: the recipe, whose `prompt` applies if the suite has none.
         policy: the model that will be evaluated.
         grader: the common verifier.
@@ -322,6 +324,8 @@ def encode_suite(suite: Suite, recipe: Recipe, policy: Description, grader: Grad
     Raises:
         UserError: the problems cannot be read or graded, or the task has no held-out split.
     """
+    if suite.file is not None:
+        suite = with_data(suite, data_folder())
     task = suite.task or recipe.task.held_out()
     if task is None:
         raise UserError(

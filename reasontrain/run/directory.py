@@ -8,7 +8,7 @@ out/<name>/
   rewards.log              what an own reward function printed, and its errors
   environment.json         versions, commit, hardware, seed
   inputs.json              fingerprints of data, weights, rewards and suites; accepted changes
-  metrics.jsonl            one line per step, written as it happens
+  metrics.jsonl            one line per step, counted from 1, written as it happens
   evaluations.jsonl        one line per suite and evaluation
   tokens/                  rollouts of some steps with evidence and weights
   answers/                 the answers to each suite, one file per evaluation
@@ -160,7 +160,7 @@ class RunDirectory:
         return self.path / "answers" / f"{suite}-{STEP}{step}.jsonl"
 
     def tokens_at(self, step: int) -> Path:
-        """Rollouts of a step with evidence and weights, as JSON lines."""
+        """Rollouts of a step, counted from 1, with evidence and weights, as JSON lines."""
         return self.tokens / f"{STEP}{step}.jsonl"
 
     def nonfinite_tokens_at(self, step: int | str) -> Path:
@@ -213,7 +213,7 @@ class RunDirectory:
         return record
 
     def append_metrics(self, step: int, stats: Mapping[str, object]) -> None:
-        """Add the line of a step."""
+        """Add the line of a step, counted from 1."""
         storage.append(self.metrics, {"step": step, **stats})
 
     def read_metrics(self) -> Iterator[dict[str, float]]:
@@ -236,16 +236,16 @@ class RunDirectory:
         """Checkpoints by step, newest first, whether they are complete or not."""
         return sorted(_numbered(self.checkpoints, ""), reverse=True)
 
-    def rewind(self, step: int, *, evaluations_through: int) -> None:
+    def rewind(self, done: int | None) -> None:
         """Drop what was written of steps that will be taken again.
 
         Args:
-            step: The first step that will be taken again; its line and all later ones go, and a
-                last line that was cut short.
-            evaluations_through: The last number of steps whose evaluations stay.
+            done: The number of steps that stay, with the evaluation after the last of them; None
+                drops every line, that of an evaluation before the first step too. A last line that
+                was cut short goes as well.
         """
-        _keep_before(self.metrics, step)
-        _keep_before(self.evaluations, evaluations_through + 1)
+        _keep_through(self.metrics, done)
+        _keep_through(self.evaluations, done)
 
 
 @dataclass(frozen=True)
@@ -295,8 +295,8 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-def _keep_before(path: Path, step: int) -> None:
-    """Drop lines of this step and later, and a last line that was cut short."""
+def _keep_through(path: Path, done: int | None) -> None:
+    """Drop lines of later steps, or all of them, and a last line that was cut short."""
     if not path.exists():
         return
     kept = []
@@ -305,6 +305,6 @@ def _keep_before(path: Path, step: int) -> None:
             record = json.loads(line)
         except ValueError:
             continue
-        if record["step"] < step:
+        if done is not None and record["step"] <= done:
             kept.append(line)
     storage.replace_text(path, "".join(f"{line}\n" for line in kept))

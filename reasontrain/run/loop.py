@@ -166,8 +166,13 @@ class Run:
 
 
 def train_step(run: Run, step: int) -> Stats:
-    """Sample a batch of rollouts, learn from it, and return the numbers of the step."""
+    """Sample a batch of rollouts, learn from it, and return the numbers of the step.
+
+    `step` is an index, from 0: data and random numbers depend on it. All that a person sees counts
+    steps from 1, so that the n-th step is the one after which n are done.
+    """
     start_s = time.perf_counter()
+    number = step + 1
     timer = Stopwatch()
     method = run.method
     prompts = run.order.at(step)
@@ -183,7 +188,7 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.score(rollouts)
     sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
     if not len(sampled.rollout_B):
-        logger.warning(f"step {step + 1} learns nothing: {_left_out(method, rollouts)}")
+        logger.warning(f"step {number} learns nothing: {_left_out(method, rollouts)}")
     batch = method.rollout_filter(sampled)
     batch = observe(
         run.learner,
@@ -197,14 +202,14 @@ def train_step(run: Run, step: int) -> Stats:
         run.sampler.load(run.learner.weights())
     if learned["skipped"]:
         write_tokens(
-            run.directory.nonfinite_tokens_at(step),
+            run.directory.nonfinite_tokens_at(number),
             batch,
             weight_BT,
             rollouts,
             run.order.tokenizer,
             sampled=sampled,
         )
-    run.tracker.tokens(step, batch, weight_BT, rollouts, run.order.tokenizer, sampled=sampled)
+    run.tracker.tokens(number, batch, weight_BT, rollouts, run.order.tokenizer, sampled=sampled)
     stats = learned | checked | step_metrics(batch, weight_BT, rollouts)
     if not isinstance(method.advantage, NoAdvantage):
         stats |= rollout_numbers(sampled, batch) | group_numbers(rollouts)
@@ -327,8 +332,11 @@ class RewardWatch:
         self._in_a_row = 0
         self._warned = False
 
-    def note(self, step: int, stats: Stats) -> None:
-        """Take note of a step; a step without any reward, or without advantages, says nothing."""
+    def note(self, number: int, stats: Stats) -> None:
+        """Take note of a step, counted from 1.
+
+        A step without any reward, or without advantages, says nothing.
+        """
         if ZERO_STD not in stats:
             return
         self._in_a_row = self._in_a_row + 1 if stats[ZERO_STD] == 1 else 0
@@ -336,7 +344,7 @@ class RewardWatch:
             self._warned = True
             logger.warning(
                 f"rewards were equal within every group in the last {NO_SIGNAL_STEPS} steps (mean "
-                f"{stats['reward_mean']:.4g} in step {step + 1}), so advantages were 0 and nothing "
+                f"{stats['reward_mean']:.4g} in step {number}), so advantages were 0 and nothing "
                 "was learned from them; see whether the reward distinguishes responses, and "
                 "whether problems are too hard or too easy (see the metric reward_zero_std_share)"
             )
@@ -354,7 +362,7 @@ def train(
     Args:
         run: the run.
         from_step: the number of steps done already.
-        report: called with each step and its numbers.
+        report: called after each step, with the number of steps done and the numbers of the step.
         finish: called after the last step; it is repeated if a process is lost meanwhile.
 
     Raises:
@@ -410,17 +418,17 @@ def _advance(
 
     Args:
         run: the run.
-        step: the number of the step, from 0.
+        step: the index of the step, from 0.
         stop: the signal that asked the run to stop, if any.
         watch: sees the rewards of every step.
-        report: called with the step and its numbers.
+        report: called with the number of steps done and the numbers of the step.
     """
     stats = _step_or_save(run, step)
     run.owner.check()
-    run.tracker.metrics(step, stats)
-    report(step, stats)
-    watch.note(step, stats)
     done = step + 1
+    run.tracker.metrics(done, stats)
+    report(done, stats)
+    watch.note(done, stats)
     stopped = stop.signal
     if stopped or is_due(run.checkpoints.settings.every, done) or done == run.steps:
         # Before the evaluation, which may take long.
@@ -430,8 +438,7 @@ def _advance(
     if stats["nonfinite_in_a_row"] >= run.max_nonfinite:
         raise RunError(
             f"the gradient was not finite in {run.max_nonfinite} optimiser steps in a row (the "
-            f"last in step {step + 1}); lower "
-            f"learn.lr, or look at their rollouts in "
+            f"last in step {done}); lower learn.lr, or look at their rollouts in "
             f"{run.directory.nonfinite_tokens_at('*')}"
         )
     try:

@@ -57,21 +57,21 @@ def _jumps(recipe: Recipe, done: int, span: int) -> Iterator[str]:
             first = new[0][name]
             final = new[-1][name]
             yield (
-                f"{name} was {value:.4g} at step {done - 1} and would {_course(first, final, done)}"
+                f"{name} was {value:.4g} at step {done} and would {_course(first, final, done + 1)}"
                 f"; with the old schedule it would "
-                f"{_course(old[0][name], old[-1][name], done)}"
+                f"{_course(old[0][name], old[-1][name], done + 1)}"
             )
 
 
 def _course(first: float, final: float, step: int) -> str:
-    """The course of a value from a step to the end, after "would"."""
+    """The course of a value from a step, counted from 1, to the end, after "would"."""
     if f"{first:.4g}" == f"{final:.4g}":
         return f"be {first:.4g} from step {step} to the end"
     return f"go from {first:.4g} at step {step} to {final:.4g} at the end"
 
 
 def _values(recipe: Recipe, step: int, span: int) -> dict[str, float]:
-    """The values at a step of whatever depends on the steps that schedules span."""
+    """The values of what spans the steps of schedules, at the step with this index, from 0."""
     updates = recipe.learn.updates_per_batch
     progress = min(step / max(span - 1, 1), 1.0)
     rule = recipe.token_selection

@@ -49,7 +49,7 @@ class Tracker:
         *,
         from_step: int,
     ) -> None:
-        """Drop the records of `from_step` and later steps, which an interrupted run left behind.
+        """Drop the records of steps after `from_step`, which an interrupted run left behind.
 
         An evaluation after `from_step` steps is of the weights that the run resumes with, and
         stays; one after 0 steps does not, so that a run without a checkpoint starts over.
@@ -58,20 +58,20 @@ class Tracker:
             directory: The run directory.
             settings: The recipe's `track`.
             service: An open service to forward to.
-            from_step: The first step that will be recorded.
+            from_step: The number of steps done already.
         """
         self.directory = directory
         self.settings = settings
         self.service = service
-        directory.rewind(from_step, evaluations_through=from_step if from_step else -1)
+        directory.rewind(from_step or None)
         self.board = _board(directory, from_step) if settings.tensorboard else None
 
-    def rewind(self, step: int) -> None:
-        """Drop records of this step and later ones, which will be taken again."""
-        self.directory.rewind(step, evaluations_through=step)
+    def rewind(self, done: int) -> None:
+        """Drop records of later steps than these, which will be taken again."""
+        self.directory.rewind(done)
 
     def metrics(self, step: int, stats: Stats) -> None:
-        """One line for one step."""
+        """One line for one step, counted from 1."""
         self.directory.append_metrics(step, stats)
         self._forward(step, stats)
 
@@ -108,14 +108,14 @@ class Tracker:
         """Write some rollouts of a step, if token files are due.
 
         Args:
-            step: The step.
+            step: The number of the step, from 1.
             batch: Its tokens with their evidence.
             weight_BT: The weight of each token.
             rollouts: The rollouts of the step, of which the first few are written.
             tokenizer: Decodes the tokens.
             sampled: The step's tokens before the rollout filter.
         """
-        if is_due(self.settings.tokens_every, step):
+        if is_due(self.settings.tokens_every, step - 1):
             write_tokens(
                 self.directory.tokens_at(step),
                 batch,
@@ -274,7 +274,9 @@ def _board(directory: RunDirectory, from_step: int) -> SummaryWriter:
     """TensorBoard's writer, which is imported only for runs that have one."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(directory.tensorboard), purge_step=from_step)
+    # An evaluation after `from_step` steps is not repeated; one before the first step is.
+    first = from_step + 1 if from_step else 0
+    return SummaryWriter(str(directory.tensorboard), purge_step=first)
 
 
 def _rounded(values: Tensor) -> list[float | str]:

@@ -47,9 +47,9 @@ def train(name: str, recipe: Recipe) -> None:
             "\n".join([f"stage {name} cannot be run:", *(f"  {fault}" for fault in faults)])
         )
 
-    def report(step: int, stats: Stats) -> None:
-        if (step + 1) % max(1, recipe.steps // LINES) == 0 or step + 1 == recipe.steps:
-            logger.info(f"{name}: step {step + 1} of {recipe.steps}, loss {stats['loss']:.4g}")
+    def report(done: int, stats: Stats) -> None:
+        if done % max(1, recipe.steps // LINES) == 0 or done == recipe.steps:
+            logger.info(f"{name}: step {done} of {recipe.steps}, loss {stats['loss']:.4g}")
 
     with run_context(recipe) as context:
         context.run(report)

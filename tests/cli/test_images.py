@@ -121,7 +121,7 @@ def test_another_image_leaves_a_samples_weights_as_they_are(
         len(list(Path("out/stages").glob("uncond_logp-*"))) == 1
     )  # the same column, which was not computed again
     ours, theirs = (
-        json.loads(Path(f"out/{name}/tokens/step-0.jsonl").read_text().splitlines()[0])
+        json.loads(Path(f"out/{name}/tokens/step-1.jsonl").read_text().splitlines()[0])
         for name in ("run", "other")
     )
     assert ours["weight"] == theirs["weight"]
@@ -186,5 +186,5 @@ def test_captions_are_learned_from_a_file_of_llavas_and_images_beside_it() -> No
     Path("captions.json").write_text(json.dumps(rows))
     assert run("task={kind: rollouts, path: captions.json, images: images}") == 0
     assert losses()[-1] < 0.9 * losses()[0]
-    told = json.loads(Path("out/run/tokens/step-0.jsonl").read_text().splitlines()[0])["prompt"]
+    told = json.loads(Path("out/run/tokens/step-1.jsonl").read_text().splitlines()[0])["prompt"]
     assert "What is this?\n<image><image>" in told

@@ -172,9 +172,9 @@ def assert_same_run(a: Path, b: Path) -> None:
 def test_a_run_writes_what_it_promises_and_repeats_bit_for_bit(train: Train, method: str) -> None:
     assert train(*METHODS[method]) == 0
     run = Path("out/run")
-    assert [record["step"] for record in lines(run / "metrics.jsonl")] == [0, 1, 2, 3]
+    assert [record["step"] for record in lines(run / "metrics.jsonl")] == [1, 2, 3, 4]
     assert [record["step"] for record in lines(run / "evaluations.jsonl")] == [0, 2, 4]
-    assert sorted(p.name for p in (run / "tokens").iterdir()) == ["step-0.jsonl", "step-2.jsonl"]
+    assert sorted(p.name for p in (run / "tokens").iterdir()) == ["step-1.jsonl", "step-3.jsonl"]
     answers = lines(run / "answers" / "heldout-step-4.jsonl")
     assert len(answers) == 12
     model = AutoModelForCausalLM.from_pretrained(run / "final")
@@ -242,7 +242,7 @@ def test_a_seed_reaches_order_samples_and_rule(train: Train) -> None:
         )
         == 0
     )
-    ours, theirs = (lines(Path(f"out/{name}/tokens/step-0.jsonl")) for name in ("run", "other"))
+    ours, theirs = (lines(Path(f"out/{name}/tokens/step-1.jsonl")) for name in ("run", "other"))
     for column in ("problem", "ids", "weight"):
         assert [r[column] for r in ours] != [r[column] for r in theirs]
 
@@ -346,7 +346,7 @@ def test_killed_without_warning_it_goes_on_from_the_last_checkpoint(
     def killed(run: loop.Run, step: int) -> Stats:
         stats = whole_step(run, step)
         if step == 2:
-            run.tracker.metrics(step, stats)  # written, but the checkpoint after it never was
+            run.tracker.metrics(step + 1, stats)  # written, but the checkpoint after it never was
             raise SystemExit("kill -9")
         return stats
 
@@ -485,7 +485,7 @@ def test_real_problems_go_through_the_chat_template(train: Train) -> None:
         train("task.kind=gsm8k", "task.path=gsm.jsonl", suites, "steps=2", "learn.warmup_steps=0")
         == 0
     )
-    prompt = str(lines(Path("out/run/tokens/step-0.jsonl"))[0]["prompt"])
+    prompt = str(lines(Path("out/run/tokens/step-1.jsonl"))[0]["prompt"])
     assert prompt.startswith("<|im_start|>user\nTom has ")
     assert prompt.endswith("within \\boxed{}.<|im_end|>\n<|im_start|>assistant\n")
 
@@ -523,7 +523,7 @@ def test_an_own_reward_trains(train: Train) -> None:
         "evaluate=null",
     )
     assert train(*METHODS["grpo"], *own) == 0
-    assert {0.25, 1.0} >= {r["reward"] for r in lines(Path("out/run/tokens/step-0.jsonl"))}
+    assert {0.25, 1.0} >= {r["reward"] for r in lines(Path("out/run/tokens/step-1.jsonl"))}
 
 
 # ---- a resumed run depends on the same files

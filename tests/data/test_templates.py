@@ -333,6 +333,74 @@ def test_a_reply_that_does_not_continue_its_prompt_is_refused(
         learned(encoder(chatml(body, header)), problem(assistant(content)))
 
 
+OPENED = {
+    "<think>": "</think>",
+    "<seed:think>": "</seed:think>",
+    '<think effort="high">': "</think>",
+    "[THINK]": "[/THINK]",
+    "◁think▷": "◁/think▷",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "<|think|>": "<|/think|>",
+    "<|inner_prefix|>": "<|inner_suffix|>",
+    "<|channel>thought": "<channel|>",
+}
+"""The mark of a thought that a prompt opens -> the one that ends it, in every spelling."""
+
+
+@pytest.mark.parametrize("opening", OPENED)
+def test_a_thought_that_the_prompt_opens_is_ended_once_in_every_spelling(opening: str) -> None:
+    closing = OPENED[opening]
+    own = encoder(chatml(TURN, f"<|im_start|>assistant\n{opening}\n"))
+    expected = [f"a\n{closing}\n\n4<|im_end|>"]
+    assert learned(own, problem(assistant("4", reasoning_content="a"))) == expected
+    for start in (f"{opening}\n", ""):
+        assert learned(own, problem(assistant(f"{start}a\n{closing}\n\n4"))) == expected
+    with pytest.raises(UserError) as error:
+        learned(own, problem(assistant("4")))
+    assert f"opens a thought with {opening}, and the reply has none; add it" in str(error.value)
+    assert f"inside {opening} and {closing} in the content" in str(error.value)
+    empty = encoder(chatml(TURN, f"<|im_start|>assistant\n{opening}\n{closing}\n"))
+    with pytest.raises(UserError, match="ends with an empty thought, and the reply has another"):
+        learned(empty, problem(assistant(f"{opening}a{closing}4")))
+
+
+def test_a_thought_in_marks_of_the_template_alone_is_not_opened_twice() -> None:
+    """Pangu's marks: no known spelling, but the template writes them around a turn's thought."""
+    body = (
+        "<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}[unused16]\n"
+        "{{ m.reasoning_content }}\n[unused17]\n{% endif %}{{ m.content }}<|im_end|>\n"
+    )
+    own = encoder(chatml(body, "<|im_start|>assistant\n[unused16]\n"))
+    expected = ["a\n[unused17]\n4<|im_end|>"]
+    assert learned(own, problem(assistant("4", reasoning_content="a"))) == expected
+    assert learned(own, problem(assistant("[unused16]\na\n[unused17]\n4"))) == expected
+    with pytest.raises(UserError, match=r"inside \[unused16\] and \[unused17\] in the content"):
+        learned(own, problem(assistant("4")))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("{{ raise_exception('no system') }}", "no system"),
+        ("{{ messages[7].content }}", "list object has no element 7"),
+        ("{{ m.content + 1 }}", "can only concatenate str"),
+        ("{{ 1 // 0 }}", "integer division or modulo by zero"),
+        ("{{ 2.0 ** 5000 }}", "(34, "),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth exceeded"),
+        ("{{ m.content.format('{') }}{{ '{'.format(1) }}", "Single '{' encountered"),
+        ("{{ ''.nothing() }}", "has no attribute 'nothing'"),
+    ],
+)
+def test_whatever_a_template_raises_is_one_sentence(body: str, reason: str) -> None:
+    own = encoder(chatml(body))
+    with pytest.raises(UserError) as error:
+        learned(own, problem(assistant("4")))
+    message = str(error.value)
+    assert message.startswith("d.jsonl, line 3: problem p: the model's chat template fails with")
+    assert reason in message
+
+
 def test_no_token_ends_a_turn_but_one_that_is_there() -> None:
     """The template's own end needs no end-of-text token; without both there is one sentence."""
     template = chatml("{{ m.role }}: {{ m.content }}\n", "assistant:")

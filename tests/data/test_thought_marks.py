@@ -225,8 +225,23 @@ def test_a_template_that_prints_lists_of_parts_has_no_marks() -> None:
     own = tokenizer_of("Qwen3")
     own.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     assert thought_marks.marks_of(own) == KNOWN
+
+
+def test_a_template_that_fails_on_a_question_is_named_and_has_the_usual_marks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = tokenizer_of("Qwen3")
     own.chat_template = "{{ raise_exception('no turns') }}"
+    with caplog.at_level("INFO", logger="reasontrain"):
+        assert thought_marks.marks_of(own) == KNOWN
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "recognised by the usual marks alone" in message
+    assert "'no turns'" in message
+    # a template that knows no thought of a turn refuses it, which is no fault
+    own.chat_template = TURN + "{% if messages|length > 1 %}{{ raise_exception('one') }}{% endif %}"
+    caplog.clear()
     assert thought_marks.marks_of(own) == KNOWN
+    assert not caplog.records
 
 
 TRUNCATED = {

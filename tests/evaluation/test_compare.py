@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reasontrain.evaluation.compare import compare, markdown
+from reasontrain.cli import main
+from reasontrain.evaluation.compare import compare
 from reasontrain.types import UserError
 
 
@@ -45,7 +46,9 @@ def test_runs_of_one_recipe_make_one_arm(tmp_path: Path) -> None:
         run(tmp_path, "tip-1", "tip", 1, [True, False, False, False], [True, True, False, False]),
         run(tmp_path, "all-0", "all", 0, [True, False, False, False], [True, True, True, True]),
     ]
-    best, second = compare(runs, "held")
+    found = compare(runs, "held")
+    assert (found.suite, found.num_problems, found.baseline) == ("held", 4, "tip")
+    best, second = found.arms
     assert (best.name, best.num_seeds, best.before, best.after, best.gain.value) == (
         "all-0",
         1,
@@ -53,10 +56,77 @@ def test_runs_of_one_recipe_make_one_arm(tmp_path: Path) -> None:
         1.0,
         0.75,
     )
-    assert (second.name, second.num_seeds, second.num_problems) == ("tip", 2, 4)
+    assert (second.name, second.num_seeds) == ("tip", 2)
     assert second.gain.value == pytest.approx((0.5 + 0.25) / 2)
     assert second.gain.low <= second.gain.value <= second.gain.high
-    assert markdown([second]).splitlines()[2].startswith("| tip | 2 | 25.0 | 62.5 | +37.5 [")
+    assert second.difference is None, "the first run is of the baseline"
+    assert best.difference is not None
+    assert best.difference.value == pytest.approx(1.0 - (0.75 + 0.5) / 2)
+    assert best.difference.low <= best.difference.value <= best.difference.high
+    # the baseline is the first that is listed; nothing else changes
+    swapped = compare([runs[2], *runs[:2]], "held")
+    assert swapped.baseline == "all-0"
+    assert [(arm.name, arm.gain) for arm in swapped.arms] == [
+        (arm.name, arm.gain) for arm in found.arms
+    ]
+
+
+def test_a_difference_is_paired_by_problem(tmp_path: Path) -> None:
+    """Two arms that are right on nearly the same problems differ by little, and surely."""
+    right = [i % 2 == 0 for i in range(200)]
+    better = [verdict or i % 20 == 1 for i, verdict in enumerate(right)]  # 10 more of 200
+    other = better[1:] + better[:1]  # as many right, on other problems
+    runs = [run(tmp_path, "a", "a", 0, right, right), run(tmp_path, "b", "b", 0, right, better)]
+    runs.append(run(tmp_path, "c", "c", 0, right, other))
+    width = {}
+    for arm in compare(runs, "held").arms:
+        if arm.difference is not None:
+            assert arm.difference.value == pytest.approx(0.05)
+            width[arm.name] = arm.difference.high - arm.difference.low
+    # Variance of a mean of 200 differences: of 10 ones, 0.05 * 0.95 / 200, so 2 * 1.96 * 0.0154.
+    assert width["b"] == pytest.approx(0.0604, rel=0.1)
+    assert width["c"] > 3 * width["b"]
+
+
+def test_the_command_prints_every_suite_of_all_runs_as_tables_or_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        run(tmp_path, "a", "a", 0, [False, False], [True, False]),
+        run(tmp_path, "b", "b", 0, [False, False], [True, True]),
+    ]
+    for folder, suites in zip(runs, (["own", "held", "more"], ["more", "held"]), strict=True):
+        for step in (0, 10):
+            answers = folder / "answers" / f"held-step-{step}.jsonl"
+            (folder / "answers" / f"more-step-{step}.jsonl").write_text(answers.read_text())
+        (folder / "evaluations.jsonl").write_text(
+            "".join(json.dumps({"suite": suite, "step": 0}) + "\n" for suite in suites)
+        )
+    assert main(["compare", *map(str, runs)]) == 0
+    first, second = capsys.readouterr().out.rstrip().split("\n\nSuite ")
+    assert first.splitlines()[0] == "Suite held, 2 problems:"
+    assert second.splitlines()[0] == "more, 2 problems:"
+    assert first.splitlines()[2] == (
+        "| arm | seeds | before | after | gain [95 % interval] | difference from a "
+        "[95 % interval] |"
+    )
+    assert first.splitlines()[4].startswith(
+        "| b | 1 | 0.0 | 100.0 | +100.0 [+100.0, +100.0] | +50.0 ["
+    )
+    assert first.splitlines()[5].startswith("| a | 1 | 0.0 | 50.0 | +50.0 [")
+    assert first.splitlines()[5].endswith("] |  |")
+    assert main(["compare", *map(str, runs), "--suite", "more", "held", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [each["suite"] for each in printed] == ["more", "held"]
+    assert printed[1]["baseline"] == "a"
+    best, baseline = printed[1]["arms"]
+    assert (best["name"], best["after"], best["difference"]["value"]) == ("b", 1.0, 0.5)
+    assert baseline["difference"] is None
+    (runs[1] / "evaluations.jsonl").unlink()
+    assert main(["compare", *map(str, runs)]) == 2
+    assert "on no suite in common" in (error := capsys.readouterr().err)
+    assert "a: own, held, more; " in error
+    assert "b: none" in error
 
 
 def test_runs_evaluated_on_other_data_are_not_compared(tmp_path: Path) -> None:
@@ -77,7 +147,7 @@ def test_all_samples_count(tmp_path: Path) -> None:
     folder = run(tmp_path, "a", "tip", 0, [False], [False])
     answers = folder / "answers" / "held-step-10.jsonl"
     answers.write_text(answers.read_text() + json.dumps({"problem": "p0", "correct": True}) + "\n")
-    (arm,) = compare([folder], "held")
+    (arm,) = compare([folder], "held").arms
     assert (arm.before, arm.after, arm.gain.value) == (0.0, 0.5, 0.5)
 
 
@@ -107,4 +177,4 @@ def test_a_response_may_hold_separators_of_lines(tmp_path: Path) -> None:
         {"problem": "p0", "correct": True, "response": "a\u2028b\x85c"}, ensure_ascii=False
     )
     (one / "answers" / "held-step-10.jsonl").write_text(answer + "\n")
-    assert compare([one], "held")[0].after == 1.0
+    assert compare([one], "held").arms[0].after == 1.0

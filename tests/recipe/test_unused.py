@@ -55,6 +55,12 @@ def test_no_shipped_recipe_has_one() -> None:
             ["evaluate.suites.0.task={kind: math, path: x, subset: a}"],
             "evaluate.suites.0.task.subset: ",
         ),
+        (
+            "grpo",
+            ["evaluate.suites.0.file=x.jsonl"],
+            "evaluate.suites.0.file: it is for a `task` of kind math or gsm8k",
+        ),
+        ("grpo", ["evaluate.suites.0.sha256=a"], "evaluate.suites.0.sha256: it is of the suite's"),
         ("tip", ["sample.temperature=0", "sample.top_k=5"], "sample.top_k: temperature 0 takes"),
         (
             "cdpo",

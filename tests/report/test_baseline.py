@@ -68,6 +68,18 @@ def test_the_difference_is_paired_over_problems(run_dir: Path) -> None:
     assert seconds.baseline == seconds.run > 0
 
 
+def test_all_samples_of_a_problem_count(run_dir: Path) -> None:
+    plain(run_dir, right=range(50))
+    step = read_run(run_dir).evaluations[-1].step
+    with (run_dir / "answers" / f"{SUITE}-step-{step}.jsonl").open("a") as stream:
+        # a second sample of each: 30 of the first 60 are right in one of two
+        stream.writelines(
+            json.dumps({"problem": f"p{i}", "correct": i < 30}) + "\n" for i in range(100)
+        )
+    (score,) = [score for score in found(run_dir).scores if score.suite == SUITE]
+    assert score.difference.value == pytest.approx(0.45 - 0.5)
+
+
 def test_other_problems_are_not_compared(run_dir: Path) -> None:
     plain(run_dir, right=range(50), total=99)
     assert found(run_dir).scores == ()

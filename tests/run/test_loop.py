@@ -279,7 +279,7 @@ def test_groups_without_signal_are_those_of_equal_rewards() -> None:
 def test_a_reward_that_says_nothing_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     watch = RewardWatch()
     warned = []
-    for step, share in enumerate([1, 1, 0.5, 1, 1, None, 1, 1, 1, 0, 1, 1, 1]):
+    for step, share in enumerate([1, 1, 0.5, 1, 1, None, 1, 1, 1, 0, 1, 1, 1], 1):
         stats = {"reward_mean": 0.25} | ({} if share is None else {"reward_zero_std_share": share})
         watch.note(step, stats)
         warned.append(len(caplog.messages))

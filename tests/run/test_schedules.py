@@ -40,33 +40,33 @@ def run(tmp_path: Path) -> RunDirectory:
         # Linear over 4 steps: 1, 3/4, 1/2, 1/4 of the peak; over 6 the fourth has 1/2.
         (
             ["learn.schedule=linear"],
-            "the learning rate was 0.0005 at step 2 and would go from 0.0005 at step 3 to "
-            "0.0001667 at the end; with the old schedule it would go from 0.00025 at step 3 to 0",
+            "the learning rate was 0.0005 at step 3 and would go from 0.0005 at step 4 to "
+            "0.0001667 at the end; with the old schedule it would go from 0.00025 at step 4 to 0",
         ),
         (
             ["learn.schedule=linear", "learn.updates_per_batch=2"],
-            "the learning rate was 0.0005 at step 2",
+            "the learning rate was 0.0005 at step 3",
         ),
         # From 1 to 0.4 over 4 steps: 1, 0.8, 0.6, 0.4; over 6: 1, 0.88, 0.76, 0.64, 0.52, 0.4.
         (
             ["rollout_filter={kind: max_variance, keep_ratio: {init: 1.0, final: 0.4}}"],
-            "rollout_filter.keep_ratio was 0.6 at step 2 and would go from 0.64 at step 3 to 0.4 "
-            "at the end; with the old schedule it would be 0.4 from step 3 to the end",
+            "rollout_filter.keep_ratio was 0.6 at step 3 and would go from 0.64 at step 4 to 0.4 "
+            "at the end; with the old schedule it would be 0.4 from step 4 to the end",
         ),
         (
             ["token_selection={kind: advantage_entropy, keep_ratio: {init: 1.0, final: 0.4}}"],
-            "token_selection.keep_ratio was 0.6 at step 2",
+            "token_selection.keep_ratio was 0.6 at step 3",
         ),
         (
             ["token_selection={kind: sstoken, warmup: 0.7}", "history={kind: start}"],
-            "token_selection.gamma was 0 at step 2 and would go from 0 at step 3",
+            "token_selection.gamma was 0 at step 3 and would go from 0 at step 4",
         ),
         (
             [
                 "token_selection={kind: shuffled, of: {kind: sstoken, warmup: 0.7}}",
                 "history={kind: start}",
             ],
-            "token_selection.gamma was 0 at step 2",
+            "token_selection.gamma was 0 at step 3",
         ),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,36 +35,50 @@ def test_a_line_is_on_the_disk_as_soon_as_it_is_written_and_numbers_that_are_non
     tmp_path: Path,
 ) -> None:
     track = tracker(tmp_path, tensorboard=False)
-    track.metrics(0, {"loss": 1.5, "grad_norm": float("nan")})
-    assert records(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.5, "grad_norm": "nan"}]
+    track.metrics(1, {"loss": 1.5, "grad_norm": float("nan")})
+    assert records(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 1.5, "grad_norm": "nan"}]
 
 
 def test_going_on_drops_what_will_be_made_again_and_a_line_that_was_cut_short(
     tmp_path: Path,
 ) -> None:
     track = tracker(tmp_path, tensorboard=False)
-    for step in range(4):
-        track.metrics(step, {"loss": float(step)})
+    for step in range(5):
+        if step:
+            track.metrics(step, {"loss": float(step)})
         track.evaluation(step, {"suite": "s"}, {})
     with (tmp_path / "metrics.jsonl").open("a") as stream:
-        stream.write('{"step": 4, "lo')
-    tracker(tmp_path, from_step=2, tensorboard=False)
-    assert [r["step"] for r in records(tmp_path / "metrics.jsonl")] == [0, 1]
-    assert [r["step"] for r in records(tmp_path / "evaluations.jsonl")] == [
-        0,
-        1,
-        2,
-    ]  # after two steps, before the third
+        stream.write('{"step": 5, "lo')
+    track = tracker(tmp_path, from_step=2, tensorboard=False)
+    assert [r["step"] for r in records(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert [r["step"] for r in records(tmp_path / "evaluations.jsonl")] == [0, 1, 2]
+    track.rewind(0)  # a process was lost in the first step, before which the model was evaluated
+    assert records(tmp_path / "metrics.jsonl") == []
+    assert [r["step"] for r in records(tmp_path / "evaluations.jsonl")] == [0]
+    tracker(tmp_path, from_step=0, tensorboard=False)  # the run starts over
+    assert records(tmp_path / "evaluations.jsonl") == []
 
 
 def test_tensorboard_gets_metrics_and_evaluations(tmp_path: Path) -> None:
+    def write(steps: Sequence[int], loss: float, evaluated: int) -> None:
+        for step in steps:
+            track.metrics(step, {"loss": loss})
+        track.evaluation(evaluated, {"suite": "s"}, {"s/accuracy": 0.25})
+        track.close()
+
+    def shown(name: str) -> list[tuple[int, float]]:
+        events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        return [(event.step, event.value) for event in events.Scalars(name)]
+
     track = tracker(tmp_path)
-    track.metrics(3, {"loss": 0.5})
-    track.evaluation(4, {"suite": "s"}, {"s/accuracy": 0.25})
-    track.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
-    assert [(e.step, e.value) for e in events.Scalars("evaluate/s/accuracy")] == [(4, 0.25)]
+    write([1, 2, 3, 4], 0.5, evaluated=3)
+    assert shown("loss") == [(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.5)]
+    assert shown("evaluate/s/accuracy") == [(3, 0.25)]
+    # the fourth step is taken again; the evaluation after the third, which is not, stays
+    track = tracker(tmp_path, from_step=3)
+    write([4, 5], 0.75, evaluated=5)
+    assert shown("loss") == [(1, 0.5), (2, 0.5), (3, 0.5), (4, 0.75), (5, 0.75)]
+    assert shown("evaluate/s/accuracy") == [(3, 0.25), (5, 0.25)]
 
 
 @pytest.mark.parametrize("service", ["wandb", "trackio"])
@@ -81,9 +96,9 @@ def test_a_service_gets_the_recipe_and_the_numbers(
     track = Tracker(
         RunDirectory(tmp_path), settings, open_service(settings, "run", {"seed": 1}), from_step=0
     )
-    track.metrics(0, {"loss": 1.0})
+    track.metrics(1, {"loss": 1.0})
     track.close()
-    assert calls == [("p", "run", {"seed": 1}), ({"loss": 1.0}, 0), "finish"]
+    assert calls == [("p", "run", {"seed": 1}), ({"loss": 1.0}, 1), "finish"]
 
 
 def test_a_service_that_is_not_installed_is_refused() -> None:
@@ -169,18 +184,18 @@ def test_tokens_with_their_weights_and_evidence(tmp_path: Path) -> None:
     weight_BT = torch.zeros(batch.ids_BT.shape)
     weight_BT[0, start] = 1.0
     tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(
-        1, batch, weight_BT, [rollout], words, sampled=batch
+        2, batch, weight_BT, [rollout], words, sampled=batch
     )
     assert not (tmp_path / "tokens").exists()
     tracker(tmp_path, tensorboard=False, tokens_every=2).tokens(
-        2,
+        3,
         batch.with_evidence({"entropy": entropy_BT}),
         weight_BT,
         [rollout],
         words,
         sampled=batch,
     )
-    (line,) = records(tmp_path / "tokens" / "step-2.jsonl")
+    (line,) = records(tmp_path / "tokens" / "step-3.jsonl")
     assert (line["prompt"], line["tokens"], line["answer"], line["reward"]) == (
         "2+5?",
         ["=", "7"],

@@ -171,7 +171,7 @@ def test_one_command_does_it_all_and_everything_can_be_looked_at(train: Train) -
     assert last["kept_share"] == 1.0
     written = json.loads((place("score") / "summary.json").read_text())
     assert set(written) == {"ce_score_mean", "ce_low_share", "ce_weight_mean"}
-    shown = lines(run / "tokens" / "step-0.jsonl")
+    shown = lines(run / "tokens" / "step-1.jsonl")
     assert [min(row["weight"]) < 1 for row in shown] == [False, True] * 2
 
 
