@@ -13,7 +13,8 @@ from reasontrain.data.collate import collate
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner
 from reasontrain.metrics.step import sampler_gap
-from reasontrain.recipe import is_due
+from reasontrain.recipe import Cluster, Recipe, is_due
+from reasontrain.run.directory import RunDirectory
 from reasontrain.sampler import Sampler
 from reasontrain.types import Prompt, Rollout, RunError, Stats
 
@@ -123,3 +124,30 @@ class Canary:
                 f"{self.baseline:.3g}; see cluster.canary_ratio and canary_gap)"
             )
         return {METRIC: gap}
+
+
+def canary_of(
+    recipe: Recipe, directory: RunDirectory, learner: Learner, sampler: Sampler
+) -> Canary:
+    """The check of a run; one that is resumed keeps the baseline of its first step.
+
+    Args:
+        recipe: without a cluster, the cluster's defaults apply.
+        directory: the run directory, with the gaps of earlier steps.
+        learner: the run's learner.
+        sampler: the run's sampler, with its own copy of the weights.
+    """
+    cluster = recipe.cluster or Cluster()
+    gaps = (row[METRIC] for row in directory.read_metrics() if METRIC in row)
+    return Canary(
+        learner,
+        sampler,
+        recipe.sample,
+        temperature=recipe.temperature or 1.0,
+        every=cluster.canary_every,
+        limit=cluster.canary_gap,
+        ratio=cluster.canary_ratio,
+        dtype=getattr(torch, recipe.model.dtype),
+        ahead=bool(cluster.overlap),
+        baseline=next(gaps, None),
+    )

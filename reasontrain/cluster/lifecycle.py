@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-import torch
-
 from reasontrain.cluster import placement
 from reasontrain.cluster.actors import (
     GraderWorker,
@@ -17,7 +15,7 @@ from reasontrain.cluster.actors import (
     TeacherWorker,
     Worker,
 )
-from reasontrain.cluster.canary import METRIC, Canary
+from reasontrain.cluster.canary import Canary, canary_of
 from reasontrain.cluster.group import ActorGroup, Slot
 from reasontrain.cluster.prefetch import PrefetchingSampler
 from reasontrain.cluster.roles import (
@@ -168,40 +166,17 @@ def _started(
         canary = (
             None
             if recipe.engine.capabilities.shares_policy or not recipe.samples
-            else _canary(recipe, cluster, directory, learner, shared)
+            else canary_of(recipe, directory, learner, shared)
         )
         return Processes(directory, learner, shared, None, grader, restarts, gpu, canary)
     separate = SeparateSamplers(samplers, learner, restarts)
-    canary = _canary(recipe, cluster, directory, learner, separate)
+    canary = canary_of(recipe, directory, learner, separate)
     prefetching = (
         PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id))
         if cluster.overlap
         else None
     )
     return Processes(directory, learner, separate, prefetching, grader, restarts, gpu, canary)
-
-
-def _canary(
-    recipe: Recipe,
-    cluster: Cluster,
-    directory: RunDirectory,
-    learner: LearnerGroup,
-    sampler: SamplerGroup,
-) -> Canary:
-    """The check of these samplers; a run that is resumed keeps the baseline of its first step."""
-    gaps = (row[METRIC] for row in directory.read_metrics() if METRIC in row)
-    return Canary(
-        learner,
-        sampler,
-        recipe.sample,
-        temperature=recipe.temperature or 1.0,
-        every=cluster.canary_every,
-        limit=cluster.canary_gap,
-        ratio=cluster.canary_ratio,
-        dtype=getattr(torch, recipe.model.dtype),
-        ahead=bool(cluster.overlap),
-        baseline=next(gaps, None),
-    )
 
 
 def _after(recipe: Recipe, order: Order, first_id: int) -> tuple[Sequence[Prompt], int] | None:

@@ -16,6 +16,8 @@ NUM_LOOKUPS = 3
 """Look-ups of the hub's address that fail before it counts as unreachable."""
 WAIT_S = 0.5
 """Seconds between two of them."""
+_logged: set[str] = set()
+"""Hubs that this process has called unreachable: a run reads several things from one."""
 
 
 @contextmanager
@@ -30,7 +32,9 @@ def hub_or_cache() -> Iterator[None]:
     if constants.is_offline_mode() or _is_reachable(constants.ENDPOINT):
         yield
         return
-    logger.warning(f"{constants.ENDPOINT} cannot be reached; only what is in its cache is used")
+    if constants.ENDPOINT not in _logged:
+        _logged.add(constants.ENDPOINT)
+        logger.warning(f"{constants.ENDPOINT} cannot be reached; only what is in its cache is used")
     constants.HF_HUB_OFFLINE = True
     try:
         yield

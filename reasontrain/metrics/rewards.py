@@ -26,6 +26,12 @@ def group_numbers(rollouts: Sequence[Rollout]) -> Stats:
     return {ZERO_STD: sum(equal) / len(equal)}
 
 
+def reward_mean(rollouts: Sequence[Rollout]) -> Stats:
+    """The mean reward of the rollouts that have one; nothing if none has."""
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    return {"reward_mean": sum(rewards) / len(rewards)} if rewards else {}
+
+
 def own_reward_numbers(rollouts: Sequence[Rollout]) -> Stats:
     """Metrics of an own reward function over a step.
 

@@ -24,7 +24,7 @@ FIXED_THRESHOLDS = Thresholds(entropy=0.3, divergence=0.5)
 def step_metrics(
     batch: Batch, weight_BT: Float[Tensor, "B T"], rollouts: Sequence[Rollout]
 ) -> Stats:
-    """Metrics of one step: rewards, lengths, evidence, and selection by position and quadrant.
+    """Metrics of one step: lengths, evidence, and selection by position and quadrant.
 
     Args:
         batch: the rollouts that were learned from, with their evidence.
@@ -37,7 +37,6 @@ def step_metrics(
     totals = batch.totals(weight_BT)
     among_BT = batch.is_response_BT
     stats: Stats = {
-        **_reward_mean(rollouts),
         "response_tokens_mean": _mean([float(len(r.response_ids)) for r in rollouts]),
         "truncated_share": _mean([float(r.truncated) for r in rollouts]),
         "unfinished_share": _mean([float(r.unfinished) for r in rollouts]),
@@ -109,12 +108,6 @@ def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
         stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
         stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
     return stats
-
-
-def _reward_mean(rollouts: Sequence[Rollout]) -> Stats:
-    """The mean reward of the rollouts that have one; nothing if none has."""
-    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
-    return {"reward_mean": _mean(rewards)} if rewards else {}
 
 
 def _mean(values: Sequence[float]) -> float:

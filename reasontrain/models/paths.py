@@ -170,7 +170,9 @@ def readable(path: str) -> Iterator[None]:
 
     The block holds calls of libraries only: whatever they raise is about the model's files.
     """
-    is_local = path.startswith((TESTBED, UNTRAINED)) or Path(path).exists()
+    is_local = (
+        path.startswith((TESTBED, UNTRAINED)) or Path(path).exists() or in_folder(path) is not None
+    )
     try:
         with nullcontext() if is_local else hub_or_cache():
             yield

@@ -122,6 +122,8 @@ class LocalEngine(SamplerEngine):
 class VllmEngine(SamplerEngine):
     """vLLM: one engine per sampler of the cluster, or per learner rank if it has no samplers.
 
+    Without a cluster, the training process runs one.
+
     One engine uses `tensor_parallel_size` GPUs and `gpu_memory_utilization` of each for weights and
     key-value cache (default: 0.9 of a GPU of its own, 0.45 of one it shares with a learner rank).
     `max_model_len` bounds prompt and response together (default: the model's context),

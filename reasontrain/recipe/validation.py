@@ -312,12 +312,7 @@ def _engine_errors(recipe: Recipe, sample: SampleSettings) -> Iterator[str]:
             f"sample.engine: a `thought` needs forced tokens and embeddings as input, which "
             f"{label} does not support; use `kind: local`"
         )
-    if recipe.cluster is None and not capabilities.shares_policy:
-        yield (
-            f"sample.engine: {label} trains only in a cluster; add a `cluster` section, or use "
-            "`kind: local`"
-        )
-    if recipe.cluster is not None and not recipe.cluster.samplers and engine.num_gpus > 1:
+    if (recipe.cluster is None or not recipe.cluster.samplers) and engine.num_gpus > 1:
         yield (
             f"sample.engine.tensor_parallel_size: a learner rank shares its one GPU, and "
             f"{engine.num_gpus} are needed; set `cluster.samplers`"

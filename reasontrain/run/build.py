@@ -18,6 +18,7 @@ from torch import Tensor
 from reasontrain import models
 from reasontrain.algo.loss_aggregation import LOSS_AGGREGATIONS
 from reasontrain.algo.objectives import SequenceObjective
+from reasontrain.cluster.canary import canary_of
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import write_answers
@@ -205,6 +206,7 @@ class RunContext:
             else 1 + (recipe.objective.granularity == "pair"),
             score=self.score,
             check=self.check,
+            graded=sample is not None,
             own_reward=sample is not None and recipe.task.has_own_reward,
             method=method_of(recipe),
             learner=self.learner,
@@ -317,17 +319,25 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
                 if recipe.samples
                 else UnusedSampler()
             )
-            score = make_reward_fn(recipe, grader)
-            yield RunContext(
-                inputs,
-                owner,
-                learner,
-                sampler,
-                sampler,
-                score,
-                _cannot_recover,
-                str(learner.policy.device),
+            check = (
+                canary_of(recipe, inputs.directory, learner, sampler)
+                if recipe.samples and not recipe.engine.capabilities.shares_policy
+                else None
             )
+            try:
+                yield RunContext(
+                    inputs,
+                    owner,
+                    learner,
+                    sampler,
+                    sampler,
+                    make_reward_fn(recipe, grader),
+                    _cannot_recover,
+                    str(learner.policy.device),
+                    check=check,
+                )
+            finally:
+                sampler.close()
             return
         # Imported here: Ray takes long to import, and only recipes with a cluster need it.
         from reasontrain.cluster.lifecycle import running

@@ -34,7 +34,12 @@ from reasontrain.data.collate import collate, num_sampled_tokens
 from reasontrain.data.order import Order
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import Learner, LossAggregationFn
-from reasontrain.metrics.rewards import ZERO_STD, group_numbers, own_reward_numbers
+from reasontrain.metrics.rewards import (
+    ZERO_STD,
+    group_numbers,
+    own_reward_numbers,
+    reward_mean,
+)
 from reasontrain.metrics.step import sampler_gap, step_metrics
 from reasontrain.metrics.subsampling import rollout_numbers
 from reasontrain.metrics.throughput import Speed
@@ -46,6 +51,7 @@ from reasontrain.run.owner import Ownership
 from reasontrain.run.signals import Stop, StopNow
 from reasontrain.run.tracking import Tracker, write_tokens
 from reasontrain.sampler import Sampler
+from reasontrain.sampler.factory import SleepingSampler
 from reasontrain.types import Batch, LostError, Prompt, Rollout, RunError, Stats
 
 logger = logging.getLogger(__name__)
@@ -143,6 +149,7 @@ class Run:
     sampling: Sampling
     group_size: int
     score: Callable[[Sequence[Rollout]], list[Rollout]]
+    graded: bool
     own_reward: bool
     check: SamplerCheck | None
     method: Method
@@ -175,6 +182,8 @@ def train_step(run: Run, step: int) -> Stats:
         rollouts = run.sampler.sample(prompts, run.sampling, num=run.group_size, first_id=first_id)
     if run.check:
         checked |= run.check.after(step, prompts, rollouts)
+    if isinstance(run.sampler, SleepingSampler):
+        run.sampler.sleep()
     with timer("score"):
         rollouts = run.score(rollouts)
     sampled = make_batch(method, rollouts, step=step, steps=run.schedule_steps, seed=run.seed)
@@ -208,6 +217,8 @@ def train_step(run: Run, step: int) -> Stats:
         stats |= sampler_gap(batch)
     # what was sampled took time, whether it has a reward or not
     stats["sampled_tokens"] = float(sum(len(rollout.response_ids) for rollout in rollouts))
+    if run.graded:  # demonstrations and pairs have no reward
+        stats |= reward_mean(rollouts)
     if run.own_reward:
         stats |= own_reward_numbers(rollouts)
     if isinstance(method.token_selection, HasMetrics):

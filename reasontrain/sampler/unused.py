@@ -30,3 +30,6 @@ class UnusedSampler:
     def load(self, weights: Weights) -> None:
         """Note the version of the weights."""
         self.version = weights.version
+
+    def close(self) -> None:
+        """Do nothing: there is no engine."""

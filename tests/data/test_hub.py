@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -12,7 +13,8 @@ from reasontrain import models
 from reasontrain.data import hub
 from reasontrain.data.files import read_hub
 from reasontrain.data.hub import hub_or_cache
-from reasontrain.models import ModelSettings
+from reasontrain.learner.lora import adapt
+from reasontrain.models import Lora, ModelSettings, located
 from reasontrain.types import UserError
 
 
@@ -43,6 +45,28 @@ def test_what_is_not_in_the_cache_is_refused_within_seconds(waits: list[float]) 
 def test_a_local_model_needs_no_hub(waits: list[float]) -> None:
     models.describe(ModelSettings(path="testbed:student"))
     assert not waits
+
+
+def test_a_model_of_the_folder_needs_no_hub(
+    waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with located("testbed:student") as place:
+        (tmp_path / "student").symlink_to(place)
+    monkeypatch.setenv("REASONTRAIN_MODELS", str(tmp_path))
+    settings = ModelSettings(path="owner/student", lora=Lora(rank=1, alpha=1.0))
+    models.describe(settings)
+    adapt(models.load(settings, trainable=True), Lora(rank=1, alpha=1.0))
+    assert not waits
+
+
+def test_an_unreachable_hub_is_named_once(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hub, "_logged", set())
+    for _ in range(2):
+        with hub_or_cache():
+            assert constants.is_offline_mode()
+    assert caplog.text.count("cannot be reached") == 1
 
 
 @pytest.mark.parametrize("way", ["address", "late address", "proxy", "no proxy for it"])

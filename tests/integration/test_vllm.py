@@ -22,7 +22,8 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.learner import weight_export
 from reasontrain.learner.lora import adapt
 from reasontrain.models import Lora, ModelSettings, Policy, testbed
-from reasontrain.recipe import VllmEngine
+from reasontrain.recipe import VllmEngine, read_recipe
+from reasontrain.run.build import run_context
 from reasontrain.sampler import vllm as vllm_sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
@@ -38,6 +39,7 @@ pytestmark = [
     ),
 ]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+RECIPES = Path(__file__).parents[2] / "recipes"
 NUM_IDS = testbed.VOCABULARY_SIZE
 CONTEXT = 256
 SHAPE = {
@@ -309,6 +311,34 @@ def test_responses_end_at_the_context(engine: VllmSampler, policy: Policy) -> No
 
 def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
+
+
+def test_a_run_in_one_process_samples_with_the_weights_that_it_trains(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    AutoModelForCausalLM.from_config(CONFIGS["tied"]()).save_pretrained(tmp_path / "model")
+    testbed.tokenizer().save_pretrained(tmp_path / "model")
+    recipe = read_recipe(
+        RECIPES / "tiny" / "opd.yaml",
+        [
+            f"out={tmp_path}",
+            f"model={{path: {tmp_path / 'model'}, device: {DEVICE}}}",
+            "sample.engine={kind: vllm, gpu_memory_utilization: 0.05, max_num_seqs: 64}",
+            "sample.max_tokens=16",
+            "learn={lr: 3.0e-3, rollouts_per_step: 8}",
+            "steps=3",
+            "evaluate=null",
+            "track.tensorboard=false",
+        ],
+    )
+    with run_context(recipe) as context:
+        directory = context.run(lambda step, stats: None)
+    rows = list(directory.read_metrics())
+    assert [row["canary_gap"] < 1e-4 for row in rows] == [True] * 3
+    start, end = (
+        models.load(ModelSettings(path=str(place))).model.get_input_embeddings().weight
+        for place in (tmp_path / "model", directory.final)
+    )
+    assert (end - start).abs().max() > 1e-3
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="needs several GPUs")

@@ -603,14 +603,13 @@ def test_all_faults_are_named_at_once(recipe: Path) -> None:
             ["sample.engine={kind: vlm}"],
             "sample.engine.kind: no such kind 'vlm'; did you mean `vllm`?; there is local, vllm",
         ),
-        (
-            ["sample.engine.kind=vllm"],
-            "sample.engine: vLLM trains only in a cluster; add a `cluster` section",
-        ),
-        (
-            ["sample.engine={kind: vllm, tensor_parallel_size: 2}", "cluster={}"],
-            "sample.engine.tensor_parallel_size: a learner rank shares its one GPU, and 2"
-            " are needed; set `cluster.samplers`",
+        *(
+            (
+                ["sample.engine={kind: vllm, tensor_parallel_size: 2}", cluster],
+                "sample.engine.tensor_parallel_size: a learner rank shares its one GPU, and 2"
+                " are needed; set `cluster.samplers`",
+            )
+            for cluster in ("cluster={}", "cluster=null")
         ),
         (
             ["sample={engine: {kind: vllm}, temperature: 2.5}", "cluster.samplers=1"],

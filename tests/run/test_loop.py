@@ -26,7 +26,7 @@ from reasontrain.algo.objectives import Nll
 from reasontrain.algo.rollout_filter import AllRollouts, RandomRollouts, RolloutFilter
 from reasontrain.algo.token_selection import LinearSchedule, MaxVariance, SsToken
 from reasontrain.data.collate import collate
-from reasontrain.metrics.rewards import group_numbers, own_reward_numbers
+from reasontrain.metrics.rewards import group_numbers, own_reward_numbers, reward_mean
 from reasontrain.metrics.step import step_metrics
 from reasontrain.recipe import CheckpointSettings
 from reasontrain.run.directory import RunDirectory
@@ -139,10 +139,9 @@ def test_quadrants_of_a_step_by_hand() -> None:
     ]  # all above 0.3 and 0.5 nats
     assert (
         stats["trained_tokens"],
-        stats["reward_mean"],
         stats["entropy_mean"],
         stats["kl_reverse_mean"],
-    ) == (2, 0.5, 2.5, 2.5)
+    ) == (2, 2.5, 2.5)
 
 
 def rollouts(*truncated: bool) -> list[Rollout]:
@@ -260,10 +259,8 @@ def test_the_numbers_of_a_step_are_over_the_rollouts_that_have_them() -> None:
         "reward_errors": 0,
         "reward_timeouts": 0,
     }
-    known = collate([some[0]], advantage=NoAdvantage())
-    weight_BT = torch.ones(known.ids_BT.shape)
-    assert step_metrics(known, weight_BT, some)["reward_mean"] == pytest.approx(1 / 3)
-    assert "reward_mean" not in step_metrics(known, weight_BT, some[1:3])
+    assert reward_mean(some) == {"reward_mean": pytest.approx(1 / 3)}
+    assert reward_mean(some[1:3]) == {}
 
 
 def test_groups_without_signal_are_those_of_equal_rewards() -> None:

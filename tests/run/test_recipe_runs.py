@@ -272,6 +272,7 @@ def test_a_model_that_cannot_be_sampled_is_trained_on_written_data(tmp_path: Pat
     with run_context(recipe) as context:
         context.run(lambda step, stats: reports.append(stats))
     assert reports[0]["grad_norm"] > 0
+    assert "reward_mean" not in reports[0], "written responses are not graded"
     evaluated = read_recipe(RECIPES / "sft.yaml", [*overrides, "name=evaluated"])
     with (
         pytest.raises(UserError, match="lfm2 cannot be sampled with the local engine"),
