@@ -19,6 +19,8 @@ from reasontrain.learner.distributed import open_store
 Slot = tuple[str, tuple[int, ...]]
 """Name and shape of a tensor to be received."""
 CHECK_MODULUS = (1 << 61) - 1
+CHECK_WORDS = 1 << 20
+"""Words of a tensor that are summed at once, in about 32 MB of temporaries."""
 _FROM_RANK_0 = distributed_c10d.BroadcastOptions()
 _FROM_RANK_0.rootRank = 0
 _FROM_RANK_0.rootTensor = 0
@@ -147,5 +149,11 @@ def _updated(total: int, name: str, tensor: Tensor) -> int:
     swapped tensor changes it.
     """
     words = tensor.reshape(-1).view(torch.int16 if tensor.element_size() == 2 else torch.int32)
-    weighted = (words.long() * (torch.arange(len(words), device=words.device) % 65521 + 1)).sum()
-    return (total * 1_000_003 + int(weighted) + sum(name.encode())) % CHECK_MODULUS
+    weighted_1 = torch.zeros(1, dtype=torch.long, device=words.device)
+    # Three int64 temporaries per word: of a whole embedding they would need 12 times its bytes.
+    for start in range(0, len(words), CHECK_WORDS):
+        part = words[start : start + CHECK_WORDS].long()
+        factor = torch.arange(start, start + len(part), device=words.device).remainder_(65521)
+        weighted_1 += part.mul_(factor.add_(1)).sum()
+    # The only synchronisation with the device, once per tensor.
+    return (total * 1_000_003 + int(weighted_1) + sum(name.encode())) % CHECK_MODULUS

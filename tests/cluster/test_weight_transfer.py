@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis.strategies import integers
 from torch import Tensor
 
-from reasontrain.cluster.weight_transfer import TransferChecksum, WeightBroadcast, _updated
+from reasontrain.cluster.weight_transfer import (
+    CHECK_MODULUS,
+    TransferChecksum,
+    WeightBroadcast,
+    _updated,
+)
+from tests.peak_bytes import PeakBytes
 
 CPU = torch.device("cpu")
 NAMED = {
@@ -92,6 +98,17 @@ def test_a_swapped_renamed_or_missing_tensor_moves_the_checksum() -> None:
 def test_a_checksum_by_hand() -> None:
     """1.0 is 0x3F800000 and 0.0 is 0, by places 1 and 2; "a" is 97."""
     assert _updated(2, "a", torch.tensor([0.0, 1.0])) == 2 * 1_000_003 + 2 * 0x3F800000 + 97
+
+
+def test_the_checksum_of_a_large_tensor_needs_little_memory_and_is_the_same_formula() -> None:
+    """Whole, 8 MB of bfloat16 took 96 MB; what a slice takes does not grow with the tensor."""
+    large_N = torch.arange(4 << 20).remainder_(1009).bfloat16()
+    words_N = large_N.view(torch.int16).long()
+    places_N = torch.arange(len(words_N)) % 65521 + 1
+    expected = (int((words_N * places_N).sum()) + sum(b"a")) % CHECK_MODULUS
+    with PeakBytes() as peak:
+        assert _updated(0, "a", large_N) == expected
+    assert 0 < peak.most < 64e6
 
 
 def test_a_broken_line_is_reported_only_after_every_tensor_was_gathered() -> None:
