@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from reasontrain.models.embedding import InputSpace
     from reasontrain.models.fingerprints import adapter_fingerprint, fingerprint, quick_fingerprint
+    from reasontrain.models.kernels import choose_sdpa_kernels
     from reasontrain.models.loading import (
         check_head,
         check_same_ids,
@@ -75,6 +76,7 @@ __all__ = [
     "check_same_ids",
     "check_shapes",
     "check_tied_files",
+    "choose_sdpa_kernels",
     "class_of",
     "context_of",
     "conversions_in",
@@ -120,6 +122,7 @@ _MODULES = {
     "adapter_fingerprint": "fingerprints",
     "fingerprint": "fingerprints",
     "quick_fingerprint": "fingerprints",
+    "choose_sdpa_kernels": "kernels",
     "check_head": "loading",
     "check_same_ids": "loading",
     "load": "loading",

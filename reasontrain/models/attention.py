@@ -24,8 +24,11 @@ from reasontrain.models.policy import Policy
 from reasontrain.models.settings import Importance
 from reasontrain.types import UserError
 
-FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
-"""torch's kernels that never store all probabilities; `math`, which does, is excluded."""
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+"""torch's kernels that never store all probabilities; `math`, which does, is excluded.
+
+So is cuDNN, which `sdpa_kernel` would turn on again (see `kernels`).
+"""
 KNOWN = ("sdpa", "flash_attention_2")
 OTHER_SOFTMAX = ("softcap", "s_aux", "position_bias")
 """Arguments by which some architectures change the scores before the softmax.

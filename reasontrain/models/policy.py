@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 
 from reasontrain.models.description import context_of, stop_ids_of
 from reasontrain.models.embedding import input_space, measure_ids_in_use
+from reasontrain.models.kernels import choose_sdpa_kernels
 from reasontrain.models.vision import Vision
 from reasontrain.types import Image, Problem
 from reasontrain.vocab import EmbeddingBasis, Head, Vocabulary
@@ -41,6 +42,7 @@ class Policy:
             vision: image processing of an image model; None for a language model.
             vocabulary: backend of the head's statistics and gradients.
         """
+        choose_sdpa_kernels()
         self.model = model
         self.tokenizer = tokenizer
         self.dtype = dtype
