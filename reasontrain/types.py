@@ -50,6 +50,13 @@ def printable(text: str) -> str:
     return line if len(line) <= LABEL_LENGTH else f"{line[: LABEL_LENGTH - 3]}..."
 
 
+def listed(names: Iterable[object]) -> str:
+    """Names of a user's columns or fields on one line, at most 20 of them."""
+    lines = [printable(str(name)) for name in names]
+    more = [f"and {len(lines) - 20} more"] if len(lines) > 20 else []
+    return ", ".join(lines[:20] + more) or "nothing"
+
+
 class RunError(RuntimeError):
     """A run that started correctly and cannot continue: shown as one sentence; exit code 1."""
 

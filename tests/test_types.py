@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reasontrain.types import Batch, Problem, TokenFields, TokenKind, TokenStats
+from reasontrain.types import Batch, Problem, TokenFields, TokenKind, TokenStats, listed
 
 PAD, PROMPT, RESPONSE, FORCED, TOOL, SOFT, MASKED = (int(kind) for kind in TokenKind)
 
@@ -176,3 +176,9 @@ def test_a_problem_is_one_short_printable_line_in_messages(name: str) -> None:
     assert len(label) <= len("problem ") + 80
     assert label.encode()
     assert "\\" in label or label in ("problem ½ é", f"problem {'x' * 77}...")
+
+
+def test_names_of_columns_are_one_line_and_at_most_twenty() -> None:
+    assert listed(["a\nb", "c"]) == "a\\nb, c"
+    assert listed(range(25)).endswith("19, and 5 more")
+    assert listed([]) == "nothing"

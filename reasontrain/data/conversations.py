@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from reasontrain.data.files import RowError, is_missing, shown
 from reasontrain.data.prompts import IMAGE_MARK
-from reasontrain.types import Message, text_of
+from reasontrain.types import Message, listed, text_of
 
 ROLES: Mapping[str, str] = {
     "system": "system",
@@ -136,9 +136,7 @@ def _turn(value: object, where: str, images: bool) -> Message:
         raise RowError(f"{where}: expected an object with role and content, found {shown(value)}")
     name = value.get("role", value.get("from"))
     if not isinstance(name, str) or name.strip().lower() not in ROLES:
-        reason = (
-            f"it has {', '.join(map(str, value)) or 'nothing'}" if name is None else shown(name)
-        )
+        reason = f"it has {listed(value)}" if name is None else shown(name)
         raise RowError(
             f"{where}: no known role ({reason}); expected system, user, assistant or tool, or "
             f"ShareGPT's human, gpt, function_call or observation"

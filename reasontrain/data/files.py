@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from reasontrain.data.hub import hub_or_cache
 from reasontrain.data.progress import with_progress
-from reasontrain.types import AtLeastOne, UserError, did_you_mean
+from reasontrain.types import AtLeastOne, UserError, did_you_mean, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,7 +125,7 @@ class Table:
             names = self.nested_names
             raise UserError(
                 f"{self.source} has no column {name!r}{did_you_mean(name, names)} "
-                f"(it has: {', '.join(names)})"
+                f"(it has: {listed(names)})"
             )
         return name
 
@@ -307,7 +307,7 @@ def read_file(path: Path, on_bad_row: OnBadRow = refuse) -> Table:
         pattern = path / f"*{ending(Path(names[0])) if names else '.jsonl'}"
         raise UserError(
             f"{path} is a folder; name one of its files or a pattern, as in {pattern} (data files "
-            f"in it: {', '.join(names[:20]) or 'none'})"
+            f"in it: {listed(names)})"
         )
     if not path.exists():
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -453,7 +453,7 @@ def read_csv(path: Path, on_bad_row: OnBadRow = refuse) -> Table:
             on_bad_row(
                 RowError(
                     f"{path}, line {number}: {len(cells)} cells, where the header has "
-                    f"{len(header)} columns ({', '.join(header)})"
+                    f"{len(header)} columns ({listed(header)})"
                 )
             )
         else:

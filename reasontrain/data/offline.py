@@ -33,7 +33,7 @@ from reasontrain.data.rows import (
     layout_of,
     response_of,
 )
-from reasontrain.types import Message, Problem, Rollout, UserError
+from reasontrain.types import Message, Problem, Rollout, UserError, listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -218,7 +218,7 @@ def _check_demonstrations(table: Table, layout: Layout) -> None:
     )
     raise UserError(
         f"{table.source} has no column for the response (looked for: {', '.join(RESPONSES)}, "
-        f"{', '.join(USUAL['messages'])}; it has: {', '.join(table.nested_names)}); {remedy}"
+        f"{', '.join(USUAL['messages'])}; it has: {listed(table.nested_names)}); {remedy}"
     )
 
 
@@ -232,7 +232,7 @@ def _check_pairs(table: Table, sides: Mapping[Side, str]) -> None:
     if len(missing) == len(sides) and table.find((*USUAL["messages"], *USUAL["solution"])):
         raise UserError(
             f"{table.source} has no column {missing[0]!r} (it has: "
-            f"{', '.join(table.nested_names)}); demonstrations are read with `task.kind: rollouts`"
+            f"{listed(table.nested_names)}); demonstrations are read with `task.kind: rollouts`"
         )
     for column in sides.values():
         table.require(column)
@@ -274,7 +274,7 @@ def _sides(
     if blank and not shared:
         raise RowError(
             f"{where}: there is no prompt (looked for: {', '.join(USUAL['problem'])}, or turns "
-            f"that both sides start with; the row has: {', '.join(row)})"
+            f"that both sides start with; the row has: {listed(row)})"
         )
     if blank:
         prompt: str | tuple[Message, ...] = shared

@@ -19,7 +19,7 @@ from reasontrain.data.conversations import (
     turns_of,
 )
 from reasontrain.data.files import Row, RowError, Table, cell, present, shown, text
-from reasontrain.types import Message, Problem, UserError
+from reasontrain.types import Message, Problem, UserError, listed
 
 Part = Literal[
     "problem",
@@ -151,7 +151,7 @@ def layout_of(
         tried = ", ".join((*USUAL["problem"], *USUAL["messages"]))
         raise UserError(
             f"{table.source} has no column for the problem (looked for: {tried}; it has: "
-            f"{', '.join(table.nested_names)}); name it, as in columns: {{problem: "
+            f"{listed(table.nested_names)}); name it, as in columns: {{problem: "
             f"{(table.names or ('text',))[0]}}}"
         )
     return Layout(columns)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasontrain.algo.evidence import EVIDENCE
-from reasontrain.types import Rollout, RunError, UserError
+from reasontrain.types import Rollout, RunError, UserError, listed
 
 SAMPLE = "sample_id"
 HASH = "ids_hash"
@@ -190,7 +190,7 @@ def _rows(
             f"column {name!r}: {file} cannot be read as Parquet ({error}); {_remedy(path)}"
         ) from error
     if missing := {SAMPLE, HASH, name, MADE_BY} - {*table.column_names, *metadata}:
-        has = ", ".join(table.column_names)
+        has = listed(table.column_names)
         raise UserError(
             f"column {name!r}: {file} has no {', '.join(sorted(missing))} (it has: {has}); "
             f"{_remedy(path)}"

@@ -113,7 +113,8 @@ def test_a_demonstration_needs_a_token_to_end_with() -> None:
 
 def test_what_is_too_long_is_refused_or_dropped_and_counted() -> None:
     with pytest.raises(
-        UserError, match=r"1 of 2 prompts have more than 30 tokens \(the longest is b with 1\d\d\)"
+        UserError,
+        match=r"1 of 2 prompts have more than 30 tokens \(the longest is problem b with 1\d\d\)",
     ):
         encoder(max_tokens=30).prompts([SHORT, LONG])
     kept, dropped = encoder(max_tokens=30, too_long="drop").prompts([LONG, SHORT])

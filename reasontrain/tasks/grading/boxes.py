@@ -35,6 +35,7 @@ _CONNECTION = re.compile(
     r"|(?P<name>(?:\\[a-zA-Z]+|[a-zA-Z]{1,2})(?:_\{?\w+\}?|\([a-zA-Z\d]\))?\s*(?:=|\\approx))"
     rf"|(?P<word>{_PHRASES}|{_LETTER}+(?:['’-]{_LETTER}+)*)"
 )
+_PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 _NEGATED = re.compile(
     r"(?:\bnot|n't|\brather than|\binstead of|\bnicht|\bpas|不是|ではなく)\s*(?:[$*]|\\[(\[]|\s)*$",
     re.IGNORECASE,
@@ -90,7 +91,8 @@ def is_unclosed(text: str) -> bool:
 
 def connects(text: str) -> bool:
     """Return True if a text after a box leads to another one."""
-    return len(text) <= LONGEST_CONNECTION and _joint(text, 0, len(text)) is not None
+    is_short = 0 < len(text.strip()) <= len(text) <= LONGEST_CONNECTION
+    return is_short and _joint(text, 0, len(text)) is not None
 
 
 def _first_of_last(text: str) -> int:
@@ -195,7 +197,7 @@ def _joint(text: str, start: int, end: int) -> str | None:
 
     Returns:
         "label" if part labels connect the boxes, "or" if that word does, "and" if it or separators
-        do, and None if the boxes are separate answers.
+        do or nothing is between them, and None if the boxes are separate answers.
     """
     if end - start > LONGEST_CONNECTION:
         return None
@@ -222,6 +224,9 @@ def _joint(text: str, start: int, end: int) -> str | None:
                 num_words += 1
         if kind != "space":
             kinds.append(kind)
+    if not kinds:
+        # `\boxed{4}\boxed{5}` gives both; in the next paragraph, a box replaces the one before
+        return None if _PARAGRAPH.search(text, start, end) else "and"
     return _kind_of_joint(kinds, num_words)
 
 

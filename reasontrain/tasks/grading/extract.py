@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import pairwise
 from typing import Literal
 
 from reasontrain.data.thought_marks import KNOWN
@@ -51,12 +52,13 @@ _CHOSEN = re.compile(
 )
 """`选B`, as the last words."""
 _DENIED = re.compile(
-    r"[\s$*)\]]*(?:(?:is|was|are|would be|seems)\s+(?:\w+ly\s+)?(?:not|wrong|incorrect|false|never"
+    r"[\s$*)\]}]*(?:(?:is|was|are|would be|seems)\s+(?:\w+ly\s+)?(?:not|wrong|incorrect|false|never"
     r"|impossible|too\s+(?:big|large|small|low|high))\b"
     r"|(?:is|was|are)n['’]t\b|can(?:not|['’]t)\s+be\b)",
     re.IGNORECASE,
 )
 """What takes back the value before it."""
+_ANSWER_TAG = re.compile(r"<(?P<closes>/?)answer>", re.IGNORECASE)
 _VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|be|makes|gives|costs|needs|left)\b")
 _STARTS_WITH_VALUE = re.compile(value.VALUE)
 
@@ -209,13 +211,34 @@ def _is_answered(text: str, answer_format: AnswerFormat) -> bool:
 def _in_answer_tag(text: str) -> tuple[str, bool] | None:
     """Return the content of the last `<answer>` and True if it is closed; None without a tag.
 
-    A response whose prompt opened the tag only closes it.
+    A response whose prompt opened the tag only closes it. The contents of tags that nothing but
+    space or a conjunction separates are alternatives.
     """
-    if "answer>" not in text:
+    tags = list(_ANSWER_TAG.finditer(text)) if ">" in text else []
+    if not tags:
         return None
-    _, opened, after = text.rpartition("<answer>")
-    content, closed, _ = (after if opened else text).partition("</answer>")
-    return (content, bool(closed)) if opened or closed else None
+    spans: list[tuple[int, int]] = []
+    opened: int | None = 0 if tags[0]["closes"] else None
+    for tag in tags:
+        if tag["closes"] and opened is not None:
+            spans.append((opened, tag.start()))
+            opened = None
+        elif not tag["closes"]:
+            opened = tag.end()
+    if opened is not None:
+        return text[opened:], False
+    spans = [span for span in spans if text[span[0] : span[1]].strip()]
+    if not spans:
+        return "", True
+    contents = [text[spans[-1][0] : spans[-1][1]].strip()]
+    for before, after in pairwise(reversed(spans)):
+        between = _ANSWER_TAG.sub("", text[after[1] : before[0]])
+        if between.strip() and not boxes.connects(between):
+            break
+        content = text[after[0] : after[1]].strip()
+        if content not in contents:
+            contents.insert(0, content)
+    return " or ".join(contents), True
 
 
 def _until_sentence_end(text: str) -> tuple[str, str]:

@@ -154,6 +154,7 @@ _ALIASES = {
     "cfrac": r"\frac",
     "nicefrac": r"\frac",
     "sfrac": r"\frac",
+    "flatfrac": r"\frac",
     "xfrac": r"\frac",
     "dbinom": r"\binom",
     "tbinom": r"\binom",
@@ -221,6 +222,18 @@ _ALIASES = {
 _SPACES = frozenset([r"\,", r"\;", r"\:", r"\>", r"\ ", "\\\n", "\\\t", r"\/"])
 _THOUSANDS = re.compile(r"(?<=\d)(?<!(?<!\d)0)\s*(?:\{,\}|,\s*\\!|\\!\s*,|\\!)\s*(?=\d{3}(?!\d))")
 """A mark between thousands that cannot be the comma of a list."""
+_GROUPED = re.compile(r"(?<![\w.\\}])\d{1,3}(?:\\?_\d{3})+(?![\w{])")
+"""Digits in groups of three, as in `12_345`; a base has two digits at most."""
+_DECIMAL_COMMA = re.compile(r"(?<![\d}.,])(\d+)\{,\}(\d{1,2}|\d{4,})(?![\d.,]|\{,\})")
+"""The comma of a decimal, which is in braces in LaTeX because that of a list is not."""
+_FACE_OF_NUMBER = re.compile(r"\\math(?:bb|cal|frak|scr|ds)\s*\{\s*(-?\d[\d.,]*)\s*\}")
+_DEGREE_LETTER = re.compile(
+    r"(?<=\d)\s*\^\s*(?:\{\s*)?(?:\\text\s*\{\s*o\s*\}|o(?![a-zA-Z]))(?:\s*\})?"
+)
+"""A small letter for the sign of degrees."""
+_CASE_CONDITION = re.compile(r"[\s,]*&[\s,]*(?:\\text\s*\{[\s,]*(?:if|for|when|where)\s*\})?\s*")
+"""What separates a case from its condition."""
+_CASE_END = re.compile(r"[,;]\s*(?=\\\\|\\end\{cases\})")
 _ALIGNED = re.compile(
     r"\\(?:begin|end)\s*\{(?:aligned|align|gathered|gather|split|equation|multline|eqnarray"
     r"|flalign|alignedat|alignat)\*?\}(?:\{\d*\}|\[[tcb]\])?"
@@ -280,10 +293,20 @@ def _normalised(text: str) -> str:
             text = re.sub(r"\\\\(?=[a-zA-Z]{2}|[%{}$])", lambda _: "\\", text)
         if "quad" in text:
             text = _WIDE_SPACE.sub(", ", text)
-        text = _THOUSANDS.sub("", text).replace("{,}", ",")
+        text = _THOUSANDS.sub("", text)
+        if "{,}" in text and not re.search(r"[(\[]|\\\{", text):
+            text = _DECIMAL_COMMA.sub(r"\1.\2", text)
+        text = text.replace("{,}", ",")
         text = re.sub(r"\\([()]|[\[\]](?![a-zA-Z\d]*\{))", "", text)
         text = re.sub(r"\^\s*\{\s*\\circ\s*\}", r"^\\circ ", text)
         text = _arguments(_without_looks(text))
+        text = _FACE_OF_NUMBER.sub(r"\1", text) if r"\math" in text else text
+        if r"\begin{cases}" in text:
+            text = _CASE_END.sub("", _CASE_CONDITION.sub(" & ", text))
+    if "^" in text and "o" in text:
+        text = _DEGREE_LETTER.sub(r"^\\circ ", text)
+    if "_" in text:
+        text = _GROUPED.sub(lambda match: re.sub(r"[\\_]", "", match.group()), text)
     if "=" in text:
         text = text.replace(">=", r"\ge ").replace("<=", r"\le ").replace("!=", r"\ne ")
     text = re.sub(r"\s+", " ", text.replace("~", " ")).strip()
@@ -310,6 +333,9 @@ def squeezed(text: str) -> str:
 
 def _ascii_signs(text: str) -> str:
     """Write Unicode signs, digits and letters in LaTeX."""
+    # a circled number is one alone; several (`①③`) are a choice of statements
+    if len(text) == 1 and (number := _compatible(text)).isdecimal():
+        return number
     text = _BLOCKS.sub(lambda block: unicodedata.normalize("NFKC", block.group()), text)
     text = _RAISED.sub(lambda digits: f"^{{{_compatible(digits.group())}}}", text)
     text = _LOWERED.sub(lambda digits: f"_{{{_compatible(digits.group())}}}", text)

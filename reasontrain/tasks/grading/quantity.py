@@ -29,6 +29,9 @@ _ROUNDED = re.compile(
 )
 """Remarks behind a value that say nothing of it."""
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*([-+]?\s*\d)\s*\}|\(\s*([-+]?\d)\s*\)|([-+]?\d))")
+_DIVISOR = re.compile(r"\s*\^\s*(?:\{\s*-\s*\d\s*\}|\(\s*-\d\)|-\d)")
+"""The power of a unit in a denominator."""
+_TOWARDS = re.compile(r"(?:to\s+the|due|towards?(?:\s+the)?)\s+(?=(?:north|south|east|west)[a-z]*)")
 _TRIGONOMETRIC = re.compile(r"\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|equiv|approx|to|mid)(?![a-zA-Z])")
 _OTHER_VALUE = re.compile(r",?\s*(?:and |but )?(?:not|rather than|instead of)\s+(?:\x03\s*)?")
@@ -655,7 +658,9 @@ class _Reader:
             ):
                 self.is_ordinal = True
                 return True
-            if word == "out" and (of := re.match(r"out\s+of\s+(\d{1,9})\b", lower[token.start :])):
+            if word == "out" and (
+                of := re.match(r"out\s+of[\s\x03]+(\d{1,9})\b", lower[token.start :])
+            ):
                 self.scale /= int(of[1]) or 1
                 self._skip_to(token.start + of.end())
                 self.index -= 1
@@ -664,6 +669,10 @@ class _Reader:
         if bound := _phrase(lower, token.start, lexicon.BOUNDS_BEHIND):
             self.parts.add(lexicon.BOUNDS_BEHIND[bound])
             self._skip_to(token.start + len(bound))
+            self.index -= 1
+            return True
+        if towards := _TOWARDS.match(lower, token.start):
+            self._skip_to(towards.end())
             self.index -= 1
             return True
         if word in lexicon.DIRECTIONS:
@@ -740,6 +749,9 @@ class _Reader:
         if self.unit == _DEGREES:
             return text in "CF"
         if self.nouns & _NAMES_OF.get(text, frozenset()):
+            return True
+        if self.unit.dims and _DIVISOR.match(self.text, token.end):
+            # `km h^{-1}`
             return True
         # a variable, as far as the text shows
         self.is_letter = True

@@ -82,6 +82,7 @@ _LABELLED = re.compile(
 )
 """A member with the label of its part (`(i) 3`) or with a name (`\\text{Ann: } 4`)."""
 _PART_LABELS = ("abcdefgh", ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii"), "12345678")
+_CHOICE = re.compile(r"\(?[A-J]\)?")
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-z])\)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 
@@ -295,6 +296,9 @@ class Comparison:
             return self._chains(gold, answer, depth)
         if isinstance(gold, Assigned) and isinstance(answer, Chain):
             return self._chains(gold, answer, depth)
+        names_choice = isinstance(answer, Assigned) and _CHOICE.fullmatch(answer.name)
+        if names_choice and _CHOICE.fullmatch(words.bare(gold.text)):
+            return self._decided(False, "two choices")
         gold_value = _value_of(gold, self._nouns, strict=True)
         answer_value = _value_of(answer, self._nouns, strict=False)
         if gold_value is None or answer_value is None:
@@ -885,15 +889,15 @@ def _value_of(node: Node, nouns: Nouns, *, strict: bool) -> Node | None:
 def _is_consistent(sides: Sequence[str]) -> bool:
     """Return True if a chain does not state that different numbers are equal.
 
-    One earlier member that has the value of the last one is enough, and members whose value is not
-    known do not count.
+    The first member must have the value of the last one. Members between them do not count, because
+    a calculation that went on (`5+5+1 = 7 = 11`) has slips, nor do those whose value is not known.
     """
     last = approximate.value(sides[-1])
     if last is None:
         return True
-    values = [approximate.value(side) for side in sides[:-1]]
-    known = [value for value in values if value is not None]
-    return not known or any(_close(value, last, 1e-9) for value in known)
+    values = (approximate.value(side) for side in sides[:-1])
+    first = next((value for value in values if value is not None), None)
+    return first is None or _close(first, last, 1e-9)
 
 
 def _agree(members: Sequence[Node]) -> bool:

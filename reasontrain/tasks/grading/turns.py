@@ -8,10 +8,13 @@ _END = re.compile(
     # tokens that end a turn or a text
     r"<[|｜](?:im_end|endoftext|end_of_text|eot_id|eom_id|end|eos|end_of_turn|end▁of▁sentence"
     r"|endofturn|end_of_sentence|return|eot|im_sep)[|｜]>"
-    r"|</s>|<pad>|<[|｜]pad[|｜]>|<eos>|<end_of_turn>|<turn\|>|\[EOS\]|<\|END_OF_TURN_TOKEN\|>|<EOT>"
+    r"|</s>|<eos>|<end_of_turn>|<turn\|>|\[EOS\]|<\|END_OF_TURN_TOKEN\|>|<EOT>"
     # the head of another's turn
     r"|<[|｜](?:im_start|start|start_header_id)[|｜]>\s{0,3}(?:user|system|tool|human)\b"
     r"|<[|｜](?:user|User|human|system|observation)[|｜]>|<start_of_turn>\s{0,3}user\b"
+    # behind a text, padding and the head of another turn of the model
+    r"|(?<=[^\s>\]])\s{0,3}(?:<[|｜](?:assistant|Assistant|pad)[|｜]>|<pad>|<unk>|\[PAD\])"
+    r"|\[/INST\]\s*\Z"
     r"|<\|turn>\s{0,3}user\b|\[INST\]|<\|USER_TOKEN\|>|<(?:human|user)>:"
 )
 _NAME = re.compile(r"(?:User|Human|USER|HUMAN|用户|Instruction)\*{0,2}[:：]")

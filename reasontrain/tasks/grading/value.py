@@ -43,7 +43,7 @@ _PREPOSITION = (
     r"(?<![^\W\d_])(?<!out )(?:in|on|at|for|from|by|with|of|under|during)\s+"
     r"(?:the|a|an|his|her|their|its|our|this|that|these|those|each|every|all)\b"
 )
-_COMPARISON = rf"(?:more|fewer|less|\b[a-z]{{3,9}}er) than(?!\s+{VALUE})"
+_COMPARISON = rf"(?:more|fewer|less|\b[a-z]{{3,9}}er) than(?!\s+(?:{VALUE}|(?![aI]\b)[a-zA-Z]\b))"
 _REST = (
     r"(?P<comma>[,;，；]\s*)|(?P<label>\s(?-i:[A-Z][a-z]{3,}):\s)"
     r"|(?P<dash>\s[—–-]{1,2}\s+(?=[^\W\d_]{3}))|(?P<paren>\s*[(（])"
