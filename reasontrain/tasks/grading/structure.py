@@ -83,6 +83,7 @@ _LABELLED = re.compile(
 """A member with the label of its part (`(i) 3`) or with a name (`\\text{Ann: } 4`)."""
 _PART_LABELS = ("abcdefgh", ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii"), "12345678")
 _CHOICE = re.compile(r"\(?[A-J]\)?")
+_LABELLED_RELATION = re.compile(r"\s*\([A-J]\)\s*[^\s=][^=]*=")
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-z])\)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 
@@ -181,9 +182,14 @@ class Comparison:
         in_words = words.equal(gold, answer)
         if in_words is not None:
             return self._decided(in_words, "words")
-        if self._nodes(gold, answer):
-            return True
         contents = words.content_of_choice(gold), words.content_of_choice(answer)
+        # the letter of `(C) 5 = 6` is no part of the name of an assignment
+        is_labelled = any(
+            content is not None and _LABELLED_RELATION.match(words.bare(text))
+            for content, text in zip(contents, (gold, answer), strict=True)
+        )
+        if not is_labelled and self._nodes(gold, answer):
+            return True
         if contents == (None, None):
             return False
         self.rules.append("content of a choice")
