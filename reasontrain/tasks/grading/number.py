@@ -24,6 +24,7 @@ ROUNDING = Fraction(1, 1_000_000)
 """Tolerance of decimals, absolute and relative to the gold answer; the smaller one counts."""
 
 FEW_PLACES = 5
+"""Decimals of so few places within `ROUNDING` of an exact number are near it by chance."""
 
 _UNSIGNED = (
     r"(?:[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![.\d])|[1-9]\d{0,2}(?:\ \d{3})+,\d{1,2}(?!\d)"

@@ -29,8 +29,6 @@ _ROUNDED = re.compile(
 )
 """Remarks behind a value that say nothing of it."""
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*([-+]?\s*\d)\s*\}|\(\s*([-+]?\d)\s*\)|([-+]?\d))")
-_DIVISOR = re.compile(r"\s*\^\s*(?:\{\s*-\s*\d\s*\}|\(\s*-\d\)|-\d)")
-"""The power of a unit in a denominator."""
 _TOWARDS = re.compile(r"(?:to\s+the|due|towards?(?:\s+the)?)\s+(?=(?:north|south|east|west)[a-z]*)")
 _TRIGONOMETRIC = re.compile(r"\\?(?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|equiv|approx|to|mid)(?![a-zA-Z])")
@@ -353,6 +351,17 @@ class _Reader:
         while self.index < len(self.tokens) and self.tokens[self.index].start < end:
             self.index += 1
 
+    def _consume(self, end: int) -> None:
+        """Make the last token before a position the current one, which has been read."""
+        self._skip_to(end)
+        self.index -= 1
+
+    def _exponent(self, offset: int) -> re.Match[str] | None:
+        """The power that begins with the token at an offset from the current one."""
+        if self._at(offset) not in ("^", "*"):
+            return None
+        return _EXPONENT.match(self.text, self.tokens[self.index + offset].start)
+
     def _at(self, offset: int) -> str:
         """The token at an offset from the current one; "" behind the end."""
         position = self.index + offset
@@ -435,11 +444,10 @@ class _Reader:
             return self._prime(text, depth)
         if text in units.CURRENCY_SIGNS:
             return self._measure(units.SYMBOLS[text])
-        exponent = _EXPONENT.match(self.text, token.start) if text in ("^", "*") else None
+        exponent = self._exponent(0)
         if exponent and self.last_unit.dims:
             self._raise(int(next(filter(None, exponent.groups())).replace(" ", "")))
-            self._skip_to(exponent.end())
-            self.index -= 1
+            self._consume(exponent.end())
             return True
         if text == "^":
             # `12^{th}`
@@ -470,8 +478,7 @@ class _Reader:
         in_words = repeated and number.in_words(re.findall(r"[a-z]+", repeated[1].lower()))
         if repeated and in_words:
             # `12 (twelve)`
-            self._skip_to(repeated.end())
-            self.index -= 1
+            self._consume(repeated.end())
             return in_words[0] == value.value
         if text in "([{":
             following = self._next_word()
@@ -620,8 +627,7 @@ class _Reader:
             self.unit = self.unit.times(inner.unit)
             self.labels |= inner.labels
         self.last_unit = units.NONE
-        self._skip_to(match.end())
-        self.index -= 1
+        self._consume(match.end())
         return bool(self.unit.dims or self.labels)
 
     def _word(self, token: FlatToken, *, glued: bool) -> bool:
@@ -630,50 +636,14 @@ class _Reader:
         word = text.lower()
         lower = self.text.lower()
         following = self._next_word()
-        if self._is_fresh:
-            if word == "and" and re.match(r"and\s+(?:a|one)\s+half\b", lower[token.start :]):
-                self.added = Fraction(1, 2)
-                self.decimal = True
-                self.index += 2
-                return True
-            is_money = self.currency.dims or following in units.CURRENCY_SIGNS
-            if not is_money and (unit := units.find(following)) is not None:
-                is_money = units.is_currency(unit)
-            if is_money and text in lexicon.MONEY_LETTERS:
-                self.scale *= lexicon.MONEY_LETTERS[text]
-                return True
-            if word in lexicon.MAGNITUDES:
-                self.scale *= lexicon.MAGNITUDES[word]
-                return True
-            if word in lexicon.PARTS and (self.is_text or not glued):
-                self.scale /= lexicon.PARTS[word]
-                return True
-            if word in lexicon.PERCENTS:
-                return self._percent()
-            if word in ("per", "por", "pour") and following.lower() in ("cent", "ciento"):
-                self.index += 1
-                return self._percent()
-            if word in ("st", "nd", "rd", "th") and (
-                glued or self._at(-1) in ("^", flat.OPEN, "{")
-            ):
-                self.is_ordinal = True
-                return True
-            if word == "out" and (
-                of := re.match(r"out\s+of[\s\x03]+(\d{1,9})\b", lower[token.start :])
-            ):
-                self.scale /= int(of[1]) or 1
-                self._skip_to(token.start + of.end())
-                self.index -= 1
-                self.is_counted = True
-                return int(of[1]) > 0
+        if self._is_fresh and (scaled := self._scaling(token, glued=glued)) is not None:
+            return scaled
         if bound := _phrase(lower, token.start, lexicon.BOUNDS_BEHIND):
             self.parts.add(lexicon.BOUNDS_BEHIND[bound])
-            self._skip_to(token.start + len(bound))
-            self.index -= 1
+            self._consume(token.start + len(bound))
             return True
         if towards := _TOWARDS.match(lower, token.start):
-            self._skip_to(towards.end())
-            self.index -= 1
+            self._consume(towards.end())
             return True
         if word in lexicon.DIRECTIONS:
             self.parts.add(word)
@@ -739,6 +709,50 @@ class _Reader:
         self.labels.add(word)
         return True
 
+    def _scaling(self, token: FlatToken, *, glued: bool) -> bool | None:
+        """Read a word that scales the number before it, or says how it is meant.
+
+        Returns:
+            None if it is no such word, False if it is one that cannot stand here.
+        """
+        text = token.text
+        word = text.lower()
+        lower = self.text.lower()
+        following = self._next_word()
+        if word == "and" and re.match(r"and\s+(?:a|one)\s+half\b", lower[token.start :]):
+            self.added = Fraction(1, 2)
+            self.decimal = True
+            self.index += 2
+            return True
+        is_money = self.currency.dims or following in units.CURRENCY_SIGNS
+        if not is_money and (unit := units.find(following)) is not None:
+            is_money = units.is_currency(unit)
+        if is_money and text in lexicon.MONEY_LETTERS:
+            self.scale *= lexicon.MONEY_LETTERS[text]
+            return True
+        if word in lexicon.MAGNITUDES:
+            self.scale *= lexicon.MAGNITUDES[word]
+            return True
+        if word in lexicon.PARTS and (self.is_text or not glued):
+            self.scale /= lexicon.PARTS[word]
+            return True
+        if word in lexicon.PERCENTS:
+            return self._percent()
+        if word in ("per", "por", "pour") and following.lower() in ("cent", "ciento"):
+            self.index += 1
+            return self._percent()
+        if word in ("st", "nd", "rd", "th") and (glued or self._at(-1) in ("^", flat.OPEN, "{")):
+            self.is_ordinal = True
+            return True
+        if word == "out" and (
+            of := re.match(r"out\s+of[\s\x03]+(\d{1,9})\b", lower[token.start :])
+        ):
+            self.scale /= int(of[1]) or 1
+            self._consume(token.start + of.end())
+            self.is_counted = True
+            return int(of[1]) > 0
+        return None
+
     def _is_unit(self, token: FlatToken, following: str, glued: bool) -> bool:
         """Return True if a word that may be a unit is one where it stands."""
         text = token.text
@@ -750,7 +764,7 @@ class _Reader:
             return text in "CF"
         if self.nouns & _NAMES_OF.get(text, frozenset()):
             return True
-        if self.unit.dims and _DIVISOR.match(self.text, token.end):
+        if self.unit.dims and (power := self._exponent(1)) is not None and "-" in power[0]:
             # `km h^{-1}`
             return True
         # a variable, as far as the text shows

@@ -82,8 +82,6 @@ _LABELLED = re.compile(
 )
 """A member with the label of its part (`(i) 3`) or with a name (`\\text{Ann: } 4`)."""
 _PART_LABELS = ("abcdefgh", ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii"), "12345678")
-_CHOICE = re.compile(r"\(?[A-J]\)?")
-_LABELLED_RELATION = re.compile(r"\s*\([A-J]\)\s*[^\s=][^=]*=")
 _FUNCTION = re.compile(r"([a-zA-Z])\(([a-z])\)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 
@@ -183,12 +181,9 @@ class Comparison:
         if in_words is not None:
             return self._decided(in_words, "words")
         contents = words.content_of_choice(gold), words.content_of_choice(answer)
-        # the letter of `(C) 5 = 6` is no part of the name of an assignment
-        is_labelled = any(
-            content is not None and _LABELLED_RELATION.match(words.bare(text))
-            for content, text in zip(contents, (gold, answer), strict=True)
-        )
-        if not is_labelled and self._nodes(gold, answer):
+        # in `(C) 5 = 6`, the letter is no part of a name
+        has_equation = any("=" in content.lstrip("= ") for content in contents if content)
+        if not has_equation and self._nodes(gold, answer):
             return True
         if contents == (None, None):
             return False
@@ -302,8 +297,8 @@ class Comparison:
             return self._chains(gold, answer, depth)
         if isinstance(gold, Assigned) and isinstance(answer, Chain):
             return self._chains(gold, answer, depth)
-        names_choice = isinstance(answer, Assigned) and _CHOICE.fullmatch(answer.name)
-        if names_choice and _CHOICE.fullmatch(words.bare(gold.text)):
+        names_choice = isinstance(answer, Assigned) and words.is_letter(answer.name)
+        if names_choice and words.is_letter(gold.text):
             return self._decided(False, "two choices")
         gold_value = _value_of(gold, self._nouns, strict=True)
         answer_value = _value_of(answer, self._nouns, strict=False)

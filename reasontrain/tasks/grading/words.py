@@ -95,6 +95,12 @@ def content_of_choice(text: str) -> str | None:
     return read[1] if read is not None and read[1] else None
 
 
+def is_letter(text: str) -> bool:
+    """Return True for the bare letter of a choice (`C`, `(C)`)."""
+    read = choice(bare(text))
+    return read is not None and not read[1]
+
+
 def bare(text: str) -> str:
     r"""Remove the text wrappers (`\text{east}` -> `east`)."""
     return TEXT.sub(r"\1", text).strip() if "\\text" in text else text
