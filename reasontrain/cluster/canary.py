@@ -128,16 +128,21 @@ class Canary:
 
 def canary_of(
     recipe: Recipe, directory: RunDirectory, learner: Learner, sampler: Sampler
-) -> Canary:
+) -> Canary | None:
     """The check of a run; one that is resumed keeps the baseline of its first step.
+
+    None if nothing is sampled, or if the sampler decodes with the learner's own weights.
 
     Args:
         recipe: without a cluster, the cluster's defaults apply.
         directory: the run directory, with the gaps of earlier steps.
         learner: the run's learner.
-        sampler: the run's sampler, with its own copy of the weights.
+        sampler: the run's sampler.
     """
     cluster = recipe.cluster or Cluster()
+    is_shared = not cluster.samplers and recipe.engine.capabilities.shares_policy
+    if is_shared or not recipe.samples:
+        return None
     gaps = (row[METRIC] for row in directory.read_metrics() if METRIC in row)
     return Canary(
         learner,

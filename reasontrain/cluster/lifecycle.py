@@ -163,11 +163,7 @@ def _started(
     learner.build()
     if samplers is None:
         shared = SamplerGroup(ranks)
-        canary = (
-            None
-            if recipe.engine.capabilities.shares_policy or not recipe.samples
-            else canary_of(recipe, directory, learner, shared)
-        )
+        canary = canary_of(recipe, directory, learner, shared)
         return Processes(directory, learner, shared, None, grader, restarts, gpu, canary)
     separate = SeparateSamplers(samplers, learner, restarts)
     canary = canary_of(recipe, directory, learner, separate)

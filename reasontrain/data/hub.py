@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -16,8 +17,6 @@ NUM_LOOKUPS = 3
 """Look-ups of the hub's address that fail before it counts as unreachable."""
 WAIT_S = 0.5
 """Seconds between two of them."""
-_logged: set[str] = set()
-"""Hubs that this process has called unreachable: a run reads several things from one."""
 
 
 @contextmanager
@@ -32,14 +31,18 @@ def hub_or_cache() -> Iterator[None]:
     if constants.is_offline_mode() or _is_reachable(constants.ENDPOINT):
         yield
         return
-    if constants.ENDPOINT not in _logged:
-        _logged.add(constants.ENDPOINT)
-        logger.warning(f"{constants.ENDPOINT} cannot be reached; only what is in its cache is used")
+    _warn_unreachable(constants.ENDPOINT)
     constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = False
+
+
+@cache
+def _warn_unreachable(endpoint: str) -> None:
+    """Warn once in this process: a run reads several things from a hub."""
+    logger.warning(f"{endpoint} cannot be reached; only what is in its cache is used")
 
 
 def _is_reachable(endpoint: str) -> bool:

@@ -320,11 +320,6 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
                 if recipe.samples
                 else UnusedSampler()
             )
-            check = (
-                canary_of(recipe, inputs.directory, learner, sampler)
-                if recipe.samples and not recipe.engine.capabilities.shares_policy
-                else None
-            )
             try:
                 yield RunContext(
                     inputs,
@@ -335,7 +330,7 @@ def run_context(recipe: Recipe, declared: Recipe | None = None) -> Iterator[RunC
                     make_reward_fn(recipe, grader),
                     _cannot_recover,
                     str(learner.policy.device),
-                    check=check,
+                    check=canary_of(recipe, inputs.directory, learner, sampler),
                 )
             finally:
                 sampler.close()

@@ -60,9 +60,9 @@ def test_a_model_of_the_folder_needs_no_hub(
 
 
 def test_an_unreachable_hub_is_named_once(
-    waits: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hub, "_logged", set())
+    hub._warn_unreachable.cache_clear()
     for _ in range(2):
         with hub_or_cache():
             assert constants.is_offline_mode()

@@ -37,6 +37,7 @@ from tests.chat_templates import (
     with_thought,
     with_tools,
 )
+from tests.thoughts import GPT_OSS, PAIRS
 
 CHAT = [template for template in TEMPLATES.values() if template.text is not None]
 ALL = list(TEMPLATES.values())
@@ -334,18 +335,9 @@ def test_a_reply_that_does_not_continue_its_prompt_is_refused(
 
 
 OPENED = {
-    "<think>": "</think>",
-    "<seed:think>": "</seed:think>",
-    '<think effort="high">': "</think>",
-    "[THINK]": "[/THINK]",
-    "◁think▷": "◁/think▷",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|begin_of_thought|>": "<|end_of_thought|>",
-    "<|think|>": "<|/think|>",
-    "<|inner_prefix|>": "<|inner_suffix|>",
-    "<|channel>thought": "<channel|>",
+    opening.rstrip("\n"): closing for opening, closing in PAIRS.items() if opening not in GPT_OSS
 }
-"""The mark of a thought that a prompt opens -> the one that ends it, in every spelling."""
+"""The mark of a thought that a prompt opens -> the one text that ends it."""
 
 
 @pytest.mark.parametrize("opening", OPENED)

@@ -15,27 +15,8 @@ from reasontrain.sampler.sequence import SequenceState
 from reasontrain.tasks import Grader, Gsm8k, Response, Reward, Verdict
 from reasontrain.tasks.grading.extract import extract
 from reasontrain.types import NO_THOUGHT, Problem, Rollout, ThoughtState
+from tests.thoughts import PAIRS
 from tests.tiny import tokenizer
-
-PAIRS = {
-    "<think>": "</think>",
-    "<thinking>": "</thinking>",
-    "<Thought>": "</Thought>",
-    "<reasoning>": "</reasoning>",
-    "<scratchpad>": "</scratchpad>",
-    "<seed:think>": "</seed:think>",
-    "<longcat_think>": "</longcat_think>",
-    '<think effort="high">': "</think>",
-    "<|begin_of_thought|>": "<|end_of_thought|>",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|inner_prefix|>": "<|inner_suffix|>",
-    "[THINK]": "[/THINK]",
-    "◁think▷": "◁/think▷",
-    "<|channel>thought\n": "<channel|>",
-    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
-    "analysis": "assistantfinal",
-}
-"""Opening -> closing, as models write them; the last one without its special tokens."""
 
 
 @pytest.mark.parametrize("opening", PAIRS)
