@@ -180,11 +180,11 @@ class Comparison:
         in_words = words.equal(gold, answer)
         if in_words is not None:
             return self._decided(in_words, "words")
-        contents = words.content_of_choice(gold), words.content_of_choice(answer)
         # in `(C) 5 = 6`, the letter is no part of a name
-        has_equation = any("=" in content.lstrip("= ") for content in contents if content)
-        if not has_equation and self._nodes(gold, answer):
+        has_label = any(words.labels_equation(text) for text in (gold, answer))
+        if not has_label and self._nodes(gold, answer):
             return True
+        contents = words.content_of_choice(gold), words.content_of_choice(answer)
         if contents == (None, None):
             return False
         self.rules.append("content of a choice")

@@ -95,6 +95,11 @@ def content_of_choice(text: str) -> str | None:
     return read[1] if read is not None and read[1] else None
 
 
+def labels_equation(text: str) -> bool:
+    """Return True for a choice whose content is an equation (`(C) x = 6`)."""
+    return "=" in text and "=" in (content_of_choice(text) or "").lstrip("= ")
+
+
 def is_letter(text: str) -> bool:
     """Return True for the bare letter of a choice (`C`, `(C)`)."""
     read = choice(bare(text))
