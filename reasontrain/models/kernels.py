@@ -27,7 +27,12 @@ def choose_sdpa_kernels() -> list[str]:
 
 
 def mask_with_own_columns(
-    *, q_length: int, kv_length: int, q_offset: int = 0, kv_offset: int = 0, **options: object
+    *,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    **options: object,
 ) -> Bool[Tensor, "B 1 T S"] | None:
     """The mask that transformers builds for torch's attention, in which each token sees itself.
 
@@ -37,7 +42,7 @@ def mask_with_own_columns(
     Args:
         q_length: number of queries T.
         kv_length: number of keys S.
-        q_offset: column of the first query.
+        q_offset: column of the first query; a scalar tensor where the cache is static.
         kv_offset: column of the first key.
         options: further arguments of transformers' mask function, by name.
 

@@ -303,6 +303,6 @@ def _check_lengths(rollouts: Sequence[Rollout], described: Description) -> None:
     if needed > described.context:
         raise UserError(
             f"the unconditional reference takes {described.context} tokens, and the "
-            f"response to {longest.problem.label} with its "
+            f"response of {longest.problem.label} with its "
             f"header has {needed}; choose another reference"
         )

@@ -157,7 +157,7 @@ class PythonTask(Task):
 
     def _record(self, problem: Problem, outcome: Outcome) -> None:
         """Log what a call printed and how it failed; raise RunError if that stops the run."""
-        where = problem.label
+        where = f"problem {problem.id!r}"
         if outcome.output:
             output_logger.debug(f"{where} printed:\n{outcome.output.rstrip()}")
         if outcome.failure is None:

@@ -484,7 +484,7 @@ def test_weights_that_sum_to_zero_stop_the_run_and_the_steps_before_are_saved(
     that pair, in its third step.
     """
     scored(reasontrain)
-    last = json.loads(Path("out/scored/tokens/step-2.jsonl").read_text().splitlines()[0])["problem"]
+    last = json.loads(Path("out/scored/tokens/step-3.jsonl").read_text().splitlines()[0])["problem"]
 
     def certain(ids: list[str], values: list[list[float]]) -> None:
         values[ids.index(last)] = [0.0] * len(values[ids.index(last)])

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.masking_utils import causal_mask_function
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reasontrain import models
 from reasontrain.data.sampling import Sampling
 from reasontrain.models.attention import measure_attention
+from reasontrain.models.kernels import mask_with_own_columns
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.types import Problem, Prompt
 from tests.tiny import policy
@@ -94,3 +96,22 @@ def test_every_query_sees_a_key_also_in_padding(
     assert all(bool(mask.any(-1).all()) for mask in masks)
     if WINDOWED[architecture] is not None:
         assert all(int(mask.sum(-1).max()) <= 4 for mask in masks)
+
+
+def test_the_mask_of_a_static_cache_has_its_queries_behind_an_offset_that_is_a_tensor() -> None:
+    masks = [
+        mask_with_own_columns(
+            batch_size=1,
+            q_length=2,
+            kv_length=8,
+            q_offset=offset,
+            mask_function=causal_mask_function,
+            attention_mask=torch.tensor([[False, False, False, False, True, True, True, True]]),
+            allow_is_causal_skip=False,
+        )
+        for offset in (3, torch.tensor(3))
+    ]
+    expected = [[3], [4]]  # padding sees itself alone, and the first token no padding
+    for mask in masks:
+        assert mask is not None
+        assert [row.nonzero().flatten().tolist() for row in mask[0, 0]] == expected
