@@ -73,8 +73,9 @@ class VllmSampler:
             library: vLLM; tests pass a fake.
 
         Raises:
-            UserError: vLLM is not installed, or the settings do not fit the model or the machine.
-            RunError: the engine does not start.
+            UserError: vLLM is not installed, does not support the model, or the settings do not fit
+                the model or the machine.
+            RunError: the engine does not start for another reason.
         """
         if library is None:
             library = installed()
@@ -87,6 +88,11 @@ class VllmSampler:
             raise UserError(
                 f"tensor_parallel_size {settings.tensor_parallel_size} does not divide the "
                 f"{heads} heads of {model.path}"
+            )
+        if (settings.max_model_len or 0) > description.context:
+            raise UserError(
+                f"max_model_len {settings.max_model_len} is longer than the context of "
+                f"{model.path}, which is {description.context}"
             )
         self.settings = settings
         self.tokenizer = description.tokenizer

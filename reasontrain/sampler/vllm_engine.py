@@ -55,6 +55,11 @@ CACHE_SHARE = 0.25
 """The share of free main memory that an engine on a CPU takes at most for its key-value cache."""
 CACHE_BLOCK = 128
 """Tokens of a block of the key-value cache on a CPU."""
+ADVICE = (
+    "see gpu_memory_utilization, max_model_len, max_num_seqs and tensor_parallel_size (in "
+    "sample.engine, or options of `evaluate`)"
+)
+"""What to change if memory lacks."""
 LOGPROBS_MODE = "processed_logprobs"
 """Log-probs after temperature, min-p, top-k and top-p.
 
@@ -252,7 +257,8 @@ def start_engine(
         The engine, with `path`'s weights loaded. It draws only ids that the tokenizer has.
 
     Raises:
-        RunError: the engine does not start, usually for lack of memory.
+        UserError: vLLM does not support the model, or the settings do not fit the machine.
+        RunError: the engine does not start for another reason.
     """
     cpu = library.cpu
     # On a CPU an engine in this process starts in half the time. Beside a learner it would replace
@@ -292,7 +298,7 @@ def start_engine(
             if num_ids < int(description.config.get_text_config().vocab_size):
                 engine.collective_rpc("limit_ids", args=(num_ids,))
     except Exception as error:  # vLLM re-raises errors of its workers as plain exceptions
-        raise RunError(_start_error(error, settings, cpu=cpu)) from error
+        raise _start_error(error, settings, cpu=cpu) from error
     if in_process:
         _in_this_process.add(engine)
     return engine
@@ -357,19 +363,21 @@ def _untouched_process() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _start_error(error: Exception, settings: VllmEngine, *, cpu: bool) -> str:
-    """Explain why an engine did not start, with advice on memory if that is the reason."""
+def _start_error(error: Exception, settings: VllmEngine, *, cpu: bool) -> UserError | RunError:
+    """The error that explains why an engine did not start, with advice on memory if it lacks."""
     first = reason(error)
     workers = settings.tensor_parallel_size
-    where = f"{workers} CPU worker(s)" if cpu else f"{workers} GPU(s)"
-    if any(word in str(error).lower() for word in ("memory", "kv cache")):
-        return (
-            f"vLLM could not start on {where}: {first}; see gpu_memory_utilization, max_model_len, "
-            "max_num_seqs and tensor_parallel_size (in sample.engine, or options of `evaluate`)"
-        )
+    message = f"vLLM could not start on {workers} {'CPU worker' if cpu else 'GPU'}(s): {first}"
+    text = str(error).lower()
+    if "free memory on device" in text:  # other processes have it, and may release it
+        return RunError(f"{message}; {ADVICE}")
+    if any(word in text for word in ("memory", "kv cache")):
+        return UserError(f"{message}; {ADVICE}")
+    if any(word in text for word in ("architecture", "not supported", "not compatible")):
+        return UserError(f"{message}; use the local engine")
     if "root cause" in first:  # an error of a worker process, which has printed it
-        first = f"{first}; it is in the log above"
-    return f"vLLM could not start on {where}: {first}"
+        message = f"{message}; it is in the log above"
+    return RunError(message)
 
 
 def reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from reasontrain import models
+from reasontrain.cli import main
 from reasontrain.data.sampling import Sampling
 from reasontrain.learner import weight_export
 from reasontrain.learner.lora import adapt
@@ -28,7 +29,15 @@ from reasontrain.sampler import vllm as vllm_sampler
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler
 from reasontrain.sampler.vllm_weight_transfer import WeightTransfer
-from reasontrain.types import EngineLostError, Problem, Prompt, Rollout, RunError, Weights
+from reasontrain.types import (
+    EngineLostError,
+    Problem,
+    Prompt,
+    Rollout,
+    RunError,
+    UserError,
+    Weights,
+)
 
 pytestmark = [
     pytest.mark.integration,
@@ -379,12 +388,36 @@ def test_tensor_parallel_workers_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"gpu_memory_utilization": 1.0}, "see gpu_memory_utilization"),
-        ({"gpu_memory_utilization": 1e-7}, "see gpu_memory_utilization, max_model_len"),
-        ({"max_model_len": 10**6}, "max_model_len"),
+        ({"gpu_memory_utilization": 1.0}, "could not start on 1 .*see gpu_memory_utilization"),
+        ({"gpu_memory_utilization": 1e-7}, "could not start on 1 .*see .*, max_model_len"),
+        ({"max_model_len": 10**6}, "max_model_len 1000000 is longer than the context of testbed"),
     ],
 )
 def test_an_engine_that_cannot_start_says_why(settings: dict[str, float], words: str) -> None:
     model = ModelSettings(path="testbed:student", dtype="float32", device=DEVICE)
-    with pytest.raises(RunError, match=f"vLLM could not start on 1 .*{words}"):
+    with pytest.raises(UserError, match=words):
         VllmSampler(model, VllmEngine(**settings), seed=0)
+
+
+def test_evaluate_gives_the_local_answers_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "testbed:student", "--suite", "arithmetic", "--dtype", "float32"]
+    command += ["--set", "task.num_problems=24", "--out"]
+    vllm = ["--engine", "vllm", "--max-num-seqs", "8", "--max-model-len", "300"]
+    if DEVICE == "cuda":
+        vllm += ["--gpu-memory-utilization", "0.3"]
+    assert main([*command, str(tmp_path / "local")]) == 0
+    assert main([*command, str(tmp_path / "vllm"), *vllm]) == 0
+    logs = {
+        out: tmp_path / out / "testbed-student" / "arithmetic.jsonl" for out in ("local", "vllm")
+    }
+    whole = logs["vllm"].read_bytes()
+    assert whole == logs["local"].read_bytes()
+    logs["vllm"].write_bytes(whole[: len(whole) // 2])  # as `kill -9` leaves it
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "vllm"), *vllm]) == 0
+    captured = capsys.readouterr()
+    assert "resuming after" in captured.out
+    assert logs["vllm"].read_bytes() == whole
+    assert len((captured.out + captured.err).splitlines()) < 10
