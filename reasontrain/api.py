@@ -74,6 +74,7 @@ def evaluate(
     workers: int | None = None,
     endpoint: str | None = None,
     concurrency: int | None = None,
+    tokenizer: str | None = None,
     restart: bool = False,
 ) -> dict[str, object]:
     """Score a model on suites; an interrupted evaluation is resumed.
@@ -95,6 +96,8 @@ def evaluate(
         workers: number of Ray processes that generate (default: this process).
         endpoint: URL of a server with OpenAI's API.
         concurrency: concurrent requests to the endpoint (default: 16).
+        tokenizer: with `endpoint`, a model whose tokenizer the server has: token ids are exchanged
+            instead of texts.
         restart: discard existing answers.
 
     Returns:
@@ -125,6 +128,7 @@ def evaluate(
             workers=workers,
             endpoint=endpoint,
             concurrency=concurrency,
+            tokenizer=tokenizer,
             restart=restart,
         )
     )

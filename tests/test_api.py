@@ -30,7 +30,8 @@ SURFACE = {
         "engine: 'str | None' = None, "
         "engine_settings: 'Mapping[str, int | float] | None' = None, base: 'str | None' = None, "
         "workers: 'int | None' = None, endpoint: 'str | None' = None, "
-        "concurrency: 'int | None' = None, restart: 'bool' = False) -> 'dict[str, object]'"
+        "concurrency: 'int | None' = None, tokenizer: 'str | None' = None, "
+        "restart: 'bool' = False) -> 'dict[str, object]'"
     ),
 }
 """What other people's code relies on; a change here is a change for them."""

@@ -257,6 +257,7 @@ def _evaluate(commands: Commands[_CommandParser]) -> None:
                 workers=options.workers,
                 endpoint=options.endpoint,
                 concurrency=options.concurrency,
+                tokenizer=options.tokenizer,
                 restart=options.restart,
             )
         )
@@ -293,6 +294,12 @@ def _generation(command: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="concurrent requests to the endpoint (default: 16)",
+    )
+    command.add_argument(
+        "--tokenizer",
+        metavar="MODEL",
+        help="with --endpoint: exchange token ids with the server (vLLM), using this model's "
+        "tokenizer here (default: exchange texts)",
     )
 
 

@@ -86,6 +86,7 @@ class EvaluateOptions:
     workers: int | None
     endpoint: str | None
     concurrency: int | None
+    tokenizer: str | None
     restart: bool
 
 
@@ -143,6 +144,10 @@ def _check(options: EvaluateOptions) -> None:
             "--concurrency applies to an --endpoint only; local generation uses batches of "
             "fixed size"
         )
+    if options.endpoint is None and options.tokenizer is not None:
+        raise UserError(
+            "--tokenizer applies to an --endpoint only; local weights come with their tokenizer"
+        )
     check_installed(_engine(options))
 
 
@@ -194,7 +199,7 @@ def _backend(
         endpoint = Endpoint(
             url=options.endpoint, model=model, at_once=options.concurrency or NUM_REQUESTS
         )
-        return EndpointBackend(endpoint, seed=options.seed)
+        return EndpointBackend(endpoint, seed=options.seed, tokenizer=options.tokenizer)
     return ModelBackend(
         candidate(
             model,

@@ -9,14 +9,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from reasontrain import models
 from reasontrain.evaluation.candidate import Candidate
 from reasontrain.evaluation.endpoint_client import Endpoint
-from reasontrain.evaluation.endpoint_generation import EndpointRequests
+from reasontrain.evaluation.endpoint_generation import (
+    EndpointRequests,
+    TextRequests,
+    TokenRequests,
+)
 from reasontrain.evaluation.generation import (
     AnswerFn,
     SampleFn,
@@ -24,9 +29,9 @@ from reasontrain.evaluation.generation import (
     chunk_prompts,
     sample_with,
 )
-from reasontrain.models import Description
+from reasontrain.models import Description, ModelSettings
 from reasontrain.run.datasets import SuiteProblems, encode_prompts
-from reasontrain.types import Problem
+from reasontrain.types import Problem, Prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +102,6 @@ class ModelBackend:
         suite = suite_problems.suite
         encoded = encode_prompts(suite_problems, self.description)
         chunk_size = self.candidate.chunk_size
-        # token ids, not texts: they change with the tokenizer and its chat template
-        content = json.dumps(
-            [[prompt.ids for prompt in encoded.prompts], sorted(self.description.stop_ids)]
-        )
         chunks = chunk_prompts(
             encoded.prompts, suite.sampling, num=suite.num_samples, chunk_size=chunk_size
         )
@@ -108,7 +109,7 @@ class ModelBackend:
             problems=[prompt.problem for prompt in encoded.prompts],
             dropped=encoded.dropped,
             fingerprint={
-                "prompts_sha256": hashlib.sha256(content.encode()).hexdigest(),
+                "prompts_sha256": _hash_of(encoded.prompts, self.description),
                 "chunk_size": chunk_size,
             },
             make_answer_fn=lambda: answer_by_sampling(chunks, self.sample),
@@ -137,22 +138,43 @@ class ModelBackend:
 class EndpointBackend:
     """A model behind an endpoint, with one request per answer."""
 
-    def __init__(self, endpoint: Endpoint, *, seed: int) -> None:
+    def __init__(self, endpoint: Endpoint, *, seed: int, tokenizer: str | None) -> None:
+        """Prepare to send requests.
+
+        Args:
+            endpoint: the model and its server.
+            seed: the seed from which those of the requests are drawn.
+            tokenizer: the model with the server's tokenizer, to send and receive token ids; None
+                sends texts.
+        """
         self.endpoint = endpoint
         self.seed = seed
+        self.tokenizer = tokenizer
         self.name = endpoint.model
 
     def facts(self) -> Mapping[str, str]:
         """See `EvaluationBackend`."""
-        return self.endpoint.facts()
+        tokenizer = {"tokenizer": self.tokenizer} if self.tokenizer else {}
+        return {**self.endpoint.facts(), **tokenizer}
 
     def prepare(self, suite_problems: SuiteProblems) -> PreparedSuite:
-        """See `EvaluationBackend`.
+        """See `EvaluationBackend`."""
+        return (
+            self._prepare_tokens(suite_problems)
+            if self.tokenizer
+            else self._prepare_texts(suite_problems)
+        )
 
-        No problems are dropped, because only the server can count prompt tokens.
-        """
+    @cached_property
+    def description(self) -> Description:
+        """The description of the model that `tokenizer` names."""
+        assert self.tokenizer is not None, "texts need no description"
+        return models.describe(ModelSettings(path=self.tokenizer))
+
+    def _prepare_texts(self, suite_problems: SuiteProblems) -> PreparedSuite:
+        """Prepare texts; no problems are dropped, because only the server can count tokens."""
         suite = suite_problems.suite
-        requests = EndpointRequests(
+        requests = TextRequests(
             endpoint=self.endpoint,
             problems=suite_problems.problems,
             prompt=suite_problems.prompt,
@@ -160,10 +182,46 @@ class EndpointBackend:
             num=suite.num_samples,
             seed=self.seed,
         )
-        return PreparedSuite(
-            problems=suite_problems.problems,
-            dropped=0,
-            fingerprint={},
-            make_answer_fn=lambda: requests.answer,
-            infer_thoughts=True,
+        # a plain prompt is known as it is, and the server's template cannot open a thought in it
+        return _prepared(requests, suite_problems.problems, infer_thoughts=not requests.is_plain)
+
+    def _prepare_tokens(self, suite_problems: SuiteProblems) -> PreparedSuite:
+        """Prepare token ids."""
+        suite = suite_problems.suite
+        encoded = encode_prompts(suite_problems, self.description)
+        requests = TokenRequests(
+            endpoint=self.endpoint,
+            prompts=encoded.prompts,
+            description=self.description,
+            sampling=suite.sampling,
+            num=suite.num_samples,
+            seed=self.seed,
         )
+        prepared = _prepared(requests, [prompt.problem for prompt in encoded.prompts])
+        return replace(
+            prepared,
+            dropped=encoded.dropped,
+            fingerprint={"prompts_sha256": _hash_of(encoded.prompts, self.description)},
+        )
+
+
+def _prepared(
+    requests: EndpointRequests, problems: Sequence[Problem], *, infer_thoughts: bool = False
+) -> PreparedSuite:
+    """A suite whose answers come from these requests."""
+    return PreparedSuite(
+        problems=problems,
+        dropped=0,
+        fingerprint={},
+        make_answer_fn=lambda: requests.answer,
+        infer_thoughts=infer_thoughts,
+    )
+
+
+def _hash_of(prompts: Sequence[Prompt], description: Description) -> str:
+    """The hash of prompts and end tokens.
+
+    It is of ids, not of texts, because they change with the tokenizer and its chat template.
+    """
+    content = json.dumps([[prompt.ids for prompt in prompts], sorted(description.stop_ids)])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Client of a server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider): text in, text out.
+"""Client of a server with OpenAI's API (vLLM, SGLang, llama.cpp, a provider).
 
 The key is read from OPENAI_API_KEY and is sent in a header, never written to a file, a log or a
 message. The address must not contain a key.
@@ -7,7 +7,7 @@ message. The address must not contain a key.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -22,6 +22,8 @@ READ_S = 3600.0
 CONNECT_S = 10.0
 BUSY = frozenset({408, 409, 425, 429})
 """Status codes below 500 after which a request is retried."""
+NOT_IMPLEMENTED = 501
+"""The only status code from 500 up that a later request would get again."""
 MAX_TRIES = 7
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -29,6 +31,25 @@ MAX_QUOTED = 200
 """The length to which an error message shortens a server's response."""
 
 Json = object
+NEUTRAL: Mapping[str, Json] = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+}
+SETTINGS_OF_SERVERS: Mapping[str, Mapping[str, Json]] = {
+    "vllm": {**NEUTRAL, "include_stop_str_in_output": True},
+    "sglang": {**NEUTRAL, "no_stop_trim": True},
+    "llamacpp": {**NEUTRAL, "repeat_penalty": 1.0},
+}
+"""Settings with which a server answers as the local engine does, by `owned_by` in its `/models`.
+
+vLLM and SGLang take what a request leaves out from the model's generation_config.json (Qwen2.5's
+has a repetition penalty), and llama.cpp from its own defaults (`top_k` 40, `min_p` 0.05). A stop
+text stays in the response. Other servers might refuse names that OpenAI's API does not have, so
+nothing is sent to them.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,33 +107,68 @@ class EndpointClient:
 
     endpoint: Endpoint
     client: httpx2.Client
-    plain: bool
     stop: Event
 
-    @property
-    def path(self) -> str:
-        """The path for completions of plain texts, or of conversations."""
-        return "completions" if self.plain else "chat/completions"
+    def complete(self, path: str, body: Mapping[str, Json], read: Callable[[Json], Reply]) -> Reply:
+        """Send a request and read its reply.
 
-    def complete(self, body: Mapping[str, Json]) -> Reply:
-        """Send a request and return its reply.
+        Args:
+            path: the route, below the endpoint's address.
+            body: the request.
+            read: converts the JSON of a response to a reply; raises KeyError, IndexError, TypeError
+                or ValueError if it is not a completion, and UserError with a reason of its own.
 
-        Raises UserError if the server rejects it, and RunError if all tries failed.
+        Returns:
+            The reply.
+
+        Raises:
+            UserError: the server rejects the request, or its response is not a completion.
+            RunError: all tries failed.
         """
+        response = self._send("POST", path, body)
+        if response.status_code != 200:
+            raise UserError(self._refusal(response, path))
+        try:
+            return read(response.json())
+        except UserError:  # a ValueError as well
+            raise
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise UserError(
+                f"{self.endpoint.host} does not return a completion ({self._quoted(response)}); "
+                "check that the server has OpenAI's API, and that --endpoint is right (it usually "
+                "ends in /v1)"
+            ) from error
+
+    def server_settings(self) -> Mapping[str, Json]:
+        """The settings in `SETTINGS_OF_SERVERS` for this server.
+
+        Raises RunError if the server does not answer.
+        """
+        response = self._send("GET", "models")
+        try:
+            models = as_object(response.json())["data"]
+            owner = as_object(models[0])["owned_by"] if isinstance(models, list) else None
+        except (ValueError, KeyError, TypeError, IndexError):
+            return {}
+        return SETTINGS_OF_SERVERS.get(str(owner), {})
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Json] | None = None
+    ) -> httpx2.Response:
+        """Send a request until the response is final; raise RunError after the last try."""
         for num_tries in range(1, MAX_TRIES + 1):
             wait_s = self.endpoint.first_wait_s * 2.0 ** (num_tries - 1)
             try:
-                response = self.client.post(self.path, json=body)
+                response = self.client.request(method, path, json=body)
             except httpx2.RequestError as error:
                 trouble = (
                     f"does not answer ({type(error).__name__}: {self._without_key(str(error))})"
                 )
             else:
-                if response.status_code == 200:
-                    return self._read(response)
-                if response.status_code not in BUSY and response.status_code < 500:
-                    raise UserError(self._refusal(response))
-                trouble = f"answers {response.status_code} ({self._quoted(response)})"
+                code = response.status_code
+                if code == NOT_IMPLEMENTED or (code not in BUSY and code < 500):
+                    return response
+                trouble = f"answers {code} ({self._quoted(response)})"
                 wait_s = max(wait_s, _retry_after(response))
             if num_tries < MAX_TRIES and self.stop.wait(min(wait_s, LONGEST_WAIT_S)):
                 break
@@ -121,7 +177,7 @@ class EndpointClient:
             "kept, and the same command resumes"
         )
 
-    def _refusal(self, response: httpx2.Response) -> str:
+    def _refusal(self, response: httpx2.Response, path: str) -> str:
         """Explain the most likely cause of a rejected request."""
         code = response.status_code
         host = self.endpoint.host
@@ -136,7 +192,7 @@ class EndpointClient:
                 return f"{host} refuses {key} ({code}: {quoted})"
             case 404:
                 return (
-                    f"{host} has no model {self.endpoint.model!r}, or no {self.path} below this "
+                    f"{host} has no model {self.endpoint.model!r}, or no {path} below this "
                     f"address ({code}: {quoted}); "
                     "--endpoint usually ends in /v1, and MODEL is a name from its /models"
                 )
@@ -145,17 +201,6 @@ class EndpointClient:
                     f"{host} rejects the request ({code}: {quoted}); change the suite's "
                     f"settings (--set) or its --prompt"
                 )
-
-    def _read(self, response: httpx2.Response) -> Reply:
-        """Read the reply from a response; raise UserError if it has none."""
-        try:
-            return _reply(response.json(), plain=self.plain)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise UserError(
-                f"{self.endpoint.host} does not return a completion ({self._quoted(response)}); "
-                "check that the server has OpenAI's API, and that --endpoint is right (it usually "
-                "ends in /v1)"
-            ) from error
 
     def _quoted(self, response: httpx2.Response) -> str:
         """The start of a response, for an error message."""
@@ -181,19 +226,16 @@ def open_client(endpoint: Endpoint) -> httpx2.Client:
     )
 
 
-def _reply(content: Json, *, plain: bool) -> Reply:
-    """Read the first choice of a completion.
+def text_reply(content: Json, *, plain: bool) -> Reply:
+    """Read the text of the first choice of a completion.
 
     A response that was cut within its thought may have no text. A thought that the server separates
     from the text (`reasoning_content`, in newer vLLM `reasoning`) stays separate. Raises KeyError,
     IndexError, TypeError or ValueError if the content is not a completion.
     """
-    completion = _object(content)
-    choices = completion["choices"]
-    if not isinstance(choices, list):
-        raise TypeError("`choices` is not a list")
-    choice = _object(choices[0])
-    message = choice if plain else _object(choice["message"])
+    completion = as_object(content)
+    choice = first_choice(content)
+    message = choice if plain else as_object(choice["message"])
     text = message["text" if plain else "content"]
     finish_reason = choice.get("finish_reason")
     if text is None and isinstance(finish_reason, str):
@@ -211,7 +253,16 @@ def _reply(content: Json, *, plain: bool) -> Reply:
     )
 
 
-def _object(value: Json) -> Mapping[str, Json]:
+def first_choice(content: Json) -> Mapping[str, Json]:
+    """The first choice of a completion; the errors are those of `text_reply`."""
+    choices = as_object(content)["choices"]
+    if not isinstance(choices, list):
+        raise TypeError("`choices` is not a list")
+    return as_object(choices[0])
+
+
+def as_object(value: Json) -> Mapping[str, Json]:
+    """A value of JSON that is an object; raises TypeError otherwise."""
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value

@@ -25,6 +25,8 @@ class Turn:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+NO_LIST = Turn(404, "no such path")
+"""The list of models of a server that has none."""
 Script = Callable[[str, Body], Turn]
 
 
@@ -47,8 +49,11 @@ def chat(text: str | None, *, finish: str = "stop", tokens: int | None = 5, **mo
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[Server]:
-    """A server that answers each request by what the script says of its path and body."""
+def serving(script: Script, models: Turn = NO_LIST) -> Iterator[Server]:
+    """A server that answers each request by what the script says of its path and body.
+
+    Its list of models is not among the requests that it remembers.
+    """
     lock, here = threading.Lock(), {"now": 0}
 
     class Handler(BaseHTTPRequestHandler):
@@ -65,6 +70,12 @@ def serving(script: Script) -> Iterator[Server]:
             turn = script(self.path, body)
             with lock:
                 here["now"] -= 1
+            self._send(turn)
+
+        def do_GET(self) -> None:
+            self._send(models)
+
+        def _send(self, turn: Turn) -> None:
             if turn.status == HANG_UP:
                 self.close_connection = True
                 return

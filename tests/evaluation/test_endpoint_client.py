@@ -11,12 +11,14 @@ from itertools import cycle
 
 import pytest
 
+from reasontrain import models
 from reasontrain.data.prompts import PromptSettings
 from reasontrain.data.sampling import Sampling
 from reasontrain.evaluation.answers import ProblemSample, Reply
-from reasontrain.evaluation.endpoint_client import MAX_TRIES, Endpoint
-from reasontrain.evaluation.endpoint_generation import EndpointRequests
-from reasontrain.types import Image, Problem, RunError, UserError
+from reasontrain.evaluation.endpoint_client import MAX_TRIES, SETTINGS_OF_SERVERS, Endpoint
+from reasontrain.evaluation.endpoint_generation import TextRequests, TokenRequests
+from reasontrain.models import ModelSettings
+from reasontrain.types import Image, Problem, Prompt, RunError, UserError
 from tests.evaluation.server import HANG_UP, Body, Script, Server, Turn, chat, serving
 
 KEY = "sk-secret-7f3a"
@@ -37,8 +39,8 @@ def requests(
     num: int = 1,
     at_once: int = 2,
     seed: int = 0,
-) -> EndpointRequests:
-    return EndpointRequests(
+) -> TextRequests:
+    return TextRequests(
         endpoint=Endpoint(url=url, model="the-model", at_once=at_once, first_wait_s=0.01),
         problems=PROBLEMS,
         prompt=prompt or PromptSettings(),
@@ -109,6 +111,73 @@ def test_what_openai_does_not_know_is_sent_where_the_suite_sets_it() -> None:
     body = server.asked[0][2]
     assert (body["top_k"], body["min_p"], body["stop"]) == (20, 0.1, ["\n\n", "Q:"])
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("owner", [*SETTINGS_OF_SERVERS, "openai", None])
+def test_known_servers_get_neutral_settings_and_others_nothing(owner: str | None) -> None:
+    """No known server may take a setting from a file or a default of its own."""
+    listed = Turn(body={"object": "list", "data": [{"id": "the-model", "owned_by": owner}]})
+    with serving(lambda path, body: chat("4"), listed) as server:
+        list(requests(server.url, sampling=Sampling(top_k=20)).answer({(0, 0)}))
+    ((_, _, body),) = server.asked
+    known = {"seed", "model", "messages", "temperature", "top_p", "max_tokens", "top_k"}
+    assert body["top_k"] == 20  # the suite's own, in all cases
+    if owner in SETTINGS_OF_SERVERS:
+        assert {key: body[key] for key in ("min_p", "repetition_penalty")} == {
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+        }
+        assert known < body.keys()
+    else:
+        assert body.keys() == known
+
+
+@pytest.mark.parametrize(
+    "models", [Turn(404, "no"), Turn(501, "no"), Turn(body="<html>"), Turn(body={"data": []})]
+)
+def test_a_server_without_a_list_of_models_is_used_all_the_same(models: Turn) -> None:
+    with serving(lambda path, body: chat("4"), models) as server:
+        (replies,) = requests(server.url).answer({(0, 0)})
+    assert replies[0, 0].text == "4"
+
+
+def by_ids(turn: Turn, sampling: Sampling | None = None) -> tuple[Reply, Body]:
+    """The reply to a prompt of ids, and the request."""
+    with serving(lambda path, body: turn) as server:
+        requests = TokenRequests(
+            endpoint=Endpoint(url=server.url, model="m", at_once=1),
+            prompts=[Prompt(problem=PROBLEMS[0], ids=(5, 6, 7))],
+            description=models.describe(ModelSettings(path="testbed:student")),
+            sampling=sampling or Sampling(max_tokens=9, stop_ids=(40,)),
+            num=1,
+            seed=0,
+        )
+        (replies,) = requests.answer({(0, 0)})
+    return replies[0, 0], server.asked[0][2]
+
+
+def ids_turn(**changes: object) -> Turn:
+    """A completion with ids, as vLLM's."""
+    choice = {"text": "not read", "finish_reason": "stop", "token_ids": [24, 507]}
+    return Turn(body={"choices": [{**choice, "prompt_token_ids": [5, 6, 7], **changes}]})
+
+
+def test_token_ids_go_in_and_come_out() -> None:
+    reply, body = by_ids(ids_turn())
+    assert (body["prompt"], body["max_tokens"]) == ([5, 6, 7], 9)
+    assert body["return_token_ids"]
+    assert body["stop_token_ids"] == [40, 507, 509]
+    assert reply == Reply(text="9", truncated=False, num_tokens=2)
+    cut, _ = by_ids(ids_turn(finish_reason="length", token_ids=[24]))
+    assert cut == Reply(text="9", truncated=True, num_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"token_ids": None}, {"prompt_token_ids": None}, {"prompt_token_ids": [5, 6]}]
+)
+def test_a_server_that_returns_no_ids_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="does not return the ids of prompt and response"):
+        by_ids(ids_turn(**change))
 
 
 def test_a_plain_prompt_is_continued() -> None:
@@ -348,7 +417,7 @@ def test_images_and_conversations_for_plain_prompts_are_refused() -> None:
     shown = Problem(id="a", prompt="?", image=Image(path="x.png"))
     turns = Problem(id="b", prompt=({"role": "user", "content": "?"},))
     with pytest.raises(UserError, match="does not support an image"):
-        EndpointRequests(
+        TextRequests(
             endpoint=endpoint,
             problems=[shown],
             prompt=PromptSettings(),
@@ -358,6 +427,6 @@ def test_images_and_conversations_for_plain_prompts_are_refused() -> None:
         )
     plain = PromptSettings(style="plain")
     with pytest.raises(UserError, match="problem b is a conversation"):
-        EndpointRequests(
+        TextRequests(
             endpoint=endpoint, problems=[turns], prompt=plain, sampling=Sampling(), num=1, seed=0
         ).body((0, 0))
