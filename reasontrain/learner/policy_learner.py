@@ -39,6 +39,7 @@ from reasontrain.learner.rounding import (
     span_of_noise,
 )
 from reasontrain.learner.soft_tokens import means, soft_loss
+from reasontrain.metrics.memory import peak_gb
 from reasontrain.metrics.throughput import matrix_rate
 from reasontrain.metrics.timing import LEARNER_PARTS, key
 from reasontrain.metrics.working import working
@@ -368,15 +369,23 @@ class PolicyLearner:
             self._timed_B = batch.rollout_B
 
     def _times(self) -> Stats:
-        """Seconds of each part of this step: the mean over ranks, so that the parts add up."""
+        """Seconds of each part of this step, and the peak of memory.
+
+        Seconds are means over ranks, so that the parts add up; the peak is the largest of a rank.
+        """
         seconds = self.engine.timer.read()
         self._timed_B = None
-        values = [1.0, *(seconds.get(part, 0.0) for part in LEARNER_PARTS)]
-        num_ranks, *sums = self.engine.all_reduce_sum(
-            torch.tensor(values, dtype=torch.float64)
-        ).tolist()
+        num_ranks = self.engine.num_ranks
+        peaks = [0.0] * num_ranks
+        peaks[self.engine.rank] = peak_gb(self.policy.device)
+        values = [*peaks, *(seconds.get(part, 0.0) for part in LEARNER_PARTS)]
+        sums = self.engine.all_reduce_sum(torch.tensor(values, dtype=torch.float64)).tolist()
         return {
-            key(part): total / num_ranks for part, total in zip(LEARNER_PARTS, sums, strict=True)
+            "learner_memory_peak_gb": max(sums[:num_ranks]),
+            **{
+                key(part): total / num_ranks
+                for part, total in zip(LEARNER_PARTS, sums[num_ranks:], strict=True)
+            },
         }
 
     # ---- weights

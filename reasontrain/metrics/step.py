@@ -52,6 +52,8 @@ def step_metrics(
         if among_BT.any():
             stats[f"{name}_mean"] = float(column_BT[among_BT].double().nanmean())
     stats |= _kept_by_place(among_BT, weight_BT)
+    if "kl_reverse" in batch.evidence and among_BT.any():
+        stats["share_of_kl_kept"] = _share_of(batch.kl_reverse_BT, weight_BT != 0, among_BT)
     if {"entropy", "kl_reverse"} <= batch.evidence.keys() and among_BT.any():
         stats |= _quadrants(batch, weight_BT)
     return stats
@@ -91,6 +93,7 @@ def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
     """Shares of TIP's quadrants at the step's medians, and the kept share of each.
 
     Medians determine the sums of shares, so `fixed_share_*` are the shares at fixed thresholds.
+    `share_of_kl_*` are shares of the sum of reverse KL, not of the number of tokens.
     """
     among_BT = batch.is_response_BT
     kept_BT = weight_BT != 0
@@ -106,8 +109,19 @@ def _quadrants(batch: Batch, weight_BT: Float[Tensor, "B T"]) -> Stats:
         stats[f"share_{quadrant.name}"] = share
         stats[f"fixed_share_{quadrant.name}"] = fixed[quadrant]
         stats[f"share_of_kept_{quadrant.name}"] = kept_of[quadrant]
+        stats[f"share_of_kl_{quadrant.name}"] = _share_of(
+            divergence_BT, quadrant_BT == quadrant, among_BT
+        )
         stats[f"kept_{quadrant.name}"] = recall(quadrant_BT, kept_BT, quadrant) or 0.0
     return stats
+
+
+def _share_of(
+    value_BT: Float[Tensor, "B T"], part_BT: Bool[Tensor, "B T"], among_BT: Bool[Tensor, "B T"]
+) -> float:
+    """The share of the sum of values that tokens of `part_BT` have; 0 if the sum is 0."""
+    total = float(value_BT[among_BT].double().sum())
+    return float(value_BT[among_BT & part_BT].double().sum()) / total if total else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

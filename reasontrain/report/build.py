@@ -83,6 +83,15 @@ _TRAINING = (
         axis=_SHARE,
     ),
     _Curve(
+        title="Divergence",
+        columns={
+            "share_of_kl_kept": "kept tokens",
+            **{f"share_of_kl_Q{i}": f"Q{i}" for i in (1, 2, 3, 4)},
+        },
+        note="Share of the reverse KL of all response tokens.",
+        axis=_SHARE,
+    ),
+    _Curve(
         title="Gradient norm",
         columns={"grad_norm": "norm"},
         note="Before clipping.",
@@ -92,6 +101,12 @@ _TRAINING = (
         title="Speed",
         columns={"tokens_per_s": "tokens/s"},
         note="Response tokens per second.",
+        axis=Axis(floor=0.0),
+    ),
+    _Curve(
+        title="Memory",
+        columns={"learner_memory_peak_gb": "GB"},
+        note="Largest peak of a learner rank so far.",
         axis=Axis(floor=0.0),
     ),
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reasontrain import models, rng
 from reasontrain.data.sampling import Sampling
+from reasontrain.metrics.working import working
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
 from reasontrain.rng import Stream
@@ -22,6 +23,7 @@ from reasontrain.sampler.vllm_engine import (
     Library,
     Output,
     check_platform,
+    counted,
     end_engine,
     installed,
     reason,
@@ -157,7 +159,11 @@ class VllmSampler:
             return []
         requests = [{"prompt_token_ids": list(sequence.prompt.ids)} for sequence in sequences]
         params = self._sampling_params(sequences, sampling)
-        with self._errors_while("sampling", can_go_on=False):
+        with (
+            working(f"sampling {len(sequences):,} responses", "tokens") as work,
+            counted(self.engine, work),
+            self._errors_while("sampling", can_go_on=False),
+        ):
             outputs = self.engine.generate(requests, params, use_tqdm=False)
         for sequence, output in zip(sequences, outputs, strict=True):
             _fill(sequence, output)

@@ -10,14 +10,16 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from weakref import WeakSet
 
 import torch
 
+from reasontrain.metrics.working import Work, working
 from reasontrain.models import Description, ModelSettings
 from reasontrain.recipe import VllmEngine
 from reasontrain.sampler.vllm_weight_transfer import MAIN_MEMORY, BufferDevice, Update
@@ -48,8 +50,16 @@ DEFAULTS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 """Settings of the same kind that a user's environment overrides."""
-INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""Variables that name the network interface of gloo's and NCCL's connections."""
+OF_WORKERS = {
+    # the network interface of their connections
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    # warnings of every worker, which no setting of a recipe can answer: that torch renamed what
+    # vLLM looks through, and that a worker takes its memory from its own NUMA node
+    "PYTHONWARNINGS": "ignore",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
+"""Settings of worker processes alone, which a user's environment overrides as well."""
 EXTENSION = "reasontrain.sampler.vllm_worker.WorkerExtension"
 CACHE_SHARE = 0.25
 """The share of free main memory that an engine on a CPU takes at most for its key-value cache."""
@@ -94,8 +104,26 @@ class Output(Protocol):
 
 
 @runtime_checkable
+class StepOutput(Protocol):
+    """What one pass of the model gave one response."""
+
+    new_token_ids: Sequence[int]
+    finished: bool
+
+
+@runtime_checkable
+class StepOutputs(Protocol):
+    """What one pass of the model gave all responses under way."""
+
+    outputs: Sequence[StepOutput]
+
+
+@runtime_checkable
 class EngineCore(Protocol):
     """The part of an engine that schedules and holds the workers."""
+
+    def get_output(self) -> StepOutputs:
+        """Run the model once."""
 
     def shutdown(self) -> None:
         """End the workers."""
@@ -164,12 +192,14 @@ class Library:
         params: the class of sampling parameters.
         cpu: this build of vLLM runs on CPUs.
         devices: the devices with a buffer for weights, by the number of workers.
+        waiting: how this process waits for the workers of an engine that starts inside it.
     """
 
     engine: Callable[..., VllmLLM]
     params: Callable[..., object]
     cpu: bool
     devices: Callable[[int], Sequence[BufferDevice]]
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def installed() -> Library:
@@ -181,6 +211,8 @@ def installed() -> Library:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # the import warns before it reads the level of its log
+            logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
             import vllm
             from vllm import LLM, SamplingParams
             from vllm.platforms import current_platform
@@ -194,7 +226,9 @@ def installed() -> Library:
         ) from error
     check_version(str(vllm.__version__))
     cpu = bool(current_platform.is_cpu())
-    return Library(LLM, SamplingParams, cpu, main_memory if cpu else visible_gpus)
+    if cpu:
+        return Library(LLM, SamplingParams, cpu, main_memory, _asleep)
+    return Library(LLM, SamplingParams, cpu, visible_gpus)
 
 
 def check_version(version: str) -> None:
@@ -267,7 +301,7 @@ def start_engine(
         cpu and not colocated and settings.tensor_parallel_size == 1 and not _in_this_process
     )
     try:
-        with _untouched_process():
+        with working(f"starting vLLM with {path}"), _untouched_process(), library.waiting():
             engine = library.engine(
                 model=path,
                 revision=model.revision,
@@ -310,6 +344,28 @@ def end_engine(engine: VllmLLM) -> None:
     _in_this_process.discard(engine)
 
 
+@contextmanager
+def counted(engine: VllmLLM, work: Work) -> Iterator[None]:
+    """Count in `work` the tokens that the engine generates inside."""
+    core = engine.llm_engine.engine_core
+    get_output = core.get_output
+    num_finished = 0
+
+    def count() -> StepOutputs:
+        nonlocal num_finished
+        step = get_output()
+        work.done += sum(len(output.new_token_ids) for output in step.outputs)
+        num_finished += sum(output.finished for output in step.outputs)
+        work.note = f"{num_finished:,} done"
+        return step
+
+    core.get_output = count
+    try:
+        yield
+    finally:
+        core.get_output = get_output
+
+
 def cache_bytes(model: ModelSettings, description: Description, settings: VllmEngine) -> int:
     """The size of a worker's key-value cache on a CPU.
 
@@ -341,16 +397,32 @@ def _main_memory_bytes() -> dict[str, int]:
 
 
 @contextmanager
+def _asleep() -> Iterator[None]:
+    """Engines that start inside make this process sleep while their workers compute.
+
+    Otherwise it asks for the result in a loop, which takes one of the cores that CPU workers need.
+    """
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    condition = shm_broadcast.SpinCondition
+    shm_broadcast.SpinCondition = partial(condition, busy_loop_s=0)
+    try:
+        yield
+    finally:
+        shm_broadcast.SpinCondition = condition
+
+
+@contextmanager
 def _untouched_process() -> Iterator[None]:
     """Start an engine without changes of this process that outlast the start.
 
     vLLM sets the number of threads of the process that starts workers to 1, as if it did nothing
-    else, and on a CPU replaces the function that sets it. Its processes talk on loopback.
+    else, and on a CPU replaces the function that sets it.
     """
     set_threads = torch.set_num_threads
     threads = torch.get_num_threads()
-    before = {name: os.environ.get(name) for name in INTERFACES}
-    os.environ.update({name: value or "lo" for name, value in before.items()})
+    before = {name: os.environ.get(name) for name in OF_WORKERS}
+    os.environ.update({name: before[name] or value for name, value in OF_WORKERS.items()})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

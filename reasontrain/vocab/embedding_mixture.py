@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasontrain.vocab.head import accumulation_dtype, add_matmul, uses_tensor_cores
+from reasontrain.vocab.head import add_matmul, matmul, matmul_transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class EmbeddingBasis:
 
     def mix(self, p_NV: Float[Tensor, "N V"]) -> Float[Tensor, "N D"]:
         """scale * p E, in fp32."""
-        return _matmul(p_NV, self.matmul_weight_VD).mul_(self.scale)
+        return matmul(p_NV, self.matmul_weight_VD).mul_(self.scale)
 
     def probability_gradient(self, dmixture_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """The gradient of `mix` with respect to p: scale * d E^T."""
-        return _matmul(dmixture_ND, self.matmul_weight_VD.t()).mul_(self.scale)
+        return matmul_transposed(dmixture_ND, self.matmul_weight_VD).mul_(self.scale)
 
     def add_weight_gradient(
         self,
@@ -62,10 +62,3 @@ def softmax_(logits_NV: Float[Tensor, "N V"], tau: float) -> Float[Tensor, "N V"
     # The maximum is subtracted before the division: at tau = 1e-4 nothing overflows.
     logits_NV.sub_(logits_NV.amax(-1, keepdim=True)).div_(tau).exp_()
     return logits_NV.div_(logits_NV.sum(-1, keepdim=True))
-
-
-def _matmul(left: Float[Tensor, "I J"], right: Float[Tensor, "J K"]) -> Float[Tensor, "I K"]:
-    """left @ right, summed in fp32."""
-    if uses_tensor_cores(right):
-        return torch.mm(left.to(right.dtype), right, out_dtype=torch.float32)
-    return left @ right.to(accumulation_dtype(left))

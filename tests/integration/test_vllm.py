@@ -361,6 +361,8 @@ def test_tensor_parallel_workers_apart(tmp_path: Path) -> None:
         model, VllmEngine(tensor_parallel_size=2, max_num_seqs=32), seed=0, colocated=True
     )
     assert torch.get_num_threads() == threads
+    queues = engine.engine.llm_engine.engine_core.engine_core.model_executor.response_mqs
+    assert [queue._spin_condition.busy_loop_s for queue in queues] == [0, 0]  # no busy waiting
     policy = models.load(model)
     move(policy)
     engine.load(weights(policy, 1))

@@ -131,6 +131,8 @@ def test_quadrants_of_a_step_by_hand() -> None:
     assert [stats[f"share_Q{q}"] for q in (1, 2, 3, 4)] == [0.25] * 4
     assert [stats[f"kept_Q{q}"] for q in (1, 2, 3, 4)] == [1, 1, 0, 0]
     assert [stats[f"share_of_kept_Q{q}"] for q in (1, 2, 3, 4)] == [0.5, 0.5, 0, 0]
+    assert [stats[f"share_of_kl_Q{q}"] for q in (1, 2, 3, 4)] == [0.3, 0.2, 0.4, 0.1]
+    assert stats["share_of_kl_kept"] == 0.5
     assert [stats[f"fixed_share_Q{q}"] for q in (1, 2, 3, 4)] == [
         1,
         0,

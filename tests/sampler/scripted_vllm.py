@@ -63,6 +63,17 @@ class CompletionOutput:
 
 
 @dataclass
+class StepOutput:
+    new_token_ids: list[int]
+    finished: bool
+
+
+@dataclass
+class StepOutputs:
+    outputs: list[StepOutput]
+
+
+@dataclass
 class RequestOutput:
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
@@ -168,6 +179,8 @@ class ScriptedLLM:
             logp.token_ids.append(chosen)
             logp.logprobs.append(value)
             reason = self._check_stop(prompt, ids, params)
+            self.step = StepOutputs([StepOutput([chosen], finished=reason is not None)])
+            self.get_output()
         given = None if params.logprobs is None else logp
         assert given is None or params.flat_logprobs
         return RequestOutput(prompt, [CompletionOutput(ids, given, reason)])
@@ -227,6 +240,9 @@ class ScriptedLLM:
 
     def shutdown(self) -> None:
         self.resident = set()
+
+    def get_output(self) -> StepOutputs:
+        return self.step
 
     # ---- memory
 

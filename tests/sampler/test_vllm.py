@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from reasontrain import models
 from reasontrain.data.sampling import Sampling
+from reasontrain.metrics.working import current
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
 from reasontrain.sampler import Sampler, vllm_weight_transfer
@@ -100,6 +101,16 @@ def test_responses_are_cut_at_the_context_of_model_and_engine(tiny: type, saved:
     assert [params.max_tokens for params in used.engine.requests] == [10]
     with pytest.raises(UserError, match="problem p30 has 30 tokens, and the model's context is 30"):
         used.sample(tiny.prompts(30), sampling, num=1, first_id=0)
+
+
+def test_tokens_are_counted_as_they_come(tiny: type, saved: Callable) -> None:
+    used = sampler(saved())
+    work, check = [], used.engine._check_stop
+    used.engine._check_stop = lambda *given: (work.append(current()), check(*given))[1]
+    rollouts = used.sample(tiny.prompts(5, 9), Sampling(max_tokens=8), num=1, first_id=0)
+    assert work[0].what == "sampling 2 responses"
+    assert work[0].done == sum(len(rollout.response_ids) for rollout in rollouts)
+    assert (work[0].note, current()) == ("2 done", None)
 
 
 def test_nothing_asked_is_nothing_answered(saved: Callable) -> None:
