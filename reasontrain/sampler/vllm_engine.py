@@ -121,10 +121,9 @@ class StepOutputs(Protocol):
 
 @runtime_checkable
 class EngineCore(Protocol):
-    """The part of an engine that schedules and holds the workers."""
+    """The part of an engine that schedules and holds the workers; `get_output` runs the model."""
 
-    def get_output(self) -> StepOutputs:
-        """Run the model once."""
+    get_output: Callable[[], StepOutputs]
 
     def shutdown(self) -> None:
         """End the workers."""
