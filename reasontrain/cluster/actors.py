@@ -28,7 +28,7 @@ from reasontrain.learner import LossAggregationFn
 from reasontrain.learner.distributed import RankAddress, free_port, join, leave
 from reasontrain.learner.factory import make_learner
 from reasontrain.models import Policy
-from reasontrain.recipe import Recipe
+from reasontrain.recipe import EngineSettings, Recipe
 from reasontrain.sampler import Sampler
 from reasontrain.sampler.factory import SleepingSampler, make_sampler
 from reasontrain.sampler.unused import UnusedSampler
@@ -154,6 +154,26 @@ class SamplingWorker(Worker):
         return nullcontext()
 
 
+def engine_of(recipe: Recipe, device: torch.device) -> EngineSettings:
+    """The recipe's sampler engine for processes with this part of a GPU, or none."""
+    assert recipe.cluster is not None, "processes are of a cluster"
+    if device.type == "cpu":
+        return recipe.engine
+    return recipe.engine.on_part_of_gpu(
+        recipe.cluster.gpus_per_process, colocated=not recipe.cluster.samplers
+    )
+
+
+def transfer_device(recipe: Recipe, device: torch.device) -> torch.device:
+    """The device from and to which weights are broadcast.
+
+    That of the models, except where processes share GPUs: NCCL refuses two ranks on one GPU, so the
+    weights pass through main memory.
+    """
+    assert recipe.cluster is not None, "processes are of a cluster"
+    return torch.device("cpu") if recipe.cluster.gpus_per_process < 1 else device
+
+
 class LearnerRank(SamplingWorker):
     """One rank of the learner.
 
@@ -171,10 +191,11 @@ class LearnerRank(SamplingWorker):
     def build(self, place: RankAddress, teacher: ray.actor.ActorHandle | None) -> None:
         """Join the other ranks and load the models."""
         recipe = self.recipe
+        device = models.device_of(recipe.model.device)
         if recipe.learn.zero is not None:
-            join(place)
+            join(place, device)
         self.rank = place.rank
-        remote = RemoteTeacher(teacher) if teacher is not None else None
+        remote = RemoteTeacher(teacher, device) if teacher is not None else None
         self.learner = make_learner(recipe, remote)
         assert recipe.cluster is not None, "ranks are of a cluster"
         if recipe.cluster.samplers:
@@ -184,7 +205,7 @@ class LearnerRank(SamplingWorker):
             return
         with self.whole():  # the sampler tries the model
             self.sampler = make_sampler(
-                recipe.engine,
+                engine_of(recipe, device),
                 recipe.model,
                 seed=recipe.seed,
                 policy=self.learner.policy,
@@ -254,7 +275,7 @@ class LearnerRank(SamplingWorker):
         weights = self.learner.weights()
         dtype = getattr(torch, self.recipe.model.dtype)
         if self.rank == 0:
-            self.channel.connect(self.learner.policy.device)
+            self.channel.connect(transfer_device(self.recipe, self.learner.policy.device))
             return self.channel.send(weights.version, weights.tensors(), dtype)
         for _ in weights.tensors():  # a collective under ZeRO-3, which every rank must join
             pass
@@ -295,9 +316,11 @@ class SamplerWorker(SamplingWorker):
         if recipe.sample is not None and recipe.sample.thought is not None:
             policy = models.load(recipe.model)
             policy.measure_ids_in_use(recipe.task.problems())  # as every learner does
-        sampler = make_sampler(recipe.engine, recipe.model, seed=recipe.seed, policy=policy)
+        engine = engine_of(recipe, models.device_of(recipe.model.device))
+        sampler = make_sampler(engine, recipe.model, seed=recipe.seed, policy=policy)
         self.sampler = sampler
         self.device = sampler.device
+        self.transfer_device = transfer_device(recipe, sampler.device)
         self.dtype: torch.dtype = getattr(torch, recipe.model.dtype)
 
     def connect(self, host: str, port: int, rank: int, size: int, timeout_s: float) -> None:
@@ -315,7 +338,7 @@ class SamplerWorker(SamplingWorker):
     @work
     def receive(self, version: int, slots: Sequence[Slot]) -> TransferChecksum:
         """Replace the weights by those that the learner broadcasts."""
-        self.channel.connect(self.device)
+        self.channel.connect(self.transfer_device)
         self.sampler.load(
             Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device))
         )

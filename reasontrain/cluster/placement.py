@@ -43,6 +43,8 @@ error.
 READY_S = 10.0
 """Seconds after which a wait for resources is announced."""
 VERSIONS_S = 120.0
+ROUNDING = 1e-6
+"""Part of a resource that is lost when fractions of it are subtracted one by one."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class ResourceRequest:
 
 def needs(recipe: Recipe, cluster: Cluster, *, gpu: bool) -> list[ResourceRequest]:
     """Resource requests of the recipe's processes; `gpu` is true if models are placed on GPUs."""
-    one = 1.0 if gpu else 0.0
+    one = cluster.gpus_per_process if gpu else 0.0
     per_sampler = one * recipe.engine.num_gpus
     wanted = [
         ResourceRequest("learner", cluster.learners, cluster.cpus, one),
@@ -139,7 +141,7 @@ def check_room(wanted: list[ResourceRequest]) -> None:
         placed = 0
         for node in nodes:
             while placed < need.number and all(
-                node.get(name, 0.0) >= amount for name, amount in need.bundle.items()
+                node.get(name, 0.0) >= amount - ROUNDING for name, amount in need.bundle.items()
             ):
                 for name, amount in need.bundle.items():
                     node[name] -= amount

@@ -74,8 +74,14 @@ class WeightBroadcast:
         return int(self.store.port)
 
     def connect(self, device: torch.device) -> None:
-        """Join the other ends, over NCCL on GPUs and gloo on CPUs; return when all have joined."""
+        """Join the other ends, and return when all have joined.
+
+        Args:
+            device: The device that tensors are sent from and received on, at every end of the same
+                type: GPUs are connected by NCCL, CPUs by gloo.
+        """
         if self._group is None:
+            self._device = device
             if device.type == "cuda":
                 options = distributed_c10d.ProcessGroupNCCL.Options()
                 options._timeout = self.timeout
@@ -103,7 +109,7 @@ class WeightBroadcast:
         num_tensors = 0
         failure: RuntimeError | None = None
         for name, tensor in named:
-            sent = tensor.detach().to(dtype).contiguous()
+            sent = tensor.detach().to(self._device, dtype).contiguous()
             num_tensors += 1
             checksum = _updated(checksum, name, sent)
             if failure is None:
@@ -124,18 +130,18 @@ class WeightBroadcast:
             version: The version of the weights.
             slots: Names and shapes, in the order in which rank 0 sends.
             dtype: The dtype in which rank 0 sends.
-            device: The device that receives the tensors.
+            device: The device of the tensors that are yielded.
         """
         self.checksum = TransferChecksum(version, 0, 0)
         for name, shape in slots:
-            tensor = torch.empty(shape, dtype=dtype, device=device)
+            tensor = torch.empty(shape, dtype=dtype, device=self._device)
             self._broadcast(tensor)
             self.checksum = TransferChecksum(
                 version,
                 self.checksum.num_tensors + 1,
                 _updated(self.checksum.checksum, name, tensor),
             )
-            yield name, tensor
+            yield name, tensor.to(device)
 
     def _broadcast(self, tensor: Tensor) -> None:
         assert self._group is not None, "connect comes first"

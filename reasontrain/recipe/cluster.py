@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from reasontrain.types import AtLeastOne, NotNegative, Positive
+from reasontrain.types import AtLeastOne, NotNegative, Positive, Ratio
 
 Offload = Literal["none", "cpu", "nvme"]
 
@@ -61,8 +61,11 @@ class Cluster:
         samplers: sampler processes; 0: the learner ranks sample with the weights they train.
         teachers: teacher processes; 0: the learner ranks hold the teacher.
         graders: grader processes; 0: the driver grades.
-        cpus: cores per process. Each process also takes one GPU, unless it grades or `model.device`
-            is cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
+        cpus: cores per process. Each process also takes `gpus_per_process` GPUs, unless it grades
+            or `model.device` is cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
+        gpus_per_process: the part of a GPU that a process reserves; below 1, processes share GPUs,
+            with one learner rank and `tensor_parallel_size` 1. By default vLLM takes that part of
+            the memory it would take, and weights reach the samplers through main memory.
         placement: fill one node after the other, or spread the processes.
         overlap: 1 samples the next batch while this one is learned from, one step behind.
         wait_s: longest wait for resources that other jobs of the cluster hold, in seconds.
@@ -80,6 +83,7 @@ class Cluster:
     teachers: Annotated[int, Ge(0)] = 0
     graders: Annotated[int, Ge(0)] = 0
     cpus: Annotated[float, Ge(0)] = 1.0
+    gpus_per_process: Ratio = 1.0
     placement: Literal["pack", "spread"] = "pack"
     overlap: Literal[0, 1] = 0
     wait_s: NotNegative = 86400.0

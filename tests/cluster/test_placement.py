@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from ray.exceptions import GetTimeoutError
@@ -62,6 +63,16 @@ def test_all_but_graders_take_a_gpu_each() -> None:
         ResourceRequest("teacher", 1, 1.0, 1.0),
         ResourceRequest("grader", 4, 1.0, 0.0),
     ]
+
+
+def test_processes_that_share_a_gpu_take_a_part_of_it(nodes: Nodes) -> None:
+    cluster = Cluster(learners=1, samplers=8, teachers=1, graders=1, gpus_per_process=0.1)
+    wanted = asked(cluster, gpu=True)
+    assert [need.gpus for need in wanted] == [0.1, 0.1, 0.1, 0.0]
+    nodes({"CPU": 16.0, "GPU": 1.0})
+    check_room(wanted)  # though nine times 0.1 leaves less than 0.1 in floating point
+    with pytest.raises(UserError, match=r"1 teacher processes .* room for 0 of them"):
+        check_room(asked(replace(cluster, samplers=9), gpu=True))
 
 
 def test_a_sampler_with_vllm_takes_as_many_gpus_as_it_is_parallel() -> None:
