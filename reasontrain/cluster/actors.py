@@ -105,11 +105,12 @@ class Worker:
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def facts(self) -> dict[str, str]:
-        """Host, address and process id, and the seconds of work so far."""
+        """Host, address, process id and threads, and the seconds of work so far."""
         about = {
             "host": socket.gethostname(),
             "address": ray.util.get_node_ip_address(),
             "pid": str(os.getpid()),
+            "threads": str(torch.get_num_threads()),
         }
         return about | {"work_s": f"{self.work_s:.3f}"}
 

@@ -44,6 +44,7 @@ class Slot:
     bundle: int
     cpus: float
     gpus: float
+    threads: int
 
 
 class ActorGroup:
@@ -311,7 +312,12 @@ class ActorGroup:
 
 def actor_environment(slot: Slot) -> dict[str, str]:
     """Environment variables of the actor in this slot."""
-    environment = {**ENVIRONMENT, "DS_ACCELERATOR": "cuda" if slot.gpus else "cpu"}
+    environment = {
+        **ENVIRONMENT,
+        "DS_ACCELERATOR": "cuda" if slot.gpus else "cpu",
+        # Ray would take the cores that the actor reserves.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(slot.threads)),
+    }
     if not slot.gpus:
         # Ray leaves every GPU of the node visible to an actor that reserves none.
         environment["CUDA_VISIBLE_DEVICES"] = ""

@@ -117,7 +117,9 @@ def running(
         wanted = placement.needs(recipe, cluster, gpu=gpu)
         placement.check_room(wanted)
         placement.check_versions(recipe.engine)
-        with placement.placed(wanted, cluster.placement, wait_s=cluster.wait_s) as slots:
+        with placement.placed(
+            wanted, cluster.placement, wait_s=cluster.wait_s, share_cores=cluster.cpus is None
+        ) as slots:
             parts = ", ".join(f"{need.number} {need.role}" for need in wanted)
             start_phase(logger, f"starting processes and loading models: {parts}")
             processes = _started(recipe, cluster, directory, order, grader, slots, gpu=gpu)

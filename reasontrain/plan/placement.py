@@ -47,12 +47,14 @@ def placement(job: PlannedJob) -> list[PlacementGroup]:
         last = groups[-1] if groups else None
         if last is not None and (last.role, last.node) == (name, node):
             groups[-1] = PlacementGroup(
-                name, last.first, last.processes + 1, cluster.cpus, gpus, node
+                name, last.first, last.processes + 1, cluster.reserved_cpus, gpus, node
             )
         else:
-            groups.append(PlacementGroup(name, rank, 1, cluster.cpus, gpus, node))
+            groups.append(PlacementGroup(name, rank, 1, cluster.reserved_cpus, gpus, node))
     if cluster.graders:
-        groups.append(PlacementGroup("grader", 0, cluster.graders, cluster.cpus, 0.0, None))
+        groups.append(
+            PlacementGroup("grader", 0, cluster.graders, cluster.reserved_cpus, 0.0, None)
+        )
     return groups
 
 

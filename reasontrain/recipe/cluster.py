@@ -61,8 +61,12 @@ class Cluster:
         samplers: sampler processes; 0: the learner ranks sample with the weights they train.
         teachers: teacher processes; 0: the learner ranks hold the teacher.
         graders: grader processes; 0: the driver grades.
-        cpus: cores per process. Each process also takes `gpus_per_process` GPUs, unless it grades
-            or `model.device` is cpu; a sampler with vLLM takes `tensor_parallel_size` GPUs.
+        cpus: cores that each process reserves, and the number of its threads. By default it
+            reserves one and has the threads of its share of the node: of the node's cores per GPU,
+            or without GPUs of its cores per process of the run. The driver's OMP_NUM_THREADS, if
+            set, is the number of threads of every process. Each process also takes
+            `gpus_per_process` GPUs, unless it grades or `model.device` is cpu; a sampler with vLLM
+            takes `tensor_parallel_size` GPUs.
         gpus_per_process: the part of a GPU that a process reserves; below 1, processes share GPUs,
             with one learner rank and `tensor_parallel_size` 1. By default vLLM takes that part of
             the memory it would take, and weights reach the samplers through main memory.
@@ -82,7 +86,7 @@ class Cluster:
     samplers: Annotated[int, Ge(0)] = 0
     teachers: Annotated[int, Ge(0)] = 0
     graders: Annotated[int, Ge(0)] = 0
-    cpus: Annotated[float, Ge(0)] = 1.0
+    cpus: Annotated[float, Ge(0)] | None = None
     gpus_per_process: Ratio = 1.0
     placement: Literal["pack", "spread"] = "pack"
     overlap: Literal[0, 1] = 0
@@ -93,3 +97,8 @@ class Cluster:
     canary_every: Annotated[int, Ge(0)] = 1
     canary_gap: NotNegative = 0.2
     canary_ratio: Annotated[float, Ge(1)] = 5.0
+
+    @property
+    def reserved_cpus(self) -> float:
+        """Cores that each process reserves."""
+        return 1.0 if self.cpus is None else self.cpus

@@ -88,13 +88,23 @@ def test_a_remote_teachers_head_lies_with_the_policy(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("gpus", [0.0, 0.5, 4.0])
 def test_a_process_without_gpus_sees_none(gpus: float) -> None:
-    environment = actor_environment(Slot(NO_GROUP, 0, cpus=1.0, gpus=gpus))
+    environment = actor_environment(Slot(NO_GROUP, 0, cpus=1.0, gpus=gpus, threads=1))
     if gpus:  # Ray names those that it gives
         assert "CUDA_VISIBLE_DEVICES" not in environment
         assert environment["DS_ACCELERATOR"] == "cuda"
     else:
         assert environment["CUDA_VISIBLE_DEVICES"] == ""
         assert environment["DS_ACCELERATOR"] == "cpu"
+
+
+def test_a_process_has_the_threads_of_its_place_unless_the_driver_names_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slot = Slot(NO_GROUP, 0, cpus=1.0, gpus=1.0, threads=12)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert actor_environment(slot)["OMP_NUM_THREADS"] == "12"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert actor_environment(slot)["OMP_NUM_THREADS"] == "3"
 
 
 def shared(*overrides: str) -> Recipe:

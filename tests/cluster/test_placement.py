@@ -123,6 +123,25 @@ def test_roles_share_what_there_is(nodes: Nodes) -> None:
         check_room([*wanted[:2], ResourceRequest("grader", 7, 1.0, 0.0)])
 
 
+def test_threads_are_a_share_of_the_node() -> None:
+    """By hand: 96 cores over 8 GPUs are 12 for each, of which half a GPU has 6 and two have 24."""
+    large, small = {"CPU": 96.0, "GPU": 8.0}, {"CPU": 8.0}
+    wanted = [
+        (ResourceRequest("learner", 1, 1.0, 1.0), large, 12),
+        (ResourceRequest("sampler", 1, 1.0, 2.0), large, 24),
+        (ResourceRequest("teacher", 1, 1.0, 0.5), large, 6),
+        (ResourceRequest("grader", 1, 1.0, 0.0), large, 1),
+        (ResourceRequest("learner", 1, 1.0, 0.0), small, 2),  # 8 cores for three models
+        (ResourceRequest("sampler", 2, 1.0, 0.0), small, 2),
+        (ResourceRequest("sampler", 2, 1.0, 0.0), small, 2),
+        (ResourceRequest("grader", 1, 1.0, 0.0), small, 1),
+        (ResourceRequest("learner", 1, 1.0, 0.1), {"CPU": 2.0, "GPU": 1.0}, 1),
+        (ResourceRequest("learner", 1, 1.0, 0.1), {"CPU": 30.0, "GPU": 1.0}, 3),
+    ]
+    processes, nodes, threads = (list(column) for column in zip(*wanted, strict=True))
+    assert placement.shared_cores(processes, nodes) == threads
+
+
 def test_a_grader_that_takes_nothing_fits_everywhere(nodes: Nodes) -> None:
     nodes({"CPU": 1.0})
     check_room([ResourceRequest("learner", 1, 1.0, 0.0), ResourceRequest("grader", 5, 0.0, 0.0)])
