@@ -159,9 +159,11 @@ class VllmSampler:
             return []
         requests = [{"prompt_token_ids": list(sequence.prompt.ids)} for sequence in sequences]
         params = self._sampling_params(sequences, sampling)
+        at_once = len(sequences) <= self.settings.max_num_seqs
+        longest = max(sequence.budget for sequence in sequences) if at_once else None
         with (
             working(f"sampling {len(sequences):,} responses", "tokens") as work,
-            counted(self.engine, work),
+            counted(self.engine, work, longest),
             self._errors_while("sampling", can_go_on=False),
         ):
             outputs = self.engine.generate(requests, params, use_tqdm=False)

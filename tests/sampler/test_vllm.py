@@ -111,6 +111,7 @@ def test_tokens_are_counted_as_they_come(tiny: type, saved: Callable) -> None:
     assert work[0].what == "sampling 2 responses"
     assert work[0].done == sum(len(rollout.response_ids) for rollout in rollouts)
     assert (work[0].note, current()) == ("2 done", None)
+    assert work[0].left_s is not None
 
 
 def test_nothing_asked_is_nothing_answered(saved: Callable) -> None:
