@@ -184,6 +184,7 @@ class LearnerRank(SamplingWorker):
     def __init__(self, log: Path, recipe: Recipe) -> None:
         super().__init__(log)
         self.recipe = recipe
+        self.channel: WeightBroadcast | None = None
 
     def address(self, host: str) -> str:
         """The address, `host:port`, at which rank 0 will listen."""
@@ -262,13 +263,24 @@ class LearnerRank(SamplingWorker):
         self.sampler.load(self.learner.weights())
 
     def slots(self) -> list[Slot]:
-        """Names and shapes of the weights."""
-        return [(name, tuple(tensor.shape)) for name, tensor in self.learner.weights().tensors()]
+        """Names and shapes of the weights, in the order in which `send` sends them."""
+        tensors = self.learner.weights().tensors()
+        self.sent_slots = [(name, tuple(tensor.shape)) for name, tensor in tensors]
+        return self.sent_slots
 
     def listen(self, host: str, num_samplers: int, timeout_s: float) -> int:
         """Open a broadcast group to the samplers; return its port."""
-        self.channel = WeightBroadcast(host, 0, 0, 1 + num_samplers, timeout_s)
+        device = transfer_device(self.recipe, self.learner.policy.device)
+        self.channel = WeightBroadcast(
+            host, 0, 0, 1 + num_samplers, device=device, timeout_s=timeout_s
+        )
         return self.channel.port
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
+    def cancel_transfer(self) -> None:
+        """End the transfer under way, whose `send` then raises TransferAbortedError."""
+        if self.channel is not None:
+            self.channel.cancel()
 
     @work
     def send(self) -> TransferChecksum | None:
@@ -276,8 +288,8 @@ class LearnerRank(SamplingWorker):
         weights = self.learner.weights()
         dtype = getattr(torch, self.recipe.model.dtype)
         if self.rank == 0:
-            self.channel.connect(transfer_device(self.recipe, self.learner.policy.device))
-            return self.channel.send(weights.version, weights.tensors(), dtype)
+            assert self.channel is not None, "listen comes first"
+            return self.channel.send(weights.version, weights.tensors(), self.sent_slots, dtype)
         for _ in weights.tensors():  # a collective under ZeRO-3, which every rank must join
             pass
         return None
@@ -332,14 +344,15 @@ class SamplerWorker(SamplingWorker):
             port: the port of learner rank 0.
             rank: the rank of this process in the group, from 1.
             size: the number of processes in the group.
-            timeout_s: seconds after which a transfer counts as failed.
+            timeout_s: limit of the operations of the store at which they meet, in seconds.
         """
-        self.channel = WeightBroadcast(host, port, rank, size, timeout_s)
+        self.channel = WeightBroadcast(
+            host, port, rank, size, device=self.transfer_device, timeout_s=timeout_s
+        )
 
     @work
     def receive(self, version: int, slots: Sequence[Slot]) -> TransferChecksum:
         """Replace the weights by those that the learner broadcasts."""
-        self.channel.connect(self.transfer_device)
         self.sampler.load(
             Weights(version, lambda: self.channel.receive(version, slots, self.dtype, self.device))
         )

@@ -167,7 +167,7 @@ def _started(
         shared = SamplerGroup(ranks)
         canary = canary_of(recipe, directory, learner, shared)
         return Processes(directory, learner, shared, None, grader, restarts, gpu, canary)
-    separate = SeparateSamplers(samplers, learner, restarts)
+    separate = SeparateSamplers(samplers, learner, restarts, transfer_s=cluster.transfer_s)
     canary = canary_of(recipe, directory, learner, separate)
     prefetching = (
         PrefetchingSampler(separate, lambda first_id: _after(recipe, order, first_id))

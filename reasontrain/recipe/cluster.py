@@ -76,6 +76,8 @@ class Cluster:
         max_restarts: number of restarts of dead processes, in total.
         deadline_s: longest remote call, in seconds.
         heartbeat_s: longest silence of a process, in seconds.
+        transfer_s: longest time until the samplers confirm a part of the weights (512 MB), in
+            seconds. A sampler that does not is restarted, and the learner goes on.
         canary_every: interval in steps at which trainer and sampler score the same rollouts, unless
             they share their weights; 0: never.
         canary_gap: largest allowed mean difference of their log-probs, in nats.
@@ -94,6 +96,7 @@ class Cluster:
     max_restarts: Annotated[int, Ge(0)] = 3
     deadline_s: Positive = 3600.0
     heartbeat_s: Positive = 60.0
+    transfer_s: Positive = 300.0
     canary_every: Annotated[int, Ge(0)] = 1
     canary_gap: NotNegative = 0.2
     canary_ratio: Annotated[float, Ge(1)] = 5.0
