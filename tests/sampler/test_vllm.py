@@ -22,7 +22,7 @@ from reasontrain.data.sampling import Sampling
 from reasontrain.metrics.working import current
 from reasontrain.models import ModelSettings
 from reasontrain.recipe import VllmEngine
-from reasontrain.sampler import Sampler, vllm_weight_transfer
+from reasontrain.sampler import Sampler, vllm, vllm_weight_transfer
 from reasontrain.sampler.local import LocalSampler
 from reasontrain.sampler.vllm import VllmSampler, seeds
 from reasontrain.sampler.vllm_engine import (
@@ -260,6 +260,46 @@ def test_a_colocated_engine_sleeps_until_it_is_given_weights(tiny: type, saved: 
     assert used.sample(*ask, num=2, first_id=0) == expected.sample(*ask, num=2, first_id=0)
     used.load(given(state, version=3))  # without having slept
     assert used.version == 3
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What takes and gives back memory, in order; garbage is collected before the cache is."""
+    order: list[str] = []
+    init = ScriptedLLM.__init__
+    wake_up = ScriptedLLM.wake_up
+
+    def started(self: ScriptedLLM, **options: object) -> None:
+        order.append("start")
+        init(self, **options)
+
+    def woken(self: ScriptedLLM, tags: list[str]) -> None:
+        order.append(*tags)
+        wake_up(self, tags)
+
+    monkeypatch.setattr(ScriptedLLM, "__init__", started)
+    monkeypatch.setattr(ScriptedLLM, "wake_up", woken)
+    monkeypatch.setattr(vllm.gc, "collect", lambda: order.append("collect"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("empty"))
+    return order
+
+
+def test_cached_memory_is_given_back_before_a_colocated_engine_takes_it(
+    saved: Callable, calls: list[str]
+) -> None:
+    """As its learner does; an engine that is awake, or has GPUs of its own, takes nothing."""
+    model = saved()
+    used = sampler(model, colocated=True)
+    weights = given(other(model))
+    used.load(weights)
+    assert calls == ["collect", "empty", "start"]
+    calls.clear()
+    used.sleep()
+    used.load(weights)
+    assert calls == ["collect", "empty", "weights", "collect", "empty", "kv_cache"]
+    calls.clear()
+    sampler(model).load(weights)
+    assert calls == ["start"]
 
 
 def test_an_engine_of_its_own_does_not_sleep(saved: Callable) -> None:
