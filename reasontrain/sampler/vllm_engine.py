@@ -359,11 +359,12 @@ def counted(engine: VllmLLM, work: Work) -> Iterator[None]:
         work.note = f"{num_finished:,} done"
         return step
 
-    core.get_output = count
+    core.get_output = count  # type: ignore[method-assign]
     try:
         yield
     finally:
-        core.get_output = get_output
+        # not assigned: the engine would hold itself by its own method, and outlive its sampler
+        del core.get_output
 
 
 def cache_bytes(model: ModelSettings, description: Description, settings: VllmEngine) -> int:
