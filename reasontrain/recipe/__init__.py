@@ -19,6 +19,7 @@ from reasontrain.recipe.read import (
     changed_keys,
     read_recipe,
     recipe_of,
+    setting_error,
 )
 from reasontrain.recipe.run_settings import (
     AcceptedChange,
@@ -99,6 +100,7 @@ __all__ = [
     "read_yaml",
     "recipe_of",
     "references",
+    "setting_error",
     "split",
     "unused_settings",
 ]
