@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from tempfile import TemporaryDirectory
 
 import torch
 from datasets import Dataset, disable_progress_bars
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, Trainer
+from transformers import LogitsProcessor, LogitsProcessorList, Trainer, TrainingArguments
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.distillation_config import DistillationConfig
 from trl.trainer.distillation_trainer import DistillationTrainer
@@ -24,6 +25,13 @@ from reasontrain.bench.workload import LEARNING_RATE, Workload, tokenizer
 from reasontrain.types import Batch, TokenKind
 
 Inputs = Mapping[str, Tensor] | list[dict[str, object]]
+KEEP_ACTIVATIONS = {
+    # transformers renamed the setting after 5.19, and the old name warns there
+    "activation_checkpointing"
+    if "activation_checkpointing" in signature(TrainingArguments).parameters
+    else "gradient_checkpointing": False
+}
+"""The setting of a trainer that recomputes no activations, which TRL does unless told otherwise."""
 
 
 def update(trainer: Trainer, batches: Sequence[Inputs], num_items: Tensor | int | None) -> Numbers:
@@ -47,7 +55,7 @@ def _settings(workload: Workload, size: int) -> Iterator[dict[str, object]]:
             "output_dir": directory,
             "per_device_train_batch_size": size,
             "learning_rate": LEARNING_RATE,
-            "activation_checkpointing": False,
+            **KEEP_ACTIVATIONS,
             "use_cpu": workload.device.type == "cpu",
             "bf16": workload.dtype == torch.bfloat16,
             "report_to": [],

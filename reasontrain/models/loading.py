@@ -98,7 +98,7 @@ def recompute_activations(model: PreTrainedModel) -> None:
     """Recompute a model's activations in the backward pass instead of keeping them."""
     # Not reentrant: that needs an input that requires a gradient, and with adapters the embeddings
     # that enter a layer have none.
-    # transformers 5.17, which vLLM needs, has only the name that is deprecated in 5.23.
+    # transformers 5.19, which vLLM needs, has only the name that is deprecated in 5.23.
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable({"use_reentrant": False})
     else:
