@@ -29,6 +29,8 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Environment variables of every actor."""
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables with the settings of torch's allocator, the present name first."""
 PING_S = 5.0
 LOST_PEER = ("onnection", "Gloo", "gloo", "NCCL")
 """Substrings of the errors that a rank raises when a peer is gone."""
@@ -59,6 +61,7 @@ class ActorGroup:
         *,
         deadline_s: float,
         heartbeat_s: float,
+        exports_memory: bool = False,
     ) -> None:
         """Create the group without starting it.
 
@@ -69,7 +72,10 @@ class ActorGroup:
             logs: The folder of log files.
             deadline_s: Limit of a call, in seconds.
             heartbeat_s: Seconds between heartbeats, and the limit of each.
+            exports_memory: Processes of an engine open GPU memory of the actors, and cannot do so
+                with expandable segments.
         """
+        self.exports_memory = exports_memory
         self.role = role
         self.cls = cls
         self.slots = slots
@@ -198,7 +204,9 @@ class ActorGroup:
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 slot.group, placement_group_bundle_index=slot.bundle
             ),
-            "runtime_env": {"env_vars": actor_environment(slot)},
+            "runtime_env": {
+                "env_vars": actor_environment(slot, exports_memory=self.exports_memory)
+            },
         }
         # Heartbeats have their own thread, so that a busy actor still answers.
         return (
@@ -310,8 +318,8 @@ class ActorGroup:
         return f"; the end of {path}:\n  " + "\n  ".join(lines) if lines else f"; {path} is empty"
 
 
-def actor_environment(slot: Slot) -> dict[str, str]:
-    """Environment variables of the actor in this slot."""
+def actor_environment(slot: Slot, *, exports_memory: bool = False) -> dict[str, str]:
+    """Environment variables of the actor in this slot (see `ActorGroup`)."""
     environment = {
         **ENVIRONMENT,
         "DS_ACCELERATOR": "cuda" if slot.gpus else "cpu",
@@ -321,6 +329,9 @@ def actor_environment(slot: Slot) -> dict[str, str]:
     if not slot.gpus:
         # Ray leaves every GPU of the node visible to an actor that reserves none.
         environment["CUDA_VISIBLE_DEVICES"] = ""
+    elif not exports_memory and not any(name in os.environ for name in ALLOCATOR):
+        # Sequences of other lengths in every step would break the cache into unusable pieces.
+        environment[ALLOCATOR[0]] = "expandable_segments:True"
     # A Ray that was started before has the environment of that time.
     return environment | {name: os.environ[name] for name in MODEL_VARIABLES if name in os.environ}
 
